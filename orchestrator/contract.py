@@ -1,0 +1,136 @@
+"""What a pipeline receives and returns, and how the table of kinds describes it. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from orchestrator.artifact import Metric, canonical_json
+
+
+class Role(Enum):
+    """What a field of Params is besides a value. A field without a role is part of the Key as it stands.
+
+    Put it on the outside of the annotation: `Annotated[str | None, Role.INPUT]`, not `Annotated[str, ...] | None`.
+    """
+
+    DATA = "data"
+    """A path to a data set: made absolute on the driver; the data's fingerprint is in the Key, the path is not."""
+    INPUT = "input"
+    """A Ref `stage.output`: the other stage's Key is in the Key."""
+    OUTSIDE_KEY = "outside_key"
+    """Changes how fast or how safely a stage runs, never its result: not in the Key."""
+
+
+DataDir = Annotated[str, Role.DATA]
+Input = Annotated[str, Role.INPUT]
+
+
+class Params(BaseModel):
+    """Base of every kind's params: frozen, strict, no unknown fields, no NaN. A field's docstring describes it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def fields_with(cls, role: Role) -> tuple[str, ...]:
+        return tuple(name for name, info in cls.model_fields.items() if role in info.metadata)
+
+    def in_key(self) -> dict[str, JsonValue]:
+        """The params that a Key hashes, as JSON."""
+        without = {name for role in Role for name in self.fields_with(role)}
+        return self.model_dump(mode="json", exclude=without)
+
+    def overlay(self, values: Mapping[str, JsonValue]) -> Self:
+        """A validated copy with `values`, keyed by dotted path, put in.
+
+        Raises pydantic's ValidationError for a value that does not fit, KeyError for a path that leads nowhere.
+        """
+        content = self.model_dump(mode="json")
+        for path, value in values.items():
+            *parents, last = path.split(".")
+            room: Any = content
+            for parent in parents:
+                room = room.get(parent) if isinstance(room, dict) else None
+            if not isinstance(room, dict):
+                raise KeyError(path)
+            room[last] = value
+        return self.model_validate_json(canonical_json(content))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of progress. `done` of `total` is in the stage's own unit (epochs, iterations, trials)."""
+
+    text: str
+    done: float | None = None
+    total: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Report(Protocol):
+    """Commits progress: every rank calls it, at most once an epoch or interval.
+
+    `metrics` hold `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's folder with all that
+    a later attempt needs to go on (it comes back as `resume_dir`), None on the other ranks.
+    """
+
+    def __call__(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All that a pipeline's entry point gets. It knows no store, no Ray and no other stage."""
+
+    params: Any
+    """The kind's Params, searched values put in."""
+    inputs: Mapping[str, Path]
+    """A fetched and verified folder for each input of the kind, by field name."""
+    seed: int
+    device: str
+    """`cpu` or `cuda:N`, N as this process sees its GPUs."""
+    rank: int
+    world_size: int
+    work_dir: Path
+    """An empty folder of this process, on a local disk, gone when the attempt ends."""
+    resume_dir: Path | None
+    """What the last `report` of an earlier attempt committed, or None for a fresh start."""
+    report: Report
+    emit: Callable[[Event], None]
+    """Tells the user; cheap, never blocks, may lose lines. Rank 0 calls it."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What rank 0 returns (other ranks' results are ignored): `outputs` maps each output's name to a folder."""
+
+    outputs: Mapping[str, Path]
+    metrics: tuple[Metric, ...]
+
+
+Entry = Callable[[StageContext], StageResult]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row in the table of kinds."""
+
+    name: str
+    version: int
+    """Part of the Key: raised when the same params come to give other results."""
+    params: type[Params]
+    inputs: Mapping[str, frozenset[str]]
+    """For each field of role INPUT, what it may point to, written `kind.output`."""
+    outputs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Names of the metrics that the kind reports, all better when higher; a search maximises the first."""
+    fingerprint: Callable[[Any], str]
+    """Params -> a digest of the data that they name. Raises DataError when it is missing or disagrees with them."""
+    entry: str | None
+    """`module:function` with the type Entry, imported only where the stage runs; None: the cluster runs it itself."""

@@ -1,0 +1,3 @@
+"""The table of kinds. Importing it imports neither torch nor ray: an entry is named by a string."""
+
+from __future__ import annotations
