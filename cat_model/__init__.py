@@ -1,0 +1,19 @@
+"""CAT, Cross Attention in Vision Transformer (arXiv 2106.05786): one network, classifier and backbone."""
+
+from cat_model import timm_models  # noqa: F401 - registers cat_tiny, cat_small and cat_base
+from cat_model.config import CONFIGS, CatConfig
+from cat_model.model import Cat, CatBackbone
+from cat_model.reference import from_reference
+from cat_model.weights import WeightsError, load_backbone, load_classifier, save_classifier
+
+__all__ = [
+    "CONFIGS",
+    "Cat",
+    "CatBackbone",
+    "CatConfig",
+    "WeightsError",
+    "from_reference",
+    "load_backbone",
+    "load_classifier",
+    "save_classifier",
+]

@@ -17,7 +17,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 def _inside(path: str) -> str:
     pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or str(pure) != path:
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or str(pure) != path:
         raise ValueError("not a plain relative path")
     return path
 
@@ -66,7 +66,8 @@ class Metric(Value):
     value: float
     unit: Literal["%", "M", "G", "images/s"] = "%"
     split: str = "val"
-    num_samples: Annotated[int, Field(ge=0)]
+    num_samples: Annotated[int, Field(ge=0)] | None
+    """None where a search's best trial was stopped before its end."""
 
 
 class Manifest(Value):
@@ -97,7 +98,7 @@ class Manifest(Value):
             content: dict[str, Any] = json.loads(document)
             stated = content.pop("sha256", None)
             manifest = cls.model_validate(content)
-        except (ValueError, AttributeError) as err:
+        except (ValueError, TypeError, AttributeError) as err:
             raise IntegrityError(f"{where}: not a manifest: {err}; delete it to run the stage again") from err
         if stated != digest_of(content):
             raise IntegrityError(f"{where}: its content differs from its sha256; delete it to run the stage again")

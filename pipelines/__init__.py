@@ -1,3 +1,11 @@
 """The table of kinds. Importing it imports neither torch nor ray: an entry is named by a string."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from orchestrator.contract import Kind
+from pipelines.pretrain import kind as pretrain
+
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in (pretrain.KIND,)})

@@ -1,0 +1,56 @@
+"""A YAML job file -> Job, or one SpecError with every fault and its line. Nothing but the file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestrator.contract import Kind
+from orchestrator.spec.document import job_document, job_from_document
+from orchestrator.spec.faults import Faults
+from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params
+from orchestrator.spec.loader import load_tree
+from orchestrator.spec.overrides import apply_overrides, parse_overrides
+from orchestrator.spec.resolve import resolve_job
+from orchestrator.spec.space import Distribution
+from orchestrator.spec.tune import TUNE, TuneParams
+
+__all__ = [
+    "TUNE",
+    "Distribution",
+    "Expectation",
+    "Job",
+    "Resources",
+    "Stage",
+    "TuneParams",
+    "job_document",
+    "job_from_document",
+    "load_job",
+    "template_params",
+]
+
+
+def load_job(
+    path: Path,
+    *,
+    kinds: Mapping[str, Kind],
+    overrides: Sequence[str] = (),
+    store: str | None = None,
+    base_dir: Path,
+) -> Job:
+    """The job of a file. Raises SpecError with all faults of the file, of `overrides` and of `store`.
+
+    `overrides` are texts `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`.
+    """
+    faults = Faults()
+    tree = load_tree(path, faults)
+    parsed = parse_overrides(overrides, faults)
+    job = None
+    if tree is not None:
+        tree = apply_overrides(tree, parsed, faults)
+        inside = Faults()
+        job = resolve_job(tree, kinds=kinds, store=store, base_dir=base_dir, faults=inside)
+        faults.extend_elsewhere(inside)
+    faults.raise_if_any()
+    assert job is not None, "no faults, but no job"
+    return job

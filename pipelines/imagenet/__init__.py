@@ -1,0 +1,1 @@
+"""Readers of data in ImageNet's layout: `train/<class>/*` and `val/<class>/*`."""

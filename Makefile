@@ -1,0 +1,43 @@
+# Sets up a virtual environment in .venv by itself; nothing but Python 3.11 or 3.12 is needed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test test-slow check lock
+help:
+	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (about 15 minutes on 2 cores)"
+	@echo "make test       the tests (under 20 minutes on 2 cores);  make test-slow: whole runs and kills (under 30)"
+	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"
+
+install: $(INSTALLED)
+
+$(UV):
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+
+$(INSTALLED): $(UV) pyproject.toml requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet -r requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --editable .
+	touch $@
+
+demo: install
+	$(BIN)/python -m pipelines.sample data/digits
+	$(BIN)/orchestrator run jobs/quickstart.yaml
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(UV)
+	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --output-file requirements.lock

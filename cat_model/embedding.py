@@ -1,0 +1,61 @@
+"""Turns an image into the first map, and a map into the next stage's: where resolution is traded for channels.
+
+Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cat_model.config import CatConfig
+
+
+class PatchEmbedding(nn.Module):
+    """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the patch."""
+
+    def __init__(self, config: CatConfig) -> None:
+        super().__init__()
+        self.patch = config.patch_size
+        self.is_slice = config.patch_embed == "slice"
+        if self.is_slice:
+            self.proj = nn.Conv2d(config.in_chans * self.patch**2, config.embed_dim, kernel_size=1)
+        else:
+            self.proj = nn.Conv2d(config.in_chans, config.embed_dim, kernel_size=self.patch, stride=self.patch)
+        self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else nn.Identity()
+
+    def forward(self, x_BIHW: Tensor) -> Tensor:
+        pad_h, pad_w = (-side % self.patch for side in x_BIHW.shape[2:])
+        if pad_h or pad_w:
+            x_BIHW = F.pad(x_BIHW, (0, pad_w, 0, pad_h))
+        if self.is_slice:
+            x_BIHW = _slice_in_two(_slice_in_two(x_BIHW))
+        x_BCHW: Tensor = self.proj(x_BIHW)
+        x_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
+        return x_BHWC
+
+
+class PatchProjection(nn.Module):
+    """Map x_BHWC -> half as high and wide with 2C channels; an odd map grows zeros to an even one first."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        B, height, width, C = x_BHWC.shape
+        if height % 2 or width % 2:
+            x_BHWC = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
+        x_Bh2w2C = x_BHWC.reshape(B, (height + 1) // 2, 2, (width + 1) // 2, 2, C)
+        # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row, column)
+        x_Bhw22C = x_Bh2w2C.permute(0, 1, 3, 4, 2, 5)
+        out: Tensor = self.reduction(self.norm(x_Bhw22C.flatten(3)))
+        return out
+
+
+def _slice_in_two(x_BIHW: Tensor) -> Tensor:
+    """Space to depth by 2, with the channels of position (0,0) first, then (1,0), (0,1) and (1,1) as (row, column)."""
+    B, channels, height, width = x_BIHW.shape
+    x_BIh2w2 = x_BIHW.view(B, channels, height // 2, 2, width // 2, 2)
+    return x_BIh2w2.permute(0, 5, 3, 1, 2, 4).reshape(B, 4 * channels, height // 2, width // 2)

@@ -1,0 +1,98 @@
+"""A stage of CAT: its downsampling and its groups of blocks (IPSA, CPSA, IPSA).
+
+Letters: B images, H and W map positions, C channels, P windows of a map, N positions of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from cat_model.attention import Cpsa, Ipsa
+from cat_model.config import CatConfig
+from cat_model.embedding import PatchProjection
+from cat_model.windows import merge, split
+
+
+class Block(nn.Module):
+    """An attention and an MLP, each normed before and added to its input."""
+
+    def __init__(self, dim: int, attn: Ipsa | Cpsa, *, mlp_ratio: float, drop: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, *, is_windowed: bool) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), is_windowed=is_windowed))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
+
+
+class Group(nn.Module):
+    """IPSA, CPSA, IPSA: each block with its own weights and all with the same drop path rate."""
+
+    def __init__(self, config: CatConfig, *, stage: int, drop_path: float) -> None:
+        super().__init__()
+        self.pre_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
+        self.cpsa = _make_block(config, _make_cpsa(config), stage=stage, drop_path=drop_path)
+        self.post_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
+
+    def forward(self, x: Tensor, *, is_windowed: bool) -> Tensor:
+        x = self.pre_ipsa(x, is_windowed=is_windowed)
+        x = self.cpsa(x, is_windowed=is_windowed)
+        out: Tensor = self.post_ipsa(x, is_windowed=is_windowed)
+        return out
+
+
+class Stage(nn.Module):
+    """Map x_BHWC -> map, halved first in every stage but stage 0."""
+
+    def __init__(self, config: CatConfig, *, stage: int, drop_paths: Sequence[float]) -> None:
+        super().__init__()
+        self.window = config.window_size
+        self.downsample = PatchProjection(config.dims[stage - 1]) if stage else nn.Identity()
+        self.blocks = nn.ModuleList(Group(config, stage=stage, drop_path=rate) for rate in drop_paths)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        x_BHWC = self.downsample(x_BHWC)
+        height, width = x_BHWC.shape[1:3]
+        if height % self.window or width % self.window:
+            for group in self.blocks:
+                x_BHWC = group(x_BHWC, is_windowed=False)
+            return x_BHWC
+        # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not twice a block
+        x_BPNC = split(x_BHWC, self.window)
+        for group in self.blocks:
+            x_BPNC = group(x_BPNC, is_windowed=True)
+        return merge(x_BPNC, height, width, self.window)
+
+
+def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> Block:
+    return Block(config.dims[stage], attn, mlp_ratio=config.mlp_ratio, drop=config.drop_rate, drop_path=drop_path)
+
+
+def _make_ipsa(config: CatConfig, stage: int) -> Ipsa:
+    return Ipsa(
+        config.dims[stage],
+        num_heads=config.num_heads[stage],
+        window=config.window_size,
+        qkv_bias=config.qkv_bias,
+        qk_scale=config.qk_scale,
+        attn_drop=config.attn_drop_rate,
+        proj_drop=config.drop_rate,
+    )
+
+
+def _make_cpsa(config: CatConfig) -> Cpsa:
+    return Cpsa(
+        window=config.window_size,
+        qkv_bias=config.qkv_bias,
+        qk_scale=config.qk_scale,
+        attn_drop=config.attn_drop_rate,
+        proj_drop=config.drop_rate,
+    )

@@ -1,0 +1,142 @@
+"""The command line: the verbs, and the only place that prints and exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import IO, NoReturn
+
+from pydantic import JsonValue
+from rich.table import Table
+
+from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.console import make_console, print_json, reserved_stdout, to_text
+from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
+from orchestrator.history import load_manifests, plan_job
+from orchestrator.plan import Plan
+from orchestrator.report import Cell, CellVerdict, make_cells, make_table, report_json
+from orchestrator.spec import Job, load_job
+from orchestrator.store import open_store
+from pipelines import KINDS
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one verb and exit with its code."""
+    arguments = parse_arguments(argv)
+    with reserved_stdout() as stdout:
+        try:
+            exit_code = VERBS[arguments.verb](arguments, stdout)
+        except OrchestratorError as err:
+            exit_code = _tell_error(err, stdout if arguments.json else None)
+        except KeyboardInterrupt:
+            exit_code = 130
+    _exit(exit_code)
+
+
+def _exit(exit_code: int) -> NoReturn:
+    """End at once: threads of an interrupted run may still wait for their workers."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
+    print(err, file=sys.stderr)
+    if json_stream is not None:
+        faults: list[JsonValue] = [str(fault) for fault in err.faults] if isinstance(err, SpecError) else [str(err)]
+        print_json(json_stream, {"exit_code": err.exit_code, "errors": faults})
+    return err.exit_code
+
+
+def _load(arguments: Namespace) -> Job:
+    return load_job(
+        arguments.job, kinds=KINDS, overrides=arguments.overrides, store=arguments.store, base_dir=Path.cwd()
+    )
+
+
+def _validate(arguments: Namespace, stdout: IO[str]) -> int:
+    job = _load(arguments)
+    if arguments.json:
+        print_json(stdout, {"job": job.name, "stages": list(job.stages), "valid": True})
+    else:
+        print(f"{arguments.job}: valid, {len(job.stages)} stages: {', '.join(job.stages)}", file=stdout)
+    return 0
+
+
+def _plan(arguments: Namespace, stdout: IO[str]) -> int:
+    job = _load(arguments)
+    plan = plan_job(job, open_store(job.store))
+    if arguments.json:
+        print_json(stdout, plan.to_json())
+    else:
+        make_console(stdout).print(_plan_table(plan))
+    return 0
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table("stage", "kind", "verdict", "why", "needs", "key", box=None, pad_edge=False)
+    for planned in plan.stages:
+        needs = ", ".join(planned.stage.needs)
+        table.add_row(planned.name, planned.stage.kind.name, planned.verdict, planned.why, needs, planned.key[:8])
+    return table
+
+
+def _run(arguments: Namespace, stdout: IO[str]) -> int:
+    job = _load(arguments)
+    _check_stages(job, "--only", arguments.only)
+    _check_stages(job, "--force", arguments.force)
+    store = open_store(job.store)
+    plan = plan_job(job, store, forced=tuple(arguments.force))
+    # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
+    from orchestrator.cli.progress import watching  # noqa: PLC0415
+    from orchestrator.run import run_plan, select  # noqa: PLC0415
+
+    only = tuple(arguments.only)
+    with watching(select(plan, only) if only else plan, make_console(sys.stderr)) as watch:
+        outcome = run_plan(plan, store, only=only, address=arguments.address, watch=watch)
+    for name, error in outcome.errors.items():
+        print(f"stages.{name}: {error}", file=sys.stderr)
+    cells = make_cells(job, load_manifests(job, store))
+    _show_report(job, cells, stdout, as_json=arguments.json)
+    missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
+    return outcome.exit_code or int(missed)
+
+
+def _check_stages(job: Job, option: str, names: list[str]) -> None:
+    known = ", ".join(job.stages)
+    faults = [
+        Fault(option, None, None, "", f"unknown stage {name!r}; the job has {known}")
+        for name in names
+        if name not in job.stages
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+def _report(arguments: Namespace, stdout: IO[str]) -> int:
+    job = _load(arguments)
+    cells = make_cells(job, load_manifests(job, open_store(job.store)))
+    as_json = arguments.json or arguments.format == "json"
+    if arguments.output is None:
+        _show_report(job, cells, stdout, as_json=as_json)
+        return 0
+    try:
+        with arguments.output.open("w", encoding="utf-8") as stream:
+            _show_report(job, cells, stream, as_json=as_json)
+    except OSError as err:
+        raise StoreError(f"--output {arguments.output}: cannot be written: {err.strerror}") from err
+    return 0
+
+
+def _show_report(job: Job, cells: tuple[Cell, ...], stream: IO[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(stream, report_json(job, cells))
+    elif stream.isatty():
+        make_console(stream).print(make_table(job.name, cells, is_ascii=False))
+    else:
+        stream.write(to_text(make_table(job.name, cells, is_ascii=True)))
+
+
+VERBS = {"validate": _validate, "plan": _plan, "run": _run, "report": _report}

@@ -1,0 +1,62 @@
+"""The command line's grammar: verbs and options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The verb and its options; argparse itself exits with 2 on a wrong command line."""
+    parser = argparse.ArgumentParser(
+        prog="orchestrator",
+        description="Trains and evaluates CAT on a Ray cluster from one YAML job file.",
+        epilog="Exit codes: 0 done, 1 a stage failed, 2 the job or its data is wrong, "
+        "3 the store or cluster is out of reach, 130 interrupted.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_verb(verbs, "validate", "check a job file; touches no data, no store and no cluster")
+    _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
+    _add_run(_add_verb(verbs, "run", "run a job; what is finished already is reused"))
+    _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
+    return parser.parse_args(argv)
+
+
+def _add_verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
+    verb.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=c",
+        action="append",
+        default=[],
+        help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
+    )
+    verb.add_argument("--store", metavar="URI", help="where artifacts are kept; beats the job's own `store`")
+    verb.add_argument("--json", action="store_true", help="print JSON alone on stdout")
+    return verb
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--only", metavar="STAGE", action="append", default=[], help="run this stage and what it needs; may be repeated"
+    )
+    verb.add_argument(
+        "--force",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="run this stage anew under a new Key; may be repeated",
+    )
+    verb.add_argument(
+        "--address", metavar="ADDR", help="the Ray cluster (default: RAY_ADDRESS, else one on this machine)"
+    )
+    verb.add_argument("--strict", action="store_true", help="exit with 1 when an expectation is missed")
+
+
+def _add_report(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--format", choices=["terminal", "json"], default="terminal", help="default: terminal")
+    verb.add_argument("--output", metavar="FILE", type=Path, help="write to FILE instead of stdout")

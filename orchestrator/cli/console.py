@@ -1,0 +1,51 @@
+"""What the user sees: stdout for results, stderr for progress and errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic import JsonValue
+from rich.console import Console, RenderableType
+
+PIPED_WIDTH = 120
+"""Columns where there is no terminal to ask: wide enough for every table of ours."""
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[IO[str]]:
+    """The real stdout as a stream; meanwhile all that libraries and child processes print there goes to stderr."""
+    sys.stdout.flush()
+    real = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        with os.fdopen(real, "w", encoding="utf-8") as stream:
+            yield stream
+    finally:
+        sys.stdout.flush()
+
+
+def make_console(stream: IO[str]) -> Console:
+    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH, highlight=False)
+
+
+def print_json(stream: IO[str], document: JsonValue) -> None:
+    stream.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    stream.flush()
+
+
+def to_text(renderable: RenderableType) -> str:
+    """A renderable as plain text."""
+    console = Console(width=PIPED_WIDTH, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

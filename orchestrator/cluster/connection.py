@@ -1,0 +1,55 @@
+"""Connecting to a Ray cluster, or starting one on this machine; what machines it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from orchestrator.errors import ClusterError
+from orchestrator.schedule import Capacity
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected cluster."""
+
+    address: str
+    is_own: bool
+    """Started by this process, and stopped by it."""
+
+    def machines(self) -> tuple[Capacity, ...]:
+        """CPUs and GPUs of each machine that is alive."""
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return tuple(Capacity(found.get("CPU", 0), found.get("GPU", 0)) for found in resources)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Cluster]:
+    """The cluster at `address`, else at RAY_ADDRESS, else one started here and stopped at the end.
+
+    Raises ClusterError when there is none at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        context = ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            **({"include_dashboard": False} if address == "local" else {}),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as err:
+        reason = str(err).strip().splitlines()[0]
+        raise ClusterError(
+            f"cluster {address}: cannot connect: {reason}; give its address by --address or RAY_ADDRESS, "
+            "or neither to start Ray on this machine"
+        ) from err
+    try:
+        yield Cluster(address=context.address_info["address"], is_own=address == "local")
+    finally:
+        ray.shutdown()

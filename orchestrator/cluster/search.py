@@ -1,0 +1,189 @@
+"""The kind `tune`: a hyperparameter search on Ray Tune, over the params of another stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import SearchAlgorithm, Searcher
+from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.optuna import OptunaSearch
+
+from orchestrator.artifact import Metric
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.train import fit
+from orchestrator.cluster.worker import Place, run_pipeline, tell_result
+from orchestrator.contract import Event, StageResult
+from orchestrator.errors import JobError, StageError
+from orchestrator.spec import TuneParams
+from orchestrator.store import open_store
+
+MAX_TRIAL_FAILURES = 1
+"""A trial whose process is lost is tried once more, from its last checkpoint."""
+
+NO_LIMIT = 10**9
+"""ASHA's max_t: a trial ends by itself, after the epochs that its params give it."""
+
+
+def search(
+    attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel, scratch: Path
+) -> StageResult:
+    """Search `params.space` with `slots` trials at a time; finished trials of an earlier try are kept.
+
+    Raises JobError when a trial shows the job or its data wrong, StageError when no trial succeeds.
+    """
+    tuner = _tuner(attempt, params, metric, slots=slots, channel=channel)
+    trials = [_record(result, metric) for result in tuner.fit()]
+    finished = [trial for trial in trials if trial["value"] is not None]
+    if not finished:
+        raise StageError(f"none of {len(trials)} trials reported {metric}; the first error: {trials[0]['error']}")
+    best = max(finished, key=lambda trial: float(trial["value"]))
+    return StageResult(
+        outputs={
+            "best_params": _write(scratch / "best_params", "best_params.json", best["params"]),
+            "trials": _write(scratch / "trials", "trials.json", trials),
+        },
+        metrics=(Metric(name=metric, value=best["value"], num_samples=best["num_samples"]),),
+    )
+
+
+def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel) -> tune.Tuner:
+    storage_uri = open_store(attempt.store_uri).storage_uri(attempt.training)
+    name = f"tune-{attempt.key[:8]}"
+    trainable = _trainable(attempt, channel)
+    if tune.Tuner.can_restore(f"{storage_uri}/{name}"):
+        return tune.Tuner.restore(
+            f"{storage_uri}/{name}", trainable=trainable, resume_unfinished=True, restart_errored=True
+        )
+    return tune.Tuner(
+        trainable,
+        param_space={path: _domain(distribution) for path, distribution in params.space.items()},
+        tune_config=tune.TuneConfig(
+            metric=metric,
+            mode="max",
+            num_samples=params.num_trials,
+            max_concurrent_trials=slots,
+            search_alg=_algorithm(params, attempt.seed),
+            scheduler=_scheduler(params),
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=storage_uri,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
+            callbacks=[_Progress(attempt.stage, metric, params.num_trials, channel)],
+        ),
+    )
+
+
+def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
+    """A trial as Tune runs it: in the trial's own process, or as the driver of a group of workers."""
+    resources = attempt.resources
+    if resources.workers > 1:
+        # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
+        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
+        return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
+    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
+    return tune.with_resources(trial, {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker})
+
+
+def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    place = Place(rank=0, world_size=1, device=device, tell=lambda metrics: tune.report(dict(metrics)))
+    trial = _trial_attempt(attempt, config)
+    tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label()))
+
+
+def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
+    trial = _trial_attempt(attempt, config)
+    fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label())
+
+
+def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt:
+    training = f"{attempt.training}/trials/{tune.get_context().get_trial_id()}"
+    return replace(attempt, params=attempt.params.overlay(config), training=training)
+
+
+def _label() -> str:
+    return f"trial {int(tune.get_context().get_trial_id().rpartition('_')[2]) + 1}: "
+
+
+def _domain(distribution: Any) -> Any:
+    """The spec's distribution as Ray Tune's."""
+    ((name, arguments),) = distribution.items()
+    return tune.choice(arguments) if name == "choice" else getattr(tune, name)(*arguments)
+
+
+def _algorithm(params: TuneParams, seed: int) -> Searcher | SearchAlgorithm:
+    match params.algorithm:
+        case "optuna":
+            return OptunaSearch(seed=seed)
+        case "random":
+            return BasicVariantGenerator(random_state=seed)
+
+
+def _scheduler(params: TuneParams) -> TrialScheduler:
+    match params.scheduler:
+        case "asha":
+            return ASHAScheduler(
+                time_attr="epoch",
+                max_t=NO_LIMIT,
+                grace_period=params.grace_period,
+                reduction_factor=params.reduction_factor,
+            )
+        case "none":
+            return FIFOScheduler()
+
+
+def _record(result: tune.Result, metric: str) -> dict[str, Any]:
+    """What is published of a trial. Raises the JobError that ended it: no other trial would fare better."""
+    error = getattr(result.error, "cause", None) or result.error
+    if isinstance(error, JobError):
+        raise error
+    metrics = result.metrics or {}
+    return {
+        "params": result.config,
+        "value": metrics.get(metric),
+        "epoch": metrics.get("epoch"),
+        "num_samples": metrics.get("num_samples"),
+        "error": None if error is None else str(error).strip().splitlines()[0],
+    }
+
+
+def _write(folder: Path, name: str, content: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
+    return folder
+
+
+class _Progress(tune.Callback):  # type: ignore[misc]  # ray has no types
+    """Tells how many trials are done. Must not raise: Tune would end the search."""
+
+    def __init__(self, stage: str, metric: str, num_trials: int, channel: EventChannel) -> None:
+        self._stage, self._metric, self._num_trials, self._channel = stage, metric, num_trials, channel
+        self._done = 0
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._tell(trial, f"{self._metric} {trial.last_result.get(self._metric, float('nan')):.2f}")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._tell(trial, "failed")
+
+    def _tell(self, trial: Trial, outcome: str) -> None:
+        self._done += 1
+        params = " ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in trial.config.items()
+        )
+        text = f"trial {self._done} of {self._num_trials} ended: {outcome} with {params}"
+        self._channel.send(self._stage, Event(text, done=self._done, total=self._num_trials))

@@ -1,0 +1,104 @@
+"""One stage on the cluster: fetches the searched params, builds the attempt, runs it to its manifest."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from orchestrator.artifact import Artifact, Manifest, Ref
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.search import search
+from orchestrator.cluster.train import train
+from orchestrator.cluster.worker import publish_result
+from orchestrator.contract import Kind, Params
+from orchestrator.errors import JobError
+from orchestrator.plan import Plan, PlannedStage
+from orchestrator.spec import Stage, TuneParams, template_params
+from orchestrator.store.protocol import Store
+from orchestrator.store.publish import fetch_artifact, load_manifest, training_name
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage of `plan` needs to run."""
+
+    plan: Plan
+    planned: PlannedStage
+    slots: int
+    store: Store
+    channel: EventChannel
+    provenance: dict[str, JsonValue]
+
+    def run(self) -> Manifest:
+        """Run to the manifest. Raises OrchestratorError."""
+        attempt = _attempt(self)
+        if isinstance(self.planned.stage.params, TuneParams):
+            self._search(attempt, self.planned.stage.params)
+        else:
+            train(attempt, self.channel)
+        manifest = load_manifest(self.store, self.planned.key)
+        assert manifest is not None, "rank 0 publishes the manifest before its group ends"
+        return manifest
+
+    def _search(self, attempt: Attempt, params: TuneParams) -> None:
+        (metric,) = self.planned.stage.metrics
+        with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch:
+            result = search(attempt, params, metric, slots=self.slots, channel=self.channel, scratch=Path(scratch))
+            publish_result(attempt, result)
+
+
+def _attempt(run: StageRun) -> Attempt:
+    planned, job = run.planned, run.plan.job
+    stage = planned.stage
+    source: Stage = job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else stage
+    kind: Kind = source.kind
+    assert kind.entry is not None, "a search's target is never a search"
+    return Attempt(
+        stage=planned.name,
+        kind=stage.kind.name,
+        entry=kind.entry,
+        key=planned.key,
+        recipe=planned.recipe,
+        params=_effective_params(run),
+        seed=stage.seed,
+        resources=stage.resources,
+        inputs={name: _input(run, ref) for name, ref in source.inputs.items()},
+        store_uri=run.store.uri,
+        training=training_name(planned.key),
+        provenance=run.provenance,
+    )
+
+
+def _effective_params(run: StageRun) -> Params:
+    """The stage's params with the searched ones put in; a search's template."""
+    stage = run.planned.stage
+    if isinstance(stage.params, TuneParams):
+        template: Params = template_params(run.plan.job, stage)
+        return template
+    params: Params = stage.params
+    if stage.params_from is None:
+        return params
+    searched = _searched(run, stage.params_from)
+    try:
+        return params.overlay(searched)
+    except ValidationError as err:
+        raise JobError(f"stages.{stage.name}: {stage.params_from} {searched} do not fit its params: {err}") from err
+
+
+def _searched(run: StageRun, ref: Ref) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="orchestrator-params-") as scratch:
+        folder = fetch_artifact(run.store, _input(run, ref), Path(scratch))
+        content: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
+    return content
+
+
+def _input(run: StageRun, ref: Ref) -> Artifact:
+    manifest = load_manifest(run.store, run.plan[ref.stage].key)
+    assert manifest is not None, "a stage starts after those it needs"
+    return manifest.artifacts[ref.output]

@@ -1,0 +1,141 @@
+"""The worker's edge: fetches inputs, calls the pipeline's entry point, publishes its outputs and the manifest."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+
+from orchestrator.artifact import Manifest
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.events import EventChannel
+from orchestrator.contract import Entry, Event, StageContext, StageResult
+from orchestrator.errors import OrchestratorError, StageError
+from orchestrator.store import open_store
+from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
+from orchestrator.store.resume import commit_checkpoint, fetch_newest_checkpoint
+
+PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in its group a worker stands, and how it tells its group's metrics."""
+
+    rank: int
+    world_size: int
+    device: str
+    tell: Callable[[Mapping[str, float]], None]
+    """Hands one report's metrics to Ray; every rank calls it."""
+
+
+def run_pipeline(
+    attempt: Attempt, place: Place, channel: EventChannel, *, closes_stage: bool, label: str = ""
+) -> StageResult:
+    """Run the attempt's entry point in this process, with its events' texts behind `label`.
+
+    Where that closes the stage, rank 0 publishes the outputs and the manifest.
+    Raises OrchestratorErrors as they are, the loss of a peer as it comes, and anything else as StageError.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
+        context = _context(attempt, place, channel, Path(scratch), label)
+        result = _call(attempt, context)
+        if closes_stage and place.rank == 0:
+            publish_result(attempt, result)
+        return result
+
+
+def tell_result(place: Place, result: StageResult) -> None:
+    """Report a trial's final metrics, also when it was found finished and so reported no epoch of its own."""
+    values = {metric.name: metric.value for metric in result.metrics}
+    place.tell({**values, "num_samples": result.metrics[0].num_samples or 0})
+
+
+def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Path, label: str) -> StageContext:
+    store = open_store(attempt.store_uri)
+    work_dir = scratch / "work"
+    work_dir.mkdir()
+
+    def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+        if checkpoint_dir is not None:
+            commit_checkpoint(store, attempt.training, checkpoint_dir, int(metrics["epoch"]))
+        place.tell(dict(metrics))
+
+    def emit(event: Event) -> None:
+        channel.send(attempt.stage, Event(label + event.text, event.done, event.total, event.metrics))
+
+    return StageContext(
+        params=attempt.params,
+        inputs={name: fetch_artifact(store, art, scratch / "inputs" / name) for name, art in attempt.inputs.items()},
+        seed=attempt.seed,
+        device=place.device,
+        rank=place.rank,
+        world_size=place.world_size,
+        work_dir=work_dir,
+        resume_dir=fetch_newest_checkpoint(store, attempt.training, scratch / "resume"),
+        report=report,
+        emit=emit,
+    )
+
+
+def _call(attempt: Attempt, context: StageContext) -> StageResult:
+    module, _, function = attempt.entry.partition(":")
+    entry: Entry = getattr(importlib.import_module(module), function)
+    try:
+        return entry(context)
+    except OrchestratorError:
+        raise
+    except Exception as err:
+        if is_loss_of_peer(err):
+            raise
+        raise StageError(f"{type(err).__name__}: {err}\n{traceback.format_exc()}") from err
+
+
+def is_loss_of_peer(err: BaseException) -> bool:
+    """Whether a collective failed because another worker is gone: gloo says so only in a RuntimeError's text."""
+    return isinstance(err, torch.distributed.DistError) or "gloo/transport" in str(err)
+
+
+def publish_result(attempt: Attempt, result: StageResult) -> Manifest:
+    """Publish outputs, then the manifest that closes the stage; returns the manifest that stands."""
+    store = open_store(attempt.store_uri)
+    manifest = Manifest(
+        key=attempt.key,
+        stage=attempt.stage,
+        kind=attempt.kind,
+        recipe=attempt.recipe,
+        params=attempt.params.model_dump(mode="json"),
+        artifacts={name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
+        metrics=result.metrics,
+        provenance={**attempt.provenance, **_surroundings()},
+    )
+    return publish_manifest(store, manifest)
+
+
+def _surroundings() -> dict[str, JsonValue]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "finished_at_s": time.time(),
+        "host": socket.gethostname(),
+        "device": device,
+        "num_threads": torch.get_num_threads(),
+        "python": sys.version.split()[0],
+        "packages": _versions(),
+    }
+
+
+def _versions() -> dict[str, Any]:
+    installed = {dist.name: dist.version for dist in metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}

@@ -1,0 +1,84 @@
+"""Recipes and Keys: what determines a stage's result, and its sha256. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from orchestrator.artifact import digest_of
+from orchestrator.spec import Job, Stage, TuneParams, template_params
+
+Recipe = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a recipe holds besides the job's own text."""
+
+    data: str
+    """The data's fingerprint."""
+    rerun: int
+    """How often the stage was forced to run anew."""
+    input_keys: Mapping[str, str]
+    """The Key of every stage that this one needs."""
+
+
+def key_of(recipe: Recipe) -> str:
+    return digest_of(dict(recipe))
+
+
+def recipe_of(job: Job, stage: Stage, circumstances: Circumstances) -> Recipe:
+    """All that determines the stage's result. Not its name, its resources or anything that only changes the speed."""
+    edges = {**stage.inputs, **({"params_from": stage.params_from} if stage.params_from else {})}
+    inputs: dict[str, JsonValue] = {
+        name: {"key": circumstances.input_keys[ref.stage], "output": ref.output} for name, ref in edges.items()
+    }
+    return {
+        "kind": stage.kind.name,
+        "version": stage.kind.version,
+        "params": _params_in_key(job, stage),
+        "seed": stage.seed,
+        "rerun": circumstances.rerun,
+        "data": circumstances.data,
+        "inputs": inputs,
+    }
+
+
+def _params_in_key(job: Job, stage: Stage) -> dict[str, Any]:
+    if not isinstance(stage.params, TuneParams):
+        return _without(stage.params.in_key(), searched_names(job, stage))
+    target = job.stages[stage.params.of].kind
+    template = template_params(job, stage).in_key()
+    own = stage.params.in_key()
+    return {
+        **{name: value for name, value in own.items() if name not in ("of", "overrides")},
+        "template": {
+            "kind": target.name,
+            "version": target.version,
+            "params": _without(template, stage.params.space),
+        },
+    }
+
+
+def searched_names(job: Job, stage: Stage) -> tuple[str, ...]:
+    """Dotted paths of the params that `params_from` brings in: they beat the stage's own."""
+    if stage.params_from is None:
+        return ()
+    search = job.stages[stage.params_from.stage].params
+    assert isinstance(search, TuneParams), "the spec lets params_from name searches alone"
+    return tuple(search.space)
+
+
+def _without(params: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """`params` less the dotted `paths`."""
+    for path in paths:
+        head, _, rest = path.partition(".")
+        params = {
+            name: _without(value, [rest]) if name == head else value
+            for name, value in params.items()
+            if name != head or rest
+        }
+    return params

@@ -1,0 +1,131 @@
+"""The Plan: the stages in order, each with its Key, a verdict and the reason why. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from graphlib import TopologicalSorter
+
+from pydantic import JsonValue
+
+from orchestrator.fingerprint import Circumstances, Recipe, key_of, recipe_of
+from orchestrator.spec import Job, Stage
+
+
+class Verdict(StrEnum):
+    RUN = "RUN"
+    REUSE = "REUSE"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage with its place in the store."""
+
+    stage: Stage
+    recipe: Recipe
+    key: str
+    verdict: Verdict
+    why: str
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def rerun(self) -> int:
+        rerun = self.recipe["rerun"]
+        assert isinstance(rerun, int)
+        return rerun
+
+
+@dataclass(frozen=True)
+class Plan:
+    job: Job
+    stages: tuple[PlannedStage, ...]
+
+    def __getitem__(self, name: str) -> PlannedStage:
+        return next(planned for planned in self.stages if planned.name == name)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        return {"job": self.job.name, "stages": [_stage_json(planned) for planned in self.stages]}
+
+
+def _stage_json(planned: PlannedStage) -> dict[str, JsonValue]:
+    return {
+        "name": planned.name,
+        "kind": planned.stage.kind.name,
+        "key": planned.key,
+        "verdict": planned.verdict.value,
+        "why": planned.why,
+        "needs": list(planned.stage.needs),
+    }
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the store knows of earlier runs of the job."""
+
+    is_done: Callable[[str], bool]
+    """Whether a manifest stands under a Key."""
+    recipes: Mapping[str, Recipe]
+    """Each stage's recipe as last run, to say what changed."""
+    reruns: Mapping[str, int]
+
+
+def make_plan(job: Job, *, data: Mapping[str, str], past: Past) -> Plan:
+    """Keys hash recipes, so the whole plan is known before anything runs. `data`: a fingerprint for each stage."""
+    planned: dict[str, PlannedStage] = {}
+    for name in in_order(job):
+        stage = job.stages[name]
+        keys = {need: planned[need].key for need in stage.needs}
+        circumstances = Circumstances(data=data[name], rerun=past.reruns.get(name, 0), input_keys=keys)
+        planned[name] = _plan_stage(stage, recipe_of(job, stage, circumstances), past)
+    return Plan(job, tuple(planned.values()))
+
+
+def in_order(job: Job) -> tuple[str, ...]:
+    """Names of the stages, each after those it needs, else as written."""
+    sorter = TopologicalSorter({name: stage.needs for name, stage in job.stages.items()})
+    return tuple(sorter.static_order())
+
+
+def _plan_stage(stage: Stage, recipe: Recipe, past: Past) -> PlannedStage:
+    key = key_of(recipe)
+    if past.is_done(key):
+        return PlannedStage(stage, recipe, key, Verdict.REUSE, f"its manifest {key[:8]} stands")
+    return PlannedStage(stage, recipe, key, Verdict.RUN, _why(stage.name, recipe, past))
+
+
+def _why(name: str, recipe: Recipe, past: Past) -> str:
+    last = past.recipes.get(name)
+    if last is None:
+        return "it has not run yet"
+    changes = list(_changes("", last, recipe))
+    return "; ".join(changes) if changes else "it did not finish"
+
+
+def _changes(path: str, before: JsonValue | Recipe, now: JsonValue | Recipe) -> Iterator[str]:
+    """What differs between two recipes, in words."""
+    if before == now:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*before, *now]):
+            yield from _changes(f"{path}.{name}", before.get(name), now.get(name))
+        return
+    match path.removeprefix(".").split("."):
+        case ["data"]:
+            yield "its data changed"
+        case ["rerun"]:
+            yield f"forced, rerun {now}"
+        case ["inputs", field, *_]:
+            yield f"its input {field} changed"
+        case ["params", *names]:
+            yield f"{'.'.join(names)}: {_short(before)} -> {_short(now)}"
+        case other:
+            yield f"{'.'.join(other)}: {_short(before)} -> {_short(now)}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004

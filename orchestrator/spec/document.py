@@ -1,0 +1,81 @@
+"""Job <-> the JSON document that the store keeps of it, for those who read it without the file or its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from orchestrator.artifact import Ref, Value, canonical_json
+from orchestrator.contract import Kind
+from orchestrator.errors import Fault, SpecError
+from orchestrator.spec.job import ExpectationText, Job, Resources, Stage
+from orchestrator.spec.tune import TUNE
+
+
+class _StageDocument(Value):
+    kind: str
+    params: dict[str, JsonValue]
+    seed: int
+    resources: Resources
+    expect: dict[str, ExpectationText]
+    params_from: str | None
+    inputs: dict[str, str]
+
+
+class _JobDocument(Value):
+    name: str
+    store: str
+    seed: int
+    stages: dict[str, _StageDocument]
+
+
+def job_document(job: Job) -> dict[str, JsonValue]:
+    """JSON of the resolved job: defaults filled in, paths absolute."""
+    stages = {name: _stage_document(stage) for name, stage in job.stages.items()}
+    document = _JobDocument(name=job.name, store=job.store, seed=job.seed, stages=stages)
+    return document.model_dump(mode="json")
+
+
+def job_from_document(document: Mapping[str, Any], *, kinds: Mapping[str, Kind], where: str) -> Job:
+    """The job that `job_document` was given; SpecError, naming `where`, for a document of other kinds."""
+    known = {**kinds, TUNE.name: TUNE}
+    try:
+        parsed = _JobDocument.model_validate_json(canonical_json(document))
+        stages = {name: _stage(name, stage, known) for name, stage in parsed.stages.items()}
+    except (ValidationError, KeyError) as err:
+        message = f"is not a job of this version, run it again: {str(err).splitlines()[0]}"
+        raise SpecError([Fault(where, None, None, "", message)]) from err
+    return Job(parsed.name, parsed.store, parsed.seed, stages)
+
+
+def _stage_document(stage: Stage) -> _StageDocument:
+    return _StageDocument(
+        kind=stage.kind.name,
+        params=stage.params.model_dump(mode="json"),
+        seed=stage.seed,
+        resources=stage.resources,
+        expect=dict(stage.expect),
+        params_from=str(stage.params_from) if stage.params_from else None,
+        inputs={field: str(ref) for field, ref in stage.inputs.items()},
+    )
+
+
+def _stage(name: str, document: _StageDocument, kinds: Mapping[str, Kind]) -> Stage:
+    kind = kinds[document.kind]
+    return Stage(
+        name=name,
+        kind=kind,
+        params=kind.params.model_validate_json(canonical_json(document.params)),
+        seed=document.seed,
+        resources=document.resources,
+        expect=document.expect,
+        params_from=_ref(document.params_from) if document.params_from else None,
+        inputs={field: _ref(text) for field, text in document.inputs.items()},
+    )
+
+
+def _ref(text: str) -> Ref:
+    stage, _, output = text.rpartition(".")
+    return Ref(stage, output)

@@ -1,0 +1,102 @@
+"""Draft: a stage whose own fields are checked, before it is known what the other stages are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from orchestrator.contract import Kind, Params, Role
+from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
+from orchestrator.spec.job import ExpectationText, Resources, Seed
+from orchestrator.spec.places import absolute_folder
+from orchestrator.spec.tree import Node, plain
+from orchestrator.spec.validate import validate
+
+STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+
+
+class Common(Params):
+    """The fields that stages of every kind have."""
+
+    kind: str
+    """Which pipeline runs the stage."""
+    resources: Resources = Resources()
+    """What the stage asks of the cluster."""
+    expect: dict[str, ExpectationText] = Field(default_factory=dict)
+    """What its metrics should come to, such as `{top1: ">= 95"}`."""
+    seed: Seed | None = None
+    """By default the job's."""
+    params_from: str | None = None
+    """A search's best params, `STAGE.best_params`, which go over the stage's own."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """None stands for what has faults."""
+
+    name: str
+    path: str
+    node: Node
+    kind: Kind | None
+    common: Common | None
+    params: Params | None
+
+    def text_of(self, field: str) -> str | None:
+        """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
+        assert self.kind is not None
+        written = self.node.members.get(field)
+        value = written.value if written else self.kind.params.model_fields[field].default
+        return value if isinstance(value, str) else None
+
+    def mark_of(self, field: str) -> Mark:
+        """Where a field's value stands, or the stage if it is not written."""
+        return self.node.nearest([field]).at
+
+
+def draft_stage(name: str, node: Node, kinds: Mapping[str, Kind], base_dir: Path, faults: Faults) -> Draft:
+    path = dotted("stages", name)
+    if not STAGE_NAME.fullmatch(name):
+        faults.add(node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -")
+    if not isinstance(node.value, Mapping):
+        faults.add(node.at, path, f"must be a mapping with `kind` and its params, not {shown(plain(node))}")
+        return Draft(name, path, node, None, None, None)
+    common_node, params_node = node.split(Common.model_fields)
+    common = validate(Common, common_node, path, faults)
+    kind = _kind(node, kinds, path, faults)
+    params = _params(kind, params_node, path, faults) if kind else None
+    if params is not None:
+        params = _with_absolute_data(params, node, path, base_dir, faults)
+    return Draft(name, path, node, kind, common, params)
+
+
+def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> Kind | None:
+    written = node.members.get("kind")
+    if written is None or not isinstance(written.value, str):
+        return None
+    if written.value not in kinds:
+        message = f"unknown kind {shown(written.value)}{suggestion(written.value, kinds)}"
+        faults.add(written.at, dotted(path, "kind"), message)
+    return kinds.get(written.value)
+
+
+def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Params | None:
+    shared = Common.model_fields.keys() & kind.params.model_fields.keys()
+    assert not shared, f"params of {kind.name} take names of common fields: {shared}"
+    return validate(kind.params, node, path, faults, also_known=Common.model_fields)
+
+
+def _with_absolute_data(params: Params, node: Node, path: str, base_dir: Path, faults: Faults) -> Params:
+    folders = {}
+    for field in params.fields_with(Role.DATA):
+        text = getattr(params, field)
+        if text is None:
+            continue
+        try:
+            folders[field] = absolute_folder(text, base_dir)
+        except ValueError as err:
+            faults.add(node.nearest([field]).at, dotted(path, field), str(err))
+    return params.model_copy(update=folders)

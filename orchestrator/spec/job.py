@@ -1,0 +1,117 @@
+"""The values that a valid job file becomes: Job, Stage, Resources, Expectation."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+
+from orchestrator.artifact import Ref
+from orchestrator.contract import Kind, Params
+from orchestrator.spec.faults import shown
+from orchestrator.spec.tune import TuneParams
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""numpy takes no larger one."""
+
+_COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+_EXPECTATION = re.compile(r"\s*(>=|>|<=|<)\s*([-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a metric should come to, written `>= 95`."""
+
+    op: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Raises ValueError for anything else than `>=`, `>`, `<=` or `<` and a number."""
+        match = _EXPECTATION.fullmatch(text) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(f"must be a comparison in quotes such as '>= 95', not {shown(text)}")
+        return cls(match[1], float(match[2]))
+
+    def is_met_by(self, measured: float) -> bool:
+        return bool(_COMPARE[self.op](measured, self.value))
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.value:g}"
+
+
+ExpectationText = Annotated[
+    Expectation,
+    PlainValidator(Expectation.parse, json_schema_input_type=str),
+    PlainSerializer(str, return_type=str),
+]
+
+
+class Resources(Params):
+    """What a stage asks of the cluster; never part of a Key."""
+
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that train together; of a search, those of each trial."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    """A fraction shares one GPU; 0 runs on the CPU."""
+
+    @model_validator(mode="after")
+    def _whole_above_one(self) -> Self:
+        if self.gpus_per_worker > 1 and not self.gpus_per_worker.is_integer():
+            raise ValueError(f"gpus_per_worker must be a whole number above 1, not {self.gpus_per_worker:g}")
+        return self
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A node of the job as written, checked. `kind.params` is the type of `params`."""
+
+    name: str
+    kind: Kind
+    params: Any
+    seed: int
+    resources: Resources
+    expect: Mapping[str, Expectation]
+    params_from: Ref | None
+    """The search whose best params go over `params` before the stage runs."""
+    inputs: Mapping[str, Ref]
+    """By field of role INPUT; of a search, those of its template, which its trials read."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the stages that come before this one. A search's `of` is none of them: it lends its params only."""
+        refs = [*self.inputs.values(), *([self.params_from] if self.params_from else [])]
+        return tuple(dict.fromkeys(ref.stage for ref in refs))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the stage reports; of a search, the metric that it maximises."""
+        return metrics_of(self.kind, self.params)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A validated job file. Paths are absolute, names of stages are keys in the order of the file."""
+
+    name: str
+    store: str
+    """An absolute folder."""
+    seed: int
+    stages: Mapping[str, Stage]
+
+
+def metrics_of(kind: Kind, params: Params) -> tuple[str, ...]:
+    if isinstance(params, TuneParams):
+        return (params.metric,) if params.metric else ()
+    return kind.metrics
+
+
+def template_params(job: Job, stage: Stage) -> Any:
+    """The params of a search's trials before any value is sampled: its target's, `overrides` put in."""
+    assert isinstance(stage.params, TuneParams), f"{stage.name} is no search"
+    return job.stages[stage.params.of].params.overlay(stage.params.overrides)

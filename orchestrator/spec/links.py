@@ -1,0 +1,103 @@
+"""What the stages of a job point to: their inputs and searched params, and that these lead round no circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.artifact import Ref
+from orchestrator.contract import Kind
+from orchestrator.spec.draft import Draft
+from orchestrator.spec.faults import Faults, dotted
+from orchestrator.spec.refs import check_output, parse_ref
+from orchestrator.spec.tune import BEST_PARAMS
+
+
+@dataclass(frozen=True)
+class Links:
+    """The refs of a stage that name another one, and the field behind each."""
+
+    inputs: Mapping[str, Ref]
+    params_from: Ref | None
+    fields: Mapping[str, str]
+    """By the needed stage, the field to blame."""
+
+
+def link_stages(drafts: Mapping[str, Draft], templates: Mapping[str, Draft], faults: Faults) -> dict[str, Links]:
+    """The links of every stage; a search has the inputs of its template, since its trials read them."""
+    kinds = {name: draft.kind for name, draft in drafts.items()}
+    inputs = {name: _inputs(draft, kinds, faults) for name, draft in drafts.items()}
+    links = {}
+    for name, draft in drafts.items():
+        template = templates.get(name)
+        refs = inputs[template.name] if template else inputs[name]
+        params_from = _params_from(draft, kinds, faults)
+        fields = {ref.stage: "of" if template else field for field, ref in refs.items()}
+        if params_from is not None:
+            fields[params_from.stage] = "params_from"
+        links[name] = Links(refs, params_from, fields)
+    return links
+
+
+def check_cycles(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults: Faults) -> None:
+    """A fault for each chain, where its first stage points to the next."""
+    for chain in find_cycles({name: list(link.fields) for name, link in links.items()}):
+        draft = drafts[chain[0]]
+        field = links[chain[0]].fields[chain[1]]
+        faults.add(draft.mark_of(field), dotted(draft.path, field), f"a cycle of stages: {' -> '.join(chain)}")
+
+
+def _inputs(draft: Draft, kinds: Mapping[str, Kind | None], faults: Faults) -> dict[str, Ref]:
+    if draft.kind is None:
+        return {}
+    texts = {field: draft.text_of(field) for field in draft.kind.inputs}
+    accepted = draft.kind.inputs
+    refs = {
+        field: _ref(draft, field, text, accepted[field], kinds, faults)
+        for field, text in texts.items()
+        if text is not None
+    }
+    return {field: ref for field, ref in refs.items() if ref}
+
+
+def _params_from(draft: Draft, kinds: Mapping[str, Kind | None], faults: Faults) -> Ref | None:
+    written = draft.node.members.get("params_from")
+    if written is None or not isinstance(written.value, str):
+        return None
+    return _ref(draft, "params_from", written.value, BEST_PARAMS, kinds, faults)
+
+
+def _ref(
+    draft: Draft,
+    field: str,
+    text: str,
+    accepted: frozenset[str],
+    kinds: Mapping[str, Kind | None],
+    faults: Faults,
+) -> Ref | None:
+    """The ref if its stage exists, be its output right or wrong: cycles are looked for all the same."""
+    ref = None
+    try:
+        ref = parse_ref(text, kinds)
+        check_output(ref, kinds[ref.stage], accepted)
+    except ValueError as err:
+        faults.add(draft.mark_of(field), dotted(draft.path, field), str(err))
+    return ref
+
+
+def find_cycles(needs: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+    """Chains of stages, each of which needs the next, that end where they began."""
+    done: set[str] = set()
+    for start in needs:
+        trail = {} if start in done else {start: iter(needs[start])}
+        while trail:
+            stage, left = next(reversed(trail.items()))
+            need = next(left, None)
+            if need is None:
+                done.add(stage)
+                del trail[stage]
+            elif need in trail:
+                names = list(trail)
+                yield (*names[names.index(need) :], need)
+            elif need not in done:
+                trail[need] = iter(needs[need])

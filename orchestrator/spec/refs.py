@@ -1,0 +1,42 @@
+"""The text `stage.output` -> Ref, and whether the stage has that output and the field takes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from orchestrator.artifact import Ref
+from orchestrator.contract import Kind
+from orchestrator.spec.faults import shown, suggestion
+
+_REF = re.compile(r"([A-Za-z][A-Za-z0-9_/-]*)\.([A-Za-z][A-Za-z0-9_]*)")
+_OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~]|.*\.(pth|pt|safetensors|ckpt)$")
+
+
+def parse_ref(text: str, stages: Mapping[str, Kind | None]) -> Ref:
+    """ValueError says what is wrong with the text, or that it names no stage; `stages` are the kinds by stage."""
+    match = _REF.fullmatch(text)
+    if match is not None and match[1] in stages:
+        return Ref(match[1], match[2])
+    if _OUTSIDE.match(text):
+        raise ValueError(f"must be an output of a stage, written STAGE.OUTPUT: {shown(text)} is outside the job")
+    if match is None:
+        raise ValueError(f"must be written STAGE.OUTPUT{_completed(text, stages)}, not {shown(text)}")
+    raise ValueError(f"unknown stage {match[1]!r}{suggestion(match[1], stages)}")
+
+
+def _completed(text: str, stages: Mapping[str, Kind | None]) -> str:
+    kind = stages.get(text)
+    return f", such as {text}.{kind.outputs[0]}" if kind and kind.outputs else ""
+
+
+def check_output(ref: Ref, kind: Kind | None, accepted: frozenset[str]) -> None:
+    """ValueError if `ref`, to a stage of `kind`, is no output of it or none of the `accepted` (`kind.output`)."""
+    if kind is None:
+        return  # the unknown kind has its own fault
+    if ref.output not in kind.outputs:
+        raise ValueError(
+            f"{ref.stage} ({kind.name}) has no output {ref.output!r}{suggestion(ref.output, kind.outputs)}"
+        )
+    if f"{kind.name}.{ref.output}" not in accepted:
+        raise ValueError(f"takes {' or '.join(sorted(accepted))}, not {kind.name}.{ref.output}, which {ref} is")

@@ -1,0 +1,128 @@
+"""The tree of a job file -> Job: the job's own fields, its stages, then what these say about each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, JsonValue
+
+from orchestrator.contract import Kind, Params
+from orchestrator.spec.draft import Draft, draft_stage
+from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
+from orchestrator.spec.job import Job, Seed, Stage, metrics_of
+from orchestrator.spec.links import Links, check_cycles, link_stages
+from orchestrator.spec.places import store_folder
+from orchestrator.spec.search import check_consumer, find_template, resolve_search
+from orchestrator.spec.tree import Node
+from orchestrator.spec.tune import TUNE
+from orchestrator.spec.validate import validate
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            f"must be up to 100 letters, digits, '.', '_' and '-', a letter or digit first, not {shown(name)}"
+        )
+    return name
+
+
+class JobFields(Params):
+    """The fields of a job file."""
+
+    name: Annotated[str, AfterValidator(_folder_name)]
+    """Names the job in the store and in the report."""
+    store: str | None = None
+    """Where artifacts go: a folder, or `file:///...`. `--store` beats it."""
+    seed: Seed = 0
+    """Of all stages that have none of their own."""
+    stages: Annotated[dict[str, JsonValue], Field(min_length=1)]
+    """What is to be done: the fields of each stage by its name."""
+
+
+def resolve_job(
+    tree: Node, *, kinds: Mapping[str, Kind], store: str | None, base_dir: Path, faults: Faults
+) -> Job | None:
+    """The job, or None with its faults added. `store`, from the command line, beats the file's."""
+    fields = validate(JobFields, tree, "", faults)
+    folder = _store(tree, store, base_dir, faults)
+    known = {**kinds, TUNE.name: TUNE}
+    written = tree.members_of("stages")
+    drafts = {name: draft_stage(name, node, known, base_dir, faults) for name, node in written.items()}
+    drafts, templates = _with_searches(drafts, base_dir, faults)
+    links = link_stages(drafts, templates, faults)
+    _check_searched_params(drafts, links, faults)
+    check_cycles(drafts, links, faults)
+    _check_expectations(drafts, faults)
+    if fields is None or folder is None or len(faults):
+        return None
+    stages = {name: _stage(draft, links[name], fields.seed) for name, draft in drafts.items()}
+    return Job(fields.name, folder, fields.seed, stages)
+
+
+def _store(tree: Node, given: str | None, base_dir: Path, faults: Faults) -> str | None:
+    written = tree.members.get("store")
+    mark = Mark("--store") if given is not None else written.at if written else tree.at
+    text = given if given is not None else written.value if written else None
+    path = "" if given is not None else "store"
+    if text is None and isinstance(tree.value, Mapping):
+        faults.add(mark, path, "is required: give it in the file or as --store")
+    if not isinstance(text, str):
+        return None
+    try:
+        return store_folder(text, base_dir)
+    except ValueError as err:
+        faults.add(mark, path, str(err))
+    return None
+
+
+def _with_searches(
+    drafts: Mapping[str, Draft], base_dir: Path, faults: Faults
+) -> tuple[dict[str, Draft], dict[str, Draft]]:
+    """The drafts with searches resolved against their templates, and the template of each search by its name."""
+    resolved, templates = dict(drafts), {}
+    for name, draft in drafts.items():
+        if draft.kind is not TUNE:
+            continue
+        template = find_template(draft, drafts, faults)
+        params = resolve_search(draft, template, base_dir, faults) if template else None
+        resolved[name] = replace(draft, params=params)
+        if template is not None:
+            templates[name] = template
+    return resolved, templates
+
+
+def _check_searched_params(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults: Faults) -> None:
+    for name, link in links.items():
+        if link.params_from is not None:
+            check_consumer(drafts[name], drafts[link.params_from.stage], faults)
+
+
+def _check_expectations(drafts: Mapping[str, Draft], faults: Faults) -> None:
+    for draft in drafts.values():
+        if draft.kind is None or draft.params is None:
+            continue
+        known = metrics_of(draft.kind, draft.params)
+        for name, node in draft.node.members_of("expect").items():
+            if name not in known:
+                path = dotted(dotted(draft.path, "expect"), name)
+                faults.add(node.key_at, path, f"unknown metric{suggestion(name, known)}")
+
+
+def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:
+    common = draft.common
+    assert common is not None
+    assert draft.kind is not None
+    return Stage(
+        name=draft.name,
+        kind=draft.kind,
+        params=draft.params,
+        seed=default_seed if common.seed is None else common.seed,
+        resources=common.resources,
+        expect=common.expect,
+        params_from=links.params_from,
+        inputs=links.inputs,
+    )

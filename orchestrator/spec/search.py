@@ -1,0 +1,123 @@
+"""A search against its template and against the stages that take its best params: do all samples fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from orchestrator.contract import Params, Role
+from orchestrator.spec.draft import Draft
+from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
+from orchestrator.spec.places import absolute_folder
+from orchestrator.spec.tree import Node, marked, put
+from orchestrator.spec.tune import TUNE, TuneParams
+from orchestrator.spec.validate import validate
+
+
+def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) -> Draft | None:
+    """The stage that `of` names, if it can be searched."""
+    of = search.text_of("of")
+    if of is None:
+        return None
+    template = drafts.get(of)
+    if template is None:
+        others = [name for name, draft in drafts.items() if draft.kind is not TUNE]
+        faults.add(
+            search.mark_of("of"), dotted(search.path, "of"), f"unknown stage {shown(of)}{suggestion(of, others)}"
+        )
+    elif template.kind is TUNE:
+        faults.add(
+            search.mark_of("of"), dotted(search.path, "of"), f"{of} is a search itself; name a stage that trains"
+        )
+        return None
+    return template
+
+
+def resolve_search(search: Draft, template: Draft, base_dir: Path, faults: Faults) -> TuneParams | None:
+    """The search's params with its metric and with absolute data folders, if `template` is sound and all fits it."""
+    if not isinstance(search.params, TuneParams) or template.params is None:
+        return None
+    num_faults = len(faults)
+    metric = _metric(search, search.params, template, faults)
+    overrides = _with_absolute_data(search, search.params, template.params, base_dir, faults)
+    base = _overridden(search, template.params, faults)
+    if base is not None:
+        _check_space(search, search.params, base, faults)
+    if len(faults) > num_faults:
+        return None
+    return search.params.model_copy(update={"metric": metric, "overrides": overrides})
+
+
+def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
+    """Faults at `params_from` for what `search` samples and `consumer` cannot take."""
+    if consumer.params is None or not isinstance(search.params, TuneParams) or search.params.of == consumer.name:
+        return  # the template of the search was checked with it
+    at = consumer.mark_of("params_from")
+    for name, distribution in search.params.space.items():
+        inside = Faults()
+        for value in distribution.extremes:
+            _overlaid(consumer.params, {name: marked(value, at)}, at, "", inside)
+        for fault in inside:
+            message = f"{search.name} searches {fault.path}: {fault.message}"
+            faults.add(at, dotted(consumer.path, "params_from"), message)
+
+
+def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> str | None:
+    known = template.kind.metrics if template.kind else ()
+    if params.metric is not None and params.metric not in known:
+        message = f"unknown metric {shown(params.metric)}{suggestion(params.metric, known)}"
+        faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
+    elif not known:
+        faults.add(search.mark_of("of"), dotted(search.path, "of"), f"{template.name} reports no metric to maximise")
+    return params.metric or next(iter(known), None)
+
+
+def _with_absolute_data(
+    search: Draft, params: TuneParams, template: Params, base_dir: Path, faults: Faults
+) -> dict[str, JsonValue]:
+    """The overrides; those of inputs are refused, since trials read what the template reads."""
+    overrides = dict(params.overrides)
+    for name, value in params.overrides.items():
+        try:
+            if name in template.fields_with(Role.INPUT):
+                raise ValueError("is an input; the trials of a search take those of its template")
+            if name in template.fields_with(Role.DATA) and isinstance(value, str):
+                overrides[name] = absolute_folder(value, base_dir)
+        except ValueError as err:
+            mark = search.node.nearest(["overrides", name]).at
+            faults.add(mark, dotted(dotted(search.path, "overrides"), name), str(err))
+    return overrides
+
+
+def _overridden(search: Draft, template: Params, faults: Faults) -> Params | None:
+    written = search.node.members.get("overrides")
+    if written is None:
+        return template
+    return _overlaid(template, written.members, written.at, dotted(search.path, "overrides"), faults)
+
+
+def _check_space(search: Draft, params: TuneParams, base: Params, faults: Faults) -> None:
+    path = dotted(search.path, "space")
+    fixed = {*base.fields_with(Role.INPUT), *base.fields_with(Role.DATA)}
+    for name, distribution in params.space.items():
+        written = search.node.nearest(["space", name])
+        if name in fixed:
+            faults.add(written.key_at, dotted(path, name), "names data or an input, which cannot be searched")
+            continue
+        for index, value in enumerate(distribution.extremes):
+            at = written.nearest([distribution.name, index]).at
+            _overlaid(base, {name: marked(value, at, written.key_at)}, at, path, faults)
+
+
+def _overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params | None:
+    """`params` with `values`, keyed by dotted path, put in: Params.overlay, but with faults at their marks."""
+    tree: Node = marked(params.model_dump(mode="json"), at)
+    num_faults = len(faults)
+    for name, value in values.items():
+        try:
+            tree = put(tree, name.split("."), value, may_make=False)
+        except ValueError as err:
+            faults.add(value.key_at, dotted(path, name), str(err))
+    return validate(type(params), tree, path, faults) if len(faults) == num_faults else None

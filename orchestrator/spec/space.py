@@ -1,0 +1,77 @@
+"""Distribution: what a search samples a param from, written `{loguniform: [1.0e-4, 1.0e-2]}`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from orchestrator.contract import Params
+from orchestrator.spec.faults import shown
+
+
+class Distribution(Params):
+    """Exactly one of its fields is given; their names and arguments are those of Ray Tune."""
+
+    uniform: tuple[float, float] | None = None
+    """Between low and high."""
+    loguniform: tuple[float, float] | None = None
+    """Between low and high, evenly in the logarithm."""
+    quniform: tuple[float, float, float] | None = None
+    """Multiples of the third between low and high."""
+    randint: tuple[int, int] | None = None
+    """Whole numbers from low to below high."""
+    choice: Annotated[tuple[JsonValue, ...], Field(min_length=1)] | None = None
+    """One of the listed values."""
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.model_fields_set))
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What `ray.tune.<name>(*args)` takes."""
+        values = getattr(self, self.name)
+        return (list(values),) if self.name == "choice" else tuple(values)
+
+    @property
+    def extremes(self) -> tuple[JsonValue, ...]:
+        """The values that must fit the searched param for all samples to fit: the ends, or all choices."""
+        if self.randint is not None:
+            low, high = self.randint
+            return low, high - 1
+        return self.choice if self.choice is not None else self.args[:2]
+
+    @model_validator(mode="after")
+    def _one_sound_distribution(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1 or self.model_fields_set != set(given):
+            raise ValueError(f"must be exactly one of {', '.join(type(self).model_fields)}")
+        if self.choice is None:
+            _check_bounds(self.name, self.args)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        """Only what is given, so that a new distribution changes no Key."""
+        return {self.name: dump(self)[self.name]}
+
+
+def _check_bounds(name: str, args: Sequence[float]) -> None:
+    low, high, *step = args
+    if low >= high:
+        raise ValueError(f"the low end of {name} must be below the high end, not {shown(list(args))}")
+    if name == "loguniform" and low <= 0:
+        raise ValueError(f"both ends of loguniform must be above 0, not {shown(list(args))}")
+    if step:
+        _check_step(low, high, step[0])
+
+
+def _check_step(low: float, high: float, step: float) -> None:
+    if step <= 0:
+        raise ValueError(f"the step of quniform must be above 0, not {step:g}")
+    # Ray rounds samples to multiples of the step, which would lead out of other bounds
+    if not all(math.isclose(round(end / step) * step, end, abs_tol=step * 1e-9) for end in (low, high)):
+        raise ValueError(f"both ends of quniform must be multiples of its step, not {shown([low, high, step])}")

@@ -1,0 +1,108 @@
+"""The whole mmengine config of a detection stage but for its model: data, evaluator, optimizer and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.detection.coco import Split
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+
+
+def make_config(
+    params: DetectionParams,
+    *,
+    model: Config,
+    annotations: Mapping[Split, Path],
+    classes: Sequence[str],
+    seed: int,
+    world_size: int,
+    device: str,
+) -> Config:
+    return {
+        "model": model,
+        "train_dataloader": loader(
+            _train_dataset(params, annotations["train"], classes),
+            batch_size=share_of_batch(params.batch_size, world_size),
+            num_workers=params.loader_workers,
+            sampler={"type": "DefaultSampler", "shuffle": True, "seed": seed},
+            # Images of like shape in a batch, so that little is padded.
+            batch_sampler={"type": "AspectRatioBatchSampler"},
+        ),
+        "val_dataloader": val_loader(
+            _val_dataset(params, annotations["val"], classes), num_workers=params.loader_workers
+        ),
+        "val_evaluator": {
+            "type": "CocoMetric",
+            "ann_file": str(annotations["val"]),
+            "metric": ["bbox", "segm"],
+            # Over the process group: the other way needs a folder that all nodes share.
+            "collect_device": "gpu",
+        },
+        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "param_scheduler": [_warmup(params), _decay(params)],
+    }
+
+
+def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
+    pipeline = [
+        LOAD_IMAGE,
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True},
+        {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
+        {"type": "RandomFlip", "prob": params.flip_prob},
+        {"type": "PackDetInputs"},
+    ]
+    dataset = _dataset(params, annotations, "train", classes)
+    return {**dataset, "filter_cfg": {"filter_empty_gt": True, "min_size": 32}, "pipeline": pipeline}
+
+
+def _val_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
+    meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    pipeline = [
+        LOAD_IMAGE,
+        {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
+        {"type": "PackDetInputs", "meta_keys": meta_keys},
+    ]
+    return {**_dataset(params, annotations, "val", classes), "test_mode": True, "pipeline": pipeline}
+
+
+def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: Sequence[str]) -> Config:
+    return {
+        "type": "CocoDataset",
+        "ann_file": str(annotations),
+        "data_prefix": {"img": str(Path(params.data) / f"{split}2017")},
+        "metainfo": {"classes": tuple(classes)},
+    }
+
+
+def _warmup(params: DetectionParams) -> Config:
+    return {
+        "type": "LinearLR",
+        "start_factor": 1e-3,
+        "by_epoch": False,
+        "begin": 0,
+        # An empty interval is refused; over one iteration the factor is 1 from the second on.
+        "end": max(params.warmup_iters, 1),
+    }
+
+
+def _decay(params: DetectionParams) -> Config:
+    if params.schedule == "step":
+        return {
+            "type": "MultiStepLR",
+            "by_epoch": True,
+            "begin": 0,
+            "end": params.epochs,
+            "milestones": list(params.milestones),
+            "gamma": 0.1,
+        }
+    return {
+        "type": "CosineAnnealingLR",
+        "by_epoch": True,
+        "begin": 0,
+        "end": params.epochs,
+        "T_max": params.epochs,
+        "eta_min": params.min_lr,
+        "convert_to_iter_based": True,
+    }

@@ -1,0 +1,18 @@
+"""The row of `detection` in the table of kinds."""
+
+from __future__ import annotations
+
+from orchestrator.contract import Kind
+from pipelines.detection.coco import fingerprint
+from pipelines.detection.params import DetectionParams
+
+KIND = Kind(
+    name="detection",
+    version=1,
+    params=DetectionParams,
+    inputs={"backbone": frozenset({"pretrain.checkpoint"})},
+    outputs=("checkpoint",),
+    metrics=("box_map", "box_map50", "mask_map", "mask_map50"),
+    fingerprint=fingerprint,
+    entry="pipelines.detection.train:run",
+)

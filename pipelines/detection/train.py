@@ -1,0 +1,88 @@
+"""Runs a detection stage: checks the data, trains on the pretrained backbone, measures box and mask AP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.artifact import Metric
+from orchestrator.contract import StageContext, StageResult
+from orchestrator.errors import DataError
+from pipelines.detection.coco import Annotations, Split, check_classes, read_annotations, without_images
+from pipelines.detection.config import make_config
+from pipelines.detection.mask_rcnn import model as mask_rcnn
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.backbone import read_config
+from pipelines.openmmlab.images import broken_images
+from pipelines.openmmlab.outputs import save_model
+from pipelines.openmmlab.progress import Schedule
+from pipelines.openmmlab.recipe import backbone
+from pipelines.openmmlab.runner import Training, train
+
+METRICS = {
+    "box_map": "coco/bbox_mAP",
+    "box_map50": "coco/bbox_mAP_50",
+    "mask_map": "coco/segm_mAP",
+    "mask_map50": "coco/segm_mAP_50",
+}
+
+
+def run(context: StageContext) -> StageResult:
+    """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
+    params: DetectionParams = context.params
+    files = _read(params)
+    broken = broken_images(
+        [path for file in files.values() for path in file.image_paths],
+        max_broken_images=params.max_broken_images,
+        num_threads=params.loader_workers,
+        context=context,
+    )
+    cat_config = read_config(context.inputs["backbone"], drop_path_rate=params.drop_path_rate)
+    classes = files["train"].classes
+    model = mask_rcnn(
+        params,
+        backbone=backbone(cat_config.to_dict(), str(context.inputs["backbone"])),
+        widths=cat_config.dims,
+        num_classes=len(classes),
+    )
+    config = make_config(
+        params,
+        model=model,
+        annotations={split: without_images(file, broken, _copy(context, split)) for split, file in files.items()},
+        classes=classes,
+        seed=context.seed,
+        world_size=context.world_size,
+        device=context.device,
+    )
+    schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
+    trained = train(context, Training("mmdet", config, schedule, percentages))
+    directory = context.work_dir / "outputs" / "checkpoint"
+    if context.rank == 0:
+        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+    num_samples = len(set(files["val"].image_paths) - broken)
+    return StageResult(
+        outputs={"checkpoint": directory},
+        metrics=tuple(Metric(name=name, value=trained.metrics[name], num_samples=num_samples) for name in METRICS),
+    )
+
+
+def percentages(values: Mapping[str, float]) -> dict[str, float]:
+    """CocoMetric's values as ours, in %. It leaves them out when nothing at all was detected: then AP is 0."""
+    metrics = {ours: 100 * float(values.get(theirs, 0.0)) for ours, theirs in METRICS.items()}
+    for name, value in metrics.items():
+        # CocoMetric says -1 where the validation images have no objects.
+        if math.isnan(value) or value < 0:
+            raise DataError(f"{name} cannot be measured: the val annotations have no objects of the job's classes")
+    return metrics
+
+
+def _read(params: DetectionParams) -> dict[Split, Annotations]:
+    splits: tuple[Split, ...] = ("train", "val")
+    files = {split: read_annotations(Path(params.data), split) for split in splits}
+    check_classes(files.values(), params.num_classes)
+    return files
+
+
+def _copy(context: StageContext, split: Split) -> Path:
+    return context.work_dir / f"instances_{split}.json"

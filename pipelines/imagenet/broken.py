@@ -1,0 +1,30 @@
+"""Counts images that do not decode, up to the job's limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.errors import DataError
+from pipelines.imagenet.folders import named
+
+
+class BrokenImages:
+    """The broken files seen so far, each counted once; `paths` are relative to `root`."""
+
+    def __init__(self, root: Path, *, limit: int, paths: Iterable[str] = ()) -> None:
+        self._root, self._limit = root, limit
+        self._paths = set(paths)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(sorted(self._paths))
+
+    def add(self, paths: Iterable[str]) -> None:
+        """Raises DataError, which names the files, when they come to exceed the limit."""
+        self._paths.update(paths)
+        if len(self._paths) > self._limit:
+            raise DataError(
+                f"{self._root}: {len(self._paths)} images do not decode, more than max_broken_images = {self._limit}: "
+                f"{named(self.paths)}; replace or delete them, or raise max_broken_images"
+            )

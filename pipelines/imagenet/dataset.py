@@ -1,0 +1,137 @@
+"""Decodes images in any number of loader processes, with random draws that depend on (seed, epoch, image) alone."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from pipelines.imagenet.folders import Index
+from pipelines.imagenet.seeding import Stream, seed_generators, seeds
+
+Transform = Callable[[Image.Image], Tensor]
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow raises on truncated files, wrong magic numbers, broken chunks, impossible headers and absurd sizes."""
+
+
+class Draw(NamedTuple):
+    """One image to load in one epoch. The epoch travels with it, since loader processes outlive epochs."""
+
+    epoch: int
+    image: int
+
+
+class Sample(NamedTuple):
+    """`image_CHW` is None when nothing could be decoded; `broken` names the files that could not."""
+
+    image_CHW: Tensor | None  # noqa: N815
+    label: int
+    broken: tuple[str, ...]
+
+
+class Batch(NamedTuple):
+    images_BCHW: Tensor  # noqa: N815
+    labels_B: Tensor  # noqa: N815
+    broken: tuple[str, ...]
+
+
+class Images(Dataset[Sample]):
+    """The images of `index`; a broken one gives way to the next of up to `substitutes` images that follow it.
+
+    With substitutes a training batch keeps its size, on which mixup and equal step counts on all ranks rely; with
+    none, as in evaluation, a broken image is left out.
+    """
+
+    def __init__(self, index: Index, transform: Transform, *, seed: int, substitutes: int) -> None:
+        self._index, self._transform = index, transform
+        self._seed, self._substitutes = seed, substitutes
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        broken: list[str] = []
+        for step in range(self._substitutes + 1):
+            place = (draw.image + step) % len(self._index)
+            image = _decode(self._index, place)
+            if image is not None:
+                with _seeded(self._seed, draw):
+                    return Sample(self._transform(image), self._index.labels[place], tuple(broken))
+            broken.append(self._index.paths[place])
+        return Sample(None, -1, tuple(broken))
+
+
+class TrainDraws(Sampler[Draw]):
+    """This rank's part of an epoch's shuffle, without the remainder that does not fill a global batch.
+
+    Ranks interleave, so a global batch holds the same images whatever the number of workers.
+    """
+
+    def __init__(self, num_images: int, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self._num_images, self._num_used = num_images, num_images // batch_size * batch_size
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._num_used // self._world_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        rng = np.random.default_rng(seeds(Stream.ORDER, self._seed, self.epoch))
+        order = rng.permutation(self._num_images)
+        return (Draw(self.epoch, int(index)) for index in order[self._rank : self._num_used : self._world_size])
+
+
+class ValDraws(Sampler[Draw]):
+    """Every image once over all ranks; none is repeated to even out the ranks."""
+
+    def __init__(self, num_images: int, *, rank: int, world_size: int) -> None:
+        self._indices = range(rank, num_images, world_size)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(0, index) for index in self._indices)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """The batch of the decoded samples, possibly none."""
+    decoded = [(sample.image_CHW, sample.label) for sample in samples if sample.image_CHW is not None]
+    images = [image_CHW for image_CHW, _ in decoded]
+    return Batch(
+        torch.stack(images) if images else torch.empty(0),
+        torch.tensor([label for _, label in decoded], dtype=torch.long),
+        tuple(path for sample in samples for path in sample.broken),
+    )
+
+
+def _decode(index: Index, place: int) -> Image.Image | None:
+    try:
+        with Image.open(index.root / index.paths[place]) as image:
+            return image.convert("RGB")
+    except DECODING_ERRORS:
+        return None
+
+
+@contextmanager
+def _seeded(seed: int, draw: Draw) -> Iterator[None]:
+    """Random draws inside depend on the arguments alone; outside, the generators go on as if nothing had happened.
+
+    The number of loader processes is therefore free, and none at all does not disturb the training loop's draws.
+    """
+    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed_generators(seeds(Stream.IMAGE, seed, *draw))
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(pytorch)

@@ -1,0 +1,37 @@
+"""Random streams that are named by what they are for, so that no two of them draw the same numbers."""
+
+from __future__ import annotations
+
+import random
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Stream(IntEnum):
+    """What random numbers are drawn for."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    IMAGE = 2
+    UPDATES = 3
+
+
+def seeds(stream: Stream, *numbers: int) -> np.random.SeedSequence:
+    """The seeds of `stream` for `numbers` (seed, epoch, image or rank)."""
+    return np.random.SeedSequence(numbers, spawn_key=(stream,))
+
+
+def seed_generators(sequence: np.random.SeedSequence) -> None:
+    """Seed Python's, NumPy's and PyTorch's CPU generator, on which timm's transforms and mixup draw."""
+    python, numpy, pytorch = (int(word) for word in sequence.generate_state(3))
+    random.seed(python)
+    np.random.seed(numpy)
+    torch.default_generator.manual_seed(pytorch)
+
+
+def seed_all(sequence: np.random.SeedSequence) -> None:
+    """As `seed_generators`, and the generators of the GPUs too."""
+    seed_generators(sequence)
+    torch.manual_seed(int(sequence.generate_state(3)[2]))

@@ -1,0 +1,72 @@
+"""The network as a job names it: one of CAT's published sizes, or settings of its own. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from orchestrator.contract import Params
+
+ModelName = Literal["cat_tiny", "cat_small", "cat_base"]
+
+
+class ModelParams(Params):
+    """Settings of a CAT; the defaults are those of cat_small with the drop path of cat_tiny."""
+
+    img_size: Annotated[int, Field(ge=8, le=2048)] = 224
+    """Side of the square input in pixels, for training and evaluation."""
+    patch_size: Annotated[int, Field(ge=1, le=32)] = 4
+    """Side in pixels of the patch that becomes a token."""
+    window_size: Annotated[int, Field(ge=2, le=32)] = 7
+    """Side in tokens of an attention window."""
+    embed_dim: Annotated[int, Field(ge=1, le=4096)] = 96
+    """Channels of the first stage; each stage doubles them."""
+    depths: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=6)] = (1, 1, 3, 1)
+    """Groups of blocks in each stage."""
+    num_heads: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1)] = (3, 6, 12, 24)
+    """Attention heads in each stage; they divide its channels."""
+    mlp_ratio: Annotated[float, Field(gt=0, le=16)] = 4.0
+    """Hidden channels of an MLP over its input channels."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias."""
+    qk_scale: Annotated[float, Field(gt=0)] | None = None
+    """Factor on q k^T; None: one over the root of the head's channels."""
+    drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout after embedding and projections."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Stochastic depth of the last group; it grows linearly from 0."""
+    ape: bool = True
+    """Whether an absolute position embedding is added."""
+    patch_norm: bool = True
+    """Whether patches are normalised after embedding."""
+    patch_embed: Literal["conv", "slice"] = "conv"
+    """How patches are embedded."""
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> Self:
+        if len(self.num_heads) != len(self.depths):
+            raise ValueError(f"num_heads has {len(self.num_heads)} stages, but depths has {len(self.depths)}")
+        for stage, heads in enumerate(self.num_heads):
+            if (self.embed_dim << stage) % heads:
+                raise ValueError(
+                    f"num_heads[{stage}] = {heads} does not divide the stage's channels, "
+                    f"embed_dim * 2**{stage} = {self.embed_dim << stage}"
+                )
+        return self
+
+
+def _form(value: Any) -> str:
+    return "name" if isinstance(value, str) else "settings"
+
+
+Model = Annotated[
+    Annotated[ModelName, Tag("name")] | Annotated[ModelParams, Tag("settings")],
+    # Faults of the form that was written, instead of those of both.
+    Discriminator(_form),
+]
+
+
+def img_size_of(model: ModelName | ModelParams) -> int:
+    """Side of the square input in pixels; the published sizes are all trained at 224."""
+    return model.img_size if isinstance(model, ModelParams) else 224

@@ -1,0 +1,66 @@
+"""Finds the files of a data set that are missing or do not decode, before training starts, split over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from orchestrator.contract import StageContext
+from orchestrator.errors import DataError
+from pipelines.openmmlab.library import all_gather_object
+
+NUM_NAMED = 10
+"""Files named in an error."""
+
+Probe = Callable[[Path], str | None]
+"""What is wrong with a file, or None."""
+
+
+def broken_images(
+    paths: Sequence[Path], *, max_broken_images: int, num_threads: int, context: StageContext
+) -> frozenset[Path]:
+    """The images that do not decode; raises DataError when they are too many, or when one is missing.
+
+    A full decode costs 0.6 ms an image of COCO's size and core, against hours of training that would meet it late.
+    """
+    broken = faults(paths, image_fault, num_threads=num_threads, context=context)
+    if len(broken) > max_broken_images:
+        raise DataError(
+            f"{len(broken)} of {len(paths)} images do not decode, and max_broken_images is {max_broken_images}: "
+            f"{named(broken)}; replace these files or raise max_broken_images"
+        )
+    return frozenset(broken)
+
+
+def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: StageContext) -> dict[Path, str]:
+    """What `probe` says about each faulty file, the same on every rank; raises DataError when one is missing."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(paths)} files are missing: {', '.join(map(str, missing[:NUM_NAMED]))}"
+            f"{', ...' if len(missing) > NUM_NAMED else ''}; complete the data set"
+        )
+    mine = paths[context.rank :: context.world_size]
+    # PIL lets go of the interpreter while it decodes, so threads do run side by side.
+    with ThreadPoolExecutor(max(1, num_threads)) as pool:
+        found = [(path, fault) for path, fault in zip(mine, pool.map(probe, mine), strict=True) if fault]
+    gathered: list[list[tuple[Path, str]]] = all_gather_object(found)
+    return dict(sorted(pair for part in gathered for pair in part))
+
+
+def image_fault(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+        return str(err) or type(err).__name__
+    return None
+
+
+def named(broken: Mapping[Path, str]) -> str:
+    """The first faulty files with their faults."""
+    first = [f"{path} ({fault})" for path, fault in list(broken.items())[:NUM_NAMED]]
+    return ", ".join(first) + (f" and {len(broken) - NUM_NAMED} more" if len(broken) > NUM_NAMED else "")

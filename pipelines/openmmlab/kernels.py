@@ -1,0 +1,186 @@
+"""The compiled ops of mmcv that our methods call, on torchvision's kernels, with mmcv's own calling conventions.
+
+Shapes: N boxes as (x1, y1, x2, y2); K RoIs as (image index, x1, y1, x2, y2); C channels or classes.
+"""
+
+# ruff: noqa: N803, N806  tensor names end in their shape
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from orchestrator.errors import StageError
+
+NAIVE, LINEAR = 0, 1
+"""Methods of `softnms`; the third is gaussian."""
+
+
+class MissingOpError(StageError):
+    """An op of mmcv that torchvision does not back was called."""
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        super().__init__(op)
+
+    def __str__(self) -> str:
+        return (
+            f"mmcv's {self.op} has no kernel here: mmcv was installed without its compiled ops; install them with "
+            "`MAX_JOBS=4 pip install --no-build-isolation --force-reinstall --no-deps onedl-mmcv` (needs a C++ "
+            "compiler, and nvcc for GPUs) or use a method that does without this op"
+        )
+
+
+def nms(boxes_N4: Tensor, scores_N: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
+    """Indices that stay, best score first; with offset 1 a box is one pixel larger to the right and below."""
+    grown_N4 = boxes_N4 + boxes_N4.new_tensor([0, 0, offset, offset])
+    kept: Tensor = torchvision.ops.nms(grown_N4.float(), scores_N.float(), iou_threshold)
+    return kept
+
+
+def softnms(
+    boxes_N4: Tensor,
+    scores_N: Tensor,
+    dets_N5: Tensor,
+    *,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Indices that stay, in order; their boxes and decayed scores go to the first rows of `dets_N5`.
+
+    Bodla et al., "Soft-NMS", arXiv 1704.04503.
+    """
+    grown_N4 = boxes_N4 + boxes_N4.new_tensor([0, 0, offset, offset])
+    scores_N = scores_N.clone()
+    left_M = torch.arange(len(boxes_N4))
+    kept: list[int] = []
+    while len(left_M):
+        place = int(scores_N[left_M].argmax())
+        best = int(left_M[place])
+        dets_N5[len(kept)] = torch.cat([boxes_N4[best], scores_N[best].view(1)])
+        kept.append(best)
+        left_M = torch.cat([left_M[:place], left_M[place + 1 :]])
+        iou_M = torchvision.ops.box_iou(grown_N4[best : best + 1], grown_N4[left_M])[0]
+        scores_N[left_M] *= _decay(iou_M, iou_threshold=iou_threshold, sigma=sigma, method=method)
+        left_M = left_M[scores_N[left_M] >= min_score]
+    return torch.tensor(kept, dtype=torch.long)
+
+
+def roi_align_forward(
+    input_BCHW: Tensor,
+    rois_K5: Tensor,
+    output_KCPQ: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Average-pooled RoIAlign, written into `output_KCPQ`; `argmax_*` belong to max pooling."""
+    _only_average(pool_mode)
+    # In float32: torchvision has no bfloat16 kernel, and float16 coordinates are off by a pixel beyond 2048.
+    output_KCPQ.copy_(
+        torchvision.ops.roi_align(
+            input_BCHW.float(),
+            rois_K5.float(),
+            (aligned_height, aligned_width),
+            spatial_scale,
+            sampling_ratio,
+            aligned,
+        )
+    )
+
+
+def roi_align_backward(
+    grad_output_KCPQ: Tensor,
+    rois_K5: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input_BCHW: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """The gradient of `roi_align_forward` with respect to its input, written into `grad_input_BCHW`."""
+    _only_average(pool_mode)
+    backward: Any = torch.ops.torchvision._roi_align_backward
+    grad_input_BCHW.copy_(
+        backward(
+            grad_output_KCPQ.float(),
+            rois_K5.float(),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input_BCHW.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
+
+
+def sigmoid_focal_loss_forward(
+    input_NC: Tensor, target_N: Tensor, weight_C: Tensor, output_NC: Tensor, *, gamma: float, alpha: float
+) -> None:
+    """Lin et al., "Focal Loss", arXiv 1708.02002, unreduced; a target of C is background."""
+    output_NC.copy_(_focal_loss(input_NC.float(), target_N, weight_C, gamma=gamma, alpha=alpha))
+
+
+def sigmoid_focal_loss_backward(
+    input_NC: Tensor, target_N: Tensor, weight_C: Tensor, grad_input_NC: Tensor, *, gamma: float, alpha: float
+) -> None:
+    """The gradient of the summed loss with respect to the logits, written into `grad_input_NC`."""
+    with torch.enable_grad():
+        leaf_NC = input_NC.detach().float().requires_grad_()
+        loss_NC = _focal_loss(leaf_NC, target_N, weight_C, gamma=gamma, alpha=alpha)
+        (grad_NC,) = torch.autograd.grad(loss_NC.sum(), leaf_NC)
+    grad_input_NC.copy_(grad_NC)
+
+
+def _focal_loss(input_NC: Tensor, target_N: Tensor, weight_C: Tensor, *, gamma: float, alpha: float) -> Tensor:
+    num_classes = input_NC.shape[1]
+    one_hot_NC = F.one_hot(target_N, num_classes + 1)[:, :num_classes].to(input_NC)
+    loss_NC: Tensor = torchvision.ops.sigmoid_focal_loss(input_NC, one_hot_NC, alpha, gamma)
+    if not weight_C.numel():
+        return loss_NC
+    return loss_NC * F.pad(weight_C.float(), (0, 1), value=1.0)[target_N, None]
+
+
+def _decay(iou_M: Tensor, *, iou_threshold: float, sigma: float, method: int) -> Tensor:
+    if method == NAIVE:
+        return (iou_M < iou_threshold).to(iou_M)
+    if method == LINEAR:
+        return torch.where(iou_M >= iou_threshold, 1 - iou_M, torch.ones_like(iou_M))
+    return torch.exp(-(iou_M**2) / sigma)
+
+
+def _only_average(pool_mode: int) -> None:
+    if pool_mode != 1:
+        raise MissingOpError("roi_align with pool_mode='max'")
+
+
+BACKED = {
+    op.__name__: op
+    for op in (
+        nms,
+        softnms,
+        roi_align_forward,
+        roi_align_backward,
+        sigmoid_focal_loss_forward,
+        sigmoid_focal_loss_backward,
+    )
+}
+"""What the adapter has, by the names of `mmcv._ext`."""

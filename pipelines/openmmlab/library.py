@@ -1,0 +1,62 @@
+"""The edge to OpenMMLab: installs the ops, then imports mmengine in silence; others take its names from here."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+from pipelines.openmmlab.ops import install_ops
+
+Scope = Literal["mmdet", "mmseg"]
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """pycocotools and others print; standard output belongs to the command."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """What these libraries say about their own code on import is nothing that a user could act on."""
+    with quiet_stdout(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+install_ops()
+with quiet_import():
+    from mmengine.config import Config
+    from mmengine.dist import all_gather_object
+    from mmengine.hooks import Hook
+    from mmengine.logging import MMLogger
+    from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+    from mmengine.registry import MODELS, DefaultScope
+    from mmengine.runner import Runner
+
+__all__ = [
+    "MODELS",
+    "Config",
+    "DefaultScope",
+    "Hook",
+    "MMDistributedDataParallel",
+    "MMLogger",
+    "Runner",
+    "Scope",
+    "all_gather_object",
+    "is_model_wrapper",
+    "load_library",
+    "quiet_stdout",
+    "revert_sync_batchnorm",
+]
+
+
+def load_library(scope: Scope) -> None:
+    """Import a library whole, so that its registries know their parts."""
+    with quiet_import():
+        importlib.import_module(f"{scope}.utils").register_all_modules(init_default_scope=False)

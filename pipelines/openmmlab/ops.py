@@ -1,0 +1,49 @@
+"""`mmcv._ext` for an mmcv that was installed without compiling its ops. A compiled `_ext` wins where there is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from pipelines.openmmlab.kernels import BACKED, MissingOpError
+
+EXTENSION = "mmcv._ext"
+
+
+class OpsFinder:
+    """Finds `mmcv._ext` when nobody before it did. mmcv asks all its ops for a name at import, so each name answers."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, cls, origin=__name__) if fullname == EXTENSION else None  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        module.__dict__.update(BACKED)
+        module.__dict__["__getattr__"] = _missing_op
+
+
+def install_ops() -> None:
+    """Make `mmcv.ops` importable in this process. To be called before the first import of mmcv; again is harmless."""
+    if OpsFinder not in sys.meta_path:
+        # Last, so that the file finders see a compiled extension first.
+        sys.meta_path.append(OpsFinder)
+
+
+def _missing_op(name: str) -> Callable[..., Any]:
+    if name.startswith("__"):
+        raise AttributeError(name)
+
+    def raise_missing(*args: object, **kwargs: object) -> None:
+        raise MissingOpError(name)
+
+    return raise_missing

@@ -1,0 +1,42 @@
+"""The params that detection and segmentation share: starting from a pretrained backbone with AdamW."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.contract import DataDir, Input, Params, Role
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class FinetuneParams(Params):
+    """Fields of every stage that fine-tunes a pretrained CAT."""
+
+    backbone: Input
+    """The pretrained checkpoint to start from, for example `pretrain.checkpoint`."""
+    data: DataDir
+    """Folder of the data set, in its published layout."""
+    num_classes: Positive | None = None
+    """How many classes the data must have; None takes what the data says."""
+    batch_size: Positive = 16
+    """Images an iteration over all workers together; a multiple of the number of workers."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """AdamW's, for all but norms and position parameters."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at which a poly or cosine schedule ends."""
+    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    """Largest 2-norm of all gradients together; None: not clipped, as published."""
+    flip_prob: Probability = 0.5
+    """Probability of a left-right flip in training."""
+    drop_path_rate: Rate | None = 0.2
+    """Stochastic depth of the backbone's last group; None keeps the rate of its pretraining."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of training; validation is always fp32. bf16 and fp16 need a GPU."""
+    max_broken_images: Annotated[int, Field(ge=0)] = 0
+    """Images that may fail to decode; up to so many are left out, from validation too."""
+    loader_workers: Annotated[int, Field(ge=0, le=64), Role.OUTSIDE_KEY] = 2
+    """Processes that load images, for each worker; 0 loads in the training process."""

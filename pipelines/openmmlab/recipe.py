@@ -1,0 +1,73 @@
+"""Pieces of mmengine configs that both libraries share, and what they demand of params and device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.errors import JobError
+from pipelines.openmmlab.params import FinetuneParams
+
+Config = dict[str, Any]
+
+NORMALISATION: Config = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
+"""ImageNet's, on RGB, as in CAT's pretraining."""
+
+LOAD_IMAGE: Config = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}
+"""Pillow, as for finding broken images: OpenCV fills the missing part of a truncated file with grey."""
+
+
+def optim_wrapper(params: FinetuneParams, *, lr: float, device: str) -> Config:
+    """AdamW in the asked precision; norms and position parameters without decay."""
+    no_decay = {"decay_mult": 0.0}
+    wrapper: Config = {
+        "type": "OptimWrapper",
+        "optimizer": {"type": "AdamW", "lr": lr, "betas": (0.9, 0.999), "weight_decay": params.weight_decay},
+        # By parts of names. The reference meant to spare its position embedding and named it wrongly.
+        "paramwise_cfg": {
+            "custom_keys": {"norm": no_decay, "relative_position_bias_table": no_decay, "backbone.ape": no_decay}
+        },
+    }
+    if params.clip_grad is not None:
+        wrapper["clip_grad"] = {"max_norm": params.clip_grad, "norm_type": 2}
+    if params.precision == "fp32":
+        return wrapper
+    if device == "cpu":
+        raise JobError(f"precision: {params.precision} needs a GPU and this worker has none; use `precision: fp32`")
+    dtype = {"bf16": "bfloat16", "fp16": "float16"}[params.precision]
+    # bfloat16 has the range of float32 and needs no scaled loss.
+    loss_scale = "dynamic" if params.precision == "fp16" else 1.0
+    return {**wrapper, "type": "AmpOptimWrapper", "dtype": dtype, "loss_scale": loss_scale}
+
+
+def loader(dataset: Config, *, batch_size: int, num_workers: int, sampler: Config, **more: object) -> Config:
+    """A DataLoader; its processes come from a clean server, since a worker with threads and CUDA cannot fork safely."""
+    processes: Config = {"multiprocessing_context": "forkserver", "persistent_workers": True} if num_workers else {}
+    return {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        **processes,
+        "sampler": sampler,
+        "dataset": dataset,
+        **more,
+    }
+
+
+def val_loader(dataset: Config, *, num_workers: int) -> Config:
+    """One image at a time, as published: in a batch each image would be padded to the largest."""
+    sampler = {"type": "DefaultSampler", "shuffle": False}
+    return loader(dataset, batch_size=1, num_workers=num_workers, sampler=sampler, drop_last=False)
+
+
+def share_of_batch(batch_size: int, world_size: int) -> int:
+    """Images an iteration on each worker."""
+    if batch_size % world_size:
+        raise JobError(
+            f"batch_size: {batch_size} images cannot be shared equally by {world_size} workers; give a multiple of "
+            f"{world_size}, or another number of workers"
+        )
+    return batch_size // world_size
+
+
+def backbone(cat_config: Mapping[str, object], checkpoint_dir: str) -> Config:
+    return {"type": "CAT", "config": dict(cat_config), "checkpoint": checkpoint_dir}

@@ -1,0 +1,144 @@
+"""mmengine's Runner in a worker of a stage: on the process group that is there, logging to files, safe to resume."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.contract import StageContext
+from pipelines.openmmlab.library import (
+    Config,
+    MMDistributedDataParallel,
+    MMLogger,
+    Runner,
+    Scope,
+    load_library,
+    quiet_stdout,
+    revert_sync_batchnorm,
+)
+from pipelines.openmmlab.progress import ProgressHook, Schedule
+from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_weights, weights_of
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a kind asks of the Runner."""
+
+    scope: Scope
+    config: Mapping[str, Any]
+    """Model, loaders, optimizer, schedulers and evaluator, as mmengine's Config has them."""
+    schedule: Schedule
+    metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
+    """The evaluator's values -> ours; raises where there is no number."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model after the last iteration, and the metrics of its validation."""
+
+    weights: Mapping[str, Tensor]
+    metrics: Mapping[str, float]
+
+
+def train(context: StageContext, training: Training) -> Trained:
+    """Train from the start, or from where `context.resume_dir` stands; every rank returns the same."""
+    state_path = context.resume_dir / FILE_NAME if context.resume_dir else None
+    if state_path is not None:
+        finished = _finished(load_state(state_path), training.schedule)
+        if finished is not None:
+            return finished
+    load_library(training.scope)
+    multiprocessing.set_forkserver_preload(["pipelines.openmmlab.library", f"{training.scope}.datasets"])
+    with quiet_stdout():
+        runner = StageRunner.from_cfg(_runner_config(context, training, state_path))
+        hook = ProgressHook(context, training.schedule, training.metrics_of)
+        runner.register_hook(hook)
+        try:
+            runner.train()
+        finally:
+            runner.close_logs()
+    return Trained(weights_of(runner), hook.metrics)
+
+
+class StageRunner(Runner):  # type: ignore[misc]  # untyped base
+    """The Runner with what a worker needs otherwise: device, log and the reading of checkpoints."""
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: object) -> MMLogger:
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stderr)
+                handler.setLevel(logging.WARNING)
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg: Mapping[str, object] | None, model: nn.Module) -> nn.Module:
+        """`model` on its device, in DDP when distributed.
+
+        mmengine takes LOCAL_RANK for the device, which fails on CPUs and where each worker sees one GPU only.
+        """
+        device = torch.device(self.cfg.device)
+        model = model.to(device)
+        if not self.distributed:
+            reverted: nn.Module = revert_sync_batchnorm(model)
+            return reverted
+        device_ids = None if device.type == "cpu" else [device]
+        wrapped: nn.Module = MMDistributedDataParallel(module=model, device_ids=device_ids, broadcast_buffers=False)
+        return wrapped
+
+    def load_checkpoint(self, filename: str, *args: object, **kwargs: object) -> dict[str, Any]:
+        """Never unpickles objects, and never leaves a tensor out, as mmengine's does."""
+        state = load_state(Path(filename))
+        put_weights(self, state["state_dict"], where=filename)
+        return state
+
+    def dump_config(self) -> None:
+        """Nothing: the stage's outputs hold the model's config as JSON."""
+
+    def close_logs(self) -> None:
+        for handler in self.logger.handlers:
+            handler.close()
+
+
+def _finished(state: Mapping[str, Any], schedule: Schedule) -> Trained | None:
+    position = position_of(state)
+    done = position.epoch if schedule.unit == "epoch" else position.iteration
+    return Trained(state["state_dict"], position.metrics) if done >= schedule.total else None
+
+
+def _runner_config(context: StageContext, training: Training, state_path: Path | None) -> Config:
+    schedule = training.schedule
+    is_epoch = schedule.unit == "epoch"
+    if context.device != "cpu":
+        torch.cuda.set_device(context.device)
+    return Config(
+        {
+            **training.config,
+            "default_scope": training.scope,
+            # Loggers and scopes are kept by this name for the life of the process.
+            "experiment_name": uuid.uuid4().hex,
+            "work_dir": str(context.work_dir),
+            "device": context.device,
+            "launcher": "pytorch" if context.world_size > 1 else "none",
+            "env_cfg": {"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}},
+            "randomness": {"seed": context.seed, "diff_rank_seed": True},
+            "resume": state_path is not None,
+            "load_from": str(state_path) if state_path else None,
+            "train_cfg": {
+                "type": "EpochBasedTrainLoop" if is_epoch else "IterBasedTrainLoop",
+                "max_epochs" if is_epoch else "max_iters": schedule.total,
+                "val_interval": schedule.val_every,
+            },
+            "val_cfg": {"type": "ValLoop"},
+            "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "log_metric_by_epoch": is_epoch}},
+            "log_processor": {"type": "LogProcessor", "window_size": 50, "by_epoch": is_epoch},
+        }
+    )

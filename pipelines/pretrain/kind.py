@@ -1,0 +1,26 @@
+"""The row of the kind `pretrain` in the table of kinds. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.contract import Kind
+from pipelines.imagenet import folders
+from pipelines.pretrain.params import PretrainParams
+
+
+def fingerprint(params: PretrainParams) -> str:
+    """Digest of the images and classes; raises DataError when they are missing or not as many as `num_classes`."""
+    return folders.fingerprint(Path(params.data), num_classes=params.num_classes)
+
+
+KIND = Kind(
+    name="pretrain",
+    version=1,
+    params=PretrainParams,
+    inputs={},
+    outputs=("checkpoint",),
+    metrics=("top1", "top5"),
+    fingerprint=fingerprint,
+    entry="pipelines.pretrain.train:run",
+)

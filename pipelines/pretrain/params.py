@@ -1,0 +1,112 @@
+"""What a job says about a pretraining stage; the defaults are the reference recipe on ImageNet-1K. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.contract import DataDir, Params, Role
+from pipelines.model_params import Model
+
+REFERENCE_LR = 5e-4
+"""Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it grows linearly with the batch."""
+REFERENCE_BATCH = 512
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+RandAugment = Annotated[
+    str, Field(pattern=r"^(rand(-(mstd\d+(\.\d+)?|mmax\d+|inc[01]|m\d+|n\d+|p\d+(\.\d+)?))*|(original|v0)r?|3a)$")
+]
+
+
+class PretrainParams(Params):
+    """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
+
+    data: DataDir
+    """Folder that holds train/<class>/* and val/<class>/*."""
+    model: Model = "cat_tiny"
+    """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    """What the data must hold; None takes what it holds."""
+
+    epochs: Annotated[int, Field(ge=1)] = 300
+    """Passes over the training images."""
+    batch_size: Annotated[int, Field(ge=1)] = 1024
+    """Images an update, over all workers; a multiple of the number of workers."""
+    lr: Rate | None = None
+    """Peak learning rate for `batch_size`, used as it stands; None: 5e-4 * batch_size / 512."""
+    min_lr: Rate | None = None
+    """Learning rate at the end; None: a hundredth of the peak, as in the reference."""
+    warmup_lr: Rate | None = None
+    """Learning rate of the first update; None: a thousandth of the peak, as in the reference."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 20
+    """Epochs of linear warm-up; a run shorter than that warms up throughout, so short trials need no other value."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Decoupled decay of matrices; biases, norms, position embeddings and bias tables have none."""
+    clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
+    """Largest norm of the gradient; None: unlimited."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass by autocast; fp16 scales the loss and needs a GPU."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Stochastic depth of the last group; None: the model's own."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the target spread over all classes."""
+    mixup: Annotated[float, Field(ge=0)] = 0.8
+    """Alpha of mixup's beta distribution; 0: off."""
+    cutmix: Annotated[float, Field(ge=0)] = 1.0
+    """Alpha of cutmix's beta distribution; 0: off."""
+    mixup_prob: Probability = 1.0
+    """Probability that a batch is mixed at all."""
+    mixup_switch_prob: Probability = 0.5
+    """Probability of cutmix where both are on."""
+    auto_augment: RandAugment | None = "rand-m9-mstd0.5-inc1"
+    """timm's policy: RandAugment, or AutoAugment `original`, `originalr`, `v0`, `v0r`, `3a`; None: off."""
+    color_jitter: Probability = 0.4
+    """Strength of jitter in brightness, contrast and saturation; without effect where `auto_augment` is on."""
+    hflip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    random_erasing: Probability = 0.25
+    """Probability that a rectangle is replaced by noise."""
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
+    """Least and greatest share of the image's area that a training crop shows."""
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    """How images are resized."""
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Side of the evaluation's centre crop over the side of the resized image."""
+    max_broken_images: Annotated[int, Field(ge=0)] = 10
+    """Images that may fail to decode before the stage stops; train replaces them by others, val leaves them out."""
+
+    loader_workers: Annotated[int, Field(ge=0, le=256), Role.OUTSIDE_KEY] = 4
+    """Processes that decode and augment, for each worker; 0: the worker itself."""
+    checkpoint_every: Annotated[int, Field(ge=1), Role.OUTSIDE_KEY] = 1
+    """Epochs from one checkpoint to the next; the last epoch always writes one."""
+
+    @property
+    def peak_lr(self) -> float:
+        return REFERENCE_LR * self.batch_size / REFERENCE_BATCH if self.lr is None else self.lr
+
+    @property
+    def final_lr(self) -> float:
+        return self.peak_lr / 100 if self.min_lr is None else self.min_lr
+
+    @property
+    def first_lr(self) -> float:
+        return self.peak_lr / 1000 if self.warmup_lr is None else self.warmup_lr
+
+    @property
+    def is_mixing(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.min_lr is not None and self.min_lr > self.peak_lr:
+            raise ValueError(f"min_lr {self.min_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
+        if self.warmup_lr is not None and self.warmup_lr > self.peak_lr:
+            raise ValueError(f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)}: its first number, the least share, exceeds its second")
+        if self.is_mixing and self.batch_size % 2:
+            raise ValueError(f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs")
+        return self

@@ -1,0 +1,135 @@
+"""Reads a data set in ADE20K's layout: class names and pairs of image and label map. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from orchestrator.artifact import digest_of
+from orchestrator.errors import DataError
+from pipelines.fingerprint import digest_of_file, digest_of_folders
+from pipelines.segmentation.params import SegmentationParams
+
+Split = Literal["training", "validation"]
+UNLABELED = frozenset({0, 255})
+"""Pixel values that are no class; class n of the list, counted from 1, has the value n."""
+LARGEST_NUM_CLASSES = 254
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The images of a split, all with one suffix, and the folder of their label maps of the same names."""
+
+    images_dir: Path
+    labels_dir: Path
+    names: tuple[str, ...]
+    """File names without suffix, sorted."""
+    suffix: str
+
+    @property
+    def image_paths(self) -> list[Path]:
+        return [self.images_dir / (name + self.suffix) for name in self.names]
+
+    def label_path(self, image_path: Path) -> Path:
+        return self.labels_dir / (image_path.stem + ".png")
+
+
+def fingerprint(params: SegmentationParams) -> str:
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
+    root = Path(params.data)
+    folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
+    labels = digest_of_folders(root, ("annotations/validation",))
+    read_classes(root, params.num_classes)
+    return digest_of([folders, labels, digest_of_file(class_file(root))])
+
+
+def class_file(root: Path) -> Path:
+    """The file of `root` that names the classes."""
+    for name in READERS:
+        if (root / name).is_file():
+            return root / name
+    raise DataError(f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value from 1")
+
+
+def read_classes(root: Path, num_classes: int | None) -> tuple[str, ...]:
+    """Names of the classes; raises DataError unless they are as many as the job says."""
+    path = class_file(root)
+    try:
+        classes = READERS[path.name](path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as err:
+        raise DataError(f"{path}: the class names cannot be read: {err}") from err
+    if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
+        raise DataError(
+            f"{path}: has {len(classes)} class names; a label map can tell 2 to {LARGEST_NUM_CLASSES} apart"
+        )
+    if num_classes is not None and len(classes) != num_classes:
+        raise DataError(
+            f"{path}: names {len(classes)} classes, but num_classes is {num_classes}; correct it or leave it out"
+        )
+    return classes
+
+
+def read_pairs(root: Path, split: Split) -> Pairs:
+    """Raises DataError when the split has no images, or images of several suffixes."""
+    images_dir = root / "images" / split
+    if not images_dir.is_dir():
+        raise DataError(f"{images_dir}: the data folder is missing")
+    paths = [path for path in images_dir.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    suffixes = sorted({path.suffix for path in paths})
+    if len(suffixes) != 1:
+        found = ", ".join(suffixes) or "none"
+        raise DataError(f"{images_dir}: images must all have one suffix out of {IMAGE_SUFFIXES}; found {found}")
+    return Pairs(images_dir, root / "annotations" / split, tuple(sorted(path.stem for path in paths)), suffixes[0])
+
+
+def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | None:
+    """What is wrong with a label map, or None: it must decode, fit its image and hold known classes only."""
+    try:
+        with Image.open(label_path) as labels, Image.open(image_path) as image:
+            label_values, label_size, image_size = np.asarray(labels), labels.size, image.size
+    except (OSError, ValueError, SyntaxError) as err:
+        return str(err) or type(err).__name__
+    if label_values.ndim != 2:
+        return f"has {label_values.shape[-1]} channels; a label map has one"
+    if label_size != image_size:
+        return f"is {label_size[0]}x{label_size[1]} pixels, its image {image_size[0]}x{image_size[1]}"
+    known = {*UNLABELED, *range(1, num_classes + 1)}
+    unknown = sorted({int(value) for value in np.unique(label_values)} - known)
+    return f"holds the values {unknown[:5]}; there are {num_classes} classes" if unknown else None
+
+
+def write_split(pairs: Pairs, broken: Collection[Path], to: Path) -> Path:
+    """A list of the names of `pairs` but for the `broken` images, as mmseg reads it."""
+    names = [path.stem for path in pairs.image_paths if path not in broken]
+    to.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return to
+
+
+def _from_json(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("it must be a JSON list of names")
+    return tuple(names)
+
+
+def _from_lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _from_object_info(text: str) -> tuple[str, ...]:
+    """ADE20K's table: a header, then index, ratio, counts and names, split by tabs."""
+    return tuple(line.split("\t")[-1].strip() for line in text.splitlines()[1:] if line.strip())
+
+
+READERS: Mapping[str, Callable[[str], tuple[str, ...]]] = {
+    "classes.json": _from_json,
+    "classes.txt": _from_lines,
+    "objectInfo150.txt": _from_object_info,
+}

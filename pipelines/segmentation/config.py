@@ -1,0 +1,92 @@
+"""The whole mmengine config of a segmentation stage but for its model: data, evaluator, optimizer and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+from pipelines.segmentation.ade20k import Pairs, Split
+from pipelines.segmentation.params import SegmentationParams
+
+
+def make_config(
+    params: SegmentationParams,
+    *,
+    model: Config,
+    pairs: Mapping[Split, Pairs],
+    split_files: Mapping[Split, Path],
+    classes: Sequence[str],
+    seed: int,
+    world_size: int,
+    device: str,
+) -> Config:
+    training = _dataset(pairs["training"], split_files["training"], classes)
+    validation = _dataset(pairs["validation"], split_files["validation"], classes)
+    return {
+        "model": model,
+        "train_dataloader": loader(
+            {**training, "pipeline": _train_pipeline(params)},
+            batch_size=share_of_batch(params.batch_size, world_size),
+            num_workers=params.loader_workers,
+            sampler={"type": "InfiniteSampler", "shuffle": True, "seed": seed},
+        ),
+        "val_dataloader": val_loader(
+            {**validation, "test_mode": True, "pipeline": _val_pipeline(params)}, num_workers=params.loader_workers
+        ),
+        # Over the process group: the other way needs a folder that all nodes share.
+        "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"], "collect_device": "gpu"},
+        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "param_scheduler": _param_schedulers(params),
+    }
+
+
+def _dataset(pairs: Pairs, split_file: Path, classes: Sequence[str]) -> Config:
+    return {
+        "type": "BaseSegDataset",
+        "data_prefix": {"img_path": str(pairs.images_dir), "seg_map_path": str(pairs.labels_dir)},
+        "ann_file": str(split_file),
+        "img_suffix": pairs.suffix,
+        "seg_map_suffix": ".png",
+        "metainfo": {"classes": tuple(classes)},
+        "reduce_zero_label": True,
+    }
+
+
+def _train_pipeline(params: SegmentationParams) -> list[Config]:
+    distortion = [{"type": "PhotoMetricDistortion"}] if params.photometric_distortion else []
+    return [
+        LOAD_IMAGE,
+        {"type": "LoadAnnotations"},
+        {"type": "RandomResize", "scale": params.img_scale, "ratio_range": params.ratio_range, "keep_ratio": True},
+        {"type": "RandomCrop", "crop_size": (params.crop_size, params.crop_size), "cat_max_ratio": 0.75},
+        {"type": "RandomFlip", "prob": params.flip_prob},
+        *distortion,
+        {"type": "PackSegInputs"},
+    ]
+
+
+def _val_pipeline(params: SegmentationParams) -> list[Config]:
+    return [
+        LOAD_IMAGE,
+        {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
+        # After the resize: predictions are compared with the label map at its own size.
+        {"type": "LoadAnnotations"},
+        {"type": "PackSegInputs"},
+    ]
+
+
+def _param_schedulers(params: SegmentationParams) -> list[Config]:
+    warmup = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0, "end": params.warmup_iters}
+    span: Config = {
+        "by_epoch": False,
+        "begin": params.warmup_iters,
+        "end": params.max_iters,
+        "eta_min": params.min_lr,
+    }
+    decay = (
+        {"type": "PolyLR", "power": 1.0, **span}
+        if params.schedule == "poly"
+        else {"type": "CosineAnnealingLR", "T_max": params.max_iters - params.warmup_iters, **span}
+    )
+    return [warmup, decay] if params.warmup_iters else [decay]

@@ -1,0 +1,92 @@
+"""Runs a segmentation stage: checks the data, trains on the pretrained backbone, measures mIoU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from orchestrator.artifact import Metric
+from orchestrator.contract import StageContext, StageResult
+from orchestrator.errors import DataError
+from pipelines.openmmlab.backbone import read_config
+from pipelines.openmmlab.images import broken_images, faults, named
+from pipelines.openmmlab.outputs import save_model
+from pipelines.openmmlab.progress import Schedule
+from pipelines.openmmlab.recipe import backbone
+from pipelines.openmmlab.runner import Training, train
+from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.config import make_config
+from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.semantic_fpn import model as semantic_fpn
+
+METRICS = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
+SPLITS: tuple[Split, ...] = ("training", "validation")
+
+
+def run(context: StageContext) -> StageResult:
+    """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation."""
+    params: SegmentationParams = context.params
+    root = Path(params.data)
+    classes = read_classes(root, params.num_classes)
+    pairs = {split: read_pairs(root, split) for split in SPLITS}
+    broken = _checked(pairs, num_classes=len(classes), context=context)
+    cat_config = read_config(context.inputs["backbone"], drop_path_rate=params.drop_path_rate)
+    model = semantic_fpn(
+        params,
+        backbone=backbone(cat_config.to_dict(), str(context.inputs["backbone"])),
+        widths=cat_config.dims,
+        num_classes=len(classes),
+        device=context.device,
+    )
+    config = make_config(
+        params,
+        model=model,
+        pairs=pairs,
+        split_files={split: write_split(pairs[split], broken, context.work_dir / f"{split}.txt") for split in SPLITS},
+        classes=classes,
+        seed=context.seed,
+        world_size=context.world_size,
+        device=context.device,
+    )
+    schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every)
+    trained = train(context, Training("mmseg", config, schedule, percentages))
+    directory = context.work_dir / "outputs" / "checkpoint"
+    if context.rank == 0:
+        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+    num_samples = len(set(pairs["validation"].image_paths) - broken)
+    return StageResult(
+        outputs={"checkpoint": directory},
+        metrics=tuple(Metric(name=name, value=trained.metrics[name], num_samples=num_samples) for name in METRICS),
+    )
+
+
+def percentages(values: Mapping[str, float]) -> dict[str, float]:
+    """IoUMetric's values, which are in % already, by our names."""
+    metrics = {ours: float(values[theirs]) for ours, theirs in METRICS.items()}
+    for name, value in metrics.items():
+        if math.isnan(value):
+            raise DataError(f"{name} cannot be measured: the validation's label maps hold no labeled pixel")
+    return metrics
+
+
+def _checked(pairs: Mapping[Split, Pairs], *, num_classes: int, context: StageContext) -> Collection[Path]:
+    """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
+    params: SegmentationParams = context.params
+    of_image = {path: part.label_path(path) for part in pairs.values() for path in part.image_paths}
+    broken = broken_images(
+        list(of_image),
+        max_broken_images=params.max_broken_images,
+        num_threads=params.loader_workers,
+        context=context,
+    )
+    of_label = {label: image for image, label in of_image.items() if image not in broken}
+    wrong = faults(
+        list(of_label),
+        lambda label: label_fault(label, of_label[label], num_classes),
+        num_threads=params.loader_workers,
+        context=context,
+    )
+    if wrong:
+        raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {named(wrong)}")
+    return broken

@@ -1,0 +1,81 @@
+"""A kind for tests: a pipeline that counts epochs, resumes, fails and dies on request, and logs each epoch it works."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.artifact import Metric
+from orchestrator.contract import DataDir, Event, Kind, Params, Role, StageContext, StageResult
+from orchestrator.errors import DataError
+from pipelines.fingerprint import digest_of_file
+
+
+class CountParams(Params):
+    data: DataDir
+    """Folder with `content.txt`; the log of worked epochs goes there too."""
+    source: Annotated[str | None, Role.INPUT] = None
+    epochs: Annotated[int, Field(ge=1)] = 3
+    gain: Annotated[float, Field(gt=0)] = 1.0
+    fails: Literal["no", "wrong_data", "bug"] = "no"
+    dies_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
+    """The last rank kills itself with -9 after this epoch, unless it was resumed."""
+    epoch_s: Annotated[float, Role.OUTSIDE_KEY] = 0.0
+    loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 0
+
+
+def run(context: StageContext) -> StageResult:
+    params: CountParams = context.params
+    start = json.loads((context.resume_dir / "state.json").read_text()) if context.resume_dir else 0
+    for epoch in range(start + 1, params.epochs + 1):
+        _work(context, params, epoch)
+    output = context.work_dir / "count"
+    output.mkdir()
+    total = params.gain * params.epochs + sum(_total_of(folder) for folder in context.inputs.values())
+    (output / "count.json").write_text(json.dumps(total))
+    return StageResult({"count": output}, (Metric(name="total", value=total, num_samples=params.epochs),))
+
+
+def _total_of(folder: Path) -> float:
+    return float(json.loads((folder / "count.json").read_text()))
+
+
+def _work(context: StageContext, params: CountParams, epoch: int) -> None:
+    if params.fails == "wrong_data":
+        raise DataError(f"{params.data}/content.txt: is not to my taste")
+    if params.fails == "bug":
+        raise ZeroDivisionError("a bug")
+    time.sleep(params.epoch_s)
+    if context.rank == 0:
+        with (Path(params.data) / "worked.log").open("a") as log:
+            log.write(f"gain {params.gain:g} epoch {epoch}\n")
+    context.emit(Event(f"epoch {epoch}/{params.epochs}", done=epoch, total=params.epochs))
+    checkpoint = context.work_dir / f"epoch{epoch}"
+    checkpoint.mkdir()
+    (checkpoint / "state.json").write_text(json.dumps(epoch))
+    context.report({"epoch": epoch, "total": params.gain * epoch}, checkpoint if context.rank == 0 else None)
+    if epoch == params.dies_after and context.resume_dir is None and context.rank == context.world_size - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fingerprint(params: CountParams) -> str:
+    return digest_of_file(Path(params.data) / "content.txt")
+
+
+COUNT = Kind(
+    name="count",
+    version=1,
+    params=CountParams,
+    inputs={"source": frozenset({"count.count"})},
+    outputs=("count",),
+    metrics=("total",),
+    fingerprint=fingerprint,
+    entry="tests.orchestrator.counting:run",
+)
+KINDS = {"count": COUNT}

@@ -1,0 +1,61 @@
+"""Resume state: only whole, unaltered checkpoints are ever resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import Store, open_store
+from orchestrator.store.resume import commit_checkpoint, fetch_newest_checkpoint
+
+TRAINING = "train/abc"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+def _commit(store: Store, tmp_path: Path, number: int) -> None:
+    folder = tmp_path / f"epoch{number}"
+    folder.mkdir(exist_ok=True)
+    (folder / "state.pt").write_text(f"state {number}")
+    commit_checkpoint(store, TRAINING, folder, number)
+
+
+def _resumed(store: Store, tmp_path: Path) -> str | None:
+    folder = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    return (folder / "state.pt").read_text() if folder else None
+
+
+def test_nothing_is_resumed_where_nothing_was_committed(store: Store, tmp_path: Path):
+    assert _resumed(store, tmp_path) is None
+
+
+def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: Path):
+    for number in range(8, 13):
+        _commit(store, tmp_path, number)
+    assert _resumed(store, tmp_path) == "state 12"
+    assert len(store.names(TRAINING)) == 4
+
+
+def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Path):
+    _commit(store, tmp_path, 1)
+    store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
+    assert _resumed(store, tmp_path) == "state 1"
+
+
+@pytest.mark.parametrize("name", ["00000002/state.pt", "00000002.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(store: Store, tmp_path: Path, name: str):
+    _commit(store, tmp_path, 1)
+    _commit(store, tmp_path, 2)
+    store.write(f"{TRAINING}/checkpoints/{name}", b"damaged")
+    assert _resumed(store, tmp_path) == "state 1"
+
+
+def test_an_epoch_committed_again_replaces_the_first(store: Store, tmp_path: Path):
+    _commit(store, tmp_path, 1)
+    store.write(f"{TRAINING}/checkpoints/00000001/state.pt", b"damaged")
+    _commit(store, tmp_path, 1)
+    assert _resumed(store, tmp_path) == "state 1"

@@ -1,0 +1,95 @@
+"""The contract of every store; each new store joins the fixture."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import StoreError
+from orchestrator.store import Store, open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+def test_what_is_written_is_read(store: Store):
+    store.write("jobs/a/latest.json", b"1")
+    store.write("jobs/a/latest.json", b"2")
+    assert store.read("jobs/a/latest.json") == b"2"
+    assert store.read("jobs/b/latest.json") is None
+
+
+def test_create_leaves_what_stands(store: Store):
+    assert store.create("manifests/k.json", b"first")
+    assert not store.create("manifests/k.json", b"second")
+    assert store.read("manifests/k.json") == b"first"
+
+
+def _create(uri: str, content: bytes, wins: multiprocessing.SimpleQueue[bool]) -> None:
+    wins.put(open_store(uri).create("manifests/raced.json", content))
+
+
+def test_of_many_processes_that_create_exactly_one_wins(store: Store):
+    context = multiprocessing.get_context("fork")
+    wins: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
+    racers = [context.Process(target=_create, args=(store.uri, b"%d" % n, wins)) for n in range(8)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert sorted(wins.get() for _ in racers) == [False] * 7 + [True]
+
+
+def test_files_go_up_and_come_down(store: Store, tmp_path: Path):
+    (tmp_path / "up").write_bytes(b"weights")
+    store.upload("blobs/x", tmp_path / "up")
+    assert store.download("blobs/x", tmp_path / "deep" / "down")
+    assert (tmp_path / "deep" / "down").read_bytes() == b"weights"
+    assert not store.download("blobs/y", tmp_path / "none")
+
+
+def test_names_are_those_below_a_folder(store: Store):
+    for name in ("train/k/b/2", "train/k/a", "train/other"):
+        store.write(name, b"")
+    assert store.names("train/k") == ["train/k/a", "train/k/b/2"]
+    store.delete("train/k/a")
+    store.delete("train/k/a")
+    assert store.names("train/k") == ["train/k/b/2"]
+    assert store.names("nothing") == []
+
+
+def _write_for_ever(uri: str) -> None:
+    store = open_store(uri)
+    while True:
+        store.write("jobs/torn", os.urandom(1) * 2_000_000)
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store):
+    for delay_s in (0.01, 0.03, 0.1):
+        writer = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(store.uri,))
+        writer.start()
+        while store.read("jobs/torn") is None:
+            time.sleep(0.005)
+        time.sleep(delay_s)
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        content = store.read("jobs/torn")
+        assert content is not None
+        assert len(content) == 2_000_000
+        assert len(set(content)) == 1
+    assert store.names("jobs") == ["jobs/torn"]
+
+
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path):
+    (tmp_path / "file").write_text("not a folder")
+    store = open_store(str(tmp_path / "file"))
+    with pytest.raises(StoreError, match=r"file: cannot write jobs/a: Not a directory; .*--store"):
+        store.write("jobs/a", b"")

@@ -1,0 +1,162 @@
+"""Keys and verdicts: what makes a stage run again, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifact import Manifest
+from orchestrator.errors import DataError
+from orchestrator.history import plan_job, write_last_run
+from orchestrator.plan import Plan
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from orchestrator.store.publish import publish_manifest
+from tests.orchestrator.counting import KINDS
+
+JOB = """
+name: counts
+store: ./store
+stages:
+  search:
+    kind: tune
+    of: first
+    space: {gain: {uniform: [1.0, 2.0]}}
+    num_trials: 2
+    overrides: {epochs: 1}
+  first: {kind: count, data: data, params_from: search.best_params, epochs: 3}
+  second: {kind: count, data: data, source: first.count}
+  other: {kind: count, data: data, gain: 5.0}
+"""
+ALL = {"search", "first", "second", "other"}
+
+Planner = Callable[..., Plan]
+
+
+@pytest.fixture
+def planner(tmp_path: Path) -> Planner:
+    """Plans JOB with overrides, or another text, against one store."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+
+    def plan(*overrides: str, text: str = JOB, forced: tuple[str, ...] = ()) -> Plan:
+        (tmp_path / "job.yaml").write_text(text)
+        job = load_job(tmp_path / "job.yaml", kinds=KINDS, overrides=overrides, base_dir=tmp_path)
+        return plan_job(job, open_store(job.store), forced=forced)
+
+    return plan
+
+
+@pytest.fixture
+def done(planner: Planner) -> Planner:
+    """The same, after a run that finished every stage."""
+    _finish(planner())
+    return planner
+
+
+def _finish(plan: Plan) -> None:
+    store = open_store(plan.job.store)
+    write_last_run(store, plan, run_id="r")
+    for planned in plan.stages:
+        manifest = Manifest(
+            key=planned.key, stage=planned.name, kind="", recipe={}, params={}, artifacts={}, metrics=(), provenance={}
+        )
+        publish_manifest(store, manifest)
+
+
+def _running(plan: Plan) -> set[str]:
+    return {planned.name for planned in plan.stages if planned.verdict == "RUN"}
+
+
+def test_first_everything_runs_after_what_it_needs(planner: Planner):
+    plan = planner()
+    assert _running(plan) == ALL
+    order = [planned.name for planned in plan.stages]
+    assert order.index("search") < order.index("first") < order.index("second")
+
+
+def test_an_unchanged_job_reuses_everything(done: Planner):
+    assert _running(done()) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "runs_again"),
+    [
+        ("stages.other.gain=6", {"other"}),
+        ("stages.second.epochs=4", {"second"}),
+        ("stages.first.epochs=4", {"first", "second"}),
+        ("stages.search.num_trials=3", {"search", "first", "second"}),
+        ("stages.first.seed=3", {"first", "second"}),
+        ("stages.search.seed=3", {"search", "first", "second"}),
+        ("seed=3", ALL),
+        ("stages.first.fails=bug", {"search", "first", "second"}),
+    ],
+)
+def test_a_change_reruns_its_stage_and_what_depends_on_it(done: Planner, override: str, runs_again: set[str]):
+    assert _running(done(override)) == runs_again
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "stages.first.resources.workers=8",
+        "stages.first.loader_workers=3",
+        "stages.second.resources={cpus_per_worker: 2}",
+        "stages.search.max_concurrent=1",
+        "stages.other.expect={total: '> 1'}",
+        "stages.first.gain=3",
+    ],
+)
+def test_what_cannot_change_a_result_reruns_nothing(done: Planner, override: str):
+    assert _running(done(override)) == set()
+
+
+def test_comments_and_names_rerun_nothing(done: Planner):
+    assert _running(done(text=JOB.replace("other:", "# a comment\n  renamed:"))) == set()
+
+
+def test_changed_data_rerun_their_stages(done: Planner, tmp_path: Path):
+    (tmp_path / "data" / "content.txt").write_text("CONTENT")
+    plan = done()
+    assert _running(plan) == ALL
+    assert plan["other"].why == "its data changed"
+
+
+def test_moved_data_rerun_nothing(done: Planner, tmp_path: Path):
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    assert _running(done(text=JOB.replace("data: data", "data: elsewhere"))) == set()
+
+
+def test_force_raises_the_rerun_count_for_good(done: Planner):
+    forced = done(forced=("first",))
+    assert _running(forced) == {"first", "second"}
+    assert forced["first"].why == "forced, rerun 1"
+    assert _running(done()) == set()
+    _finish(forced)
+    assert done()["first"].rerun == 1
+    assert _running(done()) == set()
+    assert done(forced=("first",))["first"].rerun == 2
+
+
+def test_the_plan_says_what_changed(done: Planner):
+    plan = done("stages.first.epochs=4")
+    assert plan["first"].why == "epochs: 3 -> 4"
+    assert plan["second"].why == "its input source changed"
+    assert plan["other"].why.startswith("its manifest")
+
+
+def test_missing_data_are_named_with_their_stage(planner: Planner):
+    with pytest.raises(DataError, match=r"stages\.other: .*nowhere/content\.txt: cannot be read"):
+        planner("stages.other.data=nowhere")
+
+
+def test_plan_json_has_the_documented_fields(planner: Planner):
+    document = planner().to_json()
+    assert document["job"] == "counts"
+    stages = document["stages"]
+    assert isinstance(stages, list)
+    assert [set(stage) for stage in stages if isinstance(stage, dict)] == [
+        {"name", "kind", "key", "verdict", "why", "needs"}
+    ] * 4
