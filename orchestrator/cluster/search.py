@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import TuneParams
 from orchestrator.store import open_store
+
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables even at verbose=0
 
 MAX_TRIAL_FAILURES = 1
 """A trial whose process is lost is tried once more, from its last checkpoint."""
@@ -67,7 +70,9 @@ def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, cha
         )
     return tune.Tuner(
         trainable,
-        param_space={path: _domain(distribution) for path, distribution in params.space.items()},
+        param_space={
+            path: getattr(tune, distribution.name)(*distribution.args) for path, distribution in params.space.items()
+        },
         tune_config=tune.TuneConfig(
             metric=metric,
             mode="max",
@@ -116,12 +121,6 @@ def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt
 
 def _label() -> str:
     return f"trial {int(tune.get_context().get_trial_id().rpartition('_')[2]) + 1}: "
-
-
-def _domain(distribution: Any) -> Any:
-    """The spec's distribution as Ray Tune's."""
-    ((name, arguments),) = distribution.items()
-    return tune.choice(arguments) if name == "choice" else getattr(tune, name)(*arguments)
 
 
 def _algorithm(params: TuneParams, seed: int) -> Searcher | SearchAlgorithm:

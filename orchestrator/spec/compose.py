@@ -18,7 +18,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from orchestrator.spec.faults import Faults, Mark, dotted, shown
+from orchestrator.spec.faults import SET, Faults, Mark, cut, dotted, shown
 from orchestrator.spec.scalars import Scalar, parse_plain
 from orchestrator.spec.tree import Node
 
@@ -57,10 +57,12 @@ class Composer:
         self._anchors: dict[str, _Anchored] = {}
         self._num_nodes = 0
         self._deepest = 0
+        self.last = Mark(source)
+        """Where the latest value stands."""
 
     def mark(self, line: int, column: int) -> Mark:
         """A mark from ruamel's, which counts from 0."""
-        return Mark(self._source) if self._source == "--set" else Mark(self._source, line + 1, column + 1)
+        return Mark(self._source) if self._source == SET else Mark(self._source, line + 1, column + 1)
 
     def compose(self, events: Iterator[Any]) -> Node | None:
         """The tree of the first document, None where there is none."""
@@ -78,11 +80,14 @@ class Composer:
         return self.mark(event.start_mark.line, event.start_mark.column)
 
     def _node(self, event: Any, events: Iterator[Any], path: str, depth: int) -> Node:
+        self.last = self._at(event)
         self._count(event, path, depth, 1)
         if isinstance(event, AliasEvent):
             return self._aliased(event, path, depth)
         if event.ctag is not None:
-            self._faults.add(self._at(event), path, f"YAML tags ({event.ctag}) are not allowed; give the plain value")
+            self._faults.add(
+                self._at(event), path, f"YAML tags ({cut(str(event.ctag))}) are not allowed; give the plain value"
+            )
         if event.anchor is None:
             return self._untagged(event, events, path, depth)
         return self._anchored(event, events, path, depth)
@@ -116,9 +121,11 @@ class Composer:
     def _aliased(self, event: Any, path: str, depth: int) -> Node:
         anchored = self._anchors.get(event.anchor)
         if anchored is None:
-            raise LimitError(self._at(event), path, f"the alias *{event.anchor} refers to no anchor before it")
+            raise LimitError(self._at(event), path, f"the alias *{cut(event.anchor)} refers to no anchor before it")
         if anchored.node is None:
-            raise LimitError(self._at(event), path, f"the alias *{event.anchor} refers to a value that contains it")
+            raise LimitError(
+                self._at(event), path, f"the alias *{cut(event.anchor)} refers to a value that contains it"
+            )
         self._count(event, path, depth + anchored.height, anchored.num_nodes - 1)
         return replace(anchored.node, key_at=self._at(event))
 
@@ -134,7 +141,9 @@ class Composer:
             key_at = self._at(event)
             key = self._key(event, events, path, depth)
             inside = path if key is None else dotted(path, key)
-            node = self._node(next(events), events, inside, depth + 1)
+            node = self._node(event := next(events), events, inside, depth + 1)
+            if isinstance(event, ScalarEvent) and event.start_mark.index == event.end_mark.index:
+                node = replace(node, at=key_at)  # nothing is written: ruamel's mark is the next line's
             if key is not None and key in members:
                 self._duplicate(key_at, inside, members[key].key_at)
             elif key is not None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from orchestrator.errors import Fault, SpecError
 
+SET = "--set"
+"""The source of what is given on the command line: its marks have no lines."""
 MAX_SHOWN = 60
 """Characters of a value that a fault shows: enough to recognise it, and the line stays a line."""
 
@@ -28,7 +30,7 @@ class Faults:
         self._faults: list[Fault] = []
 
     def add(self, mark: Mark, path: str, message: str) -> None:
-        self._faults.append(Fault(mark.source, mark.line, mark.column, path, message))
+        self._faults.append(Fault(mark.source, mark.line, mark.column, one_line(path), message))
 
     def __iter__(self) -> Iterator[Fault]:
         return iter(self._faults)
@@ -50,9 +52,12 @@ class Faults:
 
 def dotted(path: str, step: str | int) -> str:
     """`path` and one step down; a key that would break the line is quoted, a long one cut."""
-    text = str(step)
-    text = cut(text if text.isprintable() else repr(text))
+    text = cut(one_line(str(step)))
     return f"{path}.{text}" if path else text
+
+
+def one_line(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def cut(text: str) -> str:

@@ -44,9 +44,13 @@ class Expectation:
         return f"{self.op} {self.value:g}"
 
 
+def _expectation(value: object) -> Expectation:
+    return value if isinstance(value, Expectation) else Expectation.parse(value)
+
+
 ExpectationText = Annotated[
     Expectation,
-    PlainValidator(Expectation.parse, json_schema_input_type=str),
+    PlainValidator(_expectation, json_schema_input_type=str),
     PlainSerializer(str, return_type=str),
 ]
 

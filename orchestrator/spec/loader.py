@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from orchestrator.spec.compose import Composer, LimitError
 from orchestrator.spec.faults import Faults, Mark
 from orchestrator.spec.tree import Node
 
-MAX_BYTES = 2**20
-"""A job of a thousand stages has a third of it; a larger file is something else, and YAML is read at 200 kB/s."""
+MAX_BYTES = 2**19
+"""A job of a thousand stages has two thirds of it; a larger file is something else, and YAML is read at 200 kB/s."""
+
+_DIRECTIVE = re.compile(r"^%", re.MULTILINE)
+_HINTS = {
+    "block scalar": "put quotes around a text that begins with > or |",
+    "'\\t' that cannot start": "indent with spaces",
+    "cannot start any token": "put quotes around a text that begins with a sign",
+}
 
 
 def load_tree(path: Path, faults: Faults) -> Node | None:
@@ -26,7 +34,8 @@ def load_tree(path: Path, faults: Faults) -> Node | None:
         return None
     tree = parse_tree(text, source, faults)
     if tree is not None and tree.value is None:
-        faults.add(Mark(source), "", "is empty; a job file has at least `name`, `store` and `stages`")
+        if not len(faults):
+            faults.add(Mark(source), "", "is empty; a job file has at least `name`, `store` and `stages`")
         return None
     return tree
 
@@ -34,6 +43,10 @@ def load_tree(path: Path, faults: Faults) -> Node | None:
 def parse_tree(text: str, source: str, faults: Faults) -> Node | None:
     """The tree of a text, None when its syntax or size is wrong. Marks of `--set` carry no line."""
     composer = Composer(source, faults)
+    directive = _DIRECTIVE.search(text)
+    if directive is not None:
+        faults.add(composer.mark(*_position(text, directive.start())), "", "YAML directives (%...) are not allowed")
+        return None
     try:
         return composer.compose(_events(text))
     except ReaderError as err:
@@ -47,8 +60,8 @@ def parse_tree(text: str, source: str, faults: Faults) -> Node | None:
     except LimitError as err:
         faults.add(err.mark, err.path, err.message)
     except (YAMLError, ValueError, OverflowError) as err:
-        # ruamel lets chr() and int() fail inside its scanner: "\UFFFFFFFF", `%YAML 1.99999...`
-        faults.add(Mark(source), "", f"not YAML: {err}")
+        # ruamel's scanner lets chr() fail on an escape such as "\UFFFFFFFF", and says no place
+        faults.add(composer.last, "", f"not YAML behind this place: {err}")
     return None
 
 
@@ -97,6 +110,5 @@ def _character(err: ReaderError) -> str:
 
 
 def _wording(err: MarkedYAMLError) -> str:
-    parts = [part for part in (err.context, err.problem) if part]
-    hint = "; put quotes around a text that begins with > or |" if "block scalar" in str(err.context) else ""
-    return f"not YAML: {', '.join(parts)}{hint}"
+    text = ", ".join(part for part in (err.context, err.problem) if part)
+    return f"not YAML: {text}" + next((f"; {hint}" for sign, hint in _HINTS.items() if sign in text), "")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.spec.faults import Faults, Mark, suggestion
+from orchestrator.spec.faults import SET, Faults, Mark, suggestion
 from orchestrator.spec.loader import parse_tree
 from orchestrator.spec.tree import Node, put
 
-SOURCE = "--set"
-_MARK = Mark(SOURCE)
+_MARK = Mark(SET)
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ def _parse(text: str, faults: Faults) -> Override | None:
         faults.add(_MARK, repr(text), "must be written PATH=VALUE, such as stages.pretrain.epochs=3")
         return None
     inside = Faults()
-    node = parse_tree(value, SOURCE, inside)
+    node = parse_tree(value, SET, inside)
     for fault in inside:
         steps = ".".join(filter(None, [path, fault.path]))
-        faults.add(_MARK, steps, f"{fault.message}; put quotes around a text with special characters")
+        faults.add(_MARK, steps, fault.message)
     return Override(path, node) if node is not None and not inside else None
 
 

@@ -39,4 +39,6 @@ def check_output(ref: Ref, kind: Kind | None, accepted: frozenset[str]) -> None:
             f"{ref.stage} ({kind.name}) has no output {ref.output!r}{suggestion(ref.output, kind.outputs)}"
         )
     if f"{kind.name}.{ref.output}" not in accepted:
-        raise ValueError(f"takes {' or '.join(sorted(accepted))}, not {kind.name}.{ref.output}, which {ref} is")
+        raise ValueError(
+            f"takes an output of kind {' or '.join(sorted(accepted))}, but {ref} is {kind.name}.{ref.output}"
+        )

@@ -17,7 +17,7 @@ from orchestrator.spec.job import Job, Seed, Stage, metrics_of
 from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.places import store_folder
 from orchestrator.spec.search import check_consumer, find_template, resolve_search
-from orchestrator.spec.tree import Node
+from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.tune import TUNE
 from orchestrator.spec.validate import validate
 
@@ -47,6 +47,9 @@ def resolve_job(
     tree: Node, *, kinds: Mapping[str, Kind], store: str | None, base_dir: Path, faults: Faults
 ) -> Job | None:
     """The job, or None with its faults added. `store`, from the command line, beats the file's."""
+    if not isinstance(tree.value, Mapping):
+        faults.add(tree.at, "", f"must be a mapping with `name`, `store` and `stages`, not {shown(plain(tree))}")
+        return None
     fields = validate(JobFields, tree, "", faults)
     folder = _store(tree, store, base_dir, faults)
     known = {**kinds, TUNE.name: TUNE}
@@ -64,14 +67,17 @@ def resolve_job(
 
 
 def _store(tree: Node, given: str | None, base_dir: Path, faults: Faults) -> str | None:
+    if given is not None:
+        return _store_folder(given, Mark("--store"), "", base_dir, faults)
     written = tree.members.get("store")
-    mark = Mark("--store") if given is not None else written.at if written else tree.at
-    text = given if given is not None else written.value if written else None
-    path = "" if given is not None else "store"
-    if text is None and isinstance(tree.value, Mapping):
-        faults.add(mark, path, "is required: give it in the file or as --store")
-    if not isinstance(text, str):
-        return None
+    if written is not None and isinstance(written.value, str):
+        return _store_folder(written.value, written.at, "store", base_dir, faults)
+    if written is None or written.value is None:
+        faults.add(written.key_at if written else tree.at, "store", "is required: give it in the file or as --store")
+    return None  # what is no text has its fault as a field
+
+
+def _store_folder(text: str, mark: Mark, path: str, base_dir: Path, faults: Faults) -> str | None:
     try:
         return store_folder(text, base_dir)
     except ValueError as err:

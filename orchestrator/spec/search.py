@@ -95,7 +95,7 @@ def _overridden(search: Draft, template: Params, faults: Faults) -> Params | Non
     written = search.node.members.get("overrides")
     if written is None:
         return template
-    return _overlaid(template, written.members, written.at, dotted(search.path, "overrides"), faults)
+    return _overlaid(template, written.members, written.key_at, dotted(search.path, "overrides"), faults)
 
 
 def _check_space(search: Draft, params: TuneParams, base: Params, faults: Faults) -> None:

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.artifact import canonical_json
 from orchestrator.spec.faults import Faults, Mark, dotted
 from orchestrator.spec.tree import Node, plain
-from orchestrator.spec.wording import is_type_mismatch, message_of, mismatch_of
+from orchestrator.spec.wording import is_type_mismatch, message_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,8 +45,7 @@ def validate(model: type[M], node: Node, path: str, faults: Faults, *, also_know
     for group in _by_place(problems):
         problem = group[0]
         known = [*_fields_at(model, problem.steps[:-1]), *(also_known if len(problem.steps) == 1 else ())]
-        errors = [member.error for member in group]
-        message = mismatch_of(errors) if problem.is_mismatch else message_of(problem.error, known)
+        message = message_of([member.error for member in group], known)
         faults.add(_mark(node, problem), _path(path, problem.steps), message)
     return None
 
@@ -89,8 +88,9 @@ def _by_place(problems: Sequence[_Problem]) -> Iterator[list[_Problem]]:
 
 
 def _mark(node: Node, problem: _Problem) -> Mark:
-    nearest = node.nearest(problem.steps)
-    return nearest.key_at if problem.error["type"] in ("extra_forbidden", "missing") else nearest.at
+    nearest, kind = node.nearest(problem.steps), problem.error["type"]
+    is_about_fields = kind == "value_error" and isinstance(nearest.value, Mapping)
+    return nearest.key_at if is_about_fields or kind in ("extra_forbidden", "missing") else nearest.at
 
 
 def _path(path: str, steps: Iterable[str | int]) -> str:

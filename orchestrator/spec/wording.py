@@ -44,8 +44,14 @@ def is_type_mismatch(error: ErrorDetails) -> bool:
     return error["type"] in _EXPECTED or error["type"] == "literal_error"
 
 
-def message_of(error: ErrorDetails, known: Sequence[str]) -> str:
-    """What is wrong; `known` are the fields that may stand where the error is."""
+def message_of(errors: Sequence[ErrorDetails], known: Sequence[str]) -> str:
+    """What is wrong with one value; several errors are those of a union, one for each type that it is not.
+
+    `known` are the fields that may stand there.
+    """
+    if is_type_mismatch(errors[0]):
+        return _mismatch(errors)
+    error = errors[0]
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     last = error["loc"][-1] if error["loc"] else None
     if kind == "extra_forbidden":
@@ -55,12 +61,12 @@ def message_of(error: ErrorDetails, known: Sequence[str]) -> str:
     if kind == "too_short" and context["min_length"] == 1:
         return "must not be empty"
     if kind in _TEMPLATES:
-        return _TEMPLATES[kind].format(**context, value=shown(value))
+        limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
+        return _TEMPLATES[kind].format(**limits, value=shown(value))
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}, not {shown(value)}"
 
 
-def mismatch_of(errors: Sequence[ErrorDetails]) -> str:
-    """One message for a value that is of none of several types."""
+def _mismatch(errors: Sequence[ErrorDetails]) -> str:
     value: Any = errors[0]["input"]
     expected = [_EXPECTED.get(error["type"]) or error["ctx"]["expected"] for error in errors]
     choices = [choice for words in expected for choice in re.findall(r"'([^']*)'", words)]

@@ -69,7 +69,7 @@ def run(context: StageContext) -> StageResult:
 
 def percentages(values: Mapping[str, float]) -> dict[str, float]:
     """CocoMetric's values as ours, in %. It leaves them out when nothing at all was detected: then AP is 0."""
-    metrics = {ours: 100 * float(values.get(theirs, 0.0)) for ours, theirs in METRICS.items()}
+    metrics = {ours: round(100 * float(values.get(theirs, 0.0)), 1) for ours, theirs in METRICS.items()}
     for name, value in metrics.items():
         # CocoMetric says -1 where the validation images have no objects.
         if math.isnan(value) or value < 0:

@@ -71,7 +71,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         is_checkpoint = self._schedule.unit == "iteration" and self._is_only_checkpoint_due(iteration)
         if iteration % EMIT_EVERY == 0 or iteration == runner.max_iters or is_checkpoint:
             assert outputs is not None
-            self._loss = _finite_loss(float(outputs["loss"]), iteration)
+            self._loss = _finite_loss(float(outputs["loss"].detach()), iteration)
             self._emit(runner, iteration)
         if is_checkpoint:
             self._report(runner, Position(epoch=0, iteration=iteration, metrics={}))

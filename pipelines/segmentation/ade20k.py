@@ -66,9 +66,7 @@ def read_classes(root: Path, num_classes: int | None) -> tuple[str, ...]:
     except (OSError, ValueError, RecursionError) as err:
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
-        raise DataError(
-            f"{path}: has {len(classes)} class names; a label map can tell 2 to {LARGEST_NUM_CLASSES} apart"
-        )
+        raise DataError(f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} apart")
     if num_classes is not None and len(classes) != num_classes:
         raise DataError(
             f"{path}: names {len(classes)} classes, but num_classes is {num_classes}; correct it or leave it out"
@@ -96,7 +94,7 @@ def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | N
             label_values, label_size, image_size = np.asarray(labels), labels.size, image.size
     except (OSError, ValueError, SyntaxError) as err:
         return str(err) or type(err).__name__
-    if label_values.ndim != 2:
+    if label_values.shape != label_size[::-1]:
         return f"has {label_values.shape[-1]} channels; a label map has one"
     if label_size != image_size:
         return f"is {label_size[0]}x{label_size[1]} pixels, its image {image_size[0]}x{image_size[1]}"

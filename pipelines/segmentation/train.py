@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.artifact import Metric
@@ -70,7 +70,7 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
     return metrics
 
 
-def _checked(pairs: Mapping[Split, Pairs], *, num_classes: int, context: StageContext) -> Collection[Path]:
+def _checked(pairs: Mapping[Split, Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
     """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
     params: SegmentationParams = context.params
     of_image = {path: part.label_path(path) for part in pairs.values() for path in part.image_paths}

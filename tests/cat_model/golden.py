@@ -51,7 +51,9 @@ class Vector:
     def state_dict(self) -> dict[str, Tensor]:
         """The reference's state_dict; the index buffers only have their shape, as no value of theirs is needed."""
         return {
-            name: parameter(self.seed, name, tuple(shape)) if dtype == "float32" else torch.zeros(shape, dtype=torch.int64)
+            name: parameter(self.seed, name, tuple(shape))
+            if dtype == "float32"
+            else torch.zeros(shape, dtype=torch.int64)
             for name, shape, dtype in self.description["state_dict"]
         }
 
@@ -116,5 +118,7 @@ def sample_indices(name: str, size: int, count: int) -> NDArray[np.int64]:
 
 
 def _raw(seed: int, name: str, count: int) -> NDArray[np.uint64]:
-    raw: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(name.encode())])).random_raw(count)
+    raw: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(name.encode())])).random_raw(
+        count
+    )
     return raw

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cat_model import CONFIGS, Cat, CatBackbone, CatConfig
+from cat_model.attention import Cpsa, Ipsa
+from cat_model.windows import merge, split
+
+TOY = CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+PUBLISHED_PARAMETERS = {"cat_tiny": 16_870_996, "cat_small": 37_294_258, "cat_base": 51_531_922}
+SIDES = st.integers(min_value=32, max_value=160)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> CatBackbone:
+    torch.manual_seed(0)
+    return CatBackbone(TOY).eval()
+
+
+def make_ipsa(*, qkv_bias: bool = True, attn_drop: float = 0.0) -> Ipsa:
+    torch.manual_seed(0)
+    ipsa = Ipsa(8, num_heads=2, window=4, qkv_bias=qkv_bias, qk_scale=None, attn_drop=attn_drop, proj_drop=0.0)
+    for parameter in ipsa.parameters():
+        torch.nn.init.normal_(parameter)
+    return ipsa.double()
+
+
+def make_cpsa() -> Cpsa:
+    torch.manual_seed(0)
+    return Cpsa(window=4, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0).double()
+
+
+def on_padded_map(attention: Ipsa | Cpsa, x_BHWC: Tensor) -> Tensor:
+    """What the padding rule says, word for word: zeros to a multiple of the window, attend in windows, crop."""
+    height, width = x_BHWC.shape[1:3]
+    padded = F.pad(x_BHWC, (0, 0, 0, -width % 4, 0, -height % 4))
+    out: Tensor = attention(split(padded, 4), is_windowed=True)
+    return merge(out, height, width, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=SIDES, width=SIDES)
+def test_any_size_gives_maps_of_a_ceiled_quarter_halved_each_stage(
+    backbone: CatBackbone, height: int, width: int
+) -> None:
+    with torch.no_grad():
+        maps_BCHW = backbone(torch.zeros(1, 3, height, width))
+    sizes = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in (4, 8, 16, 32)]
+    assert [tuple(x.shape) for x in maps_BCHW] == [(1, 16 * 2**i, h, w) for i, (h, w) in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 3), (4, 4), (5, 4), (7, 9), (8, 8)])
+def test_ipsa_of_a_map_is_ipsa_of_its_zero_padded_windows(size: tuple[int, int], qkv_bias: bool) -> None:
+    ipsa = make_ipsa(qkv_bias=qkv_bias)
+    x_BHWC = torch.randn(2, *size, 8, dtype=torch.float64)
+    torch.testing.assert_close(ipsa(x_BHWC, is_windowed=False), on_padded_map(ipsa, x_BHWC))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 3), (4, 4), (5, 4), (7, 9), (8, 8)])
+def test_cpsa_of_a_map_is_cpsa_of_its_zero_padded_windows(size: tuple[int, int]) -> None:
+    cpsa = make_cpsa()
+    x_BHWC = torch.randn(2, *size, 8, dtype=torch.float64)
+    torch.testing.assert_close(cpsa(x_BHWC, is_windowed=False), on_padded_map(cpsa, x_BHWC))
+
+
+def test_cpsa_of_one_window_is_the_full_attention_over_it() -> None:
+    cpsa = make_cpsa()
+    x_B1NC = torch.randn(2, 1, 16, 8, dtype=torch.float64)
+    torch.testing.assert_close(cpsa(x_B1NC, is_windowed=True), cpsa._mix(x_B1NC, drop=0.0))
+
+
+def test_attention_dropout_changes_training_and_not_evaluation() -> None:
+    ipsa, x_BHWC = make_ipsa(attn_drop=0.5), torch.randn(1, 3, 3, 8, dtype=torch.float64)
+    without = make_ipsa()(x_BHWC, is_windowed=False)
+    assert not torch.allclose(ipsa.train()(x_BHWC, is_windowed=False), without)
+    torch.testing.assert_close(ipsa.eval()(x_BHWC, is_windowed=False), without)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), window=st.integers(1, 8))
+def test_merging_windows_inverts_splitting(height: int, width: int, window: int) -> None:
+    x_BHWC = torch.arange(2 * height * width * 3).view(2, height, width, 3)
+    assert torch.equal(merge(split(x_BHWC, window), height, width, window), x_BHWC)
+
+
+@pytest.mark.parametrize("size", [56, 49, 70])
+def test_an_image_has_the_same_logits_alone_and_in_a_batch(size: int) -> None:
+    torch.manual_seed(0)
+    model = Cat(TOY, num_classes=5).eval()
+    images = torch.randn(3, 3, size, size)
+    with torch.no_grad():
+        alone = torch.cat([model(image[None]) for image in images])
+        torch.testing.assert_close(model(images), alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [Cat(TOY, num_classes=5), CatBackbone(TOY), CatBackbone(TOY, out_indices=(1,))])
+def test_every_parameter_gets_a_gradient(model: Cat | CatBackbone) -> None:
+    outputs = model.train()(torch.randn(2, 3, 64, 48))
+    sum(x.square().mean() for x in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
+    assert [
+        name for name, p in model.named_parameters() if p.requires_grad and p.grad is None and "norm0" not in name
+    ] == []
+
+
+def test_train_and_eval_return_the_backbone(backbone: CatBackbone) -> None:
+    assert backbone.train() is backbone
+    assert backbone.eval() is backbone
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_timm_builds_the_published_sizes_by_name(name: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert sum(p.numel() for p in model.parameters()) == PUBLISHED_PARAMETERS[name]
+    assert model.config == CONFIGS[name]
+
+
+def test_timm_passes_its_arguments_on() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("cat_small", num_classes=7, drop_path_rate=0.25, img_size=112, in_chans=1)
+    assert model.config == replace(CONFIGS["cat_small"], drop_path_rate=0.25, img_size=112, in_chans=1)
+    assert model.head.fc.out_features == 7
+
+
+def test_drop_path_rises_linearly_over_all_groups() -> None:
+    model = Cat(replace(TOY, depths=(1, 1, 2, 1), drop_path_rate=0.4), num_classes=2)
+    rates = [getattr(group.cpsa.drop_path, "drop_prob", 0.0) for stage in model.stages for group in stage.blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_only_position_parameters_are_named_for_no_weight_decay() -> None:
+    names = Cat(TOY, num_classes=2).no_weight_decay()
+    assert "ape" in names
+    assert len(names) == 1 + 4 * 2
+    assert all(name == "ape" or name.endswith("ipsa.attn.relative_position_bias_table") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(1, 4, 56, 56), r"\(images, 3 channels, height, width\), got \(1, 4, 56, 56\)"),
+        (torch.zeros(3, 56, 56), r"\(images, 3 channels, height, width\), got \(3, 56, 56\)"),
+        (torch.zeros(1, 3, 0, 56), r"got \(1, 3, 0, 56\)"),
+        (torch.zeros(1, 3, 56, 56, dtype=torch.uint8), r"must be normalised floats, got torch.uint8"),
+    ],
+)
+def test_a_wrong_input_is_refused_before_any_compute(backbone: CatBackbone, image: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        backbone(image)
+
+
+@pytest.mark.parametrize("out_indices", [(), (1, 0), (0, 4), (-1,), (2, 2)])
+def test_out_indices_must_rise_within_the_stages(out_indices: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"out_indices must rise within 0\.\.3"):
+        CatBackbone(TOY, out_indices=out_indices)

@@ -1,0 +1,237 @@
+"""Broken job files: every fault at its line and column, in words that say what to do, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SpecError
+from orchestrator.spec import load_job
+from tests.orchestrator.spec.kinds import GOOD, KINDS, load_text
+
+HEAD = """\
+name: broken
+store: ./store
+stages:
+  pretrain:
+    kind: train
+    data: data/digits
+"""
+
+
+def faults_of(text: str, folder: Path) -> list[str]:
+    """The lines of the error, without the name of the file."""
+    with pytest.raises(SpecError) as caught:
+        load_text(text, folder)
+    assert caught.value.exit_code == 2
+    return [line.removeprefix(f"{folder}/job.yaml:").strip() for line in str(caught.value).splitlines()]
+
+
+# what follows HEAD, inside the stage `pretrain`, whose fields begin in line 7
+FIELDS = {
+    "unknown field": ("    epoch: 3\n", ["7:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?"]),
+    "unknown common field": ("    sed: 3\n", ["7:5: stages.pretrain.sed: unknown field, did you mean 'seed'?"]),
+    "too small": ("    epochs: 0\n", ["7:13: stages.pretrain.epochs: must be at least 1, not 0"]),
+    "not above": ("    lr: 0.0\n", ["7:9: stages.pretrain.lr: must be greater than 0, not 0.0"]),
+    "not a number": ("    epochs: ten\n", ["7:13: stages.pretrain.epochs: must be a whole number, not 'ten'"]),
+    "a quoted number": ("    lr: '1e-3'\n", ["7:9: stages.pretrain.lr: must be a number, not '1e-3'"]),
+    "a fraction": ("    epochs: 1.0\n", ["7:13: stages.pretrain.epochs: must be a whole number, not 1.0"]),
+    "true is no number": ("    epochs: true\n", ["7:13: stages.pretrain.epochs: must be a whole number, not true"]),
+    "yes is a text": ("    flip: yes\n", ["7:11: stages.pretrain.flip: must be true or false, not 'yes'"]),
+    "nothing written": ("    epochs:\n", ["7:5: stages.pretrain.epochs: must be a whole number, not null"]),
+    "NaN": ("    lr: .nan\n", ["7:9: stages.pretrain.lr: must be a finite number, not .nan"]),
+    "infinity": ("    lr: -.inf\n", ["7:9: stages.pretrain.lr: must be a finite number, not -.inf"]),
+    "overflow": (
+        "    lr: 1e999\n",
+        ["7:9: stages.pretrain.lr: must be a finite number of double precision, not 1e999"],
+    ),
+    "65 bits": (
+        "    epochs: 18446744073709551616\n",
+        ["7:13: stages.pretrain.epochs: must fit in 64 bits, not 18446744073709551616"],
+    ),
+    "duplicate key": (
+        "    epochs: 3\n    epochs: 4\n",
+        ["8:5: stages.pretrain.epochs: duplicate key, it stands at line 7 already"],
+    ),
+    "neither word nor mapping": (
+        "    model: cat_smal\n",
+        [
+            "7:12: stages.pretrain.model: must be 'cat_tiny' or 'cat_small' or a mapping, not 'cat_smal', "
+            "did you mean 'cat_small'?"
+        ],
+    ),
+    "inside a mapping": (
+        "    model: {embed_dims: 3, depths: [1, 0]}\n",
+        [
+            "7:13: stages.pretrain.model.embed_dims: unknown field, did you mean 'embed_dim'?",
+            "7:40: stages.pretrain.model.depths.1: must be at least 1, not 0",
+        ],
+    ),
+    "no list": ("    model: {depths: 3}\n", ["7:21: stages.pretrain.model.depths: must be a list, not 3"]),
+    "long list": ("    scale: [1, 2, 3]\n", ["7:12: stages.pretrain.scale: must have at most 2 items, not 3"]),
+    "short list": ("    scale: [1]\n", ["7:5: stages.pretrain.scale.1: has too few items: [1]"]),
+    "fields that disagree": (
+        "    warmup_epochs: 11\n",
+        ["4:3: stages.pretrain: warmup_epochs (11) must be at most epochs (10)"],
+    ),
+    "expectation without a sign": (
+        "    expect: {top1: 95}\n",
+        ["7:20: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= 95', not 95"],
+    ),
+    "expectation of another metric": (
+        "    expect: {topl: '> 95'}\n",
+        ["7:14: stages.pretrain.expect.topl: unknown metric, did you mean 'top5'?"],
+    ),
+    "resources": (
+        "    resources: {worker: 1, cpus_per_worker: 0}\n",
+        [
+            "7:17: stages.pretrain.resources.worker: unknown field, did you mean 'workers'?",
+            "7:45: stages.pretrain.resources.cpus_per_worker: must be at least 1, not 0",
+        ],
+    ),
+    "one and a half GPUs": (
+        "    resources: {gpus_per_worker: 1.5}\n",
+        ["7:5: stages.pretrain.resources: gpus_per_worker must be a whole number above 1, not 1.5"],
+    ),
+    "negative seed": ("    seed: -1\n", ["7:11: stages.pretrain.seed: must be at least 0, not -1"]),
+    "python tag": (
+        "    label: !!python/object/apply:os.system [ls]\n",
+        [
+            "7:12: stages.pretrain.label: YAML tags (tag:yaml.org,2002:python/object/apply:os.system) are not allowed; "
+            "give the plain value"
+        ],
+    ),
+    "own tag": (
+        "    epochs: !ten 10\n",
+        ["7:13: stages.pretrain.epochs: YAML tags (!ten) are not allowed; give the plain value"],
+    ),
+    "number as key": ("    1: 2\n", ["7:5: stages.pretrain: a key must be a text, not 1; put it in quotes"]),
+    "list as key": ("    ? [a]\n    : 2\n", ["7:7: stages.pretrain: a key must be a text, not a list or a mapping"]),
+    "merge key": (
+        "    <<: {epochs: 3}\n",
+        ["7:5: stages.pretrain: merge keys (<<) are not part of YAML 1.2; write the fields out"],
+    ),
+    "escaped NUL": (
+        '    label: "a\\0"\n',
+        ["7:12: stages.pretrain.label: must hold no NUL character and no lone surrogate, not a\\x00"],
+    ),
+    "open list": (
+        "    scale: [1\n",
+        ["8:1: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"],
+    ),
+    "two colons": ("    label: a: b\n", ["7:13: not YAML: mapping values are not allowed here"]),
+    "tab": (
+        "\tlabel: a\n",
+        [
+            "7:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token; "
+            "indent with spaces"
+        ],
+    ),
+    "two documents": ("---\nname: other\n", ["7:1: a second document starts here; a job file holds one"]),
+    "unknown alias": ("    label: *no\n", ["7:12: stages.pretrain.label: the alias *no refers to no anchor before it"]),
+    "recursive alias": (
+        "    label: &a [*a]\n",
+        ["7:16: stages.pretrain.label.0: the alias *a refers to a value that contains it"],
+    ),
+    "params from a stage that trains": (
+        "  other: {kind: train, data: d, params_from: pretrain.checkpoint}\n",
+        [
+            "7:46: stages.other.params_from: takes an output of kind tune.best_params, "
+            "but pretrain.checkpoint is train.checkpoint"
+        ],
+    ),
+    "data in a cloud": (
+        "  other: {kind: train, data: 's3://bucket/imagenet'}\n",
+        ["7:30: stages.other.data: must be a folder, not 's3://bucket/imagenet'"],
+    ),
+    "unknown kind": (
+        "  other: {kind: trian, dota: d}\n",
+        ["7:17: stages.other.kind: unknown kind 'trian', did you mean 'train'?"],
+    ),
+    "no kind": ("  other: {data: d}\n", ["7:3: stages.other.kind: is required"]),
+    "no data": ("  other: {kind: train}\n", ["7:3: stages.other.data: is required"]),
+    "no stage": ("  other: 3\n", ["7:10: stages.other: must be a mapping with `kind` and its params, not 3"]),
+    "name of a stage": (
+        "  a.b: {kind: train, data: d}\n",
+        ["7:3: stages.a.b: a stage's name is a letter, then up to 99 letters, digits, _ and -"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("fields", "faults"), FIELDS.values(), ids=FIELDS.keys())
+def test_broken_stage_is_refused_with_position_and_advice(fields: str, faults: list[str], tmp_path: Path) -> None:
+    assert faults_of(HEAD + fields, tmp_path) == faults
+
+
+FILES = {
+    "empty": (b"", "is empty; a job file has at least `name`, `store` and `stages`"),
+    "comments alone": (b"# nothing\n---\n", "is empty; a job file has at least `name`, `store` and `stages`"),
+    "a list": (b"- name: x\n", '1:1: must be a mapping with `name`, `store` and `stages`, not [{"name": "x"}]'),
+    "a text": (b"name\n", "1:1: must be a mapping with `name`, `store` and `stages`, not 'name'"),
+    "binary": (b"\x89PNG\r\n\x1a\n\0\0", "1:1: not UTF-8 text: the byte 0x89; is it a text file?"),
+    "latin-1": (
+        "name: x\nstore: caf\xe9\n".encode("latin-1"),
+        "2:11: not UTF-8 text: the byte 0xe9; is it a text file?",
+    ),
+    "NUL": (b"name: x\nstore: \0\n", "2:8: holds the control character '\\x00'; is it a text file?"),
+    "too large": (b"#" * (2**19 + 1), "is larger than 512 KiB; this is no job file"),
+    "too deep": (b"a: " + b"[" * 100, f"1:44: a{'.0' * 40}: is nested more than 40 levels deep"),
+    "directive": (b"%YAML 1.1\n---\nname: x\n", "1:1: YAML directives (%...) are not allowed"),
+    "huge escape": (b'name: x\nstore: "\\UFFFFFFFF"', "2:1: not YAML behind this place: "),
+}
+
+
+@pytest.mark.parametrize(("content", "fault"), FILES.values(), ids=FILES.keys())
+def test_file_that_is_no_job_is_refused(content: bytes, fault: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        load_job(path, kinds=KINDS, base_dir=tmp_path)
+    separator = ":" if fault[0].isdigit() else ": "
+    assert str(caught.value).startswith(f"{path}{separator}{fault}")
+    assert len(caught.value.faults) == 1
+
+
+@pytest.mark.parametrize(("name", "fault"), [("none.yaml", "no such file"), ("", "is a folder, not a job file")])
+def test_path_that_is_no_file_is_refused(name: str, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=fault):
+        load_job(tmp_path / name, kinds=KINDS, base_dir=tmp_path)
+
+
+def test_file_that_cannot_be_read_is_refused() -> None:
+    """The kernel opens this one and then refuses to read it, as a broken disk does."""
+    with pytest.raises(SpecError, match=r"^/proc/self/mem: cannot be read: Input/output error$"):
+        load_job(Path("/proc/self/mem"), kinds=KINDS, base_dir=Path("/"))
+
+
+@pytest.mark.parametrize("width", [1, 10])
+def test_aliases_that_blow_up_are_refused_before_they_do(width: int, tmp_path: Path) -> None:
+    """Ten wide they would make 10^60 values; one wide a depth that no JSON parser takes."""
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, 61)]
+    (fault,) = faults_of("\n".join(["a0: &a0 x", *levels]), tmp_path)
+    assert "more than 50000 values" in fault if width == 10 else "more than 40 levels" in fault
+
+
+def test_python_tag_is_never_executed(tmp_path: Path) -> None:
+    faults_of(f"{HEAD}    label: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n", tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_faults_of_the_whole_file_come_at_once_in_its_order(tmp_path: Path) -> None:
+    stages = ["b: {kind: train, epochs: 0}", "a: {kind: trane}", "b: {}", "c: {kind: train, data: d, lr: .inf}"]
+    text = "\n  ".join(["nam: x\nstages:", *stages])
+    assert faults_of(text, tmp_path) == [
+        "1:1: name: is required",
+        "1:1: nam: unknown field, did you mean 'name'?",
+        "1:1: store: is required: give it in the file or as --store",
+        "3:3: stages.b.data: is required",
+        "3:28: stages.b.epochs: must be at least 1, not 0",
+        "4:13: stages.a.kind: unknown kind 'trane', did you mean 'train'?",
+        "5:3: stages.b: duplicate key, it stands at line 3 already",
+        "6:33: stages.c.lr: must be a finite number, not .inf",
+    ]
+
+
+def test_good_file_has_no_fault(tmp_path: Path) -> None:
+    assert load_text(GOOD, tmp_path).name == "digits"

@@ -1,0 +1,65 @@
+"""Whatever a file or an override holds, the outcome is a job or a SpecError of one line a fault."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.errors import SpecError
+from tests.orchestrator.spec.kinds import GOOD, load_text
+
+SIGNS = list("!%|'\"\\:#@`~{}[],\t \n\r\x85\u2028\ufeff\x00")
+STARTS = ["!!", "&a", "*a", "---", "...", ">-\n", "? ", "- ", ": ", "\n  ", "<<", "!<%ff>", "%YAML 1.1\n", "|9\n"]
+VALUES = ['"\\x', '"\\ud800"', '!!int "3"', ".nan", "1e999", "9" * 50, "0x", "null", "s3://", ".."]
+WORDS = ["search.best_params", "pretrain.checkpoint", "stages:", "of", "kind: tune", "kind: evaluate"]
+FRAGMENTS = st.sampled_from([*SIGNS, *STARTS, *VALUES, *WORDS])
+PLACES = st.integers(min_value=0, max_value=len(GOOD))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """GOOD with up to four places cut out or overwritten by a fragment."""
+    text = GOOD
+    for place in draw(st.lists(PLACES, min_size=1, max_size=4)):
+        width = draw(st.integers(min_value=0, max_value=12))
+        text = text[:place] + draw(FRAGMENTS | st.just("")) + text[place + width :]
+    return text
+
+
+def check(text: str, *overrides: str) -> None:
+    refusal = None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            load_text(text, Path(folder), *overrides)
+        except SpecError as err:
+            refusal = err
+    if refusal is not None:
+        assert len(str(refusal).splitlines()) == len(refusal.faults) > 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(damaged())
+def test_damaged_file_raises_nothing_but_spec_errors(text: str) -> None:
+    check(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_any_text_raises_nothing_but_spec_errors(text: str) -> None:
+    check(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["name", "seed", "stages", "stages.pretrain.model.depths", "stages.search.space.lr", "a.b"]),
+        min_size=1,
+        max_size=3,
+    ),
+    st.lists(FRAGMENTS | st.text(max_size=8), max_size=3).map("".join),
+)
+def test_any_override_raises_nothing_but_spec_errors(paths: list[str], value: str) -> None:
+    check(GOOD, *(f"{path}={value}" for path in paths))

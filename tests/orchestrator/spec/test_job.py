@@ -1,0 +1,117 @@
+"""What a good job file becomes, and the document that is kept of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifact import Ref
+from orchestrator.errors import SpecError
+from orchestrator.spec import Expectation, Resources, job_document, job_from_document
+from tests.orchestrator.spec.kinds import GOOD, KINDS, TRAIN, Network, TrainParams, load_text
+from tests.orchestrator.spec.test_broken_files import HEAD
+
+
+def test_stage_holds_its_common_fields_and_its_params(tmp_path: Path) -> None:
+    stage = load_text(GOOD, tmp_path).stages["pretrain"]
+    assert stage.kind is TRAIN
+    assert stage.resources == Resources(workers=2, gpus_per_worker=0.5)
+    assert stage.expect == {"top1": Expectation(">=", 95.0)}
+    assert stage.params_from == Ref("search", "best_params")
+    assert stage.params == TrainParams(
+        data=str(tmp_path / "data/digits"), model=Network(embed_dim=16, depths=(1, 2)), lr=1e-3, label="on"
+    )
+
+
+def test_seed_of_a_stage_beats_that_of_the_job(tmp_path: Path) -> None:
+    job = load_text(GOOD, tmp_path)
+    assert (job.seed, job.stages["pretrain"].seed, job.stages["segment"].seed) == (7, 7, 3)
+
+
+def test_absolute_data_stays_where_it_is(tmp_path: Path) -> None:
+    assert load_text(GOOD, tmp_path).stages["segment"].params.data == "/scenes"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("5.0e-4", 5e-4),
+        (".5", 0.5),
+        ("1", 1.0),
+        ("0x1", 1.0),
+        ("0o1", 1.0),
+        ("01", 1.0),
+        ("~", None),
+        ("null", None),
+    ],
+)
+def test_numbers_are_read_as_yaml_1_2_has_them(written: str, value: float | None, tmp_path: Path) -> None:
+    assert load_text(f"{HEAD}    lr: {written}\n", tmp_path).stages["pretrain"].params.lr == value
+
+
+@pytest.mark.parametrize("text", ["on", "no", "1:30", "2020-01-01", "1_000", "0b1", "'3'", '"null"', ".e3", "e5", "="])
+def test_words_that_yaml_1_1_takes_for_something_else_are_texts(text: str, tmp_path: Path) -> None:
+    label = load_text(f"{HEAD}    label: {text}\n", tmp_path).stages["pretrain"].params.label
+    assert label == text.strip("'\"")
+
+
+def test_aliases_stand_for_their_values(tmp_path: Path) -> None:
+    text = HEAD.replace("data/digits", "&data digits") + "  other: {kind: train, data: *data}\n"
+    job = load_text(text, tmp_path)
+    assert job.stages["other"].params == job.stages["pretrain"].params
+
+
+def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert load_text("\ufeff" + GOOD, tmp_path).name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "met", "missed"), [(">= 95", 95.0, 94.9), ("> 1", 1.1, 1.0), ("<=3.5", 3.5, 3.6), (" < -2 ", -3.0, -2.0)]
+)
+def test_expectation_compares(text: str, met: float, missed: float) -> None:
+    expectation = Expectation.parse(text)
+    assert expectation.is_met_by(met)
+    assert not expectation.is_met_by(missed)
+    assert Expectation.parse(str(expectation)) == expectation
+
+
+def test_document_is_json_that_gives_the_same_job_back(tmp_path: Path) -> None:
+    job = load_text(GOOD, tmp_path)
+    document = json.loads(json.dumps(job_document(job), allow_nan=False))
+    assert document["stages"]["pretrain"]["expect"] == {"top1": ">= 95"}
+    assert job_from_document(document, kinds=KINDS, where="latest.json") == job
+
+
+@pytest.mark.parametrize("broken", [{}, {"name": "x", "store": "s", "seed": 0, "stages": {"a": 3}}])
+def test_document_of_something_else_is_refused(broken: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=r"^latest\.json: is not a job of this version"):
+        job_from_document(broken, kinds=KINDS, where="latest.json")
+
+
+def test_document_with_a_kind_that_is_gone_is_refused(tmp_path: Path) -> None:
+    document = job_document(load_text(GOOD, tmp_path))
+    with pytest.raises(SpecError, match="evaluate"):
+        job_from_document(document, kinds={"train": TRAIN}, where="latest.json")
+
+
+def test_two_hundred_stages_load_in_seconds_at_most(tmp_path: Path) -> None:
+    """0.6 s of CPU when measured; quadratic work would take minutes."""
+    stage = (
+        "  s{}: {{kind: train, data: d, model: {{depths: [1, 2]}}, epochs: 3, lr: 1e-3, params_from: s.best_params}}\n"
+    )
+    search = "  s: {kind: tune, of: s0, num_trials: 1, space: {lr: {uniform: [0.1, 1]}}}\n"
+    text = "name: x\nstore: s\nstages:\n" + search + "".join(stage.format(index) for index in range(200))
+    start_s = time.process_time()
+    assert len(load_text(text, tmp_path).stages) == 201
+    assert time.process_time() - start_s < 3
+
+
+def test_spec_imports_neither_torch_nor_ray() -> None:
+    code = "import sys, orchestrator.spec; assert not {'torch', 'ray', 'pipelines'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

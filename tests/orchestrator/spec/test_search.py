@@ -1,0 +1,206 @@
+"""The kind `tune`: its space and overrides against the params that they go into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.contract import Role
+from orchestrator.spec import Distribution, TuneParams, template_params
+from tests.orchestrator.spec.kinds import GOOD, Network, load_text
+from tests.orchestrator.spec.test_broken_files import HEAD, faults_of
+
+# the fields of a search over HEAD's stage begin in line 8
+SEARCH = f"{HEAD}  search: {{kind: tune, of: pretrain, num_trials: 2,\n"
+
+
+def search_faults(fields: str, folder: Path) -> list[str]:
+    return faults_of(f"{SEARCH}{fields}}}\n", folder)
+
+
+@pytest.mark.parametrize(
+    ("space", "faults"),
+    [
+        ("{}", ["8:8: stages.search.space: must not be empty"]),
+        ("{lr: {unifrom: [0, 1]}}", ["8:14: stages.search.space.lr.unifrom: unknown field, did you mean 'uniform'?"]),
+        ("{lr: 3}", ["8:13: stages.search.space.lr: must be a mapping, not 3"]),
+        (
+            "{lr: {}}",
+            ["8:9: stages.search.space.lr: must be exactly one of uniform, loguniform, quniform, randint, choice"],
+        ),
+        (
+            "{lr: {uniform: [0.1, 1], choice: [0.1]}}",
+            ["8:9: stages.search.space.lr: must be exactly one of uniform, loguniform, quniform, randint, choice"],
+        ),
+        ("{lr: {uniform: [1]}}", ["8:14: stages.search.space.lr.uniform.1: has too few items: [1]"]),
+        (
+            "{lr: {uniform: [2, 1]}}",
+            ["8:9: stages.search.space.lr: the low end of uniform must be below the high end, not [2.0, 1.0]"],
+        ),
+        (
+            "{lr: {loguniform: [0, 1]}}",
+            ["8:9: stages.search.space.lr: both ends of loguniform must be above 0, not [0.0, 1.0]"],
+        ),
+        (
+            "{lr: {quniform: [0.1, 0.95, 0.1]}}",
+            ["8:9: stages.search.space.lr: both ends of quniform must be multiples of its step, not [0.1, 0.95, 0.1]"],
+        ),
+        ("{lr: {quniform: [0, 1, 0]}}", ["8:9: stages.search.space.lr: the step of quniform must be above 0, not 0"]),
+        ("{lr: {uniform: [0, .inf]}}", ["8:27: stages.search.space.lr.uniform.1: must be a finite number, not .inf"]),
+        ("{flip: {choice: []}}", ["8:24: stages.search.space.flip.choice: must not be empty"]),
+        ("{epocs: {randint: [1, 3]}}", ["8:9: stages.search.space.epocs: unknown field, did you mean 'epochs'?"]),
+        (
+            "{lr: {uniform: [0, 3]}}",
+            [
+                "8:24: stages.search.space.lr: must be greater than 0, not 0.0",
+                "8:27: stages.search.space.lr: must be at most 1, not 3.0",
+            ],
+        ),
+        ("{epochs: {randint: [0, 9]}}", ["8:28: stages.search.space.epochs: must be at least 1, not 0"]),
+        (
+            "{epochs: {quniform: [1, 3, 1]}}",
+            [
+                "8:29: stages.search.space.epochs: must be a whole number, not 1.0",
+                "8:32: stages.search.space.epochs: must be a whole number, not 3.0",
+            ],
+        ),
+        ("{lr: {choice: [0.1, fast]}}", ["8:28: stages.search.space.lr: must be a number, not 'fast'"]),
+        (
+            "{model.embed_dim: {choice: [8]}}",
+            [
+                "8:9: stages.search.space.model.embed_dim: cannot be reached: what holds it is 'cat_tiny', "
+                "not a mapping; give that as a whole"
+            ],
+        ),
+        (
+            "{modle.embed_dim: {choice: [8]}}",
+            ["8:9: stages.search.space.modle.embed_dim: unknown field 'modle', did you mean 'model'?"],
+        ),
+        (
+            "{data: {choice: [a]}}",
+            ["8:9: stages.search.space.data: names data or an input, which cannot be searched"],
+        ),
+        (
+            "{warmup_epochs: {choice: [3, 30]}}",
+            ["8:37: stages.search.space: warmup_epochs (30) must be at most epochs (10)"],
+        ),
+    ],
+)
+def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_path: Path) -> None:
+    assert search_faults(f"space: {space}", tmp_path) == faults
+
+
+@pytest.mark.parametrize(
+    ("fields", "faults"),
+    [
+        ("overrides: {epoch: 3}", ["9:13: stages.search.overrides.epoch: unknown field, did you mean 'epochs'?"]),
+        ("overrides: {epochs: 0}", ["9:21: stages.search.overrides.epochs: must be at least 1, not 0"]),
+        (
+            "overrides: {model: {embed_dim: 0}}",
+            ["9:32: stages.search.overrides.model.embed_dim: must be at least 1, not 0"],
+        ),
+        (
+            "overrides: {warmup_epochs: 99}",
+            ["9:1: stages.search.overrides: warmup_epochs (99) must be at most epochs (10)"],
+        ),
+        (
+            "overrides: {data: 's3://b/x'}",
+            ["9:19: stages.search.overrides.data: must be a folder, not 's3://b/x'"],
+        ),
+        ("metric: topp5", ["9:9: stages.search.metric: unknown metric 'topp5', did you mean 'top5'?"]),
+        (
+            "algorithm: optna",
+            ["9:12: stages.search.algorithm: must be 'optuna' or 'random', not 'optna', did you mean 'optuna'?"],
+        ),
+        (
+            "max_concurrent: 0, reduction_factor: 1, grace_period: 0",
+            [
+                "9:17: stages.search.max_concurrent: must be at least 1, not 0",
+                "9:38: stages.search.reduction_factor: must be at least 2, not 1",
+                "9:55: stages.search.grace_period: must be at least 1, not 0",
+            ],
+        ),
+        ("expect: {top5: '> 3'}", ["9:10: stages.search.expect.top5: unknown metric, did you mean 'top1'?"]),
+    ],
+)
+def test_search_that_does_not_fit_its_template_is_refused(fields: str, faults: list[str], tmp_path: Path) -> None:
+    assert search_faults(f"space: {{lr: {{uniform: [0.1, 1]}}}},\n{fields}", tmp_path) == faults
+
+
+@pytest.mark.parametrize(
+    ("of", "fault"),
+    [
+        ("pretran", "unknown stage 'pretran', did you mean 'pretrain'?"),
+        ("search", "search is a search itself; name a stage that trains"),
+        ("3", "must be a text, not 3"),
+    ],
+)
+def test_template_that_is_no_stage_that_trains_is_refused(of: str, fault: str, tmp_path: Path) -> None:
+    search = f"  search: {{kind: tune, of: {of}, num_trials: 2, space: {{lr: {{choice: [1]}}}}}}\n"
+    assert faults_of(HEAD + search, tmp_path) == [f"7:28: stages.search.of: {fault}"]
+
+
+def test_override_of_an_input_is_refused(tmp_path: Path) -> None:
+    search = "  s: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}, overrides: {teacher: x.report}}"
+    (fault,) = faults_of(GOOD + search, tmp_path)
+    assert fault.endswith("stages.s.overrides.teacher: is an input; the trials of a search take those of its template")
+
+
+def test_stage_that_cannot_take_what_is_searched_is_refused(tmp_path: Path) -> None:
+    text = GOOD + "  other: {kind: evaluate, backbone: pretrain.checkpoint, data: d, params_from: search.best_params}\n"
+    assert faults_of(text, tmp_path) == [
+        "22:80: stages.other.params_from: search searches model.drop_path: "
+        "unknown field 'model'; known: backbone, teacher, data, lr"
+    ]
+
+
+def test_searched_values_that_another_stage_refuses_are_named(tmp_path: Path) -> None:
+    other = "  other: {kind: train, data: d, params_from: search.best_params}\n"
+    search = f"{SEARCH}overrides: {{epochs: 40}}, space: {{warmup_epochs: {{randint: [1, 31]}}}}}}\n"
+    (fault,) = faults_of(search + other, tmp_path)
+    assert "stages.other.params_from: search searches" in fault
+    assert fault.endswith("warmup_epochs (30) must be at most epochs (10)")
+
+
+def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
+    job = load_text(GOOD, tmp_path, "stages.search.overrides={epochs: 2, model.embed_dim: 8, data: small}")
+    params = template_params(job, job.stages["search"])
+    assert (params.epochs, params.model, params.lr) == (2, Network(embed_dim=8, depths=(1, 2)), 1e-3)
+    assert params.data == str(tmp_path / "small")
+
+
+def test_search_maximises_the_first_metric_of_its_template_by_default(tmp_path: Path) -> None:
+    assert load_text(GOOD, tmp_path).stages["search"].metrics == ("top1",)
+    assert load_text(GOOD, tmp_path, "stages.search.metric=top5").stages["search"].metrics == ("top5",)
+
+
+def test_key_of_a_search_hashes_its_space_but_no_name_of_a_stage(tmp_path: Path) -> None:
+    params = load_text(GOOD, tmp_path).stages["search"].params
+    assert set(TuneParams.fields_with(Role.OUTSIDE_KEY)) == {"of", "overrides", "max_concurrent"}
+    assert params.in_key() == {
+        "space": {"lr": {"loguniform": [1e-4, 1e-2]}, "model.drop_path": {"choice": [0.0, 0.2]}},
+        "num_trials": 3,
+        "metric": "top1",
+        "algorithm": "optuna",
+        "scheduler": "asha",
+        "grace_period": 1,
+        "reduction_factor": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "args", "extremes"),
+    [
+        ('{"uniform": [0, 1]}', "uniform", (0.0, 1.0), (0.0, 1.0)),
+        ('{"quniform": [0.1, 0.7, 0.1]}', "quniform", (0.1, 0.7, 0.1), (0.1, 0.7)),
+        ('{"randint": [1, 5]}', "randint", (1, 5), (1, 4)),
+        ('{"choice": [1, null, "x"]}', "choice", ([1, None, "x"],), (1, None, "x")),
+    ],
+)
+def test_distribution_has_the_name_and_arguments_of_ray_tune(
+    written: str, name: str, args: tuple[object, ...], extremes: tuple[object, ...]
+) -> None:
+    distribution = Distribution.model_validate_json(written)
+    assert (distribution.name, distribution.args, distribution.extremes) == (name, args, extremes)
+    assert Distribution.model_validate_json(distribution.model_dump_json()) == distribution

@@ -1,0 +1,159 @@
+"""Detection stages that really train: two epochs of a tiny Mask R-CNN on eight images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from orchestrator.contract import StageContext, StageResult
+from orchestrator.errors import CheckpointError, DataError, JobError, StageError
+from pipelines.detection.params import DetectionParams
+from pipelines.detection.train import percentages, run
+from pipelines.openmmlab.library import MODELS, Config, DefaultScope
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
+]
+
+
+def _params(root: Path, **fields: Any) -> DetectionParams:
+    small = {"epochs": 2, "batch_size": 4, "img_scale": (PX, PX), "channels": 8, "fc_channels": 16, "num_rois": 8}
+    common = {"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), "loader_workers": 0}
+    return DetectionParams(**{**common, **small, "warmup_iters": 2, **fields})
+
+
+class Setting:
+    """Data and pretrained checkpoint, and a straight run of two epochs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = write_coco(root / "coco")
+        self.backbone = save_toy_checkpoint(root / "pretrained")
+        self.straight = Recorder(root / "straight")
+        self.result = run(self.context("straight", self.straight))
+
+    def context(
+        self, name: str, recorder: Recorder | None = None, *, resume_dir: Path | None = None, **fields: Any
+    ) -> StageContext:
+        recorder = recorder or Recorder(self.root / name)
+        return make_context(recorder, _params(self.data, **fields), self.backbone, resume_dir=resume_dir)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return Setting(tmp_path_factory.mktemp("detection"))
+
+
+def _weights(result: StageResult) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(result.outputs["checkpoint"] / "model.safetensors")
+    return tensors
+
+
+def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting):
+    recorder = setting.straight
+    assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
+    assert all({"loss", "box_map", "mask_map50"} <= metrics.keys() for metrics in recorder.metrics)
+    assert all(recorder.checkpoints)
+    assert [event.done for event in recorder.events][-1] == 2.0
+
+
+def test_result_has_the_last_validation_metrics_over_all_val_images(setting: Setting):
+    names = ("box_map", "box_map50", "mask_map", "mask_map50")
+    assert tuple(metric.name for metric in setting.result.metrics) == names
+    assert {metric.num_samples for metric in setting.result.metrics} == {3}
+    assert all(metric.value == setting.straight.metrics[-1][metric.name] for metric in setting.result.metrics)
+
+
+def test_training_changes_the_pretrained_backbone(setting: Setting):
+    pretrained, trained = load_file(setting.backbone / "model.safetensors"), _weights(setting.result)
+    shared = [name for name in pretrained if f"backbone.{name}" in trained]
+    assert any(not torch.equal(pretrained[name], trained[f"backbone.{name}"]) for name in shared)
+
+
+def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(setting: Setting):
+    document = json.loads((setting.result.outputs["checkpoint"] / "config.json").read_text())
+    assert document["classes"] == ["red", "blue"]
+    assert str(setting.root) not in json.dumps(document)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(Config(document)["model"])
+    detector.load_state_dict(_weights(setting.result), strict=True)
+
+
+def test_resumed_run_equals_a_straight_one_bitwise(setting: Setting):
+    resumed = run(setting.context("resumed", resume_dir=setting.straight.checkpoints[0]))
+    assert resumed.metrics == setting.result.metrics
+    straight = _weights(setting.result)
+    assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(resumed).items())
+
+
+def test_finished_run_returns_its_result_without_training(setting: Setting):
+    recorder = Recorder(setting.root / "finished")
+    finished = run(setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1]))
+    assert finished.metrics == setting.result.metrics
+    assert recorder.metrics == []
+    assert _weights(finished).keys() == _weights(setting.result).keys()
+
+
+def test_validating_and_saving_less_often_changes_no_weight(setting: Setting):
+    recorder = Recorder(setting.root / "rarely")
+    rarely = run(setting.context("rarely", recorder, val_every=2, checkpoint_every=2))
+    straight = _weights(setting.result)
+    assert [metrics["epoch"] for metrics in recorder.metrics] == [2]
+    assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(rarely).items())
+
+
+def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(setting: Setting):
+    # An update of 1e-60 is zero as a float32, so what comes out is what went in.
+    still = _weights(run(setting.context("still", epochs=1, lr=1e-60)))
+    pretrained = load_file(setting.backbone / "model.safetensors")
+    arrived = {name for name in pretrained if f"backbone.{name}" in still}
+    assert pretrained.keys() - arrived == {"norm.weight", "norm.bias", "head.fc.weight", "head.fc.bias"}
+    assert all(torch.equal(pretrained[name], still[f"backbone.{name}"]) for name in arrived)
+
+
+def test_diverged_training_stops_with_the_fields_to_change(setting: Setting):
+    with pytest.raises(StageError, match=r"the loss is (nan|inf) at iteration .*lower `lr`"):
+        run(setting.context("diverged", lr=1e30, epochs=4, warmup_iters=0, val_every=4, checkpoint_every=4))
+
+
+def test_state_with_code_in_it_is_refused(setting: Setting, tmp_path: Path):
+    torch.save({"meta": {"epoch": 1, "iter": 2, "metrics": {}}, "state_dict": print}, tmp_path / "state.pth")
+    with pytest.raises(CheckpointError, match=r"state\.pth: not a training state"):
+        run(setting.context("code", resume_dir=tmp_path))
+
+
+def test_broken_images_are_left_out_of_training_and_validation(setting: Setting, tmp_path: Path):
+    data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
+    for image in ("train2017/000.png", "val2017/001.png"):
+        (data / image).write_bytes(b"not an image")
+    recorder = Recorder(tmp_path)
+    context = make_context(recorder, _params(data, epochs=1, max_broken_images=2), setting.backbone)
+    assert {metric.num_samples for metric in run(context).metrics} == {2}
+    strict = replace(context, params=_params(data, max_broken_images=1))
+    with pytest.raises(DataError, match=r"2 of 11 images do not decode, and max_broken_images is 1"):
+        run(strict)
+
+
+def test_batch_that_workers_cannot_share_is_refused(setting: Setting):
+    context = setting.context("shared", batch_size=5)
+    with pytest.raises(JobError, match=r"batch_size: 5 images cannot be shared equally by 2 workers"):
+        run(replace(context, world_size=2, rank=1, inputs={"backbone": setting.backbone}))
+
+
+def test_half_precision_on_a_cpu_is_refused(setting: Setting):
+    with pytest.raises(JobError, match=r"precision: bf16 needs a GPU"):
+        run(setting.context("half", precision="bf16"))
+
+
+def test_ap_without_objects_is_an_error_and_without_detections_zero():
+    assert percentages({})["box_map"] == 0.0
+    with pytest.raises(DataError, match=r"mask_map cannot be measured"):
+        percentages({"coco/segm_mAP": -1.0})

@@ -1,0 +1,155 @@
+"""Decoding of good and broken files, and draws that depend on the seed, the epoch and the image alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
+from pipelines.imagenet.folders import Index, load_index
+from pipelines.imagenet.transforms import eval_transform, train_transform
+
+RECIPE = train_transform(
+    img_size=16,
+    scale=(0.3, 1.0),
+    interpolation="bicubic",
+    hflip=0.5,
+    auto_augment="rand-m9-mstd0.5-inc1",
+    color_jitter=0.4,
+    random_erasing=0.5,
+)
+PLAIN = eval_transform(img_size=16, crop_pct=0.875, interpolation="bicubic")
+
+
+def noise(mode: str = "RGB", size: int = 24, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(image: Image.Image, file_format: str) -> bytes:
+    file = BytesIO()
+    image.save(file, file_format)
+    return file.getvalue()
+
+
+def make_index(root: Path, files: dict[str, bytes]) -> Index:
+    (root / "train/one").mkdir(parents=True)
+    for name, content in files.items():
+        (root / "train/one" / name).write_bytes(content)
+    return load_index(root, "train", ("one",))
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return make_index(tmp_path, {f"{i}.png": encoded(noise(seed=i), "PNG") for i in range(10)})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("grey.png", lambda: encoded(noise("L"), "PNG")),
+        ("alpha.png", lambda: encoded(noise("RGBA"), "PNG")),
+        ("palette.png", lambda: encoded(noise("P"), "PNG")),
+        ("deep.png", lambda: encoded(noise("I").convert("I;16"), "PNG")),
+        ("print.jpg", lambda: encoded(noise("CMYK"), "JPEG")),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path: Path, name: str, content: Callable[[], bytes]) -> None:
+    images = Images(make_index(tmp_path, {name: content()}), PLAIN, seed=0, substitutes=0)
+    assert collate([images[Draw(0, 0)]]).images_BCHW.shape == (1, 3, 16, 16)
+
+
+BROKEN = {
+    "empty.png": b"",
+    "text.png": b"404 not found",
+    "truncated.png": encoded(noise(), "PNG")[:300],
+    "truncated.jpg": encoded(noise(size=64), "JPEG")[:900],
+    "header.png": encoded(noise(), "PNG")[:20] + b"\xff" * 40,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_file_is_left_out_and_named(tmp_path: Path, name: str) -> None:
+    index = make_index(tmp_path, {"a.png": encoded(noise(), "PNG"), name: BROKEN[name]})
+    images = Images(index, PLAIN, seed=0, substitutes=0)
+    batch = collate([images[Draw(0, 0)], images[Draw(0, 1)]])
+    assert batch.images_BCHW.shape == (1, 3, 16, 16)
+    assert batch.labels_B.tolist() == [0]
+    assert batch.broken == (f"train/one/{name}",)
+
+
+def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
+    index = make_index(tmp_path, {"a.png": encoded(noise(), "PNG"), "b.png": b"", "c.png": b""})
+    images = Images(index, PLAIN, seed=0, substitutes=2)
+    sample, neighbour = images[Draw(0, 1)], images[Draw(0, 0)]
+    assert sample.broken == ("train/one/b.png", "train/one/c.png")
+    assert sample.image_CHW is not None
+    assert neighbour.image_CHW is not None
+    assert torch.equal(sample.image_CHW, neighbour.image_CHW)
+
+
+def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
+    images = Images(make_index(tmp_path, {"a.png": b""}), PLAIN, seed=0, substitutes=3)
+    assert len(collate([images[Draw(0, 0)]]).labels_B) == 0
+
+
+def augmented(index: Index, *, seed: int, epoch: int, num_workers: int) -> torch.Tensor:
+    draws = TrainDraws(len(index), batch_size=5, seed=seed, rank=0, world_size=1)
+    draws.epoch = epoch
+    loader: DataLoader[Batch] = DataLoader(
+        Images(index, RECIPE, seed=seed, substitutes=0),  # type: ignore[arg-type]  # collate makes batches of samples
+        batch_size=5,
+        sampler=draws,
+        num_workers=num_workers,
+        collate_fn=collate,
+    )
+    return torch.cat([batch.images_BCHW for batch in loader])
+
+
+def test_draws_do_not_depend_on_the_number_of_loader_workers(index: Index) -> None:
+    alone = augmented(index, seed=1, epoch=2, num_workers=0)
+    assert torch.equal(alone, augmented(index, seed=1, epoch=2, num_workers=2))
+    assert not torch.equal(alone, augmented(index, seed=1, epoch=3, num_workers=0))
+    assert not torch.equal(alone, augmented(index, seed=2, epoch=2, num_workers=0))
+
+
+def test_loading_leaves_the_loops_generators_alone(index: Index) -> None:
+    images = Images(index, RECIPE, seed=0, substitutes=0)
+
+    def following() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected = following()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    assert images[Draw(0, 3)].image_CHW is not None
+    assert following() == expected
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_global_batches_hold_the_same_images_for_any_number_of_workers(world_size: int) -> None:
+    def batches(world_size: int) -> list[set[Draw]]:
+        ranks = [list(TrainDraws(50, batch_size=12, seed=4, rank=r, world_size=world_size)) for r in range(world_size)]
+        local = 12 // world_size
+        return [
+            {draw for rank in ranks for draw in rank[start : start + local]} for start in range(0, 4 * local, local)
+        ]
+
+    assert batches(world_size) == batches(1)
+    assert sum(map(len, batches(1))) == 48
+
+
+def test_evaluation_draws_every_image_once() -> None:
+    shares = [list(ValDraws(10, rank=rank, world_size=3)) for rank in range(3)]
+    assert sorted(draw.image for share in shares for draw in share) == list(range(10))
+    assert len(ValDraws(10, rank=2, world_size=3)) == len(shares[2]) == 3

@@ -1,0 +1,130 @@
+"""A stage's context and tiny data sets for tests that really train."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cat_model import Cat, CatConfig, save_classifier
+from orchestrator.contract import Event, Params, StageContext
+
+PX = 64
+CLASSES = ("red", "blue")
+COLOURS = ((220, 40, 40), (40, 40, 220))
+
+
+@dataclass
+class Recorder:
+    """Keeps what a stage reports, its checkpoints copied as a cluster would."""
+
+    root: Path
+    events: list[Event] = field(default_factory=list)
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    checkpoints: list[Path | None] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+        kept = None
+        if checkpoint_dir is not None:
+            kept = self.root / "reported" / str(len(self.metrics))
+            shutil.copytree(checkpoint_dir, kept)
+        self.metrics.append(dict(metrics))
+        self.checkpoints.append(kept)
+
+
+def make_context(
+    recorder: Recorder, params: Params, backbone_dir: Path, *, resume_dir: Path | None = None, rank: int = 0
+) -> StageContext:
+    work_dir = recorder.root / f"work{rank}"
+    work_dir.mkdir(parents=True)
+    return StageContext(
+        params=params,
+        inputs={"backbone": backbone_dir},
+        seed=3,
+        device="cpu",
+        rank=rank,
+        world_size=1,
+        work_dir=work_dir,
+        resume_dir=resume_dir,
+        report=recorder.report,
+        emit=recorder.events.append,
+    )
+
+
+def save_toy_checkpoint(directory: Path) -> Path:
+    torch.manual_seed(0)
+    config = CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+    save_classifier(directory, Cat(config, num_classes=3), classes=["a", "b", "c"])
+    return directory
+
+
+def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3) -> Path:
+    """Scenes of two coloured squares, with boxes and polygons."""
+    for split, num in (("train", num_train), ("val", num_val)):
+        rng = np.random.default_rng(len(split))
+        document: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
+        document["categories"] = [{"id": 7 + label, "name": name} for label, name in enumerate(CLASSES)]
+        folder = root / f"{split}2017"
+        folder.mkdir(parents=True)
+        for image_id in range(num):
+            pixels, corners = _scene(rng)
+            name = f"{image_id:03d}.png"
+            Image.fromarray(pixels).save(folder / name)
+            document["images"].append({"id": image_id, "file_name": name, "width": PX, "height": PX})
+            document["annotations"] += [
+                _instance(image_id, label, corner, len(document["annotations"]) + label)
+                for label, corner in enumerate(corners)
+            ]
+        path = root / "annotations" / f"instances_{split}2017.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document))
+    return root
+
+
+def write_ade20k(root: Path, *, num_train: int = 8, num_val: int = 3) -> Path:
+    """The same scenes with label maps: 0 unlabeled border, 1 red, 2 blue, 3 background."""
+    for split, num in (("training", num_train), ("validation", num_val)):
+        rng = np.random.default_rng(len(split))
+        for part in ("images", "annotations"):
+            (root / part / split).mkdir(parents=True)
+        for number in range(num):
+            pixels, corners = _scene(rng)
+            labels = np.full((PX, PX), 3, np.uint8)
+            for label, (x, y, side) in enumerate(corners, 1):
+                labels[y : y + side, x : x + side] = label
+            labels[0] = 0
+            Image.fromarray(pixels).save(root / "images" / split / f"{number:03d}.png")
+            Image.fromarray(labels).save(root / "annotations" / split / f"{number:03d}.png")
+    (root / "classes.json").write_text(json.dumps([*CLASSES, "background"]))
+    return root
+
+
+def _scene(rng: np.random.Generator) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[tuple[int, int, int]]]:
+    pixels = rng.integers(90, 120, (PX, PX, 3)).astype(np.uint8)
+    corners = []
+    for place, colour in enumerate(COLOURS):
+        side = int(rng.integers(16, 28))
+        x, y = int(rng.integers(0, PX // 2 - 28 + 1)) + place * PX // 2, int(rng.integers(0, PX - side))
+        pixels[y : y + side, x : x + side] = colour
+        corners.append((x, y, side))
+    return pixels, corners
+
+
+def _instance(image_id: int, label: int, corner: tuple[int, int, int], annotation_id: int) -> dict[str, Any]:
+    x, y, side = corner
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": 7 + label,
+        "bbox": [x, y, side, side],
+        "area": side * side,
+        "iscrowd": 0,
+        "segmentation": [[x, y, x + side, y, x + side, y + side, x, y + side]],
+    }

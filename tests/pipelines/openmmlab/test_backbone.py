@@ -1,0 +1,47 @@
+"""CAT inside mmdet's and mmseg's models: its weights arrive and stay, or the error says what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from orchestrator.errors import CheckpointError
+from pipelines.openmmlab.backbone import make_backbone, read_config
+from tests.pipelines.openmmlab.harness import save_toy_checkpoint
+
+
+def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: Path):
+    saved = load_file(save_toy_checkpoint(tmp_path / "checkpoint") / "model.safetensors")
+    config = read_config(tmp_path / "checkpoint", drop_path_rate=0.3)
+    tensors = make_backbone(config.to_dict(), str(tmp_path / "checkpoint")).state_dict()
+    arrived = [name for name in tensors if name in saved]
+    assert config.drop_path_rate == 0.3
+    assert {name for name in tensors if name not in saved} == {
+        f"norm{i}.{p}" for i in range(4) for p in ("weight", "bias")
+    }
+    assert all(torch.equal(tensors[name], saved[name]) for name in arrived)
+
+
+def test_without_checkpoint_the_backbone_is_random(tmp_path: Path):
+    config = read_config(save_toy_checkpoint(tmp_path / "checkpoint"), drop_path_rate=None)
+    one, other = make_backbone(config.to_dict()), make_backbone(config.to_dict())
+    assert not torch.equal(one.stages[0].state_dict().popitem()[1], torch.zeros(1))
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path: Path):
+    directory = save_toy_checkpoint(tmp_path / "checkpoint")
+    tensors = load_file(directory / "model.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.shape == (16,) and name.startswith("stages.0"))
+    tensors[name] = torch.zeros(17)
+    save_file(tensors, directory / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"{name} is \(17,\), the model needs \(16,\)"):
+        read_config(directory, drop_path_rate=None)
+
+
+def test_folder_without_checkpoint_is_refused(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"):
+        read_config(tmp_path / "nowhere", drop_path_rate=None)

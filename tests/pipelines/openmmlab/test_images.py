@@ -1,0 +1,49 @@
+"""Broken and missing images are found before training, counted and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.errors import DataError
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.images import broken_images
+from tests.pipelines.openmmlab.harness import Recorder, make_context
+
+PARAMS = DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data="d")
+
+
+def _images(folder: Path, *, num: int, num_truncated: int) -> list[Path]:
+    paths = []
+    for number in range(num):
+        path = folder / f"{number}.jpg"
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(path)
+        if number < num_truncated:
+            path.write_bytes(path.read_bytes()[:-200])
+        paths.append(path)
+    return paths
+
+
+def _find(paths: list[Path], root: Path, *, limit: int) -> frozenset[Path]:
+    context = make_context(Recorder(root), PARAMS, root)
+    return broken_images(paths, max_broken_images=limit, num_threads=2, context=context)
+
+
+def test_truncated_images_up_to_the_limit_are_left_out(tmp_path: Path):
+    paths = _images(tmp_path, num=6, num_truncated=2)
+    assert _find(paths, tmp_path, limit=2) == frozenset(paths[:2])
+
+
+def test_truncated_images_beyond_the_limit_are_named(tmp_path: Path):
+    paths = _images(tmp_path, num=14, num_truncated=12)
+    with pytest.raises(DataError, match=r"12 of 14 images do not decode, and .* is 11: .*0\.jpg .*2 more"):
+        _find(paths, tmp_path, limit=11)
+
+
+def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path):
+    paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
+    with pytest.raises(DataError, match=r"1 of 3 files are missing: .*gone\.jpg; complete the data set"):
+        _find(paths, tmp_path, limit=100)

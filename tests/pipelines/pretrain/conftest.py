@@ -1,0 +1,88 @@
+"""A small set of real scans and a network small enough to train in a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.contract import Event, StageContext
+from pipelines.pretrain.params import PretrainParams
+from pipelines.sample.layouts import imagenet_files
+from pipelines.sample.scans import load_scans, split_scans
+
+TOY = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 28}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 training and 30 validation images of 10 classes."""
+    root = tmp_path_factory.mktemp("digits")
+    scans_of = split_scans(load_scans(), scans_per_class=15)
+    for path, content in [*imagenet_files("train", scans_of["train"]), *imagenet_files("val", scans_of["val"])]:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root / "imagenet"
+
+
+@dataclass
+class Recorder:
+    """Takes a stage's reports and events; keeps the last checkpoint's bytes, as the cluster does."""
+
+    kept_dir: Path
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+        self.metrics.append(dict(metrics))
+        if checkpoint_dir is None:
+            return
+        self.kept_dir.mkdir(parents=True, exist_ok=True)
+        for path in checkpoint_dir.iterdir():
+            (self.kept_dir / path.name).write_bytes(path.read_bytes())
+
+
+MakeContext = Callable[..., tuple[StageContext, Recorder]]
+
+
+@pytest.fixture
+def make_context(data: Path, tmp_path: Path) -> MakeContext:
+    """A context whose params are a quick run's with `changes`, and what records it."""
+    made = 0
+
+    def make(*, resume_dir: Path | None = None, world_size: int = 1, seed: int = 0, **changes: Any) -> Any:
+        nonlocal made
+        made += 1
+        work_dir = tmp_path / f"work{made}"
+        work_dir.mkdir()
+        recorder = Recorder(tmp_path / f"kept{made}")
+        context = StageContext(
+            params=make_params(data, **changes),
+            inputs={},
+            seed=seed,
+            device="cpu",
+            rank=0,
+            world_size=world_size,
+            work_dir=work_dir,
+            resume_dir=resume_dir,
+            report=recorder.report,
+            emit=recorder.events.append,
+        )
+        return context, recorder
+
+    return make
+
+
+def make_params(data: Path, **changes: Any) -> PretrainParams:
+    quick = {"data": str(data), "model": TOY, "epochs": 3, "batch_size": 40, "lr": 2e-3, "warmup_epochs": 1}
+    return PretrainParams.model_validate_json(json.dumps({**quick, "loader_workers": 0, **changes}))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,73 @@
+"""What the params of a pretraining stage accept, refuse and imply."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.model_params import ModelParams, img_size_of
+from pipelines.pretrain.kind import KIND
+from pipelines.pretrain.params import PretrainParams
+
+
+def parse(**fields: Any) -> PretrainParams:
+    return PretrainParams.model_validate_json(json.dumps({"data": "/data", **fields}))
+
+
+def test_defaults_are_the_reference_recipe_for_1024_images() -> None:
+    params = parse()
+    assert (params.peak_lr, params.first_lr, params.final_lr) == pytest.approx((1e-3, 1e-6, 1e-5))
+    assert (params.epochs, params.warmup_epochs, params.weight_decay, params.clip_grad) == (300, 20, 0.05, 5.0)
+
+
+def test_lr_follows_the_batch_unless_given() -> None:
+    assert parse(batch_size=256).peak_lr == pytest.approx(2.5e-4)
+    given = parse(batch_size=256, lr=3e-3)
+    assert (given.peak_lr, given.first_lr, given.final_lr) == pytest.approx((3e-3, 3e-6, 3e-5))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"epoch": 3}, r"(?s)epoch\n.*Extra inputs are not permitted"),
+        ({"epochs": 0}, r"(?s)epochs\n.*greater than or equal to 1"),
+        ({"batch_size": 64.5}, r"(?s)batch_size\n.*valid integer"),
+        ({"batch_size": 33}, r"batch_size 33 is odd, but mixup and cutmix mix images in pairs"),
+        ({"lr": 1e-4, "min_lr": 1e-3}, r"min_lr 0.001 exceeds the peak learning rate, lr 0.0001"),
+        ({"lr": 1e-4, "warmup_lr": 1e-3}, r"warmup_lr 0.001 exceeds the peak learning rate, lr 0.0001"),
+        ({"scale": [0.9, 0.5]}, r"scale \[0.9, 0.5\]: its first number, the least share, exceeds its second"),
+        ({"auto_augment": "rand-x9"}, r"(?s)auto_augment\n.*should match pattern"),
+        ({"precision": "fp8"}, r"(?s)precision\n.*'fp32', 'bf16' or 'fp16'"),
+        ({"hflip": 1.5}, r"(?s)hflip\n.*less than or equal to 1"),
+        ({"model": "cat_tine"}, r"'cat_tiny', 'cat_small' or 'cat_base'"),
+        ({"model": {"depths": [1, 1]}}, r"num_heads has 4 stages, but depths has 2"),
+        ({"model": {"embed_dim": 32}}, r"num_heads\[0\] = 3 does not divide the stage's channels, .* = 32"),
+    ],
+)
+def test_faults_are_named(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValidationError, match=text):
+        parse(**fields)
+
+
+def test_odd_batches_are_fine_without_mixing() -> None:
+    assert parse(batch_size=33, mixup=0, cutmix=0).batch_size == 33
+
+
+def test_key_leaves_out_the_place_of_data_and_what_changes_no_result() -> None:
+    changed = parse(data="/elsewhere", loader_workers=0, checkpoint_every=7)
+    assert changed.in_key() == parse().in_key()
+    assert parse(max_broken_images=0).in_key() != parse().in_key()
+
+
+def test_overlay_reaches_into_the_model() -> None:
+    params = parse(model={"embed_dim": 96, "img_size": 56}).overlay({"model.embed_dim": 48, "lr": 1e-3})
+    assert isinstance(params.model, ModelParams)
+    assert (params.model.embed_dim, img_size_of(params.model), params.lr) == (48, 56, 1e-3)
+
+
+def test_kind_maximises_top1() -> None:
+    assert KIND.metrics[0] == "top1"
+    assert KIND.params is PretrainParams

@@ -1,0 +1,81 @@
+"""Two gloo ranks train one model: the same as one rank does, with every validation image counted once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from orchestrator.contract import StageContext
+from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.train import run
+from tests.pipelines.pretrain.conftest import MakeContext
+
+CHANGES = {
+    **{"mixup": 0, "cutmix": 0, "drop_path_rate": 0, "random_erasing": 0, "precision": "fp32"},
+    **{"epochs": 2, "batch_size": 40, "max_broken_images": 3},
+}
+
+
+def run_rank(rank: int, params: PretrainParams, root: Path, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    reports: list[dict[str, Any]] = []
+    work_dir = root / f"rank{rank}"
+    work_dir.mkdir()
+    result = run(
+        StageContext(
+            params=params,
+            inputs={},
+            seed=0,
+            device="cpu",
+            rank=rank,
+            world_size=2,
+            work_dir=work_dir,
+            resume_dir=None,
+            report=lambda metrics, checkpoint_dir: reports.append({**metrics, "has_dir": checkpoint_dir is not None}),
+            emit=lambda event: None,
+        )
+    )
+    torch.save({"reports": reports, "num_samples": result.metrics[0].num_samples}, root / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def broken_image(data: Path) -> Any:
+    """One broken image of val, which only one of the ranks meets."""
+    image = min((data / "val/7").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content[:200])
+    yield image
+    image.write_bytes(content)
+
+
+@pytest.mark.usefixtures("broken_image")
+def test_two_ranks_train_as_one_and_count_each_image_once(make_context: MakeContext, tmp_path: Path) -> None:
+    alone_context, alone = make_context(**CHANGES)
+    alone_result = run(alone_context)
+    mp.spawn(run_rank, (alone_context.params, tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert [rank["num_samples"] for rank in ranks] == [29, 29]
+    assert [[report.pop("has_dir") for report in rank["reports"]] for rank in ranks] == [[True] * 2, [False] * 2]
+    assert ranks[0]["reports"] == ranks[1]["reports"]
+    for report, expected in zip(ranks[0]["reports"], alone.metrics, strict=True):
+        assert report["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    together = load_file(tmp_path / "rank0/checkpoint/model.safetensors")
+    for name, tensor in load_file(alone_result.outputs["checkpoint"] / "model.safetensors").items():
+        torch.testing.assert_close(together[name], tensor, atol=2e-3, rtol=1e-2)

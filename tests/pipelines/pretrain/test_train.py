@@ -1,0 +1,184 @@
+"""Whole runs of the entry point in one process: learning, exact repetition and resumption, broken data."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cat_model.weights import load_classifier
+from orchestrator.contract import StageContext, StageResult
+from orchestrator.errors import CheckpointError, DataError, JobError, StageError
+from pipelines.imagenet.broken import BrokenImages
+from pipelines.pretrain.data import make_loaders
+from pipelines.pretrain.engine import Precision, evaluate
+from pipelines.pretrain.train import run
+from tests.pipelines.pretrain.conftest import MakeContext
+
+PLAIN = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "scale": [0.8, 1]}
+
+
+def values(result: StageResult) -> dict[str, float]:
+    return {metric.name: metric.value for metric in result.metrics}
+
+
+def weights(result: StageResult) -> dict[str, torch.Tensor]:
+    return load_file(result.outputs["checkpoint"] / "model.safetensors")
+
+
+def assert_same_weights(one: StageResult, other: StageResult) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=8, lr=5e-3)
+    result = run(context)
+    assert recorder.metrics[-1]["loss"] < 0.8 * recorder.metrics[0]["loss"]
+    assert values(result)["top1"] > 30  # chance is 10
+    assert [metrics["epoch"] for metrics in recorder.metrics] == list(range(1, 9))
+    assert recorder.events[-1].text.startswith("epoch 8/8 loss ")
+    assert (recorder.events[-1].done, recorder.events[-1].total) == (8, 8)
+
+
+def test_same_seed_gives_bitwise_the_same_run_with_any_number_of_loader_workers(make_context: MakeContext) -> None:
+    (one, records), (two, repeated), (three, differing) = (
+        make_context(epochs=2, **changes) for changes in ({}, {"loader_workers": 1}, {"seed": 1})
+    )
+    first, second = run(one), run(two)
+    assert repeated.metrics == records.metrics
+    assert_same_weights(first, second)
+    run(three)
+    assert differing.metrics[0]["loss"] != records.metrics[0]["loss"]
+
+
+def test_resumed_run_is_bitwise_the_straight_run(make_context: MakeContext) -> None:
+    """With the whole recipe on: mixup, cutmix, drop path, augmentation."""
+    straight_context, straight = make_context(epochs=3, warmup_epochs=0)
+    straight_result = run(straight_context)
+    stopped_context, stopped = make_context(epochs=3, warmup_epochs=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(killed_after_first_report(stopped_context))
+    resumed_context, resumed = make_context(epochs=3, warmup_epochs=0, resume_dir=stopped.kept_dir)
+    resumed_result = run(resumed_context)
+    assert stopped.metrics + resumed.metrics == straight.metrics
+    assert_same_weights(resumed_result, straight_result)
+    assert resumed_result.metrics == straight_result.metrics
+
+
+def killed_after_first_report(context: StageContext) -> StageContext:
+    """The same context, but for a process that dies when its first checkpoint is committed."""
+    from dataclasses import replace
+
+    def report(metrics: Any, checkpoint_dir: Path | None) -> None:
+        context.report(metrics, checkpoint_dir)
+        raise KeyboardInterrupt
+
+    return replace(context, report=report)
+
+
+def test_finished_state_gives_the_result_without_training(make_context: MakeContext) -> None:
+    context, recorder = make_context(epochs=1)
+    result = run(context)
+    again_context, again = make_context(epochs=1, resume_dir=recorder.kept_dir)
+    again_result = run(again_context)
+    assert again.metrics == []
+    assert again_result.metrics == result.metrics
+    assert_same_weights(again_result, result)
+
+
+def test_checkpoints_come_at_the_interval_and_at_the_end(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=3, checkpoint_every=2)
+    run(context)
+    assert [metrics["epoch"] for metrics in recorder.metrics] == [2, 3]
+    assert not list(context.work_dir.glob("epoch_*"))
+
+
+def test_published_classifier_scores_what_was_reported(make_context: MakeContext) -> None:
+    context, _ = make_context(**PLAIN, epochs=2, precision="bf16")
+    result = run(context)
+    model, classes = load_classifier(result.outputs["checkpoint"])
+    assert classes == tuple("0123456789")
+    val = make_loaders(context, classes).val
+    scores = evaluate(model, val, Precision("bf16", torch.device("cpu")), BrokenImages(Path(), limit=0))
+    assert values(result) == {"top1": scores.top1, "top5": scores.top5}
+    assert scores.num_samples == 30 == result.metrics[0].num_samples
+    assert scores.top5 >= scores.top1
+
+
+@pytest.fixture
+def broken_data(data: Path, tmp_path: Path) -> Path:
+    """One broken image in train, one in val."""
+    root = tmp_path / "broken"
+    shutil.copytree(data, root)
+    for folder in (root / "train/4", root / "val/7"):
+        image = min(folder.iterdir())
+        image.write_bytes(image.read_bytes()[:200])
+    return root
+
+
+def test_broken_images_are_skipped_counted_and_not_scored(make_context: MakeContext, broken_data: Path) -> None:
+    context, recorder = make_context(**PLAIN, data=str(broken_data), epochs=1, max_broken_images=2)
+    result = run(context)
+    assert result.metrics[0].num_samples == 29
+    assert recorder.events[-1].text.endswith("broken images 2")
+
+
+def test_too_many_broken_images_stop_the_stage_by_name(make_context: MakeContext, broken_data: Path) -> None:
+    context, _ = make_context(**PLAIN, data=str(broken_data), epochs=1, max_broken_images=1, loader_workers=1)
+    with pytest.raises(DataError, match=r"2 images do not decode.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace"):
+        run(context)
+
+
+def test_nan_loss_stops_with_epoch_and_step(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=1)
+    run(context)
+    weights_file = recorder.kept_dir / "model.safetensors"
+    tensors = load_file(weights_file)
+    save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, weights_file)
+    spoilt, _ = make_context(**PLAIN, epochs=2, resume_dir=recorder.kept_dir)
+    with pytest.raises(StageError, match=r"epoch 2, step 1: the loss is nan at a learning rate of .*; lower lr"):
+        run(spoilt)
+
+
+def test_state_of_another_model_is_refused(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=1)
+    run(context)
+    other = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 28}
+    changed, _ = make_context(**PLAIN, epochs=2, model=other, resume_dir=recorder.kept_dir)
+    with pytest.raises(CheckpointError, match=r"kept1: the training state does not fit this stage(?s:.*)size mismatch"):
+        run(changed)
+
+
+def test_truncated_state_is_refused(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=1)
+    run(context)
+    state = recorder.kept_dir / "state.pt"
+    state.write_bytes(state.read_bytes()[:500])
+    resumed, _ = make_context(**PLAIN, epochs=2, resume_dir=recorder.kept_dir)
+    with pytest.raises(CheckpointError, match=r"kept1: the training state does not fit"):
+        run(resumed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"precision": "fp16"}, JobError, r"precision: fp16 needs a GPU; on CPUs set precision to fp32 or bf16"),
+        ({"batch_size": 42, "world_size": 4}, JobError, r"batch_size = 42 is not a multiple of 8, which 4 workers"),
+        ({"batch_size": 400}, DataError, r"train holds 120 images, less than batch_size = 400; lower it"),
+        ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes says 1000"),
+        ({"data": "/nowhere"}, DataError, r"/nowhere/train: missing"),
+    ],
+)
+def test_misfits_are_told_before_training(
+    make_context: MakeContext, changes: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    context, recorder = make_context(**changes)
+    with pytest.raises(error, match=text):
+        run(context)
+    assert recorder.metrics == []
