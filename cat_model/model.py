@@ -36,7 +36,8 @@ class Trunk(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the position parameters that weight decay leaves alone, besides biases and norms."""
-        return {name for name, _ in self.named_parameters() if name.endswith(("ape", "relative_position_bias_table"))}
+        names = {name for name, _ in self.named_parameters()}
+        return {name for name in names if name == "ape" or name.endswith(".relative_position_bias_table")}
 
     def forward_maps(self, x_BIHW: Tensor) -> list[Tensor]:
         """x_BHWC after each stage, not yet normed."""
@@ -94,8 +95,9 @@ class CatBackbone(Trunk):
     """
 
     def __init__(self, config: CatConfig, *, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
-        self.out_indices = _checked_indices(out_indices, num_stages=len(config.depths))
-        super().__init__(config, num_stages=self.out_indices[-1] + 1)
+        indices = _checked_indices(out_indices, num_stages=len(config.depths))
+        super().__init__(config, num_stages=indices[-1] + 1)
+        self.out_indices = indices
         for index in self.out_indices:
             self.add_module(f"norm{index}", nn.LayerNorm(config.dims[index]))
         _init_weights(self)

@@ -17,7 +17,9 @@ from types import FrameType
 from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest
-from orchestrator.cluster import Cluster, EventChannel, StageEvent, StageRun, connected
+from orchestrator.cluster.connection import Cluster, connected
+from orchestrator.cluster.events import EventChannel, StageEvent
+from orchestrator.cluster.stage import StageRun
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError
 from orchestrator.history import write_last_run

@@ -18,6 +18,7 @@ from orchestrator.history import load_manifests, plan_job
 from orchestrator.plan import Plan
 from orchestrator.report import Cell, CellVerdict, make_cells, make_table, report_json
 from orchestrator.spec import Job, load_job
+from orchestrator.spec.faults import suggestion
 from orchestrator.store import open_store
 from pipelines import KINDS
 
@@ -105,9 +106,8 @@ def _run(arguments: Namespace, stdout: IO[str]) -> int:
 
 
 def _check_stages(job: Job, option: str, names: list[str]) -> None:
-    known = ", ".join(job.stages)
     faults = [
-        Fault(option, None, None, "", f"unknown stage {name!r}; the job has {known}")
+        Fault(option, None, None, "", f"unknown stage {name!r}{suggestion(name, job.stages)}")
         for name in names
         if name not in job.stages
     ]

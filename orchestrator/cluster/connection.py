@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import ray
 
 from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity
+
+KNOCK_TIMEOUT_S = 10.0
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -36,6 +39,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
     Raises ClusterError when there is none at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _knock(address)
     try:
         context = ray.init(
             address=address,
@@ -44,12 +48,26 @@ def connected(address: str | None) -> Iterator[Cluster]:
             **({"include_dashboard": False} if address == "local" else {}),
         )
     except (ConnectionError, RuntimeError, ValueError) as err:
-        reason = str(err).strip().splitlines()[0]
-        raise ClusterError(
-            f"cluster {address}: cannot connect: {reason}; give its address by --address or RAY_ADDRESS, "
-            "or neither to start Ray on this machine"
-        ) from err
+        raise _unreachable(address, str(err).strip().splitlines()[0]) from err
     try:
         yield Cluster(address=context.address_info["address"], is_own=address == "local")
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise ClusterError where nothing listens at HOST:PORT: ray.init would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
+    except OSError as err:
+        raise _unreachable(address, err.strerror or str(err)) from err
+
+
+def _unreachable(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"cluster {address}: cannot connect: {reason}; give its address by --address or RAY_ADDRESS, "
+        "or neither to start Ray on this machine"
+    )

@@ -1,16 +1,17 @@
-"""Our network is the reference's function: values, activations, gradients and optimizer steps of nine golden vectors."""
+"""Nine golden vectors: our network has the reference's values, activations, gradients and optimizer steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cat_model import Cat, CatBackbone, from_reference
 from cat_model.reference import reference_name
@@ -82,8 +83,8 @@ def test_float32_outputs_activations_and_gradients_match(tag: str) -> None:
     compare(vector, "grad", ours.gradients, gate=GRADIENT_GATE, is_relative=True)
     assert ours.loss == pytest.approx(float(vector.arrays["loss"]), abs=1e-6)
     if not vector.is_backbone:
-        logits_BK = ours.outputs["logits"].detach().numpy()
-        np.testing.assert_allclose(logits_BK, vector.arrays["logits"], rtol=0, atol=FLOAT32_LOGITS_GATE)
+        logits = ours.outputs["logits"].detach().numpy()
+        np.testing.assert_allclose(logits, vector.arrays["logits"], rtol=0, atol=FLOAT32_LOGITS_GATE)
     else:
         shapes = [tuple(vector.arrays[f"shape.{name}"]) for name in ours.outputs]
         assert [tuple(output.shape) for output in ours.outputs.values()] == shapes
@@ -96,7 +97,7 @@ def test_five_adamw_steps_match() -> None:
     optimizer = torch.optim.AdamW(decay_groups(model, weight_decay=0.05), lr=1e-3)
     losses, norms = [], []
     for _ in range(5):
-        loss = F.cross_entropy(model(image), labels)
+        loss = functional.cross_entropy(model(image), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norms.append(nn.utils.clip_grad_norm_(model.parameters(), 5.0).item())
@@ -118,7 +119,7 @@ def decay_groups(model: Cat | CatBackbone, *, weight_decay: float) -> list[dict[
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def compare(vector: Vector, group: str, ours: dict[str, Tensor], *, gate: float, is_relative: bool = False) -> None:
+def compare(vector: Vector, group: str, ours: Mapping[str, Tensor], *, gate: float, is_relative: bool = False) -> None:
     """Each tensor of `group` agrees in its statistics and samples, but for parameters without a true gradient."""
     samples, statistics = vector.samples(group), vector.statistics(group)
     assert samples.keys() == statistics.keys()

@@ -1,0 +1,153 @@
+"""The command line as its users type it: exit codes, stdout, what it imports, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+JOB = """
+name: small
+store: ./store
+stages:
+  search: {kind: tune, of: pretrain, space: {lr: {loguniform: [1.0e-4, 1e-3]}}, num_trials: 2}
+  pretrain:
+    kind: pretrain
+    data: images
+    params_from: search.best_params
+    epochs: 2
+    expect: {top1: ">= 50"}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a valid job and the data that it names."""
+    (tmp_path / "job.yaml").write_text(JOB)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / name / "1.png")
+    return tmp_path
+
+
+def _orchestrator(folder: Path, *arguments: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> dict[str, str]:
+    """An environment in which importing torch or ray fails."""
+    for name in ("torch", "ray"):
+        (tmp_path / "poison" / name).mkdir(parents=True)
+        (tmp_path / "poison" / name / "__init__.py").write_text(f"raise ImportError('{name} was imported')")
+    return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "report"])
+def test_verbs_that_only_look_import_neither_torch_nor_ray(folder: Path, poisoned: dict[str, str], verb: str):
+    done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_validate_touches_no_data_and_plan_needs_them(folder: Path):
+    (folder / "images").rename(folder / "gone")
+    assert _orchestrator(folder, "validate", "job.yaml").returncode == 0
+    plan = _orchestrator(folder, "plan", "job.yaml")
+    assert plan.returncode == 2
+    assert f"{folder}/images/train: " in plan.stderr
+    run = _orchestrator(folder, "run", "job.yaml")
+    assert (run.returncode, run.stderr) == (2, plan.stderr)
+
+
+def test_plan_json_is_alone_on_stdout(folder: Path):
+    done = _orchestrator(folder, "plan", "job.yaml", "--json")
+    stages = json.loads(done.stdout)["stages"]
+    assert [(stage["name"], stage["verdict"], stage["needs"]) for stage in stages] == [
+        ("search", "RUN", []),
+        ("pretrain", "RUN", ["search"]),
+    ]
+
+
+def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path):
+    (folder / "job.yaml").write_text(JOB.replace("epochs: 2", "epoch: 2").replace("data: images", "data: 3"))
+    done = _orchestrator(folder, "validate", "job.yaml", "--set", "stages.pretrain.batch_size=-1")
+    assert done.returncode == 2
+    assert "job.yaml:8:11: stages.pretrain.data: " in done.stderr
+    assert "job.yaml:10:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?" in done.stderr
+    assert "--set stages.pretrain.batch_size: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_faults_come_as_json_when_asked_for(folder: Path):
+    done = _orchestrator(folder, "validate", "nowhere.yaml", "--json")
+    document = json.loads(done.stdout)
+    assert document["exit_code"] == done.returncode == 2
+    assert len(document["errors"]) == 1
+    assert document["errors"][0].startswith("nowhere.yaml: ")
+
+
+def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path):
+    done = _orchestrator(folder, "report", "job.yaml", "--format", "json")
+    cells = json.loads(done.stdout)["cells"]
+    assert [(cell["stage"], cell["metric"], cell["verdict"]) for cell in cells] == [
+        ("search", "top1", "not_run"),
+        ("pretrain", "top1", "not_run"),
+        ("pretrain", "top5", "not_run"),
+    ]
+    assert cells[1]["expected"] == ">= 50"
+    assert set(cells[0]) == {
+        *("stage", "metric", "value", "unit", "expected", "published", "published_source", "delta", "verdict", "key")
+    }
+
+
+def test_report_goes_to_a_file_when_asked(folder: Path):
+    done = _orchestrator(folder, "report", "job.yaml", "--json", "--output", "report.json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads((folder / "report.json").read_text())["job"] == "small"
+    done = _orchestrator(folder, "report", "job.yaml", "--output", "no/such/report.json")
+    assert done.returncode == 3
+    assert "--output no/such/report.json: cannot be written: No such file or directory" in done.stderr
+
+
+def test_a_store_that_cannot_be_written_exits_with_3(folder: Path):
+    (folder / "file").write_text("")
+    done = _orchestrator(folder, "run", "job.yaml", "--store", "file")
+    assert done.returncode == 3
+    assert f"store {folder}/file: cannot " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_is_not_there_exits_with_3(folder: Path):
+    done = _orchestrator(folder, "run", "job.yaml", "--address", "127.0.0.1:1")
+    assert done.returncode == 3
+    assert "cluster 127.0.0.1:1: cannot connect: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--only", "--force"])
+def test_an_unknown_stage_of_an_option_is_refused(folder: Path, option: str):
+    done = _orchestrator(folder, "run", "job.yaml", option, "pretrian")
+    assert done.returncode == 2
+    assert f"{option}: unknown stage 'pretrian', did you mean 'pretrain'?" in done.stderr
+
+
+def test_quickstart_is_valid_and_has_its_four_stages():
+    root = Path(__file__).parents[2]
+    done = _orchestrator(root, "validate", "jobs/quickstart.yaml", "--json")
+    assert json.loads(done.stdout)["stages"] == ["search", "pretrain", "detection", "segmentation"]
+
+
+def test_every_job_file_of_the_repository_validates():
+    root = Path(__file__).parents[2]
+    for path in sorted((root / "jobs").glob("*.yaml")):
+        assert _orchestrator(root, "validate", str(path)).returncode == 0, path
