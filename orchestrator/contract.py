@@ -103,7 +103,7 @@ class StageContext:
     """What the last `report` of an earlier attempt committed, or None for a fresh start."""
     report: Report
     emit: Callable[[Event], None]
-    """Tells the user; cheap, never blocks, may lose lines. Rank 0 calls it."""
+    """Tells the user; cheap, never blocks, may lose lines. Other ranks than 0 are not heard."""
 
 
 @dataclass(frozen=True)

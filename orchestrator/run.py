@@ -180,9 +180,9 @@ class Run:
         self.flushed_s = time.monotonic()
         if not self.unwritten:
             return
-        lines = [json.dumps(asdict(event), allow_nan=True) for event in self.unwritten]
+        lines = "".join(json.dumps(asdict(event)) + "\n" for event in self.unwritten)
         self.num_batches += 1
-        self.store.write(f"runs/{self.run_id}/events/{self.num_batches:06d}.jsonl", "\n".join(lines).encode())
+        self.store.write(f"runs/{self.run_id}/events/{self.num_batches:06d}.jsonl", lines.encode())
         self.unwritten.clear()
 
     def _write_record(self, state: str) -> None:

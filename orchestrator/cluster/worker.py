@@ -70,11 +70,12 @@ def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Pat
 
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
-            commit_checkpoint(store, attempt.training, checkpoint_dir, int(metrics["epoch"]))
+            commit_checkpoint(store, attempt.training, checkpoint_dir)
         place.tell(dict(metrics))
 
     def emit(event: Event) -> None:
-        channel.send(attempt.stage, Event(label + event.text, event.done, event.total, event.metrics))
+        if place.rank == 0:
+            channel.send(attempt.stage, Event(label + event.text, event.done, event.total, event.metrics))
 
     return StageContext(
         params=attempt.params,

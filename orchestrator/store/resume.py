@@ -12,11 +12,13 @@ NUM_KEPT = 2
 """The newest, and the one before it in case the newest turns out to be damaged."""
 
 
-def commit_checkpoint(store: Store, training: str, folder: Path, number: int) -> None:
-    """Upload `folder` as checkpoint `number` of the training under `training`; once this returns it is safe.
+def commit_checkpoint(store: Store, training: str, folder: Path) -> None:
+    """Upload `folder` as the newest checkpoint of the training under `training`; once this returns it is safe.
 
     The seal, which lists every file with its sha256, is written last, so a half-written checkpoint is never resumed.
     """
+    older = _numbers(store, training)
+    number = max(older, default=0) + 1
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = path.relative_to(folder).as_posix()
@@ -24,7 +26,7 @@ def commit_checkpoint(store: Store, training: str, folder: Path, number: int) ->
         files.append(File(path=relative, sha256=sha256_of(path), size=path.stat().st_size))
     seal = Artifact(files=tuple(files)).model_dump_json().encode()
     store.write(_seal(training, number), seal)
-    for old in _numbers(store, training)[:-NUM_KEPT]:
+    for old in older[: 1 - NUM_KEPT]:
         _delete_checkpoint(store, training, old)
 
 

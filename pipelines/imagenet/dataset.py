@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, Sampler
 
 from pipelines.imagenet.folders import Index
 from pipelines.imagenet.seeding import Stream, seed_generators, seeds
+from pipelines.imagenet.transforms import Transform
 
-Transform = Callable[[Image.Image], Tensor]
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow raises on truncated files, wrong magic numbers, broken chunks, impossible headers and absurd sizes."""
 

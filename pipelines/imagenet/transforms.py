@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from PIL import Image
 from timm.data import create_transform
+from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
+from torch import Tensor
 
-from pipelines.imagenet.dataset import Transform
+Transform = Callable[[Image.Image], Tensor]
 
 
 def train_transform(
@@ -20,7 +24,7 @@ def train_transform(
     random_erasing: float,
 ) -> Transform:
     """Random resized crop, flip, augmentation, erasing. timm leaves colour jitter out where `auto_augment` is on."""
-    transform = create_transform(
+    transform: Any = create_transform(
         img_size,
         is_training=True,
         scale=scale,
@@ -32,10 +36,33 @@ def train_transform(
         re_mode="pixel",
         re_count=1,
     )
-    return cast(Transform, transform)
+    for op in _augment_ops(transform):
+        if op.aug_fn is posterize:
+            op.aug_fn = _posterize
+    return _typed(transform)
 
 
 def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Transform:
     """The shorter side resized to img_size / crop_pct, then the central square of img_size."""
-    transform = create_transform(img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct)
-    return cast(Transform, transform)
+    return _typed(create_transform(img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct))
+
+
+def _typed(transform: Any) -> Transform:
+    typed: Transform = transform
+    return typed
+
+
+def _augment_ops(transform: Any) -> Iterator[AugmentOp]:
+    for one in transform.transforms:
+        if isinstance(one, RandAugment):
+            yield from one.ops
+        elif isinstance(one, AutoAugment):
+            yield from (op for policy in one.policy for op in policy)
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.Image:
+    """timm's posterize, which asks for 0 bits at full magnitude: black, but an error since Pillow 13."""
+    if bits_to_keep == 0:
+        return Image.new(image.mode, image.size)
+    posterized: Image.Image = posterize(image, bits_to_keep, **unused)
+    return posterized

@@ -20,6 +20,8 @@ from pipelines.openmmlab.state import Position, save_state
 
 EMIT_EVERY = 10
 """Iterations between two lines; each costs a GPU one synchronisation."""
+LOADING, LEARNING = 0, 1
+"""Phases of an iteration, seeded apart: starting a loader draws a number too."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Schedule:
 
 
 class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
-    """Emits lines, reports metrics and checkpoints, and seeds each iteration.
+    """Emits lines, reports metrics and checkpoints, and seeds loading and learning of each iteration.
 
-    Seeding by (seed, rank, iteration) makes the random numbers of an iteration independent of what ran before it:
+    Seeding by (seed, rank, phase, iteration) makes the random numbers of an iteration independent of what ran before:
     a resumed run draws what an uninterrupted one would have, and how often is validated changes nothing.
     """
 
@@ -62,7 +64,10 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         self._last_saved: Path | None = None
 
     def before_train(self, runner: Runner) -> None:
-        self._seed(runner.iter)
+        self._seed(LOADING, runner.iter)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        self._seed(LEARNING, runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, Any] | None = None
@@ -75,7 +80,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
             self._emit(runner, iteration)
         if is_checkpoint:
             self._report(runner, Position(epoch=0, iteration=iteration, metrics={}))
-        self._seed(iteration)
+        self._seed(LOADING, iteration)
 
     def after_train_epoch(self, runner: Runner) -> None:
         epoch = runner.epoch + 1
@@ -88,7 +93,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         epoch = runner.epoch if self._schedule.unit == "epoch" else 0
         self._emit(runner, runner.iter, self.metrics)
         self._report(runner, Position(epoch=epoch, iteration=runner.iter, metrics=self.metrics))
-        self._seed(runner.iter)
+        self._seed(LOADING, runner.iter)
 
     def _is_only_checkpoint_due(self, done: int) -> bool:
         return self._schedule.is_checkpoint_due(done) and not self._schedule.is_val_due(done)
@@ -118,8 +123,8 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         event = Event(f"{where}iteration {iteration}/{max_iters} {text}", done, schedule.total, values)
         self._context.emit(event)
 
-    def _seed(self, iteration: int) -> None:
-        sequence = np.random.SeedSequence([self._context.seed, self._context.rank, iteration])
+    def _seed(self, phase: int, iteration: int) -> None:
+        sequence = np.random.SeedSequence([self._context.seed, self._context.rank, phase, iteration])
         seed = int(sequence.generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import sys
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.contract import StageContext
+from orchestrator.errors import StageError
 from pipelines.openmmlab.library import (
     Config,
     MMDistributedDataParallel,
     MMLogger,
     Runner,
     Scope,
+    all_gather_object,
     load_library,
     quiet_stdout,
     revert_sync_batchnorm,
@@ -64,9 +67,23 @@ def train(context: StageContext, training: Training) -> Trained:
         runner.register_hook(hook)
         try:
             runner.train()
+            check_equal_on_ranks(runner.model)
         finally:
             runner.close_logs()
     return Trained(weights_of(runner), hook.metrics)
+
+
+def check_equal_on_ranks(model: nn.Module) -> None:
+    """Raises StageError unless all ranks have the same parameters, bit by bit: the proof that they trained together."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    digests: list[str] = all_gather_object(digest.hexdigest())
+    if len(set(digests)) > 1:
+        raise StageError(
+            f"the parameters differ between the {len(digests)} workers after training: their gradients were not "
+            "shared; check that the workers are of one process group"
+        )
 
 
 class StageRunner(Runner):  # type: ignore[misc]  # untyped base

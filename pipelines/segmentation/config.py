@@ -35,7 +35,7 @@ def make_config(
             {**validation, "test_mode": True, "pipeline": _val_pipeline(params)}, num_workers=params.loader_workers
         ),
         # Over the process group: the other way needs a folder that all nodes share.
-        "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"], "collect_device": "gpu"},
+        "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"], "prefix": "seg", "collect_device": "gpu"},
         "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
         "param_scheduler": _param_schedulers(params),
     }

@@ -35,7 +35,12 @@ def model(
             # Statistics over all workers; torch has it for GPUs only.
             "norm_cfg": {"type": "BN" if device == "cpu" else "SyncBN", "requires_grad": True},
             "align_corners": False,
-            "loss_decode": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
+            "loss_decode": {
+                "type": "CrossEntropyLoss",
+                "use_sigmoid": False,
+                "avg_non_ignore": False,
+                "loss_weight": 1.0,
+            },
         },
         "train_cfg": {},
         "test_cfg": {"mode": "whole"},

@@ -20,7 +20,7 @@ from pipelines.segmentation.config import make_config
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
-METRICS = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
+METRICS = {"miou": "seg/mIoU", "macc": "seg/mAcc", "aacc": "seg/aAcc"}
 SPLITS: tuple[Split, ...] = ("training", "validation")
 
 
@@ -62,8 +62,8 @@ def run(context: StageContext) -> StageResult:
 
 
 def percentages(values: Mapping[str, float]) -> dict[str, float]:
-    """IoUMetric's values, which are in % already, by our names."""
-    metrics = {ours: float(values[theirs]) for ours, theirs in METRICS.items()}
+    """IoUMetric's values, in % and to 0.01 already, by our names and without the dust of float32."""
+    metrics = {ours: round(float(values[theirs]), 2) for ours, theirs in METRICS.items()}
     for name, value in metrics.items():
         if math.isnan(value):
             raise DataError(f"{name} cannot be measured: the validation's label maps hold no labeled pixel")

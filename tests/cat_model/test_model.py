@@ -104,6 +104,18 @@ def test_an_image_has_the_same_logits_alone_and_in_a_batch(size: int) -> None:
         torch.testing.assert_close(model(images), alone, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [56, 70, 112])
+def test_bfloat16_autocast_trains_and_stays_near_float32(size: int) -> None:
+    torch.manual_seed(0)
+    model = Cat(TOY, num_classes=5)
+    images = torch.randn(2, 3, size, size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(images)
+    logits.float().square().mean().backward()
+    torch.testing.assert_close(logits.float(), model(images), rtol=0, atol=0.005)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize("model", [Cat(TOY, num_classes=5), CatBackbone(TOY), CatBackbone(TOY, out_indices=(1,))])
 def test_every_parameter_gets_a_gradient(model: Cat | CatBackbone) -> None:
     outputs = model.train()(torch.randn(2, 3, 64, 48))

@@ -54,12 +54,12 @@ def poisoned(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("verb", ["validate", "plan", "report"])
-def test_verbs_that_only_look_import_neither_torch_nor_ray(folder: Path, poisoned: dict[str, str], verb: str):
+def test_verbs_that_only_look_import_neither_torch_nor_ray(folder: Path, poisoned: dict[str, str], verb: str) -> None:
     done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_validate_touches_no_data_and_plan_needs_them(folder: Path):
+def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
     (folder / "images").rename(folder / "gone")
     assert _orchestrator(folder, "validate", "job.yaml").returncode == 0
     plan = _orchestrator(folder, "plan", "job.yaml")
@@ -69,7 +69,7 @@ def test_validate_touches_no_data_and_plan_needs_them(folder: Path):
     assert (run.returncode, run.stderr) == (2, plan.stderr)
 
 
-def test_plan_json_is_alone_on_stdout(folder: Path):
+def test_plan_json_is_alone_on_stdout(folder: Path) -> None:
     done = _orchestrator(folder, "plan", "job.yaml", "--json")
     stages = json.loads(done.stdout)["stages"]
     assert [(stage["name"], stage["verdict"], stage["needs"]) for stage in stages] == [
@@ -78,7 +78,7 @@ def test_plan_json_is_alone_on_stdout(folder: Path):
     ]
 
 
-def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path):
+def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path) -> None:
     (folder / "job.yaml").write_text(JOB.replace("epochs: 2", "epoch: 2").replace("data: images", "data: 3"))
     done = _orchestrator(folder, "validate", "job.yaml", "--set", "stages.pretrain.batch_size=-1")
     assert done.returncode == 2
@@ -88,7 +88,7 @@ def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_faults_come_as_json_when_asked_for(folder: Path):
+def test_faults_come_as_json_when_asked_for(folder: Path) -> None:
     done = _orchestrator(folder, "validate", "nowhere.yaml", "--json")
     document = json.loads(done.stdout)
     assert document["exit_code"] == done.returncode == 2
@@ -96,7 +96,7 @@ def test_faults_come_as_json_when_asked_for(folder: Path):
     assert document["errors"][0].startswith("nowhere.yaml: ")
 
 
-def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path):
+def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--format", "json")
     cells = json.loads(done.stdout)["cells"]
     assert [(cell["stage"], cell["metric"], cell["verdict"]) for cell in cells] == [
@@ -110,7 +110,7 @@ def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path):
     }
 
 
-def test_report_goes_to_a_file_when_asked(folder: Path):
+def test_report_goes_to_a_file_when_asked(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--json", "--output", "report.json")
     assert (done.returncode, done.stdout) == (0, "")
     assert json.loads((folder / "report.json").read_text())["job"] == "small"
@@ -119,7 +119,7 @@ def test_report_goes_to_a_file_when_asked(folder: Path):
     assert "--output no/such/report.json: cannot be written: No such file or directory" in done.stderr
 
 
-def test_a_store_that_cannot_be_written_exits_with_3(folder: Path):
+def test_a_store_that_cannot_be_written_exits_with_3(folder: Path) -> None:
     (folder / "file").write_text("")
     done = _orchestrator(folder, "run", "job.yaml", "--store", "file")
     assert done.returncode == 3
@@ -127,7 +127,7 @@ def test_a_store_that_cannot_be_written_exits_with_3(folder: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_cluster_that_is_not_there_exits_with_3(folder: Path):
+def test_a_cluster_that_is_not_there_exits_with_3(folder: Path) -> None:
     done = _orchestrator(folder, "run", "job.yaml", "--address", "127.0.0.1:1")
     assert done.returncode == 3
     assert "cluster 127.0.0.1:1: cannot connect: " in done.stderr
@@ -135,19 +135,19 @@ def test_a_cluster_that_is_not_there_exits_with_3(folder: Path):
 
 
 @pytest.mark.parametrize("option", ["--only", "--force"])
-def test_an_unknown_stage_of_an_option_is_refused(folder: Path, option: str):
+def test_an_unknown_stage_of_an_option_is_refused(folder: Path, option: str) -> None:
     done = _orchestrator(folder, "run", "job.yaml", option, "pretrian")
     assert done.returncode == 2
     assert f"{option}: unknown stage 'pretrian', did you mean 'pretrain'?" in done.stderr
 
 
-def test_quickstart_is_valid_and_has_its_four_stages():
+def test_quickstart_is_valid_and_has_its_four_stages() -> None:
     root = Path(__file__).parents[2]
     done = _orchestrator(root, "validate", "jobs/quickstart.yaml", "--json")
     assert json.loads(done.stdout)["stages"] == ["search", "pretrain", "detection", "segmentation"]
 
 
-def test_every_job_file_of_the_repository_validates():
+def test_every_job_file_of_the_repository_validates() -> None:
     root = Path(__file__).parents[2]
     for path in sorted((root / "jobs").glob("*.yaml")):
         assert _orchestrator(root, "validate", str(path)).returncode == 0, path

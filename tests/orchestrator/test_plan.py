@@ -70,14 +70,14 @@ def _running(plan: Plan) -> set[str]:
     return {planned.name for planned in plan.stages if planned.verdict == "RUN"}
 
 
-def test_first_everything_runs_after_what_it_needs(planner: Planner):
+def test_first_everything_runs_after_what_it_needs(planner: Planner) -> None:
     plan = planner()
     assert _running(plan) == ALL
     order = [planned.name for planned in plan.stages]
     assert order.index("search") < order.index("first") < order.index("second")
 
 
-def test_an_unchanged_job_reuses_everything(done: Planner):
+def test_an_unchanged_job_reuses_everything(done: Planner) -> None:
     assert _running(done()) == set()
 
 
@@ -94,7 +94,7 @@ def test_an_unchanged_job_reuses_everything(done: Planner):
         ("stages.first.fails=bug", {"search", "first", "second"}),
     ],
 )
-def test_a_change_reruns_its_stage_and_what_depends_on_it(done: Planner, override: str, runs_again: set[str]):
+def test_a_change_reruns_its_stage_and_what_depends_on_it(done: Planner, override: str, runs_again: set[str]) -> None:
     assert _running(done(override)) == runs_again
 
 
@@ -109,27 +109,27 @@ def test_a_change_reruns_its_stage_and_what_depends_on_it(done: Planner, overrid
         "stages.first.gain=3",
     ],
 )
-def test_what_cannot_change_a_result_reruns_nothing(done: Planner, override: str):
+def test_what_cannot_change_a_result_reruns_nothing(done: Planner, override: str) -> None:
     assert _running(done(override)) == set()
 
 
-def test_comments_and_names_rerun_nothing(done: Planner):
+def test_comments_and_names_rerun_nothing(done: Planner) -> None:
     assert _running(done(text=JOB.replace("other:", "# a comment\n  renamed:"))) == set()
 
 
-def test_changed_data_rerun_their_stages(done: Planner, tmp_path: Path):
+def test_changed_data_rerun_their_stages(done: Planner, tmp_path: Path) -> None:
     (tmp_path / "data" / "content.txt").write_text("CONTENT")
     plan = done()
     assert _running(plan) == ALL
     assert plan["other"].why == "its data changed"
 
 
-def test_moved_data_rerun_nothing(done: Planner, tmp_path: Path):
+def test_moved_data_rerun_nothing(done: Planner, tmp_path: Path) -> None:
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     assert _running(done(text=JOB.replace("data: data", "data: elsewhere"))) == set()
 
 
-def test_force_raises_the_rerun_count_for_good(done: Planner):
+def test_force_raises_the_rerun_count_for_good(done: Planner) -> None:
     forced = done(forced=("first",))
     assert _running(forced) == {"first", "second"}
     assert forced["first"].why == "forced, rerun 1"
@@ -140,19 +140,19 @@ def test_force_raises_the_rerun_count_for_good(done: Planner):
     assert done(forced=("first",))["first"].rerun == 2
 
 
-def test_the_plan_says_what_changed(done: Planner):
+def test_the_plan_says_what_changed(done: Planner) -> None:
     plan = done("stages.first.epochs=4")
     assert plan["first"].why == "epochs: 3 -> 4"
     assert plan["second"].why == "its input source changed"
     assert plan["other"].why.startswith("its manifest")
 
 
-def test_missing_data_are_named_with_their_stage(planner: Planner):
+def test_missing_data_are_named_with_their_stage(planner: Planner) -> None:
     with pytest.raises(DataError, match=r"stages\.other: .*nowhere/content\.txt: cannot be read"):
         planner("stages.other.data=nowhere")
 
 
-def test_plan_json_has_the_documented_fields(planner: Planner):
+def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
     document = planner().to_json()
     assert document["job"] == "counts"
     stages = document["stages"]

@@ -65,7 +65,7 @@ def _single(**fields: object) -> str:
     return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
 
 
-def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all(run: Runner, tmp_path: Path):
+def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all(run: Runner, tmp_path: Path) -> None:
     outcome, heard = run()
     assert outcome.exit_code == 0
     best = max(float(line.split()[1]) for line in _worked(tmp_path) if line.endswith("epoch 2"))
@@ -80,7 +80,7 @@ def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all
     assert _worked(tmp_path) == worked
 
 
-def test_a_worker_killed_with_9_costs_no_epoch_that_was_reported(run: Runner, tmp_path: Path):
+def test_a_worker_killed_with_9_costs_no_epoch_that_was_reported(run: Runner, tmp_path: Path) -> None:
     text = _single(epochs=4, dies_after=2, resources={"workers": 2})
     outcome, heard = run(text=text)
     assert outcome.exit_code == 0
@@ -88,7 +88,7 @@ def test_a_worker_killed_with_9_costs_no_epoch_that_was_reported(run: Runner, tm
     assert any("lost worker" in update.event.text and "attempt 2 of 3" in update.event.text for update in heard)
 
 
-def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(run: Runner, tmp_path: Path):
+def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(run: Runner, tmp_path: Path) -> None:
     outcome, heard = run(text=_single(fails="wrong_data"))
     error = outcome.errors["only"]
     assert isinstance(error, DataError)
@@ -97,7 +97,7 @@ def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(run: Runner
     assert not any("attempt 2" in update.event.text for update in heard)
 
 
-def test_a_bug_fails_its_stage_and_blocks_its_dependants_alone(run: Runner, tmp_path: Path):
+def test_a_bug_fails_its_stage_and_blocks_its_dependants_alone(run: Runner, tmp_path: Path) -> None:
     job = json.loads(_single(fails="bug"))
     job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count"}
     job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0, "epochs": 1}
@@ -109,7 +109,7 @@ def test_a_bug_fails_its_stage_and_blocks_its_dependants_alone(run: Runner, tmp_
     assert _totals(tmp_path) == {"other": 7.0}
 
 
-def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path):
+def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> None:
     job = json.loads(_single(epochs=1))
     job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count", "epochs": 1}
     job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0}
@@ -117,13 +117,13 @@ def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path):
     assert outcome.states == {"only": "done", "next": "done"}
 
 
-def test_resources_that_the_cluster_never_has_are_refused_at_once(run: Runner):
+def test_resources_that_the_cluster_never_has_are_refused_at_once(run: Runner) -> None:
     expected = r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs: 4 of them fit"
     with pytest.raises(ClusterError, match=expected):
         run(text=_single(resources={"workers": 64}))
 
 
-def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path):
+def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
     text = JOB.replace("num_trials: 3", "num_trials: 2\n    resources: {workers: 2}")
     outcome, _ = run(text=text, only=("search",))
     assert outcome.exit_code == 0
@@ -131,11 +131,11 @@ def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_p
     assert _totals(tmp_path)["search"] == 2 * max(gains)
 
 
-def test_a_run_leaves_its_events_and_record_in_the_store(run: Runner, tmp_path: Path):
+def test_a_run_leaves_its_events_and_record_in_the_store(run: Runner, tmp_path: Path) -> None:
     run(text=_single(epochs=2))
     (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
     assert json.loads(record.read_text())["stages"]["only"]["state"] == "done"
-    lines = "\n".join(path.read_text() for path in sorted(record.parent.glob("events/*.jsonl"))).splitlines()
+    lines = "".join(path.read_text() for path in sorted(record.parent.glob("events/*.jsonl"))).splitlines()
     texts = [json.loads(line)["event"]["text"] for line in lines]
     assert texts[0].startswith("running: ")
     assert "epoch 2/2" in texts

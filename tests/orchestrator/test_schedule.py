@@ -42,30 +42,30 @@ def _started(plan: Plan, states: dict[str, State], cpus: float) -> dict[str, int
     return {decision.stage.name: decision.slots for decision in decisions if isinstance(decision, Start)}
 
 
-def test_independent_stages_start_side_by_side_as_far_as_cpus_allow(plan: Plan):
+def test_independent_stages_start_side_by_side_as_far_as_cpus_allow(plan: Plan) -> None:
     assert _started(plan, _states(plan), 16) == {"search": 5, "a": 1}
     assert _started(plan, _states(plan), 4) == {"search": 2}
     assert _started(plan, _states(plan, search=State.RUNNING), 3) == {}
 
 
-def test_a_search_takes_as_many_trials_at_a_time_as_fit(plan: Plan):
+def test_a_search_takes_as_many_trials_at_a_time_as_fit(plan: Plan) -> None:
     assert _started(plan, _states(plan, a=State.RUNNING), 7) == {"search": 3}
 
 
-def test_a_stage_waits_for_what_it_needs(plan: Plan):
+def test_a_stage_waits_for_what_it_needs(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.RUNNING)
     assert _started(plan, states, 16) == {}
     assert _started(plan, {**states, "a": State.REUSED}, 16) == {"b": 1}
 
 
-def test_dependants_of_a_failed_stage_are_blocked_with_the_reason(plan: Plan):
+def test_dependants_of_a_failed_stage_are_blocked_with_the_reason(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.FAILED)
     (block,) = decide(plan, states, free=Capacity(16, 0))
     assert isinstance(block, Block)
     assert (block.stage.name, block.why) == ("b", "it needs a")
 
 
-def test_a_group_that_no_machine_set_can_hold_is_told_with_what_there_is(plan: Plan):
+def test_a_group_that_no_machine_set_can_hold_is_told_with_what_there_is(plan: Plan) -> None:
     machines = (Capacity(3, 0), Capacity(1, 0))
     assert shortfall(plan["b"], machines) is None
     assert shortfall(plan["a"], (Capacity(2, 0), Capacity(2, 0))) is None

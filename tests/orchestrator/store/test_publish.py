@@ -47,14 +47,16 @@ def _manifest(value: float) -> Manifest:
     )
 
 
-def test_an_artifact_comes_back_byte_for_byte(store: Store, artifact: Artifact, tmp_path: Path):
+def test_an_artifact_comes_back_byte_for_byte(store: Store, artifact: Artifact, tmp_path: Path) -> None:
     folder = fetch_artifact(store, artifact, tmp_path / "fetched")
     assert (folder / "model.bin").read_bytes() == b"weights"
     assert (folder / "deep" / "note.txt").read_bytes() == b"note"
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing"])
-def test_a_damaged_blob_is_refused_and_leaves_no_file(store: Store, artifact: Artifact, tmp_path: Path, damage: str):
+def test_a_damaged_blob_is_refused_and_leaves_no_file(
+    store: Store, artifact: Artifact, tmp_path: Path, damage: str
+) -> None:
     blob = blob_name(next(file.sha256 for file in artifact.files if file.path == "model.bin"))
     if damage == "altered":
         store.write(blob, b"weighty")
@@ -65,19 +67,19 @@ def test_a_damaged_blob_is_refused_and_leaves_no_file(store: Store, artifact: Ar
     assert not (tmp_path / "fetched" / "model.bin").exists()
 
 
-def test_publishing_again_heals_a_damaged_blob(store: Store, artifact: Artifact, tmp_path: Path):
+def test_publishing_again_heals_a_damaged_blob(store: Store, artifact: Artifact, tmp_path: Path) -> None:
     store.write(blob_name(artifact.files[0].sha256), b"damaged")
     assert publish_artifact(store, tmp_path / "output") == artifact
     fetch_artifact(store, artifact, tmp_path / "fetched")
 
 
-def test_a_published_manifest_is_never_overwritten(store: Store):
+def test_a_published_manifest_is_never_overwritten(store: Store) -> None:
     first = publish_manifest(store, _manifest(90))
     assert publish_manifest(store, _manifest(10)) == first
     assert load_manifest(store, "a" * 64) == first
 
 
-def test_an_edited_manifest_is_refused(store: Store):
+def test_an_edited_manifest_is_refused(store: Store) -> None:
     publish_manifest(store, _manifest(90))
     document = store.read(manifest_name("a" * 64)) or b""
     store.write(manifest_name("a" * 64), document.replace(b"90.0", b"99.0"))
@@ -86,13 +88,13 @@ def test_an_edited_manifest_is_refused(store: Store):
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"key": 1}', b"\xff"])
-def test_what_is_no_manifest_is_refused(store: Store, document: bytes):
+def test_what_is_no_manifest_is_refused(store: Store, document: bytes) -> None:
     store.write(manifest_name("a" * 64), document)
     with pytest.raises(IntegrityError, match="not a manifest"):
         load_manifest(store, "a" * 64)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "a//b", "."])
-def test_an_artifact_cannot_name_a_path_outside_its_folder(path: str):
+def test_an_artifact_cannot_name_a_path_outside_its_folder(path: str) -> None:
     with pytest.raises(ValueError, match="not a plain relative path"):
         Artifact.model_validate({"files": [{"path": path, "sha256": "a" * 64, "size": 1}]})

@@ -21,7 +21,7 @@ def _commit(store: Store, tmp_path: Path, number: int) -> None:
     folder = tmp_path / f"epoch{number}"
     folder.mkdir(exist_ok=True)
     (folder / "state.pt").write_text(f"state {number}")
-    commit_checkpoint(store, TRAINING, folder, number)
+    commit_checkpoint(store, TRAINING, folder)
 
 
 def _resumed(store: Store, tmp_path: Path) -> str | None:
@@ -29,33 +29,34 @@ def _resumed(store: Store, tmp_path: Path) -> str | None:
     return (folder / "state.pt").read_text() if folder else None
 
 
-def test_nothing_is_resumed_where_nothing_was_committed(store: Store, tmp_path: Path):
+def test_nothing_is_resumed_where_nothing_was_committed(store: Store, tmp_path: Path) -> None:
     assert _resumed(store, tmp_path) is None
 
 
-def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: Path):
+def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: Path) -> None:
     for number in range(8, 13):
         _commit(store, tmp_path, number)
     assert _resumed(store, tmp_path) == "state 12"
     assert len(store.names(TRAINING)) == 4
 
 
-def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Path):
+def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
     store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
     assert _resumed(store, tmp_path) == "state 1"
 
 
 @pytest.mark.parametrize("name", ["00000002/state.pt", "00000002.json"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(store: Store, tmp_path: Path, name: str):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(store: Store, tmp_path: Path, name: str) -> None:
     _commit(store, tmp_path, 1)
     _commit(store, tmp_path, 2)
     store.write(f"{TRAINING}/checkpoints/{name}", b"damaged")
     assert _resumed(store, tmp_path) == "state 1"
 
 
-def test_an_epoch_committed_again_replaces_the_first(store: Store, tmp_path: Path):
+def test_what_a_killed_commit_left_behind_does_not_disturb_the_next(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
-    store.write(f"{TRAINING}/checkpoints/00000001/state.pt", b"damaged")
-    _commit(store, tmp_path, 1)
-    assert _resumed(store, tmp_path) == "state 1"
+    store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
+    store.write(f"{TRAINING}/checkpoints/00000002/left.pt", b"over")
+    _commit(store, tmp_path, 2)
+    assert _resumed(store, tmp_path) == "state 2"

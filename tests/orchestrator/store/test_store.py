@@ -19,14 +19,14 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store"))
 
 
-def test_what_is_written_is_read(store: Store):
+def test_what_is_written_is_read(store: Store) -> None:
     store.write("jobs/a/latest.json", b"1")
     store.write("jobs/a/latest.json", b"2")
     assert store.read("jobs/a/latest.json") == b"2"
     assert store.read("jobs/b/latest.json") is None
 
 
-def test_create_leaves_what_stands(store: Store):
+def test_create_leaves_what_stands(store: Store) -> None:
     assert store.create("manifests/k.json", b"first")
     assert not store.create("manifests/k.json", b"second")
     assert store.read("manifests/k.json") == b"first"
@@ -36,7 +36,7 @@ def _create(uri: str, content: bytes, wins: multiprocessing.SimpleQueue[bool]) -
     wins.put(open_store(uri).create("manifests/raced.json", content))
 
 
-def test_of_many_processes_that_create_exactly_one_wins(store: Store):
+def test_of_many_processes_that_create_exactly_one_wins(store: Store) -> None:
     context = multiprocessing.get_context("fork")
     wins: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
     racers = [context.Process(target=_create, args=(store.uri, b"%d" % n, wins)) for n in range(8)]
@@ -47,7 +47,7 @@ def test_of_many_processes_that_create_exactly_one_wins(store: Store):
     assert sorted(wins.get() for _ in racers) == [False] * 7 + [True]
 
 
-def test_files_go_up_and_come_down(store: Store, tmp_path: Path):
+def test_files_go_up_and_come_down(store: Store, tmp_path: Path) -> None:
     (tmp_path / "up").write_bytes(b"weights")
     store.upload("blobs/x", tmp_path / "up")
     assert store.download("blobs/x", tmp_path / "deep" / "down")
@@ -55,7 +55,7 @@ def test_files_go_up_and_come_down(store: Store, tmp_path: Path):
     assert not store.download("blobs/y", tmp_path / "none")
 
 
-def test_names_are_those_below_a_folder(store: Store):
+def test_names_are_those_below_a_folder(store: Store) -> None:
     for name in ("train/k/b/2", "train/k/a", "train/other"):
         store.write(name, b"")
     assert store.names("train/k") == ["train/k/a", "train/k/b/2"]
@@ -71,7 +71,7 @@ def _write_for_ever(uri: str) -> None:
         store.write("jobs/torn", os.urandom(1) * 2_000_000)
 
 
-def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store):
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store) -> None:
     for delay_s in (0.01, 0.03, 0.1):
         writer = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(store.uri,))
         writer.start()
@@ -88,7 +88,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store):
     assert store.names("jobs") == ["jobs/torn"]
 
 
-def test_a_store_that_cannot_be_written_says_so(tmp_path: Path):
+def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = open_store(str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"file: cannot write jobs/a: Not a directory; .*--store"):

@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
     return write_coco(tmp_path / "coco", num_train=2, num_val=2)
 
 
-def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(root: Path, tmp_path: Path):
+def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(root: Path, tmp_path: Path) -> None:
     before = KIND.fingerprint(_params(root))
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     assert fingerprint(_params(copy)) == before
@@ -41,26 +41,26 @@ def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(root
 
 
 @pytest.mark.parametrize("gone", ["annotations", "train2017", "val2017"])
-def test_missing_folder_is_named(root: Path, gone: str):
+def test_missing_folder_is_named(root: Path, gone: str) -> None:
     shutil.rmtree(root / gone)
     with pytest.raises(DataError, match=f"{root}/{gone}: the data folder is missing"):
         fingerprint(_params(root))
 
 
-def test_missing_annotation_file_is_named(root: Path):
+def test_missing_annotation_file_is_named(root: Path) -> None:
     path = root / "annotations" / "instances_val2017.json"
     path.unlink()
     with pytest.raises(DataError, match=f"{re.escape(str(path))}: the annotation file cannot be read"):
         fingerprint(_params(root))
 
 
-def test_num_classes_must_agree_with_the_annotations(root: Path):
+def test_num_classes_must_agree_with_the_annotations(root: Path) -> None:
     fingerprint(_params(root, num_classes=2))
     with pytest.raises(DataError, match=r"instances_train2017\.json: has 2 categories, but num_classes is 3"):
         fingerprint(_params(root, num_classes=3))
 
 
-def test_splits_must_have_the_same_categories(root: Path):
+def test_splits_must_have_the_same_categories(root: Path) -> None:
     _edit(root, "val", categories=[{"id": 7, "name": "red"}, {"id": 8, "name": "green"}])
     with pytest.raises(DataError, match=r"differ in their categories: blue, green"):
         fingerprint(_params(root))
@@ -75,19 +75,19 @@ def test_splits_must_have_the_same_categories(root: Path):
         ('{"images": [{"id": 1}]}', r"images\[0\] lacks file_name, width, height"),
     ],
 )
-def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, fault: str):
+def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, fault: str) -> None:
     (root / "annotations" / "instances_train2017.json").write_text(text)
     with pytest.raises(DataError, match=rf"instances_train2017\.json: .*{fault}"):
         fingerprint(_params(root))
 
 
-def test_categories_of_one_name_are_refused(root: Path):
+def test_categories_of_one_name_are_refused(root: Path) -> None:
     _edit(root, "train", categories=[{"id": 7, "name": "red"}, {"id": 8, "name": "red"}])
     with pytest.raises(DataError, match="categories with the same name: red"):
         read_annotations(root, "train")
 
 
-def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path):
+def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path) -> None:
     file = read_annotations(root, "train")
     copy = json.loads(without_images(file, file.image_paths[:1], tmp_path / "copy.json").read_text())
     assert [image["id"] for image in copy["images"]] == [1]
@@ -95,7 +95,7 @@ def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path):
     assert without_images(file, [], tmp_path / "unused.json") == file.path
 
 
-def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Path):
+def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Path) -> None:
     key = _params(root).in_key()
     assert key == _params(root, loader_workers=7, val_every=3, checkpoint_every=5).in_key()
     assert key != _params(root, batch_size=8).in_key()
@@ -110,7 +110,7 @@ def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Pat
         ({"method": "fcos"}, "mask_rcnn"),
     ],
 )
-def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fault: str):
+def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fault: str) -> None:
     content = {"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), **fields}
     with pytest.raises(ValidationError, match=fault):
         DetectionParams.model_validate_json(json.dumps(content))

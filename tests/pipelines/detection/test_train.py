@@ -57,7 +57,7 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting):
+def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting) -> None:
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all({"loss", "box_map", "mask_map50"} <= metrics.keys() for metrics in recorder.metrics)
@@ -65,20 +65,20 @@ def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting):
     assert [event.done for event in recorder.events][-1] == 2.0
 
 
-def test_result_has_the_last_validation_metrics_over_all_val_images(setting: Setting):
+def test_result_has_the_last_validation_metrics_over_all_val_images(setting: Setting) -> None:
     names = ("box_map", "box_map50", "mask_map", "mask_map50")
     assert tuple(metric.name for metric in setting.result.metrics) == names
     assert {metric.num_samples for metric in setting.result.metrics} == {3}
     assert all(metric.value == setting.straight.metrics[-1][metric.name] for metric in setting.result.metrics)
 
 
-def test_training_changes_the_pretrained_backbone(setting: Setting):
+def test_training_changes_the_pretrained_backbone(setting: Setting) -> None:
     pretrained, trained = load_file(setting.backbone / "model.safetensors"), _weights(setting.result)
     shared = [name for name in pretrained if f"backbone.{name}" in trained]
     assert any(not torch.equal(pretrained[name], trained[f"backbone.{name}"]) for name in shared)
 
 
-def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(setting: Setting):
+def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(setting: Setting) -> None:
     document = json.loads((setting.result.outputs["checkpoint"] / "config.json").read_text())
     assert document["classes"] == ["red", "blue"]
     assert str(setting.root) not in json.dumps(document)
@@ -87,14 +87,14 @@ def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(set
     detector.load_state_dict(_weights(setting.result), strict=True)
 
 
-def test_resumed_run_equals_a_straight_one_bitwise(setting: Setting):
+def test_resumed_run_equals_a_straight_one_bitwise(setting: Setting) -> None:
     resumed = run(setting.context("resumed", resume_dir=setting.straight.checkpoints[0]))
     assert resumed.metrics == setting.result.metrics
     straight = _weights(setting.result)
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(resumed).items())
 
 
-def test_finished_run_returns_its_result_without_training(setting: Setting):
+def test_finished_run_returns_its_result_without_training(setting: Setting) -> None:
     recorder = Recorder(setting.root / "finished")
     finished = run(setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1]))
     assert finished.metrics == setting.result.metrics
@@ -102,7 +102,7 @@ def test_finished_run_returns_its_result_without_training(setting: Setting):
     assert _weights(finished).keys() == _weights(setting.result).keys()
 
 
-def test_validating_and_saving_less_often_changes_no_weight(setting: Setting):
+def test_validating_and_saving_less_often_changes_no_weight(setting: Setting) -> None:
     recorder = Recorder(setting.root / "rarely")
     rarely = run(setting.context("rarely", recorder, val_every=2, checkpoint_every=2))
     straight = _weights(setting.result)
@@ -110,7 +110,7 @@ def test_validating_and_saving_less_often_changes_no_weight(setting: Setting):
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(rarely).items())
 
 
-def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(setting: Setting):
+def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(setting: Setting) -> None:
     # An update of 1e-60 is zero as a float32, so what comes out is what went in.
     still = _weights(run(setting.context("still", epochs=1, lr=1e-60)))
     pretrained = load_file(setting.backbone / "model.safetensors")
@@ -119,18 +119,18 @@ def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(sett
     assert all(torch.equal(pretrained[name], still[f"backbone.{name}"]) for name in arrived)
 
 
-def test_diverged_training_stops_with_the_fields_to_change(setting: Setting):
+def test_diverged_training_stops_with_the_fields_to_change(setting: Setting) -> None:
     with pytest.raises(StageError, match=r"the loss is (nan|inf) at iteration .*lower `lr`"):
         run(setting.context("diverged", lr=1e30, epochs=4, warmup_iters=0, val_every=4, checkpoint_every=4))
 
 
-def test_state_with_code_in_it_is_refused(setting: Setting, tmp_path: Path):
+def test_state_with_code_in_it_is_refused(setting: Setting, tmp_path: Path) -> None:
     torch.save({"meta": {"epoch": 1, "iter": 2, "metrics": {}}, "state_dict": print}, tmp_path / "state.pth")
     with pytest.raises(CheckpointError, match=r"state\.pth: not a training state"):
         run(setting.context("code", resume_dir=tmp_path))
 
 
-def test_broken_images_are_left_out_of_training_and_validation(setting: Setting, tmp_path: Path):
+def test_broken_images_are_left_out_of_training_and_validation(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
     for image in ("train2017/000.png", "val2017/001.png"):
         (data / image).write_bytes(b"not an image")
@@ -142,18 +142,18 @@ def test_broken_images_are_left_out_of_training_and_validation(setting: Setting,
         run(strict)
 
 
-def test_batch_that_workers_cannot_share_is_refused(setting: Setting):
+def test_batch_that_workers_cannot_share_is_refused(setting: Setting) -> None:
     context = setting.context("shared", batch_size=5)
     with pytest.raises(JobError, match=r"batch_size: 5 images cannot be shared equally by 2 workers"):
         run(replace(context, world_size=2, rank=1, inputs={"backbone": setting.backbone}))
 
 
-def test_half_precision_on_a_cpu_is_refused(setting: Setting):
+def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
     with pytest.raises(JobError, match=r"precision: bf16 needs a GPU"):
         run(setting.context("half", precision="bf16"))
 
 
-def test_ap_without_objects_is_an_error_and_without_detections_zero():
+def test_ap_without_objects_is_an_error_and_without_detections_zero() -> None:
     assert percentages({})["box_map"] == 0.0
     with pytest.raises(DataError, match=r"mask_map cannot be measured"):
         percentages({"coco/segm_mAP": -1.0})

@@ -101,6 +101,22 @@ def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
     assert len(collate([images[Draw(0, 0)]]).labels_B) == 0
 
 
+@pytest.mark.parametrize("policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"])
+def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
+    """RandAugment's posterize keeps 0 bits there, which Pillow refuses since 13."""
+    transform = train_transform(
+        img_size=8,
+        scale=(0.9, 1.0),
+        interpolation="bicubic",
+        hflip=0.0,
+        auto_augment=policy,
+        color_jitter=0.4,
+        random_erasing=0.0,
+    )
+    image = noise(size=8)
+    assert all(transform(image).isfinite().all() for _ in range(150))
+
+
 def augmented(index: Index, *, seed: int, epoch: int, num_workers: int) -> torch.Tensor:
     draws = TrainDraws(len(index), batch_size=5, seed=seed, rank=0, world_size=1)
     draws.epoch = epoch

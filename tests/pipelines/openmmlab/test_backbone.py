@@ -13,7 +13,7 @@ from pipelines.openmmlab.backbone import make_backbone, read_config
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 
-def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: Path):
+def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: Path) -> None:
     saved = load_file(save_toy_checkpoint(tmp_path / "checkpoint") / "model.safetensors")
     config = read_config(tmp_path / "checkpoint", drop_path_rate=0.3)
     tensors = make_backbone(config.to_dict(), str(tmp_path / "checkpoint")).state_dict()
@@ -25,14 +25,14 @@ def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: P
     assert all(torch.equal(tensors[name], saved[name]) for name in arrived)
 
 
-def test_without_checkpoint_the_backbone_is_random(tmp_path: Path):
+def test_without_checkpoint_the_backbone_is_random(tmp_path: Path) -> None:
     config = read_config(save_toy_checkpoint(tmp_path / "checkpoint"), drop_path_rate=None)
     one, other = make_backbone(config.to_dict()), make_backbone(config.to_dict())
     assert not torch.equal(one.stages[0].state_dict().popitem()[1], torch.zeros(1))
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path: Path):
+def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path: Path) -> None:
     directory = save_toy_checkpoint(tmp_path / "checkpoint")
     tensors = load_file(directory / "model.safetensors")
     name = next(name for name, tensor in tensors.items() if tensor.shape == (16,) and name.startswith("stages.0"))
@@ -42,6 +42,6 @@ def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path
         read_config(directory, drop_path_rate=None)
 
 
-def test_folder_without_checkpoint_is_refused(tmp_path: Path):
+def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"):
         read_config(tmp_path / "nowhere", drop_path_rate=None)

@@ -32,18 +32,18 @@ def _find(paths: list[Path], root: Path, *, limit: int) -> frozenset[Path]:
     return broken_images(paths, max_broken_images=limit, num_threads=2, context=context)
 
 
-def test_truncated_images_up_to_the_limit_are_left_out(tmp_path: Path):
+def test_truncated_images_up_to_the_limit_are_left_out(tmp_path: Path) -> None:
     paths = _images(tmp_path, num=6, num_truncated=2)
     assert _find(paths, tmp_path, limit=2) == frozenset(paths[:2])
 
 
-def test_truncated_images_beyond_the_limit_are_named(tmp_path: Path):
+def test_truncated_images_beyond_the_limit_are_named(tmp_path: Path) -> None:
     paths = _images(tmp_path, num=14, num_truncated=12)
     with pytest.raises(DataError, match=r"12 of 14 images do not decode, and .* is 11: .*0\.jpg .*2 more"):
         _find(paths, tmp_path, limit=11)
 
 
-def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path):
+def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
     paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
     with pytest.raises(DataError, match=r"1 of 3 files are missing: .*gone\.jpg; complete the data set"):
         _find(paths, tmp_path, limit=100)

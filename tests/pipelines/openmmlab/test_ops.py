@@ -21,17 +21,17 @@ with library.quiet_import():
     from mmcv.ops import nms as mmcv_nms
 
 
-def test_adapter_is_what_mmcv_imports_here():
+def test_adapter_is_what_mmcv_imports_here() -> None:
     assert sys.modules["mmcv._ext"].nms is BACKED["nms"]
 
 
-def test_install_is_idempotent_and_last():
+def test_install_is_idempotent_and_last() -> None:
     ops.install_ops()
     ops.install_ops()
     assert sys.meta_path.count(ops.OpsFinder) == 1
 
 
-def test_compiled_extension_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_compiled_extension_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = tmp_path / "_ext.py"
     compiled.write_text("nms = 'compiled'\n")
     monkeypatch.delitem(sys.modules, "mmcv._ext")
@@ -45,18 +45,18 @@ def test_compiled_extension_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.origin == str(compiled)
 
 
-def test_op_that_is_not_backed_names_itself_and_the_way_out():
+def test_op_that_is_not_backed_names_itself_and_the_way_out() -> None:
     boxes = torch.rand(2, 5)
     with pytest.raises(MissingOpError, match=r"box_iou_rotated .*pip install --no-build-isolation .*onedl-mmcv"):
         box_iou_rotated(boxes, boxes)
 
 
-def test_max_pooled_roi_align_is_refused():
+def test_max_pooled_roi_align_is_refused() -> None:
     with pytest.raises(MissingOpError, match="pool_mode='max'"):
         roi_align(torch.rand(1, 1, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), (2, 2), 1.0, 2, "max", True)
 
 
-def test_missing_op_error_survives_pickling():
+def test_missing_op_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(MissingOpError("carafe_forward")))
     assert error.op == "carafe_forward"
     assert str(error) == str(MissingOpError("carafe_forward"))
@@ -64,7 +64,7 @@ def test_missing_op_error_survives_pickling():
 
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
-def test_nms_equals_greedy_reference(offset: int, threshold: float):
+def test_nms_equals_greedy_reference(offset: int, threshold: float) -> None:
     boxes, scores = _random_boxes(60)
     dets, kept = mmcv_nms(boxes, scores, threshold, offset=offset)
     left = sorted(range(len(boxes)), key=lambda i: -float(scores[i]))
@@ -78,7 +78,7 @@ def test_nms_equals_greedy_reference(offset: int, threshold: float):
 
 
 @pytest.mark.parametrize("method", ["naive", "linear", "gaussian"])
-def test_soft_nms_equals_reference(method: str):
+def test_soft_nms_equals_reference(method: str) -> None:
     boxes, scores = _random_boxes(40)
     dets, kept = soft_nms(boxes, scores, 0.3, sigma=0.5, min_score=0.05, method=method)
     left, now = list(range(len(boxes))), scores.tolist()
@@ -96,7 +96,7 @@ def test_soft_nms_equals_reference(method: str):
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-def test_roi_align_equals_bilinear_reference(aligned: bool):
+def test_roi_align_equals_bilinear_reference(aligned: bool) -> None:
     torch.manual_seed(1)
     maps = torch.rand(2, 3, 12, 10)
     rois = torch.tensor([[0, 4.0, 6, 30, 40], [1, 0, 0, 20, 16]])
@@ -106,7 +106,7 @@ def test_roi_align_equals_bilinear_reference(aligned: bool):
         torch.testing.assert_close(pooled[k], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_roi_align_backward_is_the_adjoint_of_its_forward():
+def test_roi_align_backward_is_the_adjoint_of_its_forward() -> None:
     torch.manual_seed(2)
     maps = torch.rand(2, 3, 12, 10, requires_grad=True)
     rois = torch.tensor([[0, 4.0, 6, 30, 40], [1, 0, 0, 20, 16], [1, 3, 3, 9, 30]])
@@ -117,12 +117,12 @@ def test_roi_align_backward_is_the_adjoint_of_its_forward():
     torch.testing.assert_close((gradient * maps).sum(), (pooled * weights).sum(), rtol=1e-4, atol=0)
 
 
-def test_roi_align_keeps_half_precision_maps():
+def test_roi_align_keeps_half_precision_maps() -> None:
     pooled = roi_align(torch.rand(1, 2, 8, 8).bfloat16(), torch.tensor([[0.0, 0, 0, 8, 8]]).bfloat16(), 2, 1.0, 2)
     assert pooled.dtype == torch.bfloat16
 
 
-def test_focal_loss_equals_its_formula():
+def test_focal_loss_equals_its_formula() -> None:
     logits, targets, weight = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 4, 4]), torch.rand(4) + 0.5
     loss = sigmoid_focal_loss(logits, targets, 2.0, 0.25, weight, "none")
     for n, c in np.ndindex(6, 4):
@@ -133,7 +133,7 @@ def test_focal_loss_equals_its_formula():
         assert float(loss[n, c]) == pytest.approx(expected * factor, rel=1e-4)
 
 
-def test_focal_loss_gradient_equals_finite_differences():
+def test_focal_loss_gradient_equals_finite_differences() -> None:
     torch.manual_seed(3)
     logits, targets = torch.randn(5, 3, requires_grad=True), torch.tensor([0, 1, 2, 3, 3])
     (gradient,) = torch.autograd.grad(sigmoid_focal_loss(logits, targets, 2.0, 0.25, None, "sum"), logits)

@@ -78,8 +78,8 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
     return make
 
 
-def make_params(data: Path, **changes: Any) -> PretrainParams:
-    quick = {"data": str(data), "model": TOY, "epochs": 3, "batch_size": 40, "lr": 2e-3, "warmup_epochs": 1}
+def make_params(folder: Path, **changes: Any) -> PretrainParams:
+    quick = {"data": str(folder), "model": TOY, "epochs": 3, "batch_size": 40, "lr": 2e-3, "warmup_epochs": 1}
     return PretrainParams.model_validate_json(json.dumps({**quick, "loader_workers": 0, **changes}))
 
 

