@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.detection.coco import Annotations, Split, check_classes, read_annotations, without_images
@@ -17,8 +16,8 @@ from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import backbone
-from pipelines.openmmlab.runner import Training, train
+from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.runner import Training, finished, train
 
 METRICS = {
     "box_map": "coco/bbox_mAP",
@@ -32,39 +31,17 @@ def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
     params: DetectionParams = context.params
     files = _read(params)
-    broken = broken_images(
-        [path for file in files.values() for path in file.image_paths],
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
-    cat_config = read_config(context.inputs["backbone"], drop_path_rate=params.drop_path_rate)
     classes = files["train"].classes
-    model = mask_rcnn(
-        params,
-        backbone=backbone(cat_config.to_dict(), str(context.inputs["backbone"])),
-        widths=cat_config.dims,
-        num_classes=len(classes),
-    )
-    config = make_config(
-        params,
-        model=model,
-        annotations={split: without_images(file, broken, _copy(context, split)) for split, file in files.items()},
-        classes=classes,
-        seed=context.seed,
-        world_size=context.world_size,
-        device=context.device,
-    )
+    model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
-    trained = train(context, Training("mmdet", config, schedule, percentages))
+    trained = finished(context, schedule)
+    if trained is None:
+        config = _config(context, model=model, files=files)
+        trained = train(context, Training("mmdet", config, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
-    num_samples = len(set(files["val"].image_paths) - broken)
-    return StageResult(
-        outputs={"checkpoint": directory},
-        metrics=tuple(Metric(name=name, value=trained.metrics[name], num_samples=num_samples) for name in METRICS),
-    )
+    return StageResult({"checkpoint": directory}, trained.as_metrics(METRICS))
 
 
 def percentages(values: Mapping[str, float]) -> dict[str, float]:
@@ -84,5 +61,30 @@ def _read(params: DetectionParams) -> dict[Split, Annotations]:
     return files
 
 
-def _copy(context: StageContext, split: Split) -> Path:
-    return context.work_dir / f"instances_{split}.json"
+def _model(context: StageContext, *, num_classes: int) -> Config:
+    params: DetectionParams = context.params
+    checkpoint_dir = context.inputs["backbone"]
+    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
+    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
+    return mask_rcnn(params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes)
+
+
+def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:
+    """Everything for the Runner, over the images that decode."""
+    params: DetectionParams = context.params
+    broken = broken_images(
+        [path for file in files.values() for path in file.image_paths],
+        max_broken_images=params.max_broken_images,
+        num_threads=params.loader_workers,
+        context=context,
+    )
+    copies = {split: context.work_dir / f"instances_{split}.json" for split in files}
+    return make_config(
+        params,
+        model=model,
+        annotations={split: without_images(file, broken, copies[split]) for split, file in files.items()},
+        classes=files["train"].classes,
+        seed=context.seed,
+        world_size=context.world_size,
+        device=context.device,
+    )

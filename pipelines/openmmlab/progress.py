@@ -79,35 +79,38 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
             self._loss = _finite_loss(float(outputs["loss"].detach()), iteration)
             self._emit(runner, iteration)
         if is_checkpoint:
-            self._report(runner, Position(epoch=0, iteration=iteration, metrics={}))
+            self._report(runner, epoch=0, iteration=iteration)
         self._seed(LOADING, iteration)
 
     def after_train_epoch(self, runner: Runner) -> None:
         epoch = runner.epoch + 1
         if self._schedule.unit == "epoch" and self._is_only_checkpoint_due(epoch):
-            self._report(runner, Position(epoch=epoch, iteration=runner.iter, metrics={}))
+            self._report(runner, epoch=epoch, iteration=runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
         assert metrics is not None
         self.metrics = self._metrics_of(metrics)
         epoch = runner.epoch if self._schedule.unit == "epoch" else 0
         self._emit(runner, runner.iter, self.metrics)
-        self._report(runner, Position(epoch=epoch, iteration=runner.iter, metrics=self.metrics))
+        self._report(runner, epoch=epoch, iteration=runner.iter, metrics=self.metrics)
         self._seed(LOADING, runner.iter)
 
     def _is_only_checkpoint_due(self, done: int) -> bool:
         return self._schedule.is_checkpoint_due(done) and not self._schedule.is_val_due(done)
 
-    def _report(self, runner: Runner, position: Position) -> None:
+    def _report(
+        self, runner: Runner, *, epoch: int, iteration: int, metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Hand over metrics, and rank 0's checkpoint where one is due; the checkpoint before it is deleted."""
+        position = Position(epoch, iteration, metrics or {}, num_val_images(runner))
         is_epoch = self._schedule.unit == "epoch"
-        done = position.epoch if is_epoch else position.iteration
+        done = epoch if is_epoch else iteration
         saved = None
         if self._context.rank == 0 and self._schedule.is_checkpoint_due(done):
             saved = self._context.work_dir / "states" / str(done)
             save_state(runner, saved, position)
-        epoch = done if is_epoch else math.ceil(done / self._schedule.val_every)
-        self._context.report({"epoch": epoch, "loss": self._loss, **position.metrics}, saved)
+        number = done if is_epoch else math.ceil(done / self._schedule.val_every)
+        self._context.report({"epoch": number, "loss": self._loss, **position.metrics}, saved)
         if saved and self._last_saved:
             shutil.rmtree(self._last_saved)
         self._last_saved = saved or self._last_saved
@@ -129,6 +132,10 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
+
+
+def num_val_images(runner: Runner) -> int:
+    return len(runner.val_dataloader.dataset)
 
 
 def _finite_loss(loss: float, iteration: int) -> float:

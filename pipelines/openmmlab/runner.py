@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext
 from orchestrator.errors import StageError
 from pipelines.openmmlab.library import (
@@ -28,7 +29,7 @@ from pipelines.openmmlab.library import (
     quiet_stdout,
     revert_sync_batchnorm,
 )
-from pipelines.openmmlab.progress import ProgressHook, Schedule
+from pipelines.openmmlab.progress import ProgressHook, Schedule, num_val_images
 from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_weights, weights_of
 
 
@@ -50,19 +51,31 @@ class Trained:
 
     weights: Mapping[str, Tensor]
     metrics: Mapping[str, float]
+    num_samples: int
+    """Images of that validation."""
+
+    def as_metrics(self, names: Iterable[str]) -> tuple[Metric, ...]:
+        """In %, over the val images."""
+        return tuple(Metric(name=name, value=self.metrics[name], num_samples=self.num_samples) for name in names)
+
+
+def finished(context: StageContext, schedule: Schedule) -> Trained | None:
+    """What an earlier attempt had trained to the end, or None when there is training left to do."""
+    state_path = _state_path(context)
+    if state_path is None:
+        return None
+    state = load_state(state_path)
+    position = position_of(state)
+    done = position.epoch if schedule.unit == "epoch" else position.iteration
+    return Trained(state["state_dict"], position.metrics, position.num_samples) if done >= schedule.total else None
 
 
 def train(context: StageContext, training: Training) -> Trained:
     """Train from the start, or from where `context.resume_dir` stands; every rank returns the same."""
-    state_path = context.resume_dir / FILE_NAME if context.resume_dir else None
-    if state_path is not None:
-        finished = _finished(load_state(state_path), training.schedule)
-        if finished is not None:
-            return finished
     load_library(training.scope)
     multiprocessing.set_forkserver_preload(["pipelines.openmmlab.library", f"{training.scope}.datasets"])
     with quiet_stdout():
-        runner = StageRunner.from_cfg(_runner_config(context, training, state_path))
+        runner = StageRunner.from_cfg(_runner_config(context, training))
         hook = ProgressHook(context, training.schedule, training.metrics_of)
         runner.register_hook(hook)
         try:
@@ -70,14 +83,14 @@ def train(context: StageContext, training: Training) -> Trained:
             check_equal_on_ranks(runner.model)
         finally:
             runner.close_logs()
-    return Trained(weights_of(runner), hook.metrics)
+    return Trained(weights_of(runner), hook.metrics, num_val_images(runner))
 
 
 def check_equal_on_ranks(model: nn.Module) -> None:
     """Raises StageError unless all ranks have the same parameters, bit by bit: the proof that they trained together."""
     digest = hashlib.sha256()
     for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     digests: list[str] = all_gather_object(digest.hexdigest())
     if len(set(digests)) > 1:
         raise StageError(
@@ -125,14 +138,12 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
             handler.close()
 
 
-def _finished(state: Mapping[str, Any], schedule: Schedule) -> Trained | None:
-    position = position_of(state)
-    done = position.epoch if schedule.unit == "epoch" else position.iteration
-    return Trained(state["state_dict"], position.metrics) if done >= schedule.total else None
+def _state_path(context: StageContext) -> Path | None:
+    return context.resume_dir / FILE_NAME if context.resume_dir else None
 
 
-def _runner_config(context: StageContext, training: Training, state_path: Path | None) -> Config:
-    schedule = training.schedule
+def _runner_config(context: StageContext, training: Training) -> Config:
+    schedule, state_path = training.schedule, _state_path(context)
     is_epoch = schedule.unit == "epoch"
     if context.device != "cpu":
         torch.cuda.set_device(context.device)

@@ -29,6 +29,8 @@ class Position:
     iteration: int
     metrics: Mapping[str, float]
     """Of the validation at this point; empty without one."""
+    num_samples: int
+    """Images of a validation."""
 
 
 def save_state(runner: Runner, directory: Path, position: Position) -> None:
@@ -39,6 +41,7 @@ def save_state(runner: Runner, directory: Path, position: Position) -> None:
             "epoch": position.epoch,
             "iter": position.iteration,
             "metrics": dict(position.metrics),
+            "num_samples": position.num_samples,
             "dataset_meta": runner.train_dataloader.dataset.metainfo,
         },
         "state_dict": weights_of(runner),
@@ -65,7 +68,9 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def position_of(state: Mapping[str, Any]) -> Position:
     meta = state["meta"]
-    return Position(epoch=meta["epoch"], iteration=meta["iter"], metrics=meta["metrics"])
+    return Position(
+        epoch=meta["epoch"], iteration=meta["iter"], metrics=meta["metrics"], num_samples=meta["num_samples"]
+    )
 
 
 def weights_of(runner: Runner) -> dict[str, Tensor]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import backbone
-from pipelines.openmmlab.runner import Training, train
+from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.params import SegmentationParams
@@ -27,38 +26,17 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation."""
     params: SegmentationParams = context.params
-    root = Path(params.data)
-    classes = read_classes(root, params.num_classes)
-    pairs = {split: read_pairs(root, split) for split in SPLITS}
-    broken = _checked(pairs, num_classes=len(classes), context=context)
-    cat_config = read_config(context.inputs["backbone"], drop_path_rate=params.drop_path_rate)
-    model = semantic_fpn(
-        params,
-        backbone=backbone(cat_config.to_dict(), str(context.inputs["backbone"])),
-        widths=cat_config.dims,
-        num_classes=len(classes),
-        device=context.device,
-    )
-    config = make_config(
-        params,
-        model=model,
-        pairs=pairs,
-        split_files={split: write_split(pairs[split], broken, context.work_dir / f"{split}.txt") for split in SPLITS},
-        classes=classes,
-        seed=context.seed,
-        world_size=context.world_size,
-        device=context.device,
-    )
+    classes = read_classes(Path(params.data), params.num_classes)
+    model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every)
-    trained = train(context, Training("mmseg", config, schedule, percentages))
+    trained = finished(context, schedule)
+    if trained is None:
+        config = _config(context, model=model, classes=classes)
+        trained = train(context, Training("mmseg", config, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
-    num_samples = len(set(pairs["validation"].image_paths) - broken)
-    return StageResult(
-        outputs={"checkpoint": directory},
-        metrics=tuple(Metric(name=name, value=trained.metrics[name], num_samples=num_samples) for name in METRICS),
-    )
+    return StageResult({"checkpoint": directory}, trained.as_metrics(METRICS))
 
 
 def percentages(values: Mapping[str, float]) -> dict[str, float]:
@@ -68,6 +46,33 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
         if math.isnan(value):
             raise DataError(f"{name} cannot be measured: the validation's label maps hold no labeled pixel")
     return metrics
+
+
+def _model(context: StageContext, *, num_classes: int) -> Config:
+    params: SegmentationParams = context.params
+    checkpoint_dir = context.inputs["backbone"]
+    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
+    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
+    return semantic_fpn(
+        params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes, device=context.device
+    )
+
+
+def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> Config:
+    """Everything for the Runner, over the images that decode."""
+    params: SegmentationParams = context.params
+    pairs = {split: read_pairs(Path(params.data), split) for split in SPLITS}
+    broken = _checked(pairs, num_classes=len(classes), context=context)
+    return make_config(
+        params,
+        model=model,
+        pairs=pairs,
+        split_files={split: write_split(pairs[split], broken, context.work_dir / f"{split}.txt") for split in SPLITS},
+        classes=classes,
+        seed=context.seed,
+        world_size=context.world_size,
+        device=context.device,
+    )
 
 
 def _checked(pairs: Mapping[Split, Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:

@@ -125,7 +125,9 @@ def test_diverged_training_stops_with_the_fields_to_change(setting: Setting) -> 
 
 
 def test_state_with_code_in_it_is_refused(setting: Setting, tmp_path: Path) -> None:
-    torch.save({"meta": {"epoch": 1, "iter": 2, "metrics": {}}, "state_dict": print}, tmp_path / "state.pth")
+    torch.save(
+        {"meta": {"epoch": 1, "iter": 2, "metrics": {}, "num_samples": 1}, "state_dict": print}, tmp_path / "state.pth"
+    )
     with pytest.raises(CheckpointError, match=r"state\.pth: not a training state"):
         run(setting.context("code", resume_dir=tmp_path))
 

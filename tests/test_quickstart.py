@@ -1,0 +1,117 @@
+"""jobs/quickstart.yaml as its users run it, shrunk: to the end, again, and through kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUICKSTART = Path(__file__).parents[1] / "jobs" / "quickstart.yaml"
+SHRUNK = {
+    "stages.search.num_trials": "2",
+    "stages.search.overrides": "{epochs: 1}",
+    "stages.pretrain.epochs": "2",
+    "stages.detection.epochs": "1",
+    "stages.segmentation.max_iters": "40",
+    "stages.segmentation.warmup_iters": "10",
+    "stages.segmentation.val_every": "40",
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sample data, as `make demo` leaves it."""
+    folder = tmp_path_factory.mktemp("workplace")
+    subprocess.run([sys.executable, "-m", "pipelines.sample", "data/digits"], cwd=folder, check=True)
+    return folder
+
+
+def _command(verb: str, *options: str, **changes: str) -> list[str]:
+    settings = {**SHRUNK, **{name.replace("__", "."): value for name, value in changes.items()}}
+    sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    return [sys.executable, "-m", "orchestrator", verb, str(QUICKSTART), *sets, *options]
+
+
+def _json(workplace: Path, verb: str, *options: str) -> Any:
+    done = subprocess.run(
+        _command(verb, "--json", *options), cwd=workplace, capture_output=True, text=True, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return json.loads(done.stdout)
+
+
+def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplace: Path) -> None:
+    report = _json(workplace, "run")
+    values = {(cell["stage"], cell["metric"]): cell["value"] for cell in report["cells"]}
+    assert {stage for stage, _ in values} == {"search", "pretrain", "detection", "segmentation"}
+    assert all(value is not None and 0 <= value <= 100 for value in values.values())
+    assert values["pretrain", "top1"] > 20  # ten classes: chance is 10
+    assert _json(workplace, "report") == report
+
+    plan = _json(workplace, "plan")
+    assert {stage["verdict"] for stage in plan["stages"]} == {"REUSE"}
+    manifests = {path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()}
+    assert _json(workplace, "run") == report
+    assert {path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()} == manifests
+
+
+def _start(workplace: Path, store: str) -> subprocess.Popen[str]:
+    command = _command("run", "--only", "pretrain", "--store", store, stages__pretrain__epochs="6")
+    return subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _await(folder: Path, pattern: str, run: subprocess.Popen[str], timeout_s: float = 400) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not list(folder.glob(pattern)):
+        assert run.poll() is None, run.communicate()[1][-5000:]
+        assert time.monotonic() < deadline, f"no {pattern} in {timeout_s} s"
+        time.sleep(0.1)
+
+
+def _worked_epochs(store: Path) -> list[str]:
+    """Texts of all epochs of the pretraining, over all runs of the store."""
+    lines = [line for path in sorted(store.glob("runs/*/events/*.jsonl")) for line in path.read_text().splitlines()]
+    events = [json.loads(line) for line in lines]
+    return [event["event"]["text"].split()[1] for event in events if event["event"]["text"].startswith("epoch ")]
+
+
+@pytest.mark.slow
+def test_a_driver_killed_with_9_in_search_and_in_training_goes_on_where_it_was(
+    workplace: Path, cluster_address: str
+) -> None:
+    store = workplace / "killed"
+    for pattern in ("train/*/trials/*/checkpoints/*.json", "train/*/checkpoints/00000003.json"):
+        run = _start(workplace, "killed")
+        _await(store, pattern, run)
+        os.kill(run.pid, signal.SIGKILL)
+        run.communicate()
+    run = _start(workplace, "killed")
+    _, errors = run.communicate(timeout=600)
+    assert run.returncode == 0, errors[-5000:]
+    epochs = [epoch for epoch in _worked_epochs(store) if epoch.endswith("/6")]
+    assert epochs.count("2/6") <= 1
+    assert "6/6" in epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(
+    workplace: Path, cluster_address: str, signum: signal.Signals
+) -> None:
+    store = workplace / f"interrupted-{signum.name}"
+    run = _start(workplace, store.name)
+    _await(store, "train/*/trials/*", run)
+    run.send_signal(signum)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted; what was finished is kept" in errors
+    assert "Traceback" not in errors
+    (record,) = store.glob("runs/*/run.json")
+    assert json.loads(record.read_text())["state"] == "interrupted"
