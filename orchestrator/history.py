@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest, Value
+from orchestrator.contract import Kind
 from orchestrator.errors import DataError, IntegrityError
 from orchestrator.plan import Past, Plan, make_plan
-from orchestrator.spec import Job, Stage, TuneParams, job_document, template_params
+from orchestrator.spec import Job, Stage, TuneParams, job_document, job_from_document, template_params
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
-
-UNKNOWN_DATA = "unknown"
-"""The fingerprint of data that no run has seen: no Key holds it."""
 
 
 class LastStage(Value):
@@ -61,26 +60,60 @@ def write_last_run(store: Store, plan: Plan, *, run_id: str) -> None:
 def plan_job(job: Job, store: Store, *, forced: tuple[str, ...] = ()) -> Plan:
     """The plan of `job` against `store`; fingerprints the data. Raises DataError, StoreError."""
     last = load_last_run(store, job.name)
-    reruns = {name: stage.rerun for name, stage in last.stages.items()} if last else {}
-    recipes = {name: stage.recipe for name, stage in last.stages.items()} if last else {}
-    for name in forced:
-        reruns[name] = reruns.get(name, 0) + 1
-    past = Past(is_done=lambda key: load_manifest(store, key) is not None, recipes=recipes, reruns=reruns)
-    return make_plan(job, data=fingerprint_data(job), past=past)
+    past = _past(last, is_done=lambda key: load_manifest(store, key) is not None)
+    reruns = {**past.reruns, **{name: past.reruns.get(name, 0) + 1 for name in forced}}
+    return make_plan(job, data=fingerprint_data(job), past=replace(past, reruns=reruns))
 
 
-def load_manifests(job: Job, store: Store) -> dict[str, Manifest]:
-    """The manifest of each stage that ran as `job` has it now, by stage.
-
-    The data's fingerprints are those of the last run, so that the data need not be at hand.
-    """
-    last = load_last_run(store, job.name)
+def _past(last: LastRun | None, *, is_done: Callable[[str], bool]) -> Past:
     stages = last.stages if last else {}
-    data = {name: str(stages[name].recipe["data"]) if name in stages else UNKNOWN_DATA for name in job.stages}
-    reruns = {name: stage.rerun for name, stage in stages.items()}
-    plan = make_plan(job, data=data, past=Past(is_done=lambda key: False, recipes={}, reruns=reruns))
-    found = {planned.name: load_manifest(store, planned.key) for planned in plan.stages}
-    return {name: manifest for name, manifest in found.items() if manifest is not None}
+    return Past(
+        is_done=is_done,
+        recipes={name: stage.recipe for name, stage in stages.items()},
+        reruns={name: stage.rerun for name, stage in stages.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a report is made of."""
+
+    job: Job
+    """As last run, with the expectations that the job file has now; stages that never ran stand last."""
+    manifests: Mapping[str, Manifest]
+    """By stage, without those that did not finish."""
+    changes: Mapping[str, str]
+    """By stage, how the job file differs from what was run."""
+
+
+def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Results:
+    """The results of the job's last run. Reads the store alone: the data need not be at hand."""
+    last = load_last_run(store, job.name)
+    if last is None:
+        return Results(job, {}, {})
+    where = f"store {store.uri}: {last_run_name(job.name)}"
+    ran = job_from_document(last.job, kinds=kinds, where=where).stages
+    stages = {name: _with_expectations(stage, job.stages.get(name)) for name, stage in ran.items()}
+    found = {name: load_manifest(store, stage.key) for name, stage in last.stages.items()}
+    return Results(
+        job=replace(
+            job, stages={**stages, **{name: stage for name, stage in job.stages.items() if name not in stages}}
+        ),
+        manifests={name: manifest for name, manifest in found.items() if manifest is not None},
+        changes=_changes_since(job, last),
+    )
+
+
+def _with_expectations(ran: Stage, now: Stage | None) -> Stage:
+    return replace(ran, expect=now.expect) if now and now.metrics == ran.metrics else ran
+
+
+def _changes_since(job: Job, last: LastRun) -> dict[str, str]:
+    """By stage that ran: what its recipe has become, supposing that the data are the same."""
+    data = {name: str(last.stages[name].recipe["data"]) if name in last.stages else "" for name in job.stages}
+    plan = make_plan(job, data=data, past=_past(last, is_done=lambda key: False))
+    ran = (planned for planned in plan.stages if planned.name in last.stages)
+    return {planned.name: planned.why for planned in ran if planned.key != last.stages[planned.name].key}
 
 
 def fingerprint_data(job: Job) -> dict[str, str]:

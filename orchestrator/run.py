@@ -91,7 +91,8 @@ class Run:
                 with connected(address) as cluster, _signals_as_flag() as interrupted:
                     self._loop(cluster, interrupted)
         except BaseException as err:
-            self._write_record("interrupted" if isinstance(err, InterruptedRunError) else "failed")
+            was_interrupted = isinstance(err, InterruptedRunError | KeyboardInterrupt)
+            self._write_record("interrupted" if was_interrupted else "failed")
             raise
         self._write_record("failed" if self.errors else "done")
         return Outcome(self.states, self.errors)

@@ -44,6 +44,14 @@ class ModelParams(Params):
     """How patches are embedded."""
 
     @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        if self.patch_size > self.img_size:
+            raise ValueError(f"patch_size {self.patch_size} exceeds img_size {self.img_size}")
+        if self.patch_embed == "slice" and self.patch_size != 4:  # noqa: PLR2004  two halvings
+            raise ValueError(f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 pixels only")
+        return self
+
+    @model_validator(mode="after")
     def _stages_agree(self) -> Self:
         if len(self.num_heads) != len(self.depths):
             raise ValueError(f"num_heads has {len(self.num_heads)} stages, but depths has {len(self.depths)}")

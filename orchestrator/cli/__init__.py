@@ -13,13 +13,13 @@ from rich.table import Table
 
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import make_console, print_json, reserved_stdout, to_text
-from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
-from orchestrator.history import load_manifests, plan_job
+from orchestrator.errors import Fault, InterruptedRunError, OrchestratorError, SpecError, StoreError
+from orchestrator.history import load_results, plan_job
 from orchestrator.plan import Plan
 from orchestrator.report import Cell, CellVerdict, make_cells, make_table, report_json
 from orchestrator.spec import Job, load_job
 from orchestrator.spec.faults import suggestion
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
 from pipelines import KINDS
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         except OrchestratorError as err:
             exit_code = _tell_error(err, stdout if arguments.json else None)
         except KeyboardInterrupt:
-            exit_code = 130
+            exit_code = _tell_error(InterruptedRunError("interrupted"), stdout if arguments.json else None)
     _exit(exit_code)
 
 
@@ -99,8 +99,7 @@ def _run(arguments: Namespace, stdout: IO[str]) -> int:
         outcome = run_plan(plan, store, only=only, address=arguments.address, watch=watch)
     for name, error in outcome.errors.items():
         print(f"stages.{name}: {error}", file=sys.stderr)
-    cells = make_cells(job, load_manifests(job, store))
-    _show_report(job, cells, stdout, as_json=arguments.json)
+    cells = _show_results(job, store, stdout, as_json=arguments.json)
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
     return outcome.exit_code or int(missed)
 
@@ -117,26 +116,34 @@ def _check_stages(job: Job, option: str, names: list[str]) -> None:
 
 def _report(arguments: Namespace, stdout: IO[str]) -> int:
     job = _load(arguments)
-    cells = make_cells(job, load_manifests(job, open_store(job.store)))
+    store = open_store(job.store)
     as_json = arguments.json or arguments.format == "json"
     if arguments.output is None:
-        _show_report(job, cells, stdout, as_json=as_json)
+        _show_results(job, store, stdout, as_json=as_json)
         return 0
     try:
         with arguments.output.open("w", encoding="utf-8") as stream:
-            _show_report(job, cells, stream, as_json=as_json)
+            _show_results(job, store, stream, as_json=as_json)
     except OSError as err:
         raise StoreError(f"--output {arguments.output}: cannot be written: {err.strerror}") from err
     return 0
 
 
-def _show_report(job: Job, cells: tuple[Cell, ...], stream: IO[str], *, as_json: bool) -> None:
+def _show_results(job: Job, store: Store, stream: IO[str], *, as_json: bool) -> tuple[Cell, ...]:
+    """Show the report of the job's last run on `stream`; remarks go to stderr."""
+    results = load_results(job, store, kinds=KINDS)
+    cells = make_cells(results.job, results.manifests)
     if as_json:
         print_json(stream, report_json(job, cells))
     elif stream.isatty():
         make_console(stream).print(make_table(job.name, cells, is_ascii=False))
     else:
         stream.write(to_text(make_table(job.name, cells, is_ascii=True)))
+    for stage, change in results.changes.items():
+        print(
+            f"note: the report shows stages.{stage} as last run; the job has changed since: {change}", file=sys.stderr
+        )
+    return cells
 
 
 VERBS = {"validate": _validate, "plan": _plan, "run": _run, "report": _report}

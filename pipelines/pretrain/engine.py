@@ -25,7 +25,7 @@ WINDOW = 50
 """Updates between looks at the loss: each look waits for the GPU."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Progress = Callable[[int, float], None]
+OnWindow = Callable[[int, float], None]
 """Told the updates done in this epoch and the mean loss of the last WINDOW."""
 
 
@@ -85,7 +85,7 @@ class Trainer:
     precision: Precision
     clip_grad: float | None
 
-    def train_epoch(self, loader: Any, epoch: int, broken: BrokenImages, progress: Progress) -> float:
+    def train_epoch(self, loader: Any, epoch: int, broken: BrokenImages, on_window: OnWindow) -> float:
         """Mean loss over all updates and ranks of `epoch`, counted from 0.
 
         Raises StageError, which names the update, when the loss stops being a number, DataError for too many broken
@@ -100,7 +100,7 @@ class Trainer:
             if len(window) == WINDOW or step == len(loader):
                 losses = self._read(window, epoch, first_step=step - len(window) + 1)
                 total += sum(losses)
-                progress(step, sum(losses) / len(losses))
+                on_window(step, sum(losses) / len(losses))
                 window.clear()
         _share(broken)
         return _mean_over_ranks(total / len(loader), self.precision.device)

@@ -39,7 +39,7 @@ class Placed:
 def background(rng: np.random.Generator, size: int) -> Rgb:
     """A dark, slightly tinted ground with a smooth texture."""
     cells = size // TEXTURE_CELL_PX
-    texture = _enlarge(rng.uniform(-0.08, 0.08, (cells, cells)).astype(np.float32), size)
+    texture = _enlarge(rng.uniform(-0.04, 0.04, (cells, cells)).astype(np.float32), size)
     tint = rng.uniform(0.12, 0.32) + rng.uniform(-0.05, 0.05, 3)
     image: Rgb = np.clip(tint.astype(np.float32) + texture[:, :, None], 0, 1)
     return image

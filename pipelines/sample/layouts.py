@@ -44,7 +44,7 @@ def imagenet_files(split: Split, scans: Sequence[Scan]) -> Iterator[FileOfSample
     for scan in scans:
         rng = np.random.default_rng([SEEDS[split], scan.index])
         image = background(rng, IMAGE_PX)
-        size = int(rng.integers(44, CROP_PX + 1))
+        size = int(rng.integers(CROP_PX - 4, CROP_PX + 1))
         low, high = (IMAGE_PX - CROP_PX) // 2, (IMAGE_PX + CROP_PX) // 2 - size
         x, y = rng.integers(low, high + 1, 2)
         draw(image, Placed(scan, int(x), int(y), size), brightness=rng.uniform(0.7, 1.0))

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.artifact import Manifest
 from orchestrator.errors import DataError
-from orchestrator.history import plan_job, write_last_run
+from orchestrator.history import load_results, plan_job, write_last_run
 from orchestrator.plan import Plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
@@ -160,3 +160,13 @@ def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
     assert [set(stage) for stage in stages if isinstance(stage, dict)] == [
         {"name", "kind", "key", "verdict", "why", "needs"}
     ] * 4
+
+
+def test_a_report_shows_the_last_run_and_says_where_the_job_has_changed_since(done: Planner, tmp_path: Path) -> None:
+    job = done("stages.first.epochs=4", "stages.other.expect={total: '> 1'}").job
+    (tmp_path / "data").rename(tmp_path / "gone")
+    results = load_results(job, open_store(job.store), kinds=KINDS)
+    assert set(results.manifests) == ALL
+    assert results.job.stages["first"].params.epochs == 3
+    assert str(results.job.stages["other"].expect["total"]) == "> 1"
+    assert results.changes == {"first": "epochs: 3 -> 4", "second": "its input source changed"}

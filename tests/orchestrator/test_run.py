@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ClusterError, DataError, StageError
-from orchestrator.history import load_manifests, plan_job
+from orchestrator.history import load_results, plan_job
 from orchestrator.run import Outcome, Update, run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
@@ -56,8 +56,8 @@ def _worked(tmp_path: Path) -> list[str]:
 
 def _totals(tmp_path: Path) -> dict[str, float]:
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-    manifests = load_manifests(job, open_store(job.store))
-    return {name: manifest.metrics[0].value for name, manifest in manifests.items()}
+    results = load_results(job, open_store(job.store), kinds=KINDS)
+    return {name: manifest.metrics[0].value for name, manifest in results.manifests.items()}
 
 
 def _single(**fields: object) -> str:

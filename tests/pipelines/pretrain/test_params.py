@@ -44,6 +44,11 @@ def test_lr_follows_the_batch_unless_given() -> None:
         ({"hflip": 1.5}, r"(?s)hflip\n.*less than or equal to 1"),
         ({"model": "cat_tine"}, r"'cat_tiny', 'cat_small' or 'cat_base'"),
         ({"model": {"depths": [1, 1]}}, r"num_heads has 4 stages, but depths has 2"),
+        ({"model": {"img_size": 16, "patch_size": 32}}, r"patch_size 32 exceeds img_size 16"),
+        (
+            {"model": {"patch_embed": "slice", "patch_size": 8}},
+            r"patch_size 8: patch_embed: slice works on patches of 4",
+        ),
         ({"model": {"embed_dim": 32}}, r"num_heads\[0\] = 3 does not divide the stage's channels, .* = 32"),
     ],
 )
