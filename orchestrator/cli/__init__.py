@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from argparse import Namespace
@@ -12,7 +13,7 @@ from pydantic import JsonValue
 from rich.table import Table
 
 from orchestrator.cli.arguments import parse_arguments
-from orchestrator.cli.console import make_console, print_json, reserved_stdout, to_text
+from orchestrator.cli.console import make_console, print_json, reserved_stdout
 from orchestrator.errors import Fault, InterruptedRunError, OrchestratorError, SpecError, StoreError
 from orchestrator.history import load_results, plan_job
 from orchestrator.plan import Plan
@@ -116,14 +117,14 @@ def _check_stages(job: Job, option: str, names: list[str]) -> None:
 
 def _report(arguments: Namespace, stdout: IO[str]) -> int:
     job = _load(arguments)
-    store = open_store(job.store)
     as_json = arguments.json or arguments.format == "json"
     if arguments.output is None:
-        _show_results(job, store, stdout, as_json=as_json)
+        _show_results(job, open_store(job.store), stdout, as_json=as_json)
         return 0
+    text = io.StringIO()
+    _show_results(job, open_store(job.store), text, as_json=as_json)
     try:
-        with arguments.output.open("w", encoding="utf-8") as stream:
-            _show_results(job, store, stream, as_json=as_json)
+        arguments.output.write_text(text.getvalue(), encoding="utf-8")
     except OSError as err:
         raise StoreError(f"--output {arguments.output}: cannot be written: {err.strerror}") from err
     return 0
@@ -135,10 +136,8 @@ def _show_results(job: Job, store: Store, stream: IO[str], *, as_json: bool) -> 
     cells = make_cells(results.job, results.manifests)
     if as_json:
         print_json(stream, report_json(job, cells))
-    elif stream.isatty():
-        make_console(stream).print(make_table(job.name, cells, is_ascii=False))
     else:
-        stream.write(to_text(make_table(job.name, cells, is_ascii=True)))
+        make_console(stream).print(make_table(job.name, cells, is_ascii=not stream.isatty()))
     for stage, change in results.changes.items():
         print(
             f"note: the report shows stages.{stage} as last run; the job has changed since: {change}", file=sys.stderr

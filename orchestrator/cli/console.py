@@ -7,11 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from pydantic import JsonValue
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 PIPED_WIDTH = 120
 """Columns where there is no terminal to ask: wide enough for every table of ours."""
@@ -37,15 +36,3 @@ def make_console(stream: IO[str]) -> Console:
 def print_json(stream: IO[str], document: JsonValue) -> None:
     stream.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     stream.flush()
-
-
-def to_text(renderable: RenderableType) -> str:
-    """A renderable as plain text."""
-    console = Console(width=PIPED_WIDTH, no_color=True, highlight=False)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get()
-
-
-def write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,47 @@
+"""What the documents say is what there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import VERBS
+from orchestrator.cli.arguments import parse_arguments
+from orchestrator.errors import OrchestratorError
+from pipelines import KINDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_option_is_in_the_readme(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments([verb, "--help"])
+    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
+    assert f"orchestrator {verb} JOB" in README
+    assert {option for option in options if option not in README} == set()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=str)
+def test_every_kind_with_its_outputs_and_metrics_is_in_the_readme(kind: object) -> None:
+    (row,) = (line for line in README.splitlines() if line.startswith(f"| `{kind.name}` "))  # type: ignore[attr-defined]
+    for word in (*kind.outputs, *kind.metrics):  # type: ignore[attr-defined]
+        assert f"`{word}`" in row
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    codes = {0, *(child.exit_code for child in OrchestratorError.__subclasses__()), OrchestratorError.exit_code}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
+
+
+def test_the_job_in_the_readme_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "job.yaml").write_text(text)
+    command = [sys.executable, "-m", "orchestrator", "validate", "job.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
