@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 from ray import tune
-from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
@@ -24,7 +23,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.train import fit
 from orchestrator.cluster.worker import Place, run_pipeline, tell_result
-from orchestrator.contract import Event, StageResult
+from orchestrator.contract import StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import TuneParams
 from orchestrator.store import open_store
@@ -63,7 +62,7 @@ def search(
 def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel) -> tune.Tuner:
     storage_uri = open_store(attempt.store_uri).storage_uri(attempt.training)
     name = f"tune-{attempt.key[:8]}"
-    trainable = _trainable(attempt, channel)
+    trainable = _trainable(attempt, channel, params.num_trials)
     if tune.Tuner.can_restore(f"{storage_uri}/{name}"):
         return tune.Tuner.restore(
             f"{storage_uri}/{name}", trainable=trainable, resume_unfinished=True, restart_errored=True
@@ -86,32 +85,31 @@ def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, cha
             storage_path=storage_uri,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
-            callbacks=[_Progress(attempt.stage, metric, params.num_trials, channel)],
         ),
     )
 
 
-def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
+def _trainable(attempt: Attempt, channel: EventChannel, num_trials: int) -> Any:
     """A trial as Tune runs it: in the trial's own process, or as the driver of a group of workers."""
     resources = attempt.resources
     if resources.workers > 1:
         # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
-        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
+        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel, num_trials=num_trials)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
-    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
+    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel, num_trials=num_trials)
     return tune.with_resources(trial, {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker})
 
 
-def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
+def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel, num_trials: int) -> None:
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     place = Place(rank=0, world_size=1, device=device, tell=lambda metrics: tune.report(dict(metrics)))
     trial = _trial_attempt(attempt, config)
-    tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label()))
+    tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(config, num_trials)))
 
 
-def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
+def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel, num_trials: int) -> None:
     trial = _trial_attempt(attempt, config)
-    fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label())
+    fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label(config, num_trials))
 
 
 def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt:
@@ -119,8 +117,13 @@ def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt
     return replace(attempt, params=attempt.params.overlay(config), training=training)
 
 
-def _label() -> str:
-    return f"trial {int(tune.get_context().get_trial_id().rpartition('_')[2]) + 1}: "
+def _label(config: Mapping[str, JsonValue], num_trials: int) -> str:
+    """What stands before the events of this trial: its number and what it tries."""
+    number = int(tune.get_context().get_trial_id().rpartition("_")[2]) + 1
+    values = " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in config.items()
+    )
+    return f"trial {number} of {num_trials}, {values}: "
 
 
 def _algorithm(params: TuneParams, seed: int) -> Searcher | SearchAlgorithm:
@@ -163,26 +166,3 @@ def _write(folder: Path, name: str, content: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False))
     return folder
-
-
-class _Progress(tune.Callback):  # type: ignore[misc]  # ray has no types
-    """Tells how many trials are done. Must not raise: Tune would end the search."""
-
-    def __init__(self, stage: str, metric: str, num_trials: int, channel: EventChannel) -> None:
-        self._stage, self._metric, self._num_trials, self._channel = stage, metric, num_trials, channel
-        self._done = 0
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._tell(trial, f"{self._metric} {trial.last_result.get(self._metric, float('nan')):.2f}")
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._tell(trial, "failed")
-
-    def _tell(self, trial: Trial, outcome: str) -> None:
-        self._done += 1
-        params = " ".join(
-            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in trial.config.items()
-        )
-        text = f"trial {self._done} of {self._num_trials} ended: {outcome} with {params}"
-        self._channel.send(self._stage, Event(text, done=self._done, total=self._num_trials))

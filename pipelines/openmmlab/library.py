@@ -36,11 +36,13 @@ with quiet_import():
     from mmengine.hooks import Hook
     from mmengine.logging import MMLogger
     from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
-    from mmengine.registry import MODELS, DefaultScope
+    from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, DefaultScope
     from mmengine.runner import Runner
 
 __all__ = [
     "MODELS",
+    "OPTIM_WRAPPERS",
+    "OPTIM_WRAPPER_CONSTRUCTORS",
     "Config",
     "DefaultScope",
     "Hook",

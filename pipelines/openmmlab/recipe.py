@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import JobError
+from pipelines.openmmlab.optimizer import TwoGroups
 from pipelines.openmmlab.params import FinetuneParams
 
 Config = dict[str, Any]
@@ -19,14 +20,12 @@ LOAD_IMAGE: Config = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}
 
 def optim_wrapper(params: FinetuneParams, *, lr: float, device: str) -> Config:
     """AdamW in the asked precision; norms and position parameters without decay."""
-    no_decay = {"decay_mult": 0.0}
     wrapper: Config = {
         "type": "OptimWrapper",
-        "optimizer": {"type": "AdamW", "lr": lr, "betas": (0.9, 0.999), "weight_decay": params.weight_decay},
+        "constructor": TwoGroups.__name__,
+        "optimizer": {"lr": lr, "betas": (0.9, 0.999), "weight_decay": params.weight_decay},
         # By parts of names. The reference meant to spare its position embedding and named it wrongly.
-        "paramwise_cfg": {
-            "custom_keys": {"norm": no_decay, "relative_position_bias_table": no_decay, "backbone.ape": no_decay}
-        },
+        "paramwise_cfg": {"without_decay": ("norm", "relative_position_bias_table", "backbone.ape")},
     }
     if params.clip_grad is not None:
         wrapper["clip_grad"] = {"max_norm": params.clip_grad, "norm_type": 2}
