@@ -79,7 +79,7 @@ class Results:
     """What a report is made of."""
 
     job: Job
-    """As last run, with the expectations that the job file has now; stages that never ran stand last."""
+    """As last run, with the expectations that the job file has now, and with its stages that never ran."""
     manifests: Mapping[str, Manifest]
     """By stage, without those that did not finish."""
     changes: Mapping[str, str]
@@ -93,19 +93,22 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
         return Results(job, {}, {})
     where = f"store {store.uri}: {last_run_name(job.name)}"
     ran = job_from_document(last.job, kinds=kinds, where=where).stages
-    stages = {name: _with_expectations(stage, job.stages.get(name)) for name, stage in ran.items()}
     found = {name: load_manifest(store, stage.key) for name, stage in last.stages.items()}
+    names = dict.fromkeys([*job.stages, *ran])
     return Results(
-        job=replace(
-            job, stages={**stages, **{name: stage for name, stage in job.stages.items() if name not in stages}}
-        ),
+        job=replace(job, stages={name: _as_run(ran.get(name), job.stages.get(name)) for name in names}),
         manifests={name: manifest for name, manifest in found.items() if manifest is not None},
         changes=_changes_since(job, last),
     )
 
 
-def _with_expectations(ran: Stage, now: Stage | None) -> Stage:
-    return replace(ran, expect=now.expect) if now and now.metrics == ran.metrics else ran
+def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
+    """The stage as it ran, but with the expectations that it has now; either may be missing, not both."""
+    if ran is None or now is None:
+        stage = ran or now
+        assert stage is not None
+        return stage
+    return replace(ran, expect=now.expect) if now.metrics == ran.metrics else ran
 
 
 def _changes_since(job: Job, last: LastRun) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,7 +29,10 @@ from orchestrator.errors import JobError, StageError
 from orchestrator.spec import TuneParams
 from orchestrator.store import open_store
 
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output prints tables even at verbose=0
+# A search speaks through events alone: Tune's new output prints even at verbose=0, its logger each trial's traceback.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+logging.getLogger("optuna").setLevel(logging.WARNING)
 
 MAX_TRIAL_FAILURES = 1
 """A trial whose process is lost is tried once more, from its last checkpoint."""
@@ -62,7 +66,7 @@ def search(
 def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel) -> tune.Tuner:
     storage_uri = open_store(attempt.store_uri).storage_uri(attempt.training)
     name = f"tune-{attempt.key[:8]}"
-    trainable = _trainable(attempt, channel, params.num_trials)
+    trainable = _trainable(attempt, channel)
     if tune.Tuner.can_restore(f"{storage_uri}/{name}"):
         return tune.Tuner.restore(
             f"{storage_uri}/{name}", trainable=trainable, resume_unfinished=True, restart_errored=True
@@ -89,27 +93,27 @@ def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, cha
     )
 
 
-def _trainable(attempt: Attempt, channel: EventChannel, num_trials: int) -> Any:
+def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """A trial as Tune runs it: in the trial's own process, or as the driver of a group of workers."""
     resources = attempt.resources
     if resources.workers > 1:
         # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
-        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel, num_trials=num_trials)
+        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
-    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel, num_trials=num_trials)
+    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
     return tune.with_resources(trial, {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker})
 
 
-def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel, num_trials: int) -> None:
+def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     place = Place(rank=0, world_size=1, device=device, tell=lambda metrics: tune.report(dict(metrics)))
     trial = _trial_attempt(attempt, config)
-    tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(config, num_trials)))
+    tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(config)))
 
 
-def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel, num_trials: int) -> None:
+def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
     trial = _trial_attempt(attempt, config)
-    fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label(config, num_trials))
+    fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label(config))
 
 
 def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt:
@@ -117,13 +121,12 @@ def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt
     return replace(attempt, params=attempt.params.overlay(config), training=training)
 
 
-def _label(config: Mapping[str, JsonValue], num_trials: int) -> str:
-    """What stands before the events of this trial: its number and what it tries."""
-    number = int(tune.get_context().get_trial_id().rpartition("_")[2]) + 1
-    values = " ".join(
+def _label(config: Mapping[str, JsonValue]) -> str:
+    """What stands before the events of a trial: the values that it tries."""
+    values = (
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in config.items()
     )
-    return f"trial {number} of {num_trials}, {values}: "
+    return f"trial {' '.join(values)}: "
 
 
 def _algorithm(params: TuneParams, seed: int) -> Searcher | SearchAlgorithm:

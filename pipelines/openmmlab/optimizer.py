@@ -24,7 +24,7 @@ class TwoGroups:
     def __call__(self, model: nn.Module) -> Any:
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         spared = {name for name, _ in named if any(part in name for part in self._without_decay)}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [parameter for name, parameter in named if name not in spared]},
             {"params": [parameter for name, parameter in named if name in spared], "weight_decay": 0.0},
         ]

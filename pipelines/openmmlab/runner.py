@@ -133,6 +133,9 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
     def dump_config(self) -> None:
         """Nothing: the stage's outputs hold the model's config as JSON."""
 
+    def _log_env(self, env_cfg: object) -> None:
+        """Nothing: a stage's manifest has its provenance, and this starts compilers to ask for their versions."""
+
     def close_logs(self) -> None:
         for handler in self.logger.handlers:
             handler.close()

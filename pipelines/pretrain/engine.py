@@ -88,7 +88,7 @@ class Trainer:
     def train_epoch(self, loader: Any, epoch: int, broken: BrokenImages, on_window: OnWindow) -> float:
         """Mean loss over all updates and ranks of `epoch`, counted from 0.
 
-        Raises StageError, which names the update, when the loss stops being a number, DataError for too many broken
+        Raises StageError, which names the step, when the loss stops being a number, DataError for too many broken
         images.
         """
         self.model.train()

@@ -120,7 +120,7 @@ def _emit_window(stage: Stage, epoch: int, step: int, loss: float) -> None:
     """Epochs shorter than a window have their own event only."""
     num_steps, num_epochs = len(stage.loaders.train), stage.params.epochs
     if stage.context.rank == 0 and step < num_steps:
-        text = f"epoch {epoch + 1}/{num_epochs} update {step}/{num_steps} loss {loss:.3f}"
+        text = f"epoch {epoch + 1}/{num_epochs} step {step}/{num_steps} loss {loss:.3f}"
         stage.context.emit(Event(text, done=epoch + step / num_steps, total=num_epochs, metrics={"loss": loss}))
 
 
