@@ -106,7 +106,13 @@ def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
 
 def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    place = Place(rank=0, world_size=1, device=device, tell=lambda metrics: tune.report(dict(metrics)))
+    place = Place(
+        rank=0,
+        world_size=1,
+        device=device,
+        tell=lambda metrics: tune.report(dict(metrics)),
+        hear_rank_zero=lambda number: number,
+    )
     trial = _trial_attempt(attempt, config)
     tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(config)))
 

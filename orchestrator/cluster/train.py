@@ -11,6 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.cluster.attempt import Attempt
@@ -113,6 +114,7 @@ def _train_loop(config: dict[str, Any]) -> None:
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()) if torch.cuda.is_available() else "cpu",
         tell=lambda metrics: ray.train.report(dict(metrics)),
+        hear_rank_zero=broadcast_from_rank_zero,
     )
     closes_stage: bool = config["closes_stage"]
     result = run_pipeline(config["attempt"], place, config["channel"], closes_stage=closes_stage, label=config["label"])

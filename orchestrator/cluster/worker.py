@@ -23,9 +23,9 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
-from orchestrator.store.resume import commit_checkpoint, fetch_newest_checkpoint
+from orchestrator.store.resume import commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
 
@@ -39,6 +39,8 @@ class Place:
     device: str
     tell: Callable[[Mapping[str, float]], None]
     """Hands one report's metrics to Ray; every rank calls it."""
+    hear_rank_zero: Callable[[int | None], int | None]
+    """Rank 0's argument, on every rank; all of them call it."""
 
 
 def run_pipeline(
@@ -85,10 +87,21 @@ def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Pat
         rank=place.rank,
         world_size=place.world_size,
         work_dir=work_dir,
-        resume_dir=fetch_newest_checkpoint(store, attempt.training, scratch / "resume"),
+        resume_dir=_fetch_resume_state(store, attempt, place, scratch / "resume"),
         report=report,
         emit=emit,
     )
+
+
+def _fetch_resume_state(store: Store, attempt: Attempt, place: Place, folder: Path) -> Path | None:
+    """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt has written."""
+    found = fetch_newest_checkpoint(store, attempt.training, folder) if place.rank == 0 else None
+    number = place.hear_rank_zero(found)
+    if number is None:
+        return None
+    if place.rank != 0:
+        fetch_checkpoint(store, attempt.training, number, folder)
+    return folder
 
 
 def _call(attempt: Attempt, context: StageContext) -> StageResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from orchestrator.artifact import Artifact, File
+from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import sha256_of
 
@@ -30,25 +32,29 @@ def commit_checkpoint(store: Store, training: str, folder: Path) -> None:
         _delete_checkpoint(store, training, old)
 
 
-def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> Path | None:
-    """Download the newest intact checkpoint below `folder` and return its folder; None when there is none."""
+def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> int | None:
+    """Download the newest intact checkpoint into `folder`, and return its number; None when there is none."""
     for number in reversed(_numbers(store, training)):
-        target = folder / f"{number:08d}"
-        if _fetch(store, training, number, target):
-            return target
+        try:
+            fetch_checkpoint(store, training, number, folder)
+        except IntegrityError:
+            continue
+        return number
     return None
 
 
-def _fetch(store: Store, training: str, number: int, target: Path) -> bool:
+def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> None:
+    """Download checkpoint `number` into `folder`; raises IntegrityError unless every file has its sha256."""
+    shutil.rmtree(folder, ignore_errors=True)
+    name = _seal(training, number)
     try:
-        seal = Artifact.model_validate_json(store.read(_seal(training, number)) or b"")
-    except ValueError:
-        return False
-    return all(
-        store.download(f"{_folder(training, number)}/{file.path}", target / file.path)
-        and sha256_of(target / file.path) == file.sha256
-        for file in seal.files
-    )
+        seal = Artifact.model_validate_json(store.read(name) or b"")
+    except ValueError as err:
+        raise IntegrityError(f"store {store.uri}: {name}: not the seal of a checkpoint: {err}") from err
+    for file in seal.files:
+        path = folder / file.path
+        if not store.download(f"{_folder(training, number)}/{file.path}", path) or sha256_of(path) != file.sha256:
+            raise IntegrityError(f"store {store.uri}: {_folder(training, number)}/{file.path} is not as {name} has it")
 
 
 def _numbers(store: Store, training: str) -> list[int]:

@@ -25,8 +25,8 @@ def _commit(store: Store, tmp_path: Path, number: int) -> None:
 
 
 def _resumed(store: Store, tmp_path: Path) -> str | None:
-    folder = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
-    return (folder / "state.pt").read_text() if folder else None
+    number = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    return None if number is None else (tmp_path / "fetched" / "state.pt").read_text()
 
 
 def test_nothing_is_resumed_where_nothing_was_committed(store: Store, tmp_path: Path) -> None:
