@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from orchestrator.contract import Event, StageContext
 from orchestrator.errors import StageError
@@ -60,7 +61,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         self._context = context
         self._schedule = schedule
         self._metrics_of = metrics_of
-        self._loss = math.nan
+        self._loss: Tensor | None = None
         self._last_saved: Path | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -72,11 +73,11 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, Any] | None = None
     ) -> None:
+        assert outputs is not None
+        self._loss = outputs["loss"].detach()
         iteration = runner.iter + 1
         is_checkpoint = self._schedule.unit == "iteration" and self._is_only_checkpoint_due(iteration)
         if iteration % EMIT_EVERY == 0 or iteration == runner.max_iters or is_checkpoint:
-            assert outputs is not None
-            self._loss = _finite_loss(float(outputs["loss"].detach()), iteration)
             self._emit(runner, iteration)
         if is_checkpoint:
             self._report(runner, epoch=0, iteration=iteration)
@@ -102,6 +103,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         self, runner: Runner, *, epoch: int, iteration: int, metrics: Mapping[str, float] | None = None
     ) -> None:
         """Hand over metrics, and rank 0's checkpoint where one is due; the checkpoint before it is deleted."""
+        loss = self._finite_loss(iteration)
         position = Position(epoch, iteration, metrics or {}, num_val_images(runner))
         is_epoch = self._schedule.unit == "epoch"
         done = epoch if is_epoch else iteration
@@ -110,18 +112,19 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
             saved = self._context.work_dir / "states" / str(done)
             save_state(runner, saved, position)
         number = done if is_epoch else math.ceil(done / self._schedule.val_every)
-        self._context.report({"epoch": number, "loss": self._loss, **position.metrics}, saved)
+        self._context.report({"epoch": number, "loss": loss, **position.metrics}, saved)
         if saved and self._last_saved:
             shutil.rmtree(self._last_saved)
         self._last_saved = saved or self._last_saved
 
     def _emit(self, runner: Runner, iteration: int, metrics: Mapping[str, float] | None = None) -> None:
+        loss = self._finite_loss(iteration)
         if self._context.rank != 0:
             return
         schedule, max_iters = self._schedule, runner.max_iters
         done = iteration * schedule.total / max_iters
         where = f"epoch {math.ceil(done)}/{schedule.total} " if schedule.unit == "epoch" else ""
-        values = {"loss": self._loss, **(metrics or {})}
+        values = {"loss": loss, **(metrics or {})}
         text = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         event = Event(f"{where}iteration {iteration}/{max_iters} {text}", done, schedule.total, values)
         self._context.emit(event)
@@ -133,15 +136,17 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         np.random.seed(seed)
         torch.manual_seed(seed)
 
+    def _finite_loss(self, iteration: int) -> float:
+        """The loss of the last iteration; read seldom, since it makes a GPU wait."""
+        assert self._loss is not None
+        loss = float(self._loss)
+        if math.isfinite(loss):
+            return loss
+        raise StageError(
+            f"the loss is {loss} at iteration {iteration}: training diverged; lower `lr`, set `clip_grad`, or use "
+            "`precision: fp32`"
+        )
+
 
 def num_val_images(runner: Runner) -> int:
     return len(runner.val_dataloader.dataset)
-
-
-def _finite_loss(loss: float, iteration: int) -> float:
-    if math.isfinite(loss):
-        return loss
-    raise StageError(
-        f"the loss is {loss} at iteration {iteration}: training diverged; lower `lr`, set `clip_grad`, or use "
-        "`precision: fp32`"
-    )

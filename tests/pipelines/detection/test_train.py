@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting) ->
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all({"loss", "box_map", "mask_map50"} <= metrics.keys() for metrics in recorder.metrics)
+    assert all(math.isfinite(value) for metrics in recorder.metrics for value in metrics.values())
     assert all(recorder.checkpoints)
     assert [event.done for event in recorder.events][-1] == 2.0
 
