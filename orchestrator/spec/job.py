@@ -104,7 +104,7 @@ class Job:
 
     name: str
     store: str
-    """An absolute folder."""
+    """An absolute folder, or `s3://BUCKET/PREFIX`."""
     seed: int
     stages: Mapping[str, Stage]
 

@@ -1,4 +1,4 @@
-"""Folders and stores as a job names them -> absolute places. Nothing is looked up on disk."""
+"""Folders and stores as a job names them -> absolute places. Nothing is looked up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 from orchestrator.spec.faults import shown
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_PREFIX = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
 
 
 def absolute_folder(text: str, base_dir: Path) -> str:
@@ -23,14 +25,38 @@ def absolute_folder(text: str, base_dir: Path) -> str:
     return os.path.normpath(base_dir / text)
 
 
-def store_folder(text: str, base_dir: Path) -> str:
-    """The absolute folder of a store, given as a path or `file:///...`; ValueError for any other store."""
+def store_uri(text: str, base_dir: Path) -> str:
+    """The absolute folder of a store given as a path or `file:///...`, or its `s3://BUCKET/PREFIX`.
+
+    ValueError for any other store.
+    """
     scheme = _SCHEME.match(text)
     if scheme is None:
         return absolute_folder(text, base_dir)
-    if scheme[1].lower() != "file":
-        raise ValueError(f"unknown kind of store {scheme[0]!r}; known: a folder, file:///ABSOLUTE/PATH")
+    place = text[len(scheme[0]) :]
+    match scheme[1].lower():
+        case "file":
+            return _file_uri(text, place)
+        case "s3":
+            return _s3_uri(text, place.rstrip("/"))
+    raise ValueError(f"unknown kind of store {scheme[0]!r}; known: a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX")
+
+
+def _file_uri(text: str, place: str) -> str:
     path = unquote(urlsplit(text).path)
-    if not text[len(scheme[0]) :].startswith("/") or "\0" in path:
+    if not place.startswith("/") or "\0" in path:
         raise ValueError(f"must be file:///ABSOLUTE/PATH, not {shown(text)}")
     return os.path.normpath(path)
+
+
+def _s3_uri(text: str, place: str) -> str:
+    bucket, slash, prefix = place.partition("/")
+    if "@" in bucket:  # not shown: what stands before the @ may be a secret
+        raise ValueError("must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never from a job")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(
+            f"must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not {shown(text)}"
+        )
+    if slash and not (_PREFIX.fullmatch(prefix) and {".", ".."}.isdisjoint(prefix.split("/"))):
+        raise ValueError(f"the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not {shown(text)}")
+    return f"s3://{place}"

@@ -15,7 +15,7 @@ from orchestrator.spec.draft import Draft, draft_stage
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import Job, Seed, Stage, metrics_of
 from orchestrator.spec.links import Links, check_cycles, link_stages
-from orchestrator.spec.places import store_folder
+from orchestrator.spec.places import store_uri
 from orchestrator.spec.search import check_consumer, find_template, resolve_search
 from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.tune import TUNE
@@ -36,7 +36,7 @@ class JobFields(Params):
     name: Annotated[str, AfterValidator(_folder_name)]
     """Names the job in the store and in the report."""
     store: str | None = None
-    """Where artifacts go: a folder, or `file:///...`. `--store` beats it."""
+    """Where artifacts go: a folder, `file:///...` or `s3://BUCKET/PREFIX`. `--store` beats it."""
     seed: Seed = 0
     """Of all stages that have none of their own."""
     stages: Annotated[dict[str, JsonValue], Field(min_length=1)]
@@ -68,18 +68,18 @@ def resolve_job(
 
 def _store(tree: Node, given: str | None, base_dir: Path, faults: Faults) -> str | None:
     if given is not None:
-        return _store_folder(given, Mark("--store"), "", base_dir, faults)
+        return _store_uri(given, Mark("--store"), "", base_dir, faults)
     written = tree.members.get("store")
     if written is not None and isinstance(written.value, str):
-        return _store_folder(written.value, written.at, "store", base_dir, faults)
+        return _store_uri(written.value, written.at, "store", base_dir, faults)
     if written is None or written.value is None:
         faults.add(written.key_at if written else tree.at, "store", "is required: give it in the file or as --store")
     return None  # what is no text has its fault as a field
 
 
-def _store_folder(text: str, mark: Mark, path: str, base_dir: Path, faults: Faults) -> str | None:
+def _store_uri(text: str, mark: Mark, path: str, base_dir: Path, faults: Faults) -> str | None:
     try:
-        return store_folder(text, base_dir)
+        return store_uri(text, base_dir)
     except ValueError as err:
         faults.add(mark, path, str(err))
     return None

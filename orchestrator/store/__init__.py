@@ -11,5 +11,10 @@ __all__ = ["Store", "open_store"]
 
 
 def open_store(uri: str) -> Store:
-    """The store at an absolute folder path. Nothing is read or written yet."""
-    return FolderStore(Path(uri))
+    """The store at an absolute folder path or at `s3://BUCKET/PREFIX`. Nothing is read or written yet."""
+    if not uri.startswith("s3://"):
+        return FolderStore(Path(uri))
+    from orchestrator.store.s3 import S3Store  # noqa: PLC0415  boto3 takes half a second to import
+
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    return S3Store(bucket, prefix)

@@ -71,7 +71,10 @@ def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
             "stages.pretrain.scale: not YAML: while parsing a flow sequence, expected ',' or ']', "
             "but got '<stream end>'",
         ),
-        ("store=s3://bucket/x", "store: unknown kind of store 's3://'; known: a folder, file:///ABSOLUTE/PATH"),
+        (
+            "store=gs://bucket/x",
+            "store: unknown kind of store 'gs://'; known: a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX",
+        ),
     ],
 )
 def test_fault_of_set_names_the_option_and_its_path(override: str, fault: str, tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_fault_of_set_names_the_option_and_its_path(override: str, fault: str, t
 
 def test_faults_of_file_set_and_store_come_together(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        load_text(HEAD + "    epoch: 3\n", tmp_path, "seed=x", "broken", store="s3://bucket")
+        load_text(HEAD + "    epoch: 3\n", tmp_path, "seed=x", "broken", store="gs://bucket")
     sources = [fault.source for fault in caught.value.faults]
     assert sources[0] == str(tmp_path / "job.yaml")
     assert sorted(sources[1:]) == ["--set", "--set", "--store"]
@@ -94,16 +97,18 @@ def test_faults_of_set_come_even_if_the_file_is_no_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "folder"),
+    ("store", "place"),
     [
         ("artifacts", "{here}/artifacts"),
         ("./a/../b", "{here}/b"),
         ("/srv/store/", "/srv/store"),
         ("file:///srv/my%20store", "/srv/my store"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://my.bucket-1/a/b_c/", "s3://my.bucket-1/a/b_c"),
     ],
 )
-def test_store_becomes_an_absolute_folder(store: str, folder: str, tmp_path: Path) -> None:
-    expected = folder.format(here=tmp_path)
+def test_store_becomes_an_absolute_place(store: str, place: str, tmp_path: Path) -> None:
+    expected = place.format(here=tmp_path)
     assert load_text(f"{HEAD}", tmp_path, f"store={store}").store == expected
     assert load_text(HEAD.replace("store: ./store\n", ""), tmp_path, store=store).store == expected
 
@@ -111,14 +116,37 @@ def test_store_becomes_an_absolute_folder(store: str, folder: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("store", "fault"),
     [
-        ("s3://bucket/x", "unknown kind of store 's3://'; known: a folder, file:///ABSOLUTE/PATH"),
+        (
+            "gs://bucket/x",
+            "unknown kind of store 'gs://'; known: a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX",
+        ),
+        (
+            "s3:///x",
+            "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not 's3:///x'",
+        ),
+        (
+            "s3://Bucket",
+            "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not 's3://Bucket'",
+        ),
+        (
+            "s3://key:secret@bucket/x",
+            "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never from a job",
+        ),
+        (
+            "s3://bucket/x?region=eu",
+            "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not 's3://bucket/x?region=eu'",
+        ),
+        (
+            "s3://bucket/a/../b",
+            "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not 's3://bucket/a/../b'",
+        ),
         ("file://artifacts", "must be file:///ABSOLUTE/PATH, not 'file://artifacts'"),
         ("file:///a%00b", "must be file:///ABSOLUTE/PATH, not 'file:///a%00b'"),
         ("~/store", "~ is not expanded here: write the folder out, not '~/store'"),
         ("", "must not be empty"),
     ],
 )
-def test_store_that_is_no_folder_is_refused(store: str, fault: str, tmp_path: Path) -> None:
+def test_store_that_is_no_place_is_refused(store: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(HEAD, tmp_path, store=store)
     assert str(caught.value) == f"--store: {fault}"

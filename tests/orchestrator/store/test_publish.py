@@ -20,8 +20,8 @@ from orchestrator.store.publish import (
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
+def store(store_uri: str) -> Store:
+    return open_store(store_uri)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ TRAINING = "train/abc"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
+def store(store_uri: str) -> Store:
+    return open_store(store_uri)
 
 
 def _commit(store: Store, tmp_path: Path, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The contract of every store; each new store joins the fixture."""
+"""The contract of every store; each new store joins the fixture `store_uri`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from orchestrator.store import Store, open_store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
+def store(store_uri: str) -> Store:
+    return open_store(store_uri)
 
 
 def test_what_is_written_is_read(store: Store) -> None:
@@ -88,8 +88,42 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store) -> None
     assert store.names("jobs") == ["jobs/torn"]
 
 
-def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_file_of_several_parts_goes_up_and_comes_down(store: Store, tmp_path: Path) -> None:
+    content = os.urandom(2**20) * 40
+    (tmp_path / "up").write_bytes(content)
+    store.upload("blobs/large", tmp_path / "up")
+    assert store.download("blobs/large", tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = open_store(str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"file: cannot write jobs/a: Not a directory; .*--store"):
         store.write("jobs/a", b"")
+
+
+def test_a_bucket_that_is_not_there_says_so(s3_endpoint: str, tmp_path: Path) -> None:
+    store = open_store("s3://no-such-bucket/x")
+    with pytest.raises(StoreError, match=r"^store s3://no-such-bucket/x: cannot write a: .*; create the bucket"):
+        store.write("a", b"")
+    (tmp_path / "up").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"cannot write b: .*; create the bucket"):
+        store.upload("b", tmp_path / "up")
+
+
+def test_an_endpoint_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("orchestrator.store.s3.MAX_ATTEMPTS", 1)
+    with pytest.raises(
+        StoreError, match=r"cannot read a: Could not connect .*127\.0\.0\.1:1/.*; check .*AWS_ENDPOINT_URL"
+    ):
+        open_store(f"s3://{bucket}").read("a")
+
+
+def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(StoreError, match=r"Unable to locate credentials; set AWS_ACCESS_KEY_ID"):
+        open_store(f"s3://{bucket}").read("a")
