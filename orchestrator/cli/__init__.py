@@ -23,6 +23,9 @@ from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
 from pipelines import KINDS
 
+RAY_JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What Ray sets for the command of a submitted job, and for nothing else."""
+
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one verb and exit with its code."""
@@ -53,9 +56,9 @@ def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
 
 
 def _load(arguments: Namespace) -> Job:
-    return load_job(
-        arguments.job, kinds=KINDS, overrides=arguments.overrides, store=arguments.store, base_dir=Path.cwd()
-    )
+    # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes with the job.
+    base_dir = None if RAY_JOB_MARK in os.environ else Path.cwd()
+    return load_job(arguments.job, kinds=KINDS, overrides=arguments.overrides, store=arguments.store, base_dir=base_dir)
 
 
 def _validate(arguments: Namespace, stdout: IO[str]) -> int:

@@ -36,11 +36,12 @@ def load_job(
     kinds: Mapping[str, Kind],
     overrides: Sequence[str] = (),
     store: str | None = None,
-    base_dir: Path,
+    base_dir: Path | None,
 ) -> Job:
     """The job of a file. Raises SpecError with all faults of the file, of `overrides` and of `store`.
 
-    `overrides` are texts `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`.
+    `overrides` are texts `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`, and
+    refused where that is None.
     """
     faults = Faults()
     tree = load_tree(path, faults)

@@ -12,7 +12,7 @@ from pydantic import Field
 from orchestrator.contract import Kind, Params, Role
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
-from orchestrator.spec.places import absolute_folder
+from orchestrator.spec.places import data_place
 from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.validate import validate
 
@@ -57,7 +57,7 @@ class Draft:
         return self.node.nearest([field]).at
 
 
-def draft_stage(name: str, node: Node, kinds: Mapping[str, Kind], base_dir: Path, faults: Faults) -> Draft:
+def draft_stage(name: str, node: Node, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults) -> Draft:
     path = dotted("stages", name)
     if not STAGE_NAME.fullmatch(name):
         faults.add(node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -")
@@ -89,14 +89,14 @@ def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Params | None:
     return validate(kind.params, node, path, faults, also_known=Common.model_fields)
 
 
-def _with_absolute_data(params: Params, node: Node, path: str, base_dir: Path, faults: Faults) -> Params:
+def _with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
     folders = {}
     for field in params.fields_with(Role.DATA):
         text = getattr(params, field)
         if text is None:
             continue
         try:
-            folders[field] = absolute_folder(text, base_dir)
+            folders[field] = data_place(text, base_dir)
         except ValueError as err:
             faults.add(node.nearest([field]).at, dotted(path, field), str(err))
     return params.model_copy(update=folders)

@@ -14,18 +14,31 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
 
 
-def absolute_folder(text: str, base_dir: Path) -> str:
-    """`text` against `base_dir`, without `..`; ValueError for what is no folder of this machine."""
+def data_place(text: str, base_dir: Path | None) -> str:
+    """The absolute folder of a data set, or `sample:NAME`, which kinds make where they need it."""
+    return text if text.startswith("sample:") else absolute_folder(text, base_dir)
+
+
+def absolute_folder(text: str, base_dir: Path | None) -> str:
+    """`text` against `base_dir`, without `..`; ValueError for what is no folder of this machine.
+
+    Without a `base_dir` the current folder will not last: `text` has to be absolute.
+    """
     if not text:
         raise ValueError("must not be empty")
     if _SCHEME.match(text):
         raise ValueError(f"must be a folder, not {shown(text)}")
     if text.startswith("~"):
         raise ValueError(f"~ is not expanded here: write the folder out, not {shown(text)}")
-    return os.path.normpath(base_dir / text)
+    if base_dir is None and not Path(text).is_absolute():
+        raise ValueError(
+            f"must be absolute, not {shown(text)}: in a Ray job the current folder is a copy that vanishes with it; "
+            "name a folder that all machines share, an s3:// store, or sample data"
+        )
+    return os.path.normpath((base_dir or Path("/")) / text)
 
 
-def store_uri(text: str, base_dir: Path) -> str:
+def store_uri(text: str, base_dir: Path | None) -> str:
     """The absolute folder of a store given as a path or `file:///...`, or its `s3://BUCKET/PREFIX`.
 
     ValueError for any other store.

@@ -44,7 +44,7 @@ class JobFields(Params):
 
 
 def resolve_job(
-    tree: Node, *, kinds: Mapping[str, Kind], store: str | None, base_dir: Path, faults: Faults
+    tree: Node, *, kinds: Mapping[str, Kind], store: str | None, base_dir: Path | None, faults: Faults
 ) -> Job | None:
     """The job, or None with its faults added. `store`, from the command line, beats the file's."""
     if not isinstance(tree.value, Mapping):
@@ -66,7 +66,7 @@ def resolve_job(
     return Job(fields.name, folder, fields.seed, stages)
 
 
-def _store(tree: Node, given: str | None, base_dir: Path, faults: Faults) -> str | None:
+def _store(tree: Node, given: str | None, base_dir: Path | None, faults: Faults) -> str | None:
     if given is not None:
         return _store_uri(given, Mark("--store"), "", base_dir, faults)
     written = tree.members.get("store")
@@ -77,7 +77,7 @@ def _store(tree: Node, given: str | None, base_dir: Path, faults: Faults) -> str
     return None  # what is no text has its fault as a field
 
 
-def _store_uri(text: str, mark: Mark, path: str, base_dir: Path, faults: Faults) -> str | None:
+def _store_uri(text: str, mark: Mark, path: str, base_dir: Path | None, faults: Faults) -> str | None:
     try:
         return store_uri(text, base_dir)
     except ValueError as err:
@@ -86,7 +86,7 @@ def _store_uri(text: str, mark: Mark, path: str, base_dir: Path, faults: Faults)
 
 
 def _with_searches(
-    drafts: Mapping[str, Draft], base_dir: Path, faults: Faults
+    drafts: Mapping[str, Draft], base_dir: Path | None, faults: Faults
 ) -> tuple[dict[str, Draft], dict[str, Draft]]:
     """The drafts with searches resolved against their templates, and the template of each search by its name."""
     resolved, templates = dict(drafts), {}

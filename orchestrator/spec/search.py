@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from orchestrator.contract import Params, Role
 from orchestrator.spec.draft import Draft
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
-from orchestrator.spec.places import absolute_folder
+from orchestrator.spec.places import data_place
 from orchestrator.spec.tree import Node, marked, put
 from orchestrator.spec.tune import TUNE, TuneParams
 from orchestrator.spec.validate import validate
@@ -35,7 +35,7 @@ def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) ->
     return template
 
 
-def resolve_search(search: Draft, template: Draft, base_dir: Path, faults: Faults) -> TuneParams | None:
+def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults: Faults) -> TuneParams | None:
     """The search's params with its metric and with absolute data folders, if `template` is sound and all fits it."""
     if not isinstance(search.params, TuneParams) or template.params is None:
         return None
@@ -75,7 +75,7 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
 
 
 def _with_absolute_data(
-    search: Draft, params: TuneParams, template: Params, base_dir: Path, faults: Faults
+    search: Draft, params: TuneParams, template: Params, base_dir: Path | None, faults: Faults
 ) -> dict[str, JsonValue]:
     """The overrides; those of inputs are refused, since trials read what the template reads."""
     overrides = dict(params.overrides)
@@ -84,7 +84,7 @@ def _with_absolute_data(
             if name in template.fields_with(Role.INPUT):
                 raise ValueError("is an input; the trials of a search take those of its template")
             if name in template.fields_with(Role.DATA) and isinstance(value, str):
-                overrides[name] = absolute_folder(value, base_dir)
+                overrides[name] = data_place(value, base_dir)
         except ValueError as err:
             mark = search.node.nearest(["overrides", name]).at
             faults.add(mark, dotted(dotted(search.path, "overrides"), name), str(err))

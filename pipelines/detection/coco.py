@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.errors import DataError
+from pipelines.data import data_folder
 from pipelines.detection.params import DetectionParams
 from pipelines.fingerprint import digest_of_folders
 
@@ -34,7 +35,7 @@ class Annotations:
 
 def fingerprint(params: DetectionParams) -> str:
     """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
-    root = Path(params.data)
+    root = data_folder(params.data, "coco")
     digest = digest_of_folders(root, ("annotations", "train2017", "val2017"))
     splits: tuple[Split, ...] = ("train", "val")
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]

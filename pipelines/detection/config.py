@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipelines.data import data_folder
 from pipelines.detection.coco import Split
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
@@ -71,7 +72,7 @@ def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: 
     return {
         "type": "CocoDataset",
         "ann_file": str(annotations),
-        "data_prefix": {"img": str(Path(params.data) / f"{split}2017")},
+        "data_prefix": {"img": str(data_folder(params.data, "coco") / f"{split}2017")},
         "metainfo": {"classes": tuple(classes)},
     }
 

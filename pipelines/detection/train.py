@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
+from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, Split, check_classes, read_annotations, without_images
 from pipelines.detection.config import make_config
 from pipelines.detection.mask_rcnn import model as mask_rcnn
@@ -56,7 +56,8 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
 
 def _read(params: DetectionParams) -> dict[Split, Annotations]:
     splits: tuple[Split, ...] = ("train", "val")
-    files = {split: read_annotations(Path(params.data), split) for split in splits}
+    root = data_folder(params.data, "coco")
+    files = {split: read_annotations(root, split) for split in splits}
     check_classes(files.values(), params.num_classes)
     return files
 

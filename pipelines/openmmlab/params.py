@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.contract import DataDir, Input, Params, Role
+from orchestrator.contract import Input, Params, Role
+from pipelines.data import Data
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -18,8 +19,8 @@ class FinetuneParams(Params):
 
     backbone: Input
     """The pretrained checkpoint to start from, for example `pretrain.checkpoint`."""
-    data: DataDir
-    """Folder of the data set, in its published layout."""
+    data: Data
+    """Folder of the data set, in its published layout, or `sample:digits`."""
     num_classes: Positive | None = None
     """How many classes the data must have; None takes what the data says."""
     batch_size: Positive = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
+from pipelines.data import data_folder
 from pipelines.imagenet.dataset import Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.folders import Index, load_index
 from pipelines.imagenet.transforms import eval_transform, train_transform
@@ -31,7 +31,8 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
     params: PretrainParams = context.params
     local_batch_size = _local_batch_size(params, context.world_size)
-    train, val = (load_index(Path(params.data), split, classes) for split in ("train", "val"))
+    root = data_folder(params.data, "imagenet")
+    train, val = (load_index(root, split, classes) for split in ("train", "val"))
     if len(train) < params.batch_size:
         raise DataError(
             f"{train.root}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from orchestrator.contract import Kind
+from pipelines.data import data_folder
 from pipelines.imagenet import folders
 from pipelines.pretrain.params import PretrainParams
 
 
 def fingerprint(params: PretrainParams) -> str:
     """Digest of the images and classes; raises DataError when they are missing or not as many as `num_classes`."""
-    return folders.fingerprint(Path(params.data), num_classes=params.num_classes)
+    return folders.fingerprint(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
 
 
 KIND = Kind(

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.contract import DataDir, Params, Role
+from orchestrator.contract import Params, Role
+from pipelines.data import Data
 from pipelines.model_params import Model
 
 REFERENCE_LR = 5e-4
@@ -23,8 +24,8 @@ RandAugment = Annotated[
 class PretrainParams(Params):
     """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
 
-    data: DataDir
-    """Folder that holds train/<class>/* and val/<class>/*."""
+    data: Data
+    """Folder that holds train/<class>/* and val/<class>/*, or `sample:digits`."""
     model: Model = "cat_tiny"
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,6 +17,7 @@ from cat_model.weights import save_classifier
 from orchestrator.artifact import Metric
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import JobError
+from pipelines.data import data_folder
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.folders import load_classes
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
@@ -43,7 +43,7 @@ def run(context: StageContext) -> StageResult:
     """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the classifier."""
     params: PretrainParams = context.params
     device = _checked_device(context)
-    classes = load_classes(Path(params.data), num_classes=params.num_classes)
+    classes = load_classes(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
     stage = _make_stage(context, classes, device)
     progress = _resumed(stage)
     while progress is None or progress.epoch < params.epochs:
@@ -99,9 +99,8 @@ def _resumed(stage: Stage) -> Progress | None:
 
 def _run_epoch(stage: Stage, previous: Progress | None) -> Progress:
     context, epoch = stage.context, previous.epoch if previous else 0
-    broken = BrokenImages(
-        Path(stage.params.data), limit=stage.params.max_broken_images, paths=previous.broken if previous else ()
-    )
+    root = data_folder(stage.params.data, "imagenet")
+    broken = BrokenImages(root, limit=stage.params.max_broken_images, paths=previous.broken if previous else ())
     seed_all(seeds(Stream.UPDATES, context.seed, epoch, context.rank))
     stage.loaders.draws.epoch = epoch
     start_s = time.monotonic()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.data import data_folder
 from pipelines.fingerprint import digest_of_file, digest_of_folders
 from pipelines.segmentation.params import SegmentationParams
 
@@ -43,7 +44,7 @@ class Pairs:
 
 def fingerprint(params: SegmentationParams) -> str:
     """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
-    root = Path(params.data)
+    root = data_folder(params.data, "ade20k")
     folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
     labels = digest_of_folders(root, ("annotations/validation",))
     read_classes(root, params.num_classes)

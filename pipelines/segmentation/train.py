@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
+from pipelines.data import data_folder
 from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
@@ -26,7 +27,7 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation."""
     params: SegmentationParams = context.params
-    classes = read_classes(Path(params.data), params.num_classes)
+    classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every)
     trained = finished(context, schedule)
@@ -61,7 +62,8 @@ def _model(context: StageContext, *, num_classes: int) -> Config:
 def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> Config:
     """Everything for the Runner, over the images that decode."""
     params: SegmentationParams = context.params
-    pairs = {split: read_pairs(Path(params.data), split) for split in SPLITS}
+    root = data_folder(params.data, "ade20k")
+    pairs = {split: read_pairs(root, split) for split in SPLITS}
     broken = _checked(pairs, num_classes=len(classes), context=context)
     return make_config(
         params,

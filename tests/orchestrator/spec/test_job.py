@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.artifact import Ref
 from orchestrator.errors import SpecError
-from orchestrator.spec import Expectation, Resources, job_document, job_from_document
+from orchestrator.spec import Expectation, Resources, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import GOOD, KINDS, TRAIN, Network, TrainParams, load_text
 from tests.orchestrator.spec.test_broken_files import HEAD
 
@@ -115,3 +115,20 @@ def test_two_hundred_stages_load_in_seconds_at_most(tmp_path: Path) -> None:
 def test_spec_imports_neither_torch_nor_ray() -> None:
     code = "import sys, orchestrator.spec; assert not {'torch', 'ray', 'pipelines'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_relative_places_are_refused_where_the_current_folder_will_not_last(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(GOOD)
+    with pytest.raises(SpecError) as caught:
+        load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
+    places = [
+        str(fault).removeprefix(f"{tmp_path}/job.yaml:").partition(": in a Ray job")[0] for fault in caught.value.faults
+    ]
+    assert places == [
+        "3:8: store: must be absolute, not './artifacts'",
+        "15:11: stages.pretrain.data: must be absolute, not 'data/digits'",
+    ]
+    text = GOOD.replace("./artifacts", "s3://bucket/prefix").replace("data/digits", "sample:digits")
+    (tmp_path / "job.yaml").write_text(text)
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
+    assert (job.store, job.stages["pretrain"].params.data) == ("s3://bucket/prefix", "sample:digits")
