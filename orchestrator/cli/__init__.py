@@ -18,7 +18,7 @@ from orchestrator.errors import Fault, InterruptedRunError, OrchestratorError, S
 from orchestrator.history import load_results, plan_job
 from orchestrator.plan import Plan
 from orchestrator.report import Cell, CellVerdict, make_cells, make_table, report_json
-from orchestrator.spec import Job, load_job
+from orchestrator.spec import Job, cells_named, load_job
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
 from pipelines import KINDS
@@ -90,15 +90,14 @@ def _plan_table(plan: Plan) -> Table:
 
 def _run(arguments: Namespace, stdout: IO[str]) -> int:
     job = _load(arguments)
-    _check_stages(job, "--only", arguments.only)
-    _check_stages(job, "--force", arguments.force)
+    only = _stages_named(job, "--only", arguments.only)
+    forced = _stages_named(job, "--force", arguments.force)
     store = open_store(job.store)
-    plan = plan_job(job, store, forced=tuple(arguments.force))
+    plan = plan_job(job, store, forced=forced)
     # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
     from orchestrator.run import run_plan, select  # noqa: PLC0415
 
-    only = tuple(arguments.only)
     with watching(select(plan, only) if only else plan, make_console(sys.stderr)) as watch:
         outcome = run_plan(plan, store, only=only, address=arguments.address, watch=watch)
     for name, error in outcome.errors.items():
@@ -108,14 +107,16 @@ def _run(arguments: Namespace, stdout: IO[str]) -> int:
     return outcome.exit_code or int(missed)
 
 
-def _check_stages(job: Job, option: str, names: list[str]) -> None:
+def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:
+    """The stages that an option names, all cells where it names a matrix."""
     faults = [
         Fault(option, None, None, "", f"unknown stage {name!r}{suggestion(name, job.stages)}")
         for name in names
-        if name not in job.stages
+        if not cells_named(name, job.stages)
     ]
     if faults:
         raise SpecError(faults)
+    return tuple(stage for name in names for stage in cells_named(name, job.stages))
 
 
 def _report(arguments: Namespace, stdout: IO[str]) -> int:

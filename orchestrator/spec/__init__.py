@@ -7,9 +7,10 @@ from pathlib import Path
 
 from orchestrator.contract import Kind
 from orchestrator.spec.document import job_document, job_from_document
+from orchestrator.spec.extends import load_extended_tree
 from orchestrator.spec.faults import Faults
 from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params
-from orchestrator.spec.loader import load_tree
+from orchestrator.spec.matrix import cells_named
 from orchestrator.spec.overrides import apply_overrides, parse_overrides
 from orchestrator.spec.resolve import resolve_job
 from orchestrator.spec.space import Distribution
@@ -23,6 +24,7 @@ __all__ = [
     "Resources",
     "Stage",
     "TuneParams",
+    "cells_named",
     "job_document",
     "job_from_document",
     "load_job",
@@ -44,7 +46,7 @@ def load_job(
     refused where that is None.
     """
     faults = Faults()
-    tree = load_tree(path, faults)
+    tree = load_extended_tree(path, faults)
     parsed = parse_overrides(overrides, faults)
     job = None
     if tree is not None:

@@ -12,6 +12,7 @@ from pydantic import Field
 from orchestrator.contract import Kind, Params, Role
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
+from orchestrator.spec.matrix import Written
 from orchestrator.spec.places import data_place
 from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.validate import validate
@@ -40,6 +41,7 @@ class Draft:
 
     name: str
     path: str
+    """Of the stage in the file, which is that of the matrix for a cell."""
     node: Node
     kind: Kind | None
     common: Common | None
@@ -57,9 +59,9 @@ class Draft:
         return self.node.nearest([field]).at
 
 
-def draft_stage(name: str, node: Node, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults) -> Draft:
-    path = dotted("stages", name)
-    if not STAGE_NAME.fullmatch(name):
+def draft_stage(name: str, written: Written, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults) -> Draft:
+    node, path = written.node, dotted("stages", written.name_in_file)
+    if not STAGE_NAME.fullmatch(written.name_in_file):
         faults.add(node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -")
     if not isinstance(node.value, Mapping):
         faults.add(node.at, path, f"must be a mapping with `kind` and its params, not {shown(plain(node))}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.artifact import Ref
 from orchestrator.contract import Kind
 from orchestrator.spec.faults import shown, suggestion
+from orchestrator.spec.matrix import cells_named
 
 _REF = re.compile(r"([A-Za-z][A-Za-z0-9_/-]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~]|.*\.(pth|pt|safetensors|ckpt)$")
@@ -22,7 +23,16 @@ def parse_ref(text: str, stages: Mapping[str, Kind | None]) -> Ref:
         raise ValueError(f"must be an output of a stage, written STAGE.OUTPUT: {shown(text)} is outside the job")
     if match is None:
         raise ValueError(f"must be written STAGE.OUTPUT{_completed(text, stages)}, not {shown(text)}")
-    raise ValueError(f"unknown stage {match[1]!r}{suggestion(match[1], stages)}")
+    raise ValueError(unknown_stage(match[1], stages))
+
+
+def unknown_stage(name: str, stages: Mapping[str, object] | Sequence[str]) -> str:
+    """What is wrong with the name of a stage that is none of `stages`."""
+    cells = cells_named(name, stages)
+    if cells:
+        listed = ", ".join(cells[:3]) + (", ..." if len(cells) > 3 else "")  # noqa: PLR2004
+        return f"{name!r} is a matrix; name one of its cells ({listed}), or all of them by {name}/*"
+    return f"unknown stage {name!r}{suggestion(name, stages)}"
 
 
 def _completed(text: str, stages: Mapping[str, Kind | None]) -> str:

@@ -15,6 +15,7 @@ from orchestrator.spec.draft import Draft, draft_stage
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import Job, Seed, Stage, metrics_of
 from orchestrator.spec.links import Links, check_cycles, link_stages
+from orchestrator.spec.matrix import expand_stages
 from orchestrator.spec.places import store_uri
 from orchestrator.spec.search import check_consumer, find_template, resolve_search
 from orchestrator.spec.tree import Node, plain
@@ -53,8 +54,8 @@ def resolve_job(
     fields = validate(JobFields, tree, "", faults)
     folder = _store(tree, store, base_dir, faults)
     known = {**kinds, TUNE.name: TUNE}
-    written = tree.members_of("stages")
-    drafts = {name: draft_stage(name, node, known, base_dir, faults) for name, node in written.items()}
+    written = expand_stages(tree.members_of("stages"), faults)
+    drafts = {name: draft_stage(name, stage, known, base_dir, faults) for name, stage in written.items()}
     drafts, templates = _with_searches(drafts, base_dir, faults)
     links = link_stages(drafts, templates, faults)
     _check_searched_params(drafts, links, faults)

@@ -11,6 +11,7 @@ from orchestrator.contract import Params, Role
 from orchestrator.spec.draft import Draft
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.places import data_place
+from orchestrator.spec.refs import unknown_stage
 from orchestrator.spec.tree import Node, marked, put
 from orchestrator.spec.tune import TUNE, TuneParams
 from orchestrator.spec.validate import validate
@@ -24,9 +25,7 @@ def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) ->
     template = drafts.get(of)
     if template is None:
         others = [name for name, draft in drafts.items() if draft.kind is not TUNE]
-        faults.add(
-            search.mark_of("of"), dotted(search.path, "of"), f"unknown stage {shown(of)}{suggestion(of, others)}"
-        )
+        faults.add(search.mark_of("of"), dotted(search.path, "of"), unknown_stage(of, others))
     elif template.kind is TUNE:
         faults.add(
             search.mark_of("of"), dotted(search.path, "of"), f"{of} is a search itself; name a stage that trains"

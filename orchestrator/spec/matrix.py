@@ -1,0 +1,172 @@
+"""`matrix: {method: [fcos, atss], seed: [0, 1]}`: one written stage -> a stage for each combination, its cells.
+
+A field that points to all cells of another matrix, written `STAGE/*`, makes a cell for each of those.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.spec.faults import Faults, dotted, shown
+from orchestrator.spec.tree import Node, plain
+
+FIELD = "matrix"
+MAX_CELLS = 1000
+"""Of one stage; more are a slip of the pen, and would be a thousand trainings."""
+
+_ALL_CELLS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/\*(\.[A-Za-z][A-Za-z0-9_]*)?")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A stage as the rest of the spec sees it; `name_in_file` is its own, or that of the matrix whose cell it is."""
+
+    node: Node
+    name_in_file: str
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One value of an axis, and what it is called in the names of cells."""
+
+    label: str
+    node: Node
+
+
+_Axes = Mapping[str, Sequence[_Choice]]
+
+
+def expand_stages(stages: Mapping[str, Node], faults: Faults) -> dict[str, Written]:
+    """Every stage by its name, cells as `STAGE/LABEL-LABEL`, in the order of the file."""
+    expansion = _Expansion(stages, faults)
+    return {cell: written for name in stages for cell, written in expansion.cells_of(name).items()}
+
+
+class _Expansion:
+    """Expands each stage once, those that another one's `STAGE/*` points to before that one."""
+
+    def __init__(self, stages: Mapping[str, Node], faults: Faults) -> None:
+        self._stages, self._faults = stages, faults
+        self._cells: dict[str, dict[str, Written]] = {}
+
+    def cells_of(self, name: str) -> dict[str, Written]:
+        if name not in self._cells:
+            self._cells[name] = {}  # a stage that points to its own cells finds none
+            self._cells[name] = self._expand(name, self._stages[name])
+        return self._cells[name]
+
+    def _expand(self, name: str, stage: Node) -> dict[str, Written]:
+        if not stage.members:
+            return {name: Written(stage, name)}
+        num_faults = len(self._faults)
+        matrix, rest = stage.split((FIELD,))
+        axes = {**self._pointed(name, rest), **self._axes(name, matrix.members.get(FIELD), rest)}
+        num_cells = 1
+        for choices in axes.values():
+            num_cells *= len(choices)
+        if num_cells > MAX_CELLS:
+            self._fault(name, matrix.members.get(FIELD, stage), f"makes {num_cells} cells, more than {MAX_CELLS}")
+        if len(self._faults) > num_faults:
+            return {}
+        if not axes:
+            return {name: Written(rest, name)}
+        return self._combined(name, rest, axes)
+
+    def _combined(self, name: str, rest: Node, axes: _Axes) -> dict[str, Written]:
+        cells = [dict(zip(axes, choices, strict=True)) for choices in itertools.product(*axes.values())]
+        names = [f"{name}/{'-'.join(choice.label for choice in cell.values())}" for cell in cells]
+        twice = [cell for cell, count in Counter(names).items() if count > 1]
+        if twice:
+            self._fault(name, self._stages[name], f"two cells are called {twice[0]}; give values of other letters")
+            return {}
+        return {cell: Written(_filled(rest, choices), name) for cell, choices in zip(names, cells, strict=True)}
+
+    def _axes(self, name: str, matrix: Node | None, rest: Node) -> dict[str, Sequence[_Choice]]:
+        if matrix is None:
+            return {}
+        if not matrix.members:
+            self._fault(name, matrix, "must map params to lists of values, such as {seed: [0, 1]}")
+        for axis, values in matrix.members.items():
+            if not isinstance(values.value, tuple):
+                self._fault(name, values, f"must be a list of values, not {_described(values)}", axis)
+            elif not values.value:
+                self._fault(name, values, "must not be empty", axis)
+            elif axis in rest.members:
+                self._fault(name, values, "is given as a field of the stage too; leave one of them out", axis)
+        return {axis: _choices(values) for axis, values in matrix.members.items()}
+
+    def _pointed(self, name: str, rest: Node) -> dict[str, Sequence[_Choice]]:
+        """An axis for each field with `STAGE/*`: its values point to the cells one by one."""
+        axes: dict[str, Sequence[_Choice]] = {}
+        for field, node in rest.members.items():
+            match = _ALL_CELLS.fullmatch(node.value) if isinstance(node.value, str) else None
+            if match is None:
+                continue
+            target, output = match[1], match[2] or ""
+            cells = self.cells_of(target) if target in self._stages else {}
+            if not any("/" in cell for cell in cells):
+                message = f"{target!r} has no cells; STAGE/* points to a stage with a matrix"
+                self._faults.add(node.at, dotted(dotted("stages", name), field), message)
+            axes[field] = [
+                _Choice(cell.partition("/")[2], replace(node, value=f"{cell}{output}")) for cell in cells if "/" in cell
+            ]
+        return axes
+
+    def _fault(self, name: str, node: Node, message: str, *steps: str) -> None:
+        path = dotted(dotted("stages", name), FIELD)
+        for step in steps:
+            path = dotted(path, step)
+        self._faults.add(node.key_at, path, message)
+
+
+def cells_named(name: str, stages: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """The stages that `name` stands for: itself, or all cells of a matrix."""
+    return [stage for stage in stages if stage == name or stage.startswith(f"{name}/")]
+
+
+def _choices(values: Node) -> list[_Choice]:
+    items = values.value if isinstance(values.value, tuple) else ()
+    return [_Choice(_label(item, index), replace(item, key_at=values.key_at)) for index, item in enumerate(items)]
+
+
+def _label(item: Node, index: int) -> str:
+    """A value as part of a name; a list or mapping is called by its place."""
+    if isinstance(item.value, tuple | Mapping):
+        return str(index)
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", _text(item)).strip("_") or str(index)
+
+
+def _text(item: Node) -> str:
+    return str(item.value).lower() if item.value is None or isinstance(item.value, bool) else str(item.value)
+
+
+def _described(node: Node) -> str:
+    return "a mapping" if isinstance(node.value, Mapping) else shown(plain(node))
+
+
+def _filled(stage: Node, choices: Mapping[str, _Choice]) -> Node:
+    """The stage with the cell's values as fields, and `{axis}` in its texts replaced by their labels."""
+    labels = {f"{{{axis}}}": choice.label for axis, choice in choices.items()}
+    filled = _replaced(stage, labels)
+    assert isinstance(filled.value, Mapping)
+    return replace(filled, value={**filled.value, **{axis: choice.node for axis, choice in choices.items()}})
+
+
+def _replaced(node: Node, labels: Mapping[str, str]) -> Node:
+    if isinstance(node.value, Mapping):
+        return replace(node, value={key: _replaced(member, labels) for key, member in node.value.items()})
+    if isinstance(node.value, tuple):
+        return replace(node, value=tuple(_replaced(item, labels) for item in node.value))
+    if isinstance(node.value, str):
+        return replace(node, value=_substituted(node.value, labels))
+    return node
+
+
+def _substituted(text: str, labels: Mapping[str, str]) -> str:
+    for pattern, label in labels.items():
+        text = text.replace(pattern, label)
+    return text

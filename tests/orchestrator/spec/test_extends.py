@@ -1,0 +1,89 @@
+"""`extends`: what a file laid over another one comes to, and where faults are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import SpecError
+from tests.orchestrator.spec.kinds import GOOD, load_text
+
+OVER = """\
+extends: base/good.yaml
+name: small
+stages:
+  pretrain:
+    epochs: 3
+    model: {depths: [1]}
+  extra: {kind: evaluate, backbone: pretrain.checkpoint, data: d}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the base file."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "good.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def test_mappings_are_merged_and_anything_else_is_replaced(folder: Path) -> None:
+    job = load_text(OVER, folder)
+    assert (job.name, job.seed) == ("small", 7)
+    assert list(job.stages) == ["search", "pretrain", "segment", "extra"]
+    params = job.stages["pretrain"].params
+    assert (params.epochs, params.lr) == (3, 1e-3)
+    assert (params.model.embed_dim, params.model.depths) == (16, (1,))
+
+
+def test_paths_of_data_are_taken_against_the_current_folder_whatever_file_names_them(folder: Path) -> None:
+    assert load_text(OVER, folder).stages["pretrain"].params.data == f"{folder}/data/digits"
+
+
+def test_files_extend_each_other_in_a_chain(folder: Path) -> None:
+    (folder / "base" / "middle.yaml").write_text("extends: good.yaml\nseed: 9\nname: middle\n")
+    job = load_text(OVER.replace("good.yaml", "middle.yaml"), folder)
+    assert (job.name, job.seed) == ("small", 9)
+
+
+def test_a_fault_is_told_in_the_file_that_holds_it(folder: Path) -> None:
+    base = folder / "base" / "good.yaml"
+    base.write_text(GOOD.replace("num_trials: 3", "num_trials: 0"))
+    with pytest.raises(SpecError) as caught:
+        load_text(OVER.replace("epochs: 3", "epoch: 3"), folder)
+    assert str(caught.value).splitlines() == [
+        f"{folder}/job.yaml:5:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?",
+        f"{base}:10:17: stages.search.num_trials: must be at least 1, not 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [
+        ("base/none.yaml", "1:10: extends: {folder}/base/none.yaml is no file"),
+        ("base", "1:10: extends: {folder}/base is no file"),
+        ("3", "1:10: extends: must be the path of a job file, against the folder of this one"),
+        ("[base/good.yaml]", "1:10: extends: must be the path of a job file, against the folder of this one"),
+        ("job.yaml", "1:10: extends: a cycle of files: {folder}/job.yaml -> {folder}/job.yaml"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused_at_its_place(folder: Path, named: str, fault: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_text(OVER.replace("base/good.yaml", named), folder)
+    assert str(caught.value).removeprefix(f"{folder}/job.yaml:") == fault.format(folder=folder)
+
+
+def test_a_cycle_of_files_is_told_with_its_chain(folder: Path) -> None:
+    base = folder / "base" / "good.yaml"
+    base.write_text("extends: ../job.yaml\n")
+    with pytest.raises(SpecError) as caught:
+        load_text(OVER, folder)
+    chain = f"{folder}/job.yaml -> {base} -> {folder}/base/../job.yaml"
+    assert str(caught.value) == f"{base}:1:10: extends: a cycle of files: {chain}"
+
+
+def test_a_base_that_is_no_yaml_is_told_there(folder: Path) -> None:
+    (folder / "base" / "good.yaml").write_text("a: {")
+    with pytest.raises(SpecError, match=rf"^{folder}/base/good\.yaml:1:5: not YAML"):
+        load_text(OVER, folder)
