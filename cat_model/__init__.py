@@ -3,6 +3,7 @@
 from cat_model import timm_models  # noqa: F401 - registers cat_tiny, cat_small and cat_base
 from cat_model.config import CONFIGS, CatConfig
 from cat_model.model import Cat, CatBackbone
+from cat_model.official import load_official_backbone, load_official_classifier
 from cat_model.reference import from_reference
 from cat_model.weights import WeightsError, load_backbone, load_classifier, save_classifier
 
@@ -15,5 +16,7 @@ __all__ = [
     "from_reference",
     "load_backbone",
     "load_classifier",
+    "load_official_backbone",
+    "load_official_classifier",
     "save_classifier",
 ]

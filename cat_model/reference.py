@@ -48,7 +48,7 @@ def from_reference(
         all_stages = Trunk(config, num_stages=len(config.depths)).state_dict()
     unbuilt = {reference_name(name) for name in all_stages} - wanted.keys()
     given = {
-        name: _as_map(tensor, config) if name == "ape" else tensor
+        name: as_map(tensor, config) if name == "ape" else tensor
         for name, tensor in state_dict.items()
         if name not in unbuilt and not name.endswith("relative_position_index")
     }
@@ -89,7 +89,7 @@ def _make_on_meta(config: CatConfig, kwargs: Mapping[str, Any], *, backbone: boo
         return Cat(config, num_classes=kwargs.get("num_classes", 1000))
 
 
-def _as_map(ape: Tensor, config: CatConfig) -> Tensor:
+def as_map(ape: Tensor, config: CatConfig) -> Tensor:
     """ape_1HWC from the backbone's (1, C, H, W) or the classifier's (1, H W, C); others as they are, for check_fit."""
     if ape.ndim == 4:
         return ape.permute(0, 2, 3, 1)

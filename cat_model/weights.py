@@ -63,13 +63,21 @@ def load_backbone(
     config, _ = _load_description(directory)
     if drop_path_rate is not None:
         config = replace(config, drop_path_rate=drop_path_rate)
+    tensors = _load_tensors(directory)
+    return backbone_of(config, tensors, out_indices=out_indices, source=str(directory / TENSORS_FILE))
+
+
+def backbone_of(
+    config: CatConfig, classifier: Mapping[str, Tensor], *, out_indices: Sequence[int] = (0, 1, 2, 3), source: str
+) -> CatBackbone:
+    """The trunk of a classifier's tensors as a backbone, as `load_backbone` makes it. Raises WeightsError."""
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)
-        classifier = Cat(config, num_classes=1)
+        names = Cat(config, num_classes=1).state_dict().keys()
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("norm")}
-    left_over = classifier.state_dict().keys() - wanted.keys()
-    tensors = {name: tensor for name, tensor in _load_tensors(directory).items() if name not in left_over}
-    check_fit(wanted, tensors, source=f"{directory / TENSORS_FILE} and a CatBackbone")
+    left_over = names - wanted.keys()
+    tensors = {name: tensor for name, tensor in classifier.items() if name not in left_over}
+    check_fit(wanted, tensors, source=f"{source} and a CatBackbone")
     return fill(model, tensors)
 
 

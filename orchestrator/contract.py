@@ -134,3 +134,5 @@ class Kind:
     """Params -> a digest of the data that they name. Raises DataError when it is missing or disagrees with them."""
     entry: str | None
     """`module:function` with the type Entry, imported only where the stage runs; None: the cluster runs it itself."""
+    from_outside: frozenset[str] = frozenset()
+    """Fields of role INPUT that may also name a file from outside the job, which is then all that the folder holds."""

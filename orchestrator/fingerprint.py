@@ -24,6 +24,8 @@ class Circumstances:
     """How often the stage was forced to run anew."""
     input_keys: Mapping[str, str]
     """The Key of every stage that this one needs."""
+    file_digests: Mapping[str, str]
+    """The sha256 of each input that is a file from outside the job, by its field."""
 
 
 def key_of(recipe: Recipe) -> str:
@@ -36,6 +38,7 @@ def recipe_of(job: Job, stage: Stage, circumstances: Circumstances) -> Recipe:
     inputs: dict[str, JsonValue] = {
         name: {"key": circumstances.input_keys[ref.stage], "output": ref.output} for name, ref in edges.items()
     }
+    inputs |= {name: {"sha256": digest} for name, digest in circumstances.file_digests.items()}
     return {
         "kind": stage.kind.name,
         "version": stage.kind.version,

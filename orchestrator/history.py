@@ -10,8 +10,9 @@ from pydantic import JsonValue
 from orchestrator.artifact import Manifest, Value
 from orchestrator.contract import Kind
 from orchestrator.errors import DataError, IntegrityError
-from orchestrator.plan import Past, Plan, make_plan
+from orchestrator.plan import Digests, Past, Plan, make_plan
 from orchestrator.spec import Job, Stage, TuneParams, job_document, job_from_document, template_params
+from orchestrator.store.outside import digest_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
@@ -62,7 +63,7 @@ def plan_job(job: Job, store: Store, *, forced: tuple[str, ...] = ()) -> Plan:
     last = load_last_run(store, job.name)
     past = _past(last, is_done=lambda key: load_manifest(store, key) is not None)
     reruns = {**past.reruns, **{name: past.reruns.get(name, 0) + 1 for name in forced}}
-    return make_plan(job, data=fingerprint_data(job), past=replace(past, reruns=reruns))
+    return make_plan(job, digests=read_digests(job), past=replace(past, reruns=reruns))
 
 
 def _past(last: LastRun | None, *, is_done: Callable[[str], bool]) -> Past:
@@ -113,19 +114,31 @@ def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
 
 def _changes_since(job: Job, last: LastRun) -> dict[str, str]:
     """By stage that ran: what its recipe has become, supposing that the data are the same."""
-    data = {name: str(last.stages[name].recipe["data"]) if name in last.stages else "" for name in job.stages}
-    plan = make_plan(job, data=data, past=_past(last, is_done=lambda key: False))
+    digests = {name: _digests_then(job.stages[name], last.stages.get(name)) for name in job.stages}
+    plan = make_plan(job, digests=digests, past=_past(last, is_done=lambda key: False))
     ran = (planned for planned in plan.stages if planned.name in last.stages)
     return {planned.name: planned.why for planned in ran if planned.key != last.stages[planned.name].key}
 
 
-def fingerprint_data(job: Job) -> dict[str, str]:
-    """Each stage's data fingerprint. Raises one DataError that lists every fault, each with its stage."""
-    digests: dict[str, str] = {}
+def _digests_then(stage: Stage, last: LastStage | None) -> Digests:
+    """What the stage read when it ran; empty digests for what it had not."""
+    inputs = last.recipe["inputs"] if last else None
+    then = inputs if isinstance(inputs, dict) else {}
+    files = {field: then.get(field) for field in stage.files}
+    return Digests(
+        data=str(last.recipe["data"]) if last else "",
+        files={field: str(was.get("sha256", "")) if isinstance(was, dict) else "" for field, was in files.items()},
+    )
+
+
+def read_digests(job: Job) -> dict[str, Digests]:
+    """Digests of all that is read from outside. Raises one DataError that lists every fault, each with its stage."""
+    digests: dict[str, Digests] = {}
     faults: dict[str, str] = {}
     for name, stage in job.stages.items():
         try:
-            digests[name] = _fingerprint(job, stage)
+            files = {field: digest_outside(place) for field, place in stage.files.items()}
+            digests[name] = Digests(_fingerprint(job, stage), files)
         except DataError as err:
             faults.setdefault(str(err), name)
     if faults:

@@ -73,13 +73,26 @@ class Past:
     reruns: Mapping[str, int]
 
 
-def make_plan(job: Job, *, data: Mapping[str, str], past: Past) -> Plan:
-    """Keys hash recipes, so the whole plan is known before anything runs. `data`: a fingerprint for each stage."""
+@dataclass(frozen=True)
+class Digests:
+    """What a stage reads from outside the job."""
+
+    data: str
+    """The fingerprint of its data."""
+    files: Mapping[str, str]
+    """The sha256 of each input that is a file, by its field."""
+
+
+def make_plan(job: Job, *, digests: Mapping[str, Digests], past: Past) -> Plan:
+    """Keys hash recipes, so the whole plan is known before anything runs. `digests` by stage."""
     planned: dict[str, PlannedStage] = {}
     for name in in_order(job):
         stage = job.stages[name]
         keys = {need: planned[need].key for need in stage.needs}
-        circumstances = Circumstances(data=data[name], rerun=past.reruns.get(name, 0), input_keys=keys)
+        read = digests[name]
+        circumstances = Circumstances(
+            data=read.data, rerun=past.reruns.get(name, 0), input_keys=keys, file_digests=read.files
+        )
         planned[name] = _plan_stage(stage, recipe_of(job, stage, circumstances), past)
     return Plan(job, tuple(planned.values()))
 

@@ -21,10 +21,8 @@ from orchestrator.report import Cell, CellVerdict, make_cells, make_table, repor
 from orchestrator.spec import Job, cells_named, load_job
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
+from orchestrator.submission import is_submitted
 from pipelines import KINDS
-
-RAY_JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""What Ray sets for the command of a submitted job, and for nothing else."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -57,7 +55,7 @@ def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
 
 def _load(arguments: Namespace) -> Job:
     # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes with the job.
-    base_dir = None if RAY_JOB_MARK in os.environ else Path.cwd()
+    base_dir = None if is_submitted() else Path.cwd()
     return load_job(arguments.job, kinds=KINDS, overrides=arguments.overrides, store=arguments.store, base_dir=base_dir)
 
 

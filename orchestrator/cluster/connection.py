@@ -12,8 +12,10 @@ import ray
 
 from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity
+from orchestrator.submission import is_submitted
 
 KNOCK_TIMEOUT_S = 10.0
+FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -45,7 +47,7 @@ def connected(address: str | None) -> Iterator[Cluster]:
             address=address,
             log_to_driver=False,
             logging_level="ERROR",
-            **({"include_dashboard": False} if address == "local" else {}),
+            **({"include_dashboard": False} if address == "local" else {"runtime_env": _runtime_env()}),
         )
     except (ConnectionError, RuntimeError, ValueError) as err:
         raise _unreachable(address, str(err).strip().splitlines()[0]) from err
@@ -53,6 +55,15 @@ def connected(address: str | None) -> Iterator[Cluster]:
         yield Cluster(address=context.address_info["address"], is_own=address == "local")
     finally:
         ray.shutdown()
+
+
+def _runtime_env() -> dict[str, dict[str, str]]:
+    """Where S3 is, for workers of a cluster that was started elsewhere; a submitted job's have its environment already.
+
+    Never a secret: Ray shows a runtime environment to all who may look at the cluster.
+    """
+    found = {name: os.environ[name] for name in FORWARDED if name in os.environ and not is_submitted()}
+    return {"env_vars": found} if found else {}
 
 
 def _knock(address: str) -> None:

@@ -17,11 +17,12 @@ from orchestrator.cluster.search import search
 from orchestrator.cluster.train import train
 from orchestrator.cluster.worker import publish_result
 from orchestrator.contract import Kind, Params
-from orchestrator.errors import JobError
+from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params
+from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import fetch_artifact, load_manifest, training_name
+from orchestrator.store.publish import fetch_artifact, load_manifest, publish_artifact, training_name
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def _attempt(run: StageRun) -> Attempt:
         params=_effective_params(run),
         seed=stage.seed,
         resources=stage.resources,
-        inputs={name: _input(run, ref) for name, ref in source.inputs.items()},
+        inputs={
+            **{name: _input(run, ref) for name, ref in stage.inputs.items()},
+            **{name: _outside_input(run, name, place) for name, place in stage.files.items()},
+        },
         store_uri=run.store.uri,
         training=training_name(planned.key),
         provenance=run.provenance,
@@ -96,6 +100,18 @@ def _searched(run: StageRun, ref: Ref) -> dict[str, Any]:
         folder = fetch_artifact(run.store, _input(run, ref), Path(scratch))
         content: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
     return content
+
+
+def _outside_input(run: StageRun, field: str, place: str) -> Artifact:
+    """The file from outside, published, so that workers read it from the store and its bytes are kept."""
+    with tempfile.TemporaryDirectory(prefix="orchestrator-outside-") as scratch:
+        fetch_outside(place, Path(scratch))
+        artifact = publish_artifact(run.store, Path(scratch))
+    inputs = run.planned.recipe["inputs"]
+    assert isinstance(inputs, dict)
+    if inputs[field] != {"sha256": artifact.files[0].sha256}:
+        raise DataError(f"{place}: has changed since this run was planned; run again")
+    return artifact
 
 
 def _input(run: StageRun, ref: Ref) -> Artifact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from orchestrator.artifact import Ref, Value, canonical_json
 from orchestrator.contract import Kind
@@ -22,6 +22,7 @@ class _StageDocument(Value):
     expect: dict[str, ExpectationText]
     params_from: str | None
     inputs: dict[str, str]
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 class _JobDocument(Value):
@@ -59,6 +60,7 @@ def _stage_document(stage: Stage) -> _StageDocument:
         expect=dict(stage.expect),
         params_from=str(stage.params_from) if stage.params_from else None,
         inputs={field: str(ref) for field, ref in stage.inputs.items()},
+        files=dict(stage.files),
     )
 
 
@@ -73,6 +75,7 @@ def _stage(name: str, document: _StageDocument, kinds: Mapping[str, Kind]) -> St
         expect=document.expect,
         params_from=_ref(document.params_from) if document.params_from else None,
         inputs={field: _ref(text) for field, text in document.inputs.items()},
+        files=document.files,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -13,7 +13,8 @@ from orchestrator.contract import Kind, Params, Role
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
 from orchestrator.spec.matrix import Written
-from orchestrator.spec.places import data_place
+from orchestrator.spec.places import data_place, outside_file
+from orchestrator.spec.refs import is_outside
 from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.validate import validate
 
@@ -46,6 +47,8 @@ class Draft:
     kind: Kind | None
     common: Common | None
     params: Params | None
+    files: Mapping[str, str] = field(default_factory=dict)
+    """By field of role INPUT: the place of a file from outside the job, instead of a ref."""
 
     def text_of(self, field: str) -> str | None:
         """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
@@ -72,7 +75,8 @@ def draft_stage(name: str, written: Written, kinds: Mapping[str, Kind], base_dir
     params = _params(kind, params_node, path, faults) if kind else None
     if params is not None:
         params = _with_absolute_data(params, node, path, base_dir, faults)
-    return Draft(name, path, node, kind, common, params)
+    draft = Draft(name, path, node, kind, common, params)
+    return replace(draft, files=_files(draft, base_dir, faults)) if kind else draft
 
 
 def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> Kind | None:
@@ -91,14 +95,29 @@ def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Params | None:
     return validate(kind.params, node, path, faults, also_known=Common.model_fields)
 
 
+def _files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str]:
+    """The files from outside the job that the stage names where its kind takes them."""
+    assert draft.kind is not None
+    files = {}
+    for name in draft.kind.from_outside:
+        text = draft.text_of(name)
+        if text is None or not is_outside(text):
+            continue
+        try:
+            files[name] = outside_file(text, base_dir)
+        except ValueError as err:
+            faults.add(draft.mark_of(name), dotted(draft.path, name), str(err))
+    return files
+
+
 def _with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
     folders = {}
-    for field in params.fields_with(Role.DATA):
-        text = getattr(params, field)
+    for name in params.fields_with(Role.DATA):
+        text = getattr(params, name)
         if text is None:
             continue
         try:
-            folders[field] = data_place(text, base_dir)
+            folders[name] = data_place(text, base_dir)
         except ValueError as err:
-            faults.add(node.nearest([field]).at, dotted(path, field), str(err))
+            faults.add(node.nearest([name]).at, dotted(path, name), str(err))
     return params.model_copy(update=folders)

@@ -85,6 +85,8 @@ class Stage:
     """The search whose best params go over `params` before the stage runs."""
     inputs: Mapping[str, Ref]
     """By field of role INPUT; of a search, those of its template, which its trials read."""
+    files: Mapping[str, str]
+    """Likewise, where a file from outside the job is read instead: an absolute path or `s3://BUCKET/PREFIX/NAME`."""
 
     @property
     def needs(self) -> tuple[str, ...]:

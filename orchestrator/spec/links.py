@@ -9,7 +9,7 @@ from orchestrator.artifact import Ref
 from orchestrator.contract import Kind
 from orchestrator.spec.draft import Draft
 from orchestrator.spec.faults import Faults, dotted
-from orchestrator.spec.refs import check_output, parse_ref
+from orchestrator.spec.refs import check_output, is_outside, parse_ref
 from orchestrator.spec.tune import BEST_PARAMS
 
 
@@ -18,6 +18,8 @@ class Links:
     """The refs of a stage that name another one, and the field behind each."""
 
     inputs: Mapping[str, Ref]
+    files: Mapping[str, str]
+    """Inputs that are no output of a stage, but a file from outside."""
     params_from: Ref | None
     fields: Mapping[str, str]
     """By the needed stage, the field to blame."""
@@ -35,7 +37,7 @@ def link_stages(drafts: Mapping[str, Draft], templates: Mapping[str, Draft], fau
         fields = {ref.stage: "of" if template else field for field, ref in refs.items()}
         if params_from is not None:
             fields[params_from.stage] = "params_from"
-        links[name] = Links(refs, params_from, fields)
+        links[name] = Links(refs, (template or draft).files, params_from, fields)
     return links
 
 
@@ -55,7 +57,7 @@ def _inputs(draft: Draft, kinds: Mapping[str, Kind | None], faults: Faults) -> d
     refs = {
         field: _ref(draft, field, text, accepted[field], kinds, faults)
         for field, text in texts.items()
-        if text is not None
+        if text is not None and not (field in draft.kind.from_outside and is_outside(text))
     }
     return {field: ref for field, ref in refs.items() if ref}
 

@@ -38,6 +38,15 @@ def absolute_folder(text: str, base_dir: Path | None) -> str:
     return os.path.normpath((base_dir or Path("/")) / text)
 
 
+def outside_file(text: str, base_dir: Path | None) -> str:
+    """The absolute path of a file, or its `s3://BUCKET/PREFIX/NAME`; ValueError for any other place."""
+    if not _SCHEME.match(text):
+        return absolute_folder(text, base_dir)
+    if not text.startswith("s3://") or text.rstrip("/").count("/") < 3:  # noqa: PLR2004  two of the scheme's
+        raise ValueError(f"a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not {shown(text)}")
+    return store_uri(text, base_dir)
+
+
 def store_uri(text: str, base_dir: Path | None) -> str:
     """The absolute folder of a store given as a path or `file:///...`, or its `s3://BUCKET/PREFIX`.
 

@@ -14,12 +14,17 @@ _REF = re.compile(r"([A-Za-z][A-Za-z0-9_/-]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~]|.*\.(pth|pt|safetensors|ckpt)$")
 
 
+def is_outside(text: str) -> bool:
+    """Whether the text is a place outside the job, rather than an output of a stage."""
+    return _OUTSIDE.match(text) is not None
+
+
 def parse_ref(text: str, stages: Mapping[str, Kind | None]) -> Ref:
     """ValueError says what is wrong with the text, or that it names no stage; `stages` are the kinds by stage."""
     match = _REF.fullmatch(text)
     if match is not None and match[1] in stages:
         return Ref(match[1], match[2])
-    if _OUTSIDE.match(text):
+    if is_outside(text):
         raise ValueError(f"must be an output of a stage, written STAGE.OUTPUT: {shown(text)} is outside the job")
     if match is None:
         raise ValueError(f"must be written STAGE.OUTPUT{_completed(text, stages)}, not {shown(text)}")

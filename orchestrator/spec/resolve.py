@@ -132,4 +132,5 @@ def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:
         expect=common.expect,
         params_from=links.params_from,
         inputs=links.inputs,
+        files=links.files,
     )

@@ -14,5 +14,6 @@ KIND = Kind(
     outputs=("checkpoint",),
     metrics=("box_map", "box_map50", "mask_map", "mask_map50"),
     fingerprint=fingerprint,
+    from_outside=frozenset({"backbone"}),
     entry="pipelines.detection.train:run",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cat_model import CatBackbone, CatConfig, WeightsError, load_backbone
+from cat_model import CatBackbone, CatConfig, WeightsError, load_backbone, load_official_backbone
 from orchestrator.errors import CheckpointError
 from pipelines.openmmlab.library import MODELS
 
@@ -34,12 +34,21 @@ def make_backbone(config: Mapping[str, object], checkpoint: str | None = None) -
 
 def _load(checkpoint_dir: Path, *, drop_path_rate: float | None) -> CatBackbone:
     try:
+        file = _official_file(checkpoint_dir)
+        if file is not None:
+            return load_official_backbone(file, drop_path_rate=drop_path_rate)
         return load_backbone(checkpoint_dir, drop_path_rate=drop_path_rate)
     except (WeightsError, OSError) as err:
         raise CheckpointError(
             f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the checkpoint of a "
-            "pretrain stage"
+            "pretrain stage, or at a file of the official layout"
         ) from err
+
+
+def _official_file(checkpoint_dir: Path) -> Path | None:
+    """The only file of a folder that holds a checkpoint from outside the job, None for a folder of ours."""
+    files = list(checkpoint_dir.iterdir())
+    return files[0] if len(files) == 1 else None
 
 
 MODELS.register_module(name="CAT", module=make_backbone)

@@ -18,7 +18,7 @@ class FinetuneParams(Params):
     """Fields of every stage that fine-tunes a pretrained CAT."""
 
     backbone: Input
-    """The pretrained checkpoint to start from, for example `pretrain.checkpoint`."""
+    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file of the official layout (a path, s3://)."""
     data: Data
     """Folder of the data set, in its published layout, or `sample:digits`."""
     num_classes: Positive | None = None

@@ -14,5 +14,6 @@ KIND = Kind(
     outputs=("checkpoint",),
     metrics=("miou", "macc", "aacc"),
     fingerprint=fingerprint,
+    from_outside=frozenset({"backbone"}),
     entry="pipelines.segmentation.train:run",
 )

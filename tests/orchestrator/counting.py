@@ -76,6 +76,7 @@ COUNT = Kind(
     outputs=("count",),
     metrics=("total",),
     fingerprint=fingerprint,
+    from_outside=frozenset({"source"}),
     entry="tests.orchestrator.counting:run",
 )
 KINDS = {"count": COUNT}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +141,50 @@ def test_a_run_leaves_its_events_and_record_in_the_store(run: Runner, tmp_path: 
     assert texts[0].startswith("running: ")
     assert "epoch 2/2" in texts
     assert texts[-1] == "done: total 2.00"
+
+
+def _outside(tmp_path: Path, bucket: str, kind: str) -> str:
+    """A file with the count 40, outside the job."""
+    file = tmp_path / "count.json"
+    file.write_text("40")
+    if kind == "file":
+        return str(file)
+    open_store(f"s3://{bucket}/old").upload("count.json", file)
+    return f"s3://{bucket}/old/count.json"
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_file_from_outside_is_an_input_by_its_bytes(run: Runner, tmp_path: Path, bucket: str, kind: str) -> None:
+    place = _outside(tmp_path, bucket, kind)
+    text = _single(epochs=2, source=place)
+    run(text=text)
+    assert _totals(tmp_path) == {"only": 42.0}
+    digest = hashlib.sha256(b"40").hexdigest()
+    assert (tmp_path / "store" / "blobs" / "sha256" / digest[:2] / digest).read_text() == "40"
+    outcome, heard = run(text=text)
+    assert outcome.states == {"only": "reused"}
+
+    moved = tmp_path / "moved" / "count.json"
+    moved.parent.mkdir()
+    moved.write_text("40")
+    assert run(text=_single(epochs=2, source=str(moved)))[0].states == {"only": "reused"}
+    moved.write_text("50")
+    outcome, heard = run(text=_single(epochs=2, source=str(moved)))
+    assert heard[0].event.text == "its input source changed"
+    assert _totals(tmp_path) == {"only": 52.0}
+
+
+def test_a_file_from_outside_that_is_missing_is_named(run: Runner, tmp_path: Path, bucket: str) -> None:
+    with pytest.raises(DataError, match=rf"stages\.only: {tmp_path}/none\.pth: the file cannot be read: No such file"):
+        run(text=_single(source=str(tmp_path / "none.pth")))
+    with pytest.raises(DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: there is no such object"):
+        run(text=_single(source=f"s3://{bucket}/none.pth"))
+
+
+def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket: str) -> None:
+    text = JOB.replace("./store", f"s3://{bucket}/jobs")
+    outcome, _ = run(text=text)
+    assert outcome.exit_code == 0
+    assert _totals(tmp_path)["second"] == 1 + _totals(tmp_path)["first"]
+    assert not (tmp_path / "store").exists()
+    assert set(run(text=text)[0].states.values()) == {"reused"}

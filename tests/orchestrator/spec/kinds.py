@@ -66,6 +66,7 @@ EVALUATE = Kind(
     metrics=("miou",),
     fingerprint=_no_data,
     entry=None,
+    from_outside=frozenset({"teacher"}),
 )
 KINDS = {kind.name: kind for kind in (TRAIN, EVALUATE)}
 

@@ -93,3 +93,38 @@ def test_needs_are_inputs_and_searched_params_but_no_template(tmp_path: Path) ->
 def test_search_needs_what_its_template_reads(tmp_path: Path) -> None:
     search = "  tuned: {kind: tune, of: segment, space: {lr: {uniform: [0.1, 1]}}, num_trials: 1}\n"
     assert load_text(GOOD + search, tmp_path).stages["tuned"].needs == ("pretrain",)
+
+
+WITH_FILE = HEAD + "  segment: {kind: evaluate, data: d, backbone: pretrain.checkpoint, teacher: FILE}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("weights/cat.pth", "{here}/weights/cat.pth"),
+        ("/srv/cat.pth", "/srv/cat.pth"),
+        ("s3://bucket/a/cat.pth", "s3://bucket/a/cat.pth"),
+        ("s3://bucket/cat.pth", "s3://bucket/cat.pth"),
+    ],
+)
+def test_an_input_may_be_a_file_from_outside_where_its_kind_takes_one(text: str, place: str, tmp_path: Path) -> None:
+    segment = load_text(WITH_FILE.replace("FILE", text), tmp_path).stages["segment"]
+    assert segment.files == {"teacher": place.format(here=tmp_path)}
+    assert segment.needs == ("pretrain",)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("~/cat.pth", "~ is not expanded here: write the folder out, not '~/cat.pth'"),
+        ("s3://bucket", "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 's3://bucket'"),
+        (
+            "http://x/cat.pth",
+            "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 'http://x/cat.pth'",
+        ),
+        ("pretrian.checkpoint", "unknown stage 'pretrian', did you mean 'pretrain'?"),
+    ],
+)
+def test_a_file_from_outside_that_is_none_is_refused(text: str, fault: str, tmp_path: Path) -> None:
+    (line,) = faults_of(WITH_FILE.replace("FILE", text), tmp_path)
+    assert line.partition("segment.teacher: ")[2] == fault

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from orchestrator.errors import CheckpointError
 from pipelines.openmmlab.backbone import make_backbone, read_config
+from tests.cat_model.golden import load_vector
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 
@@ -23,6 +24,15 @@ def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: P
         f"norm{i}.{p}" for i in range(4) for p in ("weight", "bias")
     }
     assert all(torch.equal(tensors[name], saved[name]) for name in arrived)
+
+
+def test_a_file_of_the_official_layout_is_a_backbone_too(tmp_path: Path) -> None:
+    official = load_vector("cat_tiny_224").state_dict()
+    torch.save({"model": official}, tmp_path / "cat_tiny.pth")
+    config = read_config(tmp_path, drop_path_rate=None)
+    backbone = make_backbone(config.to_dict(), str(tmp_path))
+    assert config.embed_dim == 64
+    assert torch.equal(backbone.patch_embed.proj.weight, official["patch_embed.proj.weight"])
 
 
 def test_without_checkpoint_the_backbone_is_random(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Files from outside the job that stages read: on this machine, or in S3."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from orchestrator.errors import DataError
+from orchestrator.store import open_store
+from orchestrator.store.publish import sha256_of
+
+
+def digest_outside(place: str) -> str:
+    """The sha256 (hex) of the file at an absolute path or `s3://BUCKET/PREFIX/NAME`; from S3 all of it is fetched.
+
+    Raises DataError when there is none, StoreError when S3 is out of reach.
+    """
+    if not place.startswith("s3://"):
+        with _as_data(place):
+            return sha256_of(Path(place))
+    with tempfile.TemporaryDirectory(prefix="orchestrator-outside-") as scratch:
+        return sha256_of(fetch_outside(place, Path(scratch)))
+
+
+def fetch_outside(place: str, folder: Path) -> Path:
+    """Copy the file into `folder`, under its own name; raises as `digest_outside` does."""
+    target = folder / PurePosixPath(place).name
+    if not place.startswith("s3://"):
+        with _as_data(place):
+            shutil.copyfile(place, target)
+        return target
+    uri, _, name = place.rpartition("/")
+    if not open_store(uri).download(name, target):
+        raise DataError(f"{place}: there is no such object; correct the input, or upload the file")
+    return target
+
+
+@contextmanager
+def _as_data(place: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise DataError(f"{place}: the file cannot be read: {err.strerror}") from err

@@ -1,0 +1,85 @@
+"""Checkpoints in the official layout: found out by their tensors, loaded whole or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cat_model import Cat, WeightsError, from_reference, load_official_backbone, load_official_classifier
+from tests.cat_model.golden import load_vector
+
+VECTOR = load_vector("cat_tiny_224")
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Tensor]:
+    """The reference's state_dict of CAT-T, index buffers included."""
+    return VECTOR.state_dict()
+
+
+WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "raw": lambda state: state,
+    "model": lambda state: {"model": state, "epoch": 299},
+    "state_dict of DDP": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_file_of_the_official_layout_is_the_reference_itself(
+    reference: dict[str, Tensor], tmp_path: Path, wrapping: str
+) -> None:
+    torch.save(WRAPPINGS[wrapping](reference), tmp_path / "cat.pth")
+    model = load_official_classifier(tmp_path / "cat.pth").eval()
+    expected = from_reference(VECTOR.kwargs, reference)
+    assert isinstance(expected, Cat)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_a_safetensors_file_gives_a_backbone_with_the_classifiers_trunk(
+    reference: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file({name: value.contiguous() for name, value in reference.items()}, tmp_path / "cat.safetensors")
+    backbone = load_official_backbone(tmp_path / "cat.safetensors", drop_path_rate=0.3)
+    expected = from_reference(VECTOR.kwargs, reference).state_dict()
+    shared = [name for name in backbone.state_dict() if not name.startswith("norm")]
+    assert backbone.config.drop_path_rate == 0.3
+    assert all(torch.equal(backbone.state_dict()[name], expected[name]) for name in shared)
+
+
+def test_tensors_of_no_published_size_are_listed(reference: dict[str, Tensor], tmp_path: Path) -> None:
+    broken = {name: value for name, value in reference.items() if name != "norm.bias"}
+    torch.save({**broken, "norm.weight": torch.zeros(3), "extra": torch.zeros(2)}, tmp_path / "cat.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_official_classifier(tmp_path / "cat.pth")
+    text = str(caught.value)
+    assert "not the tensors of cat_tiny, cat_small, cat_base; the nearest: " in text
+    assert "missing: norm.bias (512,)" in text
+    assert "unexpected: extra (2,)" in text
+    assert "shape: norm.weight is (3,), the model needs (512,)" in text
+
+
+class Payload:
+    """What a malicious file would have torch run."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return Path(__file__).joinpath, ("never",)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("content", [{"model": Payload()}, {"model": 3}, [1, 2], {}])
+def test_what_is_no_state_dict_is_refused_and_never_run(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "cat.pth")
+    with pytest.raises(WeightsError, match=r"cat\.pth: (not readable as tensors alone|holds no state_dict)"):
+        load_official_classifier(tmp_path / "cat.pth")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat.pth").write_text("hello")
+    with pytest.raises(WeightsError, match="not readable as tensors alone"):
+        load_official_backbone(tmp_path / "cat.pth")
