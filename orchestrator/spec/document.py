@@ -22,6 +22,8 @@ class _StageDocument(Value):
     expect: dict[str, ExpectationText]
     params_from: str | None
     inputs: dict[str, str]
+    published: str | None = None
+    """Absent from documents of versions that knew no published rows."""
 
 
 class _JobDocument(Value):
@@ -59,6 +61,7 @@ def _stage_document(stage: Stage) -> _StageDocument:
         expect=dict(stage.expect),
         params_from=str(stage.params_from) if stage.params_from else None,
         inputs={field: str(ref) for field, ref in stage.inputs.items()},
+        published=stage.published,
     )
 
 
@@ -73,6 +76,7 @@ def _stage(name: str, document: _StageDocument, kinds: Mapping[str, Kind]) -> St
         expect=document.expect,
         params_from=_ref(document.params_from) if document.params_from else None,
         inputs={field: _ref(text) for field, text in document.inputs.items()},
+        published=document.published,
     )
 
 

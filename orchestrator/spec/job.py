@@ -85,6 +85,8 @@ class Stage:
     """The search whose best params go over `params` before the stage runs."""
     inputs: Mapping[str, Ref]
     """By field of role INPUT; of a search, those of its template, which its trials read."""
+    published: str | None = None
+    """The id of the published row that the report puts beside the stage; like `expect`, not part of the Key."""
 
     @property
     def needs(self) -> tuple[str, ...]:
