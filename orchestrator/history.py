@@ -80,18 +80,20 @@ class Results:
     """What a report is made of."""
 
     job: Job
-    """As last run, with the expectations that the job file has now, and with its stages that never ran."""
+    """As last run, with what the job file expects and has published now, and with its stages that never ran."""
     manifests: Mapping[str, Manifest]
     """By stage, without those that did not finish."""
     changes: Mapping[str, str]
     """By stage, how the job file differs from what was run."""
+    run_id: str | None
+    """Of the last run; None where the job has not run here."""
 
 
 def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Results:
     """The results of the job's last run. Reads the store alone: the data need not be at hand."""
     last = load_last_run(store, job.name)
     if last is None:
-        return Results(job, {}, {})
+        return Results(job, {}, {}, None)
     where = f"store {store.uri}: {last_run_name(job.name)}"
     ran = job_from_document(last.job, kinds=kinds, where=where).stages
     found = {name: load_manifest(store, stage.key) for name, stage in last.stages.items()}
@@ -100,16 +102,18 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
         job=replace(job, stages={name: _as_run(ran.get(name), job.stages.get(name)) for name in names}),
         manifests={name: manifest for name, manifest in found.items() if manifest is not None},
         changes=_changes_since(job, last),
+        run_id=last.run_id,
     )
 
 
 def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
-    """The stage as it ran, but with the expectations that it has now; either may be missing, not both."""
+    """The stage as it ran, but held against what it is held against now; either may be missing, not both."""
     if ran is None or now is None:
         stage = ran or now
         assert stage is not None
         return stage
-    return replace(ran, expect=now.expect) if now.metrics == ran.metrics else ran
+    is_comparable = now.kind == ran.kind and now.metrics == ran.metrics
+    return replace(ran, expect=now.expect, published=now.published) if is_comparable else ran
 
 
 def _changes_since(job: Job, last: LastRun) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -17,7 +18,19 @@ from orchestrator.cli.console import make_console, print_json, reserved_stdout
 from orchestrator.errors import Fault, InterruptedRunError, OrchestratorError, SpecError, StoreError
 from orchestrator.history import load_results, plan_job
 from orchestrator.plan import Plan
-from orchestrator.report import Cell, CellVerdict, make_cells, make_table, report_json
+from orchestrator.report import (
+    Cell,
+    CellVerdict,
+    Origin,
+    changes_of,
+    make_cells,
+    make_csv,
+    make_markdown,
+    make_table,
+    notes_of,
+    published_rows,
+    report_json,
+)
 from orchestrator.spec import Job, cells_named, load_job
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
@@ -56,7 +69,14 @@ def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
 def _load(arguments: Namespace) -> Job:
     # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes with the job.
     base_dir = None if is_submitted() else Path.cwd()
-    return load_job(arguments.job, kinds=KINDS, overrides=arguments.overrides, store=arguments.store, base_dir=base_dir)
+    return load_job(
+        arguments.job,
+        kinds=KINDS,
+        published={name: row.kind for name, row in published_rows().items()},
+        overrides=arguments.overrides,
+        store=arguments.store,
+        base_dir=base_dir,
+    )
 
 
 def _validate(arguments: Namespace, stdout: IO[str]) -> int:
@@ -100,7 +120,7 @@ def _run(arguments: Namespace, stdout: IO[str]) -> int:
         outcome = run_plan(plan, store, only=only, address=arguments.address, watch=watch)
     for name, error in outcome.errors.items():
         print(f"stages.{name}: {error}", file=sys.stderr)
-    cells = _show_results(job, store, stdout, as_json=arguments.json)
+    cells = _show_results(arguments, job, store, stdout)
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
     return outcome.exit_code or int(missed)
 
@@ -119,32 +139,48 @@ def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:
 
 def _report(arguments: Namespace, stdout: IO[str]) -> int:
     job = _load(arguments)
-    as_json = arguments.json or arguments.format == "json"
     if arguments.output is None:
-        _show_results(job, open_store(job.store), stdout, as_json=as_json)
+        _show_results(arguments, job, open_store(job.store), stdout)
         return 0
-    text = io.StringIO()
-    _show_results(job, open_store(job.store), text, as_json=as_json)
+    text = io.StringIO(newline="")
+    _show_results(arguments, job, open_store(job.store), text)
     try:
-        arguments.output.write_text(text.getvalue(), encoding="utf-8")
+        arguments.output.write_text(text.getvalue(), encoding="utf-8", newline="")
     except OSError as err:
         raise StoreError(f"--output {arguments.output}: cannot be written: {err.strerror}") from err
     return 0
 
 
-def _show_results(job: Job, store: Store, stream: IO[str], *, as_json: bool) -> tuple[Cell, ...]:
-    """Show the report of the job's last run on `stream`; remarks go to stderr."""
+def _show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) -> tuple[Cell, ...]:
+    """Show the report of the job's last run on `stream`, in the format asked for; remarks go to stderr."""
     results = load_results(job, store, kinds=KINDS)
-    cells = make_cells(results.job, results.manifests)
-    if as_json:
-        print_json(stream, report_json(job, cells))
-    else:
-        make_console(stream).print(make_table(job.name, cells, is_ascii=not stream.isatty()))
-    for stage, change in results.changes.items():
-        print(
-            f"note: the report shows stages.{stage} as last run; the job has changed since: {change}", file=sys.stderr
-        )
+    cells = make_cells(results.job, results.manifests, rows=published_rows())
+    origin = Origin(job.store, results.run_id, _run_command(arguments, job), results.changes)
+    match "json" if arguments.json else getattr(arguments, "format", None):
+        case "json":
+            print_json(stream, report_json(job.name, cells))
+        case "markdown":
+            stream.write(make_markdown(job.name, cells, origin))
+        case "csv":
+            stream.write(make_csv(cells))
+        case _:
+            _print_report(job, cells, stream)
+    for remark in changes_of(origin):
+        print(f"note: {remark}", file=sys.stderr)
     return cells
+
+
+def _print_report(job: Job, cells: tuple[Cell, ...], stream: IO[str]) -> None:
+    console = make_console(stream)
+    console.print(make_table(job.name, cells, is_ascii=not stream.isatty()))
+    for note in notes_of(cells):
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def _run_command(arguments: Namespace, job: Job) -> str:
+    """What runs the job as it was given here."""
+    overrides = (word for override in arguments.overrides for word in ("--set", override))
+    return shlex.join(["orchestrator", "run", str(arguments.job), *overrides, "--store", job.store])
 
 
 VERBS = {"validate": _validate, "plan": _plan, "run": _run, "report": _report}

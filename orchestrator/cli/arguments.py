@@ -19,7 +19,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
     _add_run(_add_verb(verbs, "run", "run a job; what is finished already is reused"))
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
+        parser.error(f"argument --json: not allowed with argument --format {arguments.format}")
+    return arguments
 
 
 def _add_verb(
@@ -58,5 +61,7 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_report(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--format", choices=["terminal", "json"], default="terminal", help="default: terminal")
+    verb.add_argument(
+        "--format", choices=["terminal", "json", "markdown", "csv"], help="default: terminal, or json with --json"
+    )
     verb.add_argument("--output", metavar="FILE", type=Path, help="write to FILE instead of stdout")

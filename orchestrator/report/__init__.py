@@ -1,6 +1,24 @@
-"""Manifests -> Cells -> terminal and JSON."""
+"""Manifests -> Cells beside the published numbers -> terminal, JSON, Markdown and CSV."""
 
-from orchestrator.report.cells import Cell, CellVerdict, make_cells, report_json
+from orchestrator.report.cells import Cell, CellVerdict, make_cells
+from orchestrator.report.document import report_json
+from orchestrator.report.markdown import make_markdown
+from orchestrator.report.notes import Origin, changes_of, notes_of
+from orchestrator.report.published import PublishedRow, published_rows
+from orchestrator.report.records import make_csv
 from orchestrator.report.terminal import make_table
 
-__all__ = ["Cell", "CellVerdict", "make_cells", "make_table", "report_json"]
+__all__ = [
+    "Cell",
+    "CellVerdict",
+    "Origin",
+    "PublishedRow",
+    "changes_of",
+    "make_cells",
+    "make_csv",
+    "make_markdown",
+    "make_table",
+    "notes_of",
+    "published_rows",
+    "report_json",
+]

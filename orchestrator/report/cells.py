@@ -1,13 +1,13 @@
-"""Manifests -> Cells: each number of the report beside what was expected of it. Pure."""
+"""Manifests -> Cells: each number of the report beside what was expected of it and what was published. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
 
-from pydantic import JsonValue
-
 from orchestrator.artifact import Manifest, Value
+from orchestrator.report.deviations import Deviation, find_deviations, label_of
+from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
 
 
@@ -28,13 +28,35 @@ class Cell(Value):
     published: float | None = None
     published_source: str | None = None
     delta: float | None = None
+    """`value` less `published`, in the cell's unit: points for %."""
     verdict: CellVerdict | None
     key: str | None
+    label: str | None = None
+    """Why the value is no reproduction of the published one; None for a reproduction, and where none was published."""
+    differs: str | None = None
+    """What differs from the published recipe and data, such as `epochs 10 instead of 300; lr searched`."""
+
+    @property
+    def standing(self) -> str:
+        """The label as tables show it: a measured value without one has earned the word."""
+        is_compared = self.published is not None and self.value is not None
+        return self.label or ("reproduction" if is_compared else "")
 
 
-def make_cells(job: Job, manifests: Mapping[str, Manifest]) -> tuple[Cell, ...]:
-    """A cell for each metric of each stage, in the job's order; `manifests` by stage, without those not run."""
-    return tuple(cell for name, stage in job.stages.items() for cell in _stage_cells(stage, manifests.get(name)))
+def make_cells(job: Job, manifests: Mapping[str, Manifest], *, rows: Mapping[str, PublishedRow]) -> tuple[Cell, ...]:
+    """A cell for each metric of each stage, in the job's order.
+
+    `manifests` are by stage, without those not run; `rows` are what was published, by id.
+    """
+    cells: list[Cell] = []
+    for name, stage in job.stages.items():
+        measured = _stage_cells(stage, manifests.get(name))
+        row = rows.get(stage.published) if stage.published else None
+        if row is not None:
+            deviations = find_deviations(job, stage, row, manifests=manifests, rows=rows)
+            measured = [_beside(cell, row, deviations) for cell in measured]
+        cells += measured
+    return tuple(cells)
 
 
 def _stage_cells(stage: Stage, manifest: Manifest | None) -> list[Cell]:
@@ -63,6 +85,16 @@ def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
     )
 
 
-def report_json(job: Job, cells: tuple[Cell, ...]) -> dict[str, JsonValue]:
-    """The report as JSON: `{"schema": 1, "job", "cells": [...]}`."""
-    return {"schema": 1, "job": job.name, "cells": [cell.model_dump(mode="json") for cell in cells]}
+def _beside(cell: Cell, row: PublishedRow, deviations: tuple[Deviation, ...]) -> Cell:
+    """The cell beside the row's number, where the row has one for its metric."""
+    published = row.metrics.get(cell.metric)
+    if published is None:
+        return cell
+    comparison = {
+        "published": published,
+        "published_source": row.source,
+        "delta": None if cell.value is None else cell.value - published,
+        "label": label_of(deviations),
+        "differs": "; ".join(deviation.text for deviation in deviations) or None,
+    }
+    return cell.model_copy(update=comparison)

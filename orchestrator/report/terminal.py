@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.report.cells import Cell, CellVerdict
+from orchestrator.report.numbers import change_text, number_text, value_text
 
 STYLES = {CellVerdict.PASS: "green", CellVerdict.FAIL: "bold red", CellVerdict.NOT_RUN: "dim"}
 
@@ -15,24 +16,16 @@ def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Tab
     """One row a cell; a stage's name stands in its first row only."""
     has_published = any(cell.published is not None for cell in cells)
     table = Table(title=f"Report of {job_name}", box=box.ASCII if is_ascii else box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("stage")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("expected", justify="right")
-    if has_published:
-        table.add_column("published", justify="right")
-        table.add_column("delta", justify="right")
-    table.add_column("verdict")
-    table.add_column("key")
+    _add_columns(table, has_published=has_published)
     stage = None
     for cell in cells:
-        published = (_number(cell.published), _number(cell.delta, sign="+")) if has_published else ()
+        compared = (number_text(cell.published), change_text(cell.delta), cell.standing) if has_published else ()
         table.add_row(
             cell.stage if cell.stage != stage else "",
             cell.metric,
-            f"{cell.value:.2f} {cell.unit}" if cell.value is not None else "-",
+            value_text(cell),
             cell.expected or "",
-            *published,
+            *compared,
             Text(str(cell.verdict or ""), style=STYLES.get(cell.verdict, "") if cell.verdict else ""),
             cell.key[:8] if cell.key else "",
         )
@@ -40,5 +33,14 @@ def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Tab
     return table
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.2f}"
+def _add_columns(table: Table, *, has_published: bool) -> None:
+    table.add_column("stage", overflow="fold")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("expected", justify="right", no_wrap=True)
+    if has_published:
+        table.add_column("published", justify="right", no_wrap=True)
+        table.add_column("delta", justify="right", no_wrap=True)
+        table.add_column("label")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("key", no_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestrator.contract import Kind
 from orchestrator.spec.document import job_document, job_from_document
@@ -36,14 +37,16 @@ def load_job(
     path: Path,
     *,
     kinds: Mapping[str, Kind],
+    published: Mapping[str, str] = MappingProxyType({}),
     overrides: Sequence[str] = (),
     store: str | None = None,
     base_dir: Path | None,
 ) -> Job:
     """The job of a file. Raises SpecError with all faults of the file, of `overrides` and of `store`.
 
-    `overrides` are texts `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`, and
-    refused where that is None.
+    `published` maps the ids that a stage's `published` may name to the kind of each; `overrides` are texts
+    `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`, and refused where that is
+    None.
     """
     faults = Faults()
     tree = load_extended_tree(path, faults)
@@ -52,7 +55,7 @@ def load_job(
     if tree is not None:
         tree = apply_overrides(tree, parsed, faults)
         inside = Faults()
-        job = resolve_job(tree, kinds=kinds, store=store, base_dir=base_dir, faults=inside)
+        job = resolve_job(tree, kinds=kinds, published=published, store=store, base_dir=base_dir, faults=inside)
         faults.extend_elsewhere(inside)
     faults.raise_if_any()
     assert job is not None, "no faults, but no job"

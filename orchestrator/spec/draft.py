@@ -34,6 +34,8 @@ class Common(Params):
     """By default the job's."""
     params_from: str | None = None
     """A search's best params, `STAGE.best_params`, which go over the stage's own."""
+    published: str | None = None
+    """The published row that the report shows the stage's metrics beside, such as `imagenet1k/cat_small`."""
 
 
 @dataclass(frozen=True)

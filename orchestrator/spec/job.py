@@ -87,6 +87,8 @@ class Stage:
     """By field of role INPUT; of a search, those of its template, which its trials read."""
     files: Mapping[str, str]
     """Likewise, where a file from outside the job is read instead: an absolute path or `s3://BUCKET/PREFIX/NAME`."""
+    published: str | None = None
+    """The id of the published row that the report puts beside the stage; like `expect`, not part of the Key."""
 
     @property
     def needs(self) -> tuple[str, ...]:

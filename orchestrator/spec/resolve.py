@@ -45,9 +45,18 @@ class JobFields(Params):
 
 
 def resolve_job(
-    tree: Node, *, kinds: Mapping[str, Kind], store: str | None, base_dir: Path | None, faults: Faults
+    tree: Node,
+    *,
+    kinds: Mapping[str, Kind],
+    published: Mapping[str, str],
+    store: str | None,
+    base_dir: Path | None,
+    faults: Faults,
 ) -> Job | None:
-    """The job, or None with its faults added. `store`, from the command line, beats the file's."""
+    """The job, or None with its faults added. `store`, from the command line, beats the file's.
+
+    `published` maps the id of each published row to the kind that it is of.
+    """
     if not isinstance(tree.value, Mapping):
         faults.add(tree.at, "", f"must be a mapping with `name`, `store` and `stages`, not {shown(plain(tree))}")
         return None
@@ -61,6 +70,7 @@ def resolve_job(
     _check_searched_params(drafts, links, faults)
     check_cycles(drafts, links, faults)
     _check_expectations(drafts, faults)
+    _check_published(drafts, published, faults)
     if fields is None or folder is None or len(faults):
         return None
     stages = {name: _stage(draft, links[name], fields.seed) for name, draft in drafts.items()}
@@ -119,6 +129,19 @@ def _check_expectations(drafts: Mapping[str, Draft], faults: Faults) -> None:
                 faults.add(node.key_at, path, f"unknown metric{suggestion(name, known)}")
 
 
+def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], faults: Faults) -> None:
+    for draft in drafts.values():
+        written = draft.node.members.get("published")
+        if draft.kind is None or written is None or not isinstance(written.value, str):
+            continue
+        row, path = written.value, dotted(draft.path, "published")
+        if row not in published:
+            fitting = [known for known, kind in published.items() if kind == draft.kind.name]
+            faults.add(written.at, path, f"unknown published row {shown(row)}{suggestion(row, fitting)}")
+        elif published[row] != draft.kind.name:
+            faults.add(written.at, path, f"{row} is of {published[row]}, this stage is {draft.kind.name}")
+
+
 def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:
     common = draft.common
     assert common is not None
@@ -133,4 +156,5 @@ def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:
         params_from=links.params_from,
         inputs=links.inputs,
         files=links.files,
+        published=common.published,
     )

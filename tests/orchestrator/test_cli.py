@@ -106,7 +106,8 @@ def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path) -> No
     ]
     assert cells[1]["expected"] == ">= 50"
     assert set(cells[0]) == {
-        *("stage", "metric", "value", "unit", "expected", "published", "published_source", "delta", "verdict", "key")
+        *("stage", "metric", "value", "unit", "expected", "published", "published_source", "delta", "verdict", "key"),
+        *("label", "differs"),
     }
 
 
@@ -117,6 +118,40 @@ def test_report_goes_to_a_file_when_asked(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--output", "no/such/report.json")
     assert done.returncode == 3
     assert "--output no/such/report.json: cannot be written: No such file or directory" in done.stderr
+
+
+def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) -> None:
+    options = ("report", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_tiny")
+    cell = json.loads(_orchestrator(folder, *options, "--json").stdout)["cells"][1]
+    assert (cell["published"], cell["published_source"]) == (80.3, "arXiv 2106.05786, ImageNet-1K, CAT-T*")
+    assert (cell["label"], cell["differs"]) == ("other recipe", "epochs 2 instead of 300; lr searched")
+    markdown = _orchestrator(folder, *options, "--format", "markdown").stdout
+    assert "| pretrain | top1 | - | >= 50 | 80.30 |  | other recipe | not_run |  |" in markdown
+    command = f"orchestrator run job.yaml --set {options[-1]} --store {folder}/store"
+    assert f"\nReproduce: `{command}`\n" in markdown
+    note = "pretrain: no reproduction of arXiv 2106.05786, ImageNet-1K, CAT-T* (other recipe)"
+    assert f"\n{note}: epochs 2 instead of 300; lr searched\n" in _orchestrator(folder, *options).stdout
+
+
+def test_csv_reaches_a_file_with_the_line_ends_that_it_has_by_rfc_4180(folder: Path) -> None:
+    done = _orchestrator(folder, "report", "job.yaml", "--format", "csv", "--output", "report.csv")
+    assert (done.returncode, done.stdout) == (0, "")
+    header, *records, end = (folder / "report.csv").read_bytes().split(b"\r\n")
+    assert header.startswith(b"stage,metric,value,unit,expected,published,")
+    assert (len(records), end) == (3, b"")
+
+
+def test_a_published_row_that_is_not_known_is_a_fault(folder: Path) -> None:
+    done = _orchestrator(folder, "validate", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_smal")
+    assert done.returncode == 2
+    fault = "unknown published row 'imagenet1k/cat_smal', did you mean 'imagenet1k/cat_small'?"
+    assert done.stderr == f"--set stages.pretrain.published: {fault}\n"
+
+
+def test_json_and_another_format_cannot_both_be_had(folder: Path) -> None:
+    done = _orchestrator(folder, "report", "job.yaml", "--json", "--format", "csv")
+    assert done.returncode == 2
+    assert "argument --json: not allowed with argument --format csv" in done.stderr
 
 
 def test_a_store_that_cannot_be_written_exits_with_3(folder: Path) -> None:

@@ -43,7 +43,8 @@ def planner(tmp_path: Path) -> Planner:
 
     def plan(*overrides: str, text: str = JOB, forced: tuple[str, ...] = ()) -> Plan:
         (tmp_path / "job.yaml").write_text(text)
-        job = load_job(tmp_path / "job.yaml", kinds=KINDS, overrides=overrides, base_dir=tmp_path)
+        rows = {"counts/five": "count"}
+        job = load_job(tmp_path / "job.yaml", kinds=KINDS, published=rows, overrides=overrides, base_dir=tmp_path)
         return plan_job(job, open_store(job.store), forced=forced)
 
     return plan
@@ -106,6 +107,7 @@ def test_a_change_reruns_its_stage_and_what_depends_on_it(done: Planner, overrid
         "stages.second.resources={cpus_per_worker: 2}",
         "stages.search.max_concurrent=1",
         "stages.other.expect={total: '> 1'}",
+        "stages.other.published=counts/five",
         "stages.first.gain=3",
     ],
 )
@@ -163,10 +165,12 @@ def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
 
 
 def test_a_report_shows_the_last_run_and_says_where_the_job_has_changed_since(done: Planner, tmp_path: Path) -> None:
-    job = done("stages.first.epochs=4", "stages.other.expect={total: '> 1'}").job
+    held = ("stages.other.expect={total: '> 1'}", "stages.other.published=counts/five")
+    job = done("stages.first.epochs=4", *held).job
     (tmp_path / "data").rename(tmp_path / "gone")
     results = load_results(job, open_store(job.store), kinds=KINDS)
     assert set(results.manifests) == ALL
     assert results.job.stages["first"].params.epochs == 3
     assert str(results.job.stages["other"].expect["total"]) == "> 1"
+    assert results.job.stages["other"].published == "counts/five"
     assert results.changes == {"first": "epochs: 3 -> 4", "second": "its input source changed"}

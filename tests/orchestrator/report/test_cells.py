@@ -1,4 +1,4 @@
-"""Cells: each number beside what was expected of it."""
+"""Cells: each number beside what was expected of it, and beside what was published."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifact import Manifest, Metric
-from orchestrator.report import Cell, make_cells, make_table
+from orchestrator.report import Cell, make_cells, published_rows
 from orchestrator.spec import Job, load_job
 from tests.orchestrator.counting import KINDS
+from tests.orchestrator.report.paper import load_paper, manifests
 
 JOB = """
 name: counts
@@ -38,7 +39,7 @@ def _manifest(stage: str, value: float) -> Manifest:
 @pytest.fixture
 def cells(job: Job) -> dict[str, Cell]:
     manifests = {stage: _manifest(stage, 5.0) for stage in ("good", "bad", "free")}
-    return {cell.stage: cell for cell in make_cells(job, manifests)}
+    return {cell.stage: cell for cell in make_cells(job, manifests, rows={})}
 
 
 def test_a_verdict_follows_from_the_expectation(cells: dict[str, Cell]) -> None:
@@ -51,9 +52,44 @@ def test_a_cell_leads_to_its_manifest_by_key(cells: dict[str, Cell]) -> None:
     assert (cells["missing"].value, cells["missing"].key, cells["missing"].expected) == (None, None, "< 1")
 
 
-def test_the_table_names_each_stage_once_and_shows_two_decimals(cells: dict[str, Cell]) -> None:
-    table = make_table("counts", tuple(cells.values()), is_ascii=True)
-    columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
-    assert columns["stage"] == ["good", "bad", "free", "missing"]
-    assert columns["value"] == ["5.00 %", "5.00 %", "5.00 %", "-"]
-    assert columns["verdict"] == ["pass", "fail", "", "not_run"]
+def test_a_stage_without_a_published_row_stands_beside_nothing(cells: dict[str, Cell]) -> None:
+    good = cells["good"]
+    assert (good.published, good.published_source, good.delta, good.label, good.differs) == (None,) * 5
+
+
+def _paper_cells(folder: Path, *overrides: str, stages: tuple[str, ...] = ("pretrain", "scenes")) -> dict[str, Cell]:
+    measured = {name: manifest for name, manifest in manifests().items() if name in stages}
+    cells = make_cells(load_paper(folder, *overrides), measured, rows=published_rows())
+    return {f"{cell.stage}.{cell.metric}": cell for cell in cells}
+
+
+def test_delta_is_the_value_less_the_published_one_unrounded(tmp_path: Path) -> None:
+    cells = _paper_cells(tmp_path)
+    top1, top5 = cells["pretrain.top1"], cells["pretrain.top5"]
+    assert (top1.published, top1.delta, top5.published, top5.delta) == (81.8, 81.5 - 81.8, 95.6, 95.7 - 95.6)
+    assert top1.published_source == "arXiv 2106.05786, ImageNet-1K, CAT-S*"
+    assert (top1.label, top1.differs, top1.standing) == (None, None, "reproduction")
+
+
+def test_a_metric_that_was_not_published_stands_beside_nothing(tmp_path: Path) -> None:
+    cells = _paper_cells(tmp_path, "pretrain.epochs=10")
+    assert (cells["scenes.miou"].published, cells["scenes.miou"].label) == (40.6, "short schedule")
+    assert cells["scenes.macc"].published is None
+    assert (cells["scenes.macc"].label, cells["scenes.macc"].standing) == (None, "")
+
+
+def test_a_changed_recipe_is_labelled_and_told(tmp_path: Path) -> None:
+    cell = _paper_cells(tmp_path, "pretrain.epochs=10", "pretrain.lr=1.0e-3")["pretrain.top1"]
+    assert (cell.label, cell.standing) == ("other recipe", "other recipe")
+    assert cell.differs == "epochs 10 instead of 300; lr 0.001 instead of null"
+
+
+def test_what_was_not_measured_is_no_reproduction(tmp_path: Path) -> None:
+    cell = _paper_cells(tmp_path, stages=())["pretrain.top1"]
+    assert (cell.value, cell.published, cell.delta, cell.verdict) == (None, 81.8, None, "not_run")
+    assert (cell.label, cell.standing) == (None, "")
+
+
+def test_a_row_that_this_version_does_not_know_is_left_out(tmp_path: Path) -> None:
+    cells = make_cells(load_paper(tmp_path), manifests(), rows={})
+    assert {cell.published for cell in cells} == {None}

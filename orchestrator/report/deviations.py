@@ -1,0 +1,138 @@
+"""What speaks against calling a stage a reproduction of a published row. Pure; what cannot be shown counts against it.
+
+The defaults of a kind's params are the reference recipe: a stage is compared with these and with what its row says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+
+from orchestrator.artifact import Manifest
+from orchestrator.contract import Params
+from orchestrator.fingerprint import searched_names
+from orchestrator.report.published import PublishedRow
+from orchestrator.spec import Job, Stage
+from orchestrator.spec.faults import cut
+
+MODEL = "model"
+"""The param that says what is trained, not how."""
+DURATIONS = ("epochs", "max_iters")
+CHECKS = ("num_classes",)
+"""Params that only check the data: with the right data they have one right value."""
+
+
+class Reason(StrEnum):
+    """In the order in which a label has them."""
+
+    OTHER_MODEL = "other model"
+    OTHER_RECIPE = "other recipe"
+    SHORT_SCHEDULE = "short schedule"
+    OTHER_DATA = "other data"
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One difference from what was published, in words such as `epochs 10 instead of 300`."""
+
+    reason: Reason
+    text: str
+
+
+def find_deviations(
+    job: Job, stage: Stage, row: PublishedRow, *, manifests: Mapping[str, Manifest], rows: Mapping[str, PublishedRow]
+) -> tuple[Deviation, ...]:
+    """All differences of `stage`, and of the stages that it needs, from `row` and the rows that this one builds on.
+
+    A stage without a manifest is judged by its recipe alone.
+    """
+    measured = manifests if stage.name in manifests else None
+    return tuple(_deviations(job, stage, row, measured, rows))
+
+
+def label_of(deviations: tuple[Deviation, ...]) -> str | None:
+    """The reasons, each once, such as `other recipe, other data`; None for a reproduction."""
+    found = {deviation.reason for deviation in deviations}
+    return ", ".join(reason for reason in Reason if reason in found) or None
+
+
+def _deviations(
+    job: Job,
+    stage: Stage,
+    row: PublishedRow,
+    manifests: Mapping[str, Manifest] | None,
+    rows: Mapping[str, PublishedRow],
+) -> Iterator[Deviation]:
+    if stage.kind.name != row.kind:
+        yield Deviation(Reason.OTHER_RECIPE, f"{stage.kind.name} instead of {row.kind}")
+        return
+    yield from _own(job, stage, row)
+    if manifests is not None:
+        yield from _of_data(manifests.get(stage.name), row)
+    for field in dict.fromkeys([*row.inputs, *stage.inputs]):
+        ref, followed = stage.inputs.get(field), row.inputs.get(field)
+        if ref is None:
+            yield Deviation(Reason.OTHER_RECIPE, f"{field} from outside the job")
+        elif followed is None:
+            yield Deviation(Reason.OTHER_RECIPE, f"{field} {ref}, which was not published")
+        else:
+            inherited = _deviations(job, job.stages[ref.stage], rows[followed], manifests, rows)
+            yield from (replace(deviation, text=f"{ref.stage}: {deviation.text}") for deviation in inherited)
+
+
+def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
+    """What differs in the stage's own params. The label `short schedule` is for those that differ in nothing else."""
+    searched = searched_names(job, stage)
+    changed = {
+        name: (used, published)
+        for name, used, published in _differences(stage.params, row.recipe)
+        if name not in (*searched, *CHECKS)
+    }
+    is_only_short = not searched and changed.keys() - {MODEL} <= set(DURATIONS)
+    for name, (used, published) in changed.items():
+        text = f"{name} {_words(used)} instead of {_words(published)}"
+        if name == MODEL:
+            yield Deviation(Reason.OTHER_MODEL, text)
+        elif is_only_short and _is_lower(used, published):
+            yield Deviation(Reason.SHORT_SCHEDULE, text)
+        else:
+            yield Deviation(Reason.OTHER_RECIPE, text)
+    yield from (Deviation(Reason.OTHER_RECIPE, f"{name} searched") for name in searched)
+
+
+def _differences(params: Params, recipe: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue, JsonValue]]:
+    """Name, value and published value of each param in the Key that differs; a param that is not there is null."""
+    used = params.in_key()
+    defaults = {
+        name: to_jsonable_python(info.get_default(call_default_factory=True))
+        for name, info in type(params).model_fields.items()
+        if name in used and not info.is_required()
+    }
+    published = {**defaults, **recipe}
+    for name in dict.fromkeys([*used, *published]):
+        if used.get(name) != published.get(name):
+            yield name, used.get(name), published.get(name)
+
+
+def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[Deviation]:
+    if manifest is None:
+        yield Deviation(Reason.OTHER_DATA, "no manifest that says on how many val images it was measured")
+        return
+    scores = [metric for metric in manifest.metrics if metric.name in row.metrics and metric.unit == "%"]
+    counts = {metric.num_samples for metric in scores}
+    if counts != {row.num_samples}:
+        seen = " and ".join(_words(count) for count in sorted(counts, key=lambda count: count or 0))
+        yield Deviation(Reason.OTHER_DATA, f"{seen or 'no'} val images instead of {row.num_samples}")
+
+
+def _is_lower(used: JsonValue, published: JsonValue) -> bool:
+    return isinstance(used, int | float) and isinstance(published, int | float) and used < published
+
+
+def _words(value: JsonValue) -> str:
+    return cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
