@@ -12,7 +12,7 @@ KIND = Kind(
     params=DetectionParams,
     inputs={"backbone": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint",),
-    metrics=("box_map", "box_map50", "mask_map", "mask_map50"),
+    metrics=lambda _: ("box_map", "box_map50", "mask_map", "mask_map50"),
     fingerprint=fingerprint,
     entry="pipelines.detection.train:run",
 )

@@ -12,7 +12,7 @@ KIND = Kind(
     params=SegmentationParams,
     inputs={"backbone": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint",),
-    metrics=("miou", "macc", "aacc"),
+    metrics=lambda _: ("miou", "macc", "aacc"),
     fingerprint=fingerprint,
     entry="pipelines.segmentation.train:run",
 )

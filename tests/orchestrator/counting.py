@@ -74,7 +74,7 @@ COUNT = Kind(
     params=CountParams,
     inputs={"source": frozenset({"count.count"})},
     outputs=("count",),
-    metrics=("total",),
+    metrics=lambda _: ("total",),
     fingerprint=fingerprint,
     entry="tests.orchestrator.counting:run",
 )
