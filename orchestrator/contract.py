@@ -128,8 +128,8 @@ class Kind:
     inputs: Mapping[str, frozenset[str]]
     """For each field of role INPUT, what it may point to, written `kind.output`."""
     outputs: tuple[str, ...]
-    metrics: tuple[str, ...]
-    """Names of the metrics that the kind reports, all better when higher; a search maximises the first."""
+    metrics: Callable[[Any], tuple[str, ...]]
+    """Params -> names of the metrics that a stage reports, all better when higher; a search maximises the first."""
     fingerprint: Callable[[Any], str]
     """Params -> a digest of the data that they name. Raises DataError when it is missing or disagrees with them."""
     entry: str | None

@@ -52,6 +52,11 @@ class Draft:
     files: Mapping[str, str] = field(default_factory=dict)
     """By field of role INPUT: the place of a file from outside the job, instead of a ref."""
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What the stage reports, if its kind and params are sound."""
+        return self.kind.metrics(self.params) if self.kind and self.params else ()
+
     def text_of(self, field: str) -> str | None:
         """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
         assert self.kind is not None

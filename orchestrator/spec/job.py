@@ -99,7 +99,7 @@ class Stage:
     @property
     def metrics(self) -> tuple[str, ...]:
         """What the stage reports; of a search, the metric that it maximises."""
-        return metrics_of(self.kind, self.params)
+        return self.kind.metrics(self.params)
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,6 @@ class Job:
     """An absolute folder, or `s3://BUCKET/PREFIX`."""
     seed: int
     stages: Mapping[str, Stage]
-
-
-def metrics_of(kind: Kind, params: Params) -> tuple[str, ...]:
-    if isinstance(params, TuneParams):
-        return (params.metric,) if params.metric else ()
-    return kind.metrics
 
 
 def template_params(job: Job, stage: Stage) -> Any:

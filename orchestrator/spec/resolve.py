@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, JsonValue
 from orchestrator.contract import Kind, Params
 from orchestrator.spec.draft import Draft, draft_stage
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
-from orchestrator.spec.job import Job, Seed, Stage, metrics_of
+from orchestrator.spec.job import Job, Seed, Stage
 from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.matrix import expand_stages
 from orchestrator.spec.places import store_uri
@@ -120,13 +120,12 @@ def _check_searched_params(drafts: Mapping[str, Draft], links: Mapping[str, Link
 
 def _check_expectations(drafts: Mapping[str, Draft], faults: Faults) -> None:
     for draft in drafts.values():
-        if draft.kind is None or draft.params is None:
+        if draft.params is None:
             continue
-        known = metrics_of(draft.kind, draft.params)
         for name, node in draft.node.members_of("expect").items():
-            if name not in known:
+            if name not in draft.metrics:
                 path = dotted(dotted(draft.path, "expect"), name)
-                faults.add(node.key_at, path, f"unknown metric{suggestion(name, known)}")
+                faults.add(node.key_at, path, f"unknown metric{suggestion(name, draft.metrics)}")
 
 
 def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], faults: Faults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -39,11 +40,11 @@ def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults
     if not isinstance(search.params, TuneParams) or template.params is None:
         return None
     num_faults = len(faults)
-    metric = _metric(search, search.params, template, faults)
     overrides = _with_absolute_data(search, search.params, template.params, base_dir, faults)
     base = _overridden(search, template.params, faults)
+    metric = _metric(search, search.params, replace(template, params=base or template.params), faults)
     if base is not None:
-        _check_space(search, search.params, base, faults)
+        _check_space(search, search.params, replace(template, params=base), metric, faults)
     if len(faults) > num_faults:
         return None
     return search.params.model_copy(update={"metric": metric, "overrides": overrides})
@@ -64,13 +65,18 @@ def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
 
 
 def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> str | None:
-    known = template.kind.metrics if template.kind else ()
-    if params.metric is not None and params.metric not in known:
+    """The metric to maximise, or None with a fault added when the template does not report it."""
+    known = template.metrics
+    if params.metric in known:
+        return params.metric
+    if params.metric is not None:
         message = f"unknown metric {shown(params.metric)}{suggestion(params.metric, known)}"
         faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
     elif not known:
         faults.add(search.mark_of("of"), dotted(search.path, "of"), f"{template.name} reports no metric to maximise")
-    return params.metric or next(iter(known), None)
+    else:
+        return known[0]
+    return None
 
 
 def _with_absolute_data(
@@ -97,9 +103,11 @@ def _overridden(search: Draft, template: Params, faults: Faults) -> Params | Non
     return _overlaid(template, written.members, written.key_at, dotted(search.path, "overrides"), faults)
 
 
-def _check_space(search: Draft, params: TuneParams, base: Params, faults: Faults) -> None:
+def _check_space(search: Draft, params: TuneParams, template: Draft, metric: str | None, faults: Faults) -> None:
+    """Faults for values that the template cannot take, or with which it would not report `metric`."""
+    assert template.params is not None
     path = dotted(search.path, "space")
-    fixed = {*base.fields_with(Role.INPUT), *base.fields_with(Role.DATA)}
+    fixed = {*template.params.fields_with(Role.INPUT), *template.params.fields_with(Role.DATA)}
     for name, distribution in params.space.items():
         written = search.node.nearest(["space", name])
         if name in fixed:
@@ -107,7 +115,9 @@ def _check_space(search: Draft, params: TuneParams, base: Params, faults: Faults
             continue
         for index, value in enumerate(distribution.extremes):
             at = written.nearest([distribution.name, index]).at
-            _overlaid(base, {name: marked(value, at, written.key_at)}, at, path, faults)
+            sampled = _overlaid(template.params, {name: marked(value, at, written.key_at)}, at, path, faults)
+            if metric and sampled is not None and metric not in replace(template, params=sampled).metrics:
+                faults.add(at, dotted(path, name), f"with {shown(value)} no trial reports {metric}")
 
 
 def _overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params | None:

@@ -23,7 +23,7 @@ class TuneParams(Params):
     overrides: Annotated[dict[str, JsonValue], Role.OUTSIDE_KEY] = Field(default_factory=dict)
     """Params of the trials other than the template's, by dotted path, such as `epochs: 2`. In the Key through those."""
     metric: str | None = None
-    """What the search maximises; by default the first metric of the template's kind."""
+    """What the search maximises; by default the first metric of its template."""
     algorithm: Literal["optuna", "random"] = "optuna"
     """How samples are chosen: Optuna's TPE, or at random."""
     scheduler: Literal["asha", "none"] = "asha"
@@ -41,13 +41,17 @@ def _no_data(_: TuneParams) -> str:
     return digest_of([])
 
 
+def _maximised(params: TuneParams) -> tuple[str, ...]:
+    return (params.metric,) if params.metric else ()
+
+
 TUNE = Kind(
     name="tune",
     version=1,
     params=TuneParams,
     inputs={},
     outputs=("best_params", "trials"),
-    metrics=(),  # a stage of this kind reports what it maximises: Stage.metrics
+    metrics=_maximised,
     fingerprint=_no_data,
     entry=None,
 )

@@ -19,7 +19,7 @@ KIND = Kind(
     params=PretrainParams,
     inputs={},
     outputs=("checkpoint",),
-    metrics=("top1", "top5"),
+    metrics=lambda _: ("top1", "top5"),
     fingerprint=fingerprint,
     entry="pipelines.pretrain.train:run",
 )

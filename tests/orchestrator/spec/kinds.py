@@ -53,7 +53,7 @@ TRAIN = Kind(
     params=TrainParams,
     inputs={},
     outputs=("checkpoint", "log"),
-    metrics=("top1", "top5"),
+    metrics=lambda params: ("top1", "top5") if params.flip else ("top1",),
     fingerprint=_no_data,
     entry=None,
 )
@@ -63,7 +63,7 @@ EVALUATE = Kind(
     params=EvaluateParams,
     inputs={"backbone": frozenset({"train.checkpoint"}), "teacher": frozenset({"train.checkpoint"})},
     outputs=("report",),
-    metrics=("miou",),
+    metrics=lambda _: ("miou",),
     fingerprint=_no_data,
     entry=None,
     from_outside=frozenset({"teacher"}),

@@ -108,6 +108,10 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
             "overrides: {data: 's3://b/x'}",
             ["9:19: stages.search.overrides.data: must be a folder, not 's3://b/x'"],
         ),
+        (
+            "metric: top5, overrides: {flip: false}",
+            ["9:9: stages.search.metric: unknown metric 'top5', did you mean 'top1'?"],
+        ),
         ("metric: topp5", ["9:9: stages.search.metric: unknown metric 'topp5', did you mean 'top5'?"]),
         (
             "algorithm: optna",
@@ -161,6 +165,12 @@ def test_searched_values_that_another_stage_refuses_are_named(tmp_path: Path) ->
     (fault,) = faults_of(search + other, tmp_path)
     assert "stages.other.params_from: search searches" in fault
     assert fault.endswith("warmup_epochs (30) must be at most epochs (10)")
+
+
+def test_space_in_which_some_trials_do_not_report_the_metric_is_refused(tmp_path: Path) -> None:
+    assert search_faults("metric: top5, space: {flip: {choice: [true, false]}}", tmp_path) == [
+        "8:45: stages.search.space.flip: with false no trial reports top5"
+    ]
 
 
 def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:

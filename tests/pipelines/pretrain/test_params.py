@@ -74,5 +74,5 @@ def test_overlay_reaches_into_the_model() -> None:
 
 
 def test_kind_maximises_top1() -> None:
-    assert KIND.metrics[0] == "top1"
+    assert KIND.metrics(parse())[0] == "top1"
     assert KIND.params is PretrainParams
