@@ -10,35 +10,52 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.3"  # 2 by default, longer than a whole run of most tests
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture(scope="session")
-def cluster_address() -> Iterator[str]:
-    """The address of a cluster with 4 CPUs, started once; no driver is connected to it."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster with 4 CPUs, started once; no driver is connected to it. It takes jobs where a test submits some."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415  only the tests that use it pay for the import
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    takes_jobs = any("jobs_url" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    head = {"num_cpus": 4, "include_dashboard": takes_jobs, "dashboard_port": _free_port()}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     os.environ["RAY_ADDRESS"] = cluster.address
-    yield cluster.address
+    yield cluster
     os.environ.pop("RAY_ADDRESS")
     cluster.shutdown()
 
 
 @pytest.fixture(scope="session")
+def cluster_address(cluster: Cluster) -> str:
+    address: str = cluster.address
+    return address
+
+
+@pytest.fixture(scope="session")
+def jobs_url(cluster: Cluster) -> str:
+    """Where `ray job submit` finds the cluster."""
+    return f"http://{cluster.head_node.webui_url}"
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of a server process that speaks S3; the environment names it, as a user's would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -52,6 +69,13 @@ def s3_endpoint() -> Iterator[str]:
             os.environ[name] = value
     server.terminate()
     server.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 60) -> None:

@@ -33,6 +33,7 @@ from orchestrator.report import (
 )
 from orchestrator.spec import Job, cells_named, load_job
 from orchestrator.spec.faults import suggestion
+from orchestrator.spec.schema import job_schema
 from orchestrator.store import Store, open_store
 from orchestrator.submission import is_submitted
 from pipelines import KINDS
@@ -114,6 +115,7 @@ def _run(arguments: Namespace, stdout: IO[str]) -> int:
     plan = plan_job(job, store, forced=forced)
     # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
+    from orchestrator.cli.verdict import verdict_of  # noqa: PLC0415
     from orchestrator.run import run_plan, select  # noqa: PLC0415
 
     with watching(select(plan, only) if only else plan, make_console(sys.stderr)) as watch:
@@ -121,6 +123,8 @@ def _run(arguments: Namespace, stdout: IO[str]) -> int:
     for name, error in outcome.errors.items():
         print(f"stages.{name}: {error}", file=sys.stderr)
     cells = _show_results(arguments, job, store, stdout)
+    stdout.flush()
+    print(verdict_of(job.name, outcome, cells), file=sys.stderr)
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
     return outcome.exit_code or int(missed)
 
@@ -183,4 +187,9 @@ def _run_command(arguments: Namespace, job: Job) -> str:
     return shlex.join(["orchestrator", "run", str(arguments.job), *overrides, "--store", job.store])
 
 
-VERBS = {"validate": _validate, "plan": _plan, "run": _run, "report": _report}
+def _schema(arguments: Namespace, stdout: IO[str]) -> int:
+    print_json(stdout, job_schema(KINDS))
+    return 0
+
+
+VERBS = {"validate": _validate, "plan": _plan, "run": _run, "report": _report, "schema": _schema}

@@ -19,6 +19,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
     _add_run(_add_verb(verbs, "run", "run a job; what is finished already is reused"))
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
+    schema = "print the JSON Schema of job files, for editors"
+    verbs.add_parser("schema", help=schema, description=f"{schema.capitalize()}.").set_defaults(json=False)
     arguments = parser.parse_args(argv)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
         parser.error(f"argument --json: not allowed with argument --format {arguments.format}")

@@ -1,0 +1,78 @@
+"""The JSON Schema of job files, for editors: fields, types, ranges and descriptions, all taken from the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from orchestrator.contract import Kind
+from orchestrator.spec.draft import STAGE_NAME, Common
+from orchestrator.spec.resolve import JobFields
+from orchestrator.spec.tune import TUNE
+
+EXTENDS = {"type": "string", "description": "A job file that this one is laid over, against the folder of this one."}
+MATRIX = {
+    "type": "object",
+    "description": "Fields by the lists of their values: the stage becomes one for each combination.",
+    "additionalProperties": {"type": "array", "minItems": 1},
+    "minProperties": 1,
+}
+
+
+def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a job file with stages of `kinds`. It knows fields one by one, not how stages fit."""
+    known = {**kinds, TUNE.name: TUNE}
+    models: list[type[BaseModel]] = [JobFields, Common, *(kind.params for kind in known.values())]
+    _, document = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    definitions = document["$defs"]
+    fields, common = definitions.pop("JobFields"), definitions.pop("Common")
+    stages = {name: _stage(name, definitions.pop(kind.params.__name__), common) for name, kind in known.items()}
+    stage_names = {"pattern": f"^{STAGE_NAME.pattern}$"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A job of orchestrator",
+        "type": "object",
+        "properties": {**fields["properties"], "extends": EXTENDS},
+        "additionalProperties": False,
+        # what a file lays over another one need not be whole
+        "if": {"required": ["extends"]},
+        "then": {"properties": {"stages": {"type": "object", "propertyNames": stage_names}}},
+        "else": {
+            "required": fields["required"],
+            "properties": {
+                "stages": {
+                    "type": "object",
+                    "propertyNames": stage_names,
+                    "additionalProperties": {
+                        "type": "object",
+                        "required": ["kind"],
+                        "properties": {"kind": {"enum": list(stages)}},
+                        "allOf": [_if_kind(name) for name in stages],
+                    },
+                }
+            },
+        },
+        "$defs": {**definitions, **{_definition(name): stage for name, stage in stages.items()}},
+    }
+
+
+def _stage(name: str, params: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    kind = {"const": name, "description": params.get("description", "").partition("\n")[0]}
+    return {
+        "properties": {**common["properties"], "kind": kind, "matrix": MATRIX, **params["properties"]},
+        "additionalProperties": False,
+        # an axis of a matrix, or a search, may bring a field
+        "anyOf": [{"required": params.get("required", [])}, {"required": ["matrix"]}, {"required": ["params_from"]}],
+    }
+
+
+def _if_kind(name: str) -> dict[str, Any]:
+    is_kind = {"properties": {"kind": {"const": name}}, "required": ["kind"]}
+    return {"if": is_kind, "then": {"$ref": f"#/$defs/{_definition(name)}"}}
+
+
+def _definition(name: str) -> str:
+    return f"stage-{name}"
