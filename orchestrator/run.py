@@ -24,7 +24,7 @@ from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError
 from orchestrator.history import write_last_run
 from orchestrator.plan import Plan, PlannedStage, Verdict
-from orchestrator.schedule import Block, Capacity, Start, State, decide, shortfall
+from orchestrator.schedule import Block, Capacity, Machine, Start, State, decide, shortfall
 from orchestrator.store.protocol import Store
 
 TICK_S = 0.2
@@ -100,7 +100,7 @@ class Run:
     def _loop(self, cluster: Cluster, interrupted: threading.Event) -> None:
         machines = cluster.machines()
         self._refuse_the_impossible(machines)
-        free = sum(machines, Capacity(0, 0))
+        free = sum((machine.capacity for machine in machines), Capacity(0, 0))
         channel = EventChannel()
         while any(not state.is_final for state in self.states.values()):
             for decision in list(decide(self.plan, self.states, free=free)):
@@ -115,7 +115,7 @@ class Run:
         self._hear(channel.drain())
         self._flush()
 
-    def _refuse_the_impossible(self, machines: tuple[Capacity, ...]) -> None:
+    def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
         waiting = [planned for planned in self.plan.stages if not self.states[planned.name].is_final]
         reasons = [reason for planned in waiting if (reason := shortfall(planned, machines))]
         if reasons:

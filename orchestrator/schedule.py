@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.plan import Plan, PlannedStage
@@ -25,25 +25,38 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs and GPUs: of a machine, of a cluster, or asked for."""
+    """CPUs, GPUs and memory: of a machine, of a cluster, or asked for."""
 
     cpus: float
     gpus: float
+    memory_gib: float = 0
 
     def __add__(self, other: Capacity) -> Capacity:
-        return Capacity(self.cpus + other.cpus, self.gpus + other.gpus)
+        return Capacity(self.cpus + other.cpus, self.gpus + other.gpus, self.memory_gib + other.memory_gib)
 
     def __sub__(self, other: Capacity) -> Capacity:
-        return Capacity(self.cpus - other.cpus, self.gpus - other.gpus)
+        return self + other * -1
 
     def __mul__(self, count: int) -> Capacity:
-        return Capacity(self.cpus * count, self.gpus * count)
+        return Capacity(self.cpus * count, self.gpus * count, self.memory_gib * count)
 
     def __le__(self, other: Capacity) -> bool:
-        return self.cpus <= other.cpus and self.gpus <= other.gpus
+        return self.cpus <= other.cpus and self.gpus <= other.gpus and self.memory_gib <= other.memory_gib
 
     def __str__(self) -> str:
-        return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+        more = (f"{self.gpus:g} GPUs" if self.gpus else "", f"{self.memory_gib:.3g} GiB" if self.memory_gib else "")
+        return ", ".join([f"{self.cpus:g} CPUs", *filter(None, more)])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine of the cluster has, or has free, and how it is labelled."""
+
+    capacity: Capacity
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return str(self.capacity)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
 
 
 def worker_capacity(resources: Resources) -> Capacity:
-    return Capacity(resources.cpus_per_worker, resources.gpus_per_worker)
+    return Capacity(resources.cpus_per_worker, resources.gpus_per_worker, resources.memory_gib_per_worker)
 
 
 def group_capacity(resources: Resources) -> Capacity:
@@ -100,16 +113,26 @@ def _slots(planned: PlannedStage, free: Capacity) -> int:
     return wanted
 
 
-def shortfall(stage: PlannedStage, machines: tuple[Capacity, ...]) -> str | None:
+def shortfall(stage: PlannedStage, machines: tuple[Machine, ...]) -> str | None:
     """Why the cluster can never hold one group of the stage's workers, or None when it can."""
-    worker, num_workers = worker_capacity(stage.stage.resources), stage.stage.resources.workers
-    places = sum(_places(worker, machine, num_workers) for machine in machines)
+    missing = missing_room(stage.stage.resources, machines)
+    if missing is None:
+        return None
+    return f"{stage.name}: {missing}; lower stages.{stage.name}.resources or use a larger cluster"
+
+
+def missing_room(resources: Resources, machines: tuple[Machine, ...]) -> str | None:
+    """Why `machines` cannot hold one group of workers now, or None when they can."""
+    worker, num_workers = worker_capacity(resources), resources.workers
+    fitting = [machine for machine in machines if resources.labels.items() <= machine.labels.items()]
+    places = sum(_places(worker, machine.capacity, num_workers) for machine in fitting)
     if places >= num_workers:
         return None
-    there = "; ".join(str(machine) for machine in machines) or "no machine"
+    there = "; ".join(str(machine) for machine in fitting) or "no such machine"
+    labelled = f" on machines labelled {dict(resources.labels)}" if resources.labels else ""
     return (
-        f"{stage.name}: asks for {num_workers} workers with {worker} each, and the cluster has {there}: "
-        f"{places} of them fit; lower stages.{stage.name}.resources or use a larger cluster"
+        f"asks for {num_workers} workers with {worker} each{labelled}, and the cluster has {there}: "
+        f"{places} of them fit"
     )
 
 

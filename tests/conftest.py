@@ -28,11 +28,17 @@ os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster with 4 CPUs, started once; no driver is connected to it. It takes jobs where a test submits some."""
+    """A cluster with 4 CPUs, and 2 GPUs that are none, started once. It takes jobs where a test submits some."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415  only the tests that use it pay for the import
 
     takes_jobs = any("jobs_url" in getattr(item, "fixturenames", ()) for item in request.session.items)
-    head = {"num_cpus": 4, "include_dashboard": takes_jobs, "dashboard_port": _free_port()}
+    head = {
+        "num_cpus": 4,
+        "num_gpus": 2,
+        "labels": {"place": "here"},
+        "include_dashboard": takes_jobs,
+        "dashboard_port": _free_port(),
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster

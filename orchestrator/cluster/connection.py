@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from orchestrator.errors import ClusterError
-from orchestrator.schedule import Capacity
+from orchestrator.schedule import Capacity, Machine
 from orchestrator.submission import is_submitted
 
 KNOCK_TIMEOUT_S = 10.0
@@ -28,10 +30,20 @@ class Cluster:
     is_own: bool
     """Started by this process, and stopped by it."""
 
-    def machines(self) -> tuple[Capacity, ...]:
-        """CPUs and GPUs of each machine that is alive."""
-        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return tuple(Capacity(found.get("CPU", 0), found.get("GPU", 0)) for found in resources)
+    def machines(self) -> tuple[Machine, ...]:
+        """All that each machine which is alive has."""
+        return tuple(_machine(node["Resources"], node) for node in ray.nodes() if node["Alive"])
+
+
+def free_machines() -> tuple[Machine, ...]:
+    """What each machine of the connected cluster has free, as of a second ago."""
+    free = available_resources_per_node()
+    return tuple(_machine(free.get(node["NodeID"], {}), node) for node in ray.nodes() if node["Alive"])
+
+
+def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine:
+    capacity = Capacity(resources.get("CPU", 0), resources.get("GPU", 0), resources.get("memory", 0) / 2**30)
+    return Machine(capacity, node.get("Labels", {}))
 
 
 @contextmanager

@@ -96,12 +96,13 @@ def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, cha
 def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """A trial as Tune runs it: in the trial's own process, or as the driver of a group of workers."""
     resources = attempt.resources
-    if resources.workers > 1:
+    if resources.workers > 1 or resources.labels:
         # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
         trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
     trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
-    return tune.with_resources(trial, {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker})
+    memory = {"memory": resources.memory_gib_per_worker * 2**30} if resources.memory_gib_per_worker else {}
+    return tune.with_resources(trial, {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker, **memory})
 
 
 def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:

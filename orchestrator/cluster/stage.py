@@ -13,6 +13,7 @@ from pydantic import JsonValue, ValidationError
 from orchestrator.artifact import Artifact, Manifest, Ref
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.room import await_room
 from orchestrator.cluster.search import search
 from orchestrator.cluster.train import train
 from orchestrator.cluster.worker import publish_result
@@ -38,6 +39,7 @@ class StageRun:
 
     def run(self) -> Manifest:
         """Run to the manifest. Raises OrchestratorError."""
+        await_room(self.planned, self.channel)
         attempt = _attempt(self)
         if isinstance(self.planned.stage.params, TuneParams):
             self._search(attempt, self.planned.stage.params)

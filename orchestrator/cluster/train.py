@@ -85,11 +85,12 @@ def fit(
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={"attempt": attempt, "channel": channel, "closes_stage": closes_stage, "label": label},
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(backend=resources.backend, timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=resources_per_worker(resources),
+            label_selector=resources.labels or None,
         ),
         run_config=RunConfig(
             name=f"{attempt.kind}-{attempt.key[:8]}",
@@ -103,7 +104,8 @@ def fit(
 
 def resources_per_worker(resources: Resources) -> dict[str, float]:
     gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
-    return {"CPU": float(resources.cpus_per_worker), **gpus}
+    memory = {"memory": resources.memory_gib_per_worker * 2**30} if resources.memory_gib_per_worker else {}
+    return {"CPU": float(resources.cpus_per_worker), **gpus, **memory}
 
 
 def _train_loop(config: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
@@ -63,6 +63,14 @@ class Resources(Params):
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """A fraction shares one GPU; 0 runs on the CPU."""
+    backend: Literal["nccl", "gloo"] | None = None
+    """How workers exchange gradients; None: nccl on GPUs, gloo on CPUs."""
+    memory_gib_per_worker: Annotated[float, Field(ge=0)] = 0
+    """Memory that the cluster sets aside for a worker; 0 asks for none in particular."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that a machine must have to hold a worker, such as `{accelerator-type: H100}`; Ray's label selector."""
+    max_wait_min: Annotated[float, Field(gt=0)] = 60
+    """Minutes that the stage waits for room on a cluster which others use too, before it fails."""
 
     @model_validator(mode="after")
     def _whole_above_one(self) -> Self:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -119,7 +122,7 @@ def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> No
 
 
 def test_resources_that_the_cluster_never_has_are_refused_at_once(run: Runner) -> None:
-    expected = r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs: 4 of them fit"
+    expected = r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, .* GiB: 4 of them fit"
     with pytest.raises(ClusterError, match=expected):
         run(text=_single(resources={"workers": 64}))
 
@@ -188,3 +191,47 @@ def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket:
     assert _totals(tmp_path)["second"] == 1 + _totals(tmp_path)["first"]
     assert not (tmp_path / "store").exists()
     assert set(run(text=text)[0].states.values()) == {"reused"}
+
+
+def test_two_stages_run_side_by_side_each_on_its_gpu(run: Runner) -> None:
+    resources = {"gpus_per_worker": 1, "backend": "gloo", "labels": {"place": "here"}}
+    stage = {"kind": "count", "data": "data", "epochs": 2, "resources": resources}
+    stages = {"one": stage, "other": {**stage, "gain": 2.0}, "third": {**stage, "gain": 3.0}}
+    outcome, heard = run(text=json.dumps({"name": "pair", "store": "./store", "stages": stages}))
+    assert outcome.exit_code == 0
+    states = [(update.stage, str(update.state)) for update in heard]
+    first_done = min(states.index((name, "done")) for name in stages)
+    assert {name for name, state in states[:first_done] if state == "running"} == {"one", "other"}
+
+
+@pytest.fixture
+def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of somebody else that holds all CPUs of the cluster, until it is told to end."""
+    code = (
+        "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': 4}]).ready());"
+        "print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code]
+    holder = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    yield holder
+    holder.terminate()
+    holder.communicate()
+
+
+def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(run: Runner, occupied: subprocess.Popen[str]) -> None:
+    outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
+    assert outcome.exit_code == 3
+    assert str(outcome.errors["only"]).startswith(
+        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster has 0 CPUs, "
+    )
+    assert any(update.event.text.startswith("waiting for room: ") for update in heard)
+
+
+def test_a_stage_starts_when_others_make_room(run: Runner, occupied: subprocess.Popen[str]) -> None:
+    threading.Timer(3, occupied.terminate).start()
+    outcome, _ = run(text=_single(epochs=1))
+    assert outcome.exit_code == 0

@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.history import plan_job
 from orchestrator.plan import Plan
-from orchestrator.schedule import Block, Capacity, Start, State, decide, shortfall
-from orchestrator.spec import load_job
+from orchestrator.schedule import Block, Capacity, Machine, Start, State, decide, missing_room, shortfall
+from orchestrator.spec import Resources, load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
 
@@ -65,10 +65,26 @@ def test_dependants_of_a_failed_stage_are_blocked_with_the_reason(plan: Plan) ->
     assert (block.stage.name, block.why) == ("b", "it needs a")
 
 
+def _machine(cpus: float, gpus: float = 0, memory_gib: float = 0, **labels: str) -> Machine:
+    return Machine(Capacity(cpus, gpus, memory_gib), labels)
+
+
 def test_a_group_that_no_machine_set_can_hold_is_told_with_what_there_is(plan: Plan) -> None:
-    machines = (Capacity(3, 0), Capacity(1, 0))
+    machines = (_machine(3), _machine(1))
     assert shortfall(plan["b"], machines) is None
-    assert shortfall(plan["a"], (Capacity(2, 0), Capacity(2, 0))) is None
+    assert shortfall(plan["a"], (_machine(2), _machine(2))) is None
     reason = shortfall(plan["a"], machines)
     assert reason is not None
     assert "a: asks for 2 workers with 2 CPUs each, and the cluster has 3 CPUs; 1 CPUs: 1 of them fit" in reason
+
+
+def test_workers_go_only_where_labels_and_memory_fit() -> None:
+    resources = Resources(workers=2, gpus_per_worker=1, memory_gib_per_worker=16, labels={"zone": "a"})
+    roomy, narrow, elsewhere = _machine(8, 4, 64, zone="a"), _machine(8, 4, 20, zone="a"), _machine(8, 4, 64, zone="b")
+    assert missing_room(resources, (roomy,)) is None
+    assert missing_room(resources, (narrow, narrow)) is None
+    assert missing_room(resources, (narrow, elsewhere)) == (
+        "asks for 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
+        "and the cluster has 8 CPUs, 4 GPUs, 20 GiB: 1 of them fit"
+    )
+    assert "the cluster has no such machine: 0 of them fit" in str(missing_room(resources, (elsewhere,)))
