@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest, Value
-from orchestrator.contract import Kind
+from orchestrator.contract import Kind, Role
 from orchestrator.errors import DataError, IntegrityError
 from orchestrator.plan import Digests, Past, Plan, make_plan
 from orchestrator.spec import Job, Stage, TuneParams, job_document, job_from_document, template_params
@@ -151,6 +151,10 @@ def read_digests(job: Job) -> dict[str, Digests]:
 
 
 def _fingerprint(job: Job, stage: Stage) -> str:
-    if isinstance(stage.params, TuneParams):
-        return job.stages[stage.params.of].kind.fingerprint(template_params(job, stage))
-    return stage.kind.fingerprint(stage.params)
+    """What the data are, as the job states it or as they are found."""
+    if not isinstance(stage.params, TuneParams):
+        return stage.data_fingerprint or stage.kind.fingerprint(stage.params)
+    template = job.stages[stage.params.of]
+    has_own_data = not stage.params.overrides.keys().isdisjoint(template.params.fields_with(Role.DATA))
+    stated = stage.data_fingerprint or (None if has_own_data else template.data_fingerprint)
+    return stated or template.kind.fingerprint(template_params(job, stage))

@@ -58,6 +58,7 @@ def _stage_json(planned: PlannedStage) -> dict[str, JsonValue]:
         "key": planned.key,
         "verdict": planned.verdict.value,
         "why": planned.why,
+        "data_fingerprint": planned.recipe["data"],
         "needs": list(planned.stage.needs),
     }
 

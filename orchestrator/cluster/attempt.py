@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ class Attempt:
     recipe: Mapping[str, Any]
     params: Params
     """The effective params; for a search, the template of its trials."""
+    fingerprint: Callable[[Any], str]
+    """Params -> digest of the data that they name, as the kind has it."""
+    stated_data: str | None
+    """What that digest has to be, where the plan took the job's word for it."""
     seed: int
     resources: Resources
     inputs: Mapping[str, Artifact]

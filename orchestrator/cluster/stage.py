@@ -69,6 +69,8 @@ def _attempt(run: StageRun) -> Attempt:
         key=planned.key,
         recipe=planned.recipe,
         params=_effective_params(run),
+        fingerprint=kind.fingerprint,
+        stated_data=str(planned.recipe["data"]) if stage.data_fingerprint or source.data_fingerprint else None,
         seed=stage.seed,
         resources=stage.resources,
         inputs={

@@ -22,7 +22,7 @@ from orchestrator.artifact import Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Entry, Event, StageContext, StageResult
-from orchestrator.errors import OrchestratorError, StageError
+from orchestrator.errors import DataError, OrchestratorError, StageError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
 from orchestrator.store.resume import commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
@@ -52,11 +52,25 @@ def run_pipeline(
     Raises OrchestratorErrors as they are, the loss of a peer as it comes, and anything else as StageError.
     """
     with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
+        if place.rank == 0:
+            _check_data(attempt)
         context = _context(attempt, place, channel, Path(scratch), label)
         result = _call(attempt, context)
         if closes_stage and place.rank == 0:
             publish_result(attempt, result)
         return result
+
+
+def _check_data(attempt: Attempt) -> None:
+    """Raises DataError unless the data here are what the job states; what the plan itself looked at is not read twice."""
+    if attempt.stated_data is None:
+        return
+    found = attempt.fingerprint(attempt.params)
+    if found != attempt.stated_data:
+        raise DataError(
+            f"stages.{attempt.stage}.data_fingerprint is {attempt.stated_data}, but the data on {socket.gethostname()} "
+            f"have {found}; correct the field, or the data"
+        )
 
 
 def tell_result(place: Place, result: StageResult) -> None:

@@ -23,6 +23,7 @@ class _StageDocument(Value):
     params_from: str | None
     inputs: dict[str, str]
     files: dict[str, str] = Field(default_factory=dict)
+    data_fingerprint: str | None = None
     published: str | None = None
     """Absent from documents of versions that knew no published rows."""
 
@@ -63,6 +64,7 @@ def _stage_document(stage: Stage) -> _StageDocument:
         params_from=str(stage.params_from) if stage.params_from else None,
         inputs={field: str(ref) for field, ref in stage.inputs.items()},
         files=dict(stage.files),
+        data_fingerprint=stage.data_fingerprint,
         published=stage.published,
     )
 
@@ -79,6 +81,7 @@ def _stage(name: str, document: _StageDocument, kinds: Mapping[str, Kind]) -> St
         params_from=_ref(document.params_from) if document.params_from else None,
         inputs={field: _ref(text) for field, text in document.inputs.items()},
         files=document.files,
+        data_fingerprint=document.data_fingerprint,
         published=document.published,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from orchestrator.artifact import Sha256
 from orchestrator.contract import Kind, Params, Role
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
@@ -34,6 +35,8 @@ class Common(Params):
     """By default the job's."""
     params_from: str | None = None
     """A search's best params, `STAGE.best_params`, which go over the stage's own."""
+    data_fingerprint: Sha256 | None = None
+    """Of the data, as `plan --json` tells it where they are, to plan where they are not. Workers check it."""
     published: str | None = None
     """The published row that the report shows the stage's metrics beside, such as `imagenet1k/cat_small`."""
 

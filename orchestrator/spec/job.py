@@ -95,6 +95,8 @@ class Stage:
     """By field of role INPUT; of a search, those of its template, which its trials read."""
     files: Mapping[str, str]
     """Likewise, where a file from outside the job is read instead: an absolute path or `s3://BUCKET/PREFIX/NAME`."""
+    data_fingerprint: str | None = None
+    """What the data are stated to be; None: they are looked at while planning."""
     published: str | None = None
     """The id of the published row that the report puts beside the stage; like `expect`, not part of the Key."""
 

@@ -155,5 +155,6 @@ def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:
         params_from=links.params_from,
         inputs=links.inputs,
         files=links.files,
+        data_fingerprint=common.data_fingerprint,
         published=common.published,
     )

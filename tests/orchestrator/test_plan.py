@@ -160,7 +160,7 @@ def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
     stages = document["stages"]
     assert isinstance(stages, list)
     assert [set(stage) for stage in stages if isinstance(stage, dict)] == [
-        {"name", "kind", "key", "verdict", "why", "needs"}
+        {"name", "kind", "key", "verdict", "why", "data_fingerprint", "needs"}
     ] * 4
 
 

@@ -235,3 +235,16 @@ def test_a_stage_starts_when_others_make_room(run: Runner, occupied: subprocess.
     threading.Timer(3, occupied.terminate).start()
     outcome, _ = run(text=_single(epochs=1))
     assert outcome.exit_code == 0
+
+
+def test_stated_data_are_believed_by_the_plan_and_checked_by_the_workers(run: Runner, tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert run(text=_single(epochs=1))[0].states == {"only": "done"}
+    assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
+    (tmp_path / "data" / "content.txt").unlink()
+    assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
+
+    (tmp_path / "data" / "content.txt").write_text("other")
+    outcome, _ = run(text=_single(epochs=2, data_fingerprint=digest))
+    assert outcome.exit_code == 2
+    assert f"stages.only.data_fingerprint is {digest}, but the data on " in str(outcome.errors["only"])

@@ -132,3 +132,8 @@ def test_relative_places_are_refused_where_the_current_folder_will_not_last(tmp_
     (tmp_path / "job.yaml").write_text(text)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
     assert (job.store, job.stages["pretrain"].params.data) == ("s3://bucket/prefix", "sample:digits")
+
+
+def test_stated_data_must_be_a_sha256(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"stages\.pretrain\.data_fingerprint: must match "):
+        load_text(GOOD.replace("lr: 1e-3", "data_fingerprint: abc"), tmp_path)
