@@ -137,11 +137,12 @@ def _label(config: Mapping[str, JsonValue]) -> str:
 
 
 def _algorithm(params: TuneParams, seed: int) -> Searcher | SearchAlgorithm:
+    points = [dict(point) for point in params.initial] or None
     match params.algorithm:
         case "optuna":
-            return OptunaSearch(seed=seed)
+            return OptunaSearch(seed=seed, points_to_evaluate=points)
         case "random":
-            return BasicVariantGenerator(random_state=seed)
+            return BasicVariantGenerator(random_state=seed, points_to_evaluate=points)
 
 
 def _scheduler(params: TuneParams) -> TrialScheduler:

@@ -62,7 +62,7 @@ def run_pipeline(
 
 
 def _check_data(attempt: Attempt) -> None:
-    """Raises DataError unless the data here are what the job states; what the plan itself looked at is not read twice."""
+    """Raises DataError unless the data here are as the job states them; what the plan looked at is not read again."""
     if attempt.stated_data is None:
         return
     found = attempt.fingerprint(attempt.params)

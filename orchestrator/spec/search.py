@@ -45,6 +45,7 @@ def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults
     metric = _metric(search, search.params, replace(template, params=base or template.params), faults)
     if base is not None:
         _check_space(search, search.params, replace(template, params=base), metric, faults)
+        _check_initial(search, search.params, faults)
     if len(faults) > num_faults:
         return None
     return search.params.model_copy(update={"metric": metric, "overrides": overrides})
@@ -118,6 +119,24 @@ def _check_space(search: Draft, params: TuneParams, template: Draft, metric: str
             sampled = _overlaid(template.params, {name: marked(value, at, written.key_at)}, at, path, faults)
             if metric and sampled is not None and metric not in replace(template, params=sampled).metrics:
                 faults.add(at, dotted(path, name), f"with {shown(value)} no trial reports {metric}")
+
+
+def _check_initial(search: Draft, params: TuneParams, faults: Faults) -> None:
+    """Points tried first must be points of the space."""
+    for index, point in enumerate(params.initial):
+        written = search.node.nearest(["initial", index])
+        path = dotted(dotted(search.path, "initial"), index)
+        if index >= params.num_trials:
+            faults.add(written.key_at, path, f"is one more than num_trials, {params.num_trials}")
+        for name in params.space.keys() - point.keys():
+            faults.add(written.key_at, path, f"lacks {name}, which the space has")
+        for name, value in point.items():
+            distribution, at = params.space.get(name), written.nearest([name])
+            if distribution is None:
+                faults.add(at.key_at, dotted(path, name), f"is not in the space{suggestion(name, params.space)}")
+            elif not distribution.holds(value):
+                drawn = f"{distribution.name} {shown(list(getattr(distribution, distribution.name)))}"
+                faults.add(at.at, dotted(path, name), f"{shown(value)} is no value of {drawn}")
 
 
 def _overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from orchestrator.artifact import canonical_json
 from orchestrator.contract import Params
 from orchestrator.spec.faults import shown
 
@@ -43,6 +44,19 @@ class Distribution(Params):
             low, high = self.randint
             return low, high - 1
         return self.choice if self.choice is not None else self.args[:2]
+
+    def holds(self, value: JsonValue) -> bool:
+        """Whether the distribution can give `value`."""
+        if self.choice is not None:
+            return canonical_json(value) in map(canonical_json, self.choice)  # 1 is not true
+        low, high = self.extremes
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.randint is not None and not isinstance(value, int):
+            return False
+        assert isinstance(low, int | float)
+        assert isinstance(high, int | float)
+        return low <= value <= high
 
     @model_validator(mode="after")
     def _one_sound_distribution(self) -> Self:

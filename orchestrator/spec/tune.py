@@ -22,6 +22,8 @@ class TuneParams(Params):
     """Samples of the space that are tried."""
     overrides: Annotated[dict[str, JsonValue], Role.OUTSIDE_KEY] = Field(default_factory=dict)
     """Params of the trials other than the template's, by dotted path, such as `epochs: 2`. In the Key through those."""
+    initial: tuple[dict[str, JsonValue], ...] = ()
+    """Points that are tried first, such as a known good one: each a value for every name of the space."""
     metric: str | None = None
     """What the search maximises; by default the first metric of its template."""
     algorithm: Literal["optuna", "random"] = "optuna"

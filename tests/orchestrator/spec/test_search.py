@@ -193,6 +193,7 @@ def test_key_of_a_search_hashes_its_space_but_no_name_of_a_stage(tmp_path: Path)
         "num_trials": 3,
         "metric": "top1",
         "algorithm": "optuna",
+        "initial": [],
         "scheduler": "asha",
         "grace_period": 1,
         "reduction_factor": 3,
@@ -214,3 +215,41 @@ def test_distribution_has_the_name_and_arguments_of_ray_tune(
     distribution = Distribution.model_validate_json(written)
     assert (distribution.name, distribution.args, distribution.extremes) == (name, args, extremes)
     assert Distribution.model_validate_json(distribution.model_dump_json()) == distribution
+
+
+SPACE = "space: {lr: {loguniform: [0.01, 1]}, epochs: {randint: [1, 9]}, flip: {choice: [true, false]}}"
+
+
+@pytest.mark.parametrize(
+    ("initial", "faults"),
+    [
+        ("[{lr: 0.1, epochs: 8, flip: false}, {lr: 1, epochs: 1, flip: true}]", []),
+        ("[{lr: 0.1, epochs: 8}]", ["8:107: stages.search.initial.0: lacks flip, which the space has"]),
+        (
+            "[{lr: 2, epochs: 9, flip: 1}]",
+            [
+                "8:112: stages.search.initial.0.lr: 2 is no value of loguniform [0.01, 1.0]",
+                "8:123: stages.search.initial.0.epochs: 9 is no value of randint [1, 9]",
+                "8:132: stages.search.initial.0.flip: 1 is no value of choice [true, false]",
+            ],
+        ),
+        (
+            "[{lrr: 1, lr: 0.1, epochs: 1.0, flip: yes}]",
+            [
+                "8:108: stages.search.initial.0.lrr: is not in the space, did you mean 'lr'?",
+                "8:133: stages.search.initial.0.epochs: 1.0 is no value of randint [1, 9]",
+                "8:144: stages.search.initial.0.flip: 'yes' is no value of choice [true, false]",
+            ],
+        ),
+        (
+            "[&a {lr: 0.1, epochs: 8, flip: false}, *a, *a]",
+            ["8:149: stages.search.initial.2: is one more than num_trials, 2"],
+        ),
+    ],
+)
+def test_points_tried_first_are_points_of_the_space(initial: str, faults: list[str], tmp_path: Path) -> None:
+    text = f"{SEARCH}{SPACE}, initial: {initial}}}\n"
+    if faults:
+        assert faults_of(text, tmp_path) == faults
+    else:
+        assert len(load_text(text, tmp_path).stages["search"].params.initial) == 2
