@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
+from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.fingerprint import digest_of_folders
 
@@ -39,7 +40,7 @@ def fingerprint(params: DetectionParams) -> str:
     digest = digest_of_folders(root, ("annotations", "train2017", "val2017"))
     splits: tuple[Split, ...] = ("train", "val")
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
-    check_classes([read_annotations(root, split) for split in small], params.num_classes)
+    check_annotations([read_annotations(root, split) for split in small], params)
     return digest
 
 
@@ -64,18 +65,33 @@ def read_annotations(root: Path, split: Split) -> Annotations:
     return Annotations(path, document, names, root / f"{split}2017")
 
 
-def check_classes(files: Collection[Annotations], num_classes: int | None) -> None:
-    """Raises DataError unless all files have the same classes, as many as the job says."""
+def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
+    """Raises DataError unless the files have what the stage needs: the same classes, as many as it says, and masks."""
     for file in files:
-        if num_classes is not None and len(file.classes) != num_classes:
-            raise DataError(
-                f"{file.path}: has {len(file.classes)} categories, but num_classes is {num_classes}; correct it or "
-                "leave it out"
-            )
+        _check_num_classes(file, params.num_classes)
+        if METHODS[params.method].has_masks:
+            _check_masks(file, params.method)
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]
             raise DataError(f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}")
+
+
+def _check_num_classes(file: Annotations, num_classes: int | None) -> None:
+    if num_classes is not None and len(file.classes) != num_classes:
+        raise DataError(
+            f"{file.path}: has {len(file.classes)} categories, but num_classes is {num_classes}; correct it or "
+            "leave it out"
+        )
+
+
+def _check_masks(file: Annotations, method: str) -> None:
+    without = [place for place, entry in enumerate(file.document["annotations"]) if not entry.get("segmentation")]
+    if without:
+        raise DataError(
+            f"{file.path}: {len(without)} annotations have no segmentation, annotations[{without[0]}] first, and "
+            f"{method} learns masks; complete the file, or choose a method that learns boxes alone"
+        )
 
 
 def without_images(file: Annotations, broken: Collection[Path], to: Path) -> Path:
@@ -95,7 +111,7 @@ def without_images(file: Annotations, broken: Collection[Path], to: Path) -> Pat
 def _check_fields(document: object, path: Path) -> None:
     needed = {
         "images": ("id", "file_name", "width", "height"),
-        "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+        "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
         "categories": ("id", "name"),
     }
     for part, fields in needed.items():

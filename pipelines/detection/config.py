@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pipelines.data import data_folder
 from pipelines.detection.coco import Split
+from pipelines.detection.methods import METHODS
+from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
 
@@ -37,7 +39,7 @@ def make_config(
         "val_evaluator": {
             "type": "CocoMetric",
             "ann_file": str(annotations["val"]),
-            "metric": ["bbox", "segm"],
+            "metric": ["bbox", "segm"] if METHODS[params.method].has_masks else ["bbox"],
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
         },
@@ -49,9 +51,8 @@ def make_config(
 def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
     pipeline = [
         LOAD_IMAGE,
-        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": True},
-        {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
-        {"type": "RandomFlip", "prob": params.flip_prob},
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": METHODS[params.method].has_masks},
+        *_augmentation(params),
         {"type": "PackDetInputs"},
     ]
     dataset = _dataset(params, annotations, "train", classes)
@@ -62,10 +63,21 @@ def _val_dataset(params: DetectionParams, annotations: Path, classes: Sequence[s
     meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
     pipeline = [
         LOAD_IMAGE,
-        {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
+        _resize(params),
         {"type": "PackDetInputs", "meta_keys": meta_keys},
     ]
     return {**_dataset(params, annotations, "val", classes), "test_mode": True, "pipeline": pipeline}
+
+
+def _augmentation(params: DetectionParams) -> list[Config]:
+    flip: Config = {"type": "RandomFlip", "prob": params.flip_prob}
+    if not params.multi_scale:
+        return [_resize(params), flip]
+    return [flip, multi_scale(long=max(params.img_scale), short=min(params.img_scale))]
+
+
+def _resize(params: DetectionParams) -> Config:
+    return {"type": "Resize", "scale": params.img_scale, "keep_ratio": True}
 
 
 def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: Sequence[str]) -> Config:

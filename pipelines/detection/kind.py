@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.contract import Kind
 from pipelines.detection.coco import fingerprint
+from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 
 KIND = Kind(
@@ -12,7 +13,7 @@ KIND = Kind(
     params=DetectionParams,
     inputs={"backbone": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint",),
-    metrics=lambda _: ("box_map", "box_map50", "mask_map", "mask_map50"),
+    metrics=lambda params: METHODS[params.method].metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
     entry="pipelines.detection.train:run",

@@ -1,16 +1,18 @@
-"""Runs a detection stage: checks the data, trains on the pretrained backbone, measures box and mask AP."""
+"""Runs a detection stage: checks the data, trains on the pretrained backbone, measures the AP of its method."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.detection.coco import Annotations, Split, check_classes, read_annotations, without_images
+from pipelines.detection.coco import Annotations, Split, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
-from pipelines.detection.mask_rcnn import model as mask_rcnn
+from pipelines.detection.methods import METHODS
+from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images
@@ -19,7 +21,7 @@ from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.openmmlab.runner import Training, finished, train
 
-METRICS = {
+OF_COCO_METRIC = {
     "box_map": "coco/bbox_mAP",
     "box_map50": "coco/bbox_mAP_50",
     "mask_map": "coco/segm_mAP",
@@ -31,22 +33,22 @@ def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
     params: DetectionParams = context.params
     files = _read(params)
-    classes = files["train"].classes
+    classes, names = files["train"].classes, METHODS[params.method].metrics
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
     trained = finished(context, schedule)
     if trained is None:
         config = _config(context, model=model, files=files)
-        trained = train(context, Training("mmdet", config, schedule, percentages))
+        trained = train(context, Training("mmdet", config, schedule, partial(percentages, names=names)))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
-    return StageResult({"checkpoint": directory}, trained.as_metrics(METRICS))
+    return StageResult({"checkpoint": directory}, trained.as_metrics(names))
 
 
-def percentages(values: Mapping[str, float]) -> dict[str, float]:
-    """CocoMetric's values as ours, in %. It leaves them out when nothing at all was detected: then AP is 0."""
-    metrics = {ours: round(100 * float(values.get(theirs, 0.0)), 1) for ours, theirs in METRICS.items()}
+def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[str, float]:
+    """CocoMetric's values by our `names`, in %. It leaves them out when nothing at all was detected: then AP is 0."""
+    metrics = {name: round(100 * float(values.get(OF_COCO_METRIC[name], 0.0)), 1) for name in names}
     for name, value in metrics.items():
         # CocoMetric says -1 where the validation images have no objects.
         if math.isnan(value) or value < 0:
@@ -58,7 +60,7 @@ def _read(params: DetectionParams) -> dict[Split, Annotations]:
     splits: tuple[Split, ...] = ("train", "val")
     root = data_folder(params.data, "coco")
     files = {split: read_annotations(root, split) for split in splits}
-    check_classes(files.values(), params.num_classes)
+    check_annotations(files.values(), params)
     return files
 
 
@@ -67,7 +69,7 @@ def _model(context: StageContext, *, num_classes: int) -> Config:
     checkpoint_dir = context.inputs["backbone"]
     cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
     pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return mask_rcnn(params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes)
+    return make_model(params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:

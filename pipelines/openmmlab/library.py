@@ -31,6 +31,7 @@ def quiet_import() -> Iterator[None]:
 
 install_ops()
 with quiet_import():
+    from mmcv.cnn.utils.flops_counter import get_modules_mapping
     from mmengine.config import Config
     from mmengine.dist import all_gather_object
     from mmengine.hooks import Hook
@@ -51,6 +52,7 @@ __all__ = [
     "Runner",
     "Scope",
     "all_gather_object",
+    "get_modules_mapping",
     "is_model_wrapper",
     "load_library",
     "quiet_stdout",

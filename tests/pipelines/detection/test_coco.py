@@ -19,12 +19,21 @@ from tests.pipelines.openmmlab.harness import write_coco
 
 
 def _params(root: Path, **fields: Any) -> DetectionParams:
-    return DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(root), **fields)
+    return DetectionParams(**{"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), **fields})
 
 
 def _edit(root: Path, split: str, **parts: object) -> None:
     path = root / "annotations" / f"instances_{split}2017.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **parts}))
+
+
+BOX_ALONE = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "1.png", "width": 64, "height": 64}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}],
+        "categories": [{"id": 1, "name": "red"}],
+    }
+)
 
 
 @pytest.fixture
@@ -73,12 +82,23 @@ def test_splits_must_have_the_same_categories(root: Path) -> None:
         ("[]", "'images' is missing or empty"),
         ('{"images": []}', "'images' is missing or empty"),
         ('{"images": [{"id": 1}]}', r"images\[0\] lacks file_name, width, height"),
+        (BOX_ALONE, r"annotations\[0\] lacks area, iscrowd"),
     ],
 )
 def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, fault: str) -> None:
     (root / "annotations" / "instances_train2017.json").write_text(text)
     with pytest.raises(DataError, match=rf"instances_train2017\.json: .*{fault}"):
         fingerprint(_params(root))
+
+
+def test_annotations_without_polygons_are_enough_for_boxes_and_refused_for_masks(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
+    fault = (
+        r"instances_train2017\.json: 4 annotations have no segmentation, annotations\[0\] first, and mask_rcnn learns"
+    )
+    with pytest.raises(DataError, match=fault):
+        fingerprint(_params(root))
+    assert len(fingerprint(_params(root, method="fcos"))) == 64
 
 
 def test_categories_of_one_name_are_refused(root: Path) -> None:
@@ -107,7 +127,7 @@ def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Pat
         ({"schedule": "cosine", "min_lr": 1.0}, "min_lr: must be below lr"),
         ({"milestones": [5, 3]}, "milestones: must rise"),
         ({"epochs": 0}, "greater than or equal to 1"),
-        ({"method": "fcos"}, "mask_rcnn"),
+        ({"method": "yolo"}, "mask_rcnn"),
     ],
 )
 def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fault: str) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError
+from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import percentages, run
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
@@ -158,6 +159,7 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
 
 
 def test_ap_without_objects_is_an_error_and_without_detections_zero() -> None:
-    assert percentages({})["box_map"] == 0.0
+    names = METHODS["mask_rcnn"].metrics
+    assert percentages({}, names=names)["box_map"] == 0.0
     with pytest.raises(DataError, match=r"mask_map cannot be measured"):
-        percentages({"coco/segm_mAP": -1.0})
+        percentages({"coco/segm_mAP": -1.0}, names=names)

@@ -65,8 +65,8 @@ def save_toy_checkpoint(directory: Path) -> Path:
     return directory
 
 
-def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3) -> Path:
-    """Scenes of two coloured squares, with boxes and polygons."""
+def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3, has_polygons: bool = True) -> Path:
+    """Scenes of two coloured squares, with boxes and, if asked for, polygons."""
     for split, num in (("train", num_train), ("val", num_val)):
         rng = np.random.default_rng(len(split))
         document: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
@@ -82,6 +82,9 @@ def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3) -> Path:
                 _instance(image_id, label, corner, len(document["annotations"]) + label)
                 for label, corner in enumerate(corners)
             ]
+        if not has_polygons:
+            for box in document["annotations"]:
+                del box["segmentation"]
         path = root / "annotations" / f"instances_{split}2017.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(document))

@@ -1,0 +1,95 @@
+"""Builds a published network without values (on torch's meta device) and runs an image through it for the count."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import pipelines.openmmlab.backbone  # noqa: F401 - registers CAT
+from cat_model import CONFIGS
+from pipelines.detection import two_stage
+from pipelines.detection.methods import MethodName
+from pipelines.detection.model import make_model
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.complexity.counting import counting
+from pipelines.openmmlab.library import MODELS, Config, DefaultScope, Scope, load_library
+from pipelines.openmmlab.recipe import backbone as cat
+from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.semantic_fpn import model as semantic_fpn
+
+COCO_CLASSES, ADE20K_CLASSES = 80, 150
+DETECTION_SIZE, SEGMENTATION_SIZE = (1280, 800), (1024, 1024)
+"""Height and width in pixels for which the published FLOPs hold: the defaults of the tool that counted them."""
+NUM_BOX_ROIS, NUM_MASK_ROIS = 1000, 100
+"""Regions that the box heads and the mask head look at in the count."""
+NOWHERE: dict[str, Any] = {"backbone": "pretrain.checkpoint", "data": "."}
+"""What params demand and a network without weights and data does without."""
+
+
+@dataclass(frozen=True)
+class Complexity:
+    params: int
+    macs: int
+
+
+def detector_complexity(method: MethodName, backbone: str) -> Complexity:
+    params, cat_config = DetectionParams(method=method, **NOWHERE), CONFIGS[backbone]
+    config = make_model(
+        params, backbone=cat(cat_config.to_dict(), None), widths=cat_config.dims, num_classes=COCO_CLASSES
+    )
+    with _built("mmdet", config) as network, counting(network) as count:
+        maps = _pyramid(network, DETECTION_SIZE)
+        if hasattr(network, "roi_head"):
+            network.rpn_head(maps)
+            _run_roi_head(network.roi_head, channels=params.channels)
+        else:
+            network.bbox_head(maps)
+    return Complexity(_num_params(network), count.macs)
+
+
+def segmenter_complexity(backbone: str) -> Complexity:
+    params, cat_config = SegmentationParams(method="semantic_fpn", **NOWHERE), CONFIGS[backbone]
+    config = semantic_fpn(
+        params,
+        backbone=cat(cat_config.to_dict(), None),
+        widths=cat_config.dims,
+        num_classes=ADE20K_CLASSES,
+        device="cpu",
+    )
+    with _built("mmseg", config) as network, counting(network) as count:
+        network.decode_head(_pyramid(network, SEGMENTATION_SIZE))
+    return Complexity(_num_params(network), count.macs)
+
+
+@contextmanager
+def _built(scope: Scope, config: dict[str, Any]) -> Iterator[Any]:
+    """The network, for validation; tensors that are made in this context have a shape and no values."""
+    load_library(scope)
+    with DefaultScope.overwrite_default_scope(scope), torch.device("meta"), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"):
+            network = MODELS.build(Config(config)).eval()
+        yield network
+
+
+def _pyramid(network: Any, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    maps: tuple[Tensor, ...] = network.neck(network.backbone(torch.empty(1, 3, *size)))
+    return maps
+
+
+def _run_roi_head(roi_head: Any, *, channels: int) -> None:
+    """Run the heads on maps of regions as they come from RoIAlign, each box head of a cascade on all."""
+    box_heads = roi_head.bbox_head if isinstance(roi_head.bbox_head, nn.ModuleList) else [roi_head.bbox_head]
+    for box_head in box_heads:
+        box_head(torch.empty(NUM_BOX_ROIS, channels, two_stage.BOX_SIZE, two_stage.BOX_SIZE))
+    if roi_head.with_mask:
+        roi_head.mask_head(torch.empty(NUM_MASK_ROIS, channels, two_stage.MASK_SIZE, two_stage.MASK_SIZE))
+
+
+def _num_params(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
