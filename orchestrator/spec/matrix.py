@@ -1,11 +1,13 @@
 """`matrix: {method: [fcos, atss], seed: [0, 1]}`: one written stage -> a stage for each combination, its cells.
 
-A field that points to all cells of another matrix, written `STAGE/*`, makes a cell for each of those.
+A matrix may also list its cells, `matrix: [{epochs: 3, lr: 0.1}, {epochs: 9, lr: 0.01}]`; and a field that points to
+all cells of another matrix, written `STAGE/*`, makes a cell for each of those.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,19 +33,24 @@ class Written:
 
 @dataclass(frozen=True)
 class _Choice:
-    """One value of an axis, and what it is called in the names of cells."""
+    """Fields that a cell gets together, and what they are called in its name."""
 
     label: str
-    node: Node
+    fields: Mapping[str, Node]
 
 
-_Axes = Mapping[str, Sequence[_Choice]]
+_Axis = Sequence[_Choice]
 
 
 def expand_stages(stages: Mapping[str, Node], faults: Faults) -> dict[str, Written]:
     """Every stage by its name, cells as `STAGE/LABEL-LABEL`, in the order of the file."""
     expansion = _Expansion(stages, faults)
     return {cell: written for name in stages for cell, written in expansion.cells_of(name).items()}
+
+
+def cells_named(name: str, stages: Sequence[str] | Mapping[str, object]) -> list[str]:
+    """The stages that `name` stands for: itself, or all cells of a matrix."""
+    return [stage for stage in stages if stage == name or stage.startswith(f"{name}/")]
 
 
 class _Expansion:
@@ -63,74 +70,81 @@ class _Expansion:
         if not stage.members:
             return {name: Written(stage, name)}
         num_faults = len(self._faults)
-        matrix, rest = stage.split((FIELD,))
-        axes = {**self._pointed(name, rest), **self._axes(name, matrix.members.get(FIELD), rest)}
-        num_cells = 1
-        for choices in axes.values():
-            num_cells *= len(choices)
+        field, rest = stage.split((FIELD,))
+        matrix = field.members.get(FIELD)
+        axes = [*self._pointed(name, rest), *(self._axes(name, matrix, rest) if matrix else ())]
+        num_cells = math.prod(len(axis) for axis in axes)
         if num_cells > MAX_CELLS:
-            self._fault(name, matrix.members.get(FIELD, stage), f"makes {num_cells} cells, more than {MAX_CELLS}")
+            self._fault(name, matrix or stage, f"makes {num_cells} cells, more than {MAX_CELLS}")
         if len(self._faults) > num_faults:
             return {}
-        if not axes:
-            return {name: Written(rest, name)}
-        return self._combined(name, rest, axes)
+        return self._combined(name, rest, axes) if axes else {name: Written(rest, name)}
 
-    def _combined(self, name: str, rest: Node, axes: _Axes) -> dict[str, Written]:
-        cells = [dict(zip(axes, choices, strict=True)) for choices in itertools.product(*axes.values())]
-        names = [f"{name}/{'-'.join(choice.label for choice in cell.values())}" for cell in cells]
+    def _combined(self, name: str, rest: Node, axes: Sequence[_Axis]) -> dict[str, Written]:
+        cells = list(itertools.product(*axes))
+        names = [f"{name}/{'-'.join(choice.label for choice in cell)}" for cell in cells]
         twice = [cell for cell, count in Counter(names).items() if count > 1]
         if twice:
             self._fault(name, self._stages[name], f"two cells are called {twice[0]}; give values of other letters")
             return {}
         return {cell: Written(_filled(rest, choices), name) for cell, choices in zip(names, cells, strict=True)}
 
-    def _axes(self, name: str, matrix: Node | None, rest: Node) -> dict[str, Sequence[_Choice]]:
-        if matrix is None:
-            return {}
+    def _axes(self, name: str, matrix: Node, rest: Node) -> list[_Axis]:
+        if isinstance(matrix.value, tuple) and matrix.value:
+            return [self._listed(name, matrix.value, rest)]
         if not matrix.members:
-            self._fault(name, matrix, "must map params to lists of values, such as {seed: [0, 1]}")
-        for axis, values in matrix.members.items():
+            self._fault(name, matrix, "must map fields to lists of values, such as {seed: [0, 1]}, or list cells")
+        for field, values in matrix.members.items():
+            self._check_free(name, field, values, rest)
             if not isinstance(values.value, tuple):
-                self._fault(name, values, f"must be a list of values, not {_described(values)}", axis)
+                self._fault(name, values, f"must be a list of values, not {_described(values)}", field)
             elif not values.value:
-                self._fault(name, values, "must not be empty", axis)
-            elif axis in rest.members:
-                self._fault(name, values, "is given as a field of the stage too; leave one of them out", axis)
-        return {axis: _choices(values) for axis, values in matrix.members.items()}
+                self._fault(name, values, "must not be empty", field)
+        return [_values(field, values) for field, values in matrix.members.items()]
 
-    def _pointed(self, name: str, rest: Node) -> dict[str, Sequence[_Choice]]:
+    def _listed(self, name: str, cells: Sequence[Node], rest: Node) -> _Axis:
+        """The cells of a list, called by their first field."""
+        for index, cell in enumerate(cells):
+            if not cell.members:
+                self._fault(name, cell, "must be a mapping of fields, such as {seed: 0}", index)
+            for field, value in cell.members.items():
+                self._check_free(name, field, value, rest, index)
+        return [
+            _Choice(_label(next(iter(cell.members.values()), cell), i), cell.members) for i, cell in enumerate(cells)
+        ]
+
+    def _pointed(self, name: str, rest: Node) -> list[_Axis]:
         """An axis for each field with `STAGE/*`: its values point to the cells one by one."""
-        axes: dict[str, Sequence[_Choice]] = {}
+        axes: list[_Axis] = []
         for field, node in rest.members.items():
             match = _ALL_CELLS.fullmatch(node.value) if isinstance(node.value, str) else None
             if match is None:
                 continue
             target, output = match[1], match[2] or ""
-            cells = self.cells_of(target) if target in self._stages else {}
-            if not any("/" in cell for cell in cells):
+            cells = [cell for cell in self.cells_of(target) if "/" in cell] if target in self._stages else []
+            if not cells:
                 message = f"{target!r} has no cells; STAGE/* points to a stage with a matrix"
                 self._faults.add(node.at, dotted(dotted("stages", name), field), message)
-            axes[field] = [
-                _Choice(cell.partition("/")[2], replace(node, value=f"{cell}{output}")) for cell in cells if "/" in cell
-            ]
+            axes.append(
+                [_Choice(cell.partition("/")[2], {field: replace(node, value=f"{cell}{output}")}) for cell in cells]
+            )
         return axes
 
-    def _fault(self, name: str, node: Node, message: str, *steps: str) -> None:
+    def _check_free(self, name: str, field: str, node: Node, rest: Node, *steps: int) -> None:
+        if field in rest.members:
+            message = "is given as a field of the stage too; leave one of them out"
+            self._fault(name, node, message, *steps, field)
+
+    def _fault(self, name: str, node: Node, message: str, *steps: str | int) -> None:
         path = dotted(dotted("stages", name), FIELD)
         for step in steps:
             path = dotted(path, step)
         self._faults.add(node.key_at, path, message)
 
 
-def cells_named(name: str, stages: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """The stages that `name` stands for: itself, or all cells of a matrix."""
-    return [stage for stage in stages if stage == name or stage.startswith(f"{name}/")]
-
-
-def _choices(values: Node) -> list[_Choice]:
+def _values(field: str, values: Node) -> _Axis:
     items = values.value if isinstance(values.value, tuple) else ()
-    return [_Choice(_label(item, index), replace(item, key_at=values.key_at)) for index, item in enumerate(items)]
+    return [_Choice(_label(item, i), {field: replace(item, key_at=values.key_at)}) for i, item in enumerate(items)]
 
 
 def _label(item: Node, index: int) -> str:
@@ -148,12 +162,12 @@ def _described(node: Node) -> str:
     return "a mapping" if isinstance(node.value, Mapping) else shown(plain(node))
 
 
-def _filled(stage: Node, choices: Mapping[str, _Choice]) -> Node:
-    """The stage with the cell's values as fields, and `{axis}` in its texts replaced by their labels."""
-    labels = {f"{{{axis}}}": choice.label for axis, choice in choices.items()}
+def _filled(stage: Node, choices: Sequence[_Choice]) -> Node:
+    """The stage with the cell's fields, and `{field}` in its texts replaced by what that is called."""
+    fields = {field: node for choice in choices for field, node in choice.fields.items()}
+    labels = {f"{{{field}}}": _label(node, 0) for field, node in fields.items()}
     filled = _replaced(stage, labels)
-    assert isinstance(filled.value, Mapping)
-    return replace(filled, value={**filled.value, **{axis: choice.node for axis, choice in choices.items()}})
+    return replace(filled, value={**filled.members, **fields})
 
 
 def _replaced(node: Node, labels: Mapping[str, str]) -> Node:

@@ -15,10 +15,11 @@ from orchestrator.spec.tune import TUNE
 
 EXTENDS = {"type": "string", "description": "A job file that this one is laid over, against the folder of this one."}
 MATRIX = {
-    "type": "object",
-    "description": "Fields by the lists of their values: the stage becomes one for each combination.",
-    "additionalProperties": {"type": "array", "minItems": 1},
-    "minProperties": 1,
+    "description": "The stage becomes one for each combination of values of the fields, or for each mapping of a list.",
+    "anyOf": [
+        {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}, "minProperties": 1},
+        {"type": "array", "items": {"type": "object", "minProperties": 1}, "minItems": 1},
+    ],
 }
 
 

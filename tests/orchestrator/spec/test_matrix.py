@@ -74,6 +74,15 @@ def test_a_matrix_of_mappings_calls_its_cells_by_number(tmp_path: Path) -> None:
     assert [stages[name].params.model.depths for name in ("a/0", "a/1")] == [(1,), (2,)]
 
 
+def test_a_matrix_may_list_its_cells_which_their_first_field_names(tmp_path: Path) -> None:
+    cells = "[{epochs: 3, label: x/three}, {epochs: 9, label: nine, lr: 0.5}]"
+    text = f"name: x\nstore: s\nstages:\n  a: {{kind: train, data: 'd/{{label}}', matrix: {cells}}}\n"
+    stages = load_text(text, tmp_path).stages
+    assert list(stages) == ["a/3", "a/9"]
+    assert [(stage.params.label, stage.params.lr) for stage in stages.values()] == [("x/three", None), ("nine", 0.5)]
+    assert stages["a/3"].params.data == f"{tmp_path}/d/x_three"
+
+
 def test_an_override_reaches_all_cells(tmp_path: Path) -> None:
     stages = load_text(
         MATRIX_WITHOUT_MODEL, tmp_path, "stages.pretrain.epochs=3", "stages.scenes.matrix.lr=[0.5]"
@@ -110,7 +119,19 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, matrix: [seed]}\n",
-            ["4:29: stages.a.matrix: must map params to lists of values, such as {seed: [0, 1]}"],
+            ["4:38: stages.a.matrix.0: must be a mapping of fields, such as {seed: 0}"],
+        ),
+        (
+            "  a: {kind: train, data: d, matrix: []}\n",
+            ["4:29: stages.a.matrix: must map fields to lists of values, such as {seed: [0, 1]}, or list cells"],
+        ),
+        (
+            "  a: {kind: train, data: d, seed: 1, matrix: [{epochs: 1}, {seed: 3}]}\n",
+            ["4:61: stages.a.matrix.1.seed: is given as a field of the stage too; leave one of them out"],
+        ),
+        (
+            "  a: {kind: train, data: d, matrix: [{epochs: 1, seed: 1}, {epochs: 1, seed: 2}]}\n",
+            ["4:3: stages.a.matrix: two cells are called a/1; give values of other letters"],
         ),
         (
             "  a: {kind: train, data: d, matrix: {seed: 3}}\n",
