@@ -23,6 +23,7 @@ stages:
   pretrain:
     kind: pretrain
     model: cat_small
+    precision: fp16
     data: imagenet
     published: imagenet1k/cat_small
   scenes:

@@ -55,7 +55,7 @@ def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path
         (["epochs=301"], "other recipe", ["epochs 301 instead of 300"]),
         (["lr=1.0e-3"], "other recipe", ["lr 0.001 instead of null"]),
         (["batch_size=512"], "other recipe", ["batch_size 512 instead of 1024"]),
-        (["precision=bf16"], "other recipe", ["precision bf16 instead of fp32"]),
+        (["precision=bf16"], "other recipe", ["precision bf16 instead of fp16"]),
         (["scale=[0.7, 1.0]"], "other recipe", ["scale [0.7, 1.0] instead of [0.08, 1.0]"]),
         (["auto_augment=null"], "other recipe", ["auto_augment null instead of rand-m9-mstd0.5-inc1"]),
         (
