@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray.train
@@ -58,7 +58,8 @@ def judge(failures: Mapping[int, BaseException], *, attempt: int) -> Retry | Fai
 def train(attempt: Attempt, channel: EventChannel) -> None:
     """Run the stage to its manifest. Raises the worker's OrchestratorError, or StageError when all attempts fail."""
     for number in range(1, MAX_ATTEMPTS + 1):
-        channel.send(attempt.stage, Event(f"starting {attempt.resources.workers} workers"))
+        attempt = replace(attempt, number=number)
+        channel.send(attempt.says(Event(f"starting {_counted(attempt.resources.workers, 'worker')}")))
         try:
             fit(attempt, channel, closes_stage=True)
         except ray.train.WorkerGroupError as err:
@@ -69,7 +70,12 @@ def train(attempt: Attempt, channel: EventChannel) -> None:
             return
         if isinstance(decision, Fail):
             raise decision.error
-        channel.send(attempt.stage, Event(f"{decision.why}; attempt {number + 1} of {MAX_ATTEMPTS}"))
+        event = Event(f"{decision.why}; attempt {number + 1} of {MAX_ATTEMPTS}")
+        channel.send(attempt.says(event, lost=decision.why))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def fit(
