@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
 
+from pydantic import ValidationError
+
 from orchestrator.artifact import Value
 from orchestrator.contract import Event
 from orchestrator.errors import IntegrityError
@@ -188,5 +190,12 @@ def load_record(store: Store, run_id: str) -> RunRecord:
         raise IntegrityError(f"{where}: is missing, though the run is known; run the job again to write it anew")
     try:
         return RunRecord.model_validate_json(document)
-    except ValueError as err:
-        raise IntegrityError(f"{where}: not a record of a run: {err}; run the job again to write it anew") from err
+    except ValidationError as err:
+        raise IntegrityError(f"{where}: {_first_fault(err)}; run the job again to write it anew") from err
+
+
+def _first_fault(err: ValidationError) -> str:
+    """In one line: pydantic's own text has several for each field."""
+    fault = err.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"not a record of a run: {place}: {fault['msg']}".replace(": : ", ": ")

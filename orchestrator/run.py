@@ -130,7 +130,7 @@ class Run:
             self._enter(decision.stage, State.BLOCKED, Event(decision.why))
             self.journal.write()
             return Capacity(0, 0)
-        self._enter(decision.stage, State.RUNNING, Event(decision.stage.why))
+        self._enter(decision.stage, State.RUNNING, Event(f"starting: {decision.stage.why}"))
         self.journal.write()
         provenance: dict[str, JsonValue] = {
             "job": self.plan.job.name,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
@@ -62,21 +62,36 @@ def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
     """On a terminal a table, drawn anew for each of `statuses`; else a line for the run and each stage that changed."""
     console = make_console(stream)
     if not console.is_terminal:
-        _show_lines(statuses, console)
+        _show_lines(statuses, stream)
         return
     with Live(console=console, auto_refresh=False) as live:
         for status in statuses:
-            live.update(_view(status, is_wide=console.width >= WIDE), refresh=True)
+            live.update(make_view(status, width=console.width), refresh=True)
 
 
-def _show_lines(statuses: Iterable[Status], console: Console) -> None:
+def make_view(status: Status, *, width: int) -> Group:
+    """The run in two lines, a table of its stages, and why attempts were lost; for a terminal `width` columns wide."""
+    heading = Text(status.job, style="bold")
+    if status.run_id is not None:
+        heading.append(f"  run {status.run_id}, {_began(status)}", style="not bold dim")
+    remarks = [
+        Text(f"{row.stage}: attempt {lost.attempt} was lost: {lost.why}", style="dim")
+        for row in status.stages
+        for lost in row.lost_attempts
+    ]
+    verdict = Text(_verdict(status), style=STYLES[status.state])
+    return Group(heading, verdict, Text(), _table(status, is_wide=width >= WIDE), *remarks)
+
+
+def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
     before: Mapping[str, object] = {}
     for status in statuses:
         lines = {"": _run_line(status), **{row.stage: _stage_line(row) for row in status.stages}}
         news = _news(status)
         for name, line in lines.items():
             if before.get(name) != news[name]:
-                console.print(line, soft_wrap=True, markup=False)
+                stream.write(f"{line}\n")
+        stream.flush()
         before = news
 
 
@@ -125,19 +140,7 @@ def _stage_line(row: StageStatus) -> str:
     return f"{row.stage}: {', '.join(part for part in parts if part)}"
 
 
-def _view(status: Status, *, is_wide: bool) -> Group:
-    heading = Text.assemble((status.job, "bold"))
-    if status.run_id is not None:
-        heading.append(f"  run {status.run_id}, {_began(status)}", style="dim")
-    remarks = [
-        Text(f"{row.stage}: attempt {lost.attempt} was lost: {lost.why}", style="dim")
-        for row in status.stages
-        for lost in row.lost_attempts
-    ]
-    return Group(heading, Text(_verdict(status), style=STYLES[status.state]), Text(), _table(status, is_wide), *remarks)
-
-
-def _table(status: Status, is_wide: bool) -> Table:
+def _table(status: Status, *, is_wide: bool) -> Table:
     bar = [Column("progress")] if is_wide else []
     table = Table(
         Column("stage", no_wrap=True),

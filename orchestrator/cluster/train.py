@@ -49,7 +49,7 @@ def judge(failures: Mapping[int, BaseException], *, attempt: int) -> Retry | Fai
     if errors:
         return Fail(errors[0])
     lost = ", ".join(str(rank) for rank in sorted(failures)) or "unknown"
-    cause = next((str(failure).strip().splitlines()[0] for failure in failures.values()), "no reason given")
+    cause = next((str(failure).strip().splitlines()[0].rstrip(".") for failure in failures.values()), "no reason given")
     if attempt < MAX_ATTEMPTS:
         return Retry(f"lost worker {lost}: {cause}")
     return Fail(StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time worker {lost}: {cause}"))
