@@ -50,9 +50,7 @@ def search(
     Raises JobError when a trial shows the job or its data wrong, StageError when no trial succeeds.
     """
     tuner = _restored(attempt, channel)
-    num_finished = tuner.get_results().num_terminated if tuner else 0
-    text = f"{num_finished} of {params.num_trials} trials finished, {slots} at a time"
-    channel.send(attempt.says(Event(text, done=num_finished, total=params.num_trials)))
+    channel.send(attempt.says(_beginning(tuner, params, metric, slots=slots)))
     tuner = tuner or _fresh(attempt, params, metric, slots=slots, channel=channel)
     trials = [_record(result, metric) for result in tuner.fit()]
     finished = [trial for trial in trials if trial["value"] is not None]
@@ -66,6 +64,17 @@ def search(
         },
         metrics=(Metric(name=metric, value=best["value"], num_samples=best["num_samples"]),),
     )
+
+
+def _beginning(restored: tune.Tuner | None, params: TuneParams, metric: str, *, slots: int) -> Event:
+    """How far the search is before it goes on, with the best that an earlier run found."""
+    if restored is None:
+        return Event(f"{params.num_trials} trials, {slots} at a time", done=0, total=params.num_trials)
+    results = restored.get_results()
+    text = f"{results.num_terminated} of {params.num_trials} trials finished, {slots} at a time"
+    values = [result.metrics[metric] for result in results if metric in (result.metrics or {})]
+    best = {metric: max(values)} if values else {}
+    return Event(text, done=results.num_terminated, total=params.num_trials, metrics=best)
 
 
 def _restored(attempt: Attempt, channel: EventChannel) -> tune.Tuner | None:

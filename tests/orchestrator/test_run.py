@@ -154,6 +154,16 @@ def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_p
     assert _totals(tmp_path)["search"] == 2 * max(gains)
 
 
+def test_a_search_that_goes_on_counts_what_an_earlier_run_finished(run: Runner, tmp_path: Path) -> None:
+    run(only=("search",))
+    before = _record(tmp_path).stages["search"]
+    (tmp_path / "store" / "manifests" / f"{before.key}.json").unlink()
+    outcome, heard = run(only=("search",))
+    assert outcome.exit_code == 0
+    (began,) = (update.event for update in heard if "trials finished" in update.event.text)
+    assert (began.text.split(",")[0], began.done, began.metrics) == ("3 of 3 trials finished", 3, before.metrics)
+
+
 def test_a_run_leaves_its_events_and_record_in_the_store(run: Runner, tmp_path: Path) -> None:
     run(text=_single(epochs=2))
     (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
