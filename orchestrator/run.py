@@ -1,8 +1,7 @@
-"""The loop of one run: decide which stage starts, start it, hear of its progress and its end, write it all down."""
+"""The loop of one run: decide which stage starts, start it, hear of its progress and its end, tell the journal."""
 
 from __future__ import annotations
 
-import json
 import queue
 import secrets
 import signal
@@ -11,25 +10,26 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from pydantic import JsonValue
 
-from orchestrator.artifact import Manifest
+from orchestrator.artifact import Manifest, Metric
 from orchestrator.cluster.connection import Cluster, connected
-from orchestrator.cluster.events import EventChannel, StageEvent
+from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.stage import StageRun
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError
 from orchestrator.history import write_last_run
+from orchestrator.journal import Journal, open_journal
 from orchestrator.plan import Plan, PlannedStage, Verdict
+from orchestrator.record import RunState, StageEvent
 from orchestrator.schedule import Block, Capacity, Machine, Start, State, decide, shortfall
 from orchestrator.store.protocol import Store
+from orchestrator.store.publish import load_manifest
 
 TICK_S = 0.2
-FLUSH_S = 5.0
-"""Events reach the store in batches of this age."""
 
 
 @dataclass(frozen=True)
@@ -62,61 +62,64 @@ class Outcome:
 
 @dataclass
 class Run:
-    """One invocation of `run`: the states of its stages, and its record in the store."""
+    """One invocation of `run`."""
 
     plan: Plan
     """The stages to run or reuse; each one's needs are among them."""
     store: Store
+    journal: Journal
     watch: Watcher
-    run_id: str = field(default_factory=lambda: time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3))
-    states: dict[str, State] = field(default_factory=dict)
     errors: dict[str, OrchestratorError] = field(default_factory=dict)
     ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(default_factory=queue.Queue)
-    unwritten: list[StageEvent] = field(default_factory=list)
-    num_batches: int = 0
-    flushed_s: float = 0.0
 
     def execute(self, address: str | None) -> Outcome:
         """Run what is not reused; stages' errors are in the outcome.
 
         Raises ClusterError, StoreError and InterruptedRunError.
         """
-        for planned in self.plan.stages:
-            self.states[planned.name] = State.WAITING
-            if planned.verdict is Verdict.REUSE:
-                self._set_state(planned, State.REUSED, planned.why)
-        self._write_record("running")
         try:
-            if any(not state.is_final for state in self.states.values()):
+            self._reuse()
+            if self._is_unfinished:
                 with connected(address) as cluster, _signals_as_flag() as interrupted:
                     self._loop(cluster, interrupted)
         except BaseException as err:
             was_interrupted = isinstance(err, InterruptedRunError | KeyboardInterrupt)
-            self._write_record("interrupted" if was_interrupted else "failed")
+            self.journal.end(RunState.INTERRUPTED if was_interrupted else RunState.FAILED, error=_reason(err))
             raise
-        self._write_record("failed" if self.errors else "done")
-        return Outcome(self.states, self.errors)
+        self.journal.end(RunState.FAILED if self.errors else RunState.DONE)
+        return Outcome(self.journal.states, self.errors)
+
+    @property
+    def _is_unfinished(self) -> bool:
+        return any(not state.is_final for state in self.journal.states.values())
+
+    def _reuse(self) -> None:
+        for planned in self.plan.stages:
+            if planned.verdict is Verdict.REUSE:
+                manifest = load_manifest(self.store, planned.key)
+                assert manifest is not None, "a manifest is never deleted while a run is under way"
+                self._enter(planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics)))
+        self.journal.write()
 
     def _loop(self, cluster: Cluster, interrupted: threading.Event) -> None:
         machines = cluster.machines()
         self._refuse_the_impossible(machines)
         free = sum((machine.capacity for machine in machines), Capacity(0, 0))
-        channel = EventChannel()
-        while any(not state.is_final for state in self.states.values()):
-            for decision in list(decide(self.plan, self.states, free=free)):
+        channel = EventChannel(self.journal.record.run_id)
+        while self._is_unfinished:
+            for decision in list(decide(self.plan, self.journal.states, free=free)):
                 free -= self._act(decision, channel)
-            free += self._await_end()
+            ended = self._await_end()
             self._hear(channel.drain())
+            if ended:
+                free += self._close(*ended)
             if interrupted.is_set():
-                self._flush()
                 raise InterruptedRunError(
                     "interrupted; what was finished is kept, and the same command goes on from there"
                 )
-        self._hear(channel.drain())
-        self._flush()
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
-        waiting = [planned for planned in self.plan.stages if not self.states[planned.name].is_final]
+        waiting = [planned for planned in self.plan.stages if not self.journal.states[planned.name].is_final]
         reasons = [reason for planned in waiting if (reason := shortfall(planned, machines))]
         if reasons:
             raise ClusterError("\n".join(reasons))
@@ -124,12 +127,14 @@ class Run:
     def _act(self, decision: Start | Block, channel: EventChannel) -> Capacity:
         """Carry a decision out; returns the capacity that it takes."""
         if isinstance(decision, Block):
-            self._set_state(decision.stage, State.BLOCKED, decision.why)
+            self._enter(decision.stage, State.BLOCKED, Event(decision.why))
+            self.journal.write()
             return Capacity(0, 0)
-        self._set_state(decision.stage, State.RUNNING, decision.stage.why)
+        self._enter(decision.stage, State.RUNNING, Event(f"starting: {decision.stage.why}"))
+        self.journal.write()
         provenance: dict[str, JsonValue] = {
             "job": self.plan.job.name,
-            "run_id": self.run_id,
+            "run_id": self.journal.record.run_id,
             "started_at_s": time.time(),
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
@@ -147,64 +152,54 @@ class Run:
             reason = f"{type(err).__name__}: {err}\n{traceback.format_exc()}"
             self.ended.put((start, StageError(reason)))
 
-    def _await_end(self) -> Capacity:
-        """Wait a tick for a stage to end; returns the capacity that it frees."""
+    def _await_end(self) -> tuple[Start, Manifest | OrchestratorError] | None:
+        """Wait a tick for a stage to end."""
         try:
-            start, result = self.ended.get(timeout=TICK_S)
+            return self.ended.get(timeout=TICK_S)
         except queue.Empty:
-            return Capacity(0, 0)
+            return None
+
+    def _close(self, start: Start, result: Manifest | OrchestratorError) -> Capacity:
+        """Note how a stage ended; returns the capacity that it frees."""
+        name = start.stage.name
         if isinstance(result, OrchestratorError):
-            self.errors[start.stage.name] = result
-            self._set_state(start.stage, State.FAILED, str(result).splitlines()[0])
+            self.errors[name] = result
+            self._enter(start.stage, State.FAILED, Event(str(result).splitlines()[0]), error=str(result))
         else:
-            metrics = " ".join(f"{metric.name} {metric.value:.2f}" for metric in result.metrics)
-            self._set_state(start.stage, State.DONE, metrics)
+            text = " ".join(f"{metric.name} {metric.value:.2f}" for metric in result.metrics)
+            self._enter(start.stage, State.DONE, Event(text, metrics=_values(result.metrics)))
+        self.journal.write()
         return start.capacity
 
-    def _set_state(self, planned: PlannedStage, state: State, text: str) -> None:
-        self.states[planned.name] = state
-        self.unwritten.append(StageEvent(planned.name, time.time(), Event(f"{state}: {text}")))
-        self.watch(Update(planned.name, state, Event(text)))
-        if state is not State.REUSED:
-            self._flush()
-            self._write_record("running")
+    def _enter(self, planned: PlannedStage, state: State, event: Event, *, error: str | None = None) -> None:
+        self.journal.enter(planned.name, state, event, error=error)
+        self.watch(Update(planned.name, state, event))
 
     def _hear(self, events: list[StageEvent]) -> None:
         for heard in events:
-            self.watch(Update(heard.stage, self.states[heard.stage], heard.event))
-        self.unwritten += events
-        if time.monotonic() - self.flushed_s > FLUSH_S:
-            self._flush()
+            stage = self.journal.hear(heard)
+            # A watcher sees how far the stage is: a search's trials have progress of their own.
+            done = stage.newest.done if stage.newest else None
+            self.watch(Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total)))
+        self.journal.write_if_due()
 
-    def _flush(self) -> None:
-        """Write the events that are not yet in the store, as one batch."""
-        self.flushed_s = time.monotonic()
-        if not self.unwritten:
-            return
-        lines = "".join(json.dumps(asdict(event)) + "\n" for event in self.unwritten)
-        self.num_batches += 1
-        self.store.write(f"runs/{self.run_id}/events/{self.num_batches:06d}.jsonl", lines.encode())
-        self.unwritten.clear()
 
-    def _write_record(self, state: str) -> None:
-        stages = {
-            planned.name: {
-                "key": planned.key,
-                "state": str(self.states[planned.name]),
-                "error": str(self.errors[planned.name]) if planned.name in self.errors else None,
-            }
-            for planned in self.plan.stages
-            if planned.name in self.states
-        }
-        record = {"schema": 1, "run_id": self.run_id, "job": self.plan.job.name, "state": state, "stages": stages}
-        self.store.write(f"runs/{self.run_id}/run.json", json.dumps(record, indent=2).encode())
+def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:
+    return {metric.name: metric.value for metric in metrics}
+
+
+def _reason(err: BaseException) -> str:
+    return str(err) if isinstance(err, OrchestratorError) else f"{type(err).__name__}: {err}".removesuffix(": ")
 
 
 def run_plan(plan: Plan, store: Store, *, only: tuple[str, ...], address: str | None, watch: Watcher) -> Outcome:
     """Run the stages of `plan`, or just `only` with what they need; writes the plan down as the job's last run."""
-    run = Run(select(plan, only) if only else plan, store, watch)
-    write_last_run(store, plan, run_id=run.run_id)
-    return run.execute(address)
+    part = select(plan, only) if only else plan
+    run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+    # The record before the job's pointer to it: a reader never finds a run without one.
+    journal = open_journal(store, part, run_id=run_id)
+    write_last_run(store, plan, run_id=run_id)
+    return Run(part, store, journal, watch).execute(address)
 
 
 def select(plan: Plan, names: tuple[str, ...]) -> Plan:

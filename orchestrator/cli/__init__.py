@@ -6,6 +6,7 @@ import io
 import os
 import shlex
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import IO, NoReturn
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import make_console, print_json, reserved_stdout
+from orchestrator.cli.status import following, show_json, show_status
 from orchestrator.errors import Fault, InterruptedRunError, OrchestratorError, SpecError, StoreError
 from orchestrator.history import load_results, plan_job
 from orchestrator.plan import Plan
@@ -34,6 +36,7 @@ from orchestrator.report import (
 from orchestrator.spec import Job, cells_named, load_job
 from orchestrator.spec.faults import suggestion
 from orchestrator.spec.schema import job_schema
+from orchestrator.status import Status, load_status
 from orchestrator.store import Store, open_store
 from orchestrator.submission import is_submitted
 from pipelines import KINDS
@@ -192,4 +195,29 @@ def _schema(arguments: Namespace, stdout: IO[str]) -> int:
     return 0
 
 
-VERBS = {"validate": _validate, "plan": _plan, "run": _run, "report": _report, "schema": _schema}
+def _status(arguments: Namespace, stdout: IO[str]) -> int:
+    job = _load(arguments)
+    store = open_store(job.store)
+
+    def load() -> Status:
+        return load_status(job, store, now_s=time.time())
+
+    statuses = following(load) if arguments.watch else (load(),)
+    try:
+        if arguments.json:
+            show_json(statuses, stdout, is_watch=arguments.watch)
+        else:
+            show_status(statuses, stdout)
+    except BrokenPipeError:
+        _exit(0)  # what reads stdout has seen enough, as `head` does
+    return 0
+
+
+VERBS = {
+    "validate": _validate,
+    "plan": _plan,
+    "run": _run,
+    "status": _status,
+    "report": _report,
+    "schema": _schema,
+}

@@ -18,6 +18,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_verb(verbs, "validate", "check a job file; touches no data, no store and no cluster")
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
     _add_run(_add_verb(verbs, "run", "run a job; what is finished already is reused"))
+    _add_status(_add_verb(verbs, "status", "show how a job's last run stands; reads the store alone"))
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
     schema = "print the JSON Schema of job files, for editors"
     verbs.add_parser("schema", help=schema, description=f"{schema.capitalize()}.").set_defaults(json=False)
@@ -60,6 +61,10 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
         "--address", metavar="ADDR", help="the Ray cluster (default: RAY_ADDRESS, else one on this machine)"
     )
     verb.add_argument("--strict", action="store_true", help="exit with 1 when an expectation is missed")
+
+
+def _add_status(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--watch", action="store_true", help="show it again every few seconds until the run ends")
 
 
 def _add_report(verb: argparse.ArgumentParser) -> None:

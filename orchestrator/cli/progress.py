@@ -35,7 +35,7 @@ def watching(plan: Plan, console: Console) -> Iterator[Watcher]:
 
 
 def _line(update: Update) -> str:
-    state = "" if update.state is State.RUNNING and update.event.done is not None else f"{update.state}: "
+    state = "" if update.state is State.RUNNING else f"{update.state}: "
     return f"{time.strftime('%H:%M:%S')} {update.stage}: {state}{update.event.text}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from orchestrator.artifact import Artifact
-from orchestrator.contract import Params
+from orchestrator.contract import Event, Params
+from orchestrator.record import StageEvent
 from orchestrator.spec import Resources
 
 
@@ -18,6 +20,10 @@ class Attempt:
     """One try at a stage within a run."""
 
     stage: str
+    number: int
+    """Counted from 1."""
+    trial: str | None
+    """The id of the trial, where the stage is a search."""
     kind: str
     entry: str
     key: str
@@ -35,3 +41,7 @@ class Attempt:
     training: str
     """Where in the store the resume state is."""
     provenance: Mapping[str, JsonValue]
+
+    def says(self, event: Event, *, lost: str | None = None) -> StageEvent:
+        """`event`, now, as one of this attempt; `lost` says why the attempt is lost."""
+        return StageEvent(self.stage, self.number, time.time(), event, trial=self.trial, lost=lost)

@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from collections import deque
 
 import ray
 from ray.actor import ActorHandle
 
-from orchestrator.contract import Event
+from orchestrator.record import StageEvent
 
 MAX_WAITING = 10_000
 """Events kept for a driver that does not fetch them; later ones push out the oldest."""
+NAMESPACE = "orchestrator"
 
 
-@dataclass(frozen=True)
-class StageEvent:
-    """An event with its stage and the time (seconds since the epoch) at which it was sent."""
-
-    stage: str
-    time_s: float
-    event: Event
-
-
-class _Waiting:
+class Events:
     """The actor's state."""
 
     def __init__(self) -> None:
-        self._events: list[StageEvent] = []
+        self._waiting: deque[StageEvent] = deque(maxlen=MAX_WAITING)
 
     def add(self, event: StageEvent) -> None:
-        self._events = [*self._events[-MAX_WAITING:], event]
+        self._waiting.append(event)
 
     def drain(self) -> list[StageEvent]:
-        events, self._events = self._events, []
+        events = list(self._waiting)
+        self._waiting.clear()
         return events
 
 
 class EventChannel:
     """A handle that travels to the workers."""
 
-    def __init__(self) -> None:
-        self._actor: ActorHandle = ray.remote(num_cpus=0)(_Waiting).remote()
+    def __init__(self, run_id: str) -> None:
+        """The actor is named after the run, so that Ray's dashboard tells whose it is, and ends with its driver."""
+        # Started anew when its machine is lost: what waited there is lost, the events to come are not.
+        options = {"name": f"events-{run_id}", "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
+        self._actor: ActorHandle = ray.remote(Events).options(**options).remote()
 
-    def send(self, stage: str, event: Event) -> None:
-        """Returns at once; an event may be lost when the driver's machine is."""
-        self._actor.add.remote(StageEvent(stage, time.time(), event))
+    def send(self, event: StageEvent) -> None:
+        """Returns at once; an event may be lost when the actor's machine is."""
+        self._actor.add.remote(event)
 
     def drain(self, timeout_s: float = 5.0) -> list[StageEvent]:
         """All events sent since the last call; empty when the actor does not answer in time."""

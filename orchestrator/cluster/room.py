@@ -9,6 +9,7 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError
 from orchestrator.plan import PlannedStage
+from orchestrator.record import StageEvent
 from orchestrator.schedule import missing_room
 
 LOOK_EVERY_S = 1.0
@@ -30,6 +31,7 @@ def await_room(planned: PlannedStage, channel: EventChannel) -> None:
                 f"or change stages.{planned.name}.resources (max_wait_min is among them)"
             )
         if now_s - told_s > TELL_EVERY_S:
-            channel.send(planned.name, Event(f"waiting for room: {missing} now"))
+            event = Event(f"waiting for room: {missing} now")
+            channel.send(StageEvent(planned.name, 1, time.time(), event))
             told_s = now_s
         time.sleep(LOOK_EVERY_S)

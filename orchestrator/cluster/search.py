@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.train import fit
 from orchestrator.cluster.worker import Place, run_pipeline, tell_result
-from orchestrator.contract import StageResult
+from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import TuneParams
 from orchestrator.store import open_store
@@ -48,7 +49,9 @@ def search(
 
     Raises JobError when a trial shows the job or its data wrong, StageError when no trial succeeds.
     """
-    tuner = _tuner(attempt, params, metric, slots=slots, channel=channel)
+    tuner = _restored(attempt, channel)
+    channel.send(attempt.says(_beginning(tuner, params, metric, slots=slots)))
+    tuner = tuner or _fresh(attempt, params, metric, slots=slots, channel=channel)
     trials = [_record(result, metric) for result in tuner.fit()]
     finished = [trial for trial in trials if trial["value"] is not None]
     if not finished:
@@ -63,16 +66,29 @@ def search(
     )
 
 
-def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel) -> tune.Tuner:
-    storage_uri = open_store(attempt.store_uri).storage_uri(attempt.training)
-    name = f"tune-{attempt.key[:8]}"
+def _beginning(restored: tune.Tuner | None, params: TuneParams, metric: str, *, slots: int) -> Event:
+    """How far the search is before it goes on, with the best that an earlier run found."""
+    if restored is None:
+        return Event(f"{params.num_trials} trials, {slots} at a time", done=0, total=params.num_trials)
+    results = restored.get_results()
+    text = f"{results.num_terminated} of {params.num_trials} trials finished, {slots} at a time"
+    values = [result.metrics[metric] for result in results if metric in (result.metrics or {})]
+    best = {metric: max(values)} if values else {}
+    return Event(text, done=results.num_terminated, total=params.num_trials, metrics=best)
+
+
+def _restored(attempt: Attempt, channel: EventChannel) -> tune.Tuner | None:
+    """The search as an earlier run left it, or None."""
+    path = f"{_storage_uri(attempt)}/{_name(attempt)}"
+    if not tune.Tuner.can_restore(path):
+        return None
     trainable = _trainable(attempt, channel)
-    if tune.Tuner.can_restore(f"{storage_uri}/{name}"):
-        return tune.Tuner.restore(
-            f"{storage_uri}/{name}", trainable=trainable, resume_unfinished=True, restart_errored=True
-        )
+    return tune.Tuner.restore(path, trainable=trainable, resume_unfinished=True, restart_errored=True)
+
+
+def _fresh(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel) -> tune.Tuner:
     return tune.Tuner(
-        trainable,
+        _trainable(attempt, channel),
         param_space={
             path: getattr(tune, distribution.name)(*distribution.args) for path, distribution in params.space.items()
         },
@@ -85,12 +101,20 @@ def _tuner(attempt: Attempt, params: TuneParams, metric: str, *, slots: int, cha
             scheduler=_scheduler(params),
         ),
         run_config=tune.RunConfig(
-            name=name,
-            storage_path=storage_uri,
+            name=_name(attempt),
+            storage_path=_storage_uri(attempt),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
         ),
     )
+
+
+def _storage_uri(attempt: Attempt) -> str:
+    return open_store(attempt.store_uri).storage_uri(attempt.training)
+
+
+def _name(attempt: Attempt) -> str:
+    return f"tune-{attempt.key[:8]}"
 
 
 def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
@@ -115,17 +139,29 @@ def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: Event
         hear_rank_zero=lambda number: number,
     )
     trial = _trial_attempt(attempt, config)
-    tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(config)))
+    with _ending(trial, channel, config):
+        tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(config)))
 
 
 def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: EventChannel) -> None:
     trial = _trial_attempt(attempt, config)
-    fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label(config))
+    with _ending(trial, channel, config):
+        fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label(config))
+
+
+@contextmanager
+def _ending(trial: Attempt, channel: EventChannel, config: Mapping[str, JsonValue]) -> Iterator[None]:
+    """Tell the trial's end, also where the scheduler stops it before its last epoch."""
+    try:
+        yield
+    finally:
+        channel.send(trial.says(Event(f"{_label(config)}ended", done=1, total=1)))
 
 
 def _trial_attempt(attempt: Attempt, config: Mapping[str, JsonValue]) -> Attempt:
-    training = f"{attempt.training}/trials/{tune.get_context().get_trial_id()}"
-    return replace(attempt, params=attempt.params.overlay(config), training=training)
+    trial = tune.get_context().get_trial_id()
+    training = f"{attempt.training}/trials/{trial}"
+    return replace(attempt, trial=trial, params=attempt.params.overlay(config), training=training)
 
 
 def _label(config: Mapping[str, JsonValue]) -> str:

@@ -64,6 +64,8 @@ def _attempt(run: StageRun) -> Attempt:
     assert kind.entry is not None, "a search's target is never a search"
     return Attempt(
         stage=planned.name,
+        number=1,
+        trial=None,
         kind=stage.kind.name,
         entry=kind.entry,
         key=planned.key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray.train
@@ -18,7 +18,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.worker import Place, run_pipeline, tell_result
 from orchestrator.contract import Event
-from orchestrator.errors import OrchestratorError, StageError
+from orchestrator.errors import IntegrityError, OrchestratorError, StageError, UnreachableError
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
 
@@ -44,21 +44,35 @@ class Fail:
 
 
 def judge(failures: Mapping[int, BaseException], *, attempt: int) -> Retry | Fail:
-    """What to do about the failures of an attempt's workers, by rank. A lost worker is worth another try."""
+    """What to do about the failures of an attempt's workers, by rank.
+
+    A lost worker is worth another try, and so is a store that was out of reach for a while.
+    """
     errors = [failure for failure in failures.values() if isinstance(failure, OrchestratorError)]
-    if errors:
-        return Fail(errors[0])
+    lasting = [error for error in errors if not _may_pass(error)]
+    if lasting:
+        return Fail(lasting[0])
     lost = ", ".join(str(rank) for rank in sorted(failures)) or "unknown"
-    cause = next((str(failure).strip().splitlines()[0] for failure in failures.values()), "no reason given")
+    cause = next((str(failure).strip().splitlines()[0].rstrip(".") for failure in failures.values()), "no reason given")
     if attempt < MAX_ATTEMPTS:
         return Retry(f"lost worker {lost}: {cause}")
-    return Fail(StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time worker {lost}: {cause}"))
+    return Fail(
+        errors[0]
+        if errors
+        else StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time worker {lost}: {cause}")
+    )
+
+
+def _may_pass(error: OrchestratorError) -> bool:
+    """Whether the same attempt may succeed later: damaged bytes stay damaged."""
+    return isinstance(error, UnreachableError) and not isinstance(error, IntegrityError)
 
 
 def train(attempt: Attempt, channel: EventChannel) -> None:
     """Run the stage to its manifest. Raises the worker's OrchestratorError, or StageError when all attempts fail."""
     for number in range(1, MAX_ATTEMPTS + 1):
-        channel.send(attempt.stage, Event(f"starting {attempt.resources.workers} workers"))
+        attempt = replace(attempt, number=number)
+        channel.send(attempt.says(Event(f"starting {_counted(attempt.resources.workers, 'worker')}")))
         try:
             fit(attempt, channel, closes_stage=True)
         except ray.train.WorkerGroupError as err:
@@ -69,7 +83,12 @@ def train(attempt: Attempt, channel: EventChannel) -> None:
             return
         if isinstance(decision, Fail):
             raise decision.error
-        channel.send(attempt.stage, Event(f"{decision.why}; attempt {number + 1} of {MAX_ATTEMPTS}"))
+        event = Event(f"{decision.why}; attempt {number + 1} of {MAX_ATTEMPTS}")
+        channel.send(attempt.says(event, lost=decision.why))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def fit(

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Pat
 
     def emit(event: Event) -> None:
         if place.rank == 0:
-            channel.send(attempt.stage, Event(label + event.text, event.done, event.total, event.metrics))
+            channel.send(attempt.says(replace(event, text=label + event.text)))
 
     return StageContext(
         params=attempt.params,

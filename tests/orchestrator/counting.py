@@ -55,11 +55,12 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
     if context.rank == 0:
         with (Path(params.data) / "worked.log").open("a") as log:
             log.write(f"gain {params.gain:g} epoch {epoch}\n")
-    context.emit(Event(f"epoch {epoch}/{params.epochs}", done=epoch, total=params.epochs))
+    total = params.gain * epoch
+    context.emit(Event(f"epoch {epoch}/{params.epochs}", epoch, params.epochs, {"total": total}))
     checkpoint = context.work_dir / f"epoch{epoch}"
     checkpoint.mkdir()
     (checkpoint / "state.json").write_text(json.dumps(epoch))
-    context.report({"epoch": epoch, "total": params.gain * epoch}, checkpoint if context.rank == 0 else None)
+    context.report({"epoch": epoch, "total": total}, checkpoint if context.rank == 0 else None)
     if epoch == params.dies_after and context.resume_dir is None and context.rank == context.world_size - 1:
         os.kill(os.getpid(), signal.SIGKILL)
 

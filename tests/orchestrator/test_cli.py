@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from orchestrator.contract import Event
+from orchestrator.history import plan_job, write_last_run
+from orchestrator.journal import open_journal
+from orchestrator.schedule import State
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from pipelines import KINDS
 
 JOB = """
 name: small
@@ -53,7 +63,7 @@ def poisoned(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
 
 
-@pytest.mark.parametrize("verb", ["validate", "plan", "report"])
+@pytest.mark.parametrize("verb", ["validate", "plan", "status", "report"])
 def test_verbs_that_only_look_import_neither_torch_nor_ray(folder: Path, poisoned: dict[str, str], verb: str) -> None:
     done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
     assert (done.returncode, done.stderr) == (0, "")
@@ -124,13 +134,19 @@ def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) ->
     options = ("report", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_tiny")
     cell = json.loads(_orchestrator(folder, *options, "--json").stdout)["cells"][1]
     assert (cell["published"], cell["published_source"]) == (80.3, "arXiv 2106.05786, ImageNet-1K, CAT-T*")
-    assert (cell["label"], cell["differs"]) == ("other recipe", "epochs 2 instead of 300; lr searched")
+    assert (cell["label"], cell["differs"]) == (
+        "other recipe",
+        "epochs 2 instead of 300; precision fp32 instead of fp16; lr searched",
+    )
     markdown = _orchestrator(folder, *options, "--format", "markdown").stdout
     assert "| pretrain | top1 | - | >= 50 | 80.30 |  | other recipe | not_run |  |" in markdown
     command = f"orchestrator run job.yaml --set {options[-1]} --store {folder}/store"
     assert f"\nReproduce: `{command}`\n" in markdown
     note = "pretrain: no reproduction of arXiv 2106.05786, ImageNet-1K, CAT-T* (other recipe)"
-    assert f"\n{note}: epochs 2 instead of 300; lr searched\n" in _orchestrator(folder, *options).stdout
+    assert (
+        f"\n{note}: epochs 2 instead of 300; precision fp32 instead of fp16; lr searched\n"
+        in _orchestrator(folder, *options).stdout
+    )
 
 
 def test_csv_reaches_a_file_with_the_line_ends_that_it_has_by_rfc_4180(folder: Path) -> None:
@@ -152,6 +168,89 @@ def test_json_and_another_format_cannot_both_be_had(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--json", "--format", "csv")
     assert done.returncode == 2
     assert "argument --json: not allowed with argument --format csv" in done.stderr
+
+
+@pytest.fixture
+def silent_run(folder: Path) -> Path:
+    """The folder, with a run of the job in its store that has not been heard of for an hour; the record's path."""
+    job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
+    store, began_at_s = open_store(job.store), time.time() - 3600
+    plan = plan_job(job, store)
+    journal = open_journal(store, plan, run_id="r", clock=lambda: began_at_s)
+    journal.enter("search", State.RUNNING, Event("starting"))
+    journal.write()
+    write_last_run(store, plan, run_id="r")
+    return folder / "store" / "runs" / "r" / "run.json"
+
+
+def test_status_of_a_job_that_never_ran_has_waiting_stages(folder: Path) -> None:
+    done = _orchestrator(folder, "status", "job.yaml")
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            "small: has not run yet",
+            "search: waiting, it has not run yet",
+            "pretrain: waiting, it has not run yet",
+        ],
+    )
+    document = json.loads(_orchestrator(folder, "status", "job.yaml", "--json").stdout)
+    assert (document["schema"], document["run_id"], document["state"]) == (1, None, "waiting")
+
+
+def test_status_needs_neither_the_data_nor_torch_nor_ray(
+    folder: Path, silent_run: Path, poisoned: dict[str, str]
+) -> None:
+    (folder / "images").rename(folder / "gone")
+    done = _orchestrator(folder, "status", "job.yaml", env=poisoned)
+    assert (done.returncode, done.stderr) == (0, "")
+    run, search, pretrain = done.stdout.splitlines()
+    assert run.endswith("lost: nothing heard for 1 h 0 min; run the same command again to go on")
+    assert search == "search: lost, attempt 1, 1 h 0 min ago: starting"
+    assert pretrain == "pretrain: waiting, it has not started yet"
+
+
+def test_a_watch_of_a_run_that_has_ended_ends_at_once(folder: Path, silent_run: Path) -> None:
+    done = _orchestrator(folder, "status", "job.yaml", "--watch", "--json")
+    (line,) = done.stdout.splitlines()
+    assert (done.returncode, json.loads(line)["state"]) == (0, "lost")
+
+
+def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(folder: Path, silent_run: Path) -> None:
+    record = json.loads(silent_run.read_text())
+    silent_run.write_text(json.dumps({**record, "heard_at_s": time.time() + 1e6}))
+    command = [sys.executable, "-m", "orchestrator", "status", "job.yaml", "--watch"]
+    watch = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watch.stdout is not None
+    assert "running, last heard of 0 s ago" in watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    _, errors = watch.communicate(timeout=60)
+    assert (watch.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_reader_of_status_may_leave_early(folder: Path, silent_run: Path) -> None:
+    record = json.loads(silent_run.read_text())
+    stages = {f"stage{number}": record["stages"]["search"] for number in range(2000)}
+    silent_run.write_text(json.dumps({**record, "stages": stages}))
+    command = f"{sys.executable} -m orchestrator status job.yaml | head -1"
+    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
+def test_a_damaged_record_is_named_by_status(folder: Path, silent_run: Path) -> None:
+    silent_run.write_text('{"schema_version": 1}')
+    done = _orchestrator(folder, "status", "job.yaml")
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"store {folder}/store: runs/r/run.json: not a record of a run: run_id: Field required; "
+        "run the job again to write it anew\n"
+    )
+
+
+def test_status_of_a_store_out_of_reach_exits_with_3(folder: Path, s3_endpoint: str) -> None:
+    done = _orchestrator(folder, "status", "job.yaml", "--store", "s3://no-such-bucket")
+    assert done.returncode == 3
+    assert "store s3://no-such-bucket: cannot read jobs/small/latest.json: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_store_that_cannot_be_written_exits_with_3(folder: Path) -> None:

@@ -1,0 +1,210 @@
+"""What `status` shows: a table on a terminal, a line for each stage where there is none, JSON when asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from orchestrator.cli.console import make_console, print_json
+from orchestrator.status import Condition, StageStatus, Status
+
+WATCH_S = 2.0
+BAR_WIDTH = 12
+WIDE = 100
+"""Columns of a terminal from which bars are drawn."""
+NUM_METRICS = 2
+"""Shown of a stage; JSON has all of them."""
+GO_ON = "run the same command again to go on"
+
+STYLES = {
+    Condition.WAITING: "dim",
+    Condition.RUNNING: "cyan",
+    Condition.DONE: "green",
+    Condition.REUSED: "green",
+    Condition.FAILED: "bold red",
+    Condition.BLOCKED: "red",
+    Condition.INTERRUPTED: "yellow",
+    Condition.LOST: "bold yellow",
+}
+
+
+def following(load: Callable[[], Status], *, every_s: float = WATCH_S) -> Iterator[Status]:
+    """The status at once, and again every few seconds until its run has ended."""
+    while True:
+        status = load()
+        yield status
+        if status.state is not Condition.RUNNING:
+            return
+        time.sleep(every_s)
+
+
+def show_json(statuses: Iterable[Status], stream: IO[str], *, is_watch: bool) -> None:
+    """The status as a document; of a watch one a line, again when more than time has passed."""
+    before: Mapping[str, object] = {}
+    for status in statuses:
+        if not is_watch:
+            print_json(stream, status.to_json())
+        elif before != _news(status):
+            stream.write(json.dumps(status.to_json(), ensure_ascii=False) + "\n")
+            stream.flush()
+        before = _news(status)
+
+
+def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
+    """On a terminal a table, drawn anew for each of `statuses`; else a line for the run and each stage that changed."""
+    console = make_console(stream)
+    if not console.is_terminal:
+        _show_lines(statuses, stream)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for status in statuses:
+            live.update(make_view(status, width=console.width), refresh=True)
+
+
+def make_view(status: Status, *, width: int) -> Group:
+    """The run in two lines, a table of its stages, and why attempts were lost; for a terminal `width` columns wide."""
+    heading = Text(status.job, style="bold")
+    if status.run_id is not None:
+        heading.append(f"  run {status.run_id}, {_began(status)}", style="not bold dim")
+    remarks = [
+        Text(f"{row.stage}: attempt {lost.attempt} was lost: {lost.why}", style="dim")
+        for row in status.stages
+        for lost in row.lost_attempts
+    ]
+    verdict = Text(_verdict(status), style=STYLES[status.state])
+    return Group(heading, verdict, Text(), _table(status, is_wide=width >= WIDE), *remarks)
+
+
+def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
+    before: Mapping[str, object] = {}
+    for status in statuses:
+        lines = {"": _run_line(status), **{row.stage: _stage_line(row) for row in status.stages}}
+        news = _news(status)
+        for name, line in lines.items():
+            if before.get(name) != news[name]:
+                stream.write(f"{line}\n")
+        stream.flush()
+        before = news
+
+
+def _news(status: Status) -> dict[str, object]:
+    """What changes by news and not by the mere passing of time: of the run under `""`, and by stage."""
+    rows = {row.stage: (row.state, row.attempt, row.done, row.event, row.metrics) for row in status.stages}
+    return {"": (status.run_id, status.state), **rows}
+
+
+def _run_line(status: Status) -> str:
+    if status.run_id is None:
+        return f"{status.job}: {_verdict(status)}"
+    return f"{status.job}: run {status.run_id}, {_began(status)}, {_verdict(status)}"
+
+
+def _began(status: Status) -> str:
+    assert status.began_at_s is not None, "only a job that never ran has no beginning"
+    return f"began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.began_at_s))}"
+
+
+def _verdict(status: Status) -> str:
+    """How the run stands, in words, and what to do about it."""
+    age = duration(status.heard_s_ago or 0)
+    match status.state:
+        case Condition.WAITING:
+            return "has not run yet"
+        case Condition.RUNNING:
+            return f"running, last heard of {age} ago"
+        case Condition.LOST:
+            return f"lost: nothing heard for {age}; {GO_ON}"
+        case Condition.INTERRUPTED:
+            return f"interrupted {age} ago; {GO_ON}"
+        case state:
+            return f"{state} {age} ago" + (f": {status.error}" if status.error else "")
+
+
+def _stage_line(row: StageStatus) -> str:
+    parts = [
+        row.state,
+        f"attempt {row.attempt}" if row.attempt else "",
+        _percent(row),
+        f"eta {_eta(row)}" if row.eta_s is not None else "",
+        _metrics(row),
+        f"{_age(row)}: {row.event}" if row.heard_s_ago is not None else row.event,
+    ]
+    return f"{row.stage}: {', '.join(part for part in parts if part)}"
+
+
+def _table(status: Status, *, is_wide: bool) -> Table:
+    bar = [Column("progress")] if is_wide else []
+    table = Table(
+        Column("stage", no_wrap=True),
+        Column("state", no_wrap=True),
+        Column("attempt", no_wrap=True, justify="right"),
+        *bar,
+        Column("" if bar else "progress", no_wrap=True, justify="right"),
+        Column("eta", no_wrap=True, justify="right"),
+        Column("metrics", no_wrap=True),
+        Column("heard", no_wrap=True, justify="right"),
+        Column("last event", ratio=1),
+        box=None,
+        pad_edge=False,
+    )
+    for row in status.stages:
+        state = Text(row.state, style=STYLES[row.state])
+        cells = [_bar(row)] if is_wide else []
+        attempt = str(row.attempt or "")
+        table.add_row(
+            row.stage, state, attempt, *cells, _percent(row), _eta(row), _metrics(row), _age(row), _event(row)
+        )
+    return table
+
+
+def _bar(row: StageStatus) -> ProgressBar | str:
+    return ProgressBar(total=1, completed=share, width=BAR_WIDTH) if (share := _share(row)) is not None else ""
+
+
+def _event(row: StageStatus) -> Text:
+    """The last event: whole where the stage needs a look, else cut to its line."""
+    needs_look = row.state in (Condition.FAILED, Condition.BLOCKED)
+    return Text(row.event, overflow="fold" if needs_look else "ellipsis", no_wrap=not needs_look)
+
+
+def _share(row: StageStatus) -> float | None:
+    """The part that is done, 0 to 1; None where nothing was heard of it."""
+    if row.state in (Condition.DONE, Condition.REUSED):
+        return 1.0
+    return min(1.0, row.done / row.total) if row.done is not None and row.total else None
+
+
+def _percent(row: StageStatus) -> str:
+    share = _share(row)
+    return "" if share is None else f"{int(100 * share)}%"
+
+
+def _eta(row: StageStatus) -> str:
+    return "" if row.eta_s is None else duration(row.eta_s)
+
+
+def _age(row: StageStatus) -> str:
+    return "" if row.heard_s_ago is None else f"{duration(row.heard_s_ago)} ago"
+
+
+def _metrics(row: StageStatus) -> str:
+    shown = list(row.metrics.items())[:NUM_METRICS]
+    return " ".join(f"{name} {value:.4g}" for name, value in shown)
+
+
+def duration(seconds: float) -> str:
+    """In words, cut to its two largest units: `42 s`, `12 min`, `2 h 5 min`, `3 d 4 h`."""
+    minutes, hours, days = (int(seconds // unit_s) for unit_s in (60, 3600, 86400))
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"

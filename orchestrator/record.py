@@ -1,0 +1,201 @@
+"""What a run leaves of itself in the store: `runs/<run id>/run.json` says how it and each of its stages stand.
+
+The record holds the newest of everything, so that a reader never needs the events. Values and their folding; the
+journal writes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import ValidationError
+
+from orchestrator.artifact import Value
+from orchestrator.contract import Event
+from orchestrator.errors import IntegrityError
+from orchestrator.schedule import State
+from orchestrator.store.protocol import Store
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """An event with where it comes from; times are seconds since the epoch."""
+
+    stage: str
+    attempt: int | None
+    """Counted from 1; None for a stage that did not start."""
+    time_s: float
+    event: Event
+    trial: str | None = None
+    """The trial of a search, whose own progress and metrics `event` then tells."""
+    lost: str | None = None
+    """Why this attempt was lost, where another one follows."""
+
+
+class Mark(Value):
+    """How far a stage was at a time."""
+
+    done: float
+    time_s: float
+
+
+class LostAttempt(Value):
+    """An attempt that was followed by another one."""
+
+    attempt: int
+    why: str
+
+
+class SearchRecord(Value):
+    """How far a search is, counted in trials."""
+
+    metric: str
+    """What it maximises."""
+    num_trials: int
+    num_earlier: float = 0
+    """Trials that an earlier run finished."""
+    trials: Mapping[str, float] = {}
+    """The part of each trial that is done, 0 to 1, by the trial's id."""
+
+    @property
+    def done(self) -> float:
+        return self.num_earlier + sum(self.trials.values())
+
+
+class StageRecord(Value):
+    """How a stage stands, from the newest of its events."""
+
+    kind: str
+    key: str
+    state: State = State.WAITING
+    attempt: int | None = None
+    """Counted from 1; None until the stage starts."""
+    lost_attempts: tuple[LostAttempt, ...] = ()
+    first: Mark | None = None
+    """The first progress of this attempt: what was resumed is before it."""
+    newest: Mark | None = None
+    total: float | None = None
+    metrics: Mapping[str, float] = {}
+    """The newest value of each; of a search, its best trial's so far."""
+    event: str = ""
+    heard_at_s: float | None = None
+    error: str | None = None
+    search: SearchRecord | None = None
+
+    def entering(self, state: State, event: Event, *, time_s: float, error: str | None = None) -> Self:
+        """The record of the stage in a new state. Metrics that come with the news replace those of the way there."""
+        changes = {
+            "state": state,
+            "attempt": 1 if state is State.RUNNING else self.attempt,
+            "metrics": _finite(event.metrics) or self.metrics,
+            "event": event.text,
+            "heard_at_s": time_s,
+            "error": error,
+        }
+        return self.model_copy(update=changes)
+
+    def hearing(self, heard: StageEvent) -> Self:
+        """The record with `heard` in it; late news, of a lost attempt or of a stage that ended, change nothing."""
+        if self.state.is_final or self.attempt is None or heard.attempt is None or heard.attempt < self.attempt:
+            return self
+        search = self._search_after(heard)
+        newest, total = _progress(heard, search)
+        is_new_attempt = heard.attempt > self.attempt
+        changes = {
+            "attempt": heard.attempt,
+            "lost_attempts": (*self.lost_attempts, *_lost(heard)),
+            "first": newest if is_new_attempt else self.first or newest,
+            "newest": newest if is_new_attempt else newest or self.newest,
+            "total": total or self.total,
+            "metrics": {**self.metrics, **self._news(heard)},
+            "event": heard.event.text,
+            "heard_at_s": heard.time_s,
+            "search": search,
+        }
+        return self.model_copy(update=changes)
+
+    def _search_after(self, heard: StageEvent) -> SearchRecord | None:
+        done, total = heard.event.done, heard.event.total
+        if self.search is None or done is None or not total:
+            return self.search
+        if heard.trial is None:
+            return self.search.model_copy(update={"num_earlier": done})
+        trials = {**self.search.trials, heard.trial: min(1.0, done / total)}
+        return self.search.model_copy(update={"trials": trials})
+
+    def _news(self, heard: StageEvent) -> Mapping[str, float]:
+        metrics = _finite(heard.event.metrics)
+        if self.search is None:
+            return metrics
+        name = self.search.metric
+        return {name: max(metrics[name], self.metrics.get(name, -math.inf))} if name in metrics else {}
+
+
+def _progress(heard: StageEvent, search: SearchRecord | None) -> tuple[Mark | None, float | None]:
+    """How far the stage is, and of how much; a search counts in trials, whatever its trials count in."""
+    if heard.event.done is None or not heard.event.total:
+        return None, None
+    if search is not None:
+        return Mark(done=search.done, time_s=heard.time_s), float(search.num_trials)
+    return Mark(done=heard.event.done, time_s=heard.time_s), heard.event.total
+
+
+def _lost(heard: StageEvent) -> tuple[LostAttempt, ...]:
+    if heard.lost is None or heard.attempt is None:
+        return ()
+    return (LostAttempt(attempt=heard.attempt, why=heard.lost),)
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without NaN and infinity, which JSON lacks; the event's text shows them."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+class RunState(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class RunRecord(Value):
+    """`runs/<run id>/run.json`."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    job: str
+    state: RunState = RunState.RUNNING
+    """`running` for ever where the driver was killed: then `heard_at_s` stands still."""
+    began_at_s: float
+    heard_at_s: float
+    """When the driver wrote this, which it does every few seconds."""
+    error: str | None = None
+    """Why the run as a whole ended early; a stage's own error is with the stage."""
+    stages: Mapping[str, StageRecord]
+
+
+def record_name(run_id: str) -> str:
+    return f"runs/{run_id}/run.json"
+
+
+def load_record(store: Store, run_id: str) -> RunRecord:
+    """The record of a run that the store knows of. Raises IntegrityError when it is missing or damaged."""
+    where = f"store {store.uri}: {record_name(run_id)}"
+    document = store.read(record_name(run_id))
+    if document is None:
+        raise IntegrityError(f"{where}: is missing, though the run is known; run the job again to write it anew")
+    try:
+        return RunRecord.model_validate_json(document)
+    except ValidationError as err:
+        raise IntegrityError(f"{where}: {_first_fault(err)}; run the job again to write it anew") from err
+
+
+def _first_fault(err: ValidationError) -> str:
+    """In one line: pydantic's own text has several for each field."""
+    fault = err.errors()[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"not a record of a run: {place}: {fault['msg']}".replace(": : ", ": ")

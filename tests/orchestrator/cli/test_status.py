@@ -1,0 +1,130 @@
+"""What `status` shows of a Status: a table on a terminal, lines where there is none, JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from orchestrator.cli.status import duration, following, make_view, show_json, show_status
+from orchestrator.record import LostAttempt
+from orchestrator.status import Condition, StageStatus, Status
+
+ROW = StageStatus(
+    stage="pretrain",
+    kind="pretrain",
+    state=Condition.RUNNING,
+    event="epoch 112/300 loss 2.31",
+    attempt=2,
+    done=112,
+    total=300,
+    eta_s=7500,
+    metrics={"top1": 71.234, "top5": 90.0, "loss": 2.31},
+    heard_s_ago=4,
+    key="a" * 64,
+    lost_attempts=(LostAttempt(attempt=1, why="lost worker 1: killed"),),
+)
+NEXT = StageStatus("coco", "detection", Condition.WAITING, "it has not started yet", key="b" * 64)
+STATUS = Status("paper", Condition.RUNNING, (ROW, NEXT), run_id="20260301T101010-abc123", began_at_s=0.0, heard_s_ago=3)
+
+
+def _ended(state: Condition, **fields: object) -> Status:
+    return replace(STATUS, state=state, heard_s_ago=720.0, **fields)  # type: ignore[arg-type]
+
+
+def _lines(*statuses: Status) -> list[str]:
+    stream = io.StringIO()
+    show_status(statuses, stream)
+    return stream.getvalue().splitlines()
+
+
+def _drawn(status: Status, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(make_view(status, width=width))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_without_a_terminal_each_stage_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, pretrain, coco = _lines(STATUS)
+    assert run.startswith("paper: run 20260301T101010-abc123, began ")
+    assert run.endswith(", running, last heard of 3 s ago")
+    assert pretrain == (
+        "pretrain: running, attempt 2, 37%, eta 2 h 5 min, top1 71.23 top5 90, 4 s ago: epoch 112/300 loss 2.31"
+    )
+    assert coco == "coco: waiting, it has not started yet"
+
+
+def test_a_watch_without_a_terminal_tells_each_change_once() -> None:
+    older = replace(STATUS, heard_s_ago=9, stages=(replace(ROW, heard_s_ago=10, eta_s=7494), NEXT))
+    newer = replace(STATUS, stages=(replace(ROW, done=113, event="epoch 113/300"), NEXT))
+    lines = _lines(STATUS, older, newer, _ended(Condition.DONE, stages=newer.stages))
+    assert [line.split(":")[0] for line in lines] == ["paper", "pretrain", "coco", "pretrain", "paper"]
+    assert "epoch 113/300" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (_ended(Condition.LOST), "lost: nothing heard for 12 min; run the same command again to go on"),
+        (_ended(Condition.INTERRUPTED), "interrupted 12 min ago; run the same command again to go on"),
+        (_ended(Condition.DONE), "done 12 min ago"),
+        (_ended(Condition.FAILED, error="no cluster"), "failed 12 min ago: no cluster"),
+        (Status("paper", Condition.WAITING, (NEXT,)), "has not run yet"),
+    ],
+)
+def test_the_run_is_told_with_what_to_do(status: Status, verdict: str) -> None:
+    assert _lines(status)[0].endswith(f" {verdict}")
+    assert verdict in _drawn(status, 120)
+
+
+def test_the_table_has_a_row_for_each_stage_and_a_remark_for_each_lost_attempt() -> None:
+    lines = _drawn(STATUS, 140)
+    assert lines[3].split() == ["stage", "state", "attempt", "progress", "eta", "metrics", "heard", "last", "event"]
+    assert "37%" in lines[4]
+    assert lines[4].endswith("epoch 112/300 loss 2.31")
+    assert lines[5].split()[:2] == ["coco", "waiting"]
+    assert lines[6] == "pretrain: attempt 1 was lost: lost worker 1: killed"
+
+
+def test_a_narrow_terminal_cuts_events_but_not_the_reason_of_a_failure() -> None:
+    long = "no such file: " + "x" * 100
+    failed = replace(ROW, state=Condition.FAILED, event=long, eta_s=None, lost_attempts=())
+    lines = _drawn(replace(STATUS, stages=(failed, replace(ROW, event=long, lost_attempts=()))), 80)
+    assert all(len(line) <= 80 for line in lines)
+    assert sum(line.count("x") for line in lines[4:-1]) >= 100
+    assert lines[-1].endswith("…")
+
+
+def test_markup_in_an_event_is_shown_as_it_is() -> None:
+    odd = replace(STATUS, stages=(replace(ROW, event="[bold]a[/x]", lost_attempts=()),))
+    assert _drawn(odd, 140)[4].endswith("[bold]a[/x]")
+    assert _lines(odd)[1].endswith("[bold]a[/x]")
+
+
+def test_json_is_one_document_and_of_a_watch_a_line_for_each_change() -> None:
+    stream = io.StringIO()
+    show_json((STATUS,), stream, is_watch=False)
+    assert json.loads(stream.getvalue()) == STATUS.to_json()
+    stream = io.StringIO()
+    older = replace(STATUS, heard_s_ago=9)
+    show_json((STATUS, older, _ended(Condition.DONE)), stream, is_watch=True)
+    assert [json.loads(line)["state"] for line in stream.getvalue().splitlines()] == ["running", "done"]
+
+
+def test_a_watch_ends_with_its_run() -> None:
+    waiting = [STATUS, STATUS, _ended(Condition.LOST), STATUS]
+    statuses = iter(waiting)
+    states = [status.state for status in following(lambda: next(statuses), every_s=0)]
+    assert states == ["running", "running", "lost"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (276_000, "3 d 4 h")],
+)
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
