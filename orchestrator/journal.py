@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from orchestrator.contract import Event
+from orchestrator.errors import StoreError
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.record import RunRecord, RunState, SearchRecord, StageEvent, StageRecord, record_name
 from orchestrator.schedule import State
@@ -18,6 +19,8 @@ NEWS_S = 5.0
 """Events reach the store in batches of this age."""
 HEARTBEAT_S = 10.0
 """How often the record is written when there is nothing new: it shows that the driver lives."""
+PATIENCE_S = 600.0
+"""How long the store may be out of reach while stages train; at their ends it has to be there."""
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Journal:
     """Seconds since the epoch."""
     _unwritten: list[StageEvent] = field(default_factory=list)
     _num_batches: int = 0
+    _failing_since_s: float | None = None
 
     @property
     def states(self) -> Mapping[str, State]:
@@ -62,10 +66,18 @@ class Journal:
         self.write()
 
     def write_if_due(self) -> None:
+        """Write what is new, or a heartbeat. Raises StoreError once the store has been out of reach for PATIENCE_S."""
         age_s = self.clock() - self.record.heard_at_s
         # A clock that was set back must not silence the run.
-        if not 0 <= age_s < (NEWS_S if self._unwritten else HEARTBEAT_S):
+        if 0 <= age_s < (NEWS_S if self._unwritten else HEARTBEAT_S):
+            return
+        try:
             self.write()
+        except StoreError:
+            # Nothing is lost: what was not written goes with the next batch. Hours of training outlive a short outage.
+            self._failing_since_s = self._failing_since_s or self.clock()
+            if self.clock() - self._failing_since_s > PATIENCE_S:
+                raise
 
     def write(self) -> None:
         """Put what is new into the store. Raises StoreError."""
@@ -76,6 +88,7 @@ class Journal:
             self.store.write(f"runs/{self.record.run_id}/events/{self._num_batches:06d}.jsonl", lines.encode())
             self._unwritten.clear()
         self.store.write(record_name(self.record.run_id), self.record.model_dump_json(indent=2).encode())
+        self._failing_since_s = None
 
 
 def open_journal(store: Store, plan: Plan, *, run_id: str, clock: Callable[[], float] = time.time) -> Journal:

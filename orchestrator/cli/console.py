@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, NoReturn
 
 from pydantic import JsonValue
 from rich.console import Console
@@ -36,3 +36,10 @@ def make_console(stream: IO[str]) -> Console:
 def print_json(stream: IO[str], document: JsonValue) -> None:
     stream.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     stream.flush()
+
+
+def end(exit_code: int) -> NoReturn:
+    """End at once: threads of an interrupted run may still wait for their workers."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)

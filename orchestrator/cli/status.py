@@ -1,9 +1,10 @@
-"""What `status` shows: a table on a terminal, a line for each stage where there is none, JSON when asked for."""
+"""The verb status: a table on a terminal, a line for each stage where there is none, JSON when asked for."""
 
 from __future__ import annotations
 
 import json
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO
 
@@ -13,8 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from orchestrator.cli.console import make_console, print_json
-from orchestrator.status import Condition, StageStatus, Status
+from orchestrator.cli.console import end, make_console, print_json
+from orchestrator.cli.job import load
+from orchestrator.status import Condition, StageStatus, Status, load_status
+from orchestrator.store import open_store
 
 WATCH_S = 2.0
 BAR_WIDTH = 12
@@ -34,6 +37,24 @@ STYLES = {
     Condition.INTERRUPTED: "yellow",
     Condition.LOST: "bold yellow",
 }
+
+
+def status(arguments: Namespace, stdout: IO[str]) -> int:
+    job = load(arguments)
+    store = open_store(job.store)
+
+    def look() -> Status:
+        return load_status(job, store, now_s=time.time())
+
+    statuses = following(look) if arguments.watch else (look(),)
+    try:
+        if arguments.json:
+            show_json(statuses, stdout, is_watch=arguments.watch)
+        else:
+            show_status(statuses, stdout)
+    except BrokenPipeError:
+        end(0)  # what reads stdout has seen enough, as `head` does
+    return 0
 
 
 def following(load: Callable[[], Status], *, every_s: float = WATCH_S) -> Iterator[Status]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contract import Event
+from orchestrator.errors import StoreError
 from orchestrator.history import plan_job
-from orchestrator.journal import HEARTBEAT_S, NEWS_S, Journal, open_journal
+from orchestrator.journal import HEARTBEAT_S, NEWS_S, PATIENCE_S, Journal, open_journal
 from orchestrator.record import RunState, StageEvent, load_record
 from orchestrator.schedule import State
 from orchestrator.spec import load_job
@@ -110,3 +111,34 @@ def test_the_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
     record = load_record(journal.store, "r")
     assert (record.state, record.error, record.stages["a"].error) == ("failed", "no cluster", "a bug\nTraceback")
     assert len(_batches(journal)) == 1
+
+
+def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(JOB)
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, store=str(tmp_path / "store"), base_dir=tmp_path)
+    store = open_store(job.store)
+    journal = open_journal(store, plan_job(job, store), run_id="r", clock=clock)
+    journal.enter("a", State.RUNNING, Event("starting"))
+
+    runs, away = tmp_path / "store" / "runs", tmp_path / "away"
+    runs.rename(away)
+    runs.write_text("no folder: nothing can be written below it")
+    clock.now_s += NEWS_S
+    journal.write_if_due()
+    clock.now_s += PATIENCE_S
+    journal.write_if_due()
+    clock.now_s += NEWS_S
+    with pytest.raises(StoreError):
+        journal.write_if_due()
+
+    runs.unlink()
+    away.rename(runs)
+    clock.now_s += NEWS_S
+    journal.write_if_due()
+    batches = [path.read_text() for path in (runs / "r" / "events").iterdir()]
+    assert [json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()] == [
+        "running: starting"
+    ]
+    assert load_record(store, "r").heard_at_s == clock.now_s

@@ -1,0 +1,64 @@
+"""The verbs that look at a job file: validate, plan, schema; and how every verb loads its job."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import IO
+
+from rich.table import Table
+
+from orchestrator.cli.console import make_console, print_json
+from orchestrator.history import plan_job
+from orchestrator.plan import Plan
+from orchestrator.report import published_rows
+from orchestrator.spec import Job, load_job
+from orchestrator.spec.schema import job_schema
+from orchestrator.store import open_store
+from orchestrator.submission import is_submitted
+from pipelines import KINDS
+
+
+def load(arguments: Namespace) -> Job:
+    # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes with the job.
+    base_dir = None if is_submitted() else Path.cwd()
+    return load_job(
+        arguments.job,
+        kinds=KINDS,
+        published={name: row.kind for name, row in published_rows().items()},
+        overrides=arguments.overrides,
+        store=arguments.store,
+        base_dir=base_dir,
+    )
+
+
+def validate(arguments: Namespace, stdout: IO[str]) -> int:
+    job = load(arguments)
+    if arguments.json:
+        print_json(stdout, {"job": job.name, "stages": list(job.stages), "valid": True})
+    else:
+        print(f"{arguments.job}: valid, {len(job.stages)} stages: {', '.join(job.stages)}", file=stdout)
+    return 0
+
+
+def plan(arguments: Namespace, stdout: IO[str]) -> int:
+    job = load(arguments)
+    planned = plan_job(job, open_store(job.store))
+    if arguments.json:
+        print_json(stdout, planned.to_json())
+    else:
+        make_console(stdout).print(_plan_table(planned))
+    return 0
+
+
+def schema(arguments: Namespace, stdout: IO[str]) -> int:
+    print_json(stdout, job_schema(KINDS))
+    return 0
+
+
+def _plan_table(plan: Plan) -> Table:
+    table = Table("stage", "kind", "verdict", "why", "needs", "key", box=None, pad_edge=False)
+    for planned in plan.stages:
+        needs = ", ".join(planned.stage.needs)
+        table.add_row(planned.name, planned.stage.kind.name, planned.verdict, planned.why, needs, planned.key[:8])
+    return table

@@ -1,0 +1,51 @@
+"""The verb run."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import IO
+
+from orchestrator.cli.console import make_console
+from orchestrator.cli.job import load
+from orchestrator.cli.report import show_results
+from orchestrator.errors import Fault, SpecError
+from orchestrator.history import plan_job
+from orchestrator.report import CellVerdict
+from orchestrator.spec import Job, cells_named
+from orchestrator.spec.faults import suggestion
+from orchestrator.store import open_store
+
+
+def run(arguments: Namespace, stdout: IO[str]) -> int:
+    job = load(arguments)
+    only = _stages_named(job, "--only", arguments.only)
+    forced = _stages_named(job, "--force", arguments.force)
+    store = open_store(job.store)
+    plan = plan_job(job, store, forced=forced)
+    # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
+    from orchestrator.cli.progress import watching  # noqa: PLC0415
+    from orchestrator.cli.verdict import verdict_of  # noqa: PLC0415
+    from orchestrator.run import run_plan, select  # noqa: PLC0415
+
+    with watching(select(plan, only) if only else plan, make_console(sys.stderr)) as watch:
+        outcome = run_plan(plan, store, only=only, address=arguments.address, watch=watch)
+    for name, error in outcome.errors.items():
+        print(f"stages.{name}: {error}", file=sys.stderr)
+    cells = show_results(arguments, job, store, stdout)
+    stdout.flush()
+    print(verdict_of(job.name, outcome, cells), file=sys.stderr)
+    missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
+    return outcome.exit_code or int(missed)
+
+
+def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:
+    """The stages that an option names, all cells where it names a matrix."""
+    faults = [
+        Fault(option, None, None, "", f"unknown stage {name!r}{suggestion(name, job.stages)}")
+        for name in names
+        if not cells_named(name, job.stages)
+    ]
+    if faults:
+        raise SpecError(faults)
+    return tuple(stage for name in names for stage in cells_named(name, job.stages))
