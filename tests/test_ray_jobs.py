@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -19,8 +20,8 @@ SAMPLE = tuple(f"stages.{stage}.data=sample:digits" for stage in ("pretrain", "d
 SHORT = ("stages.search.num_trials=2", "stages.search.overrides={epochs: 1}", "stages.pretrain.epochs=4")
 
 
-def _submit(jobs_url: str, endpoint: str, *options: str, overrides: tuple[str, ...] = (*SAMPLE, *SHORT)) -> str:
-    """Submit jobs/quickstart.yaml with `options`; returns the submission's id."""
+def _submit(jobs_url: str, endpoint: str, job: str, *options: str, overrides: tuple[str, ...] = ()) -> str:
+    """Submit a file of jobs/ with `options`; returns the submission's id."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
     sets = [word for override in overrides for word in ("--set", override)]
@@ -37,7 +38,7 @@ def _submit(jobs_url: str, endpoint: str, *options: str, overrides: tuple[str, .
         "--no-wait",
     ]
     command += ["--runtime-env-json", json.dumps({"env_vars": environment})]
-    command += ["--", "python", "-m", "orchestrator", "run", "jobs/quickstart.yaml", *options, *sets]
+    command += ["--", "python", "-m", "orchestrator", "run", f"jobs/{job}", *options, *sets]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     return name
 
@@ -79,7 +80,8 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
     jobs_url: str, s3_endpoint: str, bucket: str
 ) -> None:
     client, store = JobSubmissionClient(jobs_url), open_store(f"s3://{bucket}/quick")
-    first = _submit(jobs_url, s3_endpoint, "--store", store.uri, "--only", "pretrain")
+    command = (jobs_url, s3_endpoint, "quickstart.yaml", "--store", store.uri, "--only", "pretrain")
+    first = _submit(*command, overrides=(*SAMPLE, *SHORT))
     _await_checkpoint(client, first, store, "checkpoints/00000002.json")
     client.stop_job(first)
     assert _await_end(client, first) is JobStatus.STOPPED
@@ -87,7 +89,7 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
     assert record["state"] == "interrupted"
     assert record["stages"]["search"]["state"] == "done"
 
-    second = _submit(jobs_url, s3_endpoint, "--store", store.uri, "--only", "pretrain")
+    second = _submit(*command, overrides=(*SAMPLE, *SHORT))
     assert _await_end(client, second) is JobStatus.SUCCEEDED, client.get_job_logs(second)[-5000:]
     assert _records(store)[-1]["stages"]["search"]["state"] == "reused"
     epochs = _epochs(store)
@@ -100,10 +102,48 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
 @pytest.mark.slow
 def test_a_job_with_relative_places_is_refused_with_the_reason(jobs_url: str, s3_endpoint: str) -> None:
     client = JobSubmissionClient(jobs_url)
-    name = _submit(jobs_url, s3_endpoint, overrides=())
+    name = _submit(jobs_url, s3_endpoint, "quickstart.yaml")
     assert _await_end(client, name) is JobStatus.FAILED
     assert client.get_job_info(name).driver_exit_code == 2
     logs = client.get_job_logs(name)
     assert "store: must be absolute, not './artifacts': in a Ray job the current folder is a copy" in logs
     assert "stages.pretrain.data: must be absolute, not 'data/digits'" in logs
     assert "Traceback" not in logs
+
+
+def _orchestrator(*arguments: str) -> str:
+    """What a verb prints, on the machine of the user, who has nothing but the store."""
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.mark.slow
+def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
+    jobs_url: str, s3_endpoint: str, bucket: str
+) -> None:
+    client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"
+    store = ("--store", f"s3://{bucket}/toy")
+    name = _submit(jobs_url, s3_endpoint, job, *store)
+    assert _await_end(client, name, timeout_s=1200) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
+    last_line = client.get_job_logs(name).strip().splitlines()[-1]
+    assert last_line.startswith("full_pipeline_toy: done: 11 stages, 0 of them reused; ")
+
+    status = json.loads(_orchestrator("status", f"jobs/{job}", *store, "--json"))
+    assert status["state"] == "done"
+    assert {stage["state"] for stage in status["stages"]} == {"done"}
+    cells = json.loads(_orchestrator("report", f"jobs/{job}", *store, "--json"))["cells"]
+    beside = {cell["stage"]: cell for cell in cells if cell["published"] is not None}
+    paper = json.loads(_orchestrator("validate", "jobs/full_pipeline.yaml", "--json"))["stages"]
+    assert {stage.partition("/")[0] for stage in beside} == {stage.partition("/")[0] for stage in paper} - {"search"}
+    assert all("other model" in cell["label"] and "other data" in cell["label"] for cell in beside.values())
+    markdown = _orchestrator("report", f"jobs/{job}", *store, "--format", "markdown")
+    assert all(f"| {stage} | " in markdown for stage in beside)
+
+
+def test_the_papers_job_plans_where_its_data_are_not(tmp_path: Path) -> None:
+    stated = "0" * 64
+    stages = ("pretrain", "pretrain_searched", "coco", "coco_ms", "ade20k")
+    sets = [word for name in stages for word in ("--set", f"stages.{name}.data_fingerprint='{stated}'")]
+    plan = json.loads(_orchestrator("plan", "jobs/full_pipeline.yaml", "--store", str(tmp_path), "--json", *sets))
+    assert len(plan["stages"]) == 11
+    assert {(stage["verdict"], stage["data_fingerprint"]) for stage in plan["stages"]} == {("RUN", stated)}
