@@ -55,8 +55,9 @@ def run(tmp_path: Path, cluster_address: str) -> Runner:
 
 
 def _counting_job(tmp_path: Path, text: str, *overrides: str) -> Job:
-    (tmp_path / "data").mkdir(exist_ok=True)
-    (tmp_path / "data" / "content.txt").write_text("content")
+    if not (tmp_path / "data").exists():
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(text)
     return load_job(tmp_path / "job.yaml", kinds=KINDS, overrides=overrides, base_dir=tmp_path)
 
@@ -208,7 +209,7 @@ def test_a_file_from_outside_is_an_input_by_its_bytes(run: Runner, tmp_path: Pat
     assert run(text=_single(epochs=2, source=str(moved)))[0].states == {"only": "reused"}
     moved.write_text("50")
     outcome, heard = run(text=_single(epochs=2, source=str(moved)))
-    assert heard[0].event.text == "its input source changed"
+    assert heard[0].event.text == "starting: its input source changed"
     assert _totals(tmp_path) == {"only": 52.0}
 
 
