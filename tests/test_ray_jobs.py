@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -52,10 +55,17 @@ def _await_end(client: JobSubmissionClient, name: str, timeout_s: float = 600) -
 
 
 def _await_checkpoint(
-    client: JobSubmissionClient, name: str, store: Store, ending: str, timeout_s: float = 400
+    client: JobSubmissionClient,
+    name: str,
+    store: Store,
+    ending: str,
+    *,
+    of_trial: bool = False,
+    timeout_s: float = 400,
 ) -> None:
+    """Wait for a checkpoint of a stage, or of a trial."""
     deadline = time.monotonic() + timeout_s
-    while not any(found.endswith(ending) and "/trials/" not in found for found in store.names("train")):
+    while not any(found.endswith(ending) and ("/trials/" in found) is of_trial for found in store.names("train")):
         assert not client.get_job_status(name).is_terminal(), client.get_job_logs(name)[-5000:]
         assert time.monotonic() < deadline, f"no {ending} in {timeout_s} s"
         time.sleep(0.2)
@@ -73,6 +83,34 @@ def _epochs(store: Store) -> list[str]:
     events = [json.loads(line) for name in names for line in (store.read(name) or b"").splitlines()]
     texts = [event["event"]["text"] for event in events if event["stage"] == "pretrain"]
     return [" ".join(text.split()[:2]) for text in texts if text.startswith("epoch ")]
+
+
+def _kill_driver(store: Store) -> None:
+    """SIGKILL to the process of the job that keeps its things in `store`."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            if words[1:3] == ["-m", "orchestrator"] and store.uri in words:
+                os.kill(int(process.name), signal.SIGKILL)
+                return
+    raise AssertionError(f"no driver of {store.uri}")
+
+
+@pytest.mark.slow
+def test_a_job_whose_driver_was_killed_with_9_goes_on_when_it_is_submitted_again(
+    jobs_url: str, s3_endpoint: str, bucket: str
+) -> None:
+    client, store = JobSubmissionClient(jobs_url), open_store(f"s3://{bucket}/quick")
+    command = (jobs_url, s3_endpoint, "quickstart.yaml", "--store", store.uri, "--only", "search")
+    overrides = (*SAMPLE, *SHORT, "stages.search.overrides={epochs: 3}")
+    first = _submit(*command, overrides=overrides)
+    _await_checkpoint(client, first, store, "checkpoints/00000001.json", of_trial=True)
+    _kill_driver(store)
+    assert _await_end(client, first) is JobStatus.FAILED
+    second = _submit(*command, overrides=overrides)
+    assert _await_end(client, second) is JobStatus.SUCCEEDED, client.get_job_logs(second)[-5000:]
+    seals = [name for name in store.names("train") if "/trials/" in name and name.endswith(".json")]
+    assert len({seal.partition("/checkpoints/")[0] for seal in seals}) == 2  # no trial began anew
 
 
 @pytest.mark.slow
@@ -107,7 +145,7 @@ def test_a_job_with_relative_places_is_refused_with_the_reason(jobs_url: str, s3
     assert client.get_job_info(name).driver_exit_code == 2
     logs = client.get_job_logs(name)
     assert "store: must be absolute, not './artifacts': in a Ray job the current folder is a copy" in logs
-    assert "stages.pretrain.data: must be absolute, not 'data/digits'" in logs
+    assert "stages.pretrain.data: must be absolute, not 'data/digits/imagenet'" in logs
     assert "Traceback" not in logs
 
 
