@@ -33,7 +33,7 @@ def absolute_folder(text: str, base_dir: Path | None) -> str:
     if base_dir is None and not Path(text).is_absolute():
         raise ValueError(
             f"must be absolute, not {shown(text)}: in a Ray job the current folder is a copy that vanishes with it; "
-            "name a folder that all machines share, an s3:// store, or sample data"
+            "name a folder that all machines share; a store may also be s3://BUCKET/PREFIX, and data sample:NAME"
         )
     return os.path.normpath((base_dir or Path("/")) / text)
 
