@@ -1,4 +1,4 @@
-"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `evaluate` reads it."""
+"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `finetune` reads it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TrainParams(Params):
         return self
 
 
-class EvaluateParams(Params):
+class FinetuneParams(Params):
     backbone: Input
     teacher: Annotated[str | None, Role.INPUT] = None
     data: DataDir
@@ -57,10 +57,10 @@ TRAIN = Kind(
     fingerprint=_no_data,
     entry=None,
 )
-EVALUATE = Kind(
-    name="evaluate",
+FINETUNE = Kind(
+    name="finetune",
     version=1,
-    params=EvaluateParams,
+    params=FinetuneParams,
     inputs={"backbone": frozenset({"train.checkpoint"}), "teacher": frozenset({"train.checkpoint"})},
     outputs=("report",),
     metrics=lambda _: ("miou",),
@@ -68,7 +68,7 @@ EVALUATE = Kind(
     entry=None,
     from_outside=frozenset({"teacher"}),
 )
-KINDS = {kind.name: kind for kind in (TRAIN, EVALUATE)}
+KINDS = {kind.name: kind for kind in (TRAIN, FINETUNE)}
 
 GOOD = """\
 # comments stay comments
@@ -91,7 +91,7 @@ stages:
     label: on
     resources: {workers: 2, gpus_per_worker: 0.5}
     expect: {top1: ">= 95"}
-  segment: {kind: evaluate, backbone: pretrain.checkpoint, data: /scenes, seed: 3}
+  segment: {kind: finetune, backbone: pretrain.checkpoint, data: /scenes, seed: 3}
 """
 
 
