@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.artifact import digest_of
-from orchestrator.contract import DataDir, Input, Kind, Params, Role
+from orchestrator.contract import DataDir, Evaluation, Input, Kind, Params, Role
 from orchestrator.spec import Job, load_job
 
 
@@ -56,17 +56,21 @@ TRAIN = Kind(
     metrics=lambda params: ("top1", "top5") if params.flip else ("top1",),
     fingerprint=_no_data,
     entry=None,
+    evaluation=Evaluation(
+        entry="none:none", metrics=lambda _: ("top1", "params_m"), fingerprint=_no_data, takes_file=True
+    ),
 )
 FINETUNE = Kind(
     name="finetune",
     version=1,
     params=FinetuneParams,
     inputs={"backbone": frozenset({"train.checkpoint"}), "teacher": frozenset({"train.checkpoint"})},
-    outputs=("report",),
+    outputs=("report", "checkpoint"),
     metrics=lambda _: ("miou",),
     fingerprint=_no_data,
     entry=None,
     from_outside=frozenset({"teacher"}),
+    evaluation=Evaluation(entry="none:none", metrics=lambda _: ("miou",), fingerprint=_no_data),
 )
 KINDS = {kind.name: kind for kind in (TRAIN, FINETUNE)}
 
