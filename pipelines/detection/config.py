@@ -31,18 +31,23 @@ def make_config(
             # Images of like shape in a batch, so that little is padded.
             batch_sampler={"type": "AspectRatioBatchSampler"},
         ),
-        "val_dataloader": val_loader(
-            _val_dataset(params, annotations["val"], classes), num_workers=params.loader_workers
-        ),
+        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "param_scheduler": [_warmup(params), _decay(params)],
+        **make_val_config(params, annotations=annotations["val"], classes=classes),
+    }
+
+
+def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequence[str]) -> Config:
+    """The part that measures: what an evaluation needs beside the model."""
+    return {
+        "val_dataloader": val_loader(_val_dataset(params, annotations, classes), num_workers=params.loader_workers),
         "val_evaluator": {
             "type": "CocoMetric",
-            "ann_file": str(annotations["val"]),
+            "ann_file": str(annotations),
             "metric": ["bbox", "segm"],
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
         },
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
-        "param_scheduler": [_warmup(params), _decay(params)],
     }
 
 

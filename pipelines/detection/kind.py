@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Kind
-from pipelines.detection.coco import fingerprint
+from orchestrator.contract import Evaluation, Kind
+from pipelines.detection.coco import fingerprint, fingerprint_val
 from pipelines.detection.params import DetectionParams
+
+
+def metrics(params: DetectionParams) -> tuple[str, ...]:
+    return ("box_map", "box_map50", "mask_map", "mask_map50")
+
 
 KIND = Kind(
     name="detection",
@@ -12,8 +17,13 @@ KIND = Kind(
     params=DetectionParams,
     inputs={"backbone": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint",),
-    metrics=lambda _: ("box_map", "box_map50", "mask_map", "mask_map50"),
+    metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
     entry="pipelines.detection.train:run",
+    evaluation=Evaluation(
+        entry="pipelines.detection.evaluate:run",
+        metrics=metrics,
+        fingerprint=fingerprint_val,
+    ),
 )

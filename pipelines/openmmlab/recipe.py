@@ -68,5 +68,6 @@ def share_of_batch(batch_size: int, world_size: int) -> int:
     return batch_size // world_size
 
 
-def backbone(cat_config: Mapping[str, object], checkpoint_dir: str) -> Config:
+def backbone(cat_config: Mapping[str, object], checkpoint_dir: str | None) -> Config:
+    """CAT with the weights of a pretrained checkpoint; None: random ones."""
     return {"type": "CAT", "config": dict(cat_config), "checkpoint": checkpoint_dir}
