@@ -32,7 +32,8 @@ def make_config(
             batch_sampler={"type": "AspectRatioBatchSampler"},
         ),
         "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
-        "param_scheduler": [_warmup(params), _decay(params)],
+        # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
+        "param_scheduler": [*([_warmup(params)] if params.warmup_iters > 1 else []), _decay(params)],
         **make_val_config(params, annotations=annotations["val"], classes=classes),
     }
 
@@ -88,8 +89,7 @@ def _warmup(params: DetectionParams) -> Config:
         "start_factor": 1e-3,
         "by_epoch": False,
         "begin": 0,
-        # An empty interval is refused; over one iteration the factor is 1 from the second on.
-        "end": max(params.warmup_iters, 1),
+        "end": params.warmup_iters,
     }
 
 

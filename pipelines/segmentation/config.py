@@ -96,4 +96,4 @@ def _param_schedulers(params: SegmentationParams) -> list[Config]:
         if params.schedule == "poly"
         else {"type": "CosineAnnealingLR", "T_max": params.max_iters - params.warmup_iters, **span}
     )
-    return [warmup, decay] if params.warmup_iters else [decay]
+    return [warmup, decay] if params.warmup_iters > 1 else [decay]  # over one iteration mmengine's never rises
