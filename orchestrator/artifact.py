@@ -59,15 +59,24 @@ class Artifact(Value):
         return digest_of([file.model_dump() for file in self.files])
 
 
+Unit = Literal["%", "M", "G", "images/s"]
+
+
+def unit_of(name: str) -> Unit:
+    """The unit of a metric, which its name says; shares say none."""
+    marks: Mapping[str, Unit] = {"_m": "M", "_g": "G", "_per_s_fp32": "images/s", "_per_s_bf16": "images/s"}
+    return next((unit for mark, unit in marks.items() if name.endswith(mark)), "%")
+
+
 class Metric(Value):
     """A measured value, in `unit`, over `num_samples` samples of `split`."""
 
     name: str
     value: float
-    unit: Literal["%", "M", "G", "images/s"] = "%"
+    unit: Unit = "%"
     split: str = "val"
     num_samples: Annotated[int, Field(ge=0)] | None
-    """None where a search's best trial was stopped before its end."""
+    """None for what needs no samples, and where a search's best trial was stopped before its end."""
 
 
 class Manifest(Value):

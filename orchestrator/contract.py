@@ -116,6 +116,23 @@ class StageResult:
 
 Entry = Callable[[StageContext], StageResult]
 
+CHECKPOINT = "checkpoint"
+"""The output of a kind that holds a finished model, and the one input of its evaluation."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a kind measures a finished model of its own: what the kind `evaluate` does for it."""
+
+    entry: str
+    """`module:function` with the type Entry. It gets the kind's params, and of inputs `checkpoint` alone."""
+    metrics: Callable[[Any], tuple[str, ...]]
+    """Params -> names of what it measures."""
+    fingerprint: Callable[[Any], str]
+    """Params -> a digest of the data that it reads. Raises DataError as that of the kind."""
+    takes_file: bool = False
+    """Whether the model may be a file from outside the job, which is then all that the folder holds."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -136,3 +153,7 @@ class Kind:
     """`module:function` with the type Entry, imported only where the stage runs; None: the cluster runs it itself."""
     from_outside: frozenset[str] = frozenset()
     """Fields of role INPUT that may also name a file from outside the job, which is then all that the folder holds."""
+    evaluation: Evaluation | None = None
+    """How a finished stage of this kind is measured; None: it is nothing that could be."""
+    evaluates: Kind | None = None
+    """The kind whose models are measured, where this is the kind `evaluate`: `params` are that one's."""

@@ -39,7 +39,9 @@ def recipe_of(job: Job, stage: Stage, circumstances: Circumstances) -> Recipe:
         name: {"key": circumstances.input_keys[ref.stage], "output": ref.output} for name, ref in edges.items()
     }
     inputs |= {name: {"sha256": digest} for name, digest in circumstances.file_digests.items()}
+    measured = stage.kind.evaluates
     return {
+        **({"measures": {"kind": measured.name, "version": measured.version}} if measured else {}),
         "kind": stage.kind.name,
         "version": stage.kind.version,
         "params": _params_in_key(job, stage),

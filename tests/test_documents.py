@@ -14,6 +14,7 @@ from orchestrator.cli import VERBS
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.contract import Kind
 from orchestrator.errors import OrchestratorError
+from orchestrator.spec import EvaluateParams
 from pipelines import KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,16 @@ def test_every_kind_with_its_outputs_methods_and_metrics_is_in_the_readme(kind: 
 def _metrics(kind: Kind, method: str) -> tuple[str, ...]:
     """What a stage of this method reports; a kind without methods reports the same always."""
     return kind.metrics(kind.params.model_construct(None, **{"method": method}))
+
+
+def test_what_evaluations_measure_is_in_the_readme() -> None:
+    (row,) = (line for line in README.splitlines() if line.startswith("| `evaluate` "))
+    classifiers = KINDS["pretrain"].evaluation
+    assert classifiers is not None
+    metrics = classifiers.metrics(KINDS["pretrain"].params.model_construct())
+    assert {metric for metric in metrics if f"`{metric}`" not in row} == set()
+    fields = EvaluateParams.model_fields
+    assert {field for field in fields if f"`{field}" not in README} == set()
 
 
 def test_every_exit_code_is_in_the_readme() -> None:

@@ -164,7 +164,7 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
     name = _submit(jobs_url, s3_endpoint, job, *store)
     assert _await_end(client, name, timeout_s=1200) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
     last_line = client.get_job_logs(name).strip().splitlines()[-1]
-    assert last_line.startswith("full_pipeline_toy: done: 11 stages, 0 of them reused; ")
+    assert last_line.startswith("full_pipeline_toy: done: 12 stages, 0 of them reused; ")
 
     status = json.loads(_orchestrator("status", f"jobs/{job}", *store, "--json"))
     assert status["state"] == "done"
@@ -180,8 +180,8 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
 
 def test_the_papers_job_plans_where_its_data_are_not(tmp_path: Path) -> None:
     stated = "0" * 64
-    stages = ("pretrain", "pretrain_searched", "coco", "coco_ms", "ade20k")
+    stages = ("pretrain", "pretrain_searched", "coco", "coco_ms", "ade20k", "measured")
     sets = [word for name in stages for word in ("--set", f"stages.{name}.data_fingerprint='{stated}'")]
     plan = json.loads(_orchestrator("plan", "jobs/full_pipeline.yaml", "--store", str(tmp_path), "--json", *sets))
-    assert len(plan["stages"]) == 11
+    assert len(plan["stages"]) == 12
     assert {(stage["verdict"], stage["data_fingerprint"]) for stage in plan["stages"]} == {("RUN", stated)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from orchestrator.artifact import Manifest, Value
+from orchestrator.artifact import Manifest, Value, unit_of
 from orchestrator.report.deviations import Deviation, find_deviations, label_of
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
@@ -78,7 +78,7 @@ def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
         stage=stage.name,
         metric=name,
         value=metric.value if metric else None,
-        unit=metric.unit if metric else "%",
+        unit=metric.unit if metric else unit_of(name),
         expected=str(expectation) if expectation else None,
         verdict=verdict,
         key=manifest.key if manifest and metric else None,

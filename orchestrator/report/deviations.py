@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
 from orchestrator.artifact import Manifest
-from orchestrator.contract import Params
+from orchestrator.contract import CHECKPOINT, Params
 from orchestrator.fingerprint import searched_names
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
@@ -68,6 +68,9 @@ def _deviations(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[Deviation]:
+    if stage.kind.evaluates is not None:
+        yield from _of_evaluation(job, stage, row, manifests, rows)
+        return
     if stage.kind.name != row.kind:
         yield Deviation(Reason.OTHER_RECIPE, f"{stage.kind.name} instead of {row.kind}")
         return
@@ -81,8 +84,41 @@ def _deviations(
         elif followed is None:
             yield Deviation(Reason.OTHER_RECIPE, f"{field} {ref}, which was not published")
         else:
-            inherited = _deviations(job, job.stages[ref.stage], rows[followed], manifests, rows)
-            yield from (replace(deviation, text=f"{ref.stage}: {deviation.text}") for deviation in inherited)
+            yield from _inherited(job, job.stages[ref.stage], rows[followed], manifests, rows)
+
+
+def _of_evaluation(
+    job: Job,
+    stage: Stage,
+    row: PublishedRow,
+    manifests: Mapping[str, Manifest] | None,
+    rows: Mapping[str, PublishedRow],
+) -> Iterator[Deviation]:
+    """Those of the stage whose model is measured, and what the evaluation itself has otherwise than that stage."""
+    own = list(_own(job, stage, row))
+    ref = stage.inputs.get(CHECKPOINT)
+    if ref is None:
+        yield Deviation(Reason.OTHER_RECIPE, f"{CHECKPOINT} from outside the job")
+    else:
+        measured = job.stages[ref.stage]
+        yield from _inherited(job, measured, row, manifests, rows)
+        shared = {deviation.text for deviation in _own(job, measured, row)}
+        own = [deviation for deviation in own if deviation.text not in shared]
+    yield from own
+    if manifests is not None:
+        yield from _of_data(manifests.get(stage.name), row)
+
+
+def _inherited(
+    job: Job,
+    stage: Stage,
+    row: PublishedRow,
+    manifests: Mapping[str, Manifest] | None,
+    rows: Mapping[str, PublishedRow],
+) -> Iterator[Deviation]:
+    """Those of a stage that another one builds on, each with its name."""
+    for deviation in _deviations(job, stage, row, manifests, rows):
+        yield replace(deviation, text=f"{stage.name}: {deviation.text}")
 
 
 def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:

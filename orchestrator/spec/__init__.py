@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from orchestrator.contract import Kind
 from orchestrator.spec.document import job_document, job_from_document
+from orchestrator.spec.evaluate import EVALUATE, EvaluateParams
 from orchestrator.spec.extends import load_extended_tree
 from orchestrator.spec.faults import Faults
 from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params
@@ -18,8 +19,10 @@ from orchestrator.spec.space import Distribution
 from orchestrator.spec.tune import TUNE, TuneParams
 
 __all__ = [
+    "EVALUATE",
     "TUNE",
     "Distribution",
+    "EvaluateParams",
     "Expectation",
     "Job",
     "Resources",

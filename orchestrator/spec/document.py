@@ -10,12 +10,15 @@ from pydantic import Field, JsonValue, ValidationError
 from orchestrator.artifact import Ref, Value, canonical_json
 from orchestrator.contract import Kind
 from orchestrator.errors import Fault, SpecError
+from orchestrator.spec.evaluate import evaluation_of
 from orchestrator.spec.job import ExpectationText, Job, Resources, Stage
 from orchestrator.spec.tune import TUNE
 
 
 class _StageDocument(Value):
     kind: str
+    task: str | None = None
+    """Of an evaluation: the kind whose models it measures, and whose params are `params`."""
     params: dict[str, JsonValue]
     seed: int
     resources: Resources
@@ -57,6 +60,7 @@ def job_from_document(document: Mapping[str, Any], *, kinds: Mapping[str, Kind],
 def _stage_document(stage: Stage) -> _StageDocument:
     return _StageDocument(
         kind=stage.kind.name,
+        task=stage.kind.evaluates.name if stage.kind.evaluates else None,
         params=stage.params.model_dump(mode="json"),
         seed=stage.seed,
         resources=stage.resources,
@@ -70,7 +74,7 @@ def _stage_document(stage: Stage) -> _StageDocument:
 
 
 def _stage(name: str, document: _StageDocument, kinds: Mapping[str, Kind]) -> Stage:
-    kind = kinds[document.kind]
+    kind = evaluation_of(kinds[document.task]) if document.task else kinds[document.kind]
     return Stage(
         name=name,
         kind=kind,

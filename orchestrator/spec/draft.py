@@ -11,6 +11,7 @@ from pydantic import Field
 
 from orchestrator.artifact import Sha256
 from orchestrator.contract import Kind, Params, Role
+from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
 from orchestrator.spec.matrix import Written
@@ -63,8 +64,8 @@ class Draft:
     def text_of(self, field: str) -> str | None:
         """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
         assert self.kind is not None
-        written = self.node.members.get(field)
-        value = written.value if written else self.kind.params.model_fields[field].default
+        written, known = self.node.members.get(field), self.kind.params.model_fields.get(field)
+        value = written.value if written else known and known.default
         return value if isinstance(value, str) else None
 
     def mark_of(self, field: str) -> Mark:
@@ -84,9 +85,9 @@ def draft_stage(name: str, written: Written, kinds: Mapping[str, Kind], base_dir
     kind = _kind(node, kinds, path, faults)
     params = _params(kind, params_node, path, faults) if kind else None
     if params is not None:
-        params = _with_absolute_data(params, node, path, base_dir, faults)
+        params = with_absolute_data(params, node, path, base_dir, faults)
     draft = Draft(name, path, node, kind, common, params)
-    return replace(draft, files=_files(draft, base_dir, faults)) if kind else draft
+    return replace(draft, files=outside_files(draft, base_dir, faults)) if kind else draft
 
 
 def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> Kind | None:
@@ -102,10 +103,12 @@ def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> K
 def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Params | None:
     shared = Common.model_fields.keys() & kind.params.model_fields.keys()
     assert not shared, f"params of {kind.name} take names of common fields: {shared}"
+    if kind is EVALUATE:  # what stands beside its own fields is checked once it is known what is measured
+        node, _ = node.split(EVALUATE.params.model_fields)
     return validate(kind.params, node, path, faults, also_known=Common.model_fields)
 
 
-def _files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str]:
+def outside_files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str]:
     """The files from outside the job that the stage names where its kind takes them."""
     assert draft.kind is not None
     files = {}
@@ -120,7 +123,7 @@ def _files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str
     return files
 
 
-def _with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
+def with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
     folders = {}
     for name in params.fields_with(Role.DATA):
         text = getattr(params, name)

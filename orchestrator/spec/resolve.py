@@ -12,10 +12,12 @@ from pydantic import AfterValidator, Field, JsonValue
 
 from orchestrator.contract import Kind, Params
 from orchestrator.spec.draft import Draft, draft_stage
+from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import Job, Seed, Stage
 from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.matrix import expand_stages
+from orchestrator.spec.measured import resolve_evaluation
 from orchestrator.spec.places import store_uri
 from orchestrator.spec.search import check_consumer, find_template, resolve_search
 from orchestrator.spec.tree import Node, plain
@@ -62,10 +64,11 @@ def resolve_job(
         return None
     fields = validate(JobFields, tree, "", faults)
     folder = _store(tree, store, base_dir, faults)
-    known = {**kinds, TUNE.name: TUNE}
+    known = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
     written = expand_stages(tree.members_of("stages"), faults)
     drafts = {name: draft_stage(name, stage, known, base_dir, faults) for name, stage in written.items()}
     drafts, templates = _with_searches(drafts, base_dir, faults)
+    drafts = _with_evaluations(drafts, kinds, base_dir, faults)
     links = link_stages(drafts, templates, faults)
     _check_searched_params(drafts, links, faults)
     check_cycles(drafts, links, faults)
@@ -112,6 +115,15 @@ def _with_searches(
     return resolved, templates
 
 
+def _with_evaluations(
+    drafts: Mapping[str, Draft], kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults
+) -> dict[str, Draft]:
+    return {
+        name: resolve_evaluation(draft, drafts, kinds, base_dir, faults) if draft.kind is EVALUATE else draft
+        for name, draft in drafts.items()
+    }
+
+
 def _check_searched_params(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults: Faults) -> None:
     for name, link in links.items():
         if link.params_from is not None:
@@ -133,12 +145,13 @@ def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], 
         written = draft.node.members.get("published")
         if draft.kind is None or written is None or not isinstance(written.value, str):
             continue
-        row, path = written.value, dotted(draft.path, "published")
+        row, path, measured = written.value, dotted(draft.path, "published"), draft.kind.evaluates
+        kind, is_of = (measured.name, "measures") if measured else (draft.kind.name, "is")
         if row not in published:
-            fitting = [known for known, kind in published.items() if kind == draft.kind.name]
+            fitting = [known for known, row_kind in published.items() if row_kind == kind]
             faults.add(written.at, path, f"unknown published row {shown(row)}{suggestion(row, fitting)}")
-        elif published[row] != draft.kind.name:
-            faults.add(written.at, path, f"{row} is of {published[row]}, this stage is {draft.kind.name}")
+        elif published[row] != kind:
+            faults.add(written.at, path, f"{row} is of {published[row]}, this stage {is_of} {kind}")
 
 
 def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from orchestrator.contract import Kind
 from orchestrator.spec.draft import STAGE_NAME, Common
+from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.resolve import JobFields
 from orchestrator.spec.tune import TUNE
 
@@ -25,12 +26,14 @@ MATRIX = {
 
 def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """JSON Schema (2020-12) of a job file with stages of `kinds`. It knows fields one by one, not how stages fit."""
-    known = {**kinds, TUNE.name: TUNE}
+    known = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
     models: list[type[BaseModel]] = [JobFields, Common, *(kind.params for kind in known.values())]
     _, document = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions = document["$defs"]
     fields, common = definitions.pop("JobFields"), definitions.pop("Common")
-    stages = {name: _stage(name, definitions.pop(kind.params.__name__), common) for name, kind in known.items()}
+    params = {name: definitions.pop(kind.params.__name__) for name, kind in known.items()}
+    params[EVALUATE.name]["properties"] |= _of_any_task([params[name] for name in kinds])
+    stages = {name: _stage(name, its_params, common) for name, its_params in params.items()}
     stage_names = {"pattern": f"^{STAGE_NAME.pattern}$"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -68,6 +71,12 @@ def _stage(name: str, params: dict[str, Any], common: dict[str, Any]) -> dict[st
         # an axis of a matrix, or a search, may bring a field
         "anyOf": [{"required": params.get("required", [])}, {"required": ["matrix"]}, {"required": ["params_from"]}],
     }
+
+
+def _of_any_task(params: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What may stand in an evaluation with `task`: the params of each kind, whose types are left to the models."""
+    fields = {name: field for one in params for name, field in one["properties"].items()}
+    return {name: {"description": field.get("description", "")} for name, field in fields.items()}
 
 
 def _if_kind(name: str) -> dict[str, Any]:

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from orchestrator.contract import Params, Role
+from orchestrator.contract import Role
 from orchestrator.spec.draft import Draft
-from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
-from orchestrator.spec.places import data_place
+from orchestrator.spec.evaluate import EVALUATE
+from orchestrator.spec.faults import Faults, dotted, shown, suggestion
+from orchestrator.spec.overlay import absolute_overrides, overlaid, overridden
 from orchestrator.spec.refs import unknown_stage
-from orchestrator.spec.tree import Node, marked, put
+from orchestrator.spec.tree import marked
 from orchestrator.spec.tune import TUNE, TuneParams
-from orchestrator.spec.validate import validate
+
+INPUTS_ARE = "the trials of a search take those of its template"
 
 
 def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) -> Draft | None:
@@ -25,12 +25,11 @@ def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) ->
         return None
     template = drafts.get(of)
     if template is None:
-        others = [name for name, draft in drafts.items() if draft.kind is not TUNE]
+        others = [name for name, draft in drafts.items() if draft.kind not in (TUNE, EVALUATE)]
         faults.add(search.mark_of("of"), dotted(search.path, "of"), unknown_stage(of, others))
-    elif template.kind is TUNE:
-        faults.add(
-            search.mark_of("of"), dotted(search.path, "of"), f"{of} is a search itself; name a stage that trains"
-        )
+    elif template.kind in (TUNE, EVALUATE):
+        what = "a search itself" if template.kind is TUNE else "an evaluation"
+        faults.add(search.mark_of("of"), dotted(search.path, "of"), f"{of} is {what}; name a stage that trains")
         return None
     return template
 
@@ -40,8 +39,10 @@ def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults
     if not isinstance(search.params, TuneParams) or template.params is None:
         return None
     num_faults = len(faults)
-    overrides = _with_absolute_data(search, search.params, template.params, base_dir, faults)
-    base = _overridden(search, template.params, faults)
+    overrides = absolute_overrides(
+        search, search.params.overrides, template.params, base_dir, faults, inputs_are=INPUTS_ARE
+    )
+    base = overridden(search, template.params, faults)
     metric = _metric(search, search.params, replace(template, params=base or template.params), faults)
     if base is not None:
         _check_space(search, search.params, replace(template, params=base), metric, faults)
@@ -59,7 +60,7 @@ def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
     for name, distribution in search.params.space.items():
         inside = Faults()
         for value in distribution.extremes:
-            _overlaid(consumer.params, {name: marked(value, at)}, at, "", inside)
+            overlaid(consumer.params, {name: marked(value, at)}, at, "", inside)
         for fault in inside:
             message = f"{search.name} searches {fault.path}: {fault.message}"
             faults.add(at, dotted(consumer.path, "params_from"), message)
@@ -80,30 +81,6 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
     return None
 
 
-def _with_absolute_data(
-    search: Draft, params: TuneParams, template: Params, base_dir: Path | None, faults: Faults
-) -> dict[str, JsonValue]:
-    """The overrides; those of inputs are refused, since trials read what the template reads."""
-    overrides = dict(params.overrides)
-    for name, value in params.overrides.items():
-        try:
-            if name in template.fields_with(Role.INPUT):
-                raise ValueError("is an input; the trials of a search take those of its template")
-            if name in template.fields_with(Role.DATA) and isinstance(value, str):
-                overrides[name] = data_place(value, base_dir)
-        except ValueError as err:
-            mark = search.node.nearest(["overrides", name]).at
-            faults.add(mark, dotted(dotted(search.path, "overrides"), name), str(err))
-    return overrides
-
-
-def _overridden(search: Draft, template: Params, faults: Faults) -> Params | None:
-    written = search.node.members.get("overrides")
-    if written is None:
-        return template
-    return _overlaid(template, written.members, written.key_at, dotted(search.path, "overrides"), faults)
-
-
 def _check_space(search: Draft, params: TuneParams, template: Draft, metric: str | None, faults: Faults) -> None:
     """Faults for values that the template cannot take, or with which it would not report `metric`."""
     assert template.params is not None
@@ -116,7 +93,7 @@ def _check_space(search: Draft, params: TuneParams, template: Draft, metric: str
             continue
         for index, value in enumerate(distribution.extremes):
             at = written.nearest([distribution.name, index]).at
-            sampled = _overlaid(template.params, {name: marked(value, at, written.key_at)}, at, path, faults)
+            sampled = overlaid(template.params, {name: marked(value, at, written.key_at)}, at, path, faults)
             if metric and sampled is not None and metric not in replace(template, params=sampled).metrics:
                 faults.add(at, dotted(path, name), f"with {shown(value)} no trial reports {metric}")
 
@@ -137,15 +114,3 @@ def _check_initial(search: Draft, params: TuneParams, faults: Faults) -> None:
             elif not distribution.holds(value):
                 drawn = f"{distribution.name} {shown(list(getattr(distribution, distribution.name)))}"
                 faults.add(at.at, dotted(path, name), f"{shown(value)} is no value of {drawn}")
-
-
-def _overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params | None:
-    """`params` with `values`, keyed by dotted path, put in: Params.overlay, but with faults at their marks."""
-    tree: Node = marked(params.model_dump(mode="json"), at)
-    num_faults = len(faults)
-    for name, value in values.items():
-        try:
-            tree = put(tree, name.split("."), value, may_make=False)
-        except ValueError as err:
-            faults.add(value.key_at, dotted(path, name), str(err))
-    return validate(type(params), tree, path, faults) if len(faults) == num_faults else None

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
-from pipelines.fingerprint import digest_of_folders
+from pipelines.fingerprint import digest_of_file, digest_of_folders
 
 Split = Literal["train", "val"]
 PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
@@ -41,6 +42,16 @@ def fingerprint(params: DetectionParams) -> str:
     splits: tuple[Split, ...] = ("train", "val")
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
     check_annotations([read_annotations(root, split) for split in small], params)
+    return digest
+
+
+def fingerprint_val(params: DetectionParams) -> str:
+    """Likewise of val alone, which is all that an evaluation reads."""
+    root = data_folder(params.data, "coco")
+    path = annotation_path(root, "val")
+    digest = digest_of([digest_of_file(path), digest_of_folders(root, ("val2017",))])
+    if _size(path) <= PARSED_WHILE_PLANNING_BYTES:
+        check_annotations([read_annotations(root, "val")], params)
     return digest
 
 

@@ -33,18 +33,24 @@ def make_config(
             # Images of like shape in a batch, so that little is padded.
             batch_sampler={"type": "AspectRatioBatchSampler"},
         ),
-        "val_dataloader": val_loader(
-            _val_dataset(params, annotations["val"], classes), num_workers=params.loader_workers
-        ),
+        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
+        "param_scheduler": [*([_warmup(params)] if params.warmup_iters > 1 else []), _decay(params)],
+        **make_val_config(params, annotations=annotations["val"], classes=classes),
+    }
+
+
+def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequence[str]) -> Config:
+    """The part that measures: what an evaluation needs beside the model."""
+    return {
+        "val_dataloader": val_loader(_val_dataset(params, annotations, classes), num_workers=params.loader_workers),
         "val_evaluator": {
             "type": "CocoMetric",
-            "ann_file": str(annotations["val"]),
+            "ann_file": str(annotations),
             "metric": ["bbox", "segm"] if METHODS[params.method].has_masks else ["bbox"],
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
         },
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
-        "param_scheduler": [_warmup(params), _decay(params)],
     }
 
 
@@ -95,8 +101,7 @@ def _warmup(params: DetectionParams) -> Config:
         "start_factor": 1e-3,
         "by_epoch": False,
         "begin": 0,
-        # An empty interval is refused; over one iteration the factor is 1 from the second on.
-        "end": max(params.warmup_iters, 1),
+        "end": params.warmup_iters,
     }
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Kind
-from pipelines.detection.coco import fingerprint
+from orchestrator.contract import Evaluation, Kind
+from pipelines.detection.coco import fingerprint, fingerprint_val
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
+
+
+def metrics(params: DetectionParams) -> tuple[str, ...]:
+    return METHODS[params.method].metrics
+
 
 KIND = Kind(
     name="detection",
@@ -13,8 +18,13 @@ KIND = Kind(
     params=DetectionParams,
     inputs={"backbone": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint",),
-    metrics=lambda params: METHODS[params.method].metrics,
+    metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
     entry="pipelines.detection.train:run",
+    evaluation=Evaluation(
+        entry="pipelines.detection.evaluate:run",
+        metrics=metrics,
+        fingerprint=fingerprint_val,
+    ),
 )

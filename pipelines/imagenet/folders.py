@@ -40,6 +40,12 @@ def fingerprint(root: Path, *, num_classes: int | None) -> str:
     return digest_of([load_classes(root, num_classes=num_classes), digest])
 
 
+def fingerprint_val(root: Path, *, num_classes: int | None) -> str:
+    """Digest of val alone, which is all that an evaluation reads; raises DataError as `fingerprint` does."""
+    digest = digest_of_folders(root, ("val",))
+    return digest_of([load_val_classes(root, num_classes=num_classes), digest])
+
+
 def load_classes(root: Path, *, num_classes: int | None) -> tuple[str, ...]:
     """Sorted names of the class folders in train, which val has too; raises DataError as `fingerprint` does."""
     train, val = _class_folders(root / "train"), _class_folders(root / "val")
@@ -49,11 +55,15 @@ def load_classes(root: Path, *, num_classes: int | None) -> tuple[str, ...]:
             f"{root}: train and val have different classes; only in train: {named(only_train)}; "
             f"only in val: {named(only_val)}"
         )
-    if num_classes not in (None, len(train)):
-        raise DataError(
-            f"{root}: holds {len(train)} classes, but num_classes says {num_classes}; correct it or leave it out"
-        )
+    _check_count(root, train, num_classes)
     return train
+
+
+def load_val_classes(root: Path, *, num_classes: int | None) -> tuple[str, ...]:
+    """Sorted names of the class folders in val, whatever train holds; raises DataError as `fingerprint` does."""
+    classes = _class_folders(root / "val")
+    _check_count(root, classes, num_classes)
+    return classes
 
 
 def load_index(root: Path, split: Split, classes: Sequence[str]) -> Index:
@@ -78,9 +88,16 @@ def named(names: Sequence[str]) -> str:
     return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
 
 
+def _check_count(root: Path, classes: Sequence[str], num_classes: int | None) -> None:
+    if num_classes not in (None, len(classes)):
+        raise DataError(
+            f"{root}: holds {len(classes)} classes, but num_classes says {num_classes}; correct it or leave it out"
+        )
+
+
 def _class_folders(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise DataError(f"{folder}: missing; the stage's `data` must hold train/<class>/ and val/<class>/")
+        raise DataError(f"{folder}: missing; the stage's `data` must hold {folder.name}/<class>/")
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise DataError(f"{folder}: holds no class folders; images belong into {folder.name}/<class>/")

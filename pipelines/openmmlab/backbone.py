@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cat_model import CatBackbone, CatConfig, WeightsError, load_backbone, load_official_backbone
 from orchestrator.errors import CheckpointError
+from pipelines.checkpoint import file_from_outside
 from pipelines.openmmlab.library import MODELS
 
 
@@ -34,7 +35,7 @@ def make_backbone(config: Mapping[str, object], checkpoint: str | None = None) -
 
 def _load(checkpoint_dir: Path, *, drop_path_rate: float | None) -> CatBackbone:
     try:
-        file = _official_file(checkpoint_dir)
+        file = file_from_outside(checkpoint_dir)
         if file is not None:
             return load_official_backbone(file, drop_path_rate=drop_path_rate)
         return load_backbone(checkpoint_dir, drop_path_rate=drop_path_rate)
@@ -43,12 +44,6 @@ def _load(checkpoint_dir: Path, *, drop_path_rate: float | None) -> CatBackbone:
             f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the checkpoint of a "
             "pretrain stage, or at a file of the official layout"
         ) from err
-
-
-def _official_file(checkpoint_dir: Path) -> Path | None:
-    """The only file of a folder that holds a checkpoint from outside the job, None for a folder of ours."""
-    files = list(checkpoint_dir.iterdir())
-    return files[0] if len(files) == 1 else None
 
 
 MODELS.register_module(name="CAT", module=make_backbone)

@@ -1,15 +1,27 @@
-"""The published form of a fine-tuned model: a folder with model.safetensors and config.json."""
+"""The published form of a fine-tuned model, a folder with model.safetensors and config.json: written, read, checked."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cat_model import CatConfig
+from orchestrator.errors import CheckpointError
+from pipelines.checkpoint import check_classes
 from pipelines.openmmlab.recipe import Config
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+UNMEASURED = frozenset({"train_cfg", "norm_cfg", "size", "drop_path_rate"})
+"""Parts of a model's config that may differ where it is measured: how it learns, SyncBN on a GPU alone, dropout."""
 
 
 def save_model(
@@ -18,6 +30,65 @@ def save_model(
     """Write what builds the model again: its config needs no pretrained checkpoint any more."""
     directory.mkdir(parents=True)
     backbone = {name: value for name, value in model["backbone"].items() if name != "checkpoint"}
-    document = {"format": 1, "method": method, "classes": list(classes), "model": {**model, "backbone": backbone}}
-    (directory / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / "model.safetensors")
+    document = {"format": FORMAT, "method": method, "classes": list(classes), "model": {**model, "backbone": backbone}}
+    (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What `save_model` wrote. Its config is never built: the job's own is, once it is known to agree."""
+
+    method: str
+    classes: tuple[str, ...]
+    model: Mapping[str, Any]
+    backbone: CatConfig
+    weights: Mapping[str, Tensor]
+
+    def check(self, *, method: str, classes: Sequence[str]) -> None:
+        """Raises CheckpointError unless it is of the job's method, over the classes of its data."""
+        if self.method != method:
+            raise CheckpointError(f"checkpoint: is a {self.method}, the job says {method}; correct `method`")
+        check_classes(self.classes, classes)
+
+    def check_model(self, model: Config) -> None:
+        """Raises CheckpointError, which names the fields, where a setting of the job's `model` has another value.
+
+        Tensors of other shapes are told when they are loaded; this tells what shapes do not show, such as anchors.
+        """
+        ours = json.loads(json.dumps(model))
+        differing = list(_differences("", self.model, ours))
+        if differing:
+            raise CheckpointError(
+                f"checkpoint: is another model than the job's params make: {'; '.join(differing)}; correct the params"
+            )
+
+
+def load_model(directory: Path) -> SavedModel:
+    """Raises CheckpointError where the folder holds no model of ours. Executes nothing."""
+    try:
+        document = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise ValueError(f"format must be {FORMAT}, not {document['format']!r}")
+        return SavedModel(
+            method=str(document["method"]),
+            classes=tuple(map(str, document["classes"])),
+            model=document["model"],
+            backbone=CatConfig.from_dict(document["model"]["backbone"]["config"]),
+            weights=load_file(directory / WEIGHTS_FILE),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as err:
+        raise CheckpointError(
+            f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; give the checkpoint of "
+            "a detection or segmentation stage"
+        ) from err
+
+
+def _differences(path: str, held: object, ours: object) -> Iterator[str]:
+    """Values of fields that both configs have; those of one alone came or went with a version of this code."""
+    if isinstance(held, Mapping) and isinstance(ours, Mapping):
+        for name in held:
+            if name in ours and name not in UNMEASURED:
+                yield from _differences(f"{path}.{name}", held[name], ours[name])
+    elif held != ours:
+        yield f"{path.removeprefix('.')} {held} instead of {ours}"

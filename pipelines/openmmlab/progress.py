@@ -1,4 +1,4 @@
-"""The hook through which mmengine's Runner tells a stage's context how far it is."""
+"""The hooks through which mmengine's Runner tells a stage's context how far it is."""
 
 from __future__ import annotations
 
@@ -146,6 +146,18 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
             f"the loss is {loss} at iteration {iteration}: training diverged; lower `lr`, set `clip_grad`, or use "
             "`precision: fp32`"
         )
+
+
+class ValidationHook(Hook):  # type: ignore[misc]  # untyped base
+    """Tells how far the evaluation of a finished model is, by the images of rank 0's share."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
+        done, total = batch_idx + 1, len(runner.val_dataloader)
+        if self._context.rank == 0 and (done % EMIT_EVERY == 0 or done == total):
+            self._context.emit(Event(f"image {done}/{total}", done, total))
 
 
 def num_val_images(runner: Runner) -> int:

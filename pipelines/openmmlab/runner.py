@@ -29,7 +29,7 @@ from pipelines.openmmlab.library import (
     quiet_stdout,
     revert_sync_batchnorm,
 )
-from pipelines.openmmlab.progress import ProgressHook, Schedule, num_val_images
+from pipelines.openmmlab.progress import ProgressHook, Schedule, ValidationHook, num_val_images
 from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_weights, weights_of
 
 
@@ -46,17 +46,34 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The model after the last iteration, and the metrics of its validation."""
+class Validation:
+    """What the evaluation of a finished model asks of the Runner."""
 
+    scope: Scope
+    config: Mapping[str, Any]
+    """Model, val loader and evaluator, as mmengine's Config has them."""
     weights: Mapping[str, Tensor]
+    metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
+    """As of a training."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of a validation, over `num_samples` images."""
+
     metrics: Mapping[str, float]
     num_samples: int
-    """Images of that validation."""
 
     def as_metrics(self, names: Iterable[str]) -> tuple[Metric, ...]:
         """In %, over the val images."""
         return tuple(Metric(name=name, value=self.metrics[name], num_samples=self.num_samples) for name in names)
+
+
+@dataclass(frozen=True)
+class Trained(Measured):
+    """The model after the last iteration, and what its validation measured."""
+
+    weights: Mapping[str, Tensor]
 
 
 def finished(context: StageContext, schedule: Schedule) -> Trained | None:
@@ -67,15 +84,14 @@ def finished(context: StageContext, schedule: Schedule) -> Trained | None:
     state = load_state(state_path)
     position = position_of(state)
     done = position.epoch if schedule.unit == "epoch" else position.iteration
-    return Trained(state["state_dict"], position.metrics, position.num_samples) if done >= schedule.total else None
+    return Trained(position.metrics, position.num_samples, state["state_dict"]) if done >= schedule.total else None
 
 
 def train(context: StageContext, training: Training) -> Trained:
     """Train from the start, or from where `context.resume_dir` stands; every rank returns the same."""
-    load_library(training.scope)
-    multiprocessing.set_forkserver_preload(["pipelines.openmmlab.library", f"{training.scope}.datasets"])
+    _load(training.scope)
     with quiet_stdout():
-        runner = StageRunner.from_cfg(_runner_config(context, training))
+        runner = StageRunner.from_cfg(_training_config(context, training))
         hook = ProgressHook(context, training.schedule, training.metrics_of)
         runner.register_hook(hook)
         try:
@@ -83,7 +99,29 @@ def train(context: StageContext, training: Training) -> Trained:
             check_equal_on_ranks(runner.model)
         finally:
             runner.close_logs()
-    return Trained(weights_of(runner), hook.metrics, num_val_images(runner))
+    return Trained(hook.metrics, num_val_images(runner), weights_of(runner))
+
+
+def validate(context: StageContext, validation: Validation) -> Measured:
+    """Run the validation that a training runs, and nothing of the training; every rank returns the same.
+
+    Raises CheckpointError, with names and shapes, unless the weights are those of the model.
+    """
+    _load(validation.scope)
+    with quiet_stdout():
+        runner = StageRunner.from_cfg(_common_config(context, validation.scope, validation.config))
+        put_weights(runner, validation.weights, where="checkpoint")
+        runner.register_hook(ValidationHook(context))
+        try:
+            values = runner.val()
+        finally:
+            runner.close_logs()
+    return Measured(validation.metrics_of(values), num_val_images(runner))
+
+
+def _load(scope: Scope) -> None:
+    load_library(scope)
+    multiprocessing.set_forkserver_preload(["pipelines.openmmlab.library", f"{scope}.datasets"])
 
 
 def check_equal_on_ranks(model: nn.Module) -> None:
@@ -111,13 +149,13 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         return logger
 
     def wrap_model(self, model_wrapper_cfg: Mapping[str, object] | None, model: nn.Module) -> nn.Module:
-        """`model` on its device, in DDP when distributed.
+        """`model` on its device, in DDP where several workers train it; to measure it, each has its own.
 
         mmengine takes LOCAL_RANK for the device, which fails on CPUs and where each worker sees one GPU only.
         """
         device = torch.device(self.cfg.device)
         model = model.to(device)
-        if not self.distributed:
+        if not self.distributed or self.cfg.get("train_cfg") is None:
             reverted: nn.Module = revert_sync_batchnorm(model)
             return reverted
         device_ids = None if device.type == "cpu" else [device]
@@ -145,15 +183,30 @@ def _state_path(context: StageContext) -> Path | None:
     return context.resume_dir / FILE_NAME if context.resume_dir else None
 
 
-def _runner_config(context: StageContext, training: Training) -> Config:
+def _training_config(context: StageContext, training: Training) -> Config:
     schedule, state_path = training.schedule, _state_path(context)
     is_epoch = schedule.unit == "epoch"
+    config = {
+        **training.config,
+        "resume": state_path is not None,
+        "load_from": str(state_path) if state_path else None,
+        "train_cfg": {
+            "type": "EpochBasedTrainLoop" if is_epoch else "IterBasedTrainLoop",
+            "max_epochs" if is_epoch else "max_iters": schedule.total,
+            "val_interval": schedule.val_every,
+        },
+    }
+    return _common_config(context, training.scope, config, is_epoch=is_epoch)
+
+
+def _common_config(context: StageContext, scope: Scope, config: Mapping[str, Any], *, is_epoch: bool = True) -> Config:
+    """What every Runner needs around the `config` of its work; `is_epoch`: whether its log counts epochs."""
     if context.device != "cpu":
         torch.cuda.set_device(context.device)
     return Config(
         {
-            **training.config,
-            "default_scope": training.scope,
+            **config,
+            "default_scope": scope,
             # Loggers and scopes are kept by this name for the life of the process.
             "experiment_name": uuid.uuid4().hex,
             "work_dir": str(context.work_dir),
@@ -161,13 +214,6 @@ def _runner_config(context: StageContext, training: Training) -> Config:
             "launcher": "pytorch" if context.world_size > 1 else "none",
             "env_cfg": {"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}},
             "randomness": {"seed": context.seed, "diff_rank_seed": True},
-            "resume": state_path is not None,
-            "load_from": str(state_path) if state_path else None,
-            "train_cfg": {
-                "type": "EpochBasedTrainLoop" if is_epoch else "IterBasedTrainLoop",
-                "max_epochs" if is_epoch else "max_iters": schedule.total,
-                "val_interval": schedule.val_every,
-            },
             "val_cfg": {"type": "ValLoop"},
             "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "log_metric_by_epoch": is_epoch}},
             "log_processor": {"type": "LogProcessor", "window_size": 50, "by_epoch": is_epoch},

@@ -40,12 +40,17 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     draws = TrainDraws(
         len(train), batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
-    val_draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return Loaders(
         train=_loader(_train_images(train, context), draws, local_batch_size, context),
         draws=draws,
-        val=_loader(_val_images(val, context), val_draws, local_batch_size, context),
+        val=make_val_loader(val, context, batch_size=local_batch_size),
     )
+
+
+def make_val_loader(val: Index, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
+    """Batches of this rank's share of `val`, as evaluation sees them."""
+    draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
+    return _loader(_val_images(val, context), draws, batch_size, context)
 
 
 def _local_batch_size(params: PretrainParams, world_size: int) -> int:

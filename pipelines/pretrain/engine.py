@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from orchestrator.artifact import Metric
 from orchestrator.errors import DataError, StageError
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
@@ -36,6 +37,13 @@ class Scores:
     top1: float
     top5: float
     num_samples: int
+
+    def as_metrics(self) -> tuple[Metric, ...]:
+        """In %, on val."""
+        return tuple(
+            Metric(name=name, value=value, num_samples=self.num_samples)
+            for name, value in (("top1", self.top1), ("top5", self.top5))
+        )
 
 
 class Precision:

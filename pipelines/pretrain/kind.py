@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Kind
+from orchestrator.contract import Evaluation, Kind
 from pipelines.data import data_folder
 from pipelines.imagenet import folders
 from pipelines.pretrain.params import PretrainParams
@@ -11,6 +11,11 @@ from pipelines.pretrain.params import PretrainParams
 def fingerprint(params: PretrainParams) -> str:
     """Digest of the images and classes; raises DataError when they are missing or not as many as `num_classes`."""
     return folders.fingerprint(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
+
+
+def fingerprint_val(params: PretrainParams) -> str:
+    """Likewise of val alone, which is all that an evaluation reads."""
+    return folders.fingerprint_val(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
 
 
 KIND = Kind(
@@ -22,4 +27,10 @@ KIND = Kind(
     metrics=lambda _: ("top1", "top5"),
     fingerprint=fingerprint,
     entry="pipelines.pretrain.train:run",
+    evaluation=Evaluation(
+        entry="pipelines.pretrain.evaluate:run",
+        metrics=lambda _: ("top1", "top5", "params_m", "flops_g", "images_per_s_fp32", "images_per_s_bf16"),
+        fingerprint=fingerprint_val,
+        takes_file=True,
+    ),
 )

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cat_model.config import CONFIGS, CatConfig
 from cat_model.model import Cat
 from cat_model.weights import save_classifier
-from orchestrator.artifact import Metric
 from orchestrator.contract import Event, StageContext, StageResult
-from orchestrator.errors import JobError
 from pipelines.data import data_folder
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.folders import load_classes
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
 from pipelines.pretrain.data import Loaders, make_loaders
 from pipelines.pretrain.engine import Criterion, Precision, Trainer, evaluate
+from pipelines.pretrain.network import checked_device, make_config
 from pipelines.pretrain.optim import make_optimizer, make_schedule
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.state import Progress, load_state, save_state
@@ -42,7 +40,7 @@ class Stage:
 def run(context: StageContext) -> StageResult:
     """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the classifier."""
     params: PretrainParams = context.params
-    device = _checked_device(context)
+    device = checked_device(context)
     classes = load_classes(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
     stage = _make_stage(context, classes, device)
     progress = _resumed(stage)
@@ -51,20 +49,11 @@ def run(context: StageContext) -> StageResult:
     return _result(stage, classes, progress)
 
 
-def _checked_device(context: StageContext) -> torch.device:
-    device = torch.device(context.device)
-    if context.params.precision == "fp16" and device.type == "cpu":
-        raise JobError("precision: fp16 needs a GPU; on CPUs set precision to fp32 or bf16")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return device
-
-
 def _make_stage(context: StageContext, classes: tuple[str, ...], device: torch.device) -> Stage:
     params: PretrainParams = context.params
     loaders = make_loaders(context, classes)
     seed_all(seeds(Stream.WEIGHTS, context.seed))
-    model = Cat(_config(params), num_classes=len(classes)).to(device)
+    model = Cat(make_config(params), num_classes=len(classes)).to(device)
     precision = Precision(params.precision, device)
     trainer = Trainer(
         model=_on_all_ranks(model, device),
@@ -76,11 +65,6 @@ def _make_stage(context: StageContext, classes: tuple[str, ...], device: torch.d
         clip_grad=params.clip_grad,
     )
     return Stage(context, params, loaders, model, trainer)
-
-
-def _config(params: PretrainParams) -> CatConfig:
-    config = CONFIGS[params.model] if isinstance(params.model, str) else CatConfig(**params.model.model_dump())
-    return config if params.drop_path_rate is None else replace(config, drop_path_rate=params.drop_path_rate)
 
 
 def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:
@@ -156,9 +140,4 @@ def _result(stage: Stage, classes: tuple[str, ...], progress: Progress) -> Stage
     checkpoint = stage.context.work_dir / "checkpoint"
     if stage.context.rank == 0:
         save_classifier(checkpoint, stage.model, classes=classes)
-    scores = progress.scores
-    metrics = tuple(
-        Metric(name=name, value=value, unit="%", split="val", num_samples=scores.num_samples)
-        for name, value in (("top1", scores.top1), ("top5", scores.top5))
-    )
-    return StageResult(outputs={"checkpoint": checkpoint}, metrics=metrics)
+    return StageResult(outputs={"checkpoint": checkpoint}, metrics=progress.scores.as_metrics())

@@ -51,6 +51,14 @@ def fingerprint(params: SegmentationParams) -> str:
     return digest_of([folders, labels, digest_of_file(class_file(root))])
 
 
+def fingerprint_val(params: SegmentationParams) -> str:
+    """Likewise of validation alone, which is all that an evaluation reads."""
+    root = data_folder(params.data, "ade20k")
+    digest = digest_of_folders(root, ("images/validation", "annotations/validation"))
+    read_classes(root, params.num_classes)
+    return digest_of([digest, digest_of_file(class_file(root))])
+
+
 def class_file(root: Path) -> Path:
     """The file of `root` that names the classes."""
     for name in READERS:

@@ -22,7 +22,6 @@ def make_config(
     device: str,
 ) -> Config:
     training = _dataset(pairs["training"], split_files["training"], classes)
-    validation = _dataset(pairs["validation"], split_files["validation"], classes)
     return {
         "model": model,
         "train_dataloader": loader(
@@ -31,13 +30,21 @@ def make_config(
             num_workers=params.loader_workers,
             sampler={"type": "InfiniteSampler", "shuffle": True, "seed": seed},
         ),
+        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "param_scheduler": _param_schedulers(params),
+        **make_val_config(params, pairs=pairs["validation"], split_file=split_files["validation"], classes=classes),
+    }
+
+
+def make_val_config(params: SegmentationParams, *, pairs: Pairs, split_file: Path, classes: Sequence[str]) -> Config:
+    """The part that measures: what an evaluation needs beside the model."""
+    validation = _dataset(pairs, split_file, classes)
+    return {
         "val_dataloader": val_loader(
             {**validation, "test_mode": True, "pipeline": _val_pipeline(params)}, num_workers=params.loader_workers
         ),
         # Over the process group: the other way needs a folder that all nodes share.
         "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"], "prefix": "seg", "collect_device": "gpu"},
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
-        "param_scheduler": _param_schedulers(params),
     }
 
 
@@ -89,4 +96,4 @@ def _param_schedulers(params: SegmentationParams) -> list[Config]:
         if params.schedule == "poly"
         else {"type": "CosineAnnealingLR", "T_max": params.max_iters - params.warmup_iters, **span}
     )
-    return [warmup, decay] if params.warmup_iters else [decay]
+    return [warmup, decay] if params.warmup_iters > 1 else [decay]  # over one iteration mmengine's never rises

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Kind
-from pipelines.segmentation.ade20k import fingerprint
+from orchestrator.contract import Evaluation, Kind
+from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
 from pipelines.segmentation.params import SegmentationParams
+
+
+def metrics(params: SegmentationParams) -> tuple[str, ...]:
+    return ("miou", "macc", "aacc")
+
 
 KIND = Kind(
     name="segmentation",
@@ -12,8 +17,13 @@ KIND = Kind(
     params=SegmentationParams,
     inputs={"backbone": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint",),
-    metrics=lambda _: ("miou", "macc", "aacc"),
+    metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
     entry="pipelines.segmentation.train:run",
+    evaluation=Evaluation(
+        entry="pipelines.segmentation.evaluate:run",
+        metrics=metrics,
+        fingerprint=fingerprint_val,
+    ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.contract import StageContext, StageResult
@@ -64,7 +64,7 @@ def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> 
     params: SegmentationParams = context.params
     root = data_folder(params.data, "ade20k")
     pairs = {split: read_pairs(root, split) for split in SPLITS}
-    broken = _checked(pairs, num_classes=len(classes), context=context)
+    broken = check_pairs(pairs.values(), num_classes=len(classes), context=context)
     return make_config(
         params,
         model=model,
@@ -77,10 +77,10 @@ def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> 
     )
 
 
-def _checked(pairs: Mapping[Split, Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
+def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
     """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
     params: SegmentationParams = context.params
-    of_image = {path: part.label_path(path) for part in pairs.values() for path in part.image_paths}
+    of_image = {path: part.label_path(path) for part in pairs for path in part.image_paths}
     broken = broken_images(
         list(of_image),
         max_broken_images=params.max_broken_images,

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.artifact import Metric
-from orchestrator.contract import DataDir, Event, Kind, Params, Role, StageContext, StageResult
+from orchestrator.contract import DataDir, Evaluation, Event, Kind, Params, Role, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.fingerprint import digest_of_file
 
@@ -39,7 +39,18 @@ def run(context: StageContext) -> StageResult:
     output.mkdir()
     total = params.gain * params.epochs + sum(_total_of(folder) for folder in context.inputs.values())
     (output / "count.json").write_text(json.dumps(total))
-    return StageResult({"count": output}, (Metric(name="total", value=total, num_samples=params.epochs),))
+    return StageResult(
+        {"count": output, "checkpoint": output}, (Metric(name="total", value=total, num_samples=params.epochs),)
+    )
+
+
+def evaluate(context: StageContext) -> StageResult:
+    """Ten times what was counted, for each unit of `gain`."""
+    assert set(context.inputs) == {"checkpoint"}
+    context.emit(Event("counting again"))
+    total = 10 * context.params.gain * _total_of(context.inputs["checkpoint"])
+    size = Metric(name="params_m", value=1.5, unit="M", num_samples=None)
+    return StageResult({}, (Metric(name="total", value=total, num_samples=context.world_size), size))
 
 
 def _total_of(folder: Path) -> float:
@@ -74,10 +85,16 @@ COUNT = Kind(
     version=1,
     params=CountParams,
     inputs={"source": frozenset({"count.count"})},
-    outputs=("count",),
+    outputs=("count", "checkpoint"),
     metrics=lambda _: ("total",),
     fingerprint=fingerprint,
     from_outside=frozenset({"source"}),
     entry="tests.orchestrator.counting:run",
+    evaluation=Evaluation(
+        entry="tests.orchestrator.counting:evaluate",
+        metrics=lambda _: ("total", "params_m"),
+        fingerprint=fingerprint,
+        takes_file=True,
+    ),
 )
 KINDS = {"count": COUNT}

@@ -149,6 +149,28 @@ def test_the_plan_says_what_changed(done: Planner) -> None:
     assert plan["other"].why.startswith("its manifest")
 
 
+EVALUATED = (
+    JOB
+    + """
+  measured: {kind: evaluate, of: first}
+  alone: {kind: evaluate, task: count, data: data, gain: 5.0, checkpoint: ./count.json}
+"""
+)
+
+
+def test_an_evaluation_runs_again_with_its_model_its_params_and_its_file(planner: Planner, tmp_path: Path) -> None:
+    (tmp_path / "count.json").write_text("40")
+    _finish(planner(text=EVALUATED))
+    assert _running(planner(text=EVALUATED)) == set()
+    assert _running(planner("stages.measured.resources.workers=2", text=EVALUATED)) == set()
+    plan = planner("stages.first.epochs=4", text=EVALUATED)
+    assert _running(plan) == {"first", "second", "measured"}
+    assert plan["measured"].why == "epochs: 3 -> 4; its input checkpoint changed"
+    assert _running(planner("stages.measured.overrides={epochs: 9}", text=EVALUATED)) == {"measured"}
+    (tmp_path / "count.json").write_text("41")
+    assert _running(planner(text=EVALUATED)) == {"alone"}
+
+
 def test_missing_data_are_named_with_their_stage(planner: Planner) -> None:
     with pytest.raises(DataError, match=r"stages\.other: .*nowhere/content\.txt: cannot be read"):
         planner("stages.other.data=nowhere")

@@ -182,6 +182,33 @@ def test_a_run_leaves_its_events_and_record_in_the_store(run: Runner, tmp_path: 
     assert texts[-1] == "done: total 2.00"
 
 
+EVALUATED = """
+name: evaluated
+store: ./store
+stages:
+  search: {kind: tune, of: first, space: {gain: {choice: [2.0]}}, num_trials: 1, overrides: {epochs: 1}}
+  first: {kind: count, data: data, params_from: search.best_params, epochs: 3}
+  measured: {kind: evaluate, of: first, overrides: {epochs: 9}, resources: {workers: 2}}
+  outside: {kind: evaluate, task: count, data: data, checkpoint: ./count.json}
+"""
+
+
+def test_an_evaluation_measures_a_finished_model_and_a_second_run_reuses_it(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "count.json").write_text("40")
+    outcome, heard = run(text=EVALUATED)
+    assert outcome.errors == {}
+    assert _totals(tmp_path) == {"search": 2.0, "first": 6.0, "measured": 10 * 2.0 * 6.0, "outside": 400.0}
+    assert any(update.stage == "measured" and update.event.text == "counting again" for update in heard)
+
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    manifest = load_results(job, open_store(job.store), kinds=KINDS).manifests["measured"]
+    assert (manifest.kind, manifest.recipe["measures"]) == ("evaluate", {"kind": "count", "version": 1})
+    assert (manifest.params["gain"], manifest.params["epochs"]) == (2.0, 9)
+    assert (manifest.artifacts, manifest.metrics[0].num_samples) == ({}, 2)
+    assert manifest.provenance["device"]
+    assert set(run(text=EVALUATED)[0].states.values()) == {"reused"}
+
+
 def _outside(tmp_path: Path, bucket: str, kind: str) -> str:
     """A file with the count 40, outside the job."""
     file = tmp_path / "count.json"

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from orchestrator.contract import Role
+from orchestrator.contract import CHECKPOINT, Role
+from orchestrator.spec import EvaluateParams
 from pipelines import KINDS
 
 
@@ -18,8 +19,10 @@ def test_every_kind_resolves(name: str) -> None:
     kind = KINDS[name]
     assert kind.name == name
     assert kind.entry is not None
-    module, _, function = kind.entry.partition(":")
-    assert callable(getattr(importlib.import_module(module), function))
+    assert kind.evaluation is not None
+    for entry in (kind.entry, kind.evaluation.entry):
+        module, _, function = entry.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -30,6 +33,12 @@ def test_every_input_of_a_kind_is_a_field_and_points_to_an_output_that_exists(na
         for target in targets:
             other, _, output = target.partition(".")
             assert output in KINDS[other].outputs
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_with_an_evaluation_leaves_the_checkpoint_that_is_measured(name: str) -> None:
+    assert CHECKPOINT in KINDS[name].outputs
+    assert not set(KINDS[name].params.model_fields) & set(EvaluateParams.model_fields)
 
 
 @pytest.mark.parametrize("name", KINDS)

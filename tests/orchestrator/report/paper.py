@@ -37,9 +37,9 @@ VALUES = {"pretrain": {"top1": 81.5, "top5": 95.7}, "scenes": {"miou": 40.0, "ma
 NUM_SAMPLES = {"pretrain": 50_000, "scenes": 2_000}
 
 
-def load_paper(folder: Path, *overrides: str) -> Job:
-    """JOB with overrides, which start below `stages`."""
-    (folder / "job.yaml").write_text(JOB)
+def load_paper(folder: Path, *overrides: str, more: str = "") -> Job:
+    """JOB and `more` stages, with overrides, which start below `stages`."""
+    (folder / "job.yaml").write_text(JOB + more)
     return load_job(
         folder / "job.yaml",
         kinds=KINDS,

@@ -1,4 +1,4 @@
-"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `evaluate` reads it."""
+"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `finetune` reads it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.artifact import digest_of
-from orchestrator.contract import DataDir, Input, Kind, Params, Role
+from orchestrator.contract import DataDir, Evaluation, Input, Kind, Params, Role
 from orchestrator.spec import Job, load_job
 
 
@@ -36,7 +36,7 @@ class TrainParams(Params):
         return self
 
 
-class EvaluateParams(Params):
+class FinetuneParams(Params):
     backbone: Input
     teacher: Annotated[str | None, Role.INPUT] = None
     data: DataDir
@@ -56,19 +56,23 @@ TRAIN = Kind(
     metrics=lambda params: ("top1", "top5") if params.flip else ("top1",),
     fingerprint=_no_data,
     entry=None,
+    evaluation=Evaluation(
+        entry="none:none", metrics=lambda _: ("top1", "params_m"), fingerprint=_no_data, takes_file=True
+    ),
 )
-EVALUATE = Kind(
-    name="evaluate",
+FINETUNE = Kind(
+    name="finetune",
     version=1,
-    params=EvaluateParams,
+    params=FinetuneParams,
     inputs={"backbone": frozenset({"train.checkpoint"}), "teacher": frozenset({"train.checkpoint"})},
-    outputs=("report",),
+    outputs=("report", "checkpoint"),
     metrics=lambda _: ("miou",),
     fingerprint=_no_data,
     entry=None,
     from_outside=frozenset({"teacher"}),
+    evaluation=Evaluation(entry="none:none", metrics=lambda _: ("miou",), fingerprint=_no_data),
 )
-KINDS = {kind.name: kind for kind in (TRAIN, EVALUATE)}
+KINDS = {kind.name: kind for kind in (TRAIN, FINETUNE)}
 
 GOOD = """\
 # comments stay comments
@@ -91,7 +95,7 @@ stages:
     label: on
     resources: {workers: 2, gpus_per_worker: 0.5}
     expect: {top1: ">= 95"}
-  segment: {kind: evaluate, backbone: pretrain.checkpoint, data: /scenes, seed: 3}
+  segment: {kind: finetune, backbone: pretrain.checkpoint, data: /scenes, seed: 3}
 """
 
 

@@ -16,7 +16,7 @@ stages:
   pretrain:
     epochs: 3
     model: {depths: [1]}
-  extra: {kind: evaluate, backbone: pretrain.checkpoint, data: d}
+  extra: {kind: finetune, backbone: pretrain.checkpoint, data: d}
 """
 
 

@@ -14,7 +14,7 @@ from tests.orchestrator.spec.kinds import GOOD, load_text
 SIGNS = list("!%|'\"\\:#@`~{}[],\t \n\r\x85\u2028\ufeff\x00")
 STARTS = ["!!", "&a", "*a", "---", "...", ">-\n", "? ", "- ", ": ", "\n  ", "<<", "!<%ff>", "%YAML 1.1\n", "|9\n"]
 VALUES = ['"\\x', '"\\ud800"', '!!int "3"', ".nan", "1e999", "9" * 50, "0x", "null", "s3://", ".."]
-WORDS = ["search.best_params", "pretrain.checkpoint", "stages:", "of", "kind: tune", "kind: evaluate"]
+WORDS = ["search.best_params", "pretrain.checkpoint", "stages:", "of", "kind: tune", "kind: finetune"]
 FRAGMENTS = st.sampled_from([*SIGNS, *STARTS, *VALUES, *WORDS])
 PLACES = st.integers(min_value=0, max_value=len(GOOD))
 

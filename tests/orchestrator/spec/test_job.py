@@ -96,7 +96,7 @@ def test_document_of_something_else_is_refused(broken: dict[str, object]) -> Non
 
 def test_document_with_a_kind_that_is_gone_is_refused(tmp_path: Path) -> None:
     document = job_document(load_text(GOOD, tmp_path))
-    with pytest.raises(SpecError, match="evaluate"):
+    with pytest.raises(SpecError, match="finetune"):
         job_from_document(document, kinds={"train": TRAIN}, where="latest.json")
 
 

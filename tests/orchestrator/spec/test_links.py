@@ -16,7 +16,7 @@ name: circle
 store: s
 stages:
   search: {kind: tune, of: first, space: {lr: {uniform: [0.1, 1]}}, num_trials: 1}
-  first: {kind: evaluate, backbone: second.checkpoint, data: d}
+  first: {kind: finetune, backbone: second.checkpoint, data: d}
   second: {kind: train, data: d, params_from: search.best_params}
 """
 
@@ -38,12 +38,12 @@ stages:
     ],
 )
 def test_ref_that_leads_nowhere_is_refused(ref: str, fault: str, tmp_path: Path) -> None:
-    text = f"{HEAD}  segment: {{kind: evaluate, data: d, backbone: {ref}}}\n"
+    text = f"{HEAD}  segment: {{kind: finetune, data: d, backbone: {ref}}}\n"
     assert faults_of(text, tmp_path) == [f"7:48: stages.segment.backbone: {fault}"]
 
 
 def test_ref_is_checked_even_if_other_params_are_wrong(tmp_path: Path) -> None:
-    text = f"{HEAD}  segment: {{kind: evaluate, lr: x, backbone: pretrian.checkpoint}}\n"
+    text = f"{HEAD}  segment: {{kind: finetune, lr: x, backbone: pretrian.checkpoint}}\n"
     assert [fault.split(": ")[1] for fault in faults_of(text, tmp_path)] == [
         "stages.segment.data",
         "stages.segment.lr",
@@ -52,7 +52,7 @@ def test_ref_is_checked_even_if_other_params_are_wrong(tmp_path: Path) -> None:
 
 
 def test_stage_that_needs_itself_is_named(tmp_path: Path) -> None:
-    faults = faults_of(f"{HEAD}  loop: {{kind: evaluate, backbone: loop.report, data: d}}\n", tmp_path)
+    faults = faults_of(f"{HEAD}  loop: {{kind: finetune, backbone: loop.report, data: d}}\n", tmp_path)
     assert "7:36: stages.loop.backbone: a cycle of stages: loop -> loop" in faults
 
 
@@ -95,7 +95,7 @@ def test_search_needs_what_its_template_reads(tmp_path: Path) -> None:
     assert load_text(GOOD + search, tmp_path).stages["tuned"].needs == ("pretrain",)
 
 
-WITH_FILE = HEAD + "  segment: {kind: evaluate, data: d, backbone: pretrain.checkpoint, teacher: FILE}\n"
+WITH_FILE = HEAD + "  segment: {kind: finetune, data: d, backbone: pretrain.checkpoint, teacher: FILE}\n"
 
 
 @pytest.mark.parametrize(

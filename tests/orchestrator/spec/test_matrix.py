@@ -20,7 +20,7 @@ stages:
     data: data/{model}
     matrix: {model: [cat_tiny, cat_small], seed: [0, 1]}
   scenes:
-    kind: evaluate
+    kind: finetune
     data: d
     backbone: pretrain/{model}-0.checkpoint
     matrix: {model: [cat_tiny], lr: [0.1, 1.0e-3]}
@@ -62,7 +62,7 @@ def test_refs_to_all_cells_follow_each_other_in_any_order_of_the_file(tmp_path: 
 name: x
 store: s
 stages:
-  last: {kind: evaluate, data: d, backbone: middle/*.checkpoint}
+  last: {kind: finetune, data: d, backbone: middle/*.checkpoint}
   middle: {kind: train, data: d, matrix: {epochs: [1, 2]}}
 """
     assert list(load_text(text, tmp_path).stages) == ["last/1", "last/2", "middle/1", "middle/2"]
@@ -155,15 +155,15 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, matrix: {seed: [0, 1]}}\n"
-            "  b: {kind: evaluate, data: d, backbone: a.checkpoint}\n",
+            "  b: {kind: finetune, data: d, backbone: a.checkpoint}\n",
             ["5:42: stages.b.backbone: 'a' is a matrix; name one of its cells (a/0, a/1), or all of them by a/*"],
         ),
         (
-            "  a: {kind: train, data: d}\n  b: {kind: evaluate, data: d, backbone: a/*.checkpoint}\n",
+            "  a: {kind: train, data: d}\n  b: {kind: finetune, data: d, backbone: a/*.checkpoint}\n",
             ["5:42: stages.b.backbone: 'a' has no cells; STAGE/* points to a stage with a matrix"],
         ),
         (
-            "  b: {kind: evaluate, data: d, backbone: b/*.checkpoint}\n",
+            "  b: {kind: finetune, data: d, backbone: b/*.checkpoint}\n",
             ["4:42: stages.b.backbone: 'b' has no cells; STAGE/* points to a stage with a matrix"],
         ),
         (

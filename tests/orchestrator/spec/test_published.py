@@ -13,7 +13,7 @@ from orchestrator.spec import Job, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import KINDS
 from tests.orchestrator.spec.test_broken_files import HEAD
 
-ROWS = {"images/cat_small": "train", "scenes/cat_small": "evaluate", "scenes/cat_base": "evaluate"}
+ROWS = {"images/cat_small": "train", "scenes/cat_small": "finetune", "scenes/cat_base": "finetune"}
 
 
 def _load(folder: Path, *lines: str, overrides: tuple[str, ...] = ()) -> Job:
@@ -32,7 +32,7 @@ def test_a_stage_holds_the_row_that_it_names(tmp_path: Path) -> None:
     [
         ("images/cat_smal", r"unknown published row 'images/cat_smal', did you mean 'images/cat_small'\?"),
         ("words", "unknown published row 'words'; known: images/cat_small"),
-        ("scenes/cat_base", "scenes/cat_base is of evaluate, this stage is train"),
+        ("scenes/cat_base", "scenes/cat_base is of finetune, this stage is train"),
         ("3", "must be a text, not 3"),
         ("''", "unknown published row ''; known: images/cat_small"),
     ],

@@ -49,7 +49,7 @@ def test_every_job_file_fits_the_schema_and_names_it(path: Path) -> None:
 def test_every_field_of_every_stage_is_described() -> None:
     definitions: Any = job_schema(KINDS)["$defs"]
     stages = {name: stage for name, stage in definitions.items() if name.startswith("stage-")}
-    assert set(stages) == {f"stage-{name}" for name in (*KINDS, "tune")}
+    assert set(stages) == {f"stage-{name}" for name in (*KINDS, "tune", "evaluate")}
     bare = [
         (name, field)
         for name, stage in stages.items()

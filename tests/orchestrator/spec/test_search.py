@@ -152,7 +152,7 @@ def test_override_of_an_input_is_refused(tmp_path: Path) -> None:
 
 
 def test_stage_that_cannot_take_what_is_searched_is_refused(tmp_path: Path) -> None:
-    text = GOOD + "  other: {kind: evaluate, backbone: pretrain.checkpoint, data: d, params_from: search.best_params}\n"
+    text = GOOD + "  other: {kind: finetune, backbone: pretrain.checkpoint, data: d, params_from: search.best_params}\n"
     assert faults_of(text, tmp_path) == [
         "22:80: stages.other.params_from: search searches model.drop_path: "
         "unknown field 'model'; known: backbone, teacher, data, lr"

@@ -1,0 +1,65 @@
+"""The kind `evaluate`: measures a finished model and trains nothing. Each kind brings how its models are measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from orchestrator.artifact import digest_of
+from orchestrator.contract import CHECKPOINT, Kind, Params
+
+VERSION = 1
+
+
+class EvaluateParams(Params):
+    """The fields of an evaluation; with `task`, the params of that kind stand beside them."""
+
+    of: str | None = None
+    """The stage to measure: its kind, params and data are taken."""
+    task: str | None = None
+    """Instead of `of`: the kind whose models are measured, such as `pretrain`."""
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    """The model: an output of a stage, or a file from outside; by default that of the stage `of`."""
+    overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    """With `of`: params other than that stage's, by dotted path, such as `crop_pct: 0.9`."""
+
+    @model_validator(mode="after")
+    def _measures_one_thing(self) -> Self:
+        if (self.of is None) == (self.task is None):
+            raise ValueError("must have one of `of` (a stage to measure) and `task` (a kind, with its params beside)")
+        if self.task is not None and self.overrides:
+            raise ValueError("overrides go with `of`; with `task` the params stand in the stage itself")
+        if self.task is not None and self.checkpoint is None:
+            raise ValueError("`task` needs a `checkpoint`: an output of a stage, or a file")
+        return self
+
+
+EVALUATE = Kind(
+    name="evaluate",
+    version=VERSION,
+    params=EvaluateParams,
+    inputs={},
+    outputs=(),
+    metrics=lambda _: (),
+    fingerprint=lambda _: digest_of([]),
+    entry=None,
+)
+"""As it is written. What is measured turns it into the kind of `evaluation_of`."""
+
+
+def evaluation_of(kind: Kind) -> Kind:
+    """The kind `evaluate` of stages that measure models of `kind`: with its params, to its entry for that."""
+    assert kind.evaluation is not None, f"{kind.name} has no evaluation"
+    return Kind(
+        name=EVALUATE.name,
+        version=VERSION,
+        params=kind.params,
+        inputs={CHECKPOINT: frozenset({f"{kind.name}.{CHECKPOINT}"})},
+        outputs=(),
+        metrics=kind.evaluation.metrics,
+        fingerprint=kind.evaluation.fingerprint,
+        entry=kind.evaluation.entry,
+        from_outside=frozenset({CHECKPOINT} if kind.evaluation.takes_file else ()),
+        evaluates=kind,
+    )

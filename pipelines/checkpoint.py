@@ -1,0 +1,29 @@
+"""A finished model's folder as an evaluation meets it: its classes beside the data's, a lone file from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.errors import CheckpointError
+from pipelines.imagenet.folders import named
+
+
+def file_from_outside(directory: Path) -> Path | None:
+    """The only file of a folder that holds a checkpoint from outside the job, None for a folder of ours."""
+    files = list(directory.iterdir())
+    return files[0] if len(files) == 1 else None
+
+
+def check_classes(held: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises CheckpointError unless the model's classes `held` are the data's, in their order."""
+    if tuple(held) == tuple(wanted):
+        return
+    only_held, only_wanted = sorted(set(held) - set(wanted)), sorted(set(wanted) - set(held))
+    differing = f"only in the checkpoint: {named(only_held)}; only in the data: {named(only_wanted)}"
+    if not only_held and not only_wanted:
+        differing = "they stand in another order"
+    raise CheckpointError(
+        f"checkpoint: its {len(held)} classes are not the data's {len(wanted)}: {differing}; measure it on data with "
+        "its classes"
+    )

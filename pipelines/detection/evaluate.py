@@ -1,0 +1,51 @@
+"""The evaluation of a detector: the AP of its method on val, by the validation that training runs. Trains nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from orchestrator.contract import CHECKPOINT, StageContext, StageResult
+from pipelines.data import data_folder
+from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
+from pipelines.detection.config import make_val_config
+from pipelines.detection.methods import METHODS
+from pipelines.detection.model import make_model
+from pipelines.detection.params import DetectionParams
+from pipelines.detection.train import percentages
+from pipelines.openmmlab.images import broken_images
+from pipelines.openmmlab.outputs import SavedModel, load_model
+from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.runner import Validation, validate
+
+
+def run(context: StageContext) -> StageResult:
+    """Metrics in %, as those of training."""
+    params: DetectionParams = context.params
+    file = read_annotations(data_folder(params.data, "coco"), "val")
+    check_annotations([file], params)
+    saved = load_model(context.inputs[CHECKPOINT])
+    saved.check(method=params.method, classes=file.classes)
+    config = {"model": _model(params, saved), **_val_config(context, file)}
+    names = METHODS[params.method].metrics
+    measured = validate(context, Validation("mmdet", config, saved.weights, partial(percentages, names=names)))
+    return StageResult({}, measured.as_metrics(names))
+
+
+def _model(params: DetectionParams, saved: SavedModel) -> Config:
+    cat = backbone(saved.backbone.to_dict(), None)
+    model = make_model(params, backbone=cat, widths=saved.backbone.dims, num_classes=len(saved.classes))
+    saved.check_model(model)
+    return model
+
+
+def _val_config(context: StageContext, file: Annotations) -> Config:
+    """The val loader and the evaluator, over the images that decode."""
+    params: DetectionParams = context.params
+    broken = broken_images(
+        file.image_paths,
+        max_broken_images=params.max_broken_images,
+        num_threads=params.loader_workers,
+        context=context,
+    )
+    annotations = without_images(file, broken, context.work_dir / "instances_val.json")
+    return make_val_config(params, annotations=annotations, classes=file.classes)

@@ -1,0 +1,53 @@
+"""The evaluation of a classifier: its scores on val, its size and its speed. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
+from pipelines.data import data_folder
+from pipelines.imagenet.broken import BrokenImages
+from pipelines.imagenet.dataset import Batch
+from pipelines.imagenet.folders import load_index, load_val_classes
+from pipelines.model_params import img_size_of
+from pipelines.pretrain.data import make_val_loader
+from pipelines.pretrain.engine import WINDOW, Precision, Scores, evaluate
+from pipelines.pretrain.measure import measure
+from pipelines.pretrain.network import checked_device, load_checked_classifier, make_config
+from pipelines.pretrain.params import PretrainParams
+
+LARGEST_BATCH = 128
+"""Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones gain nothing."""
+
+
+def run(context: StageContext) -> StageResult:
+    """Metrics on val as training measures them, in `precision`; rank 0 adds size and speed."""
+    params: PretrainParams = context.params
+    device = checked_device(context)
+    root = data_folder(params.data, "imagenet")
+    classes = load_val_classes(root, num_classes=params.num_classes)
+    model = load_checked_classifier(context.inputs[CHECKPOINT], config=make_config(params), classes=classes).to(device)
+    batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
+    loader = make_val_loader(load_index(root, "val", classes), context, batch_size=batch_size)
+    broken = BrokenImages(root, limit=params.max_broken_images)
+    scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken)
+    metrics = scores.as_metrics()
+    if context.rank == 0:
+        _tell_scores(context, scores)
+        metrics += measure(model, img_size=img_size_of(params.model), device=device)
+    return StageResult({}, metrics)
+
+
+def _told(loader: Any, context: StageContext) -> Iterator[Batch]:
+    """The batches of `loader`, with an event for every WINDOW of them."""
+    for number, batch in enumerate(loader, 1):
+        yield batch
+        if context.rank == 0 and (number % WINDOW == 0 or number == len(loader)):
+            context.emit(Event(f"batch {number}/{len(loader)}", done=number, total=len(loader)))
+
+
+def _tell_scores(context: StageContext, scores: Scores) -> None:
+    values = {"top1": scores.top1, "top5": scores.top5}
+    text = " ".join(f"{name} {value:.1f}" for name, value in values.items())
+    context.emit(Event(f"{text} of {scores.num_samples} images; now its speed", metrics=values))

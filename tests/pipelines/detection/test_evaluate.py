@@ -1,0 +1,152 @@
+"""Evaluations of a Mask R-CNN that has learned something: the AP that its training published; misfits are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from orchestrator.contract import StageContext
+from orchestrator.errors import CheckpointError, DataError
+from pipelines.detection.evaluate import run
+from pipelines.detection.kind import KIND
+from pipelines.detection.params import DetectionParams
+from pipelines.detection.train import run as train
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
+from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
+]
+SMALL = {"img_scale": (PX, PX), "channels": 16, "fc_channels": 32, "num_rois": 32, "anchor_scale": 4.0}
+TRAINING = {"epochs": 8, "batch_size": 2, "lr": 3e-3, "warmup_iters": 5, "val_every": 8, "clip_grad": 5.0}
+
+
+class Setting:
+    """A detector after eight epochs on sixteen images, with its data."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = write_coco(root / "coco", num_train=16)
+        context = make_context(Recorder(root / "train"), self.params(), save_toy_checkpoint(root / "pretrained"))
+        self.trained = train(context)
+        self.checkpoint = self.trained.outputs["checkpoint"]
+
+    def params(self, **fields: Any) -> DetectionParams:
+        common = {"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(self.data), "loader_workers": 0}
+        return DetectionParams(**{**common, **SMALL, **TRAINING, "drop_path_rate": 0.0, **fields})
+
+    def evaluation(self, folder: Path, *, checkpoint: Path | None = None, **fields: Any) -> StageContext:
+        """The context of an evaluation, of `checkpoint` if given, with other params."""
+        context = make_context(Recorder(folder / "evaluation"), self.params(**fields), self.root)
+        return replace(context, inputs={"checkpoint": checkpoint or self.checkpoint})
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The networks are so small that a second thread costs time."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(scope="module")
+def setting(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    return Setting(tmp_path_factory.mktemp("detection"))
+
+
+def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_path: Path) -> None:
+    context = setting.evaluation(tmp_path)
+    result = run(context)
+    assert result.metrics == setting.trained.metrics
+    assert 0 < result.metrics[0].value < 100
+    assert KIND.evaluation is not None
+    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
+
+
+def test_two_workers_share_val_and_come_to_the_same_metrics(setting: Setting, tmp_path: Path) -> None:
+    context = setting.evaluation(tmp_path, batch_size=3)
+    metrics = metrics_of_two_ranks(run, context, tmp_path)
+    assert metrics == [setting.trained.metrics] * 2
+
+
+def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
+    shutil.rmtree(data / "train2017")
+    (data / "annotations/instances_train2017.json").unlink()
+    context = setting.evaluation(tmp_path, data=str(data))
+    assert KIND.evaluation is not None
+    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(setting.params())
+    assert run(context).metrics == setting.trained.metrics
+    (data / "val2017/000.png").unlink()
+    assert KIND.evaluation.fingerprint(context.params) != KIND.evaluation.fingerprint(setting.params())
+    with pytest.raises(DataError, match=r"1 of 3 files are missing: .*val2017/000\.png"):
+        run(setting.evaluation(tmp_path / "again", data=str(data)))
+
+
+def test_progress_is_told_by_images(setting: Setting, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    run(replace(setting.evaluation(tmp_path), report=recorder.report, emit=recorder.events.append))
+    assert [(event.text, event.done, event.total) for event in recorder.events] == [("image 3/3", 3, 3)]
+    assert recorder.metrics == []
+
+
+def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
+    path = data / "annotations/instances_val2017.json"
+    document = json.loads(path.read_text())
+    document["categories"] = [{"id": 7, "name": "red"}, {"id": 8, "name": "green"}, {"id": 9, "name": "pink"}]
+    path.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"its 2 classes are not the data's 3: .*: blue; .*: green, pink"):
+        run(setting.evaluation(tmp_path, data=str(data)))
+
+
+def test_settings_that_no_tensor_shows_are_compared(setting: Setting, tmp_path: Path) -> None:
+    expected = r"rpn_head\.anchor_generator\.scales \[4\.0\] instead of \[8\.0\]; correct the params"
+    with pytest.raises(CheckpointError, match=expected):
+        run(setting.evaluation(tmp_path, anchor_scale=8.0))
+    run(setting.evaluation(tmp_path / "training", num_rois=64, lr=1.0, drop_path_rate=0.5))
+
+
+def test_tensors_that_do_not_fit_are_named(setting: Setting, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["rpn_head.rpn_cls.bias"]
+    save_file(tensors, checkpoint / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r'(?s)checkpoint: .*Missing key.*"rpn_head\.rpn_cls\.bias"'):
+        run(setting.evaluation(tmp_path, checkpoint=checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{}", "KeyError 'format'"),
+        ("[]", "TypeError"),
+        ('{"format": 2}', "ValueError format must be 1, not 2"),
+        (
+            '{"format": 1, "method": "fcos", "classes": [], "model": {"backbone": {"config": {"dim": 3}}}}',
+            "unknown fie",
+        ),
+    ],
+)
+def test_what_is_no_model_of_ours_is_refused(setting: Setting, tmp_path: Path, content: str, fault: str) -> None:
+    checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
+    (checkpoint / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"no fine-tuned model can be read from it: .*{fault}"):
+        run(setting.evaluation(tmp_path, checkpoint=checkpoint))
+
+
+def test_a_model_of_another_method_is_refused(setting: Setting, tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
+    document = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**document, "method": "semantic_fpn"}))
+    with pytest.raises(CheckpointError, match="is a semantic_fpn, the job says mask_rcnn; correct `method`"):
+        run(setting.evaluation(tmp_path, checkpoint=checkpoint))

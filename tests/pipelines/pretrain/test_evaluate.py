@@ -1,0 +1,226 @@
+"""Evaluations of real classifiers: the scores that training published, whoever measures; what does not fit is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch.multiprocessing.spawn import spawn
+
+from cat_model import CONFIGS, Cat, from_reference
+from orchestrator.artifact import Metric
+from orchestrator.contract import StageContext
+from orchestrator.errors import CheckpointError, DataError
+from pipelines.imagenet.folders import load_index
+from pipelines.imagenet.transforms import eval_transform
+from pipelines.pretrain.evaluate import run
+from pipelines.pretrain.kind import KIND
+from pipelines.pretrain.measure import NUM_BATCHES, count_multiply_adds, count_params
+from pipelines.pretrain.train import run as train
+from tests.cat_model.golden import load_vector
+from tests.pipelines.pretrain.conftest import TOY, MakeContext
+from tests.pipelines.pretrain.test_ranks import free_port
+
+SCORES = ("top1", "top5")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished stage in bf16, whose scores are neither chance nor perfect."""
+
+    params: dict[str, Any]
+    checkpoint: Path
+    metrics: tuple[Metric, ...]
+
+
+@pytest.fixture
+def trained(make_context: MakeContext, broken_image: None) -> Trained:
+    plain = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "scale": [0.8, 1]}
+    params = {**plain, "epochs": 4, "lr": 5e-3, "precision": "bf16"}
+    context, _ = make_context(**params)
+    result = train(context)
+    return Trained(params, result.outputs["checkpoint"], result.metrics)
+
+
+@pytest.fixture
+def broken_image(data: Path) -> Iterator[None]:
+    """One image of val does not decode; one rank of two meets it."""
+    image = min((data / "val/7").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content[:200])
+    yield
+    image.write_bytes(content)
+
+
+@pytest.fixture
+def evaluation(make_context: MakeContext, trained: Trained) -> Callable[..., StageContext]:
+    """The context of an evaluation of `trained`, with other params and another checkpoint if given."""
+
+    def make(*, checkpoint: Path | None = None, **changes: Any) -> StageContext:
+        context, _ = make_context(**{**trained.params, **changes})
+        return replace(context, inputs={"checkpoint": checkpoint or trained.checkpoint})
+
+    return make
+
+
+Evaluation = Callable[..., StageContext]
+
+
+def _scores(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    return tuple(metric for metric in metrics if metric.name in SCORES)
+
+
+def test_the_scores_are_those_that_training_published(trained: Trained, evaluation: Evaluation) -> None:
+    context = evaluation()
+    result = run(context)
+    assert KIND.evaluation is not None
+    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
+    assert _scores(result.metrics) == trained.metrics
+    assert 10 < trained.metrics[0].value < 100
+    assert trained.metrics[0].num_samples == 29
+    assert result.outputs == {}
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 2}, {"loader_workers": 1}, {"batch_size": 4096}, {"epochs": 1}])
+def test_how_it_is_loaded_changes_no_score(trained: Trained, evaluation: Evaluation, changes: dict[str, Any]) -> None:
+    assert _scores(run(evaluation(**changes)).metrics) == trained.metrics
+
+
+def _never(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+    raise AssertionError("an evaluation has no progress to commit")
+
+
+def _evaluate_rank(rank: int, context: StageContext, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    work_dir = context.work_dir / str(rank)
+    work_dir.mkdir()
+    told: list[str] = []
+    result = run(replace(context, rank=rank, world_size=2, emit=lambda event: told.append(event.text)))
+    lines = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in _scores(result.metrics)]
+    (work_dir / "scores.txt").write_text("\n".join(lines))
+    assert bool(told) == (rank == 0)
+    dist.destroy_process_group()
+
+
+def test_two_workers_split_val_and_come_to_the_same_scores(trained: Trained, evaluation: Evaluation) -> None:
+    context = replace(evaluation(batch_size=41), report=_never, emit=print)
+    spawn(_evaluate_rank, (context, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    expected = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in trained.metrics]
+    for rank in range(2):
+        assert (context.work_dir / str(rank) / "scores.txt").read_text().splitlines() == expected
+
+
+def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
+    context = evaluation()
+    metrics = {metric.name: metric for metric in run(context).metrics}
+    assert (metrics["params_m"].unit, metrics["flops_g"].unit) == ("M", "G")
+    assert metrics["images_per_s_fp32"].unit == metrics["images_per_s_bf16"].unit == "images/s"
+    assert metrics["params_m"].num_samples is None
+    assert metrics["images_per_s_bf16"].num_samples == 3 * 64
+    assert all(metric.value > 0 for metric in metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "params_m", "flops_g"), [("cat_tiny", 16.9, 2.8), ("cat_small", 37.3, 6.1), ("cat_base", 51.5, 8.9)]
+)
+def test_params_and_multiply_adds_of_the_published_sizes(name: str, params_m: float, flops_g: float) -> None:
+    with torch.device("meta"):
+        model = Cat(CONFIGS[name], num_classes=1000)
+    assert round(count_params(model) / 1e6, 1) == params_m
+    assert round(count_multiply_adds(model, img_size=224) / 1e9, 1) == flops_g
+
+
+def test_val_alone_is_enough(evaluation: Evaluation, trained: Trained, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "val", tmp_path / "only/val")
+    context = evaluation(data=str(tmp_path / "only"))
+    assert KIND.evaluation is not None
+    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(evaluation().params)
+    assert _scores(run(context).metrics) == trained.metrics
+    with pytest.raises(DataError, match=r"nowhere/val: the data folder is missing"):
+        KIND.evaluation.fingerprint(evaluation(data="/nowhere").params)
+
+
+def test_another_network_than_the_jobs_is_named(evaluation: Evaluation) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"holds another network than the job's model: embed_dim 8 instead of 16; correct `model`"
+    ):
+        run(evaluation(model={**TOY, "embed_dim": 16}))
+
+
+def test_dropout_is_no_part_of_the_network_that_is_measured(evaluation: Evaluation, trained: Trained) -> None:
+    assert _scores(run(evaluation(drop_path_rate=0.5)).metrics) == trained.metrics
+
+
+def test_other_classes_are_named_and_counted(evaluation: Evaluation, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "val", tmp_path / "other/val")
+    (tmp_path / "other/val/9").rename(tmp_path / "other/val/nine")
+    shutil.copytree(tmp_path / "other/val/nine", tmp_path / "other/val/ten")
+    with pytest.raises(
+        CheckpointError,
+        match=r"its 10 classes are not the data's 11: only in the checkpoint: 9; only in the data: nine, ten",
+    ):
+        run(evaluation(data=str(tmp_path / "other")))
+
+
+def test_a_folder_that_holds_no_classifier_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/cat.pth").write_text("hello")
+    with pytest.raises(
+        CheckpointError, match=r"no classifier can be read from it: .*cat\.pth: not readable as tensors"
+    ):
+        run(evaluation(checkpoint=tmp_path / "odd"))
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
+    """A folder with CAT-T of ten classes, as the official repository releases it, and the reference's own network."""
+    vector = load_vector("cat_tiny_224")
+    state = vector.state_dict()
+    state = {name: tensor[:10] if name.startswith("head.") else tensor for name, tensor in state.items()}
+    folder = tmp_path_factory.mktemp("official")
+    torch.save({"model": state}, folder / "cat_tiny_new.pth")
+    model = from_reference({**vector.kwargs, "num_classes": 10}, state)
+    assert isinstance(model, Cat)
+    return folder, model.eval()
+
+
+def test_an_official_file_from_outside_is_measured(
+    official: tuple[Path, Cat], make_context: MakeContext, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))  # eight batches of 224 pixels would take 20 s
+    folder, reference = official
+    context, _ = make_context(model="cat_tiny")
+    metrics = run(replace(context, inputs={"checkpoint": folder})).metrics
+    index = load_index(data, "val", tuple("0123456789"))
+    transform = eval_transform(img_size=224, crop_pct=0.875, interpolation="bicubic")
+    with torch.no_grad():
+        images = [transform(Image.open(index.root / path).convert("RGB")) for path in index.paths]
+        best = reference(torch.stack(images)).argmax(dim=1).tolist()
+    hits = sum(guess == label for guess, label in zip(best, index.labels, strict=True))
+    assert metrics[0] == Metric(name="top1", value=100 * hits / 30, num_samples=30)
+
+
+def test_an_official_file_of_another_size_or_of_other_classes_is_told(
+    official: tuple[Path, Cat], make_context: MakeContext, data: Path, tmp_path: Path
+) -> None:
+    folder, _ = official
+    context, _ = make_context(model="cat_small")
+    with pytest.raises(
+        CheckpointError, match=r"embed_dim 64 instead of 96, num_heads \[2, 4, 8, 16\] instead of \[3, 6"
+    ):
+        run(replace(context, inputs={"checkpoint": folder}))
+    shutil.copytree(data / "val", tmp_path / "fewer/val")
+    shutil.rmtree(tmp_path / "fewer/val/9")
+    context, _ = make_context(model="cat_tiny", data=str(tmp_path / "fewer"))
+    with pytest.raises(CheckpointError, match=r"checkpoint: has 10 classes, the data 9"):
+        run(replace(context, inputs={"checkpoint": folder}))
