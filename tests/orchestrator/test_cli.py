@@ -218,7 +218,10 @@ def test_a_watch_of_a_run_that_has_ended_ends_at_once(folder: Path, silent_run: 
 def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(folder: Path, silent_run: Path) -> None:
     record = json.loads(silent_run.read_text())
     silent_run.write_text(json.dumps({**record, "heard_at_s": time.time() + 1e6}))
-    command = [sys.executable, "-m", "orchestrator", "status", "job.yaml", "--watch"]
+    # As at a terminal: a shell's background jobs, and with them these tests, may have been started deaf to Ctrl-C.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hears}; from orchestrator.cli import main; main(['status', 'job.yaml', '--watch'])"
+    command = [sys.executable, "-c", code]
     watch = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert watch.stdout is not None
     assert "running, last heard of 0 s ago" in watch.stdout.readline()

@@ -24,7 +24,15 @@ stages:
   first: {kind: count, data: data, epochs: 12, epoch_s: 1.0}
   second: {kind: count, data: data, source: first.count, epochs: 1}
 """
-MAIN = "from orchestrator import cli; from tests.orchestrator.counting import KINDS; cli.KINDS = KINDS; cli.main()"
+MAIN = """
+import pipelines
+from tests.orchestrator.counting import KINDS
+
+pipelines.KINDS = KINDS
+from orchestrator.cli import main
+
+main()
+"""
 """The command line with the kind `count`."""
 
 
