@@ -11,7 +11,9 @@ from orchestrator.errors import Fault, OrchestratorError, SpecError
 
 
 def _all(base: type[OrchestratorError]) -> list[type[OrchestratorError]]:
-    return [base, *(found for child in base.__subclasses__() for found in _all(child))]
+    """Those of errors.py; what others derive from them is tested with it."""
+    children = [child for child in base.__subclasses__() if child.__module__ == errors.__name__]
+    return [base, *(found for child in children for found in _all(child))]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in _all(OrchestratorError) if kind is not SpecError])
@@ -30,5 +32,4 @@ def test_a_spec_error_pickles_with_its_faults() -> None:
 def test_the_tree_in_the_docstring_names_every_error() -> None:
     assert errors.__doc__ is not None
     for kind in _all(OrchestratorError):
-        if kind.__module__ == "orchestrator.errors":
-            assert f" {kind.__name__} " in errors.__doc__
+        assert f" {kind.__name__} " in errors.__doc__
