@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
+from typing import NoReturn
 
 from pydantic import JsonValue
 
@@ -82,8 +83,10 @@ class Run:
             if self._is_unfinished:
                 with connected(address) as cluster, _signals_as_flag() as interrupted:
                     self._loop(cluster, interrupted)
+        except InterruptedRunError:
+            raise
         except BaseException as err:
-            was_interrupted = isinstance(err, InterruptedRunError | KeyboardInterrupt)
+            was_interrupted = isinstance(err, KeyboardInterrupt)
             self.journal.end(RunState.INTERRUPTED if was_interrupted else RunState.FAILED, error=_reason(err))
             raise
         self.journal.end(RunState.FAILED if self.errors else RunState.DONE)
@@ -114,9 +117,13 @@ class Run:
             if ended:
                 free += self._close(*ended)
             if interrupted.is_set():
-                raise InterruptedRunError(
-                    "interrupted; what was finished is kept, and the same command goes on from there"
-                )
+                self._interrupt()
+
+    def _interrupt(self) -> NoReturn:
+        err = InterruptedRunError("interrupted; what was finished is kept, and the same command goes on from there")
+        # Written before the cluster is let go: who sent the signal may send SIGKILL three seconds later.
+        self.journal.end(RunState.INTERRUPTED, error=_reason(err))
+        raise err
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
         waiting = [planned for planned in self.plan.stages if not self.journal.states[planned.name].is_final]

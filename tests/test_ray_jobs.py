@@ -124,7 +124,7 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
     client.stop_job(first)
     assert _await_end(client, first) is JobStatus.STOPPED
     (record,) = _records(store)
-    assert record["state"] == "interrupted"
+    assert record["state"] == "interrupted", client.get_job_logs(first)[-5000:]
     assert record["stages"]["search"]["state"] == "done"
 
     second = _submit(*command, overrides=(*SAMPLE, *SHORT))
