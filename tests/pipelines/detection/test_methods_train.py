@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from orchestrator.contract import StageResult
 from pipelines.detection.methods import METHODS, MethodName
@@ -21,15 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),  # mmdet's grid of positions
     pytest.mark.filterwarnings("ignore:.*num_anchors. is deprecated:UserWarning"),  # mmdet's ATSS asks itself for it
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from a second thread, and beside another process they wait for it: 8 s or 250."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _train(root: Path, method: MethodName, *, has_polygons: bool, **fields: Any) -> tuple[StageResult, Recorder]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from orchestrator.contract import Event, StageContext
 from pipelines.pretrain.params import PretrainParams
@@ -81,8 +80,3 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
 def make_params(folder: Path, **changes: Any) -> PretrainParams:
     quick = {"data": str(folder), "model": TOY, "epochs": 3, "batch_size": 40, "lr": 2e-3, "warmup_epochs": 1}
     return PretrainParams.model_validate_json(json.dumps({**quick, "loader_workers": 0, **changes}))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
