@@ -162,7 +162,7 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
     client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"
     store = ("--store", f"s3://{bucket}/toy")
     name = _submit(jobs_url, s3_endpoint, job, *store)
-    assert _await_end(client, name, timeout_s=1200) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
+    assert _await_end(client, name, timeout_s=1500) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
     last_line = client.get_job_logs(name).strip().splitlines()[-1]
     assert last_line.startswith("full_pipeline_toy: done: 12 stages, 0 of them reused; ")
 
