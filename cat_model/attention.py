@@ -1,23 +1,28 @@
 """The two attentions of CAT: within each window (IPSA) and, for each channel on its own, among windows (CPSA).
 
-Both take a map x_BHWC, or windows x_BPNC when `is_windowed`, and return the same layout. A map that the window does
+Both take a map x_BHWC or windows x_BPSSC (five dimensions) and return the same layout. A map that the window does
 not divide is padded with zeros, and nothing is masked: the padding takes part in the attention, as in the reference.
 
-Letters: B images, H and W map positions, L = HW, C channels, P windows of a map, N positions of a window, h heads,
-d channels of a head, E = 3C and D = 3N (q, k and v side by side), K keys.
+Letters: B images, H and W map positions, L = HW, C channels, P windows of a map, S positions along a window, N = SS,
+h heads, d channels of a head, E = 3C (q, k and v side by side), K keys.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
+from cat_model.attend import attend_in_windows
 from cat_model.windows import merge, split
 
 
+@register_notrace_module
 class Ipsa(nn.Module):
     """Inner-patch self-attention: multi-head attention inside each window, with a relative position bias."""
+
+    relative_position_index: Tensor
 
     def __init__(
         self,
@@ -33,74 +38,76 @@ class Ipsa(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window = window
-        self.scale = qk_scale or (dim // num_heads) ** -0.5
+        self.scale = float(qk_scale or (dim // num_heads) ** -0.5)
         self.attn_drop = attn_drop
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, num_heads))
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.init_non_persistent_buffers()
 
-    def forward(self, x: Tensor, *, is_windowed: bool) -> Tensor:
+    @torch.jit.ignore
+    def init_non_persistent_buffers(self) -> None:
+        """Makes `relative_position_index`, which no checkpoint holds, on the device of the table."""
+        index_M = _relative_positions(self.window, device=self.relative_position_bias_table.device)
+        self.register_buffer("relative_position_index", index_M, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        if is_windowed:
-            mixed = self._mix(self.qkv(x), bias_hNK=self.position_bias(), drop=drop)
-        elif max(x.shape[1:3]) <= self.window and not drop:
+        if x.ndim == 5:
+            qkv_BPNE = self.qkv(x).flatten(2, 3)
+            mixed = self._mix(qkv_BPNE, self.position_bias(), drop).view(x.shape)
+        elif max(x.shape[1], x.shape[2]) <= self.window and drop == 0.0:
             mixed = self._mix_small_map(x)
         else:
-            mixed = self._mix_map(x, drop=drop)
-        out: Tensor = self.proj_drop(self.proj(mixed))
-        return out
+            mixed = self._mix_map(x, drop)
+        return self.proj_drop(self.proj(mixed))
 
     def position_bias(self) -> Tensor:
-        """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i.
+        """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i."""
+        N = self.window * self.window
+        bias_MNh = self.relative_position_bias_table[self.relative_position_index]
+        return bias_MNh.view(N, N, self.num_heads).permute(2, 0, 1)
 
-        Sliding windows over the table hold these offsets already, so no index has to be stored.
-        """
-        window, side = self.window, 2 * self.window - 1
-        table = self.relative_position_bias_table.view(side, side, self.num_heads)
-        bias_jjhii = table.unfold(0, window, 1).unfold(1, window, 1).flip(0, 1)
-        return bias_jjhii.permute(2, 3, 4, 0, 1).reshape(self.num_heads, window**2, window**2)
-
-    def _mix_map(self, x_BHWC: Tensor, *, drop: float) -> Tensor:
+    def _mix_map(self, x_BHWC: Tensor, drop: float) -> Tensor:
         """A padded position is zero, so its q, k and v are the bias: only the map itself is multiplied."""
-        height, width = x_BHWC.shape[1:3]
-        qkv_BPNE = split(F.linear(x_BHWC, self.qkv.weight), self.window)
+        qkv_BPSSE = split(F.linear(x_BHWC, self.qkv.weight), self.window)
         if self.qkv.bias is not None:
-            qkv_BPNE = qkv_BPNE + self.qkv.bias.to(qkv_BPNE.dtype)
-        mixed_BPNC = self._mix(qkv_BPNE, bias_hNK=self.position_bias(), drop=drop)
-        return merge(mixed_BPNC, height, width, self.window)
+            qkv_BPSSE = qkv_BPSSE + self.qkv.bias.to(qkv_BPSSE.dtype)
+        mixed_BPNC = self._mix(qkv_BPSSE.flatten(2, 3), self.position_bias(), drop)
+        mixed_BPSSC = mixed_BPNC.unflatten(2, (self.window, self.window))
+        return merge(mixed_BPSSC, x_BHWC.shape[1], x_BHWC.shape[2])
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
         """A map within one window: all its padding acts as one key, whose bias is the logsumexp of theirs."""
         B, height, width, C = x_BHWC.shape
-        qkv_B1LE: Tensor = self.qkv(x_BHWC.view(B, 1, height * width, C))
+        S, h = self.window, self.num_heads
+        qkv_B1LE: Tensor = self.qkv(x_BHWC.reshape(B, 1, height * width, C))
         padding_E = qkv_B1LE.new_zeros(3 * C) if self.qkv.bias is None else self.qkv.bias.to(qkv_B1LE.dtype)
         qkv_B1KE = torch.cat([qkv_B1LE, padding_E.expand(B, 1, 1, 3 * C)], dim=2)
-        bias_hijij = self.position_bias().view(self.num_heads, *(self.window,) * 4)
-        bias_hLij = bias_hijij[:, :height, :width].flatten(1, 2)
+        bias_hLij = self.position_bias().reshape(h, S, S, S, S)[:, :height, :width].flatten(1, 2)
         beside_hLn, below_hLn = bias_hLij[:, :, :height, width:].flatten(2), bias_hLij[:, :, height:].flatten(2)
         padding_hL1 = torch.cat([beside_hLn, below_hLn], dim=2).logsumexp(dim=2, keepdim=True)
         bias_hLK = torch.cat([bias_hLij[:, :, :height, :width].flatten(2), padding_hL1], dim=2)
-        return self._mix(qkv_B1KE, bias_hNK=bias_hLK, drop=0.0).view(B, height, width, C)
+        return self._mix(qkv_B1KE, bias_hLK, 0.0).view(B, height, width, C)
 
-    def _mix(self, qkv_BPKE: Tensor, *, bias_hNK: Tensor, drop: float) -> Tensor:
+    def _mix(self, qkv_BPKE: Tensor, bias_hNK: Tensor, drop: float) -> Tensor:
         """x_BPNC: the first N of the K positions attend to all K."""
         B, P, K, E = qkv_BPKE.shape
-        q, k, v = qkv_BPKE.reshape(B * P, K, 3, self.num_heads, -1).unbind(2)
-        num_queries = bias_hNK.shape[1]
-        out_BhNd = attend(
-            q[:, :num_queries].transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            bias=bias_hNK,
-            scale=self.scale,
-            drop=drop,
-        )
-        return out_BhNd.transpose(1, 2).reshape(B, P, num_queries, E // 3)
+        N = bias_hNK.shape[1]
+        q_WKhd, k_WKhd, v_WKhd = qkv_BPKE.reshape(B * P, K, 3, self.num_heads, -1).unbind(2)
+        x_WNC = attend_in_windows(q_WKhd[:, :N], k_WKhd, v_WKhd, bias_hNK, self.scale, drop)
+        return x_WNC.view(B, P, N, E // 3)
 
 
+@register_notrace_module
 class Cpsa(nn.Module):
-    """Cross-patch self-attention: each channel on its own, its windows as tokens, their N positions as features."""
+    """Cross-patch self-attention: each channel on its own, its windows as tokens, their N positions as features.
+
+    There is one head, so its matrices fold into two. Of q k^T all that differs within a softmax is x_i M x_j + u x_j,
+    where M = Wq^T Wk and u = Wk^T bq; and as the softmax's rows add up to 1, proj(weights v) is weights x V^T + c,
+    where V = Wp Wv and c = Wp bv + bp. Two products with NxN matrices stand for four; x is its own key and value.
+    """
 
     def __init__(
         self, *, window: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float, proj_drop: float
@@ -108,58 +115,76 @@ class Cpsa(nn.Module):
         super().__init__()
         features = window**2
         self.window = window
-        self.scale = qk_scale or features**-0.5
+        self.scale = float(qk_scale or features**-0.5)
         self.attn_drop = attn_drop
         self.qkv = nn.Linear(features, 3 * features, bias=qkv_bias)
         self.proj = nn.Linear(features, features)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, *, is_windowed: bool) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        has_one_window = x.shape[1] == 1 if is_windowed else max(x.shape[1:3]) <= self.window
-        if has_one_window and not drop:
-            x_BHWC = x.view(x.shape[0], self.window, self.window, -1) if is_windowed else x
-            out = self._mix_small_map(x_BHWC).view(x.shape)
-        elif is_windowed:
-            out = self._mix(x, drop=drop)
+        if x.ndim == 5:
+            mixed = self._mix_one_window(x) if x.shape[1] == 1 and drop == 0.0 else self._mix(x, drop)
+        elif max(x.shape[1], x.shape[2]) <= self.window and drop == 0.0:
+            mixed = self._mix_small_map(x)
         else:
-            out = merge(self._mix(split(x, self.window), drop=drop), x.shape[1], x.shape[2], self.window)
-        dropped: Tensor = self.proj_drop(out)
-        return dropped
+            mixed = merge(self._mix(split(x, self.window), drop), x.shape[1], x.shape[2])
+        return self.proj_drop(mixed)
 
-    def _mix(self, x_BPNC: Tensor, *, drop: float) -> Tensor:
-        B, P, N, C = x_BPNC.shape
-        qkv_BCPD: Tensor = self.qkv(x_BPNC.permute(0, 3, 1, 2))
-        q, k, v = qkv_BCPD.view(B * C, P, 3 * N).chunk(3, dim=-1)
-        out_BCPN: Tensor = self.proj(attend(q, k, v, bias=None, scale=self.scale, drop=drop)).view(B, C, P, N)
-        return out_BCPN.permute(0, 2, 3, 1)
+    def _mix(self, x_BPSSC: Tensor, drop: float) -> Tensor:
+        B, P, S, _, C = x_BPSSC.shape
+        N = S * S
+        x_BCPN = x_BPSSC.permute(0, 4, 1, 2, 3).reshape(B, C, P, N).contiguous()
+        weight_NN, bias_N = self._folded_query()
+        q_vPN = F.linear(x_BCPN, weight_NN, bias_N).view(B * C, P, N)
+        x_vPN = x_BCPN.view(B * C, P, N).to(q_vPN.dtype)
+        weights_vPP = torch.bmm(q_vPN, x_vPN.transpose(1, 2)).softmax(dim=-1)
+        weight_NN, bias_N, value_bias_N = self._folded_output()
+        if drop > 0.0:
+            weights_vPP = F.dropout(weights_vPP, drop)
+        out_vPN = F.linear(torch.bmm(weights_vPP, x_vPN), weight_NN, bias_N)
+        if drop > 0.0:  # the rows no longer add up to 1
+            out_vPN = out_vPN + (weights_vPP.sum(dim=-1, keepdim=True) - 1) * value_bias_N
+        return out_vPN.view(B, C, P, S, S).permute(0, 2, 3, 4, 1)
+
+    def _mix_one_window(self, x_B1SSC: Tensor) -> Tensor:
+        return self._mix_small_map(x_B1SSC.squeeze(1)).unsqueeze(1)
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
-        """A map within one window: the softmax over one token is 1, so all there is to do is v and proj, one product.
+        """A map within one window: the softmax over one token is 1, so all there is to do is the output product.
 
         Positions of the padding are zero on the way in and cropped on the way out: they drop out of the product.
         q and k stay in the graph as the unused rows of `qkv`: their gradient is zero, not missing.
         """
         B, height, width, C = x_BHWC.shape
-        window, N, L = self.window, self.window**2, height * width
-        weight_NN = self.proj.weight @ self.qkv.weight[2 * N :]
-        bias_N: Tensor = self.proj.bias
-        if self.qkv.bias is not None:
-            bias_N = bias_N + self.proj.weight @ self.qkv.bias[2 * N :]
-        weight_LL = weight_NN.view(window, window, window, window)[:height, :width, :height, :width].reshape(L, L)
-        bias_L = bias_N.view(window, window)[:height, :width].reshape(L)
+        S, L = self.window, height * width
+        weight_NN, bias_N, _ = self._folded_output()
+        weight_LL = weight_NN.view(S, S, S, S)[:height, :width, :height, :width].reshape(L, L)
+        bias_L = bias_N.view(S, S)[:height, :width].reshape(L)
         out_BLC = torch.baddbmm(bias_L[:, None], weight_LL.expand(B, L, L), x_BHWC.reshape(B, L, C))
         return out_BLC.view(B, height, width, C)
 
+    def _folded_query(self) -> tuple[Tensor, Tensor | None]:
+        """M^T and u of the class's text, times the scale."""
+        N = self.window * self.window
+        query_NN, key_NN = self.qkv.weight[:N], self.qkv.weight[N : 2 * N]
+        weight_NN = (key_NN.t() @ query_NN) * self.scale
+        bias = self.qkv.bias
+        return weight_NN, None if bias is None else (key_NN.t() @ bias[:N]) * self.scale
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, scale: float, drop: float) -> Tensor:
-    """softmax(scale q k^T + bias) v over the last two dimensions."""
-    if q.is_cuda:
-        mask = None if bias is None else bias.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
-    # On a CPU the fused kernel loses: a bias that wants a gradient sends it to its slow path (1.3 to 1.5x).
-    logits = (q * scale) @ k.transpose(-2, -1)
-    if bias is not None:
-        logits += bias
-    weights = F.dropout(logits.softmax(dim=-1), drop) if drop else logits.softmax(dim=-1)
-    return weights @ v
+    def _folded_output(self) -> tuple[Tensor, Tensor, Tensor]:
+        """V and c of the class's text, and the part Wp bv of c."""
+        N = self.window * self.window
+        weight_NN = self.proj.weight @ self.qkv.weight[2 * N :]
+        if self.qkv.bias is None:
+            return weight_NN, self.proj.bias, torch.zeros_like(self.proj.bias)
+        value_bias_N = self.proj.weight @ self.qkv.bias[2 * N :]
+        return weight_NN, self.proj.bias + value_bias_N, value_bias_N
+
+
+def _relative_positions(window: int, device: torch.device) -> Tensor:
+    """index_M, M = NN: the row of the bias table for each pair (i, j) of positions of a window."""
+    row_N = torch.arange(window, device=device).repeat_interleave(window)
+    column_N = torch.arange(window, device=device).repeat(window)
+    rows_NN, columns_NN = (x_N[:, None] - x_N[None, :] + window - 1 for x_N in (row_N, column_N))
+    return (rows_NN * (2 * window - 1) + columns_NN).flatten()

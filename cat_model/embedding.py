@@ -1,16 +1,19 @@
-"""Turns an image into the first map, and a map into the next stage's: where resolution is traded for channels.
+"""Turns an image into the first map, tells its positions apart, and turns a map into the next stage's.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
+from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
 from cat_model.config import CatConfig
 
 
+@register_notrace_module
 class PatchEmbedding(nn.Module):
     """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the patch."""
 
@@ -25,16 +28,16 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else nn.Identity()
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
-        pad_h, pad_w = (-side % self.patch for side in x_BIHW.shape[2:])
-        if pad_h or pad_w:
+        pad_h, pad_w = -x_BIHW.shape[2] % self.patch, -x_BIHW.shape[3] % self.patch
+        if pad_h > 0 or pad_w > 0:
             x_BIHW = F.pad(x_BIHW, (0, pad_w, 0, pad_h))
         if self.is_slice:
             x_BIHW = _slice_in_two(_slice_in_two(x_BIHW))
         x_BCHW: Tensor = self.proj(x_BIHW)
-        x_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
-        return x_BHWC
+        return self.norm(x_BCHW.permute(0, 2, 3, 1))
 
 
+@register_notrace_module
 class PatchProjection(nn.Module):
     """Map x_BHWC -> half as high and wide with 2C channels; an odd map grows zeros to an even one first."""
 
@@ -50,8 +53,38 @@ class PatchProjection(nn.Module):
         x_Bh2w2C = x_BHWC.reshape(B, (height + 1) // 2, 2, (width + 1) // 2, 2, C)
         # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row, column)
         x_Bhw22C = x_Bh2w2C.permute(0, 1, 3, 4, 2, 5)
-        out: Tensor = self.reduction(self.norm(x_Bhw22C.flatten(3)))
-        return out
+        return self.reduction(self.norm(x_Bhw22C.flatten(3)))
+
+
+@register_notrace_function
+def checked_images(x_BIHW: Tensor, in_chans: int) -> Tensor:
+    """The images as they are; raises ValueError, before any compute, for what no CAT can take."""
+    if not torch.jit.is_scripting():
+        _check_images(x_BIHW, in_chans)
+    return x_BIHW
+
+
+@register_notrace_function
+def add_position(x_BHWC: Tensor, ape_1hwC: Tensor) -> Tensor:
+    """x_BHWC plus the position embedding, resized to the map."""
+    return x_BHWC + resize_ape(ape_1hwC, x_BHWC.shape[1], x_BHWC.shape[2])
+
+
+def resize_ape(ape_1hwC: Tensor, height: int, width: int) -> Tensor:
+    """ape_1HWC of `height` x `width`, by bicubic interpolation (the identity at its own size)."""
+    if ape_1hwC.shape[1] == height and ape_1hwC.shape[2] == width:
+        return ape_1hwC
+    ape_1Chw = ape_1hwC.permute(0, 3, 1, 2)
+    return F.interpolate(ape_1Chw, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
+
+
+def _check_images(x_BIHW: Tensor, in_chans: int) -> None:
+    if x_BIHW.ndim != 4 or x_BIHW.shape[1] != in_chans or min(x_BIHW.shape[2:]) < 1:
+        raise ValueError(
+            f"the input must have the shape (images, {in_chans} channels, height, width), got {tuple(x_BIHW.shape)}"
+        )
+    if not x_BIHW.is_floating_point():
+        raise ValueError(f"the input must be normalised floats, got {x_BIHW.dtype}")
 
 
 def _slice_in_two(x_BIHW: Tensor) -> Tensor:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from timm.layers import ClassifierHead
 from torch import Tensor, empty, nn
 
 from cat_model.attention import Ipsa
 from cat_model.config import CatConfig
-from cat_model.embedding import PatchEmbedding
+from cat_model.embedding import PatchEmbedding, add_position, checked_images
 from cat_model.stage import Stage
 
 
@@ -26,6 +25,7 @@ class Trunk(nn.Module):
     def __init__(self, config: CatConfig, *, num_stages: int) -> None:
         super().__init__()
         self.config = config
+        self.in_chans = config.in_chans
         self.patch_embed = PatchEmbedding(config)
         self.ape = nn.Parameter(empty(1, *config.map_hw, config.embed_dim)) if config.ape else None
         self.pos_drop = nn.Dropout(config.drop_rate)
@@ -39,27 +39,21 @@ class Trunk(nn.Module):
         names = {name for name, _ in self.named_parameters()}
         return {name for name in names if name == "ape" or name.endswith(".relative_position_bias_table")}
 
+    def embed(self, x_BIHW: Tensor) -> Tensor:
+        """x_BHWC before the first stage."""
+        x_BHWC = self.patch_embed(checked_images(x_BIHW, self.in_chans))
+        if self.ape is not None:
+            x_BHWC = add_position(x_BHWC, self.ape)
+        return self.pos_drop(x_BHWC)
+
     def forward_maps(self, x_BIHW: Tensor) -> list[Tensor]:
         """x_BHWC after each stage, not yet normed."""
-        self._check_input(x_BIHW)
-        x_BHWC: Tensor = self.patch_embed(x_BIHW)
-        if self.ape is not None:
-            x_BHWC = x_BHWC + _resize(self.ape, x_BHWC.shape[1], x_BHWC.shape[2])
-        x_BHWC = self.pos_drop(x_BHWC)
-        maps = []
+        x_BHWC = self.embed(x_BIHW)
+        maps: list[Tensor] = []
         for stage in self.stages:
             x_BHWC = stage(x_BHWC)
             maps.append(x_BHWC)
         return maps
-
-    def _check_input(self, x_BIHW: Tensor) -> None:
-        if x_BIHW.ndim != 4 or x_BIHW.shape[1] != self.config.in_chans or min(x_BIHW.shape[2:]) < 1:
-            raise ValueError(
-                f"the input must have the shape (images, {self.config.in_chans} channels, height, width), "
-                f"got {tuple(x_BIHW.shape)}"
-            )
-        if not x_BIHW.is_floating_point():
-            raise ValueError(f"the input must be normalised floats, got {x_BIHW.dtype}")
 
 
 class Cat(Trunk):
@@ -117,13 +111,6 @@ def _drop_paths(config: CatConfig) -> list[list[float]]:
         [config.drop_path_rate * (start + group) / steps for group in range(depth)]
         for start, depth in zip(starts, config.depths, strict=True)
     ]
-
-
-def _resize(ape_1HWC: Tensor, height: int, width: int) -> Tensor:
-    if ape_1HWC.shape[1:3] == (height, width):  # bicubic interpolation to its own size is the identity
-        return ape_1HWC
-    ape_1CHW = F.interpolate(ape_1HWC.permute(0, 3, 1, 2), size=(height, width), mode="bicubic")
-    return ape_1CHW.permute(0, 2, 3, 1)
 
 
 def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[int, ...]:

@@ -1,23 +1,25 @@
 """A stage of CAT: its downsampling and its groups of blocks (IPSA, CPSA, IPSA).
 
-Letters: B images, H and W map positions, C channels, P windows of a map, N positions of a window.
+Letters: B images, H and W map positions, C channels, P windows of a map, S positions along a window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from timm.layers import DropPath, Mlp
+from timm.models import checkpoint
 from torch import Tensor, nn
 
 from cat_model.attention import Cpsa, Ipsa
 from cat_model.config import CatConfig
 from cat_model.embedding import PatchProjection
-from cat_model.windows import merge, split
+from cat_model.windows import to_map, to_windows
 
 
 class Block(nn.Module):
-    """An attention and an MLP, each normed before and added to its input."""
+    """An attention and an MLP, each normed before and added to its input: a map x_BHWC or windows x_BPSSC."""
 
     def __init__(self, dim: int, attn: Ipsa | Cpsa, *, mlp_ratio: float, drop: float, drop_path: float) -> None:
         super().__init__()
@@ -27,10 +29,9 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, *, is_windowed: bool) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), is_windowed=is_windowed))
-        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return out
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class Group(nn.Module):
@@ -38,15 +39,18 @@ class Group(nn.Module):
 
     def __init__(self, config: CatConfig, *, stage: int, drop_path: float) -> None:
         super().__init__()
+        self.grad_checkpointing = False
         self.pre_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
         self.cpsa = _make_block(config, _make_cpsa(config), stage=stage, drop_path=drop_path)
         self.post_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
 
-    def forward(self, x: Tensor, *, is_windowed: bool) -> Tensor:
-        x = self.pre_ipsa(x, is_windowed=is_windowed)
-        x = self.cpsa(x, is_windowed=is_windowed)
-        out: Tensor = self.post_ipsa(x, is_windowed=is_windowed)
-        return out
+    def forward(self, x: Tensor) -> Tensor:
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            # a block at a time: the groups of stages 1, 2 and 4 are alone there, and recomputed whole they save nothing
+            for block in (self.pre_ipsa, self.cpsa, self.post_ipsa):
+                x = checkpoint(block, x)
+            return x
+        return self.post_ipsa(self.cpsa(self.pre_ipsa(x)))
 
 
 class Stage(nn.Module):
@@ -56,20 +60,14 @@ class Stage(nn.Module):
         super().__init__()
         self.window = config.window_size
         self.downsample = PatchProjection(config.dims[stage - 1]) if stage else nn.Identity()
-        self.blocks = nn.ModuleList(Group(config, stage=stage, drop_path=rate) for rate in drop_paths)
+        self.blocks = nn.Sequential(*(Group(config, stage=stage, drop_path=rate) for rate in drop_paths))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         x_BHWC = self.downsample(x_BHWC)
-        height, width = x_BHWC.shape[1:3]
-        if height % self.window or width % self.window:
-            for group in self.blocks:
-                x_BHWC = group(x_BHWC, is_windowed=False)
-            return x_BHWC
+        height, width = x_BHWC.shape[1], x_BHWC.shape[2]
         # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not twice a block
-        x_BPNC = split(x_BHWC, self.window)
-        for group in self.blocks:
-            x_BPNC = group(x_BPNC, is_windowed=True)
-        return merge(x_BPNC, height, width, self.window)
+        x = self.blocks(to_windows(x_BHWC, self.window))
+        return to_map(x, height, width)
 
 
 def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> Block:

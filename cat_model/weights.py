@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cat_model.attention import Ipsa
 from cat_model.config import CatConfig
 from cat_model.model import Cat, CatBackbone, Trunk
 
@@ -102,6 +103,9 @@ def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
     for module in model.children():
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()
+    for module in model.modules():
+        if isinstance(module, Ipsa):
+            module.init_non_persistent_buffers()
     model.load_state_dict(dict(tensors), strict=False)
     return model
 

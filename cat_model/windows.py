@@ -1,28 +1,43 @@
 """Cuts maps into square windows and puts them together again.
 
-Letters: B images, H and W map positions, C channels, P windows of a map in raster order, N positions of a window.
+Letters: B images, H and W map positions, C channels, P windows of a map in raster order, S positions along a window.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
+from timm.models import register_notrace_function
 from torch import Tensor
 
 
 def split(x_BHWC: Tensor, window: int) -> Tensor:
-    """x_BPNC; a map that the window does not divide grows zeros at its right and bottom."""
+    """x_BPSSC; a map that the window does not divide grows zeros at its right and bottom."""
     B, height, width, C = x_BHWC.shape
     pad_h, pad_w = -height % window, -width % window
-    if pad_h or pad_w:
+    if pad_h > 0 or pad_w > 0:
         x_BHWC = F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h))
     rows, columns = (height + pad_h) // window, (width + pad_w) // window
-    x_BrNcNC = x_BHWC.view(B, rows, window, columns, window, C)
-    return x_BrNcNC.transpose(2, 3).reshape(B, rows * columns, window * window, C)
+    x_BrcSSC = x_BHWC.view(B, rows, window, columns, window, C).transpose(2, 3)
+    return x_BrcSSC.reshape(B, rows * columns, window, window, C)
 
 
-def merge(x_BPNC: Tensor, height: int, width: int, window: int) -> Tensor:
+def merge(x_BPSSC: Tensor, height: int, width: int) -> Tensor:
     """x_BHWC of `height` x `width`: the inverse of `split`, cropped where it padded."""
-    B, _, _, C = x_BPNC.shape
-    rows, columns = -(-height // window), -(-width // window)
-    x_BrcNNC = x_BPNC.view(B, rows, columns, window, window, C)
-    return x_BrcNNC.transpose(2, 3).reshape(B, rows * window, columns * window, C)[:, :height, :width]
+    B, _, window, _, C = x_BPSSC.shape
+    rows, columns = (height + window - 1) // window, (width + window - 1) // window
+    x_BrScSC = x_BPSSC.view(B, rows, columns, window, window, C).transpose(2, 3)
+    return x_BrScSC.reshape(B, rows * window, columns * window, C)[:, :height, :width]
+
+
+@register_notrace_function
+def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
+    """x_BPSSC where the window divides the map; any other map as it is, for each attention to pad as it must."""
+    if x_BHWC.shape[1] % window or x_BHWC.shape[2] % window:
+        return x_BHWC
+    return split(x_BHWC, window)
+
+
+@register_notrace_function
+def to_map(x: Tensor, height: int, width: int) -> Tensor:
+    """x_BHWC of `height` x `width`: the inverse of `to_windows`."""
+    return merge(x, height, width) if x.ndim == 5 else x

@@ -153,7 +153,7 @@ def _recorder(model: Cat | CatBackbone, name: str, activations: dict[str, Tensor
         if "_blocks." in name:
             stage = int(name.split(".")[1])
             height, width = (-(-side // 2**stage) for side in model.config.map_hw)
-            output = merge(output, height, width, model.config.window_size)
+            output = merge(output, height, width)
         elif name == "act/patch_embed" and isinstance(model, CatBackbone):
             output = output.permute(0, 3, 1, 2)
         activations[name] = output.detach()
