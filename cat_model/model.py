@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from timm.layers import ClassifierHead
 from torch import Tensor, empty, nn
 
 from cat_model.attention import Ipsa
 from cat_model.config import CatConfig
 from cat_model.embedding import PatchEmbedding
+from cat_model.position import resize_ape
 from cat_model.stage import Stage
 
 
@@ -44,7 +44,7 @@ class Trunk(nn.Module):
         self._check_input(x_BIHW)
         x_BHWC: Tensor = self.patch_embed(x_BIHW)
         if self.ape is not None:
-            x_BHWC = x_BHWC + _resize(self.ape, x_BHWC.shape[1], x_BHWC.shape[2])
+            x_BHWC = x_BHWC + resize_ape(self.ape, (x_BHWC.shape[1], x_BHWC.shape[2]))
         x_BHWC = self.pos_drop(x_BHWC)
         maps = []
         for stage in self.stages:
@@ -117,13 +117,6 @@ def _drop_paths(config: CatConfig) -> list[list[float]]:
         [config.drop_path_rate * (start + group) / steps for group in range(depth)]
         for start, depth in zip(starts, config.depths, strict=True)
     ]
-
-
-def _resize(ape_1HWC: Tensor, height: int, width: int) -> Tensor:
-    if ape_1HWC.shape[1:3] == (height, width):  # bicubic interpolation to its own size is the identity
-        return ape_1HWC
-    ape_1CHW = F.interpolate(ape_1HWC.permute(0, 3, 1, 2), size=(height, width), mode="bicubic")
-    return ape_1CHW.permute(0, 2, 3, 1)
 
 
 def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[int, ...]:
