@@ -70,10 +70,8 @@ def _load_file(path: Path) -> tuple[Description | None, Weights]:
     description = None
     if isinstance(meta, dict) and KEY in meta:
         description = parse_description(meta[KEY], source=f"{path}: {KEY}")
-    try:
-        return description, parse_weights(content, map_hw=description.config.map_hw if description else _PUBLISHED_MAP)
-    except WeightsError as err:
-        raise WeightsError(f"{path}: {err}") from err
+    map_hw = description.config.map_hw if description else _PUBLISHED_MAP
+    return description, parse_weights(content, map_hw=map_hw, source=str(path))
 
 
 def _identify(named: Sequence[Candidate], weights: Weights, *, source: str, allow_unexpected: bool) -> Candidate:

@@ -13,6 +13,7 @@ import pickle
 import re
 import struct
 import threading
+import warnings
 from collections import OrderedDict
 from hashlib import sha256
 from pathlib import Path
@@ -127,7 +128,9 @@ def _open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _load_torch(path: Path) -> object:
-    with _allowance, torch.serialization.safe_globals(_ALLOWED):
+    with _allowance, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+        # of pickle protocols other than torch's: they are read, or refused with a reason
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -54,27 +54,15 @@ def to_ours(content: Mapping[str, Any], *, map_hw: tuple[int, int]) -> dict[str,
     `map_hw` is the first map of the model that they are for: it unfolds the classifier's flat `ape`, which is taken for
     a square where it has another length. Nothing is resized. Raises WeightsError.
     """
-    return dict(parse_weights(content, map_hw=map_hw).tensors)
+    return dict(parse_weights(content, map_hw=map_hw, source="the checkpoint").tensors)
 
 
-def parse_weights(content: object, *, map_hw: tuple[int, int]) -> Weights:
-    """As `to_ours`, with the names that the tensors came with."""
-    state = _unwrapped(content)
-    bare = {name: _PREFIXES.sub("", name) for name in state}
-    is_reference = _is_reference(bare)
-    sources: dict[str, str] = {}
-    for name, stem in bare.items():
-        if stem.endswith(_INDEX):
-            continue
-        ours = our_name(stem)
-        if ours in sources:
-            raise WeightsError(f"{sources[ours]} and {name} both stand for {ours}: keep one of them")
-        sources[ours] = name
-    tensors = {ours: state[name] for ours, name in sources.items()}
-    if "ape" in tensors:
-        tensors["ape"] = as_map(tensors["ape"], map_hw=map_hw, is_reference=is_reference)
-    dropped = tuple(name for name, stem in bare.items() if stem.endswith(_INDEX))
-    return Weights(tensors, sources, dropped, is_reference)
+def parse_weights(content: object, *, map_hw: tuple[int, int], source: str) -> Weights:
+    """As `to_ours`, with the names that the tensors came with. Raises WeightsError, which begins with `source`."""
+    try:
+        return _parse(content, map_hw)
+    except WeightsError as err:
+        raise WeightsError(f"{source}: {err}") from err
 
 
 def our_name(name: str) -> str:
@@ -93,6 +81,25 @@ def reference_name(name: str) -> str:
     if match := _OUR_BLOCK.fullmatch(name):
         return f"layers.{match[1]}.{match[3]}_blocks.{match[2]}.{match[4]}"
     return name.replace("head.fc.", "head.")
+
+
+def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
+    state = _unwrapped(content)
+    bare = {name: _PREFIXES.sub("", name) for name in state}
+    is_reference = _is_reference(bare)
+    sources: dict[str, str] = {}
+    for name, stem in bare.items():
+        if stem.endswith(_INDEX):
+            continue
+        ours = our_name(stem)
+        if ours in sources:
+            raise WeightsError(f"{sources[ours]} and {name} both stand for {ours}: keep one of them")
+        sources[ours] = name
+    tensors = {ours: state[name] for ours, name in sources.items()}
+    if "ape" in tensors:
+        tensors["ape"] = as_map(tensors["ape"], map_hw=map_hw, is_reference=is_reference)
+    dropped = tuple(name for name, stem in bare.items() if stem.endswith(_INDEX))
+    return Weights(tensors, sources, dropped, is_reference)
 
 
 def _unwrapped(content: object) -> Mapping[str, Tensor]:

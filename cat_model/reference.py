@@ -44,9 +44,10 @@ def from_reference(
     with torch.device("meta"):
         all_stages = Trunk(config, num_stages=len(config.depths)).state_dict()
     unbuilt = Allowance(unexpected=frozenset(all_stages.keys() - wanted.keys()))
-    weights = parse_weights(state_dict, map_hw=config.map_hw)
-    source = f"the reference's state_dict and a {type(model).__name__}"
-    return fill(model, fit(wanted, weights, source=source, allow=unbuilt).tensors)
+    source = "the reference's state_dict"
+    weights = parse_weights(state_dict, map_hw=config.map_hw, source=source)
+    fitted = fit(wanted, weights, source=f"{source} and a {type(model).__name__}", allow=unbuilt)
+    return fill(model, fitted.tensors)
 
 
 def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:

@@ -107,23 +107,25 @@ def load_weights(
     and `resize` interpolates `ape` to the model's map.
     """
     content = load_file(weights) if isinstance(weights, Path) else weights
-    source = f"{weights if isinstance(weights, Path) else 'the state_dict'} and a {type(model).__name__}"
-    found = parse_weights(content, map_hw=model.config.map_hw)
+    source = str(weights) if isinstance(weights, Path) else "the state_dict"
+    found = parse_weights(content, map_hw=model.config.map_hw, source=source)
     wanted = model.state_dict()
     allow = STRICT
-    if from_classifier and isinstance(model, CatBackbone):
+    if from_classifier:
+        if not isinstance(model, CatBackbone):
+            raise ValueError(f"from_classifier is for a CatBackbone, got a {type(model).__name__}")
         allow = classifier_to_backbone(model, found)
     if allow_missing:
         allow = replace(allow, missing=frozenset(wanted))
     if allow_unexpected:
         allow = replace(allow, unexpected=frozenset(found.tensors))
-    fitted = fit(wanted, found, source=source, allow=allow, resize=resize)
+    fitted = fit(wanted, found, source=f"{source} and a {type(model).__name__}", allow=allow, resize=resize)
     model.load_state_dict(dict(fitted.tensors), strict=False)
     return fitted.report
 
 
 def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
-    """A model made on the meta device, in memory: `tensors`, which `check_fit` passed, put in; other norms fresh."""
+    """A model made on the meta device, in memory: `tensors`, which `fit` passed, put in; other norms fresh."""
     model.to_empty(device="cpu")
     for module in model.children():
         if isinstance(module, nn.LayerNorm):
@@ -142,8 +144,6 @@ def load_folder(directory: Path) -> tuple[Description, Weights]:
     description = parse_description(content, source=str(path))
     if description.classes is None:
         raise WeightsError(f"{path}: classes must be a list of names")
-    tensors = load_safetensors(directory / TENSORS_FILE)
-    try:
-        return description, parse_weights(tensors, map_hw=description.config.map_hw)
-    except WeightsError as err:
-        raise WeightsError(f"{directory / TENSORS_FILE}: {err}") from err
+    tensors = directory / TENSORS_FILE
+    weights = parse_weights(load_safetensors(tensors), map_hw=description.config.map_hw, source=str(tensors))
+    return description, weights
