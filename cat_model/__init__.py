@@ -2,21 +2,27 @@
 
 from cat_model import timm_models  # noqa: F401 - registers cat_tiny, cat_small and cat_base
 from cat_model.config import CONFIGS, CatConfig
+from cat_model.errors import WeightsError
+from cat_model.fitting import Report
+from cat_model.layouts import to_ours
 from cat_model.model import Cat, CatBackbone
 from cat_model.official import load_official_backbone, load_official_classifier
 from cat_model.reference import from_reference
-from cat_model.weights import WeightsError, load_backbone, load_classifier, save_classifier
+from cat_model.weights import load_backbone, load_classifier, load_weights, save_classifier
 
 __all__ = [
     "CONFIGS",
     "Cat",
     "CatBackbone",
     "CatConfig",
+    "Report",
     "WeightsError",
     "from_reference",
     "load_backbone",
     "load_classifier",
     "load_official_backbone",
     "load_official_classifier",
+    "load_weights",
     "save_classifier",
+    "to_ours",
 ]

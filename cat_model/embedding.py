@@ -11,6 +11,7 @@ from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
 from cat_model.config import CatConfig
+from cat_model.position import resize_ape
 
 
 @register_notrace_module
@@ -67,15 +68,7 @@ def checked_images(x_BIHW: Tensor, in_chans: int) -> Tensor:
 @register_notrace_function
 def add_position(x_BHWC: Tensor, ape_1hwC: Tensor) -> Tensor:
     """x_BHWC plus the position embedding, resized to the map."""
-    return x_BHWC + resize_ape(ape_1hwC, x_BHWC.shape[1], x_BHWC.shape[2])
-
-
-def resize_ape(ape_1hwC: Tensor, height: int, width: int) -> Tensor:
-    """ape_1HWC of `height` x `width`, by bicubic interpolation (the identity at its own size)."""
-    if ape_1hwC.shape[1] == height and ape_1hwC.shape[2] == width:
-        return ape_1hwC
-    ape_1Chw = ape_1hwC.permute(0, 3, 1, 2)
-    return F.interpolate(ape_1Chw, size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
+    return x_BHWC + resize_ape(ape_1hwC, (x_BHWC.shape[1], x_BHWC.shape[2]))
 
 
 def _check_images(x_BIHW: Tensor, in_chans: int) -> None:

@@ -1,21 +1,17 @@
-"""Builds our model from the reference implementation's keyword arguments and state_dict.
-
-The reference ends a stage with the downsampling that begins our next one, keeps the three blocks of a group in three
-lists, stores the index of the relative position bias, and lays `ape` out in two ways.
-"""
+"""Builds our model from the reference implementation's keyword arguments and state_dict."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cat_model.config import CatConfig
+from cat_model.fitting import Allowance, fit
+from cat_model.layouts import parse_weights
 from cat_model.model import Cat, CatBackbone, Trunk
-from cat_model.weights import check_fit, fill
+from cat_model.weights import fill
 
 _OURS = {
     "patch_size": "window_size",  # the reference calls an attention window a patch
@@ -34,26 +30,24 @@ _WITHOUT_EFFECT = ("use_checkpoint", "frozen_stages")  # on tensors and outputs
 
 
 def from_reference(
-    kwargs: Mapping[str, Any], state_dict: Mapping[str, Tensor], *, backbone: bool = False
+    kwargs: Mapping[str, Any], state_dict: Mapping[str, Any], *, backbone: bool = False
 ) -> Cat | CatBackbone:
     """Our model with the reference's weights, from what its constructor was given.
 
-    Raises ValueError for keyword arguments that our model cannot follow, WeightsError for tensors that do not fit
-    (in the reference's names).
+    `state_dict` may be wrapped, prefixed, hold index buffers, and be the reference's or ours. Raises ValueError for
+    keyword arguments that our model cannot follow, WeightsError for tensors that do not fit (in the names that they
+    came with): nothing may be missing or left over, but for the stages behind the last of a backbone's `out_indices`.
     """
     config = config_from_reference(kwargs)
     model = _make_on_meta(config, kwargs, backbone=backbone)
-    wanted = {reference_name(name): tensor for name, tensor in model.state_dict().items()}
+    wanted = model.state_dict()
     with torch.device("meta"):
         all_stages = Trunk(config, num_stages=len(config.depths)).state_dict()
-    unbuilt = {reference_name(name) for name in all_stages} - wanted.keys()
-    given = {
-        name: as_map(tensor, config) if name == "ape" else tensor
-        for name, tensor in state_dict.items()
-        if name not in unbuilt and not name.endswith("relative_position_index")
-    }
-    check_fit(wanted, given, source=f"the reference's state_dict and a {type(model).__name__}")
-    return fill(model, {name: given[reference_name(name)] for name in model.state_dict()})
+    unbuilt = Allowance(unexpected=frozenset(all_stages.keys() - wanted.keys()))
+    source = "the reference's state_dict"
+    weights = parse_weights(state_dict, map_hw=config.map_hw, source=source)
+    fitted = fit(wanted, weights, source=f"{source} and a {type(model).__name__}", allow=unbuilt)
+    return fill(model, fitted.tensors)
 
 
 def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:
@@ -73,28 +67,11 @@ def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:
     return CatConfig.from_dict(fields)
 
 
-def reference_name(name: str) -> str:
-    """The reference's name of our tensor `name`."""
-    if match := re.fullmatch(r"stages\.(\d+)\.downsample\.(.+)", name):
-        return f"layers.{int(match[1]) - 1}.downsample.{match[2]}"
-    if match := re.fullmatch(r"stages\.(\d+)\.blocks\.(\d+)\.(\w+)\.(.+)", name):
-        return f"layers.{match[1]}.{match[3]}_blocks.{match[2]}.{match[4]}"
-    return name.replace("head.fc.", "head.")
-
-
 def _make_on_meta(config: CatConfig, kwargs: Mapping[str, Any], *, backbone: bool) -> Cat | CatBackbone:
     with torch.device("meta"):
         if backbone:
             return CatBackbone(config, out_indices=kwargs.get("out_indices", range(len(config.depths))))
         return Cat(config, num_classes=kwargs.get("num_classes", 1000))
-
-
-def as_map(ape: Tensor, config: CatConfig) -> Tensor:
-    """ape_1HWC from the backbone's (1, C, H, W) or the classifier's (1, H W, C); others as they are, for check_fit."""
-    if ape.ndim == 4:
-        return ape.permute(0, 2, 3, 1)
-    height, width = config.map_hw
-    return ape.view(1, height, width, -1) if ape.ndim == 3 and ape.shape[1] == height * width else ape
 
 
 def _as_side(patch_emb_size: int | Sequence[int]) -> int:

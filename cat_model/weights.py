@@ -1,6 +1,6 @@
-"""Saves and loads CAT's weights: a folder with model.safetensors and model.json (the config and the classes).
+"""Puts weights into models, and saves and loads them: a folder with model.safetensors and model.json.
 
-Nothing in a folder is trusted: no pickle is read, model.json is checked field by field, and every tensor must match
+Nothing that is read is trusted: no pickle is run, descriptions are checked field by field, and every tensor must match
 the model by name and shape before any memory is taken for it.
 """
 
@@ -10,26 +10,25 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cat_model.attention import Ipsa
 from cat_model.config import CatConfig
+from cat_model.description import Description, parse_description
+from cat_model.errors import WeightsError
+from cat_model.files import load_file, load_safetensors
+from cat_model.fitting import STRICT, Allowance, Report, fit
+from cat_model.layouts import Weights, parse_weights
 from cat_model.model import Cat, CatBackbone, Trunk
 
 TENSORS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
-_FORMAT = 1
 
 Model = TypeVar("Model", bound=Trunk)
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be read or do not fit the model; the text lists names and shapes."""
 
 
 def save_classifier(directory: Path, model: Cat, *, classes: Sequence[str]) -> None:
@@ -39,18 +38,18 @@ def save_classifier(directory: Path, model: Cat, *, classes: Sequence[str]) -> N
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, directory / TENSORS_FILE)
-    description = {"format": _FORMAT, "config": model.config.to_dict(), "classes": list(classes)}
+    description = Description(model.config, tuple(classes)).to_dict()
     (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def load_classifier(directory: Path) -> tuple[Cat, tuple[str, ...]]:
     """The classifier that `save_classifier` wrote and the names of its classes. Raises WeightsError."""
-    config, classes = _load_description(directory)
+    description, weights = load_folder(directory)
+    assert description.classes is not None
     with torch.device("meta"):
-        model = Cat(config, num_classes=len(classes))
-    tensors = _load_tensors(directory)
-    check_fit(model.state_dict(), tensors, source=f"{directory / TENSORS_FILE} and a Cat")
-    return fill(model, tensors), classes
+        model = Cat(description.config, num_classes=len(description.classes))
+    fitted = fit(model.state_dict(), weights, source=f"{directory / TENSORS_FILE} and a Cat")
+    return fill(model, fitted.tensors), description.classes
 
 
 def load_backbone(
@@ -61,44 +60,73 @@ def load_backbone(
     `drop_path_rate` None keeps the classifier's. Only the norms may be missing from the file, and only the
     classifier's norm and head, and stages beyond the last of `out_indices`, may be left over.
     """
-    config, _ = _load_description(directory)
+    description, weights = load_folder(directory)
+    config = description.config
     if drop_path_rate is not None:
         config = replace(config, drop_path_rate=drop_path_rate)
-    tensors = _load_tensors(directory)
-    return backbone_of(config, tensors, out_indices=out_indices, source=str(directory / TENSORS_FILE))
+    return backbone_of(config, weights, out_indices=out_indices, source=str(directory / TENSORS_FILE))
 
 
 def backbone_of(
-    config: CatConfig, classifier: Mapping[str, Tensor], *, out_indices: Sequence[int] = (0, 1, 2, 3), source: str
+    config: CatConfig, weights: Weights, *, out_indices: Sequence[int] = (0, 1, 2, 3), source: str
 ) -> CatBackbone:
-    """The trunk of a classifier's tensors as a backbone, as `load_backbone` makes it. Raises WeightsError."""
+    """A backbone with the weights of a classifier or a backbone, as `load_backbone` makes it. Raises WeightsError."""
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)
-        names = Cat(config, num_classes=1).state_dict().keys()
-    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("norm")}
-    left_over = names - wanted.keys()
-    tensors = {name: tensor for name, tensor in classifier.items() if name not in left_over}
-    check_fit(wanted, tensors, source=f"{source} and a CatBackbone")
-    return fill(model, tensors)
+    allow = classifier_to_backbone(model, weights)
+    return fill(model, fit(model.state_dict(), weights, source=f"{source} and a CatBackbone", allow=allow).tensors)
 
 
-def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, source: str) -> None:
-    """Raises WeightsError unless `given` holds the `wanted` tensors by name and shape, as floats, and no others."""
-    faults = [f"missing: {name} {tuple(wanted[name].shape)}" for name in wanted.keys() - given.keys()]
-    faults += [f"unexpected: {name} {tuple(given[name].shape)}" for name in given.keys() - wanted.keys()]
-    for name in wanted.keys() & given.keys():
-        seen, needed = given[name], wanted[name]
-        if seen.shape != needed.shape:
-            faults.append(f"shape: {name} is {tuple(seen.shape)}, the model needs {tuple(needed.shape)}")
-        elif not seen.is_floating_point():
-            faults.append(f"type: {name} is {seen.dtype}, the model needs floats")
-    if faults:
-        listed = "\n  ".join(sorted(faults))
-        raise WeightsError(f"{source} differ in {len(faults)} tensors:\n  {listed}")
+def classifier_to_backbone(model: CatBackbone, weights: Weights) -> Allowance:
+    """How a classifier's tensors may differ from a backbone's: the maps' norms are new, its norm and head unused.
+
+    A backbone with more maps than `model` serves too; one that has some norms must have all that are asked for.
+    """
+    config = model.config
+    with torch.device("meta"):
+        whole = CatBackbone(config, out_indices=range(len(config.depths))).state_dict()
+        known = whole.keys() | Cat(config, num_classes=1).state_dict().keys()
+    norms = frozenset(name for name in whole if name.startswith("norm"))
+    is_new = norms.isdisjoint(weights.tensors)
+    return Allowance(missing=norms if is_new else frozenset(), unexpected=frozenset(known - model.state_dict().keys()))
+
+
+def load_weights(
+    model: Cat | CatBackbone,
+    weights: Path | Mapping[str, Any],
+    *,
+    from_classifier: bool = False,
+    allow_missing: bool = False,
+    allow_unexpected: bool = False,
+    resize: bool = False,
+) -> Report:
+    """Puts the weights of a file, or a state_dict, of any known layout into `model` and says what became of each.
+
+    Raises WeightsError, and leaves the model as it was, for any difference that was not asked for: `from_classifier`
+    gives a backbone the trunk of a classifier (its norms stay, the classifier's norm and head are left out),
+    `allow_missing` leaves tensors of the model as they are, `allow_unexpected` leaves out what the model does not have,
+    and `resize` interpolates `ape` to the model's map.
+    """
+    content = load_file(weights) if isinstance(weights, Path) else weights
+    source = str(weights) if isinstance(weights, Path) else "the state_dict"
+    found = parse_weights(content, map_hw=model.config.map_hw, source=source)
+    wanted = model.state_dict()
+    allow = STRICT
+    if from_classifier:
+        if not isinstance(model, CatBackbone):
+            raise ValueError(f"from_classifier is for a CatBackbone, got a {type(model).__name__}")
+        allow = classifier_to_backbone(model, found)
+    if allow_missing:
+        allow = replace(allow, missing=frozenset(wanted))
+    if allow_unexpected:
+        allow = replace(allow, unexpected=frozenset(found.tensors))
+    fitted = fit(wanted, found, source=f"{source} and a {type(model).__name__}", allow=allow, resize=resize)
+    model.load_state_dict(dict(fitted.tensors), strict=False)
+    return fitted.report
 
 
 def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
-    """A model made on the meta device, in memory: `tensors`, which `check_fit` passed, put in; other norms fresh."""
+    """A model made on the meta device, in memory: `tensors`, which `fit` passed, put in; other norms fresh."""
     model.to_empty(device="cpu")
     for module in model.children():
         if isinstance(module, nn.LayerNorm):
@@ -110,32 +138,16 @@ def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
     return model
 
 
-def _load_tensors(directory: Path) -> dict[str, Tensor]:
-    path = directory / TENSORS_FILE
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as err:
-        raise WeightsError(f"{path}: not readable as safetensors: {err}") from err
-    return tensors
-
-
-def _load_description(directory: Path) -> tuple[CatConfig, tuple[str, ...]]:
-    """The config and the classes of model.json."""
+def load_folder(directory: Path) -> tuple[Description, Weights]:
+    """What `save_classifier` wrote; the description names the classes. Raises WeightsError."""
     path = directory / DESCRIPTION_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as err:
         raise WeightsError(f"{path}: not readable as JSON: {err}") from err
-    if not isinstance(content, dict) or set(content) != {"format", "config", "classes"}:
-        raise WeightsError(f"{path}: must be a mapping with exactly the fields format, config and classes")
-    if content["format"] != _FORMAT:
-        raise WeightsError(f"{path}: format must be {_FORMAT}, got {content['format']!r}")
-    classes = content["classes"]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    description = parse_description(content, source=str(path))
+    if description.classes is None:
         raise WeightsError(f"{path}: classes must be a list of names")
-    if not isinstance(content["config"], dict):
-        raise WeightsError(f"{path}: config must be a mapping")
-    try:
-        return CatConfig.from_dict(content["config"]), tuple(classes)
-    except ValueError as err:
-        raise WeightsError(f"{path}: config: {err}") from err
+    tensors = directory / TENSORS_FILE
+    weights = parse_weights(load_safetensors(tensors), map_hw=description.config.map_hw, source=str(tensors))
+    return description, weights

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from cat_model.config import CONFIGS, CatConfig
+from cat_model.errors import WeightsError
 from cat_model.model import Cat
 from cat_model.official import load_official_classifier
-from cat_model.weights import WeightsError, load_classifier
+from cat_model.weights import load_classifier
 from orchestrator.contract import StageContext
 from orchestrator.errors import CheckpointError, JobError
 from pipelines.checkpoint import check_classes, file_from_outside

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cat_model import Cat, CatBackbone, from_reference
-from cat_model.reference import reference_name
+from cat_model.layouts import reference_name
 from cat_model.windows import merge
 from tests.cat_model.golden import ABSMAX, TAGS, Vector, load_vector, sample_indices
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cat_model import Cat, WeightsError, from_reference, load_official_backbone, load_official_classifier
+from cat_model import Cat, CatBackbone, WeightsError, from_reference, load_official_backbone, load_official_classifier
+from tests.cat_model.foreign import save_official
 from tests.cat_model.golden import load_vector
 
 VECTOR = load_vector("cat_tiny_224")
@@ -40,6 +41,33 @@ def test_a_file_of_the_official_layout_is_the_reference_itself(
     assert isinstance(expected, Cat)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("load", [load_official_classifier, load_official_backbone])
+def test_a_file_with_a_yacs_config_inside_is_loaded_without_yacs(
+    reference: dict[str, Tensor], tmp_path: Path, load: Callable[[Path], Cat | CatBackbone]
+) -> None:
+    save_official(tmp_path / "cat.pth", reference)
+    expected = from_reference(VECTOR.kwargs, reference).state_dict()
+    state = load(tmp_path / "cat.pth").state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items() if name in expected)
+    assert len(state.keys() & expected.keys()) > 200
+
+
+def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save(load_vector("toy").state_dict(), tmp_path / "cat.pth")
+    with pytest.raises(WeightsError, match=r"not the tensors of cat_tiny, cat_small, cat_base, but of .*embed_dim=32"):
+        load_official_classifier(tmp_path / "cat.pth")
+
+
+def test_a_backbone_is_no_classifier_but_keeps_its_norms_as_a_backbone(tmp_path: Path) -> None:
+    vector = load_vector("backbone_tiny_192x320")
+    torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
+    with pytest.raises(WeightsError, match=r"cat\.pth: is the backbone of cat_tiny, without the norm and the head"):
+        load_official_classifier(tmp_path / "cat.pth")
+    state = load_official_backbone(tmp_path / "cat.pth").state_dict()
+    expected = from_reference(vector.kwargs, vector.state_dict(), backbone=True).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
 
 
 def test_a_safetensors_file_gives_a_backbone_with_the_classifiers_trunk(

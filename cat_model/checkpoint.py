@@ -1,0 +1,111 @@
+"""Loads whatever holds a CAT, a file of any known layout or a folder of ours, and tells which network it is.
+
+A file that does not describe its network is told by its tensors: first against the published sizes, then by the
+shapes alone, which say everything about a CAT that its function depends on, but for `qk_scale`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cat_model.config import CONFIGS, CatConfig
+from cat_model.description import KEY, Description, parse_description
+from cat_model.errors import WeightsError
+from cat_model.files import load_file
+from cat_model.fitting import STRICT, Allowance, find_faults
+from cat_model.layouts import Weights, parse_weights
+from cat_model.model import Cat, CatBackbone
+from cat_model.sizes import Candidate, at_map, candidates, name_of
+from cat_model.weights import TENSORS_FILE, classifier_to_backbone, load_folder
+
+_PUBLISHED_MAP = (56, 56)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights and what is known of it."""
+
+    source: str
+    config: CatConfig
+    name: str | None
+    """The published size that it is, at whatever `img_size`; None for another network."""
+    classes: tuple[str, ...] | None
+    weights: Weights
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it has a classifier's norm or head; else it is a backbone."""
+        return _is_classifier(self.weights)
+
+    def make_model(self, config: CatConfig | None = None) -> Cat | CatBackbone:
+        """The model that the weights are for, or one of `config`, on the meta device."""
+        return _make_model(config or self.config, self.weights)
+
+
+def load_checkpoint(path: Path, *, model: str | None = None, allow_unexpected: bool = False) -> Checkpoint:
+    """The network in a file (torch's or .safetensors, any known layout) or in a folder of `save_classifier`.
+
+    `model`, a key of CONFIGS, says which size it must be. `allow_unexpected` passes over tensors that no CAT has.
+    Raises WeightsError, which lists names and shapes.
+    """
+    description, weights = load_folder(path) if path.is_dir() else _load_file(path)
+    source = str(path / TENSORS_FILE if path.is_dir() else path)
+    if model is not None:
+        named: list[Candidate] = [(model, at_map(CONFIGS[model], weights.tensors))]
+    elif description is not None:
+        named = [(name_of(description.config), description.config)]
+    else:
+        named = candidates(weights.tensors)
+    name, config = _identify(named, weights, source=source, allow_unexpected=allow_unexpected)
+    return Checkpoint(source, config, name, description.classes if description else None, weights)
+
+
+def _load_file(path: Path) -> tuple[Description | None, Weights]:
+    content = load_file(path)
+    meta = content.get("meta")
+    description = None
+    if isinstance(meta, dict) and KEY in meta:
+        description = parse_description(meta[KEY], source=f"{path}: {KEY}")
+    map_hw = description.config.map_hw if description else _PUBLISHED_MAP
+    return description, parse_weights(content, map_hw=map_hw, source=str(path))
+
+
+def _identify(named: Sequence[Candidate], weights: Weights, *, source: str, allow_unexpected: bool) -> Candidate:
+    """The first network that the weights fit. Raises WeightsError with what keeps them from being the nearest."""
+    differences: list[tuple[int, str]] = []
+    for name, config in named:
+        faults = _find_faults(config, weights, allow_unexpected=allow_unexpected)
+        if not faults:
+            return name, config
+        listed = "\n  ".join([f"{source} and {name or config} differ in {len(faults)} tensors:", *faults])
+        differences.append((len(faults), listed))
+    _, nearest = min(differences)
+    others = f"{source}: not the tensors of {', '.join(CONFIGS)}; the nearest: " if len(named) > 1 else ""
+    raise WeightsError(others + nearest)
+
+
+def _find_faults(config: CatConfig, weights: Weights, *, allow_unexpected: bool) -> list[str]:
+    model = _make_model(config, weights)
+    allow = classifier_to_backbone(model, weights) if isinstance(model, CatBackbone) else STRICT
+    if allow_unexpected:
+        allow = Allowance(allow.missing, frozenset(weights.tensors))
+    return find_faults(model.state_dict(), weights, allow=allow)
+
+
+def _is_classifier(weights: Weights) -> bool:
+    return any(name.startswith(("norm.", "head.")) for name in weights.tensors)
+
+
+def _make_model(config: CatConfig, weights: Weights) -> Cat | CatBackbone:
+    """A classifier of as many classes as the head has, or a backbone of the maps that have norms, else of all."""
+    with torch.device("meta"):
+        if _is_classifier(weights):
+            head = weights.tensors.get("head.fc.weight")
+            return Cat(config, num_classes=len(head) if head is not None and head.ndim and len(head) else 1)
+        stages = range(len(config.depths))
+        indices = [stage for stage in stages if f"norm{stage}.weight" in weights.tensors]
+        return CatBackbone(config, out_indices=indices or stages)

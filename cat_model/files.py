@@ -1,0 +1,148 @@
+"""Reads single checkpoint files without running anything of theirs, and writes files whole or not at all.
+
+A torch file is a pickle, and a pickle may call any function. These are read by torch's restricted unpickler, which
+knows tensors and plain values. The objects of other libraries that released checkpoints hold beside their tensors
+become inert stand-ins; any other is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import struct
+import threading
+import warnings
+from collections import OrderedDict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cat_model.description import KEY
+from cat_model.errors import WeightsError
+
+
+class _Items:
+    """Stands in for a class of mappings or of plain attributes: what comes out is an OrderedDict of the items.
+
+    The unpickler sets items of exact dicts alone, so an instance of a class of ours would not do.
+    """
+
+    def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+class _Opaque:
+    """Stands in for any other class or function: it takes what it is given and keeps nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_STAND_INS = {
+    "yacs.config.CfgNode": _Items,  # the official files' `config`
+    "argparse.Namespace": _Items,  # `args` of timm's training
+    # numbers and arrays of numpy 1 and 2, such as the best accuracy so far
+    **{f"numpy.{core}.multiarray.{name}": _Opaque for core in ("core", "_core") for name in ("scalar", "_reconstruct")},
+    "numpy.dtype": _Opaque,
+    "numpy.ndarray": _Opaque,
+    # the log of mmengine's training; its pickle names methods by getattr, which is not called either
+    "mmengine.logging.history_buffer.HistoryBuffer": _Opaque,
+    "builtins.getattr": _Opaque,
+}
+_ALLOWED: list[Any] = [(stand_in, name) for name, stand_in in _STAND_INS.items()]
+_allowance = threading.Lock()  # torch keeps its allow-list for the whole process
+
+_REFUSED = re.compile(r"GLOBAL (\S+)")
+_UNREADABLE = (
+    *(EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError),
+    *(LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError, struct.error),
+)
+"""What safetensors and torch's unpickler raise on files of another kind; the second line is on any garbage."""
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The content of a torch file (zip or legacy) or a .safetensors file, told apart by their first bytes.
+
+    A .safetensors file that describes its network comes as `state_dict` and `meta`, as our torch files are. Dicts
+    and tensors are exactly that, no subclasses. Raises WeightsError.
+    """
+    try:
+        content = _load_safetensors(path) if _is_safetensors(path) else _plain(_load_torch(path))
+    except OSError as err:
+        raise WeightsError(f"{path}: cannot be read: {err.strerror or err}") from err
+    except _UNREADABLE as err:
+        raise WeightsError(f"{path}: not readable as tensors alone: {_reason(err)}") from err
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds no state_dict, but a {type(content).__name__}")
+    return content
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file. Raises WeightsError."""
+    try:
+        tensors, _ = _open_safetensors(path)
+    except (OSError, SafetensorError) as err:
+        raise WeightsError(f"{path}: not readable as safetensors: {err}") from err
+    return tensors
+
+
+def write_atomically(path: Path, content: bytes) -> str:
+    """The sha256 of what now is `path`: all of `content`, or as before where an OSError is raised."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return sha256(content).hexdigest()
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a JSON header follows eight bytes of its length."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    tensors, metadata = _open_safetensors(path)
+    if KEY not in metadata:
+        return tensors
+    return {"state_dict": tensors, "meta": {KEY: json.loads(metadata[KEY])}}
+
+
+def _open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+
+
+def _load_torch(path: Path) -> object:
+    with _allowance, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
+        # of pickle protocols other than torch's: they are read, or refused with a reason
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with dicts for mappings and bare tensors: a pickle can set attributes that hide methods of others."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in dict.items(value)}
+    return Tensor.detach(value) if isinstance(value, Tensor) else value
+
+
+def _reason(err: BaseException) -> str:
+    if match := _REFUSED.search(str(err)):
+        name = match[1] if "." in match[1] else f"builtins.{match[1]}"
+        return f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing of it was run"
+    return f"{type(err).__name__} {(str(err).strip().splitlines() or [''])[0]}"

@@ -1,0 +1,137 @@
+"""Turns a state_dict of any known layout into our names and shapes.
+
+Known are the reference's classifier and backbone and our own, bare or wrapped, with the prefixes that DDP,
+torch.compile and detectors put before names. Pure: nothing is read here, and no model is made.
+
+The reference ends a stage with the downsampling that begins our next one, keeps the three blocks of a group in three
+lists, stores the index of the relative position bias, and lays `ape` out in two ways.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cat_model.errors import WeightsError
+from cat_model.position import as_map
+
+WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_ema")
+"""Where files keep a state_dict, best first: averaged weights serve only where the plain ones are absent."""
+_DEEPEST = 3  # wrappers within wrappers; a mapping that holds itself would never end
+_PREFIXES = re.compile(r"^((module|backbone|model|_orig_mod)\.)+")
+_INDEX = "relative_position_index"
+_NUMBER = r"(\d{1,4})"  # int() refuses numbers of thousands of digits
+_THEIR_DOWNSAMPLE = re.compile(rf"layers\.{_NUMBER}\.downsample\.(.+)")
+_THEIR_BLOCK = re.compile(rf"layers\.{_NUMBER}\.(pre_ipsa|cpsa|post_ipsa)_blocks\.{_NUMBER}\.(.+)")
+_OUR_DOWNSAMPLE = re.compile(rf"stages\.{_NUMBER}\.downsample\.(.+)")
+_OUR_BLOCK = re.compile(rf"stages\.{_NUMBER}\.blocks\.{_NUMBER}\.(pre_ipsa|cpsa|post_ipsa)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A state_dict by our names: `ape` is (1, H, W, C), and the index buffers are gone."""
+
+    tensors: Mapping[str, Tensor]
+    sources: Mapping[str, str]
+    """Our name -> the name that the tensor came with."""
+    dropped: tuple[str, ...]
+    """The index buffers, by the names that they came with: our model computes them."""
+    is_reference: bool
+
+    def told(self, name: str) -> str:
+        """Our `name` as whoever made the state_dict knows it."""
+        return self.sources.get(name) or (reference_name(name) if self.is_reference else name)
+
+
+def to_ours(content: Mapping[str, Any], *, map_hw: tuple[int, int]) -> dict[str, Tensor]:
+    """The tensors of a state_dict of any known layout by our names, `ape` as (1, H, W, C), without index buffers.
+
+    `map_hw` is the first map of the model that they are for: it unfolds the classifier's flat `ape`, which is taken for
+    a square where it has another length. Nothing is resized. Raises WeightsError.
+    """
+    return dict(parse_weights(content, map_hw=map_hw, source="the checkpoint").tensors)
+
+
+def parse_weights(content: object, *, map_hw: tuple[int, int], source: str) -> Weights:
+    """As `to_ours`, with the names that the tensors came with. Raises WeightsError, which begins with `source`."""
+    try:
+        return _parse(content, map_hw)
+    except WeightsError as err:
+        raise WeightsError(f"{source}: {err}") from err
+
+
+def our_name(name: str) -> str:
+    """Our name of the reference's tensor `name`; ours stay as they are."""
+    if match := _THEIR_DOWNSAMPLE.fullmatch(name):
+        return f"stages.{int(match[1]) + 1}.downsample.{match[2]}"
+    if match := _THEIR_BLOCK.fullmatch(name):
+        return f"stages.{match[1]}.blocks.{match[3]}.{match[2]}.{match[4]}"
+    return f"head.fc.{name.removeprefix('head.')}" if name in ("head.weight", "head.bias") else name
+
+
+def reference_name(name: str) -> str:
+    """The reference's name of our tensor `name`."""
+    if match := _OUR_DOWNSAMPLE.fullmatch(name):
+        return f"layers.{int(match[1]) - 1}.downsample.{match[2]}"
+    if match := _OUR_BLOCK.fullmatch(name):
+        return f"layers.{match[1]}.{match[3]}_blocks.{match[2]}.{match[4]}"
+    return name.replace("head.fc.", "head.")
+
+
+def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
+    state = _unwrapped(content)
+    bare = {name: _PREFIXES.sub("", name) for name in state}
+    is_reference = _is_reference(bare)
+    sources: dict[str, str] = {}
+    for name, stem in bare.items():
+        if stem.endswith(_INDEX):
+            continue
+        ours = our_name(stem)
+        if ours in sources:
+            raise WeightsError(f"{sources[ours]} and {name} both stand for {ours}: keep one of them")
+        sources[ours] = name
+    tensors = {ours: state[name] for ours, name in sources.items()}
+    if "ape" in tensors:
+        tensors["ape"] = as_map(tensors["ape"], map_hw=map_hw, is_reference=is_reference)
+    dropped = tuple(name for name, stem in bare.items() if stem.endswith(_INDEX))
+    return Weights(tensors, sources, dropped, is_reference)
+
+
+def _unwrapped(content: object) -> Mapping[str, Tensor]:
+    for _ in range(_DEEPEST):
+        if isinstance(content, Mapping):
+            content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"holds no state_dict, neither by itself nor under {', '.join(WRAPPERS)}")
+    odd = {name: _oddity(name, value) for name, value in content.items()}
+    if any(odd.values()):
+        listed = ", ".join(f"{name!r} is {reason}" for name, reason in odd.items() if reason)
+        raise WeightsError(f"holds more than plain tensors by name: {listed}")
+    return content
+
+
+def _oddity(name: object, value: object) -> str | None:
+    """What keeps an entry from being a plain tensor with a name, None if nothing does."""
+    if not isinstance(name, str):
+        return "no name"
+    if not isinstance(value, Tensor):
+        return f"of type {type(value).__name__}"
+    if value.is_meta or value.is_nested or value.is_quantized or value.layout is not torch.strided:
+        return "not dense"
+    # A few bytes can claim terabytes by strides of 0, which a copy would then take.
+    if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return f"{tuple(value.shape)}, more than is stored of it"
+    return None
+
+
+def _is_reference(bare: Mapping[str, str]) -> bool:
+    theirs = next((name for name, stem in bare.items() if stem.startswith("layers.")), None)
+    ours = next((name for name, stem in bare.items() if stem.startswith("stages.")), None)
+    if theirs and ours:
+        raise WeightsError(f"mixes two layouts: {theirs} is a name of the reference, {ours} one of ours")
+    return theirs is not None
