@@ -37,7 +37,7 @@ class Counts:
 def counting() -> Iterator[Counts]:
     """Makes modules and tensors on the meta device; all that runs within is counted when it ends."""
     counts = Counts()
-    hook = register_module_forward_hook(counts.add)  # type: ignore[arg-type]
+    hook = register_module_forward_hook(counts.add)
     try:
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
             yield counts
