@@ -7,7 +7,6 @@ interpolation; nor do GELU and softmax.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cat_model.attention import Cpsa, Ipsa
+from cat_model.complexity import count_windows, cpsa_macs, ipsa_macs
 from pipelines.openmmlab.library import get_modules_mapping
 
 _RULES = get_modules_mapping()
@@ -59,19 +59,8 @@ def _counted(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _attention(attention: Ipsa | Cpsa, x: Tensor, *, is_windowed: bool) -> int:
-    """Its linear layers, qkv and proj, as the reference applies them: to the padding of its windows as well.
-
-    The features that they mix are the channels of a position, or in CPSA the positions of a window, for each channel.
-    """
-    num_padded = _num_padded(x, attention.window, is_windowed=is_windowed)
-    channels = x.shape[-1]
-    num_features = channels if isinstance(attention, Ipsa) else attention.window**2
-    return num_padded * channels * (3 + 1) * num_features
-
-
-def _num_padded(x: Tensor, window: int, *, is_windowed: bool) -> int:
-    """Positions of the windows x_BPNC, or of a map x_BHWC when it is padded to whole windows."""
-    images, *sides, _ = x.shape
-    if is_windowed:
-        return images * math.prod(sides)
-    return images * math.prod(window * math.ceil(side / window) for side in sides)
+    """Its linear layers, qkv and proj, as the reference applies them: to the padding of its windows as well."""
+    images, channels = x.shape[0], x.shape[-1]
+    num_windows = x.shape[1] if is_windowed else count_windows((x.shape[1], x.shape[2]), attention.window)
+    macs = ipsa_macs if isinstance(attention, Ipsa) else cpsa_macs
+    return images * macs(channels=channels, window=attention.window, num_windows=num_windows).layers

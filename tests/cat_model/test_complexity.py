@@ -1,0 +1,150 @@
+"""The closed form counts what the reference's arithmetic does, and gives the published figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cat_model import CONFIGS, Cat, CatConfig
+from cat_model.complexity import PUBLISHED, Macs, complexity
+from orchestrator.report.published import published_rows
+from tests.cat_model.plain import Counts, counting, run_plainly
+
+CLASSES = 1000
+AT_224 = {
+    # parameters; G multiply-adds as the reference's flops(), FlopCounterMode / 2 and hooks on its modules gave them
+    "cat_tiny": (16_870_996, 2.774, 2.770, 2.650),
+    "cat_small": (37_294_258, 6.068, 6.063, 5.883),
+    "cat_base": (51_531_922, 8.935, 8.928, 8.703),
+}
+CONFIG = st.builds(
+    CatConfig,
+    img_size=st.sampled_from([16, (24, 40)]),
+    in_chans=st.integers(1, 4),
+    patch_size=st.integers(1, 5),
+    window_size=st.integers(2, 5),
+    embed_dim=st.sampled_from([4, 8]),
+    depths=st.lists(st.integers(1, 2), min_size=3, max_size=3),
+    num_heads=st.sampled_from([(1, 2, 4), (2, 2, 2)]),
+    mlp_ratio=st.sampled_from([2.0, 3.3]),
+    qkv_bias=st.booleans(),
+    ape=st.booleans(),
+    patch_norm=st.booleans(),
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_measured_figures_come_out_to_their_last_digit(name: str) -> None:
+    counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
+    giga = {convention: round(count / 1e9, 3) for convention, count in counted.conventions.items()}
+    params, *expected = AT_224[name]
+    assert counted.params == params
+    assert [giga["reference"], giga["products"], giga["modules"]] == expected
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_docstring_says_which_convention_gives_the_published_figure(name: str) -> None:
+    counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
+    agreeing = {key for key, count in counted.conventions.items() if round(count / 1e9, 1) == PUBLISHED[name].flops_g}
+    assert agreeing == ({"modules"} if name == "cat_small" else {"reference", "products"})
+    assert round(counted.params / 1e6) == PUBLISHED[name].params_m
+
+
+def test_the_published_figures_are_those_of_the_report() -> None:
+    rows = published_rows()
+    for name, published in PUBLISHED.items():
+        metrics = rows[f"imagenet1k/{name}"].metrics
+        assert (published.params_m, published.flops_g) == (metrics["params_m"], metrics["flops_g"])
+
+
+@pytest.mark.parametrize(("name", "said", "read"), [("cat_tiny", 100_352, 25_088), ("cat_small", 150_528, 37_632)])
+def test_the_last_norm_is_counted_as_it_is_and_the_references_excess_apart(name: str, said: int, read: int) -> None:
+    counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
+    assert counted.parts[-1].macs.norms == read
+    assert counted.norm_excess == said - read
+    macs = counted.macs
+    assert counted.conventions["reference"] - macs.products - macs.norms == said - read
+
+
+@settings(max_examples=40, deadline=None)
+@given(config=CONFIG, image_hw=st.tuples(st.integers(1, 60), st.integers(1, 60)))
+def test_any_network_counts_as_its_plain_arithmetic_at_any_size(config: CatConfig, image_hw: tuple[int, int]) -> None:
+    with counting() as counts:
+        run_plainly(config, image_hw, num_classes=CLASSES)
+    macs = complexity(config, image_hw=image_hw, num_classes=CLASSES).macs
+    assert Counts(macs.layers, macs.norms, macs.products) == counts
+
+
+@settings(max_examples=40, deadline=None)
+@given(config=CONFIG, num_classes=st.sampled_from([0, 1, 10]))
+def test_parameters_are_those_of_the_network_part_by_part(config: CatConfig, num_classes: int) -> None:
+    with torch.device("meta"):
+        model = Cat(config, num_classes=num_classes)
+    counted = complexity(config, image_hw=(40, 30), num_classes=num_classes)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    assert counted.params == sum(sizes.values())
+    for part in counted.parts[1:-1]:
+        assert part.params == sum(size for name, size in sizes.items() if name.startswith(f"{part.name}."))
+
+
+def test_slicing_the_image_first_costs_the_same() -> None:
+    config = replace(CONFIGS["cat_tiny"], patch_embed="slice")
+    with torch.device("meta"):
+        params = sum(parameter.numel() for parameter in Cat(config, num_classes=CLASSES).parameters())
+    sliced = complexity(config, image_hw=(224, 224), num_classes=CLASSES)
+    assert sliced == complexity(CONFIGS["cat_tiny"], image_hw=(224, 224), num_classes=CLASSES)
+    assert sliced.params == params
+
+
+def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
+    with counting() as counts:
+        Cat(CONFIGS[name], num_classes=CLASSES).eval()(torch.empty(1, 3, *image_hw))
+    return counts.products
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_our_network_multiplies_as_counted_where_no_window_is_padded_or_alone(name: str) -> None:
+    expected = complexity(CONFIGS[name], image_hw=(448, 448), num_classes=CLASSES).macs.products
+    assert products_of_ours(name, (448, 448)) == expected
+
+
+@pytest.mark.parametrize(("image_hw", "at_most"), [((224, 224), 0.001), ((200, 300), 0.05)])
+def test_our_networks_shortcuts_save_as_much_as_the_docstring_says(image_hw: tuple[int, int], at_most: float) -> None:
+    expected = complexity(CONFIGS["cat_small"], image_hw=image_hw, num_classes=CLASSES).macs.products
+    assert 0 <= 1 - products_of_ours("cat_small", image_hw) / expected <= at_most
+
+
+def test_parts_describe_the_maps_that_the_network_makes() -> None:
+    counted = complexity(CONFIGS["cat_small"], image_hw=(200, 300), num_classes=7)
+    assert [(part.name, part.map_hw, part.channels) for part in counted.parts] == [
+        ("patch_embed", (50, 75), 96),
+        ("stages.0", (50, 75), 96),
+        ("stages.1", (25, 38), 192),
+        ("stages.2", (13, 19), 384),
+        ("stages.3", (7, 10), 768),
+        ("head", None, 7),
+    ]
+    windows = [part.groups.num_windows for part in counted.parts if part.groups]
+    assert windows == [8 * 11, 4 * 6, 2 * 3, 1 * 2]
+
+
+def test_no_classifier_costs_nothing_and_its_part_returns_features() -> None:
+    head = complexity(CONFIGS["cat_small"], image_hw=(224, 224), num_classes=0).parts[-1]
+    assert (head.channels, head.params, head.macs) == (768, 2 * 768, Macs(norms=768 * 7 * 7))
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "num_classes", "message"),
+    [
+        ((0, 224), CLASSES, r"image_hw must be a height and a width of at least one pixel, got \(0, 224\)"),
+        ((224, -1), CLASSES, r"image_hw must be .* got \(224, -1\)"),
+        ((224, 224), -1, r"num_classes must be 0 \(no classifier\) or more, got -1"),
+    ],
+)
+def test_sizes_that_no_image_has_are_refused(image_hw: tuple[int, int], num_classes: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        complexity(CONFIGS["cat_tiny"], image_hw=image_hw, num_classes=num_classes)
