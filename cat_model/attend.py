@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attend_in_windows(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float) -> Tensor:
+def attend_in_windows(
+    q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float
+) -> Tensor:
     """x_WNC: every head of every window on its own; `drop` is the dropout rate of the attention weights."""
     bias_hNK = bias_hNK.to(q_WNhd.dtype)
     if q_WNhd.is_cuda:

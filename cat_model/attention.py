@@ -15,7 +15,7 @@ from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from cat_model.attend import attend_in_windows
-from cat_model.windows import merge, split
+from cat_model.windows import is_windowed, merge, split
 
 
 @register_notrace_module
@@ -54,7 +54,7 @@ class Ipsa(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        if x.ndim == 5:
+        if is_windowed(x):
             qkv_BPNE = self.qkv(x).flatten(2, 3)
             mixed = self._mix(qkv_BPNE, self.position_bias(), drop).view(x.shape)
         elif max(x.shape[1], x.shape[2]) <= self.window and drop == 0.0:
@@ -123,7 +123,7 @@ class Cpsa(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        if x.ndim == 5:
+        if is_windowed(x):
             mixed = self._mix_one_window(x) if x.shape[1] == 1 and drop == 0.0 else self._mix(x, drop)
         elif max(x.shape[1], x.shape[2]) <= self.window and drop == 0.0:
             mixed = self._mix_small_map(x)

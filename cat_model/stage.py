@@ -13,6 +13,7 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from cat_model.attention import Cpsa, Ipsa
+from cat_model.blocking import images_at_once
 from cat_model.config import CatConfig
 from cat_model.embedding import PatchProjection
 from cat_model.windows import to_map, to_windows
@@ -59,6 +60,7 @@ class Stage(nn.Module):
     def __init__(self, config: CatConfig, *, stage: int, drop_paths: Sequence[float]) -> None:
         super().__init__()
         self.window = config.window_size
+        self.mlp_ratio = config.mlp_ratio
         self.downsample = PatchProjection(config.dims[stage - 1]) if stage else nn.Identity()
         self.blocks = nn.Sequential(*(Group(config, stage=stage, drop_path=rate) for rate in drop_paths))
 
@@ -66,8 +68,16 @@ class Stage(nn.Module):
         x_BHWC = self.downsample(x_BHWC)
         height, width = x_BHWC.shape[1], x_BHWC.shape[2]
         # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not twice a block
-        x = self.blocks(to_windows(x_BHWC, self.window))
+        x = to_windows(x_BHWC, self.window)
+        x = self.blocks(x) if torch.jit.is_scripting() else self._run_blocks(x)
         return to_map(x, height, width)
+
+    @torch.jit.ignore
+    def _run_blocks(self, x: Tensor) -> Tensor:
+        images = images_at_once(x, mlp_ratio=self.mlp_ratio, blocks=self.blocks)
+        if images is None:
+            return self.blocks(x)
+        return torch.cat([self.blocks(part) for part in x.split(images)])
 
 
 def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> Block:

@@ -10,6 +10,11 @@ from timm.models import register_notrace_function
 from torch import Tensor
 
 
+def is_windowed(x: Tensor) -> bool:
+    """Whether x is windows x_BPSSC rather than a map x_BHWC."""
+    return x.ndim == 5
+
+
 def split(x_BHWC: Tensor, window: int) -> Tensor:
     """x_BPSSC; a map that the window does not divide grows zeros at its right and bottom."""
     B, height, width, C = x_BHWC.shape
@@ -40,4 +45,4 @@ def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
 @register_notrace_function
 def to_map(x: Tensor, height: int, width: int) -> Tensor:
     """x_BHWC of `height` x `width`: the inverse of `to_windows`."""
-    return merge(x, height, width) if x.ndim == 5 else x
+    return merge(x, height, width) if is_windowed(x) else x

@@ -44,8 +44,8 @@ def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
     """What the padding rule says, word for word: zeros to a multiple of the window, attend in windows, crop."""
     height, width = x.shape[1:3]
     padded = functional.pad(x, (0, 0, 0, -width % 4, 0, -height % 4))
-    out: Tensor = attention(split(padded, 4), is_windowed=True)
-    return merge(out, height, width, 4)
+    out: Tensor = attention(split(padded, 4))
+    return merge(out, height, width)
 
 
 @settings(max_examples=25, deadline=None)
@@ -64,34 +64,34 @@ def test_any_size_gives_maps_of_a_ceiled_quarter_halved_each_stage(
 def test_ipsa_of_a_map_is_ipsa_of_its_zero_padded_windows(size: tuple[int, int], qkv_bias: bool) -> None:
     ipsa = make_ipsa(qkv_bias=qkv_bias)
     x = torch.randn(2, *size, 8, dtype=torch.float64)
-    torch.testing.assert_close(ipsa(x, is_windowed=False), on_padded_map(ipsa, x))
+    torch.testing.assert_close(ipsa(x), on_padded_map(ipsa, x))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 3), (4, 4), (5, 4), (7, 9), (8, 8)])
 def test_cpsa_of_a_map_is_cpsa_of_its_zero_padded_windows(size: tuple[int, int]) -> None:
     cpsa = make_cpsa()
     x = torch.randn(2, *size, 8, dtype=torch.float64)
-    torch.testing.assert_close(cpsa(x, is_windowed=False), on_padded_map(cpsa, x))
+    torch.testing.assert_close(cpsa(x), on_padded_map(cpsa, x))
 
 
 def test_cpsa_of_one_window_is_the_full_attention_over_it() -> None:
     cpsa = make_cpsa()
-    x = torch.randn(2, 1, 16, 8, dtype=torch.float64)
-    torch.testing.assert_close(cpsa(x, is_windowed=True), cpsa._mix(x, drop=0.0))
+    x = torch.randn(2, 1, 4, 4, 8, dtype=torch.float64)
+    torch.testing.assert_close(cpsa(x), cpsa._mix(x, drop=0.0))
 
 
 def test_attention_dropout_changes_training_and_not_evaluation() -> None:
     ipsa, x = make_ipsa(attn_drop=0.5), torch.randn(1, 3, 3, 8, dtype=torch.float64)
-    without = make_ipsa()(x, is_windowed=False)
-    assert not torch.allclose(ipsa.train()(x, is_windowed=False), without)
-    torch.testing.assert_close(ipsa.eval()(x, is_windowed=False), without)
+    without = make_ipsa()(x)
+    assert not torch.allclose(ipsa.train()(x), without)
+    torch.testing.assert_close(ipsa.eval()(x), without)
 
 
 @settings(max_examples=25, deadline=None)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), window=st.integers(1, 8))
 def test_merging_windows_inverts_splitting(height: int, width: int, window: int) -> None:
     x = torch.arange(2 * height * width * 3).view(2, height, width, 3)
-    assert torch.equal(merge(split(x, window), height, width, window), x)
+    assert torch.equal(merge(split(x, window), height, width), x)
 
 
 @pytest.mark.parametrize("size", [56, 49, 70])

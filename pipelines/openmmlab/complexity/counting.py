@@ -7,7 +7,7 @@ interpolation; nor do GELU and softmax.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cat_model.attention import Cpsa, Ipsa
 from cat_model.complexity import count_windows, cpsa_macs, ipsa_macs
+from cat_model.windows import is_windowed
 from pipelines.openmmlab.library import get_modules_mapping
 
 _RULES = get_modules_mapping()
@@ -27,10 +28,10 @@ class Count:
     def __init__(self) -> None:
         self.macs = 0
 
-    def add(self, module: Any, inputs: tuple[Tensor, ...], keywords: Mapping[str, bool], output: Tensor) -> None:
+    def add(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """The forward hook of each module that is counted."""
         if isinstance(module, Ipsa | Cpsa):
-            self.macs += _attention(module, inputs[0], **keywords)
+            self.macs += _attention(module, inputs[0])
             return
         module.__flops__ = 0
         _RULES[type(module)](module, inputs, output)
@@ -41,7 +42,7 @@ class Count:
 def counting(network: nn.Module) -> Iterator[Count]:
     """Count what runs through the modules of `network` within this context; several runs add up."""
     count = Count()
-    handles = [module.register_forward_hook(count.add, with_kwargs=True) for module in _counted(network)]
+    handles = [module.register_forward_hook(count.add) for module in _counted(network)]
     try:
         yield count
     finally:
@@ -58,9 +59,9 @@ def _counted(module: nn.Module) -> Iterator[nn.Module]:
         yield from _counted(child)
 
 
-def _attention(attention: Ipsa | Cpsa, x: Tensor, *, is_windowed: bool) -> int:
+def _attention(attention: Ipsa | Cpsa, x: Tensor) -> int:
     """Its linear layers, qkv and proj, as the reference applies them: to the padding of its windows as well."""
     images, channels = x.shape[0], x.shape[-1]
-    num_windows = x.shape[1] if is_windowed else count_windows((x.shape[1], x.shape[2]), attention.window)
+    num_windows = x.shape[1] if is_windowed(x) else count_windows((x.shape[1], x.shape[2]), attention.window)
     macs = ipsa_macs if isinstance(attention, Ipsa) else cpsa_macs
     return images * macs(channels=channels, window=attention.window, num_windows=num_windows).layers

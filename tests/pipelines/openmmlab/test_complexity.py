@@ -69,15 +69,13 @@ def test_layers_are_counted_by_mmcvs_rules_and_within_the_context_alone() -> Non
     assert count.macs == 2 * convolved * (9 * 2 + 1 + 2 + 1)
 
 
-@pytest.mark.parametrize(
-    ("shape", "is_windowed"), [((1, 8, 7, 16), False), ((1, 14, 7, 16), False), ((1, 2, 49, 16), True)]
-)
-def test_attention_counts_whole_windows(shape: tuple[int, ...], is_windowed: bool) -> None:
+@pytest.mark.parametrize("shape", [(1, 8, 7, 16), (1, 14, 7, 16), (1, 2, 7, 7, 16)])
+def test_attention_counts_whole_windows(shape: tuple[int, ...]) -> None:
     """A map of 8 x 7 positions fills two windows of 49, as the reference pads it."""
     attention: dict[str, Any] = {"window": 7, "qkv_bias": True, "qk_scale": None, "attn_drop": 0.0, "proj_drop": 0.0}
     ipsa, cpsa = Ipsa(16, num_heads=2, **attention), Cpsa(**attention)
     nn.init.zeros_(ipsa.relative_position_bias_table)
     for layer, macs in ((ipsa, 98 * 4 * 16 * 16), (cpsa, 98 * 16 * 4 * 49)):
         with counting(nn.ModuleList([layer])) as count:
-            layer(ones(shape), is_windowed=is_windowed)
+            layer(ones(shape))
         assert count.macs == macs
