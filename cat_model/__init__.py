@@ -1,11 +1,12 @@
 """CAT, Cross Attention in Vision Transformer (arXiv 2106.05786): one network, classifier and backbone."""
 
 from cat_model import timm_models  # noqa: F401 - registers cat_tiny, cat_small and cat_base
+from cat_model.backbone import CatBackbone
 from cat_model.config import CONFIGS, CatConfig
 from cat_model.errors import WeightsError
 from cat_model.fitting import Report
 from cat_model.layouts import to_ours
-from cat_model.model import Cat, CatBackbone
+from cat_model.model import Cat
 from cat_model.official import load_official_backbone, load_official_classifier
 from cat_model.reference import from_reference
 from cat_model.weights import load_backbone, load_classifier, load_weights, save_classifier

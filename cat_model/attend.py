@@ -3,11 +3,11 @@
 Letters: W windows (of all images), h heads, d channels of a head, N queries, K keys, C = hd channels.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cat_model.tracing import is_scripting
 
 
 def attend_in_windows(
@@ -17,7 +17,7 @@ def attend_in_windows(
     bias_hNK = bias_hNK.to(q_WNhd.dtype)
     if q_WNhd.is_cuda:
         return _fused(q_WNhd, k_WKhd, v_WKhd, bias_hNK, scale, drop)
-    if not torch.jit.is_scripting() and _is_plain_inference(q_WNhd) and drop == 0.0:
+    if not is_scripting() and _is_plain_inference(q_WNhd) and drop == 0.0:
         return _head_by_head(q_WNhd, k_WKhd, v_WKhd, bias_hNK, scale)
     return _batched(q_WNhd, k_WKhd, v_WKhd, bias_hNK, scale, drop)
 

@@ -7,18 +7,16 @@ Letters: B images, H and W map positions, L = HW, C channels, P windows of a map
 h heads, d channels of a head, E = 3C (q, k and v side by side), K keys.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from cat_model.attend import attend_in_windows
+from cat_model.tracing import unscripted, whole_module
 from cat_model.windows import is_windowed, merge, split
 
 
-@register_notrace_module
+@whole_module
 class Ipsa(nn.Module):
     """Inner-patch self-attention: multi-head attention inside each window, with a relative position bias."""
 
@@ -46,7 +44,7 @@ class Ipsa(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
         self.init_non_persistent_buffers()
 
-    @torch.jit.ignore
+    @unscripted
     def init_non_persistent_buffers(self) -> None:
         """Makes `relative_position_index`, which no checkpoint holds, on the device of the table."""
         index_M = _relative_positions(self.window, device=self.relative_position_bias_table.device)
@@ -61,7 +59,8 @@ class Ipsa(nn.Module):
             mixed = self._mix_small_map(x)
         else:
             mixed = self._mix_map(x, drop)
-        return self.proj_drop(self.proj(mixed))
+        out: Tensor = self.proj_drop(self.proj(mixed))
+        return out
 
     def position_bias(self) -> Tensor:
         """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i."""
@@ -75,7 +74,8 @@ class Ipsa(nn.Module):
         if self.qkv.bias is not None:
             qkv_BPSSE = qkv_BPSSE + self.qkv.bias.to(qkv_BPSSE.dtype)
         mixed_BPNC = self._mix(qkv_BPSSE.flatten(2, 3), self.position_bias(), drop)
-        mixed_BPSSC = mixed_BPNC.unflatten(2, (self.window, self.window))
+        B, P, _, C = mixed_BPNC.shape
+        mixed_BPSSC = mixed_BPNC.view(B, P, self.window, self.window, C)
         return merge(mixed_BPSSC, x_BHWC.shape[1], x_BHWC.shape[2])
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class Ipsa(nn.Module):
         return x_WNC.view(B, P, N, E // 3)
 
 
-@register_notrace_module
+@whole_module
 class Cpsa(nn.Module):
     """Cross-patch self-attention: each channel on its own, its windows as tokens, their N positions as features.
 
@@ -129,7 +129,8 @@ class Cpsa(nn.Module):
             mixed = self._mix_small_map(x)
         else:
             mixed = merge(self._mix(split(x, self.window), drop), x.shape[1], x.shape[2])
-        return self.proj_drop(mixed)
+        out: Tensor = self.proj_drop(mixed)
+        return out
 
     def _mix(self, x_BPSSC: Tensor, drop: float) -> Tensor:
         B, P, S, _, C = x_BPSSC.shape

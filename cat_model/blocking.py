@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cat_model.tracing import is_tracing
+
 _WHOLE_BYTES = 16 * 2**20  # hidden maps up to here stay whole: smaller products would cost more than the cache gives
 _PART_BYTES = 8 * 2**20
 
@@ -26,7 +28,7 @@ def images_at_once(x: Tensor, *, mlp_ratio: float, blocks: nn.Module) -> int | N
 
 def _is_eager_float32_on_cpu(x: Tensor) -> bool:
     """Whether x holds values of its own: tracers, compilers and exporters see all of a batch at once."""
-    is_eager = type(x) is Tensor and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    is_eager = type(x) is Tensor and not (torch.compiler.is_compiling() or is_tracing())
     return is_eager and x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 

@@ -3,23 +3,24 @@
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
 """
 
-from __future__ import annotations
-
-import torch
 import torch.nn.functional as F
-from timm.models import register_notrace_function, register_notrace_module
 from torch import Tensor, nn
 
 from cat_model.config import CatConfig
 from cat_model.position import resize_ape
+from cat_model.tracing import is_scripting, whole_module
 
 
-@register_notrace_module
+@whole_module
 class PatchEmbedding(nn.Module):
-    """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the patch."""
+    """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the patch.
+
+    Raises ValueError for what is no batch of images.
+    """
 
     def __init__(self, config: CatConfig) -> None:
         super().__init__()
+        self.in_chans = config.in_chans
         self.patch = config.patch_size
         self.is_slice = config.patch_embed == "slice"
         if self.is_slice:
@@ -29,16 +30,27 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else nn.Identity()
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
+        if not is_scripting():
+            _check_images(x_BIHW, self.in_chans)
         pad_h, pad_w = -x_BIHW.shape[2] % self.patch, -x_BIHW.shape[3] % self.patch
         if pad_h > 0 or pad_w > 0:
             x_BIHW = F.pad(x_BIHW, (0, pad_w, 0, pad_h))
         if self.is_slice:
             x_BIHW = _slice_in_two(_slice_in_two(x_BIHW))
         x_BCHW: Tensor = self.proj(x_BIHW)
-        return self.norm(x_BCHW.permute(0, 2, 3, 1))
+        x_BHWC: Tensor = self.norm(x_BCHW.permute(0, 2, 3, 1))
+        return x_BHWC
 
 
-@register_notrace_module
+@whole_module
+class PositionEmbedding(nn.Module):
+    """Map x_BHWC plus the embedding ape_1hwC, resized to the map; its owner keeps the parameter."""
+
+    def forward(self, x_BHWC: Tensor, ape_1hwC: Tensor) -> Tensor:
+        return x_BHWC + resize_ape(ape_1hwC, (x_BHWC.shape[1], x_BHWC.shape[2]))
+
+
+@whole_module
 class PatchProjection(nn.Module):
     """Map x_BHWC -> half as high and wide with 2C channels; an odd map grows zeros to an even one first."""
 
@@ -54,24 +66,12 @@ class PatchProjection(nn.Module):
         x_Bh2w2C = x_BHWC.reshape(B, (height + 1) // 2, 2, (width + 1) // 2, 2, C)
         # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row, column)
         x_Bhw22C = x_Bh2w2C.permute(0, 1, 3, 4, 2, 5)
-        return self.reduction(self.norm(x_Bhw22C.flatten(3)))
-
-
-@register_notrace_function
-def checked_images(x_BIHW: Tensor, in_chans: int) -> Tensor:
-    """The images as they are; raises ValueError, before any compute, for what no CAT can take."""
-    if not torch.jit.is_scripting():
-        _check_images(x_BIHW, in_chans)
-    return x_BIHW
-
-
-@register_notrace_function
-def add_position(x_BHWC: Tensor, ape_1hwC: Tensor) -> Tensor:
-    """x_BHWC plus the position embedding, resized to the map."""
-    return x_BHWC + resize_ape(ape_1hwC, (x_BHWC.shape[1], x_BHWC.shape[2]))
+        out: Tensor = self.reduction(self.norm(x_Bhw22C.flatten(3)))
+        return out
 
 
 def _check_images(x_BIHW: Tensor, in_chans: int) -> None:
+    """Raises ValueError, before any compute, for what no CAT can take."""
     if x_BIHW.ndim != 4 or x_BIHW.shape[1] != in_chans or min(x_BIHW.shape[2:]) < 1:
         raise ValueError(
             f"the input must have the shape (images, {in_chans} channels, height, width), got {tuple(x_BIHW.shape)}"

@@ -1,133 +1,130 @@
-"""CAT itself: one trunk, as a classifier (Cat) and as a backbone of detectors and segmenters (CatBackbone).
+"""CAT as a classifier, with the methods that timm's users know of its models.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels, K classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from dataclasses import replace
 
 from timm.layers import ClassifierHead
-from torch import Tensor, empty, nn
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn, no_grad
 
-from cat_model.attention import Ipsa
 from cat_model.config import CatConfig
-from cat_model.embedding import PatchEmbedding, add_position, checked_images
-from cat_model.stage import Stage
-
-
-class Trunk(nn.Module):
-    """Patch embedding, absolute position and stages: the tensors that a classifier and a backbone share by name.
-
-    Any image size of at least one pixel works; the window never shrinks with the map, so weights fit at every size.
-    """
-
-    def __init__(self, config: CatConfig, *, num_stages: int) -> None:
-        super().__init__()
-        self.config = config
-        self.in_chans = config.in_chans
-        self.patch_embed = PatchEmbedding(config)
-        self.ape = nn.Parameter(empty(1, *config.map_hw, config.embed_dim)) if config.ape else None
-        self.pos_drop = nn.Dropout(config.drop_rate)
-        rates = _drop_paths(config)[:num_stages]
-        self.stages = nn.ModuleList(
-            Stage(config, stage=i, drop_paths=stage_rates) for i, stage_rates in enumerate(rates)
-        )
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the position parameters that weight decay leaves alone, besides biases and norms."""
-        names = {name for name, _ in self.named_parameters()}
-        return {name for name in names if name == "ape" or name.endswith(".relative_position_bias_table")}
-
-    def embed(self, x_BIHW: Tensor) -> Tensor:
-        """x_BHWC before the first stage."""
-        x_BHWC = self.patch_embed(checked_images(x_BIHW, self.in_chans))
-        if self.ape is not None:
-            x_BHWC = add_position(x_BHWC, self.ape)
-        return self.pos_drop(x_BHWC)
-
-    def forward_maps(self, x_BIHW: Tensor) -> list[Tensor]:
-        """x_BHWC after each stage, not yet normed."""
-        x_BHWC = self.embed(x_BIHW)
-        maps: list[Tensor] = []
-        for stage in self.stages:
-            x_BHWC = stage(x_BHWC)
-            maps.append(x_BHWC)
-        return maps
+from cat_model.position import resize_ape
+from cat_model.tracing import unscripted
+from cat_model.trunk import Trunk
 
 
 class Cat(Trunk):
-    """The classifier: images x_BIHW -> logits_BK."""
+    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC where there are no classes.
 
-    def __init__(self, config: CatConfig, *, num_classes: int) -> None:
+    `global_pool` is one of timm's poolings: avg (the reference's), max, avgmax, catavgmax, or '' for none, which
+    leaves the map x_BHWC.
+    """
+
+    def __init__(self, config: CatConfig, *, num_classes: int, global_pool: str = "avg") -> None:
         super().__init__(config, num_stages=len(config.depths))
+        _check_num_classes(num_classes)
         self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = config.dims[-1]
-        self.norm = nn.LayerNorm(self.num_features)
-        self.head = ClassifierHead(self.num_features, num_classes, input_fmt="NHWC")
-        _init_weights(self)
+        self.global_pool = global_pool
+        self.num_features = config.dims[-1]
+        self.norm: nn.Module = nn.LayerNorm(self.num_features)
+        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, input_fmt="NHWC")
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
 
     def forward_features(self, x_BIHW: Tensor) -> Tensor:
         """The last map, normed and unpooled: x_BHWC."""
-        x_BHWC: Tensor = self.norm(self.forward_maps(x_BIHW)[-1])
-        return x_BHWC
+        x_BHWC = self.embed(x_BIHW)
+        for stage in self.stages:
+            x_BHWC = stage(x_BHWC)
+        normed: Tensor = self.norm(x_BHWC)
+        return normed
 
     def forward_head(self, x_BHWC: Tensor, pre_logits: bool = False) -> Tensor:
         """logits_BK, or the pooled x_BC before them."""
-        x: Tensor = self.head(x_BHWC, pre_logits=pre_logits)
+        x: Tensor = self.head(x_BHWC, pre_logits=True) if pre_logits else self.head(x_BHWC)
         return x
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x_BIHW))
 
+    @unscripted
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of the stages `indices` (an int: of the last so many; None: of all), and the last of the features.
 
-class CatBackbone(Trunk):
-    """The backbone: images x_BIHW -> a normed map x_BCHW for each of `out_indices`.
+        `norm` norms the map of the last stage, the only one that the classifier has a norm for; `stop_early` leaves
+        out the stages behind the last index, and then the norm too. `output_fmt` is NCHW or NHWC, of the
+        intermediates; the features stay x_BHWC.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f"output_fmt must be NCHW or NHWC, got {output_fmt!r}")
+        taken, last = feature_take_indices(len(self.stages), indices)
+        stages = self.stages[: last + 1] if stop_early else self.stages
+        x_BHWC = self.embed(x)
+        maps_BHWC = []
+        for stage in stages:
+            x_BHWC = stage(x_BHWC)
+            maps_BHWC.append(x_BHWC)
+        if len(maps_BHWC) == len(self.config.depths):
+            x_BHWC = self.norm(x_BHWC)
+            maps_BHWC[-1] = x_BHWC if norm else maps_BHWC[-1]
+        maps = [_laid_out(maps_BHWC[i], output_fmt) for i in taken]
+        return maps if intermediates_only else (x_BHWC, maps)
 
-    A map has ceil(H / patch_size / 2**stage) rows. Stages beyond the last index are not built, so that
-    every parameter takes part in the result.
-    """
+    @unscripted
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Takes off what the maps of the stages `indices` do not need; returns these indices, counted from 0."""
+        taken, last = feature_take_indices(len(self.stages), indices)
+        if prune_norm or last + 1 < len(self.stages):
+            self.norm = nn.Identity()  # it fits the last stage alone
+        self.stages = self.stages[: last + 1]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return list(taken)
 
-    def __init__(self, config: CatConfig, *, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
-        indices = _checked_indices(out_indices, num_stages=len(config.depths))
-        super().__init__(config, num_stages=indices[-1] + 1)
-        self.out_indices = indices
-        for index in self.out_indices:
-            self.add_module(f"norm{index}", nn.LayerNorm(config.dims[index]))
-        _init_weights(self)
+    @unscripted
+    def get_classifier(self) -> nn.Module:
+        """The linear layer from features to logits; an Identity where there are no classes."""
+        classifier: nn.Module = self.head.fc
+        return classifier
 
-    def forward(self, x_BIHW: Tensor) -> tuple[Tensor, ...]:
-        maps_BHWC = self.forward_maps(x_BIHW)
-        return tuple(
-            self.get_submodule(f"norm{i}")(maps_BHWC[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices
-        )
+    @unscripted
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new, random classifier over `num_classes` (0: none); `global_pool` None keeps the pooling."""
+        _check_num_classes(num_classes)
+        reference = self.norm.weight if isinstance(self.norm, nn.LayerNorm) else next(self.parameters())
+        self.head.reset(num_classes, pool_type=global_pool)
+        self.head.to(device=reference.device, dtype=reference.dtype)
+        self.num_classes = num_classes
+        self.head_hidden_size = self.head.num_features
+        self.global_pool = self.global_pool if global_pool is None else global_pool
 
-
-def _drop_paths(config: CatConfig) -> list[list[float]]:
-    """The drop path rate of each group, by stage: linear from 0 to the config's rate over all groups."""
-    steps = max(sum(config.depths) - 1, 1)
-    starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
-    return [
-        [config.drop_path_rate * (start + group) / steps for group in range(depth)]
-        for start, depth in zip(starts, config.depths, strict=True)
-    ]
-
-
-def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[int, ...]:
-    indices = tuple(out_indices)
-    if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_stages:
-        raise ValueError(f"out_indices must rise within 0..{num_stages - 1}, got {indices}")
-    return indices
+    @unscripted
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Interpolates the position embedding to the map of `img_size`, once; forward would do it for each batch."""
+        self.config = replace(self.config, img_size=img_size)
+        if self.ape is not None:
+            with no_grad():
+                ape_1HWC = resize_ape(self.ape, self.config.map_hw).clone()
+            self.ape = nn.Parameter(ape_1HWC, requires_grad=self.ape.requires_grad)
 
 
-def _init_weights(model: Trunk) -> None:
-    """The reference's start: truncated normal of std 0.02, biases 0; convolutions and norms as torch has them."""
-    if model.ape is not None:
-        nn.init.trunc_normal_(model.ape, std=0.02)
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, Ipsa):
-            nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+def _laid_out(x_BHWC: Tensor, output_fmt: str) -> Tensor:
+    return x_BHWC.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else x_BHWC
+
+
+def _check_num_classes(num_classes: int) -> None:
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise ValueError(f"num_classes must be a whole number, 0 for features alone, got {num_classes!r}")

@@ -3,8 +3,6 @@
 Letters: 1 (it serves every image of a batch), H and W positions of the first map, L = HW, C channels.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch.nn.functional as F

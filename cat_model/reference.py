@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from cat_model.backbone import CatBackbone
 from cat_model.config import CatConfig
 from cat_model.fitting import Allowance, fit
 from cat_model.layouts import parse_weights
-from cat_model.model import Cat, CatBackbone, Trunk
+from cat_model.model import Cat
+from cat_model.trunk import Trunk
 from cat_model.weights import fill
 
 _OURS = {

@@ -3,8 +3,6 @@
 Letters: B images, H and W map positions, C channels, P windows of a map, S positions along a window.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +14,7 @@ from cat_model.attention import Cpsa, Ipsa
 from cat_model.blocking import images_at_once
 from cat_model.config import CatConfig
 from cat_model.embedding import PatchProjection
+from cat_model.tracing import is_scripting, unscripted
 from cat_model.windows import to_map, to_windows
 
 
@@ -32,7 +31,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
 
 
 class Group(nn.Module):
@@ -46,12 +46,13 @@ class Group(nn.Module):
         self.post_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.grad_checkpointing and not torch.jit.is_scripting():
+        if self.grad_checkpointing and not is_scripting():
             # a block at a time: the groups of stages 1, 2 and 4 are alone there, and recomputed whole they save nothing
             for block in (self.pre_ipsa, self.cpsa, self.post_ipsa):
                 x = checkpoint(block, x)
             return x
-        return self.post_ipsa(self.cpsa(self.pre_ipsa(x)))
+        out: Tensor = self.post_ipsa(self.cpsa(self.pre_ipsa(x)))
+        return out
 
 
 class Stage(nn.Module):
@@ -69,15 +70,15 @@ class Stage(nn.Module):
         height, width = x_BHWC.shape[1], x_BHWC.shape[2]
         # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not twice a block
         x = to_windows(x_BHWC, self.window)
-        x = self.blocks(x) if torch.jit.is_scripting() else self._run_blocks(x)
+        x = self.blocks(x) if is_scripting() else self._run_blocks(x)
         return to_map(x, height, width)
 
-    @torch.jit.ignore
+    @unscripted
     def _run_blocks(self, x: Tensor) -> Tensor:
         images = images_at_once(x, mlp_ratio=self.mlp_ratio, blocks=self.blocks)
-        if images is None:
-            return self.blocks(x)
-        return torch.cat([self.blocks(part) for part in x.split(images)])
+        parts = [x] if images is None else torch.split(x, images)
+        outs = [self.blocks(part) for part in parts]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
 def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> Block:

@@ -3,11 +3,10 @@
 Letters: B images, H and W map positions, C channels, P windows of a map in raster order, S positions along a window.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
-from timm.models import register_notrace_function
 from torch import Tensor
+
+from cat_model.tracing import whole_function
 
 
 def is_windowed(x: Tensor) -> bool:
@@ -34,7 +33,7 @@ def merge(x_BPSSC: Tensor, height: int, width: int) -> Tensor:
     return x_BrScSC.reshape(B, rows * window, columns * window, C)[:, :height, :width]
 
 
-@register_notrace_function
+@whole_function
 def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
     """x_BPSSC where the window divides the map; any other map as it is, for each attention to pad as it must."""
     if x_BHWC.shape[1] % window or x_BHWC.shape[2] % window:
@@ -42,7 +41,7 @@ def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
     return split(x_BHWC, window)
 
 
-@register_notrace_function
+@whole_function
 def to_map(x: Tensor, height: int, width: int) -> Tensor:
     """x_BHWC of `height` x `width`: the inverse of `to_windows`."""
     return merge(x, height, width) if is_windowed(x) else x

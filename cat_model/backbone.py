@@ -1,0 +1,44 @@
+"""CAT as the backbone of detectors and segmenters: a pyramid of normed maps.
+
+Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cat_model.config import CatConfig
+from cat_model.trunk import Trunk
+
+
+class CatBackbone(Trunk):
+    """The backbone: images x_BIHW -> a normed map x_BCHW for each of `out_indices`.
+
+    A map has ceil(H / patch_size / 2**stage) rows. Stages beyond the last index are not built, so that
+    every parameter takes part in the result.
+    """
+
+    output_fmt = "NCHW"
+
+    def __init__(self, config: CatConfig, *, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
+        indices = _checked_indices(out_indices, num_stages=len(config.depths))
+        super().__init__(config, num_stages=indices[-1] + 1)
+        self.out_indices = indices
+        for index in self.out_indices:
+            self.add_module(f"norm{index}", nn.LayerNorm(config.dims[index]))
+        self.init_weights()
+
+    def forward(self, x_BIHW: Tensor) -> tuple[Tensor, ...]:
+        maps_BHWC = self.forward_maps(x_BIHW)
+        return tuple(
+            self.get_submodule(f"norm{i}")(maps_BHWC[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices
+        )
+
+
+def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[int, ...]:
+    indices = tuple(out_indices)
+    if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_stages:
+        raise ValueError(f"out_indices must rise within 0..{num_stages - 1}, got {indices}")
+    return indices

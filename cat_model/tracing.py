@@ -1,0 +1,33 @@
+"""Marks of torch.jit and of timm's torch.fx tracer, typed: what tracers leave whole, and what scripts leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from timm.models import register_notrace_function, register_notrace_module
+from torch import jit, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Module = TypeVar("Module", bound=type[nn.Module])
+
+is_scripting: Callable[[], bool] = jit.is_scripting  # type: ignore[attr-defined]
+is_tracing: Callable[[], bool] = jit.is_tracing  # type: ignore[attr-defined]
+
+
+def whole_function(function: Function) -> Function:
+    """One node for torch.fx, as it decides by the shape of its input."""
+    register_notrace_function(function)
+    return function
+
+
+def whole_module(module: Module) -> Module:
+    """One node for torch.fx, as it decides by the shape of its input."""
+    register_notrace_module(module)
+    return module
+
+
+def unscripted(method: Function) -> Function:
+    """For Python alone: torch.jit.script does not read it."""
+    ignored: Function = jit.ignore(method)  # type: ignore[no-untyped-call]
+    return ignored
