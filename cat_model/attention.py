@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_model.attend import attend_in_windows
-from cat_model.tracing import unscripted, whole_module
-from cat_model.windows import is_windowed, merge, split
+from cat_model.tracing import holds, unscripted, whole_module
+from cat_model.windows import fits_window, is_windowed, merge, split
 
 
 @whole_module
@@ -55,7 +55,7 @@ class Ipsa(nn.Module):
         if is_windowed(x):
             qkv_BPNE = self.qkv(x).flatten(2, 3)
             mixed = self._mix(qkv_BPNE, self.position_bias(), drop).view(x.shape)
-        elif max(x.shape[1], x.shape[2]) <= self.window and drop == 0.0:
+        elif fits_window(x, self.window) and drop == 0.0:
             mixed = self._mix_small_map(x)
         else:
             mixed = self._mix_map(x, drop)
@@ -124,8 +124,8 @@ class Cpsa(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
         if is_windowed(x):
-            mixed = self._mix_one_window(x) if x.shape[1] == 1 and drop == 0.0 else self._mix(x, drop)
-        elif max(x.shape[1], x.shape[2]) <= self.window and drop == 0.0:
+            mixed = self._mix_one_window(x) if holds(x.shape[1] == 1) and drop == 0.0 else self._mix(x, drop)
+        elif fits_window(x, self.window) and drop == 0.0:
             mixed = self._mix_small_map(x)
         else:
             mixed = merge(self._mix(split(x, self.window), drop), x.shape[1], x.shape[2])

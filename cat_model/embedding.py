@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cat_model.config import CatConfig
 from cat_model.position import resize_ape
-from cat_model.tracing import is_scripting, whole_module
+from cat_model.tracing import holds, is_scripting, whole_module
 
 
 @whole_module
@@ -32,8 +32,10 @@ class PatchEmbedding(nn.Module):
     def forward(self, x_BIHW: Tensor) -> Tensor:
         if not is_scripting():
             _check_images(x_BIHW, self.in_chans)
-        pad_h, pad_w = -x_BIHW.shape[2] % self.patch, -x_BIHW.shape[3] % self.patch
-        if pad_h > 0 or pad_w > 0:
+        height, width = x_BIHW.shape[2], x_BIHW.shape[3]
+        pad_h = (height + self.patch - 1) // self.patch * self.patch - height
+        pad_w = (width + self.patch - 1) // self.patch * self.patch - width
+        if not (holds(pad_h == 0) and holds(pad_w == 0)):
             x_BIHW = F.pad(x_BIHW, (0, pad_w, 0, pad_h))
         if self.is_slice:
             x_BIHW = _slice_in_two(_slice_in_two(x_BIHW))
@@ -61,9 +63,10 @@ class PatchProjection(nn.Module):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         B, height, width, C = x_BHWC.shape
-        if height % 2 or width % 2:
-            x_BHWC = F.pad(x_BHWC, (0, 0, 0, width % 2, 0, height % 2))
-        x_Bh2w2C = x_BHWC.reshape(B, (height + 1) // 2, 2, (width + 1) // 2, 2, C)
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        if not (holds(height % 2 == 0) and holds(width % 2 == 0)):
+            x_BHWC = F.pad(x_BHWC, (0, 0, 0, columns * 2 - width, 0, rows * 2 - height))
+        x_Bh2w2C = x_BHWC.reshape(B, rows, 2, columns, 2, C)
         # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row, column)
         x_Bhw22C = x_Bh2w2C.permute(0, 1, 3, 4, 2, 5)
         out: Tensor = self.reduction(self.norm(x_Bhw22C.flatten(3)))

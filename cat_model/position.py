@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cat_model.errors import WeightsError
+from cat_model.tracing import holds
 
 
 def resize_ape(ape_1HWC: Tensor, map_hw: tuple[int, int]) -> Tensor:
     """ape_1HWC at the size `map_hw`, bicubic; itself where it has that size already."""
     height, width = map_hw
-    if ape_1HWC.shape[1] == height and ape_1HWC.shape[2] == width:  # to its own size, interpolation is the identity
+    has_size = holds(ape_1HWC.shape[1] == height) and holds(ape_1HWC.shape[2] == width)
+    if has_size:  # interpolation to its own size is the identity
         return ape_1HWC
     ape_1CHW = F.interpolate(ape_1HWC.permute(0, 3, 1, 2), size=[height, width], mode="bicubic")
     return ape_1CHW.permute(0, 2, 3, 1)

@@ -7,12 +7,24 @@ from typing import Any, TypeVar
 
 from timm.models import register_notrace_function, register_notrace_module
 from torch import jit, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Module = TypeVar("Module", bound=type[nn.Module])
 
 is_scripting: Callable[[], bool] = jit.is_scripting  # type: ignore[attr-defined]
 is_tracing: Callable[[], bool] = jit.is_tracing  # type: ignore[attr-defined]
+
+
+def holds(condition: bool) -> bool:
+    """Whether a condition on shapes is true, for compilers and exporters: for every shape that they were asked for.
+
+    They then take the general way for sizes that may change, rather than make one program for each way.
+    """
+    if is_scripting():
+        return condition
+    else:  # noqa: RET505 - the script compiler reads only the branch that it takes
+        return statically_known_true(condition)
 
 
 def whole_function(function: Function) -> Function:

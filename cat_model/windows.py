@@ -6,7 +6,7 @@ Letters: B images, H and W map positions, C channels, P windows of a map in rast
 import torch.nn.functional as F
 from torch import Tensor
 
-from cat_model.tracing import whole_function
+from cat_model.tracing import holds, whole_function
 
 
 def is_windowed(x: Tensor) -> bool:
@@ -14,13 +14,18 @@ def is_windowed(x: Tensor) -> bool:
     return x.ndim == 5
 
 
+def fits_window(x_BHWC: Tensor, window: int) -> bool:
+    """Whether a map lies within one window."""
+    return holds(x_BHWC.shape[1] <= window) and holds(x_BHWC.shape[2] <= window)
+
+
 def split(x_BHWC: Tensor, window: int) -> Tensor:
     """x_BPSSC; a map that the window does not divide grows zeros at its right and bottom."""
     B, height, width, C = x_BHWC.shape
-    pad_h, pad_w = -height % window, -width % window
-    if pad_h > 0 or pad_w > 0:
+    rows, columns = (height + window - 1) // window, (width + window - 1) // window
+    pad_h, pad_w = rows * window - height, columns * window - width
+    if not (holds(pad_h == 0) and holds(pad_w == 0)):
         x_BHWC = F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h))
-    rows, columns = (height + pad_h) // window, (width + pad_w) // window
     x_BrcSSC = x_BHWC.view(B, rows, window, columns, window, C).transpose(2, 3)
     return x_BrcSSC.reshape(B, rows * columns, window, window, C)
 
@@ -30,15 +35,18 @@ def merge(x_BPSSC: Tensor, height: int, width: int) -> Tensor:
     B, _, window, _, C = x_BPSSC.shape
     rows, columns = (height + window - 1) // window, (width + window - 1) // window
     x_BrScSC = x_BPSSC.view(B, rows, columns, window, window, C).transpose(2, 3)
-    return x_BrScSC.reshape(B, rows * window, columns * window, C)[:, :height, :width]
+    x_BHWC = x_BrScSC.reshape(B, rows * window, columns * window, C)
+    if holds(rows * window == height) and holds(columns * window == width):
+        return x_BHWC
+    return F.pad(x_BHWC, (0, 0, 0, width - columns * window, 0, height - rows * window))
 
 
 @whole_function
 def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
     """x_BPSSC where the window divides the map; any other map as it is, for each attention to pad as it must."""
-    if x_BHWC.shape[1] % window or x_BHWC.shape[2] % window:
-        return x_BHWC
-    return split(x_BHWC, window)
+    if holds(x_BHWC.shape[1] % window == 0) and holds(x_BHWC.shape[2] % window == 0):
+        return split(x_BHWC, window)
+    return x_BHWC
 
 
 @whole_function
