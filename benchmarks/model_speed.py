@@ -8,6 +8,7 @@ docs/performance.md has results and says what they mean.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -55,13 +56,16 @@ class Document:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 where nothing could be measured, 2 for a wrong command line, 130 after Ctrl-C."""
+    """The exit code: 0, 1 where nothing could be measured, 2 for what was wrongly asked for, 130 after Ctrl-C."""
     settings = parse_settings(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     try:
         document = measure(settings, command=" ".join(["python -m benchmarks.model_speed", *words]))
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
+    except BrokenPipeError:  # what reads stdout has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 0 if document.results else _EXIT_NOTHING_MEASURED
 
 
