@@ -1,0 +1,57 @@
+"""The peak of the memory that a step takes from torch's allocator, in bytes; times are no matter of this module.
+
+Counted is what the step allocates beyond what it found: activations, gradients, results, and what operators need for
+themselves in between. Weights, the optimizer's state and the batch are there before it. On a CPU torch.profiler reports
+every allocation and release, so the count is exact and the same from run to run, where the process's peak memory would
+hold whatever earlier models left behind; what BLAS and oneDNN take past torch's allocator it does not see. On CUDA the
+allocator's own peak counter tells it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+# Without a GPU the profiler logs an error for the driver that it did not find; it reads this when it first starts.
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """How many bytes `step` holds at its peak, beyond those that were held when it began."""
+    return _peak_on_cuda(step, device) if device.type == "cuda" else _peak_on_cpu(step)
+
+
+def _peak_on_cuda(step: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_on_cpu(step: Callable[[], object]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        step()
+    held = peak = 0
+    for change in _changes(profiler):
+        held += change
+        peak = max(peak, held)
+    return peak
+
+
+def _changes(profiler: profile) -> list[int]:
+    """Bytes of each allocation (positive) and release (negative), in the order in which they happened."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_bytes())["traceEvents"]
+    memory = [event for event in events if event.get("name") == "[memory]"]
+    memory.sort(key=lambda event: float(event["ts"]))
+    return [int(event["args"]["Bytes"]) for event in memory]

@@ -1,0 +1,48 @@
+"""Measures what a device can do at best, in the run whose numbers are held against it: one product and one copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_REPEATS = 10
+_SIDES = {"cpu": 2048, "cuda": 8192}
+_COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}  # many times any cache
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """Of one precision; the best of ten repeats."""
+
+    matmul_side: int
+    matmul_flops_per_s: float
+    copy_bytes: int
+    copy_bytes_per_s: float
+    """Read and written."""
+
+
+def measure_roofs(dtype: torch.dtype, *, device: torch.device, synchronize: Callable[[], None]) -> Roofs:
+    side, num_bytes = _SIDES[device.type], _COPY_BYTES[device.type]
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    product = torch.empty_like(a)
+    source = torch.zeros(num_bytes // dtype.itemsize, dtype=dtype, device=device)
+    target = torch.empty_like(source)
+    matmul_s = _best_s(lambda: torch.mm(a, b, out=product), synchronize)
+    copy_s = _best_s(lambda: target.copy_(source), synchronize)
+    return Roofs(side, 2 * side**3 / matmul_s, num_bytes, 2 * num_bytes / copy_s)
+
+
+def _best_s(work: Callable[[], Tensor], synchronize: Callable[[], None]) -> float:
+    work()
+    taken = []
+    for _ in range(_REPEATS):
+        synchronize()
+        start = time.perf_counter()
+        work()
+        synchronize()
+        taken.append(time.perf_counter() - start)
+    return min(taken)

@@ -1,0 +1,167 @@
+"""The command line of `python -m benchmarks.model_speed` as a checked value; what is wrong with it exits with 2."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import timm
+import torch
+
+from cat_model import CONFIGS
+
+Mode = Literal["forward", "train"]
+Precision = Literal["fp32", "bf16"]
+Run = Literal["eager", "checkpointed", "compiled", "graphs"]
+"""How a network is run: as it is, recomputing its blocks in backward, by torch.compile, or that with CUDA graphs."""
+RIVALS = ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "convnext_tiny")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STRIDE = 32
+"""Pixels along a position of the last map, of all that are measured."""
+_RUN_OF_COMPILE: dict[str, Run] = {"default": "compiled", "reduce-overhead": "graphs"}
+_NOT_IN: dict[Mode, tuple[Run, ...]] = {"forward": ("checkpointed",), "train": ("graphs",)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all contestants do in the same rounds; bf16 is autocast with weights in float32."""
+
+    mode: Mode
+    precision: Precision
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The command line, checked. The first of `rivals` is the one that ratios are taken to."""
+
+    models: tuple[str, ...]
+    rivals: tuple[str, ...]
+    modes: tuple[Mode, ...]
+    precisions: tuple[Precision, ...]
+    runs: tuple[Run, ...]
+    batch_sizes: tuple[int, ...]
+    rounds: int
+    device: Literal["cpu", "cuda"]
+    threads: int | None
+    """None: as many as torch takes by itself."""
+    img_size: int
+    is_tf32: bool
+    json: Path | None
+
+    def cases(self) -> list[Case]:
+        return [Case(*values) for values in product(self.modes, self.precisions, self.batch_sizes)]
+
+    def runs_of(self, mode: Mode) -> list[Run]:
+        return [run for run in self.runs if run not in _NOT_IN[mode]]
+
+
+def parse_settings(arguments: Sequence[str] | None) -> Settings:
+    """Exits with 2 and a message that names the option and what it takes."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    runs: list[Run] = ["eager"]
+    runs += ["checkpointed"] if parsed.checkpointing else []
+    runs += [] if parsed.compile is None else [_RUN_OF_COMPILE[mode] for mode in parsed.compile or ["default"]]
+    settings = Settings(
+        models=_unique(parsed.models),
+        rivals=_unique(parsed.rivals),
+        modes=_unique(parsed.mode),
+        precisions=_unique(parsed.precision),
+        runs=_unique(runs),
+        batch_sizes=_unique(parsed.batch_sizes),
+        rounds=parsed.rounds,
+        device=parsed.device,
+        threads=parsed.threads,
+        img_size=parsed.img_size,
+        is_tf32=parsed.tf32,
+        json=parsed.json,
+    )
+    fault = _fault(settings)
+    if fault:
+        parser.error(fault)
+    return settings
+
+
+def _fault(settings: Settings) -> str | None:
+    """Which options do not go together, or not here, and what to do instead."""
+    is_cpu = settings.device == "cpu"
+    if not is_cpu and not torch.cuda.is_available():
+        return "--device cuda: torch finds no CUDA device here; use --device cpu"
+    if is_cpu and settings.is_tf32:
+        return "--tf32: is of CUDA devices; leave it out, or use --device cuda"
+    if "graphs" in settings.runs and (is_cpu or "forward" not in settings.modes):
+        return "--compile reduce-overhead: CUDA graphs, for --device cuda and --mode forward"
+    if "checkpointed" in settings.runs and "train" not in settings.modes:
+        return "--checkpointing: a forward pass keeps nothing; use --mode train"
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.model_speed",
+        description="Measure CAT beside models of timm in one process, round by round in alternating order.",
+    )
+    add = parser.add_argument
+    add("--models", nargs="+", choices=tuple(CONFIGS), default=list(CONFIGS), help="default: all three")
+    add(
+        "--rivals",
+        nargs="*",
+        type=_rival,
+        metavar="NAME",
+        default=list(RIVALS),
+        help="of timm; ratios are to the first",
+    )
+    add("--mode", nargs="+", choices=get_args(Mode), default=["forward", "train"], help="default: both")
+    add("--precision", nargs="+", choices=get_args(Precision), default=["fp32", "bf16"], help="default: both")
+    add("--compile", nargs="*", choices=tuple(_RUN_OF_COMPILE), help="torch.compile beside eager, by its mode")
+    add("--checkpointing", action="store_true", help="training that recomputes its blocks, beside one that does not")
+    add("--batch-sizes", nargs="+", type=_count, default=[8], metavar="N", help="default: 8")
+    add("--rounds", type=_count, default=7, metavar="N", help="default: 7")
+    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=_count, metavar="N", help="of a CPU; default: torch's")
+    add("--img-size", type=_side, default=224, metavar="PIXELS", help=f"a multiple of {STRIDE}; default: 224")
+    add("--tf32", action="store_true", help="TF32 in the float32 products of a CUDA device")
+    add("--json", type=_file, metavar="PATH", help="write everything that was measured as one JSON document")
+    return parser
+
+
+def _unique(values: Sequence[Any]) -> tuple[Any, ...]:
+    """In their order; `choices` has checked those that are literals."""
+    return tuple(dict.fromkeys(values))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _side(text: str) -> int:
+    side = _count(text)
+    if side % STRIDE:
+        raise argparse.ArgumentTypeError(f"must be a multiple of {STRIDE} pixels, the stride of the models, got {side}")
+    return side
+
+
+def _rival(text: str) -> str:
+    if not timm.is_model(text):
+        near = difflib.get_close_matches(text, timm.list_models(), n=1)
+        raise argparse.ArgumentTypeError(
+            f"timm has no model {text!r}" + (f", did you mean {near[0]!r}?" if near else "")
+        )
+    return text
+
+
+def _file(text: str) -> Path:
+    """Refused before the work rather than after it."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that can be written to, got {text!r}")
+    return path

@@ -1,0 +1,24 @@
+"""The commands in docs/performance.md are ones that the benchmark takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed.settings import parse_settings
+
+TEXT = (Path(__file__).parents[2] / "docs" / "performance.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^ {4}python -m benchmarks\.model_speed(.*)$", TEXT, re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_each_command_is_accepted(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # some are for a machine with a GPU
+    assert parse_settings(shlex.split(arguments)).models
+
+
+def test_there_are_commands_for_both_devices() -> None:
+    assert {"--device cuda" in command for command in COMMANDS} == {True, False}
