@@ -68,7 +68,7 @@ class Trunk(nn.Module):
         """Patterns that order parameters by depth, for timm's layer-wise decay; `coarse`: by stage, not by group."""
         stages = r"^stages\.(\d+)"
         groups = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
-        return {"stem": r"^(ape$|patch_embed)", "blocks": stages if coarse else groups}
+        return {"stem": r"^ape$|^patch_embed", "blocks": stages if coarse else groups}
 
     @unscripted
     def set_grad_checkpointing(self, enable: bool = True) -> None:

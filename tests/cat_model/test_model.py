@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,12 +11,11 @@ from timm.layers import DropPath
 from torch import Tensor
 from torch.nn import functional
 
-from cat_model import CONFIGS, Cat, CatBackbone, CatConfig
+from cat_model import Cat, CatBackbone, CatConfig
 from cat_model.attention import Cpsa, Ipsa
 from cat_model.windows import merge, split
 
 TOY = CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
-PUBLISHED_PARAMETERS = {"cat_tiny": 16_870_996, "cat_small": 37_294_258, "cat_base": 51_531_922}
 SIDES = st.integers(min_value=32, max_value=160)
 
 
@@ -50,13 +48,16 @@ def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
 
 @settings(max_examples=25, deadline=None)
 @given(height=SIDES, width=SIDES)
-def test_any_size_gives_maps_of_a_ceiled_quarter_halved_each_stage(
+def test_any_size_gives_ceiled_maps_which_an_image_has_alone_and_in_a_batch(
     backbone: CatBackbone, height: int, width: int
 ) -> None:
+    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height * width))
     with torch.no_grad():
-        maps = backbone(torch.zeros(1, 3, height, width))
+        maps, alone = backbone(images), backbone(images[1:])
     sizes = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in (4, 8, 16, 32)]
-    assert [tuple(x.shape) for x in maps] == [(1, 16 * 2**i, h, w) for i, (h, w) in enumerate(sizes)]
+    assert [tuple(x.shape) for x in maps] == [(2, 16 * 2**i, h, w) for i, (h, w) in enumerate(sizes)]
+    for together, single in zip(maps, alone, strict=True):
+        torch.testing.assert_close(together[1:], single, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
@@ -128,32 +129,10 @@ def test_train_and_eval_return_the_backbone(backbone: CatBackbone) -> None:
     assert backbone.eval() is backbone
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_timm_builds_the_published_sizes_by_name(name: str) -> None:
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    assert sum(p.numel() for p in model.parameters()) == PUBLISHED_PARAMETERS[name]
-    assert model.config == CONFIGS[name]
-
-
-def test_timm_passes_its_arguments_on() -> None:
-    with torch.device("meta"):
-        model = timm.create_model("cat_small", num_classes=7, drop_path_rate=0.25, img_size=112, in_chans=1)
-    assert model.config == replace(CONFIGS["cat_small"], drop_path_rate=0.25, img_size=112, in_chans=1)
-    assert model.head.fc.out_features == 7
-
-
 def test_drop_path_rises_linearly_over_all_groups() -> None:
     model = Cat(replace(TOY, depths=(1, 1, 2, 1), drop_path_rate=0.4), num_classes=2)
     rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.1] * 3 + [0.2] * 3 + [0.3] * 3 + [0.4] * 3)
-
-
-def test_only_position_parameters_are_named_for_no_weight_decay() -> None:
-    names = Cat(TOY, num_classes=2).no_weight_decay()
-    assert "ape" in names
-    assert len(names) == 1 + 4 * 2
-    assert all(name == "ape" or name.endswith("ipsa.attn.relative_position_bias_table") for name in names)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""Scripted, traced by torch.fx, exported, run by onnxruntime or compiled, it is the same function."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from timm.layers import create_feature_extractor
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from cat_model import Cat, CatBackbone, CatConfig
+
+CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+SIZES = [(64, 64), (224, 224), (70, 33)]
+"""A map of one padded window, one of whole windows, and an odd one."""
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="Inductor needs a C++ compiler"
+)
+jit_is_deprecated = pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")
+from_elsewhere = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Cat:
+    torch.manual_seed(0)
+    return Cat(CONFIG, num_classes=5).eval()
+
+
+@pytest.fixture(scope="module")
+def backbone() -> CatBackbone:
+    torch.manual_seed(0)
+    return CatBackbone(CONFIG).eval()
+
+
+def images(height: int, width: int, *, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height + width))
+
+
+def assert_same(ours: object, expected: object, *, atol: float = 2e-6) -> None:
+    torch.testing.assert_close(ours, expected, rtol=0, atol=atol)
+
+
+@jit_is_deprecated
+def test_scripted_and_saved_it_is_the_same_function_at_every_size(classifier: Cat) -> None:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(classifier), buffer)
+    scripted = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for size in SIZES:
+            assert_same(scripted(images(*size)), classifier(images(*size)))
+
+
+@jit_is_deprecated
+def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
+    gradients = []
+    for model in (classifier, torch.jit.script(classifier)):
+        classifier.zero_grad()
+        model(images(64, 64)).square().sum().backward()
+        gradients.append([p.grad for p in classifier.parameters()])
+    assert_same(*gradients, atol=1e-5)
+
+
+@jit_is_deprecated
+@from_elsewhere
+def test_fx_finds_every_group_and_its_graph_can_be_scripted(classifier: Cat) -> None:
+    nodes = [f"stages.{i}.blocks.0.cpsa.attn" for i in range(4)]
+    extractor = create_feature_extractor(classifier, [*nodes, "head.fc"])
+    with torch.no_grad():
+        for size in SIZES:
+            outs = extractor(images(*size))
+            assert_same(outs["head.fc"], classifier(images(*size)))
+            assert [outs[node].shape[-1] for node in nodes] == [16, 32, 64, 128]
+        scripted = torch.jit.script(extractor)
+        assert_same(scripted(images(64, 64))["head.fc"], classifier(images(64, 64)))
+
+
+@pytest.mark.parametrize("model", ["classifier", "backbone"])
+def test_exported_it_takes_any_batch(model: str, request: pytest.FixtureRequest) -> None:
+    module: nn.Module = request.getfixturevalue(model)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(module, (images(64, 64),), dynamic_shapes=({0: batch},))
+    with torch.no_grad():
+        for size in (1, 5):
+            assert_same(program.module()(images(64, 64, batch=size)), module(images(64, 64, batch=size)))
+
+
+def test_exported_with_free_sides_one_program_takes_images_of_many_sizes(backbone: CatBackbone) -> None:
+    """Above 224 pixels, from where every map is wider than a window."""
+    free = torch.export.Dim.AUTO
+    program = torch.export.export(backbone, (images(300, 420),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    with torch.no_grad():
+        for size in ((333, 500), (448, 256), (240, 272)):
+            assert_same(program.module()(images(*size)), backbone(images(*size)))
+
+
+@from_elsewhere
+@pytest.mark.parametrize("model", ["classifier", "backbone"])
+def test_onnxruntime_returns_the_same_numbers(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    module: nn.Module = request.getfixturevalue(model)
+    program = torch.onnx.export(module, (images(64, 64),), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False)
+    assert program is not None
+    program.save(tmp_path / "cat.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "cat.onnx", providers=["CPUExecutionProvider"])
+    given_images = images(64, 64, batch=3)
+    outs = session.run(None, {session.get_inputs()[0].name: given_images.numpy()})
+    with torch.no_grad():
+        expected = module(given_images)
+    for ours, theirs in zip(outs, expected if isinstance(expected, tuple) else (expected,), strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=2e-5)
+
+
+@from_elsewhere
+def test_dynamo_takes_images_of_many_sizes_in_one_graph_without_a_break(backbone: CatBackbone) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(backbone, fullgraph=True, dynamic=True, backend=counter)
+    with torch.no_grad():
+        for size in ((300, 420), (333, 500), (480, 640), (512, 512), (448, 672)):
+            assert_same(compiled(images(*size, batch=1)), backbone(images(*size, batch=1)))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@needs_compiler
+@from_elsewhere
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) -> None:
+    """Two stages of whole windows, the last of one."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Cat(CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2)), num_classes=5).eval()
+    outs = []
+    for runs in (model, torch.compile(model, fullgraph=True)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with torch.no_grad():
+                inferred = runs(images(56, 56))
+            trained = runs(images(56, 56))
+        trained.float().square().sum().backward()
+        outs.append((inferred.float(), trained.float(), [p.grad for p in model.parameters()]))
+    assert_same(*outs, atol=1e-5 if precision == "fp32" else 0.02)
