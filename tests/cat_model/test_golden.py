@@ -90,6 +90,16 @@ def test_float32_outputs_activations_and_gradients_match(tag: str) -> None:
         assert [tuple(output.shape) for output in ours.outputs.values()] == shapes
 
 
+@pytest.mark.parametrize("tag", TAGS)
+def test_float32_inference_matches(tag: str) -> None:
+    """Without gradients, attention takes another form (`cat_model.attend`)."""
+    vector = load_vector(tag)
+    with torch.no_grad():
+        outputs = as_tuple(build(vector)(vector.image()))
+    gate = FLOAT32_GATE if vector.is_backbone else FLOAT32_LOGITS_GATE
+    compare(vector, "out", dict(zip(vector.statistics("out"), outputs, strict=True)), gate=gate)
+
+
 def test_five_adamw_steps_match() -> None:
     vector = load_vector("toy")
     model = build(vector).double()

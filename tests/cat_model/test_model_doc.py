@@ -28,7 +28,7 @@ def code_name(block: str) -> str:
 
 
 def test_the_page_has_its_blocks() -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=code_name)
