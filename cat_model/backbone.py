@@ -28,7 +28,7 @@ class CatBackbone(Trunk):
         self.out_indices = indices
         for index in self.out_indices:
             self.add_module(f"norm{index}", nn.LayerNorm(config.dims[index]))
-        self.init_weights()
+        self._init_weights()
 
     def forward(self, x_BIHW: Tensor) -> tuple[Tensor, ...]:
         maps_BHWC = self.forward_maps(x_BIHW)

@@ -32,7 +32,7 @@ class Cat(Trunk):
         self.norm: nn.Module = nn.LayerNorm(self.num_features)
         self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, input_fmt="NHWC")
         self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self._init_weights()
 
     def forward_features(self, x_BIHW: Tensor) -> Tensor:
         """The last map, normed and unpooled: x_BHWC."""

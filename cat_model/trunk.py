@@ -80,8 +80,11 @@ class Trunk(nn.Module):
             if isinstance(module, Group):
                 module.grad_checkpointing = enable
 
-    def init_weights(self) -> None:
-        """The reference's start: truncated normal of std 0.02, biases 0; convolutions and norms as torch has them."""
+    def _init_weights(self) -> None:
+        """The reference's start: truncated normal of std 0.02, biases 0; convolutions and norms as torch has them.
+
+        Not `init_weights`: mmengine calls a backbone's method of this name after its pretrained weights are in.
+        """
         if self.ape is not None:
             nn.init.trunc_normal_(self.ape, std=0.02)
         for module in self.modules():
