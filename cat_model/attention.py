@@ -4,7 +4,7 @@ Both take a map x_BHWC or windows x_BPSSC (five dimensions) and return the same 
 not divide is padded with zeros, and nothing is masked: the padding takes part in the attention, as in the reference.
 
 Letters: B images, H and W map positions, L = HW, C channels, P windows of a map, S positions along a window, N = SS,
-h heads, d channels of a head, E = 3C (q, k and v side by side), K keys.
+h heads, d channels of a head, E = 3C (q, k and v side by side), K keys, O = 2S - 1 offsets between positions.
 """
 
 import torch
@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_model.attend import attend_in_windows
-from cat_model.tracing import holds, unscripted, whole_module
+from cat_model.tracing import holds, whole_module
 from cat_model.windows import fits_window, is_windowed, merge, split
 
 
 @whole_module
 class Ipsa(nn.Module):
     """Inner-patch self-attention: multi-head attention inside each window, with a relative position bias."""
-
-    relative_position_index: Tensor
 
     def __init__(
         self,
@@ -42,13 +40,6 @@ class Ipsa(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.init_non_persistent_buffers()
-
-    @unscripted
-    def init_non_persistent_buffers(self) -> None:
-        """Makes `relative_position_index`, which no checkpoint holds, on the device of the table."""
-        index_M = _relative_positions(self.window, device=self.relative_position_bias_table.device)
-        self.register_buffer("relative_position_index", index_M, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
@@ -63,10 +54,14 @@ class Ipsa(nn.Module):
         return out
 
     def position_bias(self) -> Tensor:
-        """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i."""
-        N = self.window * self.window
-        bias_MNh = self.relative_position_bias_table[self.relative_position_index]
-        return bias_MNh.view(N, N, self.num_heads).permute(2, 0, 1)
+        """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i.
+
+        A window that slides over the table holds, in reverse order, the offsets of all j to one i: no index is stored.
+        """
+        S = self.window
+        table_OOh = self.relative_position_bias_table.view(2 * S - 1, 2 * S - 1, self.num_heads)
+        bias_SShSS = table_OOh.unfold(0, S, 1).unfold(1, S, 1)
+        return bias_SShSS.permute(2, 0, 1, 3, 4).reshape(self.num_heads, S * S, S * S).flip(2)
 
     def _mix_map(self, x_BHWC: Tensor, drop: float) -> Tensor:
         """A padded position is zero, so its q, k and v are the bias: only the map itself is multiplied."""
@@ -95,7 +90,7 @@ class Ipsa(nn.Module):
         """x_BPNC: the first N of the K positions attend to all K."""
         B, P, K, E = qkv_BPKE.shape
         N = bias_hNK.shape[1]
-        q_WKhd, k_WKhd, v_WKhd = qkv_BPKE.reshape(B * P, K, 3, self.num_heads, -1).unbind(2)
+        q_WKhd, k_WKhd, v_WKhd = qkv_BPKE.reshape(B * P, K, 3, self.num_heads, E // 3 // self.num_heads).unbind(2)
         x_WNC = attend_in_windows(q_WKhd[:, :N], k_WKhd, v_WKhd, bias_hNK, self.scale, drop)
         return x_WNC.view(B, P, N, E // 3)
 
@@ -181,11 +176,3 @@ class Cpsa(nn.Module):
             return weight_NN, self.proj.bias, torch.zeros_like(self.proj.bias)
         value_bias_N = self.proj.weight @ self.qkv.bias[2 * N :]
         return weight_NN, self.proj.bias + value_bias_N, value_bias_N
-
-
-def _relative_positions(window: int, device: torch.device) -> Tensor:
-    """index_M, M = NN: the row of the bias table for each pair (i, j) of positions of a window."""
-    row_N = torch.arange(window, device=device).repeat_interleave(window)
-    column_N = torch.arange(window, device=device).repeat(window)
-    rows_NN, columns_NN = (x_N[:, None] - x_N[None, :] + window - 1 for x_N in (row_N, column_N))
-    return (rows_NN * (2 * window - 1) + columns_NN).flatten()

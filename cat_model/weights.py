@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cat_model.attention import Ipsa
 from cat_model.backbone import CatBackbone
 from cat_model.config import CatConfig
 from cat_model.description import Description, parse_description
@@ -133,9 +132,6 @@ def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
     for module in model.children():
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-    for module in model.modules():
-        if isinstance(module, Ipsa):
-            module.init_non_persistent_buffers()
     model.load_state_dict(dict(tensors), strict=False)
     return model
 

@@ -57,6 +57,16 @@ def test_device_and_dtype_are_where_the_model_is_made() -> None:
     assert {p.dtype for p in create(dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
 
 
+def test_a_model_made_without_memory_and_given_weights_is_whole(images: Tensor) -> None:
+    model, filled = create().eval(), create(device="meta").eval()
+    filled.load_state_dict(model.state_dict(), assign=True)
+    assert torch.equal(filled(images), model(images))
+
+
+def test_no_images_give_no_logits() -> None:
+    assert create(num_classes=5)(torch.zeros(0, 3, 64, 50)).shape == (0, 5)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
