@@ -98,6 +98,8 @@ class CatConfig:
     def _check_stages(self) -> None:
         _require(len(self.depths) <= 8, "depths", "have at most 8 stages", self.depths)
         _require(sum(self.depths) <= _LARGEST_DEPTH, "depths", f"add up to at most {_LARGEST_DEPTH}", self.depths)
+        hidden = int(self.embed_dim * self.mlp_ratio)
+        _require(hidden >= 1, "mlp_ratio", f"leave a channel of embed_dim {self.embed_dim}", self.mlp_ratio)
         if len(self.depths) != len(self.num_heads):
             raise ValueError(
                 f"num_heads must have one entry a stage, as depths has: got num_heads {self.num_heads} "

@@ -13,7 +13,7 @@ from torch import Tensor, nn, no_grad
 from cat_model.config import CatConfig
 from cat_model.position import resize_ape
 from cat_model.tracing import unscripted
-from cat_model.trunk import Trunk
+from cat_model.trunk import Trunk, init_linear
 
 
 class Cat(Trunk):
@@ -69,16 +69,12 @@ class Cat(Trunk):
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt must be NCHW or NHWC, got {output_fmt!r}")
         taken, last = feature_take_indices(len(self.stages), indices)
-        stages = self.stages[: last + 1] if stop_early else self.stages
-        x_BHWC = self.embed(x)
-        maps_BHWC = []
-        for stage in stages:
-            x_BHWC = stage(x_BHWC)
-            maps_BHWC.append(x_BHWC)
+        maps_BHWC = self.forward_maps(x, last + 1 if stop_early else len(self.stages))
+        x_BHWC = maps_BHWC[-1]
         if len(maps_BHWC) == len(self.config.depths):
             x_BHWC = self.norm(x_BHWC)
             maps_BHWC[-1] = x_BHWC if norm else maps_BHWC[-1]
-        maps = [_laid_out(maps_BHWC[i], output_fmt) for i in taken]
+        maps = [_laid_out(maps_BHWC[i], output_fmt) for i in sorted(set(taken))]
         return maps if intermediates_only else (x_BHWC, maps)
 
     @unscripted
@@ -87,9 +83,15 @@ class Cat(Trunk):
     ) -> list[int]:
         """Takes off what the maps of the stages `indices` do not need; returns these indices, counted from 0."""
         taken, last = feature_take_indices(len(self.stages), indices)
-        if prune_norm or last + 1 < len(self.stages):
+        is_cut = last + 1 < len(self.stages)
+        if is_cut and not prune_head:
+            raise ValueError(
+                f"prune_head must be True where stages are taken off: the head fits stage {last + 1} or later"
+            )
+        if is_cut or prune_norm:
             self.norm = nn.Identity()  # it fits the last stage alone
-        self.stages = self.stages[: last + 1]
+        self.stages, self.feature_info = self.stages[: last + 1], self.feature_info[: last + 1]
+        self.num_features = self.config.dims[last]
         if prune_head:
             self.reset_classifier(0, "")
         return list(taken)
@@ -104,16 +106,25 @@ class Cat(Trunk):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, random classifier over `num_classes` (0: none); `global_pool` None keeps the pooling."""
         _check_num_classes(num_classes)
-        reference = self.norm.weight if isinstance(self.norm, nn.LayerNorm) else next(self.parameters())
-        self.head.reset(num_classes, pool_type=global_pool)
+        reference = self.patch_embed.proj.weight
+        self.head.reset(num_classes, pool_type=global_pool, in_features=self.num_features)
         self.head.to(device=reference.device, dtype=reference.dtype)
+        if isinstance(self.head.fc, nn.Linear):
+            init_linear(self.head.fc)
         self.num_classes = num_classes
         self.head_hidden_size = self.head.num_features
         self.global_pool = self.global_pool if global_pool is None else global_pool
 
     @unscripted
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Interpolates the position embedding to the map of `img_size`, once; forward would do it for each batch."""
+    def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None) -> None:
+        """Interpolates the position embedding to the map of `img_size`, once; forward would do it for each batch.
+
+        None changes nothing; a patch keeps its size.
+        """
+        if patch_size not in (None, self.config.patch_size):
+            raise ValueError(f"patch_size must stay {self.config.patch_size}, got {patch_size}")
+        if img_size is None:
+            return
         self.config = replace(self.config, img_size=img_size)
         if self.ape is not None:
             with no_grad():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from timm.models import register_notrace_function, register_notrace_module
-from torch import jit, nn
+from torch import Tensor, jit, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,6 +24,8 @@ def holds(condition: bool) -> bool:
     if is_scripting():
         return condition
     else:  # noqa: RET505 - the script compiler reads only the branch that it takes
+        if isinstance(condition, Tensor):  # torch.jit.trace follows shapes as tensors, and keeps the traced size
+            return bool(condition)
         return statically_known_true(condition)
 
 

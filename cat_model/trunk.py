@@ -48,13 +48,14 @@ class Trunk(nn.Module):
         dropped: Tensor = self.pos_drop(x_BHWC)
         return dropped
 
-    def forward_maps(self, x_BIHW: Tensor) -> list[Tensor]:
-        """x_BHWC after each stage, not yet normed."""
+    def forward_maps(self, x_BIHW: Tensor, num_stages: int = 8) -> list[Tensor]:
+        """x_BHWC after each of the first `num_stages` stages, not yet normed."""
         x_BHWC = self.embed(x_BIHW)
         maps: list[Tensor] = []
-        for stage in self.stages:
-            x_BHWC = stage(x_BHWC)
-            maps.append(x_BHWC)
+        for i, stage in enumerate(self.stages):
+            if i < num_stages:
+                x_BHWC = stage(x_BHWC)
+                maps.append(x_BHWC)
         return maps
 
     @unscripted
@@ -89,11 +90,15 @@ class Trunk(nn.Module):
             nn.init.trunc_normal_(self.ape, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                init_linear(module)
             elif isinstance(module, Ipsa):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+
+
+def init_linear(linear: nn.Linear) -> None:
+    nn.init.trunc_normal_(linear.weight, std=0.02)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
 
 
 def _drop_paths(config: CatConfig) -> list[list[float]]:

@@ -81,6 +81,21 @@ def test_cpsa_of_one_window_is_the_full_attention_over_it() -> None:
     torch.testing.assert_close(cpsa(x), cpsa._mix(x, drop=0.0))
 
 
+def test_dropout_of_cpsa_is_that_of_its_attention_weights() -> None:
+    """The plain arithmetic, unfolded, with the same random numbers."""
+    torch.manual_seed(0)
+    cpsa = Cpsa(window=4, qkv_bias=True, qk_scale=None, attn_drop=0.5, proj_drop=0.0).double().train()
+    x = torch.randn(2, 6, 4, 4, 3, dtype=torch.float64)
+    tokens = x.flatten(2, 3).permute(0, 3, 1, 2).reshape(6, 6, 16)
+    q, k, v = cpsa.qkv(tokens).chunk(3, dim=-1)
+    torch.manual_seed(1)
+    weights = functional.dropout((q @ k.transpose(1, 2) / 4).softmax(dim=-1), 0.5)
+    expected = cpsa.proj(weights @ v).view(2, 3, 6, 4, 4).permute(0, 2, 3, 4, 1)
+    torch.manual_seed(1)
+    torch.testing.assert_close(cpsa(x), expected)
+    assert not torch.allclose(cpsa.eval()(x), expected)
+
+
 def test_attention_dropout_changes_training_and_not_evaluation() -> None:
     ipsa, x = make_ipsa(attn_drop=0.5), torch.randn(1, 3, 3, 8, dtype=torch.float64)
     without = make_ipsa()(x)

@@ -78,6 +78,7 @@ def test_no_images_give_no_logits() -> None:
         ({"img_size": 3}, "img_size must be at least a patch"),
         ({"in_chans": 0}, "in_chans must be a whole number from 1"),
         ({"num_heads": (1, 2, 4, 7)}, "num_heads must divide the width"),
+        ({"mlp_ratio": 0.05}, "mlp_ratio must leave a channel of embed_dim 16"),
         ({"window_size": 0}, "window_size must be a whole number from 1"),
         ({"num_classes": -1}, "num_classes must be a whole number"),
         ({"pretrained": True}, "No pretrained weights exist for cat_tiny"),
@@ -152,6 +153,26 @@ def test_pruning_keeps_what_the_maps_need(images: Tensor) -> None:
     assert pruned.num_classes == 0
 
 
+def test_pruning_takes_off_no_more_than_it_is_told() -> None:
+    whole = create(num_classes=5)
+    whole.prune_intermediate_layers([3], prune_head=False)
+    assert isinstance(whole.norm, nn.LayerNorm)
+    assert whole.num_classes == 5
+    whole.prune_intermediate_layers([3], prune_norm=True, prune_head=False)
+    assert isinstance(whole.norm, nn.Identity)
+    with pytest.raises(ValueError, match="prune_head must be True where stages are taken off"):
+        whole.prune_intermediate_layers([1], prune_head=False)
+
+
+def test_a_pruned_model_takes_a_classifier_of_its_last_width(images: Tensor) -> None:
+    model = create().eval()
+    model.prune_intermediate_layers([1])
+    model.reset_classifier(4, "avg")
+    assert model(images).shape == (2, 4)
+    assert model.num_features == 32
+    assert [info["num_chs"] for info in model.feature_info] == [16, 32]
+
+
 @pytest.mark.parametrize(("pool", "width"), [("avg", 128), ("max", 128), ("catavgmax", 256)])
 def test_the_head_can_be_taken_off_and_put_back(images: Tensor, pool: str, width: int) -> None:
     model = create().eval()
@@ -176,7 +197,7 @@ def test_layer_decay_orders_every_parameter_by_depth() -> None:
         "ape",
         *(f"stages.{i}.blocks.{j}.cpsa.norm1.weight" for i, j in [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]),
     ]
-    assert [scale[name] for name in ordered] == sorted(scale[name] for name in ordered)
+    assert [scale[name] for name in ordered] == sorted({scale[name] for name in ordered})
     assert scale["ape"] == scale["patch_embed.proj.weight"] == min(scale.values())
     assert scale["head.fc.weight"] == max(scale.values()) == 1
     assert {name for name in decay if decay[name] == 0} == {
@@ -188,8 +209,7 @@ def test_checkpointing_is_off_until_asked_for_and_gives_equal_gradients(images: 
     gradients, saved = [], []
     for is_on in (False, True):
         model = create(drop_path_rate=0.3).train()
-        if is_on:
-            model.set_grad_checkpointing()
+        model.set_grad_checkpointing(is_on)
         torch.manual_seed(2)
         bytes_saved = 0
 

@@ -18,7 +18,7 @@ from cat_model import Cat, CatBackbone, CatConfig
 
 CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 SIZES = [(64, 64), (224, 224), (70, 33)]
-"""A map of one padded window, one of whole windows, and an odd one."""
+"""First maps of padded windows, of whole windows, and an odd one; last maps within a window, and of one."""
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="Inductor needs a C++ compiler"
 )
@@ -66,6 +66,15 @@ def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
         model(images(64, 64)).square().sum().backward()
         gradients.append([p.grad for p in classifier.parameters()])
     assert_same(*gradients, atol=1e-5)
+
+
+@from_elsewhere
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # that the traced size is kept
+def test_traced_by_torch_jit_it_is_the_same_function_at_the_traced_size(classifier: Cat) -> None:
+    for size in SIZES:
+        traced = torch.jit.trace(classifier, images(*size), check_trace=False)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            assert_same(traced(images(*size) / 2), classifier(images(*size) / 2))
 
 
 @jit_is_deprecated
