@@ -48,12 +48,12 @@ class Trunk(nn.Module):
         dropped: Tensor = self.pos_drop(x_BHWC)
         return dropped
 
-    def forward_maps(self, x_BIHW: Tensor, num_stages: int = 8) -> list[Tensor]:
-        """x_BHWC after each of the first `num_stages` stages, not yet normed."""
+    def forward_maps(self, x_BIHW: Tensor, num_stages: int | None = None) -> list[Tensor]:
+        """x_BHWC after each of the first `num_stages` stages (None: of all), not yet normed."""
         x_BHWC = self.embed(x_BIHW)
         maps: list[Tensor] = []
         for i, stage in enumerate(self.stages):
-            if i < num_stages:
+            if num_stages is None or i < num_stages:
                 x_BHWC = stage(x_BHWC)
                 maps.append(x_BHWC)
         return maps
