@@ -78,7 +78,8 @@ class Report(Protocol):
     """Commits progress: every rank calls it, at most once an epoch or interval.
 
     `metrics` hold `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's folder with all that
-    a later attempt needs to go on (it comes back as `resume_dir`), None on the other ranks.
+    a later attempt needs to go on (it comes back as `resume_dir`), None on the other ranks and where none is due. The
+    folder is handed over: it is uploaded while training goes on, and gone afterwards.
     """
 
     def __call__(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None: ...
@@ -102,6 +103,11 @@ class StageContext:
     resume_dir: Path | None
     """What the last `report` of an earlier attempt committed, or None for a fresh start."""
     report: Report
+    save: Callable[[Path], None]
+    """Commits a checkpoint between reports, as `report` does with its `checkpoint_dir`; rank 0 alone calls it."""
+    should_stop: Callable[[], bool]
+    """Whether the stage should write a checkpoint and raise StoppedError: its run is interrupted, or its machine is
+    about to leave. Cheap, never blocks; ranks may come to hear of it at different times."""
     emit: Callable[[Event], None]
     """Tells the user; cheap, never blocks, may lose lines. Other ranks than 0 are not heard."""
 

@@ -10,6 +10,7 @@
     │   │   └── IntegrityError          bytes that differ from their sha256
     │   └── ClusterError                no connection, or resources that the cluster will never have
     ├── StageError                   1  a stage failed for another reason
+    ├── StoppedError               130  a stage stopped because it was asked to
     └── InterruptedRunError        130  Ctrl-C or SIGTERM
 
 An error's text says what is wrong, where, and what to do. All of them survive pickling, since they
@@ -93,6 +94,12 @@ class ClusterError(UnreachableError):
 
 class StageError(OrchestratorError):
     """A stage failed for a reason that is neither its job's nor its data's fault."""
+
+
+class StoppedError(OrchestratorError):
+    """A stage wrote a checkpoint and stopped, because `should_stop` said so; another attempt goes on from there."""
+
+    exit_code = 130
 
 
 class InterruptedRunError(OrchestratorError):

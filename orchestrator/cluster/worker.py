@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import platform
+import shutil
 import socket
 import sys
 import tempfile
@@ -86,8 +87,12 @@ def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Pat
 
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
-            commit_checkpoint(store, attempt.training, checkpoint_dir)
+            save(checkpoint_dir)
         place.tell(dict(metrics))
+
+    def save(checkpoint_dir: Path) -> None:
+        commit_checkpoint(store, attempt.training, checkpoint_dir)
+        shutil.rmtree(checkpoint_dir)
 
     def emit(event: Event) -> None:
         if place.rank == 0:
@@ -103,6 +108,8 @@ def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Pat
         work_dir=work_dir,
         resume_dir=_fetch_resume_state(store, attempt, place, scratch / "resume"),
         report=report,
+        save=save,
+        should_stop=lambda: False,
         emit=emit,
     )
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from pipelines.imagenet.folders import Index
+from pipelines.imagenet.decoding import BrokenImageError
 from pipelines.imagenet.seeding import Stream, seed_generators, seeds
+from pipelines.imagenet.source import ImageSource
 from pipelines.imagenet.transforms import Transform
-
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises on truncated files, wrong magic numbers, broken chunks, impossible headers and absurd sizes."""
 
 
 class Draw(NamedTuple):
@@ -42,51 +38,62 @@ class Batch(NamedTuple):
     labels_B: Tensor  # noqa: N815
     broken: tuple[str, ...]
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on `device`; pinned memory is copied while the host goes on."""
+        return self._replace(
+            images_BCHW=self.images_BCHW.to(device, non_blocking=True),
+            labels_B=self.labels_B.to(device, non_blocking=True),
+        )
+
 
 class Images(Dataset[Sample]):
-    """The images of `index`; a broken one gives way to the next of up to `substitutes` images that follow it.
+    """The images of `source`; a broken one gives way to the next of up to `substitutes` images that follow it.
 
     With substitutes a training batch keeps its size, on which mixup and equal step counts on all ranks rely; with
     none, as in evaluation, a broken image is left out.
     """
 
-    def __init__(self, index: Index, transform: Transform, *, seed: int, substitutes: int) -> None:
-        self._index, self._transform = index, transform
+    def __init__(self, source: ImageSource, transform: Transform, *, seed: int, substitutes: int) -> None:
+        self._source, self._transform = source, transform
         self._seed, self._substitutes = seed, substitutes
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._source)
 
     def __getitem__(self, draw: Draw) -> Sample:
         broken: list[str] = []
         for step in range(self._substitutes + 1):
-            place = (draw.image + step) % len(self._index)
-            image = _decode(self._index, place)
-            if image is not None:
+            place = (draw.image + step) % len(self._source)
+            try:
+                content = self._source.read(place)
                 with _seeded(self._seed, draw):
-                    return Sample(self._transform(image), self._index.labels[place], tuple(broken))
-            broken.append(self._index.paths[place])
+                    return Sample(self._transform(content), self._source.labels[place], tuple(broken))
+            except (OSError, BrokenImageError):
+                broken.append(self._source.names[place])
         return Sample(None, -1, tuple(broken))
 
 
 class TrainDraws(Sampler[Draw]):
     """This rank's part of an epoch's shuffle, without the remainder that does not fill a global batch.
 
-    Ranks interleave, so a global batch holds the same images whatever the number of workers.
+    Ranks interleave, so a global batch holds the same images whatever the number of workers. `epoch` and
+    `first_update` choose the next pass: all of it is a function of the seed, so that it can begin anywhere.
     """
 
-    def __init__(self, num_images: int, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
-        self._num_images, self._num_used = num_images, num_images // batch_size * batch_size
+    def __init__(self, source: ImageSource, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        self._source, self._batch_size = source, batch_size
+        self._num_used = len(source) // batch_size * batch_size
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self.epoch = 0
+        self.first_update = 0
 
     def __len__(self) -> int:
-        return self._num_used // self._world_size
+        return (self._num_used - self.first_update * self._batch_size) // self._world_size
 
     def __iter__(self) -> Iterator[Draw]:
-        rng = np.random.default_rng(seeds(Stream.ORDER, self._seed, self.epoch))
-        order = rng.permutation(self._num_images)
-        return (Draw(self.epoch, int(index)) for index in order[self._rank : self._num_used : self._world_size])
+        order = self._source.shuffled(np.random.default_rng(seeds(Stream.ORDER, self._seed, self.epoch)))
+        first = self.first_update * self._batch_size + self._rank
+        return (Draw(self.epoch, int(place)) for place in order[first : self._num_used : self._world_size])
 
 
 class ValDraws(Sampler[Draw]):
@@ -111,14 +118,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.tensor([label for _, label in decoded], dtype=torch.long),
         tuple(path for sample in samples for path in sample.broken),
     )
-
-
-def _decode(index: Index, place: int) -> Image.Image | None:
-    try:
-        with Image.open(index.root / index.paths[place]) as image:
-            return image.convert("RGB")
-    except DECODING_ERRORS:
-        return None
 
 
 @contextmanager

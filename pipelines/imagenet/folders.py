@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.fingerprint import digest_of_folders
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Split = Literal["train", "val"]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -28,6 +32,16 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.paths
+
+    def read(self, place: int) -> bytes:
+        return (self.root / self.paths[place]).read_bytes()
+
+    def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.permutation(len(self))
 
 
 def fingerprint(root: Path, *, num_classes: int | None) -> str:

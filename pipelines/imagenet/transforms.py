@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -10,7 +11,10 @@ from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
 from torch import Tensor
 
-Transform = Callable[[Image.Image], Tensor]
+from pipelines.imagenet.decoding import decode_rgb
+
+Transform = Callable[[bytes], Tensor]
+"""An encoded image -> a tensor. Raises BrokenImageError."""
 
 
 def train_transform(
@@ -39,17 +43,22 @@ def train_transform(
     for op in _augment_ops(transform):
         if op.aug_fn is posterize:
             op.aug_fn = _posterize
-    return _typed(transform)
+    return Decoded(transform)
 
 
 def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Transform:
     """The shorter side resized to img_size / crop_pct, then the central square of img_size."""
-    return _typed(create_transform(img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct))
+    return Decoded(create_transform(img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct))
 
 
-def _typed(transform: Any) -> Transform:
-    typed: Transform = transform
-    return typed
+@dataclass(frozen=True)
+class Decoded:
+    """A transform of images as one of bytes."""
+
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, content: bytes) -> Tensor:
+        return self.transform(decode_rgb(content))
 
 
 def _augment_ops(transform: Any) -> Iterator[AugmentOp]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -62,7 +60,6 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
         self._schedule = schedule
         self._metrics_of = metrics_of
         self._loss: Tensor | None = None
-        self._last_saved: Path | None = None
 
     def before_train(self, runner: Runner) -> None:
         self._seed(LOADING, runner.iter)
@@ -102,7 +99,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
     def _report(
         self, runner: Runner, *, epoch: int, iteration: int, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Hand over metrics, and rank 0's checkpoint where one is due; the checkpoint before it is deleted."""
+        """Hand over metrics, and rank 0's checkpoint where one is due."""
         loss = self._finite_loss(iteration)
         position = Position(epoch, iteration, metrics or {}, num_val_images(runner))
         is_epoch = self._schedule.unit == "epoch"
@@ -113,9 +110,6 @@ class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
             save_state(runner, saved, position)
         number = done if is_epoch else math.ceil(done / self._schedule.val_every)
         self._context.report({"epoch": number, "loss": loss, **position.metrics}, saved)
-        if saved and self._last_saved:
-            shutil.rmtree(self._last_saved)
-        self._last_saved = saved or self._last_saved
 
     def _emit(self, runner: Runner, iteration: int, metrics: Mapping[str, float] | None = None) -> None:
         loss = self._finite_loss(iteration)

@@ -38,7 +38,7 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
             f"{train.root}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
         )
     draws = TrainDraws(
-        len(train), batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
+        train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
     return Loaders(
         train=_loader(_train_images(train, context), draws, local_batch_size, context),

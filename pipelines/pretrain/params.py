@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from orchestrator.contract import Params, Role
 from pipelines.data import Data
 from pipelines.model_params import Model
+from pipelines.pretrain.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
 """Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it grows linearly with the batch."""
@@ -16,6 +17,7 @@ REFERENCE_BATCH = 512
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 RandAugment = Annotated[
     str, Field(pattern=r"^(rand(-(mstd\d+(\.\d+)?|mmax\d+|inc[01]|m\d+|n\d+|p\d+(\.\d+)?))*|(original|v0)r?|3a)$")
 ]
@@ -30,11 +32,19 @@ class PretrainParams(Params):
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """What the data must hold; None takes what it holds."""
+    img_size: Annotated[int, Field(ge=8, le=2048)] | None = None
+    """Side of the square input in pixels, for training and evaluation; None: the model's own."""
+    weights: Annotated[str | None, Role.INPUT] = None
+    """Fine-tuning starts from this classifier, a stage's checkpoint or a file; None: from random weights."""
+    reset_head: bool = False
+    """Whether the head of `weights` is replaced by a fresh one, as other classes need."""
 
     epochs: Annotated[int, Field(ge=1)] = 300
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
-    """Images an update, over all workers; a multiple of the number of workers."""
+    """Images an update, over all workers and accumulated parts; a multiple of their number."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts in which each worker computes its share of an update, for batches that do not fit its memory."""
     lr: Rate | None = None
     """Peak learning rate for `batch_size`, used as it stands; None: 5e-4 * batch_size / 512."""
     min_lr: Rate | None = None
@@ -45,12 +55,24 @@ class PretrainParams(Params):
     """Epochs of linear warm-up; a run shorter than that warms up throughout, so short trials need no other value."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Decoupled decay of matrices; biases, norms, position embeddings and bias tables have none."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW's decay of the averages of gradients and of their squares."""
+    eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    """AdamW's addend to the root of the averaged squares."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate from each depth of the network to the one before it; 1: the same for all."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
     """Largest norm of the gradient; None: unlimited."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass by autocast; fp16 scales the loss and needs a GPU."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Stochastic depth of the last group; None: the model's own."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay a step of an average of the weights, which is then what is evaluated and published; None: no average."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What a gradient that is no number does: stop the stage, or skip its update, up to `max_skipped_updates`."""
+    max_skipped_updates: Annotated[int, Field(ge=0)] = 10
+    """Updates that may be skipped over the whole training before the stage stops all the same."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the target spread over all classes."""
@@ -62,6 +84,10 @@ class PretrainParams(Params):
     """Probability that a batch is mixed at all."""
     mixup_switch_prob: Probability = 0.5
     """Probability of cutmix where both are on."""
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    """Whether a batch, each pair of images or each image has a mixing ratio of its own."""
+    augmentation: Literal["reference", "fast", "device"] = "reference"
+    """timm on PIL images, bit for bit; or the same distributions made faster, on the CPU or, in part, on the device."""
     auto_augment: RandAugment | None = "rand-m9-mstd0.5-inc1"
     """timm's policy: RandAugment, or AutoAugment `original`, `originalr`, `v0`, `v0r`, `3a`; None: off."""
     color_jitter: Probability = 0.4
@@ -69,9 +95,15 @@ class PretrainParams(Params):
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     random_erasing: Probability = 0.25
-    """Probability that a rectangle is replaced by noise."""
+    """Probability that a rectangle is erased."""
+    erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    """What an erased rectangle holds: the mean colour, one random colour, or noise."""
+    erasing_count: Annotated[int, Field(ge=1, le=16)] = 1
+    """Most rectangles in an image."""
     scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
     """Least and greatest share of the image's area that a training crop shows."""
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
+    """Least and greatest width of a training crop over its height."""
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     """How images are resized."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
@@ -81,8 +113,20 @@ class PretrainParams(Params):
 
     loader_workers: Annotated[int, Field(ge=0, le=256), Role.OUTSIDE_KEY] = 4
     """Processes that decode and augment, for each worker; 0: the worker itself."""
-    checkpoint_every: Annotated[int, Field(ge=1), Role.OUTSIDE_KEY] = 1
-    """Epochs from one checkpoint to the next; the last epoch always writes one."""
+    cache_gib: Annotated[float, Field(gt=0), Role.OUTSIDE_KEY] = 200
+    """Disk that each machine may fill with shards read from S3; ImageNet-1K's take 140."""
+    checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (updates) or `{minutes: N}`; a number: epochs."""
+    keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 0
+    """Checkpoints with the best top-1 that are kept besides the latest until the stage is done."""
+    activation_checkpointing: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    compile: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """Compile the network by torch.compile, which needs a C++ compiler; the same function but for rounding."""
+    channels_last: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """Lay images out with their channels last."""
+    fused_optimizer: Annotated[bool, Role.OUTSIDE_KEY] = True
+    """Update all weights in one kernel; the same function but for rounding."""
 
     @property
     def peak_lr(self) -> float:
@@ -106,8 +150,14 @@ class PretrainParams(Params):
             raise ValueError(f"min_lr {self.min_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
         if self.warmup_lr is not None and self.warmup_lr > self.peak_lr:
             raise ValueError(f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
+        if self.reset_head and self.weights is None:
+            raise ValueError("reset_head: there is no head to replace without `weights`")
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale {list(self.scale)}: its first number, the least share, exceeds its second")
+        if self.ratio[0] > self.ratio[1]:
+            raise ValueError(f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second")
         if self.is_mixing and self.batch_size % 2:
             raise ValueError(f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs")
         return self

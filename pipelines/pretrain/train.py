@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 
@@ -120,14 +119,12 @@ def _emit_epoch(stage: Stage, progress: Progress, images_per_s: float) -> None:
 def _report(stage: Stage, progress: Progress) -> None:
     """Commit a checkpoint where one is due: the weights and all else that later epochs depend on."""
     context, params, trainer = stage.context, stage.params, stage.trainer
-    if progress.epoch % params.checkpoint_every and progress.epoch != params.epochs:
+    if progress.epoch % (params.checkpoint_every.epochs or 1) and progress.epoch != params.epochs:
         return
     directory = context.work_dir / f"epoch_{progress.epoch:04d}" if context.rank == 0 else None
     if directory is not None:
         save_state(directory, progress, model=stage.model, optimizer=trainer.optimizer, scaler=trainer.scaler)
     context.report(_metrics(progress), directory)
-    if directory is not None:
-        shutil.rmtree(directory)
 
 
 def _metrics(progress: Progress) -> dict[str, float]:

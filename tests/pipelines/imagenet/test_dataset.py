@@ -113,12 +113,12 @@ def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
         color_jitter=0.4,
         random_erasing=0.0,
     )
-    image = noise(size=8)
-    assert all(transform(image).isfinite().all() for _ in range(150))
+    content = encoded(noise(size=8), "PNG")
+    assert all(transform(content).isfinite().all() for _ in range(150))
 
 
 def augmented(index: Index, *, seed: int, epoch: int, num_workers: int) -> torch.Tensor:
-    draws = TrainDraws(len(index), batch_size=5, seed=seed, rank=0, world_size=1)
+    draws = TrainDraws(index, batch_size=5, seed=seed, rank=0, world_size=1)
     draws.epoch = epoch
     loader: DataLoader[Batch] = DataLoader(
         Images(index, RECIPE, seed=seed, substitutes=0),  # type: ignore[arg-type]  # collate makes batches of samples
@@ -152,10 +152,26 @@ def test_loading_leaves_the_loops_generators_alone(index: Index) -> None:
     assert following() == expected
 
 
+def _draws(*, rank: int = 0, world_size: int = 1) -> TrainDraws:
+    """Of 50 images, in batches of 12."""
+    index = Index(Path(), ("one",), tuple(str(place) for place in range(50)), (0,) * 50)
+    return TrainDraws(index, batch_size=12, seed=4, rank=rank, world_size=world_size)
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_an_epoch_goes_on_after_any_update_with_the_draws_of_the_straight_one(world_size: int) -> None:
+    for rank in range(world_size):
+        straight, resumed = (_draws(rank=rank, world_size=world_size) for _ in range(2))
+        resumed.first_update = 3
+        left = 12 // world_size
+        assert list(resumed) == list(straight)[3 * left :]
+        assert len(resumed) == left
+
+
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_global_batches_hold_the_same_images_for_any_number_of_workers(world_size: int) -> None:
     def batches(world_size: int) -> list[set[Draw]]:
-        ranks = [list(TrainDraws(50, batch_size=12, seed=4, rank=r, world_size=world_size)) for r in range(world_size)]
+        ranks = [list(_draws(rank=rank, world_size=world_size)) for rank in range(world_size)]
         local = 12 // world_size
         return [
             {draw for rank in ranks for draw in rank[start : start + local]} for start in range(0, 4 * local, local)

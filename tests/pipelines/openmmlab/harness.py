@@ -34,7 +34,7 @@ class Recorder:
         kept = None
         if checkpoint_dir is not None:
             kept = self.root / "reported" / str(len(self.metrics))
-            shutil.copytree(checkpoint_dir, kept)
+            shutil.move(checkpoint_dir, kept)
         self.metrics.append(dict(metrics))
         self.checkpoints.append(kept)
 
@@ -54,6 +54,8 @@ def make_context(
         work_dir=work_dir,
         resume_dir=resume_dir,
         report=recorder.report,
+        save=shutil.rmtree,
+        should_stop=lambda: False,
         emit=recorder.events.append,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,11 +40,14 @@ class Recorder:
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         self.metrics.append(dict(metrics))
-        if checkpoint_dir is None:
-            return
+        if checkpoint_dir is not None:
+            self.save(checkpoint_dir)
+
+    def save(self, checkpoint_dir: Path) -> None:
         self.kept_dir.mkdir(parents=True, exist_ok=True)
         for path in checkpoint_dir.iterdir():
             (self.kept_dir / path.name).write_bytes(path.read_bytes())
+        shutil.rmtree(checkpoint_dir)
 
 
 MakeContext = Callable[..., tuple[StageContext, Recorder]]
@@ -70,6 +74,8 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
             work_dir=work_dir,
             resume_dir=resume_dir,
             report=recorder.report,
+            save=recorder.save,
+            should_stop=lambda: False,
             emit=recorder.events.append,
         )
         return context, recorder

@@ -41,6 +41,8 @@ def run_rank(rank: int, params: PretrainParams, root: Path, port: int) -> None:
             work_dir=work_dir,
             resume_dir=None,
             report=lambda metrics, checkpoint_dir: reports.append({**metrics, "has_dir": checkpoint_dir is not None}),
+            save=lambda checkpoint_dir: None,
+            should_stop=lambda: False,
             emit=lambda event: None,
         )
     )

@@ -1,0 +1,33 @@
+"""How often a checkpoint is written, as a job says it. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.contract import Params
+
+
+class CheckpointEvery(Params):
+    """One interval; the last epoch, and a stage that is stopped, always write a checkpoint."""
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Passes over the training images."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Updates, counted from the start of the training."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes on rank 0's clock."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_epochs(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return {"epochs": value} if is_number else value
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of epochs, steps and minutes, not {', '.join(given) or 'none'}")
+        return self
