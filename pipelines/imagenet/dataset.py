@@ -31,12 +31,16 @@ class Sample(NamedTuple):
     image_CHW: Tensor | None  # noqa: N815
     label: int
     broken: tuple[str, ...]
+    place: int
+    """What was drawn."""
 
 
 class Batch(NamedTuple):
     images_BCHW: Tensor  # noqa: N815
     labels_B: Tensor  # noqa: N815
     broken: tuple[str, ...]
+    places: tuple[int, ...]
+    """What was drawn, in this order, decoded or not."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; pinned memory is copied while the host goes on."""
@@ -67,10 +71,10 @@ class Images(Dataset[Sample]):
             try:
                 content = self._source.read(place)
                 with _seeded(self._seed, draw):
-                    return Sample(self._transform(content), self._source.labels[place], tuple(broken))
+                    return Sample(self._transform(content), self._source.labels[place], tuple(broken), draw.image)
             except (OSError, BrokenImageError):
                 broken.append(self._source.names[place])
-        return Sample(None, -1, tuple(broken))
+        return Sample(None, -1, tuple(broken), draw.image)
 
 
 class TrainDraws(Sampler[Draw]):
@@ -117,6 +121,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.stack(images) if images else torch.empty(0),
         torch.tensor([label for _, label in decoded], dtype=torch.long),
         tuple(path for sample in samples for path in sample.broken),
+        tuple(sample.place for sample in samples),
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
 from pipelines.data import data_folder
-from pipelines.imagenet.dataset import Draw, Images, TrainDraws, ValDraws, collate
+from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.folders import Index, load_index
 from pipelines.imagenet.transforms import eval_transform, train_transform
 from pipelines.model_params import img_size_of
@@ -20,17 +23,23 @@ from pipelines.pretrain.params import PretrainParams
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches of training and evaluation; `draws.epoch` chooses the epoch of the next pass over `train`."""
+    """Batches of training and evaluation; `draws` chooses the next pass over `train`."""
 
+    root: Path
+    """Where the images are, for messages."""
     train: DataLoader[Any]
+    """Parts of batches: `accumulate` of them are this rank's share of an update."""
     draws: TrainDraws
+    updates_per_epoch: int
+    augment: Callable[[Batch], Tensor]
+    """A batch of `train` on the device -> its normalised images (B, C, H, W)."""
     val: DataLoader[Any]
 
 
 def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
     params: PretrainParams = context.params
-    local_batch_size = _local_batch_size(params, context.world_size)
+    part_size = _part_size(params, context.world_size)
     root = data_folder(params.data, "imagenet")
     train, val = (load_index(root, split, classes) for split in ("train", "val"))
     if len(train) < params.batch_size:
@@ -41,9 +50,12 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
     return Loaders(
-        train=_loader(_train_images(train, context), draws, local_batch_size, context),
+        root=root,
+        train=_loader(_train_images(train, context), draws, part_size, context),
         draws=draws,
-        val=make_val_loader(val, context, batch_size=local_batch_size),
+        updates_per_epoch=len(train) // params.batch_size,
+        augment=_images,
+        val=make_val_loader(val, context, batch_size=part_size),
     )
 
 
@@ -53,15 +65,20 @@ def make_val_loader(val: Index, context: StageContext, *, batch_size: int) -> Da
     return _loader(_val_images(val, context), draws, batch_size, context)
 
 
-def _local_batch_size(params: PretrainParams, world_size: int) -> int:
-    multiple = world_size * 2 if params.is_mixing else world_size
-    if params.batch_size % multiple:
-        why = "mixup and cutmix mix images in pairs" if params.is_mixing else "each worker gets an equal share"
-        raise JobError(
-            f"batch_size = {params.batch_size} is not a multiple of {multiple}, which {world_size} workers need since "
-            f"{why}; change batch_size or resources.workers"
-        )
-    return params.batch_size // world_size
+def _images(batch: Batch) -> Tensor:
+    return batch.images_BCHW
+
+
+def _part_size(params: PretrainParams, world_size: int) -> int:
+    """Images in a part of a batch; raises JobError when the batch cannot be divided among `world_size` workers."""
+    if params.fits_workers(world_size):
+        return params.batch_size // (world_size * params.accumulate)
+    why = "mixup and cutmix mix images in pairs" if params.is_mixing else "each worker gets an equal share"
+    raise JobError(
+        f"batch_size = {params.batch_size} is not a multiple of {params.batch_multiple(world_size)}, which "
+        f"{world_size} workers with accumulate = {params.accumulate} need since {why}; change batch_size, accumulate "
+        "or resources.workers"
+    )
 
 
 def _train_images(index: Index, context: StageContext) -> Images:

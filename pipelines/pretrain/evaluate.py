@@ -12,10 +12,12 @@ from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.folders import load_index, load_val_classes
 from pipelines.model_params import img_size_of
 from pipelines.pretrain.data import make_val_loader
-from pipelines.pretrain.engine import WINDOW, Precision, Scores, evaluate
+from pipelines.pretrain.losses import WINDOW
 from pipelines.pretrain.measure import measure
 from pipelines.pretrain.network import checked_device, load_checked_classifier, make_config
 from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.precision import Precision
+from pipelines.pretrain.scores import Scores, evaluate
 
 LARGEST_BATCH = 128
 """Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones gain nothing."""

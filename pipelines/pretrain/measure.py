@@ -10,7 +10,7 @@ import torch
 from cat_model.complexity import complexity
 from cat_model.model import Cat
 from orchestrator.artifact import Metric, unit_of
-from pipelines.pretrain.engine import Precision
+from pipelines.pretrain.precision import Precision
 
 BATCH_SIZE = 64
 """As the published throughput."""

@@ -144,6 +144,14 @@ class PretrainParams(Params):
     def is_mixing(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
+    def batch_multiple(self, num_workers: int) -> int:
+        """What `batch_size` is a multiple of: equal parts for all workers, pairs of images where they are mixed."""
+        return num_workers * self.accumulate * (2 if self.is_mixing else 1)
+
+    def fits_workers(self, num_workers: int) -> bool:
+        """Whether `num_workers` workers can share a batch equally."""
+        return self.batch_size % self.batch_multiple(num_workers) == 0
+
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         if self.min_lr is not None and self.min_lr > self.peak_lr:
