@@ -32,6 +32,7 @@ stages:
     data: sample:digits
     model: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 2, 2, 4], img_size: 56}}
     epochs: {epochs}
+    lr: 2.0e-3
     warmup_epochs: 1
     batch_size: 32
     drop_path_rate: 0.1
@@ -99,7 +100,7 @@ def _start(job: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "orchestrator", "run", str(job)]
     output = job.with_suffix(".log").open("ab")
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603  our own words
 
 
 def _finish(job: Path) -> None:
@@ -122,28 +123,27 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
     """
     process = _start(job)
     try:
-        _await_checkpoint(process, store, than=_num_checkpoints(store))
-        time.sleep(rng.uniform(0, 2))
+        _await_moment(process, store, rng)
         if victim == "worker":
             pid = rng.choice(_workers(process.pid))
             os.kill(pid, signal.SIGKILL)
             _say(f"killed worker {pid} with 9 after checkpoint {_num_checkpoints(store)}")
-            _await_checkpoint(process, store, than=_num_checkpoints(store))
-            time.sleep(rng.uniform(0, 2))
-        os.kill(process.pid, signal.SIGKILL)
-        _say(f"killed the driver with 9 after checkpoint {_num_checkpoints(store)}")
+            _await_moment(process, store, rng)
+        _say(f"killing the driver with 9 after checkpoint {_num_checkpoints(store)}")
     finally:
         _kill_all(process.pid)
         process.wait()
 
 
-def _await_checkpoint(process: subprocess.Popen[bytes], store: Path, *, than: int) -> None:
-    """Wait for a checkpoint with a greater number."""
+def _await_moment(process: subprocess.Popen[bytes], store: Path, rng: random.Random) -> None:
+    """Wait for one to four new checkpoints, and then for a part of the time in which the next is made."""
+    wanted = _num_checkpoints(store) + rng.randint(1, 4)
     deadline_s = time.monotonic() + DEADLINE_S
-    while _num_checkpoints(store) <= than:
+    while _num_checkpoints(store) < wanted:
         if process.poll() is not None or time.monotonic() > deadline_s:
             sys.exit("the training to be killed ended too early or wrote no checkpoint; give it more --epochs")
         time.sleep(0.05)
+    time.sleep(rng.uniform(0, 1))
 
 
 def _num_checkpoints(store: Path) -> int:
@@ -157,8 +157,8 @@ def _workers(driver: int) -> list[int]:
 
 
 def _kill_all(driver: int) -> None:
-    """End what is left of a run, its local Ray included."""
-    for pid in [*_descendants(driver), driver]:
+    """End a run with SIGKILL, the driver first and then its local Ray, whose processes are looked up before."""
+    for pid in [driver, *_descendants(driver)]:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
