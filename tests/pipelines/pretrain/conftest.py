@@ -75,12 +75,17 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
             resume_dir=resume_dir,
             report=recorder.report,
             save=recorder.save,
-            should_stop=lambda: False,
+            should_stop=never,
             emit=recorder.events.append,
         )
         return context, recorder
 
     return make
+
+
+def never() -> bool:
+    """No lambda: a context goes to other processes."""
+    return False
 
 
 def make_params(folder: Path, **changes: Any) -> PretrainParams:
