@@ -17,7 +17,6 @@ from pipelines.data import data_folder
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.folders import Index, load_index
 from pipelines.imagenet.transforms import eval_transform, train_transform
-from pipelines.model_params import img_size_of
 from pipelines.pretrain.params import PretrainParams
 
 
@@ -84,7 +83,7 @@ def _part_size(params: PretrainParams, world_size: int) -> int:
 def _train_images(index: Index, context: StageContext) -> Images:
     params: PretrainParams = context.params
     transform = train_transform(
-        img_size=img_size_of(params.model),
+        img_size=params.input_size,
         scale=params.scale,
         interpolation=params.interpolation,
         hflip=params.hflip,
@@ -97,9 +96,7 @@ def _train_images(index: Index, context: StageContext) -> Images:
 
 def _val_images(index: Index, context: StageContext) -> Images:
     params: PretrainParams = context.params
-    transform = eval_transform(
-        img_size=img_size_of(params.model), crop_pct=params.crop_pct, interpolation=params.interpolation
-    )
+    transform = eval_transform(img_size=params.input_size, crop_pct=params.crop_pct, interpolation=params.interpolation)
     return Images(index, transform, seed=context.seed, substitutes=0)
 
 

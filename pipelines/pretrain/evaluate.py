@@ -10,7 +10,6 @@ from pipelines.data import data_folder
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.folders import load_index, load_val_classes
-from pipelines.model_params import img_size_of
 from pipelines.pretrain.data import make_val_loader
 from pipelines.pretrain.losses import WINDOW
 from pipelines.pretrain.measure import measure
@@ -29,7 +28,9 @@ def run(context: StageContext) -> StageResult:
     device = checked_device(context)
     root = data_folder(params.data, "imagenet")
     classes = load_val_classes(root, num_classes=params.num_classes)
-    model = load_checked_classifier(context.inputs[CHECKPOINT], config=make_config(params), classes=classes).to(device)
+    model = load_checked_classifier(
+        context.inputs[CHECKPOINT], config=make_config(params), classes=classes, img_size=params.img_size
+    ).to(device)
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
     loader = make_val_loader(load_index(root, "val", classes), context, batch_size=batch_size)
     broken = BrokenImages(root, limit=params.max_broken_images)
@@ -37,7 +38,7 @@ def run(context: StageContext) -> StageResult:
     metrics = scores.as_metrics()
     if context.rank == 0:
         _tell_scores(context, scores)
-        metrics += measure(model, img_size=img_size_of(params.model), device=device)
+        metrics += measure(model, img_size=params.input_size, device=device)
     return StageResult({}, metrics)
 
 

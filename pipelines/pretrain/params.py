@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.contract import Params, Role
 from pipelines.data import Data
-from pipelines.model_params import Model
+from pipelines.model_params import Model, ModelParams, img_size_of
 from pipelines.pretrain.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
@@ -129,6 +129,11 @@ class PretrainParams(Params):
     """Update all weights in one kernel; the same function but for rounding."""
 
     @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels, for training and evaluation."""
+        return img_size_of(self.model) if self.img_size is None else self.img_size
+
+    @property
     def peak_lr(self) -> float:
         return REFERENCE_LR * self.batch_size / REFERENCE_BATCH if self.lr is None else self.lr
 
@@ -160,6 +165,9 @@ class PretrainParams(Params):
             raise ValueError(f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
+        patch_size = self.model.patch_size if isinstance(self.model, ModelParams) else 4
+        if self.input_size < patch_size:
+            raise ValueError(f"img_size {self.input_size} is less than the model's patch_size {patch_size}")
         if self.reset_head and self.weights is None:
             raise ValueError("reset_head: there is no head to replace without `weights`")
         if self.scale[0] > self.scale[1]:

@@ -27,11 +27,15 @@ from pipelines.pretrain.criterion import Criterion
 from pipelines.pretrain.data import Loaders, make_loaders
 from pipelines.pretrain.engine import Trainer
 from pipelines.pretrain.epoch import Epoch, Training
-from pipelines.pretrain.network import checked_device, make_config
+from pipelines.pretrain.memory import explaining_memory
+from pipelines.pretrain.network import checked_device, make_config, start_weights
 from pipelines.pretrain.optim import make_optimizer, make_schedule
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.progress import Progress
+
+WEIGHTS = "weights"
+"""The input with the classifier that fine-tuning starts from."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -41,8 +45,9 @@ def run(context: StageContext) -> StageResult:
     classes = load_classes(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
     training = make_training(context, classes, device)
     progress = training.checkpoints.load()
-    while progress.epoch < params.epochs:
-        progress = Epoch(training, progress).run()
+    with explaining_memory(params, world_size=context.world_size, device=device):
+        while progress.epoch < params.epochs:
+            progress = Epoch(training, progress).run()
     return _result(training, classes, progress)
 
 
@@ -50,7 +55,7 @@ def make_training(context: StageContext, classes: tuple[str, ...], device: torch
     """All that the stage trains with, at its start."""
     params: PretrainParams = context.params
     loaders = make_loaders(context, classes)
-    trainer = _make_trainer(context, loaders, num_classes=len(classes), device=device)
+    trainer = _make_trainer(context, loaders, classes=classes, device=device)
     return Training(
         context=context,
         params=params,
@@ -61,13 +66,12 @@ def make_training(context: StageContext, classes: tuple[str, ...], device: torch
     )
 
 
-def _make_trainer(context: StageContext, loaders: Loaders, *, num_classes: int, device: torch.device) -> Trainer:
+def _make_trainer(
+    context: StageContext, loaders: Loaders, *, classes: tuple[str, ...], device: torch.device
+) -> Trainer:
     params: PretrainParams = context.params
     seed_all(seeds(Stream.WEIGHTS, context.seed))
-    model = Cat(make_config(params), num_classes=num_classes).to(device)
-    if params.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotation lacks it
-    model.set_grad_checkpointing(params.activation_checkpointing)
+    model = _make_model(context, classes, device)
     ema = None if params.ema_decay is None else ModelEmaV3(model, decay=params.ema_decay)
     if params.compile:
         _compile(model, context)
@@ -79,12 +83,25 @@ def _make_trainer(context: StageContext, loaders: Loaders, *, num_classes: int, 
         optimizer=make_optimizer(model, params),
         scaler=precision.scaler(),
         schedule=make_schedule(params, updates_per_epoch=loaders.updates_per_epoch),
-        criterion=Criterion(params, num_classes=num_classes),
+        criterion=Criterion(params, num_classes=len(classes)),
         precision=precision,
         augment=loaders.augment,
         clip_grad=params.clip_grad,
         skips_non_finite=params.non_finite == "skip",
     )
+
+
+def _make_model(context: StageContext, classes: tuple[str, ...], device: torch.device) -> Cat:
+    """The network at its start: random, or the classifier that fine-tuning starts from."""
+    params: PretrainParams = context.params
+    model = Cat(make_config(params), num_classes=len(classes))
+    if WEIGHTS in context.inputs and context.resume_dir is None:
+        start_weights(model, context.inputs[WEIGHTS], params, classes)
+    model = model.to(device)
+    if params.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotation lacks it
+    model.set_grad_checkpointing(params.activation_checkpointing)
+    return model
 
 
 def _compile(model: Cat, context: StageContext) -> None:
