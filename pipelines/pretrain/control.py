@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -33,7 +34,7 @@ class Control:
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
     _saved_at_s: float | None = None
-    _votes: deque[_Vote] = field(default_factory=deque)
+    _votes: deque[Vote] = field(default_factory=deque)
 
     def after(self, num_updates: int) -> Demand:
         """What to do after `num_updates` updates of the whole training; every rank gets the same answer."""
@@ -62,31 +63,35 @@ class Control:
     def _agreed(self, own: Demand) -> Demand:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return own
-        self._votes.append(_cast(own, self.device))
+        self._votes.append(Vote.cast(own, self.device))
         # A GPU's votes are counted an update later: to read this one now would keep it from being fed.
         is_behind = self.device.type == "cuda" and len(self._votes) == 1
         return Demand.NONE if is_behind else self._votes.popleft().count()
 
 
 @dataclass(frozen=True)
-class _Vote:
+class Vote:
+    """The demands of all ranks after an update, on their way to this one."""
+
     greatest: Tensor
     is_there: torch.cuda.Event | None
     """Recorded when `greatest` has been copied to the host."""
 
+    @classmethod
+    def cast(cls, own: Demand, device: torch.device) -> Self:
+        """Returns at once on a GPU. All ranks call it."""
+        demand = torch.tensor(int(own), device=device)
+        dist.all_reduce(demand, op=dist.ReduceOp.MAX)
+        if device.type != "cuda":
+            return cls(demand, None)
+        on_host = torch.empty_like(demand, device="cpu", pin_memory=True)
+        on_host.copy_(demand, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return cls(on_host, copied)
+
     def count(self) -> Demand:
+        """The greatest; waits for it."""
         if self.is_there is not None:
             self.is_there.synchronize()
         return Demand(int(self.greatest))
-
-
-def _cast(own: Demand, device: torch.device) -> _Vote:
-    vote = torch.tensor(int(own), device=device)
-    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
-    if device.type != "cuda":
-        return _Vote(vote, None)
-    on_host = torch.empty_like(vote, device="cpu", pin_memory=True)
-    on_host.copy_(vote, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    copied.record()
-    return _Vote(on_host, copied)

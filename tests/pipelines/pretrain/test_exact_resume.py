@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,3 +110,13 @@ def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContex
         context, _ = make_context(**{**WHOLE_RECIPE, "epochs": 1}, **changes)
         digests.append(log(run(context))[0]["samples_sha256"])
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.slow
+def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
+    command = [sys.executable, "-m", "pipelines.pretrain.prove_resume"]
+    proof = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+    assert proof.stdout.count("killed worker") == 1
+    assert proof.stdout.count("killing the driver") == 3
+    assert "DIFFERENT" not in proof.stdout
