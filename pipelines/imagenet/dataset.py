@@ -10,9 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
 
 from pipelines.imagenet.decoding import BrokenImageError
+from pipelines.imagenet.drawn import BatchDraws, Drawn, collate_draws
 from pipelines.imagenet.seeding import Stream, seed_generators, seeds
 from pipelines.imagenet.source import ImageSource
 from pipelines.imagenet.transforms import Transform
@@ -33,6 +34,8 @@ class Sample(NamedTuple):
     broken: tuple[str, ...]
     place: int
     """What was drawn."""
+    drawn: Drawn | None = None
+    """What is left to do to the image; None where nothing can be."""
 
 
 class Batch(NamedTuple):
@@ -41,12 +44,15 @@ class Batch(NamedTuple):
     broken: tuple[str, ...]
     places: tuple[int, ...]
     """What was drawn, in this order, decoded or not."""
+    draws: BatchDraws | None = None
+    """What is left to do to the images, which are then uint8; None where nothing is."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on `device`; pinned memory is copied while the host goes on."""
         return self._replace(
             images_BCHW=self.images_BCHW.to(device, non_blocking=True),
             labels_B=self.labels_B.to(device, non_blocking=True),
+            draws=None if self.draws is None else self.draws.to(device),
         )
 
 
@@ -71,9 +77,12 @@ class Images(Dataset[Sample]):
             try:
                 content = self._source.read(place)
                 with _seeded(self._seed, draw):
-                    return Sample(self._transform(content), self._source.labels[place], tuple(broken), draw.image)
+                    transformed = self._transform(content)
             except (OSError, BrokenImageError):
                 broken.append(self._source.names[place])
+                continue
+            image_CHW, drawn = (transformed, None) if isinstance(transformed, Tensor) else transformed
+            return Sample(image_CHW, self._source.labels[place], tuple(broken), draw.image, drawn)
         return Sample(None, -1, tuple(broken), draw.image)
 
 
@@ -115,22 +124,39 @@ class ValDraws(Sampler[Draw]):
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """The batch of the decoded samples, possibly none."""
-    decoded = [(sample.image_CHW, sample.label) for sample in samples if sample.image_CHW is not None]
-    images = [image_CHW for image_CHW, _ in decoded]
+    decoded = [sample for sample in samples if sample.image_CHW is not None]
+    drawn = [sample.drawn for sample in decoded if sample.drawn is not None]
     return Batch(
-        torch.stack(images) if images else torch.empty(0),
-        torch.tensor([label for _, label in decoded], dtype=torch.long),
+        _stacked([sample.image_CHW for sample in decoded if sample.image_CHW is not None]),
+        torch.tensor([sample.label for sample in decoded], dtype=torch.long),
         tuple(path for sample in samples for path in sample.broken),
         tuple(sample.place for sample in samples),
+        collate_draws(drawn) if drawn else None,
     )
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """(B, C, H, W). Images whose channels lie last in memory stay so: turning them round is left to the device."""
+    if not images:
+        return torch.empty(0)
+    is_channels_last = images[0].stride(0) == 1
+    # default_collate writes into shared memory in a loader process, which spares the batch another copy
+    stacked = default_collate([image.permute(1, 2, 0) if is_channels_last else image for image in images])
+    batch: Tensor = stacked.permute(0, 3, 1, 2) if is_channels_last else stacked
+    return batch
 
 
 @contextmanager
 def _seeded(seed: int, draw: Draw) -> Iterator[None]:
     """Random draws inside depend on the arguments alone; outside, the generators go on as if nothing had happened.
 
-    The number of loader processes is therefore free, and none at all does not disturb the training loop's draws.
+    The number of loader processes is therefore free, and none at all does not disturb the training loop's draws. In a
+    loader process nothing else draws, and NumPy takes 90 us to hand its state out and back.
     """
+    if get_worker_info() is not None:
+        seed_generators(seeds(Stream.IMAGE, seed, *draw))
+        yield
+        return
     python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed_generators(seeds(Stream.IMAGE, seed, *draw))
     try:

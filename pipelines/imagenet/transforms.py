@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from timm.data import create_transform
@@ -12,41 +12,61 @@ from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posteriz
 from torch import Tensor
 
 from pipelines.imagenet.decoding import decode_rgb
+from pipelines.imagenet.drawn import Augmented
 
-Transform = Callable[[bytes], Tensor]
-"""An encoded image -> a tensor. Raises BrokenImageError."""
-
-
-def train_transform(
-    *,
-    img_size: int,
-    scale: tuple[float, float],
-    interpolation: str,
-    hflip: float,
-    auto_augment: str | None,
-    color_jitter: float,
-    random_erasing: float,
-) -> Transform:
-    """Random resized crop, flip, augmentation, erasing. timm leaves colour jitter out where `auto_augment` is on."""
-    transform: Any = create_transform(
-        img_size,
-        is_training=True,
-        scale=scale,
-        interpolation=interpolation,
-        hflip=hflip,
-        auto_augment=auto_augment,
-        color_jitter=color_jitter,
-        re_prob=random_erasing,
-        re_mode="pixel",
-        re_count=1,
-    )
-    for op in _augment_ops(transform):
-        if op.aug_fn is posterize:
-            op.aug_fn = _posterize
-    return Decoded(transform)
+Transform = Callable[[bytes], Tensor | Augmented]
+"""An encoded image -> a tensor, or one with what is left to do to it in its batch. Raises BrokenImageError."""
+ErasingMode = Literal["const", "rand", "pixel"]
 
 
-def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Transform:
+@dataclass(frozen=True)
+class Recipe:
+    """How training images are augmented, in timm's terms; the fields are those of PretrainParams.
+
+    timm leaves colour jitter out where `auto_augment` is on, but for the policy `3a`.
+    """
+
+    img_size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    interpolation: str
+    hflip: float
+    auto_augment: str | None
+    color_jitter: float
+    random_erasing: float
+    erasing_mode: ErasingMode
+    erasing_count: int
+
+    def timm_transforms(self) -> tuple[list[Any], list[Any], list[Any]]:
+        """timm's transforms: crop and flip, augmentation of the small image, tensor and erasing."""
+        parts = create_transform(
+            self.img_size,
+            is_training=True,
+            scale=self.scale,
+            ratio=self.ratio,
+            interpolation=self.interpolation,
+            hflip=self.hflip,
+            auto_augment=self.auto_augment,
+            color_jitter=self.color_jitter,
+            re_prob=self.random_erasing,
+            re_mode=self.erasing_mode,
+            re_count=self.erasing_count,
+            separate=True,
+        )
+        primary, secondary, final = (list(part.transforms) for part in parts)
+        for op in augment_ops(secondary):
+            if op.aug_fn is posterize:
+                op.aug_fn = _posterize
+        return primary, secondary, final
+
+
+def train_transform(recipe: Recipe) -> Decoded:
+    """Random resized crop, flip, augmentation, erasing: timm's own, bit for bit, on timm's own draws."""
+    primary, secondary, final = recipe.timm_transforms()
+    return Decoded(Chain((*primary, *secondary, *final)))
+
+
+def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Decoded:
     """The shorter side resized to img_size / crop_pct, then the central square of img_size."""
     return Decoded(create_transform(img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct))
 
@@ -61,8 +81,21 @@ class Decoded:
         return self.transform(decode_rgb(content))
 
 
-def _augment_ops(transform: Any) -> Iterator[AugmentOp]:
-    for one in transform.transforms:
+@dataclass(frozen=True)
+class Chain:
+    """One transform after the other."""
+
+    transforms: tuple[Callable[[Any], Any], ...]
+
+    def __call__(self, image: Any) -> Any:
+        for transform in self.transforms:
+            image = transform(image)
+        return image
+
+
+def augment_ops(transforms: list[Any]) -> Iterator[AugmentOp]:
+    """The operations of timm's policies among `transforms`."""
+    for one in transforms:
         if isinstance(one, RandAugment):
             yield from one.ops
         elif isinstance(one, AutoAugment):

@@ -17,15 +17,15 @@ class Criterion:
         self._mixed_loss = SoftTargetCrossEntropy()
         self._plain_loss = LabelSmoothingCrossEntropy(params.label_smoothing)
 
-    def __call__(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor) -> Tensor:  # noqa: N803
+    def __call__(self, model: nn.Module, x_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """The mean loss of the batch, in fp32; mixing overwrites `x_BCHW`."""
         if self._mixup is None:
             return self._loss(self._plain_loss, model(x_BCHW), labels_B)
-        x_BCHW, targets_BK = self._mixup(x_BCHW, labels_B)  # noqa: N806
+        x_BCHW, targets_BK = self._mixup(x_BCHW, labels_B)
         return self._loss(self._mixed_loss, model(x_BCHW), targets_BK)
 
     @staticmethod
-    def _loss(loss: nn.Module, logits_BK: Tensor, targets: Tensor) -> Tensor:  # noqa: N803
+    def _loss(loss: nn.Module, logits_BK: Tensor, targets: Tensor) -> Tensor:
         value: Tensor = loss(logits_BK.float(), targets)
         return value
 

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Sampler
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
 from pipelines.data import data_folder
+from pipelines.imagenet.augmentation import make_train_augmentation
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.folders import Index, load_index
-from pipelines.imagenet.transforms import eval_transform, train_transform
+from pipelines.imagenet.transforms import Recipe, eval_transform
 from pipelines.pretrain.params import PretrainParams
 
 
@@ -48,12 +49,14 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     draws = TrainDraws(
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
+    augmentation = make_train_augmentation(params.augmentation, recipe_of(params))
+    images = Images(train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
     return Loaders(
         root=root,
-        train=_loader(_train_images(train, context), draws, part_size, context),
+        train=_loader(images, draws, part_size, context),
         draws=draws,
         updates_per_epoch=len(train) // params.batch_size,
-        augment=_images,
+        augment=augmentation.batch,
         val=make_val_loader(val, context, batch_size=part_size),
     )
 
@@ -62,10 +65,6 @@ def make_val_loader(val: Index, context: StageContext, *, batch_size: int) -> Da
     """Batches of this rank's share of `val`, as evaluation sees them."""
     draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
-
-
-def _images(batch: Batch) -> Tensor:
-    return batch.images_BCHW
 
 
 def _part_size(params: PretrainParams, world_size: int) -> int:
@@ -80,18 +79,20 @@ def _part_size(params: PretrainParams, world_size: int) -> int:
     )
 
 
-def _train_images(index: Index, context: StageContext) -> Images:
-    params: PretrainParams = context.params
-    transform = train_transform(
+def recipe_of(params: PretrainParams) -> Recipe:
+    """How training images are augmented."""
+    return Recipe(
         img_size=params.input_size,
         scale=params.scale,
+        ratio=params.ratio,
         interpolation=params.interpolation,
         hflip=params.hflip,
         auto_augment=params.auto_augment,
         color_jitter=params.color_jitter,
         random_erasing=params.random_erasing,
+        erasing_mode=params.erasing_mode,
+        erasing_count=params.erasing_count,
     )
-    return Images(index, transform, seed=context.seed, substitutes=params.max_broken_images)
 
 
 def _val_images(index: Index, context: StageContext) -> Images:

@@ -43,7 +43,7 @@ def evaluate(model: nn.Module, loader: Any, precision: Precision, broken: Broken
         for batch in _decodable(loader, broken):
             on_device = batch.to(precision.device)
             with precision.autocast():
-                logits_BK: Tensor = model(on_device.images_BCHW)  # noqa: N806
+                logits_BK: Tensor = model(on_device.images_BCHW)
             counts_3 += _counts(logits_BK.float(), on_device.labels_B).cpu()
     share_broken(broken)
     top1, top5, num_samples = sum_over_ranks(counts_3, precision.device).tolist()
@@ -59,8 +59,8 @@ def _decodable(loader: Any, broken: BrokenImages) -> Iterator[Batch]:
             yield batch
 
 
-def _counts(logits_BK: Tensor, labels_B: Tensor) -> Tensor:  # noqa: N803
-    best_B5 = logits_BK.topk(min(5, logits_BK.shape[1])).indices  # noqa: N806
-    hits_B5 = best_B5 == labels_B[:, None]  # noqa: N806
+def _counts(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+    best_B5 = logits_BK.topk(min(5, logits_BK.shape[1])).indices
+    hits_B5 = best_B5 == labels_B[:, None]
     num_samples = torch.tensor(len(labels_B), device=logits_BK.device)
     return torch.stack([hits_B5[:, 0].sum(), hits_B5.sum(), num_samples])

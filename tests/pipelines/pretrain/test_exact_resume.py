@@ -58,7 +58,8 @@ def stopped_and_resumed(make_context: MakeContext, stops: list[int], **changes: 
         ({"accumulate": 2, "loader_workers": 1}, [2, 5]),
         ({"ema_decay": 0.9}, [5]),
         ({"precision": "bf16", "checkpoint_every": {"steps": 4}}, [3, 6]),
-        ({"activation_checkpointing": True, "channels_last": True}, [4]),
+        ({"activation_checkpointing": True, "channels_last": True, "augmentation": "fast"}, [4]),
+        ({"augmentation": "device", "non_finite": "skip"}, [4]),
     ],
     ids=str,
 )

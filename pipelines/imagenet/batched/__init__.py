@@ -1,0 +1,1 @@
+"""timm's image operations on batches of uint8, on any device: one call an operation, with arguments for each image."""
