@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
-from pipelines.data import data_folder
 from pipelines.imagenet.dataset import Draw, Images, TrainDraws, ValDraws, collate
-from pipelines.imagenet.folders import Index, load_index
+from pipelines.imagenet.layouts import open_images
+from pipelines.imagenet.source import ImageSource
 from pipelines.imagenet.transforms import eval_transform, train_transform
 from pipelines.model_params import img_size_of
 from pipelines.pretrain.params import PretrainParams
@@ -31,11 +31,11 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
     params: PretrainParams = context.params
     local_batch_size = _local_batch_size(params, context.world_size)
-    root = data_folder(params.data, "imagenet")
-    train, val = (load_index(root, split, classes) for split in ("train", "val"))
+    images = open_images(params.data, cache_gib=params.cache_gib)
+    train, val = images.source("train", classes), images.source("val", classes)
     if len(train) < params.batch_size:
         raise DataError(
-            f"{train.root}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
+            f"{images.place}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
         )
     draws = TrainDraws(
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
@@ -47,7 +47,7 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     )
 
 
-def make_val_loader(val: Index, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
+def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
     """Batches of this rank's share of `val`, as evaluation sees them."""
     draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
@@ -64,7 +64,7 @@ def _local_batch_size(params: PretrainParams, world_size: int) -> int:
     return params.batch_size // world_size
 
 
-def _train_images(index: Index, context: StageContext) -> Images:
+def _train_images(source: ImageSource, context: StageContext) -> Images:
     params: PretrainParams = context.params
     transform = train_transform(
         img_size=img_size_of(params.model),
@@ -75,15 +75,15 @@ def _train_images(index: Index, context: StageContext) -> Images:
         color_jitter=params.color_jitter,
         random_erasing=params.random_erasing,
     )
-    return Images(index, transform, seed=context.seed, substitutes=params.max_broken_images)
+    return Images(source, transform, seed=context.seed, substitutes=params.max_broken_images)
 
 
-def _val_images(index: Index, context: StageContext) -> Images:
+def _val_images(source: ImageSource, context: StageContext) -> Images:
     params: PretrainParams = context.params
     transform = eval_transform(
         img_size=img_size_of(params.model), crop_pct=params.crop_pct, interpolation=params.interpolation
     )
-    return Images(index, transform, seed=context.seed, substitutes=0)
+    return Images(source, transform, seed=context.seed, substitutes=0)
 
 
 def _loader(images: Images, draws: Sampler[Draw], batch_size: int, context: StageContext) -> DataLoader[Any]:

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from cat_model.model import Cat
 from cat_model.weights import save_classifier
 from orchestrator.contract import Event, StageContext, StageResult
-from pipelines.data import data_folder
+from pipelines.data import data_place
 from pipelines.imagenet.broken import BrokenImages
-from pipelines.imagenet.folders import load_classes
+from pipelines.imagenet.layouts import load_classes, open_images
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
 from pipelines.pretrain.data import Loaders, make_loaders
 from pipelines.pretrain.engine import Criterion, Precision, Trainer, evaluate
@@ -40,7 +40,7 @@ def run(context: StageContext) -> StageResult:
     """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the classifier."""
     params: PretrainParams = context.params
     device = checked_device(context)
-    classes = load_classes(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
+    classes = load_classes(open_images(params.data), num_classes=params.num_classes)
     stage = _make_stage(context, classes, device)
     progress = _resumed(stage)
     while progress is None or progress.epoch < params.epochs:
@@ -82,7 +82,7 @@ def _resumed(stage: Stage) -> Progress | None:
 
 def _run_epoch(stage: Stage, previous: Progress | None) -> Progress:
     context, epoch = stage.context, previous.epoch if previous else 0
-    root = data_folder(stage.params.data, "imagenet")
+    root = data_place(stage.params.data, "imagenet")
     broken = BrokenImages(root, limit=stage.params.max_broken_images, paths=previous.broken if previous else ())
     seed_all(seeds(Stream.UPDATES, context.seed, epoch, context.rank))
     stage.loaders.draws.epoch = epoch
