@@ -69,9 +69,8 @@ class ClassMap:
         """An image that is missing counts as one of no bytes: reading finds it broken."""
         known = self._known_classes()
         listed = [list(zip(self._paths(split), self._labels(split, known), strict=True)) for split in splits]
-        return digest_of(
-            [listed, digest_of_files(self._root, [file for split in splits for file in self._files(split)])]
-        )
+        files = [file for split in splits for file in self._files(split)]
+        return digest_of([listed, digest_of_files(self._root, files)])
 
     def _files(self, split: Split) -> list[tuple[str, int]]:
         """(path, size in bytes) of the images that are there."""
