@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import CheckpointError
-from pipelines.imagenet.folders import named
+from pipelines.imagenet.source import named
 
 
 def file_from_outside(directory: Path) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
-from pipelines.data import data_folder
 from pipelines.imagenet.augmentation import make_train_augmentation
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
-from pipelines.imagenet.folders import Index, load_index
+from pipelines.imagenet.source import ImageFiles, ImageSource
 from pipelines.imagenet.transforms import Recipe, eval_transform
 from pipelines.pretrain.params import PretrainParams
 
@@ -25,7 +23,7 @@ from pipelines.pretrain.params import PretrainParams
 class Loaders:
     """Batches of training and evaluation; `draws` chooses the next pass over `train`."""
 
-    root: Path
+    place: str
     """Where the images are, for messages."""
     train: DataLoader[Any]
     """Parts of batches: `accumulate` of them are this rank's share of an update."""
@@ -36,24 +34,23 @@ class Loaders:
     val: DataLoader[Any]
 
 
-def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
+def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, ...]) -> Loaders:
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
     params: PretrainParams = context.params
     part_size = _part_size(params, context.world_size)
-    root = data_folder(params.data, "imagenet")
-    train, val = (load_index(root, split, classes) for split in ("train", "val"))
+    train, val = images.source("train", classes), images.source("val", classes)
     if len(train) < params.batch_size:
         raise DataError(
-            f"{train.root}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
+            f"{images.place}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
         )
     draws = TrainDraws(
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
     augmentation = make_train_augmentation(params.augmentation, recipe_of(params))
-    images = Images(train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
+    augmented = Images(train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
     return Loaders(
-        root=root,
-        train=_loader(images, draws, part_size, context),
+        place=images.place,
+        train=_loader(augmented, draws, part_size, context),
         draws=draws,
         updates_per_epoch=len(train) // params.batch_size,
         augment=augmentation.batch,
@@ -61,7 +58,7 @@ def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
     )
 
 
-def make_val_loader(val: Index, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
+def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
     """Batches of this rank's share of `val`, as evaluation sees them."""
     draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
@@ -95,10 +92,10 @@ def recipe_of(params: PretrainParams) -> Recipe:
     )
 
 
-def _val_images(index: Index, context: StageContext) -> Images:
+def _val_images(source: ImageSource, context: StageContext) -> Images:
     params: PretrainParams = context.params
     transform = eval_transform(img_size=params.input_size, crop_pct=params.crop_pct, interpolation=params.interpolation)
-    return Images(index, transform, seed=context.seed, substitutes=0)
+    return Images(source, transform, seed=context.seed, substitutes=0)
 
 
 def _loader(images: Images, draws: Sampler[Draw], batch_size: int, context: StageContext) -> DataLoader[Any]:

@@ -49,7 +49,7 @@ class Epoch:
         self._num_updates, self._skipped = progress.num_updates, progress.skipped_updates
         self._trained_s, self._waited_s = progress.trained_s, progress.waited_s
         limit = training.params.max_broken_images
-        self._broken = BrokenImages(loaders.root, limit=limit, paths=progress.broken)
+        self._broken = BrokenImages(loaders.place, limit=limit, paths=progress.broken)
 
     def run(self) -> Progress:
         """Train to the end of the epoch and evaluate.

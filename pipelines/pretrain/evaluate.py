@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
-from pipelines.data import data_folder
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
-from pipelines.imagenet.folders import load_index, load_val_classes
+from pipelines.imagenet.layouts import load_val_classes, open_images
 from pipelines.pretrain.data import make_val_loader
 from pipelines.pretrain.losses import WINDOW
 from pipelines.pretrain.measure import measure
@@ -26,14 +25,14 @@ def run(context: StageContext) -> StageResult:
     """Metrics on val as training measures them, in `precision`; rank 0 adds size and speed."""
     params: PretrainParams = context.params
     device = checked_device(context)
-    root = data_folder(params.data, "imagenet")
-    classes = load_val_classes(root, num_classes=params.num_classes)
+    images = open_images(params.data, cache_gib=params.cache_gib)
+    classes = load_val_classes(images, num_classes=params.num_classes)
     model = load_checked_classifier(
         context.inputs[CHECKPOINT], config=make_config(params), classes=classes, img_size=params.img_size
     ).to(device)
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
-    loader = make_val_loader(load_index(root, "val", classes), context, batch_size=batch_size)
-    broken = BrokenImages(root, limit=params.max_broken_images)
+    loader = make_val_loader(images.source("val", classes), context, batch_size=batch_size)
+    broken = BrokenImages(images.place, limit=params.max_broken_images)
     scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken)
     metrics = scores.as_metrics()
     if context.rank == 0:

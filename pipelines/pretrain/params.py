@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.contract import Params, Role
-from pipelines.data import Data
+from pipelines.data import ImageData
 from pipelines.model_params import Model, ModelParams, img_size_of
 from pipelines.pretrain.intervals import CheckpointEvery
 
@@ -26,8 +26,9 @@ RandAugment = Annotated[
 class PretrainParams(Params):
     """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
 
-    data: Data
-    """Folder that holds train/<class>/* and val/<class>/*, or `sample:digits`."""
+    data: ImageData
+    """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with tar shards; or
+    `s3://BUCKET/PREFIX` with shards; or `sample:digits`."""
     model: Model = "cat_tiny"
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None

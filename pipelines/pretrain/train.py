@@ -18,8 +18,7 @@ from cat_model.model import Cat
 from cat_model.weights import save_classifier
 from orchestrator.artifact import Metric
 from orchestrator.contract import Event, StageContext, StageResult
-from pipelines.data import data_folder
-from pipelines.imagenet.folders import load_classes
+from pipelines.imagenet.layouts import load_classes, open_images
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
 from pipelines.pretrain.checkpoints import Checkpoints
 from pipelines.pretrain.control import Control
@@ -42,8 +41,9 @@ def run(context: StageContext) -> StageResult:
     """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the classifier."""
     params: PretrainParams = context.params
     device = checked_device(context)
-    classes = load_classes(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
-    training = make_training(context, classes, device)
+    images = open_images(params.data, cache_gib=params.cache_gib)
+    classes = load_classes(images, num_classes=params.num_classes)
+    training = make_training(context, make_loaders(context, images, classes), classes=classes, device=device)
     progress = training.checkpoints.load()
     with explaining_memory(params, world_size=context.world_size, device=device):
         while progress.epoch < params.epochs:
@@ -51,10 +51,11 @@ def run(context: StageContext) -> StageResult:
     return _result(training, classes, progress)
 
 
-def make_training(context: StageContext, classes: tuple[str, ...], device: torch.device) -> Training:
+def make_training(
+    context: StageContext, loaders: Loaders, *, classes: tuple[str, ...], device: torch.device
+) -> Training:
     """All that the stage trains with, at its start."""
     params: PretrainParams = context.params
-    loaders = make_loaders(context, classes)
     trainer = _make_trainer(context, loaders, classes=classes, device=device)
     return Training(
         context=context,

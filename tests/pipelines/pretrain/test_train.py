@@ -15,6 +15,7 @@ from cat_model.weights import load_classifier
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError
 from pipelines.imagenet.broken import BrokenImages
+from pipelines.imagenet.layouts import open_images
 from pipelines.pretrain.data import make_loaders
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.scores import evaluate
@@ -106,7 +107,7 @@ def test_published_classifier_scores_what_was_reported(make_context: MakeContext
     result = run(context)
     model, classes = load_classifier(result.outputs["checkpoint"])
     assert classes == tuple("0123456789")
-    val = make_loaders(context, classes).val
+    val = make_loaders(context, open_images(context.params.data), classes).val
     scores = evaluate(model, val, Precision("bf16", torch.device("cpu")), BrokenImages(Path(), limit=0))
     assert values(result) == {"top1": scores.top1, "top5": scores.top5, "data_wait": values(result)["data_wait"]}
     assert scores.num_samples == 30 == result.metrics[0].num_samples

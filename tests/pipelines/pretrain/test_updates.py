@@ -11,10 +11,13 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
+from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
+from pipelines.imagenet.layouts import open_images
 from pipelines.pretrain.control import Control, Demand
+from pipelines.pretrain.data import make_loaders
 from pipelines.pretrain.engine import Trainer
-from pipelines.pretrain.epoch import Epoch
+from pipelines.pretrain.epoch import Epoch, Training
 from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.train import make_training, run
@@ -26,6 +29,12 @@ CLASSES = tuple("0123456789")
 CPU = torch.device("cpu")
 
 
+def started(context: StageContext) -> Training:
+    """The context's training before its first update."""
+    loaders = make_loaders(context, open_images(context.params.data), CLASSES)
+    return make_training(context, loaders, classes=CLASSES, device=CPU)
+
+
 def flat_weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in trainer.bare.parameters()])
 
@@ -35,7 +44,7 @@ def test_parts_of_a_batch_make_the_gradient_of_the_whole(make_context: MakeConte
     gradients = []
     for parts in (1, accumulate):
         context, _ = make_context(**PLAIN, epochs=1, batch_size=40, accumulate=parts)
-        training = make_training(context, CLASSES, CPU)
+        training = started(context)
         batches = list(training.loaders.train)
         assert len(batches) == 3 * parts
         assert training.trainer.update(batches[:parts], 10) is not None
@@ -48,7 +57,7 @@ def test_parts_of_a_batch_make_the_gradient_of_the_whole(make_context: MakeConte
 
 def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, ema_decay=0.75)
-    trainer, loaders = (training := make_training(context, CLASSES, CPU)).trainer, training.loaders
+    trainer, loaders = (training := started(context)).trainer, training.loaders
     before = flat_weights(trainer)
     trainer.update([next(iter(loaders.train))], 10)
     average = torch.cat([parameter.flatten() for parameter in trainer.evaluated.parameters()])
@@ -58,7 +67,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeConte
 
 def test_an_update_with_gradients_that_are_no_numbers_is_skipped(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, non_finite="skip")
-    trainer, loaders = (training := make_training(context, CLASSES, CPU)).trainer, training.loaders
+    trainer, loaders = (training := started(context)).trainer, training.loaders
     batch = next(iter(loaders.train))
     spoilt = batch._replace(images_BCHW=batch.images_BCHW * float("nan"))
     before = flat_weights(trainer)
@@ -70,7 +79,7 @@ def test_an_update_with_gradients_that_are_no_numbers_is_skipped(make_context: M
 
 def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, non_finite="skip", max_skipped_updates=0)
-    training = make_training(context, CLASSES, CPU)
+    training = started(context)
     with torch.no_grad():
         next(training.trainer.bare.parameters()).fill_(float("nan"))
     with pytest.raises(StageError, match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l"):
