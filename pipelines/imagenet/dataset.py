@@ -139,7 +139,7 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
     """(B, C, H, W). Images whose channels lie last in memory stay so: turning them round is left to the device."""
     if not images:
         return torch.empty(0)
-    is_channels_last = images[0].stride(0) == 1
+    is_channels_last = images[0].dim() == 3 and images[0].stride(0) == 1  # noqa: PLR2004
     # default_collate writes into shared memory in a loader process, which spares the batch another copy
     stacked = default_collate([image.permute(1, 2, 0) if is_channels_last else image for image in images])
     batch: Tensor = stacked.permute(0, 3, 1, 2) if is_channels_last else stacked
