@@ -1,0 +1,1 @@
+"""The parts of `python -m benchmarks.train_gpu`: a training step, what it reaches, and where its time goes."""

@@ -1,0 +1,114 @@
+"""A step of training as a pretraining stage does it, on random images that lie on the device already.
+
+Letters: B images, C channels, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from timm.loss import SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2
+from torch import Tensor, nn
+
+from benchmarks.speed.cases import synchronizer
+from benchmarks.speed.memory import peak_bytes
+from benchmarks.speed.rounds import Spread
+from cat_model import CONFIGS, Cat
+from cat_model.complexity import complexity
+
+NUM_CLASSES = 1000
+CLIP_GRAD = 5.0
+_WARM_UP_STEPS = 3
+_WINDOWS = 5
+_WINDOW_S = 0.4
+"""Five windows of this length, or of one step where that takes longer."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: a published size, in one piece or compiled."""
+
+    model: str
+    batch_size: int
+    img_size: int
+    is_compiled: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one case. `step_s` is the median of its windows."""
+
+    case: Case
+    step_s: float
+    images_per_s: Spread
+    peak_bytes: int
+    """Weights, the optimizer's state, and what a step takes at its peak."""
+    warm_up_s: float
+    """The first three steps, compilation included."""
+
+    @property
+    def flops_per_s(self) -> float:
+        """Three forward passes' worth an image, whatever is computed again or left out: the F of MFU."""
+        return 3 * forward_flops(self.case) * self.images_per_s.median
+
+
+def forward_flops(case: Case) -> int:
+    """Of one image; a multiply-add is two. Products of the reference's arithmetic, shortcuts or not."""
+    image_hw = (case.img_size, case.img_size)
+    return 2 * complexity(CONFIGS[case.model], image_hw=image_hw, num_classes=NUM_CLASSES).macs.products
+
+
+class Step:
+    """Forward in bf16 by autocast, soft-target loss, backward, clipping, fused AdamW."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        torch.manual_seed(0)
+        config = replace(CONFIGS[case.model], img_size=case.img_size)
+        self.device = device
+        self.model = Cat(config, num_classes=NUM_CLASSES).to(device).train()
+        self.optimizer = create_optimizer_v2(self.model, "adamw", lr=1e-4, weight_decay=0.05, fused=True)
+        self.criterion = SoftTargetCrossEntropy()
+        self.x_BCHW = torch.randn(case.batch_size, 3, case.img_size, case.img_size, device=device)
+        self.targets_BK = torch.randn(case.batch_size, NUM_CLASSES, device=device).softmax(1)
+        self._forward: Callable[[Tensor], Tensor] = self.model
+        if case.is_compiled:
+            torch.compiler.reset()  # else earlier cases use up the recompilations that it allows
+            self._forward = torch.compile(self.model, dynamic=False)
+
+    def __call__(self) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits_BK = self._forward(self.x_BCHW)  # noqa: N806
+        loss = self.criterion(logits_BK.float(), self.targets_BK)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_GRAD)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def held_bytes(self) -> int:
+        states = (x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
+        tensors = [*self.model.parameters(), *self.model.buffers(), *states]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def measure(case: Case, step: Step) -> Measured:
+    """Raises torch.OutOfMemoryError where the case does not fit."""
+    synchronize = synchronizer(step.device)
+    warm_up_s = _time_s(step, _WARM_UP_STEPS, synchronize)
+    num_steps = max(1, round(_WINDOW_S / _time_s(step, 1, synchronize)))
+    windows_s = [_time_s(step, num_steps, synchronize) / num_steps for _ in range(_WINDOWS)]
+    rates = Spread.of([case.batch_size / step_s for step_s in windows_s])
+    peak = step.held_bytes() + peak_bytes(step, step.device)
+    return Measured(case, case.batch_size / rates.median, rates, peak, warm_up_s)
+
+
+def _time_s(step: Step, num_steps: int, synchronize: Callable[[], None]) -> float:
+    synchronize()
+    start_s = time.perf_counter()
+    for _ in range(num_steps):
+        step()
+    synchronize()
+    return time.perf_counter() - start_s
