@@ -173,7 +173,7 @@ def test_truncated_state_is_refused(make_context: MakeContext) -> None:
         ({"batch_size": 42, "world_size": 4}, JobError, r"batch_size = 42 is not a multiple of 8, which 4 workers"),
         ({"batch_size": 400}, DataError, r"train holds 120 images, less than batch_size = 400; lower it"),
         ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes says 1000"),
-        ({"data": "/nowhere"}, DataError, r"/nowhere/train: missing"),
+        ({"data": "/nowhere"}, DataError, r"/nowhere/train: the data folder is missing"),
     ],
 )
 def test_misfits_are_told_before_training(
