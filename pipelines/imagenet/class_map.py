@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
@@ -22,8 +22,7 @@ def map_name(split: Split) -> str:
     return f"{split}_map.txt"
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of a map: its number, counted from 1, and what it says."""
 
     number: int

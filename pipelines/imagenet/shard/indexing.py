@@ -30,9 +30,12 @@ def make_index(place: ShardPlace, found: Sizes, *, with_sha256: bool, told: Told
     """
     shards: dict[Split, tuple[Shard, ...]] = {}
     for split, sizes in found.items():
-        with ThreadPoolExecutor(THREADS) as threads:
+        threads = ThreadPoolExecutor(THREADS)
+        try:
             done = threads.map(lambda name: _scan(place, name, with_sha256=with_sha256), sizes)
             shards[split] = tuple(_each_told(done, told))
+        finally:  # after Ctrl-C or a broken shard the rest need not be read
+            threads.shutdown(cancel_futures=True)
     every = [shard for of_split in shards.values() for shard in of_split]
     return ShardIndex(_classes(place, every), shards)
 

@@ -114,7 +114,11 @@ class BucketPlace:
         return self._bucket.uri
 
     def find_shards(self) -> Sizes:
-        return by_split(self._bucket.sizes())
+        sizes: dict[str, int] = {}
+        for split in SPLITS:
+            for prefix in (f"{split}/", f"{split}-"):  # a million class folders' images beside them are not listed
+                sizes |= self._bucket.sizes(prefix)
+        return by_split(sizes)
 
     def read(self, name: str) -> bytes | None:
         return self._bucket.read(name)

@@ -38,10 +38,12 @@ class Bucket:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client_of": None}
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every object by name."""
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Bytes of each object by name, where that begins with `prefix` and has no further `/`."""
         with self._errors("list", ""):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
+            )
             entries = [entry for page in pages for entry in page.get("Contents", ())]
         return {entry["Key"].removeprefix(self._prefix): entry["Size"] for entry in entries}
 

@@ -210,6 +210,13 @@ def test_shards_in_s3_without_an_index_are_told(bucket: str, write: Written) -> 
         classes_of(place)
 
 
+def test_other_objects_beside_shards_are_passed_over(bucket: str, write: Written) -> None:
+    place = write(f"s3://{bucket}/some")
+    for name in ("train/cat/a.jpg", "train/cat/a.tar", "trainer.tar", "notes.tar", "train/.hidden.tar"):
+        Bucket(place).write(name, b"")
+    assert classes_of(place) == ("even", "odd")
+
+
 def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
