@@ -62,8 +62,7 @@ class Resources(Params):
     """What a stage asks of the cluster; never part of a Key."""
 
     workers: Count | tuple[Count, Count] = 1
-    """Processes that train together; of a search, those of each trial. `[least, most]`: as many as there is room for
-    when an attempt starts, and a search's trials take the least."""
+    """Processes that train together (of a search: in each trial), or `[least, most]`: as many as there is room for."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """A fraction shares one GPU; 0 runs on the CPU."""
