@@ -71,7 +71,7 @@ def _records(folder: Path) -> list[Any]:
     return [json.loads(path.read_text()) for path in sorted((folder / "store").glob("runs/*/run.json"))]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda signum: signum.name)
 def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_it(
     folder: Path, cluster_address: str, signum: signal.Signals
 ) -> None:
