@@ -161,5 +161,9 @@ class Kind:
     """Fields of role INPUT that may also name a file from outside the job, which is then all that the folder holds."""
     evaluation: Evaluation | None = None
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
+    stops: bool = False
+    """Whether the entry heeds `should_stop`: an interrupted run waits for such stages' checkpoints, for no others."""
+    fits_workers: Callable[[Any, int], bool] = lambda params, num_workers: True
+    """Params, a number of workers -> whether they can share the work; asked where `workers` is a range."""
     evaluates: Kind | None = None
     """The kind whose models are measured, where this is the kind `evaluate`: `params` are that one's."""

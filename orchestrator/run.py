@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import queue
 import secrets
-import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from types import FrameType
 from typing import NoReturn
 
 from pydantic import JsonValue
@@ -19,16 +16,20 @@ from pydantic import JsonValue
 from orchestrator.artifact import Manifest, Metric
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.room import Ledger
 from orchestrator.cluster.stage import StageRun
 from orchestrator.contract import Event
-from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError
+from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError, StoppedError
 from orchestrator.history import write_last_run
 from orchestrator.journal import Journal, open_journal
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.record import RunState, StageEvent
-from orchestrator.schedule import Block, Capacity, Machine, Start, State, decide, shortfall
+from orchestrator.schedule import Block, Machine, Start, State, decide, shortfall, total_of
+from orchestrator.signals import Signals, counted_signals
+from orchestrator.spec import TuneParams
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
+from orchestrator.submission import stop_grace_s
 
 TICK_S = 0.2
 
@@ -71,6 +72,7 @@ class Run:
     journal: Journal
     watch: Watcher
     errors: dict[str, OrchestratorError] = field(default_factory=dict)
+    running: dict[str, Start] = field(default_factory=dict)
     ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(default_factory=queue.Queue)
 
     def execute(self, address: str | None) -> Outcome:
@@ -81,8 +83,8 @@ class Run:
         try:
             self._reuse()
             if self._is_unfinished:
-                with connected(address) as cluster, _signals_as_flag() as interrupted:
-                    self._loop(cluster, interrupted)
+                with connected(address) as cluster, counted_signals() as signals:
+                    self._loop(cluster, signals)
         except InterruptedRunError:
             raise
         except BaseException as err:
@@ -104,26 +106,58 @@ class Run:
                 self._enter(planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics)))
         self.journal.write()
 
-    def _loop(self, cluster: Cluster, interrupted: threading.Event) -> None:
+    def _loop(self, cluster: Cluster, signals: Signals) -> None:
         machines = cluster.machines()
         self._refuse_the_impossible(machines)
-        free = sum((machine.capacity for machine in machines), Capacity(0, 0))
+        ledger = Ledger(total_of(machines))
         channel = EventChannel(self.journal.record.run_id)
         while self._is_unfinished:
-            for decision in list(decide(self.plan, self.journal.states, free=free)):
-                free -= self._act(decision, channel)
-            ended = self._await_end()
-            self._hear(channel.drain())
-            if ended:
-                free += self._close(*ended)
-            if interrupted.is_set():
-                self._interrupt()
+            decisions = list(decide(self.plan, self.journal.states, free=ledger.free))
+            starts = [decision for decision in decisions if isinstance(decision, Start)]
+            # All of them are booked before the first one begins: it may take what is then left.
+            for start in starts:
+                ledger.take(start.stage.name, start.capacity)
+            for decision in decisions:
+                self._act(decision, channel, ledger)
+            self._await_news(channel, ledger)
+            if signals.count:
+                self._interrupt(channel, ledger, signals)
 
-    def _interrupt(self) -> NoReturn:
+    def _interrupt(self, channel: EventChannel, ledger: Ledger, signals: Signals) -> NoReturn:
         err = InterruptedRunError("interrupted; what was finished is kept, and the same command goes on from there")
-        # Written before the cluster is let go: who sent the signal may send SIGKILL three seconds later.
+        # Written before the stages stop and the cluster is let go: who sent the signal may soon send SIGKILL.
         self.journal.end(RunState.INTERRUPTED, error=_reason(err))
+        self._stop_stages(channel, ledger, signals, grace_s=stop_grace_s())
+        self.journal.write()
         raise err
+
+    def _stop_stages(self, channel: EventChannel, ledger: Ledger, signals: Signals, *, grace_s: float) -> None:
+        """Ask the stages to stop, and wait for those that can; a second signal ends the wait at once."""
+        deadline_s = time.monotonic() + grace_s
+        for start in self._stopping(channel):
+            text = f"stopping: waiting up to {grace_s:g} s for checkpoints"
+            self.watch(Update(start.stage.name, State.RUNNING, Event(text)))
+        while signals.count == 1 and time.monotonic() < deadline_s and self._stopping(channel):
+            channel.request_stop()
+            self._await_news(channel, ledger)
+
+    def _stopping(self, channel: EventChannel) -> list[Start]:
+        """The running stages that an interrupted run waits for."""
+        return [
+            start
+            for start in self.running.values()
+            if _can_stop(self.plan, start.stage) and not _is_at_rest(start, channel)
+        ]
+
+    def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
+        """Wait a tick for a stage to end, and hear what the stages say meanwhile."""
+        ended = self._await_end()
+        self._hear(channel.drain())
+        if ended:
+            start, result = ended
+            self._close(start, result)
+            ledger.release(start.stage.name)
+            del self.running[start.stage.name]
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
         waiting = [planned for planned in self.plan.stages if not self.journal.states[planned.name].is_final]
@@ -131,12 +165,12 @@ class Run:
         if reasons:
             raise ClusterError("\n".join(reasons))
 
-    def _act(self, decision: Start | Block, channel: EventChannel) -> Capacity:
-        """Carry a decision out; returns the capacity that it takes."""
+    def _act(self, decision: Start | Block, channel: EventChannel, ledger: Ledger) -> None:
+        """Carry a decision out."""
         if isinstance(decision, Block):
             self._enter(decision.stage, State.BLOCKED, Event(decision.why))
             self.journal.write()
-            return Capacity(0, 0)
+            return
         self._enter(decision.stage, State.RUNNING, Event(f"starting: {decision.stage.why}"))
         self.journal.write()
         provenance: dict[str, JsonValue] = {
@@ -145,10 +179,10 @@ class Run:
             "started_at_s": time.time(),
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
-        stage_run = StageRun(self.plan, decision.stage, decision.slots, self.store, channel, provenance)
+        self.running[decision.stage.name] = decision
+        stage_run = StageRun(self.plan, decision.stage, decision.slots, self.store, channel, ledger, provenance)
         # A daemon: an interrupted run must not wait for a training to end.
         threading.Thread(target=self._run_stage, args=(decision, stage_run), daemon=True).start()
-        return decision.capacity
 
     def _run_stage(self, start: Start, stage_run: StageRun) -> None:
         try:
@@ -166,17 +200,19 @@ class Run:
         except queue.Empty:
             return None
 
-    def _close(self, start: Start, result: Manifest | OrchestratorError) -> Capacity:
-        """Note how a stage ended; returns the capacity that it frees."""
+    def _close(self, start: Start, result: Manifest | OrchestratorError) -> None:
+        """Note how a stage ended. One that stopped with its run stays as it is: the run's own state says the rest."""
         name = start.stage.name
-        if isinstance(result, OrchestratorError):
+        if isinstance(result, StoppedError) and self.journal.record.state is RunState.INTERRUPTED:
+            attempt = self.journal.record.stages[name].attempt
+            self._hear([StageEvent(name, attempt, time.time(), Event(str(result).splitlines()[0]))])
+        elif isinstance(result, OrchestratorError):
             self.errors[name] = result
             self._enter(start.stage, State.FAILED, Event(str(result).splitlines()[0]), error=str(result))
         else:
             text = " ".join(f"{metric.name} {metric.value:.2f}" for metric in result.metrics)
             self._enter(start.stage, State.DONE, Event(text, metrics=_values(result.metrics)))
         self.journal.write()
-        return start.capacity
 
     def _enter(self, planned: PlannedStage, state: State, event: Event, *, error: str | None = None) -> None:
         self.journal.enter(planned.name, state, event, error=error)
@@ -189,6 +225,19 @@ class Run:
             done = stage.newest.done if stage.newest else None
             self.watch(Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total)))
         self.journal.write_if_due()
+
+
+def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
+    """Whether a stage, or a search's trials, heed the wish to stop."""
+    params = planned.stage.params
+    kind = plan.job.stages[params.of].kind if isinstance(params, TuneParams) else planned.stage.kind
+    return kind.stops
+
+
+def _is_at_rest(start: Start, channel: EventChannel) -> bool:
+    """Whether all trials of a search have stopped: it does not end by itself."""
+    is_search = isinstance(start.stage.stage.params, TuneParams)
+    return is_search and channel.num_resting(start.stage.name) >= start.slots
 
 
 def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:
@@ -216,19 +265,3 @@ def select(plan: Plan, names: tuple[str, ...]) -> Plan:
         if planned.name in wanted:
             wanted.update(planned.stage.needs)
     return Plan(plan.job, tuple(planned for planned in plan.stages if planned.name in wanted))
-
-
-@contextmanager
-def _signals_as_flag() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a flag; after ray.init, which puts in handlers of its own."""
-    flag = threading.Event()
-
-    def set_flag(signum: int, frame: FrameType | None) -> None:
-        flag.set()
-
-    before = {signum: signal.signal(signum, set_flag) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

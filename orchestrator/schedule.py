@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.spec import Resources, TuneParams
+from orchestrator.spec import Resources, Stage, TuneParams
 
 
 class State(StrEnum):
@@ -59,9 +59,13 @@ class Machine:
         return str(self.capacity)
 
 
+def total_of(machines: Iterable[Machine]) -> Capacity:
+    return sum((machine.capacity for machine in machines), Capacity(0, 0))
+
+
 @dataclass(frozen=True)
 class Start:
-    """Begin `stage`; it holds `capacity` until it ends. `slots`: how many trials at a time, for a search."""
+    """Begin `stage`, which takes `capacity` to begin with. `slots`: how many trials at a time, for a search."""
 
     stage: PlannedStage
     capacity: Capacity
@@ -77,7 +81,10 @@ class Block:
 
 
 def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterator[Start | Block]:
-    """What to do now. A stage starts as soon as what it needs is finished and its resources are free."""
+    """What to do now. A stage starts as soon as what it needs is finished and the least that it asks for is free.
+
+    Where it can use more, it takes that when its group starts (`choose_workers`): first all stages that can, begin.
+    """
     for planned in plan.stages:
         if states[planned.name] is not State.WAITING:
             continue
@@ -89,7 +96,7 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
             continue
         slots = _slots(planned, free)
         if slots:
-            capacity = group_capacity(planned.stage.resources) * slots
+            capacity = group_capacity(planned.stage) * slots
             free -= capacity
             yield Start(planned, capacity, slots)
 
@@ -98,42 +105,60 @@ def worker_capacity(resources: Resources) -> Capacity:
     return Capacity(resources.cpus_per_worker, resources.gpus_per_worker, resources.memory_gib_per_worker)
 
 
-def group_capacity(resources: Resources) -> Capacity:
-    """What one group of workers takes: a stage's, or one trial's."""
-    return worker_capacity(resources) * resources.workers
+def group_capacity(stage: Stage) -> Capacity:
+    """What the smallest group of workers takes: the stage's, or one trial's."""
+    return worker_capacity(stage.resources) * stage.worker_counts[0]
+
+
+def choose_workers(counts: Sequence[int], worker: Capacity, *, places: int, free: Capacity) -> int:
+    """The most workers of `counts` for which machines have `places` and no other stage counts on the capacity.
+
+    At least the first of them: that much was free when the stage began.
+    """
+    fitting = [count for count in counts if count <= places and worker * count <= free]
+    return max(fitting, default=counts[0])
 
 
 def _slots(planned: PlannedStage, free: Capacity) -> int:
     """How many groups of workers of the stage fit now, up to what it can use: 1, or a search's trials."""
     params = planned.stage.params
     wanted = min(params.num_trials, params.max_concurrent or params.num_trials) if isinstance(params, TuneParams) else 1
-    group = group_capacity(planned.stage.resources)
+    group = group_capacity(planned.stage)
     while wanted and not group * wanted <= free:
         wanted -= 1
     return wanted
 
 
 def shortfall(stage: PlannedStage, machines: tuple[Machine, ...]) -> str | None:
-    """Why the cluster can never hold one group of the stage's workers, or None when it can."""
-    missing = missing_room(stage.stage.resources, machines)
+    """Why the cluster can never hold the smallest group of the stage's workers, or None when it can."""
+    missing = missing_room(stage.stage.resources, machines, num_workers=stage.stage.worker_counts[0])
     if missing is None:
         return None
     return f"{stage.name}: {missing}; lower stages.{stage.name}.resources or use a larger cluster"
 
 
-def missing_room(resources: Resources, machines: tuple[Machine, ...]) -> str | None:
-    """Why `machines` cannot hold one group of workers now, or None when they can."""
-    worker, num_workers = worker_capacity(resources), resources.workers
-    fitting = [machine for machine in machines if resources.labels.items() <= machine.labels.items()]
-    places = sum(_places(worker, machine.capacity, num_workers) for machine in fitting)
+def missing_room(resources: Resources, machines: tuple[Machine, ...], *, num_workers: int) -> str | None:
+    """Why `machines` cannot hold a group of `num_workers` workers now, or None when they can."""
+    worker, places = worker_capacity(resources), places_for(resources, machines, most=num_workers)
     if places >= num_workers:
         return None
-    there = "; ".join(str(machine) for machine in fitting) or "no such machine"
+    there = "; ".join(str(machine) for machine in _fitting(resources, machines)) or "no such machine"
+    least = "at least " if len(resources.worker_range) > 1 else ""
     labelled = f" on machines labelled {dict(resources.labels)}" if resources.labels else ""
     return (
-        f"asks for {num_workers} workers with {worker} each{labelled}, and the cluster has {there}: "
+        f"asks for {least}{num_workers} workers with {worker} each{labelled}, and the cluster has {there}: "
         f"{places} of them fit"
     )
+
+
+def places_for(resources: Resources, machines: tuple[Machine, ...], *, most: int) -> int:
+    """How many workers `machines` hold now; not counted beyond `most` on each."""
+    worker = worker_capacity(resources)
+    return sum(_places(worker, machine.capacity, most) for machine in _fitting(resources, machines))
+
+
+def _fitting(resources: Resources, machines: tuple[Machine, ...]) -> list[Machine]:
+    return [machine for machine in machines if resources.labels.items() <= machine.labels.items()]
 
 
 def _places(worker: Capacity, machine: Capacity, most: int) -> int:

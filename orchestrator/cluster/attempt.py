@@ -37,6 +37,12 @@ class Attempt:
     """What that digest has to be, where the plan took the job's word for it."""
     seed: int
     resources: Resources
+    workers: int
+    """How many the group has, of those that `resources` leave open."""
+    metric: str
+    """The kind's first, whose value is a checkpoint's score."""
+    keep_best: int
+    """How many checkpoints are kept for their score, besides the newest."""
     inputs: Mapping[str, Artifact]
     store_uri: str
     training: str

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
+from ray._private.state import state as ray_state
 
 from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity, Machine
@@ -31,14 +32,29 @@ class Cluster:
     """Started by this process, and stopped by it."""
 
     def machines(self) -> tuple[Machine, ...]:
-        """All that each machine which is alive has."""
-        return tuple(_machine(node["Resources"], node) for node in ray.nodes() if node["Alive"])
+        """All that each machine which stays has."""
+        return all_machines()
+
+
+def all_machines() -> tuple[Machine, ...]:
+    """What each machine of the connected cluster has, those aside that are gone or about to leave."""
+    return tuple(_machine(node["Resources"], node) for node in _staying())
 
 
 def free_machines() -> tuple[Machine, ...]:
-    """What each machine of the connected cluster has free, as of a second ago."""
+    """What each of these machines has free, as of a second ago."""
     free = available_resources_per_node()
-    return tuple(_machine(free.get(node["NodeID"], {}), node) for node in ray.nodes() if node["Alive"])
+    return tuple(_machine(free.get(node["NodeID"], {}), node) for node in _staying())
+
+
+def _staying() -> list[dict[str, Any]]:
+    leaving = ray_state.get_draining_nodes()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
+def is_leaving() -> bool:
+    """Whether the machine of this process has a drain notice: Ray's, which autoscalers and spot handlers give."""
+    return ray.get_runtime_context().get_node_id() in ray_state.get_draining_nodes()
 
 
 def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine:

@@ -1,8 +1,9 @@
-"""Events from workers to the driver, through one small actor; workers send and forget."""
+"""Events from workers to the driver, and its wish that they stop, through one small actor; nobody waits for it long."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -19,6 +20,8 @@ class Events:
 
     def __init__(self) -> None:
         self._waiting: deque[StageEvent] = deque(maxlen=MAX_WAITING)
+        self._is_stopping = False
+        self._num_resting: Counter[str] = Counter()
 
     def add(self, event: StageEvent) -> None:
         self._waiting.append(event)
@@ -27,6 +30,18 @@ class Events:
         events = list(self._waiting)
         self._waiting.clear()
         return events
+
+    def stop(self) -> None:
+        self._is_stopping = True
+
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    def rest(self, stage: str) -> None:
+        self._num_resting[stage] += 1
+
+    def num_resting(self, stage: str) -> int:
+        return self._num_resting[stage]
 
 
 class EventChannel:
@@ -44,8 +59,27 @@ class EventChannel:
 
     def drain(self, timeout_s: float = 5.0) -> list[StageEvent]:
         """All events sent since the last call; empty when the actor does not answer in time."""
+        events: list[StageEvent] | None = self._answer(self._actor.drain, timeout_s)
+        return events or []
+
+    def request_stop(self) -> None:
+        """Ask all workers to stop; say it again now and then, since an actor that starts anew has forgotten it."""
+        self._actor.stop.remote()
+
+    def is_stopping(self, timeout_s: float = 5.0) -> bool:
+        """Whether the run wants its workers to stop; False when the actor does not answer in time."""
+        return bool(self._answer(self._actor.is_stopping, timeout_s))
+
+    def rest(self, stage: str) -> None:
+        """Tell that a trial of the search `stage` has stopped, and waits for the end of its run."""
+        self._actor.rest.remote(stage)
+
+    def num_resting(self, stage: str, timeout_s: float = 5.0) -> int:
+        """How many have told so; 0 when the actor does not answer in time."""
+        return self._answer(self._actor.num_resting, timeout_s, stage) or 0
+
+    def _answer(self, method: Any, timeout_s: float, *arguments: str) -> Any:
         try:
-            events: list[StageEvent] = ray.get(self._actor.drain.remote(), timeout=timeout_s)
+            return ray.get(method.remote(*arguments), timeout=timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
-            return []
-        return events
+            return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.artifact import Metric
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.train import fit
 from orchestrator.cluster.worker import Place, run_pipeline, tell_result
@@ -120,7 +122,7 @@ def _name(attempt: Attempt) -> str:
 def _trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """A trial as Tune runs it: in the trial's own process, or as the driver of a group of workers."""
     resources = attempt.resources
-    if resources.workers > 1 or resources.labels:
+    if attempt.workers > 1 or resources.labels:
         # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
         trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
@@ -137,6 +139,7 @@ def _run_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel: Event
         device=device,
         tell=lambda metrics: tune.report(dict(metrics)),
         hear_rank_zero=lambda number: number,
+        is_leaving=is_leaving,
     )
     trial = _trial_attempt(attempt, config)
     with _ending(trial, channel, config):
@@ -151,9 +154,18 @@ def _run_group_trial(config: dict[str, JsonValue], *, attempt: Attempt, channel:
 
 @contextmanager
 def _ending(trial: Attempt, channel: EventChannel, config: Mapping[str, JsonValue]) -> Iterator[None]:
-    """Tell the trial's end, also where the scheduler stops it before its last epoch."""
+    """Tell the trial's end, also where the scheduler stops it before its last epoch.
+
+    A trial of an interrupted run rests when its checkpoint is committed: Tune would start the next one in its place,
+    or note it as failed, while a trial that ends with its driver is taken up again.
+    """
     try:
         yield
+    except Exception:
+        if channel.is_stopping():
+            channel.rest(trial.stage)
+            threading.Event().wait()
+        raise
     finally:
         channel.send(trial.says(Event(f"{_label(config)}ended", done=1, total=1)))
 

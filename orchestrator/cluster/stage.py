@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from pydantic import JsonValue, ValidationError
 from orchestrator.artifact import Artifact, Manifest, Ref
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.room import await_room
+from orchestrator.cluster.room import Ledger, Room
 from orchestrator.cluster.search import search
 from orchestrator.cluster.train import train
 from orchestrator.cluster.worker import publish_result
 from orchestrator.contract import Kind, Params
 from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.spec import Stage, TuneParams, template_params
+from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import fetch_artifact, load_manifest, publish_artifact, training_name
@@ -35,16 +35,19 @@ class StageRun:
     slots: int
     store: Store
     channel: EventChannel
+    ledger: Ledger
     provenance: dict[str, JsonValue]
 
     def run(self) -> Manifest:
         """Run to the manifest. Raises OrchestratorError."""
-        await_room(self.planned, self.channel)
         attempt = _attempt(self)
-        if isinstance(self.planned.stage.params, TuneParams):
-            self._search(attempt, self.planned.stage.params)
+        stage = self.planned.stage
+        if isinstance(stage.params, TuneParams):
+            room = Room(stage.name, stage.resources, stage.worker_counts, self.ledger, self.channel)
+            self._search(replace(attempt, workers=room.take(attempt)), stage.params)
         else:
-            train(attempt, self.channel)
+            counts = _usable_counts(stage, attempt.params)
+            train(attempt, self.channel, Room(stage.name, stage.resources, counts, self.ledger, self.channel))
         manifest = load_manifest(self.store, self.planned.key)
         assert manifest is not None, "rank 0 publishes the manifest before its group ends"
         return manifest
@@ -56,12 +59,22 @@ class StageRun:
             publish_result(attempt, result)
 
 
+def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
+    """How many workers a group may have, searched params put in. Raises JobError where they suit no such number."""
+    counts = usable_counts(stage.kind, params, stage.resources)
+    if not counts:
+        workers = stage.resources.workers
+        raise JobError(f"stages.{stage.name}.resources.workers: no number in {workers} suits the searched params")
+    return counts
+
+
 def _attempt(run: StageRun) -> Attempt:
     planned, job = run.planned, run.plan.job
     stage = planned.stage
     source: Stage = job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else stage
     kind: Kind = source.kind
     assert kind.entry is not None, "a search's target is never a search"
+    params = _effective_params(run)
     return Attempt(
         stage=planned.name,
         number=1,
@@ -70,11 +83,14 @@ def _attempt(run: StageRun) -> Attempt:
         entry=kind.entry,
         key=planned.key,
         recipe=planned.recipe,
-        params=_effective_params(run),
+        params=params,
         fingerprint=kind.fingerprint,
         stated_data=str(planned.recipe["data"]) if stage.data_fingerprint or source.data_fingerprint else None,
         seed=stage.seed,
         resources=stage.resources,
+        workers=stage.worker_counts[0],
+        metric=kind.metrics(params)[0],
+        keep_best=getattr(params, "keep_best", 0),
         inputs={
             **{name: _input(run, ref) for name, ref in stage.inputs.items()},
             **{name: _outside_input(run, name, place) for name, place in stage.files.items()},

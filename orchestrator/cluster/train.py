@@ -13,20 +13,28 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2.api.exceptions import PreemptionError
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.worker import Place, run_pipeline, tell_result
+from orchestrator.cluster.room import Room
+from orchestrator.cluster.worker import Place, is_stuck, run_pipeline, tell_result
 from orchestrator.contract import Event
-from orchestrator.errors import IntegrityError, OrchestratorError, StageError, UnreachableError
+from orchestrator.errors import IntegrityError, OrchestratorError, StageError, StoppedError, UnreachableError
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
 
 MAX_ATTEMPTS = 3
-COLLECTIVE_TIMEOUT_S = 600
-"""A stuck collective ends the attempt after ten minutes; torch's default is thirty."""
+"""Tries at a stage whose workers are lost. A machine that leaves with notice costs none of them."""
+MAX_MOVES = 100
+"""Attempts that may end because a machine leaves, in one run: spot machines do, over and over."""
 
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # 60: two busy cores took 57 s to start a group
+os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # 5: some clouds give 30 s of notice
+# Ray's own barriers (report, resume) wait for ever by default; an hour is longer than any checkpoint takes to fetch.
+os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "3600")
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Retry:
     """Start the group again from the last checkpoint."""
 
     why: str
+    is_move: bool = False
+    """Nothing was wrong with the attempt, so it is none of MAX_ATTEMPTS."""
 
 
 @dataclass(frozen=True)
@@ -43,48 +53,109 @@ class Fail:
     error: OrchestratorError
 
 
-def judge(failures: Mapping[int, BaseException], *, attempt: int) -> Retry | Fail:
-    """What to do about the failures of an attempt's workers, by rank.
+@dataclass(frozen=True)
+class Loss:
+    """How an attempt ended before its stage did."""
 
-    A lost worker is worth another try, and so is a store that was out of reach for a while.
+    failures: Mapping[int, BaseException]
+    """By rank; a machine that leaves may take the workers' words with it."""
+    is_move: bool = False
+    """Ray says that a machine left, or that the room was gone when the group wanted it."""
+    cause: str = "no reason given"
+    """Where no worker told one."""
+
+
+def loss_of(err: ray.train.TrainingFailedError) -> Loss:
+    if isinstance(err, ray.train.WorkerGroupError):
+        return Loss(err.worker_failures)
+    if isinstance(err, PreemptionError):
+        return Loss({}, is_move=True, cause="a machine is leaving")
+    failure = getattr(err, "controller_failure", err)
+    if isinstance(failure, WorkerGroupStartupTimeoutError):
+        return Loss({}, is_move=True, cause="the room for the workers was taken by others")
+    return Loss({}, cause=_first_line(failure))
+
+
+def judge(
+    loss: Loss, *, num_lost: int, num_moves: int = 0, is_interrupted: bool = False, timeout_min: float = 10
+) -> Retry | Fail:
+    """What to do about the loss of an attempt, before which `num_lost` were lost and `num_moves` had to move.
+
+    A lost worker is worth another try, and so is a store that was out of reach for a while. Who stops because its
+    machine leaves only moves on. An interrupted run tries nothing again.
     """
-    errors = [failure for failure in failures.values() if isinstance(failure, OrchestratorError)]
+    errors = [failure for failure in loss.failures.values() if isinstance(failure, OrchestratorError)]
     lasting = [error for error in errors if not _may_pass(error)]
     if lasting:
         return Fail(lasting[0])
-    lost = ", ".join(str(rank) for rank in sorted(failures)) or "unknown"
-    cause = next((str(failure).strip().splitlines()[0].rstrip(".") for failure in failures.values()), "no reason given")
-    if attempt < MAX_ATTEMPTS:
-        return Retry(f"lost worker {lost}: {cause}")
+    stopped = next((error for error in errors if isinstance(error, StoppedError)), None)
+    why = _why(loss, timeout_min)
+    if is_interrupted:
+        return Fail(stopped or StoppedError(f"{why}; not tried again, since the run was interrupted"))
+    if stopped or loss.is_move:
+        moved = Retry("a machine is leaving" if stopped else loss.cause, is_move=True)
+        return moved if num_moves < MAX_MOVES else Fail(StageError(f"{moved.why}, for the {num_moves + 1}th time"))
+    if num_lost + 1 < MAX_ATTEMPTS:
+        return Retry(why)
     return Fail(
         errors[0]
         if errors
-        else StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time worker {lost}: {cause}")
+        else StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time: {why.removeprefix('lost ')}")
     )
+
+
+def _why(loss: Loss, timeout_min: float) -> str:
+    if any(is_stuck(failure) for failure in loss.failures.values()):
+        return f"workers waited more than {timeout_min:g} minutes for each other"
+    lost = ", ".join(str(rank) for rank in sorted(loss.failures)) or "unknown"
+    cause = next((_first_line(failure) for failure in loss.failures.values()), loss.cause)
+    return f"lost worker {lost}: {cause}"
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).strip() or type(failure).__name__).splitlines()[0].rstrip(".")
 
 
 def _may_pass(error: OrchestratorError) -> bool:
     """Whether the same attempt may succeed later: damaged bytes stay damaged."""
-    return isinstance(error, UnreachableError) and not isinstance(error, IntegrityError)
+    return isinstance(error, UnreachableError | StoppedError) and not isinstance(error, IntegrityError)
 
 
-def train(attempt: Attempt, channel: EventChannel) -> None:
-    """Run the stage to its manifest. Raises the worker's OrchestratorError, or StageError when all attempts fail."""
-    for number in range(1, MAX_ATTEMPTS + 1):
-        attempt = replace(attempt, number=number)
-        channel.send(attempt.says(Event(f"starting {_counted(attempt.resources.workers, 'worker')}")))
+def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
+    """Run the stage to its manifest.
+
+    Raises the worker's OrchestratorError, StageError when all attempts fail, StoppedError in an interrupted run.
+    """
+    num_lost = num_moves = 0
+    while True:
+        attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
+        channel.send(attempt.says(Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")))
         try:
             fit(attempt, channel, closes_stage=True)
-        except ray.train.WorkerGroupError as err:
-            decision = judge(err.worker_failures, attempt=number)
-        except ray.train.ControllerError as err:
-            decision = judge({}, attempt=number) if number < MAX_ATTEMPTS else Fail(StageError(str(err)))
+        except ray.train.TrainingFailedError as err:
+            decision = judge(
+                loss_of(err),
+                num_lost=num_lost,
+                num_moves=num_moves,
+                is_interrupted=channel.is_stopping(),
+                timeout_min=attempt.resources.collective_timeout_min,
+            )
         else:
             return
         if isinstance(decision, Fail):
             raise decision.error
-        event = Event(f"{decision.why}; attempt {number + 1} of {MAX_ATTEMPTS}")
-        channel.send(attempt.says(event, lost=decision.why))
+        num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move
+        next_one = f"attempt {num_lost + num_moves + 1} of {MAX_ATTEMPTS + num_moves}"
+        channel.send(attempt.says(Event(f"{decision.why}; {next_one}"), lost=decision.why))
+
+
+def _sized(attempt: Attempt, room: Room) -> Attempt:
+    workers = room.take(attempt)
+    return replace(attempt, workers=workers, provenance={**attempt.provenance, "workers": workers})
+
+
+def _of(counts: tuple[int, ...]) -> str:
+    return f" ({counts[0]} to {counts[-1]})" if len(counts) > 1 else ""
 
 
 def _counted(number: int, noun: str) -> str:
@@ -101,12 +172,14 @@ def fit(
 ) -> None:
     """One try on a fresh group of workers; resume state is the store's, so Ray keeps none. Raises Ray's errors."""
     resources = attempt.resources
+    # Ray hands it to timedelta, but types it as whole seconds.
+    timeout_s = max(1, round(resources.collective_timeout_min * 60))
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={"attempt": attempt, "channel": channel, "closes_stage": closes_stage, "label": label},
-        torch_config=TorchConfig(backend=resources.backend, timeout_s=COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(backend=resources.backend, timeout_s=timeout_s),
         scaling_config=ScalingConfig(
-            num_workers=resources.workers,
+            num_workers=attempt.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=resources_per_worker(resources),
             label_selector=resources.labels or None,
@@ -114,7 +187,8 @@ def fit(
         run_config=RunConfig(
             name=f"{attempt.kind}-{attempt.key[:8]}",
             storage_path=open_store(attempt.store_uri).storage_uri(attempt.training),
-            failure_config=FailureConfig(max_failures=0),
+            # Each loss is ours to judge: Ray would start again by itself, in silence and with as many workers.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             callbacks=list(callbacks),
         ),
     )
@@ -130,12 +204,15 @@ def resources_per_worker(resources: Resources) -> dict[str, float]:
 def _train_loop(config: dict[str, Any]) -> None:
     """What each worker of the group runs."""
     context = ray.train.get_context()
+    # ray.train.get_preemption_info is a collective, which no background thread may call; this is what it reads.
+    preemption = get_train_context().preemption_context
     place = Place(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()) if torch.cuda.is_available() else "cpu",
         tell=lambda metrics: ray.train.report(dict(metrics)),
         hear_rank_zero=broadcast_from_rank_zero,
+        is_leaving=lambda: preemption.preemption_info is not None,
     )
     closes_stage: bool = config["closes_stage"]
     result = run_pipeline(config["attempt"], place, config["channel"], closes_stage=closes_stage, label=config["label"])

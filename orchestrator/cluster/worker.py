@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import math
 import platform
-import shutil
 import socket
 import sys
 import tempfile
@@ -22,13 +22,22 @@ from pydantic import JsonValue
 from orchestrator.artifact import Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.stopping import StopWatch
+from orchestrator.cluster.uploads import Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
-from orchestrator.errors import DataError, OrchestratorError, StageError
+from orchestrator.errors import DataError, OrchestratorError, StageError, StoppedError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
 from orchestrator.store.resume import commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
+
+_STUCK = (
+    "Timed out waiting",  # gloo
+    "Application timeout caused pair closure",  # gloo, where the other side had given up
+    "collective operation timeout",  # NCCL's watchdog
+    "collective operation timed out",  # Ray's barriers
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class Place:
     """Hands one report's metrics to Ray; every rank calls it."""
     hear_rank_zero: Callable[[int | None], int | None]
     """Rank 0's argument, on every rank; all of them call it."""
+    is_leaving: Callable[[], bool]
+    """Whether a machine of the group has a drain notice."""
 
 
 def run_pipeline(
@@ -55,11 +66,27 @@ def run_pipeline(
     with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
         if place.rank == 0:
             _check_data(attempt)
-        context = _context(attempt, place, channel, Path(scratch), label)
-        result = _call(attempt, context)
+        result = _run_until_stopped(attempt, place, channel, Path(scratch), label)
         if closes_stage and place.rank == 0:
             publish_result(attempt, result)
         return result
+
+
+def _run_until_stopped(attempt: Attempt, place: Place, channel: EventChannel, scratch: Path, label: str) -> StageResult:
+    """The pipeline's result, all its checkpoints committed."""
+    store = open_store(attempt.store_uri)
+
+    def commit(folder: Path, score: float | None) -> None:
+        commit_checkpoint(store, attempt.training, folder, score=score, keep_best=attempt.keep_best)
+
+    try:
+        with StopWatch(lambda: place.is_leaving() or channel.is_stopping()) as watch, Uploads(commit) as uploads:
+            context = _context(attempt, place, channel, scratch, label, store=store, watch=watch, uploads=uploads)
+            return _call(attempt, context)
+    except StoppedError:
+        # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it here.
+        place.hear_rank_zero(None)
+        raise
 
 
 def _check_data(attempt: Attempt) -> None:
@@ -80,19 +107,24 @@ def tell_result(place: Place, result: StageResult) -> None:
     place.tell({**values, "num_samples": result.metrics[0].num_samples or 0})
 
 
-def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Path, label: str) -> StageContext:
-    store = open_store(attempt.store_uri)
+def _context(
+    attempt: Attempt,
+    place: Place,
+    channel: EventChannel,
+    scratch: Path,
+    label: str,
+    *,
+    store: Store,
+    watch: StopWatch,
+    uploads: Uploads,
+) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
 
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
-            save(checkpoint_dir)
+            uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         place.tell(dict(metrics))
-
-    def save(checkpoint_dir: Path) -> None:
-        commit_checkpoint(store, attempt.training, checkpoint_dir)
-        shutil.rmtree(checkpoint_dir)
 
     def emit(event: Event) -> None:
         if place.rank == 0:
@@ -108,10 +140,15 @@ def _context(attempt: Attempt, place: Place, channel: EventChannel, scratch: Pat
         work_dir=work_dir,
         resume_dir=_fetch_resume_state(store, attempt, place, scratch / "resume"),
         report=report,
-        save=save,
-        should_stop=lambda: False,
+        save=uploads.hand_over,
+        should_stop=watch.should_stop,
         emit=emit,
     )
+
+
+def _finite(score: float | None) -> float | None:
+    """JSON knows no NaN, and a diverged epoch is none of the best."""
+    return score if score is not None and math.isfinite(score) else None
 
 
 def _fetch_resume_state(store: Store, attempt: Attempt, place: Place, folder: Path) -> Path | None:
@@ -133,7 +170,7 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
     except OrchestratorError:
         raise
     except Exception as err:
-        if is_loss_of_peer(err):
+        if is_loss_of_peer(err) or is_stuck(err):
             raise
         raise StageError(f"{type(err).__name__}: {err}\n{traceback.format_exc()}") from err
 
@@ -141,6 +178,11 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
 def is_loss_of_peer(err: BaseException) -> bool:
     """Whether a collective failed because another worker is gone: gloo says so only in a RuntimeError's text."""
     return isinstance(err, torch.distributed.DistError) or "gloo/transport" in str(err)
+
+
+def is_stuck(err: BaseException) -> bool:
+    """Whether a collective gave up waiting for another worker; gloo, NCCL and Ray each say so in their own words."""
+    return any(words in str(err) for words in _STUCK)
 
 
 def publish_result(attempt: Attempt, result: StageResult) -> Manifest:

@@ -11,7 +11,7 @@ from orchestrator.spec.document import job_document, job_from_document
 from orchestrator.spec.evaluate import EVALUATE, EvaluateParams
 from orchestrator.spec.extends import load_extended_tree
 from orchestrator.spec.faults import Faults
-from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params
+from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params, usable_counts
 from orchestrator.spec.matrix import cells_named
 from orchestrator.spec.overrides import apply_overrides, parse_overrides
 from orchestrator.spec.resolve import resolve_job
@@ -33,6 +33,7 @@ __all__ = [
     "job_from_document",
     "load_job",
     "template_params",
+    "usable_counts",
 ]
 
 

@@ -55,11 +55,14 @@ ExpectationText = Annotated[
 ]
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
 class Resources(Params):
     """What a stage asks of the cluster; never part of a Key."""
 
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that train together; of a search, those of each trial."""
+    workers: Count | tuple[Count, Count] = 1
+    """Processes that train together (of a search: in each trial), or `[least, most]`: as many as there is room for."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """A fraction shares one GPU; 0 runs on the CPU."""
@@ -71,6 +74,20 @@ class Resources(Params):
     """Labels that a machine must have to hold a worker, such as `{accelerator-type: H100}`; Ray's label selector."""
     max_wait_min: Annotated[float, Field(gt=0)] = 60
     """Minutes that the stage waits for room on a cluster which others use too, before it fails."""
+    collective_timeout_min: Annotated[float, Field(gt=0)] = 10
+    """Minutes that workers wait for each other in an exchange of gradients before the attempt counts as lost."""
+
+    @property
+    def worker_range(self) -> range:
+        """The numbers of workers that a group may have."""
+        least, most = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+        return range(least, most + 1)
+
+    @model_validator(mode="after")
+    def _least_before_most(self) -> Self:
+        if not self.worker_range:
+            raise ValueError(f"workers {shown(self.workers)}: its first number, the least, exceeds its second")
+        return self
 
     @model_validator(mode="after")
     def _whole_above_one(self) -> Self:
@@ -110,6 +127,21 @@ class Stage:
     def metrics(self) -> tuple[str, ...]:
         """What the stage reports; of a search, the metric that it maximises."""
         return self.kind.metrics(self.params)
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """How many workers a group of the stage may have, ascending; empty where its params suit no such number."""
+        return usable_counts(self.kind, self.params, self.resources)
+
+
+def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, ...]:
+    """The numbers of workers that a group may have, ascending. A single number stands: its misfit is the pipeline's
+    to tell."""
+    if isinstance(resources.workers, int):
+        return (resources.workers,)
+    if isinstance(params, TuneParams):
+        return (resources.worker_range[0],)
+    return tuple(count for count in resources.worker_range if kind.fits_workers(params, count))
 
 
 @dataclass(frozen=True)

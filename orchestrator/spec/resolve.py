@@ -14,7 +14,7 @@ from orchestrator.contract import Kind, Params
 from orchestrator.spec.draft import Draft, draft_stage
 from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
-from orchestrator.spec.job import Job, Seed, Stage
+from orchestrator.spec.job import Job, Seed, Stage, usable_counts
 from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.matrix import expand_stages
 from orchestrator.spec.measured import resolve_evaluation
@@ -74,6 +74,7 @@ def resolve_job(
     check_cycles(drafts, links, faults)
     _check_expectations(drafts, faults)
     _check_published(drafts, published, faults)
+    _check_workers(drafts, faults)
     if fields is None or folder is None or len(faults):
         return None
     stages = {name: _stage(draft, links[name], fields.seed) for name, draft in drafts.items()}
@@ -152,6 +153,16 @@ def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], 
             faults.add(written.at, path, f"unknown published row {shown(row)}{suggestion(row, fitting)}")
         elif published[row] != kind:
             faults.add(written.at, path, f"{row} is of {published[row]}, this stage {is_of} {kind}")
+
+
+def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
+    for draft in drafts.values():
+        if draft.kind is None or draft.params is None or draft.common is None:
+            continue
+        if not usable_counts(draft.kind, draft.params, draft.common.resources):
+            steps = ("resources", "workers")
+            message = f"no number of workers in {shown(draft.common.resources.workers)} suits the params of the stage"
+            faults.add(draft.node.nearest(steps).at, dotted(dotted(draft.path, steps[0]), steps[1]), message)
 
 
 def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:

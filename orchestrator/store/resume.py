@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.artifact import Artifact, File
+from orchestrator.artifact import File, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import sha256_of
@@ -14,10 +15,21 @@ NUM_KEPT = 2
 """The newest, and the one before it in case the newest turns out to be damaged."""
 
 
-def commit_checkpoint(store: Store, training: str, folder: Path) -> None:
+class Seal(Value):
+    """What closes a checkpoint: its files, sorted by path, and how good it is."""
+
+    files: tuple[File, ...]
+    score: float | None = None
+    """Better when higher; None where nothing was measured, and in the seals of versions that knew no scores."""
+
+
+def commit_checkpoint(
+    store: Store, training: str, folder: Path, *, score: float | None = None, keep_best: int = 0
+) -> None:
     """Upload `folder` as the newest checkpoint of the training under `training`; once this returns it is safe.
 
     The seal, which lists every file with its sha256, is written last, so a half-written checkpoint is never resumed.
+    Then older checkpoints go, but for the newest NUM_KEPT and the `keep_best` with the highest scores.
     """
     older = _numbers(store, training)
     number = max(older, default=0) + 1
@@ -26,10 +38,28 @@ def commit_checkpoint(store: Store, training: str, folder: Path) -> None:
         relative = path.relative_to(folder).as_posix()
         store.upload(f"{_folder(training, number)}/{relative}", path)
         files.append(File(path=relative, sha256=sha256_of(path), size=path.stat().st_size))
-    seal = Artifact(files=tuple(files)).model_dump_json().encode()
-    store.write(_seal(training, number), seal)
-    for old in older[: 1 - NUM_KEPT]:
+    store.write(_seal(training, number), Seal(files=tuple(files), score=score).model_dump_json().encode())
+    for old in _superfluous(store, training, [*older, number], keep_best):
         _delete_checkpoint(store, training, old)
+
+
+def _superfluous(store: Store, training: str, numbers: Sequence[int], keep_best: int) -> list[int]:
+    """Those of `numbers`, which are all there are and ascend, that are neither among the newest nor the best."""
+    old = numbers[:-NUM_KEPT]
+    if not old or not keep_best:
+        return list(old)
+    scores = {number: _score(store, training, number) for number in numbers}
+    # Of equals the older one counts as better, so that a plateau does not move what is kept.
+    ranked = sorted((-score, number) for number, score in scores.items() if score is not None)
+    best = {number for _, number in ranked[:keep_best]}
+    return [number for number in old if number not in best]
+
+
+def _score(store: Store, training: str, number: int) -> float | None:
+    try:
+        return _load_seal(store, training, number).score
+    except IntegrityError:
+        return None
 
 
 def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> int | None:
@@ -46,15 +76,18 @@ def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> int | 
 def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> None:
     """Download checkpoint `number` into `folder`; raises IntegrityError unless every file has its sha256."""
     shutil.rmtree(folder, ignore_errors=True)
+    for file in _load_seal(store, training, number).files:
+        path, name = folder / file.path, f"{_folder(training, number)}/{file.path}"
+        if not store.download(name, path) or sha256_of(path) != file.sha256:
+            raise IntegrityError(f"store {store.uri}: {name} is not as {_seal(training, number)} has it")
+
+
+def _load_seal(store: Store, training: str, number: int) -> Seal:
     name = _seal(training, number)
     try:
-        seal = Artifact.model_validate_json(store.read(name) or b"")
+        return Seal.model_validate_json(store.read(name) or b"")
     except ValueError as err:
         raise IntegrityError(f"store {store.uri}: {name}: not the seal of a checkpoint: {err}") from err
-    for file in seal.files:
-        path = folder / file.path
-        if not store.download(f"{_folder(training, number)}/{file.path}", path) or sha256_of(path) != file.sha256:
-            raise IntegrityError(f"store {store.uri}: {_folder(training, number)}/{file.path} is not as {name} has it")
 
 
 def _numbers(store: Store, training: str) -> list[int]:

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 
 from orchestrator.artifact import Metric
 from orchestrator.contract import DataDir, Evaluation, Event, Kind, Params, Role, StageContext, StageResult
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, StoppedError
 from pipelines.fingerprint import digest_of_file
 
 
@@ -26,6 +27,13 @@ class CountParams(Params):
     fails: Literal["no", "wrong_data", "bug"] = "no"
     dies_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
     """The last rank kills itself with -9 after this epoch, unless it was resumed."""
+    hangs_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
+    """Rank 0 comes to no meeting with the others after this epoch, unless it was resumed."""
+    is_deaf: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """It does not listen to `should_stop`."""
+    batch_size: Annotated[int, Role.OUTSIDE_KEY] = 12
+    """A multiple of the number of workers."""
+    keep_best: Annotated[int, Role.OUTSIDE_KEY] = 0
     epoch_s: Annotated[float, Role.OUTSIDE_KEY] = 0.0
     loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 0
 
@@ -34,6 +42,7 @@ def run(context: StageContext) -> StageResult:
     params: CountParams = context.params
     start = json.loads((context.resume_dir / "state.json").read_text()) if context.resume_dir else 0
     for epoch in range(start + 1, params.epochs + 1):
+        _stop_if_asked(context, epoch - 1)
         _work(context, params, epoch)
     output = context.work_dir / "count"
     output.mkdir()
@@ -57,23 +66,52 @@ def _total_of(folder: Path) -> float:
     return float(json.loads((folder / "count.json").read_text()))
 
 
+def _stop_if_asked(context: StageContext, epoch: int) -> None:
+    """Ranks come to hear of it at different times: they agree before they stop."""
+    if context.params.is_deaf:
+        return
+    is_asked = torch.tensor(float(context.should_stop()))
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(is_asked)
+    if not is_asked:
+        return
+    if context.rank == 0:
+        context.save(_checkpoint(context, epoch, "stopped"))
+    raise StoppedError(f"stopped after epoch {epoch}; its checkpoint is committed")
+
+
 def _work(context: StageContext, params: CountParams, epoch: int) -> None:
     if params.fails == "wrong_data":
         raise DataError(f"{params.data}/content.txt: is not to my taste")
     if params.fails == "bug":
         raise ZeroDivisionError("a bug")
-    time.sleep(params.epoch_s)
+    _sleep(context, params.epoch_s)
+    if epoch == params.hangs_after and context.resume_dir is None and context.rank == 0:
+        time.sleep(600)
     if context.rank == 0:
         with (Path(params.data) / "worked.log").open("a") as log:
             log.write(f"gain {params.gain:g} epoch {epoch}\n")
     total = params.gain * epoch
     context.emit(Event(f"epoch {epoch}/{params.epochs}", epoch, params.epochs, {"total": total}))
-    checkpoint = context.work_dir / f"epoch{epoch}"
-    checkpoint.mkdir()
-    (checkpoint / "state.json").write_text(json.dumps(epoch))
-    context.report({"epoch": epoch, "total": total}, checkpoint if context.rank == 0 else None)
+    context.report(
+        {"epoch": epoch, "total": total}, _checkpoint(context, epoch, "reported") if context.rank == 0 else None
+    )
     if epoch == params.dies_after and context.resume_dir is None and context.rank == context.world_size - 1:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _sleep(context: StageContext, duration_s: float) -> None:
+    """Work for a while, or until it should stop."""
+    end_s = time.monotonic() + duration_s
+    while time.monotonic() < end_s and (context.params.is_deaf or not context.should_stop()):
+        time.sleep(0.05)
+
+
+def _checkpoint(context: StageContext, epoch: int, name: str) -> Path:
+    checkpoint = context.work_dir / f"{name}{epoch}"
+    checkpoint.mkdir()
+    (checkpoint / "state.json").write_text(json.dumps(epoch))
+    return checkpoint
 
 
 def fingerprint(params: CountParams) -> str:
@@ -89,6 +127,8 @@ COUNT = Kind(
     metrics=lambda _: ("total",),
     fingerprint=fingerprint,
     from_outside=frozenset({"source"}),
+    stops=True,
+    fits_workers=lambda params, num_workers: params.batch_size % num_workers == 0,
     entry="tests.orchestrator.counting:run",
     evaluation=Evaluation(
         entry="tests.orchestrator.counting:evaluate",

@@ -8,7 +8,18 @@ import pytest
 
 from orchestrator.history import plan_job
 from orchestrator.plan import Plan
-from orchestrator.schedule import Block, Capacity, Machine, Start, State, decide, missing_room, shortfall
+from orchestrator.schedule import (
+    Block,
+    Capacity,
+    Machine,
+    Start,
+    State,
+    choose_workers,
+    decide,
+    missing_room,
+    places_for,
+    shortfall,
+)
 from orchestrator.spec import Resources, load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
@@ -26,9 +37,13 @@ stages:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
+    return _plan(tmp_path, JOB)
+
+
+def _plan(tmp_path: Path, text: str) -> Plan:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
-    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "job.yaml").write_text(text)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     return plan_job(job, open_store(job.store))
 
@@ -81,10 +96,50 @@ def test_a_group_that_no_machine_set_can_hold_is_told_with_what_there_is(plan: P
 def test_workers_go_only_where_labels_and_memory_fit() -> None:
     resources = Resources(workers=2, gpus_per_worker=1, memory_gib_per_worker=16, labels={"zone": "a"})
     roomy, narrow, elsewhere = _machine(8, 4, 64, zone="a"), _machine(8, 4, 20, zone="a"), _machine(8, 4, 64, zone="b")
-    assert missing_room(resources, (roomy,)) is None
-    assert missing_room(resources, (narrow, narrow)) is None
-    assert missing_room(resources, (narrow, elsewhere)) == (
+    assert missing_room(resources, (roomy,), num_workers=2) is None
+    assert missing_room(resources, (narrow, narrow), num_workers=2) is None
+    assert missing_room(resources, (narrow, elsewhere), num_workers=2) == (
         "asks for 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
         "and the cluster has 8 CPUs, 4 GPUs, 20 GiB: 1 of them fit"
     )
-    assert "the cluster has no such machine: 0 of them fit" in str(missing_room(resources, (elsewhere,)))
+    assert "the cluster has no such machine: 0 of them fit" in str(missing_room(resources, (elsewhere,), num_workers=2))
+
+
+def test_a_stage_with_a_range_of_workers_is_admitted_with_the_least_of_them(tmp_path: Path) -> None:
+    plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
+    (start,) = (
+        decision
+        for decision in decide(plan, _states(plan, search=State.DONE), free=Capacity(3, 0))
+        if isinstance(decision, Start)
+    )
+    assert start.capacity == Capacity(2, 0)
+    assert shortfall(plan["a"], (_machine(2),)) is None
+    reason = "a: asks for at least 2 workers with 1 CPUs each, and the cluster has 1 CPUs: 1 of them fit"
+    assert reason in str(shortfall(plan["a"], (_machine(1),)))
+
+
+def test_a_range_holds_the_numbers_of_workers_that_can_share_the_work(tmp_path: Path) -> None:
+    plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
+    assert plan["a"].stage.worker_counts == (2, 3, 4, 6)  # of a batch of 12
+    assert plan["b"].stage.worker_counts == (1,)
+
+
+def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
+    plan = _plan(tmp_path, JOB.replace("resources: {cpus_per_worker: 2}}", "resources: {workers: [2, 4]}}"))
+    assert plan["search"].stage.worker_counts == (2,)
+    assert _started(plan, _states(plan, a=State.RUNNING), 7) == {"search": 3}
+
+
+@pytest.mark.parametrize(
+    ("places", "cpus", "chosen"),
+    [(9, 99, 4), (3, 99, 3), (9, 5, 2), (9, 6, 3), (0, 0, 2)],  # never fewer than it began with
+)
+def test_a_group_is_as_large_as_machines_and_other_stages_leave_room_for(places: int, cpus: float, chosen: int) -> None:
+    worker = Capacity(2, 0)
+    assert choose_workers((2, 3, 4), worker, places=places, free=Capacity(cpus, 0)) == chosen
+
+
+def test_places_are_counted_on_machines_with_the_labels_alone() -> None:
+    resources = Resources(workers=(1, 8), cpus_per_worker=2, labels={"zone": "a"})
+    machines = (_machine(5, zone="a"), _machine(8, zone="b"), _machine(2, zone="a"))
+    assert places_for(resources, machines, most=8) == 3

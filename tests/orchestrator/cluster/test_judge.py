@@ -4,28 +4,68 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.train import MAX_ATTEMPTS, Fail, Retry, judge
-from orchestrator.errors import CheckpointError, DataError, IntegrityError, OrchestratorError, StageError, StoreError
+from orchestrator.cluster.train import MAX_ATTEMPTS, MAX_MOVES, Fail, Loss, Retry, judge
+from orchestrator.errors import (
+    CheckpointError,
+    DataError,
+    IntegrityError,
+    OrchestratorError,
+    StageError,
+    StoppedError,
+    StoreError,
+)
+
+LAST = MAX_ATTEMPTS - 1
+STOPPED = StoppedError("stopped after step 7")
 
 
 @pytest.mark.parametrize("lost", [{}, {1: RuntimeError("worker died.\nmore")}, {0: StoreError("S3 is out of reach")}])
 def test_what_may_pass_is_tried_again_until_the_last_attempt(lost: dict[int, Exception]) -> None:
-    assert isinstance(judge(lost, attempt=1), Retry)
-    assert isinstance(judge(lost, attempt=MAX_ATTEMPTS - 1), Retry)
-    assert isinstance(judge(lost, attempt=MAX_ATTEMPTS), Fail)
+    assert isinstance(judge(Loss(lost), num_lost=0), Retry)
+    assert isinstance(judge(Loss(lost), num_lost=LAST - 1), Retry)
+    assert isinstance(judge(Loss(lost), num_lost=LAST), Fail)
 
 
 def test_the_reason_of_a_retry_is_one_line_with_the_rank() -> None:
-    assert judge({1: RuntimeError("worker died.\nmore")}, attempt=1) == Retry("lost worker 1: worker died")
+    assert judge(Loss({1: RuntimeError("worker died.\nmore")}), num_lost=0) == Retry("lost worker 1: worker died")
+    assert judge(Loss({}, cause="no actor"), num_lost=0) == Retry("lost worker unknown: no actor")
 
 
 @pytest.mark.parametrize("kind", [DataError, CheckpointError, IntegrityError, StageError])
 def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(kind: type[OrchestratorError]) -> None:
     error = kind("wrong")
-    failures = {0: StoreError("S3 is out of reach"), 1: error, 2: RuntimeError("peer lost")}
-    assert judge(failures, attempt=1) == Fail(error)
+    failures = {0: StoreError("S3 is out of reach"), 1: error, 2: RuntimeError("peer lost"), 3: STOPPED}
+    assert judge(Loss(failures), num_lost=0) == Fail(error)
 
 
 def test_a_store_that_stays_out_of_reach_fails_with_its_own_error() -> None:
     error = StoreError("S3 is out of reach")
-    assert judge({0: error}, attempt=MAX_ATTEMPTS) == Fail(error)
+    assert judge(Loss({0: error}), num_lost=LAST) == Fail(error)
+
+
+@pytest.mark.parametrize("loss", [Loss({1: STOPPED}), Loss({}, is_move=True, cause="a machine is leaving")])
+def test_a_machine_that_leaves_costs_no_attempt_but_not_for_ever(loss: Loss) -> None:
+    assert judge(loss, num_lost=LAST, num_moves=MAX_MOVES - 1) == Retry("a machine is leaving", is_move=True)
+    assert isinstance(judge(loss, num_lost=0, num_moves=MAX_MOVES), Fail)
+
+
+def test_an_interrupted_run_tries_nothing_again() -> None:
+    assert judge(Loss({0: STOPPED}), num_lost=0, is_interrupted=True) == Fail(STOPPED)
+    decision = judge(Loss({1: RuntimeError("worker died.")}), num_lost=0, is_interrupted=True)
+    assert isinstance(decision, Fail)
+    assert isinstance(decision.error, StoppedError)
+    assert str(decision.error) == "lost worker 1: worker died; not tried again, since the run was interrupted"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[unbound_buffer.cc:81] Timed out waiting 600000ms for recv operation to complete",
+        "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)",
+        "The collective operation timed out after 600.00 seconds.",
+    ],
+)
+def test_workers_that_waited_in_vain_are_tried_again_and_the_reason_says_how_long(words: str) -> None:
+    failures = {0: RuntimeError("Connection closed by peer"), 1: RuntimeError(words)}
+    why = "workers waited more than 2.5 minutes for each other"
+    assert judge(Loss(failures), num_lost=0, timeout_min=2.5) == Retry(why)

@@ -56,6 +56,7 @@ TRAIN = Kind(
     metrics=lambda params: ("top1", "top5") if params.flip else ("top1",),
     fingerprint=_no_data,
     entry=None,
+    fits_workers=lambda params, num_workers: num_workers <= params.epochs,
     evaluation=Evaluation(
         entry="none:none", metrics=lambda _: ("top1", "params_m"), fingerprint=_no_data, takes_file=True
     ),

@@ -90,6 +90,26 @@ FIELDS = {
             "7:45: stages.pretrain.resources.cpus_per_worker: must be at least 1, not 0",
         ],
     ),
+    "workers as a text": (
+        "    resources: {workers: two}\n",
+        ["7:26: stages.pretrain.resources.workers: must be a whole number or a list, not 'two'"],
+    ),
+    "workers from none": (
+        "    resources: {workers: [0, 2]}\n",
+        ["7:27: stages.pretrain.resources.workers.0: must be at least 1, not 0"],
+    ),
+    "three numbers of workers": (
+        "    resources: {workers: [1, 2, 3]}\n",
+        ["7:26: stages.pretrain.resources.workers: must have at most 2 items, not 3"],
+    ),
+    "workers from many to few": (
+        "    resources: {workers: [4, 2]}\n",
+        ["7:5: stages.pretrain.resources: workers [4, 2]: its first number, the least, exceeds its second"],
+    ),
+    "a range of workers that cannot share the work": (
+        "    resources: {workers: [6, 7]}\n    epochs: 5\n",
+        ["7:26: stages.pretrain.resources.workers: no number of workers in [6, 7] suits the params of the stage"],
+    ),
     "one and a half GPUs": (
         "    resources: {gpus_per_worker: 1.5}\n",
         ["7:5: stages.pretrain.resources: gpus_per_worker must be a whole number above 1, not 1.5"],

@@ -28,6 +28,14 @@ def test_stage_holds_its_common_fields_and_its_params(tmp_path: Path) -> None:
     )
 
 
+def test_workers_may_be_a_range_which_the_document_keeps(tmp_path: Path) -> None:
+    job = load_text(GOOD.replace("{workers: 2,", "{workers: [2, 4],"), tmp_path)
+    assert job.stages["pretrain"].resources.workers == (2, 4)
+    assert job.stages["pretrain"].worker_counts == (2, 3, 4)
+    read = job_from_document(json.loads(json.dumps(job_document(job))), kinds=KINDS, where="store")
+    assert read.stages["pretrain"].resources == job.stages["pretrain"].resources
+
+
 def test_seed_of_a_stage_beats_that_of_the_job(tmp_path: Path) -> None:
     job = load_text(GOOD, tmp_path)
     assert (job.seed, job.stages["pretrain"].seed, job.stages["segment"].seed) == (7, 7, 3)

@@ -59,7 +59,10 @@ def test_every_field_of_every_stage_is_described() -> None:
     assert bare == []
 
 
-@pytest.mark.parametrize("text", [GOOD, MATRIX, "extends: base.yaml\nstages: {pretrain: {epochs: 3}}\n"])
+RANGE = GOOD.replace("{workers: 2,", "{workers: [2, 4],")
+
+
+@pytest.mark.parametrize("text", [GOOD, RANGE, MATRIX, "extends: base.yaml\nstages: {pretrain: {epochs: 3}}\n"])
 def test_what_is_valid_fits(text: str, tmp_path: Path) -> None:
     assert _errors(text, tmp_path) == []
 
@@ -73,6 +76,7 @@ def test_what_is_valid_fits(text: str, tmp_path: Path) -> None:
         ("kind: train\n", "kind: trian\n", "'trian' is not one of"),
         ("name: digits\n", "", "'name' is a required property"),
         ("{workers: 2,", "{worker: 2,", "'worker' was unexpected"),
+        ("{workers: 2,", "{workers: [2],", "is not valid under any of the given schemas"),
         ("  pretrain:\n", "  1st:\n", "'1st' does not match"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,17 @@ def store(store_uri: str) -> Store:
     return open_store(store_uri)
 
 
-def _commit(store: Store, tmp_path: Path, number: int) -> None:
+def _commit(store: Store, tmp_path: Path, number: int, *, score: float | None = None, keep_best: int = 0) -> None:
     folder = tmp_path / f"epoch{number}"
     folder.mkdir(exist_ok=True)
     (folder / "state.pt").write_text(f"state {number}")
-    commit_checkpoint(store, TRAINING, folder)
+    commit_checkpoint(store, TRAINING, folder, score=score, keep_best=keep_best)
+
+
+def _kept(store: Store) -> list[int]:
+    """The numbers of the checkpoints that have both seal and state."""
+    names = {name.removeprefix(f"{TRAINING}/checkpoints/") for name in store.names(TRAINING)}
+    return sorted(int(name[:8]) for name in names if name.endswith(".json") and f"{name[:8]}/state.pt" in names)
 
 
 def _resumed(store: Store, tmp_path: Path) -> str | None:
@@ -38,6 +45,28 @@ def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: 
         _commit(store, tmp_path, number)
     assert _resumed(store, tmp_path) == "state 12"
     assert len(store.names(TRAINING)) == 4
+
+
+def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(store: Store, tmp_path: Path) -> None:
+    for number, score in enumerate((3.0, 9.0, None, 9.0, 4.0, 1.0, None, 2.0), start=1):
+        _commit(store, tmp_path, number, score=score, keep_best=2)
+    assert _kept(store) == [2, 4, 7, 8]
+    _commit(store, tmp_path, 9, score=9.5, keep_best=1)
+    assert _kept(store) == [8, 9]
+    assert _resumed(store, tmp_path) == "state 9"
+
+
+def test_a_seal_without_a_score_is_read_and_a_damaged_one_is_never_among_the_best(store: Store, tmp_path: Path) -> None:
+    _commit(store, tmp_path, 1, score=5.0)
+    seal = f"{TRAINING}/checkpoints/00000001.json"
+    content = json.loads(store.read(seal) or b"")
+    assert content.pop("score") == 5.0
+    store.write(seal, json.dumps(content).encode())
+    assert _resumed(store, tmp_path) == "state 1"
+    store.write(seal, b"damaged")
+    for number in (2, 3):
+        _commit(store, tmp_path, number, score=1.0, keep_best=1)
+    assert _kept(store) == [2, 3]
 
 
 def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+"""Whether a worker should stop: asked in the background, so that training reads a flag and waits for nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+ASK_EVERY_S = 1.0
+
+
+class StopWatch:
+    """Calls `asks` every second until it says True, for as long as the `with` block lasts.
+
+    `asks` may block, and must not raise.
+    """
+
+    def __init__(self, asks: Callable[[], bool], *, every_s: float = ASK_EVERY_S) -> None:
+        self._asks = asks
+        self._every_s = every_s
+        self._is_over = threading.Event()
+        self._should_stop = False
+
+    def should_stop(self) -> bool:
+        return self._should_stop
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="stop watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        # The thread is not joined: it may wait for an answer, and a daemon holds nobody up.
+        self._is_over.set()
+
+    def _watch(self) -> None:
+        while not self._should_stop and not self._is_over.is_set():
+            self._should_stop = self._asks()
+            self._is_over.wait(self._every_s)

@@ -1,0 +1,51 @@
+"""Checkpoints on their way to the store, while training goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from orchestrator.errors import StoppedError
+
+Commit = Callable[[Path, float | None], None]
+"""Puts a folder, with its score if it has one, into the store."""
+
+
+class Uploads:
+    """Commits folders in the background, one at a time and in their order; each is deleted afterwards.
+
+    Leaving the `with` block waits for the last one. Its error is raised there unless another one is under way: but
+    StoppedError promises a checkpoint, so the upload's error takes its place.
+    """
+
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload")
+        self._pending: Future[None] | None = None
+
+    def hand_over(self, folder: Path, score: float | None = None) -> None:
+        """Start to commit `folder`; waits for the one before. Raises the error of that one."""
+        self.finish()
+        self._pending = self._pool.submit(self._upload, folder, score)
+
+    def finish(self) -> None:
+        """Wait for the upload under way; raises its error, once."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _upload(self, folder: Path, score: float | None) -> None:
+        self._commit(folder, score)
+        shutil.rmtree(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None or issubclass(kind, StoppedError):
+            self.finish()

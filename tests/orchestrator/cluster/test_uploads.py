@@ -1,0 +1,87 @@
+"""Checkpoints are committed behind the training's back, in order, and their errors are heard."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster.uploads import Uploads
+from orchestrator.errors import DataError, StoppedError, StoreError
+
+
+class Target:
+    """A commit that takes until it is released, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.released = threading.Event()
+        self.committed: list[tuple[str, float | None]] = []
+        self._error = error
+
+    def commit(self, folder: Path, score: float | None) -> None:
+        assert self.released.wait(timeout=10)
+        if self._error is not None:
+            raise self._error
+        self.committed.append((folder.name, score))
+
+
+def _folder(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+def test_a_folder_is_committed_in_the_background_and_deleted(tmp_path: Path) -> None:
+    target, folder = Target(), _folder(tmp_path, "one")
+    with Uploads(target.commit) as uploads:
+        uploads.hand_over(folder, 0.5)
+        assert (target.committed, folder.exists()) == ([], True)
+        target.released.set()
+    assert (target.committed, folder.exists()) == ([("one", 0.5)], False)
+
+
+def test_a_second_folder_waits_for_the_first(tmp_path: Path) -> None:
+    target = Target()
+    with Uploads(target.commit) as uploads:
+        uploads.hand_over(_folder(tmp_path, "one"))
+        threading.Timer(0.2, target.released.set).start()
+        uploads.hand_over(_folder(tmp_path, "two"))
+        assert ("one", None) in target.committed
+    assert [name for name, _ in target.committed] == ["one", "two"]
+
+
+def test_an_uploads_error_is_raised_by_the_next_call_or_at_the_end(tmp_path: Path) -> None:
+    target = Target(StoreError("S3 is out of reach"))
+    target.released.set()
+    uploads = Uploads(target.commit)
+    uploads.hand_over(_folder(tmp_path, "one"))
+    with pytest.raises(StoreError):
+        uploads.hand_over(_folder(tmp_path, "two"))
+    uploads.hand_over(_folder(tmp_path, "three"))
+    with pytest.raises(StoreError):
+        uploads.__exit__(None, None, None)
+    assert (tmp_path / "three").exists()
+
+
+def _fail_after_hand_over(target: Target, folder: Path, error: Exception) -> None:
+    with Uploads(target.commit) as uploads:
+        uploads.hand_over(folder)
+        raise error
+
+
+@pytest.mark.parametrize(("error", "heard"), [(DataError("wrong"), DataError), (StoppedError("asked"), StoreError)])
+def test_who_stops_promises_a_checkpoint_and_who_fails_does_not(
+    tmp_path: Path, error: Exception, heard: type[Exception]
+) -> None:
+    target = Target(StoreError("S3 is out of reach"))
+    target.released.set()
+    with pytest.raises(heard):
+        _fail_after_hand_over(target, _folder(tmp_path, "one"), error)
+
+
+def test_what_is_under_way_is_finished_before_an_error_leaves(tmp_path: Path) -> None:
+    target = Target()
+    threading.Timer(0.2, target.released.set).start()
+    with pytest.raises(DataError):
+        _fail_after_hand_over(target, _folder(tmp_path, "one"), DataError("wrong"))
+    assert target.committed == [("one", None)]
