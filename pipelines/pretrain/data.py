@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, Sampler
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
 from pipelines.data import data_folder
+from pipelines.imagenet.augmentation import make_train_augmentation
 from pipelines.imagenet.dataset import Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.folders import Index, load_index
-from pipelines.imagenet.transforms import eval_transform, train_transform
+from pipelines.imagenet.transforms import Recipe, eval_transform
 from pipelines.model_params import img_size_of
 from pipelines.pretrain.params import PretrainParams
 
@@ -64,18 +65,26 @@ def _local_batch_size(params: PretrainParams, world_size: int) -> int:
     return params.batch_size // world_size
 
 
-def _train_images(index: Index, context: StageContext) -> Images:
-    params: PretrainParams = context.params
-    transform = train_transform(
-        img_size=img_size_of(params.model),
+def recipe_of(params: PretrainParams, *, img_size: int) -> Recipe:
+    """How training images are augmented, at a side of `img_size` pixels."""
+    return Recipe(
+        img_size=img_size,
         scale=params.scale,
+        ratio=params.ratio,
         interpolation=params.interpolation,
         hflip=params.hflip,
         auto_augment=params.auto_augment,
         color_jitter=params.color_jitter,
         random_erasing=params.random_erasing,
+        erasing_mode=params.erasing_mode,
+        erasing_count=params.erasing_count,
     )
-    return Images(index, transform, seed=context.seed, substitutes=params.max_broken_images)
+
+
+def _train_images(index: Index, context: StageContext) -> Images:
+    params: PretrainParams = context.params
+    augmentation = make_train_augmentation("reference", recipe_of(params, img_size=img_size_of(params.model)))
+    return Images(index, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
 
 
 def _val_images(index: Index, context: StageContext) -> Images:
