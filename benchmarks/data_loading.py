@@ -21,6 +21,7 @@ from benchmarks.loading.contestants import Contestant, batches_of, make_ours, ma
 from benchmarks.loading.photographs import HEIGHT_PX, WIDTH_PX, write_photographs
 from benchmarks.loading.results import LEGEND, Result, results_of, table
 from benchmarks.loading.settings import Settings, parse_settings
+from benchmarks.speed.cases import synchronizer
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
 from cat_model.files import write_atomically
@@ -109,26 +110,25 @@ def _alternate(contestants: Sequence[Contestant], settings: Settings) -> dict[st
     return taken
 
 
-def _time_batches(
-    batches: Sequence[Batch], augmentation: Augmentation, settings: Settings
-) -> dict[str, Spread]:
+def _time_batches(batches: Sequence[Batch], augmentation: Augmentation, settings: Settings) -> dict[str, Spread]:
     """Seconds an image on the CPU, and on the GPU if that was asked for; batches are on the device before."""
-    timed = {}
-    for device in dict.fromkeys(("cpu", settings.device)):
-        moved = [batch.to(torch.device(device)) for batch in batches]
+    timed: dict[str, Spread] = {}
+    for name in dict.fromkeys(("cpu", settings.device)):
+        device = torch.device(name)
+        moved = [batch.to(device) for batch in batches]
         _pass_s(moved, augmentation, device)
         rounds = [_pass_s(moved, augmentation, device) for _ in range(settings.rounds)]
-        timed[device] = Spread.of([taken_s / settings.images for taken_s in rounds])
+        timed[name] = Spread.of([taken_s / settings.images for taken_s in rounds])
     return timed
 
 
-def _pass_s(batches: Sequence[Batch], augmentation: Augmentation, device: str) -> float:
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronize()
+def _pass_s(batches: Sequence[Batch], augmentation: Augmentation, device: torch.device) -> float:
+    wait = synchronizer(device)
+    wait()
     start = time.perf_counter()
     for batch in batches:
         augmentation.batch(batch)
-    synchronize()
+    wait()
     return time.perf_counter() - start
 
 

@@ -1,5 +1,8 @@
 """Draws synthetic photographs and writes them as JPEGs in ImageNet's layout: what decoding costs hangs on their detail."""
 
+# ruff: noqa: N803, N806  tensor names end in their shape
+# Shapes: H x W pixels, C channels.
+
 from __future__ import annotations
 
 from io import BytesIO
@@ -47,8 +50,9 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, calm: float =
     spectrum = np.fft.rfft2(rng.normal(size=(height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
-    texture_HW = np.fft.irfft2(spectrum / frequency ** (_SLOPE + calm), s=(height, width))
-    return texture_HW / texture_HW.std()
+    texture_HW: NDArray[np.float64] = np.fft.irfft2(spectrum / frequency ** (_SLOPE + calm), s=(height, width))
+    texture_HW /= texture_HW.std()
+    return texture_HW
 
 
 def _surfaces(rng: np.random.Generator) -> NDArray[np.float64]:

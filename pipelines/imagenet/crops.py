@@ -1,5 +1,6 @@
 """Encoded bytes -> a random crop, resized and perhaps flipped, as uint8: timm's draws, torch's arithmetic."""
 
+# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: C channels, H x W pixels.
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ class RandomCrop:
 
     def __call__(self, content: bytes) -> Tensor:
         """uint8 (C, H, W), channels last in memory. Raises BrokenImageError."""
-        image_CHW = decode_tensor(content)  # noqa: N806
+        image_CHW = decode_tensor(content)
         top, left, height, width = self.crop.get_params(image_CHW, self.crop.scale, self.crop.ratio)
-        crop_CHW = image_CHW[:, top : top + height, left : left + width]  # noqa: N806
-        resized_CHW = resize(crop_CHW, self.crop.size, self.interpolation)  # noqa: N806
+        crop_CHW = image_CHW[:, top : top + height, left : left + width]
+        resized_CHW = resize(crop_CHW, self.crop.size, self.interpolation)
         if self.hflip > 0 and torch.rand(1) < self.hflip:
-            resized_CHW = resized_CHW.flip(-1)  # noqa: N806
+            resized_CHW = resized_CHW.flip(-1)
         return resized_CHW
 
 
-def resize(image_CHW: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:  # noqa: N803
+def resize(image_CHW: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     """uint8 (C, height, width) of `size`, channels last in memory, as Pillow resizes."""
-    batch_1CHW = image_CHW[None].contiguous(memory_format=torch.channels_last)  # noqa: N806  else 40% slower
+    batch_1CHW = image_CHW[None].contiguous(memory_format=torch.channels_last)  # else 40% slower
     is_nearest = interpolation == "nearest"
     return interpolate(
         batch_1CHW,

@@ -4,6 +4,7 @@ Along one axis a row shifts by one number of pixels, so that its weights are com
 for each of the result, where Pillow computes weights for each pixel and mixes sixteen. Within one grey level of it.
 """
 
+# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: C channels and a byte of nothing, H x W pixels, T taps of a filter, E = W + T - 1.
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def shear_y(image: Image.Image, factor: float, **options: Any) -> Image.Image:
 
 
 def translate_x_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
-    return _shifted(image, np.full(image.height, pct * image.width), timm_ops.translate_x_rel, pct, options)
+    return _shifted(image, np.full(image.height, pct * image.width, np.float64), timm_ops.translate_x_rel, pct, options)
 
 
 def translate_y_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
-    shifts_W = np.full(image.width, pct * image.height)  # noqa: N806
+    shifts_W = np.full(image.width, pct * image.height, np.float64)
     return _shifted(image, shifts_W, timm_ops.translate_y_rel, pct, options, is_along_y=True)
 
 
@@ -56,7 +57,7 @@ _FASTER: dict[Callable[..., Any], Callable[..., Any]] = {
 
 def _shifted(
     image: Image.Image,
-    shifts_H: NDArray[np.float64],  # noqa: N803
+    shifts_H: NDArray[np.float64],
     slower: Callable[..., Image.Image],
     arg: float,
     options: dict[str, Any],
@@ -67,49 +68,49 @@ def _shifted(
     if options["resample"] not in _REACHES:
         return slower(image, arg, **options)
     size = image.size
-    pixels_HW = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint32).reshape(size[1], size[0])  # noqa: N806
+    pixels_HW = np.frombuffer(image.tobytes("raw", "RGBX"), np.uint32).reshape(size[1], size[0])
     if is_along_y:
-        pixels_HW = np.ascontiguousarray(pixels_HW.T)  # noqa: N806
-    shifted_HW = _shift_rows(pixels_HW, shifts_H, options["resample"])  # noqa: N806
+        pixels_HW = np.ascontiguousarray(pixels_HW.T)
+    shifted_HW = _shift_rows(pixels_HW, shifts_H, options["resample"])
     np.copyto(shifted_HW, _packed(options["fillcolor"]), where=_is_outside(shifts_H, shifted_HW.shape[1]))
     if is_along_y:
-        shifted_HW = np.ascontiguousarray(shifted_HW.T)  # noqa: N806
+        shifted_HW = np.ascontiguousarray(shifted_HW.T)
     return Image.frombytes("RGB", size, shifted_HW.tobytes(), "raw", "RGBX")
 
 
 def _shift_rows(
-    pixels_HW: NDArray[np.uint32],  # noqa: N803
-    shifts_H: NDArray[np.float64],  # noqa: N803
+    pixels_HW: NDArray[np.uint32],
+    shifts_H: NDArray[np.float64],
     resample: Image.Resampling,
 ) -> NDArray[np.uint32]:
     height, width = pixels_HW.shape
     reaches = _REACHES[resample]
-    whole_H = np.floor(shifts_H)  # noqa: N806
-    weights_TH = _weights(torch.from_numpy(shifts_H - whole_H).float(), resample)  # noqa: N806
-    columns_HE = np.arange(reaches[0], width + reaches[-1]) + whole_H.astype(np.int64)[:, None]  # noqa: N806
+    whole_H = np.floor(shifts_H)
+    weights_TH = _weights(torch.from_numpy(shifts_H - whole_H).float(), resample)
+    columns_HE = np.arange(reaches[0], width + reaches[-1]) + whole_H.astype(np.int64)[:, None]
     np.clip(columns_HE, 0, width - 1, out=columns_HE)
     columns_HE += width * np.arange(height)[:, None]
-    taken_HE = np.take(pixels_HW, columns_HE, mode="wrap")  # noqa: N806  a mode that checks no bounds
+    taken_HE = np.take(pixels_HW, columns_HE, mode="wrap")  # a mode that checks no bounds
     taken = torch.from_numpy(taken_HE.view(np.uint8)).view(height, -1, 4).float()
     mixed = taken[:, :width] * weights_TH[0, :, None, None]
     for tap in range(1, len(reaches)):
         mixed.addcmul_(taken[:, tap : tap + width], weights_TH[tap, :, None, None])
     cut = mixed.add_(CUT_ABOVE).clamp_(0, WHITE).to(torch.uint8)
-    shifted_HW: NDArray[np.uint32] = cut.numpy().view(np.uint32)[..., 0]  # noqa: N806
+    shifted_HW: NDArray[np.uint32] = cut.numpy().view(np.uint32)[..., 0]
     return shifted_HW
 
 
-def _weights(parts_H: torch.Tensor, resample: Image.Resampling) -> torch.Tensor:  # noqa: N803
+def _weights(parts_H: torch.Tensor, resample: Image.Resampling) -> torch.Tensor:
     d = parts_H
     if resample == Image.Resampling.BILINEAR:
         return torch.stack([1 - d, d])
     return torch.stack([-d + 2 * d**2 - d**3, 1 - 2 * d**2 + d**3, d + d**2 - d**3, -(d**2) + d**3])
 
 
-def _is_outside(shifts_H: NDArray[np.float64], width: int) -> NDArray[np.bool_]:  # noqa: N803
-    first_H1 = np.ceil(-shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]  # noqa: N806
-    behind_H1 = np.ceil(width - shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]  # noqa: N806
-    columns_W = np.arange(width, dtype=np.int16)  # noqa: N806
+def _is_outside(shifts_H: NDArray[np.float64], width: int) -> NDArray[np.bool_]:
+    first_H1 = np.ceil(-shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]
+    behind_H1 = np.ceil(width - shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]
+    columns_W = np.arange(width, dtype=np.int16)
     return (columns_W < first_H1) | (columns_W >= behind_H1)
 
 

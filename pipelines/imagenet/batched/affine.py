@@ -1,5 +1,6 @@
 """Affine maps of images, each by a map of its own: Pillow's sampling, which torch's grid_sample does not have."""
 
+# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: N images, C channels, H x W pixels, P = H * W of them.
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolatio
 def _places(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """x and y, (N, P) in float64, of what each pixel of the result shows."""
     a, b, c, d, e, f = maps_N6[:, :, None].unbind(1)
-    y_P = (torch.arange(height, device=maps_N6.device) + 0.5).double().repeat_interleave(width, output_size=height * width)
+    y_P = (
+        (torch.arange(height, device=maps_N6.device) + 0.5)
+        .double()
+        .repeat_interleave(width, output_size=height * width)
+    )
     x_P = (torch.arange(width, device=maps_N6.device) + 0.5).double().repeat(height)
     return a * x_P + b * y_P + c, d * x_P + e * y_P + f
 

@@ -1,5 +1,6 @@
 """Operations that mix a pixel's channels or its neighbours."""
 
+# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: N images, C channels, H x W pixels, T taps of a filter.
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def _filtered(images_NCHW: Tensor, weights_NT: Tensor, axis: int) -> Tensor:
     margin = (_BLUR_REACH, _BLUR_REACH, 0, 0) if axis == -1 else (0, 0, _BLUR_REACH, _BLUR_REACH)
     padded = pad(images_NCHW, margin, mode="replicate")
     length = images_NCHW.shape[axis]
-    taps = [padded.narrow(axis, tap, length) * weights_NT[:, tap, None, None, None] for tap in range(len(weights_NT[0]))]
+    taps = [
+        padded.narrow(axis, tap, length) * weights_NT[:, tap, None, None, None] for tap in range(len(weights_NT[0]))
+    ]
     return torch.stack(taps).sum(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def as_batch(*images: Image.Image) -> Tensor:
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
 
-def batched_result(ops: list[tuple[Op, ...]], images: Tensor, interpolation: str = "bicubic") -> NDArray[np.int64]:
+def batched_result(ops: Sequence[tuple[Op, ...]], images: Tensor, interpolation: str = "bicubic") -> NDArray[np.int64]:
     draws = collate_draws([Drawn(one, ()) for one in ops])
     done_BCHW = apply_ops(images, draws, fill=FILL, interpolation=interpolation)  # noqa: N806
     return done_BCHW.permute(0, 2, 3, 1).numpy().astype(int)
