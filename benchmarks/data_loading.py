@@ -77,7 +77,7 @@ def measure(settings: Settings, *, command: str) -> Document:
     """Prints what it finds as it goes."""
     torch.set_num_threads(1)
     machine = describe_machine(torch.device(settings.device))
-    recipe = recipe_of(PretrainParams(data="sample:digits"), img_size=settings.img_size)
+    recipe = recipe_of(PretrainParams(data="sample:digits", img_size=settings.img_size))
     date = datetime.now(UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory(prefix="photographs-") as folder:
         file_bytes = write_photographs(Path(folder), num_images=settings.images)

@@ -1,4 +1,4 @@
-"""What the store holds about finished work: Ref, File, Artifact, Metric, Manifest, and their JSON. No I/O."""
+"""What the store holds about finished work: Ref, File, Artifact, Metric, Departure, Manifest, their JSON. No I/O."""
 
 from __future__ import annotations
 
@@ -79,6 +79,13 @@ class Metric(Value):
     """None for what needs no samples, and where a search's best trial was stopped before its end."""
 
 
+class Departure(Value):
+    """A param that is not as in the reference recipe."""
+
+    used: JsonValue
+    reference: JsonValue
+
+
 class Manifest(Value):
     """The record that closes a stage. Its presence in the store means that the stage is done."""
 
@@ -90,6 +97,8 @@ class Manifest(Value):
     """What the Key is the sha256 of: kind, version, params, seed, rerun, data, inputs."""
     params: Mapping[str, JsonValue]
     """The effective params, searched values included."""
+    recipe_audit: Mapping[str, Departure] | None = None
+    """By name, each of the params that is not as in the reference recipe; None in manifests older than audits."""
     artifacts: Mapping[str, Artifact]
     metrics: tuple[Metric, ...]
     provenance: Mapping[str, JsonValue]

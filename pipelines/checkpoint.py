@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import CheckpointError
-from pipelines.imagenet.folders import named
+from pipelines.imagenet.source import named
 
 
 def file_from_outside(directory: Path) -> Path | None:
@@ -15,15 +15,20 @@ def file_from_outside(directory: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-def check_classes(held: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raises CheckpointError unless the model's classes `held` are the data's, in their order."""
+MEASURED = "measure it on data with its classes"
+
+
+def check_classes(
+    held: Sequence[str], wanted: Sequence[str], *, what: str = "checkpoint", fitting: str = MEASURED
+) -> None:
+    """Raises CheckpointError unless the model's classes `held` are the data's, in their order.
+
+    `what` is the field that names the model, `fitting` what to do about it.
+    """
     if tuple(held) == tuple(wanted):
         return
     only_held, only_wanted = sorted(set(held) - set(wanted)), sorted(set(wanted) - set(held))
     differing = f"only in the checkpoint: {named(only_held)}; only in the data: {named(only_wanted)}"
     if not only_held and not only_wanted:
         differing = "they stand in another order"
-    raise CheckpointError(
-        f"checkpoint: its {len(held)} classes are not the data's {len(wanted)}: {differing}; measure it on data with "
-        "its classes"
-    )
+    raise CheckpointError(f"{what}: its {len(held)} classes are not the data's {len(wanted)}: {differing}; {fitting}")

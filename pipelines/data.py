@@ -17,6 +17,7 @@ from pipelines.sample.folder import VERSION, Size, write_sample
 Layout = Literal["imagenet", "coco", "ade20k"]
 SAMPLE = "sample:"
 SAMPLES = ("digits",)
+S3 = "s3://"
 
 
 def _known_sample(data: str) -> str:
@@ -25,8 +26,22 @@ def _known_sample(data: str) -> str:
     return data
 
 
-Data = Annotated[str, AfterValidator(_known_sample), Role.DATA]
+def _on_disk(data: str) -> str:
+    if data.startswith(S3):
+        raise ValueError(f"must be a folder, not {data!r}: this kind reads no data from S3")
+    return data
+
+
+Data = Annotated[str, AfterValidator(_known_sample), AfterValidator(_on_disk), Role.DATA]
 """A folder, or `sample:digits`: handwritten digits in the kind's layout, made on each machine that needs them."""
+
+ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
+"""As `Data`, or `s3://BUCKET/PREFIX` with shards."""
+
+
+def data_place(data: str, layout: Layout) -> str:
+    """The folder of `data` as `data_folder` has it, or its `s3://BUCKET/PREFIX` as it stands."""
+    return data.rstrip("/") if data.startswith(S3) else str(data_folder(data, layout))
 
 
 def data_folder(data: str, layout: Layout) -> Path:
@@ -34,10 +49,15 @@ def data_folder(data: str, layout: Layout) -> Path:
     return _sample_folder() / layout if data.startswith(SAMPLE) else Path(data)
 
 
+def cache_folder() -> Path:
+    """This user's cache on this machine; it may be missing yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
+
+
 @cache
 def _sample_folder() -> Path:
     """The sample in this user's cache, whole. Workers that start together wait for the one that makes it."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
+    caches = cache_folder()
     try:
         caches.mkdir(parents=True, exist_ok=True)
         with (caches / "sample.lock").open("w") as lock:

@@ -19,7 +19,11 @@ def digest_of_folders(root: Path, folders: Sequence[str]) -> str:
 
     Raises DataError when a folder is missing or holds no file.
     """
-    files = [file for folder in folders for file in _files_below(root, folder)]
+    return digest_of_files(root, [file for folder in folders for file in _files_below(root, folder)])
+
+
+def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
+    """Digest of files that are listed already, as (path relative to `root`, size in bytes)."""
     total_bytes = sum(size for _, size in files)
     if total_bytes > CONTENT_LIMIT_BYTES:
         return digest_of(["paths and sizes", files])

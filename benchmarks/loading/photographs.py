@@ -1,6 +1,5 @@
-"""Draws synthetic photographs and writes them as JPEGs in ImageNet's layout: what decoding costs hangs on their detail."""
+"""Synthetic photographs as JPEGs in ImageNet's layout; with detail as real ones have it, which decoding hangs on."""
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: H x W pixels, C channels.
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def write_photographs(root: Path, *, num_images: int, num_classes: int = 2, seed
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Surfaces with sharp edges, each with a colour of its own, under a texture of all frequencies; the chroma is calm."""
+    """Surfaces of one colour with sharp edges, under a texture of all frequencies, a calm tint, and grain."""
     texture_HW = _texture(rng, HEIGHT_PX, WIDTH_PX)
     tint_HWC = np.stack([_texture(rng, HEIGHT_PX, WIDTH_PX, calm=1.0) for _ in range(3)], axis=-1)
     surfaces_HWC = _surfaces(rng)

@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from orchestrator.artifact import Artifact
+from orchestrator.artifact import Artifact, Departure
+from orchestrator.audit import recipe_audit
 from orchestrator.contract import Event, Params
 from orchestrator.record import StageEvent
-from orchestrator.spec import Resources
+from orchestrator.spec import TUNE, Resources
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Attempt:
     training: str
     """Where in the store the resume state is."""
     provenance: Mapping[str, JsonValue]
+
+    def audit(self) -> dict[str, Departure]:
+        """What the stage has otherwise than the reference recipe; of a search, what all its trials have so."""
+        searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()
+        return recipe_audit(self.params, searched=searched)
 
     def says(self, event: Event, *, lost: str | None = None) -> StageEvent:
         """`event`, now, as one of this attempt; `lost` says why the attempt is lost."""

@@ -152,6 +152,7 @@ def publish_result(attempt: Attempt, result: StageResult) -> Manifest:
         kind=attempt.kind,
         recipe=attempt.recipe,
         params=attempt.params.model_dump(mode="json"),
+        recipe_audit=attempt.audit(),
         artifacts={name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
         metrics=result.metrics,
         provenance={**attempt.provenance, **_surroundings()},

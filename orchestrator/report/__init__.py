@@ -1,5 +1,6 @@
 """Manifests -> Cells beside the published numbers -> terminal, JSON, Markdown and CSV."""
 
+from orchestrator.report.audit import Audits, audit_lines, audits_of
 from orchestrator.report.cells import Cell, CellVerdict, make_cells
 from orchestrator.report.document import report_json
 from orchestrator.report.markdown import make_markdown
@@ -9,10 +10,13 @@ from orchestrator.report.records import make_csv
 from orchestrator.report.terminal import make_table
 
 __all__ = [
+    "Audits",
     "Cell",
     "CellVerdict",
     "Origin",
     "PublishedRow",
+    "audit_lines",
+    "audits_of",
     "changes_of",
     "make_cells",
     "make_csv",

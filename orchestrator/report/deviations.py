@@ -11,20 +11,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pydantic import JsonValue
-from pydantic_core import to_jsonable_python
 
-from orchestrator.artifact import Manifest
-from orchestrator.contract import CHECKPOINT, Params
+from orchestrator.artifact import Departure, Manifest
+from orchestrator.audit import CHECKS, MODEL, differences
+from orchestrator.contract import CHECKPOINT
 from orchestrator.fingerprint import searched_names
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
 from orchestrator.spec.faults import cut
 
-MODEL = "model"
-"""The param that says what is trained, not how."""
 DURATIONS = ("epochs", "max_iters")
-CHECKS = ("num_classes",)
-"""Params that only check the data: with the right data they have one right value."""
 
 
 class Reason(StrEnum):
@@ -61,6 +57,11 @@ def label_of(deviations: tuple[Deviation, ...]) -> str | None:
     return ", ".join(reason for reason in Reason if reason in found) or None
 
 
+def difference_text(name: str, departure: Departure) -> str:
+    """Such as `epochs 10 instead of 300`."""
+    return f"{name} {_words(departure.used)} instead of {_words(departure.reference)}"
+
+
 def _deviations(
     job: Job,
     stage: Stage,
@@ -77,7 +78,7 @@ def _deviations(
     yield from _own(job, stage, row)
     if manifests is not None:
         yield from _of_data(manifests.get(stage.name), row)
-    for field in dict.fromkeys([*row.inputs, *stage.inputs]):
+    for field in dict.fromkeys([*row.inputs, *stage.inputs, *stage.files]):
         ref, followed = stage.inputs.get(field), row.inputs.get(field)
         if ref is None:
             yield Deviation(Reason.OTHER_RECIPE, f"{field} from outside the job")
@@ -125,34 +126,20 @@ def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
     """What differs in the stage's own params. The label `short schedule` is for those that differ in nothing else."""
     searched = searched_names(job, stage)
     changed = {
-        name: (used, published)
-        for name, used, published in _differences(stage.params, row.recipe)
+        name: departure
+        for name, departure in differences(stage.params, row.recipe).items()
         if name not in (*searched, *CHECKS)
     }
     is_only_short = not searched and changed.keys() - {MODEL} <= set(DURATIONS)
-    for name, (used, published) in changed.items():
-        text = f"{name} {_words(used)} instead of {_words(published)}"
+    for name, departure in changed.items():
+        text = difference_text(name, departure)
         if name == MODEL:
             yield Deviation(Reason.OTHER_MODEL, text)
-        elif is_only_short and _is_lower(used, published):
+        elif is_only_short and _is_lower(departure.used, departure.reference):
             yield Deviation(Reason.SHORT_SCHEDULE, text)
         else:
             yield Deviation(Reason.OTHER_RECIPE, text)
     yield from (Deviation(Reason.OTHER_RECIPE, f"{name} searched") for name in searched)
-
-
-def _differences(params: Params, recipe: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue, JsonValue]]:
-    """Name, value and published value of each param in the Key that differs; a param that is not there is null."""
-    used = params.in_key()
-    defaults = {
-        name: to_jsonable_python(info.get_default(call_default_factory=True))
-        for name, info in type(params).model_fields.items()
-        if name in used and not info.is_required()
-    }
-    published = {**defaults, **recipe}
-    for name in dict.fromkeys([*used, *published]):
-        if used.get(name) != published.get(name):
-            yield name, used.get(name), published.get(name)
 
 
 def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[Deviation]:

@@ -1,12 +1,21 @@
-"""Cells -> JSON: every field of a cell, numbers as measured."""
+"""Cells and the recipe audit -> JSON: every field, numbers as measured."""
 
 from __future__ import annotations
 
 from pydantic import JsonValue
 
+from orchestrator.report.audit import Audits
 from orchestrator.report.cells import Cell
 
 
-def report_json(job_name: str, cells: tuple[Cell, ...]) -> dict[str, JsonValue]:
-    """`{"schema": 1, "job", "cells": [...]}`."""
-    return {"schema": 1, "job": job_name, "cells": [cell.model_dump(mode="json") for cell in cells]}
+def report_json(job_name: str, cells: tuple[Cell, ...], audits: Audits) -> dict[str, JsonValue]:
+    """`{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used", "reference"}}}}`."""
+    return {
+        "schema": 1,
+        "job": job_name,
+        "cells": [cell.model_dump(mode="json") for cell in cells],
+        "recipe_audit": {
+            stage: {name: departure.model_dump(mode="json") for name, departure in departures.items()}
+            for stage, departures in audits.items()
+        },
+    }

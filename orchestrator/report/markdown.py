@@ -1,10 +1,11 @@
-"""Cells -> Markdown that GitHub renders: a table, notes, and where the numbers come from."""
+"""Cells -> Markdown that GitHub renders: a table, notes, the recipe audit, and where the numbers come from."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from orchestrator.report.audit import Audits, audit_lines
 from orchestrator.report.cells import Cell
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.numbers import change_text, number_text, value_text
@@ -16,12 +17,15 @@ _COLUMNS = ("stage", "metric", "value", "expected", "published", "delta", "label
 _RIGHT = ("value", "expected", "published", "delta")
 
 
-def make_markdown(job_name: str, cells: tuple[Cell, ...], origin: Origin) -> str:
+def make_markdown(job_name: str, cells: tuple[Cell, ...], audits: Audits, origin: Origin) -> str:
     """The report as a document of its own, two decimals to a number, ended by a newline."""
+    audited = [f"- {_escaped(line)}" for line in audit_lines(audits)]
     parts = [
         [f"# Report of {_escaped(job_name)}"],
         _table(cells),
         [f"- {_escaped(note)}" for note in (*notes_of(cells), *changes_of(origin))],
+        ["## Recipe audit"] if audited else [],
+        audited,
         [f"Reproduce: {_code(origin.command)}"],
         [_place(job_name, origin)],
     ]

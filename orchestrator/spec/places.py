@@ -15,8 +15,13 @@ _PREFIX = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
 
 
 def data_place(text: str, base_dir: Path | None) -> str:
-    """The absolute folder of a data set, or `sample:NAME`, which kinds make where they need it."""
-    return text if text.startswith("sample:") else absolute_folder(text, base_dir)
+    """The absolute folder of a data set, its `s3://BUCKET/PREFIX`, or `sample:NAME`, which kinds make where needed.
+
+    ValueError for any other place.
+    """
+    if text.startswith("sample:"):
+        return text
+    return store_uri(text, base_dir) if text.startswith("s3://") else absolute_folder(text, base_dir)
 
 
 def absolute_folder(text: str, base_dir: Path | None) -> str:
@@ -33,7 +38,7 @@ def absolute_folder(text: str, base_dir: Path | None) -> str:
     if base_dir is None and not Path(text).is_absolute():
         raise ValueError(
             f"must be absolute, not {shown(text)}: in a Ray job the current folder is a copy that vanishes with it; "
-            "name a folder that all machines share; a store may also be s3://BUCKET/PREFIX, and data sample:NAME"
+            "name a folder that all machines share; a store and images may also be s3://BUCKET/PREFIX, data sample:NAME"
         )
     return os.path.normpath((base_dir or Path("/")) / text)
 

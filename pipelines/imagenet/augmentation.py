@@ -68,13 +68,13 @@ class FastImage:
     erasing: Erasing
 
     def __call__(self, content: bytes) -> Augmented:
-        image_CHW = self.crop(content)  # noqa: N806
+        image_CHW = self.crop(content)
         tape = self.policy.draw()
         if tape:
             image = Image.fromarray(image_CHW.permute(1, 2, 0).numpy())
             for call in tape:
                 image = call.function(image, *call.args, **call.options)
-            image_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # noqa: N806
+            image_CHW = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return Augmented(image_CHW, Drawn((), self.erasing.draw()))
 
 
@@ -87,7 +87,7 @@ class DeviceImage:
     erasing: Erasing
 
     def __call__(self, content: bytes) -> Augmented:
-        image_CHW = self.crop(content)  # noqa: N806
+        image_CHW = self.crop(content)
         ops = [op_of(call.name, call.args, size=self.crop.crop.size) for call in self.policy.draw()]
         return Augmented(image_CHW, Drawn(tuple(op for op in ops if op is not None), self.erasing.draw()))
 
@@ -112,7 +112,7 @@ class Finish:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
         assert batch.draws is not None, "the batch was loaded by another augmentation's `image`"
-        images_BCHW = apply_ops(batch.images_BCHW, batch.draws, fill=self.fill, interpolation=self.interpolation)  # noqa: N806
-        x_BCHW = normalise(images_BCHW, self.mean, self.std)  # noqa: N806
+        images_BCHW = apply_ops(batch.images_BCHW, batch.draws, fill=self.fill, interpolation=self.interpolation)
+        x_BCHW = normalise(images_BCHW, self.mean, self.std)
         erase(x_BCHW, batch.draws)
         return x_BCHW

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.errors import DataError
-from pipelines.imagenet.folders import named
+from pipelines.imagenet.source import named
 
 
 class BrokenImages:
     """The broken files seen so far, each counted once; `paths` are relative to `root`."""
 
-    def __init__(self, root: Path, *, limit: int, paths: Iterable[str] = ()) -> None:
+    def __init__(self, root: Path | str, *, limit: int, paths: Iterable[str] = ()) -> None:
         self._root, self._limit = root, limit
         self._paths = set(paths)
 

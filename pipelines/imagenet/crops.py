@@ -1,6 +1,5 @@
 """Encoded bytes -> a random crop, resized and perhaps flipped, as uint8: timm's draws, torch's arithmetic."""
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: C channels, H x W pixels.
 
 from __future__ import annotations

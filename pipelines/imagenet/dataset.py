@@ -32,6 +32,8 @@ class Sample(NamedTuple):
     image_CHW: Tensor | None  # noqa: N815
     label: int
     broken: tuple[str, ...]
+    place: int
+    """What was drawn."""
     drawn: Drawn | None = None
     """What is left to do to the image; None where nothing can be."""
 
@@ -40,6 +42,8 @@ class Batch(NamedTuple):
     images_BCHW: Tensor  # noqa: N815
     labels_B: Tensor  # noqa: N815
     broken: tuple[str, ...]
+    places: tuple[int, ...]
+    """What was drawn, in this order, decoded or not."""
     draws: BatchDraws | None = None
     """What is left to do to the images, which are then uint8; None where nothing is."""
 
@@ -77,9 +81,9 @@ class Images(Dataset[Sample]):
             except (OSError, BrokenImageError):
                 broken.append(self._source.names[place])
                 continue
-            image_CHW, drawn = (transformed, None) if isinstance(transformed, Tensor) else transformed  # noqa: N806
-            return Sample(image_CHW, self._source.labels[place], tuple(broken), drawn)
-        return Sample(None, -1, tuple(broken))
+            image_CHW, drawn = (transformed, None) if isinstance(transformed, Tensor) else transformed
+            return Sample(image_CHW, self._source.labels[place], tuple(broken), draw.image, drawn)
+        return Sample(None, -1, tuple(broken), draw.image)
 
 
 class TrainDraws(Sampler[Draw]):
@@ -126,6 +130,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         _stacked([sample.image_CHW for sample in decoded if sample.image_CHW is not None]),
         torch.tensor([sample.label for sample in decoded], dtype=torch.long),
         tuple(path for sample in samples for path in sample.broken),
+        tuple(sample.place for sample in samples),
         collate_draws(drawn) if drawn else None,
     )
 

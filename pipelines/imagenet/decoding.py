@@ -50,7 +50,7 @@ def decode_tensor(content: bytes) -> Tensor:
                     return _decode_jpeg(content)
                 except RuntimeError:
                     pass
-            pixels_HWC = np.array(_rgb(image))  # noqa: N806
+            pixels_HWC = np.array(_rgb(image))
     except DECODING_ERRORS as err:
         raise BrokenImageError(str(err)) from err
     return torch.from_numpy(pixels_HWC).permute(2, 0, 1)

@@ -83,7 +83,7 @@ class BatchDraws:
     def pin_memory(self) -> BatchDraws:
         return self._moved(self.table_N7.pin_memory(), self.erased.pin_memory())
 
-    def _moved(self, table_N7: Tensor, erased: Tensor) -> BatchDraws:  # noqa: N803
+    def _moved(self, table_N7: Tensor, erased: Tensor) -> BatchDraws:
         return replace(self, table_N7=table_N7, erased=erased)
 
 

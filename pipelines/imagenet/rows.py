@@ -4,7 +4,6 @@ Along one axis a row shifts by one number of pixels, so that its weights are com
 for each of the result, where Pillow computes weights for each pixel and mixes sixteen. Within one grey level of it.
 """
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: C channels and a byte of nothing, H x W pixels, T taps of a filter, E = W + T - 1.
 
 from __future__ import annotations

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+NAMES_SHOWN = 10
 
 
 class ImageSource(Protocol):
@@ -28,7 +34,41 @@ class ImageSource(Protocol):
         """Number of images."""
 
     def read(self, place: int) -> bytes:
-        """The encoded image at `place`. Raises OSError when it cannot be read."""
+        """The encoded image at `place`.
+
+        Raises OSError when this image cannot be read, DataError when more than that is wrong.
+        """
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Every place once, in an order for one epoch that this source can read fast."""
+
+
+class ImageFiles(Protocol):
+    """The images at one place in one of the layouts. All methods raise DataError for what is missing or wrong."""
+
+    @property
+    def place(self) -> str:
+        """The folder or `s3://BUCKET/PREFIX`."""
+
+    def classes_in(self, split: Split) -> tuple[str, ...]:
+        """Names of the classes that `split` has, in the order of their labels."""
+
+    def source(self, split: Split, classes: tuple[str, ...]) -> ImageSource:
+        """The images of `split`, of which each of `classes` has one at least."""
+
+    def digest(self, splits: Sequence[Split]) -> str:
+        """Of all that `splits` hold: names, sizes, labels, and the bytes too where these are few."""
+
+
+def is_image(name: str) -> bool:
+    """By its suffix; called a million times, for which pathlib is too slow."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and dot + suffix.lower() in IMAGE_SUFFIXES
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names and how many more there are, for an error's text."""
+    if not names:
+        return "none"
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

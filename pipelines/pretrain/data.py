@@ -2,73 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
-from pipelines.data import data_folder
 from pipelines.imagenet.augmentation import make_train_augmentation
-from pipelines.imagenet.dataset import Draw, Images, TrainDraws, ValDraws, collate
-from pipelines.imagenet.folders import Index, load_index
+from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
+from pipelines.imagenet.source import ImageFiles, ImageSource
 from pipelines.imagenet.transforms import Recipe, eval_transform
-from pipelines.model_params import img_size_of
 from pipelines.pretrain.params import PretrainParams
 
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches of training and evaluation; `draws.epoch` chooses the epoch of the next pass over `train`."""
+    """Batches of training and evaluation; `draws` chooses the next pass over `train`."""
 
+    place: str
+    """Where the images are, for messages."""
     train: DataLoader[Any]
+    """Parts of batches: `accumulate` of them are this rank's share of an update."""
     draws: TrainDraws
+    updates_per_epoch: int
+    augment: Callable[[Batch], Tensor]
+    """A batch of `train` on the device -> its normalised images (B, C, H, W)."""
     val: DataLoader[Any]
 
 
-def make_loaders(context: StageContext, classes: tuple[str, ...]) -> Loaders:
+def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, ...]) -> Loaders:
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
     params: PretrainParams = context.params
-    local_batch_size = _local_batch_size(params, context.world_size)
-    root = data_folder(params.data, "imagenet")
-    train, val = (load_index(root, split, classes) for split in ("train", "val"))
+    part_size = _part_size(params, context.world_size)
+    train, val = images.source("train", classes), images.source("val", classes)
     if len(train) < params.batch_size:
         raise DataError(
-            f"{train.root}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
+            f"{images.place}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
         )
     draws = TrainDraws(
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
+    augmentation = make_train_augmentation(params.augmentation, recipe_of(params))
+    augmented = Images(train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
     return Loaders(
-        train=_loader(_train_images(train, context), draws, local_batch_size, context),
+        place=images.place,
+        train=_loader(augmented, draws, part_size, context),
         draws=draws,
-        val=make_val_loader(val, context, batch_size=local_batch_size),
+        updates_per_epoch=len(train) // params.batch_size,
+        augment=augmentation.batch,
+        val=make_val_loader(val, context, batch_size=part_size),
     )
 
 
-def make_val_loader(val: Index, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
+def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
     """Batches of this rank's share of `val`, as evaluation sees them."""
     draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
 
 
-def _local_batch_size(params: PretrainParams, world_size: int) -> int:
-    multiple = world_size * 2 if params.is_mixing else world_size
-    if params.batch_size % multiple:
-        why = "mixup and cutmix mix images in pairs" if params.is_mixing else "each worker gets an equal share"
-        raise JobError(
-            f"batch_size = {params.batch_size} is not a multiple of {multiple}, which {world_size} workers need since "
-            f"{why}; change batch_size or resources.workers"
-        )
-    return params.batch_size // world_size
+def _part_size(params: PretrainParams, world_size: int) -> int:
+    """Images in a part of a batch; raises JobError when the batch cannot be divided among `world_size` workers."""
+    if params.fits_workers(world_size):
+        return params.batch_size // (world_size * params.accumulate)
+    why = "mixup and cutmix mix images in pairs" if params.is_mixing else "each worker gets an equal share"
+    raise JobError(
+        f"batch_size = {params.batch_size} is not a multiple of {params.batch_multiple(world_size)}, which "
+        f"{world_size} workers with accumulate = {params.accumulate} need since {why}; change batch_size, accumulate "
+        "or resources.workers"
+    )
 
 
-def recipe_of(params: PretrainParams, *, img_size: int) -> Recipe:
-    """How training images are augmented, at a side of `img_size` pixels."""
+def recipe_of(params: PretrainParams) -> Recipe:
+    """How training images are augmented."""
     return Recipe(
-        img_size=img_size,
+        img_size=params.input_size,
         scale=params.scale,
         ratio=params.ratio,
         interpolation=params.interpolation,
@@ -81,18 +92,10 @@ def recipe_of(params: PretrainParams, *, img_size: int) -> Recipe:
     )
 
 
-def _train_images(index: Index, context: StageContext) -> Images:
+def _val_images(source: ImageSource, context: StageContext) -> Images:
     params: PretrainParams = context.params
-    augmentation = make_train_augmentation("reference", recipe_of(params, img_size=img_size_of(params.model)))
-    return Images(index, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
-
-
-def _val_images(index: Index, context: StageContext) -> Images:
-    params: PretrainParams = context.params
-    transform = eval_transform(
-        img_size=img_size_of(params.model), crop_pct=params.crop_pct, interpolation=params.interpolation
-    )
-    return Images(index, transform, seed=context.seed, substitutes=0)
+    transform = eval_transform(img_size=params.input_size, crop_pct=params.crop_pct, interpolation=params.interpolation)
+    return Images(source, transform, seed=context.seed, substitutes=0)
 
 
 def _loader(images: Images, draws: Sampler[Draw], batch_size: int, context: StageContext) -> DataLoader[Any]:

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
-from pipelines.data import data_folder
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
-from pipelines.imagenet.folders import load_index, load_val_classes
-from pipelines.model_params import img_size_of
+from pipelines.imagenet.layouts import load_val_classes, open_images
 from pipelines.pretrain.data import make_val_loader
-from pipelines.pretrain.engine import WINDOW, Precision, Scores, evaluate
+from pipelines.pretrain.losses import WINDOW
 from pipelines.pretrain.measure import measure
 from pipelines.pretrain.network import checked_device, load_checked_classifier, make_config
 from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.precision import Precision
+from pipelines.pretrain.scores import Scores, evaluate
 
 LARGEST_BATCH = 128
 """Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones gain nothing."""
@@ -25,17 +25,19 @@ def run(context: StageContext) -> StageResult:
     """Metrics on val as training measures them, in `precision`; rank 0 adds size and speed."""
     params: PretrainParams = context.params
     device = checked_device(context)
-    root = data_folder(params.data, "imagenet")
-    classes = load_val_classes(root, num_classes=params.num_classes)
-    model = load_checked_classifier(context.inputs[CHECKPOINT], config=make_config(params), classes=classes).to(device)
+    images = open_images(params.data, cache_gib=params.cache_gib)
+    classes = load_val_classes(images, num_classes=params.num_classes)
+    model = load_checked_classifier(
+        context.inputs[CHECKPOINT], config=make_config(params), classes=classes, img_size=params.img_size
+    ).to(device)
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
-    loader = make_val_loader(load_index(root, "val", classes), context, batch_size=batch_size)
-    broken = BrokenImages(root, limit=params.max_broken_images)
+    loader = make_val_loader(images.source("val", classes), context, batch_size=batch_size)
+    broken = BrokenImages(images.place, limit=params.max_broken_images)
     scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken)
     metrics = scores.as_metrics()
     if context.rank == 0:
         _tell_scores(context, scores)
-        metrics += measure(model, img_size=img_size_of(params.model), device=device)
+        metrics += measure(model, img_size=params.input_size, device=device)
     return StageResult({}, metrics)
 
 

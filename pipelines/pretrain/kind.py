@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from orchestrator.contract import Evaluation, Kind
-from pipelines.data import data_folder
-from pipelines.imagenet import folders
+from pipelines.imagenet import layouts
 from pipelines.pretrain.params import PretrainParams
 
 
 def fingerprint(params: PretrainParams) -> str:
     """Digest of the images and classes; raises DataError when they are missing or not as many as `num_classes`."""
-    return folders.fingerprint(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
+    return layouts.fingerprint(params.data, num_classes=params.num_classes)
 
 
 def fingerprint_val(params: PretrainParams) -> str:
     """Likewise of val alone, which is all that an evaluation reads."""
-    return folders.fingerprint_val(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
+    return layouts.fingerprint_val(params.data, num_classes=params.num_classes)
 
 
 KIND = Kind(
     name="pretrain",
     version=1,
     params=PretrainParams,
-    inputs={},
-    outputs=("checkpoint",),
+    inputs={"weights": frozenset({"pretrain.checkpoint"})},
+    outputs=("checkpoint", "log"),
     metrics=lambda _: ("top1", "top5"),
     fingerprint=fingerprint,
+    from_outside=frozenset({"weights"}),
     entry="pipelines.pretrain.train:run",
     evaluation=Evaluation(
         entry="pipelines.pretrain.evaluate:run",

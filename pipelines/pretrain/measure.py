@@ -10,7 +10,7 @@ import torch
 from cat_model.complexity import complexity
 from cat_model.model import Cat
 from orchestrator.artifact import Metric, unit_of
-from pipelines.pretrain.engine import Precision
+from pipelines.pretrain.precision import Precision
 
 BATCH_SIZE = 64
 """As the published throughput."""
@@ -52,7 +52,7 @@ def count_multiply_adds(model: Cat, *, img_size: int) -> int:
 def images_per_s(model: Cat, precision: Precision, *, img_size: int) -> float:
     """Images of random pixels a second in batches of BATCH_SIZE: the median of the timed batches, warmed up before."""
     device = precision.device
-    x_BIHW = torch.randn(BATCH_SIZE, model.config.in_chans, img_size, img_size, device=device)  # noqa: N806
+    x_BIHW = torch.randn(BATCH_SIZE, model.config.in_chans, img_size, img_size, device=device)
     num_warm, num_timed = NUM_BATCHES[device.type]
     model.eval()
 

@@ -1,4 +1,4 @@
-"""The network that a job names, the device that it runs on, and a finished classifier held against the job."""
+"""The network that a job names, the device that it runs on, and finished classifiers: to measure, or to start from."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from cat_model.checkpoint import Checkpoint, load_checkpoint
 from cat_model.config import CONFIGS, CatConfig
 from cat_model.errors import WeightsError
+from cat_model.fitting import STRICT, Allowance, fit
 from cat_model.model import Cat
 from cat_model.official import load_official_classifier
 from cat_model.weights import load_classifier
@@ -22,8 +24,13 @@ TRAINING_ONLY = frozenset({"drop_rate", "attn_drop_rate", "drop_path_rate"})
 """Fields of a CatConfig that play no part in evaluation."""
 
 
+HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
+
+
 def make_config(params: PretrainParams) -> CatConfig:
+    """The network of `params`, at their input size and with their drop path."""
     config = CONFIGS[params.model] if isinstance(params.model, str) else CatConfig(**params.model.model_dump())
+    config = replace(config, img_size=params.input_size)
     return config if params.drop_path_rate is None else replace(config, drop_path_rate=params.drop_path_rate)
 
 
@@ -37,13 +44,69 @@ def checked_device(context: StageContext) -> torch.device:
     return device
 
 
-def load_checked_classifier(directory: Path, *, config: CatConfig, classes: Sequence[str]) -> Cat:
+def start_weights(model: Cat, directory: Path, params: PretrainParams, classes: Sequence[str]) -> None:
+    """Put the classifier in `directory`, a stage's checkpoint or a single file, into `model` over `classes`.
+
+    Its position embedding is interpolated to the model's map; with `reset_head` the model keeps its own head, and the
+    classes may be others. Raises CheckpointError when it is another network, or has other classes.
+    """
+    found = _load_start(directory)
+    _check_network(
+        found.config, model.config, also_free=frozenset({"img_size"}), what="weights", correct="`model` or `weights`"
+    )
+    weights, allow = found.weights, STRICT
+    if params.reset_head:
+        kept = {name: tensor for name, tensor in weights.tensors.items() if name not in HEAD}
+        weights, allow = replace(weights, tensors=kept), Allowance(missing=HEAD)
+    else:
+        _check_start_classes(found, classes)
+    try:
+        fitted = fit(
+            model.state_dict(), weights, source=f"{found.source} and the job's model", allow=allow, resize=True
+        )
+    except WeightsError as err:
+        raise CheckpointError(f"weights: {err}; correct `model` or `weights`") from err
+    model.load_state_dict(dict(fitted.tensors), strict=False)
+
+
+def _load_start(directory: Path) -> Checkpoint:
+    try:
+        found = load_checkpoint(file_from_outside(directory) or directory)
+    except WeightsError as err:
+        raise CheckpointError(
+            f"weights: no classifier can be read from it: {err}; give the checkpoint of a pretrain stage, or a file of "
+            "the official layout"
+        ) from err
+    if not found.is_classifier:
+        raise CheckpointError(
+            "weights: is a backbone, without the norm and the head of a classifier; give a classifier"
+        )
+    return found
+
+
+def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
+    """A file names no classes: only their number is compared, their order is taken to be that of sorted folders."""
+    fitting = "fine-tune on data with its classes, or set reset_head: true to replace its head"
+    if found.classes is not None:
+        check_classes(found.classes, classes, what="weights", fitting=fitting)
+        return
+    head = found.weights.tensors.get("head.fc.weight")
+    num_classes = 0 if head is None else len(head)
+    if num_classes != len(classes):
+        raise CheckpointError(f"weights: has {num_classes} classes, the data {len(classes)}; {fitting}")
+
+
+def load_checked_classifier(
+    directory: Path, *, config: CatConfig, classes: Sequence[str], img_size: int | None = None
+) -> Cat:
     """The classifier of a stage's checkpoint, or of the only file of `directory`, in the official layout.
 
-    Raises CheckpointError unless it is the network `config` over `classes`. An official file names no classes: they
-    are taken to be in the order of the sorted folders, as ImageNet's are, and only their number is compared.
+    Given `img_size`, its position embedding is interpolated to images of that side. Raises CheckpointError unless it
+    is then the network `config` over `classes`. An official file names no classes: they are taken to be in the order
+    of the sorted folders, as ImageNet's are, and only their number is compared.
     """
     model, known = _load(directory)
+    model.set_input_size(img_size)
     if known is None:
         if model.num_classes != len(classes):
             raise CheckpointError(
@@ -51,7 +114,7 @@ def load_checked_classifier(directory: Path, *, config: CatConfig, classes: Sequ
             )
     else:
         check_classes(known, classes)
-    _check_network(model.config, config)
+    _check_network(model.config, config, what="checkpoint", correct="`model`")
     return model
 
 
@@ -67,14 +130,16 @@ def _load(directory: Path) -> tuple[Cat, tuple[str, ...] | None]:
         ) from err
 
 
-def _check_network(held: CatConfig, wanted: CatConfig) -> None:
+def _check_network(
+    held: CatConfig, wanted: CatConfig, *, also_free: frozenset[str] = frozenset(), what: str, correct: str
+) -> None:
     own, asked = held.to_dict(), wanted.to_dict()
     differing = [
         f"{name} {own[name]} instead of {asked[name]}"
         for name in own
-        if name not in TRAINING_ONLY and own[name] != asked[name]
+        if name not in TRAINING_ONLY | also_free and own[name] != asked[name]
     ]
     if differing:
         raise CheckpointError(
-            f"checkpoint: holds another network than the job's model: {', '.join(differing)}; correct `model`"
+            f"{what}: holds another network than the job's model: {', '.join(differing)}; correct {correct}"
         )

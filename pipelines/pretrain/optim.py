@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch.optim import AdamW, Optimizer
 
 from cat_model.model import Cat
@@ -47,11 +48,34 @@ def make_schedule(params: PretrainParams, *, updates_per_epoch: int) -> Schedule
 
 
 def make_optimizer(model: Cat, params: PretrainParams) -> AdamW:
-    """AdamW that decays matrices only: no 1-D parameter, bias, position embedding or bias table."""
-    groups = param_groups_weight_decay(model, params.weight_decay, no_weight_decay_list=model.no_weight_decay())
-    return AdamW(groups, lr=params.first_lr, betas=(0.9, 0.999), eps=1e-8)
+    """AdamW that decays matrices only: no 1-D parameter, bias, position embedding or bias table.
+
+    Where `layer_decay` is not 1, each group has an `lr_scale`. Fused kernels exist for CPUs and for CUDA; else torch
+    chooses between one kernel for each list of tensors and a loop.
+    """
+    return AdamW(
+        _groups(model, params),
+        lr=params.first_lr,
+        betas=params.betas,
+        eps=params.eps,
+        fused=params.fused_optimizer or None,
+    )
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Every group learns at `lr`, times its own scale under layer-wise decay."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def _groups(model: Cat, params: PretrainParams) -> list[dict[str, Any]]:
+    exclusions = model.no_weight_decay()
+    if params.layer_decay == 1:
+        plain: list[dict[str, Any]] = param_groups_weight_decay(
+            model, params.weight_decay, no_weight_decay_list=exclusions
+        )
+        return plain
+    layered: list[dict[str, Any]] = param_groups_layer_decay(
+        model, params.weight_decay, no_weight_decay_list=exclusions, layer_decay=params.layer_decay
+    )
+    return layered

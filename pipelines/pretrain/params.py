@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.contract import Params, Role
-from pipelines.data import Data
-from pipelines.model_params import Model
+from pipelines.data import ImageData
+from pipelines.model_params import Model, ModelParams, img_size_of
 from pipelines.pretrain.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
@@ -26,8 +26,9 @@ RandAugment = Annotated[
 class PretrainParams(Params):
     """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
 
-    data: Data
-    """Folder that holds train/<class>/* and val/<class>/*, or `sample:digits`."""
+    data: ImageData
+    """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with tar shards; or
+    `s3://BUCKET/PREFIX` with shards; or `sample:digits`."""
     model: Model = "cat_tiny"
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
@@ -129,6 +130,11 @@ class PretrainParams(Params):
     """Update all weights in one kernel; the same function but for rounding."""
 
     @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels, for training and evaluation."""
+        return img_size_of(self.model) if self.img_size is None else self.img_size
+
+    @property
     def peak_lr(self) -> float:
         return REFERENCE_LR * self.batch_size / REFERENCE_BATCH if self.lr is None else self.lr
 
@@ -144,6 +150,14 @@ class PretrainParams(Params):
     def is_mixing(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
+    def batch_multiple(self, num_workers: int) -> int:
+        """What `batch_size` is a multiple of: equal parts for all workers, pairs of images where they are mixed."""
+        return num_workers * self.accumulate * (2 if self.is_mixing else 1)
+
+    def fits_workers(self, num_workers: int) -> bool:
+        """Whether `num_workers` workers can share a batch equally."""
+        return self.batch_size % self.batch_multiple(num_workers) == 0
+
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         if self.min_lr is not None and self.min_lr > self.peak_lr:
@@ -152,6 +166,9 @@ class PretrainParams(Params):
             raise ValueError(f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
+        patch_size = self.model.patch_size if isinstance(self.model, ModelParams) else 4
+        if self.input_size < patch_size:
+            raise ValueError(f"img_size {self.input_size} is less than the model's patch_size {patch_size}")
         if self.reset_head and self.weights is None:
             raise ValueError("reset_head: there is no head to replace without `weights`")
         if self.scale[0] > self.scale[1]:

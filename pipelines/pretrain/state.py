@@ -1,12 +1,12 @@
-"""What a stage writes at the end of an epoch to go on from there: weights, optimizer, scores. Reads no pickle.
+"""What a stage writes to go on from there: weights, their average, optimizer, scaler, progress. Reads no pickle.
 
-It holds no generator states, since each epoch seeds the generators anew.
+It holds no generator states: every update seeds the generators anew, from the seed, its number and the rank, and every
+image those of its augmentation. So a checkpoint between any two updates, and for any number of ranks, is exact.
 """
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +14,48 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
 
 from orchestrator.errors import CheckpointError
-from pipelines.pretrain.engine import Scores
+from pipelines.pretrain.engine import Trainer
+from pipelines.pretrain.progress import Progress
 
 WEIGHTS_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
 STATE_FILE = "state.pt"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands: epochs finished, their last mean loss and scores, and the broken images met so far."""
-
-    epoch: int
-    loss: float
-    scores: Scores
-    broken: tuple[str, ...]
-
-
-def save_state(
-    directory: Path, progress: Progress, *, model: nn.Module, optimizer: Optimizer, scaler: GradScaler
-) -> None:
+def save_state(directory: Path, progress: Progress, trainer: Trainer) -> None:
     """Write the state to `directory`, which is made."""
     directory.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, directory / WEIGHTS_FILE)
-    state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "progress": asdict(progress)}
+    _save_weights(trainer.bare, directory / WEIGHTS_FILE)
+    if trainer.ema is not None:
+        _save_weights(trainer.ema.module, directory / EMA_FILE)
+    state = {
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "progress": progress.to_dict(),
+    }
     torch.save(state, directory / STATE_FILE)
 
 
-def load_state(directory: Path, *, model: nn.Module, optimizer: Optimizer, scaler: GradScaler) -> Progress:
-    """Put the state in `directory` into the arguments and say where it stands.
+def load_state(directory: Path, trainer: Trainer) -> Progress:
+    """Put the state in `directory` into `trainer` and say where it stands.
 
     Raises CheckpointError when it is unreadable or of another model.
     """
     try:
-        weights = load_file(directory / WEIGHTS_FILE)
         state: dict[str, Any] = torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True)
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        return _progress(state["progress"])
+        trainer.bare.load_state_dict(load_file(directory / WEIGHTS_FILE))
+        if trainer.ema is not None:
+            trainer.ema.module.load_state_dict(load_file(directory / EMA_FILE))
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.scaler.load_state_dict(state["scaler"])
+        return Progress.from_dict(state["progress"])
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as err:
         raise CheckpointError(
             f"{directory}: the training state does not fit this stage; delete it to start over: {err}"
         ) from err
 
 
-def _progress(content: dict[str, Any]) -> Progress:
-    return Progress(content["epoch"], content["loss"], Scores(**content["scores"]), tuple(content["broken"]))
+def _save_weights(model: nn.Module, path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)

@@ -2,68 +2,116 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+import json
+import os
+import shutil
+from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cat_model.model import Cat
 from cat_model.weights import save_classifier
+from orchestrator.artifact import Metric
 from orchestrator.contract import Event, StageContext, StageResult
-from pipelines.data import data_folder
-from pipelines.imagenet.broken import BrokenImages
-from pipelines.imagenet.folders import load_classes
+from pipelines.imagenet.layouts import load_classes, open_images
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
+from pipelines.pretrain.checkpoints import Checkpoints
+from pipelines.pretrain.control import Control
+from pipelines.pretrain.criterion import Criterion
 from pipelines.pretrain.data import Loaders, make_loaders
-from pipelines.pretrain.engine import Criterion, Precision, Trainer, evaluate
-from pipelines.pretrain.network import checked_device, make_config
+from pipelines.pretrain.engine import Trainer
+from pipelines.pretrain.epoch import Epoch, Training
+from pipelines.pretrain.memory import explaining_memory
+from pipelines.pretrain.network import checked_device, make_config, start_weights
 from pipelines.pretrain.optim import make_optimizer, make_schedule
 from pipelines.pretrain.params import PretrainParams
-from pipelines.pretrain.state import Progress, load_state, save_state
+from pipelines.pretrain.precision import Precision
+from pipelines.pretrain.progress import Progress
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A pretraining stage in this process; `model` is the bare network that `trainer` updates."""
-
-    context: StageContext
-    params: PretrainParams
-    loaders: Loaders
-    model: Cat
-    trainer: Trainer
+WEIGHTS = "weights"
+"""The input with the classifier that fine-tuning starts from."""
 
 
 def run(context: StageContext) -> StageResult:
     """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the classifier."""
     params: PretrainParams = context.params
     device = checked_device(context)
-    classes = load_classes(data_folder(params.data, "imagenet"), num_classes=params.num_classes)
-    stage = _make_stage(context, classes, device)
-    progress = _resumed(stage)
-    while progress is None or progress.epoch < params.epochs:
-        progress = _run_epoch(stage, progress)
-    return _result(stage, classes, progress)
+    images = open_images(params.data, cache_gib=params.cache_gib)
+    classes = load_classes(images, num_classes=params.num_classes)
+    training = make_training(context, make_loaders(context, images, classes), classes=classes, device=device)
+    progress = training.checkpoints.load()
+    with explaining_memory(params, world_size=context.world_size, device=device):
+        while progress.epoch < params.epochs:
+            progress = Epoch(training, progress).run()
+    return _result(training, classes, progress)
 
 
-def _make_stage(context: StageContext, classes: tuple[str, ...], device: torch.device) -> Stage:
+def make_training(
+    context: StageContext, loaders: Loaders, *, classes: tuple[str, ...], device: torch.device
+) -> Training:
+    """All that the stage trains with, at its start."""
     params: PretrainParams = context.params
-    loaders = make_loaders(context, classes)
+    trainer = _make_trainer(context, loaders, classes=classes, device=device)
+    return Training(
+        context=context,
+        params=params,
+        loaders=loaders,
+        trainer=trainer,
+        control=Control(params.checkpoint_every, context.should_stop, device),
+        checkpoints=Checkpoints(context, trainer),
+    )
+
+
+def _make_trainer(
+    context: StageContext, loaders: Loaders, *, classes: tuple[str, ...], device: torch.device
+) -> Trainer:
+    params: PretrainParams = context.params
     seed_all(seeds(Stream.WEIGHTS, context.seed))
-    model = Cat(make_config(params), num_classes=len(classes)).to(device)
+    model = _make_model(context, classes, device)
+    ema = None if params.ema_decay is None else ModelEmaV3(model, decay=params.ema_decay)
+    if params.compile:
+        _compile(model, context)
     precision = Precision(params.precision, device)
-    trainer = Trainer(
+    return Trainer(
         model=_on_all_ranks(model, device),
+        bare=model,
+        ema=ema,
         optimizer=make_optimizer(model, params),
         scaler=precision.scaler(),
-        schedule=make_schedule(params, updates_per_epoch=len(loaders.train)),
+        schedule=make_schedule(params, updates_per_epoch=loaders.updates_per_epoch),
         criterion=Criterion(params, num_classes=len(classes)),
         precision=precision,
+        augment=loaders.augment,
         clip_grad=params.clip_grad,
+        skips_non_finite=params.non_finite == "skip",
     )
-    return Stage(context, params, loaders, model, trainer)
+
+
+def _make_model(context: StageContext, classes: tuple[str, ...], device: torch.device) -> Cat:
+    """The network at its start: random, or the classifier that fine-tuning starts from."""
+    params: PretrainParams = context.params
+    model = Cat(make_config(params), num_classes=len(classes))
+    if WEIGHTS in context.inputs and context.resume_dir is None:
+        start_weights(model, context.inputs[WEIGHTS], params, classes)
+    model = model.to(device)
+    if params.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotation lacks it
+    model.set_grad_checkpointing(params.activation_checkpointing)
+    return model
+
+
+def _compile(model: Cat, context: StageContext) -> None:
+    """Compile `model` in place, or say that it cannot be done here and go on without."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        context.emit(Event(f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on uncompiled"))
+        return
+    model.compile()
 
 
 def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:
@@ -73,68 +121,21 @@ def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
 
-def _resumed(stage: Stage) -> Progress | None:
-    resume_dir, trainer = stage.context.resume_dir, stage.trainer
-    if resume_dir is None:
-        return None
-    return load_state(resume_dir, model=stage.model, optimizer=trainer.optimizer, scaler=trainer.scaler)
+def _result(training: Training, classes: tuple[str, ...], progress: Progress) -> StageResult:
+    """The classifier, the metric log, and the scores on val."""
+    checkpoint, log = (training.context.work_dir / name for name in ("checkpoint", "log"))
+    if training.context.rank == 0:
+        model: Any = training.trainer.evaluated
+        save_classifier(checkpoint, model, classes=classes)
+        log.mkdir()
+        lines = [json.dumps(asdict(record)) for record in progress.epochs]
+        (log / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+    metrics = (*progress.scores.as_metrics(), _data_wait(progress))
+    return StageResult(outputs={"checkpoint": checkpoint, "log": log}, metrics=metrics)
 
 
-def _run_epoch(stage: Stage, previous: Progress | None) -> Progress:
-    context, epoch = stage.context, previous.epoch if previous else 0
-    root = data_folder(stage.params.data, "imagenet")
-    broken = BrokenImages(root, limit=stage.params.max_broken_images, paths=previous.broken if previous else ())
-    seed_all(seeds(Stream.UPDATES, context.seed, epoch, context.rank))
-    stage.loaders.draws.epoch = epoch
-    start_s = time.monotonic()
-    loss = stage.trainer.train_epoch(
-        stage.loaders.train, epoch, broken, lambda step, loss: _emit_window(stage, epoch, step, loss)
-    )
-    images_per_s = len(stage.loaders.train) * stage.params.batch_size / (time.monotonic() - start_s)
-    scores = evaluate(stage.model, stage.loaders.val, stage.trainer.precision, broken)
-    progress = Progress(epoch + 1, loss, scores, broken.paths)
-    _emit_epoch(stage, progress, images_per_s)
-    _report(stage, progress)
-    return progress
-
-
-def _emit_window(stage: Stage, epoch: int, step: int, loss: float) -> None:
-    """Epochs shorter than a window have their own event only."""
-    num_steps, num_epochs = len(stage.loaders.train), stage.params.epochs
-    if stage.context.rank == 0 and step < num_steps:
-        text = f"epoch {epoch + 1}/{num_epochs} step {step}/{num_steps} loss {loss:.3f}"
-        stage.context.emit(Event(text, done=epoch + step / num_steps, total=num_epochs, metrics={"loss": loss}))
-
-
-def _emit_epoch(stage: Stage, progress: Progress, images_per_s: float) -> None:
-    if stage.context.rank != 0:
-        return
-    metrics = {**_metrics(progress), "images_per_s": images_per_s}
-    text = f"epoch {progress.epoch}/{stage.params.epochs} loss {progress.loss:.3f} top1 {progress.scores.top1:.1f}"
-    if progress.broken:
-        text += f" broken images {len(progress.broken)}"
-    stage.context.emit(Event(text, done=progress.epoch, total=stage.params.epochs, metrics=metrics))
-
-
-def _report(stage: Stage, progress: Progress) -> None:
-    """Commit a checkpoint where one is due: the weights and all else that later epochs depend on."""
-    context, params, trainer = stage.context, stage.params, stage.trainer
-    if progress.epoch % (params.checkpoint_every.epochs or 1) and progress.epoch != params.epochs:
-        return
-    directory = context.work_dir / f"epoch_{progress.epoch:04d}" if context.rank == 0 else None
-    if directory is not None:
-        save_state(directory, progress, model=stage.model, optimizer=trainer.optimizer, scaler=trainer.scaler)
-    context.report(_metrics(progress), directory)
-
-
-def _metrics(progress: Progress) -> dict[str, float]:
-    scores = progress.scores
-    return {"epoch": progress.epoch, "loss": progress.loss, "top1": scores.top1, "top5": scores.top5}
-
-
-def _result(stage: Stage, classes: tuple[str, ...], progress: Progress) -> StageResult:
-    """The classifier and its scores on val."""
-    checkpoint = stage.context.work_dir / "checkpoint"
-    if stage.context.rank == 0:
-        save_classifier(checkpoint, stage.model, classes=classes)
-    return StageResult(outputs={"checkpoint": checkpoint}, metrics=progress.scores.as_metrics())
+def _data_wait(progress: Progress) -> Metric:
+    """Part of the whole training time that was spent waiting for data, in %."""
+    trained_s = [1 / record.images_per_s for record in progress.epochs]
+    waited_s = [record.data_wait * seconds for record, seconds in zip(progress.epochs, trained_s, strict=True)]
+    return Metric(name="data_wait", value=sum(waited_s) / sum(trained_s), split="train", num_samples=None)

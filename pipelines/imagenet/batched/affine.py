@@ -1,6 +1,5 @@
 """Affine maps of images, each by a map of its own: Pillow's sampling, which torch's grid_sample does not have."""
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: N images, C channels, H x W pixels, P = H * W of them.
 
 from __future__ import annotations

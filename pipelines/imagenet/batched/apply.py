@@ -1,6 +1,5 @@
 """Does to a batch what was drawn for its images: each operation once a layer, on the images that drew it."""
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: B images of a batch, N of them, C channels, H x W pixels.
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Operations that mix a pixel's channels or its neighbours."""
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: N images, C channels, H x W pixels, T taps of a filter.
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Operations that depend on a channel's value alone, as lookup tables: Pillow's, bit for bit."""
 
-# ruff: noqa: N803, N806  tensor names end in their shape
 # Shapes: N images, C channels, H x W pixels, 256 values of a channel.
 
 from __future__ import annotations

@@ -173,6 +173,19 @@ def test_a_backbone_from_outside_the_job_proves_nothing(tmp_path: Path) -> None:
     assert _judge(job, "scenes") == ("other recipe", ["backbone from outside the job"])
 
 
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [
+        ("cat.pth", "weights from outside the job"),
+        ("other.checkpoint", "weights other.checkpoint, which was not published"),
+    ],
+)
+def test_fine_tuning_is_another_recipe_than_pretraining(tmp_path: Path, weights: str, text: str) -> None:
+    other = "  other: {kind: pretrain, data: imagenet}\n"
+    job = load_paper(tmp_path, f"pretrain.weights={weights}", more=other)
+    assert _judge(job, "pretrain") == ("other recipe", [text])
+
+
 def test_a_longer_published_schedule_makes_the_default_a_short_one(tmp_path: Path) -> None:
     row = "scenes.published=ade20k/semantic_fpn_160k/cat_small"
     assert _judge(load_paper(tmp_path, row), "scenes") == ("short schedule", ["max_iters 80000 instead of 160000"])

@@ -49,7 +49,7 @@ def _markdown_rows(text: str) -> list[list[str]]:
 
 
 def test_markdown_has_published_delta_label_and_key(cells: tuple[Cell, ...]) -> None:
-    header, *rows = _markdown_rows(make_markdown("paper", cells, ORIGIN))
+    header, *rows = _markdown_rows(make_markdown("paper", cells, {}, ORIGIN))
     assert header == ["stage", "metric", "value", "expected", "published", "delta", "label", "verdict", "key"]
     assert rows == [
         ["search", "top1", "-", "", "", "", "", "not_run", ""],
@@ -62,7 +62,7 @@ def test_markdown_has_published_delta_label_and_key(cells: tuple[Cell, ...]) -> 
 
 
 def test_markdown_says_what_differs_and_how_to_reproduce(cells: tuple[Cell, ...]) -> None:
-    text = make_markdown("paper", cells, ORIGIN)
+    text = make_markdown("paper", cells, {}, ORIGIN)
     assert "\n- pretrain: by the recipe of arXiv 2106.05786, ImageNet-1K, CAT-S\\*\n" in text
     scenes = "no reproduction of arXiv 2106.05786, ADE20K val, Semantic FPN CAT-S 80K (short schedule)"
     assert f"\n- scenes: {scenes}: max_iters 20000 instead of 80000\n" in text
@@ -73,7 +73,7 @@ def test_markdown_says_what_differs_and_how_to_reproduce(cells: tuple[Cell, ...]
 
 def test_markdown_of_a_changed_job_says_so(cells: tuple[Cell, ...]) -> None:
     origin = Origin("/store", None, "orchestrator run job.yaml", {"scenes": "lr: 6e-05 -> 0.1"})
-    text = make_markdown("paper", cells, origin)
+    text = make_markdown("paper", cells, {}, origin)
     assert "- the report shows stages.scenes as last run; the job has changed since: lr: 6e-05 -> 0.1" in text
     assert "Job `paper`, not run yet, store `/store`." in text
 
@@ -81,7 +81,7 @@ def test_markdown_of_a_changed_job_says_so(cells: tuple[Cell, ...]) -> None:
 def test_markdown_keeps_markup_out_of_texts(cells: tuple[Cell, ...]) -> None:
     nasty = "a|b <script> _x_ [1](2) *y* box_map `code` & \\ \n# z"
     strange = cells[1].model_copy(update={"differs": nasty, "label": nasty})
-    text = make_markdown("paper", (strange,), Origin("/a`b", None, "run 'x`y'", {}))
+    text = make_markdown("paper", (strange,), {}, Origin("/a`b", None, "run 'x`y'", {}))
     (_, row) = _markdown_rows(text)
     assert row[6] == " ".join(nasty.split())
     rendered = MarkdownIt("commonmark").render(text)
@@ -94,7 +94,7 @@ def test_tables_without_published_rows_have_no_columns_for_them(is_ascii: bool) 
     table = make_table("counts", (PLAIN,), is_ascii=is_ascii)
     headers = [str(column.header) for column in table.columns]
     assert headers == ["stage", "metric", "value", "expected", "verdict", "key"]
-    assert _markdown_rows(make_markdown("counts", (PLAIN,), ORIGIN))[0] == headers
+    assert _markdown_rows(make_markdown("counts", (PLAIN,), {}, ORIGIN))[0] == headers
 
 
 def test_the_table_names_each_stage_once_and_shows_two_decimals() -> None:
@@ -122,7 +122,7 @@ def test_csv_has_a_record_for_each_cell_with_the_fields_of_the_json(cells: tuple
     text = make_csv(cells)
     assert text.count("\r\n") == text.count("\n") == len(cells) + 1
     records = list(csv.DictReader(io.StringIO(text, newline="")))
-    document = report_json("paper", cells)["cells"]
+    document = report_json("paper", cells, {})["cells"]
     assert isinstance(document, list)
     for record, cell in zip(records, document, strict=True):
         assert isinstance(cell, dict)
@@ -133,7 +133,7 @@ def test_json_and_csv_do_not_round(cells: tuple[Cell, ...]) -> None:
     third = cells[1].model_copy(update={"value": 100 / 3, "delta": 100 / 3 - 81.8})
     (record,) = csv.DictReader(io.StringIO(make_csv((third,)), newline=""))
     assert (float(record["value"]), float(record["delta"])) == (100 / 3, 100 / 3 - 81.8)
-    assert report_json("paper", (third,))["cells"] == [third.model_dump(mode="json")]
+    assert report_json("paper", (third,), {})["cells"] == [third.model_dump(mode="json")]
 
 
 def test_a_csv_field_with_commas_quotes_and_lines_comes_back(cells: tuple[Cell, ...]) -> None:
@@ -146,5 +146,5 @@ def test_a_csv_field_with_commas_quotes_and_lines_comes_back(cells: tuple[Cell, 
     ("delta", "shown"), [(0.1 + 0.2, "+0.30"), (-0.304, "-0.30"), (-0.004, "+0.00"), (0.0, "+0.00"), (12.345, "+12.35")]
 )
 def test_a_delta_has_its_sign_and_two_decimals(cells: tuple[Cell, ...], delta: float, shown: str) -> None:
-    rows = _markdown_rows(make_markdown("paper", (cells[1].model_copy(update={"delta": delta}),), ORIGIN))
+    rows = _markdown_rows(make_markdown("paper", (cells[1].model_copy(update={"delta": delta}),), {}, ORIGIN))
     assert rows[1][5] == shown

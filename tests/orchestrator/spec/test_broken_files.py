@@ -142,8 +142,8 @@ FIELDS = {
         ],
     ),
     "data in a cloud": (
-        "  other: {kind: train, data: 's3://bucket/imagenet'}\n",
-        ["7:30: stages.other.data: must be a folder, not 's3://bucket/imagenet'"],
+        "  other: {kind: train, data: 'gs://bucket/imagenet'}\n",
+        ["7:30: stages.other.data: must be a folder, not 'gs://bucket/imagenet'"],
     ),
     "unknown kind": (
         "  other: {kind: trian, dota: d}\n",

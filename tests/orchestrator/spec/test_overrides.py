@@ -150,3 +150,14 @@ def test_store_that_is_no_place_is_refused(store: str, fault: str, tmp_path: Pat
     with pytest.raises(SpecError) as caught:
         load_text(HEAD, tmp_path, store=store)
     assert str(caught.value) == f"--store: {fault}"
+
+
+@pytest.mark.parametrize("data", ["s3://bucket/imagenet", "s3://bucket"])
+def test_data_in_s3_are_taken_as_they_stand(data: str, tmp_path: Path) -> None:
+    job = load_text(HEAD, tmp_path, f"stages.pretrain.data={data}")
+    assert job.stages["pretrain"].params.model_dump()["data"] == data
+
+
+def test_data_in_an_impossible_bucket_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"stages\.pretrain\.data: must be s3://BUCKET/PREFIX with a bucket of 3 to 63"):
+        load_text(HEAD, tmp_path, "stages.pretrain.data=s3://B/x")

@@ -105,8 +105,8 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
             ["9:1: stages.search.overrides: warmup_epochs (99) must be at most epochs (10)"],
         ),
         (
-            "overrides: {data: 's3://b/x'}",
-            ["9:19: stages.search.overrides.data: must be a folder, not 's3://b/x'"],
+            "overrides: {data: 'gs://b/x'}",
+            ["9:19: stages.search.overrides.data: must be a folder, not 'gs://b/x'"],
         ),
         (
             "metric: top5, overrides: {flip: false}",

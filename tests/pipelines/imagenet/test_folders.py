@@ -11,8 +11,14 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import DataError
+from pipelines.imagenet import layouts
 from pipelines.imagenet.broken import BrokenImages
-from pipelines.imagenet.folders import fingerprint, load_classes, load_index
+from pipelines.imagenet.folders import Folders, load_index
+from pipelines.imagenet.layouts import load_classes, open_images
+
+
+def fingerprint(root: Path, *, num_classes: int | None) -> str:
+    return layouts.fingerprint(str(root), num_classes=num_classes)
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def root(tmp_path: Path) -> Path:
 def test_index_lists_images_by_class(root: Path) -> None:
     (root / "train/dog/notes.txt").write_text("not an image")
     (root / "train/dog/.hidden.png").write_text("not data")
-    index = load_index(root, "train", load_classes(root, num_classes=2))
+    index = load_index(root, "train", load_classes(Folders(root), num_classes=2))
     assert index.classes == ("cat", "dog")
     assert index.paths == ("train/cat/a.JPEG", "train/cat/b.png", "train/dog/a.JPEG", "train/dog/b.png")
     assert index.labels == (0, 0, 1, 1)
@@ -63,14 +69,14 @@ def test_images_beside_class_folders_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "train/a.png")
     with pytest.raises(DataError, match=r"train: holds no class folders; images belong into train/<class>/"):
-        load_classes(tmp_path, num_classes=None)
+        load_classes(Folders(tmp_path), num_classes=None)
 
 
 def test_empty_class_is_told(root: Path) -> None:
     for path in (root / "val/dog").iterdir():
         path.unlink()
     with pytest.raises(DataError, match=r"val/dog: the class folder holds no image"):
-        load_index(root, "val", load_classes(root, num_classes=None))
+        load_index(root, "val", load_classes(Folders(root), num_classes=None))
 
 
 def test_broken_images_count_once_and_the_first_ten_are_named(tmp_path: Path) -> None:
@@ -88,3 +94,31 @@ def test_kind_imports_neither_torch_nor_timm() -> None:
     code = "import sys, pipelines.pretrain.kind; print({'torch', 'timm', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_one_class_alone_is_refused(root: Path) -> None:
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "dog")
+    with pytest.raises(DataError, match=r"data: holds one class only, cat; a classifier needs two or more"):
+        fingerprint(root, num_classes=None)
+
+
+def test_empty_split_is_told(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    (root / "val").mkdir()
+    with pytest.raises(DataError, match=r"data/val: the data folder is empty"):
+        fingerprint(root, num_classes=None)
+
+
+def test_class_folders_count_in_order_of_their_names_and_not_of_their_paths(root: Path) -> None:
+    """`cat-big/` sorts before `cat/`."""
+    shutil.copytree(root / "train/cat", root / "train/cat-big")
+    index = Folders(root).source("train", Folders(root).classes_in("train"))
+    assert index.classes == ("cat", "cat-big", "dog")
+    assert index.paths[:3] == ("train/cat/a.JPEG", "train/cat/b.png", "train/cat-big/a.JPEG")
+
+
+def test_tars_beside_the_class_folders_that_came_out_of_them_are_no_shards(root: Path) -> None:
+    before = Folders(root).source("train", ("cat", "dog"))
+    (root / "train/n01440764.tar").write_bytes(b"")
+    assert open_images(str(root)).source("train", ("cat", "dog")) == before

@@ -37,13 +37,23 @@ class Recorder:
     kept_dir: Path
     metrics: list[dict[str, float]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    saved: list[str] = field(default_factory=list)
+    """Names of the checkpoints' folders."""
+    stops_after: int | None = None
+    """Asks to stop after this many updates of the attempt."""
+    num_asked: int = 0
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         self.metrics.append(dict(metrics))
         if checkpoint_dir is not None:
             self.save(checkpoint_dir)
 
+    def should_stop(self) -> bool:
+        self.num_asked += 1
+        return self.num_asked == self.stops_after
+
     def save(self, checkpoint_dir: Path) -> None:
+        self.saved.append(checkpoint_dir.name)
         self.kept_dir.mkdir(parents=True, exist_ok=True)
         for path in checkpoint_dir.iterdir():
             (self.kept_dir / path.name).write_bytes(path.read_bytes())
@@ -75,7 +85,7 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
             resume_dir=resume_dir,
             report=recorder.report,
             save=recorder.save,
-            should_stop=lambda: False,
+            should_stop=recorder.should_stop,
             emit=recorder.events.append,
         )
         return context, recorder

@@ -46,7 +46,7 @@ def trained(make_context: MakeContext, broken_image: None) -> Trained:
     params = {**plain, "epochs": 4, "lr": 5e-3, "precision": "bf16"}
     context, _ = make_context(**params)
     result = train(context)
-    return Trained(params, result.outputs["checkpoint"], result.metrics)
+    return Trained(params, result.outputs["checkpoint"], _scores(result.metrics))
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def _evaluate_rank(rank: int, context: StageContext, port: int) -> None:
 
 
 def test_two_workers_split_val_and_come_to_the_same_scores(trained: Trained, evaluation: Evaluation) -> None:
-    context = replace(evaluation(batch_size=41), report=_never, emit=print)
+    context = replace(evaluation(batch_size=41), report=_never, emit=print, should_stop=bool)
     spawn(_evaluate_rank, (context, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
     expected = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in trained.metrics]
     for rank in range(2):

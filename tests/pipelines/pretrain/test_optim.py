@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from timm.scheduler.cosine_lr import CosineLRScheduler
 
 from cat_model.config import CatConfig
 from cat_model.model import Cat
-from pipelines.pretrain.optim import Schedule, make_optimizer, make_schedule
+from pipelines.pretrain.optim import Schedule, make_optimizer, make_schedule, set_lr
 from tests.pipelines.pretrain.conftest import make_params
 
 
@@ -23,6 +26,16 @@ def test_schedule_equals_the_references_updates() -> None:
     for update in range(60):
         assert schedule.lr(update) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         rival.step_update(update)
+
+
+def test_schedule_of_the_reference_recipe_lags_by_an_update_and_steps_down_after_the_warmup() -> None:
+    params = make_params(Path("/data"), lr=None, epochs=300, batch_size=1024, warmup_epochs=20)
+    schedule = make_schedule(params, updates_per_epoch=1251)
+    warmed = 20 * 1251
+    assert schedule.lr(0) == schedule.lr(1) == pytest.approx(1e-6)
+    assert schedule.lr(warmed) == pytest.approx(1e-3, rel=1e-4)  # the last place of the warm-up, one update late
+    assert schedule.lr(warmed + 1) == pytest.approx(0.989e-3, rel=1e-3)
+    assert schedule.lr(300 * 1251 - 1) == pytest.approx(1e-5, rel=1e-4)
 
 
 def test_warmup_is_cut_to_a_short_run() -> None:
@@ -43,3 +56,70 @@ def test_only_matrices_decay() -> None:
     assert any(name.endswith("relative_position_bias_table") for name in free)
     assert all(name.endswith("weight") and decays[name] == 0.05 for name in decays.keys() - free)
     assert not any(name.endswith(("qkv.weight", "proj.weight", "fc.weight")) for name in free)
+
+
+def _model() -> Cat:
+    torch.manual_seed(0)
+    return Cat(CatConfig(img_size=28, embed_dim=8, depths=(1, 2), num_heads=(1, 2)), num_classes=3)
+
+
+def _of_parameters(model: Cat, optimizer: torch.optim.Optimizer, field: str) -> dict[str, Any]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(one)]: group[field] for group in optimizer.param_groups for one in group["params"]}
+
+
+def test_layer_decay_scales_the_rate_by_depth_and_decays_the_same_weights() -> None:
+    model = _model()
+    optimizer = make_optimizer(model, make_params(Path("/data"), layer_decay=0.5))
+    set_lr(optimizer, 1e-2)
+    rates = _of_parameters(model, optimizer, "lr")
+    # deepest first: head and norm, the two groups of stage 1, the group of stage 0, embedding and position
+    depth_of = {
+        "head.fc.weight": 0,
+        "stages.1.blocks.1.cpsa.norm1.bias": 1,
+        "stages.1.blocks.0.pre_ipsa.mlp.fc1.weight": 2,
+        "stages.1.downsample.reduction.weight": 2,
+        "stages.0.blocks.0.cpsa.attn.qkv.weight": 3,
+        "patch_embed.proj.weight": 4,
+        "ape": 4,
+    }
+    assert {name: rates[name] for name in depth_of} == pytest.approx(
+        {name: 1e-2 * 0.5**depth for name, depth in depth_of.items()}
+    )
+    plain = _of_parameters(model, make_optimizer(model, make_params(Path("/data"))), "weight_decay")
+    assert _of_parameters(model, optimizer, "weight_decay") == plain
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_groups_are_those_of_timms_factory(layer_decay: float) -> None:
+    model = _model()
+    params = make_params(Path("/data"), layer_decay=layer_decay)
+    options: dict[str, Any] = {} if layer_decay == 1 else {"layer_decay": layer_decay}
+    rival = create_optimizer_v2(model, "adamw", lr=params.first_lr, weight_decay=0.05, **options)
+    ours = make_optimizer(model, params)
+    for field in ("weight_decay", *(["lr_scale"] if options else [])):
+        assert _of_parameters(model, ours, field) == _of_parameters(model, rival, field)
+
+
+def test_betas_and_eps_are_those_of_the_params() -> None:
+    optimizer = make_optimizer(_model(), make_params(Path("/data"), betas=[0.8, 0.95], eps=1e-6))
+    assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.95), 1e-6)}
+
+
+def test_fused_updates_are_the_plain_ones_but_for_rounding() -> None:
+    fused, plain = _model(), copy.deepcopy(_model())
+    optimizers = [
+        make_optimizer(model, make_params(Path("/data"), fused_optimizer=is_fused))
+        for model, is_fused in ((fused, True), (plain, False))
+    ]
+    assert [optimizer.param_groups[0]["fused"] for optimizer in optimizers] == [True, None]
+    for _ in range(3):
+        for model, optimizer in zip((fused, plain), optimizers, strict=True):
+            set_lr(optimizer, 1e-3)
+            model(torch.ones(2, 3, 28, 28)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    rivals = plain.state_dict()
+    for name, tensor in fused.state_dict().items():
+        # dead parameters walk on rounding noise: a few steps at most
+        assert torch.allclose(tensor, rivals[name], atol=1e-6) or (tensor - rivals[name]).abs().max() < 6.1e-3, name

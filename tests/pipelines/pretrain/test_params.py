@@ -44,6 +44,8 @@ def test_lr_follows_the_batch_unless_given() -> None:
         ({"hflip": 1.5}, r"(?s)hflip\n.*less than or equal to 1"),
         ({"model": "cat_tine"}, r"'cat_tiny', 'cat_small' or 'cat_base'"),
         ({"model": {"depths": [1, 1]}}, r"num_heads has 4 stages, but depths has 2"),
+        ({"img_size": 16, "model": {"patch_size": 32}}, r"img_size 16 is less than the model's patch_size 32"),
+        ({"reset_head": True}, r"reset_head: there is no head to replace without `weights`"),
         ({"model": {"img_size": 16, "patch_size": 32}}, r"patch_size 32 exceeds img_size 16"),
         (
             {"model": {"patch_embed": "slice", "patch_size": 8}},
@@ -71,6 +73,11 @@ def test_overlay_reaches_into_the_model() -> None:
     params = parse(model={"embed_dim": 96, "img_size": 56}).overlay({"model.embed_dim": 48, "lr": 1e-3})
     assert isinstance(params.model, ModelParams)
     assert (params.model.embed_dim, img_size_of(params.model), params.lr) == (48, 56, 1e-3)
+
+
+def test_the_input_size_is_the_models_own_unless_given() -> None:
+    assert (parse().input_size, parse(model={"img_size": 56}).input_size) == (224, 56)
+    assert parse(model={"img_size": 56}, img_size=112).input_size == 112
 
 
 def test_kind_maximises_top1() -> None:

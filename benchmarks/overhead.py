@@ -1,0 +1,207 @@
+"""`python -m benchmarks.overhead`: what training through this pipeline costs beside a bare PyTorch DDP script.
+
+The same network, data and settings are trained by `python -m orchestrator run`, which starts Ray, and by
+`benchmarks.overhead_rival`, in alternating order, with one worker of one thread each. Compared is the steady state:
+images a second of an epoch's updates, from the first batch asked for to the last update, as both sides count them
+themselves. The first epoch, evaluation and start-up are left out; start-up stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.speed.machine import describe_machine
+from benchmarks.speed.rounds import Spread
+from cat_model.files import write_atomically
+from pipelines.sample.layouts import imagenet_files
+from pipelines.sample.scans import load_scans, split_scans
+
+BAR = 0.98
+MODEL = {"embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 56}
+"""The quickstart's network; small networks show overhead, large ones hide it."""
+_ROOT = Path(__file__).parents[1]
+_EXIT_BELOW_BAR = 1
+_TIMEOUT_S = 1800
+
+
+class Epoch(NamedTuple):
+    """As a side told it when it was over; `time_s` is seconds since 1970."""
+
+    time_s: float
+    images_per_s: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """One training. Rates are images a second of the epochs after the first."""
+
+    startup_s: float
+    """From the command to its first batch."""
+    images_per_s: tuple[float, ...]
+    loss: float
+    """The mean of the last epoch: equal work comes to about the same."""
+
+    @property
+    def median(self) -> float:
+        return median(self.images_per_s)
+
+
+@dataclass(frozen=True)
+class Round:
+    ours: Side
+    rival: Side
+
+    @property
+    def ratio(self) -> float:
+        return self.ours.median / self.rival.median
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 from the bar on, 1 below it."""
+    options = _parse(arguments)
+    print(f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
+        settings = _settings(Path(scratch), epochs=options.epochs)
+        rounds = [_round(Path(scratch), settings, number) for number in range(options.rounds)]
+    ratio = Spread.of([one.ratio for one in rounds])
+    print(_verdict(rounds, ratio))
+    if options.json is not None:
+        write_atomically(options.json, (_document(settings, rounds, ratio) + "\n").encode())
+    return 0 if ratio.median >= BAR else _EXIT_BELOW_BAR
+
+
+def _settings(scratch: Path, *, epochs: int) -> dict[str, Any]:
+    """The fields of the stage, which both sides read; the data are written. One image a class is for evaluation."""
+    scans_of = split_scans(load_scans(), scans_per_class=None)
+    val = {scan.digit: scan for scan in scans_of["val"]}
+    for path, content in [*imagenet_files("train", scans_of["train"]), *imagenet_files("val", tuple(val.values()))]:
+        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / path).write_bytes(content)
+    return {
+        "data": str(scratch / "imagenet"),
+        "model": MODEL,
+        "epochs": epochs,
+        "batch_size": 32,
+        "lr": 1e-3,
+        "warmup_epochs": 1,
+        "loader_workers": 0,
+    }
+
+
+def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
+    """Both sides, ours first in every other round. Prints what came out."""
+    folder = scratch / f"round{number}"
+    folder.mkdir()
+    sides: dict[str, Callable[[Path, Mapping[str, Any]], Side]] = {"ours": _train_ours, "rival": _train_rival}
+    order = ("ours", "rival") if number % 2 == 0 else ("rival", "ours")
+    done = {name: sides[name](folder, settings) for name in order}
+    one = Round(done["ours"], done["rival"])
+    print(
+        f"round {number + 1}: ours {one.ours.median:.1f} images/s, rival {one.rival.median:.1f}, "
+        f"ratio {one.ratio:.3f}; start-up {one.ours.startup_s:.1f} and {one.rival.startup_s:.1f} s; "
+        f"last loss {one.ours.loss:.3f} and {one.rival.loss:.3f}",
+        flush=True,
+    )
+    return one
+
+
+def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
+    """JSON is YAML: the job file is written as JSON."""
+    stage = {"kind": "pretrain", **settings, "resources": {"workers": 1, "cpus_per_worker": 1}}
+    job = folder / "job.yaml"
+    store = folder / "store"
+    job.write_text(json.dumps({"name": "overhead", "store": str(store), "stages": {"train": stage}}))
+    began_s, _ = _run("orchestrator", "run", str(job))
+    lines = [line for path in sorted(store.glob("runs/*/events/*.jsonl")) for line in path.read_text().splitlines()]
+    events = [(line["time_s"], line["event"]["metrics"]) for line in map(json.loads, lines)]
+    epochs = [Epoch(time_s, m["images_per_s"], m["loss"]) for time_s, m in events if {"images_per_s", "loss"} <= set(m)]
+    return _side(began_s, epochs, settings)
+
+
+def _train_rival(folder: Path, settings: Mapping[str, Any]) -> Side:
+    path = folder / "settings.json"
+    path.write_text(json.dumps(settings))
+    began_s, output = _run("benchmarks.overhead_rival", str(path))
+    return _side(began_s, [Epoch(**json.loads(line)) for line in output.splitlines()], settings)
+
+
+def _run(module: str, *arguments: str) -> tuple[float, str]:
+    """When the command began, in seconds since 1970, and its stdout. On failure shows stderr and exits with 1."""
+    without = ("RAY_ADDRESS", "MASTER_ADDR", "MASTER_PORT")
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    began_s = time.time()
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(  # noqa: S603  of our own making
+        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
+    return began_s, done.stdout
+
+
+def _side(began_s: float, epochs: Sequence[Epoch], settings: Mapping[str, Any]) -> Side:
+    assert len(epochs) == settings["epochs"], f"{len(epochs)} epochs were told instead of {settings['epochs']}"
+    num_images = len(list(Path(settings["data"]).glob("train/*/*"))) // settings["batch_size"] * settings["batch_size"]
+    first, *steady = epochs
+    startup_s = first.time_s - num_images / first.images_per_s - began_s
+    return Side(startup_s, tuple(epoch.images_per_s for epoch in steady), epochs[-1].loss)
+
+
+def _verdict(rounds: Sequence[Round], ratio: Spread) -> str:
+    ours = median(one.ours.startup_s for one in rounds)
+    rival = median(one.rival.startup_s for one in rounds)
+    spread = f"{ratio.median:.3f} ({ratio.min:.3f}..{ratio.max:.3f} in {len(rounds)} rounds)"
+    return (
+        f"steady state, ours / bare DDP: {spread}; bar >= {BAR}: {'met' if ratio.median >= BAR else 'MISSED'}\n"
+        f"start-up to the first batch: {ours:.1f} s and {rival:.1f} s"
+    )
+
+
+def _document(settings: Mapping[str, Any], rounds: Sequence[Round], ratio: Spread) -> str:
+    content = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(torch.device("cpu")),
+        "settings": {name: value for name, value in settings.items() if name != "data"},
+        "ratio": ratio._asdict(),
+        "rounds": [asdict(one) for one in rounds],
+    }
+    return json.dumps(content, indent=2)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.overhead", description="Compare this pipeline's training with a bare DDP script."
+    )
+    parser.add_argument("--rounds", type=_at_least(1), default=5, metavar="N", help="alternations; default: 5")
+    parser.add_argument("--epochs", type=_at_least(2), default=6, metavar="N", help="the first is left out; default: 6")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
+    return parser.parse_args(arguments)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What of a stage's params differs from a reference: from a recipe, or from the defaults of its kind. Pure.
+
+The defaults of a kind's params are the reference recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
+
+from orchestrator.artifact import Departure
+from orchestrator.contract import Params
+
+MODEL = "model"
+"""The param that says what is trained, not how."""
+CHECKS = ("num_classes",)
+"""Params that only check the data: with the right data they have one right value."""
+
+
+def differences(params: Params, recipe: Mapping[str, JsonValue]) -> dict[str, Departure]:
+    """Each param in the Key that is not as in `recipe` and, where that says nothing, as by default.
+
+    A param that is not there is null.
+    """
+    used = params.in_key()
+    reference = {**_defaults(params), **recipe}
+    return {
+        name: Departure(used=used.get(name), reference=reference.get(name))
+        for name in dict.fromkeys([*used, *reference])
+        if used.get(name) != reference.get(name)
+    }
+
+
+def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Departure]:
+    """Each param in the Key that is not its default, the reference recipe's; not those `searched`, by dotted path.
+
+    What has no default, what only checks the data, and a model by its published name are choices, not departures.
+    """
+    fields = type(params).model_fields
+    choices = {name for name, info in fields.items() if info.is_required()} | {*CHECKS, *searched}
+    return {
+        name: departure
+        for name, departure in differences(params, {}).items()
+        if name not in choices and not (name == MODEL and isinstance(departure.used, str))
+    }
+
+
+def _defaults(params: Params) -> dict[str, JsonValue]:
+    used = params.in_key()
+    return {
+        name: to_jsonable_python(info.get_default(call_default_factory=True))
+        for name, info in type(params).model_fields.items()
+        if name in used and not info.is_required()
+    }

@@ -1,0 +1,49 @@
+"""Manifests -> the recipe audit: what each stage has otherwise than the reference recipe of its kind. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.artifact import Departure, Manifest
+from orchestrator.contract import CHECKPOINT
+from orchestrator.report.deviations import difference_text
+from orchestrator.spec import Job, Stage
+
+Audits = Mapping[str, Mapping[str, Departure]]
+"""By stage, the departures by param."""
+
+
+def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
+    """The audit of each stage whose manifest has one, in the job's order.
+
+    An evaluation trains nothing: of it only those that the stage which it measures has not are told, if any.
+    """
+    audits: dict[str, Mapping[str, Departure]] = {}
+    for name, stage in job.stages.items():
+        recorded = _recorded(name, manifests)
+        if recorded is None:
+            continue
+        told = recorded if stage.kind.evaluates is None else _own(stage, recorded, manifests)
+        if told or stage.kind.evaluates is None:
+            audits[name] = told
+    return audits
+
+
+def audit_lines(audits: Audits) -> tuple[str, ...]:
+    """A line a stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead of 1024`."""
+    return tuple(f"{stage}: {_words(departures)}" for stage, departures in audits.items())
+
+
+def _recorded(name: str, manifests: Mapping[str, Manifest]) -> Mapping[str, Departure] | None:
+    return manifests[name].recipe_audit if name in manifests else None
+
+
+def _own(stage: Stage, recorded: Mapping[str, Departure], manifests: Mapping[str, Manifest]) -> Mapping[str, Departure]:
+    ref = stage.inputs.get(CHECKPOINT)
+    measured = (_recorded(ref.stage, manifests) if ref else None) or {}
+    return {name: departure for name, departure in recorded.items() if measured.get(name) != departure}
+
+
+def _words(departures: Mapping[str, Departure]) -> str:
+    told = (difference_text(name, departure) for name, departure in departures.items())
+    return "; ".join(told) or "as in the reference recipe"

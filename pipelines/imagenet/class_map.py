@@ -1,0 +1,203 @@
+"""Images that a file lists with their labels: `train_map.txt` and `val_map.txt`, as Swin's and CAT's repositories."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.artifact import digest_of
+from orchestrator.errors import DataError
+from pipelines.fingerprint import digest_of_files
+from pipelines.imagenet.folders import Index
+from pipelines.imagenet.source import NAMES_SHOWN, Split, named
+
+CLASSES_NAME = "classes.txt"
+_NUMBER = re.compile(r"-?\d+")
+
+
+def map_name(split: Split) -> str:
+    return f"{split}_map.txt"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a map: its number, counted from 1, and what it says."""
+
+    number: int
+    path: str
+    label: str
+
+
+class ClassMap:
+    """The layout as ImageFiles. Lines are `path label`, split by a tab or the last space; empty ones are passed over.
+
+    Paths are relative to the folder of the split where the first of them lies there, else to `root`. A label is a
+    class of classes.txt, or a place in it counted from 0; without that file classes are the labels themselves, in
+    numeric order when all are numbers.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lines_of: dict[Split, tuple[Line, ...]] = {}
+
+    @property
+    def place(self) -> str:
+        return str(self._root)
+
+    def classes_in(self, split: Split) -> tuple[str, ...]:
+        known = self._known_classes()
+        used = self._labels(split, known)
+        if known is not None:
+            present = set(used)
+            return tuple(name for name in known if name in present)
+        return tuple(sorted(set(used), key=int if all(map(_NUMBER.fullmatch, used)) else None))
+
+    def source(self, split: Split, classes: tuple[str, ...]) -> Index:
+        labels_of = {name: label for label, name in enumerate(classes)}
+        used = self._labels(split, self._known_classes())
+        strange, missing = sorted(set(used) - set(classes)), sorted(set(classes) - set(used))
+        if strange or missing:
+            raise DataError(
+                f"{self._map(split)}: classes without an image: {named(missing)}; unknown classes: {named(strange)}"
+            )
+        return Index(self._root, classes, tuple(self._paths(split)), tuple(labels_of[name] for name in used))
+
+    def digest(self, splits: Sequence[Split]) -> str:
+        """An image that is missing counts as one of no bytes: reading finds it broken."""
+        known = self._known_classes()
+        listed = [list(zip(self._paths(split), self._labels(split, known), strict=True)) for split in splits]
+        files = [file for split in splits for file in self._files(split)]
+        return digest_of([listed, digest_of_files(self._root, files)])
+
+    def _files(self, split: Split) -> list[tuple[str, int]]:
+        """(path, size in bytes) of the images that are there."""
+        found = []
+        for path in self._paths(split):
+            try:
+                found.append((path, os.stat(f"{self._root}/{path}").st_size))  # noqa: PTH116  a million calls
+            except OSError:
+                continue
+        return found
+
+    def _paths(self, split: Split) -> list[str]:
+        """Of the images, relative to the root."""
+        lines = self._lines(split)
+        prefix = f"{split}/" if (self._root / split / lines[0].path).exists() else ""
+        return [prefix + line.path for line in lines]
+
+    def _map(self, split: Split) -> Path:
+        return self._root / map_name(split)
+
+    def _lines(self, split: Split) -> tuple[Line, ...]:
+        if split not in self._lines_of:
+            self._lines_of[split] = _load_lines(self._map(split))
+        return self._lines_of[split]
+
+    def _labels(self, split: Split, known: Sequence[str] | None) -> list[str]:
+        """The class of each line by name."""
+        lines = self._lines(split)
+        if known is None:
+            return [line.label for line in lines]
+        places = {name: name for name in known}
+        names = [_class_of(line.label, known, places) for line in lines]
+        faults = [(line, _unknown(line.label, known)) for line, name in zip(lines, names, strict=True) if name is None]
+        _raise(self._map(split), [f"{line.number}: {text}" for line, text in faults])
+        return [name for name in names if name is not None]
+
+    def _known_classes(self) -> tuple[str, ...] | None:
+        return load_class_names(self._root / CLASSES_NAME)
+
+
+def load_class_names(path: Path) -> tuple[str, ...] | None:
+    """The lines of classes.txt in the order of labels; None where there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(f"{path}: cannot be read: {err}") from err
+    return parse_class_names(text, str(path))
+
+
+def parse_class_names(text: str, place: str) -> tuple[str, ...]:
+    names = [line.strip() for line in text.splitlines()]
+    while names and not names[-1]:
+        names.pop()
+    faults: list[str] = []
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if not name:
+            faults.append(f"{number}: an empty line among the names of classes")
+        elif name in seen:
+            faults.append(f"{number}: class {name!r} again, first in line {seen[name]}")
+        seen.setdefault(name, number)
+    _raise(place, faults)
+    return tuple(names)
+
+
+def _load_lines(path: Path) -> tuple[Line, ...]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise DataError(f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each") from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(f"{path}: cannot be read: {err}") from err
+    lines: list[Line] = []
+    faults: list[str] = []
+    first_of: dict[str, int] = {}
+    for number, written in enumerate(text.splitlines(), 1):
+        if not written.strip():
+            continue
+        line = _parse(number, written)
+        fault = _fault(line, written, first_of)
+        if fault is not None:
+            faults.append(f"{number}: {fault}")
+        first_of.setdefault(line.path, number)
+        lines.append(line)
+    _raise(path, faults)
+    if not lines:
+        raise DataError(f"{path}: lists no image")
+    return tuple(lines)
+
+
+def _parse(number: int, written: str) -> Line:
+    if "\t" in written:
+        path, _, label = written.partition("\t")
+        return Line(number, path.strip(), label.strip())
+    path, _, label = written.strip().rpartition(" ")
+    return Line(number, path.strip(), label)
+
+
+def _fault(line: Line, written: str, first_of: Mapping[str, int]) -> str | None:
+    if not line.path or not line.label:
+        return f"{written.strip()!r} has no label; write `path<TAB>label`"
+    if line.path in first_of:
+        return f"{line.path} again, first in line {first_of[line.path]}"
+    if line.path.startswith("/") or ".." in line.path.split("/"):
+        return f"{line.path} is no path below the data folder"
+    return None
+
+
+def _class_of(label: str, known: Sequence[str], names: Mapping[str, str]) -> str | None:
+    if label in names:
+        return label
+    if label.isdecimal() and int(label) < len(known):
+        return known[int(label)]
+    return None
+
+
+def _unknown(label: str, known: Sequence[str]) -> str:
+    if _NUMBER.fullmatch(label):
+        return f"label {label} is out of range: {CLASSES_NAME} has classes 0 to {len(known) - 1}"
+    return f"class {label!r} is not in {CLASSES_NAME}"
+
+
+def _raise(path: Path | str, faults: Sequence[str]) -> None:
+    if not faults:
+        return
+    shown = [f"{path}:{fault}" for fault in faults[:NAMES_SHOWN]]
+    more = [f"and {len(faults) - NAMES_SHOWN} more"] if len(faults) > NAMES_SHOWN else []
+    raise DataError("\n".join(shown + more))

@@ -1,0 +1,94 @@
+"""`python -m pipelines.imagenet.shard SRC DST`: shards of a folder tree or class map; `--index` indexes others."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from orchestrator.errors import DataError, JobError, OrchestratorError
+from pipelines.data import S3
+from pipelines.imagenet.layouts import open_images
+from pipelines.imagenet.shard.index import INDEX_NAME, Shard
+from pipelines.imagenet.shard.indexing import make_index
+from pipelines.imagenet.shard.place import open_place
+from pipelines.imagenet.shard.writer import write_shards
+
+IMAGES_PER_SHARD = 1000
+"""Of ImageNet some 110 MB."""
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        if parsed.index is not None:
+            _index(parsed.index)
+        else:
+            _write(parsed.src, parsed.dst, parsed.images_per_shard)
+    except OrchestratorError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: there is no index yet; run the same command again", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
+    if src is None or dst is None:
+        raise JobError("SRC and DST are needed, or --index PLACE")
+    if src.rstrip("/") == dst.rstrip("/"):
+        raise JobError(f"{dst}: shards cannot be written among the images that they are made of; choose another DST")
+    place = open_place(dst)
+    written = write_shards(open_images(src), place, images_per_shard=images_per_shard, told=_tell)
+    if written.num_written == 0:
+        print(f"{place.uri}: complete already, {written.num_images} images in {written.num_shards} shards")
+    else:
+        print(f"{place.uri}: wrote {written.num_images} images in {written.num_shards} shards")
+
+
+def _index(where: str) -> None:
+    place = open_place(where)
+    found = place.find_shards()
+    total = sum(map(len, found.values()))
+    if total == 0:
+        raise DataError(f"{place.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and likewise val")
+    done: list[Shard] = []
+
+    def tell(shard: Shard) -> None:
+        done.append(shard)
+        _tell(shard, len(done), total)
+
+    place.write(INDEX_NAME, make_index(place, found, with_sha256=True, told=tell).to_json())
+    print(f"{place.uri}/{INDEX_NAME}: {sum(map(len, done))} images in {total} shards")
+
+
+def _tell(shard: Shard, number: int, total: int) -> None:
+    print(f"{shard.name}: {len(shard)} images, {shard.size / 1e6:.1f} MB; {number}/{total}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.imagenet.shard",
+        description="Write the images of SRC (train/<class>/*, or train_map.txt, and likewise val) as tar shards with "
+        f"an index into DST, a folder or {S3}BUCKET/PREFIX.",
+    )
+    parser.add_argument("src", nargs="?", metavar="SRC", help="a folder, or sample:digits")
+    parser.add_argument("dst", nargs="?", metavar="DST", help=f"a folder, or {S3}BUCKET/PREFIX")
+    parser.add_argument(
+        "--images-per-shard", type=_count, default=IMAGES_PER_SHARD, metavar="N", help=f"default: {IMAGES_PER_SHARD}"
+    )
+    parser.add_argument("--index", metavar="PLACE", help=f"only write {INDEX_NAME} for the shards that lie at PLACE")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

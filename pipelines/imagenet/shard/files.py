@@ -1,0 +1,135 @@
+"""The layout of shards as ImageFiles: opens the index, makes a missing one of local shards, checks it against them."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from orchestrator.artifact import digest_of
+from orchestrator.errors import DataError
+from pipelines.data import cache_folder
+from pipelines.fingerprint import CONTENT_LIMIT_BYTES, digest_of_file
+from pipelines.imagenet.shard.cache import ShardCache
+from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, how_to_index, parse_index
+from pipelines.imagenet.shard.indexing import make_index
+from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
+from pipelines.imagenet.shard.source import SHARDS_IN_SHUFFLE, CachedFiles, FolderFiles, ShardFiles, ShardSource
+from pipelines.imagenet.source import Split, named
+
+
+class Shards:
+    """`limit_bytes` of disk hold the shards that are read from S3; those of a folder are read where they lie."""
+
+    def __init__(self, place: ShardPlace, *, limit_bytes: int) -> None:
+        self._place, self._limit_bytes = place, limit_bytes
+
+    @property
+    def place(self) -> str:
+        return self._place.uri
+
+    def classes_in(self, split: Split) -> tuple[str, ...]:
+        present = {label for shard in self._shards(split) for label in set(shard.labels)}
+        return tuple(name for label, name in enumerate(self._index.classes) if label in present)
+
+    def source(self, split: Split, classes: tuple[str, ...]) -> ShardSource:
+        present = self.classes_in(split)
+        missing = [name for name in self._index.classes if name not in set(present)]
+        if missing or classes != present:
+            raise DataError(f"{self.place}: {split} has no image of the classes {named(missing or sorted(classes))}")
+        shards = self._shards(split)
+        return ShardSource(classes, shards, self._files(shards), self.place)
+
+    def digest(self, splits: Sequence[Split]) -> str:
+        """From the index alone. Shards on disk that are small enough to be hashed are compared with it."""
+        shards = [shard for split in splits for shard in self._shards(split)]
+        if isinstance(self._place, FolderPlace) and sum(shard.size for shard in shards) <= CONTENT_LIMIT_BYTES:
+            _check_bytes(self._place, shards)
+        return self._index.digest(splits)
+
+    def _shards(self, split: Split) -> tuple[Shard, ...]:
+        shards = self._index.shards.get(split, ())
+        if not any(map(len, shards)):
+            raise DataError(
+                f"{self.place}: holds no image of {split}; shards belong into {split}/*.tar or {split}-*.tar"
+            )
+        return shards
+
+    def _files(self, shards: Sequence[Shard]) -> ShardFiles:
+        if isinstance(self._place, FolderPlace):
+            return FolderFiles(self._place.root)
+        largest = sorted((shard.size for shard in shards), reverse=True)[:SHARDS_IN_SHUFFLE]
+        if sum(largest) > self._limit_bytes:
+            raise DataError(
+                f"{self.place}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the {len(largest)} shards, "
+                f"{sum(largest) / 2**30:.3g} GiB, that are read at a time; raise it, or write smaller shards"
+            )
+        return CachedFiles(self._place, ShardCache(cache_folder() / "shards", self._limit_bytes))
+
+    @cached_property
+    def _index(self) -> ShardIndex:
+        found = self._place.find_shards()
+        content = self._place.read(INDEX_NAME)
+        if content is None:
+            return self._made_index(found)
+        index = parse_index(content, self.place)
+        check_shards(index, found, self.place)
+        return index
+
+    def _made_index(self, found: Sizes) -> ShardIndex:
+        if not found:
+            raise DataError(
+                f"{self.place}: holds no shards; they belong into train/*.tar or train-*.tar, and likewise val"
+            )
+        if not isinstance(self._place, FolderPlace):
+            raise DataError(f"{self.place}: the shards have no {INDEX_NAME}; {how_to_index(self.place)}")
+        return _index_of_folder(self._place, found)
+
+
+def _index_of_folder(place: FolderPlace, found: Sizes) -> ShardIndex:
+    """Scanned by the first process that asks; kept beside the shards or, where these are read-only, in the cache."""
+    kept = _kept_index(place, found)
+    with _locked(kept.with_suffix(".lock")):
+        for content in (place.read(INDEX_NAME), kept.read_bytes() if kept.is_file() else None):
+            if content is not None:
+                index = parse_index(content, place.uri)
+                check_shards(index, found, place.uri)
+                return index
+        total_bytes = sum(size for sizes in found.values() for size in sizes.values())
+        index = make_index(place, found, with_sha256=total_bytes <= CONTENT_LIMIT_BYTES)
+        try:
+            place.write(INDEX_NAME, index.to_json())
+        except DataError:
+            FolderPlace(kept.parent).write(kept.name, index.to_json())
+        return index
+
+
+def _kept_index(place: FolderPlace, found: Sizes) -> Path:
+    """Of these very shards: their times of change are in its name."""
+    times = {name: (place.root / name).stat().st_mtime_ns for sizes in found.values() for name in sizes}
+    return cache_folder() / "indices" / f"{digest_of([str(place.root.absolute()), found, times])[:40]}.json"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as err:
+        raise DataError(
+            f"{path.parent}: cannot be written: {err.strerror}; set XDG_CACHE_HOME to a folder that can"
+        ) from err
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _check_bytes(place: FolderPlace, shards: Sequence[Shard]) -> None:
+    other = [s.name for s in shards if s.sha256 is not None and digest_of_file(place.root / s.name) != s.sha256]
+    if other:
+        raise DataError(
+            f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {named(other)}; copy them again, or "
+            f"{how_to_index(place.uri)}"
+        )

@@ -1,0 +1,83 @@
+"""Shards without an index -> their index: headers and labels are read once, and where asked every byte for sha256."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.errors import DataError
+from pipelines.fingerprint import digest_of_file
+from pipelines.imagenet.class_map import CLASSES_NAME, parse_class_names
+from pipelines.imagenet.shard.index import Shard, ShardIndex
+from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
+from pipelines.imagenet.shard.tar import scan_tar
+from pipelines.imagenet.source import Split
+
+THREADS = 8
+"""Shards read at a time: scanning waits for the disk or the network."""
+
+Told = Callable[[Shard], None]
+
+
+def make_index(place: ShardPlace, found: Sizes, *, with_sha256: bool, told: Told | None = None) -> ShardIndex:
+    """The index of the shards `found` at `place`; `told` hears of each that is done.
+
+    Classes are the lines of classes.txt, else the labels from 0 to the greatest. Raises DataError for a shard that is
+    no whole tar file, or whose labels have no class.
+    """
+    shards: dict[Split, tuple[Shard, ...]] = {}
+    for split, sizes in found.items():
+        with ThreadPoolExecutor(THREADS) as threads:
+            done = threads.map(lambda name: _scan(place, name, with_sha256=with_sha256), sizes)
+            shards[split] = tuple(_each_told(done, told))
+    every = [shard for of_split in shards.values() for shard in of_split]
+    return ShardIndex(_classes(place, every), shards)
+
+
+def _scan(place: ShardPlace, name: str, *, with_sha256: bool) -> Shard:
+    with _on_disk(place, name) as path:
+        try:
+            with path.open("rb") as file:
+                members = scan_tar(file, f"{place.uri}/{name}")
+        except OSError as err:
+            raise DataError(f"{place.uri}/{name}: the shard cannot be read: {err.strerror}; copy it again") from err
+        sha256 = digest_of_file(path) if with_sha256 else None
+        return Shard.of(name, size=path.stat().st_size, sha256=sha256, members=members)
+
+
+@contextmanager
+def _on_disk(place: ShardPlace, name: str) -> Iterator[Path]:
+    """The shard as a local file. One of S3 is fetched whole: a request for each of its headers would take longer."""
+    if isinstance(place, FolderPlace):
+        yield place.root / name
+        return
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        place.fetch(name, Path(file.name))
+        yield Path(file.name)
+
+
+def _each_told(shards: Iterator[Shard], told: Told | None) -> Iterator[Shard]:
+    for shard in shards:
+        if told is not None:
+            told(shard)
+        yield shard
+
+
+def _classes(place: ShardPlace, shards: Sequence[Shard]) -> tuple[str, ...]:
+    greatest = {max(shard.labels): shard.name for shard in shards if len(shard)}
+    if not greatest:
+        raise DataError(f"{place.uri}: the shards hold no image")
+    content = place.read(CLASSES_NAME)
+    if content is None:
+        return tuple(str(label) for label in range(max(greatest) + 1))
+    where = f"{place.uri}/{CLASSES_NAME}"
+    names = parse_class_names(content.decode(errors="replace"), where)
+    if max(greatest) >= len(names):
+        raise DataError(
+            f"{place.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: {where} has {len(names)} "
+            "classes"
+        )
+    return names

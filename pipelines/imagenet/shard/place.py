@@ -1,0 +1,149 @@
+"""Where shards lie, a folder or a prefix in S3: which there are, their small files, and how shards get there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.errors import DataError
+from pipelines.data import S3
+from pipelines.imagenet.shard.s3 import Bucket
+from pipelines.imagenet.source import SPLITS, Split
+
+Sizes = Mapping[Split, Mapping[str, int]]
+"""Of each split that has shards, their sizes in bytes by name."""
+
+
+class ShardPlace(Protocol):
+    """Names are relative to the place. Raises DataError for what cannot be read or written."""
+
+    @property
+    def uri(self) -> str: ...
+
+    def find_shards(self) -> Sizes: ...
+
+    def read(self, name: str) -> bytes | None:
+        """A small file, None where there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """A small file, at once or not at all."""
+
+    def put(self, name: str, path: Path) -> None:
+        """Move the local file `path` here, at once or not at all."""
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a shard to `path`, a local file that exists."""
+
+    def delete(self, name: str) -> None: ...
+
+
+def open_place(place: str) -> ShardPlace:
+    return BucketPlace(place) if place.startswith(S3) else FolderPlace(Path(place))
+
+
+def split_of(name: str) -> Split | None:
+    """The split of a shard: `train/*.tar` and `train-*.tar`, likewise val; None for any other name."""
+    for split in SPLITS:
+        if name.endswith(".tar") and "/." not in name:
+            if name.startswith(f"{split}/") and name.count("/") == 1:
+                return split
+            if name.startswith(f"{split}-") and "/" not in name:
+                return split
+    return None
+
+
+class FolderPlace:
+    """A folder of this machine, or one that many machines share."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def uri(self) -> str:
+        return str(self.root)
+
+    def find_shards(self) -> Sizes:
+        with self._errors():
+            names = [*_tars(self.root, ""), *_tars(self.root / "train", "train/"), *_tars(self.root / "val", "val/")]
+            return by_split({name: (self.root / name).stat().st_size for name in names})
+
+    def read(self, name: str) -> bytes | None:
+        with self._errors():
+            try:
+                return (self.root / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._errors():
+            partial = self.root / f".{name}.{os.getpid()}.partial"
+            self.root.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            partial.replace(self.root / name)
+
+    def put(self, name: str, path: Path) -> None:
+        with self._errors():
+            path.replace(self.root / name)
+
+    def fetch(self, name: str, path: Path) -> None:
+        raise AssertionError("shards of a folder are read where they lie")
+
+    def delete(self, name: str) -> None:
+        with self._errors():
+            (self.root / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            raise DataError(f"{err.filename or self.root}: {err.strerror}") from err
+
+
+class BucketPlace:
+    """A prefix in S3."""
+
+    def __init__(self, uri: str) -> None:
+        self._bucket = Bucket(uri)
+
+    @property
+    def uri(self) -> str:
+        return self._bucket.uri
+
+    def find_shards(self) -> Sizes:
+        return by_split(self._bucket.sizes())
+
+    def read(self, name: str) -> bytes | None:
+        return self._bucket.read(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._bucket.write(name, content)
+
+    def put(self, name: str, path: Path) -> None:
+        self._bucket.upload(name, path)
+        path.unlink()
+
+    def fetch(self, name: str, path: Path) -> None:
+        self._bucket.download(name, path)
+
+    def delete(self, name: str) -> None:
+        self._bucket.delete(name)
+
+
+def by_split(sizes: Mapping[str, int]) -> Sizes:
+    found: dict[Split, dict[str, int]] = {}
+    for name in sorted(sizes):
+        split = split_of(name)
+        if split is not None:
+            found.setdefault(split, {})[name] = sizes[name]
+    return found
+
+
+def _tars(folder: Path, prefix: str) -> Iterator[str]:
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            names = [f"{prefix}{entry.name}" for entry in entries if entry.name.endswith(".tar")]
+        yield from (name for name in names if split_of(name))

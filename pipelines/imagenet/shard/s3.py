@@ -1,0 +1,133 @@
+"""Reading and writing below a prefix in S3. Credentials: boto3's standard chain alone; nothing of them is shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import DataError, UnreachableError
+from pipelines.data import S3
+
+_MISSING = frozenset({"404", "NoSuchKey"})
+_HINTS = {
+    "NoSuchBucket": "correct the stage's `data`, or create the bucket",
+    "403": "the credentials found by AWS's standard chain may not do that",
+    "AccessDenied": "the credentials found by AWS's standard chain may not do that",
+    "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
+    "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
+}
+_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine"
+_OUT_OF_REACH = "check the network and AWS_ENDPOINT_URL"
+
+
+class Bucket:
+    """Objects by their names below `uri`. Its client is made in each process that needs one, so that it may be forked.
+
+    Raises DataError for what is missing or not allowed, UnreachableError when the server does not answer.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._bucket, _, prefix = self.uri.removeprefix(S3).partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._client_of: tuple[int, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client_of": None}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every object by name."""
+        with self._errors("list", ""):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+            entries = [entry for page in pages for entry in page.get("Contents", ())]
+        return {entry["Key"].removeprefix(self._prefix): entry["Size"] for entry in entries}
+
+    def read(self, name: str) -> bytes | None:
+        with self._errors("read", name):
+            try:
+                content: bytes = self._client.get_object(**self._object(name))["Body"].read()
+            except self._client.exceptions.NoSuchKey:
+                return None
+            return content
+
+    def write(self, name: str, content: bytes) -> None:
+        with self._errors("write", name):
+            self._client.put_object(**self._object(name), Body=content)
+
+    def upload(self, name: str, path: Path) -> None:
+        with self._errors("write", name):
+            self._client.upload_file(str(path), **self._object(name), Config=_transfer())
+
+    def download(self, name: str, path: Path) -> None:
+        """Into `path`, which exists; a longer file is cut."""
+        with self._errors("read", name), path.open("r+b") as file:
+            size = self._client.head_object(**self._object(name))["ContentLength"]
+            self._client.download_fileobj(**self._object(name), Fileobj=file, Config=_transfer())
+            file.truncate(size)
+
+    def delete(self, name: str) -> None:
+        with self._errors("delete", name):
+            self._client.delete_object(**self._object(name))
+
+    @property
+    def _client(self) -> Any:
+        if self._client_of is None or self._client_of[0] != os.getpid():
+            self._client_of = os.getpid(), _new_client()
+        return self._client_of[1]
+
+    def _object(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + name}
+
+    @contextmanager
+    def _errors(self, verb: str, name: str) -> Iterator[None]:
+        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  only data in S3 pay for the import
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
+
+        where = f"{self.uri}/{name}" if name else self.uri
+        try:
+            yield
+        except (BotoCoreError, ClientError, S3UploadFailedError) as err:
+            # An upload's error stands behind the one that wraps it.
+            cause = err.__context__ if isinstance(err, S3UploadFailedError) else err
+            if isinstance(cause, NoCredentialsError):
+                raise DataError(f"{where}: cannot {verb}: no credentials for S3; {_NO_CREDENTIALS}") from err
+            if isinstance(cause, ClientError):
+                raise _refusal(cause.response, where, verb) from err
+            raise UnreachableError(f"{where}: cannot {verb}: {str(cause).rstrip('.')}; {_OUT_OF_REACH}") from err
+
+
+def _refusal(response: Any, where: str, verb: str) -> DataError | UnreachableError:
+    """What the server's error means: the data are wrong, or another try may help."""
+    error = response.get("Error", {})
+    code = str(error.get("Code", ""))
+    if code in _MISSING:
+        return DataError(f"{where}: missing; copy it there again, or write the index anew")
+    message = str(error.get("Message") or code).rstrip(".")
+    if code in _HINTS:
+        return DataError(f"{where}: cannot {verb}: {message}; {_HINTS[code]}")
+    return UnreachableError(f"{where}: cannot {verb}: {message}; {_OUT_OF_REACH}")
+
+
+def _new_client() -> Any:
+    import boto3  # noqa: PLC0415  only data in S3 pay for the import
+    from botocore.config import Config  # noqa: PLC0415
+
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        connect_timeout=10,
+        # A server may send the whole object's checksum with a part of it; the index has a sha256 of ours.
+        response_checksum_validation="when_required",
+    )
+    return boto3.session.Session().client("s3", config=config)
+
+
+def _transfer() -> Any:
+    """Classic transfers: the CRT client ignores a custom endpoint. Eight threads, since loaders fetch side by side."""
+    from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
+
+    return TransferConfig(
+        multipart_threshold=2**24, multipart_chunksize=2**24, max_concurrency=8, preferred_transfer_client="classic"
+    )

@@ -1,0 +1,161 @@
+"""The images of a split that lies in shards, as an ImageSource."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+
+from orchestrator.errors import DataError
+from pipelines.imagenet.shard.cache import ShardCache
+from pipelines.imagenet.shard.index import Shard, how_to_index
+from pipelines.imagenet.shard.place import ShardPlace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARDS_IN_SHUFFLE = 16
+"""Shards whose images are shuffled together: 16,000 images of ImageNet, and the shards that are read at a time."""
+OPEN_SHARDS = 2 * SHARDS_IN_SHUFFLE
+"""Kept open by a process; more than a block, since loaders read ahead into the next one."""
+
+
+class ShardFiles(Protocol):
+    """Shards as files that can be read at any place."""
+
+    def open(self, shard: Shard) -> int:
+        """A file descriptor. Raises DataError, which names the shard."""
+
+
+class FolderFiles:
+    """Shards that lie on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open(self, shard: Shard) -> int:
+        path = self._root / shard.name
+        try:
+            return os.open(path, os.O_RDONLY)
+        except OSError as err:
+            raise DataError(
+                f"{path}: the shard cannot be read: {err.strerror}; copy it there again, or "
+                f"{how_to_index(str(self._root))}"
+            ) from err
+
+
+class CachedFiles:
+    """Shards that lie in S3, by way of this machine's cache."""
+
+    def __init__(self, place: ShardPlace, cache: ShardCache) -> None:
+        self._place, self._cache = place, cache
+
+    def open(self, shard: Shard) -> int:
+        return self._cache.open(self._place, shard)
+
+
+class ShardSource:
+    """Images in the order of the shards' names. Files are opened by each process for itself, as late as possible."""
+
+    def __init__(self, classes: tuple[str, ...], shards: Sequence[Shard], files: ShardFiles, place: str) -> None:
+        self.classes = classes
+        self._shards, self._files, self._place = tuple(shards), files, place
+        self._starts = [0, *accumulate(len(shard) for shard in shards)]
+        self._labels = array("i")
+        for shard in shards:
+            self._labels.extend(shard.labels)
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_open", {}).values():
+            os.close(descriptor)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def labels(self) -> Sequence[int]:
+        return self._labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        return _Names(self)
+
+    def name(self, place: int) -> str:
+        shard, row = self._at(place)
+        return f"{self._shards[shard].name}/{self._shards[shard].members[row]}"
+
+    def read(self, place: int) -> bytes:
+        number, row = self._at(place)
+        shard = self._shards[number]
+        try:
+            content = os.pread(self._descriptor(number), shard.sizes[row], shard.offsets[row])
+        except OSError as err:
+            raise DataError(
+                f"{self._place}/{shard.name}: the shard cannot be read: {err.strerror}; copy it there again"
+            ) from err
+        if len(content) != shard.sizes[row]:
+            raise DataError(
+                f"{self._place}/{shard.name}: the shard ends before {shard.members[row]}; copy it there again, or "
+                f"{how_to_index(self._place)}"
+            )
+        return content
+
+    def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Shards in random order, in blocks of SHARDS_IN_SHUFFLE whose images are permuted together."""
+        order = rng.permutation(len(self._shards))
+        blocks = (order[start : start + SHARDS_IN_SHUFFLE] for start in range(0, len(order), SHARDS_IN_SHUFFLE))
+        return np.concatenate([rng.permutation(self._places_in(block)) for block in blocks])
+
+    def _places_in(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([np.arange(self._starts[shard], self._starts[shard + 1]) for shard in block])
+
+    def _at(self, place: int) -> tuple[int, int]:
+        """The number of the shard, and the image's place in it."""
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        number = bisect_right(self._starts, place) - 1
+        return number, place - self._starts[number]
+
+    def _descriptor(self, number: int) -> int:
+        descriptor = self._open.pop(number, None)
+        if descriptor is None:
+            if len(self._open) >= OPEN_SHARDS:
+                os.close(self._open.popitem(last=False)[1])
+            descriptor = self._files.open(self._shards[number])
+        self._open[number] = descriptor
+        return descriptor
+
+
+class _Names(Sequence[str]):
+    """Made as they are asked for: a million of them would take 100 MB in each process."""
+
+    def __init__(self, source: ShardSource) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._source.name(place) for place in range(len(self)))
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return [self._source.name(one) for one in range(len(self))[place]]
+        return self._source.name(range(len(self))[place])

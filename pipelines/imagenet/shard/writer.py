@@ -1,0 +1,150 @@
+"""Images of any layout -> shards with an index: the same bytes each time, shuffled, the index last."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.artifact import digest_of
+from orchestrator.errors import DataError
+from pipelines.fingerprint import digest_of_file
+from pipelines.imagenet.class_map import CLASSES_NAME
+from pipelines.imagenet.layouts import load_classes
+from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, parse_index
+from pipelines.imagenet.shard.place import FolderPlace, ShardPlace
+from pipelines.imagenet.shard.tar import Encoded, Member, key_of, write_tar
+from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
+
+MARK_NAME = "writing.json"
+"""Lies at the place while shards are written: whatever tar files are there are ours, of a run that did not end."""
+VERSION = 1
+"""Raised when the same images come to give other shards."""
+SEED = 0
+"""Of the order in which images go into shards: in that of their classes a shuffle of blocks would be none."""
+
+Told = Callable[[Shard, int, int], None]
+"""Hears of each shard that is written, its number from 1, and how many there will be."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """`num_written` of `num_shards`: none where all were there already."""
+
+    num_shards: int
+    num_images: int
+    num_written: int
+
+
+def write_shards(images: ImageFiles, place: ShardPlace, *, images_per_shard: int, told: Told) -> Written:
+    """Make `place` hold train-*.tar and val-*.tar of `images`, classes.txt and, last, index.json.
+
+    Raises DataError where an image cannot be read, or when the place holds shards of something else.
+    """
+    classes = load_classes(images, num_classes=None)
+    made_from = digest_of([VERSION, SEED, images_per_shard, classes, images.digest(SPLITS)])
+    held = place.read(INDEX_NAME)
+    if held is not None:
+        return _held(parse_index(held, place.uri), made_from, place)
+    sources = {split: images.source(split, classes) for split in SPLITS}
+    names = {split: _shard_names(split, len(source), images_per_shard) for split, source in sources.items()}
+    _claim(place, {name for of_split in names.values() for name in of_split})
+    shards = _write_all(sources, names, images_per_shard, place, told)
+    place.write(CLASSES_NAME, "".join(f"{name}\n" for name in classes).encode())
+    place.write(INDEX_NAME, ShardIndex(classes, shards, made_from).to_json())
+    place.delete(MARK_NAME)
+    num_shards = sum(map(len, shards.values()))
+    return Written(num_shards, sum(map(len, sources.values())), num_shards)
+
+
+def _held(index: ShardIndex, made_from: str, place: ShardPlace) -> Written:
+    check_shards(index, place.find_shards(), place.uri)
+    if index.made_from != made_from:
+        raise DataError(
+            f"{place.uri}: holds shards of other images, or of another size; delete them or choose another place"
+        )
+    shards = [shard for of_split in index.shards.values() for shard in of_split]
+    return Written(len(shards), sum(map(len, shards)), 0)
+
+
+def _claim(place: ShardPlace, wanted: set[str]) -> None:
+    """Mark the place as ours; tar files that an unfinished run left and this one will not overwrite are deleted."""
+    there = {name for sizes in place.find_shards().values() for name in sizes}
+    if there and place.read(MARK_NAME) is None:
+        raise DataError(f"{place.uri}: holds {len(there)} tar files of another origin; choose an empty place")
+    place.write(MARK_NAME, b"{}\n")
+    for name in sorted(there - wanted):
+        place.delete(name)
+
+
+def _shard_names(split: Split, num_images: int, images_per_shard: int) -> list[str]:
+    return [f"{split}-{number:06d}.tar" for number in range(-(-num_images // images_per_shard))]
+
+
+def _write_all(
+    sources: dict[Split, ImageSource],
+    names: dict[Split, list[str]],
+    images_per_shard: int,
+    place: ShardPlace,
+    told: Told,
+) -> dict[Split, tuple[Shard, ...]]:
+    total = sum(map(len, names.values()))
+    shards: dict[Split, tuple[Shard, ...]] = {}
+    number = 0
+    for seed, (split, source) in enumerate(sources.items()):
+        order = np.random.default_rng([SEED, seed]).permutation(len(source))
+        members = _member_names(source.names)
+        written = []
+        for start, name in zip(range(0, len(order), images_per_shard), names[split], strict=True):
+            chosen = (int(one) for one in order[start : start + images_per_shard])
+            shard = _write_one(name, _encoded(source, members, chosen), place)
+            number += 1
+            told(shard, number, total)
+            written.append(shard)
+        shards[split] = tuple(written)
+    return shards
+
+
+def _write_one(name: str, images: Iterator[Encoded], place: ShardPlace) -> Shard:
+    """Written beside the place where that is a folder, so that it is moved there at once."""
+    beside = place.root if isinstance(place, FolderPlace) else None
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
+        path = Path(folder) / name
+        try:
+            members: list[Member] = write_tar(path, images)
+        except OSError as err:
+            raise DataError(f"{place.uri}/{name}: cannot be written: {err.strerror}") from err
+        shard = Shard.of(name, size=path.stat().st_size, sha256=digest_of_file(path), members=members)
+        place.put(name, path)
+        if path.exists():
+            path.unlink()
+    return shard
+
+
+def _encoded(source: ImageSource, members: Sequence[str], places: Iterator[int]) -> Iterator[Encoded]:
+    for place in places:
+        try:
+            yield Encoded(members[place], source.labels[place], source.read(place))
+        except OSError as err:
+            raise DataError(f"{source.names[place]}: cannot be read: {err.strerror}") from err
+
+
+def _member_names(names: Sequence[str]) -> list[str]:
+    """Each image's name in its shard: `<class>/<stem>.<suffix>` without the split's folder.
+
+    A key ends at the first dot, so that dots in stems become `_`; images whose keys would be the same get a number.
+    """
+    taken: dict[str, int] = {}
+    members = []
+    for name in names:
+        stem, _, suffix = name.removeprefix("train/").removeprefix("val/").rpartition(".")
+        folder, slash, file = stem.rpartition("/")
+        key = folder + slash + file.replace(".", "_")
+        taken[key] = taken.get(key, 0) + 1
+        unique = key if taken[key] == 1 else f"{key}__{taken[key]}"
+        members.append(f"{unique}.{suffix.lower()}")
+        assert key_of(members[-1]) == unique
+    return members

@@ -1,0 +1,196 @@
+"""An epoch of training under way: feeds the trainer, keeps the figures, writes checkpoints, stops when asked to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from orchestrator.contract import Event, StageContext
+from orchestrator.errors import StageError, StoppedError
+from pipelines.imagenet.broken import BrokenImages
+from pipelines.imagenet.dataset import Batch
+from pipelines.imagenet.seeding import Stream, seed_all, seeds
+from pipelines.pretrain.checkpoints import Checkpoints
+from pipelines.pretrain.control import Control, Demand
+from pipelines.pretrain.data import Loaders
+from pipelines.pretrain.engine import Trainer
+from pipelines.pretrain.losses import Losses, NonFiniteLossError
+from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.progress import EpochRecord, Progress, joint_digest
+from pipelines.pretrain.ranks import gather_over_ranks, mean_over_ranks, share_broken
+from pipelines.pretrain.scores import evaluate
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that the epochs of a stage share, in this process."""
+
+    context: StageContext
+    params: PretrainParams
+    loaders: Loaders
+    trainer: Trainer
+    control: Control
+    checkpoints: Checkpoints
+    clock: Callable[[], float] = time.monotonic
+    """In seconds."""
+
+
+class Epoch:
+    """The epoch after those of `progress`, from the update that it stands at."""
+
+    def __init__(self, training: Training, progress: Progress) -> None:
+        self._training = training
+        self._began_with = progress
+        context, loaders = training.context, training.loaders
+        self._share = progress.share_of(context.rank, world_size=context.world_size)
+        self._losses = Losses(self._share.loss_sum)
+        self._num_updates, self._skipped = progress.num_updates, progress.skipped_updates
+        self._trained_s, self._waited_s = progress.trained_s, progress.waited_s
+        limit = training.params.max_broken_images
+        self._broken = BrokenImages(loaders.place, limit=limit, paths=progress.broken)
+
+    def run(self) -> Progress:
+        """Train to the end of the epoch and evaluate.
+
+        Raises StoppedError after a checkpoint, StageError for a loss that is no number, DataError for too many broken
+        images.
+        """
+        training, loaders = self._training, self._training.loaders
+        loaders.draws.epoch, loaders.draws.first_update = self._began_with.epoch, self._num_updates
+        batches = iter(loaders.train) if self._num_updates < loaders.updates_per_epoch else iter(())
+        while self._num_updates < loaders.updates_per_epoch:
+            began_s = training.clock()
+            parts = list(islice(batches, training.params.accumulate))
+            self._waited_s += training.clock() - began_s
+            self._update(parts)
+            self._trained_s += training.clock() - began_s
+            self._obey(training.control.after(self._total_updates))
+        return self._close()
+
+    @property
+    def _total_updates(self) -> int:
+        """Of the whole training."""
+        return self._began_with.epoch * self._training.loaders.updates_per_epoch + self._num_updates
+
+    def _update(self, parts: Sequence[Batch]) -> None:
+        context = self._training.context
+        for part in parts:
+            self._broken.add(part.broken)
+            self._share = self._share.seeing(part.places)
+        seed_all(seeds(Stream.UPDATES, context.seed, self._began_with.epoch, self._num_updates, context.rank))
+        loss = self._training.trainer.update(parts, self._total_updates)
+        self._num_updates += 1
+        if loss is None:
+            self._skip()
+        else:
+            self._losses.add(self._num_updates, loss)
+        if self._losses.is_window_full or self._num_updates == self._training.loaders.updates_per_epoch:
+            self._look()
+
+    def _skip(self) -> None:
+        self._skipped += 1
+        limit = self._training.params.max_skipped_updates
+        total = self._skipped + sum(record.skipped_updates for record in self._began_with.epochs)
+        if total > limit:
+            raise StageError(
+                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: {total} updates had gradients that are "
+                f"no numbers, more than max_skipped_updates = {limit}; {self._advice}"
+            )
+
+    def _look(self) -> None:
+        """Read the losses, and tell how it goes; epochs shorter than a window have their own event only."""
+        loss = self._read_losses()
+        epoch, total = self._began_with.epoch, self._training.params.epochs
+        step, num_steps = self._num_updates, self._training.loaders.updates_per_epoch
+        if loss is None or step == num_steps or self._training.context.rank != 0:
+            return
+        metrics = {"loss": loss, "data_wait": self._data_wait}
+        text = f"epoch {epoch + 1}/{total} step {step}/{num_steps} loss {loss:.3f}"
+        self._training.context.emit(Event(text, done=epoch + step / num_steps, total=total, metrics=metrics))
+
+    def _read_losses(self) -> float | None:
+        try:
+            return self._losses.read()
+        except NonFiniteLossError as err:
+            raise StageError(
+                f"epoch {self._began_with.epoch + 1}, step {err.step}: the loss is {err.loss}; {self._advice}"
+            ) from err
+
+    @property
+    def _advice(self) -> str:
+        lr = self._training.trainer.schedule.lr(max(0, self._total_updates - 1))
+        return (
+            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, or lengthen "
+            "warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: skip pass over single updates"
+        )
+
+    @property
+    def _data_wait(self) -> float:
+        return 100 * self._waited_s / self._trained_s if self._trained_s else 0.0
+
+    def _obey(self, demand: Demand) -> None:
+        if demand is Demand.NONE:
+            return
+        progress = self._progress()
+        directory = self._training.checkpoints.write(progress)
+        if directory is not None:
+            self._training.context.save(directory)
+        if demand is Demand.STOP:
+            raise StoppedError(f"stopped as asked; {self._training.checkpoints.last}")
+
+    def _progress(self) -> Progress:
+        """Where the epoch stands, which the ranks put together; the losses so far are numbers."""
+        self._read_losses()
+        share_broken(self._broken)
+        share = replace(self._share, loss_sum=self._losses.sum)
+        return Progress(
+            epochs=self._began_with.epochs,
+            num_updates=self._num_updates,
+            shares=gather_over_ranks(share),
+            skipped_updates=self._skipped,
+            trained_s=self._trained_s,
+            waited_s=self._waited_s,
+            broken=self._broken.paths,
+        )
+
+    def _close(self) -> Progress:
+        """Evaluate, tell, and report with a checkpoint where one is due."""
+        record = self._record(self._progress())
+        progress = Progress(epochs=(*self._began_with.epochs, record), broken=self._broken.paths)
+        training, num_epochs = self._training, self._training.params.epochs
+        if training.context.rank == 0:
+            training.context.emit(_event(record, num_epochs, num_broken=len(progress.broken)))
+        is_due = training.control.is_epoch_due(progress.epoch, num_epochs=num_epochs)
+        directory = training.checkpoints.write(progress) if is_due else None
+        metrics = {"epoch": record.epoch, "loss": record.loss, "top1": record.top1, "top5": record.top5}
+        training.context.report(metrics, directory)
+        return progress
+
+    def _record(self, progress: Progress) -> EpochRecord:
+        training, trainer = self._training, self._training.trainer
+        scores = evaluate(trainer.evaluated, training.loaders.val, trainer.precision, self._broken)
+        num_counted = max(1, progress.num_updates - progress.skipped_updates)
+        return EpochRecord(
+            epoch=progress.epoch + 1,
+            loss=mean_over_ranks(self._losses.sum / num_counted, trainer.precision.device),
+            lr=trainer.schedule.lr(self._total_updates - 1),
+            top1=scores.top1,
+            top5=scores.top5,
+            num_samples=scores.num_samples,
+            skipped_updates=progress.skipped_updates,
+            images_per_s=progress.num_updates * training.params.batch_size / max(progress.trained_s, 1e-9),
+            data_wait=self._data_wait,
+            samples_sha256=joint_digest(progress.shares),
+        )
+
+
+def _event(record: EpochRecord, num_epochs: int, *, num_broken: int) -> Event:
+    metrics = {name: getattr(record, name) for name in ("loss", "top1", "top5", "images_per_s", "data_wait")}
+    text = f"epoch {record.epoch}/{num_epochs} loss {record.loss:.3f} top1 {record.top1:.1f}"
+    if record.skipped_updates:
+        text += f" skipped updates {record.skipped_updates}"
+    if num_broken:
+        text += f" broken images {num_broken}"
+    return Event(text, done=record.epoch, total=num_epochs, metrics={"epoch": record.epoch, **metrics})

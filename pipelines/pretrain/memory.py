@@ -1,0 +1,44 @@
+"""What a training step that does not fit the GPU's memory means for the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from orchestrator.errors import JobError
+from pipelines.pretrain.params import PretrainParams
+
+
+@contextmanager
+def explaining_memory(params: PretrainParams, *, world_size: int, device: torch.device) -> Iterator[None]:
+    """Turns torch.OutOfMemoryError into a JobError that names the fields to change."""
+    try:
+        yield
+    except torch.OutOfMemoryError as err:
+        raise explained(err, params, world_size=world_size, device=device) from err
+
+
+def explained(
+    err: torch.OutOfMemoryError, params: PretrainParams, *, world_size: int, device: torch.device
+) -> JobError:
+    """The error as one of the job: what did not fit, and each field by which it would."""
+    local_batch_size = params.batch_size // (world_size * params.accumulate)
+    side = params.input_size
+    reason = str(err).strip().partition("\n")[0]
+    return JobError(
+        f"{device}: out of memory with {local_batch_size} images of {side} x {side} pixels at a time (batch_size "
+        f"{params.batch_size}, workers {world_size}, accumulate {params.accumulate}, precision {params.precision}); "
+        f"{'; '.join(_remedies(params))}. {reason}"
+    )
+
+
+def _remedies(params: PretrainParams) -> list[str]:
+    """Those that keep the recipe first."""
+    remedies = [f"raise accumulate to {2 * params.accumulate} or resources.workers: the recipe stays the same"]
+    if not params.activation_checkpointing:
+        remedies.append("set activation_checkpointing: true, at a third more time")
+    if params.precision == "fp32":
+        remedies.append("set precision: bf16")
+    return [*remedies, "or lower batch_size or img_size"]

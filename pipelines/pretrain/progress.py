@@ -1,0 +1,105 @@
+"""Where a training stands: finished epochs with their figures, and how far the unfinished one is. Values only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from pipelines.pretrain.scores import Scores
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A line of the metric log: an epoch, counted from 1."""
+
+    epoch: int
+    loss: float
+    """Mean over all updates that were not skipped, and all ranks."""
+    lr: float
+    """Of the last update."""
+    top1: float
+    top5: float
+    num_samples: int
+    skipped_updates: int
+    images_per_s: float
+    """Over all ranks, evaluation and checkpoints left out."""
+    data_wait: float
+    """Part of the training time that rank 0 waited for data, in %."""
+    samples_sha256: str
+    """Digest of the order in which all ranks were fed images."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank has seen of an epoch."""
+
+    loss_sum: float = 0.0
+    samples_sha256: str = ""
+
+    def seeing(self, places: Iterable[int]) -> Self:
+        """The share after images of these places were trained on."""
+        seen = ",".join(map(str, places))
+        return replace(self, samples_sha256=hashlib.sha256(f"{self.samples_sha256}:{seen}".encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`num_updates` of the epoch after `epochs` are done; the figures of an epoch that has not begun are zero."""
+
+    epochs: tuple[EpochRecord, ...] = ()
+    num_updates: int = 0
+    shares: tuple[Share, ...] = ()
+    """By rank; none where the epoch has not begun."""
+    skipped_updates: int = 0
+    """Of the unfinished epoch."""
+    trained_s: float = 0.0
+    waited_s: float = 0.0
+    broken: tuple[str, ...] = ()
+    """Images met so far that do not decode."""
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.epochs)
+
+    @property
+    def scores(self) -> Scores:
+        """Of the last finished epoch."""
+        last = self.epochs[-1]
+        return Scores(last.top1, last.top5, last.num_samples)
+
+    def share_of(self, rank: int, *, world_size: int) -> Share:
+        """This rank's share, also where the group had another size: rank 0 then answers for what was summed up."""
+        if not self.shares:
+            return Share()
+        if len(self.shares) == world_size:
+            return self.shares[rank]
+        total = sum(share.loss_sum for share in self.shares) / len(self.shares) * world_size
+        return Share(total if rank == 0 else 0.0, joint_digest(self.shares))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, which `from_dict` reads."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            **content,
+            "epochs": [vars(record) for record in self.epochs],
+            "shares": [vars(share) for share in self.shares],
+            "broken": list(self.broken),
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Raises TypeError and KeyError for anything else than `to_dict` wrote."""
+        parsed = {
+            "epochs": tuple(EpochRecord(**record) for record in content["epochs"]),
+            "shares": tuple(Share(**share) for share in content["shares"]),
+            "broken": tuple(content["broken"]),
+        }
+        return cls(**{**content, **parsed})
+
+
+def joint_digest(shares: Iterable[Share]) -> str:
+    """One digest for the order of all ranks."""
+    return hashlib.sha256(":".join(share.samples_sha256 for share in shares).encode()).hexdigest()

@@ -1,0 +1,211 @@
+"""Proves on this machine that a killed training ends like a straight one: `python -m pipelines.pretrain.prove_resume`.
+
+It runs `python -m orchestrator run` twice over, on sample data with two workers and the whole recipe: once straight,
+once killed with SIGKILL at random moments, the driver and a worker in turn, and started again. Then it compares the
+weights bit for bit, and the metric log with its digests of the order of samples. Exit code 0: they are equal, 1: not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.artifact import Manifest
+
+JOB = """
+name: prove_resume
+store: {store}
+stages:
+  pretrain:
+    kind: pretrain
+    data: sample:digits
+    model: {{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 2, 2, 4], img_size: 56}}
+    epochs: {epochs}
+    lr: 2.0e-3
+    warmup_epochs: 1
+    batch_size: 32
+    drop_path_rate: 0.1
+    ema_decay: 0.99
+    loader_workers: 0
+    checkpoint_every: {{steps: 7}}
+    resources: {{workers: 2}}
+"""
+WHAT_CLOCKS_SAY = ("images_per_s", "data_wait")
+DEADLINE_S = 600
+"""Of one run; each takes about a minute on two cores."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a finished training left in its store."""
+
+    files: dict[str, str]
+    """sha256 of the classifier's files, by name."""
+    log: list[dict[str, Any]]
+    """The metric log without what clocks say."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--kills", type=int, default=3, help="how often the second training is killed (3)")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of each training (3)")
+    parser.add_argument("--seed", type=int, default=None, help="of the moments of the kills; without one they differ")
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**16)
+    _say(f"moments of the kills are drawn with --seed {seed}")
+    with tempfile.TemporaryDirectory(prefix="prove-resume-") as scratch:
+        return _prove(Path(scratch), epochs=options.epochs, num_kills=options.kills, rng=random.Random(seed))  # noqa: S311
+
+
+def _prove(scratch: Path, *, epochs: int, num_kills: int, rng: random.Random) -> int:
+    jobs = {}
+    for name in ("straight", "killed"):
+        jobs[name] = scratch / f"{name}.yaml"
+        jobs[name].write_text(JOB.format(store=scratch / name, epochs=epochs))
+    began_s = time.monotonic()
+    _finish(jobs["straight"])
+    straight = _ended(scratch / "straight")
+    _say(f"straight: {epochs} epochs, {time.monotonic() - began_s:.0f} s")
+    for number in range(num_kills):
+        _kill_one(jobs["killed"], scratch / "killed", victim=("driver", "worker")[number % 2], rng=rng)
+    _finish(jobs["killed"])
+    return _compare(straight, _ended(scratch / "killed"))
+
+
+def _compare(straight: Ended, killed: Ended) -> int:
+    same_weights, same_log = straight.files == killed.files, straight.log == killed.log
+    for record in killed.log:
+        _say(f"epoch {record['epoch']}: loss {record['loss']!r}, order of samples {record['samples_sha256'][:16]}")
+    _say(f"weights, {straight.files['model.safetensors'][:16]}: {'equal' if same_weights else 'DIFFERENT'} bit for bit")
+    _say(f"losses, scores and order of samples: {'equal' if same_log else 'DIFFERENT'}")
+    if not same_log:
+        _say(f"straight: {json.dumps(straight.log)}")
+        _say(f"killed:   {json.dumps(killed.log)}")
+    return 0 if same_weights and same_log else 1
+
+
+def _start(job: Path) -> subprocess.Popen[bytes]:
+    # Bitwise equality needs one order of summation, whatever the number of cores.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-m", "orchestrator", "run", str(job)]
+    output = job.with_suffix(".log").open("ab")
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603  our own words
+
+
+def _finish(job: Path) -> None:
+    """Run the job to its end. Raises SystemExit with the end of its output when that fails."""
+    process = _start(job)
+    try:
+        code = process.wait(timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        _kill_all(process.pid)
+        code = -1
+    if code != 0:
+        output = job.with_suffix(".log").read_text(errors="replace")
+        sys.exit(f"{job.name} ended with {code}; the end of its output:\n{output[-3000:]}")
+
+
+def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> None:
+    """Start the job, wait for a new checkpoint and a moment more, and kill the driver, or a worker and then the driver.
+
+    A worker's death is survived by the run itself; its driver is killed after the next checkpoint.
+    """
+    process = _start(job)
+    try:
+        _await_moment(process, store, rng)
+        if victim == "worker":
+            pid = rng.choice(_workers(process.pid))
+            os.kill(pid, signal.SIGKILL)
+            _say(f"killed worker {pid} with 9 after checkpoint {_num_checkpoints(store)}")
+            _await_moment(process, store, rng)
+        _say(f"killing the driver with 9 after checkpoint {_num_checkpoints(store)}")
+    finally:
+        _kill_all(process.pid)
+        process.wait()
+
+
+def _await_moment(process: subprocess.Popen[bytes], store: Path, rng: random.Random) -> None:
+    """Wait for one to four new checkpoints, and then for a part of the time in which the next is made."""
+    wanted = _num_checkpoints(store) + rng.randint(1, 4)
+    deadline_s = time.monotonic() + DEADLINE_S
+    while _num_checkpoints(store) < wanted:
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            sys.exit("the training to be killed ended too early or wrote no checkpoint; give it more --epochs")
+        time.sleep(0.05)
+    time.sleep(rng.uniform(0, 1))
+
+
+def _num_checkpoints(store: Path) -> int:
+    """The number of the newest sealed checkpoint."""
+    return max((int(seal.stem) for seal in store.glob("train/*/checkpoints/*.json")), default=0)
+
+
+def _workers(driver: int) -> list[int]:
+    """Processes of the training's workers below `driver`."""
+    return [pid for pid in _descendants(driver) if b"RayTrainWorker" in _command(pid)]
+
+
+def _kill_all(driver: int) -> None:
+    """End a run with SIGKILL, the driver first and then its local Ray, whose processes are looked up before."""
+    for pid in [driver, *_descendants(driver)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _descendants(pid: int) -> list[int]:
+    """Found by /proc, so on Linux alone."""
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children[int(stat.parent.name)] = int(fields[1])
+    return list(_below(pid, children))
+
+
+def _below(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    for child, parent in parents.items():
+        if parent == pid:
+            yield child
+            yield from _below(child, parents)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _ended(store: Path) -> Ended:
+    (path,) = (store / "manifests").glob("*.json")
+    manifest = Manifest.from_json(path.read_bytes(), where=str(path))
+    (log,) = manifest.artifacts["log"].files
+    lines = (store / "blobs" / "sha256" / log.sha256[:2] / log.sha256).read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return Ended(
+        files={file.path: file.sha256 for file in manifest.artifacts["checkpoint"].files},
+        log=[{name: value for name, value in record.items() if name not in WHAT_CLOCKS_SAY} for record in records],
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201  run by `python -m`
+
+
+if __name__ == "__main__":
+    sys.exit(main())

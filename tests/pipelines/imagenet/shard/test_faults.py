@@ -1,0 +1,219 @@
+"""Shards that are wrong: each fault names the shard and what to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import DataError
+from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
+from pipelines.imagenet.shard.place import FolderPlace
+from pipelines.imagenet.shard.s3 import Bucket
+from tests.pipelines.imagenet.shard.conftest import Written
+
+
+def classes_of(place: str | Path) -> tuple[str, ...]:
+    return load_classes(open_images(str(place)), num_classes=None)
+
+
+def put_tar(path: Path, members: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+GOOD = {"a.jpg": b"a", "a.cls": b"0", "b.jpg": b"b", "b.json": b'{"label": 1}', "b.txt": b"a caption"}
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, caches: Path) -> Path:
+    """Shards that others wrote, without an index."""
+    for name in ("train/000.tar", "val/000.tar"):
+        put_tar(tmp_path / "foreign" / name, GOOD)
+    return tmp_path / "foreign"
+
+
+def test_shards_of_others_are_scanned_once(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_images(str(foreign)).source("train", ("0", "1"))
+    assert list(source.names) == ["train/000.tar/a.jpg", "train/000.tar/b.jpg"]
+    assert [source.read(place) for place in range(2)] == [b"a", b"b"]
+    assert list(source.labels) == [0, 1]
+    before = fingerprint(str(foreign), num_classes=2)
+    monkeypatch.setattr("pipelines.imagenet.shard.files.make_index", None)
+    assert fingerprint(str(foreign), num_classes=2) == before
+
+
+def test_the_index_of_read_only_shards_is_kept_in_the_cache(
+    foreign: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FolderPlace.write
+
+    def refuse(self: FolderPlace, name: str, content: bytes) -> None:
+        if self.root == foreign:
+            raise DataError("Read-only file system")
+        write(self, name, content)
+
+    monkeypatch.setattr(FolderPlace, "write", refuse)
+    before = fingerprint(str(foreign), num_classes=2)
+    assert not (foreign / "index.json").exists()
+    assert len(list(caches.glob("indices/*.json"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.imagenet.shard.files.make_index", None)
+        assert fingerprint(str(foreign), num_classes=2) == before
+    put_tar(foreign / "train/000.tar", {**GOOD, "a.jpg": b"c"})
+    assert fingerprint(str(foreign), num_classes=2) != before
+
+
+def test_classes_of_others_may_have_names(foreign: Path) -> None:
+    (foreign / "classes.txt").write_text("cat\ndog\n")
+    assert classes_of(foreign) == ("cat", "dog")
+
+
+TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
+    "no label": ({**GOOD, "c.png": b"c"}, r"000\.tar: images without a label: c\.png; each needs <key>\.cls or"),
+    "label is text": ({**GOOD, "a.cls": b"cat"}, r"000\.tar/a\.cls: holds no label, which is an integer from 0 on"),
+    "label is negative": ({**GOOD, "a.cls": b"-1"}, r"000\.tar/a\.cls: holds no label"),
+    "json without label": ({**GOOD, "b.json": b"{}"}, r"000\.tar/b\.json: holds no label"),
+    "two images": ({**GOOD, "a.png": b"c"}, r"000\.tar: two images have the key a: a\.jpg and a\.png"),
+    "no image": ({"a.cls": b"0"}, r"foreign: holds no image of train; shards belong into train/\*\.tar or train-\*"),
+    "one class": ({"a.jpg": b"a", "a.cls": b"0"}, r"different classes; only in train: none; only in val: 1"),
+    "a class is empty": ({**GOOD, "b.json": b'{"label": 2}'}, r"only in train: 2; only in val: 1"),
+}
+
+
+@pytest.mark.parametrize("name", TARS)
+def test_faults_of_members_are_told(foreign: Path, name: str) -> None:
+    members, text = TARS[name]
+    put_tar(foreign / "train/000.tar", members)
+    with pytest.raises(DataError, match=text):
+        fingerprint(str(foreign), num_classes=None)
+
+
+def test_a_class_that_neither_split_has_is_told(foreign: Path) -> None:
+    (foreign / "classes.txt").write_text("cat\ndog\ncow\n")
+    images = open_images(str(foreign))
+    with pytest.raises(DataError, match=r"foreign: train has no image of the classes cow"):
+        images.source("train", load_classes(images, num_classes=None))
+
+
+def test_a_label_without_a_name_is_told(foreign: Path) -> None:
+    (foreign / "classes.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=r"000\.tar: label 1 is out of range: .*classes\.txt has 1 classes"):
+        classes_of(foreign)
+
+
+@pytest.mark.parametrize("size", [0, 100, 700, 1024, 1700, 2048])
+def test_a_truncated_tar_file_is_told(foreign: Path, size: int) -> None:
+    """Wherever it is cut: in a header, in a member, between two members."""
+    os.truncate(foreign / "val/000.tar", size)
+    with pytest.raises(DataError, match=r"val/000\.tar: the shard is no whole tar file: .*; copy it again or write it"):
+        classes_of(foreign)
+
+
+def test_a_file_that_is_no_tar_is_told(foreign: Path) -> None:
+    (foreign / "val/000.tar").write_bytes(os.urandom(5000))
+    with pytest.raises(DataError, match=r"val/000\.tar: the shard is no whole tar file"):
+        classes_of(foreign)
+
+
+def test_shards_that_the_index_does_not_describe_are_named(local: Path) -> None:
+    (local / "train-000003.tar").unlink()
+    os.truncate(local / "train-000004.tar", 2048)
+    (local / "train-000020.tar").write_bytes(b"")
+    text = (
+        r"index\.json: disagrees with the shards; missing: train-000003\.tar; not in the index: train-000020\.tar; "
+        r"of another size: train-000004\.tar; copy the shards again, or write one for these shards: python -m "
+        r"pipelines\.imagenet\.shard --index "
+    )
+    with pytest.raises(DataError, match=text):
+        classes_of(local)
+
+
+def test_other_bytes_of_the_same_size_are_noticed_by_the_fingerprint(local: Path) -> None:
+    content = bytearray((local / "val-000001.tar").read_bytes())
+    content[513] ^= 1
+    (local / "val-000001.tar").write_bytes(content)
+    with pytest.raises(DataError, match=r"index\.json: disagrees with the bytes of val-000001\.tar; copy them again"):
+        fingerprint(str(local), num_classes=2)
+
+
+def test_an_index_whose_shards_are_gone_is_told(local: Path) -> None:
+    for path in local.glob("*.tar"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"disagrees with the shards; missing: train-000000\.tar, .* and 15 more"):
+        classes_of(local)
+
+
+def _edited(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda document: document["splits"]["train"][2].update(changes)
+
+
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "version": (lambda document: document.update(version=9), "version 9 instead of 1"),
+    "no classes": (lambda document: document.pop("classes"), "'classes'"),
+    "label": (_edited(labels=[0, 1, 2, 0]), r"train-000002\.tar: a label is out of range: there are 2 classes"),
+    "offset": (_edited(offsets=[0, 1, 2, 99999]), r"train-000002\.tar: an image lies outside the shard"),
+    "lengths": (_edited(sizes=[1]), r"train-000002\.tar: its lists have different lengths"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_index_is_told(local: Path, name: str) -> None:
+    damage, text = DAMAGES[name]
+    document = json.loads((local / "index.json").read_text())
+    damage(document)
+    (local / "index.json").write_text(json.dumps(document))
+    with pytest.raises(
+        DataError, match=rf"index\.json: no index of shards: {text}; write one for these shards: python"
+    ):
+        classes_of(local)
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_told(local: Path) -> None:
+    source = open_images(str(local)).source("train", ("even", "odd"))
+    os.truncate(local / "train-000001.tar", 600)
+    with pytest.raises(DataError, match=r"train-000001\.tar: the shard ends before \w+/\d+\.png; copy it there again"):
+        source.read(7)
+    (local / "train-000002.tar").unlink()
+    with pytest.raises(
+        DataError, match=r"train-000002\.tar: the shard cannot be read: No such file or directory; copy"
+    ):
+        source.read(8)
+
+
+def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:
+    with pytest.raises(
+        DataError, match=r"s3://bucket-none/x: cannot list: .*bucket does not exist; correct the stage's"
+    ):
+        classes_of("s3://bucket-none/x")
+
+
+def test_a_prefix_without_shards_is_told(bucket: str) -> None:
+    with pytest.raises(DataError, match=r"/nothing: holds no shards; they belong into train/\*\.tar or train-\*\.tar"):
+        classes_of(f"s3://{bucket}/nothing")
+
+
+def test_shards_in_s3_without_an_index_are_told(bucket: str, write: Written) -> None:
+    place = write(f"s3://{bucket}/some")
+    Bucket(place).delete("index.json")
+    with pytest.raises(DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"):
+        classes_of(place)
+
+
+def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    with pytest.raises(DataError, match=r"cannot list: no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
+        classes_of(f"s3://{bucket}/x")

@@ -1,0 +1,114 @@
+"""Maps of images to labels: every form of label, and every fault at its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import DataError
+from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
+
+NAMED = "images/a.jpg\tcat\nimages/b c.jpg\tdog\nimages/d.jpg\tcat\n"
+
+
+def write(root: Path, train: str = NAMED, val: str = NAMED, classes: str | None = None) -> str:
+    (root / "images").mkdir(exist_ok=True)
+    for name in ("a.jpg", "b c.jpg", "d.jpg"):
+        (root / "images" / name).write_bytes(name.encode())
+    (root / "train_map.txt").write_text(train)
+    (root / "val_map.txt").write_text(val)
+    if classes is not None:
+        (root / "classes.txt").write_text(classes)
+    return str(root)
+
+
+def test_names_of_classes_are_sorted_and_paths_may_hold_spaces(tmp_path: Path) -> None:
+    images = open_images(write(tmp_path))
+    assert load_classes(images, num_classes=2) == ("cat", "dog")
+    source = images.source("train", ("cat", "dog"))
+    assert source.names == ("images/a.jpg", "images/b c.jpg", "images/d.jpg")
+    assert source.labels == (0, 1, 0)
+    assert source.read(1) == b"b c.jpg"
+
+
+def test_numbers_are_taken_in_numeric_order(tmp_path: Path) -> None:
+    lines = "a.jpg 10\nb.jpg 9\nc.jpg 100\n"
+    images = open_images(write(tmp_path, lines, lines))
+    assert load_classes(images, num_classes=3) == ("9", "10", "100")
+    assert images.source("val", ("9", "10", "100")).labels == (1, 0, 2)
+
+
+def test_numbers_are_places_in_the_list_of_classes(tmp_path: Path) -> None:
+    lines = "a.jpg 1\nb.jpg 0\nc.jpg dog\n"
+    images = open_images(write(tmp_path, lines, lines, "zebra\ndog\n"))
+    assert load_classes(images, num_classes=2) == ("zebra", "dog")
+    assert images.source("val", ("zebra", "dog")).labels == (1, 0, 1)
+
+
+def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> None:
+    """As in Swin's and CAT's repositories."""
+    (tmp_path / "val/n01").mkdir(parents=True)
+    (tmp_path / "val/n01/x.jpg").write_bytes(b"x")
+    source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source("val", ("0", "1"))
+    assert source.names == ("val/n01/x.jpg", "val/n01/y.jpg")
+    assert source.read(0) == b"x"
+    with pytest.raises(OSError, match=r"n01/y\.jpg"):  # one that is missing is a broken image
+        source.read(1)
+
+
+FAULTS = {
+    "no label": ("a.jpg\n", None, r"train_map\.txt:1: 'a\.jpg' has no label; write `path<TAB>label`"),
+    "no label after a tab": ("a.jpg x\t\n", None, r"train_map\.txt:1: .* has no label"),
+    "twice": ("a.jpg 0\nb.jpg 1\n\na.jpg 1\n", None, r"train_map\.txt:4: a\.jpg again, first in line 1"),
+    "outside": ("../a.jpg 0\n", None, r"train_map\.txt:1: \.\./a\.jpg is no path below the data folder"),
+    "absolute": ("/a.jpg 0\n", None, r"train_map\.txt:1: /a\.jpg is no path below the data folder"),
+    "empty": ("\n", None, r"train_map\.txt: lists no image"),
+    "unknown class": ("a.jpg cow\n", "cat\ndog\n", r"train_map\.txt:1: class 'cow' is not in classes\.txt"),
+    "out of range": ("a.jpg 2\n", "cat\ndog\n", r"train_map\.txt:1: label 2 is out of range: .* classes 0 to 1"),
+    "negative": ("a.jpg -1\n", "cat\ndog\n", r"train_map\.txt:1: label -1 is out of range"),
+    "class without images": (
+        "a.jpg cat\n",
+        "cat\ndog\ncow\n",
+        r"different classes; only in train: none; only in val: dog",
+    ),
+    "class twice": (NAMED, "cat\ndog\ncat\n", r"classes\.txt:3: class 'cat' again, first in line 1"),
+    "one class": ("a.jpg cat\n", None, r"different classes"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_told_with_their_line(tmp_path: Path, name: str) -> None:
+    train, classes, text = FAULTS[name]
+    with pytest.raises(DataError, match=text):
+        fingerprint(write(tmp_path, train, classes=classes), num_classes=None)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        fingerprint(write(tmp_path, "".join(f"{i}.jpg\n" for i in range(12))), num_classes=None)
+    assert str(caught.value).count("has no label") == 10
+    assert str(caught.value).endswith("\nand 2 more")
+
+
+def test_a_missing_map_is_told(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    (tmp_path / "val_map.txt").unlink()
+    with pytest.raises(DataError, match=r"val_map\.txt: missing; it lists the images of its split"):
+        fingerprint(root, num_classes=None)
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds one class only, cat; a classifier needs two or more"):
+        fingerprint(write(tmp_path, "a.jpg cat\n", "a.jpg cat\n"), num_classes=None)
+
+
+def test_fingerprint_follows_labels_and_content(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    before = fingerprint(root, num_classes=2)
+    assert fingerprint(root, num_classes=2) == before
+    write(tmp_path, train=NAMED.replace("d.jpg\tcat", "d.jpg\tdog"))
+    relabelled = fingerprint(root, num_classes=2)
+    write(tmp_path)
+    (tmp_path / "images/a.jpg").write_bytes(b"A.jpg")
+    assert len({before, relabelled, fingerprint(root, num_classes=2)}) == 3

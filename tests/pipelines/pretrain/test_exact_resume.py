@@ -1,0 +1,123 @@
+"""A training that stopped between any two updates goes on to the very weights of the straight one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from orchestrator.contract import StageContext, StageResult
+from orchestrator.errors import StoppedError
+from pipelines.pretrain.train import run
+from tests.pipelines.pretrain.conftest import MakeContext, Recorder
+
+WHOLE_RECIPE = {"epochs": 2, "warmup_epochs": 1, "batch_size": 20, "drop_path_rate": 0.2}
+"""Of 120 images: 6 updates an epoch, with mixup, cutmix, drop path and augmentation on."""
+TIMES = ("images_per_s", "data_wait")
+
+
+def weights(result: StageResult) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(result.outputs["checkpoint"] / "model.safetensors")
+    return tensors
+
+
+def log(result: StageResult) -> list[dict[str, Any]]:
+    """The metric log without what the clock says."""
+    lines = (result.outputs["log"] / "epochs.jsonl").read_text().splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
+
+
+def stopped_and_resumed(make_context: MakeContext, stops: list[int], **changes: Any) -> tuple[StageResult, list[Any]]:
+    """The result of attempts that are each stopped after so many updates, and what all of them reported."""
+    reported: list[Any] = []
+    resume_dir: Path | None = None
+    for stop in stops:
+        context, recorder = make_context(resume_dir=resume_dir, **changes)
+        recorder.stops_after = stop
+        with pytest.raises(StoppedError, match="stopped as asked; the last checkpoint stands after"):
+            run(context)
+        reported += recorder.metrics
+        resume_dir = recorder.kept_dir
+    context, recorder = make_context(resume_dir=resume_dir, **changes)
+    result = run(context)
+    return result, reported + recorder.metrics
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, [1, 4, 3]),
+        ({}, [6, 1]),
+        ({"accumulate": 2, "loader_workers": 1}, [2, 5]),
+        ({"ema_decay": 0.9}, [5]),
+        ({"precision": "bf16", "checkpoint_every": {"steps": 4}}, [3, 6]),
+        ({"activation_checkpointing": True, "channels_last": True, "augmentation": "fast"}, [4]),
+        ({"augmentation": "device", "non_finite": "skip"}, [4]),
+    ],
+    ids=str,
+)
+def test_a_stop_after_any_update_changes_nothing(
+    make_context: MakeContext, changes: dict[str, Any], stops: list[int]
+) -> None:
+    context, recorder = make_context(**WHOLE_RECIPE, **changes)
+    straight = run(context)
+    resumed, reported = stopped_and_resumed(make_context, stops, **WHOLE_RECIPE, **changes)
+    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(resumed).items())
+    assert log(resumed) == log(straight)
+    assert reported == recorder.metrics
+    assert [record["epoch"] for record in log(resumed)] == [1, 2]
+
+
+class KilledError(BaseException):
+    """The process died."""
+
+
+def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> StageContext:
+    """The same context, but for a process that dies right after its checkpoint of that number is committed."""
+
+    def save(checkpoint_dir: Path) -> None:
+        recorder.save(checkpoint_dir)
+        if len(recorder.saved) == num_saves:
+            raise KilledError
+
+    return replace(context, save=save)
+
+
+def test_what_was_done_after_the_last_checkpoint_is_done_again_the_same_way(make_context: MakeContext) -> None:
+    changes = {**WHOLE_RECIPE, "checkpoint_every": {"steps": 5}}
+    straight_context, _ = make_context(**changes)
+    straight = run(straight_context)
+    context, recorder = make_context(**changes)
+    recorder.stops_after = None
+    with pytest.raises(KilledError):
+        run(killed_at(context, recorder, num_saves=2))
+    assert recorder.saved == ["epoch_0000_update_000005", "epoch_0001_update_000004"]
+    resumed_context, _ = make_context(**changes, resume_dir=recorder.kept_dir)
+    resumed = run(resumed_context)
+    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(resumed).items())
+    assert log(resumed) == log(straight)
+
+
+def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContext) -> None:
+    digests = []
+    for changes in ({}, {"lr": 1e-4}, {"seed": 1}):
+        context, _ = make_context(**{**WHOLE_RECIPE, "epochs": 1}, **changes)
+        digests.append(log(run(context))[0]["samples_sha256"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.slow
+def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
+    command = [sys.executable, "-m", "pipelines.pretrain.prove_resume"]
+    proof = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+    assert proof.stdout.count("killed worker") == 1
+    assert proof.stdout.count("killing the driver") == 3
+    assert "DIFFERENT" not in proof.stdout

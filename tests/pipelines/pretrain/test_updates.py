@@ -1,0 +1,127 @@
+"""What an update does: parts of a batch, the weights' average, gradients that are no numbers, ranks that agree."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from orchestrator.contract import StageContext
+from orchestrator.errors import StageError, StoppedError
+from pipelines.imagenet.layouts import open_images
+from pipelines.pretrain.control import Control, Demand
+from pipelines.pretrain.data import make_loaders
+from pipelines.pretrain.engine import Trainer
+from pipelines.pretrain.epoch import Epoch, Training
+from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.pretrain.progress import Progress
+from pipelines.pretrain.train import make_training, run
+from tests.pipelines.pretrain.conftest import MakeContext
+from tests.pipelines.pretrain.test_ranks import free_port
+
+PLAIN = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "drop_path_rate": 0}
+CLASSES = tuple("0123456789")
+CPU = torch.device("cpu")
+
+
+def started(context: StageContext) -> Training:
+    """The context's training before its first update."""
+    loaders = make_loaders(context, open_images(context.params.data), CLASSES)
+    return make_training(context, loaders, classes=CLASSES, device=CPU)
+
+
+def flat_weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.bare.parameters()])
+
+
+@pytest.mark.parametrize("accumulate", [2, 5])
+def test_parts_of_a_batch_make_the_gradient_of_the_whole(make_context: MakeContext, accumulate: int) -> None:
+    gradients = []
+    for parts in (1, accumulate):
+        context, _ = make_context(**PLAIN, epochs=1, batch_size=40, accumulate=parts)
+        training = started(context)
+        batches = list(training.loaders.train)
+        assert len(batches) == 3 * parts
+        assert training.trainer.update(batches[:parts], 10) is not None
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in training.trainer.bare.parameters() if p.grad is not None])
+        )
+    assert gradients[0].norm() > 0.1
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeContext) -> None:
+    context, _ = make_context(**PLAIN, epochs=1, ema_decay=0.75)
+    trainer, loaders = (training := started(context)).trainer, training.loaders
+    before = flat_weights(trainer)
+    trainer.update([next(iter(loaders.train))], 10)
+    average = torch.cat([parameter.flatten() for parameter in trainer.evaluated.parameters()])
+    torch.testing.assert_close(average, 0.75 * before + 0.25 * flat_weights(trainer))
+    assert not torch.equal(before, average)
+
+
+def test_an_update_with_gradients_that_are_no_numbers_is_skipped(make_context: MakeContext) -> None:
+    context, _ = make_context(**PLAIN, epochs=1, non_finite="skip")
+    trainer, loaders = (training := started(context)).trainer, training.loaders
+    batch = next(iter(loaders.train))
+    spoilt = batch._replace(images_BCHW=batch.images_BCHW * float("nan"))
+    before = flat_weights(trainer)
+    assert trainer.update([spoilt], 10) is None
+    assert torch.equal(flat_weights(trainer), before)
+    assert trainer.update([batch], 11) is not None
+    assert not torch.equal(flat_weights(trainer), before)
+
+
+def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> None:
+    context, _ = make_context(**PLAIN, epochs=1, non_finite="skip", max_skipped_updates=0)
+    training = started(context)
+    with torch.no_grad():
+        next(training.trainer.bare.parameters()).fill_(float("nan"))
+    with pytest.raises(StageError, match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l"):
+        Epoch(training, Progress()).run()
+
+
+@pytest.mark.parametrize(
+    ("every", "times_s", "due"),
+    [
+        ({"epochs": 1}, [0, 0, 0, 0], []),
+        ({"steps": 2}, [0, 0, 0, 0], [2, 4]),
+        ({"minutes": 1.0}, [0, 59, 61, 100], [3]),
+        ({"minutes": 0.5}, [0, 31, 60, 62], [2, 4]),
+    ],
+    ids=str,
+)
+def test_checkpoints_are_due_by_updates_or_by_the_clock(
+    every: dict[str, Any], times_s: list[float], due: list[int]
+) -> None:
+    clock = iter(times_s)
+    control = Control(CheckpointEvery(**every), should_stop=lambda: False, device=CPU, clock=lambda: next(clock))
+    assert [n for n in range(1, 5) if control.after(n) is Demand.SAVE] == due
+
+
+def _stop_on_rank_one(rank: int, root: Path, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    asked = iter([False, rank == 1, False])
+    control = Control(CheckpointEvery(epochs=1), should_stop=lambda: next(asked), device=CPU)
+    heard = [control.after(n).name for n in (1, 2, 3)]
+    (root / f"heard{rank}").write_text(" ".join(heard))
+    dist.destroy_process_group()
+
+
+def test_all_ranks_stop_after_the_same_update_when_one_is_asked_to(tmp_path: Path) -> None:
+    spawn(_stop_on_rank_one, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["NONE STOP NONE"] * 2
+
+
+def test_a_stop_in_the_middle_of_an_epoch_writes_a_checkpoint_first(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)
+    recorder.stops_after = 8
+    with pytest.raises(StoppedError, match="the last checkpoint stands after 1 epochs and 2 updates"):
+        run(context)
+    assert recorder.saved == ["epoch_0001_update_000000", "epoch_0001_update_000002"]
