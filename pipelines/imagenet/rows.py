@@ -30,11 +30,11 @@ def replaced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shear_x(image: Image.Image, factor: float, **options: Any) -> Image.Image:
-    return _shifted(image, factor * (np.arange(image.height) + 0.5), timm_ops.shear_x, factor, options)
+    return _shifted(image, factor * _centres(image.height), timm_ops.shear_x, factor, options)
 
 
 def shear_y(image: Image.Image, factor: float, **options: Any) -> Image.Image:
-    return _shifted(image, factor * (np.arange(image.width) + 0.5), timm_ops.shear_y, factor, options, is_along_y=True)
+    return _shifted(image, factor * _centres(image.width), timm_ops.shear_y, factor, options, is_along_y=True)
 
 
 def translate_x_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
@@ -111,6 +111,10 @@ def _is_outside(shifts_H: NDArray[np.float64], width: int) -> NDArray[np.bool_]:
     behind_H1 = np.ceil(width - shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]
     columns_W = np.arange(width, dtype=np.int16)
     return (columns_W < first_H1) | (columns_W >= behind_H1)
+
+
+def _centres(length: int) -> NDArray[np.float64]:
+    return np.arange(length, dtype=np.float64) + 0.5
 
 
 def _packed(color: tuple[int, int, int]) -> np.uint32:

@@ -51,7 +51,7 @@ def samples(augmentation: Augmentation, seeds: range) -> Iterator[Sample]:
     for seed in seeds:
         seed_all(seed)
         out = augmentation.image(jpegs()[seed % 2])
-        yield Sample(out, 0, ()) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), out.drawn)
+        yield Sample(out, 0, (), seed) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), seed, out.drawn)
 
 
 def augmented(mode: Mode, recipe: Recipe, seeds: range) -> Tensor:

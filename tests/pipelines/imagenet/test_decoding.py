@@ -58,7 +58,7 @@ def loaded(mode: Mode, content: bytes) -> Tensor:
     augmentation = make_train_augmentation(mode, PLAIN)
     seed_all(0)
     out = augmentation.image(content)
-    sample = Sample(out, 0, ()) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), out.drawn)
+    sample = Sample(out, 0, (), 0) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), 0, out.drawn)
     return augmentation.batch(collate([sample]))
 
 
