@@ -1,4 +1,6 @@
-"""Draws synthetic photographs and writes them as JPEGs in ImageNet's layout: what decoding costs hangs on their detail."""
+"""Synthetic photographs as JPEGs in ImageNet's layout; with detail as real ones have it, which decoding hangs on."""
+
+# Shapes: H x W pixels, C channels.
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def write_photographs(root: Path, *, num_images: int, num_classes: int = 2, seed
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Surfaces with sharp edges, each with a colour of its own, under a texture of all frequencies; the chroma is calm."""
+    """Surfaces of one colour with sharp edges, under a texture of all frequencies, a calm tint, and grain."""
     texture_HW = _texture(rng, HEIGHT_PX, WIDTH_PX)
     tint_HWC = np.stack([_texture(rng, HEIGHT_PX, WIDTH_PX, calm=1.0) for _ in range(3)], axis=-1)
     surfaces_HWC = _surfaces(rng)
@@ -47,8 +49,9 @@ def _texture(rng: np.random.Generator, height: int, width: int, *, calm: float =
     spectrum = np.fft.rfft2(rng.normal(size=(height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
-    texture_HW = np.fft.irfft2(spectrum / frequency ** (_SLOPE + calm), s=(height, width))
-    return texture_HW / texture_HW.std()
+    texture_HW: NDArray[np.float64] = np.fft.irfft2(spectrum / frequency ** (_SLOPE + calm), s=(height, width))
+    texture_HW /= texture_HW.std()
+    return texture_HW
 
 
 def _surfaces(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -122,13 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", nargs="+", choices=get_args(Precision), default=["fp32", "bf16"], help="default: both")
     add("--compile", nargs="*", choices=tuple(_RUN_OF_COMPILE), help="torch.compile beside eager, by its mode")
     add("--checkpointing", action="store_true", help="training that recomputes its blocks, beside one that does not")
-    add("--batch-sizes", nargs="+", type=_count, default=[8], metavar="N", help="default: 8")
-    add("--rounds", type=_count, default=7, metavar="N", help="default: 7")
+    add("--batch-sizes", nargs="+", type=a_count, default=[8], metavar="N", help="default: 8")
+    add("--rounds", type=a_count, default=7, metavar="N", help="default: 7")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--threads", type=_count, metavar="N", help="of a CPU; default: torch's")
+    add("--threads", type=a_count, metavar="N", help="of a CPU; default: torch's")
     add("--img-size", type=_side, default=224, metavar="PIXELS", help=f"a multiple of {STRIDE}; default: 224")
     add("--tf32", action="store_true", help="TF32 in the float32 products of a CUDA device")
-    add("--json", type=_file, metavar="PATH", help="write everything that was measured as one JSON document")
+    add("--json", type=a_file, metavar="PATH", help="write everything that was measured as one JSON document")
     return parser
 
 
@@ -137,14 +137,14 @@ def _unique(values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _count(text: str) -> int:
+def a_count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
 
 
 def _side(text: str) -> int:
-    side = _count(text)
+    side = a_count(text)
     if side % STRIDE:
         raise argparse.ArgumentTypeError(f"must be a multiple of {STRIDE} pixels, the stride of the models, got {side}")
     return side
@@ -159,7 +159,7 @@ def _rival(text: str) -> str:
     return text
 
 
-def _file(text: str) -> Path:
+def a_file(text: str) -> Path:
     """Refused before the work rather than after it."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

@@ -39,7 +39,7 @@ def table(case: Case, results: Sequence[Result], skipped: Sequence[Skipped]) -> 
     rows = [_row(result) for result in results]
     columns = [column for column in zip(HEAD, *rows, strict=True) if any(column[1:])]
     lines = [f"{case.mode}, {case.precision}, batch {case.batch_size}"]
-    lines += _aligned(list(zip(*columns, strict=True)))
+    lines += aligned(list(zip(*columns, strict=True)), num_text_columns=_TEXT_COLUMNS)
     return "\n".join([*lines, *(f"skipped: {one.model}, {one.run}: {one.reason}" for one in skipped)])
 
 
@@ -75,15 +75,15 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f}%"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Each row as a line: text to the left, numbers to the right."""
+def aligned(rows: Sequence[Sequence[str]], *, num_text_columns: int) -> list[str]:
+    """Each row as a line: text, in the first columns, to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [_line(row, widths) for row in rows]
+    return [_line(row, widths, num_text_columns) for row in rows]
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+def _line(row: Sequence[str], widths: Sequence[int], num_text_columns: int) -> str:
     cells = [
-        cell.ljust(width) if i < _TEXT_COLUMNS else cell.rjust(width)
+        cell.ljust(width) if i < num_text_columns else cell.rjust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return _GAP.join(cells).rstrip()

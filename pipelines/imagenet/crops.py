@@ -49,7 +49,7 @@ class RandomCrop:
 
 def resize(image_CHW: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     """uint8 (C, height, width) of `size`, channels last in memory, as Pillow resizes."""
-    batch_1CHW = image_CHW[None].contiguous(memory_format=torch.channels_last)
+    batch_1CHW = image_CHW[None].contiguous(memory_format=torch.channels_last)  # else 40% slower
     is_nearest = interpolation == "nearest"
     return interpolate(
         batch_1CHW,

@@ -41,7 +41,7 @@ def decode_tensor(content: bytes) -> Tensor:
     """As `decode_rgb`, as uint8 (3, H, W) whose channels lie last in memory. Raises BrokenImageError.
 
     JPEGs of one or three channels take torchvision's decoder: the same library and pixels as Pillow's, without its
-    fourth byte a pixel and the copies to and fro. Whatever that decoder refuses is Pillow's to decode or to call broken.
+    fourth byte a pixel and the copies to and fro. What that decoder refuses is Pillow's to decode or to call broken.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -57,8 +57,9 @@ def decode_tensor(content: bytes) -> Tensor:
 
 
 def _decode_jpeg(content: bytes) -> Tensor:
-    image_CHW: Tensor = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    return image_CHW
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    decoded: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+    return decoded
 
 
 def _rgb(image: Image.Image) -> Image.Image:

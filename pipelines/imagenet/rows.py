@@ -30,19 +30,19 @@ def replaced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shear_x(image: Image.Image, factor: float, **options: Any) -> Image.Image:
-    return _shifted(image, factor * (np.arange(image.height) + 0.5), timm_ops.shear_x, factor, options)
+    return _shifted(image, factor * _centres(image.height), timm_ops.shear_x, factor, options)
 
 
 def shear_y(image: Image.Image, factor: float, **options: Any) -> Image.Image:
-    return _shifted(image, factor * (np.arange(image.width) + 0.5), timm_ops.shear_y, factor, options, is_along_y=True)
+    return _shifted(image, factor * _centres(image.width), timm_ops.shear_y, factor, options, is_along_y=True)
 
 
 def translate_x_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
-    return _shifted(image, np.full(image.height, pct * image.width), timm_ops.translate_x_rel, pct, options)
+    return _shifted(image, np.full(image.height, pct * image.width, np.float64), timm_ops.translate_x_rel, pct, options)
 
 
 def translate_y_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
-    shifts_W = np.full(image.width, pct * image.height)
+    shifts_W = np.full(image.width, pct * image.height, np.float64)
     return _shifted(image, shifts_W, timm_ops.translate_y_rel, pct, options, is_along_y=True)
 
 
@@ -71,7 +71,7 @@ def _shifted(
     if is_along_y:
         pixels_HW = np.ascontiguousarray(pixels_HW.T)
     shifted_HW = _shift_rows(pixels_HW, shifts_H, options["resample"])
-    shifted_HW[~_is_inside(shifts_H, shifted_HW.shape[1])] = _packed(options["fillcolor"])
+    np.copyto(shifted_HW, _packed(options["fillcolor"]), where=_is_outside(shifts_H, shifted_HW.shape[1]))
     if is_along_y:
         shifted_HW = np.ascontiguousarray(shifted_HW.T)
     return Image.frombytes("RGB", size, shifted_HW.tobytes(), "raw", "RGBX")
@@ -87,8 +87,9 @@ def _shift_rows(
     whole_H = np.floor(shifts_H)
     weights_TH = _weights(torch.from_numpy(shifts_H - whole_H).float(), resample)
     columns_HE = np.arange(reaches[0], width + reaches[-1]) + whole_H.astype(np.int64)[:, None]
-    columns_HE += -columns_HE.clip(max=0) + (width - 1 - columns_HE).clip(max=0)
-    taken_HE = np.take(pixels_HW, columns_HE + width * np.arange(height)[:, None])
+    np.clip(columns_HE, 0, width - 1, out=columns_HE)
+    columns_HE += width * np.arange(height)[:, None]
+    taken_HE = np.take(pixels_HW, columns_HE, mode="wrap")  # a mode that checks no bounds
     taken = torch.from_numpy(taken_HE.view(np.uint8)).view(height, -1, 4).float()
     mixed = taken[:, :width] * weights_TH[0, :, None, None]
     for tap in range(1, len(reaches)):
@@ -105,9 +106,15 @@ def _weights(parts_H: torch.Tensor, resample: Image.Resampling) -> torch.Tensor:
     return torch.stack([-d + 2 * d**2 - d**3, 1 - 2 * d**2 + d**3, d + d**2 - d**3, -(d**2) + d**3])
 
 
-def _is_inside(shifts_H: NDArray[np.float64], width: int) -> NDArray[np.bool_]:
-    places_HW = np.arange(width) + 0.5 + shifts_H[:, None]
-    return (places_HW >= 0) & (places_HW < width)
+def _is_outside(shifts_H: NDArray[np.float64], width: int) -> NDArray[np.bool_]:
+    first_H1 = np.ceil(-shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]
+    behind_H1 = np.ceil(width - shifts_H - 0.5).clip(0, width).astype(np.int16)[:, None]
+    columns_W = np.arange(width, dtype=np.int16)
+    return (columns_W < first_H1) | (columns_W >= behind_H1)
+
+
+def _centres(length: int) -> NDArray[np.float64]:
+    return np.arange(length, dtype=np.float64) + 0.5
 
 
 def _packed(color: tuple[int, int, int]) -> np.uint32:

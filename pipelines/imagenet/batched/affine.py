@@ -32,7 +32,7 @@ def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolatio
     for row_NP, weight_y in zip(rows, weights_y, strict=True):
         for column_NP, weight_x in zip(columns, weights_x, strict=True):
             index_NPC = (row_NP * width + column_NP)[..., None].expand(-1, -1, num_channels)
-            mixed_NPC.addcmul_(pixels_NPC.gather(1, index_NPC), (weight_x * weight_y)[..., None])
+            mixed_NPC.addcmul_(pixels_NPC.gather(1, index_NPC).float(), (weight_x * weight_y)[..., None])
     cut_NPC = mixed_NPC.add_(CUT_ABOVE).clamp_(0, WHITE)
     result_NPC = torch.where(is_inside_NP[..., None], cut_NPC, fill_C).to(torch.uint8)
     return result_NPC.view(num_images, height, width, num_channels).permute(0, 3, 1, 2)

@@ -15,6 +15,9 @@ from pipelines.imagenet.batched.ops import AFFINE, FILTERS, POINT_TABLES
 from pipelines.imagenet.batched.points import look_up
 from pipelines.imagenet.drawn import BatchDraws
 
+_CHUNKS = {True: 1, False: 128}
+"""Images at a time, on a CPU or not: as many as its cache holds, or as keep an affine map's memory below 700 MB."""
+
 
 def apply_ops(images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], interpolation: str) -> Tensor:
     """uint8 (B, C, H, W); the batch itself where nothing is to be done, else a new one."""
@@ -22,7 +25,7 @@ def apply_ops(images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], 
         return images_BCHW
     images_BCHW = images_BCHW.clone()
     fill_C = _constant(fill, images_BCHW.device)
-    for name, places_N, values_NV in _groups(draws):
+    for name, places_N, values_NV in _groups(draws, chunk=_CHUNKS[images_BCHW.device.type == "cpu"]):
         chosen_NCHW = images_BCHW.index_select(0, places_N)
         if name == AFFINE:
             done_NCHW = affine(chosen_NCHW, values_NV, fill_C=fill_C, interpolation=interpolation)
@@ -54,13 +57,15 @@ def erase(x_BCHW: Tensor, draws: BatchDraws) -> None:
         start = stop
 
 
-def _groups(draws: BatchDraws) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each operation of each layer, the places of its images in the batch, and its values."""
+def _groups(draws: BatchDraws, *, chunk: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Each operation of each layer, the places of up to `chunk` images in the batch, and its values for them."""
     places, values = draws.table_N7[:, 0].long(), draws.table_N7[:, 1:]
     start = 0
     for layer in draws.layers:
         for name, count in layer:
-            yield name, places[start : start + count], values[start : start + count]
+            for first in range(start, start + count, chunk):
+                last = min(first + chunk, start + count)
+                yield name, places[first:last], values[first:last]
             start += count
 
 

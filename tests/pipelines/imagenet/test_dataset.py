@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,16 +17,9 @@ from torch.utils.data import DataLoader
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.folders import Index, load_index
 from pipelines.imagenet.transforms import eval_transform, train_transform
+from tests.pipelines.imagenet.photographs import REFERENCE
 
-RECIPE = train_transform(
-    img_size=16,
-    scale=(0.3, 1.0),
-    interpolation="bicubic",
-    hflip=0.5,
-    auto_augment="rand-m9-mstd0.5-inc1",
-    color_jitter=0.4,
-    random_erasing=0.5,
-)
+RECIPE = train_transform(replace(REFERENCE, img_size=16, scale=(0.3, 1.0), random_erasing=0.5))
 PLAIN = eval_transform(img_size=16, crop_pct=0.875, interpolation="bicubic")
 
 
@@ -104,15 +98,7 @@ def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize("policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"])
 def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
     """RandAugment's posterize keeps 0 bits there, which Pillow refuses since 13."""
-    transform = train_transform(
-        img_size=8,
-        scale=(0.9, 1.0),
-        interpolation="bicubic",
-        hflip=0.0,
-        auto_augment=policy,
-        color_jitter=0.4,
-        random_erasing=0.0,
-    )
+    transform = train_transform(replace(REFERENCE, img_size=8, scale=(0.9, 1.0), hflip=0.0, auto_augment=policy))
     content = encoded(noise(size=8), "PNG")
     assert all(transform(content).isfinite().all() for _ in range(150))
 

@@ -1,0 +1,106 @@
+"""Files of every mode through every way of loading, and the two decoders against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipelines.imagenet.augmentation import Mode, make_train_augmentation
+from pipelines.imagenet.dataset import Sample, collate
+from pipelines.imagenet.decoding import BrokenImageError, decode_rgb, decode_tensor
+from tests.pipelines.imagenet.photographs import PLAIN, encoded, photographs, seed_all
+
+MODES: tuple[Mode, ...] = ("reference", "fast", "device")
+RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+
+
+def with_alpha() -> Image.Image:
+    """A ramp of grey that an alpha channel hides entirely."""
+    return Image.merge("RGBA", [*[Image.fromarray(RAMP)] * 3, Image.new("L", (64, 64), 0)])
+
+
+def palette(transparency: bytes | int) -> bytes:
+    image = Image.fromarray(RAMP).convert("RGB").quantize(16)
+    return encoded(image, "PNG", transparency=transparency)
+
+
+def turned() -> bytes:
+    """A ramp whose EXIF says that the camera was held sideways."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.fromarray(RAMP), "JPEG", exif=exif)
+
+
+def deep(dtype: Any) -> bytes:
+    return encoded(Image.fromarray(RAMP.astype(dtype) * 257), "PNG" if dtype is np.uint16 else "TIFF")
+
+
+RAMPS: dict[str, Callable[[], bytes]] = {
+    "grey": lambda: encoded(Image.fromarray(RAMP), "PNG"),
+    "grey-jpeg": lambda: encoded(Image.fromarray(RAMP), "JPEG"),
+    "cmyk": lambda: encoded(Image.fromarray(RAMP).convert("CMYK"), "JPEG"),
+    "16-bit": lambda: deep(np.uint16),
+    "32-bit": lambda: deep(np.int32),
+    "alpha": lambda: encoded(with_alpha(), "PNG"),
+    "palette": lambda: palette(3),
+    "palette-alpha": lambda: palette(bytes(range(0, 256, 16))),
+    "exif": turned,
+}
+
+
+def loaded(mode: Mode, content: bytes) -> Tensor:
+    augmentation = make_train_augmentation(mode, PLAIN)
+    seed_all(0)
+    out = augmentation.image(content)
+    sample = Sample(out, 0, (), 0) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), 0, out.drawn)
+    return augmentation.batch(collate([sample]))
+
+
+@pytest.mark.parametrize("decode", [decode_rgb, decode_tensor])
+@pytest.mark.parametrize("name", RAMPS)
+def test_every_mode_shows_the_same_ramp(name: str, decode: Callable[[bytes], Any]) -> None:
+    """Also 16 bits, which Pillow would clip to white; what alpha hides shows; the tag of EXIF is not followed."""
+    decoded = decode(RAMPS[name]())
+    pixels_HWC = decoded.permute(1, 2, 0).numpy() if isinstance(decoded, Tensor) else np.asarray(decoded)  # noqa: N806
+    assert pixels_HWC.dtype == np.uint8
+    assert np.abs(pixels_HWC.astype(int) - RAMP[:, :, None]).max() <= 24  # a palette has 16 colours
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", RAMPS)
+def test_every_mode_passes_each_way_of_loading(name: str, mode: Mode) -> None:
+    x, grey = loaded(mode, RAMPS[name]()), loaded(mode, RAMPS["grey"]())
+    assert x.shape == (1, 3, 64, 64)
+    assert (x - grey).abs().max() < 0.45  # of 4.4 between black and white
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"404 not found",
+        encoded(photographs()[0], "JPEG")[:9000],
+        encoded(photographs()[0], "JPEG")[:200],
+        encoded(photographs()[0].resize((90, 60)), "PNG")[:3000],
+    ],
+    ids=["empty", "text", "truncated", "header", "truncated-png"],
+)
+def test_broken_file_is_called_broken_by_each_way_of_loading(content: bytes, mode: Mode) -> None:
+    with pytest.raises(BrokenImageError):
+        loaded(mode, content)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{"quality": 60}, {"quality": 95, "subsampling": 0}, {"progressive": True}])
+def test_both_decoders_see_the_same_pixels(mode: str, options: dict[str, Any]) -> None:
+    content = encoded(photographs()[1].convert(mode), "JPEG", **options)
+    image_CHW = decode_tensor(content)  # noqa: N806
+    assert torch.equal(image_CHW, torch.from_numpy(np.array(decode_rgb(content))).permute(2, 0, 1))
+    assert image_CHW.stride(0) == 1
