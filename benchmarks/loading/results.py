@@ -14,8 +14,8 @@ BARS = {"fast": 1.15, "device": 2.0}
 """How many times the rival's images a core-second each is to reach; of `device`, the loader's share alone."""
 LEGEND = f"""\
 us/image: CPU time of the loader's process and of the training process, per image; the median of all rounds.
-x rival: the median of the rounds' ratios to {RIVAL}. From encoded files to normalised batches; of `device` up
-to the batch of uint8, the rest of it stands below. Mixup and cutmix, timm's in all of them, are left out."""
+x rival: the median of the rounds' ratios to {RIVAL}. From encoded files to normalised batches; of
+`device` up to the batch of uint8, the rest of it stands below. Mixup and cutmix, timm's in all, are left out."""
 _HEAD = ("augmentation", "us/image", "images/core-s", "x rival", "min..max", "bar", "")
 _TEXT_COLUMNS = 1
 
