@@ -152,6 +152,14 @@ def test_augmentation_runs_where_torch_must_be_deterministic(mode: Mode) -> None
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("mode", OURS)
+def test_the_networks_precision_does_not_reach_the_pixels(mode: Mode) -> None:
+    """The engine augments inside of its autocast."""
+    expected = augmented(mode, VARIANTS["3a-and-jitter"], range(30))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augmented(mode, VARIANTS["3a-and-jitter"], range(30)), expected)
+
+
 @pytest.fixture
 def index(tmp_path: Any) -> Index:
     (tmp_path / "train/one").mkdir(parents=True)
