@@ -216,6 +216,7 @@ def test_draws_are_grouped_by_layer_and_operation() -> None:
     assert isinstance(make_train_augmentation("device", REFERENCE).image(jpegs()[0]), Augmented)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("mode", OURS)

@@ -33,7 +33,7 @@ def on_gpu(made: tuple[StageContext, Recorder]) -> tuple[StageContext, Recorder]
     return replace(context, device="cuda:0"), recorder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def deterministic() -> Iterator[None]:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
@@ -46,6 +46,7 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
     return tensors
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.filterwarnings("ignore:.*deterministic:UserWarning")
 @pytest.mark.parametrize(
     "changes",
@@ -68,6 +69,7 @@ def test_a_stop_after_any_update_changes_nothing(make_context: MakeContext, chan
     assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(result).items())
 
 
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning", "ignore::UserWarning:torch._inductor.*")
 def test_it_learns_compiled_in_bf16(make_context: MakeContext) -> None:
     plain = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "scale": [0.8, 1]}
     context, recorder = on_gpu(make_context(**plain, epochs=8, lr=5e-3, precision="bf16", compile=True))
