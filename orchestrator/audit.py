@@ -1,6 +1,6 @@
 """What of a stage's params differs from a reference: from a recipe, or from the defaults of its kind. Pure.
 
-The defaults of a kind's params are the reference recipe.
+The defaults of a kind's params are the reference recipe, but for what its `reference` says.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def differences(params: Params, recipe: Mapping[str, JsonValue]) -> dict[str, De
 
 
 def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Departure]:
-    """Each param in the Key that is not its default, the reference recipe's; not those `searched`, by dotted path.
+    """Each param in the Key that is not as in the reference recipe; not those `searched`, by dotted path.
 
     What has no default, what only checks the data, and a model by its published name are choices, not departures.
     """
@@ -42,7 +42,7 @@ def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, D
     choices = {name for name, info in fields.items() if info.is_required()} | {*CHECKS, *searched}
     return {
         name: departure
-        for name, departure in differences(params, {}).items()
+        for name, departure in differences(params, params.reference).items()
         if name not in choices and not (name == MODEL and isinstance(departure.used, str))
     }
 

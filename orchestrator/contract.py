@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -37,6 +37,9 @@ class Params(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    reference: ClassVar[Mapping[str, JsonValue]] = {}
+    """What the reference recipe has otherwise than the defaults, by field."""
 
     @classmethod
     def fields_with(cls, role: Role) -> tuple[str, ...]:

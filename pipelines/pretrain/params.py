@@ -1,10 +1,14 @@
-"""What a job says about a pretraining stage; the defaults are the reference recipe on ImageNet-1K. Imports no torch."""
+"""What a job says about a pretraining stage; the defaults are the reference recipe on ImageNet-1K. Imports no torch.
+
+But for `precision`: the reference's fp16 needs a GPU.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Params, Role
 from pipelines.data import ImageData
@@ -25,6 +29,8 @@ RandAugment = Annotated[
 
 class PretrainParams(Params):
     """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
+
+    reference: ClassVar[Mapping[str, JsonValue]] = {"precision": "fp16"}
 
     data: ImageData
     """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with tar shards; or

@@ -67,10 +67,10 @@ def _attempt(folder: Path, name: str) -> Attempt:
     ("stage", "audit"),
     [
         # a published size is a choice, and what is outside the Key changes no result
-        ("pretrain", {"epochs": (10, 300), "batch_size": (32, 1024)}),
+        ("pretrain", {"epochs": (10, 300), "batch_size": (32, 1024), "precision": ("fp32", "fp16")}),
         ("scenes", {}),
         # of a search, what its trials share: not the template's values of what is searched
-        ("search", {"epochs": (2, 300)}),
+        ("search", {"epochs": (2, 300), "precision": ("fp32", "fp16")}),
     ],
 )
 def test_a_manifest_holds_what_differs_from_the_reference(tmp_path: Path, stage: str, audit: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
         {"model": {"embed_dim": 48}, "mixup": 0, "betas": [0.9, 0.99]}
     )
     audit = recipe_audit(params)
-    assert audit.keys() == {"model", "epochs", "batch_size", "mixup", "betas"}
+    assert audit.keys() == {"model", "epochs", "batch_size", "precision", "mixup", "betas"}
     assert audit["model"].reference == "cat_tiny"
     assert audit["betas"] == Departure(used=[0.9, 0.99], reference=[0.9, 0.999])
 

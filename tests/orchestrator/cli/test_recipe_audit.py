@@ -19,7 +19,12 @@ from orchestrator.store.publish import publish_manifest
 from pipelines import KINDS
 
 ROOT = Path(__file__).parents[3]
-JOB = "name: audited\nstore: STORE\nstages:\n  pretrain: {kind: pretrain, data: d, epochs: 10, mixup: 0.0}\n"
+JOB = """
+name: audited
+store: STORE
+stages:
+  pretrain: {kind: pretrain, data: d, epochs: 10, mixup: 0.0, precision: fp16}
+"""
 
 
 @pytest.fixture

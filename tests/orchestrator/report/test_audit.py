@@ -28,7 +28,7 @@ def _audited(folder: Path, *overrides: str) -> tuple[Job, dict[str, Manifest]]:
 def test_each_finished_stage_has_a_line_that_says_what_differs(tmp_path: Path) -> None:
     job, done = _audited(tmp_path, "pretrain.epochs=10", "pretrain.batch_size=32")
     assert audit_lines(audits_of(job, done)) == (
-        "pretrain: epochs 10 instead of 300; batch_size 32 instead of 1024; precision fp16 instead of fp32",
+        "pretrain: epochs 10 instead of 300; batch_size 32 instead of 1024",
         "scenes: as in the reference recipe",
         "measure: crop_pct 1.0 instead of 0.875",
     )
@@ -47,14 +47,14 @@ def test_a_manifest_older_than_audits_has_no_line(tmp_path: Path) -> None:
 def test_markdown_has_the_audit_as_a_section_of_its_own(tmp_path: Path) -> None:
     job, done = _audited(tmp_path)
     text = make_markdown("paper", (), audits_of(job, done), ORIGIN)
-    assert "\n## Recipe audit\n\n- pretrain: precision fp16 instead of fp32\n- scenes: as in the reference" in text
+    assert "\n## Recipe audit\n\n- pretrain: as in the reference recipe\n- scenes: as in the reference" in text
     assert "audit" not in make_markdown("paper", (), {}, ORIGIN)
 
 
 def test_json_has_each_param_with_both_values(tmp_path: Path) -> None:
     job, done = _audited(tmp_path)
     assert report_json("paper", (), audits_of(job, done))["recipe_audit"] == {
-        "pretrain": {"precision": {"used": "fp16", "reference": "fp32"}},
+        "pretrain": {},
         "scenes": {},
         "measure": {"crop_pct": {"used": 1.0, "reference": 0.875}},
     }
