@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -15,12 +16,11 @@ from pipelines.imagenet.shard.index import INDEX_NAME
 from pipelines.imagenet.shard.place import open_place, split_of
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, named
 
-CACHE_GIB = 200.0
-"""As PretrainParams.cache_gib; only reading images fills the cache."""
 
-
-def open_images(data: str, *, cache_gib: float = CACHE_GIB) -> ImageFiles:
+def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
     """The images of a stage's `data`, in the first of these layouts that its place has; nothing is read yet.
+
+    `cache_gib` limits the disk that shards read from S3 may take; what reads no images needs none.
 
     | layout    | where                         | what is there |
     |-----------|-------------------------------|---------------|
@@ -30,13 +30,13 @@ def open_images(data: str, *, cache_gib: float = CACHE_GIB) -> ImageFiles:
     """
     place = data_place(data, "imagenet")
     if place.startswith(S3) or _holds_shards(Path(place)):
-        return Shards(open_place(place), limit_bytes=int(cache_gib * 2**30))
+        return Shards(open_place(place), limit_bytes=cache_gib * 2**30)
     if any((Path(place) / map_name(split)).exists() for split in SPLITS):
         return ClassMap(Path(place))
     return Folders(Path(place))
 
 
-def open_source(data: str, split: Split, *, classes: tuple[str, ...], cache_gib: float = CACHE_GIB) -> ImageSource:
+def open_source(data: str, split: Split, *, classes: tuple[str, ...], cache_gib: float = math.inf) -> ImageSource:
     """The images of `split`; raises DataError where one of `classes` has none, or another class some."""
     return open_images(data, cache_gib=cache_gib).source(split, classes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def _load(root: Path, top: str) -> Listing | None:
 def _remember(root: Path, top: str, listing: Listing) -> None:
     """Data that may not be written are walked each time: nothing is lost but seconds."""
     path = _memory(root, top)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(exist_ok=True)
         partial.write_text(json.dumps({"version": VERSION, **asdict(listing)}, separators=(",", ":")))

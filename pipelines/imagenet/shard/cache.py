@@ -28,7 +28,7 @@ class ShardCache:
     """
 
     folder: Path
-    limit_bytes: int
+    limit_bytes: float
 
     def open(self, place: ShardPlace, shard: Shard) -> int:
         """A file descriptor of the shard, which is fetched first where it is not kept yet."""

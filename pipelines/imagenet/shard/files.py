@@ -23,7 +23,7 @@ from pipelines.imagenet.source import Split, named
 class Shards:
     """`limit_bytes` of disk hold the shards that are read from S3; those of a folder are read where they lie."""
 
-    def __init__(self, place: ShardPlace, *, limit_bytes: int) -> None:
+    def __init__(self, place: ShardPlace, *, limit_bytes: float) -> None:
         self._place, self._limit_bytes = place, limit_bytes
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,7 @@ class FolderPlace:
 
     def write(self, name: str, content: bytes) -> None:
         with self._errors():
-            partial = self.root / f".{name}.{os.getpid()}.partial"
+            partial = self.root / f".{name}.{uuid.uuid4().hex}.partial"
             self.root.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(content)
             partial.replace(self.root / name)

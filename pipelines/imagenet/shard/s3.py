@@ -11,6 +11,9 @@ from typing import Any
 from orchestrator.errors import DataError, UnreachableError
 from pipelines.data import S3
 
+MAX_ATTEMPTS = 5
+"""Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""
+
 _MISSING = frozenset({"404", "NoSuchKey"})
 _HINTS = {
     "NoSuchBucket": "correct the stage's `data`, or create the bucket",
@@ -118,7 +121,7 @@ def _new_client() -> Any:
     from botocore.config import Config  # noqa: PLC0415
 
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5},
+        retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
         connect_timeout=10,
         # A server may send the whole object's checksum with a part of it; the index has a sha256 of ours.
         response_checksum_validation="when_required",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, UnreachableError
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.place import FolderPlace
 from pipelines.imagenet.shard.s3 import Bucket
@@ -223,4 +223,14 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     with pytest.raises(DataError, match=r"cannot list: no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
+        classes_of(f"s3://{bucket}/x")
+
+
+def test_a_server_that_does_not_answer_is_no_fault_of_the_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the stage is tried again."""
+    monkeypatch.setattr("pipelines.imagenet.shard.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(
+        UnreachableError, match=r"cannot list: Could not connect .*; check the network and AWS_ENDPOINT"
+    ):
         classes_of(f"s3://{bucket}/x")
