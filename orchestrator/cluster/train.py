@@ -33,7 +33,8 @@ MAX_MOVES = 100
 
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # 60: two busy cores took 57 s to start a group
 os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # 5: some clouds give 30 s of notice
-# Ray's own barriers (report, resume) wait for ever by default; an hour is longer than any checkpoint takes to fetch.
+# Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload a checkpoint
+# meanwhile: an hour is longer than that takes. One number for all stages, since Ray reads it from the environment.
 os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "3600")
 
 
