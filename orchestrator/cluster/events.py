@@ -51,7 +51,8 @@ class EventChannel:
     def __init__(self, run_id: str) -> None:
         """The actor is named after the run, so that Ray's dashboard tells whose it is, and ends with its driver."""
         # On the driver's machine, with which the run ends anyway: no other one takes events along when it is lost.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # Not softly: Ray then put it elsewhere, and 8 of 53 events went with that machine.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": f"events-{run_id}", "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
         self._actor: ActorHandle = ray.remote(Events).options(**options, scheduling_strategy=here).remote()
 
