@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import PreemptionError
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.room import Room
-from orchestrator.cluster.worker import Place, is_stuck, run_pipeline, tell_result
+from orchestrator.cluster.worker import Place, is_loss_of_peer, is_stuck, run_pipeline, tell_result
 from orchestrator.contract import Event
 from orchestrator.errors import IntegrityError, OrchestratorError, StageError, StoppedError, UnreachableError
 from orchestrator.spec import Resources
@@ -108,8 +108,10 @@ def judge(
 def _why(loss: Loss, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
-    lost = ", ".join(str(rank) for rank in sorted(loss.failures)) or "unknown"
-    cause = next((_first_line(failure) for failure in loss.failures.values()), loss.cause)
+    # Who lost a peer tells of a broken connection, which is the effect and not the cause.
+    gone = {rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)} or loss.failures
+    lost = ", ".join(str(rank) for rank in sorted(gone)) or "unknown"
+    cause = next((_first_line(failure) for failure in gone.values()), loss.cause)
     return f"lost worker {lost}: {cause}"
 
 
