@@ -65,6 +65,12 @@ class SearchRecord(Value):
     def done(self) -> float:
         return self.num_earlier + sum(self.trials.values())
 
+    @property
+    def num_left(self) -> int:
+        """Trials that have not ended, as far as they told."""
+        ended = sum(part >= 1 for part in self.trials.values())
+        return max(0, self.num_trials - int(self.num_earlier) - ended)
+
 
 class StageRecord(Value):
     """How a stage stands, from the newest of its events."""

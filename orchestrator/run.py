@@ -146,8 +146,15 @@ class Run:
         return [
             start
             for start in self.running.values()
-            if _can_stop(self.plan, start.stage) and not _is_at_rest(start, channel)
+            if _can_stop(self.plan, start.stage) and not self._is_at_rest(start, channel)
         ]
+
+    def _is_at_rest(self, start: Start, channel: EventChannel) -> bool:
+        """Whether all trials of a search that were under way have stopped: the search itself does not end."""
+        search = self.journal.record.stages[start.stage.name].search
+        if search is None:
+            return False
+        return channel.num_resting(start.stage.name) >= min(start.slots, search.num_left)
 
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
         """Wait a tick for a stage to end, and hear what the stages say meanwhile."""
@@ -232,12 +239,6 @@ def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
     params = planned.stage.params
     kind = plan.job.stages[params.of].kind if isinstance(params, TuneParams) else planned.stage.kind
     return kind.stops
-
-
-def _is_at_rest(start: Start, channel: EventChannel) -> bool:
-    """Whether all trials of a search have stopped: it does not end by itself."""
-    is_search = isinstance(start.stage.stage.params, TuneParams)
-    return is_search and channel.num_resting(start.stage.name) >= start.slots
 
 
 def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:

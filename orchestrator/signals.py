@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+ONE_WISH_S = 0.5
+"""Signals so close together are one: a terminal sends Ctrl-C to all of its processes, and make or a shell passes its
+own one on."""
 
 
 @dataclass
@@ -14,6 +19,13 @@ class Signals:
     """How often the process was asked to end."""
 
     count: int = 0
+    newest_s: float = float("-inf")
+
+    def note(self, now_s: float) -> None:
+        """A signal came at `now_s`, on a clock that only goes forward."""
+        if now_s - self.newest_s > ONE_WISH_S:
+            self.count += 1
+        self.newest_s = now_s
 
 
 @contextmanager
@@ -22,7 +34,7 @@ def counted_signals() -> Iterator[Signals]:
     signals = Signals()
 
     def count(signum: int, frame: FrameType | None) -> None:
-        signals.count += 1
+        signals.note(time.monotonic())
 
     before = {signum: signal.signal(signum, count) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

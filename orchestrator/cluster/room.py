@@ -16,6 +16,8 @@ from orchestrator.schedule import Capacity, choose_workers, missing_room, places
 from orchestrator.spec import Resources
 
 LOOK_EVERY_S = 1.0
+TELL_AFTER_S = 1.5
+"""What a lost group held comes free in that time, which is no news."""
 TELL_EVERY_S = 60.0
 SETTLE_S = 5.0
 """A stage that can use more workers than there is room for looks again for so long: what a group that just ended
@@ -86,7 +88,8 @@ class Room:
         return self.ledger.resize(self.stage, self.counts, worker, places=places, total=total)
 
     def _await_least(self, attempt: Attempt) -> None:
-        start_s, told_s = time.monotonic(), float("-inf")
+        start_s = time.monotonic()
+        told_s = start_s + TELL_AFTER_S - TELL_EVERY_S
         while (missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])) is not None:
             now_s = time.monotonic()
             if now_s - start_s > self.resources.max_wait_min * 60:

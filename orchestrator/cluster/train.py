@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import PreemptionError
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.room import Room
-from orchestrator.cluster.worker import Place, is_stuck, run_pipeline, tell_result
+from orchestrator.cluster.worker import Place, is_loss_of_peer, is_stuck, run_pipeline, tell_result
 from orchestrator.contract import Event
 from orchestrator.errors import IntegrityError, OrchestratorError, StageError, StoppedError, UnreachableError
 from orchestrator.spec import Resources
@@ -33,7 +33,8 @@ MAX_MOVES = 100
 
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # 60: two busy cores took 57 s to start a group
 os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # 5: some clouds give 30 s of notice
-# Ray's own barriers (report, resume) wait for ever by default; an hour is longer than any checkpoint takes to fetch.
+# Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload a checkpoint
+# meanwhile: an hour is longer than that takes. One number for all stages, since Ray reads it from the environment.
 os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "3600")
 
 
@@ -107,8 +108,10 @@ def judge(
 def _why(loss: Loss, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
-    lost = ", ".join(str(rank) for rank in sorted(loss.failures)) or "unknown"
-    cause = next((_first_line(failure) for failure in loss.failures.values()), loss.cause)
+    # Who lost a peer tells of a broken connection, which is the effect and not the cause.
+    gone = {rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)} or loss.failures
+    lost = ", ".join(str(rank) for rank in sorted(gone)) or "unknown"
+    cause = next((_first_line(failure) for failure in gone.values()), loss.cause)
     return f"lost worker {lost}: {cause}"
 
 

@@ -70,6 +70,8 @@ def _stop_if_asked(context: StageContext, epoch: int) -> None:
     """Ranks come to hear of it at different times: they agree before they stop."""
     if context.params.is_deaf:
         return
+    if epoch == context.params.hangs_after and context.resume_dir is None and context.rank == 0:
+        time.sleep(600)
     is_asked = torch.tensor(float(context.should_stop()))
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(is_asked)
@@ -86,8 +88,6 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
     if params.fails == "bug":
         raise ZeroDivisionError("a bug")
     _sleep(context, params.epoch_s)
-    if epoch == params.hangs_after and context.resume_dir is None and context.rank == 0:
-        time.sleep(600)
     if context.rank == 0:
         with (Path(params.data) / "worked.log").open("a") as log:
             log.write(f"gain {params.gain:g} epoch {epoch}\n")

@@ -73,12 +73,16 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
     record = _heard(record, 130, Event("ended", 1, 1), trial="b")
     assert record.newest == Mark(done=1.5, time_s=130)
     assert (record.total, record.metrics) == (4, {"top1": 30.0})
+    assert record.search is not None
+    assert record.search.num_left == 3  # trial a, which is under way, and two that did not begin
 
 
 def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
     record = _heard(SEARCH, 110, Event("2 of 4 trials finished", 2, 4))
     record = _heard(record, 120, Event("epoch 1/2", 1, 2), trial="c")
     assert (record.first, record.newest) == (Mark(done=2, time_s=110), Mark(done=2.5, time_s=120))
+    assert record.search is not None
+    assert record.search.num_left == 2
 
 
 def test_a_record_is_read_as_it_was_written(store_uri: str) -> None:

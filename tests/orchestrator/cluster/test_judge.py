@@ -31,6 +31,13 @@ def test_the_reason_of_a_retry_is_one_line_with_the_rank() -> None:
     assert judge(Loss({}, cause="no actor"), num_lost=0) == Retry("lost worker unknown: no actor")
 
 
+def test_the_worker_that_is_gone_is_named_and_not_the_peers_that_noticed() -> None:
+    noticed = RuntimeError("[gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer")
+    failures = {0: noticed, 1: RuntimeError("worker died."), 2: noticed}
+    assert judge(Loss(failures), num_lost=0) == Retry("lost worker 1: worker died")
+    assert judge(Loss({0: noticed, 2: noticed}), num_lost=0) == Retry(f"lost worker 0, 2: {noticed}")
+
+
 @pytest.mark.parametrize("kind", [DataError, CheckpointError, IntegrityError, StageError])
 def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(kind: type[OrchestratorError]) -> None:
     error = kind("wrong")
