@@ -109,7 +109,7 @@ def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(
     run = _start(workplace, store.name)
     _await(store, "train/*/trials/*", run)
     run.send_signal(signum)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "interrupted; what was finished is kept" in errors
     assert "Traceback" not in errors
