@@ -61,7 +61,8 @@ def run_pipeline(
     """Run the attempt's entry point in this process, with its events' texts behind `label`.
 
     Where that closes the stage, rank 0 publishes the outputs and the manifest.
-    Raises OrchestratorErrors as they are, the loss of a peer as it comes, and anything else as StageError.
+    Raises OrchestratorErrors as they are, the loss of a peer or of a loader process as it comes, and anything else as
+    StageError.
     """
     with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
         if place.rank == 0:
@@ -170,7 +171,7 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
     except OrchestratorError:
         raise
     except Exception as err:
-        if is_loss_of_peer(err) or is_stuck(err):
+        if is_loss_of_peer(err) or is_loss_of_loader(err) or is_stuck(err):
             raise
         raise StageError(f"{type(err).__name__}: {err}\n{traceback.format_exc()}") from err
 
@@ -178,6 +179,11 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
 def is_loss_of_peer(err: BaseException) -> bool:
     """Whether a collective failed because another worker is gone: gloo says so only in a RuntimeError's text."""
     return isinstance(err, torch.distributed.DistError) or "gloo/transport" in str(err)
+
+
+def is_loss_of_loader(err: BaseException) -> bool:
+    """Whether a process that loads data for this worker is gone, as one that was killed for memory."""
+    return isinstance(err, RuntimeError) and str(err).startswith("DataLoader worker (pid")
 
 
 def is_stuck(err: BaseException) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
 from pipelines.imagenet.augmentation import make_train_augmentation
-from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
+from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws
+from pipelines.imagenet.loading import Loader
 from pipelines.imagenet.source import ImageFiles, ImageSource
 from pipelines.imagenet.transforms import Recipe, eval_transform
 from pipelines.pretrain.params import PretrainParams
@@ -25,13 +24,13 @@ class Loaders:
 
     place: str
     """Where the images are, for messages."""
-    train: DataLoader[Any]
+    train: Loader
     """Parts of batches: `accumulate` of them are this rank's share of an update."""
     draws: TrainDraws
     updates_per_epoch: int
     augment: Callable[[Batch], Tensor]
     """A batch of `train` on the device -> its normalised images (B, C, H, W)."""
-    val: DataLoader[Any]
+    val: Loader
 
 
 def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, ...]) -> Loaders:
@@ -58,7 +57,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
     )
 
 
-def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> DataLoader[Any]:
+def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> Loader:
     """Batches of this rank's share of `val`, as evaluation sees them."""
     draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
@@ -98,16 +97,11 @@ def _val_images(source: ImageSource, context: StageContext) -> Images:
     return Images(source, transform, seed=context.seed, substitutes=0)
 
 
-def _loader(images: Images, draws: Sampler[Draw], batch_size: int, context: StageContext) -> DataLoader[Any]:
-    num_workers = context.params.loader_workers
-    return DataLoader(
+def _loader(images: Images, draws: Sampler[Draw], batch_size: int, context: StageContext) -> Loader:
+    return Loader(
         images,
+        draws,
         batch_size=batch_size,
-        sampler=draws,
-        num_workers=num_workers,
-        collate_fn=collate,
+        num_workers=context.params.loader_workers,
         pin_memory=context.device != "cpu",
-        persistent_workers=num_workers > 0,
-        # A generator of its own: loaders would otherwise draw on the training loop's.
-        generator=torch.Generator(),
     )

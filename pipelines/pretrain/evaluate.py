@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import load_val_classes, open_images
+from pipelines.imagenet.loading import Loader
 from pipelines.pretrain.data import make_val_loader
 from pipelines.pretrain.losses import WINDOW
 from pipelines.pretrain.measure import measure
@@ -41,7 +41,7 @@ def run(context: StageContext) -> StageResult:
     return StageResult({}, metrics)
 
 
-def _told(loader: Any, context: StageContext) -> Iterator[Batch]:
+def _told(loader: Loader, context: StageContext) -> Iterator[Batch]:
     """The batches of `loader`, with an event for every WINDOW of them."""
     for number, batch in enumerate(loader, 1):
         yield batch

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +33,13 @@ class Scores:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: Any, precision: Precision, broken: BrokenImages) -> Scores:
-    """Scores over the images of all ranks' loaders that decode, each counted once."""
+def evaluate(model: nn.Module, batches: Iterable[Batch], precision: Precision, broken: BrokenImages) -> Scores:
+    """Scores over the images of all ranks' batches that decode, each counted once."""
     model.eval()
     counts_3 = torch.zeros(3, dtype=torch.float64)  # top-1 hits, top-5 hits, images
     # Compiled for training alone: an odd last batch would be compiled anew.
     with torch.compiler.set_stance("force_eager"):
-        for batch in _decodable(loader, broken):
+        for batch in _decodable(batches, broken):
             on_device = batch.to(precision.device)
             with precision.autocast():
                 logits_BK: Tensor = model(on_device.images_BCHW)
@@ -52,8 +51,8 @@ def evaluate(model: nn.Module, loader: Any, precision: Precision, broken: Broken
     return Scores(100 * top1 / num_samples, 100 * top5 / num_samples, int(num_samples))
 
 
-def _decodable(loader: Any, broken: BrokenImages) -> Iterator[Batch]:
-    for batch in loader:
+def _decodable(batches: Iterable[Batch], broken: BrokenImages) -> Iterator[Batch]:
+    for batch in batches:
         broken.add(batch.broken)
         if len(batch.labels_B):
             yield batch

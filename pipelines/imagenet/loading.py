@@ -1,0 +1,59 @@
+"""Loads batches in other processes, out of which errors come as they were raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from orchestrator.errors import OrchestratorError
+from pipelines.imagenet.dataset import Batch, Draw, Images, Sample, collate
+
+
+class Loader:
+    """The batches of `images` that `draws` choose, from `num_workers` processes that outlive each pass."""
+
+    def __init__(
+        self, images: Images, draws: Sampler[Draw], *, batch_size: int, num_workers: int, pin_memory: bool
+    ) -> None:
+        self._batches: DataLoader[Any] = DataLoader(
+            _Carrying(images),
+            batch_size=batch_size,
+            sampler=draws,
+            num_workers=num_workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            # A generator of its own: loaders would otherwise draw on the training loop's.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Of batches."""
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises what `images` raise."""
+        for batch in self._batches:
+            if isinstance(batch, OrchestratorError):
+                raise batch
+            yield batch
+
+
+class _Carrying(Dataset[Any]):
+    """Images whose errors are values, which DataLoader would turn into its own words around a traceback."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Sample] | OrchestratorError:
+        try:
+            return [self._images[draw] for draw in draws]
+        except OrchestratorError as err:
+            return err
+
+
+def _collate(samples: list[Sample] | OrchestratorError) -> Batch | OrchestratorError:
+    return samples if isinstance(samples, OrchestratorError) else collate(samples)

@@ -1,0 +1,75 @@
+"""Errors out of loader processes: as they were raised, or as the loss of a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch.utils.data import Sampler
+
+from orchestrator.cluster.worker import is_loss_of_loader
+from orchestrator.errors import DataError
+from pipelines.imagenet.dataset import Draw, Images
+from pipelines.imagenet.folders import Index
+from pipelines.imagenet.loading import Loader
+from pipelines.imagenet.transforms import eval_transform
+from tests.pipelines.imagenet.test_dataset import encoded, make_index, noise
+
+FAULT = "/data/train-000003.tar: cut short;\nwrite it again"
+
+
+class CutShort(Index):
+    """Images of which the sixth lies in a shard that is cut short."""
+
+    def read(self, place: int) -> bytes:
+        if place == 5:
+            raise DataError(FAULT)
+        return super().read(place)
+
+
+class InOrder(Sampler[Draw]):
+    def __init__(self, num_images: int) -> None:
+        self._num_images = num_images
+
+    def __len__(self) -> int:
+        return self._num_images
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(0, image) for image in range(self._num_images))
+
+
+def loader_of(source: Index, *, num_workers: int) -> Loader:
+    transform = eval_transform(img_size=16, crop_pct=0.875, interpolation="bicubic")
+    images = Images(source, transform, seed=0, substitutes=0)
+    return Loader(images, InOrder(len(source)), batch_size=2, num_workers=num_workers, pin_memory=False)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return make_index(tmp_path, {f"{i:03d}.png": encoded(noise(seed=i), "PNG") for i in range(200)})
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_fault_of_the_data_has_its_own_text_whichever_process_meets_it(index: Index, num_workers: int) -> None:
+    batches = iter(loader_of(CutShort(**vars(index)), num_workers=num_workers))
+    assert [next(batches).places for _ in range(2)] == [(0, 1), (2, 3)]
+    with pytest.raises(DataError) as caught:
+        next(batches)
+    assert str(caught.value) == FAULT
+
+
+def test_a_killed_loader_process_is_a_loss_and_no_fault_of_the_stage(index: Index) -> None:
+    others = set(multiprocessing.active_children())
+    batches = iter(loader_of(index, num_workers=1))
+    next(batches)
+    (process,) = set(multiprocessing.active_children()) - others
+
+    def kill_and_go_on() -> None:
+        process.kill()
+        list(batches)
+
+    with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+        kill_and_go_on()
+    assert is_loss_of_loader(caught.value)
