@@ -17,7 +17,7 @@ NUM_VALUES = 6
 
 
 class Op(NamedTuple):
-    """One operation on one image, under a name in `pipelines.imagenet.batched.ops.OPS`."""
+    """One operation on one image, under a name that `pipelines.imagenet.batched.ops` knows."""
 
     name: str
     values: tuple[float, ...]
