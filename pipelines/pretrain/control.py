@@ -26,11 +26,12 @@ class Demand(IntEnum):
 
 @dataclass
 class Control:
-    """Asks this rank's clock and `should_stop`, and agrees with the others."""
+    """Asks `should_stop` and, on rank 0, the clock, and agrees with the others."""
 
     every: CheckpointEvery
     should_stop: Callable[[], bool]
     device: torch.device
+    keep_best: int = 0
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
     _saved_at_s: float | None = None
@@ -44,13 +45,16 @@ class Control:
         return demand
 
     def is_epoch_due(self, epoch: int, *, num_epochs: int) -> bool:
-        """Whether the end of `epoch`, counted from 1, writes a checkpoint."""
-        return epoch == num_epochs or (self.every.epochs is not None and epoch % self.every.epochs == 0)
+        """Whether the end of `epoch`, counted from 1, writes a checkpoint: no other moment has scores to keep it by."""
+        if epoch == num_epochs:
+            return True
+        return self.keep_best > 0 if self.every.epochs is None else epoch % self.every.epochs == 0
 
     def _own(self) -> Demand:
         if self.should_stop():
             return Demand.STOP
-        if self.every.minutes is None:
+        # One clock alone: those of others would each demand a checkpoint of their own, an update later.
+        if self.every.minutes is None or _rank() != 0:
             return Demand.NONE
         now_s = self.clock()
         if self._saved_at_s is None:
@@ -67,6 +71,10 @@ class Control:
         # A GPU's votes are counted an update later: to read this one now would keep it from being fed.
         is_behind = self.device.type == "cuda" and len(self._votes) == 1
         return Demand.NONE if is_behind else self._votes.popleft().count()
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 @dataclass(frozen=True)

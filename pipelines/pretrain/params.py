@@ -125,7 +125,8 @@ class PretrainParams(Params):
     checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
     """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (updates) or `{minutes: N}`; a number: epochs."""
     keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 0
-    """Checkpoints with the best top-1 that are kept besides the latest until the stage is done."""
+    """Checkpoints with the best top-1 that are kept besides the latest until the stage is done; only those of an
+    epoch's end have one, so that with `steps` or `minutes` each epoch ends with a checkpoint too."""
     activation_checkpointing: Annotated[bool, Role.OUTSIDE_KEY] = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False

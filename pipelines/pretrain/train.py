@@ -62,7 +62,7 @@ def make_training(
         params=params,
         loaders=loaders,
         trainer=trainer,
-        control=Control(params.checkpoint_every, context.should_stop, device),
+        control=Control(params.checkpoint_every, context.should_stop, device, params.keep_best),
         checkpoints=Checkpoints(context, trainer),
     )
 
