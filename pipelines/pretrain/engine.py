@@ -46,6 +46,11 @@ class Trainer:
         """The model that is evaluated and published."""
         return self.bare if self.ema is None else self.ema.module
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
+        return bool(nn.utils.get_total_norm(list(self.bare.parameters())).isfinite())
+
     def update(self, parts: Sequence[Batch], update: int) -> Tensor | None:
         """Make the update of this number, counted from 0; returns this rank's mean loss over `parts`, on the device.
 

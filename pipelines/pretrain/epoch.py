@@ -65,8 +65,10 @@ class Epoch:
             parts = list(islice(batches, training.params.accumulate))
             self._waited_s += training.clock() - began_s
             self._update(parts)
+            demand = training.control.after(self._total_updates)
+            # With it, since a GPU's ranks wait there for their updates to be done; without the writing of checkpoints.
             self._trained_s += training.clock() - began_s
-            self._obey(training.control.after(self._total_updates))
+            self._obey(demand)
         return self._close()
 
     @property
@@ -118,6 +120,14 @@ class Epoch:
                 f"epoch {self._began_with.epoch + 1}, step {err.step}: the loss is {err.loss}; {self._advice}"
             ) from err
 
+    def _check_weights(self) -> None:
+        """The last gradient may have spoilt them after a loss that was a number: nothing goes on from there."""
+        if not self._training.trainer.is_sound:
+            raise StageError(
+                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient was no number, and so are "
+                f"the weights; {self._advice}"
+            )
+
     @property
     def _advice(self) -> str:
         lr = self._training.trainer.schedule.lr(max(0, self._total_updates - 1))
@@ -141,8 +151,9 @@ class Epoch:
             raise StoppedError(f"stopped as asked; {self._training.checkpoints.last}")
 
     def _progress(self) -> Progress:
-        """Where the epoch stands, which the ranks put together; the losses so far are numbers."""
+        """Where the epoch stands, which the ranks put together; the losses so far and the weights are numbers."""
         self._read_losses()
+        self._check_weights()
         share_broken(self._broken)
         share = replace(self._share, loss_sum=self._losses.sum)
         return Progress(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,6 +15,7 @@ from torch.multiprocessing.spawn import spawn
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
+from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import open_images
 from pipelines.pretrain.control import Control, Demand
 from pipelines.pretrain.data import make_loaders
@@ -117,6 +120,111 @@ def _stop_on_rank_one(rank: int, root: Path, port: int) -> None:
 def test_all_ranks_stop_after_the_same_update_when_one_is_asked_to(tmp_path: Path) -> None:
     spawn(_stop_on_rank_one, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
     assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["NONE STOP NONE"] * 2
+
+
+def _clocks_of_two_ranks(rank: int, root: Path, port: int) -> None:
+    """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank 0's."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    clock = iter([rank, 60, 61, 62, 119, 120, 121])
+    control = Control(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
+    saved = [number for number in range(7) if control.after(number) is Demand.SAVE]
+    (root / f"saved{rank}").write_text(str(saved))
+    dist.destroy_process_group()
+
+
+def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
+    spawn(_clocks_of_two_ranks, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    assert [(tmp_path / f"saved{rank}").read_text() for rank in range(2)] == ["[1, 5]"] * 2
+
+
+@pytest.mark.parametrize(
+    ("every", "keep_best", "due"),
+    [
+        ({"epochs": 2}, 0, [2, 4, 5]),
+        ({"epochs": 2}, 1, [2, 4, 5]),
+        ({"steps": 7}, 0, [5]),
+        ({"steps": 7}, 1, [1, 2, 3, 4, 5]),
+        ({"minutes": 1.0}, 3, [1, 2, 3, 4, 5]),
+    ],
+    ids=str,
+)
+def test_an_epochs_end_is_kept_where_the_best_are(every: dict[str, Any], keep_best: int, due: list[int]) -> None:
+    control = Control(CheckpointEvery(**every), lambda: False, CPU, keep_best)
+    assert [epoch for epoch in range(1, 6) if control.is_epoch_due(epoch, num_epochs=5)] == due
+
+
+def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(make_context: MakeContext) -> None:
+    now_s = 0.0
+
+    def passing(seconds: float) -> bool:
+        nonlocal now_s
+        now_s += seconds
+        return False
+
+    context, recorder = make_context(**PLAIN, epochs=1, checkpoint_every={"steps": 1})
+    context = replace(context, save=lambda directory: None if passing(100) else recorder.save(directory))
+    training = started(context)
+    training = replace(
+        training,
+        context=context,
+        clock=lambda: now_s,
+        control=Control(CheckpointEvery(steps=1), lambda: passing(2), CPU),
+    )
+    (record,) = Epoch(training, Progress()).run().epochs
+    assert record.images_per_s == pytest.approx(40 / 2)
+    assert record.data_wait == 0
+
+
+def test_weights_that_the_last_gradient_spoilt_are_neither_kept_nor_published(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
+    training = started(context)
+    spoilt: Any = next(training.trainer.bare.parameters())
+    spoilt.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(StageError, match="epoch 1, step 1: the gradient was no number, and so are the weights; the l"):
+        Epoch(training, Progress()).run()
+    assert not recorder.metrics
+    assert not recorder.saved
+
+
+def test_an_update_has_the_rate_of_its_number_and_a_gradient_of_limited_norm(make_context: MakeContext) -> None:
+    context, _ = make_context(**PLAIN, clip_grad=0.01, layer_decay=0.5)
+    trainer, loaders = (training := started(context)).trainer, training.loaders
+    assert trainer.update([next(iter(loaders.train))], 2) is not None
+    assert max(group["lr"] for group in trainer.optimizer.param_groups) == trainer.schedule.lr(2) > 2e-6
+    gradients = [parameter.grad for parameter in trainer.bare.parameters() if parameter.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_activations_are_computed_again_and_channels_lie_last_where_the_job_says_so(
+    make_context: MakeContext, is_on: bool
+) -> None:
+    context, _ = make_context(activation_checkpointing=is_on, channels_last=is_on)
+    bare: Any = started(context).trainer.bare
+    assert {module.grad_checkpointing for module in bare.modules() if hasattr(module, "grad_checkpointing")} == {is_on}
+    assert bare.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last) is is_on
+
+
+def draws_of(context: StageContext) -> list[float]:
+    """What mixing would draw in the two updates of an epoch."""
+    training = started(context)
+    drawn: list[float] = []
+
+    def augment(batch: Batch) -> torch.Tensor:
+        drawn.append(float(np.random.rand()))
+        return batch.images_BCHW
+
+    training = replace(training, trainer=replace(training.trainer, augment=augment))
+    Epoch(training, Progress()).run()
+    return drawn
+
+
+def test_each_update_and_each_rank_mixes_by_draws_of_its_own(make_context: MakeContext) -> None:
+    context, _ = make_context(**PLAIN, batch_size=60)
+    first, second = draws_of(context), draws_of(replace(context, rank=1))
+    assert len({*first, *second}) == 4
+    assert draws_of(context) == first
 
 
 def test_a_stop_in_the_middle_of_an_epoch_writes_a_checkpoint_first(make_context: MakeContext) -> None:
