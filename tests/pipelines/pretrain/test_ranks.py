@@ -19,7 +19,7 @@ from tests.pipelines.pretrain.conftest import MakeContext
 
 CHANGES = {
     **{"mixup": 0, "cutmix": 0, "drop_path_rate": 0, "random_erasing": 0, "precision": "fp32"},
-    **{"epochs": 2, "batch_size": 40, "max_broken_images": 3},
+    **{"epochs": 2, "batch_size": 40, "accumulate": 2, "max_broken_images": 3},
 }
 
 
