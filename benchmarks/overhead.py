@@ -121,8 +121,13 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
 
 
 def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
-    """JSON is YAML: the job file is written as JSON."""
-    stage = {"kind": "pretrain", **settings, "resources": {"workers": 1, "cpus_per_worker": 1}}
+    """JSON is YAML: the job file is written as JSON. Checkpoints, of which the rival writes none, come at the end."""
+    stage = {
+        "kind": "pretrain",
+        **settings,
+        "checkpoint_every": settings["epochs"],
+        "resources": {"workers": 1, "cpus_per_worker": 1},
+    }
     job = folder / "job.yaml"
     store = folder / "store"
     job.write_text(json.dumps({"name": "overhead", "store": str(store), "stages": {"train": stage}}))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from pipelines.imagenet.decoding import BrokenImageError
 from pipelines.imagenet.drawn import BatchDraws, Drawn, collate_draws
@@ -76,8 +74,9 @@ class Images(Dataset[Sample]):
             place = (draw.image + step) % len(self._source)
             try:
                 content = self._source.read(place)
-                with _seeded(self._seed, draw):
-                    transformed = self._transform(content)
+                # Not put back afterwards: that takes NumPy 90 us, and whoever draws seeds first, as every update does.
+                seed_generators(seeds(Stream.IMAGE, self._seed, *draw))
+                transformed = self._transform(content)
             except (OSError, BrokenImageError):
                 broken.append(self._source.names[place])
                 continue
@@ -144,24 +143,3 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
     stacked = default_collate([image.permute(1, 2, 0) if is_channels_last else image for image in images])
     batch: Tensor = stacked.permute(0, 3, 1, 2) if is_channels_last else stacked
     return batch
-
-
-@contextmanager
-def _seeded(seed: int, draw: Draw) -> Iterator[None]:
-    """Random draws inside depend on the arguments alone; outside, the generators go on as if nothing had happened.
-
-    The number of loader processes is therefore free, and none at all does not disturb the training loop's draws. In a
-    loader process nothing else draws, and NumPy takes 90 us to hand its state out and back.
-    """
-    if get_worker_info() is not None:
-        seed_generators(seeds(Stream.IMAGE, seed, *draw))
-        yield
-        return
-    python, numpy, pytorch = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    seed_generators(seeds(Stream.IMAGE, seed, *draw))
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(pytorch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -121,21 +120,6 @@ def test_draws_do_not_depend_on_the_number_of_loader_workers(index: Index) -> No
     assert torch.equal(alone, augmented(index, seed=1, epoch=2, num_workers=2))
     assert not torch.equal(alone, augmented(index, seed=1, epoch=3, num_workers=0))
     assert not torch.equal(alone, augmented(index, seed=2, epoch=2, num_workers=0))
-
-
-def test_loading_leaves_the_loops_generators_alone(index: Index) -> None:
-    images = Images(index, RECIPE, seed=0, substitutes=0)
-
-    def following() -> tuple[float, float, float]:
-        return random.random(), float(np.random.rand()), float(torch.rand(()))
-
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    expected = following()
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-    assert images[Draw(0, 3)].image_CHW is not None
-    assert following() == expected
 
 
 def _draws(*, rank: int = 0, world_size: int = 1) -> TrainDraws:
