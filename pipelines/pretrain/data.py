@@ -66,7 +66,7 @@ def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int)
 def _part_size(params: PretrainParams, world_size: int) -> int:
     """Images in a part of a batch; raises JobError when the batch cannot be divided among `world_size` workers."""
     if params.fits_workers(world_size):
-        return params.batch_size // (world_size * params.accumulate)
+        return params.part_size(world_size)
     why = "mixup and cutmix mix images in pairs" if params.is_mixing else "each worker gets an equal share"
     raise JobError(
         f"batch_size = {params.batch_size} is not a multiple of {params.batch_multiple(world_size)}, which "

@@ -51,6 +51,21 @@ class Trainer:
         """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
         return bool(nn.utils.get_total_norm(list(self.bare.parameters())).isfinite())
 
+    def settle(self, x_BCHW: Tensor) -> None:
+        """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of later sums over ranks.
+
+        DistributedDataParallel lays out gradients anew after its first backward pass, and three ranks or more sum an
+        element in an order that depends on its place: without this the first update of a resumed training would not
+        be that of the straight one. All ranks call it.
+        """
+        if self.model is self.bare:
+            return
+        self.model.train()
+        with self.precision.autocast():
+            logits_BK: Tensor = self.model(x_BCHW)
+        logits_BK.float().sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+
     def update(self, parts: Sequence[Batch], update: int) -> Tensor | None:
         """Make the update of this number, counted from 0; returns this rank's mean loss over `parts`, on the device.
 

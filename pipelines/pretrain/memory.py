@@ -24,11 +24,11 @@ def explained(
     err: torch.OutOfMemoryError, params: PretrainParams, *, world_size: int, device: torch.device
 ) -> JobError:
     """The error as one of the job: what did not fit, and each field by which it would."""
-    local_batch_size = params.batch_size // (world_size * params.accumulate)
     side = params.input_size
+    num_images = params.part_size(world_size)
     reason = str(err).strip().partition("\n")[0]
     return JobError(
-        f"{device}: out of memory with {local_batch_size} images of {side} x {side} pixels at a time (batch_size "
+        f"{device}: out of memory with {num_images} images of {side} x {side} pixels at a time (batch_size "
         f"{params.batch_size}, workers {world_size}, accumulate {params.accumulate}, precision {params.precision}); "
         f"{'; '.join(_remedies(params))}. {reason}"
     )

@@ -161,6 +161,10 @@ class PretrainParams(Params):
         """What `batch_size` is a multiple of: equal parts for all workers, pairs of images where they are mixed."""
         return num_workers * self.accumulate * (2 if self.is_mixing else 1)
 
+    def part_size(self, num_workers: int) -> int:
+        """Images that a worker computes at a time, where `num_workers` share a batch equally."""
+        return self.batch_size // (num_workers * self.accumulate)
+
     def fits_workers(self, num_workers: int) -> bool:
         """Whether `num_workers` workers can share a batch equally."""
         return self.batch_size % self.batch_multiple(num_workers) == 0

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cat_model.model import Cat
@@ -46,9 +46,15 @@ def run(context: StageContext) -> StageResult:
     training = make_training(context, make_loaders(context, images, classes), classes=classes, device=device)
     progress = training.checkpoints.load()
     with explaining_memory(params, world_size=context.world_size, device=device):
+        training.trainer.settle(_blank_part(params, context.world_size, device))
         while progress.epoch < params.epochs:
             progress = Epoch(training, progress).run()
     return _result(training, classes, progress)
+
+
+def _blank_part(params: PretrainParams, world_size: int, device: torch.device) -> Tensor:
+    """Images as many and as large as a worker computes at a time."""
+    return torch.zeros(params.part_size(world_size), 3, params.input_size, params.input_size, device=device)
 
 
 def make_training(
