@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from orchestrator.cluster.worker import is_loss_of_loader
 from orchestrator.errors import DataError
-from pipelines.imagenet.dataset import Draw, Images
+from pipelines.imagenet.dataset import Batch, Draw, Images
 from pipelines.imagenet.folders import Index
 from pipelines.imagenet.loading import Loader
 from pipelines.imagenet.transforms import eval_transform
@@ -66,10 +66,25 @@ def test_a_killed_loader_process_is_a_loss_and_no_fault_of_the_stage(index: Inde
     next(batches)
     (process,) = set(multiprocessing.active_children()) - others
 
+    # either torch's own words, or the broken connection over which the process handed a batch
     def kill_and_go_on() -> None:
         process.kill()
         list(batches)
 
     with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
         kill_and_go_on()
+    assert is_loss_of_loader(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_process_that_is_gone_while_it_hands_a_batch_over_is_a_loss_too(index: Index, error: Exception) -> None:
+    loader = loader_of(index, num_workers=0)
+
+    class Reset:
+        def __iter__(self) -> Iterator[Batch]:
+            raise error
+
+    vars(loader)["_batches"] = Reset()
+    with pytest.raises(RuntimeError, match=r"is gone: .*(reset by peer|EOFError)") as caught:
+        next(iter(loader))
     assert is_loss_of_loader(caught.value)
