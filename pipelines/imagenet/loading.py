@@ -35,11 +35,15 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises what `images` raise."""
-        for batch in self._batches:
-            if isinstance(batch, OrchestratorError):
-                raise batch
-            yield batch
+        """Raises what `images` raise, and torch's RuntimeError for a process that is gone."""
+        try:
+            for batch in self._batches:
+                if isinstance(batch, OrchestratorError):
+                    raise batch
+                yield batch
+        except (EOFError, ConnectionError, FileNotFoundError) as err:
+            # What `images` meet of these is their own; here a process was killed while it handed a batch over.
+            raise RuntimeError(f"DataLoader worker (pid unknown) is gone: {str(err) or type(err).__name__}") from err
 
 
 class _Carrying(Dataset[Any]):

@@ -89,6 +89,12 @@ def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
     assert torch.equal(sample.image_CHW, neighbour.image_CHW)
 
 
+def test_an_image_that_stands_in_for_a_broken_one_has_its_own_label(tmp_path: Path) -> None:
+    index = make_index(tmp_path, {"a.png": b"", "b.png": encoded(noise(), "PNG")})
+    images = Images(replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1)
+    assert images[Draw(0, 0)].label == 1
+
+
 def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
     images = Images(make_index(tmp_path, {"a.png": b""}), PLAIN, seed=0, substitutes=3)
     assert len(collate([images[Draw(0, 0)]]).labels_B) == 0

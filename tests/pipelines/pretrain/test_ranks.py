@@ -28,6 +28,7 @@ def run_rank(rank: int, params: PretrainParams, root: Path, port: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     reports: list[dict[str, Any]] = []
+    texts: list[str] = []
     work_dir = root / f"rank{rank}"
     work_dir.mkdir()
     result = run(
@@ -43,10 +44,12 @@ def run_rank(rank: int, params: PretrainParams, root: Path, port: int) -> None:
             report=lambda metrics, checkpoint_dir: reports.append({**metrics, "has_dir": checkpoint_dir is not None}),
             save=lambda checkpoint_dir: None,
             should_stop=lambda: False,
-            emit=lambda event: None,
+            emit=lambda event: texts.append(event.text),
         )
     )
-    torch.save({"reports": reports, "num_samples": result.metrics[0].num_samples}, root / f"rank{rank}.pt")
+    torch.save(
+        {"reports": reports, "texts": texts, "num_samples": result.metrics[0].num_samples}, root / f"rank{rank}.pt"
+    )
     dist.destroy_process_group()
 
 
@@ -75,6 +78,7 @@ def test_two_ranks_train_as_one_and_count_each_image_once(make_context: MakeCont
     assert [rank["num_samples"] for rank in ranks] == [29, 29]
     assert [[report.pop("has_dir") for report in rank["reports"]] for rank in ranks] == [[True] * 2, [False] * 2]
     assert ranks[0]["reports"] == ranks[1]["reports"]
+    assert ranks[0]["texts"][-1].endswith("broken images 1")  # which the other rank met
     for report, expected in zip(ranks[0]["reports"], alone.metrics, strict=True):
         # The second epoch's loss is that of weights that both ranks' gradients have made.
         assert report["loss"] == pytest.approx(expected["loss"], rel=1e-4)

@@ -152,3 +152,8 @@ def test_a_stage_is_fine_tuned_at_a_higher_resolution_and_measured(make_context:
 def test_published_sizes_take_another_input_size_as_they_are() -> None:
     config = make_config(_params(model="cat_small", img_size=384))
     assert config == replace(CONFIGS["cat_small"], img_size=384)
+
+
+def test_the_jobs_drop_path_is_the_networks() -> None:
+    assert make_config(_params(model="cat_small")).drop_path_rate == CONFIGS["cat_small"].drop_path_rate == 0.2
+    assert make_config(_params(model="cat_small", drop_path_rate=0.4)).drop_path_rate == 0.4

@@ -16,6 +16,7 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.layouts import open_images
+from pipelines.imagenet.transforms import eval_transform
 from pipelines.pretrain.data import make_loaders
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.scores import evaluate
@@ -100,6 +101,23 @@ def test_checkpoints_come_at_the_interval_and_at_the_end(make_context: MakeConte
     run(context)
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2, 3]
     assert recorder.saved == ["epoch_0002_update_000000", "epoch_0003_update_000000"]
+
+
+def test_with_the_best_to_keep_each_epochs_end_is_a_checkpoint(make_context: MakeContext) -> None:
+    context, recorder = make_context(**PLAIN, epochs=2, checkpoint_every={"steps": 100}, keep_best=1)
+    run(context)
+    assert recorder.saved == ["epoch_0001_update_000000", "epoch_0002_update_000000"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"crop_pct": 0.5}, {"interpolation": "nearest"}, {"img_size": 56}], ids=str)
+def test_val_images_are_resized_and_cropped_as_the_job_says(make_context: MakeContext, changes: dict[str, Any]) -> None:
+    context, _ = make_context(**changes)
+    images = open_images(context.params.data)
+    classes = tuple("0123456789")
+    values = {"img_size": 28, "crop_pct": 0.875, "interpolation": "bicubic", **changes}
+    expected = eval_transform(**values)(images.source("val", classes).read(0))
+    batch = next(iter(make_loaders(context, images, classes).val))
+    assert torch.equal(batch.images_BCHW[0], expected)
 
 
 def test_published_classifier_scores_what_was_reported(make_context: MakeContext) -> None:
