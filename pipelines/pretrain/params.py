@@ -132,7 +132,7 @@ class PretrainParams(Params):
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False
     """Compile the network by torch.compile, which needs a C++ compiler; the same function but for rounding."""
     channels_last: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Lay images out with their channels last."""
+    """Lay the weights of convolutions, and so their maps, out with channels last."""
     fused_optimizer: Annotated[bool, Role.OUTSIDE_KEY] = True
     """Update all weights in one kernel; the same function but for rounding."""
 

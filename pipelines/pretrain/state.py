@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim import Optimizer
 
 from orchestrator.errors import CheckpointError
 from pipelines.pretrain.engine import Trainer
@@ -48,13 +49,21 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
         trainer.bare.load_state_dict(load_file(directory / WEIGHTS_FILE))
         if trainer.ema is not None:
             trainer.ema.module.load_state_dict(load_file(directory / EMA_FILE))
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(trainer.optimizer, state["optimizer"])
         trainer.scaler.load_state_dict(state["scaler"])
         return Progress.from_dict(state["progress"])
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as err:
         raise CheckpointError(
             f"{directory}: the training state does not fit this stage; delete it to start over: {err}"
         ) from err
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """How updates are computed stays as the job has it now: torch would bring back what the checkpoint had."""
+    computed = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, computed, strict=True):
+        group.update(own)
 
 
 def _save_weights(model: nn.Module, path: Path) -> None:

@@ -23,6 +23,7 @@ from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run
 from tests.pipelines.pretrain.conftest import MakeContext, Recorder
 from tests.pipelines.pretrain.test_ranks import free_port
+from tests.pipelines.pretrain.test_updates import started
 
 WHOLE_RECIPE = {"epochs": 2, "warmup_epochs": 1, "batch_size": 20, "drop_path_rate": 0.2}
 """Of 120 images: 6 updates an epoch, with mixup, cutmix, drop path and augmentation on."""
@@ -160,6 +161,15 @@ def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContex
         context, _ = make_context(**{**WHOLE_RECIPE, "epochs": 1}, **changes)
         digests.append(log(run(context))[0]["samples_sha256"])
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContext) -> None:
+    context, recorder = make_context(**{**WHOLE_RECIPE, "epochs": 1}, fused_optimizer=True)
+    run(context)
+    changed, _ = make_context(**WHOLE_RECIPE, fused_optimizer=False, resume_dir=recorder.kept_dir)
+    training = started(changed)
+    assert training.checkpoints.load().epoch == 1
+    assert {group["fused"] for group in training.trainer.optimizer.param_groups} == {None}
 
 
 @pytest.mark.slow
