@@ -39,6 +39,11 @@ class Recorder:
         self.checkpoints.append(kept)
 
 
+def never() -> bool:
+    """Nobody asks to stop; a function of the module, which pickles."""
+    return False
+
+
 def make_context(
     recorder: Recorder, params: Params, backbone_dir: Path, *, resume_dir: Path | None = None, rank: int = 0
 ) -> StageContext:
@@ -55,7 +60,7 @@ def make_context(
         resume_dir=resume_dir,
         report=recorder.report,
         save=shutil.rmtree,
-        should_stop=lambda: False,
+        should_stop=never,
         emit=recorder.events.append,
     )
 
