@@ -47,6 +47,7 @@ def _json(workplace: Path, verb: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplace: Path) -> None:
     report = _json(workplace, "run")
     values = {(cell["stage"], cell["metric"]): cell["value"] for cell in report["cells"]}
