@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,17 +136,22 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
 
 
 def _await_moment(process: subprocess.Popen[bytes], store: Path, rng: random.Random) -> None:
-    """Wait for one to three new checkpoints, and then for a part of the time in which the next is made.
+    """Wait for workers, for one to three new checkpoints, and for a part of the time in which the next is made.
 
     Of the 27 of three epochs, the four moments of three kills take 16 at most: the training does not end before them.
     """
+    _await(process, lambda: bool(_workers(process.pid)))
     wanted = _num_checkpoints(store) + rng.randint(1, 3)
+    _await(process, lambda: _num_checkpoints(store) >= wanted and bool(_workers(process.pid)))
+    time.sleep(rng.uniform(0, 0.5))
+
+
+def _await(process: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
-    while _num_checkpoints(store) < wanted:
+    while not is_so():
         if process.poll() is not None or time.monotonic() > deadline_s:
             sys.exit("the training to be killed ended too early or wrote no checkpoint; give it more --epochs")
         time.sleep(0.05)
-    time.sleep(rng.uniform(0, 1))
 
 
 def _num_checkpoints(store: Path) -> int:
