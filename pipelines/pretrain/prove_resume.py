@@ -96,8 +96,10 @@ def _compare(straight: Ended, killed: Ended) -> int:
 
 
 def _start(job: Path) -> subprocess.Popen[bytes]:
-    # Bitwise equality needs one order of summation, whatever the number of cores.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    # On a Ray of its own, below the driver, where its workers are found. Bitwise equality needs one order of summation,
+    # whatever the number of cores.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "orchestrator", "run", str(job)]
     output = job.with_suffix(".log").open("ab")
     return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603  our own words
@@ -112,8 +114,11 @@ def _finish(job: Path) -> None:
         _kill_all(process.pid)
         code = -1
     if code != 0:
-        output = job.with_suffix(".log").read_text(errors="replace")
-        sys.exit(f"{job.name} ended with {code}; the end of its output:\n{output[-3000:]}")
+        sys.exit(f"{job.name} ended with {code}; {_end_of_output(job)}")
+
+
+def _end_of_output(job: Path) -> str:
+    return f"the end of its output:\n{job.with_suffix('.log').read_text(errors='replace')[-3000:]}"
 
 
 def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> None:
@@ -123,34 +128,37 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
     """
     process = _start(job)
     try:
-        _await_moment(process, store, rng)
+        _await_moment(process, job, store, rng)
         if victim == "worker":
             pid = rng.choice(_workers(process.pid))
             os.kill(pid, signal.SIGKILL)
             _say(f"killed worker {pid} with 9 after checkpoint {_num_checkpoints(store)}")
-            _await_moment(process, store, rng)
+            _await_moment(process, job, store, rng)
         _say(f"killing the driver with 9 after checkpoint {_num_checkpoints(store)}")
     finally:
         _kill_all(process.pid)
         process.wait()
 
 
-def _await_moment(process: subprocess.Popen[bytes], store: Path, rng: random.Random) -> None:
+def _await_moment(process: subprocess.Popen[bytes], job: Path, store: Path, rng: random.Random) -> None:
     """Wait for workers, for one to three new checkpoints, and for a part of the time in which the next is made.
 
     Of the 27 of three epochs, the four moments of three kills take 16 at most: the training does not end before them.
     """
-    _await(process, lambda: bool(_workers(process.pid)))
+    _await(process, job, lambda: bool(_workers(process.pid)))
     wanted = _num_checkpoints(store) + rng.randint(1, 3)
-    _await(process, lambda: _num_checkpoints(store) >= wanted and bool(_workers(process.pid)))
+    _await(process, job, lambda: _num_checkpoints(store) >= wanted and bool(_workers(process.pid)))
     time.sleep(rng.uniform(0, 0.5))
 
 
-def _await(process: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:
+def _await(process: subprocess.Popen[bytes], job: Path, is_so: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while not is_so():
-        if process.poll() is not None or time.monotonic() > deadline_s:
-            sys.exit("the training to be killed ended too early or wrote no checkpoint; give it more --epochs")
+        if (code := process.poll()) is not None:
+            why = "before it could be killed; with 0, give it more --epochs"
+            sys.exit(f"{job.name} ended with {code} {why}; {_end_of_output(job)}")
+        if time.monotonic() > deadline_s:
+            sys.exit(f"{job.name} wrote no checkpoint within {DEADLINE_S} s; {_end_of_output(job)}")
         time.sleep(0.05)
 
 
