@@ -30,19 +30,20 @@ class Logbook:
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Note an epoch's metrics. What an earlier attempt noted of it, or of later ones, was not committed."""
-        elapsed_s = self._clock() - self._began_s
+        elapsed_s = self._elapsed_s()
         epoch, value = int(metrics["epoch"]), metrics.get(self._metric)
         if value is None:
             return
         before = tuple(point for point in self.log.curve if point.epoch < epoch)
         finite = value if math.isfinite(value) else None
-        self._save(curve=(*before, Point(epoch=epoch, value=finite, elapsed_s=elapsed_s)))
+        self._save(elapsed_s, curve=(*before, Point(epoch=epoch, value=finite, elapsed_s=elapsed_s)))
 
     def finish(self, result: StageResult) -> None:
         """Note the end of the training and publish its model: the search may turn out to be its own."""
         values = {metric.name: metric for metric in result.metrics}
         model = result.outputs.get(CHECKPOINT)
         self._save(
+            self._elapsed_s(),
             state=TrialState.FINISHED,
             value=values[self._metric].value,
             num_samples=values[self._metric].num_samples,
@@ -52,9 +53,11 @@ class Logbook:
     def fail(self, error: OrchestratorError) -> None:
         """Note an error that another try would meet again."""
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self._save(state=TrialState.FAILED, error=first_line, blames_job=isinstance(error, JobError))
+        self._save(self._elapsed_s(), state=TrialState.FAILED, error=first_line, blames_job=isinstance(error, JobError))
 
-    def _save(self, **changes: object) -> None:
-        elapsed_s = self._clock() - self._began_s
+    def _elapsed_s(self) -> float:
+        return self._clock() - self._began_s
+
+    def _save(self, elapsed_s: float, **changes: object) -> None:
         self.log = self.log.model_copy(update={"elapsed_s": elapsed_s, **changes})
         save_trial(self._store, self._training, self.log)
