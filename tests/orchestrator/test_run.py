@@ -33,6 +33,7 @@ stages:
     of: first
     space: {gain: {choice: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]}}
     num_trials: 3
+    resources: {workers: 1}
     initial: [{gain: 2.0}]
     algorithm: {name: random}
     overrides: {epochs: 2}
@@ -214,7 +215,7 @@ def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run
 
 @pytest.mark.slow
 def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
-    text = JOB.replace("num_trials: 3", "num_trials: 2\n    resources: {workers: 2}")
+    text = JOB.replace("num_trials: 3\n    resources: {workers: 1}", "num_trials: 2")
     outcome, _ = run(text=text, only=("search",))
     assert outcome.exit_code == 0
     gains = {float(line.split()[1]) for line in _worked(tmp_path)}

@@ -229,6 +229,14 @@ def test_the_best_trials_model_goes_where_a_checkpoint_of_its_kind_goes(tmp_path
     assert fault.endswith("takes an output of kind train.checkpoint, but tuned.best_checkpoint is finetune.checkpoint")
 
 
+def test_a_trial_takes_as_much_as_the_searched_stage_unless_the_search_says_otherwise(tmp_path: Path) -> None:
+    stages = load_text(GOOD, tmp_path).stages
+    assert stages["search"].resources == stages["pretrain"].resources
+    assert stages["search"].resources.workers == 2
+    own = load_text(GOOD, tmp_path, "stages.search.resources.cpus_per_worker=3").stages["search"].resources
+    assert (own.workers, own.cpus_per_worker) == (1, 3)
+
+
 def test_search_maximises_the_first_metric_of_its_template_by_default(tmp_path: Path) -> None:
     assert load_text(GOOD, tmp_path).stages["search"].metrics == ("top1",)
     assert load_text(GOOD, tmp_path, "stages.search.metric=top5").stages["search"].metrics == ("top5",)
