@@ -15,10 +15,17 @@ from orchestrator.report.search.summary import Search, SearchSummary, best_first
 from orchestrator.trials import Trial, TrialState
 
 MAX_ROWS = 20
-MAX_PARAM_COLUMNS = 4
-"""More params than this share one column."""
+WIDTH = 120
+"""Characters of a line, where there is no terminal to ask."""
+OTHERS_WIDTH = 61
+"""Characters of a line beside the params."""
+GAP = 3
+"""Between two columns."""
 
-STATE_WORDS = {TrialState.FINISHED: "finished", TrialState.STOPPED: "stopped early", TrialState.FAILED: "failed"}
+MAX_CELL = 17
+"""Characters of a param in a column of its own; the line that tells of the best trial has them all."""
+
+STATE_WORDS = {TrialState.FINISHED: "finished", TrialState.STOPPED: "stopped", TrialState.FAILED: "failed"}
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,17 @@ class TrialColumn:
     text: Callable[[Trial], str]
     is_number: bool = True
     is_long: bool = False
-    """Whether its texts may be too long for a line."""
+    """Whether its texts need more lines than one."""
 
 
-def trial_columns(search: Search) -> tuple[TrialColumn, ...]:
+def trial_columns(search: Search, *, width: int = WIDTH) -> tuple[TrialColumn, ...]:
+    """A column a param; one for all of them where lines of `width` characters have no room for that."""
     has_gpus = search.summary.spent.gpu > 0
     hours = TrialColumn("GPU-hours", lambda trial: hours_text(trial.gpu_hours))
     core_hours = TrialColumn("core-hours", lambda trial: hours_text(trial.core_hours))
     return (
         TrialColumn("trial", lambda trial: str(trial.number)),
-        *_param_columns(search.trials.trials),
+        *_param_columns(search.trials.trials, room=width - OTHERS_WIDTH),
         TrialColumn(search.trials.metric, lambda trial: number_text(trial.value) or "-"),
         TrialColumn("epochs", lambda trial: str(trial.epoch)),
         TrialColumn("state", lambda trial: STATE_WORDS[trial.state], is_number=False),
@@ -73,20 +81,28 @@ def params_words(params: Mapping[str, JsonValue]) -> str:
     return " ".join(f"{name}={value_words(value)}" for name, value in params.items())
 
 
-def _param_columns(trials: Sequence[Trial]) -> tuple[TrialColumn, ...]:
+def _param_columns(trials: Sequence[Trial], *, room: int) -> tuple[TrialColumn, ...]:
     names = tuple(dict.fromkeys(name for trial in trials for name in trial.params))
-    if len(names) > MAX_PARAM_COLUMNS:
+    columns = tuple(_param_column(name, trials) for name in names)
+    widths = [max(map(len, (column.header, *map(column.text, trials)))) for column in columns]
+    if sum(widths) + GAP * len(widths) > room:
         return (TrialColumn("params", lambda trial: params_words(trial.params), is_number=False, is_long=True),)
-    return tuple(_param_column(name, trials) for name in names)
+    return columns
 
 
 def _param_column(name: str, trials: Sequence[Trial]) -> TrialColumn:
     is_number = all(isinstance(trial.params.get(name), int | float) for trial in trials)
-    return TrialColumn(name, partial(_param, name), is_number=is_number, is_long=not is_number)
+    return TrialColumn(name, partial(_param, name), is_number=is_number)
 
 
 def _param(name: str, trial: Trial) -> str:
-    return value_words(trial.params[name]) if name in trial.params else ""
+    return _elided(value_words(trial.params[name])) if name in trial.params else ""
+
+
+def _elided(text: str) -> str:
+    """Of a long text the two ends, since mappings to choose from often begin alike."""
+    half = (MAX_CELL - 3) // 2
+    return text if len(text) <= MAX_CELL else f"{text[:half]}...{text[-half:]}"
 
 
 def _counts(summary: SearchSummary) -> str:

@@ -18,11 +18,11 @@ SPARKLINE_WIDTH = 60
 STYLES = {TrialState.FINISHED: "", TrialState.STOPPED: "dim", TrialState.FAILED: "red"}
 
 
-def make_trials_table(search: Search, *, is_ascii: bool) -> Table:
-    """A row a trial, best first."""
+def make_trials_table(search: Search, *, width: int, is_ascii: bool) -> Table:
+    """A row a trial, best first, for lines of `width` characters."""
     title = f"Search {search.stage}"
     table = Table(title=title, box=box.ASCII if is_ascii else box.SIMPLE_HEAD, title_justify="left")
-    columns = trial_columns(search)
+    columns = trial_columns(search, width=width)
     for column in columns:
         # only what may be long folds: the numbers are what a table of trials is read for
         table.add_column(

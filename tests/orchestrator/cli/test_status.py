@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.status import following, make_view, show_json, show_status
-from orchestrator.report.numbers import duration
 from orchestrator.record import LostAttempt
+from orchestrator.report.numbers import duration
 from orchestrator.status import Condition, StageStatus, Status
 
 ROW = StageStatus(

@@ -96,7 +96,7 @@ def _draw_curve(trial: Trial, axes: Axes, colour: str, label: str | None, *, is_
 
 
 def _label(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=BEST, weight="bold", va="center")
+    axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", color=BEST, va="center")
 
 
 def _numbers(search: Search) -> list[int]:
