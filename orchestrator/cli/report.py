@@ -26,6 +26,7 @@ from orchestrator.report import (
     make_cells,
     make_csv,
     make_markdown,
+    make_plots,
     make_searches,
     make_table,
     make_trials_table,
@@ -103,8 +104,6 @@ def _write_plots(arguments: Namespace, searches: Sequence[Search]) -> Mapping[st
     folder: Path | None = getattr(arguments, "plots", None)
     if folder is None:
         return {}
-    from orchestrator.report.search.plots import make_plots  # noqa: PLC0415  its fonts take a moment to find
-
     plots = {search.stage: make_plots(search) for search in searches}
     try:
         for stage, of_stage in plots.items():

@@ -7,7 +7,7 @@ from orchestrator.report.markdown import make_markdown
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.published import PublishedRow, published_rows
 from orchestrator.report.records import make_csv
-from orchestrator.report.search import Search, make_searches, make_trials_table, search_lines
+from orchestrator.report.search import Search, make_plots, make_searches, make_trials_table, search_lines
 from orchestrator.report.terminal import make_table
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "make_cells",
     "make_csv",
     "make_markdown",
+    "make_plots",
     "make_searches",
     "make_table",
     "make_trials_table",

@@ -3,12 +3,15 @@ matplotlib only where they are needed."""
 
 from orchestrator.report.search.document import search_json
 from orchestrator.report.search.markdown import search_parts
+from orchestrator.report.search.plots import Plot, make_plots
 from orchestrator.report.search.summary import Search, SearchSummary, make_searches, summarise
 from orchestrator.report.search.terminal import make_trials_table, search_lines
 
 __all__ = [
+    "Plot",
     "Search",
     "SearchSummary",
+    "make_plots",
     "make_searches",
     "make_trials_table",
     "search_json",

@@ -32,7 +32,7 @@ def draw_best_so_far(search: Search, axes: Axes) -> None:
         for number, value in zip(_numbers(search), search.summary.best_so_far, strict=True)
         if value is not None
     ]
-    axes.step(*zip(*so_far, strict=True), where="post", color=BEST, linewidth=2, label="best so far")
+    axes.step(_xs(so_far), _ys(so_far), where="post", color=BEST, linewidth=2, label="best so far")
     draw_trials(search, axes, [(float(trial.number), trial) for trial in search.trials.trials])
     number, value = so_far[-1]
     _label(axes, number, value, number_text(value))
@@ -64,11 +64,11 @@ def draw_trials(
     for state, look in _MARKS.items():
         points = [(x, trial.value) for x, trial in places if trial.state is state and trial.value is not None]
         if points:
-            axes.scatter(*zip(*points, strict=True), zorder=3, label=CURVE_LABELS[state], **look)
-    best = [(x, trial.value) for x, trial in places if trial.number == search.summary.best]
-    axes.scatter(
-        *zip(*best, strict=True), s=70, color=BEST, edgecolors="white", linewidths=1.2, zorder=4, label=best_label
-    )
+            axes.scatter(_xs(points), _ys(points), zorder=3, label=CURVE_LABELS[state], **look)
+    best = [
+        (x, value) for x, trial in places if trial.number == search.summary.best and (value := trial.value) is not None
+    ]
+    axes.scatter(_xs(best), _ys(best), s=70, color=BEST, edgecolors="white", linewidths=1.2, zorder=4, label=best_label)
 
 
 _MARKS: Mapping[TrialState, Mapping[str, Any]] = {
@@ -83,7 +83,8 @@ def _draw_curve(trial: Trial, axes: Axes, colour: str, label: str | None, *, is_
     if not points:
         return
     axes.plot(
-        *zip(*points, strict=True),
+        _xs(points),
+        _ys(points),
         color=colour,
         linewidth=2.2 if is_best else 1.2,
         alpha=1 if is_best else 0.75,
@@ -93,6 +94,14 @@ def _draw_curve(trial: Trial, axes: Axes, colour: str, label: str | None, *, is_
         markersize=4.5 if is_best else 3,
         markevery=[len(points) - 1],  # where it ended; of a trial of one epoch it is all that there is
     )
+
+
+def _xs(points: Sequence[tuple[float, float]]) -> list[float]:
+    return [x for x, _ in points]
+
+
+def _ys(points: Sequence[tuple[float, float]]) -> list[float]:
+    return [y for _, y in points]
 
 
 def _label(axes: Axes, x: float, y: float, text: str) -> None:

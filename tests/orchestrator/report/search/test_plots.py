@@ -1,0 +1,154 @@
+"""A search's plots: which there are, what stands in them, and that the same search gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from xml.etree import ElementTree as ET
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pydantic import JsonValue
+
+from orchestrator.report import Search, make_plots
+from orchestrator.report.search import summarise
+from orchestrator.report.search.importance import weighed_trials
+from orchestrator.report.search.plots.params import draw_parallel, draw_slice, rail_of
+from orchestrator.report.search.plots.progress import draw_best_so_far, draw_curves
+from orchestrator.report.search.sampled import SampledParam, varied_params
+from orchestrator.trials import Trials, TrialState
+from tests.orchestrator.report.search.searched import asha_search, make_trial, make_trials
+
+DIGESTS = """
+import hashlib, json
+from orchestrator.report.search import Search, make_plots, summarise
+from tests.orchestrator.report.search.searched import asha_search
+
+trials = asha_search()
+plots = make_plots(Search("search", trials, summarise(trials)))
+print(json.dumps({name: hashlib.sha256(plot.svg).hexdigest() for name, plot in plots.items()}))
+"""
+
+
+def _search(trials: Trials) -> Search:
+    return Search("search", trials, summarise(trials))
+
+
+def _drawn(draw: Callable[[Axes], None]) -> Axes:
+    axes = Figure().add_subplot()
+    draw(axes)
+    return axes
+
+
+@pytest.fixture(scope="module")
+def search() -> Search:
+    return _search(asha_search())
+
+
+def test_each_varied_param_has_a_slice_the_most_important_first(search: Search) -> None:
+    names = list(make_plots(search))
+    assert names[:3] == ["best-so-far.svg", "curves.svg", "slice-lr.svg"]
+    assert names[-1] == "parallel.svg"
+    assert sorted(names[3:-1]) == ["slice-drop_path_rate.svg", "slice-mixup.svg", "slice-model.svg"]
+
+
+def test_plots_are_svg_and_the_same_bytes_in_another_process(search: Search) -> None:
+    done = subprocess.run([sys.executable, "-c", DIGESTS], capture_output=True, text=True, check=True)
+    plots = make_plots(search)
+    assert json.loads(done.stdout) == {name: sha256(plot.svg).hexdigest() for name, plot in plots.items()}
+    for plot in plots.values():
+        assert ET.fromstring(plot.svg).tag == "{http://www.w3.org/2000/svg}svg"
+        assert b"dc:date" not in plot.svg
+
+
+def test_a_search_without_a_value_has_no_plots() -> None:
+    trials = make_trials(make_trial(1, {"lr": 1}, state=TrialState.FAILED, error="NaN"))
+    assert make_plots(_search(trials)) == {}
+
+
+def test_a_search_of_one_trial_has_no_plots_of_params() -> None:
+    plots = make_plots(_search(make_trials(make_trial(1, {"lr": 1}, 5))))
+    assert list(plots) == ["best-so-far.svg", "curves.svg"]
+
+
+def test_a_param_with_signs_in_its_name_is_a_plain_file() -> None:
+    trials = make_trials(make_trial(1, {"a/b.c": 1}, 5), make_trial(2, {"a/b.c": 2}, 6))
+    assert "slice-a_b.c.svg" in make_plots(_search(trials))
+
+
+def test_best_so_far_steps_up_and_marks_every_trial_that_has_a_value(search: Search) -> None:
+    axes = _drawn(partial(draw_best_so_far, search))
+    assert list(axes.lines[0].get_ydata()) == [value for value in search.summary.best_so_far if value is not None]
+    marks = {str(collection.get_label()): len(collection.get_offsets()) for collection in axes.collections}
+    assert (marks["finished"], marks["stopped early"], marks["failed"]) == (14, 10, 2)
+    assert [text.get_text() for text in axes.texts] == ["80.95"]
+
+
+def test_curves_have_a_line_a_trial_and_each_state_once_in_the_legend(search: Search) -> None:
+    axes = _drawn(partial(draw_curves, search))
+    assert len(axes.lines) == len(search.trials.trials)
+    legend = axes.get_legend()
+    assert legend is not None
+    assert sorted(text.get_text() for text in legend.get_texts()) == [
+        *("best, trial 14", "failed", "finished", "stopped early")
+    ]
+
+
+def test_points_that_were_no_number_are_left_out_of_a_curve() -> None:
+    axes = _drawn(partial(draw_curves, _search(make_trials(make_trial(1, {}, 1, None, 3)))))
+    assert (list(axes.lines[0].get_xdata()), list(axes.lines[0].get_ydata())) == ([1, 3], [1, 3])
+
+
+@pytest.mark.parametrize(("name", "scale"), [("lr", "log"), ("drop_path_rate", "linear"), ("mixup", "linear")])
+def test_a_slice_is_logarithmic_where_the_samples_are(search: Search, name: str, scale: str) -> None:
+    trials = weighed_trials(search.trials.trials)
+    (param,) = (param for param in varied_params(trials) if param.name == name)
+    axes = _drawn(partial(draw_slice, search, trials, param))
+    assert axes.get_xscale() == scale
+    points = {tuple(place) for collection in axes.collections for place in collection.get_offsets()}
+    assert points == {(trial.params[name], trial.value) for trial in trials}
+
+
+def test_a_slice_of_choices_names_them(search: Search) -> None:
+    trials = weighed_trials(search.trials.trials)
+    (param,) = (param for param in varied_params(trials) if param.name == "model")
+    axes = _drawn(partial(draw_slice, search, trials, param))
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["cat_tiny", '{"depths":[1,1,2,1],"embed_dim":64}']
+    places = [place[0] for collection in axes.collections for place in collection.get_offsets()]
+    assert {round(place) for place in places} == {0, 1}
+
+
+def test_parallel_coordinates_lead_each_trial_through_its_params_the_best_on_top(search: Search) -> None:
+    trials = weighed_trials(search.trials.trials)
+    axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
+    assert len(lines) == len(trials)
+    top = max(lines, key=lambda line: line.get_zorder())
+    assert list(top.get_ydata())[-1] == 1
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        *("lr", "drop_path_rate", "mixup", "model", "top1 [%]")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "places", "ticks"),
+    [
+        ((1e-4, 1e-3, 1e-2), (0, 0.5, 1), ("0.0001", "0.001", "0.01")),
+        ((0.0, 0.8, 0.2), (0, 1, 0.25), ("0", "0.2", "0.8")),
+        (("b", "a"), (1, 0), ("a", "b")),
+        ((1, 2, 3, 4, 5, 6, 7, 8, 9), tuple(k / 8 for k in range(9)), ("1", "3", "5", "7", "9")),
+        ((5.0,), (0.5,), ("5",)),
+    ],
+)
+def test_an_upright_axis_runs_from_the_least_to_the_greatest(
+    values: tuple[JsonValue, ...], places: tuple[float, ...], ticks: tuple[str, ...]
+) -> None:
+    rail = rail_of(SampledParam("x", values))
+    assert rail.places == pytest.approx(places)
+    assert tuple(text for _, text in rail.ticks) == ticks
