@@ -54,12 +54,12 @@ def asha_search(num_trials: int = 26) -> Trials:
 
 def _sampled(number: int) -> Trial:
     spread = [(number * step) % 1 for step in (0.6180339887, 0.7548776662, 0.5698402910)]
-    model: JsonValue = [{"embed_dim": 64, "depths": [1, 1, 2, 1]}, "cat_tiny"][number % 2]
+    models: list[JsonValue] = [{"embed_dim": 64, "depths": [1, 1, 2, 1]}, "cat_tiny"]
     params: dict[str, JsonValue] = {
         "lr": 10 ** (-4 + 1.6 * spread[0]),
         "drop_path_rate": round(0.3 * spread[1], 2),
         "mixup": (0.0, 0.2, 0.8)[int(3 * spread[2])],
-        "model": model,
+        "model": models[number % 2],
     }
     if number in (7, 19):
         error = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -72,7 +72,7 @@ def _sampled(number: int) -> Trial:
 
 def _goal(params: Mapping[str, JsonValue]) -> float:
     lr, drop_path, mixup = (float(str(params[name])) for name in ("lr", "drop_path_rate", "mixup"))
-    return 81 - 14 * abs(log10(lr) + 3.1) ** 1.5 - 40 * (drop_path - 0.1) ** 2 + 1.5 * mixup
+    return 81 - 14 * float(abs(log10(lr) + 3.1) ** 1.5) - 40 * (drop_path - 0.1) ** 2 + 1.5 * mixup
 
 
 def _curve(params: Mapping[str, JsonValue], epochs: int) -> list[float]:

@@ -10,9 +10,11 @@ from functools import partial
 from hashlib import sha256
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from pydantic import JsonValue
 
 from orchestrator.report import Search, make_plots
@@ -43,6 +45,22 @@ def _drawn(draw: Callable[[Axes], None]) -> Axes:
     axes = Figure().add_subplot()
     draw(axes)
     return axes
+
+
+def _xs(line: Line2D) -> list[float]:
+    return [float(x) for x in np.asarray(line.get_xdata())]
+
+
+def _ys(line: Line2D) -> list[float]:
+    return [float(y) for y in np.asarray(line.get_ydata())]
+
+
+def _marks(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """The places of the marks by what the legend says of them."""
+    return {
+        str(marks.get_label()): [(float(x), float(y)) for x, y in np.asarray(marks.get_offsets())]
+        for marks in axes.collections
+    }
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +101,9 @@ def test_a_param_with_signs_in_its_name_is_a_plain_file() -> None:
 
 def test_best_so_far_steps_up_and_marks_every_trial_that_has_a_value(search: Search) -> None:
     axes = _drawn(partial(draw_best_so_far, search))
-    assert list(axes.lines[0].get_ydata()) == [value for value in search.summary.best_so_far if value is not None]
-    marks = {str(collection.get_label()): len(collection.get_offsets()) for collection in axes.collections}
-    assert (marks["finished"], marks["stopped early"], marks["failed"]) == (14, 10, 2)
+    assert _ys(axes.lines[0]) == [value for value in search.summary.best_so_far if value is not None]
+    marks = _marks(axes)
+    assert [len(marks[state]) for state in ("finished", "stopped early", "failed")] == [14, 10, 2]
     assert [text.get_text() for text in axes.texts] == ["80.95"]
 
 
@@ -101,7 +119,7 @@ def test_curves_have_a_line_a_trial_and_each_state_once_in_the_legend(search: Se
 
 def test_points_that_were_no_number_are_left_out_of_a_curve() -> None:
     axes = _drawn(partial(draw_curves, _search(make_trials(make_trial(1, {}, 1, None, 3)))))
-    assert (list(axes.lines[0].get_xdata()), list(axes.lines[0].get_ydata())) == ([1, 3], [1, 3])
+    assert (_xs(axes.lines[0]), _ys(axes.lines[0])) == ([1, 3], [1, 3])
 
 
 @pytest.mark.parametrize(("name", "scale"), [("lr", "log"), ("drop_path_rate", "linear"), ("mixup", "linear")])
@@ -110,8 +128,9 @@ def test_a_slice_is_logarithmic_where_the_samples_are(search: Search, name: str,
     (param,) = (param for param in varied_params(trials) if param.name == name)
     axes = _drawn(partial(draw_slice, search, trials, param))
     assert axes.get_xscale() == scale
-    points = {tuple(place) for collection in axes.collections for place in collection.get_offsets()}
-    assert points == {(trial.params[name], trial.value) for trial in trials}
+    assert {place for places in _marks(axes).values() for place in places} == {
+        (trial.params[name], trial.value) for trial in trials
+    }
 
 
 def test_a_slice_of_choices_names_them(search: Search) -> None:
@@ -120,17 +139,16 @@ def test_a_slice_of_choices_names_them(search: Search) -> None:
     axes = _drawn(partial(draw_slice, search, trials, param))
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["cat_tiny", '{"depths":[1,1,2,1],"embed_dim":64}']
-    places = [place[0] for collection in axes.collections for place in collection.get_offsets()]
-    assert {round(place) for place in places} == {0, 1}
+    assert {round(x) for places in _marks(axes).values() for x, _ in places} == {0, 1}
 
 
 def test_parallel_coordinates_lead_each_trial_through_its_params_the_best_on_top(search: Search) -> None:
     trials = weighed_trials(search.trials.trials)
     axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
-    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
+    lines = [line for line in axes.lines if len(_xs(line)) == 5]
     assert len(lines) == len(trials)
     top = max(lines, key=lambda line: line.get_zorder())
-    assert list(top.get_ydata())[-1] == 1
+    assert _ys(top)[-1] == 1
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         *("lr", "drop_path_rate", "mixup", "model", "top1 [%]")
     ]
