@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import exp, log
 from typing import TYPE_CHECKING
 
-from orchestrator.report.search.plots.progress import draw_trials
-from orchestrator.report.search.plots.style import BEST, INK, MUTED, legend_above, metric_label, plain_log_x
+from orchestrator.report.search.plots.marks import draw_trials, shown_range
+from orchestrator.report.search.plots.style import BEST, INK, MUTED, legend_below, metric_label, plain_log_x
 from orchestrator.report.search.sampled import SampledParam
 from orchestrator.report.search.summary import Search, best_first
 from orchestrator.spec.faults import cut
@@ -39,7 +39,7 @@ def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axe
     share = (search.summary.importances or {}).get(param.name)
     title = param.name if share is None else f"{param.name} (importance {share:.0%})"
     axes.set(title=title, xlabel=param.name, ylabel=metric_label(search.trials.metric))
-    legend_above(axes)
+    legend_below(axes)
 
 
 def _column(param: SampledParam, text: str, trial: Trial) -> float:
@@ -58,8 +58,7 @@ class Rail:
 
 def draw_parallel(search: Search, trials: Sequence[Trial], params: Sequence[SampledParam], axes: Axes) -> None:
     """A line a trial through its params to its value, the darker the better; the best one on top."""
-    values = SampledParam(search.trials.metric, tuple(trial.value for trial in trials))
-    rails = [*map(rail_of, params), rail_of(values)]
+    rails = [*map(rail_of, params), _value_rail(search, trials)]
     order = [trial.number for trial in reversed(best_first(search.trials))]
     for index in sorted(range(len(trials)), key=lambda index: order.index(trials[index].number)):
         is_best = trials[index].number == search.summary.best
@@ -88,6 +87,19 @@ def rail_of(param: SampledParam) -> Rail:
     marks = sorted(set(scaled)) if is_choice else [low + (high - low) * k / (NUM_TICKS - 1) for k in range(NUM_TICKS)]
     ticks = tuple((_share(mark, low, high), f"{exp(mark) if param.is_log else mark:.3g}") for mark in marks)
     return Rail(param.name, tuple(_share(value, low, high) for value in scaled), ticks)
+
+
+def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
+    """That of the metric; trials beyond the range that is shown end at its end, where a tick says so."""
+    shown = shown_range(search)
+    values = [trial.value for trial in trials if trial.value is not None]
+    rail = rail_of(SampledParam(search.trials.metric, tuple(shown.clamped(value) for value in values)))
+    if all(value in shown for value in values):
+        return rail
+    end, sign = (0, "<") if search.trials.mode == "max" else (-1, ">")
+    ticks = list(rail.ticks)
+    ticks[end] = (ticks[end][0], f"{sign} {ticks[end][1]}")
+    return Rail(rail.name, rail.places, tuple(ticks))
 
 
 def _short(choice: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.artifact import unit_of
+from orchestrator.trials import TrialState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ GRID = "#e6e9ed"
 TRIAL = "#4f8bc9"
 BEST = "#d9541e"
 FAILED = "#a40e26"
+STATE_COLOURS = {TrialState.FINISHED: TRIAL, TrialState.STOPPED: MUTED, TrialState.FAILED: FAILED}
 
 WIDTH_IN, HEIGHT_IN = 7.2, 3.9
 
@@ -81,11 +83,11 @@ def plain_log_x(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def legend_above(axes: Axes) -> None:
-    """In one row above the axes, on the right, where it hides no point."""
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, handletextpad=0.4, columnspacing=1.2, borderpad=0
-    )
+def legend_below(axes: Axes) -> None:
+    """In one row below the axes, where it hides no point."""
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8.5, handletextpad=0.4, columnspacing=1.4)
 
 
 def _figure(draw: Callable[[Axes], None], width_in: float, height_in: float) -> Figure:

@@ -20,6 +20,7 @@ from pydantic import JsonValue
 from orchestrator.report import Search, make_plots
 from orchestrator.report.search import summarise
 from orchestrator.report.search.importance import weighed_trials
+from orchestrator.report.search.plots.marks import shown_range
 from orchestrator.report.search.plots.params import draw_parallel, draw_slice, rail_of
 from orchestrator.report.search.plots.progress import draw_best_so_far, draw_curves
 from orchestrator.report.search.sampled import SampledParam, varied_params
@@ -42,7 +43,7 @@ def _search(trials: Trials) -> Search:
 
 
 def _drawn(draw: Callable[[Axes], None]) -> Axes:
-    axes = Figure().add_subplot()
+    axes = Figure(layout="constrained").add_subplot()
     draw(axes)
     return axes
 
@@ -103,16 +104,41 @@ def test_best_so_far_steps_up_and_marks_every_trial_that_has_a_value(search: Sea
     axes = _drawn(partial(draw_best_so_far, search))
     assert _ys(axes.lines[0]) == [value for value in search.summary.best_so_far if value is not None]
     marks = _marks(axes)
-    assert [len(marks[state]) for state in ("finished", "stopped early", "failed")] == [14, 10, 2]
+    drawn = {label: len(marks[label]) for label in marks if not label.startswith("_")}
+    assert drawn == {"finished": 14, "stopped early": 2, "stopped early, lower": 8, "failed, lower": 2}
     assert [text.get_text() for text in axes.texts] == ["80.95"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "finished", "stopped", "low", "high"),
+    [
+        ("max", (76.0, 81.0), (41.0, 80.0), 66.0, 81.0),  # a quarter of all, which is more than the finished span
+        ("max", (61.0, 81.0), (60.0,), 60.0, 81.0),  # nothing is worse than what would be shown
+        ("max", (60.0, 80.0), (30.0,), 40.0, 80.0),  # as much again as the finished span
+        ("min", (1.0, 2.0), (9.0,), 1.0, 4.0),
+        ("max", (5.0,), (), 5.0, 5.0),
+    ],
+)
+def test_what_is_shown_is_what_finished_and_as_much_again_on_the_worse_side(
+    mode: str, finished: tuple[float, ...], stopped: tuple[float, ...], low: float, high: float
+) -> None:
+    trials = [make_trial(number, {}, 1, value) for number, value in enumerate(finished, 1)]
+    trials += [make_trial(number, {}, value, state=TrialState.STOPPED) for number, value in enumerate(stopped, 10)]
+    assert shown_range(_search(make_trials(*trials, mode=mode))) == (low, high)
+
+
+def test_the_axis_of_values_says_so_where_trials_are_beyond_it(search: Search) -> None:
+    trials = weighed_trials(search.trials.trials)
+    axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
+    assert "< 65.5" in [text.get_text() for text in axes.texts]
 
 
 def test_curves_have_a_line_a_trial_and_each_state_once_in_the_legend(search: Search) -> None:
     axes = _drawn(partial(draw_curves, search))
     assert len(axes.lines) == len(search.trials.trials)
-    legend = axes.get_legend()
-    assert legend is not None
-    assert sorted(text.get_text() for text in legend.get_texts()) == [
+    figure = axes.get_figure()
+    assert figure is not None
+    assert sorted(text.get_text() for legend in figure.legends for text in legend.get_texts()) == [
         *("best, trial 14", "failed", "finished", "stopped early")
     ]
 
@@ -128,8 +154,9 @@ def test_a_slice_is_logarithmic_where_the_samples_are(search: Search, name: str,
     (param,) = (param for param in varied_params(trials) if param.name == name)
     axes = _drawn(partial(draw_slice, search, trials, param))
     assert axes.get_xscale() == scale
+    shown = shown_range(search)
     assert {place for places in _marks(axes).values() for place in places} == {
-        (trial.params[name], trial.value) for trial in trials
+        (trial.params[name], shown.clamped(trial.value)) for trial in trials if trial.value is not None
     }
 
 
