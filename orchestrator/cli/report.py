@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from orchestrator.cli.console import make_console, print_json
+from orchestrator.cli.console import end, make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.errors import StoreError
 from orchestrator.history import load_results
@@ -44,7 +44,11 @@ from pipelines import KINDS
 def report(arguments: Namespace, stdout: IO[str]) -> int:
     job = load(arguments)
     if arguments.output is None:
-        show_results(arguments, job, open_store(job.store), stdout)
+        try:
+            show_results(arguments, job, open_store(job.store), stdout)
+            stdout.flush()
+        except BrokenPipeError:
+            end(0)  # what reads stdout has seen enough, as `head` does
         return 0
     text = io.StringIO(newline="")
     show_results(arguments, job, open_store(job.store), text)

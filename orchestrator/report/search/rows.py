@@ -65,7 +65,7 @@ def summary_lines(search: Search) -> tuple[str, ...]:
     summary = search.summary
     num_more = len(search.trials.trials) - MAX_ROWS
     lines = (
-        f"and {num_more} more trials, which --format json has all of" if num_more > 0 else None,
+        f"and {num_more} more trials; --format json has all of them" if num_more > 0 else None,
         _counts(summary),
         *(f"failed: {_trials(numbers)}: {reason}" for reason, numbers in summary.failures.items()),
         _best(search),

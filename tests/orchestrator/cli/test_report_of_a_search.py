@@ -143,3 +143,10 @@ def test_trials_that_the_store_has_lost_are_passed_over_with_a_remark(folder: Pa
     assert done.returncode == 0
     assert done.stderr.startswith(f"note: stages.search: its trials are passed over: store {folder}/store: {blob} ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_of_a_report_may_leave_early(folder: Path) -> None:
+    _finish(folder, asha_search(500).model_dump_json())
+    command = f"{sys.executable} -m orchestrator report job.yaml --json | head -1"
+    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp, log
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from orchestrator.report.search.plots.marks import draw_trials, shown_range
@@ -21,6 +23,10 @@ GOLDEN = 0.6180339887
 JITTER = 0.25
 """Of the distance between two choices."""
 NUM_TICKS = 5
+MIN_GAP = 0.08
+"""Of an upright axis, between two ticks."""
+MAX_NAME = 18
+"""Characters of a line of a name below its axis."""
 MAX_CHOICE = 16
 """Characters of a choice beside its axis."""
 
@@ -68,7 +74,8 @@ def draw_parallel(search: Search, trials: Sequence[Trial], params: Sequence[Samp
     for position, rail in enumerate(rails):
         _draw_rail(axes, position, rail)
     axes.set(title="Params and what they came to", xlim=(-0.25, len(rails) - 0.65), ylim=(-0.03, 1.05))
-    axes.set_xticks(range(len(rails)), [*(param.name for param in params), metric_label(search.trials.metric)])
+    names = [*(_broken(param.name) for param in params), metric_label(search.trials.metric)]
+    axes.set_xticks(range(len(rails)), names)
     axes.tick_params(axis="x", length=0, pad=6)
     axes.yaxis.set_visible(False)
     axes.grid(visible=False)
@@ -83,10 +90,17 @@ def rail_of(param: SampledParam) -> Rail:
         return Rail(param.name, tuple(heights[text] for text in param.texts), ticks)
     scaled = [log(number) for number in numbers] if param.is_log else list(numbers)
     low, high = min(scaled), max(scaled)
-    is_choice = len(set(scaled)) <= NUM_TICKS
-    marks = sorted(set(scaled)) if is_choice else [low + (high - low) * k / (NUM_TICKS - 1) for k in range(NUM_TICKS)]
-    ticks = tuple((_share(mark, low, high), f"{exp(mark) if param.is_log else mark:.3g}") for mark in marks)
+    ticks = tuple((_share(mark, low, high), f"{exp(mark) if param.is_log else mark:.3g}") for mark in _marks(scaled))
     return Rail(param.name, tuple(_share(value, low, high) for value in scaled), ticks)
+
+
+def _marks(values: Sequence[float]) -> list[float]:
+    """Where ticks stand: at the values themselves where they are few and apart, else evenly."""
+    found, low, span = sorted(set(values)), min(values), max(values) - min(values)
+    are_apart = all(after - before >= span * MIN_GAP for before, after in pairwise(found))
+    if len(found) <= NUM_TICKS and are_apart:
+        return found
+    return [low + span * tick / (NUM_TICKS - 1) for tick in range(NUM_TICKS)]
 
 
 def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
@@ -100,6 +114,11 @@ def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
     ticks = list(rail.ticks)
     ticks[end] = (ticks[end][0], f"{sign} {ticks[end][1]}")
     return Rail(rail.name, rail.places, tuple(ticks))
+
+
+def _broken(name: str) -> str:
+    """A dotted path in lines that do not run into those of the next axis."""
+    return "\n".join(line.replace(" ", "") for line in wrap(name.replace(".", ". "), MAX_NAME))
 
 
 def _short(choice: str) -> str:

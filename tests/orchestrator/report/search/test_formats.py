@@ -106,7 +106,7 @@ def test_a_long_sparkline_is_thinned_and_keeps_its_end() -> None:
 def test_a_large_search_shows_twenty_trials_and_how_many_more_there_are() -> None:
     search = _search(asha_search())
     assert len(_rows(_shown(search))) == 1 + 20
-    assert search_lines(search, is_ascii=True)[0] == "and 6 more trials, which --format json has all of"
+    assert search_lines(search, is_ascii=True)[0] == "and 6 more trials; --format json has all of them"
     assert "- and 6 more trials" in make_markdown("job", (), {}, ORIGIN, (search,))
 
 

@@ -127,6 +127,13 @@ def test_what_is_shown_is_what_finished_and_as_much_again_on_the_worse_side(
     assert shown_range(_search(make_trials(*trials, mode=mode))) == (low, high)
 
 
+def test_a_long_name_below_its_axis_is_broken_at_its_dots() -> None:
+    name = "model.stages.block_1.rate"
+    trials = make_trials(make_trial(1, {name: 1}, 5), make_trial(2, {name: 2}, 6))
+    axes = _drawn(partial(draw_parallel, _search(trials), trials.trials, varied_params(trials.trials)))
+    assert axes.get_xticklabels()[0].get_text() == "model.stages.\nblock_1.rate"
+
+
 def test_the_axis_of_values_says_so_where_trials_are_beyond_it(search: Search) -> None:
     trials = weighed_trials(search.trials.trials)
     axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
@@ -188,6 +195,7 @@ def test_parallel_coordinates_lead_each_trial_through_its_params_the_best_on_top
         ((0.0, 0.8, 0.2), (0, 1, 0.25), ("0", "0.2", "0.8")),
         (("b", "a"), (1, 0), ("a", "b")),
         ((1, 2, 3, 4, 5, 6, 7, 8, 9), tuple(k / 8 for k in range(9)), ("1", "3", "5", "7", "9")),
+        ((0.0, 1.0, 1.01), (0, 1 / 1.01, 1), ("0", "0.253", "0.505", "0.758", "1.01")),
         ((5.0,), (0.5,), ("5",)),
     ],
 )
