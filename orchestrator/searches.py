@@ -34,13 +34,13 @@ def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> Fo
         if not isinstance(stage.params, TuneParams) or name not in manifests:
             continue
         try:
-            trials[name] = _fetch_trials(manifests[name], store)
+            trials[name] = _fetch_trials(name, manifests[name], store)
         except IntegrityError as err:  # the report's cells stand all the same
             remarks.append(f"stages.{name}: its trials are passed over: {err}")
     return FoundTrials(trials, tuple(remarks))
 
 
-def _fetch_trials(manifest: Manifest, store: Store) -> Trials:
+def _fetch_trials(stage: str, manifest: Manifest, store: Store) -> Trials:
     """Raises IntegrityError for altered bytes and for what another release published."""
     artifact = manifest.artifacts.get(OUTPUT)
     file = next((file for file in artifact.files if file.path == TRIALS_FILE), None) if artifact else None
@@ -51,5 +51,5 @@ def _fetch_trials(manifest: Manifest, store: Store) -> Trials:
         try:
             return Trials.model_validate_json(path.read_bytes())
         except ValidationError as err:
-            again = f"run again with --force {manifest.stage} to make it anew"
+            again = f"run again with --force {stage} to make it anew"
             raise IntegrityError(f"its {TRIALS_FILE} is that of another release; {again}") from err

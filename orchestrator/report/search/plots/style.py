@@ -29,6 +29,7 @@ _LOOK: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9.5,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.titlelocation": "left",

@@ -95,6 +95,11 @@ def test_a_search_of_one_trial_has_no_plots_of_params() -> None:
     assert list(plots) == ["best-so-far.svg", "curves.svg"]
 
 
+def test_a_choice_with_dollars_is_no_formula() -> None:
+    trials = make_trials(make_trial(1, {"data": "$\\frac$"}, 5), make_trial(2, {"data": "b"}, 6))
+    assert "slice-data.svg" in make_plots(_search(trials))
+
+
 def test_a_param_with_signs_in_its_name_is_a_plain_file() -> None:
     trials = make_trials(make_trial(1, {"a/b.c": 1}, 5), make_trial(2, {"a/b.c": 2}, 6))
     assert "slice-a_b.c.svg" in make_plots(_search(trials))
