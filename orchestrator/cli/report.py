@@ -89,6 +89,8 @@ def _print_report(
     console.print(make_table(job.name, cells, is_ascii=not stream.isatty()))
     for note in notes_of(cells):
         console.print(note, markup=False, soft_wrap=True)
+    if searches:
+        console.print()
     for search in searches:
         console.print(make_trials_table(search, width=console.width, is_ascii=not stream.isatty()))
         for line in search_lines(search, is_ascii=not stream.isatty() or console.is_dumb_terminal):
