@@ -214,6 +214,14 @@ def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run
     assert told.endswith("is not to my taste; mend the job, or try the same trials again by --force search")
 
 
+def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(run: Runner, tmp_path: Path) -> None:
+    asha = {"name": "asha", "grace_period": 2}
+    text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)
+    outcome, _ = run(text=text, only=("search",))
+    assert outcome.errors == {}
+    assert [(trial.value, trial.state) for trial in _trials(tmp_path).trials] == [(6.0, "finished"), (4.0, "finished")]
+
+
 @pytest.mark.slow
 def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
     text = JOB.replace("num_trials: 3\n    resources: {workers: 1}", "num_trials: 2")
