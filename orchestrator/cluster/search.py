@@ -76,7 +76,7 @@ def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slo
 def _run(
     attempt: Attempt, params: TuneParams, metric: str, logs: Sequence[TrialLog], *, slots: int, channel: EventChannel
 ) -> dict[int, str]:
-    """Run what is left of the search. Returns why trials were lost, by number."""
+    """Run what is left of the search. Returns why trials were lost, by number. Raises StoreError."""
     store = open_store(attempt.store_uri)
     num_left = params.size - sum(log.state is not None for log in logs)
     if num_left <= 0:
@@ -98,9 +98,12 @@ def _run(
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
         ),
     )
+    results = tuner.fit()
+    if suggestions.failure is not None:
+        raise suggestions.failure
     return {
         result.config[NUMBER]: _first_line(result.error)
-        for result in tuner.fit()
+        for result in results
         if result.error is not None and result.config is not None
     }
 

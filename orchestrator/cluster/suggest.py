@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from ray.tune.search import Searcher
 
 from orchestrator.artifact import canonical_json
+from orchestrator.errors import StoreError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
 from orchestrator.store.trials import TrialLog, load_trial, save_trial, trial_training
@@ -60,6 +61,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._num_drawn = 0
         self._values: list[float | None] = []
         """What trials came to, in the order in which they ended."""
+        self.failure: StoreError | None = None
+        """Of the store, as a trial ended: no other one starts then."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
         """Know what earlier runs of the search have drawn, and what came of it."""
@@ -73,6 +76,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The config of the trial that Tune calls `trial_id`, or that there is none left."""
+        if self.failure is not None:
+            return str(Searcher.FINISHED)
         if self._unfinished:
             log = self._unfinished.pop(0)
             trial = self._ask(log.params, log.number)
@@ -83,25 +88,34 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._trials[trial_id] = trial, log
         return {NUMBER: log.number}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell Optuna of an epoch."""
-        if self.metric in result and "epoch" in result and np.isfinite(result[self.metric]):
-            trial, _ = self._trials[trial_id]
-            trial.report(result[self.metric], step=result["epoch"])
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what came of the trial, and its log where only the scheduler knows that it is over."""
+        """Tell Optuna what came of the trial, by its log, and the log where only the scheduler knows that it is over.
+
+        Tune takes an error from here for the trial's own and starts that again, so one of the store is kept for later.
+        """
         trial, drawn = self._trials.pop(trial_id)
-        training = trial_training(self._training, drawn.number)
-        log = load_trial(self._store, training)
-        if log.state is None and not error:
-            log = log.model_copy(update={"state": State.STOPPED})
-            save_trial(self._store, training, log)
+        try:
+            log = self._ended(drawn.number, is_lost=error)
+        except StoreError as err:
+            self.failure = self.failure or err
+            return
+        for point in log.curve:
+            if point.value is not None:
+                trial.report(point.value, step=point.epoch)
         state = _ENDS[log.state or State.FAILED]
         if state is TrialState.COMPLETE and log.value is None:
             state = TrialState.FAIL
         self._study.tell(trial, log.value if state is TrialState.COMPLETE else None, state=state)
         self._values.append(log.last_value)
+
+    def _ended(self, number: int, *, is_lost: bool) -> TrialLog:
+        """The log of a trial that is over, unless it was lost."""
+        training = trial_training(self._training, number)
+        log = load_trial(self._store, training)
+        if log.state is None and not is_lost:
+            log = log.model_copy(update={"state": State.STOPPED})
+            save_trial(self._store, training, log)
+        return log
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Metric, mode and space are known."""

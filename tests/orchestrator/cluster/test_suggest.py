@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.suggest import NUMBER, Suggestions, num_since_best
+from orchestrator.errors import StoreError
 from orchestrator.spec import TuneParams
 from orchestrator.store import Store, open_store
 from orchestrator.store.trials import TrialLog, load_trial, load_trials, save_trial, trial_training
@@ -89,6 +90,49 @@ def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestion
     assert straight == killed != other
 
 
+def _stop_all(suggestions: Suggestions, store: Store, names: range) -> None:
+    """Trials that the scheduler stops after their first epoch, when they came to their lr."""
+    for name in names:
+        config = suggestions.suggest(str(name))
+        assert isinstance(config, dict)
+        lr = load_trial(store, trial_training(TRAINING, config[NUMBER])).params["lr"]
+        assert isinstance(lr, float)
+        _end(suggestions, store, str(name), value=lr, state=TrialState.STOPPED)
+
+
+def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(make: MakeSuggestions, tmp_path: Path) -> None:
+    stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed")]
+    fields = {"num_trials": 30, "space": {"lr": {"uniform": [0.0, 1.0]}}}
+    _stop_all(make(store=stores[0], **fields), stores[0], range(30))
+    _stop_all(make(store=stores[1], **fields), stores[1], range(20))
+    resumed = make(store=stores[1], **fields)
+    resumed.learn(load_trials(stores[1], TRAINING))
+    _stop_all(resumed, stores[1], range(20, 30))
+    straight, killed = map(_drawn, stores)
+    assert straight == killed
+    assert sum(params["lr"] for params in straight[20:]) / 10 > 0.6, "more lr was better"
+
+
+def test_a_store_that_is_out_of_reach_as_a_trial_ends_lets_no_other_one_start(
+    make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune would take the error for the trial's, and train it again."""
+    suggestions = make()
+    suggestions.suggest("a")
+    suggestions.suggest("b")
+    with monkeypatch.context() as broken:
+        broken.setattr(type(store), "read", _out_of_reach)
+        suggestions.on_trial_complete("a", {"epoch": 1, "top1": 1.0})
+    suggestions.on_trial_complete("b", {"epoch": 1, "top1": 1.0})
+    assert suggestions.suggest("c") == "FINISHED"
+    assert str(suggestions.failure) == "out of reach"
+    assert [log.state for log in load_trials(store, TRAINING)] == [None, TrialState.STOPPED]
+
+
+def _out_of_reach(*_: object) -> bytes:
+    raise StoreError("out of reach")
+
+
 def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Path) -> None:
     stores = [open_store(str(tmp_path / part)) for part in "ab"]
     for store, seed in zip(stores, (1, 2), strict=True):
@@ -146,7 +190,6 @@ def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(make: MakeSuggestio
     suggestions = make()
     for name in "ab":
         suggestions.suggest(name)
-    suggestions.on_trial_result("a", {"epoch": 1, "top1": 0.3})
     suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
     suggestions.on_trial_complete("b", None, error=True)  # its process was lost: another run may try it again
     assert [log.state for log in load_trials(store, TRAINING)] == [TrialState.STOPPED, None]
