@@ -62,9 +62,10 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
 
 @pytest.mark.parametrize(("error", "blames_job"), [(DataError("no data\nat all"), True), (StageError("NaN"), False)])
 def test_a_failed_trial_says_why_on_one_line(store: Store, error: DataError | StageError, blames_job: bool) -> None:
-    _open(store, 0.0, 1.0).fail(error)
+    _open(store, 0.0).fail(error, elapsed_s=90.0)
     log = load_trial(store, TRAINING)
     assert (log.state, log.error, log.blames_job) == (TrialState.FAILED, str(error).split("\n")[0], blames_job)
+    assert log.elapsed_s == 90.0
     trial = log.trial(gpus=8, cpus=96, error="overridden")
     assert (trial.state, trial.error, trial.id) == (TrialState.FAILED, log.error, "00003")
 
