@@ -69,10 +69,10 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._num_drawn = len(logs)
         self._began_s -= max((log.drawn_after_s + log.elapsed_s for log in logs), default=0.0)
         self._unfinished = [log for log in logs if log.state is None]
-        for log in logs:
-            if log.state is not None:
-                self._study.add_trial(self._frozen(log))
-                self._values.append(log.last_value)
+        ended = [log for log in logs if log.state is not None]
+        for log in ended:
+            self._study.add_trial(self._frozen(log))
+        self._values = [_outcome(log) for log in sorted(ended, key=lambda log: log.drawn_after_s + log.elapsed_s)]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The config of the trial that Tune calls `trial_id`, or that there is none left."""
@@ -106,7 +106,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         if state is TrialState.COMPLETE and log.value is None:
             state = TrialState.FAIL
         self._study.tell(trial, log.value if state is TrialState.COMPLETE else None, state=state)
-        self._values.append(log.last_value)
+        self._values.append(_outcome(log))
 
     def _ended(self, number: int, *, is_lost: bool) -> TrialLog:
         """The log of a trial that is over, unless it was lost."""
@@ -168,6 +168,11 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
             distributions=self._space,
             intermediate_values={point.epoch: point.value for point in log.curve if point.value is not None},
         )
+
+
+def _outcome(log: TrialLog) -> float | None:
+    """What the trial came to, if it did not fail: one that broke down is never the best, whatever it was before."""
+    return None if log.state in (State.FAILED, None) else log.last_value
 
 
 def num_since_best(values: Sequence[float | None], mode: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -80,7 +81,9 @@ def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestion
     stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed", "other")]
     fields = {"num_trials": 14, "algorithm": {"name": name}}
     _train(make(store=stores[0], **fields), stores[0], count())
-    _train(make(store=stores[1], **fields), stores[1], count(), most=12)
+    killed_one = make(store=stores[1], **fields)
+    _train(killed_one, stores[1], count(), most=12)
+    killed_one.suggest("killed in the middle")
     resumed = make(store=stores[1], **fields)
     resumed.learn(load_trials(stores[1], TRAINING))
     _train(resumed, stores[1], count())
@@ -217,6 +220,21 @@ def test_no_trial_starts_after_so_many_without_improvement(make: MakeSuggestions
     assert suggestions.suggest("e") == "FINISHED"
 
 
+def test_trials_of_earlier_runs_count_in_the_order_in_which_they_ended_and_failed_ones_for_nothing(
+    make: MakeSuggestions, store: Store
+) -> None:
+    first = make(num_trials=20)
+    for name in "abcd":
+        first.suggest(name)
+    _end(first, store, "b", value=0.9, elapsed_s=1.0)
+    _end(first, store, "c", value=0.95, elapsed_s=2.0, state=TrialState.FAILED)
+    _end(first, store, "a", value=0.1, elapsed_s=3.0)
+    for num, is_over in ((2, True), (3, False)):
+        later = make(num_trials=20, stop={"no_improvement": num})
+        later.learn([log for log in load_trials(store, TRAINING) if log.state])
+        assert (later.suggest("e") == "FINISHED") is is_over
+
+
 @pytest.mark.parametrize(
     ("values", "mode", "num"),
     [([], "max", 0), ([None], "max", 1), ([1, 3, 3, None], "max", 2), ([1, 3, 3], "min", 2), ([2, 1], "min", 0)],
@@ -225,16 +243,26 @@ def test_trials_are_counted_from_the_first_of_the_best(values: list[float | None
     assert num_since_best(values, mode) == num
 
 
-def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions, store: Store) -> None:
-    """Twenty trials say that more lr is better: TPE then draws more of it than chance would."""
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions, store: Store, mode: str) -> None:
+    """Twenty trials say that more lr is better, or less: TPE then draws more of that than chance would."""
     space = {"lr": {"uniform": [0.0, 1.0]}}
     for number in range(1, 21):
         lr = number / 20 - 0.025
         log = TrialLog(number=number, params={"lr": lr}, drawn_after_s=0.0, state=TrialState.FINISHED, value=lr)
         save_trial(store, trial_training(TRAINING, number), log)
-    suggestions = make(space=space, num_trials=40)
+    suggestions = make(space=space, num_trials=40, mode=mode)
     suggestions.learn(load_trials(store, TRAINING))
     _train(suggestions, store, count())
-    drawn = [params["lr"] for params in _drawn(store)[20:]]
+    drawn = [params["lr"] if mode == "max" else 1 - params["lr"] for params in _drawn(store)[20:]]
     assert len(drawn) == 20
     assert sum(drawn) / len(drawn) > 0.75
+
+
+def test_a_loguniform_distribution_is_even_in_the_logarithm(make: MakeSuggestions, store: Store) -> None:
+    _train(make(num_trials=40, algorithm={"name": "random"}), store, count())
+    assert 20 <= sum(params["lr"] < 1e-2 for params in _drawn(store)) <= 33
+
+
+def test_tune_may_pickle_it_whatever_store_and_clock_it_has(make: MakeSuggestions) -> None:
+    assert pickle.loads(pickle.dumps(make())).__dict__ == {}
