@@ -35,14 +35,14 @@ def _log(number: int, values: list[float], state: TrialState | None = TrialState
     return TrialLog(number=number, params={}, drawn_after_s=0.0, state=state, curve=curve)
 
 
-def _scheduler(logs: list[TrialLog], name: str, mode: str = "max") -> Any:
+def _scheduler(logs: list[TrialLog], name: str, mode: str = "max", *, grace: int = 2, factor: int = 2) -> Any:
     params = TuneParams.model_validate(
         {
             "of": "x",
             "space": {"lr": {"choice": (1,)}},
             "num_trials": 9,
             "mode": mode,
-            "scheduler": {"name": name, "grace_period": 2, "reduction_factor": 2},
+            "scheduler": {"name": name, "grace_period": grace, "reduction_factor": factor},
         }
     )
     return make_scheduler(params, "top1", logs)
@@ -126,3 +126,10 @@ def test_hyperband_deals_a_trial_into_the_same_bracket_in_every_run() -> None:
         dealt.append([scheduler._brackets.index(bracket) for bracket in scheduler._trial_info.values()])
     assert dealt[0] == dealt[1]
     assert set(dealt[0]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("factor", "is_stopped"), [(2, False), (4, True)])
+def test_asha_keeps_one_in_so_many_from_the_end_of_the_grace_period_on(factor: int, is_stopped: bool) -> None:
+    logs = [_log(number, [10.0 * number]) for number in (1, 2, 3, 4)]
+    (action,) = _actions(_scheduler(logs, "asha", grace=1, factor=factor), 5, {1: 31.0})
+    assert (action == TrialScheduler.STOP) is is_stopped

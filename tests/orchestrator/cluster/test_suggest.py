@@ -183,6 +183,18 @@ def test_trials_left_in_the_middle_are_taken_up_before_any_other(make: MakeSugge
     assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
 
 
+def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(make: MakeSuggestions, store: Store) -> None:
+    drawn = {"lr": 0.05, "drop": 0.1, "depth": 2, "model": {"depths": [1, 2]}}
+    save_trial(store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0))
+    suggestions = make()
+    suggestions.learn(load_trials(store, TRAINING))
+    suggestions.suggest("a")
+    _end(suggestions, store, "a", value=0.5)
+    (known,) = suggestions._study.trials
+    assert known.params == {**drawn, "model": '{"depths":[1,2]}'}
+    assert (known.value, known.intermediate_values) == (0.5, {1: 0.5})
+
+
 def test_a_draw_is_in_the_store_before_its_trial_starts(make: MakeSuggestions, store: Store) -> None:
     assert make().suggest("a") == {NUMBER: 1}
     (log,) = load_trials(store, TRAINING)
