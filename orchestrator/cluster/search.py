@@ -127,7 +127,10 @@ def _trials(attempt: Attempt, logs: Sequence[TrialLog], errors: Mapping[int, str
 def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError | JobError:
     failed = [trial for trial in trials.trials if trial.state is TrialState.FAILED]
     first = f"{len(failed)} failed, the first by: {failed[0].error}" if failed else "none reported it"
-    again = f"mend the job, or try the same trials again by --force {stage}"
+    # What was lost has no end in its log, so another run takes it up; what failed would fail again.
+    is_lost = any(log.state is None for log in logs)
+    forced = f"mend the job, or try the same trials again by --force {stage}"
+    again = "run again to go on with those that were lost" if is_lost else forced
     message = f"none of {len(logs)} trials came to a value of {trials.metric}: {first}; {again}"
     is_jobs_fault = bool(logs) and all(log.blames_job for log in logs)
     return JobError(message) if is_jobs_fault else StageError(message)
