@@ -53,7 +53,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._clock = clock
         """In seconds."""
         self._began_s = clock()
-        self._space = {name: _distribution(drawn) for name, drawn in params.space.items()}
+        # In the order of the names: that in which a job file has them is not in the Key, and draws follow from it.
+        self._space = {name: _distribution(drawn) for name, drawn in sorted(params.space.items())}
         self._study = optuna.create_study(direction="maximize" if params.mode == "max" else "minimize")
         self._trials: dict[str, tuple[optuna.Trial, TrialLog]] = {}
         """Those under way, by Tune's id."""

@@ -143,6 +143,13 @@ def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Pa
     assert _drawn(stores[0]) == _drawn(stores[1])
 
 
+def test_draws_do_not_depend_on_the_order_of_the_space_in_the_job(make: MakeSuggestions, tmp_path: Path) -> None:
+    stores = [open_store(str(tmp_path / part)) for part in "ab"]
+    for store, names in zip(stores, (list(SPACE), sorted(SPACE, reverse=True)), strict=True):
+        _train(make(store=store, space={name: SPACE[name] for name in names}), store, count())
+    assert _drawn(stores[0]) == _drawn(stores[1])
+
+
 def test_values_drawn_are_values_of_the_space_and_come_back_as_they_were_written(
     make: MakeSuggestions, store: Store
 ) -> None:
@@ -167,7 +174,7 @@ def test_points_given_come_first_and_in_their_order(make: MakeSuggestions, store
 
 
 def test_a_grid_has_each_combination_once(make: MakeSuggestions, store: Store) -> None:
-    space = {"lr": {"choice": [0.1, 0.2]}, "model": {"choice": [{"depths": [1]}, "tiny", None]}}
+    space = {"model": {"choice": [{"depths": [1]}, "tiny", None]}, "lr": {"choice": [0.1, 0.2]}}
     _train(make(space=space, num_trials=None, algorithm={"name": "grid"}), store, count())
     drawn = [(params["lr"], params["model"]) for params in _drawn(store)]
     assert drawn == [(lr, model) for lr in (0.1, 0.2) for model in ({"depths": [1]}, "tiny", None)]
