@@ -161,6 +161,14 @@ def places_for(resources: Resources, machines: tuple[Machine, ...], *, most: int
     return sum(_places(worker, machine.capacity, most) for machine in _fitting(resources, machines))
 
 
+def groups_for(resources: Resources, machines: tuple[Machine, ...], *, workers: int, most: int) -> int:
+    """How many groups of `workers` workers `machines` hold at a time, between 1 and `most`: a worker has one machine.
+
+    What is left over on each of them adds up to no further group, which would wait in vain for its last worker.
+    """
+    return max(1, min(most, places_for(resources, machines, most=workers * most) // workers))
+
+
 def _fitting(resources: Resources, machines: tuple[Machine, ...]) -> list[Machine]:
     return [machine for machine in machines if resources.labels.items() <= machine.labels.items()]
 

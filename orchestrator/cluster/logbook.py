@@ -50,10 +50,10 @@ class Logbook:
             checkpoint=publish_artifact(self._store, model) if model else None,
         )
 
-    def fail(self, error: OrchestratorError) -> None:
-        """Note an error that another try would meet again."""
+    def fail(self, error: OrchestratorError, *, elapsed_s: float) -> None:
+        """Note an error that another try would meet again, after `elapsed_s` of all attempts together."""
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self._save(self._elapsed_s(), state=TrialState.FAILED, error=first_line, blames_job=isinstance(error, JobError))
+        self._save(elapsed_s, state=TrialState.FAILED, error=first_line, blames_job=isinstance(error, JobError))
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._began_s

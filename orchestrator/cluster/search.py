@@ -76,7 +76,7 @@ def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slo
 def _run(
     attempt: Attempt, params: TuneParams, metric: str, logs: Sequence[TrialLog], *, slots: int, channel: EventChannel
 ) -> dict[int, str]:
-    """Run what is left of the search. Returns why trials were lost, by number."""
+    """Run what is left of the search. Returns why trials were lost, by number. Raises StoreError."""
     store = open_store(attempt.store_uri)
     num_left = params.size - sum(log.state is not None for log in logs)
     if num_left <= 0:
@@ -98,9 +98,12 @@ def _run(
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
         ),
     )
+    results = tuner.fit()
+    if suggestions.failure is not None:
+        raise suggestions.failure
     return {
         result.config[NUMBER]: _first_line(result.error)
-        for result in tuner.fit()
+        for result in results
         if result.error is not None and result.config is not None
     }
 
@@ -124,7 +127,10 @@ def _trials(attempt: Attempt, logs: Sequence[TrialLog], errors: Mapping[int, str
 def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError | JobError:
     failed = [trial for trial in trials.trials if trial.state is TrialState.FAILED]
     first = f"{len(failed)} failed, the first by: {failed[0].error}" if failed else "none reported it"
-    again = f"mend the job, or try the same trials again by --force {stage}"
+    # What was lost has no end in its log, so another run takes it up; what failed would fail again.
+    is_lost = any(log.state is None for log in logs)
+    forced = f"mend the job, or try the same trials again by --force {stage}"
+    again = "run again to go on with those that were lost" if is_lost else forced
     message = f"none of {len(logs)} trials came to a value of {trials.metric}: {first}; {again}"
     is_jobs_fault = bool(logs) and all(log.blames_job for log in logs)
     return JobError(message) if is_jobs_fault else StageError(message)

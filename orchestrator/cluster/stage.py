@@ -12,6 +12,7 @@ from pydantic import JsonValue, ValidationError
 
 from orchestrator.artifact import Artifact, Manifest, Ref
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.room import Ledger, Room
 from orchestrator.cluster.search import search
@@ -20,6 +21,7 @@ from orchestrator.cluster.worker import publish_result
 from orchestrator.contract import Kind, Params
 from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
+from orchestrator.schedule import groups_for
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
@@ -54,10 +56,9 @@ class StageRun:
 
     def _search(self, attempt: Attempt, params: TuneParams) -> None:
         (metric,) = self.planned.stage.metrics
+        slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=self.slots)
         with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch:
-            result, models = search(
-                attempt, params, metric, slots=self.slots, channel=self.channel, scratch=Path(scratch)
-            )
+            result, models = search(attempt, params, metric, slots=slots, channel=self.channel, scratch=Path(scratch))
             publish_result(attempt, result, models)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from orchestrator.cluster.suggest import NUMBER
@@ -37,8 +38,8 @@ class _NoController:
 class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
     """A scheduler that has seen the curves of earlier runs, in front of one of Ray's."""
 
-    logs: Mapping[int, TrialLog]
-    """By number."""
+    logs: dict[int, TrialLog]
+    """By number; those of trials that begin anew are told once, though Tune adds a trial again when it lost it."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Begin a trial, with the reports that it made in earlier runs."""
@@ -60,7 +61,7 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
                 self.on_trial_remove(_NoController(), past)
 
     def _tell_past(self, tune_controller: Any, trial: Any) -> None:
-        log = self.logs.get(trial.config.get(NUMBER))
+        log = self.logs.pop(trial.config[NUMBER], None)
         for point in log.curve if log else ():
             if point.value is not None:
                 self._tell(tune_controller, trial, {"epoch": point.epoch, self.metric: point.value})
@@ -70,15 +71,39 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
 
 
 class Asha(Remembering, AsyncHyperBandScheduler):  # type: ignore[misc]
-    """Asynchronous successive halving, in one bracket or several."""
+    """Asynchronous successive halving, in one bracket or several.
+
+    A trial's bracket follows from its number: at random, a search taken up again would judge it by others, and the
+    same seed would not stop the same trials.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Begin a trial in its bracket."""
+        state = np.random.get_state()
+        np.random.seed(trial.config[NUMBER])
+        try:
+            super().on_trial_add(tune_controller, trial)
+        finally:
+            np.random.set_state(state)
 
 
 class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
     """Stops what is below the median of the others' averages."""
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Never a pause: Ray's lets each trial make room for those that wait, which starts its process anew."""
+        action: str = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if action == TrialScheduler.PAUSE else action
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take no last result that is no epoch's, as that of a trial which trained to its end: Ray's would fail on it.
+
+        That of a trial which was stopped is known.
+        """
+
     def _tell(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Without a judgement: it may not be told more of a trial that it would have stopped."""
-        self.on_trial_complete(tune_controller, trial, result)
+        super().on_trial_complete(tune_controller, trial, result)
 
 
 def make_scheduler(params: TuneParams, metric: str, logs: Sequence[TrialLog]) -> TrialScheduler:
@@ -89,8 +114,7 @@ def make_scheduler(params: TuneParams, metric: str, logs: Sequence[TrialLog]) ->
     scheduler: Remembering
     common = {"time_attr": "epoch", "metric": metric, "mode": params.mode, "grace_period": wanted.grace_period}
     if wanted.name == "median":
-        # By default a trial makes room for others now and then, which would start each of them anew every epoch.
-        scheduler = Median(**common, min_time_slice=NO_LIMIT)
+        scheduler = Median(**common)
     else:
         brackets = NUM_BRACKETS if wanted.name == "hyperband" else 1
         scheduler = Asha(**common, max_t=NO_LIMIT, reduction_factor=wanted.reduction_factor, brackets=brackets)

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from ray.tune.search import Searcher
 
 from orchestrator.artifact import canonical_json
+from orchestrator.errors import StoreError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
 from orchestrator.store.trials import TrialLog, load_trial, save_trial, trial_training
@@ -52,7 +53,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._clock = clock
         """In seconds."""
         self._began_s = clock()
-        self._space = {name: _distribution(drawn) for name, drawn in params.space.items()}
+        # In the order of the names: that in which a job file has them is not in the Key, and draws follow from it.
+        self._space = {name: _distribution(drawn) for name, drawn in sorted(params.space.items())}
         self._study = optuna.create_study(direction="maximize" if params.mode == "max" else "minimize")
         self._trials: dict[str, tuple[optuna.Trial, TrialLog]] = {}
         """Those under way, by Tune's id."""
@@ -60,19 +62,23 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._num_drawn = 0
         self._values: list[float | None] = []
         """What trials came to, in the order in which they ended."""
+        self.failure: StoreError | None = None
+        """Of the store, as a trial ended: no other one starts then."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
         """Know what earlier runs of the search have drawn, and what came of it."""
         self._num_drawn = len(logs)
         self._began_s -= max((log.drawn_after_s + log.elapsed_s for log in logs), default=0.0)
         self._unfinished = [log for log in logs if log.state is None]
-        for log in logs:
-            if log.state is not None:
-                self._study.add_trial(self._frozen(log))
-                self._values.append(log.last_value)
+        ended = [log for log in logs if log.state is not None]
+        for log in ended:
+            self._study.add_trial(self._frozen(log))
+        self._values = [_outcome(log) for log in sorted(ended, key=lambda log: log.drawn_after_s + log.elapsed_s)]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The config of the trial that Tune calls `trial_id`, or that there is none left."""
+        if self.failure is not None:
+            return str(Searcher.FINISHED)
         if self._unfinished:
             log = self._unfinished.pop(0)
             trial = self._ask(log.params, log.number)
@@ -83,25 +89,34 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._trials[trial_id] = trial, log
         return {NUMBER: log.number}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell Optuna of an epoch."""
-        if self.metric in result and "epoch" in result and np.isfinite(result[self.metric]):
-            trial, _ = self._trials[trial_id]
-            trial.report(result[self.metric], step=result["epoch"])
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what came of the trial, and its log where only the scheduler knows that it is over."""
+        """Tell Optuna what came of the trial, by its log, and the log where only the scheduler knows that it is over.
+
+        Tune takes an error from here for the trial's own and starts that again, so one of the store is kept for later.
+        """
         trial, drawn = self._trials.pop(trial_id)
-        training = trial_training(self._training, drawn.number)
-        log = load_trial(self._store, training)
-        if log.state is None and not error:
-            log = log.model_copy(update={"state": State.STOPPED})
-            save_trial(self._store, training, log)
+        try:
+            log = self._ended(drawn.number, is_lost=error)
+        except StoreError as err:
+            self.failure = self.failure or err
+            return
+        for point in log.curve:
+            if point.value is not None:
+                trial.report(point.value, step=point.epoch)
         state = _ENDS[log.state or State.FAILED]
         if state is TrialState.COMPLETE and log.value is None:
             state = TrialState.FAIL
         self._study.tell(trial, log.value if state is TrialState.COMPLETE else None, state=state)
-        self._values.append(log.last_value)
+        self._values.append(_outcome(log))
+
+    def _ended(self, number: int, *, is_lost: bool) -> TrialLog:
+        """The log of a trial that is over, unless it was lost."""
+        training = trial_training(self._training, number)
+        log = load_trial(self._store, training)
+        if log.state is None and not is_lost:
+            log = log.model_copy(update={"state": State.STOPPED})
+            save_trial(self._store, training, log)
+        return log
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Metric, mode and space are known."""
@@ -154,6 +169,11 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
             distributions=self._space,
             intermediate_values={point.epoch: point.value for point in log.curve if point.value is not None},
         )
+
+
+def _outcome(log: TrialLog) -> float | None:
+    """What the trial came to, if it did not fail: one that broke down is never the best, whatever it was before."""
+    return None if log.state in (State.FAILED, None) else log.last_value
 
 
 def num_since_best(values: Sequence[float | None], mode: str) -> int:

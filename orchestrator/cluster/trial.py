@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -80,6 +81,7 @@ def _ending(trial: Attempt, store: Store, channel: EventChannel, log: TrialLog) 
     A trial of an interrupted run rests when its checkpoint is committed: Tune would start the next one in its place,
     or note it as failed, while a trial that ends with its driver is taken up again.
     """
+    began_s = time.monotonic()
     try:
         yield
     except Exception as err:
@@ -87,7 +89,8 @@ def _ending(trial: Attempt, store: Store, channel: EventChannel, log: TrialLog) 
             channel.rest(trial.stage)
             threading.Event().wait()
         if (lasting := _lasting(err)) is not None:
-            Logbook(store, trial.training, trial.metric).fail(lasting)
+            elapsed_s = log.elapsed_s + time.monotonic() - began_s
+            Logbook(store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
         raise
     finally:
         channel.send(trial.says(Event(f"{_label(log.params)}ended", done=1, total=1)))

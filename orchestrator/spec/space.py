@@ -56,7 +56,7 @@ class Distribution(Params):
             return False
         assert isinstance(low, int | float)
         assert isinstance(high, int | float)
-        return low <= value <= high
+        return low <= value <= high and (self.quniform is None or _is_multiple(value, self.quniform[2]))
 
     @model_validator(mode="after")
     def _one_sound_distribution(self) -> Self:
@@ -87,5 +87,9 @@ def _check_step(low: float, high: float, step: float) -> None:
     if step <= 0:
         raise ValueError(f"the step of quniform must be above 0, not {step:g}")
     # Ray rounds samples to multiples of the step, which would lead out of other bounds
-    if not all(math.isclose(round(end / step) * step, end, abs_tol=step * 1e-9) for end in (low, high)):
+    if not (_is_multiple(low, step) and _is_multiple(high, step)):
         raise ValueError(f"both ends of quniform must be multiples of its step, not {shown([low, high, step])}")
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    return math.isclose(round(value / step) * step, value, abs_tol=step * 1e-9)

@@ -81,7 +81,8 @@ def trial_training(training: str, number: int) -> str:
 
 def load_trials(store: Store, training: str) -> tuple[TrialLog, ...]:
     """The logs of the search under `training`, by number. Raises StoreError for one that is damaged."""
-    names = [name for name in store.names(f"{training}/trials") if name.endswith(f"/{_LOG}")]
+    folders = {name.split("/")[0] for name in _below(store, f"{training}/trials")}
+    names = [f"{training}/trials/{folder}/{_LOG}" for folder in folders]
     logs = [log for name in names if (log := _load(store, name)) is not None]
     return tuple(sorted(logs, key=lambda log: log.number))
 
@@ -96,6 +97,10 @@ def load_trial(store: Store, training: str) -> TrialLog:
 def save_trial(store: Store, training: str, log: TrialLog) -> None:
     """Put the log of the trial whose resume state is under `training`."""
     store.write(f"{training}/{_LOG}", log.model_dump_json().encode())
+
+
+def _below(store: Store, folder: str) -> list[str]:
+    return [name.removeprefix(f"{folder}/") for name in store.names(folder)]
 
 
 def _load(store: Store, name: str) -> TrialLog | None:

@@ -16,6 +16,7 @@ from orchestrator.schedule import (
     State,
     choose_workers,
     decide,
+    groups_for,
     missing_room,
     places_for,
     shortfall,
@@ -143,3 +144,10 @@ def test_places_are_counted_on_machines_with_the_labels_alone() -> None:
     resources = Resources(workers=(1, 8), cpus_per_worker=2, labels={"zone": "a"})
     machines = (_machine(5, zone="a"), _machine(8, zone="b"), _machine(2, zone="a"))
     assert places_for(resources, machines, most=8) == 3
+
+
+@pytest.mark.parametrize(("cpus", "most", "groups"), [([3, 3, 3], 9, 1), ([3, 3, 4], 9, 2), ([8], 1, 1), ([1], 9, 1)])
+def test_what_machines_have_left_over_makes_no_group(cpus: list[int], most: int, groups: int) -> None:
+    machines = tuple(Machine(Capacity(count, 0)) for count in cpus)
+    resources = Resources(workers=2, cpus_per_worker=2)
+    assert groups_for(resources, machines, workers=2, most=most) == groups

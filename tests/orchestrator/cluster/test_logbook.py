@@ -11,7 +11,7 @@ import pytest
 from orchestrator.artifact import Metric
 from orchestrator.cluster.logbook import Logbook
 from orchestrator.contract import StageResult
-from orchestrator.errors import DataError, StageError
+from orchestrator.errors import DataError, StageError, StoreError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
 from orchestrator.store.trials import TrialLog, load_trial, load_trials, save_trial, trial_training
@@ -62,9 +62,10 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
 
 @pytest.mark.parametrize(("error", "blames_job"), [(DataError("no data\nat all"), True), (StageError("NaN"), False)])
 def test_a_failed_trial_says_why_on_one_line(store: Store, error: DataError | StageError, blames_job: bool) -> None:
-    _open(store, 0.0, 1.0).fail(error)
+    _open(store, 0.0).fail(error, elapsed_s=90.0)
     log = load_trial(store, TRAINING)
     assert (log.state, log.error, log.blames_job) == (TrialState.FAILED, str(error).split("\n")[0], blames_job)
+    assert log.elapsed_s == 90.0
     trial = log.trial(gpus=8, cpus=96, error="overridden")
     assert (trial.state, trial.error, trial.id) == (TrialState.FAILED, log.error, "00003")
 
@@ -76,3 +77,17 @@ def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
     assert (trial.gpu_hours, trial.core_hours) == (4.0, 48.0)
     lost = load_trial(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
     assert (lost.state, lost.error) == (TrialState.FAILED, "its machine is gone")
+
+
+def test_a_trial_that_was_lost_after_its_end_finished_all_the_same(store: Store) -> None:
+    _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
+    trial = load_trial(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
+    assert (trial.state, trial.error, trial.value) == (TrialState.FINISHED, None, 71.5)
+
+
+def test_a_damaged_log_is_told_and_no_other_file_of_its_name_is_one(store: Store) -> None:
+    store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")
+    assert len(load_trials(store, "train/key")) == 1
+    store.write(f"{TRAINING}/trial.json", b"{")
+    with pytest.raises(StoreError, match=r"train/key/trials/00003/trial\.json: not the log of a trial"):
+        load_trials(store, "train/key")

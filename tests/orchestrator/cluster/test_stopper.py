@@ -21,11 +21,14 @@ class Trial:
 
     trial_id: str
     config: dict[str, Any] = field(default_factory=dict)
+    status: str = "PENDING"
 
 
 class Controller:
+    """Tune's loop, with a trial that waits for its turn."""
+
     def get_live_trials(self) -> list[Any]:
-        return []
+        return [Trial("waiting")]
 
 
 def _log(number: int, values: list[float], state: TrialState | None = TrialState.FINISHED) -> TrialLog:
@@ -33,14 +36,14 @@ def _log(number: int, values: list[float], state: TrialState | None = TrialState
     return TrialLog(number=number, params={}, drawn_after_s=0.0, state=state, curve=curve)
 
 
-def _scheduler(logs: list[TrialLog], name: str, mode: str = "max") -> Any:
+def _scheduler(logs: list[TrialLog], name: str, mode: str = "max", *, grace: int = 2, factor: int = 2) -> Any:
     params = TuneParams.model_validate(
         {
             "of": "x",
             "space": {"lr": {"choice": (1,)}},
             "num_trials": 9,
             "mode": mode,
-            "scheduler": {"name": name, "grace_period": 2, "reduction_factor": 2},
+            "scheduler": {"name": name, "grace_period": grace, "reduction_factor": factor},
         }
     )
     return make_scheduler(params, "top1", logs)
@@ -104,3 +107,39 @@ def test_trials_of_earlier_runs_may_have_no_values() -> None:
     logs = [_log(1, []), TrialLog(number=2, params={}, drawn_after_s=0.0, state=TrialState.FAILED, error="lost")]
     for name in ("asha", "median"):
         assert _actions(_scheduler(logs, name), 3, {1: 1.0, 2: 1.0})[-1] == TrialScheduler.CONTINUE
+
+
+def test_a_trial_that_finishes_tells_no_epoch_with_its_last_result_and_the_others_are_judged_on() -> None:
+    scheduler = _scheduler(GOOD[:2], "median")
+    third = Trial("third", {"number": 3})
+    scheduler.on_trial_add(Controller(), third)
+    for epoch, value in ((1, 30.0), (2, 50.0)):
+        scheduler.on_trial_result(Controller(), third, {"epoch": epoch, "top1": value})
+    scheduler.on_trial_complete(Controller(), third, {"top1": 60.0, "num_samples": 9, "done": True})
+    assert _actions(scheduler, 4, {1: 5.0, 2: 10.0}) == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+
+
+def test_a_trial_that_tune_adds_again_after_a_loss_has_its_past_once() -> None:
+    scheduler = _scheduler([*GOOD, _log(4, [40.0, 55.0], state=None)], "median")
+    trial = Trial("lost", {"number": 4})
+    for _ in range(2):
+        scheduler.on_trial_add(Controller(), trial)
+    assert [result["epoch"] for result in scheduler._results[trial]] == [1, 2]
+
+
+def test_hyperband_deals_a_trial_into_the_same_bracket_in_every_run() -> None:
+    dealt = []
+    for _ in range(2):
+        scheduler = _scheduler([], "hyperband")
+        for number in range(1, 31):
+            _actions(scheduler, number, {})
+        dealt.append([scheduler._brackets.index(bracket) for bracket in scheduler._trial_info.values()])
+    assert dealt[0] == dealt[1]
+    assert set(dealt[0]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("factor", "is_stopped"), [(2, False), (4, True)])
+def test_asha_keeps_one_in_so_many_from_the_end_of_the_grace_period_on(factor: int, is_stopped: bool) -> None:
+    logs = [_log(number, [10.0 * number]) for number in (1, 2, 3, 4)]
+    (action,) = _actions(_scheduler(logs, "asha", grace=1, factor=factor), 5, {1: 31.0})
+    assert (action == TrialScheduler.STOP) is is_stopped

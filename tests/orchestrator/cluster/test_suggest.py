@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.suggest import NUMBER, Suggestions, num_since_best
+from orchestrator.errors import StoreError
 from orchestrator.spec import TuneParams
 from orchestrator.store import Store, open_store
 from orchestrator.store.trials import TrialLog, load_trial, load_trials, save_trial, trial_training
@@ -79,7 +81,9 @@ def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestion
     stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed", "other")]
     fields = {"num_trials": 14, "algorithm": {"name": name}}
     _train(make(store=stores[0], **fields), stores[0], count())
-    _train(make(store=stores[1], **fields), stores[1], count(), most=12)
+    killed_one = make(store=stores[1], **fields)
+    _train(killed_one, stores[1], count(), most=12)
+    killed_one.suggest("killed in the middle")
     resumed = make(store=stores[1], **fields)
     resumed.learn(load_trials(stores[1], TRAINING))
     _train(resumed, stores[1], count())
@@ -89,10 +93,60 @@ def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestion
     assert straight == killed != other
 
 
+def _stop_all(suggestions: Suggestions, store: Store, names: range) -> None:
+    """Trials that the scheduler stops after their first epoch, when they came to their lr."""
+    for name in names:
+        config = suggestions.suggest(str(name))
+        assert isinstance(config, dict)
+        lr = load_trial(store, trial_training(TRAINING, config[NUMBER])).params["lr"]
+        assert isinstance(lr, float)
+        _end(suggestions, store, str(name), value=lr, state=TrialState.STOPPED)
+
+
+def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(make: MakeSuggestions, tmp_path: Path) -> None:
+    stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed")]
+    fields = {"num_trials": 30, "space": {"lr": {"uniform": [0.0, 1.0]}}}
+    _stop_all(make(store=stores[0], **fields), stores[0], range(30))
+    _stop_all(make(store=stores[1], **fields), stores[1], range(20))
+    resumed = make(store=stores[1], **fields)
+    resumed.learn(load_trials(stores[1], TRAINING))
+    _stop_all(resumed, stores[1], range(20, 30))
+    straight, killed = map(_drawn, stores)
+    assert straight == killed
+    assert sum(params["lr"] for params in straight[20:]) / 10 > 0.6, "more lr was better"
+
+
+def test_a_store_that_is_out_of_reach_as_a_trial_ends_lets_no_other_one_start(
+    make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune would take the error for the trial's, and train it again."""
+    suggestions = make()
+    suggestions.suggest("a")
+    suggestions.suggest("b")
+    with monkeypatch.context() as broken:
+        broken.setattr(type(store), "read", _out_of_reach)
+        suggestions.on_trial_complete("a", {"epoch": 1, "top1": 1.0})
+    suggestions.on_trial_complete("b", {"epoch": 1, "top1": 1.0})
+    assert suggestions.suggest("c") == "FINISHED"
+    assert str(suggestions.failure) == "out of reach"
+    assert [log.state for log in load_trials(store, TRAINING)] == [None, TrialState.STOPPED]
+
+
+def _out_of_reach(*_: object) -> bytes:
+    raise StoreError("out of reach")
+
+
 def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Path) -> None:
     stores = [open_store(str(tmp_path / part)) for part in "ab"]
     for store, seed in zip(stores, (1, 2), strict=True):
         _train(make(store=store, seed=seed, algorithm={"name": "random", "seed": 7}), store, count())
+    assert _drawn(stores[0]) == _drawn(stores[1])
+
+
+def test_draws_do_not_depend_on_the_order_of_the_space_in_the_job(make: MakeSuggestions, tmp_path: Path) -> None:
+    stores = [open_store(str(tmp_path / part)) for part in "ab"]
+    for store, names in zip(stores, (list(SPACE), sorted(SPACE, reverse=True)), strict=True):
+        _train(make(store=store, space={name: SPACE[name] for name in names}), store, count())
     assert _drawn(stores[0]) == _drawn(stores[1])
 
 
@@ -120,7 +174,7 @@ def test_points_given_come_first_and_in_their_order(make: MakeSuggestions, store
 
 
 def test_a_grid_has_each_combination_once(make: MakeSuggestions, store: Store) -> None:
-    space = {"lr": {"choice": [0.1, 0.2]}, "model": {"choice": [{"depths": [1]}, "tiny", None]}}
+    space = {"model": {"choice": [{"depths": [1]}, "tiny", None]}, "lr": {"choice": [0.1, 0.2]}}
     _train(make(space=space, num_trials=None, algorithm={"name": "grid"}), store, count())
     drawn = [(params["lr"], params["model"]) for params in _drawn(store)]
     assert drawn == [(lr, model) for lr in (0.1, 0.2) for model in ({"depths": [1]}, "tiny", None)]
@@ -136,6 +190,18 @@ def test_trials_left_in_the_middle_are_taken_up_before_any_other(make: MakeSugge
     assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
 
 
+def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(make: MakeSuggestions, store: Store) -> None:
+    drawn = {"lr": 0.05, "drop": 0.1, "depth": 2, "model": {"depths": [1, 2]}}
+    save_trial(store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0))
+    suggestions = make()
+    suggestions.learn(load_trials(store, TRAINING))
+    suggestions.suggest("a")
+    _end(suggestions, store, "a", value=0.5)
+    (known,) = suggestions._study.trials
+    assert known.params == {**drawn, "model": '{"depths":[1,2]}'}
+    assert (known.value, known.intermediate_values) == (0.5, {1: 0.5})
+
+
 def test_a_draw_is_in_the_store_before_its_trial_starts(make: MakeSuggestions, store: Store) -> None:
     assert make().suggest("a") == {NUMBER: 1}
     (log,) = load_trials(store, TRAINING)
@@ -146,7 +212,6 @@ def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(make: MakeSuggestio
     suggestions = make()
     for name in "ab":
         suggestions.suggest(name)
-    suggestions.on_trial_result("a", {"epoch": 1, "top1": 0.3})
     suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
     suggestions.on_trial_complete("b", None, error=True)  # its process was lost: another run may try it again
     assert [log.state for log in load_trials(store, TRAINING)] == [TrialState.STOPPED, None]
@@ -174,6 +239,21 @@ def test_no_trial_starts_after_so_many_without_improvement(make: MakeSuggestions
     assert suggestions.suggest("e") == "FINISHED"
 
 
+def test_trials_of_earlier_runs_count_in_the_order_in_which_they_ended_and_failed_ones_for_nothing(
+    make: MakeSuggestions, store: Store
+) -> None:
+    first = make(num_trials=20)
+    for name in "abcd":
+        first.suggest(name)
+    _end(first, store, "b", value=0.9, elapsed_s=1.0)
+    _end(first, store, "c", value=0.95, elapsed_s=2.0, state=TrialState.FAILED)
+    _end(first, store, "a", value=0.1, elapsed_s=3.0)
+    for num, is_over in ((2, True), (3, False)):
+        later = make(num_trials=20, stop={"no_improvement": num})
+        later.learn([log for log in load_trials(store, TRAINING) if log.state])
+        assert (later.suggest("e") == "FINISHED") is is_over
+
+
 @pytest.mark.parametrize(
     ("values", "mode", "num"),
     [([], "max", 0), ([None], "max", 1), ([1, 3, 3, None], "max", 2), ([1, 3, 3], "min", 2), ([2, 1], "min", 0)],
@@ -182,16 +262,26 @@ def test_trials_are_counted_from_the_first_of_the_best(values: list[float | None
     assert num_since_best(values, mode) == num
 
 
-def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions, store: Store) -> None:
-    """Twenty trials say that more lr is better: TPE then draws more of it than chance would."""
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions, store: Store, mode: str) -> None:
+    """Twenty trials say that more lr is better, or less: TPE then draws more of that than chance would."""
     space = {"lr": {"uniform": [0.0, 1.0]}}
     for number in range(1, 21):
         lr = number / 20 - 0.025
         log = TrialLog(number=number, params={"lr": lr}, drawn_after_s=0.0, state=TrialState.FINISHED, value=lr)
         save_trial(store, trial_training(TRAINING, number), log)
-    suggestions = make(space=space, num_trials=40)
+    suggestions = make(space=space, num_trials=40, mode=mode)
     suggestions.learn(load_trials(store, TRAINING))
     _train(suggestions, store, count())
-    drawn = [params["lr"] for params in _drawn(store)[20:]]
+    drawn = [params["lr"] if mode == "max" else 1 - params["lr"] for params in _drawn(store)[20:]]
     assert len(drawn) == 20
     assert sum(drawn) / len(drawn) > 0.75
+
+
+def test_a_loguniform_distribution_is_even_in_the_logarithm(make: MakeSuggestions, store: Store) -> None:
+    _train(make(num_trials=40, algorithm={"name": "random"}), store, count())
+    assert 20 <= sum(params["lr"] < 1e-2 for params in _drawn(store)) <= 33
+
+
+def test_tune_may_pickle_it_whatever_store_and_clock_it_has(make: MakeSuggestions) -> None:
+    assert pickle.loads(pickle.dumps(make())).__dict__ == {}

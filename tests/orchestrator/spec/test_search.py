@@ -310,3 +310,9 @@ def test_points_tried_first_are_points_of_the_space(initial: str, faults: list[s
         assert faults_of(text, tmp_path) == faults
     else:
         assert len(load_text(text, tmp_path).stages["search"].params.initial) == 2
+
+
+@pytest.mark.parametrize(("value", "is_held"), [(0.3, True), (0.7, True), (0.1 * 3, True), (0.35, False), (0.0, False)])
+def test_a_distribution_in_steps_gives_multiples_of_the_step(value: float, is_held: bool) -> None:
+    """A point between them could be tried, but a search that had tried it could not be taken up again."""
+    assert Distribution(quniform=(0.1, 0.7, 0.1)).holds(value) is is_held

@@ -1,0 +1,90 @@
+"""What a search says as it begins and when it was in vain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray import tune
+
+from orchestrator.cluster.search import _beginning, _failure, _run
+from orchestrator.errors import JobError, OrchestratorError, StageError, StoreError
+from orchestrator.spec import Resources, TuneParams
+from orchestrator.store.trials import TrialLog
+from orchestrator.trials import Trials, TrialState
+
+
+def _params(**fields: Any) -> TuneParams:
+    return TuneParams.model_validate({"of": "x", "space": {"lr": {"uniform": (0.0, 1.0)}}, "num_trials": 2, **fields})
+
+
+def _log(number: int, **fields: Any) -> TrialLog:
+    return TrialLog(number=number, params={"lr": 0.1}, drawn_after_s=0.0, **fields)
+
+
+FAILED = {"state": TrialState.FAILED, "error": "bad"}
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 3.0), ("min", 1.0)])
+def test_a_search_that_goes_on_tells_the_best_so_far(mode: str, best: float) -> None:
+    logs = [_log(number, state=TrialState.FINISHED, value=value) for number, value in enumerate((3.0, 1.0, 2.0), 1)]
+    event = _beginning([*logs, _log(4)], _params(mode=mode, num_trials=9), "top1", slots=2)
+    assert (event.metrics, event.done, event.total) == ({"top1": best}, 3, 9)
+
+
+@pytest.mark.parametrize(
+    ("logs", "kind", "text"),
+    [
+        ([{**FAILED, "blames_job": True}] * 2, JobError, "2 failed, the first by: bad; mend the job, or try"),
+        ([{**FAILED, "blames_job": True}, FAILED], StageError, "2 failed, the first by: bad; mend the job, or try"),
+        ([FAILED, {}], StageError, "2 failed, the first by: bad; run again to go on with those that were lost"),
+        ([{"state": TrialState.STOPPED}], StageError, "none reported it; mend the job, or try"),
+    ],
+)
+def test_a_search_in_vain_says_what_helps(logs: list[dict[str, Any]], kind: type[OrchestratorError], text: str) -> None:
+    made = [_log(number, **fields) for number, fields in enumerate(logs, 1)]
+    trials = tuple(log.trial(gpus=0, cpus=1, error=None if log.state else "gone") for log in made)
+    error = _failure("search", Trials(metric="top1", mode="max", trials=trials), made)
+    assert type(error) is kind
+    assert text in str(error)
+
+
+class Tuner:
+    """Runs one trial, at whose end the store is out of reach."""
+
+    def __init__(self, _: Any, *, tune_config: tune.TuneConfig, run_config: tune.RunConfig) -> None:
+        assert tune_config.search_alg is not None
+        self._suggestions: Any = tune_config.search_alg
+
+    def fit(self) -> list[Any]:
+        self._suggestions.suggest("a")
+        self._suggestions._store = SimpleNamespace(read=_out_of_reach)
+        self._suggestions.on_trial_complete("a", {})
+        return []
+
+
+def _out_of_reach(_: str) -> bytes:
+    raise StoreError("out of reach")
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Any:
+    return SimpleNamespace(
+        store_uri=str(tmp_path), training="train/key", key="k" * 64, seed=0, workers=1, resources=Resources()
+    )
+
+
+def test_a_search_ends_with_the_error_of_its_store(attempt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "Tuner", Tuner)
+    monkeypatch.setattr("orchestrator.cluster.search.make_trainable", lambda *_: None)
+    channel: Any = None
+    with pytest.raises(StoreError, match="out of reach"):
+        _run(attempt, _params(), "top1", [], slots=1, channel=channel)
+
+
+def test_a_search_whose_trials_have_all_ended_starts_nothing(attempt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tune, "Tuner")
+    channel: Any = None
+    assert _run(attempt, _params(), "top1", [_log(1, **FAILED), _log(2, **FAILED)], slots=1, channel=channel) == {}
