@@ -122,11 +122,15 @@ def choose_workers(counts: Sequence[int], worker: Capacity, *, places: int, free
 def _slots(planned: PlannedStage, free: Capacity) -> int:
     """How many groups of workers of the stage fit now, up to what it can use: 1, or a search's trials."""
     params = planned.stage.params
-    wanted = min(params.num_trials, params.max_concurrent or params.num_trials) if isinstance(params, TuneParams) else 1
+    wanted = _wanted_trials(params) if isinstance(params, TuneParams) else 1
     group = group_capacity(planned.stage)
     while wanted and not group * wanted <= free:
         wanted -= 1
     return wanted
+
+
+def _wanted_trials(params: TuneParams) -> int:
+    return params.size if params.max_concurrent == "auto" else min(params.size, params.max_concurrent)
 
 
 def shortfall(stage: PlannedStage, machines: tuple[Machine, ...]) -> str | None:

@@ -55,8 +55,10 @@ class StageRun:
     def _search(self, attempt: Attempt, params: TuneParams) -> None:
         (metric,) = self.planned.stage.metrics
         with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch:
-            result = search(attempt, params, metric, slots=self.slots, channel=self.channel, scratch=Path(scratch))
-            publish_result(attempt, result)
+            result, models = search(
+                attempt, params, metric, slots=self.slots, channel=self.channel, scratch=Path(scratch)
+            )
+            publish_result(attempt, result, models)
 
 
 def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
@@ -89,8 +91,9 @@ def _attempt(run: StageRun) -> Attempt:
         seed=stage.seed,
         resources=stage.resources,
         workers=stage.worker_counts[0],
-        metric=kind.metrics(params)[0],
-        keep_best=getattr(params, "keep_best", 0),
+        metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
+        # Trials keep the newest alone: the best of them all is what a search is for.
+        keep_best=getattr(params, "keep_best", 0) if stage is source else 0,
         inputs={
             **{name: _input(run, ref) for name, ref in stage.inputs.items()},
             **{name: _outside_input(run, name, place) for name, place in stage.files.items()},
@@ -139,4 +142,9 @@ def _outside_input(run: StageRun, field: str, place: str) -> Artifact:
 def _input(run: StageRun, ref: Ref) -> Artifact:
     manifest = load_manifest(run.store, run.plan[ref.stage].key)
     assert manifest is not None, "a stage starts after those it needs"
+    if ref.output not in manifest.artifacts:
+        raise JobError(
+            f"stages.{run.planned.name}: there is no {ref}, since no trial of {ref.stage} finished: its best was "
+            "stopped early; give it more trials, or scheduler: {name: none}"
+        )
     return manifest.artifacts[ref.output]

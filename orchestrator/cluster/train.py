@@ -85,10 +85,10 @@ def judge(
     A lost worker is worth another try, and so is a store that was out of reach for a while. Who stops because its
     machine leaves only moves on. An interrupted run tries nothing again.
     """
+    lasting = lasting_error(loss.failures)
+    if lasting is not None:
+        return Fail(lasting)
     errors = [failure for failure in loss.failures.values() if isinstance(failure, OrchestratorError)]
-    lasting = [error for error in errors if not _may_pass(error)]
-    if lasting:
-        return Fail(lasting[0])
     stopped = next((error for error in errors if isinstance(error, StoppedError)), None)
     why = _why(loss, timeout_min)
     if is_interrupted:
@@ -103,6 +103,12 @@ def judge(
         if errors
         else StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time: {why.removeprefix('lost ')}")
     )
+
+
+def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | None:
+    """The first of the workers' `failures`, by rank, that another attempt would meet again."""
+    errors = (failure for failure in failures.values() if isinstance(failure, OrchestratorError))
+    return next((error for error in errors if not _may_pass(error)), None)
 
 
 def _why(loss: Loss, timeout_min: float) -> str:

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from orchestrator.artifact import Manifest
+from orchestrator.artifact import Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.logbook import Logbook
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.uploads import Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
@@ -67,13 +68,25 @@ def run_pipeline(
     with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
         if place.rank == 0:
             _check_data(attempt)
-        result = _run_until_stopped(attempt, place, channel, Path(scratch), label)
+        logbook = _logbook(attempt, place)
+        result = _run_until_stopped(attempt, place, channel, Path(scratch), label, logbook)
+        if logbook is not None:
+            logbook.finish(result)
         if closes_stage and place.rank == 0:
             publish_result(attempt, result)
         return result
 
 
-def _run_until_stopped(attempt: Attempt, place: Place, channel: EventChannel, scratch: Path, label: str) -> StageResult:
+def _logbook(attempt: Attempt, place: Place) -> Logbook | None:
+    """That of the trial, where the stage is a search; rank 0 keeps it."""
+    if attempt.trial is None or place.rank != 0:
+        return None
+    return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
+
+
+def _run_until_stopped(
+    attempt: Attempt, place: Place, channel: EventChannel, scratch: Path, label: str, logbook: Logbook | None
+) -> StageResult:
     """The pipeline's result, all its checkpoints committed."""
     store = open_store(attempt.store_uri)
 
@@ -82,7 +95,9 @@ def _run_until_stopped(attempt: Attempt, place: Place, channel: EventChannel, sc
 
     try:
         with StopWatch(lambda: place.is_leaving() or channel.is_stopping()) as watch, Uploads(commit) as uploads:
-            context = _context(attempt, place, channel, scratch, label, store=store, watch=watch, uploads=uploads)
+            context = _context(
+                attempt, place, channel, scratch, label, store=store, watch=watch, uploads=uploads, logbook=logbook
+            )
             return _call(attempt, context)
     except StoppedError:
         # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it here.
@@ -118,6 +133,7 @@ def _context(
     store: Store,
     watch: StopWatch,
     uploads: Uploads,
+    logbook: Logbook | None,
 ) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
@@ -125,6 +141,8 @@ def _context(
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
+        if logbook is not None:
+            logbook.report(metrics)  # before Tune hears of it, which may end the trial here
         place.tell(dict(metrics))
 
     def emit(event: Event) -> None:
@@ -191,8 +209,11 @@ def is_stuck(err: BaseException) -> bool:
     return any(words in str(err) for words in _STUCK)
 
 
-def publish_result(attempt: Attempt, result: StageResult) -> Manifest:
-    """Publish outputs, then the manifest that closes the stage; returns the manifest that stands."""
+def publish_result(attempt: Attempt, result: StageResult, published: Mapping[str, Artifact] | None = None) -> Manifest:
+    """Publish outputs, then the manifest that closes the stage; returns the manifest that stands.
+
+    `published` are outputs, by name, that are in the store already.
+    """
     store = open_store(attempt.store_uri)
     manifest = Manifest(
         key=attempt.key,
@@ -201,7 +222,10 @@ def publish_result(attempt: Attempt, result: StageResult) -> Manifest:
         recipe=attempt.recipe,
         params=attempt.params.model_dump(mode="json"),
         recipe_audit=attempt.audit(),
-        artifacts={name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
+        artifacts={
+            **{name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
+            **(published or {}),
+        },
         metrics=result.metrics,
         provenance={**attempt.provenance, **_surroundings()},
     )

@@ -16,9 +16,10 @@ from orchestrator.spec.matrix import cells_named
 from orchestrator.spec.overrides import apply_overrides, parse_overrides
 from orchestrator.spec.resolve import resolve_job
 from orchestrator.spec.space import Distribution
-from orchestrator.spec.tune import TUNE, TuneParams
+from orchestrator.spec.tune import BEST_CHECKPOINT, TUNE, TuneParams
 
 __all__ = [
+    "BEST_CHECKPOINT",
     "EVALUATE",
     "TUNE",
     "Distribution",

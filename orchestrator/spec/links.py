@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.artifact import Ref
-from orchestrator.contract import Kind
+from orchestrator.contract import CHECKPOINT, Kind
 from orchestrator.spec.draft import Draft
 from orchestrator.spec.faults import Faults, dotted
 from orchestrator.spec.refs import check_output, is_outside, parse_ref
-from orchestrator.spec.tune import BEST_PARAMS
+from orchestrator.spec.tune import BEST_CHECKPOINT, BEST_PARAMS
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,16 @@ class Links:
 
 def link_stages(drafts: Mapping[str, Draft], templates: Mapping[str, Draft], faults: Faults) -> dict[str, Links]:
     """The links of every stage; a search has the inputs of its template, since its trials read them."""
-    kinds = {name: draft.kind for name, draft in drafts.items()}
-    inputs = {name: _inputs(draft, kinds, faults) for name, draft in drafts.items()}
+    stages = _Stages(
+        {name: draft.kind for name, draft in drafts.items()},
+        {name: template.kind for name, template in templates.items()},
+    )
+    inputs = {name: _inputs(draft, stages, faults) for name, draft in drafts.items()}
     links = {}
     for name, draft in drafts.items():
         template = templates.get(name)
         refs = inputs[template.name] if template else inputs[name]
-        params_from = _params_from(draft, kinds, faults)
+        params_from = _params_from(draft, stages, faults)
         fields = {ref.stage: "of" if template else field for field, ref in refs.items()}
         if params_from is not None:
             fields[params_from.stage] = "params_from"
@@ -49,24 +52,40 @@ def check_cycles(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults
         faults.add(draft.mark_of(field), dotted(draft.path, field), f"a cycle of stages: {' -> '.join(chain)}")
 
 
-def _inputs(draft: Draft, kinds: Mapping[str, Kind | None], faults: Faults) -> dict[str, Ref]:
+@dataclass(frozen=True)
+class _Stages:
+    """What refs may name."""
+
+    kinds: Mapping[str, Kind | None]
+    searched: Mapping[str, Kind | None]
+    """The kinds of the trials, by search."""
+
+    def stands_for(self, ref: Ref) -> str | None:
+        """The best trial's model is an output of the kind that was searched."""
+        trained = self.searched.get(ref.stage)
+        if trained is None or ref.output != BEST_CHECKPOINT:
+            return None
+        return f"{trained.name}.{CHECKPOINT}"
+
+
+def _inputs(draft: Draft, stages: _Stages, faults: Faults) -> dict[str, Ref]:
     if draft.kind is None:
         return {}
     texts = {field: draft.text_of(field) for field in draft.kind.inputs}
     accepted = draft.kind.inputs
     refs = {
-        field: _ref(draft, field, text, accepted[field], kinds, faults)
+        field: _ref(draft, field, text, accepted[field], stages, faults)
         for field, text in texts.items()
         if text is not None and not (field in draft.kind.from_outside and is_outside(text))
     }
     return {field: ref for field, ref in refs.items() if ref}
 
 
-def _params_from(draft: Draft, kinds: Mapping[str, Kind | None], faults: Faults) -> Ref | None:
+def _params_from(draft: Draft, stages: _Stages, faults: Faults) -> Ref | None:
     written = draft.node.members.get("params_from")
     if written is None or not isinstance(written.value, str):
         return None
-    return _ref(draft, "params_from", written.value, BEST_PARAMS, kinds, faults)
+    return _ref(draft, "params_from", written.value, BEST_PARAMS, stages, faults)
 
 
 def _ref(
@@ -74,14 +93,14 @@ def _ref(
     field: str,
     text: str,
     accepted: frozenset[str],
-    kinds: Mapping[str, Kind | None],
+    stages: _Stages,
     faults: Faults,
 ) -> Ref | None:
     """The ref if its stage exists, be its output right or wrong: cycles are looked for all the same."""
     ref = None
     try:
-        ref = parse_ref(text, kinds)
-        check_output(ref, kinds[ref.stage], accepted)
+        ref = parse_ref(text, stages.kinds)
+        check_output(ref, stages.kinds[ref.stage], accepted, stands_for=stages.stands_for(ref))
     except ValueError as err:
         faults.add(draft.mark_of(field), dotted(draft.path, field), str(err))
     return ref

@@ -45,15 +45,17 @@ def _completed(text: str, stages: Mapping[str, Kind | None]) -> str:
     return f", such as {text}.{kind.outputs[0]}" if kind and kind.outputs else ""
 
 
-def check_output(ref: Ref, kind: Kind | None, accepted: frozenset[str]) -> None:
-    """ValueError if `ref`, to a stage of `kind`, is no output of it or none of the `accepted` (`kind.output`)."""
+def check_output(ref: Ref, kind: Kind | None, accepted: frozenset[str], *, stands_for: str | None = None) -> None:
+    """ValueError if `ref`, to a stage of `kind`, is no output of it or none of the `accepted` (`kind.output`).
+
+    `stands_for` is the output that it is as good as, where it is another kind's in all but its origin.
+    """
     if kind is None:
         return  # the unknown kind has its own fault
     if ref.output not in kind.outputs:
         raise ValueError(
             f"{ref.stage} ({kind.name}) has no output {ref.output!r}{suggestion(ref.output, kind.outputs)}"
         )
-    if f"{kind.name}.{ref.output}" not in accepted:
-        raise ValueError(
-            f"takes an output of kind {' or '.join(sorted(accepted))}, but {ref} is {kind.name}.{ref.output}"
-        )
+    offered = stands_for or f"{kind.name}.{ref.output}"
+    if offered not in accepted:
+        raise ValueError(f"takes an output of kind {' or '.join(sorted(accepted))}, but {ref} is {offered}")

@@ -103,8 +103,8 @@ def _check_initial(search: Draft, params: TuneParams, faults: Faults) -> None:
     for index, point in enumerate(params.initial):
         written = search.node.nearest(["initial", index])
         path = dotted(dotted(search.path, "initial"), index)
-        if index >= params.num_trials:
-            faults.add(written.key_at, path, f"is one more than num_trials, {params.num_trials}")
+        if index >= params.size:
+            faults.add(written.key_at, path, f"is one more than num_trials, {params.size}")
         for name in params.space.keys() - point.keys():
             faults.add(written.key_at, path, f"lacks {name}, which the space has")
         for name, value in point.items():

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.artifact import digest_of
 from orchestrator.contract import Kind, Params, Role
 from orchestrator.spec.space import Distribution
+
+Mode = Literal["max", "min"]
+
+
+class Algorithm(Params):
+    """How samples of the space are chosen."""
+
+    name: Literal["optuna", "random", "grid"] = "optuna"
+    """Optuna's TPE, which learns from the trials before; at random; or each combination of the choices once."""
+    seed: int | None = None
+    """Of the samples; by default the seed of the stage."""
+
+
+class Scheduler(Params):
+    """Which trials are stopped early."""
+
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """Asynchronous successive halving; the same with three brackets of it; those below the median of the others'
+    averages; or none."""
+    grace_period: Annotated[int, Field(ge=1)] = 1
+    """Epochs that every trial gets."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Of asha and hyperband, which keep one in so many at each rung."""
+
+
+class Stop(Params):
+    """When no further trial starts; those under way train to their end."""
+
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Hours that the search has run, all its runs together."""
+    no_improvement: Annotated[int, Field(ge=1)] | None = None
+    """Trials in a row, in the order in which they ended, none of which was better than the best before."""
 
 
 class TuneParams(Params):
@@ -18,24 +52,51 @@ class TuneParams(Params):
     """The stage whose params are searched. Its name is not in the Key: its params are."""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
     """What is searched, by dotted path in the template's params."""
-    num_trials: Annotated[int, Field(ge=1)]
-    """Samples of the space that are tried."""
+    num_trials: Annotated[int, Field(ge=1)] | None = None
+    """Samples of the space that are tried; of a grid, which has as many as it has, it is left out."""
     overrides: Annotated[dict[str, JsonValue], Role.OUTSIDE_KEY] = Field(default_factory=dict)
     """Params of the trials other than the template's, by dotted path, such as `epochs: 2`. In the Key through those."""
     initial: tuple[dict[str, JsonValue], ...] = ()
     """Points that are tried first, such as a known good one: each a value for every name of the space."""
     metric: str | None = None
-    """What the search maximises; by default the first metric of its template."""
-    algorithm: Literal["optuna", "random"] = "optuna"
-    """How samples are chosen: Optuna's TPE, or at random."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """Whether bad trials are stopped early."""
-    grace_period: Annotated[int, Field(ge=1)] = 1
-    """Reports (epochs) that ASHA leaves every trial."""
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """ASHA keeps one in so many at each rung."""
-    max_concurrent: Annotated[Annotated[int, Field(ge=1)] | None, Role.OUTSIDE_KEY] = None
-    """Trials at a time; by default as many as the cluster holds."""
+    """What the search looks at; by default the first metric of its template."""
+    mode: Mode = "max"
+    """Whether more of it is better, or less."""
+    algorithm: Algorithm = Algorithm()
+    """How samples of the space are chosen, such as `{name: random, seed: 1}`."""
+    scheduler: Scheduler = Scheduler()
+    """Which trials are stopped early, such as `{name: asha, grace_period: 5}`."""
+    stop: Stop = Stop()
+    """When no further trial starts, such as `{hours: 12, no_improvement: 8}`."""
+    max_concurrent: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], Role.OUTSIDE_KEY] = "auto"
+    """Trials at a time; `auto`: as many as the cluster holds."""
+
+    @property
+    def size(self) -> int:
+        """The number of trials, if nothing stops the search before."""
+        return len(self.points) if self.num_trials is None else self.num_trials
+
+    @property
+    def points(self) -> tuple[Mapping[str, JsonValue], ...]:
+        """Samples that are given: those of `initial`, or the whole grid, its last name changing fastest."""
+        if self.algorithm.name != "grid":
+            return self.initial
+        choices = [distribution.choice or () for distribution in self.space.values()]
+        return tuple(dict(zip(self.space, values, strict=True)) for values in itertools.product(*choices))
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> Self:
+        if self.algorithm.name != "grid":
+            if self.num_trials is None:
+                raise ValueError("num_trials is required, unless algorithm is {name: grid}")
+            return self
+        for name, distribution in self.space.items():
+            if distribution.choice is None:
+                raise ValueError(f"a grid is made of choices, and {name} is {distribution.name}: list its values")
+        for field in ("num_trials", "initial"):
+            if getattr(self, field):
+                raise ValueError(f"a grid tries each combination once: leave {field} out")
+        return self
 
 
 def _no_data(_: TuneParams) -> str:
@@ -43,20 +104,22 @@ def _no_data(_: TuneParams) -> str:
     return digest_of([])
 
 
-def _maximised(params: TuneParams) -> tuple[str, ...]:
+def _searched_metric(params: TuneParams) -> tuple[str, ...]:
     return (params.metric,) if params.metric else ()
 
 
 TUNE = Kind(
     name="tune",
-    version=1,
+    version=2,
     params=TuneParams,
     inputs={},
-    outputs=("best_params", "trials"),
-    metrics=_maximised,
+    outputs=("best_params", "best_checkpoint", "trials"),
+    metrics=_searched_metric,
     fingerprint=_no_data,
     entry=None,
 )
 
+BEST_CHECKPOINT = "best_checkpoint"
+"""The output that holds the best trial's model: wherever a checkpoint of the template's kind goes, so does it."""
 BEST_PARAMS = frozenset({f"{TUNE.name}.best_params"})
 """What `params_from` may point to."""

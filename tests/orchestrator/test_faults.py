@@ -112,7 +112,7 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
 def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_address: str) -> None:
     search = {"kind": "tune", "of": "only", "space": {"gain": {"choice": [2.0]}}, "num_trials": 3, "max_concurrent": 2}
     only = {"kind": "count", "data": "data", "epochs": 8, "epoch_s": 2}
-    _write(folder, {"search": {**search, "algorithm": "random", "scheduler": "none"}, "only": only})
+    _write(folder, {"search": {**search, "algorithm": {"name": "random"}, "scheduler": {"name": "none"}}, "only": only})
     driver = _start(folder, "stages.only.params_from=search.best_params")
     _await(folder, "store/train/*/trials/*/checkpoints/00000001.json", driver, count=2)
     start_s = time.monotonic()

@@ -31,7 +31,7 @@ stages:
     space: {gain: {choice: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]}}
     num_trials: 3
     initial: [{gain: 2.0}]
-    algorithm: random
+    algorithm: {name: random}
     overrides: {epochs: 2}
   first: {kind: count, data: data, params_from: search.best_params, epochs: 3, resources: {workers: 2}}
   second: {kind: count, data: data, source: first.count, epochs: 1}

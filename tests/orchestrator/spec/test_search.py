@@ -114,15 +114,18 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
         ),
         ("metric: topp5", ["9:9: stages.search.metric: unknown metric 'topp5', did you mean 'top5'?"]),
         (
-            "algorithm: optna",
-            ["9:12: stages.search.algorithm: must be 'optuna' or 'random', not 'optna', did you mean 'optuna'?"],
+            "algorithm: {name: optna}",
+            [
+                "9:19: stages.search.algorithm.name: must be 'optuna', 'random' or 'grid', not 'optna', "
+                "did you mean 'optuna'?"
+            ],
         ),
         (
-            "max_concurrent: 0, reduction_factor: 1, grace_period: 0",
+            "max_concurrent: 0, scheduler: {reduction_factor: 1, grace_period: 0}",
             [
                 "9:17: stages.search.max_concurrent: must be at least 1, not 0",
-                "9:38: stages.search.reduction_factor: must be at least 2, not 1",
-                "9:55: stages.search.grace_period: must be at least 1, not 0",
+                "9:50: stages.search.scheduler.reduction_factor: must be at least 2, not 1",
+                "9:67: stages.search.scheduler.grace_period: must be at least 1, not 0",
             ],
         ),
         ("expect: {top5: '> 3'}", ["9:10: stages.search.expect.top5: unknown metric, did you mean 'top1'?"]),
@@ -192,11 +195,11 @@ def test_key_of_a_search_hashes_its_space_but_no_name_of_a_stage(tmp_path: Path)
         "space": {"lr": {"loguniform": [1e-4, 1e-2]}, "model.drop_path": {"choice": [0.0, 0.2]}},
         "num_trials": 3,
         "metric": "top1",
-        "algorithm": "optuna",
+        "mode": "max",
+        "algorithm": {"name": "optuna", "seed": None},
         "initial": [],
-        "scheduler": "asha",
-        "grace_period": 1,
-        "reduction_factor": 3,
+        "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 3},
+        "stop": {"hours": None, "no_improvement": None},
     }
 
 

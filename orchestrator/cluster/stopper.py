@@ -1,0 +1,92 @@
+"""Which trials Tune stops early. A search that is taken up again judges by all curves, of earlier runs too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from orchestrator.cluster.suggest import NUMBER
+from orchestrator.spec import TuneParams
+from orchestrator.store.trials import TrialLog
+
+NO_LIMIT = 10**9
+"""ASHA's max_t: a trial ends by itself, after the epochs that its params give it."""
+NUM_BRACKETS = 3
+"""Of hyperband: each gives its trials `reduction_factor` times the grace period of the one before."""
+
+
+@dataclass(eq=False)
+class _Past:
+    """A trial of an earlier run, as schedulers know one."""
+
+    trial_id: str
+    config: Mapping[str, Any]
+
+
+class _NoController:
+    """What schedulers ask of Tune's loop, where none is running."""
+
+    def get_live_trials(self) -> list[Any]:
+        return []
+
+
+class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
+    """A scheduler that has seen the curves of earlier runs, in front of one of Ray's."""
+
+    logs: Mapping[int, TrialLog]
+    """By number."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Begin a trial, with the reports that it made in earlier runs."""
+        super().on_trial_add(tune_controller, trial)
+        self._tell_past(tune_controller, trial)
+
+    def remember(self, logs: Sequence[TrialLog]) -> None:
+        """Take the curves of trials that ended, one after the other."""
+        self.logs = {log.number: log for log in logs}
+        for log in logs:
+            if log.state is not None and log.curve:
+                past = _Past(f"past-{log.number}", {NUMBER: log.number})
+                self.on_trial_add(_NoController(), past)
+                self.on_trial_remove(_NoController(), past)
+
+    def _tell_past(self, tune_controller: Any, trial: Any) -> None:
+        log = self.logs.get(trial.config.get(NUMBER))
+        for point in log.curve if log else ():
+            if point.value is not None:
+                self._tell(tune_controller, trial, {"epoch": point.epoch, self.metric: point.value})
+
+    def _tell(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self.on_trial_result(tune_controller, trial, result)
+
+
+class Asha(Remembering, AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Asynchronous successive halving, in one bracket or several."""
+
+
+class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
+    """Stops what is below the median of the others' averages."""
+
+    def _tell(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Without a judgement: it may not be told more of a trial that it would have stopped."""
+        self.on_trial_complete(tune_controller, trial, result)
+
+
+def make_scheduler(params: TuneParams, metric: str, logs: Sequence[TrialLog]) -> TrialScheduler:
+    """By epochs, each trial's own, so that those of a trial that was resumed compare with the others'."""
+    wanted = params.scheduler
+    if wanted.name == "none":
+        return FIFOScheduler()
+    scheduler: Remembering
+    common = {"time_attr": "epoch", "metric": metric, "mode": params.mode, "grace_period": wanted.grace_period}
+    if wanted.name == "median":
+        # By default a trial makes room for others now and then, which would start each of them anew every epoch.
+        scheduler = Median(**common, min_time_slice=NO_LIMIT)
+    else:
+        brackets = NUM_BRACKETS if wanted.name == "hyperband" else 1
+        scheduler = Asha(**common, max_t=NO_LIMIT, reduction_factor=wanted.reduction_factor, brackets=brackets)
+    scheduler.remember(logs)
+    return scheduler

@@ -1,0 +1,198 @@
+"""Which samples of the space a search tries: draws by Optuna, each written to the store before its trial starts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import JsonValue
+from ray.tune.search import Searcher
+
+from orchestrator.artifact import canonical_json
+from orchestrator.spec import Distribution, TuneParams
+from orchestrator.store import Store
+from orchestrator.store.trials import TrialLog, load_trial, save_trial, trial_training
+from orchestrator.trials import TrialState as State
+
+NUMBER = "number"
+"""Where a trial's config has its number; its params are in the log."""
+
+_ENDS = {State.FINISHED: TrialState.COMPLETE, State.STOPPED: TrialState.PRUNED, State.FAILED: TrialState.FAIL}
+
+
+class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
+    """Hands out the samples that earlier runs left unfinished, then the given points, then new draws.
+
+    A draw follows from the seed, its number and what was known by then: with one trial at a time, a search that was
+    killed and taken up again draws as one that was not.
+    """
+
+    def __init__(
+        self,
+        params: TuneParams,
+        *,
+        seed: int,
+        metric: str,
+        store: Store,
+        training: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(metric=metric, mode=params.mode)
+        self._params = params
+        self._seed = seed
+        self._store = store
+        self._training = training
+        self._clock = clock
+        """In seconds."""
+        self._began_s = clock()
+        self._space = {name: _distribution(drawn) for name, drawn in params.space.items()}
+        self._study = optuna.create_study(direction="maximize" if params.mode == "max" else "minimize")
+        self._trials: dict[str, tuple[optuna.Trial, TrialLog]] = {}
+        """Those under way, by Tune's id."""
+        self._unfinished: list[TrialLog] = []
+        self._num_drawn = 0
+        self._values: list[float | None] = []
+        """What trials came to, in the order in which they ended."""
+
+    def learn(self, logs: Sequence[TrialLog]) -> None:
+        """Know what earlier runs of the search have drawn, and what came of it."""
+        self._num_drawn = len(logs)
+        self._began_s -= max((log.drawn_after_s + log.elapsed_s for log in logs), default=0.0)
+        self._unfinished = [log for log in logs if log.state is None]
+        for log in logs:
+            if log.state is not None:
+                self._study.add_trial(self._frozen(log))
+                self._values.append(log.last_value)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The config of the trial that Tune calls `trial_id`, or that there is none left."""
+        if self._unfinished:
+            log = self._unfinished.pop(0)
+            trial = self._ask(log.params, log.number)
+        elif self._num_drawn >= self._params.size or self._is_stopped():
+            return str(Searcher.FINISHED)
+        else:
+            trial, log = self._draw()
+        self._trials[trial_id] = trial, log
+        return {NUMBER: log.number}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tell Optuna of an epoch."""
+        if self.metric in result and "epoch" in result and np.isfinite(result[self.metric]):
+            trial, _ = self._trials[trial_id]
+            trial.report(result[self.metric], step=result["epoch"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna what came of the trial, and its log where only the scheduler knows that it is over."""
+        trial, drawn = self._trials.pop(trial_id)
+        training = trial_training(self._training, drawn.number)
+        log = load_trial(self._store, training)
+        if log.state is None and not error:
+            log = log.model_copy(update={"state": State.STOPPED})
+            save_trial(self._store, training, log)
+        state = _ENDS[log.state or State.FAILED]
+        if state is TrialState.COMPLETE and log.value is None:
+            state = TrialState.FAIL
+        self._study.tell(trial, log.value if state is TrialState.COMPLETE else None, state=state)
+        self._values.append(log.last_value)
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        """Metric, mode and space are known."""
+        return True
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the logs in the store are what a search is taken up again from."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles what it is given, and reads it back for its own way of taking a search up again: not ours."""
+        return {}
+
+    def _draw(self) -> tuple[optuna.Trial, TrialLog]:
+        number, points = self._num_drawn + 1, self._params.points
+        trial = self._ask(points[number - 1] if number <= len(points) else None, number)
+        values = {name: _decoded(value, self._params.space[name]) for name, value in trial.params.items()}
+        log = TrialLog(number=number, params=values, drawn_after_s=self._clock() - self._began_s)
+        save_trial(self._store, trial_training(self._training, number), log)
+        self._num_drawn = number
+        return trial, log
+
+    def _ask(self, point: Mapping[str, JsonValue] | None, number: int) -> optuna.Trial:
+        """Optuna's trial for `point`, or for a draw."""
+        if point is not None:
+            self._study.enqueue_trial(self._encoded(point))
+        self._study.sampler = _sampler(self._params, seed=self._seed, number=number)
+        return self._study.ask(self._space)
+
+    def _is_stopped(self) -> bool:
+        stop = self._params.stop
+        if stop.hours is not None and self._clock() - self._began_s >= stop.hours * 3600:
+            return True
+        return (
+            stop.no_improvement is not None and num_since_best(self._values, self._params.mode) >= stop.no_improvement
+        )
+
+    def _encoded(self, params: Mapping[str, JsonValue]) -> dict[str, Any]:
+        space = self._params.space
+        return {name: canonical(value) if space[name].choice else value for name, value in params.items()}
+
+    def _frozen(self, log: TrialLog) -> FrozenTrial:
+        assert log.state is not None
+        state = _ENDS[log.state]
+        if state is TrialState.COMPLETE and log.value is None:
+            state = TrialState.FAIL
+        return create_trial(
+            state=state,
+            value=log.value if state is TrialState.COMPLETE else None,
+            params=self._encoded(log.params),
+            distributions=self._space,
+            intermediate_values={point.epoch: point.value for point in log.curve if point.value is not None},
+        )
+
+
+def num_since_best(values: Sequence[float | None], mode: str) -> int:
+    """How many of `values`, in their order, came after the first of the best."""
+    sign = 1 if mode == "max" else -1
+    best = max((sign * value for value in values if value is not None), default=None)
+    if best is None:
+        return len(values)
+    return len(values) - 1 - next(i for i, value in enumerate(values) if value is not None and sign * value == best)
+
+
+def canonical(value: JsonValue) -> str:
+    """A choice as text: Optuna takes no lists or mappings, and to Python 1 is True."""
+    return canonical_json(value).decode()
+
+
+def _decoded(value: Any, drawn: Distribution) -> JsonValue:
+    decoded: JsonValue = json.loads(value) if drawn.choice else value
+    return decoded
+
+
+def _distribution(drawn: Distribution) -> BaseDistribution:
+    match drawn.name:
+        case "choice":
+            return CategoricalDistribution(list(dict.fromkeys(map(canonical, drawn.choice or ()))))
+        case "randint":
+            low, high = drawn.args
+            return IntDistribution(low, high - 1)
+        case "quniform":
+            low, high, step = drawn.args
+            return FloatDistribution(low, high, step=step)
+        case name:
+            low, high = drawn.args
+            return FloatDistribution(low, high, log=name == "loguniform")
+
+
+def _sampler(params: TuneParams, *, seed: int, number: int) -> BaseSampler:
+    """A new one for each draw: its random numbers then do not depend on how often the search was taken up again."""
+    own = params.algorithm.seed
+    drawn = int(np.random.SeedSequence([seed if own is None else own, number]).generate_state(1)[0])
+    # Trials under way count as bad ones: of several at a time, no two look at the same place.
+    return TPESampler(seed=drawn) if params.algorithm.name == "optuna" else RandomSampler(seed=drawn)

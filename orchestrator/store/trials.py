@@ -1,0 +1,106 @@
+"""What is known of a search's trials while it runs: a log beside each one's checkpoints, which outlives every process.
+
+The logs are all that a search is taken up again from: none of Ray Tune's own state is read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, JsonValue, ValidationError
+
+from orchestrator.artifact import Artifact, Value
+from orchestrator.errors import StoreError
+from orchestrator.store.protocol import Store
+from orchestrator.trials import Point, Trial, TrialState
+
+_LOG = "trial.json"
+
+
+class TrialLog(Value):
+    """A sample of the space, and how far its trial has come."""
+
+    number: Annotated[int, Field(ge=1)]
+    """In the order in which the samples were drawn."""
+    params: Mapping[str, JsonValue]
+    drawn_after_s: float
+    """How long the search had run when the sample was drawn, all its runs together."""
+    curve: tuple[Point, ...] = ()
+    elapsed_s: float = 0.0
+    """That it has run, all its attempts together."""
+    state: TrialState | None = None
+    """None: it waits, or runs, or was left in the middle."""
+    value: float | None = None
+    """Of a finished trial: what it came to."""
+    num_samples: int | None = None
+    error: str | None = None
+    blames_job: bool = False
+    """Whether the error says that the job or its data is wrong."""
+    checkpoint: Artifact | None = None
+    """The model of a finished trial, published."""
+
+    @property
+    def epoch(self) -> int:
+        return self.curve[-1].epoch if self.curve else 0
+
+    @property
+    def last_value(self) -> float | None:
+        """What it came to, or has come to so far."""
+        return self.value if self.value is not None else self.curve[-1].value if self.curve else None
+
+    def trial(self, *, gpus: float, cpus: float, error: str | None) -> Trial:
+        """What is published of it when the search is over; `gpus` and `cpus` are those that it held.
+
+        `error` says how it was lost, if it was.
+        """
+        error = self.error or (error if self.state is None else None)
+        return Trial(
+            number=self.number,
+            id=trial_id(self.number),
+            params=self.params,
+            state=TrialState.FAILED if error else self.state or TrialState.STOPPED,
+            curve=self.curve,
+            value=self.last_value,
+            num_samples=self.num_samples,
+            duration_s=self.elapsed_s,
+            gpu_hours=self.elapsed_s * gpus / 3600,
+            core_hours=self.elapsed_s * cpus / 3600,
+            error=error,
+        )
+
+
+def trial_id(number: int) -> str:
+    return f"{number:05d}"
+
+
+def trial_training(training: str, number: int) -> str:
+    """Where a trial of the search under `training` keeps its resume state."""
+    return f"{training}/trials/{trial_id(number)}"
+
+
+def load_trials(store: Store, training: str) -> tuple[TrialLog, ...]:
+    """The logs of the search under `training`, by number. Raises StoreError for one that is damaged."""
+    names = [name for name in store.names(f"{training}/trials") if name.endswith(f"/{_LOG}")]
+    logs = [log for name in names if (log := _load(store, name)) is not None]
+    return tuple(sorted(logs, key=lambda log: log.number))
+
+
+def load_trial(store: Store, training: str) -> TrialLog:
+    """The log of the trial whose resume state is under `training`, which has been drawn."""
+    log = _load(store, f"{training}/{_LOG}")
+    assert log is not None, "a trial is drawn before it runs"
+    return log
+
+
+def save_trial(store: Store, training: str, log: TrialLog) -> None:
+    """Put the log of the trial whose resume state is under `training`."""
+    store.write(f"{training}/{_LOG}", log.model_dump_json().encode())
+
+
+def _load(store: Store, name: str) -> TrialLog | None:
+    content = store.read(name)
+    try:
+        return None if content is None else TrialLog.model_validate_json(content)
+    except ValidationError as err:
+        raise StoreError(f"store {store.uri}: {name}: not the log of a trial: {err}") from err

@@ -1,0 +1,96 @@
+"""Which trials are stopped early, also by the curves of earlier runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from orchestrator.cluster.stopper import make_scheduler
+from orchestrator.spec import TuneParams
+from orchestrator.store.trials import TrialLog
+from orchestrator.trials import Point, TrialState
+
+
+@dataclass(eq=False)
+class Trial:
+    """What schedulers look at of Tune's."""
+
+    trial_id: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class Controller:
+    def get_live_trials(self) -> list[Any]:
+        return []
+
+
+def _log(number: int, values: list[float], state: TrialState | None = TrialState.FINISHED) -> TrialLog:
+    curve = tuple(Point(epoch=epoch, value=value, elapsed_s=1.0) for epoch, value in enumerate(values, 1))
+    return TrialLog(number=number, params={}, drawn_after_s=0.0, state=state, curve=curve)
+
+
+def _scheduler(logs: list[TrialLog], name: str, mode: str = "max") -> Any:
+    params = TuneParams.model_validate(
+        {
+            "of": "x",
+            "space": {"lr": {"choice": (1,)}},
+            "num_trials": 9,
+            "mode": mode,
+            "scheduler": {"name": name, "grace_period": 2, "reduction_factor": 2},
+        }
+    )
+    return make_scheduler(params, "top1", logs)
+
+
+def _actions(scheduler: Any, number: int, values: dict[int, float]) -> list[str]:
+    """What becomes of a trial after each epoch."""
+    trial = Trial(f"trial{number}", {"number": number})
+    scheduler.on_trial_add(Controller(), trial)
+    return [
+        scheduler.on_trial_result(Controller(), trial, {"epoch": epoch, "top1": value})
+        for epoch, value in values.items()
+    ]
+
+
+GOOD = [_log(number, [30.0, 50.0, 60.0]) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_trial_worse_than_those_of_earlier_runs_is_stopped_after_its_grace_period(name: str) -> None:
+    bad = {1: 5.0, 2: 10.0}
+    assert _actions(_scheduler(GOOD, name), 4, bad) == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+    assert _actions(_scheduler([], name), 4, bad) == [TrialScheduler.CONTINUE, TrialScheduler.CONTINUE]
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband", "none"])
+def test_a_trial_better_than_those_of_earlier_runs_goes_on(name: str) -> None:
+    assert set(_actions(_scheduler(GOOD, name), 4, {1: 50.0, 2: 70.0, 3: 80.0})) == {TrialScheduler.CONTINUE}
+
+
+def test_without_a_scheduler_no_trial_is_stopped() -> None:
+    assert set(_actions(_scheduler(GOOD, "none"), 4, {1: 0.0, 2: 0.0, 3: 0.0})) == {TrialScheduler.CONTINUE}
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_less_is_better_where_the_search_says_so(name: str) -> None:
+    scheduler = _scheduler(GOOD, name, mode="min")
+    assert _actions(scheduler, 4, {1: 5.0, 2: 10.0})[-1] == TrialScheduler.CONTINUE
+    assert _actions(scheduler, 5, {1: 90.0, 2: 90.0})[-1] == TrialScheduler.STOP
+
+
+def test_a_trial_that_is_taken_up_again_stands_at_its_rung_with_its_own_value_of_that_epoch() -> None:
+    """It reports epoch 3 next, which is no value for the rung of epoch 2."""
+    resumed = _log(4, [40.0, 55.0], state=None)
+    scheduler = _scheduler([*GOOD, resumed], "asha")
+    assert _actions(scheduler, 4, {3: 10.0}) == [TrialScheduler.CONTINUE]
+    unknown = _scheduler(GOOD, "asha")
+    assert _actions(unknown, 4, {3: 10.0}) == [TrialScheduler.STOP]
+
+
+def test_trials_of_earlier_runs_may_have_no_values() -> None:
+    logs = [_log(1, []), TrialLog(number=2, params={}, drawn_after_s=0.0, state=TrialState.FAILED, error="lost")]
+    for name in ("asha", "median"):
+        assert _actions(_scheduler(logs, name), 3, {1: 1.0, 2: 1.0})[-1] == TrialScheduler.CONTINUE

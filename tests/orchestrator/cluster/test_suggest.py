@@ -1,0 +1,197 @@
+"""Which samples a search draws: from its seed, what is given, and what earlier runs have drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster.suggest import NUMBER, Suggestions, num_since_best
+from orchestrator.spec import TuneParams
+from orchestrator.store import Store, open_store
+from orchestrator.store.trials import TrialLog, load_trial, load_trials, save_trial, trial_training
+from orchestrator.trials import Point, TrialState
+
+SPACE = {
+    "lr": {"loguniform": [1e-4, 1e-1]},
+    "drop": {"quniform": [0.0, 0.3, 0.1]},
+    "depth": {"randint": [1, 4]},
+    "model": {"choice": [{"depths": [1, 2]}, "tiny", 1, True]},
+}
+TRAINING = "train/key"
+
+MakeSuggestions = Callable[..., Suggestions]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def make(store: Store) -> MakeSuggestions:
+    def make_suggestions(
+        *, clock: Callable[[], float] = lambda: 0.0, seed: int = 0, store: Store = store, **fields: Any
+    ) -> Suggestions:
+        content = {"of": "x", "space": SPACE, "num_trials": 8, "metric": "top1", **fields}
+        params = TuneParams.model_validate_json(json.dumps(content))
+        return Suggestions(params, seed=seed, metric="top1", store=store, training=TRAINING, clock=clock)
+
+    return make_suggestions
+
+
+def _end(suggestions: Suggestions, store: Store, trial_id: str, *, value: float | None, **changes: Any) -> None:
+    """As a trial that came to `value` in one epoch, or failed without one."""
+    number = suggestions._trials[trial_id][1].number
+    training = trial_training(TRAINING, number)
+    log = load_trial(store, training)
+    state = TrialState.FAILED if value is None else TrialState.FINISHED
+    curve = () if value is None else (Point(epoch=1, value=value, elapsed_s=1.0),)
+    save_trial(store, training, log.model_copy(update={"state": state, "value": value, "curve": curve, **changes}))
+    suggestions.on_trial_complete(trial_id, {"epoch": 1, "top1": value}, error=value is None)
+
+
+def _train(suggestions: Suggestions, store: Store, names: Iterator[int], most: int = 99) -> None:
+    """Draw and end trials, one at a time; a trial's value is its lr."""
+    for number in names:
+        config = suggestions.suggest(str(number))
+        if config == "FINISHED":
+            return
+        assert isinstance(config, dict)
+        params = load_trial(store, trial_training(TRAINING, config[NUMBER])).params
+        value = params["lr"]
+        assert isinstance(value, float)
+        _end(suggestions, store, str(number), value=value)
+        if number + 1 >= most:
+            return
+
+
+def _drawn(store: Store) -> list[Any]:
+    return [dict(log.params) for log in load_trials(store, TRAINING)]
+
+
+@pytest.mark.parametrize("name", ["optuna", "random"])
+def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestions, tmp_path: Path, name: str) -> None:
+    stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed", "other")]
+    fields = {"num_trials": 14, "algorithm": {"name": name}}
+    _train(make(store=stores[0], **fields), stores[0], count())
+    _train(make(store=stores[1], **fields), stores[1], count(), most=12)
+    resumed = make(store=stores[1], **fields)
+    resumed.learn(load_trials(stores[1], TRAINING))
+    _train(resumed, stores[1], count())
+    _train(make(store=stores[2], **fields, seed=1), stores[2], count())
+    straight, killed, other = map(_drawn, stores)
+    assert len(straight) == 14
+    assert straight == killed != other
+
+
+def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Path) -> None:
+    stores = [open_store(str(tmp_path / part)) for part in "ab"]
+    for store, seed in zip(stores, (1, 2), strict=True):
+        _train(make(store=store, seed=seed, algorithm={"name": "random", "seed": 7}), store, count())
+    assert _drawn(stores[0]) == _drawn(stores[1])
+
+
+def test_values_drawn_are_values_of_the_space_and_come_back_as_they_were_written(
+    make: MakeSuggestions, store: Store
+) -> None:
+    suggestions = make(num_trials=40, algorithm={"name": "random"})
+    _train(suggestions, store, count())
+    space = suggestions._params.space
+    drawn = _drawn(store)
+    assert all(space[name].holds(value) for params in drawn for name, value in params.items())
+    models = {json.dumps(params["model"]) for params in drawn}
+    assert models == {'{"depths": [1, 2]}', '"tiny"', "1", "true"}
+    assert {params["depth"] for params in drawn} == {1, 2, 3}
+
+
+def test_points_given_come_first_and_in_their_order(make: MakeSuggestions, store: Store) -> None:
+    points = [
+        {"lr": 1e-3, "drop": 0.1, "depth": 2, "model": True},
+        {"lr": 1e-2, "drop": 0.3, "depth": 1, "model": {"depths": [1, 2]}},
+    ]
+    _train(make(initial=points, num_trials=3), store, count())
+    assert _drawn(store)[:2] == points
+    assert len(_drawn(store)) == 3
+
+
+def test_a_grid_has_each_combination_once(make: MakeSuggestions, store: Store) -> None:
+    space = {"lr": {"choice": [0.1, 0.2]}, "model": {"choice": [{"depths": [1]}, "tiny", None]}}
+    _train(make(space=space, num_trials=None, algorithm={"name": "grid"}), store, count())
+    drawn = [(params["lr"], params["model"]) for params in _drawn(store)]
+    assert drawn == [(lr, model) for lr in (0.1, 0.2) for model in ({"depths": [1]}, "tiny", None)]
+
+
+def test_trials_left_in_the_middle_are_taken_up_before_any_other(make: MakeSuggestions, store: Store) -> None:
+    first = make()
+    for name in "abc":
+        first.suggest(name)
+    _end(first, store, "b", value=0.5)
+    second = make()
+    second.learn(load_trials(store, TRAINING))
+    assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
+
+
+def test_a_draw_is_in_the_store_before_its_trial_starts(make: MakeSuggestions, store: Store) -> None:
+    assert make().suggest("a") == {NUMBER: 1}
+    (log,) = load_trials(store, TRAINING)
+    assert (log.number, log.state, set(log.params)) == (1, None, set(SPACE))
+
+
+def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(make: MakeSuggestions, store: Store) -> None:
+    suggestions = make()
+    for name in "ab":
+        suggestions.suggest(name)
+    suggestions.on_trial_result("a", {"epoch": 1, "top1": 0.3})
+    suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
+    suggestions.on_trial_complete("b", None, error=True)  # its process was lost: another run may try it again
+    assert [log.state for log in load_trials(store, TRAINING)] == [TrialState.STOPPED, None]
+
+
+def test_no_trial_starts_after_so_many_hours_of_all_runs_together(make: MakeSuggestions, store: Store) -> None:
+    now = iter([0.0, 0.0, 0.0, 1800.0, 1800.0, 3600.0]).__next__
+    suggestions = make(clock=now, stop={"hours": 1})
+    assert [suggestions.suggest(name) for name in "abc"] == [{NUMBER: 1}, {NUMBER: 2}, "FINISHED"]
+    logs = load_trials(store, TRAINING)
+    assert [log.drawn_after_s for log in logs] == [0.0, 1800.0]
+    for log, elapsed_s in zip(logs, (100.0, 1800.0), strict=True):
+        ended = log.model_copy(update={"elapsed_s": elapsed_s, "state": TrialState.STOPPED})
+        save_trial(store, trial_training(TRAINING, log.number), ended)
+    later = make(clock=lambda: 0.0, stop={"hours": 1})
+    later.learn(load_trials(store, TRAINING))
+    assert later.suggest("d") == "FINISHED"
+
+
+def test_no_trial_starts_after_so_many_without_improvement(make: MakeSuggestions, store: Store) -> None:
+    suggestions = make(stop={"no_improvement": 2}, num_trials=20)
+    for name, value in {"a": 0.1, "b": 0.3, "c": None, "d": 0.3}.items():
+        assert suggestions.suggest(name) != "FINISHED"
+        _end(suggestions, store, name, value=value)
+    assert suggestions.suggest("e") == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "num"),
+    [([], "max", 0), ([None], "max", 1), ([1, 3, 3, None], "max", 2), ([1, 3, 3], "min", 2), ([2, 1], "min", 0)],
+)
+def test_trials_are_counted_from_the_first_of_the_best(values: list[float | None], mode: str, num: int) -> None:
+    assert num_since_best(values, mode) == num
+
+
+def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions, store: Store) -> None:
+    """Twenty trials say that more lr is better: TPE then draws more of it than chance would."""
+    space = {"lr": {"uniform": [0.0, 1.0]}}
+    for number in range(1, 21):
+        lr = number / 20 - 0.025
+        log = TrialLog(number=number, params={"lr": lr}, drawn_after_s=0.0, state=TrialState.FINISHED, value=lr)
+        save_trial(store, trial_training(TRAINING, number), log)
+    suggestions = make(space=space, num_trials=40)
+    suggestions.learn(load_trials(store, TRAINING))
+    _train(suggestions, store, count())
+    drawn = [params["lr"] for params in _drawn(store)[20:]]
+    assert len(drawn) == 20
+    assert sum(drawn) / len(drawn) > 0.75
