@@ -105,5 +105,5 @@ def _waiting(planned: PlannedStage) -> StageRecord:
     search = None
     if isinstance(stage.params, TuneParams):
         (metric,) = stage.metrics
-        search = SearchRecord(metric=metric, num_trials=stage.params.size)
+        search = SearchRecord(metric=metric, mode=stage.params.mode, num_trials=stage.params.size)
     return StageRecord(kind=stage.kind.name, key=planned.key, search=search)

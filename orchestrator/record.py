@@ -54,7 +54,8 @@ class SearchRecord(Value):
     """How far a search is, counted in trials."""
 
     metric: str
-    """What it maximises."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more of the metric is better, or less."""
     num_trials: int
     num_earlier: float = 0
     """Trials that an earlier run finished."""
@@ -137,8 +138,8 @@ class StageRecord(Value):
         metrics = _finite(heard.event.metrics)
         if self.search is None:
             return metrics
-        name = self.search.metric
-        return {name: max(metrics[name], self.metrics.get(name, -math.inf))} if name in metrics else {}
+        name, better = self.search.metric, max if self.search.mode == "max" else min
+        return {name: better(metrics[name], self.metrics.get(name, metrics[name]))} if name in metrics else {}
 
 
 def _progress(heard: StageEvent, search: SearchRecord | None) -> tuple[Mark | None, float | None]:

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, JsonValue
 
 from orchestrator.contract import Kind, Params
-from orchestrator.spec.draft import Draft, draft_stage
+from orchestrator.spec.draft import Common, Draft, draft_stage
 from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import Job, Seed, Stage, usable_counts
@@ -110,10 +110,17 @@ def _with_searches(
             continue
         template = find_template(draft, drafts, faults)
         params = resolve_search(draft, template, base_dir, faults) if template else None
-        resolved[name] = replace(draft, params=params)
+        resolved[name] = replace(draft, params=params, common=_common_of_trials(draft, template))
         if template is not None:
             templates[name] = template
     return resolved, templates
+
+
+def _common_of_trials(search: Draft, template: Draft | None) -> Common | None:
+    """The search's own, with the template's resources where it gives none: each trial takes as much."""
+    if search.common is None or template is None or template.common is None or "resources" in search.node.members:
+        return search.common
+    return search.common.model_copy(update={"resources": template.common.resources})
 
 
 def _with_evaluations(

@@ -78,11 +78,13 @@ class TuneParams(Params):
 
     @property
     def points(self) -> tuple[Mapping[str, JsonValue], ...]:
-        """Samples that are given: those of `initial`, or the whole grid, its last name changing fastest."""
+        """Samples that are given: those of `initial`, or the whole grid, the last name of the alphabet changing
+        fastest."""
         if self.algorithm.name != "grid":
             return self.initial
-        choices = [distribution.choice or () for distribution in self.space.values()]
-        return tuple(dict(zip(self.space, values, strict=True)) for values in itertools.product(*choices))
+        names = sorted(self.space)
+        choices = [self.space[name].choice or () for name in names]
+        return tuple(dict(zip(names, values, strict=True)) for values in itertools.product(*choices))
 
     @model_validator(mode="after")
     def _has_a_size(self) -> Self:

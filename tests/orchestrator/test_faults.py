@@ -126,6 +126,37 @@ def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_a
     assert sorted(_worked(folder)) == sorted(4 * _epochs(8, gain=2))  # three trials and the stage, no epoch twice
 
 
+def test_a_search_whose_driver_was_killed_with_9_ends_with_the_same_trials_and_repeats_no_work(
+    folder: Path, cluster_address: str
+) -> None:
+    """Two at a time, of which none has ended when the driver dies: an epoch under way is all that is lost."""
+    space = {"gain": {"uniform": [1.0, 2.0]}}
+    search = {"kind": "tune", "of": "only", "space": space, "num_trials": 4, "max_concurrent": 2}
+    only = {"kind": "count", "data": "data", "epochs": 9, "epoch_s": 1.5}
+    _write(folder, {"search": {**search, "scheduler": {"name": "none"}}, "only": only})
+    driver = _start(folder)
+    _await(folder, "store/train/*/trials/00002/checkpoints/*.json", driver)
+    driver.kill()
+    driver.communicate()
+    before = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
+    assert set(before) == {"00001", "00002"}
+    driver = _start(folder, "stages.only.epoch_s=0")
+    _, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, errors[-5000:]
+    after = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
+    assert set(after) == {"00001", "00002", "00003", "00004"}
+    assert before.items() <= after.items()
+    worked = _worked(folder)
+    finished = [line for params in after.values() for line in _epochs(9, gain=params["gain"])]
+    assert set(finished) <= set(worked)
+    repeated = len(worked) - len(finished) - len(_epochs(9))  # the searched stage's own epochs are none of the trials'
+    assert repeated <= 2, "at most the epoch that each of the two was committing"
+
+
+def _logs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("store/train/*/trials/*/trial.json"))
+
+
 class Watched:
     """A run in this process, with an action at a stage's event."""
 

@@ -77,6 +77,13 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
     assert record.search.num_left == 3  # trial a, which is under way, and two that did not begin
 
 
+def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:
+    search = RUNNING.model_copy(update={"search": SearchRecord(metric="loss", mode="min", num_trials=4)})
+    record = _heard(search, 110, Event("epoch 1/2", 1, 2, {"loss": 0.3}), trial="a")
+    record = _heard(record, 120, Event("epoch 1/2", 1, 2, {"loss": 0.2}), trial="b")
+    assert _heard(record, 130, Event("epoch 2/2", 2, 2, {"loss": 0.9}), trial="b").metrics == {"loss": 0.2}
+
+
 def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
     record = _heard(SEARCH, 110, Event("2 of 4 trials finished", 2, 4))
     record = _heard(record, 120, Event("epoch 1/2", 1, 2), trial="c")

@@ -10,15 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import ray.util
 
-from orchestrator.errors import ClusterError, DataError, StageError
+from orchestrator.errors import ClusterError, DataError, JobError, StageError
 from orchestrator.history import load_last_run, load_results, plan_job
 from orchestrator.record import RunRecord, load_record
 from orchestrator.run import Outcome, Update, run_plan
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store
+from orchestrator.store.publish import fetch_artifact
+from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
 
 JOB = """
@@ -30,6 +33,7 @@ stages:
     of: first
     space: {gain: {choice: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]}}
     num_trials: 3
+    resources: {workers: 1}
     initial: [{gain: 2.0}]
     algorithm: {name: random}
     overrides: {epochs: 2}
@@ -154,8 +158,64 @@ def test_resources_that_the_cluster_never_has_are_refused_at_once(run: Runner) -
         run(text=_single(resources={"workers": 64}))
 
 
+def _search(**fields: object) -> str:
+    """A job with a search over the stage `only`, and a stage that goes on from the model of its best trial."""
+    stages = {
+        "search": {
+            "kind": "tune",
+            "of": "only",
+            "algorithm": {"name": "grid"},
+            "scheduler": {"name": "none"},
+            **fields,
+        },
+        "only": {"kind": "count", "data": "data", "epochs": 2},
+        "next": {"kind": "count", "data": "data", "epochs": 1, "source": "search.best_checkpoint"},
+    }
+    return json.dumps({"name": "searched", "store": "./store", "stages": stages})
+
+
+def _trials(tmp_path: Path) -> Trials:
+    """What the search of the job published."""
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    artifact = load_results(job, store, kinds=KINDS).manifests["search"].artifacts["trials"]
+    folder = fetch_artifact(store, artifact, tmp_path / "fetched")
+    assert pq.read_table(folder / "trials.parquet").num_rows == len(
+        json.loads((folder / TRIALS_FILE).read_text())["trials"]
+    )
+    return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
+
+
+def test_failed_trials_are_told_with_their_reason_and_end_no_search(run: Runner, tmp_path: Path) -> None:
+    text = _search(
+        scheduler={"name": "none"}, space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}}
+    )
+    outcome, _ = run(text=text, only=("next",))
+    assert outcome.errors == {}
+    bad, good, bug = _trials(tmp_path).trials
+    assert (bad.state, bad.curve, good.state, bug.state) == ("failed", (), "finished", "failed")
+    assert [error and error.split(":")[-1] for error in (bad.error, good.error, bug.error)] == [
+        " is not to my taste",
+        None,
+        " a bug",
+    ]
+    assert [(point.epoch, point.value) for point in good.curve] == [(1, 2.0), (2, 4.0)]
+    assert (good.value, good.num_samples, good.params) == (4.0, 2, {"fails": "no", "gain": 2.0})
+    assert good.duration_s > 0
+    assert _totals(tmp_path)["next"] == 4.0 + 1.0  # it counts on from the best trial's model
+    assert len(_worked(tmp_path)) == 3
+
+
+def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run: Runner) -> None:
+    outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
+    assert isinstance(outcome.errors["search"], JobError)
+    assert "all of 1 trials failed; the first error: " in str(outcome.errors["search"])
+    assert "is not to my taste" in str(outcome.errors["search"])
+
+
+@pytest.mark.slow
 def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
-    text = JOB.replace("num_trials: 3", "num_trials: 2\n    resources: {workers: 2}")
+    text = JOB.replace("num_trials: 3\n    resources: {workers: 1}", "num_trials: 2")
     outcome, _ = run(text=text, only=("search",))
     assert outcome.exit_code == 0
     gains = {float(line.split()[1]) for line in _worked(tmp_path)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.artifact import Ref
 from orchestrator.contract import Role
 from orchestrator.spec import Distribution, TuneParams, template_params
 from tests.orchestrator.spec.kinds import GOOD, Network, load_text
@@ -136,6 +137,38 @@ def test_search_that_does_not_fit_its_template_is_refused(fields: str, faults: l
 
 
 @pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ("space: {lr: {choice: [0.1]}}", "num_trials is required, unless algorithm is {name: grid}"),
+        (
+            "space: {lr: {uniform: [0.1, 1]}}, algorithm: {name: grid}",
+            "a grid is made of choices, and lr is uniform: list its values",
+        ),
+        (
+            "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, num_trials: 1",
+            "a grid tries each combination once: leave num_trials out",
+        ),
+        (
+            "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, initial: [{lr: 0.1}]",
+            "a grid tries each combination once: leave initial out",
+        ),
+    ],
+)
+def test_a_search_has_as_many_trials_as_it_says_or_as_its_grid_has(fields: str, fault: str, tmp_path: Path) -> None:
+    assert faults_of(f"{HEAD}  search: {{kind: tune, of: pretrain, {fields}}}\n", tmp_path) == [
+        f"7:3: stages.search: {fault}"
+    ]
+
+
+def test_a_grid_is_every_combination_of_its_choices(tmp_path: Path) -> None:
+    space = "{lr: {choice: [0.1, 0.2]}, flip: {choice: [true, false]}}"
+    text = f"{HEAD}  search: {{kind: tune, of: pretrain, space: {space}, algorithm: {{name: grid}}}}\n"
+    params = load_text(text, tmp_path).stages["search"].params
+    assert params.size == 4
+    assert params.points[1] == {"flip": True, "lr": 0.2}
+
+
+@pytest.mark.parametrize(
     ("of", "fault"),
     [
         ("pretran", "unknown stage 'pretran', did you mean 'pretrain'?"),
@@ -181,6 +214,27 @@ def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
     params = template_params(job, job.stages["search"])
     assert (params.epochs, params.model, params.lr) == (2, Network(embed_dim=8, depths=(1, 2)), 1e-3)
     assert params.data == str(tmp_path / "small")
+
+
+def test_the_best_trials_model_goes_where_a_checkpoint_of_its_kind_goes(tmp_path: Path) -> None:
+    consumer = "  other: {kind: finetune, backbone: search.best_checkpoint, data: d}\n"
+    job = load_text(GOOD + consumer, tmp_path)
+    assert job.stages["other"].inputs["backbone"] == Ref("search", "best_checkpoint")
+    searched = (
+        GOOD
+        + consumer.replace("search.", "tuned.")
+        + ("  tuned: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}}\n")
+    )
+    (fault,) = faults_of(searched, tmp_path)
+    assert fault.endswith("takes an output of kind train.checkpoint, but tuned.best_checkpoint is finetune.checkpoint")
+
+
+def test_a_trial_takes_as_much_as_the_searched_stage_unless_the_search_says_otherwise(tmp_path: Path) -> None:
+    stages = load_text(GOOD, tmp_path).stages
+    assert stages["search"].resources == stages["pretrain"].resources
+    assert stages["search"].resources.workers == 2
+    own = load_text(GOOD, tmp_path, "stages.search.resources.cpus_per_worker=3").stages["search"].resources
+    assert (own.workers, own.cpus_per_worker) == (1, 3)
 
 
 def test_search_maximises_the_first_metric_of_its_template_by_default(tmp_path: Path) -> None:
