@@ -1,0 +1,269 @@
+"""`python -m benchmarks.search`: what TPE with early stopping wins over random search, and what Tune adds to a trial.
+
+Both searches are jobs, run by `python -m orchestrator run` on the sample data, one trial at a time on one core, so that
+a search has spent as many core-seconds as it has run: the start of each trial's process is paid for too. Compared is
+the best model that each had to offer when the shorter of the two was over, for several seeds. Then trials of one
+search are trained again, one by one, each in a plain process without Ray (benchmarks.search_rival).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+
+from benchmarks.command import run_module
+from benchmarks.speed.machine import describe_machine
+from cat_model.files import write_atomically
+from orchestrator.artifact import Manifest
+from orchestrator.store import open_store
+from orchestrator.store.publish import fetch_artifact
+from orchestrator.trials import TRIALS_FILE, Trials
+
+BAR = 0.10
+BAR_FROM_S = 60.0
+"""The bar is on what Tune adds to trials of a minute or more, as part of their time."""
+SPACE = {
+    "lr": {"loguniform": [1e-4, 3e-2]},
+    "drop_path_rate": {"uniform": [0.0, 0.5]},
+    "weight_decay": {"uniform": [0.0, 0.3]},
+}
+TEMPLATE: Mapping[str, Any] = {
+    "data": "sample:digits",
+    "model": {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 28},
+    "batch_size": 32,
+    "warmup_epochs": 1,
+    # digits are not symmetric, and a small crop of one is often another
+    "hflip": 0.0,
+    "scale": [0.7, 1.0],
+    "auto_augment": None,
+    "color_jitter": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "loader_workers": 0,
+}
+SEARCHES: Mapping[str, Mapping[str, Any]] = {
+    "asha+tpe": {"algorithm": "optuna", "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 3}},
+    "random": {"algorithm": "random", "scheduler": {"name": "none"}},
+}
+MORE_TRIALS = 3
+"""Times as many as at random may be stopped early in the same time; whichever search ends first sets the budget."""
+_EXIT_ABOVE_BAR = 1
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search that is over; `ended_s` maps trials to when each ended, in seconds since the search began."""
+
+    trials: Trials
+    ended_s: Mapping[str, float]
+
+    @property
+    def core_s(self) -> float:
+        """Spent until its last trial ended: it held one core."""
+        return max(self.ended_s.values())
+
+    def within(self, core_s: float) -> Trials:
+        """The trials that ended in so many core-seconds."""
+        ended = tuple(trial for trial in self.trials.trials if self.ended_s[trial.id] <= core_s)
+        return self.trials.model_copy(update={"trials": ended})
+
+
+@dataclass(frozen=True)
+class Race:
+    """Both searches of a seed after `core_s`: the best top-1 in % (None: no trial had ended), and how many had."""
+
+    seed: int
+    core_s: float
+    best: Mapping[str, float | None]
+    num_trials: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds from a search's beginning to its last trial's end, and of the same trials as plain processes."""
+
+    tune_s: float
+    alone_s: tuple[float, ...]
+
+    @property
+    def added_s(self) -> float:
+        """To each trial."""
+        return (self.tune_s - sum(self.alone_s)) / len(self.alone_s)
+
+    @property
+    def ratio(self) -> float:
+        return self.tune_s / sum(self.alone_s) - 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 up to the bar, or where the trials are too short for it; 1 above it."""
+    options = _parse(arguments)
+    print(
+        f"{describe_machine(torch.device('cpu'))['device']}, one trial at a time, one thread, torch {torch.__version__}"
+    )
+    with tempfile.TemporaryDirectory(prefix="search-") as scratch:
+        races = [race(Path(scratch), options, seed) for seed in range(options.seeds)]
+        overhead = measure_overhead(Path(scratch), options)
+    print(_verdict(races, overhead))
+    if options.json is not None:
+        write_atomically(options.json, (_document(options, races, overhead) + "\n").encode())
+    is_missed = median(overhead.alone_s) >= BAR_FROM_S and overhead.ratio > BAR
+    return _EXIT_ABOVE_BAR if is_missed else 0
+
+
+def race(scratch: Path, options: argparse.Namespace, seed: int) -> Race:
+    """Both searches, the other one first with every other seed. Prints what came out."""
+    changes = {"epochs": options.epochs, "data_fraction": options.data_fraction}
+    num_trials = {"asha+tpe": MORE_TRIALS * options.trials, "random": options.trials}
+    order = list(SEARCHES) if seed % 2 == 0 else list(SEARCHES)[::-1]
+    done = {
+        name: search(scratch / f"{name}-{seed}", SEARCHES[name], changes, num_trials=num_trials[name], seed=seed)
+        for name in order
+    }
+    one = compare(done, seed)
+    texts = [f"{name} {_shown(one.best[name])} of {one.num_trials[name]} trials" for name in SEARCHES]
+    print(f"seed {seed}: best top-1 after {one.core_s:.0f} core-seconds: {', '.join(texts)}", flush=True)
+    return one
+
+
+def compare(done: Mapping[str, Searched], seed: int) -> Race:
+    """At the core-seconds of the search that spent less."""
+    core_s = min(one.core_s for one in done.values())
+    within = {name: done[name].within(core_s) for name in SEARCHES}
+    best = {name: _best(trials) for name, trials in within.items()}
+    return Race(seed, core_s, best, {name: len(trials.trials) for name, trials in within.items()})
+
+
+def measure_overhead(scratch: Path, options: argparse.Namespace) -> Overhead:
+    """A search without early stopping, then its trials alone. Raises AssertionError where they come to other scores."""
+    changes = {"epochs": options.long_epochs, "data_fraction": options.long_fraction}
+    done = search(scratch / "long", SEARCHES["random"], changes, num_trials=options.long_trials, seed=0)
+    alone_s = []
+    for trial in done.trials.trials:
+        path = scratch / f"{trial.id}.json"
+        path.write_text(json.dumps({**TEMPLATE, **changes, **trial.params, "checkpoint_every": options.long_epochs}))
+        plain = run_module("benchmarks.search_rival", str(path), "0")
+        assert float(plain.stdout) == trial.value, (
+            f"trial {trial.id}: {plain.stdout.strip()} alone, {trial.value} in Tune"
+        )
+        alone_s.append(plain.wall_s)
+    return Overhead(done.core_s, tuple(alone_s))
+
+
+def search(
+    folder: Path, settings: Mapping[str, Any], changes: Mapping[str, Any], *, num_trials: int, seed: int
+) -> Searched:
+    """Run a search as a job. JSON is YAML: its file is written as JSON."""
+    folder.mkdir()
+    resources = {"workers": 1, "cpus_per_worker": 1}
+    template = {
+        "kind": "pretrain",
+        **TEMPLATE,
+        **changes,
+        "checkpoint_every": changes["epochs"],
+        "resources": resources,
+    }
+    stage = {
+        "kind": "tune",
+        "of": "train",
+        "space": SPACE,
+        "num_trials": num_trials,
+        "max_concurrent": 1,
+        "scheduler": settings["scheduler"],
+        "algorithm": {"name": settings["algorithm"], "seed": seed},
+    }
+    job = {"name": "search", "store": str(folder / "store"), "stages": {"search": stage, "train": template}}
+    (folder / "job.yaml").write_text(json.dumps(job))
+    run_module("orchestrator", "run", str(folder / "job.yaml"), "--only", "search")
+    return _searched(folder / "store", folder / "trials")
+
+
+def _searched(store_dir: Path, folder: Path) -> Searched:
+    """Read off the store: manifest, trials and events."""
+    (path,) = store_dir.glob("manifests/*.json")
+    manifest = Manifest.from_json(path.read_bytes(), where=str(path))
+    fetched = fetch_artifact(open_store(str(store_dir)), manifest.artifacts["trials"], folder)
+    trials = Trials.model_validate_json((fetched / TRIALS_FILE).read_bytes())
+    lines = [line for path in store_dir.glob("runs/*/events/*.jsonl") for line in path.read_text().splitlines()]
+    events = sorted((json.loads(line) for line in lines), key=lambda event: event["time_s"])
+    began_s = next(event["time_s"] for event in events if event["event"]["total"] == len(trials.trials))
+    return Searched(trials, {event["trial"]: event["time_s"] - began_s for event in events if event["trial"]})
+
+
+def _best(trials: Trials) -> float | None:
+    best = trials.best()
+    return None if best is None else best.value
+
+
+def _shown(top1: float | None) -> str:
+    return "none" if top1 is None else f"{top1:.2f} %"
+
+
+def _verdict(races: Sequence[Race], overhead: Overhead) -> str:
+    pairs = [(one.best["asha+tpe"], one.best["random"]) for one in races]
+    gains = [ours - rival for ours, rival in pairs if ours is not None and rival is not None]
+    wins = sum(gain > 0 for gain in gains)
+    average = f"{mean(gains):+.2f} points of top-1 on average" if gains else "no trial had ended"
+    applies = median(overhead.alone_s) >= BAR_FROM_S
+    bar = ("met" if overhead.ratio <= BAR else "MISSED") if applies else f"for trials from {BAR_FROM_S:.0f} s on"
+    return (
+        f"asha+tpe beside random at equal core-seconds: {average}, better with "
+        f"{wins} of {len(races)} seeds\n"
+        f"Tune adds {overhead.added_s:.1f} s to a trial of {median(overhead.alone_s):.1f} s alone, "
+        f"{100 * overhead.ratio:.1f} %; bar <= {100 * BAR:.0f} %: {bar}"
+    )
+
+
+def _document(options: argparse.Namespace, races: Sequence[Race], overhead: Overhead) -> str:
+    content = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(torch.device("cpu")),
+        "options": {name: value for name, value in vars(options).items() if name != "json"},
+        "races": [asdict(one) for one in races],
+        "overhead": {**asdict(overhead), "added_s": overhead.added_s, "ratio": overhead.ratio},
+    }
+    return json.dumps(content, indent=2)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search",
+        description="Compare searches at equal cost, and Tune's trials with plain ones.",
+    )
+    quick, whole = (2, 2, 0.05, 1), (9, 8, 0.3, 3)
+    is_quick = "--quick" in (sys.argv[1:] if arguments is None else arguments)
+    epochs, trials, fraction, seeds = quick if is_quick else whole
+    parser.add_argument("--quick", action="store_true", help="a minute of everything, which shows that it works")
+    parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help="of the searches; default: %(default)s")
+    parser.add_argument("--trials", type=int, default=trials, metavar="N", help="at random; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=epochs, metavar="N", help="of a trial; default: %(default)s")
+    parser.add_argument("--data-fraction", type=float, default=fraction, metavar="X", help="default: %(default)s")
+    parser.add_argument(
+        "--long-trials",
+        type=int,
+        default=1 if is_quick else 3,
+        metavar="N",
+        help="for Tune's share; default: %(default)s",
+    )
+    parser.add_argument(
+        "--long-epochs", type=int, default=1 if is_quick else 20, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--long-fraction", type=float, default=fraction if is_quick else 1.0, metavar="X", help="default: %(default)s"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
