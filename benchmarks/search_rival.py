@@ -36,7 +36,7 @@ def main(params: PretrainParams, seed: int) -> float:
         return next(metric.value for metric in run(context).metrics if metric.name == "top1")
 
 
-def _report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:  # noqa: ARG001  the name is part of the contract
+def _report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
     if checkpoint_dir is not None:
         shutil.rmtree(checkpoint_dir)
 
