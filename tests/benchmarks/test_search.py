@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import search as benchmark
-from benchmarks.search import TEMPLATE, Overhead, Race, Searched, compare, main
+from benchmarks.search import Overhead, Race, compare, main
 from benchmarks.search_rival import main as train_alone
+from benchmarks.searching import TEMPLATE, Searched
 from orchestrator.trials import Point, Trial, Trials, TrialState
 from pipelines.pretrain.params import PretrainParams
 
