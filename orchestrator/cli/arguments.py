@@ -72,3 +72,6 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         "--format", choices=["terminal", "json", "markdown", "csv"], help="default: terminal, or json with --json"
     )
     verb.add_argument("--output", metavar="FILE", type=Path, help="write to FILE instead of stdout")
+    verb.add_argument(
+        "--plots", metavar="FOLDER", type=Path, help="write each search's plots there as SVG; Markdown shows them"
+    )

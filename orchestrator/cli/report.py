@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
-from orchestrator.cli.console import make_console, print_json
+from orchestrator.cli.console import end, make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.errors import StoreError
 from orchestrator.history import load_results
@@ -16,17 +19,23 @@ from orchestrator.report import (
     Audits,
     Cell,
     Origin,
+    Search,
     audit_lines,
     audits_of,
     changes_of,
     make_cells,
     make_csv,
     make_markdown,
+    make_plots,
+    make_searches,
     make_table,
+    make_trials_table,
     notes_of,
     published_rows,
     report_json,
+    search_lines,
 )
+from orchestrator.searches import load_trials
 from orchestrator.spec import Job
 from orchestrator.store import Store, open_store
 from pipelines import KINDS
@@ -35,7 +44,11 @@ from pipelines import KINDS
 def report(arguments: Namespace, stdout: IO[str]) -> int:
     job = load(arguments)
     if arguments.output is None:
-        show_results(arguments, job, open_store(job.store), stdout)
+        try:
+            show_results(arguments, job, open_store(job.store), stdout)
+            stdout.flush()
+        except BrokenPipeError:
+            end(0)  # what reads stdout has seen enough, as `head` does
         return 0
     text = io.StringIO(newline="")
     show_results(arguments, job, open_store(job.store), text)
@@ -51,30 +64,69 @@ def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) 
     results = load_results(job, store, kinds=KINDS)
     cells = make_cells(results.job, results.manifests, rows=published_rows())
     audits = audits_of(results.job, results.manifests)
+    found = load_trials(results.job, results.manifests, store)
+    searches = make_searches(results.job, results.manifests, found.trials)
+    plots = _write_plots(arguments, searches)
     origin = Origin(job.store, results.run_id, _run_command(arguments, job), results.changes)
     match "json" if arguments.json else getattr(arguments, "format", None):
         case "json":
-            print_json(stream, report_json(job.name, cells, audits))
+            print_json(stream, report_json(job.name, cells, audits, searches))
         case "markdown":
-            stream.write(make_markdown(job.name, cells, audits, origin))
+            stream.write(make_markdown(job.name, cells, audits, origin, searches, plots))
         case "csv":
             stream.write(make_csv(cells))
         case _:
-            _print_report(job, cells, audits, stream)
-    for remark in changes_of(origin):
+            _print_report(job, cells, audits, searches, stream)
+    for remark in (*changes_of(origin), *found.remarks):
         print(f"note: {remark}", file=sys.stderr)
     return cells
 
 
-def _print_report(job: Job, cells: tuple[Cell, ...], audits: Audits, stream: IO[str]) -> None:
+def _print_report(
+    job: Job, cells: tuple[Cell, ...], audits: Audits, searches: Sequence[Search], stream: IO[str]
+) -> None:
     console = make_console(stream)
     console.print(make_table(job.name, cells, is_ascii=not stream.isatty()))
     for note in notes_of(cells):
         console.print(note, markup=False, soft_wrap=True)
+    if searches:
+        console.print()
+    for search in searches:
+        console.print(make_trials_table(search, width=console.width, is_ascii=not stream.isatty()))
+        for line in search_lines(search, is_ascii=not stream.isatty() or console.is_dumb_terminal):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print()
     if audits:
         console.print("Recipe audit")
     for line in audit_lines(audits):
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _write_plots(arguments: Namespace, searches: Sequence[Search]) -> Mapping[str, Mapping[str, str]]:
+    """Write each search's plots to `--plots`, if given; by stage and title, their paths as seen from the report.
+
+    Raises StoreError where they cannot be written.
+    """
+    folder: Path | None = getattr(arguments, "plots", None)
+    if folder is None:
+        return {}
+    plots = {search.stage: make_plots(search) for search in searches}
+    try:
+        for stage, of_stage in plots.items():
+            (folder / stage).mkdir(parents=True, exist_ok=True)
+            for name, plot in of_stage.items():
+                (folder / stage / name).write_bytes(plot.svg)
+    except OSError as err:
+        raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
+    seen_from = arguments.output.parent if arguments.output else Path()
+    return {
+        stage: {plot.title: _relative(folder / stage / name, seen_from) for name, plot in of_stage.items()}
+        for stage, of_stage in plots.items()
+    }
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _run_command(arguments: Namespace, job: Job) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.cli.console import end, make_console, print_json
 from orchestrator.cli.job import load
+from orchestrator.report.numbers import duration
 from orchestrator.status import Condition, StageStatus, Status, load_status
 from orchestrator.store import open_store
 
@@ -219,13 +220,3 @@ def _age(row: StageStatus) -> str:
 def _metrics(row: StageStatus) -> str:
     shown = list(row.metrics.items())[:NUM_METRICS]
     return " ".join(f"{name} {value:.4g}" for name, value in shown)
-
-
-def duration(seconds: float) -> str:
-    """In words, cut to its two largest units: `42 s`, `12 min`, `2 h 5 min`, `3 d 4 h`."""
-    minutes, hours, days = (int(seconds // unit_s) for unit_s in (60, 3600, 86400))
-    if days:
-        return f"{days} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{int(seconds)} s"

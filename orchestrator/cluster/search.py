@@ -55,7 +55,7 @@ def search(
     trials = Trials(metric=metric, mode=params.mode, trials=_trials(attempt, logs, errors))
     best = trials.best()
     if best is None or best.value is None:
-        raise _failure(trials, logs, metric)
+        raise _failure(attempt.stage, trials, logs)
     log = next(log for log in logs if log.number == best.number)
     outputs = {"best_params": _write_params(scratch / "best_params", best), "trials": _write_trials(scratch, trials)}
     result = StageResult(outputs, (Metric(name=metric, value=best.value, num_samples=best.num_samples),))
@@ -121,12 +121,13 @@ def _trials(attempt: Attempt, logs: Sequence[TrialLog], errors: Mapping[int, str
     return tuple(log.trial(gpus=gpus, cpus=cpus, error=errors.get(log.number)) for log in logs)
 
 
-def _failure(trials: Trials, logs: Sequence[TrialLog], metric: str) -> StageError | JobError:
+def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError | JobError:
     failed = [trial for trial in trials.trials if trial.state is TrialState.FAILED]
-    first = failed[0].error if failed else "none of them failed, and none reported it"
-    if logs and all(log.blames_job for log in logs):
-        return JobError(f"all of {len(logs)} trials failed; the first error: {first}")
-    return StageError(f"none of {len(logs)} trials came to a value of {metric}; the first error: {first}")
+    first = f"{len(failed)} failed, the first by: {failed[0].error}" if failed else "none reported it"
+    again = f"mend the job, or try the same trials again by --force {stage}"
+    message = f"none of {len(logs)} trials came to a value of {trials.metric}: {first}; {again}"
+    is_jobs_fault = bool(logs) and all(log.blames_job for log in logs)
+    return JobError(message) if is_jobs_fault else StageError(message)
 
 
 def _write_params(folder: Path, best: Trial) -> Path:

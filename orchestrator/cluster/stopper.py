@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from orchestrator.cluster.suggest import NUMBER
+from orchestrator.cluster.worker import IS_LAST
 from orchestrator.spec import TuneParams
 from orchestrator.store.trials import TrialLog
 
@@ -43,6 +44,11 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
         """Begin a trial, with the reports that it made in earlier runs."""
         super().on_trial_add(tune_controller, trial)
         self._tell_past(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """What the trial is to do; one that has trained its whole budget may finish, and publish its model."""
+        action: str = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if IS_LAST in result else action
 
     def remember(self, logs: Sequence[TrialLog]) -> None:
         """Take the curves of trials that ended, one after the other."""

@@ -33,6 +33,9 @@ from orchestrator.store.resume import commit_checkpoint, fetch_checkpoint, fetch
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
 
+IS_LAST = "is_last"
+"""Stands in a trial's report after which there is nothing left to save by stopping it."""
+
 _STUCK = (
     "Timed out waiting",  # gloo
     "Application timeout caused pair closure",  # gloo, where the other side had given up
@@ -137,15 +140,18 @@ def _context(
 ) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
+    newest = Event("")
 
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         if logbook is not None:
             logbook.report(metrics)  # before Tune hears of it, which may end the trial here
-        place.tell(dict(metrics))
+        place.tell({**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})})
 
     def emit(event: Event) -> None:
+        nonlocal newest
+        newest = event
         if place.rank == 0:
             channel.send(attempt.says(replace(event, text=label + event.text)))
 
@@ -163,6 +169,11 @@ def _context(
         should_stop=watch.should_stop,
         emit=emit,
     )
+
+
+def _is_end(event: Event) -> bool:
+    """Whether the stage has told that all of it is done."""
+    return event.done is not None and event.total is not None and event.done >= event.total
 
 
 def _finite(score: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Manifests -> Cells beside the published numbers -> terminal, JSON, Markdown and CSV."""
+"""Manifests -> Cells beside the published numbers, trials of searches -> terminal, JSON, Markdown and CSV."""
 
 from orchestrator.report.audit import Audits, audit_lines, audits_of
 from orchestrator.report.cells import Cell, CellVerdict, make_cells
@@ -7,6 +7,7 @@ from orchestrator.report.markdown import make_markdown
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.published import PublishedRow, published_rows
 from orchestrator.report.records import make_csv
+from orchestrator.report.search import Search, make_plots, make_searches, make_trials_table, search_lines
 from orchestrator.report.terminal import make_table
 
 __all__ = [
@@ -15,14 +16,19 @@ __all__ = [
     "CellVerdict",
     "Origin",
     "PublishedRow",
+    "Search",
     "audit_lines",
     "audits_of",
     "changes_of",
     "make_cells",
     "make_csv",
     "make_markdown",
+    "make_plots",
+    "make_searches",
     "make_table",
+    "make_trials_table",
     "notes_of",
     "published_rows",
     "report_json",
+    "search_lines",
 ]

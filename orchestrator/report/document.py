@@ -1,4 +1,4 @@
-"""Cells and the recipe audit -> JSON: every field, numbers as measured."""
+"""Cells, the recipe audit and searches -> JSON: every field, numbers as measured."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from pydantic import JsonValue
 
 from orchestrator.report.audit import Audits
 from orchestrator.report.cells import Cell
+from orchestrator.report.search import Search, search_json
 
 
-def report_json(job_name: str, cells: tuple[Cell, ...], audits: Audits) -> dict[str, JsonValue]:
-    """`{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used", "reference"}}}}`."""
+def report_json(
+    job_name: str, cells: tuple[Cell, ...], audits: Audits, searches: tuple[Search, ...] = ()
+) -> dict[str, JsonValue]:
+    """`{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used", "reference"}}}, "searches":
+    {stage: {..., "trials": [...]}}}`."""
     return {
         "schema": 1,
         "job": job_name,
@@ -18,4 +22,5 @@ def report_json(job_name: str, cells: tuple[Cell, ...], audits: Audits) -> dict[
             stage: {name: departure.model_dump(mode="json") for name, departure in departures.items()}
             for stage, departures in audits.items()
         },
+        "searches": {search.stage: search_json(search) for search in searches},
     }

@@ -1,4 +1,4 @@
-"""Numbers as tables show them: two decimals, a sign where it is a change, nothing for what is not there."""
+"""Numbers as tables show them: two decimals, a sign where it is a change, nothing for what is not there; times."""
 
 from __future__ import annotations
 
@@ -17,3 +17,18 @@ def number_text(value: float | None) -> str:
 def change_text(value: float | None) -> str:
     """With its sign; a change that rounds to nothing is +0.00, be it up or down."""
     return "" if value is None else f"{round(value, 2) + 0.0:+.2f}"
+
+
+def duration(seconds: float) -> str:
+    """In words, cut to its two largest units: `42 s`, `12 min`, `2 h 5 min`, `3 d 4 h`."""
+    minutes, hours, days = (int(seconds // unit_s) for unit_s in (60, 3600, 86400))
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
+def hours_text(hours: float) -> str:
+    """Three digits, more where there are more before the point: `0.00123`, `4.5`, `1,234`."""
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"  # noqa: PLR2004

@@ -209,8 +209,17 @@ def test_failed_trials_are_told_with_their_reason_and_end_no_search(run: Runner,
 def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run: Runner) -> None:
     outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
     assert isinstance(outcome.errors["search"], JobError)
-    assert "all of 1 trials failed; the first error: " in str(outcome.errors["search"])
-    assert "is not to my taste" in str(outcome.errors["search"])
+    told = str(outcome.errors["search"])
+    assert told.startswith("none of 1 trials came to a value of total: 1 failed, the first by: ")
+    assert told.endswith("is not to my taste; mend the job, or try the same trials again by --force search")
+
+
+def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(run: Runner, tmp_path: Path) -> None:
+    asha = {"name": "asha", "grace_period": 2}
+    text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)
+    outcome, _ = run(text=text, only=("search",))
+    assert outcome.errors == {}
+    assert [(trial.value, trial.state) for trial in _trials(tmp_path).trials] == [(6.0, "finished"), (4.0, "finished")]
 
 
 @pytest.mark.slow

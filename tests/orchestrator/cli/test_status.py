@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from orchestrator.cli.status import duration, following, make_view, show_json, show_status
+from orchestrator.cli.status import following, make_view, show_json, show_status
 from orchestrator.record import LostAttempt
+from orchestrator.report.numbers import duration
 from orchestrator.status import Condition, StageStatus, Status
 
 ROW = StageStatus(

@@ -9,6 +9,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.cluster.stopper import make_scheduler
+from orchestrator.cluster.worker import IS_LAST
 from orchestrator.spec import TuneParams
 from orchestrator.store.trials import TrialLog
 from orchestrator.trials import Point, TrialState
@@ -68,6 +69,15 @@ def test_a_trial_worse_than_those_of_earlier_runs_is_stopped_after_its_grace_per
 @pytest.mark.parametrize("name", ["asha", "median", "hyperband", "none"])
 def test_a_trial_better_than_those_of_earlier_runs_goes_on(name: str) -> None:
     assert set(_actions(_scheduler(GOOD, name), 4, {1: 50.0, 2: 70.0, 3: 80.0})) == {TrialScheduler.CONTINUE}
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_trial_that_has_trained_its_whole_budget_may_finish(name: str) -> None:
+    scheduler, trial = _scheduler(GOOD, name), Trial("trial4", {"number": 4})
+    scheduler.on_trial_add(Controller(), trial)
+    last = {"epoch": 3, "top1": 1.0, IS_LAST: 1.0}
+    assert scheduler.on_trial_result(Controller(), trial, last) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(Controller(), trial, {"top1": 1.0, "num_samples": 9}) == TrialScheduler.CONTINUE
 
 
 def test_without_a_scheduler_no_trial_is_stopped() -> None:

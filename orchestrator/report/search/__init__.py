@@ -1,0 +1,21 @@
+"""Trials of a search -> its summary -> terminal, Markdown, JSON, plots. Imports neither torch nor ray; optuna and
+matplotlib only where they are needed."""
+
+from orchestrator.report.search.document import search_json
+from orchestrator.report.search.markdown import search_parts
+from orchestrator.report.search.plots import Plot, make_plots
+from orchestrator.report.search.summary import Search, SearchSummary, make_searches, summarise
+from orchestrator.report.search.terminal import make_trials_table, search_lines
+
+__all__ = [
+    "Plot",
+    "Search",
+    "SearchSummary",
+    "make_plots",
+    "make_searches",
+    "make_trials_table",
+    "search_json",
+    "search_lines",
+    "search_parts",
+    "summarise",
+]
