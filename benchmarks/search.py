@@ -21,7 +21,7 @@ from statistics import mean, median
 import torch
 
 from benchmarks.command import run_module
-from benchmarks.searching import SEARCHES, TEMPLATE, Searched, search
+from benchmarks.searching import SEARCHES, TEMPLATE, Ended, Searched, search
 from benchmarks.speed.machine import describe_machine
 from cat_model.files import write_atomically
 from orchestrator.trials import Trials
@@ -42,6 +42,8 @@ class Race:
     core_s: float
     best: Mapping[str, float | None]
     num_trials: Mapping[str, int]
+    ended: Mapping[str, tuple[Ended, ...]]
+    """All trials, those too that ended later."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def compare(done: Mapping[str, Searched], seed: int) -> Race:
     core_s = min(one.core_s for one in done.values())
     within = {name: done[name].within(core_s) for name in SEARCHES}
     best = {name: _best(trials) for name, trials in within.items()}
-    return Race(seed, core_s, best, {name: len(trials.trials) for name, trials in within.items()})
+    num_trials = {name: len(trials.trials) for name, trials in within.items()}
+    return Race(seed, core_s, best, num_trials, {name: done[name].ended for name in SEARCHES})
 
 
 def measure_overhead(scratch: Path, options: argparse.Namespace) -> Overhead:
@@ -156,7 +159,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.search",
         description="Compare searches at equal cost, and Tune's trials with plain ones.",
     )
-    quick, whole = (2, 2, 0.05, 1), (9, 8, 0.3, 3)
+    quick, whole = (2, 2, 0.05, 1), (27, 8, 0.3, 3)
     is_quick = "--quick" in (sys.argv[1:] if arguments is None else arguments)
     epochs, trials, fraction, seeds = quick if is_quick else whole
     parser.add_argument("--quick", action="store_true", help="a minute of everything, which shows that it works")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.command import run_module
 from orchestrator.artifact import Manifest
@@ -39,6 +39,14 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class Ended(NamedTuple):
+    """A trial: when it ended, in seconds since its search began, after which epoch, with which top-1 in %."""
+
+    after_s: float
+    epoch: int
+    top1: float | None
+
+
 @dataclass(frozen=True)
 class Searched:
     """A search that is over; `ended_s` maps trials to when each ended, in seconds since the search began."""
@@ -50,6 +58,11 @@ class Searched:
     def core_s(self) -> float:
         """Spent until its last trial ended: it held one core."""
         return max(self.ended_s.values())
+
+    @property
+    def ended(self) -> tuple[Ended, ...]:
+        """Its trials in the order of their numbers."""
+        return tuple(Ended(self.ended_s[trial.id], trial.epoch, trial.value) for trial in self.trials.trials)
 
     def within(self, core_s: float) -> Trials:
         """The trials that ended in so many core-seconds."""
