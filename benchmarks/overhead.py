@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.command import run_module
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
 from cat_model.files import write_atomically
@@ -33,9 +31,7 @@ from pipelines.sample.scans import load_scans, split_scans
 BAR = 0.98
 MODEL = {"embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 56}
 """The quickstart's network; small networks show overhead, large ones hide it."""
-_ROOT = Path(__file__).parents[1]
 _EXIT_BELOW_BAR = 1
-_TIMEOUT_S = 1800
 
 
 class Epoch(NamedTuple):
@@ -131,7 +127,7 @@ def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
     job = folder / "job.yaml"
     store = folder / "store"
     job.write_text(json.dumps({"name": "overhead", "store": str(store), "stages": {"train": stage}}))
-    began_s, _ = _run("orchestrator", "run", str(job))
+    began_s = run_module("orchestrator", "run", str(job)).began_s
     lines = [line for path in sorted(store.glob("runs/*/events/*.jsonl")) for line in path.read_text().splitlines()]
     events = [(line["time_s"], line["event"]["metrics"]) for line in map(json.loads, lines)]
     epochs = [Epoch(time_s, m["images_per_s"], m["loss"]) for time_s, m in events if {"images_per_s", "loss"} <= set(m)]
@@ -141,23 +137,8 @@ def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
 def _train_rival(folder: Path, settings: Mapping[str, Any]) -> Side:
     path = folder / "settings.json"
     path.write_text(json.dumps(settings))
-    began_s, output = _run("benchmarks.overhead_rival", str(path))
-    return _side(began_s, [Epoch(**json.loads(line)) for line in output.splitlines()], settings)
-
-
-def _run(module: str, *arguments: str) -> tuple[float, str]:
-    """When the command began, in seconds since 1970, and its stdout. On failure shows stderr and exits with 1."""
-    without = ("RAY_ADDRESS", "MASTER_ADDR", "MASTER_PORT")
-    environment = {name: value for name, value in os.environ.items() if name not in without}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
-    began_s = time.time()
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(  # noqa: S603  of our own making
-        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
-    return began_s, done.stdout
+    done = run_module("benchmarks.overhead_rival", str(path))
+    return _side(done.began_s, [Epoch(**json.loads(line)) for line in done.stdout.splitlines()], settings)
 
 
 def _side(began_s: float, epochs: Sequence[Epoch], settings: Mapping[str, Any]) -> Side:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import DataError
 from pipelines.fingerprint import digest_of_files
 from pipelines.imagenet.listing import Listing, list_files
-from pipelines.imagenet.source import IMAGE_SUFFIXES, Split, is_image
+from pipelines.imagenet.source import IMAGE_SUFFIXES, Split, is_image, sample_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,9 @@ class Index:
     @property
     def names(self) -> tuple[str, ...]:
         return self.paths
+
+    def sample_keys(self) -> Iterator[str]:
+        return map(sample_key, self.paths)
 
     def read(self, place: int) -> bytes:
         return (self.root / self.paths[place]).read_bytes()

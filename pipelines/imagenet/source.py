@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class ImageSource(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """Of every image, as messages name it."""
+
+    def sample_keys(self) -> Iterable[str]:
+        """Of every image: what `sample_key` makes of its path, in shards too that were made of such paths."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -64,6 +67,16 @@ def is_image(name: str) -> bool:
     """By its suffix; called a million times, for which pathlib is too slow."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and dot + suffix.lower() in IMAGE_SUFFIXES
+
+
+def sample_key(path: str) -> str:
+    """An image's key in the shards that are made of it: its path below the folder of its split, without the suffix.
+
+    A key ends at the first dot of the file's name, so that dots in it become `_`.
+    """
+    stem, _, _ = path.removeprefix("train/").removeprefix("val/").rpartition(".")
+    folder, slash, file = stem.rpartition("/")
+    return folder + slash + file.replace(".", "_")
 
 
 def named(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from pipelines.imagenet.augmentation import make_train_augmentation
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws
 from pipelines.imagenet.loading import Loader
 from pipelines.imagenet.source import ImageFiles, ImageSource
+from pipelines.imagenet.subset import take_fraction
 from pipelines.imagenet.transforms import Recipe, eval_transform
 from pipelines.pretrain.params import PretrainParams
 
@@ -37,11 +38,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
     params: PretrainParams = context.params
     part_size = _part_size(params, context.world_size)
-    train, val = images.source("train", classes), images.source("val", classes)
-    if len(train) < params.batch_size:
-        raise DataError(
-            f"{images.place}: train holds {len(train)} images, less than batch_size = {params.batch_size}; lower it"
-        )
+    train, val = _train_images(images, classes, params), images.source("val", classes)
     draws = TrainDraws(
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
@@ -61,6 +58,20 @@ def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int)
     """Batches of this rank's share of `val`, as evaluation sees them."""
     draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
+
+
+def _train_images(images: ImageFiles, classes: tuple[str, ...], params: PretrainParams) -> ImageSource:
+    """The part of train that is trained on; raises DataError where it does not fill a batch."""
+    whole = images.source("train", classes)
+    train = take_fraction(whole, params.data_fraction)
+    if len(train) >= params.batch_size:
+        return train
+    if train is whole:
+        held, what_to_do = f"{len(train)} images", "lower it"
+    else:
+        held = f"{len(whole)} images, of which data_fraction = {params.data_fraction:g} takes {len(train)}"
+        what_to_do = "lower it or raise data_fraction"
+    raise DataError(f"{images.place}: train holds {held}, less than batch_size = {params.batch_size}; {what_to_do}")
 
 
 def _part_size(params: PretrainParams, world_size: int) -> int:

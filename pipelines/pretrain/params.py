@@ -46,6 +46,8 @@ class PretrainParams(Params):
     reset_head: bool = False
     """Whether the head of `weights` is replaced by a fresh one, as other classes need."""
 
+    data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of each class's training images that is trained on, the same for every seed; val is never cut."""
     epochs: Annotated[int, Field(ge=1)] = 300
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1)] = 1024

@@ -17,6 +17,7 @@ from orchestrator.errors import DataError
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import Shard, how_to_index
 from pipelines.imagenet.shard.place import ShardPlace
+from pipelines.imagenet.shard.tar import key_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,9 @@ class ShardSource:
     @property
     def names(self) -> Sequence[str]:
         return _Names(self)
+
+    def sample_keys(self) -> Iterator[str]:
+        return (key_of(member) for shard in self._shards for member in shard.members)
 
     def name(self, place: int) -> str:
         shard, row = self._at(place)

@@ -17,7 +17,7 @@ from pipelines.imagenet.layouts import load_classes
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, parse_index
 from pipelines.imagenet.shard.place import FolderPlace, ShardPlace
 from pipelines.imagenet.shard.tar import Encoded, Member, key_of, write_tar
-from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
+from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, sample_key
 
 MARK_NAME = "writing.json"
 """Lies at the place while shards are written: whatever tar files are there are ours, of a run that did not end."""
@@ -133,16 +133,14 @@ def _encoded(source: ImageSource, members: Sequence[str], places: Iterator[int])
 
 
 def _member_names(names: Sequence[str]) -> list[str]:
-    """Each image's name in its shard: `<class>/<stem>.<suffix>` without the split's folder.
+    """Each image's name in its shard: its key and its suffix.
 
-    A key ends at the first dot, so that dots in stems become `_`; images whose keys would be the same get a number.
+    Images whose keys would be the same, but for their suffix or a dot, get a number.
     """
     taken: dict[str, int] = {}
     members = []
     for name in names:
-        stem, _, suffix = name.removeprefix("train/").removeprefix("val/").rpartition(".")
-        folder, slash, file = stem.rpartition("/")
-        key = folder + slash + file.replace(".", "_")
+        key, suffix = sample_key(name), name.rpartition(".")[2]
         taken[key] = taken.get(key, 0) + 1
         unique = key if taken[key] == 1 else f"{key}__{taken[key]}"
         members.append(f"{unique}.{suffix.lower()}")

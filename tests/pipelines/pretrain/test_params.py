@@ -34,6 +34,8 @@ def test_lr_follows_the_batch_unless_given() -> None:
     [
         ({"epoch": 3}, r"(?s)epoch\n.*Extra inputs are not permitted"),
         ({"epochs": 0}, r"(?s)epochs\n.*greater than or equal to 1"),
+        ({"data_fraction": 0}, r"(?s)data_fraction\n.*greater than 0"),
+        ({"data_fraction": 1.5}, r"(?s)data_fraction\n.*less than or equal to 1"),
         ({"batch_size": 64.5}, r"(?s)batch_size\n.*valid integer"),
         ({"batch_size": 33}, r"batch_size 33 is odd, but mixup and cutmix mix images in pairs"),
         ({"lr": 1e-4, "min_lr": 1e-3}, r"min_lr 0.001 exceeds the peak learning rate, lr 0.0001"),

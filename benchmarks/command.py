@@ -1,0 +1,36 @@
+"""Runs a module of this repository as its users do: as a process of its own, on a Ray of its own, with one thread."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+_ROOT = Path(__file__).parents[1]
+_TIMEOUT_S = 1800
+_NOT_OURS = ("RAY_ADDRESS", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Done(NamedTuple):
+    """`began_s` is in seconds since 1970."""
+
+    began_s: float
+    wall_s: float
+    stdout: str
+
+
+def run_module(module: str, *arguments: str) -> Done:
+    """`python -m module`, to its end. On failure shows stderr and exits with 1."""
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    began_s = time.time()
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(  # noqa: S603  of our own making
+        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
+    return Done(began_s, time.time() - began_s, done.stdout)

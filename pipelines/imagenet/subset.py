@@ -1,0 +1,104 @@
+"""A part of a split's images that is a source itself: of each class the same fraction, whatever the seed or layout."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.imagenet.source import ImageSource
+
+_DIGEST_BYTES = 8
+"""Of an image's rank: among 1.3 million two are equal once in 20 million times, and then the first comes first."""
+
+
+def take_fraction(source: ImageSource, fraction: float) -> ImageSource:
+    """`fraction` of the images of each class, rounded, and one at least; `source` itself where that is 1.
+
+    Images are ranked within their class by a hash of their key, so that a smaller fraction lies inside a larger one,
+    and so that shards hold the same part as the files that they were made of.
+    """
+    return source if fraction == 1 else Subset(source, _chosen(source, fraction))
+
+
+class Subset:
+    """The images of `source` at `places`, which ascend."""
+
+    def __init__(self, source: ImageSource, places: NDArray[np.int64]) -> None:
+        self._source, self._places = source, places
+        self._labels = array("i", np.asarray(source.labels, np.int32)[places].tolist())
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._source.classes
+
+    @property
+    def labels(self) -> Sequence[int]:
+        return self._labels
+
+    @property
+    def names(self) -> Sequence[str]:
+        return _Chosen(self._source.names, self._places)
+
+    def sample_keys(self) -> Iterator[str]:
+        is_chosen = np.zeros(len(self._source), np.bool_)
+        is_chosen[self._places] = True
+        return (key for key, chosen in zip(self._source.sample_keys(), is_chosen, strict=True) if chosen)
+
+    def read(self, place: int) -> bytes:
+        return self._source.read(int(self._places[place]))
+
+    def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """In the order in which the whole source can be read fast."""
+        order = self._source.shuffled(rng)
+        chosen = order[np.isin(order, self._places, assume_unique=True)]
+        return np.searchsorted(self._places, chosen)
+
+
+class _Chosen(Sequence[str]):
+    """Of `names`, those at `places`, taken as they are asked for."""
+
+    def __init__(self, names: Sequence[str], places: NDArray[np.int64]) -> None:
+        self._names, self._places = names, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return [self._names[int(one)] for one in self._places[place]]
+        return self._names[int(self._places[place])]
+
+
+def _chosen(source: ImageSource, fraction: float) -> NDArray[np.int64]:
+    """Places of the images whose ranks are the least of their class, in ascending order."""
+    labels = np.asarray(source.labels, np.int64)
+    ranks = np.fromiter(map(_rank, source.sample_keys()), np.uint64, count=len(source))
+    by_class = np.lexsort((ranks, labels))  # stable: images of equal ranks stay in the source's order
+    sizes = np.bincount(labels, minlength=len(source.classes))
+    parts = [
+        by_class[end - size : end - size + _num_chosen(size, fraction)]
+        for size, end in zip(sizes.tolist(), np.cumsum(sizes).tolist(), strict=True)
+    ]
+    return np.sort(np.concatenate(parts))
+
+
+def _num_chosen(num_images: int, fraction: float) -> int:
+    return max(1, round(fraction * num_images))
+
+
+def _rank(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=_DIGEST_BYTES).digest(), "big")
