@@ -109,8 +109,11 @@ def test_a_job_whose_driver_was_killed_with_9_goes_on_when_it_is_submitted_again
     assert _await_end(client, first) is JobStatus.FAILED
     second = _submit(*command, overrides=overrides)
     assert _await_end(client, second) is JobStatus.SUCCEEDED, client.get_job_logs(second)[-5000:]
-    seals = [name for name in store.names("train") if "/trials/" in name and name.endswith(".json")]
-    assert len({seal.partition("/checkpoints/")[0] for seal in seals}) == 2  # no trial began anew
+    names = store.names("train")
+    began = {name.partition("/checkpoints/")[0] for name in names if "/trials/" in name and "/checkpoints/" in name}
+    logs = {name.removesuffix("/trial.json") for name in names if name.endswith("/trial.json")}
+    assert began == logs, "no trial began anew under another name"
+    assert len(logs) == 2
 
 
 @pytest.mark.slow
