@@ -17,7 +17,7 @@ from ray import tune
 from orchestrator.artifact import Artifact, Metric
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.stopper import make_scheduler
+from orchestrator.cluster.schedulers import make_scheduler
 from orchestrator.cluster.suggest import NUMBER, Suggestions
 from orchestrator.cluster.trial import make_trainable
 from orchestrator.contract import Event, StageResult

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.cluster.stopper import make_scheduler
+from orchestrator.cluster.schedulers import make_scheduler
 from orchestrator.cluster.worker import IS_LAST
 from orchestrator.spec import TuneParams
 from orchestrator.store.trials import TrialLog
