@@ -10,7 +10,7 @@ from orchestrator.contract import CHECKPOINT, StageResult
 from orchestrator.errors import JobError, OrchestratorError
 from orchestrator.store import Store
 from orchestrator.store.publish import publish_artifact
-from orchestrator.store.trials import TrialLog, load_trial, save_trial
+from orchestrator.store.trials import TrialLog, load_log, save_log
 from orchestrator.trials import Point, TrialState
 
 
@@ -25,7 +25,7 @@ class Logbook:
         self._metric = metric
         self._clock = clock
         """In seconds."""
-        self.log: TrialLog = load_trial(store, training)
+        self.log: TrialLog = load_log(store, training)
         self._began_s = clock() - self.log.elapsed_s
 
     def report(self, metrics: Mapping[str, float]) -> None:
@@ -60,4 +60,4 @@ class Logbook:
 
     def _save(self, elapsed_s: float, **changes: object) -> None:
         self.log = self.log.model_copy(update={"elapsed_s": elapsed_s, **changes})
-        save_trial(self._store, self._training, self.log)
+        save_log(self._store, self._training, self.log)

@@ -24,7 +24,7 @@ from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
 from orchestrator.store import Store, open_store
-from orchestrator.store.trials import TrialLog, load_trials
+from orchestrator.store.trials import TrialLog, load_logs
 from orchestrator.trials import TRIALS_FILE, Trial, Trials, TrialState
 
 # A search speaks through events alone: Tune's new output prints even at verbose=0, its logger each trial's traceback.
@@ -48,10 +48,10 @@ def search(
     when all of them show the job or its data wrong.
     """
     store = open_store(attempt.store_uri)
-    logs = load_trials(store, attempt.training)
+    logs = load_logs(store, attempt.training)
     channel.send(attempt.says(_beginning(logs, params, metric, slots=slots)))
     errors = _run(attempt, params, metric, logs, slots=slots, channel=channel)
-    logs = load_trials(store, attempt.training)
+    logs = load_logs(store, attempt.training)
     trials = Trials(metric=metric, mode=params.mode, trials=_trials(attempt, logs, errors))
     best = trials.best()
     if best is None or best.value is None:

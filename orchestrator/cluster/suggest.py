@@ -19,7 +19,7 @@ from orchestrator.artifact import canonical_json
 from orchestrator.errors import StoreError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
-from orchestrator.store.trials import TrialLog, load_trial, save_trial, trial_training
+from orchestrator.store.trials import TrialLog, load_log, save_log, trial_training
 from orchestrator.trials import TrialState as State
 
 NUMBER = "number"
@@ -112,10 +112,10 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
     def _ended(self, number: int, *, is_lost: bool) -> TrialLog:
         """The log of a trial that is over, unless it was lost."""
         training = trial_training(self._training, number)
-        log = load_trial(self._store, training)
+        log = load_log(self._store, training)
         if log.state is None and not is_lost:
             log = log.model_copy(update={"state": State.STOPPED})
-            save_trial(self._store, training, log)
+            save_log(self._store, training, log)
         return log
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
@@ -134,7 +134,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         trial = self._ask(points[number - 1] if number <= len(points) else None, number)
         values = {name: _decoded(value, self._params.space[name]) for name, value in trial.params.items()}
         log = TrialLog(number=number, params=values, drawn_after_s=self._clock() - self._began_s)
-        save_trial(self._store, trial_training(self._training, number), log)
+        save_log(self._store, trial_training(self._training, number), log)
         self._num_drawn = number
         return trial, log
 

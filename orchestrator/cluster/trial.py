@@ -25,7 +25,7 @@ from orchestrator.cluster.worker import Place, run_pipeline, tell_result
 from orchestrator.contract import Event
 from orchestrator.errors import OrchestratorError, StageError
 from orchestrator.store import Store, open_store
-from orchestrator.store.trials import TrialLog, load_trial, trial_id, trial_training
+from orchestrator.store.trials import TrialLog, load_log, trial_id, trial_training
 from orchestrator.trials import TrialState
 
 
@@ -67,7 +67,7 @@ def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: Event
 def _begin(attempt: Attempt, store: Store, config: Mapping[str, Any]) -> tuple[Attempt, TrialLog]:
     """The attempt at the trial, and its log. Raises the error of an earlier attempt that another would meet again."""
     training = trial_training(attempt.training, config[NUMBER])
-    log = load_trial(store, training)
+    log = load_log(store, training)
     if log.state is TrialState.FAILED:
         raise StageError(log.error)
     params = attempt.params.overlay(log.params)

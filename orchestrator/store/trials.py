@@ -79,7 +79,7 @@ def trial_training(training: str, number: int) -> str:
     return f"{training}/trials/{trial_id(number)}"
 
 
-def load_trials(store: Store, training: str) -> tuple[TrialLog, ...]:
+def load_logs(store: Store, training: str) -> tuple[TrialLog, ...]:
     """The logs of the search under `training`, by number. Raises StoreError for one that is damaged."""
     folders = {name.split("/")[0] for name in _below(store, f"{training}/trials")}
     names = [f"{training}/trials/{folder}/{_LOG}" for folder in folders]
@@ -87,14 +87,14 @@ def load_trials(store: Store, training: str) -> tuple[TrialLog, ...]:
     return tuple(sorted(logs, key=lambda log: log.number))
 
 
-def load_trial(store: Store, training: str) -> TrialLog:
+def load_log(store: Store, training: str) -> TrialLog:
     """The log of the trial whose resume state is under `training`, which has been drawn."""
     log = _load(store, f"{training}/{_LOG}")
     assert log is not None, "a trial is drawn before it runs"
     return log
 
 
-def save_trial(store: Store, training: str, log: TrialLog) -> None:
+def save_log(store: Store, training: str, log: TrialLog) -> None:
     """Put the log of the trial whose resume state is under `training`."""
     store.write(f"{training}/{_LOG}", log.model_dump_json().encode())
 

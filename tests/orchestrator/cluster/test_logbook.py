@@ -14,7 +14,7 @@ from orchestrator.contract import StageResult
 from orchestrator.errors import DataError, StageError, StoreError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
-from orchestrator.store.trials import TrialLog, load_trial, load_trials, save_trial, trial_training
+from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, trial_training
 from orchestrator.trials import TrialState
 
 TRAINING = trial_training("train/key", 3)
@@ -23,7 +23,7 @@ TRAINING = trial_training("train/key", 3)
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path / "store"))
-    save_trial(store, TRAINING, TrialLog(number=3, params={"lr": 0.1}, drawn_after_s=5.0))
+    save_log(store, TRAINING, TrialLog(number=3, params={"lr": 0.1}, drawn_after_s=5.0))
     return store
 
 
@@ -40,7 +40,7 @@ def test_reports_are_noted_each_epoch_once_over_all_attempts(store: Store) -> No
     second.report({"epoch": 2, "top1": 21.0})
     second.report({"epoch": 3, "top1": math.nan})
     second.report({"epoch": 4, "loss": 3.0})
-    (log,) = load_trials(store, "train/key")
+    (log,) = load_logs(store, "train/key")
     assert [(point.epoch, point.value, point.elapsed_s) for point in log.curve] == [
         (1, 10.0, 10.0),
         (2, 21.0, 35.0),
@@ -54,7 +54,7 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
     (tmp_path / "model" / "weights").write_text("w")
     metrics = (Metric(name="top1", value=71.5, num_samples=30),)
     _open(store, 0.0, 9.0).finish(StageResult({"checkpoint": tmp_path / "model", "log": tmp_path}, metrics))
-    log = load_trial(store, TRAINING)
+    log = load_log(store, TRAINING)
     assert (log.state, log.value, log.num_samples, log.elapsed_s) == (TrialState.FINISHED, 71.5, 30, 9.0)
     assert log.checkpoint is not None
     assert (fetch_artifact(store, log.checkpoint, tmp_path / "back") / "weights").read_text() == "w"
@@ -63,7 +63,7 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
 @pytest.mark.parametrize(("error", "blames_job"), [(DataError("no data\nat all"), True), (StageError("NaN"), False)])
 def test_a_failed_trial_says_why_on_one_line(store: Store, error: DataError | StageError, blames_job: bool) -> None:
     _open(store, 0.0).fail(error, elapsed_s=90.0)
-    log = load_trial(store, TRAINING)
+    log = load_log(store, TRAINING)
     assert (log.state, log.error, log.blames_job) == (TrialState.FAILED, str(error).split("\n")[0], blames_job)
     assert log.elapsed_s == 90.0
     trial = log.trial(gpus=8, cpus=96, error="overridden")
@@ -72,22 +72,22 @@ def test_a_failed_trial_says_why_on_one_line(store: Store, error: DataError | St
 
 def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
     _open(store, 0.0, 1800.0).report({"epoch": 1, "top1": 1.0})
-    trial = load_trial(store, TRAINING).trial(gpus=8, cpus=96, error=None)
+    trial = load_log(store, TRAINING).trial(gpus=8, cpus=96, error=None)
     assert (trial.state, trial.value, trial.duration_s) == (TrialState.STOPPED, 1.0, 1800.0)
     assert (trial.gpu_hours, trial.core_hours) == (4.0, 48.0)
-    lost = load_trial(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
+    lost = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
     assert (lost.state, lost.error) == (TrialState.FAILED, "its machine is gone")
 
 
 def test_a_trial_that_was_lost_after_its_end_finished_all_the_same(store: Store) -> None:
     _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
-    trial = load_trial(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
+    trial = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
     assert (trial.state, trial.error, trial.value) == (TrialState.FINISHED, None, 71.5)
 
 
 def test_a_damaged_log_is_told_and_no_other_file_of_its_name_is_one(store: Store) -> None:
     store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")
-    assert len(load_trials(store, "train/key")) == 1
+    assert len(load_logs(store, "train/key")) == 1
     store.write(f"{TRAINING}/trial.json", b"{")
     with pytest.raises(StoreError, match=r"train/key/trials/00003/trial\.json: not the log of a trial"):
-        load_trials(store, "train/key")
+        load_logs(store, "train/key")

@@ -15,7 +15,7 @@ from orchestrator.cluster.suggest import NUMBER, Suggestions, num_since_best
 from orchestrator.errors import StoreError
 from orchestrator.spec import TuneParams
 from orchestrator.store import Store, open_store
-from orchestrator.store.trials import TrialLog, load_trial, load_trials, save_trial, trial_training
+from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, trial_training
 from orchestrator.trials import Point, TrialState
 
 SPACE = {
@@ -50,10 +50,10 @@ def _end(suggestions: Suggestions, store: Store, trial_id: str, *, value: float 
     """As a trial that came to `value` in one epoch, or failed without one."""
     number = suggestions._trials[trial_id][1].number
     training = trial_training(TRAINING, number)
-    log = load_trial(store, training)
+    log = load_log(store, training)
     state = TrialState.FAILED if value is None else TrialState.FINISHED
     curve = () if value is None else (Point(epoch=1, value=value, elapsed_s=1.0),)
-    save_trial(store, training, log.model_copy(update={"state": state, "value": value, "curve": curve, **changes}))
+    save_log(store, training, log.model_copy(update={"state": state, "value": value, "curve": curve, **changes}))
     suggestions.on_trial_complete(trial_id, {"epoch": 1, "top1": value}, error=value is None)
 
 
@@ -64,7 +64,7 @@ def _train(suggestions: Suggestions, store: Store, names: Iterator[int], most: i
         if config == "FINISHED":
             return
         assert isinstance(config, dict)
-        params = load_trial(store, trial_training(TRAINING, config[NUMBER])).params
+        params = load_log(store, trial_training(TRAINING, config[NUMBER])).params
         value = params["lr"]
         assert isinstance(value, float)
         _end(suggestions, store, str(number), value=value)
@@ -73,7 +73,7 @@ def _train(suggestions: Suggestions, store: Store, names: Iterator[int], most: i
 
 
 def _drawn(store: Store) -> list[Any]:
-    return [dict(log.params) for log in load_trials(store, TRAINING)]
+    return [dict(log.params) for log in load_logs(store, TRAINING)]
 
 
 @pytest.mark.parametrize("name", ["optuna", "random"])
@@ -85,7 +85,7 @@ def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestion
     _train(killed_one, stores[1], count(), most=12)
     killed_one.suggest("killed in the middle")
     resumed = make(store=stores[1], **fields)
-    resumed.learn(load_trials(stores[1], TRAINING))
+    resumed.learn(load_logs(stores[1], TRAINING))
     _train(resumed, stores[1], count())
     _train(make(store=stores[2], **fields, seed=1), stores[2], count())
     straight, killed, other = map(_drawn, stores)
@@ -98,7 +98,7 @@ def _stop_all(suggestions: Suggestions, store: Store, names: range) -> None:
     for name in names:
         config = suggestions.suggest(str(name))
         assert isinstance(config, dict)
-        lr = load_trial(store, trial_training(TRAINING, config[NUMBER])).params["lr"]
+        lr = load_log(store, trial_training(TRAINING, config[NUMBER])).params["lr"]
         assert isinstance(lr, float)
         _end(suggestions, store, str(name), value=lr, state=TrialState.STOPPED)
 
@@ -109,7 +109,7 @@ def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(make: Ma
     _stop_all(make(store=stores[0], **fields), stores[0], range(30))
     _stop_all(make(store=stores[1], **fields), stores[1], range(20))
     resumed = make(store=stores[1], **fields)
-    resumed.learn(load_trials(stores[1], TRAINING))
+    resumed.learn(load_logs(stores[1], TRAINING))
     _stop_all(resumed, stores[1], range(20, 30))
     straight, killed = map(_drawn, stores)
     assert straight == killed
@@ -129,7 +129,7 @@ def test_a_store_that_is_out_of_reach_as_a_trial_ends_lets_no_other_one_start(
     suggestions.on_trial_complete("b", {"epoch": 1, "top1": 1.0})
     assert suggestions.suggest("c") == "FINISHED"
     assert str(suggestions.failure) == "out of reach"
-    assert [log.state for log in load_trials(store, TRAINING)] == [None, TrialState.STOPPED]
+    assert [log.state for log in load_logs(store, TRAINING)] == [None, TrialState.STOPPED]
 
 
 def _out_of_reach(*_: object) -> bytes:
@@ -186,15 +186,15 @@ def test_trials_left_in_the_middle_are_taken_up_before_any_other(make: MakeSugge
         first.suggest(name)
     _end(first, store, "b", value=0.5)
     second = make()
-    second.learn(load_trials(store, TRAINING))
+    second.learn(load_logs(store, TRAINING))
     assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
 
 
 def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(make: MakeSuggestions, store: Store) -> None:
     drawn = {"lr": 0.05, "drop": 0.1, "depth": 2, "model": {"depths": [1, 2]}}
-    save_trial(store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0))
+    save_log(store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0))
     suggestions = make()
-    suggestions.learn(load_trials(store, TRAINING))
+    suggestions.learn(load_logs(store, TRAINING))
     suggestions.suggest("a")
     _end(suggestions, store, "a", value=0.5)
     (known,) = suggestions._study.trials
@@ -204,7 +204,7 @@ def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(make: Mak
 
 def test_a_draw_is_in_the_store_before_its_trial_starts(make: MakeSuggestions, store: Store) -> None:
     assert make().suggest("a") == {NUMBER: 1}
-    (log,) = load_trials(store, TRAINING)
+    (log,) = load_logs(store, TRAINING)
     assert (log.number, log.state, set(log.params)) == (1, None, set(SPACE))
 
 
@@ -214,20 +214,20 @@ def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(make: MakeSuggestio
         suggestions.suggest(name)
     suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
     suggestions.on_trial_complete("b", None, error=True)  # its process was lost: another run may try it again
-    assert [log.state for log in load_trials(store, TRAINING)] == [TrialState.STOPPED, None]
+    assert [log.state for log in load_logs(store, TRAINING)] == [TrialState.STOPPED, None]
 
 
 def test_no_trial_starts_after_so_many_hours_of_all_runs_together(make: MakeSuggestions, store: Store) -> None:
     now = iter([0.0, 0.0, 0.0, 1800.0, 1800.0, 3600.0]).__next__
     suggestions = make(clock=now, stop={"hours": 1})
     assert [suggestions.suggest(name) for name in "abc"] == [{NUMBER: 1}, {NUMBER: 2}, "FINISHED"]
-    logs = load_trials(store, TRAINING)
+    logs = load_logs(store, TRAINING)
     assert [log.drawn_after_s for log in logs] == [0.0, 1800.0]
     for log, elapsed_s in zip(logs, (100.0, 1800.0), strict=True):
         ended = log.model_copy(update={"elapsed_s": elapsed_s, "state": TrialState.STOPPED})
-        save_trial(store, trial_training(TRAINING, log.number), ended)
+        save_log(store, trial_training(TRAINING, log.number), ended)
     later = make(clock=lambda: 0.0, stop={"hours": 1})
-    later.learn(load_trials(store, TRAINING))
+    later.learn(load_logs(store, TRAINING))
     assert later.suggest("d") == "FINISHED"
 
 
@@ -250,7 +250,7 @@ def test_trials_of_earlier_runs_count_in_the_order_in_which_they_ended_and_faile
     _end(first, store, "a", value=0.1, elapsed_s=3.0)
     for num, is_over in ((2, True), (3, False)):
         later = make(num_trials=20, stop={"no_improvement": num})
-        later.learn([log for log in load_trials(store, TRAINING) if log.state])
+        later.learn([log for log in load_logs(store, TRAINING) if log.state])
         assert (later.suggest("e") == "FINISHED") is is_over
 
 
@@ -269,9 +269,9 @@ def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions
     for number in range(1, 21):
         lr = number / 20 - 0.025
         log = TrialLog(number=number, params={"lr": lr}, drawn_after_s=0.0, state=TrialState.FINISHED, value=lr)
-        save_trial(store, trial_training(TRAINING, number), log)
+        save_log(store, trial_training(TRAINING, number), log)
     suggestions = make(space=space, num_trials=40, mode=mode)
-    suggestions.learn(load_trials(store, TRAINING))
+    suggestions.learn(load_logs(store, TRAINING))
     _train(suggestions, store, count())
     drawn = [params["lr"] if mode == "max" else 1 - params["lr"] for params in _drawn(store)[20:]]
     assert len(drawn) == 20

@@ -19,7 +19,7 @@ from orchestrator.contract import Event
 from orchestrator.errors import StageError, StoreError
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
-from orchestrator.store.trials import TrialLog, load_trial, save_trial, trial_training
+from orchestrator.store.trials import TrialLog, load_log, save_log, trial_training
 from orchestrator.trials import TrialState
 
 TRAINING = trial_training("train/key", 1)
@@ -49,7 +49,7 @@ def test_an_error_that_lasts_is_noted_with_all_the_time_that_the_trial_held(
 ) -> None:
     store, channel = open_store(str(tmp_path)), Channel()
     log = TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0.0, elapsed_s=300.0)
-    save_trial(store, TRAINING, log)
+    save_log(store, TRAINING, log)
     trial: Any = SimpleNamespace(training=TRAINING, metric="top1", stage="search", says=_says)
     passed: Any = channel
     now = [1000.0]
@@ -62,7 +62,7 @@ def test_an_error_that_lasts_is_noted_with_all_the_time_that_the_trial_held(
 
     with pytest.raises(type(error)):
         train()
-    noted = load_trial(store, TRAINING)
+    noted = load_log(store, TRAINING)
     assert (noted.state, noted.elapsed_s) == (state, elapsed_s)
     assert channel.texts == ["trial lr=0.1: ended"]
 
@@ -90,20 +90,20 @@ def test_a_trial_of_an_interrupted_run_rests_and_notes_no_failure(
 ) -> None:
     store, channel = open_store(str(tmp_path)), Resting()
     log = TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0.0)
-    save_trial(store, TRAINING, log)
+    save_log(store, TRAINING, log)
     trial: Any = SimpleNamespace(training=TRAINING, metric="top1", stage="search", says=_says)
     passed: Any = channel
     monkeypatch.setattr(threading.Event, "wait", _wait)
     with pytest.raises(_WaitError), _ending(trial, store, passed, log):
         raise StageError("broken off")
-    assert load_trial(store, TRAINING) == log
+    assert load_log(store, TRAINING) == log
     assert channel.texts[0] == "search rests"
 
 
 def test_a_trial_that_would_meet_the_same_error_again_does_not_begin(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     log = TrialLog(number=1, params={}, drawn_after_s=0.0, state=TrialState.FAILED, error="NaN")
-    save_trial(store, TRAINING, log)
+    save_log(store, TRAINING, log)
     search: Any = SimpleNamespace(training="train/key")
     with pytest.raises(StageError, match=r"^NaN$"):
         _begin(search, store, {NUMBER: 1})
