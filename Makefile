@@ -27,11 +27,14 @@ demo: install
 	$(BIN)/python -m pipelines.sample data/digits
 	$(BIN)/orchestrator run jobs/quickstart.yaml
 
+# Two processes share the tests by the groups that tests/conftest.py makes; `pytest tests/...` runs some in one.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: install
 	$(BIN)/ruff check .

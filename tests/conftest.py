@@ -17,6 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores; threads that wait for one another do not
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.3"  # 2 by default, longer than a whole run of most tests
@@ -24,6 +25,17 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # su
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, one runs all that need the cluster, and a file stays in one."""
+    items.sort(key=lambda item: _group_of(item) != "cluster")  # the longest group begins at once
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
+
+
+def _group_of(item: pytest.Item) -> str:
+    return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else str(item.path)
 
 
 @pytest.fixture(scope="session")
