@@ -19,7 +19,7 @@ from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.matrix import expand_stages
 from orchestrator.spec.measured import resolve_evaluation
 from orchestrator.spec.places import store_uri
-from orchestrator.spec.search import check_consumer, find_template, resolve_search
+from orchestrator.spec.search import check_consumer, find_template, resolve_search, with_workers_of
 from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.tune import TUNE
 from orchestrator.spec.validate import validate
@@ -110,7 +110,10 @@ def _with_searches(
             continue
         template = find_template(draft, drafts, faults)
         params = resolve_search(draft, template, base_dir, faults) if template else None
-        resolved[name] = replace(draft, params=params, common=_common_of_trials(draft, template))
+        common = _common_of_trials(draft, template)
+        if template is not None and params is not None and common is not None:
+            common = with_workers_of(template, params, common)
+        resolved[name] = replace(draft, params=params, common=common)
         if template is not None:
             templates[name] = template
     return resolved, templates
