@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group_of(item: pytest.Item) -> str:
-    return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else str(item.path)
+    return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")
