@@ -51,7 +51,7 @@ class DetectionParams(FinetuneParams):
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
     """Epochs between validations; the last epoch always has one, and only that one counts."""
     checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
-    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations) or `{minutes: N}`; a number: epochs."""
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations), `{minutes: N}`; a number: epochs."""
 
     @property
     def settings(self) -> Settings:

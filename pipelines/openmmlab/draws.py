@@ -51,7 +51,9 @@ class SeededDataset(Dataset[Any]):
         """
         self._dataset.full_init()
         if len(self) == 0:
-            raise DataError("train holds no image to learn from: those without objects of the job's classes are left out")
+            raise DataError(
+                "train holds no image to learn from; those without objects of the job's classes are left out"
+            )
 
     def is_upright(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """For each image, whether it is higher than wide; the annotations must have sizes."""

@@ -50,9 +50,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         context, device = plan.context, torch.device(plan.context.device)
         self._device = device
         self._control = Control(plan.schedule.checkpoint_every, context.should_stop, device, plan.schedule.keep_best)
-        self._telling = Telling(
-            context, plan.schedule, self.max_iters, self.dataloader.batch_size * context.world_size
-        )
+        self._telling = Telling(context, plan.schedule, self.max_iters, self.dataloader.batch_size * context.world_size)
         self.begin_at(Position())
 
     def begin_at(self, position: Position) -> None:

@@ -81,6 +81,8 @@ def put_state(runner: Runner, state: Mapping[str, Any], *, where: str) -> None:
         runner.optim_wrapper.load_state_dict(dict(state["optimizer"]))
         for scheduler, saved in zip(runner.param_schedulers, state["param_schedulers"], strict=True):
             scheduler.load_state_dict(saved)
+            # Of updates in this process, to warn of a scheduler that is stepped before any.
+            scheduler.optimizer._global_step = position_of(state).iteration  # noqa: SLF001
     except (ValueError, KeyError, TypeError) as err:
         raise CheckpointError(f"{where}: the optimizer's state does not fit this stage: {err}") from err
 
