@@ -82,7 +82,7 @@ def put_state(runner: Runner, state: Mapping[str, Any], *, where: str) -> None:
         for scheduler, saved in zip(runner.param_schedulers, state["param_schedulers"], strict=True):
             scheduler.load_state_dict(saved)
             # Of updates in this process, to warn of a scheduler that is stepped before any.
-            scheduler.optimizer._global_step = position_of(state).iteration  # noqa: SLF001
+            scheduler.optimizer._global_step = position_of(state).iteration
     except (ValueError, KeyError, TypeError) as err:
         raise CheckpointError(f"{where}: the optimizer's state does not fit this stage: {err}") from err
 

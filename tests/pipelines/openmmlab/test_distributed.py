@@ -1,4 +1,4 @@
-"""Processes on one gloo group train one model: as one worker would, equal on all ranks, and stopped at one iteration."""
+"""Processes on one gloo group train one model: as one worker would, equal on all ranks, stopped after one update."""
 
 from __future__ import annotations
 

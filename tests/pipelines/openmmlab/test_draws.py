@@ -31,7 +31,7 @@ class Scenes:
         return self._length
 
     def __getitem__(self, image: int) -> tuple[int, float]:
-        return image, float(np.random.rand())  # noqa: NPY002  # as the libraries' transforms draw
+        return image, float(np.random.rand())  # as the libraries' transforms draw
 
     def get_data_info(self, image: int) -> dict[str, int]:
         return {"width": 10, "height": 20 if image % (self._num_wide + 1) == 0 else 5}

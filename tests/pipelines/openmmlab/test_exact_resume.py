@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orchestrator.contract import Entry, Event, Params, StageResult
+from orchestrator.contract import Entry, Params, StageResult
 from orchestrator.errors import StoppedError
 from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.draws import Draw, SeededDataset
 from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
