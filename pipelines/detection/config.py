@@ -10,7 +10,8 @@ from pipelines.detection.coco import Split
 from pipelines.detection.methods import METHODS
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+from pipelines.openmmlab.draws import EpochDraws
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, optim_wrapper, train_loader, val_loader
 
 
 def make_config(
@@ -25,13 +26,12 @@ def make_config(
 ) -> Config:
     return {
         "model": model,
-        "train_dataloader": loader(
+        "train_dataloader": train_loader(
             _train_dataset(params, annotations["train"], classes),
-            batch_size=share_of_batch(params.batch_size, world_size),
-            num_workers=params.loader_workers,
-            sampler={"type": "DefaultSampler", "shuffle": True, "seed": seed},
-            # Images of like shape in a batch, so that little is padded.
-            batch_sampler={"type": "AspectRatioBatchSampler"},
+            params,
+            sampler={"type": EpochDraws.__name__},
+            seed=seed,
+            world_size=world_size,
         ),
         "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
         # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.

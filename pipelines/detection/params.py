@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from orchestrator.contract import Role
 from pipelines.detection.methods import METHODS, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
+from pipelines.pretrain.intervals import CheckpointEvery
 
 Side = Annotated[int, Field(ge=32, le=8192)]
 
@@ -49,8 +50,8 @@ class DetectionParams(FinetuneParams):
     """Side of a level's smallest anchor in strides of that level; None: 4 for retinanet, else 8. Not for fcos."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
     """Epochs between validations; the last epoch always has one, and only that one counts."""
-    checkpoint_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
-    """Epochs between the checkpoints from which an interrupted stage goes on."""
+    checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations), `{minutes: N}`; a number: epochs."""
 
     @property
     def settings(self) -> Settings:

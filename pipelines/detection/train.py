@@ -35,7 +35,7 @@ def run(context: StageContext) -> StageResult:
     files = _read(params)
     classes, names = files["train"].classes, METHODS[params.method].metrics
     model = _model(context, num_classes=len(classes))
-    schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
+    schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
     trained = finished(context, schedule)
     if trained is None:
         config = _config(context, model=model, files=files)

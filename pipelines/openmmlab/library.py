@@ -33,17 +33,27 @@ install_ops()
 with quiet_import():
     from mmcv.cnn.utils.flops_counter import get_modules_mapping
     from mmengine.config import Config
-    from mmengine.dist import all_gather_object
+    from mmengine.dist import all_gather_object, get_dist_info
     from mmengine.hooks import Hook
     from mmengine.logging import MMLogger
     from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
-    from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, DefaultScope
-    from mmengine.runner import Runner
+    from mmengine.registry import (
+        DATA_SAMPLERS,
+        DATASETS,
+        MODELS,
+        OPTIM_WRAPPER_CONSTRUCTORS,
+        OPTIM_WRAPPERS,
+        DefaultScope,
+    )
+    from mmengine.runner import BaseLoop, Runner
 
 __all__ = [
+    "DATASETS",
+    "DATA_SAMPLERS",
     "MODELS",
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
+    "BaseLoop",
     "Config",
     "DefaultScope",
     "Hook",
@@ -52,6 +62,7 @@ __all__ = [
     "Runner",
     "Scope",
     "all_gather_object",
+    "get_dist_info",
     "get_modules_mapping",
     "is_model_wrapper",
     "load_library",

@@ -41,3 +41,13 @@ class FinetuneParams(Params):
     """Images that may fail to decode; up to so many are left out, from validation too."""
     loader_workers: Annotated[int, Field(ge=0, le=64), Role.OUTSIDE_KEY] = 2
     """Processes that load images, for each worker; 0 loads in the training process."""
+    keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 1
+    """Checkpoints with the best score (box_map, miou) that are kept besides the latest until the stage is done; with
+    any, each validation ends with a checkpoint."""
+    compile: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """Compile backbone and feature pyramid by torch.compile, which needs a C++ compiler; the same function but for
+    rounding."""
+
+    def fits_workers(self, num_workers: int) -> bool:
+        """Whether `num_workers` workers can share a batch equally."""
+        return self.batch_size % num_workers == 0

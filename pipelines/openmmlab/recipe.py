@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import JobError
+from pipelines.openmmlab.draws import SeededDataset
 from pipelines.openmmlab.optimizer import TwoGroups
 from pipelines.openmmlab.params import FinetuneParams
 
@@ -50,6 +51,16 @@ def loader(dataset: Config, *, batch_size: int, num_workers: int, sampler: Confi
         "dataset": dataset,
         **more,
     }
+
+
+def train_loader(dataset: Config, params: FinetuneParams, *, sampler: Config, seed: int, world_size: int) -> Config:
+    """`sampler` is one of draws.py, without what all of them take."""
+    return loader(
+        {"type": SeededDataset.__name__, "dataset": dataset, "seed": seed},
+        batch_size=share_of_batch(params.batch_size, world_size),
+        num_workers=params.loader_workers,
+        sampler={**sampler, "seed": seed, "batch_size": params.batch_size},
+    )
 
 
 def val_loader(dataset: Config, *, num_workers: int) -> Config:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+from pipelines.openmmlab.draws import StreamDraws
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, optim_wrapper, train_loader, val_loader
 from pipelines.segmentation.ade20k import Pairs, Split
 from pipelines.segmentation.params import SegmentationParams
 
@@ -24,11 +25,12 @@ def make_config(
     training = _dataset(pairs["training"], split_files["training"], classes)
     return {
         "model": model,
-        "train_dataloader": loader(
+        "train_dataloader": train_loader(
             {**training, "pipeline": _train_pipeline(params)},
-            batch_size=share_of_batch(params.batch_size, world_size),
-            num_workers=params.loader_workers,
-            sampler={"type": "InfiniteSampler", "shuffle": True, "seed": seed},
+            params,
+            sampler={"type": StreamDraws.__name__, "num_batches": params.max_iters},
+            seed=seed,
+            world_size=world_size,
         ),
         "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
         "param_scheduler": _param_schedulers(params),

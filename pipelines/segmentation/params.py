@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from orchestrator.contract import Role
 from pipelines.openmmlab.params import FinetuneParams, Positive
+from pipelines.pretrain.intervals import CheckpointEverySteps
 
 Side = Annotated[int, Field(ge=32, le=8192)]
 
@@ -43,8 +44,8 @@ class SegmentationParams(FinetuneParams):
     """Width of the head."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
     """Iterations between validations; the last iteration always has one, and only that one counts."""
-    checkpoint_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
-    """Iterations between the checkpoints from which an interrupted stage goes on."""
+    checkpoint_every: Annotated[CheckpointEverySteps, Role.OUTSIDE_KEY] = CheckpointEverySteps(steps=8000)
+    """How often a checkpoint is written: `{steps: N}` (iterations) or `{minutes: N}`; a number: iterations."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -29,7 +29,7 @@ def run(context: StageContext) -> StageResult:
     params: SegmentationParams = context.params
     classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
     model = _model(context, num_classes=len(classes))
-    schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every)
+    schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)
     trained = finished(context, schedule)
     if trained is None:
         config = _config(context, model=model, classes=classes)

@@ -1,0 +1,133 @@
+"""A fine-tuning that stopped or died after any update goes on to the very weights of the straight one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from orchestrator.contract import Entry, Params, StageResult
+from orchestrator.errors import StoppedError
+from pipelines.detection import train as detection
+from pipelines.detection.params import DetectionParams
+from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.segmentation import train as segmentation
+from pipelines.segmentation.params import SegmentationParams
+from tests.pipelines.openmmlab.harness import (
+    PX,
+    KilledError,
+    Recorder,
+    make_context,
+    save_toy_checkpoint,
+    write_ade20k,
+    write_coco,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
+    # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
+    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
+]
+
+COMMON = {"backbone": "p.checkpoint", "img_scale": (PX, PX), "channels": 8, "drop_path_rate": 0.3, "loader_workers": 0}
+
+
+@dataclass
+class Stage:
+    """A stage whose random numbers are all in use, and its straight run."""
+
+    root: Path
+    run: Entry
+    params: Params
+    pretrained: Path
+    straight: Recorder = field(init=False)
+    result: StageResult = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.straight = Recorder(self.root / "straight")
+        self.result = self.attempt(self.straight)
+
+    def attempt(self, recorder: Recorder, *, resume_dir: Path | None = None, **changes: Any) -> StageResult:
+        params = self.params.model_copy(update=changes)
+        return self.run(make_context(recorder, params, self.pretrained, resume_dir=resume_dir))
+
+    def interrupted(
+        self, name: str, interruptions: Sequence[Mapping[str, Any]], **last: Any
+    ) -> tuple[StageResult, list[Recorder]]:
+        """The result of attempts that end as `interruptions` say, and of one with `last` after them."""
+        recorders: list[Recorder] = []
+        resume_dir: Path | None = None
+        for number, changes in enumerate([*interruptions, last]):
+            ends = {field: value for field, value in changes.items() if field in ("stops_after", "dies_after")}
+            recorder = Recorder(self.root / f"{name}{number}", **ends)
+            recorders.append(recorder)
+            others = {field: value for field, value in changes.items() if field not in ends}
+            if not ends:
+                return self.attempt(recorder, resume_dir=resume_dir, **others), recorders
+            with pytest.raises((StoppedError, KilledError)):
+                self.attempt(recorder, resume_dir=resume_dir, **others)
+            resume_dir = recorder.saved[-1]
+        raise AssertionError
+
+    def assert_straight(self, result: StageResult, recorders: Sequence[Recorder]) -> None:
+        """The same weights, results and reports, bit by bit."""
+        weights, straight = _weights(result), _weights(self.result)
+        assert [name for name, tensor in straight.items() if not torch.equal(tensor, weights[name])] == []
+        assert result.metrics == self.result.metrics
+        assert [metrics for recorder in recorders for metrics in recorder.metrics] == self.straight.metrics
+
+
+def _weights(result: StageResult) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(result.outputs["checkpoint"] / "model.safetensors")
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Two epochs of four iterations, the last of which is filled up; at random scales, on random regions."""
+    root = tmp_path_factory.mktemp("detection")
+    params = DetectionParams(
+        **COMMON,
+        **{"data": str(write_coco(root / "coco", num_train=7)), "method": "mask_rcnn", "epochs": 2, "batch_size": 2},
+        **{"fc_channels": 16, "num_rois": 8, "warmup_iters": 3, "milestones": (1,), "lr": 1e-3, "clip_grad": 1.0},
+        **{"multi_scale": True, "keep_best": 0},
+    )
+    return Stage(root, detection.run, params, save_toy_checkpoint(root / "pretrained"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Six iterations over 7 images, with validations after 3 and 6."""
+    root = tmp_path_factory.mktemp("segmentation")
+    params = SegmentationParams(
+        **COMMON,
+        **{"data": str(write_ade20k(root / "ade20k", num_train=7)), "method": "semantic_fpn", "batch_size": 2},
+        **{"max_iters": 6, "warmup_iters": 2, "val_every": 3, "crop_size": PX, "head_channels": 8, "lr": 1e-3},
+    )
+    return Stage(root, segmentation.run, params, save_toy_checkpoint(root / "pretrained"))
+
+
+def test_detection_goes_on_within_and_between_epochs(detector: Stage) -> None:
+    """Dies an update after a checkpoint, stops between an epoch's last update and its validation, goes on."""
+    every_two = CheckpointEvery(steps=2)
+    result, recorders = detector.interrupted(
+        "stopped",
+        [{"dies_after": 3, "checkpoint_every": every_two}, {"stops_after": 2, "loader_workers": 2}],
+        loader_workers=2,
+    )
+    assert [path.name for path in recorders[0].saved] == ["iteration_0000002"]
+    assert [path.name for path in recorders[1].saved] == ["iteration_0000004"]
+    detector.assert_straight(result, recorders)
+
+
+def test_segmentation_goes_on_between_any_two_iterations(segmenter: Stage) -> None:
+    result, recorders = segmenter.interrupted(
+        "stopped", [{"stops_after": 1, "loader_workers": 2}, {"stops_after": 2}, {"stops_after": 2}]
+    )
+    assert [path.name for path in recorders[1].saved] == ["iteration_0000003"]
+    segmenter.assert_straight(result, recorders)
