@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.detection.coco import Annotations, Split, check_annotations, read_annotations, without_images
+from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
 from pipelines.detection.methods import METHODS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.usage import Split
 from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import save_model
@@ -33,6 +34,7 @@ def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
     params: DetectionParams = context.params
     files = _read(params)
+    context.emit(Event(files["train"].use))
     classes, names = files["train"].classes, METHODS[params.method].metrics
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
