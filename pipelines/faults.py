@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from orchestrator.errors import DataError
 
@@ -40,6 +41,6 @@ class Faults:
 
 
 def first_named(num: int, names: Iterable[str]) -> str:
-    """The first `names`, and how many more of `num` there are."""
-    shown = list(names)
+    """The first of `num` names, and how many more there are."""
+    shown = list(islice(names, NUM_NAMED))
     return ", ".join(shown) + (f" and {num - len(shown)} more" if num > len(shown) else "")

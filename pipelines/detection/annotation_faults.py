@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -174,7 +174,7 @@ def _find_box_faults(columns: Columns, annotations: Entries, faults: Faults) -> 
     faults.add("boxes wholly outside their image", np.flatnonzero(is_outside).tolist(), shown)
 
 
-def _is_polygons(mask: object) -> bool:
+def _is_polygons(mask: object) -> TypeGuard[list[list[float]]]:
     return isinstance(mask, list) and bool(mask) and all(isinstance(polygon, list) for polygon in mask)
 
 

@@ -48,6 +48,12 @@ class Annotations:
     def image_paths(self) -> list[Path]:
         return [self.images_dir / image["file_name"] for image in self.document["images"]]
 
+    @property
+    def image_sizes(self) -> dict[Path, tuple[int, int]]:
+        """Width and height of each image in pixels, as the file has them."""
+        images = self.document["images"]
+        return {self.images_dir / image["file_name"]: (image["width"], image["height"]) for image in images}
+
 
 def fingerprint(params: DetectionParams) -> str:
     """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""

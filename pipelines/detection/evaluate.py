@@ -8,11 +8,11 @@ from orchestrator.contract import CHECKPOINT, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
+from pipelines.detection.images import check_images
 from pipelines.detection.methods import METHODS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import percentages
-from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.openmmlab.runner import Validation, validate
@@ -41,11 +41,6 @@ def _model(params: DetectionParams, saved: SavedModel) -> Config:
 def _val_config(context: StageContext, file: Annotations) -> Config:
     """The val loader and the evaluator, over the images that decode."""
     params: DetectionParams = context.params
-    broken = broken_images(
-        file.image_paths,
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
+    broken = check_images([file], context)
     annotations = without_images(file, broken, context.work_dir / "instances_val.json")
     return make_val_config(params, annotations=annotations, classes=file.classes)

@@ -11,12 +11,12 @@ from orchestrator.errors import DataError
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
+from pipelines.detection.images import check_images
 from pipelines.detection.methods import METHODS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split
 from pipelines.openmmlab.backbone import read_config
-from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config, backbone
@@ -77,12 +77,7 @@ def _model(context: StageContext, *, num_classes: int) -> Config:
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:
     """Everything for the Runner, over the images that decode."""
     params: DetectionParams = context.params
-    broken = broken_images(
-        [path for file in files.values() for path in file.image_paths],
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
+    broken = check_images(files.values(), context)
     copies = {split: context.work_dir / f"instances_{split}.json" for split in files}
     return make_config(
         params,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.contract import StageContext, StageResult
@@ -15,7 +15,7 @@ from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.openmmlab.runner import Training, finished, train
-from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.semantic_fpn import model as semantic_fpn
@@ -77,7 +77,7 @@ def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> 
     )
 
 
-def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
+def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
     """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
     params: SegmentationParams = context.params
     of_image = {path: part.label_path(path) for part in pairs for path in part.image_paths}
@@ -96,4 +96,7 @@ def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageConte
     )
     if wrong:
         raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {named(wrong)}")
+    for part in pairs:
+        if not any(has_labels(part.label_path(path)) for path in part.image_paths if path not in broken):
+            raise DataError(f"{part.labels_dir}: no label map has a labeled pixel; 0 and 255 are unlabeled")
     return broken
