@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import data_folder
+from pipelines.data import data_folder, fingerprint_remote
 from pipelines.detection.annotation_faults import (
     Columns,
     find_content_faults,
@@ -22,6 +22,7 @@ from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split, describe_use, find_use
 from pipelines.faults import Faults
 from pipelines.fingerprint import digest_of_file, digest_of_folders
+from pipelines.s3 import S3
 
 _REMEDY = "correct the annotation file"
 PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
@@ -56,10 +57,15 @@ class Annotations:
 
 
 def fingerprint(params: DetectionParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params say.
+
+    Data in S3 are listed, not read: what they hold is checked where the stage runs.
+    """
+    splits: tuple[Split, ...] = ("train", "val")
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "coco", *splits)
     root = data_folder(params.data, "coco")
     digest = digest_of_folders(root, ("annotations", "train2017", "val2017"))
-    splits: tuple[Split, ...] = ("train", "val")
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
     check_annotations([read_annotations(root, split) for split in small], params)
     return digest
@@ -67,6 +73,8 @@ def fingerprint(params: DetectionParams) -> str:
 
 def fingerprint_val(params: DetectionParams) -> str:
     """Likewise of val alone, which is all that an evaluation reads."""
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
     path = annotation_path(root, "val")
     digest = digest_of([digest_of_file(path), digest_of_folders(root, ("val2017",))])

@@ -91,7 +91,7 @@ def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: 
     return {
         "type": "CocoDataset",
         "ann_file": str(annotations),
-        "data_prefix": {"img": str(data_folder(params.data, "coco") / f"{split}2017")},
+        "data_prefix": {"img": str(data_folder(params.data, "coco", split) / f"{split}2017")},
         "metainfo": {"classes": tuple(classes)},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from orchestrator.contract import CHECKPOINT, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
@@ -21,7 +21,7 @@ from pipelines.openmmlab.runner import Validation, validate
 def run(context: StageContext) -> StageResult:
     """Metrics in %, as those of training."""
     params: DetectionParams = context.params
-    file = read_annotations(data_folder(params.data, "coco"), "val")
+    file = read_annotations(data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text))), "val")
     check_annotations([file], params)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method, classes=file.classes)

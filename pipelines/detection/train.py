@@ -33,7 +33,7 @@ OF_COCO_METRIC = {
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
     params: DetectionParams = context.params
-    files = _read(params)
+    files = _read(context)
     context.emit(Event(files["train"].use))
     classes, names = files["train"].classes, METHODS[params.method].metrics
     model = _model(context, num_classes=len(classes))
@@ -58,9 +58,10 @@ def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[st
     return metrics
 
 
-def _read(params: DetectionParams) -> dict[Split, Annotations]:
+def _read(context: StageContext) -> dict[Split, Annotations]:
+    params: DetectionParams = context.params
     splits: tuple[Split, ...] = ("train", "val")
-    root = data_folder(params.data, "coco")
+    root = data_folder(params.data, "coco", *splits, tell=lambda text: context.emit(Event(text)))
     files = {split: read_annotations(root, split) for split in splits}
     check_annotations(files.values(), params)
     return files

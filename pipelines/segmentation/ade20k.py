@@ -13,9 +13,10 @@ from PIL import Image
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import data_folder
+from pipelines.data import data_folder, fingerprint_remote
 from pipelines.fingerprint import digest_of_file, digest_of_folders
 from pipelines.image_files import UNREADABLE, size_as_loaded
+from pipelines.s3 import S3
 from pipelines.segmentation.params import SegmentationParams
 
 Split = Literal["training", "validation"]
@@ -44,7 +45,12 @@ class Pairs:
 
 
 def fingerprint(params: SegmentationParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params say.
+
+    Data in S3 are listed, not read: what they hold is checked where the stage runs.
+    """
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "ade20k", "training", "validation")
     root = data_folder(params.data, "ade20k")
     folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
     labels = digest_of_folders(root, ("annotations/validation",))
@@ -54,6 +60,8 @@ def fingerprint(params: SegmentationParams) -> str:
 
 def fingerprint_val(params: SegmentationParams) -> str:
     """Likewise of validation alone, which is all that an evaluation reads."""
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "ade20k", "validation")
     root = data_folder(params.data, "ade20k")
     digest = digest_of_folders(root, ("images/validation", "annotations/validation"))
     read_classes(root, params.num_classes)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
 from pipelines.openmmlab.backbone import read_config
@@ -27,7 +27,8 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation."""
     params: SegmentationParams = context.params
-    classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
+    root = data_folder(params.data, "ade20k", *SPLITS, tell=lambda text: context.emit(Event(text)))
+    classes = read_classes(root, params.num_classes)
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every)
     trained = finished(context, schedule)

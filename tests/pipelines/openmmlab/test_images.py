@@ -56,8 +56,6 @@ def test_an_image_of_another_size_than_its_annotations_say_is_refused(tmp_path: 
     Image.new("RGB", (PX, 2 * PX)).save(root / "train2017/001.png")
     files = [read_annotations(root, "train"), read_annotations(root, "val")]
     context = make_context(Recorder(tmp_path), PARAMS, root)
-    with pytest.raises(
-        DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"
-    ):
+    with pytest.raises(DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"):
         check_images(files, context)
     assert check_images(files[1:], context) == frozenset()
