@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.data import data_folder
-from pipelines.detection.coco import Split
+from pipelines.detection.annotation_faults import MIN_SIDE
 from pipelines.detection.methods import METHODS
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.usage import Split
 from pipelines.openmmlab.draws import EpochDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, optim_wrapper, train_loader, val_loader
 
@@ -62,7 +63,7 @@ def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence
         {"type": "PackDetInputs"},
     ]
     dataset = _dataset(params, annotations, "train", classes)
-    return {**dataset, "filter_cfg": {"filter_empty_gt": True, "min_size": 32}, "pipeline": pipeline}
+    return {**dataset, "filter_cfg": {"filter_empty_gt": True, "min_size": MIN_SIDE}, "pipeline": pipeline}
 
 
 def _val_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
@@ -90,7 +91,7 @@ def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: 
     return {
         "type": "CocoDataset",
         "ann_file": str(annotations),
-        "data_prefix": {"img": str(data_folder(params.data, "coco") / f"{split}2017")},
+        "data_prefix": {"img": str(data_folder(params.data, "coco", split) / f"{split}2017")},
         "metainfo": {"classes": tuple(classes)},
     }
 

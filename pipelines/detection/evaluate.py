@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from orchestrator.contract import CHECKPOINT, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
+from pipelines.detection.images import check_images
 from pipelines.detection.methods import METHODS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import percentages
-from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.openmmlab.runner import Validation, validate
@@ -21,7 +21,7 @@ from pipelines.openmmlab.runner import Validation, validate
 def run(context: StageContext) -> StageResult:
     """Metrics in %, as those of training."""
     params: DetectionParams = context.params
-    file = read_annotations(data_folder(params.data, "coco"), "val")
+    file = read_annotations(data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text))), "val")
     check_annotations([file], params)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method, classes=file.classes)
@@ -41,11 +41,6 @@ def _model(params: DetectionParams, saved: SavedModel) -> Config:
 def _val_config(context: StageContext, file: Annotations) -> Config:
     """The val loader and the evaluator, over the images that decode."""
     params: DetectionParams = context.params
-    broken = broken_images(
-        file.image_paths,
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
+    broken = check_images([file], context)
     annotations = without_images(file, broken, context.work_dir / "instances_val.json")
     return make_val_config(params, annotations=annotations, classes=file.classes)

@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.detection.coco import Annotations, Split, check_annotations, read_annotations, without_images
+from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
+from pipelines.detection.images import check_images
 from pipelines.detection.methods import METHODS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.usage import Split
 from pipelines.openmmlab.backbone import read_config
-from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config, backbone
@@ -32,7 +33,8 @@ OF_COCO_METRIC = {
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
     params: DetectionParams = context.params
-    files = _read(params)
+    files = _read(context)
+    context.emit(Event(files["train"].use))
     classes, names = files["train"].classes, METHODS[params.method].metrics
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
@@ -56,9 +58,10 @@ def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[st
     return metrics
 
 
-def _read(params: DetectionParams) -> dict[Split, Annotations]:
+def _read(context: StageContext) -> dict[Split, Annotations]:
+    params: DetectionParams = context.params
     splits: tuple[Split, ...] = ("train", "val")
-    root = data_folder(params.data, "coco")
+    root = data_folder(params.data, "coco", *splits, tell=lambda text: context.emit(Event(text)))
     files = {split: read_annotations(root, split) for split in splits}
     check_annotations(files.values(), params)
     return files
@@ -75,12 +78,7 @@ def _model(context: StageContext, *, num_classes: int) -> Config:
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:
     """Everything for the Runner, over the images that decode."""
     params: DetectionParams = context.params
-    broken = broken_images(
-        [path for file in files.values() for path in file.image_paths],
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
+    broken = check_images(files.values(), context)
     copies = {split: context.work_dir / f"instances_{split}.json" for split in files}
     return make_config(
         params,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import CHECKPOINT, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config, backbone
@@ -17,7 +17,8 @@ from pipelines.segmentation.train import METRICS, check_pairs, percentages
 def run(context: StageContext) -> StageResult:
     """Metrics in %, as those of training."""
     params: SegmentationParams = context.params
-    classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
+    root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
+    classes = read_classes(root, params.num_classes)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method, classes=classes)
     config = {"model": _model(context, saved), **_val_config(context, classes)}
@@ -41,7 +42,7 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
 def _val_config(context: StageContext, classes: tuple[str, ...]) -> Config:
     """The val loader and the evaluator, over the images that decode."""
     params: SegmentationParams = context.params
-    pairs = read_pairs(data_folder(params.data, "ade20k"), "validation")
+    pairs = read_pairs(data_folder(params.data, "ade20k", "validation"), "validation")
     broken = check_pairs([pairs], num_classes=len(classes), context=context)
     split_file = write_split(pairs, broken, context.work_dir / "validation.txt")
     return make_val_config(params, pairs=pairs, split_file=split_file, classes=classes)

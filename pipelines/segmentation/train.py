@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
 from pipelines.openmmlab.backbone import read_config
@@ -15,7 +15,7 @@ from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.openmmlab.runner import Training, finished, train
-from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.semantic_fpn import model as semantic_fpn
@@ -27,7 +27,8 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation."""
     params: SegmentationParams = context.params
-    classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
+    root = data_folder(params.data, "ade20k", *SPLITS, tell=lambda text: context.emit(Event(text)))
+    classes = read_classes(root, params.num_classes)
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)
     trained = finished(context, schedule)
@@ -77,7 +78,7 @@ def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> 
     )
 
 
-def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
+def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
     """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
     params: SegmentationParams = context.params
     of_image = {path: part.label_path(path) for part in pairs for path in part.image_paths}
@@ -96,4 +97,7 @@ def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageConte
     )
     if wrong:
         raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {named(wrong)}")
+    for part in pairs:
+        if not any(has_labels(part.label_path(path)) for path in part.image_paths if path not in broken):
+            raise DataError(f"{part.labels_dir}: no label map has a labeled pixel; 0 and 255 are unlabeled")
     return broken

@@ -101,7 +101,7 @@ def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3, has_polygons
             Image.fromarray(pixels).save(folder / name)
             document["images"].append({"id": image_id, "file_name": name, "width": PX, "height": PX})
             document["annotations"] += [
-                _instance(image_id, label, corner, len(document["annotations"]) + label)
+                _instance(image_id, label, corner, len(document["annotations"]) + label + 1)
                 for label, corner in enumerate(corners)
             ]
         if not has_polygons:
