@@ -10,7 +10,7 @@ from pipelines.detection.coco import Split
 from pipelines.detection.methods import METHODS
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, loader, optim_wrapper, share_of_batch, val_loader
 
 
 def make_config(
@@ -33,7 +33,7 @@ def make_config(
             # Images of like shape in a batch, so that little is padded.
             batch_sampler={"type": "AspectRatioBatchSampler"},
         ),
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "optim_wrapper": optim_wrapper(params, device=device),
         # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
         "param_scheduler": [*([_warmup(params)] if params.warmup_iters > 1 else []), _decay(params)],
         **make_val_config(params, annotations=annotations["val"], classes=classes),
@@ -112,7 +112,7 @@ def _decay(params: DetectionParams) -> Config:
             "by_epoch": True,
             "begin": 0,
             "end": params.epochs,
-            "milestones": list(params.milestones),
+            "milestones": list(params.steps),
             "gamma": 0.1,
         }
     return {
@@ -121,6 +121,6 @@ def _decay(params: DetectionParams) -> Config:
         "begin": 0,
         "end": params.epochs,
         "T_max": params.epochs,
-        "eta_min": params.min_lr,
+        **cosine_end(params),
         "convert_to_iter_based": True,
     }

@@ -21,6 +21,7 @@ KIND = Kind(
     metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
+    fault=DetectionParams.start_fault,
     entry="pipelines.detection.train:run",
     evaluation=Evaluation(
         entry="pipelines.detection.evaluate:run",

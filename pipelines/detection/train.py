@@ -14,12 +14,12 @@ from pipelines.detection.config import make_config
 from pipelines.detection.methods import METHODS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Training, finished, train
+from pipelines.openmmlab.start import make_start, tell_start
 
 OF_COCO_METRIC = {
     "box_map": "coco/bbox_mAP",
@@ -66,10 +66,9 @@ def _read(params: DetectionParams) -> dict[Split, Annotations]:
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
     params: DetectionParams = context.params
-    checkpoint_dir = context.inputs["backbone"]
-    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
-    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return make_model(params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes)
+    start = make_start(context)
+    tell_start(context, start)
+    return make_model(params, backbone=start.backbone, widths=start.config.dims, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:

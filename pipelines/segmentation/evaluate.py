@@ -9,8 +9,8 @@ from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.openmmlab.runner import Validation, validate
 from pipelines.segmentation.ade20k import read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_val_config
+from pipelines.segmentation.model import make_model
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 from pipelines.segmentation.train import METRICS, check_pairs, percentages
 
 
@@ -27,7 +27,7 @@ def run(context: StageContext) -> StageResult:
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
     cat = backbone(saved.backbone.to_dict(), None)
-    model = semantic_fpn(
+    model = make_model(
         context.params,
         backbone=cat,
         widths=saved.backbone.dims,

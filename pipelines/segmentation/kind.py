@@ -20,6 +20,7 @@ KIND = Kind(
     metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
+    fault=SegmentationParams.start_fault,
     entry="pipelines.segmentation.train:run",
     evaluation=Evaluation(
         entry="pipelines.segmentation.evaluate:run",

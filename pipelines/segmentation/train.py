@@ -9,16 +9,16 @@ from pathlib import Path
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Training, finished, train
+from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
+from pipelines.segmentation.model import make_model
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
 METRICS = {"miou": "seg/mIoU", "macc": "seg/mAcc", "aacc": "seg/aAcc"}
 SPLITS: tuple[Split, ...] = ("training", "validation")
@@ -51,11 +51,14 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
     params: SegmentationParams = context.params
-    checkpoint_dir = context.inputs["backbone"]
-    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
-    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return semantic_fpn(
-        params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes, device=context.device
+    start = make_start(context)
+    tell_start(context, start)
+    return make_model(
+        params,
+        backbone=start.backbone,
+        widths=start.config.dims,
+        num_classes=num_classes,
+        device=context.device,
     )
 
 
