@@ -153,8 +153,8 @@ def read_digests(job: Job) -> dict[str, Digests]:
 def _fingerprint(job: Job, stage: Stage) -> str:
     """What the data are, as the job states it or as they are found, and what other files the params name."""
     if not isinstance(stage.params, TuneParams):
-        stated = stage.data_fingerprint or stage.kind.fingerprint(stage.params)
-        return _with_files(stated, stage.kind, stage.params)
+        fingerprint = stage.data_fingerprint or stage.kind.fingerprint(stage.params)
+        return _with_files(fingerprint, stage.kind, stage.params)
     template = job.stages[stage.params.of]
     has_own_data = not stage.params.overrides.keys().isdisjoint(template.params.fields_with(Role.DATA))
     stated = stage.data_fingerprint or (None if has_own_data else template.data_fingerprint)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.fingerprint import digest_of_file, digest_of_folders
 
@@ -80,8 +79,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
     """Raises DataError unless the files have what the stage needs: the same classes, as many as it says, and masks."""
     for file in files:
         _check_num_classes(file, params.num_classes)
-        if METHODS[params.method].has_masks:
-            _check_masks(file, params.method)
+        if params.traits.has_masks:
+            _check_masks(file, params.method_name)
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipelines.data import data_folder
 from pipelines.detection.coco import Split
-from pipelines.detection.methods import METHODS
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, loader, optim_wrapper, share_of_batch, val_loader
@@ -47,7 +46,7 @@ def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequ
         "val_evaluator": {
             "type": "CocoMetric",
             "ann_file": str(annotations),
-            "metric": ["bbox", "segm"] if METHODS[params.method].has_masks else ["bbox"],
+            "metric": ["bbox", "segm"] if params.traits.has_masks else ["bbox"],
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
         },
@@ -57,7 +56,7 @@ def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequ
 def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
     pipeline = [
         LOAD_IMAGE,
-        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": METHODS[params.method].has_masks},
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": params.traits.has_masks},
         *_augmentation(params),
         {"type": "PackDetInputs"},
     ]

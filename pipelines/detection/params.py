@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Role
-from pipelines.detection.methods import METHODS, MethodName, Settings
+from pipelines.detection.methods import METHODS, Method, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
 
 Side = Annotated[int, Field(ge=32, le=8192)]
@@ -22,8 +22,12 @@ class DetectionParams(FinetuneParams):
 
     published_lr: ClassVar[float] = 1e-4
 
-    method: MethodName
-    """The detector; mask_rcnn gives boxes and masks, the others boxes."""
+    choices: ClassVar[frozenset[str]] = frozenset({"method", "masks"})
+
+    method: MethodName | None = None
+    """The detector; mask_rcnn gives boxes and masks, the others boxes. None: that of `config`."""
+    masks: bool = False
+    """Whether the model of `config` learns masks, too, and is measured by them; the methods say so themselves."""
     epochs: Positive = 12
     """Passes over the training images; 12 is the 1x schedule, 24 is 2x and 36 is 3x."""
     schedule: Literal["step", "cosine"] = "step"
@@ -54,19 +58,31 @@ class DetectionParams(FinetuneParams):
     """Epochs between the checkpoints from which an interrupted stage goes on."""
 
     @property
+    def traits(self) -> Method:
+        """What is known of the detector."""
+        return METHODS[self.method] if self.method else Method(Settings(), has_masks=self.masks)
+
+    @property
+    def method_name(self) -> str:
+        return self.method or "config"
+
+    @property
     def settings(self) -> Settings:
         """Those of the method, as published but for what the params say."""
         own = {field.name: getattr(self, field.name) for field in fields(Settings)}
-        return replace(
-            METHODS[self.method].settings, **{name: value for name, value in own.items() if value is not None}
-        )
+        return replace(self.traits.settings, **{name: value for name, value in own.items() if value is not None})
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> Self:
-        method = METHODS[self.method]
+        self.check_source(self.method)
+        method = self.traits
         unused = sorted(self.settings.names - method.settings.names)
+        if self.method is None and self.channels != type(self).model_fields["channels"].default:
+            unused = ["channels", *unused]
         if unused:
-            raise ValueError(f"{', '.join(unused)}: {self.method} has no such setting; leave it out")
+            raise ValueError(f"{', '.join(unused)}: {self.method_name} has no such setting; leave it out")
+        if self.masks and self.method is not None:
+            raise ValueError(f"masks: goes with `config`; {self.method} says itself what it learns")
         if self.channels % method.channels_divisor:
             raise ValueError(
                 f"channels: must be a multiple of {method.channels_divisor} with {self.method}, whose head normalises "

@@ -11,8 +11,7 @@ from orchestrator.errors import DataError
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, Split, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
-from pipelines.detection.methods import METHODS
-from pipelines.detection.model import make_model
+from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import save_model
@@ -33,7 +32,7 @@ def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
     params: DetectionParams = context.params
     files = _read(params)
-    classes, names = files["train"].classes, METHODS[params.method].metrics
+    classes, names = files["train"].classes, params.traits.metrics
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
     trained = finished(context, schedule)
@@ -42,7 +41,7 @@ def run(context: StageContext) -> StageResult:
         trained = train(context, Training("mmdet", config, schedule, partial(percentages, names=names)))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
     return StageResult({"checkpoint": directory}, trained.as_metrics(names))
 
 
@@ -65,10 +64,9 @@ def _read(params: DetectionParams) -> dict[Split, Annotations]:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    params: DetectionParams = context.params
     start = make_start(context)
     tell_start(context, start)
-    return make_model(params, backbone=start.backbone, widths=start.config.dims, num_classes=num_classes)
+    return model_of(context, start, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:

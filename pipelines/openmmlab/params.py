@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from orchestrator.contract import Params, Role
 from pipelines.data import Data
@@ -14,6 +14,15 @@ from pipelines.model_params import Model
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def _is_config(config: str) -> str:
+    if not config.endswith(".py") or "://" in config:
+        raise ValueError(f"must be a config's .py file, or LIBRARY::PATH.py, not {config!r}")
+    return config
+
+
+ConfigPath = Annotated[str, AfterValidator(_is_config)]
 
 REFERENCE_BATCH = 16
 """Images of an iteration for which the learning rates are published: 8 GPUs with 2 each."""
@@ -35,6 +44,12 @@ class FinetuneParams(Params):
     needs it; a pretrained `backbone` says itself what it is, and must be this one where it is given."""
     data: Data
     """Folder of the data set, in its published layout, or `sample:digits`."""
+    config: Annotated[ConfigPath | None, Role.DATA] = None
+    """Instead of `method`: a config of mmdet or mmseg, as a .py file (on every machine, as the data) or as
+    `mmdet::PATH` or `mmseg::PATH` of the installed library. Of it, `model` alone is taken, on CAT and for the classes
+    of the data."""
+    keep_backbone: bool = False
+    """Whether the model of `config` keeps its own backbone instead of CAT; it then starts from random weights."""
     num_classes: Positive | None = None
     """How many classes the data must have; None takes what the data says."""
     batch_size: Positive = 16
@@ -86,6 +101,8 @@ class FinetuneParams(Params):
 
         No validator: an evaluation has the same params and starts from nothing.
         """
+        if self.keep_backbone:
+            return self._kept_fault()
         if self.init == "pretrained" and self.backbone is None:
             return "backbone: is missing: name the checkpoint to start from, or set init: scratch and a `model`"
         if self.init == "scratch" and self.backbone is not None:
@@ -93,3 +110,20 @@ class FinetuneParams(Params):
         if self.init == "scratch" and self.model is None:
             return "model: is missing: init: scratch needs it, such as cat_small"
         return None
+
+    def _kept_fault(self) -> str | None:
+        if self.init == "pretrained":
+            return "init: must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+        for name in ("backbone", "model", "frozen_stages"):
+            if getattr(self, name) is not None:
+                return f"{name}: is for CAT, and keep_backbone takes the backbone of `config`; leave one of them out"
+        if self.layer_decay < 1:
+            return "layer_decay: knows the depths of CAT alone; leave it out with keep_backbone"
+        return None
+
+    def check_source(self, method: str | None) -> None:
+        """Raises ValueError unless the model is that of a method or of a config."""
+        if (method is None) == (self.config is None):
+            raise ValueError("must have one of `method` (a model by name) and `config` (a config file of its library)")
+        if self.keep_backbone and self.config is None:
+            raise ValueError("keep_backbone: goes with `config`; the methods are built on CAT")

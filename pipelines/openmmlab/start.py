@@ -21,15 +21,17 @@ NOT_COMPARED = frozenset({"img_size", "drop_rate", "attn_drop_rate", "drop_path_
 class Start:
     """The network that training starts with, and the folder of its weights; None: random ones."""
 
-    config: CatConfig
-    checkpoint_dir: Path | None
-    frozen_stages: int | None
-    told: str
+    config: CatConfig | None
+    """None where the model of a config file keeps its own backbone."""
+    checkpoint_dir: Path | None = None
+    frozen_stages: int | None = None
+    told: str = "random weights"
     """What is loaded, and what is not."""
 
     @property
     def backbone(self) -> Config:
         """As model configs have it."""
+        assert self.config is not None, "another backbone is its own config"
         directory = None if self.checkpoint_dir is None else str(self.checkpoint_dir)
         return backbone(self.config.to_dict(), directory, frozen_stages=self.frozen_stages)
 
@@ -40,7 +42,10 @@ def make_start(context: StageContext) -> Start:
     fault = params.start_fault()
     if fault is not None:
         raise JobError(fault)
+    if params.keep_backbone:
+        return Start(None, told="the config's own, random weights")
     start = _from_scratch(params) if params.init == "scratch" else _from_checkpoint(params, context.inputs["backbone"])
+    assert start.config is not None
     if len(start.config.depths) != len(ALL_MAPS):
         raise JobError(
             f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take the maps of "
@@ -77,7 +82,7 @@ def _from_scratch(params: FinetuneParams) -> Start:
     config = config_of(params.model)
     if params.drop_path_rate is not None:
         config = replace(config, drop_path_rate=params.drop_path_rate)
-    return Start(config, None, params.frozen_stages, "random weights")
+    return Start(config, frozen_stages=params.frozen_stages)
 
 
 def _from_checkpoint(params: FinetuneParams, directory: Path) -> Start:

@@ -22,8 +22,11 @@ class SegmentationParams(FinetuneParams):
 
     published_lr: ClassVar[float] = 6e-5
 
-    method: MethodName
-    """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it on Swin."""
+    choices: ClassVar[frozenset[str]] = frozenset({"method"})
+
+    method: MethodName | None = None
+    """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it on Swin. None: that
+    of `config`."""
     max_iters: Positive = 80_000
     """Iterations of training; 80000 is the 80k schedule, 160000 the 160k."""
     schedule: Literal["poly", "cosine"] = "poly"
@@ -48,19 +51,30 @@ class SegmentationParams(FinetuneParams):
     """Iterations between the checkpoints from which an interrupted stage goes on."""
 
     @property
+    def method_name(self) -> str:
+        return self.method or "config"
+
+    @property
     def widths(self) -> Widths:
         """Those of the method, as published but for what the params say."""
+        assert self.method is not None
         usual = WIDTHS[self.method]
         return Widths(pyramid=self.channels or usual.pyramid, head=self.head_channels or usual.head)
 
     def in_key(self) -> dict[str, JsonValue]:
         """Widths, too, by their effect."""
-        content, usual = super().in_key(), WIDTHS[self.method]
+        content = super().in_key()
+        if self.method is None:
+            return content
+        usual = WIDTHS[self.method]
         usual_widths = {"channels": usual.pyramid, "head_channels": usual.head}
         return {name: None if value == usual_widths.get(name) else value for name, value in content.items()}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        self.check_source(self.method)
+        if self.method is None and (self.channels or self.head_channels):
+            raise ValueError("channels, head_channels: the model of a config has its own; leave them out")
         if self.warmup_iters >= self.max_iters:
             raise ValueError(f"warmup_iters: must be below max_iters ({self.max_iters}), not {self.warmup_iters}")
         if self.min_lr >= self.peak_lr:

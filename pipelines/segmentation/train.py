@@ -17,7 +17,7 @@ from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
-from pipelines.segmentation.model import make_model
+from pipelines.segmentation.model import model_of
 from pipelines.segmentation.params import SegmentationParams
 
 METRICS = {"miou": "seg/mIoU", "macc": "seg/mAcc", "aacc": "seg/aAcc"}
@@ -36,7 +36,7 @@ def run(context: StageContext) -> StageResult:
         trained = train(context, Training("mmseg", config, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
     return StageResult({"checkpoint": directory}, trained.as_metrics(METRICS))
 
 
@@ -50,16 +50,9 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    params: SegmentationParams = context.params
     start = make_start(context)
     tell_start(context, start)
-    return make_model(
-        params,
-        backbone=start.backbone,
-        widths=start.config.dims,
-        num_classes=num_classes,
-        device=context.device,
-    )
+    return model_of(context, start, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> Config:

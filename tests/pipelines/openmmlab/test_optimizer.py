@@ -37,9 +37,9 @@ def test_norms_are_spared_of_decay_and_frozen_tensors_left_out() -> None:
     assert wrapper.clip_grad_kwargs == {"max_norm": 2.0, "norm_type": 2}
 
 
-def _groups(**fields: Any) -> tuple[nn.Module, list[dict[str, Any]]]:
+def _groups(**fields: Any) -> tuple[Any, list[dict[str, Any]]]:
     params = DetectionParams(method="fcos", backbone="p.checkpoint", data="d", **fields)
-    model = nn.Module()
+    model: Any = nn.Module()
     with torch.device("meta"):
         model.backbone, model.head = CatBackbone(CONFIGS["cat_small"]), nn.Linear(2, 2)
     config = Config(optim_wrapper(params, device="cpu"))

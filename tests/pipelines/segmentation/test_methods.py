@@ -59,14 +59,9 @@ def test_without_a_gpu_norms_are_of_each_worker_alone() -> None:
 @pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False")
 def test_upernet_trains_with_its_auxiliary_head_and_is_measured_again(tmp_path: Path) -> None:
     data = write_ade20k(tmp_path / "ade20k", num_train=4, num_val=2)
-    params = SegmentationParams(
-        method="upernet",
-        backbone="p.checkpoint",
-        data=str(data),
-        loader_workers=0,
-        **{"batch_size": 4, "img_scale": (64, 64), "crop_size": 64, "channels": 8, "head_channels": 8},
-        **{"max_iters": 2, "warmup_iters": 0, "lr": 1e-3},
-    )
+    small: dict[str, Any] = {"img_scale": (64, 64), "crop_size": 64, "channels": 8, "head_channels": 8}
+    times: dict[str, Any] = {"batch_size": 4, "max_iters": 2, "warmup_iters": 0, "lr": 1e-3, "loader_workers": 0}
+    params = SegmentationParams(method="upernet", backbone="p.checkpoint", data=str(data), **small, **times)
     context = make_context(Recorder(tmp_path), params, save_toy_checkpoint(tmp_path / "pretrained"))
     trained = run(context)
     checkpoint = trained.outputs["checkpoint"]
