@@ -75,6 +75,7 @@ def resolve_job(
     _check_expectations(drafts, faults)
     _check_published(drafts, published, faults)
     _check_workers(drafts, faults)
+    _check_runnable(drafts, faults)
     if fields is None or folder is None or len(faults):
         return None
     stages = {name: _stage(draft, links[name], fields.seed) for name, draft in drafts.items()}
@@ -173,6 +174,14 @@ def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
             steps = ("resources", "workers")
             message = f"no number of workers in {shown(draft.common.resources.workers)} suits the params of the stage"
             faults.add(draft.node.nearest(steps).at, dotted(dotted(draft.path, steps[0]), steps[1]), message)
+
+
+def _check_runnable(drafts: Mapping[str, Draft], faults: Faults) -> None:
+    for draft in drafts.values():
+        fault = draft.kind.fault(draft.params) if draft.kind and draft.params else None
+        if fault is not None:
+            name, _, message = fault.partition(": ")
+            faults.add(draft.mark_of(name), dotted(draft.path, name), message)
 
 
 def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:

@@ -17,7 +17,6 @@ from pipelines.detection.annotation_faults import (
     find_mask_faults,
     find_structure_faults,
 )
-from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split, describe_use, find_use
 from pipelines.faults import Faults
@@ -114,10 +113,12 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
     """Raises DataError unless the files have what the stage needs: the same classes, as many as it says, and masks."""
     for file in files:
         _check_num_classes(file, params.num_classes)
-        if METHODS[params.method].has_masks:
+        if params.traits.has_masks:
             faults = Faults(file.path)
             find_mask_faults(file.document["annotations"], faults)
-            faults.raise_any(f"{params.method} learns masks; complete the file, or choose a method that learns boxes")
+            faults.raise_any(
+                f"{params.method_name} learns masks; complete the file, or choose a method that learns boxes"
+            )
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from pipelines.data import data_folder
 from pipelines.detection.annotation_faults import MIN_SIDE
-from pipelines.detection.methods import METHODS
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split
 from pipelines.openmmlab.draws import EpochDraws
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, optim_wrapper, train_loader, val_loader
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 
 
 def make_config(
@@ -34,7 +33,7 @@ def make_config(
             seed=seed,
             world_size=world_size,
         ),
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "optim_wrapper": optim_wrapper(params, device=device),
         # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
         "param_scheduler": [*([_warmup(params)] if params.warmup_iters > 1 else []), _decay(params)],
         **make_val_config(params, annotations=annotations["val"], classes=classes),
@@ -48,7 +47,7 @@ def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequ
         "val_evaluator": {
             "type": "CocoMetric",
             "ann_file": str(annotations),
-            "metric": ["bbox", "segm"] if METHODS[params.method].has_masks else ["bbox"],
+            "metric": ["bbox", "segm"] if params.traits.has_masks else ["bbox"],
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
         },
@@ -58,7 +57,7 @@ def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequ
 def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
     pipeline = [
         LOAD_IMAGE,
-        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": METHODS[params.method].has_masks},
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": params.traits.has_masks},
         *_augmentation(params),
         {"type": "PackDetInputs"},
     ]
@@ -113,7 +112,7 @@ def _decay(params: DetectionParams) -> Config:
             "by_epoch": True,
             "begin": 0,
             "end": params.epochs,
-            "milestones": list(params.milestones),
+            "milestones": list(params.steps),
             "gamma": 0.1,
         }
     return {
@@ -122,6 +121,6 @@ def _decay(params: DetectionParams) -> Config:
         "begin": 0,
         "end": params.epochs,
         "T_max": params.epochs,
-        "eta_min": params.min_lr,
+        **cosine_end(params),
         "convert_to_iter_based": True,
     }

@@ -9,13 +9,13 @@ from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
 from pipelines.detection.images import check_images
-from pipelines.detection.methods import METHODS
-from pipelines.detection.model import make_model
+from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import percentages
 from pipelines.openmmlab.outputs import SavedModel, load_model
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Validation, validate
+from pipelines.openmmlab.start import Start
 
 
 def run(context: StageContext) -> StageResult:
@@ -24,16 +24,15 @@ def run(context: StageContext) -> StageResult:
     file = read_annotations(data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text))), "val")
     check_annotations([file], params)
     saved = load_model(context.inputs[CHECKPOINT])
-    saved.check(method=params.method, classes=file.classes)
-    config = {"model": _model(params, saved), **_val_config(context, file)}
-    names = METHODS[params.method].metrics
+    saved.check(method=params.method_name, classes=file.classes)
+    config = {"model": _model(context, saved), **_val_config(context, file)}
+    names = params.traits.metrics
     measured = validate(context, Validation("mmdet", config, saved.weights, partial(percentages, names=names)))
     return StageResult({}, measured.as_metrics(names))
 
 
-def _model(params: DetectionParams, saved: SavedModel) -> Config:
-    cat = backbone(saved.backbone.to_dict(), None)
-    model = make_model(params, backbone=cat, widths=saved.backbone.dims, num_classes=len(saved.classes))
+def _model(context: StageContext, saved: SavedModel) -> Config:
+    model = model_of(context, Start(saved.backbone), num_classes=len(saved.classes))
     saved.check_model(model)
     return model
 

@@ -12,15 +12,14 @@ from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
 from pipelines.detection.images import check_images
-from pipelines.detection.methods import METHODS
-from pipelines.detection.model import make_model
+from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split
-from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Training, finished, train
+from pipelines.openmmlab.start import make_start, tell_start
 
 OF_COCO_METRIC = {
     "box_map": "coco/bbox_mAP",
@@ -35,7 +34,7 @@ def run(context: StageContext) -> StageResult:
     params: DetectionParams = context.params
     files = _read(context)
     context.emit(Event(files["train"].use))
-    classes, names = files["train"].classes, METHODS[params.method].metrics
+    classes, names = files["train"].classes, params.traits.metrics
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
     trained = finished(context, schedule)
@@ -44,7 +43,7 @@ def run(context: StageContext) -> StageResult:
         trained = train(context, Training("mmdet", config, schedule, partial(percentages, names=names)))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
     return StageResult({"checkpoint": directory}, trained.as_metrics(names))
 
 
@@ -68,11 +67,9 @@ def _read(context: StageContext) -> dict[Split, Annotations]:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    params: DetectionParams = context.params
-    checkpoint_dir = context.inputs["backbone"]
-    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
-    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return make_model(params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes)
+    start = make_start(context)
+    tell_start(context, start)
+    return model_of(context, start, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:

@@ -42,7 +42,8 @@ class SavedModel:
     method: str
     classes: tuple[str, ...]
     model: Mapping[str, Any]
-    backbone: CatConfig
+    backbone: CatConfig | None
+    """None where a config's own backbone was kept."""
     weights: Mapping[str, Tensor]
 
     def check(self, *, method: str, classes: Sequence[str]) -> None:
@@ -74,7 +75,7 @@ def load_model(directory: Path) -> SavedModel:
             method=str(document["method"]),
             classes=tuple(map(str, document["classes"])),
             model=document["model"],
-            backbone=CatConfig.from_dict(document["model"]["backbone"]["config"]),
+            backbone=_cat_config(document["model"]["backbone"]),
             weights=load_file(directory / WEIGHTS_FILE),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as err:
@@ -82,6 +83,10 @@ def load_model(directory: Path) -> SavedModel:
             f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; give the checkpoint of "
             "a detection or segmentation stage"
         ) from err
+
+
+def _cat_config(backbone: Mapping[str, Any]) -> CatConfig | None:
+    return CatConfig.from_dict(backbone["config"]) if backbone.get("type", "CAT") == "CAT" else None
 
 
 def _differences(path: str, held: object, ours: object) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.openmmlab.draws import StreamDraws
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, optim_wrapper, train_loader, val_loader
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 from pipelines.segmentation.ade20k import Pairs, Split
 from pipelines.segmentation.params import SegmentationParams
 
@@ -32,7 +32,7 @@ def make_config(
             seed=seed,
             world_size=world_size,
         ),
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "optim_wrapper": optim_wrapper(params, device=device),
         "param_scheduler": _param_schedulers(params),
         **make_val_config(params, pairs=pairs["validation"], split_file=split_files["validation"], classes=classes),
     }
@@ -87,15 +87,10 @@ def _val_pipeline(params: SegmentationParams) -> list[Config]:
 
 def _param_schedulers(params: SegmentationParams) -> list[Config]:
     warmup = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0, "end": params.warmup_iters}
-    span: Config = {
-        "by_epoch": False,
-        "begin": params.warmup_iters,
-        "end": params.max_iters,
-        "eta_min": params.min_lr,
-    }
-    decay = (
-        {"type": "PolyLR", "power": 1.0, **span}
-        if params.schedule == "poly"
-        else {"type": "CosineAnnealingLR", "T_max": params.max_iters - params.warmup_iters, **span}
-    )
+    span: Config = {"by_epoch": False, "begin": params.warmup_iters, "end": params.max_iters}
+    if params.schedule == "poly":
+        decay = {"type": "PolyLR", "power": 1.0, "eta_min": params.min_lr, **span}
+    else:
+        length = params.max_iters - params.warmup_iters
+        decay = {"type": "CosineAnnealingLR", "T_max": length, **span, **cosine_end(params)}
     return [warmup, decay] if params.warmup_iters > 1 else [decay]  # over one iteration mmengine's never rises

@@ -5,12 +5,13 @@ from __future__ import annotations
 from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.openmmlab.outputs import SavedModel, load_model
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Validation, validate
+from pipelines.openmmlab.start import Start
 from pipelines.segmentation.ade20k import read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_val_config
+from pipelines.segmentation.model import model_of
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 from pipelines.segmentation.train import METRICS, check_pairs, percentages
 
 
@@ -20,21 +21,14 @@ def run(context: StageContext) -> StageResult:
     root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
     classes = read_classes(root, params.num_classes)
     saved = load_model(context.inputs[CHECKPOINT])
-    saved.check(method=params.method, classes=classes)
+    saved.check(method=params.method_name, classes=classes)
     config = {"model": _model(context, saved), **_val_config(context, classes)}
     measured = validate(context, Validation("mmseg", config, saved.weights, percentages))
     return StageResult({}, measured.as_metrics(METRICS))
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
-    cat = backbone(saved.backbone.to_dict(), None)
-    model = semantic_fpn(
-        context.params,
-        backbone=cat,
-        widths=saved.backbone.dims,
-        num_classes=len(saved.classes),
-        device=context.device,
-    )
+    model = model_of(context, Start(saved.backbone), num_classes=len(saved.classes))
     saved.check_model(model)
     return model
 

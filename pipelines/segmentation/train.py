@@ -9,16 +9,16 @@ from pathlib import Path
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Training, finished, train
+from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
+from pipelines.segmentation.model import model_of
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
 METRICS = {"miou": "seg/mIoU", "macc": "seg/mAcc", "aacc": "seg/aAcc"}
 SPLITS: tuple[Split, ...] = ("training", "validation")
@@ -37,7 +37,7 @@ def run(context: StageContext) -> StageResult:
         trained = train(context, Training("mmseg", config, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
     return StageResult({"checkpoint": directory}, trained.as_metrics(METRICS))
 
 
@@ -51,13 +51,9 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    params: SegmentationParams = context.params
-    checkpoint_dir = context.inputs["backbone"]
-    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
-    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return semantic_fpn(
-        params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes, device=context.device
-    )
+    start = make_start(context)
+    tell_start(context, start)
+    return model_of(context, start, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> Config:

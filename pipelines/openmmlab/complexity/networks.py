@@ -20,8 +20,8 @@ from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.complexity.counting import counting
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope, Scope, load_library
 from pipelines.openmmlab.recipe import backbone as cat
+from pipelines.segmentation.model import make_model as make_segmenter
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
 COCO_CLASSES, ADE20K_CLASSES = 80, 150
 DETECTION_SIZE, SEGMENTATION_SIZE = (1280, 800), (1024, 1024)
@@ -55,7 +55,7 @@ def detector_complexity(method: MethodName, backbone: str) -> Complexity:
 
 def segmenter_complexity(backbone: str) -> Complexity:
     params, cat_config = SegmentationParams(method="semantic_fpn", **NOWHERE), CONFIGS[backbone]
-    config = semantic_fpn(
+    config = make_segmenter(
         params,
         backbone=cat(cat_config.to_dict(), None),
         widths=cat_config.dims,

@@ -20,6 +20,7 @@ from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.ranks import check_equal_on_ranks
 from pipelines.openmmlab.recipe import Config
+from pipelines.segmentation import model as segmentation_models
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
 from tests.pipelines.openmmlab.harness import (
@@ -104,24 +105,24 @@ def _train_both(rank: int, root: Path) -> None:
 
 def _train_both_as(root: Path, name: str, context_of: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "semantic_fpn", _with_group_norm)
+        patch.setattr(segmentation_models, "make_model", _with_group_norm)
         for run, params in (
             (segmentation.run, segmentation_params(root, drop_path_rate=0.0)),
             (detection.run, detection_params(root, drop_path_rate=0.0)),
         ):
-            recorder = Recorder(root / f"{params.method}{name}")  # type: ignore[attr-defined]
+            recorder = Recorder(root / f"{params.method}{name}")
             run(context_of(params, recorder))
             (recorder.root / "metrics.json").write_text(json.dumps(recorder.metrics))
 
 
 def _with_group_norm(*args: Any, device: str, **kwargs: Any) -> Config:
     """BatchNorm on CPUs takes each worker's part of the batch for itself, unlike SyncBN on GPUs."""
-    model = segmentation_model(*args, device=device, **kwargs)
+    model = make_segmenter(*args, device=device, **kwargs)
     head = {**model["decode_head"], "norm_cfg": {"type": "GN", "num_groups": 4}, "dropout_ratio": 0.0}
     return {**model, "decode_head": head}
 
 
-segmentation_model = segmentation.semantic_fpn
+make_segmenter = segmentation_models.make_model
 
 
 def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> None:

@@ -91,25 +91,25 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """Two epochs of four iterations, the last of which is filled up; at random scales, on random regions."""
     root = tmp_path_factory.mktemp("detection")
-    params = DetectionParams(
+    fields: dict[str, Any] = {
         **COMMON,
         **{"data": str(write_coco(root / "coco", num_train=7)), "method": "mask_rcnn", "epochs": 2, "batch_size": 2},
         **{"fc_channels": 16, "num_rois": 8, "warmup_iters": 3, "milestones": (1,), "lr": 1e-3, "clip_grad": 1.0},
         **{"multi_scale": True, "keep_best": 0},
-    )
-    return Stage(root, detection.run, params, save_toy_checkpoint(root / "pretrained"))
+    }
+    return Stage(root, detection.run, DetectionParams(**fields), save_toy_checkpoint(root / "pretrained"))
 
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """Six iterations over 7 images, with validations after 3 and 6."""
     root = tmp_path_factory.mktemp("segmentation")
-    params = SegmentationParams(
+    fields: dict[str, Any] = {
         **COMMON,
         **{"data": str(write_ade20k(root / "ade20k", num_train=7)), "method": "semantic_fpn", "batch_size": 2},
         **{"max_iters": 6, "warmup_iters": 2, "val_every": 3, "crop_size": PX, "head_channels": 8, "lr": 1e-3},
-    )
-    return Stage(root, segmentation.run, params, save_toy_checkpoint(root / "pretrained"))
+    }
+    return Stage(root, segmentation.run, SegmentationParams(**fields), save_toy_checkpoint(root / "pretrained"))
 
 
 def test_detection_goes_on_within_and_between_epochs(detector: Stage) -> None:
