@@ -34,16 +34,20 @@ with quiet_import():
     from mmcv.cnn.utils.flops_counter import get_modules_mapping
     from mmengine.config import Config
     from mmengine.dist import all_gather_object
+    from mmengine.evaluator import BaseMetric
     from mmengine.hooks import Hook
     from mmengine.logging import MMLogger
-    from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
-    from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, DefaultScope
+    from mmengine.model import BaseModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+    from mmengine.registry import METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, DefaultScope
     from mmengine.runner import Runner
 
 __all__ = [
+    "METRICS",
     "MODELS",
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
+    "BaseMetric",
+    "BaseModel",
     "Config",
     "DefaultScope",
     "Hook",

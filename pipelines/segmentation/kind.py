@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from orchestrator.contract import Evaluation, Kind
+from pipelines.details.params import DETAILS
 from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
-from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
 
 
 def metrics(params: SegmentationParams) -> tuple[str, ...]:
-    return ("miou", "macc", "aacc")
+    return ("miou", "macc", "aacc", *(["miou_ms_flip"] if params.tta else []))
 
 
 KIND = Kind(
@@ -25,5 +26,7 @@ KIND = Kind(
         entry="pipelines.segmentation.evaluate:run",
         metrics=metrics,
         fingerprint=fingerprint_val,
+        params=SegmentationEvaluationParams,
+        outputs=(DETAILS,),
     ),
 )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.contract import Role
+from pipelines.details.params import DetailParams
 from pipelines.openmmlab.params import FinetuneParams, Positive
 
 Side = Annotated[int, Field(ge=32, le=8192)]
@@ -41,6 +42,9 @@ class SegmentationParams(FinetuneParams):
     """Width of the feature pyramid."""
     head_channels: Positive = 128
     """Width of the head."""
+    tta: Annotated[bool, Role.ADDS] = False
+    """Whether the finished model is also measured at six scales, each mirrored too: `miou_ms_flip`. In time some 20
+    validations."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
     """Iterations between validations; the last iteration always has one, and only that one counts."""
     checkpoint_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
@@ -55,3 +59,7 @@ class SegmentationParams(FinetuneParams):
         if self.ratio_range[0] > self.ratio_range[1]:
             raise ValueError(f"ratio_range: must be [low, high], not {list(self.ratio_range)}")
         return self
+
+
+class SegmentationEvaluationParams(DetailParams, SegmentationParams):
+    """Measures a segmenter on the validation images of a data set in ADE20K's layout."""

@@ -18,7 +18,10 @@ WORLD_SIZE = 2
 
 
 def metrics_of_two_ranks(run: Entry, context: StageContext, root: Path) -> list[tuple[Metric, ...]]:
-    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty folder."""
+    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty folder.
+
+    Rank 0's outputs are in `root / "work0" / "outputs"` afterwards.
+    """
     spawning = multiprocessing.get_context("spawn")
     processes = [spawning.Process(target=_run_rank, args=(rank, run, context, root)) for rank in range(WORLD_SIZE)]
     for process in processes:
