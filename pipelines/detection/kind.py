@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from orchestrator.contract import Evaluation, Kind
+from pipelines.details.params import DETAILS
 from pipelines.detection.coco import fingerprint, fingerprint_val
 from pipelines.detection.methods import METHODS
-from pipelines.detection.params import DetectionParams
+from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 
 
 def metrics(params: DetectionParams) -> tuple[str, ...]:
@@ -24,7 +25,9 @@ KIND = Kind(
     entry="pipelines.detection.train:run",
     evaluation=Evaluation(
         entry="pipelines.detection.evaluate:run",
-        metrics=metrics,
+        metrics=lambda params: METHODS[params.method].all_metrics,
         fingerprint=fingerprint_val,
+        params=DetectionEvaluationParams,
+        outputs=(DETAILS,),
     ),
 )

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from orchestrator.contract import Role
+from pipelines.details.params import DetailParams
 from pipelines.detection.methods import METHODS, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
 
@@ -80,3 +81,7 @@ class DetectionParams(FinetuneParams):
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: must rise, not {list(self.milestones)}")
         return self
+
+
+class DetectionEvaluationParams(DetailParams, DetectionParams):
+    """Measures a detector on the val images of a data set in COCO's layout."""
