@@ -162,7 +162,7 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
 def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(setting: Setting, tmp_path: Path) -> None:
     """A crowd is no object that could be found."""
     names = METHODS["mask_rcnn"].metrics
-    nothing = {"bbox": [], "segm": []}
+    nothing: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
     path = setting.data / "annotations/instances_val2017.json"
     values = CocoScores(str(path), has_masks=True).compute_metrics([nothing])
     assert percentages(_prefixed(values), names=names) == dict.fromkeys(names, 0.0)
