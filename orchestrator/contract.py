@@ -129,6 +129,8 @@ Entry = Callable[[StageContext], StageResult]
 
 CHECKPOINT = "checkpoint"
 """The output of a kind that holds a finished model, and the one input of its evaluation."""
+DETAILS = "details"
+"""The output of an evaluation that shows what is behind its metrics."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ from pydantic import Field
 
 from orchestrator.contract import Params, Role
 
-DETAILS = "details"
-"""The output of an evaluation."""
-
 
 class DetailParams(Params):
     """Fields of every evaluation; they change no metric."""

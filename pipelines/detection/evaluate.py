@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
 from pipelines.data import data_folder
-from pipelines.details.params import DETAILS
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
 from pipelines.detection.details import complete_details

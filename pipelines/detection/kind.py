@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Evaluation, Kind
-from pipelines.details.params import DETAILS
+from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.detection.coco import fingerprint, fingerprint_val
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
-from pipelines.details.params import DETAILS
+from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import load_val_classes, open_images

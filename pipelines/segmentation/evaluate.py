@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.details.painting import evenly_spread
-from pipelines.details.params import DETAILS
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config, backbone
 from pipelines.segmentation.ade20k import Pairs, read_classes, read_pairs, write_split

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Evaluation, Kind
-from pipelines.details.params import DETAILS
+from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
 from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
 
