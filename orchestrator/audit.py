@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
 from orchestrator.artifact import Departure
-from orchestrator.contract import Params
+from orchestrator.contract import Params, Role
 
 MODEL = "model"
 """The param that says what is trained, not how."""
@@ -22,10 +22,11 @@ CHECKS = ("num_classes",)
 def differences(params: Params, recipe: Mapping[str, JsonValue]) -> dict[str, Departure]:
     """Each param in the Key that is not as in `recipe` and, where that says nothing, as by default.
 
-    A param that is not there is null.
+    A param that is not there is null. What only adds metrics or outputs is no difference.
     """
-    used = params.in_key()
-    reference = {**_defaults(params), **recipe}
+    adding = params.fields_with(Role.ADDS)
+    used = {name: value for name, value in params.in_key().items() if name not in adding}
+    reference = {**_defaults(params, used), **recipe}
     return {
         name: Departure(used=used.get(name), reference=reference.get(name))
         for name in dict.fromkeys([*used, *reference])
@@ -48,8 +49,7 @@ def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, D
     }
 
 
-def _defaults(params: Params) -> dict[str, JsonValue]:
-    used = params.in_key()
+def _defaults(params: Params, used: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {
         name: to_jsonable_python(info.get_default(call_default_factory=True))
         for name, info in type(params).model_fields.items()

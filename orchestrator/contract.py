@@ -25,6 +25,8 @@ class Role(Enum):
     """A Ref `stage.output`: the other stage's Key is in the Key."""
     OUTSIDE_KEY = "outside_key"
     """Changes how fast or how safely a stage runs, never its result: not in the Key."""
+    ADDS = "adds"
+    """Adds metrics or outputs and changes none of the others: in the Key, but no departure from a recipe."""
 
 
 DataDir = Annotated[str, Role.DATA]
@@ -49,7 +51,7 @@ class Params(BaseModel):
 
     def in_key(self) -> dict[str, JsonValue]:
         """The params that a Key hashes, as JSON."""
-        without = {name for role in Role for name in self.fields_with(role)}
+        without = {name for role in Role if role is not Role.ADDS for name in self.fields_with(role)}
         return self.model_dump(mode="json", exclude=without)
 
     def overlay(self, values: Mapping[str, JsonValue]) -> Self:
@@ -129,6 +131,8 @@ Entry = Callable[[StageContext], StageResult]
 
 CHECKPOINT = "checkpoint"
 """The output of a kind that holds a finished model, and the one input of its evaluation."""
+DETAILS = "details"
+"""The output of an evaluation that shows what is behind its metrics."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,14 @@ class Evaluation:
     """How a kind measures a finished model of its own: what the kind `evaluate` does for it."""
 
     entry: str
-    """`module:function` with the type Entry. It gets the kind's params, and of inputs `checkpoint` alone."""
+    """`module:function` with the type Entry. It gets `params`, and of inputs `checkpoint` alone."""
     metrics: Callable[[Any], tuple[str, ...]]
     """Params -> names of what it measures."""
     fingerprint: Callable[[Any], str]
     """Params -> a digest of the data that it reads. Raises DataError as that of the kind."""
+    params: type[Params] | None = None
+    """The kind's Params with the fields that only its evaluation has; None: it has none of its own."""
+    outputs: tuple[str, ...] = ()
     takes_file: bool = False
     """Whether the model may be a file from outside the job, which is then all that the folder holds."""
 
@@ -177,4 +184,4 @@ class Kind:
     fits_workers: Callable[[Any, int], bool] = lambda params, num_workers: True
     """Params, a number of workers -> whether they can share the work; asked where `workers` is a range."""
     evaluates: Kind | None = None
-    """The kind whose models are measured, where this is the kind `evaluate`: `params` are that one's."""
+    """The kind whose models are measured, where this is the kind `evaluate`: `params` are those of its evaluation."""

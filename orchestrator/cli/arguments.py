@@ -73,5 +73,8 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--output", metavar="FILE", type=Path, help="write to FILE instead of stdout")
     verb.add_argument(
-        "--plots", metavar="FOLDER", type=Path, help="write each search's plots there as SVG; Markdown shows them"
+        "--plots",
+        metavar="FOLDER",
+        type=Path,
+        help="write each search's plots and each evaluation's details there; Markdown shows them",
     )

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from orchestrator.artifact import Manifest
 from orchestrator.cli.console import end, make_console, print_json
 from orchestrator.cli.job import load
+from orchestrator.contract import DETAILS
 from orchestrator.errors import StoreError
 from orchestrator.history import load_results
 from orchestrator.report import (
@@ -38,6 +40,7 @@ from orchestrator.report import (
 from orchestrator.searches import load_trials
 from orchestrator.spec import Job
 from orchestrator.store import Store, open_store
+from orchestrator.store.publish import fetch_artifact
 from pipelines import KINDS
 
 
@@ -66,13 +69,13 @@ def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) 
     audits = audits_of(results.job, results.manifests)
     found = load_trials(results.job, results.manifests, store)
     searches = make_searches(results.job, results.manifests, found.trials)
-    plots = _write_plots(arguments, searches)
+    plots, details = _write_plots(arguments, searches), _fetch_details(arguments, results.manifests, store)
     origin = Origin(job.store, results.run_id, _run_command(arguments, job), results.changes)
     match "json" if arguments.json else getattr(arguments, "format", None):
         case "json":
             print_json(stream, report_json(job.name, cells, audits, searches))
         case "markdown":
-            stream.write(make_markdown(job.name, cells, audits, origin, searches, plots))
+            stream.write(make_markdown(job.name, cells, audits, origin, searches, plots, details))
         case "csv":
             stream.write(make_csv(cells))
         case _:
@@ -118,14 +121,39 @@ def _write_plots(arguments: Namespace, searches: Sequence[Search]) -> Mapping[st
                 (folder / stage / name).write_bytes(plot.svg)
     except OSError as err:
         raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
-    seen_from = arguments.output.parent if arguments.output else Path()
     return {
-        stage: {plot.title: _relative(folder / stage / name, seen_from) for name, plot in of_stage.items()}
+        stage: {plot.title: _seen(folder / stage / name, arguments) for name, plot in of_stage.items()}
         for stage, of_stage in plots.items()
     }
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _fetch_details(
+    arguments: Namespace, manifests: Mapping[str, Manifest], store: Store
+) -> Mapping[str, Mapping[str, str]]:
+    """Write each evaluation's details to `--plots`, if given; by stage and path, their paths as seen from the report.
+
+    Raises StoreError where they cannot be written, IntegrityError where the store has lost one.
+    """
+    folder: Path | None = getattr(arguments, "plots", None)
+    if folder is None:
+        return {}
+    found = {
+        stage: manifest.artifacts[DETAILS] for stage, manifest in manifests.items() if DETAILS in manifest.artifacts
+    }
+    try:
+        for stage, artifact in found.items():
+            fetch_artifact(store, artifact, folder / stage)
+    except OSError as err:
+        raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
+    return {
+        stage: {file.path: _seen(folder / stage / file.path, arguments) for file in artifact.files}
+        for stage, artifact in found.items()
+    }
+
+
+def _seen(path: Path, arguments: Namespace) -> str:
+    """`path` as the report links to it."""
+    folder = arguments.output.parent if arguments.output else Path()
     return Path(os.path.relpath(path, folder)).as_posix()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.report.audit import Audits, audit_lines
 from orchestrator.report.cells import Cell
+from orchestrator.report.details import details_parts
 from orchestrator.report.markup import code, escaped, table_lines
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.numbers import change_text, number_text, value_text
@@ -22,10 +23,12 @@ def make_markdown(
     origin: Origin,
     searches: tuple[Search, ...] = (),
     plots: Mapping[str, Mapping[str, str]] = {},
+    details: Mapping[str, Mapping[str, str]] = {},
 ) -> str:
     """The report as a document of its own, two decimals to a number, ended by a newline.
 
-    `plots` are, by stage, the links to a search's charts by their titles.
+    `plots` are, by stage, the links to a search's charts by their titles; `details` those to what an evaluation tells
+    beside its metrics, by their paths in its artifact.
     """
     audited = [f"- {escaped(line)}" for line in audit_lines(audits)]
     parts = [
@@ -33,6 +36,7 @@ def make_markdown(
         _table(cells),
         [f"- {escaped(note)}" for note in (*notes_of(cells), *changes_of(origin))],
         *(part for search in searches for part in search_parts(search, plots.get(search.stage, {}))),
+        *(part for stage, links in details.items() for part in details_parts(stage, links)),
         ["## Recipe audit"] if audited else [],
         audited,
         [f"Reproduce: {code(origin.command)}"],

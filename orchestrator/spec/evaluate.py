@@ -49,14 +49,14 @@ EVALUATE = Kind(
 
 
 def evaluation_of(kind: Kind) -> Kind:
-    """The kind `evaluate` of stages that measure models of `kind`: with its params, to its entry for that."""
+    """The kind `evaluate` of stages that measure models of `kind`, with its params and its entry for that."""
     assert kind.evaluation is not None, f"{kind.name} has no evaluation"
     return Kind(
         name=EVALUATE.name,
         version=VERSION,
-        params=kind.params,
+        params=kind.evaluation.params or kind.params,
         inputs={CHECKPOINT: frozenset({f"{kind.name}.{CHECKPOINT}"})},
-        outputs=(),
+        outputs=kind.evaluation.outputs,
         metrics=kind.evaluation.metrics,
         fingerprint=kind.evaluation.fingerprint,
         files_digest=kind.files_digest,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.artifact import Ref
+from orchestrator.artifact import Ref, canonical_json
 from orchestrator.contract import CHECKPOINT, Kind, Params
 from orchestrator.spec.draft import Common, Draft, outside_files, with_absolute_data
 from orchestrator.spec.evaluate import EVALUATE, EvaluateParams, evaluation_of
@@ -43,14 +43,14 @@ def _of_kind(
     if task not in measurable:
         faults.add(draft.mark_of("task"), dotted(draft.path, "task"), _not_measured(task, kinds, measurable))
         return replace(draft, kind=None, params=None)
-    kind = kinds[task]
+    kind, measuring = kinds[task], evaluation_of(kinds[task])
     _, node = draft.node.split({*Common.model_fields, *FIELDS})
     own_fields = _without_inputs(draft, node, kind, faults)
     known = (*Common.model_fields, *FIELDS)
-    params = validate(kind.params, own_fields, draft.path, faults, also_known=known)
+    params = validate(measuring.params, own_fields, draft.path, faults, also_known=known)
     if params is not None:
         params = with_absolute_data(params, draft.node, draft.path, base_dir, faults)
-    return replace(draft, kind=evaluation_of(kind), params=params)
+    return replace(draft, kind=measuring, params=params)
 
 
 def _not_measured(task: str, kinds: Mapping[str, Kind], measurable: Collection[str]) -> str:
@@ -78,9 +78,10 @@ def _of_stage(
     measured = _find_measured(draft, of, drafts, faults)
     if measured is None or measured.kind is None:
         return replace(draft, kind=None, params=None)
-    params = _params(draft, own, measured, base_dir, faults)
+    kind = evaluation_of(measured.kind)
+    params = _params(draft, own, _as_params_of(kind, measured.params), base_dir, faults)
     _check_searched(draft, own, measured, drafts, faults)
-    return replace(draft, node=_linked(draft, own, measured), kind=evaluation_of(measured.kind), params=params)
+    return replace(draft, node=_linked(draft, own, measured), kind=kind, params=params)
 
 
 def _refuse_params(draft: Draft, faults: Faults) -> None:
@@ -107,14 +108,23 @@ def _find_measured(draft: Draft, of: str, drafts: Mapping[str, Draft], faults: F
     return None
 
 
-def _params(draft: Draft, own: EvaluateParams, measured: Draft, base_dir: Path | None, faults: Faults) -> Params | None:
-    """The params of the measured stage with the overrides put in, if all fits."""
-    if measured.params is None:
+def _as_params_of(kind: Kind, measured: Params | None) -> Params | None:
+    """The params of the measured stage, with the defaults of those fields that only its evaluation has."""
+    if measured is None:
+        return None
+    return kind.params.model_validate_json(canonical_json(measured.model_dump(mode="json")))
+
+
+def _params(
+    draft: Draft, own: EvaluateParams, params: Params | None, base_dir: Path | None, faults: Faults
+) -> Params | None:
+    """`params` with the overrides put in, if all fits."""
+    if params is None:
         return None
     num_faults = len(faults)
-    overrides = absolute_overrides(draft, own.overrides, measured.params, base_dir, faults, inputs_are=INPUTS_ARE)
-    overridden(draft, measured.params, faults)
-    return measured.params.overlay(overrides) if len(faults) == num_faults else None
+    overrides = absolute_overrides(draft, own.overrides, params, base_dir, faults, inputs_are=INPUTS_ARE)
+    overridden(draft, params, faults)
+    return params.overlay(overrides) if len(faults) == num_faults else None
 
 
 def _check_searched(

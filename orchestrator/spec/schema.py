@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from orchestrator.contract import Kind
 from orchestrator.spec.draft import STAGE_NAME, Common
-from orchestrator.spec.evaluate import EVALUATE
+from orchestrator.spec.evaluate import EVALUATE, evaluation_of
 from orchestrator.spec.resolve import JobFields
 from orchestrator.spec.tune import TUNE
 
@@ -27,12 +27,18 @@ MATRIX = {
 def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
     """JSON Schema (2020-12) of a job file with stages of `kinds`. It knows fields one by one, not how stages fit."""
     known = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
-    models: list[type[BaseModel]] = [JobFields, Common, *(kind.params for kind in known.values())]
+    measuring = {name: evaluation_of(kind).params for name, kind in kinds.items() if kind.evaluation}
+    models: list[type[BaseModel]] = [
+        JobFields,
+        Common,
+        *dict.fromkeys([*(kind.params for kind in known.values()), *measuring.values()]),
+    ]
     _, document = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions = document["$defs"]
     fields, common = definitions.pop("JobFields"), definitions.pop("Common")
     params = {name: definitions.pop(kind.params.__name__) for name, kind in known.items()}
-    params[EVALUATE.name]["properties"] |= _of_any_task([params[name] for name in kinds])
+    of_tasks = [definitions.pop(model.__name__, params[name]) for name, model in measuring.items()]
+    params[EVALUATE.name]["properties"] |= _of_any_task(of_tasks)
     stages = {name: _stage(name, its_params, common) for name, its_params in params.items()}
     stage_names = {"pattern": f"^{STAGE_NAME.pattern}$"}
     return {

@@ -9,6 +9,7 @@ from pipelines.data import data_folder
 from pipelines.detection.annotation_faults import MIN_SIDE
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.scores import CocoScores
 from pipelines.detection.usage import Split
 from pipelines.openmmlab.draws import EpochDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
@@ -40,14 +41,17 @@ def make_config(
     }
 
 
-def make_val_config(params: DetectionParams, *, annotations: Path, classes: Sequence[str]) -> Config:
-    """The part that measures: what an evaluation needs beside the model."""
+def make_val_config(
+    params: DetectionParams, *, annotations: Path, classes: Sequence[str], details_dir: Path | None = None
+) -> Config:
+    """The part that measures: what an evaluation needs beside the model. Rank 0 writes to `details_dir`, if given."""
     return {
         "val_dataloader": val_loader(_val_dataset(params, annotations, classes), num_workers=params.loader_workers),
         "val_evaluator": {
-            "type": "CocoMetric",
+            "type": CocoScores.__name__,
             "ann_file": str(annotations),
-            "metric": ["bbox", "segm"] if params.traits.has_masks else ["bbox"],
+            "has_masks": params.traits.has_masks,
+            "details_dir": None if details_dir is None else str(details_dir),
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
         },

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
+from pipelines.detection.details import complete_details
 from pipelines.detection.images import check_images
+from pipelines.detection.methods import Method
 from pipelines.detection.model import model_of
-from pipelines.detection.params import DetectionParams
+from pipelines.detection.params import DetectionEvaluationParams
+from pipelines.detection.scores import PREFIX
 from pipelines.detection.train import percentages
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config
@@ -19,16 +25,27 @@ from pipelines.openmmlab.start import Start
 
 
 def run(context: StageContext) -> StageResult:
-    """Metrics in %, as those of training."""
-    params: DetectionParams = context.params
-    file = read_annotations(data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text))), "val")
+    """Output `details`. Metrics in %, as those of training and more; not of sizes that no object of val has."""
+    params: DetectionEvaluationParams = context.params
+    root = data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text)))
+    file = read_annotations(root, "val")
     check_annotations([file], params)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method_name, classes=file.classes)
-    config = {"model": _model(context, saved), **_val_config(context, file)}
-    names = params.traits.metrics
-    measured = validate(context, Validation("mmdet", config, saved.weights, partial(percentages, names=names)))
-    return StageResult({}, measured.as_metrics(names))
+    annotations, details = _annotations(context, file), context.work_dir / "outputs" / DETAILS
+    val = make_val_config(params, annotations=annotations, classes=file.classes, details_dir=details)
+    method = params.traits
+    config = {"model": _model(context, saved), **val}
+    measured = validate(context, Validation("mmdet", config, saved.weights, partial(_percentages, method=method)))
+    if context.rank == 0:
+        complete_details(details, params, ann_file=annotations, images_dir=file.images_dir, has_masks=method.has_masks)
+    return StageResult({DETAILS: details}, measured.as_metrics(measured.metrics))
+
+
+def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, float]:
+    """Those of training, and of the others those that there are."""
+    measured = {name for name in method.all_metrics if not math.isnan(values[f"{PREFIX}/{name}"])}
+    return percentages(values, names=[name for name in method.all_metrics if name in {*measured, *method.metrics}])
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
@@ -37,9 +54,6 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
     return model
 
 
-def _val_config(context: StageContext, file: Annotations) -> Config:
-    """The val loader and the evaluator, over the images that decode."""
-    params: DetectionParams = context.params
-    broken = check_images([file], context)
-    annotations = without_images(file, broken, context.work_dir / "instances_val.json")
-    return make_val_config(params, annotations=annotations, classes=file.classes)
+def _annotations(context: StageContext, file: Annotations) -> Path:
+    """The annotation file, or a copy of it, over the images that decode."""
+    return without_images(file, check_images([file], context), context.work_dir / "instances_val.json")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Evaluation, Kind
+from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.detection.coco import fingerprint, fingerprint_val
-from pipelines.detection.params import DetectionParams
+from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 from pipelines.openmmlab.config_file import config_digest
 
 
@@ -33,7 +33,9 @@ KIND = Kind(
     fits_workers=DetectionParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.detection.evaluate:run",
-        metrics=metrics,
+        metrics=lambda params: params.traits.all_metrics,
         fingerprint=fingerprint_val,
+        params=DetectionEvaluationParams,
+        outputs=(DETAILS,),
     ),
 )

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 MethodName = Literal["mask_rcnn", "retinanet", "fcos", "atss", "cascade_rcnn"]
+
+
+AVERAGES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "map": {},
+        "map50": {"iou": 0.5},
+        "map75": {"iou": 0.75},
+        "map_small": {"area": "small"},
+        "map_medium": {"area": "medium"},
+        "map_large": {"area": "large"},
+    }
+)
+"""The parts of metrics' names, behind `box_` or `mask_`, and what each averages: by default all of it."""
+TRAINED = ("map", "map50")
+"""Those that training reports."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,17 @@ class Method:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return ("box_map", "box_map50", "mask_map", "mask_map50") if self.has_masks else ("box_map", "box_map50")
+        """Of training."""
+        return self._names(TRAINED)
+
+    @property
+    def all_metrics(self) -> tuple[str, ...]:
+        """Of an evaluation, which leaves out those of sizes that no object of val has."""
+        return self._names(AVERAGES)
+
+    def _names(self, averages: Iterable[str]) -> tuple[str, ...]:
+        nouns = ("box", "mask") if self.has_masks else ("box",)
+        return tuple(f"{noun}_{name}" for noun in nouns for name in averages)
 
 
 GROUP = 8

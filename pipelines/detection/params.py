@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Role
+from pipelines.details.params import DetailParams
 from pipelines.detection.methods import METHODS, Method, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
 from pipelines.pretrain.intervals import CheckpointEvery
@@ -115,3 +116,7 @@ def schedule_steps(epochs: int) -> tuple[int, ...]:
     usual = {12: (8, 11), 24: (16, 22), 36: (27, 33)}
     steps = usual.get(epochs, (epochs * 2 // 3, epochs * 11 // 12))
     return tuple(sorted({step for step in steps if step > 0}))
+
+
+class DetectionEvaluationParams(DetailParams, DetectionParams):
+    """Measures a detector on the val images of a data set in COCO's layout."""

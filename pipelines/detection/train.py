@@ -14,6 +14,7 @@ from pipelines.detection.config import make_config
 from pipelines.detection.images import check_images
 from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.scores import PREFIX
 from pipelines.detection.usage import Split
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
@@ -21,16 +22,9 @@ from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.openmmlab.start import make_start, tell_start
 
-OF_COCO_METRIC = {
-    "box_map": "coco/bbox_mAP",
-    "box_map50": "coco/bbox_mAP_50",
-    "mask_map": "coco/segm_mAP",
-    "mask_map50": "coco/segm_mAP_50",
-}
-
 
 def run(context: StageContext) -> StageResult:
-    """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation, to CocoMetric's 0.1."""
+    """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation."""
     params: DetectionParams = context.params
     files = _read(context)
     context.emit(Event(files["train"].use))
@@ -48,11 +42,10 @@ def run(context: StageContext) -> StageResult:
 
 
 def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[str, float]:
-    """CocoMetric's values by our `names`, in %. It leaves them out when nothing at all was detected: then AP is 0."""
-    metrics = {name: round(100 * float(values.get(OF_COCO_METRIC[name], 0.0)), 1) for name in names}
+    """The evaluator's values, in %, by our `names`."""
+    metrics = {name: float(values[f"{PREFIX}/{name}"]) for name in names}
     for name, value in metrics.items():
-        # CocoMetric says -1 where the validation images have no objects.
-        if math.isnan(value) or value < 0:
+        if math.isnan(value):
             raise DataError(f"{name} cannot be measured: the val annotations have no objects of the job's classes")
     return metrics
 

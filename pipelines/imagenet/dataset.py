@@ -42,6 +42,8 @@ class Batch(NamedTuple):
     broken: tuple[str, ...]
     places: tuple[int, ...]
     """What was drawn, in this order, decoded or not."""
+    decoded_places: tuple[int, ...]
+    """Of the images, likewise."""
     draws: BatchDraws | None = None
     """What is left to do to the images, which are then uint8; None where nothing is."""
 
@@ -130,6 +132,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.tensor([sample.label for sample in decoded], dtype=torch.long),
         tuple(path for sample in samples for path in sample.broken),
         tuple(sample.place for sample in samples),
+        tuple(sample.place for sample in decoded),
         collate_draws(drawn) if drawn else None,
     )
 

@@ -34,12 +34,14 @@ with quiet_import():
     from mmcv.cnn.utils.flops_counter import get_modules_mapping
     from mmengine.config import Config
     from mmengine.dist import all_gather_object, get_dist_info
+    from mmengine.evaluator import BaseMetric
     from mmengine.hooks import Hook
     from mmengine.logging import MMLogger
-    from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+    from mmengine.model import BaseModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
     from mmengine.registry import (
         DATA_SAMPLERS,
         DATASETS,
+        METRICS,
         MODELS,
         OPTIM_WRAPPER_CONSTRUCTORS,
         OPTIM_WRAPPERS,
@@ -50,10 +52,13 @@ with quiet_import():
 __all__ = [
     "DATASETS",
     "DATA_SAMPLERS",
+    "METRICS",
     "MODELS",
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
     "BaseLoop",
+    "BaseMetric",
+    "BaseModel",
     "Config",
     "DefaultScope",
     "Hook",

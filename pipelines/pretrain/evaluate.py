@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
 from pipelines.imagenet.broken import BrokenImages
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import load_val_classes, open_images
 from pipelines.imagenet.loading import Loader
 from pipelines.pretrain.data import make_val_loader
+from pipelines.pretrain.details import write_details
+from pipelines.pretrain.guesses import Guesses
 from pipelines.pretrain.losses import WINDOW
 from pipelines.pretrain.measure import measure
 from pipelines.pretrain.network import checked_device, load_checked_classifier, make_config
-from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.params import PretrainEvaluationParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.scores import Scores, evaluate
 
@@ -22,8 +24,8 @@ LARGEST_BATCH = 128
 
 
 def run(context: StageContext) -> StageResult:
-    """Metrics on val as training measures them, in `precision`; rank 0 adds size and speed."""
-    params: PretrainParams = context.params
+    """Output `details`. Metrics on val as training measures them, in `precision`; rank 0 adds size and speed."""
+    params: PretrainEvaluationParams = context.params
     device = checked_device(context)
     images = open_images(params.data, cache_gib=params.cache_gib)
     classes = load_val_classes(images, num_classes=params.num_classes)
@@ -31,14 +33,18 @@ def run(context: StageContext) -> StageResult:
         context.inputs[CHECKPOINT], config=make_config(params), classes=classes, img_size=params.img_size
     ).to(device)
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
-    loader = make_val_loader(images.source("val", classes), context, batch_size=batch_size)
+    source, guesses = images.source("val", classes), Guesses()
+    loader = make_val_loader(source, context, batch_size=batch_size)
     broken = BrokenImages(images.place, limit=params.max_broken_images)
-    scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken)
+    scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken, guesses.add)
     metrics = scores.as_metrics()
+    of_all_ranks = guesses.of_all_ranks()
+    details = context.work_dir / "outputs" / DETAILS
     if context.rank == 0:
         _tell_scores(context, scores)
+        write_details(details, of_all_ranks, source, num_painted=params.num_painted, predictions=params.predictions)
         metrics += measure(model, img_size=params.input_size, device=device)
-    return StageResult({}, metrics)
+    return StageResult({DETAILS: details}, metrics)
 
 
 def _told(loader: Loader, context: StageContext) -> Iterator[Batch]:

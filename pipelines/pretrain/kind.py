@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Evaluation, Kind
+from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.imagenet import layouts
-from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.params import PretrainEvaluationParams, PretrainParams
 
 
 def fingerprint(params: PretrainParams) -> str:
@@ -33,6 +33,8 @@ KIND = Kind(
         entry="pipelines.pretrain.evaluate:run",
         metrics=lambda _: ("top1", "top5", "params_m", "flops_g", "images_per_s_fp32", "images_per_s_bf16"),
         fingerprint=fingerprint_val,
+        params=PretrainEvaluationParams,
+        outputs=(DETAILS,),
         takes_file=True,
     ),
 )

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Params, Role
 from pipelines.data import ImageData
+from pipelines.details.params import DetailParams
 from pipelines.model_params import Model, ModelParams, img_size_of
 from pipelines.pretrain.intervals import CheckpointEvery
 
@@ -191,3 +192,7 @@ class PretrainParams(Params):
         if self.is_mixing and self.batch_size % 2:
             raise ValueError(f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs")
         return self
+
+
+class PretrainEvaluationParams(DetailParams, PretrainParams):
+    """Measures a classifier on val: its scores, its size and its speed."""

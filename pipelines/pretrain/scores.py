@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +33,17 @@ class Scores:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], precision: Precision, broken: BrokenImages) -> Scores:
-    """Scores over the images of all ranks' batches that decode, each counted once."""
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    precision: Precision,
+    broken: BrokenImages,
+    seen: Callable[[Batch, Tensor], None] | None = None,
+) -> Scores:
+    """Scores over the images of all ranks' batches that decode, each counted once.
+
+    `seen` is told each of this rank's batches and its logits, (images, classes).
+    """
     model.eval()
     counts_3 = torch.zeros(3, dtype=torch.float64)  # top-1 hits, top-5 hits, images
     # Compiled for training alone: an odd last batch would be compiled anew.
@@ -44,6 +53,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], precision: Precision, b
             with precision.autocast():
                 logits_BK: Tensor = model(on_device.images_BCHW)
             counts_3 += _counts(logits_BK.float(), on_device.labels_B).cpu()
+            if seen is not None:
+                seen(batch, logits_BK.float())
     share_broken(broken)
     top1, top5, num_samples = sum_over_ranks(counts_3, precision.device).tolist()
     if num_samples == 0:

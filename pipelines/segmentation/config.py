@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.openmmlab.draws import StreamDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 from pipelines.segmentation.ade20k import Pairs, Split
 from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.scores import LabelMapScores
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What rank 0 is to write of a validation beside its scores."""
+
+    directory: Path
+    names: tuple[str, ...] | None
+    """Of the images whose predicted label maps are written; None: of all."""
 
 
 def make_config(
@@ -38,15 +49,25 @@ def make_config(
     }
 
 
-def make_val_config(params: SegmentationParams, *, pairs: Pairs, split_file: Path, classes: Sequence[str]) -> Config:
-    """The part that measures: what an evaluation needs beside the model."""
+def make_val_config(
+    params: SegmentationParams,
+    *,
+    pairs: Pairs,
+    split_file: Path,
+    classes: Sequence[str],
+    pipeline: Sequence[Config] | None = None,
+    kept: Kept | None = None,
+) -> Config:
+    """The part that measures: what an evaluation needs beside the model. `pipeline`: other than training's for val."""
     validation = _dataset(pairs, split_file, classes)
+    dataset = {**validation, "test_mode": True, "pipeline": list(pipeline or _val_pipeline(params))}
+    # Over the process group: the other way needs a folder that all nodes share.
+    evaluator: Config = {"type": LabelMapScores.__name__, "collect_device": "gpu"}
+    if kept is not None:
+        evaluator |= {"details_dir": str(kept.directory), "keep": kept.names if kept.names is None else [*kept.names]}
     return {
-        "val_dataloader": val_loader(
-            {**validation, "test_mode": True, "pipeline": _val_pipeline(params)}, num_workers=params.loader_workers
-        ),
-        # Over the process group: the other way needs a folder that all nodes share.
-        "val_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"], "prefix": "seg", "collect_device": "gpu"},
+        "val_dataloader": val_loader(dataset, num_workers=params.loader_workers),
+        "val_evaluator": evaluator,
     }
 
 

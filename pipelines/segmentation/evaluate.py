@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import CHECKPOINT, Event, StageContext, StageResult
+import shutil
+from pathlib import Path
+
+from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
 from pipelines.data import data_folder
+from pipelines.details.painting import evenly_spread
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config
-from pipelines.openmmlab.runner import Validation, validate
 from pipelines.openmmlab.start import Start
-from pipelines.segmentation.ade20k import read_classes, read_pairs, write_split
-from pipelines.segmentation.config import make_val_config
+from pipelines.segmentation.ade20k import Pairs, read_classes, read_pairs, write_split
+from pipelines.segmentation.config import Kept
+from pipelines.segmentation.measure import Subject, measure, measure_multi_scale_flip
 from pipelines.segmentation.model import model_of
-from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.train import METRICS, check_pairs, percentages
+from pipelines.segmentation.painting import paint
+from pipelines.segmentation.params import SegmentationEvaluationParams
+from pipelines.segmentation.scores import PREDICTIONS
+from pipelines.segmentation.train import check_pairs
+
+MULTI_SCALE_FLIP_DIR = "multi_scale_flip"
+"""Folder of `details` with the same of the predictions by multi-scale + flip."""
 
 
 def run(context: StageContext) -> StageResult:
-    """Metrics in %, as those of training."""
-    params: SegmentationParams = context.params
+    """Output `details`. Metrics in %, as those of training."""
+    params: SegmentationEvaluationParams = context.params
     root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
     classes = read_classes(root, params.num_classes)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method_name, classes=classes)
-    config = {"model": _model(context, saved), **_val_config(context, classes)}
-    measured = validate(context, Validation("mmseg", config, saved.weights, percentages))
-    return StageResult({}, measured.as_metrics(METRICS))
+    model = _model(context, saved)
+    pairs, split_file = _val(context, root, classes)
+    names = tuple(split_file.read_text(encoding="utf-8").splitlines())
+    painted = tuple(names[place] for place in evenly_spread(len(names), params.num_painted))
+    details = context.work_dir / "outputs" / DETAILS
+    subject = Subject(model, saved.weights, pairs, split_file, classes)
+    metrics = measure(context, subject, Kept(details, None if params.predictions else painted))
+    if params.tta:
+        kept = Kept(details / MULTI_SCALE_FLIP_DIR, None if params.predictions else ())
+        metrics += measure_multi_scale_flip(context, subject, kept)
+    if context.rank == 0:
+        _paint(details, pairs, painted, classes)
+        if not params.predictions:
+            shutil.rmtree(details / PREDICTIONS, ignore_errors=True)
+    return StageResult({DETAILS: details}, metrics)
+
+
+def _paint(details: Path, pairs: Pairs, names: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    for name in names:
+        image = pairs.images_dir / (name + pairs.suffix)
+        predicted = details / PREDICTIONS / f"{name}.png"
+        paint(image, pairs.label_path(image), predicted, classes, details / "painted" / f"{name}.jpg")
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
@@ -33,10 +61,8 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
     return model
 
 
-def _val_config(context: StageContext, classes: tuple[str, ...]) -> Config:
-    """The val loader and the evaluator, over the images that decode."""
-    params: SegmentationParams = context.params
-    pairs = read_pairs(data_folder(params.data, "ade20k", "validation"), "validation")
+def _val(context: StageContext, root: Path, classes: tuple[str, ...]) -> tuple[Pairs, Path]:
+    """The pairs of validation, and the list of those whose images decode."""
+    pairs = read_pairs(root, "validation")
     broken = check_pairs([pairs], num_classes=len(classes), context=context)
-    split_file = write_split(pairs, broken, context.work_dir / "validation.txt")
-    return make_val_config(params, pairs=pairs, split_file=split_file, classes=classes)
+    return pairs, write_split(pairs, broken, context.work_dir / "validation.txt")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.contract import Evaluation, Kind
+from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.openmmlab.config_file import config_digest
 from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
-from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
 
 
 def metrics(params: SegmentationParams) -> tuple[str, ...]:
-    return ("miou", "macc", "aacc")
+    return ("miou", "macc", "aacc", *(["miou_ms_flip"] if params.tta else []))
 
 
 def files_digest(params: SegmentationParams) -> str | None:
@@ -35,5 +35,7 @@ KIND = Kind(
         entry="pipelines.segmentation.evaluate:run",
         metrics=metrics,
         fingerprint=fingerprint_val,
+        params=SegmentationEvaluationParams,
+        outputs=(DETAILS,),
     ),
 )

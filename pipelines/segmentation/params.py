@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Role
+from pipelines.details.params import DetailParams
 from pipelines.openmmlab.params import FinetuneParams, Positive
 from pipelines.pretrain.intervals import CheckpointEverySteps
 from pipelines.segmentation.methods import WIDTHS, MethodName, Widths
@@ -46,6 +47,9 @@ class SegmentationParams(FinetuneParams):
     """Width of the feature pyramid; None: 256, and 512 for upernet, whose head is the pyramid."""
     head_channels: Positive | None = None
     """Width of the head, for upernet of the auxiliary head; None: 128, and 256 for upernet."""
+    tta: Annotated[bool, Role.ADDS] = False
+    """Whether the finished model is also measured at six scales, each mirrored too: `miou_ms_flip`. In time some 20
+    validations."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
     """Iterations between validations; the last iteration always has one, and only that one counts."""
     checkpoint_every: Annotated[CheckpointEverySteps, Role.OUTSIDE_KEY] = CheckpointEverySteps(steps=8000)
@@ -88,3 +92,7 @@ class SegmentationParams(FinetuneParams):
         if self.ratio_range[0] > self.ratio_range[1]:
             raise ValueError(f"ratio_range: must be [low, high], not {list(self.ratio_range)}")
         return self
+
+
+class SegmentationEvaluationParams(DetailParams, SegmentationParams):
+    """Measures a segmenter on the validation images of a data set in ADE20K's layout."""

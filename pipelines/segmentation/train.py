@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
+from orchestrator.artifact import Metric
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
@@ -17,15 +19,15 @@ from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
+from pipelines.segmentation.measure import METRICS, Subject, measure_multi_scale_flip, percentages
 from pipelines.segmentation.model import model_of
 from pipelines.segmentation.params import SegmentationParams
 
-METRICS = {"miou": "seg/mIoU", "macc": "seg/mAcc", "aacc": "seg/aAcc"}
 SPLITS: tuple[Split, ...] = ("training", "validation")
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation."""
+    """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with `tta` one more."""
     params: SegmentationParams = context.params
     root = data_folder(params.data, "ade20k", *SPLITS, tell=lambda text: context.emit(Event(text)))
     classes = read_classes(root, params.num_classes)
@@ -38,16 +40,10 @@ def run(context: StageContext) -> StageResult:
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
-    return StageResult({"checkpoint": directory}, trained.as_metrics(METRICS))
-
-
-def percentages(values: Mapping[str, float]) -> dict[str, float]:
-    """IoUMetric's values, in % and to 0.01 already, by our names and without the dust of float32."""
-    metrics = {ours: round(float(values[theirs]), 2) for ours, theirs in METRICS.items()}
-    for name, value in metrics.items():
-        if math.isnan(value):
-            raise DataError(f"{name} cannot be measured: the validation's label maps hold no labeled pixel")
-    return metrics
+    metrics = trained.as_metrics(METRICS)
+    if params.tta:
+        metrics += _multi_scale_flip(context, model=model, weights=trained.weights, classes=classes)
+    return StageResult({"checkpoint": directory}, metrics)
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
@@ -72,6 +68,16 @@ def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> 
         world_size=context.world_size,
         device=context.device,
     )
+
+
+def _multi_scale_flip(
+    context: StageContext, *, model: Config, weights: Mapping[str, Tensor], classes: tuple[str, ...]
+) -> tuple[Metric, ...]:
+    params: SegmentationParams = context.params
+    pairs = read_pairs(data_folder(params.data, "ade20k"), "validation")
+    broken = check_pairs([pairs], num_classes=len(classes), context=context)
+    split_file = write_split(pairs, broken, context.work_dir / "multi_scale_flip.txt")
+    return measure_multi_scale_flip(context, Subject(model, weights, pairs, split_file, classes))
 
 
 def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:

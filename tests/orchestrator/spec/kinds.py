@@ -43,6 +43,10 @@ class FinetuneParams(Params):
     lr: float = 0.1
 
 
+class FinetuneEvaluationParams(FinetuneParams):
+    num_shown: Annotated[int, Field(ge=0), Role.ADDS] = 8
+
+
 def _no_data(_: Params) -> str:
     return digest_of([])
 
@@ -71,7 +75,13 @@ FINETUNE = Kind(
     fingerprint=_no_data,
     entry=None,
     from_outside=frozenset({"teacher"}),
-    evaluation=Evaluation(entry="none:none", metrics=lambda _: ("miou",), fingerprint=_no_data),
+    evaluation=Evaluation(
+        entry="none:none",
+        metrics=lambda _: ("miou",),
+        fingerprint=_no_data,
+        params=FinetuneEvaluationParams,
+        outputs=("details",),
+    ),
 )
 KINDS = {kind.name: kind for kind in (TRAIN, FINETUNE)}
 

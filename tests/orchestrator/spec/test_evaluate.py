@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifact import Ref
+from orchestrator.artifact import Departure, Ref
+from orchestrator.audit import differences
 from orchestrator.errors import SpecError
 from orchestrator.fingerprint import Circumstances, recipe_of
 from orchestrator.spec import Job, Stage, job_document, job_from_document, load_job
@@ -56,6 +57,24 @@ def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) 
     stage = _measure("kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path)
     assert stage.inputs == {"checkpoint": Ref("segment", "checkpoint")}
     assert _measure("kind: evaluate, of: segment", tmp_path).inputs == stage.inputs
+
+
+def test_an_evaluation_has_outputs_and_params_that_its_stage_has_not(tmp_path: Path) -> None:
+    assert _measure("kind: evaluate, of: segment", tmp_path).params.num_shown == 8
+    stage = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2, lr: 0.3}", tmp_path)
+    assert (stage.params.num_shown, stage.params.lr, stage.kind.outputs) == (2, 0.3, ("details",))
+    by_task = "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint, num_shown: 2, lr: 0.3"
+    assert _measure(by_task, tmp_path).params.num_shown == 2
+    text = f"{GOOD}  other: {{kind: finetune, backbone: pretrain.checkpoint, data: d, num_shown: 2}}\n"
+    with pytest.raises(SpecError, match=r"stages\.other\.num_shown: unknown field"):
+        load_text(text, tmp_path)
+
+
+def test_what_an_evaluation_adds_is_in_its_key_alone_and_departs_from_no_recipe(tmp_path: Path) -> None:
+    params = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2}", tmp_path).params
+    assert params.in_key()["num_shown"] == 2
+    assert "num_shown" not in load_text(GOOD, tmp_path).stages["segment"].params.in_key()
+    assert differences(params, {"lr": 0.2}) == {"lr": Departure(used=0.1, reference=0.2)}
 
 
 @pytest.mark.parametrize("form", ["kind: evaluate, of: pretrain", BY_TASK])

@@ -9,15 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from safetensors.torch import load_file, save_file
 
-from orchestrator.contract import StageContext
+from orchestrator.artifact import Metric
+from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError
 from pipelines.detection.evaluate import run
 from pipelines.detection.kind import KIND
+from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run as train
-from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
+from tests.pipelines.openmmlab.harness import (
+    PX,
+    Recorder,
+    contents,
+    evaluation_params,
+    make_context,
+    save_toy_checkpoint,
+    write_coco,
+)
 from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
 
 pytestmark = [
@@ -43,7 +55,8 @@ class Setting:
 
     def evaluation(self, folder: Path, *, checkpoint: Path | None = None, **fields: Any) -> StageContext:
         """The context of an evaluation, of `checkpoint` if given, with other params."""
-        context = make_context(Recorder(folder / "evaluation"), self.params(**fields), self.root)
+        params = evaluation_params(KIND, self.params(), **fields)
+        context = make_context(Recorder(folder / "evaluation"), params, self.root)
         return replace(context, inputs={"checkpoint": checkpoint or self.checkpoint})
 
 
@@ -52,19 +65,32 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(tmp_path_factory.mktemp("detection"))
 
 
-def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_path: Path) -> None:
+def test_the_metrics_are_those_that_training_published_and_more(setting: Setting, tmp_path: Path) -> None:
+    assert KIND.evaluation is not None
     context = setting.evaluation(tmp_path)
     result = run(context)
-    assert result.metrics == setting.trained.metrics
+    assert _trained(result) == setting.trained.metrics
     assert 0 < result.metrics[0].value < 100
-    assert KIND.evaluation is not None
-    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
+    assert tuple(result.outputs) == KIND.evaluation.outputs
+    measured = {metric.name for metric in result.metrics}
+    # the scenes' squares of 16 to 27 pixels are all small
+    unmeasured = {f"{noun}_map_{size}" for noun in ("box", "mask") for size in ("medium", "large")}
+    assert measured == set(KIND.evaluation.metrics(context.params)) - unmeasured
 
 
-def test_two_workers_share_val_and_come_to_the_same_metrics(setting: Setting, tmp_path: Path) -> None:
-    context = setting.evaluation(tmp_path, batch_size=3)
-    metrics = metrics_of_two_ranks(run, context, tmp_path)
-    assert metrics == [setting.trained.metrics] * 2
+def _trained(result: StageResult) -> tuple[Metric, ...]:
+    """The metrics that training has too."""
+    return tuple(metric for metric in result.metrics if metric.name in METHODS["mask_rcnn"].metrics)
+
+
+def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(setting: Setting, tmp_path: Path) -> None:
+    """Of three images two workers see two each; the one that both see counts once and is written once."""
+    alone = run(setting.evaluation(tmp_path, predictions=True))
+    together = setting.evaluation(tmp_path / "two", batch_size=3, predictions=True)
+    assert metrics_of_two_ranks(run, together, tmp_path) == [alone.metrics] * 2
+    details = contents(alone.outputs["details"])
+    assert contents(tmp_path / "work0/outputs/details") == details
+    assert {"predictions.bbox.json", "predictions.segm.json", "confusion.png", "painted/000.jpg"} <= details.keys()
 
 
 def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
@@ -74,7 +100,7 @@ def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
     context = setting.evaluation(tmp_path, data=str(data))
     assert KIND.evaluation is not None
     assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(setting.params())
-    assert run(context).metrics == setting.trained.metrics
+    assert _trained(run(context)) == setting.trained.metrics
     (data / "val2017/000.png").unlink()
     assert KIND.evaluation.fingerprint(context.params) != KIND.evaluation.fingerprint(setting.params())
     with pytest.raises(DataError, match=r"1 of 3 files are missing: .*val2017/000\.png"):
@@ -139,3 +165,51 @@ def test_a_model_of_another_method_is_refused(setting: Setting, tmp_path: Path) 
     (checkpoint / "config.json").write_text(json.dumps({**document, "method": "semantic_fpn"}))
     with pytest.raises(CheckpointError, match="is a semantic_fpn, the job says mask_rcnn; correct `method`"):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
+
+
+@pytest.fixture(scope="module")
+def evaluated(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
+    return run(setting.evaluation(tmp_path_factory.mktemp("details"), predictions=True, num_painted=2))
+
+
+@pytest.mark.parametrize(("iou_type", "noun"), [("bbox", "box"), ("segm", "mask")])
+def test_predictions_in_cocos_format_give_the_metrics_by_cocos_own_tool(
+    setting: Setting, evaluated: StageResult, iou_type: str, noun: str
+) -> None:
+    truth = COCO(str(setting.data / "annotations/instances_val2017.json"))
+    found = truth.loadRes(str(evaluated.outputs["details"] / f"predictions.{iou_type}.json"))
+    evaluation = COCOeval(truth, found, iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    ours = {metric.name: metric.value for metric in evaluated.metrics}
+    averages = ("map", "map50", "map75", "map_small")
+    assert [ours[f"{noun}_{name}"] for name in averages] == pytest.approx([100 * x for x in evaluation.stats[:4]])
+
+
+def test_the_table_by_class_averages_to_the_metrics(evaluated: StageResult) -> None:
+    rows = json.loads((evaluated.outputs["details"] / "per_class.json").read_text())["classes"]
+    assert [(row["class"], row["num_objects"]) for row in rows] == [("red", 3), ("blue", 3)]
+    for name in ("box_map", "box_map50", "mask_map75", "mask_map_small"):
+        value = next(metric.value for metric in evaluated.metrics if metric.name == name)
+        assert sum(row[name.replace("map", "ap")] for row in rows) / 2 == pytest.approx(value)
+    assert rows[0]["box_ap_large"] is None
+
+
+def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult) -> None:
+    confusion = json.loads((evaluated.outputs["details"] / "confusion.json").read_text())
+    assert confusion["classes"] == ["red", "blue", "background"]
+    assert (confusion["counted"], confusion["score_threshold"], confusion["iou_threshold"]) == ("objects", 0.3, 0.5)
+    for label in (0, 1):
+        assert sum(count for true, _, count in confusion["counts"] if true == label) == 3
+    found = sum(count for _, predicted, count in confusion["counts"] if predicted < 2)
+    boxes = json.loads((evaluated.outputs["details"] / "predictions.bbox.json").read_text())
+    assert found == sum(box["score"] >= 0.3 for box in boxes)
+
+
+def test_painted_images_are_as_many_as_asked_for_and_predictions_go_unless_kept(
+    setting: Setting, evaluated: StageResult, tmp_path: Path
+) -> None:
+    assert sorted(path.name for path in (evaluated.outputs["details"] / "painted").iterdir()) == ["000.jpg", "001.jpg"]
+    plain = run(setting.evaluation(tmp_path, num_painted=0)).outputs["details"]
+    assert sorted(contents(plain)) == ["confusion.json", "confusion.png", "per_class.csv", "per_class.json"]

@@ -17,6 +17,7 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.scores import CocoScores
 from pipelines.detection.train import percentages, run
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
@@ -158,8 +159,20 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
         run(setting.context("half", precision="bf16"))
 
 
-def test_ap_without_objects_is_an_error_and_without_detections_zero() -> None:
+def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(setting: Setting, tmp_path: Path) -> None:
+    """A crowd is no object that could be found."""
     names = METHODS["mask_rcnn"].metrics
-    assert percentages({}, names=names)["box_map"] == 0.0
-    with pytest.raises(DataError, match=r"mask_map cannot be measured"):
-        percentages({"coco/segm_mAP": -1.0}, names=names)
+    nothing: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
+    path = setting.data / "annotations/instances_val2017.json"
+    values = CocoScores(str(path), has_masks=True).compute_metrics([nothing])
+    assert percentages(_prefixed(values), names=names) == dict.fromkeys(names, 0.0)
+    document = json.loads(path.read_text())
+    crowds = [{**box, "iscrowd": 1} for box in document["annotations"]]
+    (tmp_path / "crowds.json").write_text(json.dumps({**document, "annotations": crowds}))
+    values = CocoScores(str(tmp_path / "crowds.json"), has_masks=True).compute_metrics([nothing])
+    with pytest.raises(DataError, match=r"box_map cannot be measured: the val annotations have no objects"):
+        percentages(_prefixed(values), names=names)
+
+
+def _prefixed(values: dict[str, float]) -> dict[str, float]:
+    return {f"coco/{name}": value for name, value in values.items()}

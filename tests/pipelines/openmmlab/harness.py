@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cat_model import Cat, CatConfig, save_classifier
-from orchestrator.contract import Event, Params, StageContext
+from orchestrator.contract import Event, Kind, Params, StageContext
 
 PX = 64
 CLASSES = ("red", "blue")
@@ -153,3 +153,15 @@ def _instance(image_id: int, label: int, corner: tuple[int, int, int], annotatio
         "iscrowd": 0,
         "segmentation": [[x, y, x + side, y, x + side, y + side, x, y + side]],
     }
+
+
+def evaluation_params(kind: Kind, params: Params, **fields: Any) -> Params:
+    """`params` of a stage of `kind` as its evaluation has them, with `fields` in their place."""
+    assert kind.evaluation is not None
+    assert kind.evaluation.params is not None
+    return kind.evaluation.params(**{**params.model_dump(), **fields})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -20,7 +20,10 @@ WORLD_SIZE = 2
 
 
 def metrics_of_two_ranks(run: Entry, context: StageContext, root: Path) -> list[tuple[Metric, ...]]:
-    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty folder."""
+    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty folder.
+
+    Rank 0's outputs are in `root / "work0" / "outputs"` afterwards.
+    """
     run_ranks(_run_entry, root, run, context, root)
     return [pickle.loads((root / f"metrics{rank}").read_bytes()) for rank in range(WORLD_SIZE)]
 

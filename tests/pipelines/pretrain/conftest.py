@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.contract import Event, StageContext
-from pipelines.pretrain.params import PretrainParams
+from pipelines.pretrain.params import PretrainEvaluationParams, PretrainParams
 from pipelines.sample.layouts import imagenet_files
 from pipelines.sample.scans import load_scans, split_scans
 
@@ -96,3 +96,11 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
 def make_params(folder: Path, **changes: Any) -> PretrainParams:
     quick = {"data": str(folder), "model": TOY, "epochs": 3, "batch_size": 40, "lr": 2e-3, "warmup_epochs": 1}
     return PretrainParams.model_validate_json(json.dumps({**quick, "loader_workers": 0, **changes}))
+
+
+def as_evaluation(context: StageContext, checkpoint: Path, **fields: Any) -> StageContext:
+    """The context of an evaluation of `checkpoint` with the params of a stage's `context` and `fields` of its own."""
+    params = PretrainEvaluationParams.model_validate_json(
+        json.dumps({**context.params.model_dump(mode="json"), **fields})
+    )
+    return replace(context, params=params, inputs={"checkpoint": checkpoint})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -25,7 +28,7 @@ from pipelines.pretrain.kind import KIND
 from pipelines.pretrain.measure import NUM_BATCHES, count_multiply_adds, count_params
 from pipelines.pretrain.train import run as train
 from tests.cat_model.golden import load_vector
-from tests.pipelines.pretrain.conftest import TOY, MakeContext
+from tests.pipelines.pretrain.conftest import TOY, MakeContext, as_evaluation
 from tests.pipelines.pretrain.test_ranks import free_port
 
 SCORES = ("top1", "top5")
@@ -63,9 +66,11 @@ def broken_image(data: Path) -> Iterator[None]:
 def evaluation(make_context: MakeContext, trained: Trained) -> Callable[..., StageContext]:
     """The context of an evaluation of `trained`, with other params and another checkpoint if given."""
 
-    def make(*, checkpoint: Path | None = None, **changes: Any) -> StageContext:
+    def make(
+        *, checkpoint: Path | None = None, details: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+    ) -> StageContext:
         context, _ = make_context(**{**trained.params, **changes})
-        return replace(context, inputs={"checkpoint": checkpoint or trained.checkpoint})
+        return as_evaluation(context, checkpoint or trained.checkpoint, **details)
 
     return make
 
@@ -85,7 +90,7 @@ def test_the_scores_are_those_that_training_published(trained: Trained, evaluati
     assert _scores(result.metrics) == trained.metrics
     assert 10 < trained.metrics[0].value < 100
     assert trained.metrics[0].num_samples == 29
-    assert result.outputs == {}
+    assert tuple(result.outputs) == KIND.evaluation.outputs
 
 
 @pytest.mark.parametrize("changes", [{"batch_size": 2}, {"loader_workers": 1}, {"batch_size": 4096}, {"epochs": 1}])
@@ -104,19 +109,50 @@ def _evaluate_rank(rank: int, context: StageContext, port: int) -> None:
     work_dir = context.work_dir / str(rank)
     work_dir.mkdir()
     told: list[str] = []
-    result = run(replace(context, rank=rank, world_size=2, emit=lambda event: told.append(event.text)))
+    here = replace(context, rank=rank, world_size=2, work_dir=work_dir, emit=lambda event: told.append(event.text))
+    result = run(here)
     lines = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in _scores(result.metrics)]
     (work_dir / "scores.txt").write_text("\n".join(lines))
+    assert rank == 0 or not any(work_dir.rglob("details"))
     assert bool(told) == (rank == 0)
     dist.destroy_process_group()
 
 
-def test_two_workers_split_val_and_come_to_the_same_scores(trained: Trained, evaluation: Evaluation) -> None:
+def test_two_workers_split_val_and_come_to_the_same_scores_and_details(
+    trained: Trained, evaluation: Evaluation
+) -> None:
     context = replace(evaluation(batch_size=41), report=_never, emit=print, should_stop=bool)
     spawn(_evaluate_rank, (context, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
     expected = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in trained.metrics]
     for rank in range(2):
         assert (context.work_dir / str(rank) / "scores.txt").read_text().splitlines() == expected
+    alone, together = run(evaluation()).outputs["details"], context.work_dir / "0/outputs/details"
+    for name in ("per_class.json", "confusion.json", "confusion.png"):
+        assert (together / name).read_bytes() == (alone / name).read_bytes()
+    painted = [sorted(path.name for path in (folder / "painted").iterdir()) for folder in (together, alone)]
+    assert len(painted[0]) == 8
+    assert painted[0] == painted[1]
+
+
+def test_the_details_are_by_class_by_image_and_by_what_was_taken_for_what(
+    trained: Trained, evaluation: Evaluation
+) -> None:
+    details = run(evaluation(details={"predictions": True, "num_painted": 3})).outputs["details"]
+    rows = json.loads((details / "per_class.json").read_text())["classes"]
+    top1, top5 = trained.metrics
+    assert [row["class"] for row in rows] == list("0123456789")
+    assert sum(row["num_images"] for row in rows) == 29  # one image of class 7 does not decode
+    for name, metric in (("top1", top1), ("top5", top5)):
+        assert sum(row[name] * row["num_images"] for row in rows) / 29 == pytest.approx(metric.value)
+    confusion = json.loads((details / "confusion.json").read_text())
+    hits = sum(count for true, guess, count in confusion["counts"] if true == guess)
+    assert 100 * hits / 29 == pytest.approx(top1.value)
+    with (details / "predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert sum(line["class"] == line["guess1"] for line in lines) == hits
+    assert [line["image"].split("/")[-2] for line in lines] == [line["class"] for line in lines]
+    assert sum(float(lines[0][f"probability{number}"]) for number in range(1, 6)) <= 1.001
+    assert len(list((details / "painted").iterdir())) == 3
 
 
 def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
@@ -199,7 +235,7 @@ def test_an_official_file_from_outside_is_measured(
     monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))  # eight batches of 224 pixels would take 20 s
     folder, reference = official
     context, _ = make_context(model="cat_tiny")
-    metrics = run(replace(context, inputs={"checkpoint": folder})).metrics
+    metrics = run(as_evaluation(context, folder)).metrics
     index = load_index(data, "val", tuple("0123456789"))
     transform = eval_transform(img_size=224, crop_pct=0.875, interpolation="bicubic")
     with torch.no_grad():
@@ -217,9 +253,9 @@ def test_an_official_file_of_another_size_or_of_other_classes_is_told(
     with pytest.raises(
         CheckpointError, match=r"embed_dim 64 instead of 96, num_heads \[2, 4, 8, 16\] instead of \[3, 6"
     ):
-        run(replace(context, inputs={"checkpoint": folder}))
+        run(as_evaluation(context, folder))
     shutil.copytree(data / "val", tmp_path / "fewer/val")
     shutil.rmtree(tmp_path / "fewer/val/9")
     context, _ = make_context(model="cat_tiny", data=str(tmp_path / "fewer"))
     with pytest.raises(CheckpointError, match=r"checkpoint: has 10 classes, the data 9"):
-        run(replace(context, inputs={"checkpoint": folder}))
+        run(as_evaluation(context, folder))

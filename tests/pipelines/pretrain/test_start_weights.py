@@ -17,7 +17,7 @@ from pipelines.pretrain.network import load_checked_classifier, make_config, sta
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run as train
 from tests.cat_model.golden import load_vector
-from tests.pipelines.pretrain.conftest import MakeContext, make_params
+from tests.pipelines.pretrain.conftest import MakeContext, as_evaluation, make_params
 
 VECTOR = load_vector("cat_tiny_224")
 CLASSES = ("cat", "dog", "owl")
@@ -145,7 +145,7 @@ def test_a_stage_is_fine_tuned_at_a_higher_resolution_and_measured(make_context:
     outputs = train(tuned).outputs["checkpoint"]
     model, _ = load_classifier(outputs)
     assert model.config.image_hw == (56, 56)
-    measured = evaluate(replace(tuned, inputs={"checkpoint": outputs}))
+    measured = evaluate(as_evaluation(tuned, outputs))
     assert {metric.name for metric in measured.metrics} >= {"top1", "flops_g"}
 
 

@@ -8,17 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import CheckpointError, DataError
+from pipelines.openmmlab.library import MODELS, Config, DefaultScope, load_library
+from pipelines.openmmlab.outputs import load_model
+from pipelines.openmmlab.recipe import NORMALISATION
 from pipelines.segmentation.evaluate import run
 from pipelines.segmentation.kind import KIND
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run as train
-from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
+from tests.pipelines.openmmlab.harness import (
+    Recorder,
+    contents,
+    evaluation_params,
+    make_context,
+    save_toy_checkpoint,
+    write_ade20k,
+)
 from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
 
 # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
@@ -33,15 +48,17 @@ class Setting:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.data = write_ade20k(root / "ade20k")
-        context = make_context(Recorder(root / "train"), self.params(), save_toy_checkpoint(root / "pretrained"))
-        self.trained = train(context)
+        self.recorder = Recorder(root / "train")
+        self.context = make_context(self.recorder, self.params(), save_toy_checkpoint(root / "pretrained"))
+        self.trained = train(self.context)
 
     def params(self, **fields: Any) -> SegmentationParams:
         common = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(self.data), "loader_workers": 0}
         return SegmentationParams(**{**common, **SMALL, **TRAINING, "photometric_distortion": False, **fields})
 
     def evaluation(self, folder: Path, **fields: Any) -> StageContext:
-        context = make_context(Recorder(folder / "evaluation"), self.params(**fields), self.root)
+        params = evaluation_params(KIND, self.params(), **fields)
+        context = make_context(Recorder(folder / "evaluation"), params, self.root)
         return replace(context, inputs={"checkpoint": self.trained.outputs["checkpoint"]})
 
 
@@ -51,17 +68,24 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 
 def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_path: Path) -> None:
+    assert KIND.evaluation is not None
     context = setting.evaluation(tmp_path)
     result = run(context)
     assert result.metrics == setting.trained.metrics
+    assert tuple(result.outputs) == KIND.evaluation.outputs
     assert 34 < result.metrics[0].value < 100  # one class of three everywhere is below
-    assert KIND.evaluation is not None
     assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
 
 
-def test_two_workers_share_val_and_come_to_the_same_metrics(setting: Setting, tmp_path: Path) -> None:
-    metrics = metrics_of_two_ranks(run, setting.evaluation(tmp_path, batch_size=3), tmp_path)
-    assert metrics == [setting.trained.metrics] * 2
+def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(setting: Setting, tmp_path: Path) -> None:
+    """Of three images two workers see two each; the one that both see counts once and is written once."""
+    alone = run(setting.evaluation(tmp_path, tta=True, predictions=True))
+    together = setting.evaluation(tmp_path / "two", batch_size=3, tta=True, predictions=True)
+    assert metrics_of_two_ranks(run, together, tmp_path) == [alone.metrics] * 2
+    assert alone.metrics[:3] == setting.trained.metrics
+    details = contents(alone.outputs["details"])
+    assert contents(tmp_path / "work0/outputs/details") == details
+    assert sum(name.startswith("predictions/") for name in details) == 3
 
 
 def test_validation_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
@@ -94,3 +118,99 @@ def test_a_head_of_another_width_is_named(setting: Setting, tmp_path: Path) -> N
 def test_what_only_training_uses_may_differ(setting: Setting, tmp_path: Path) -> None:
     context = setting.evaluation(tmp_path, crop_size=32, drop_path_rate=0.5, max_iters=7)
     assert run(context).metrics == setting.trained.metrics
+
+
+@pytest.fixture(scope="module")
+def details(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With all predictions, those of multi-scale + flip too."""
+    context = setting.evaluation(tmp_path_factory.mktemp("details"), predictions=True, tta=True, num_painted=2)
+    return run(context).outputs["details"]
+
+
+def _predictions(folder: Path) -> list[NDArray[np.uint8]]:
+    return [np.asarray(Image.open(path)) for path in sorted((folder / "predictions").iterdir())]
+
+
+def test_predictions_in_the_data_sets_numbering_give_the_metrics_of_mmsegs_own_evaluator(
+    setting: Setting, details: Path
+) -> None:
+    load_library("mmseg")
+    from mmseg.evaluation import IoUMetric  # noqa: PLC0415  after load_library
+
+    metric = IoUMetric()
+    metric.dataset_meta = {"classes": ("red", "blue", "background")}
+    for number, predicted in enumerate(_predictions(details)):
+        label = np.asarray(Image.open(setting.data / f"annotations/validation/{number:03d}.png"))
+        areas = metric.intersect_and_union(torch.tensor(predicted) - 1, torch.tensor(label) - 1, 3, 255)
+        metric.results.append(areas)
+    theirs = metric.evaluate(3)
+    ours = {value.name: value.value for value in setting.trained.metrics}
+    assert [round(ours[name], 2) for name in ("miou", "macc", "aacc")] == pytest.approx(
+        [theirs[name] for name in ("mIoU", "mAcc", "aAcc")], abs=0.005
+    )
+
+
+def test_the_table_by_class_and_the_confusion_matrix_say_the_same(setting: Setting, details: Path) -> None:
+    rows = json.loads((details / "per_class.json").read_text())["classes"]
+    assert [row["class"] for row in rows] == ["red", "blue", "background"]
+    assert np.mean([row["iou"] for row in rows]) == pytest.approx(setting.trained.metrics[0].value)
+    confusion = json.loads((details / "confusion.json").read_text())
+    assert (confusion["counted"], confusion["classes"]) == ("pixels", ["red", "blue", "background"])
+    for place, row in enumerate(rows):
+        counts = {predicted: count for true, predicted, count in confusion["counts"] if true == place}
+        assert sum(counts.values()) == row["num_pixels"]
+        assert 100 * counts.get(place, 0) / row["num_pixels"] == pytest.approx(row["accuracy"])
+    lines = (details / "per_class.csv").read_text().splitlines()
+    assert lines[0] == "class,iou,accuracy,num_pixels"
+    assert lines[1] == f"red,{rows[0]['iou']},{rows[0]['accuracy']},{rows[0]['num_pixels']}"
+
+
+def test_painted_images_show_truth_and_prediction_and_can_be_left_out(
+    setting: Setting, details: Path, tmp_path: Path
+) -> None:
+    painted = sorted((details / "painted").iterdir())
+    assert [path.name for path in painted] == ["000.jpg", "001.jpg"]
+    with Image.open(painted[0]) as page:
+        assert page.size == (2 * 800 + 8, 800 + 20)
+    plain = run(setting.evaluation(tmp_path, num_painted=0)).outputs["details"]
+    assert sorted(contents(plain)) == ["confusion.json", "confusion.png", "per_class.csv", "per_class.json"]
+
+
+def _by_hand(network: Any, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The label map of the mean softmax over 0.5 to 1.75 of 64 px, each mirrored too, in the data set's numbering."""
+    mean, std = (np.array(NORMALISATION[name], np.float32) for name in ("mean", "std"))
+    total = torch.zeros(3, 64, 64)
+    for px in (32, 48, 64, 80, 96, 112):
+        rgb = cv2.resize(bgr, (px, px), interpolation=cv2.INTER_LINEAR)[:, :, ::-1].astype(np.float32)
+        x = torch.tensor((rgb - mean) / std).permute(2, 0, 1)[None]
+        for flips in ((), (3,)):
+            logits: Tensor = network.decode_head(network.extract_feat(x.flip(flips)))
+            logits = interpolate(logits, size=(px, px), mode="bilinear").flip(flips)
+            total += interpolate(logits, size=(64, 64), mode="bilinear")[0].softmax(0)
+    label_map: NDArray[np.uint8] = (1 + total.argmax(0)).numpy().astype(np.uint8)
+    return label_map
+
+
+def test_multi_scale_flip_averages_the_softmax_of_twelve_views(setting: Setting, details: Path) -> None:
+    saved = load_model(setting.trained.outputs["checkpoint"])
+    load_library("mmseg")
+    with DefaultScope.overwrite_default_scope("mmseg"), torch.no_grad():
+        network = MODELS.build(Config({**saved.model, "backbone": {**saved.model["backbone"], "checkpoint": None}}))
+        network.load_state_dict(saved.weights)
+        network.eval()
+        images = sorted((setting.data / "images/validation").iterdir())
+        expected = [_by_hand(network, np.asarray(Image.open(path))[:, :, ::-1]) for path in images]
+    found = _predictions(details / "multi_scale_flip")
+    assert all((one == other).all() for one, other in zip(found, expected, strict=True))
+    assert any((one != other).any() for one, other in zip(found, _predictions(details), strict=True))
+
+
+def test_training_measures_multi_scale_flip_as_its_evaluation_does(setting: Setting, tmp_path: Path) -> None:
+    """A training that has been finished goes on with what comes after it."""
+    params = setting.params(tta=True)
+    last = setting.recorder.checkpoints[-1]
+    resumed = make_context(Recorder(tmp_path / "again"), params, setting.context.inputs["backbone"], resume_dir=last)
+    metrics = train(resumed).metrics
+    assert metrics == run(setting.evaluation(tmp_path, tta=True)).metrics
+    assert tuple(metric.name for metric in metrics) == KIND.metrics(params) == ("miou", "macc", "aacc", "miou_ms_flip")
+    assert metrics[:3] == setting.trained.metrics

@@ -1,0 +1,147 @@
+"""COCO's average precision of boxes and masks, whole and by class, over all ranks, each image once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from pipelines.details.table import Row, percent, write_per_class
+from pipelines.detection.methods import AVERAGES
+from pipelines.openmmlab.library import METRICS, BaseMetric, quiet_stdout
+
+PREFIX = "coco"
+NOUNS = {"bbox": "box", "segm": "mask"}
+"""COCO's names of what overlaps, and those of our metrics."""
+AREAS = ("all", "small", "medium", "large")
+"""COCO's, in its order: small is below 32 x 32 pixels, large above 96 x 96."""
+
+Result = dict[str, Any]
+"""One detection in COCO's result format: image_id, category_id, score, and bbox or segmentation."""
+
+
+def predictions_path(details_dir: Path, iou_type: str) -> Path:
+    return details_dir / f"predictions.{iou_type}.json"
+
+
+@METRICS.register_module()
+class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
+    """The evaluator of detection, in training and after. mmdet's own rounds to 0.1 % and skips what detects nothing.
+
+    Rank 0 writes to `details_dir`, where it is given, the table by class and all detections.
+    """
+
+    default_prefix = PREFIX
+
+    def __init__(self, ann_file: str, *, has_masks: bool, details_dir: str | None = None, **base: Any) -> None:
+        super().__init__(**base)
+        self._truth = load_truth(Path(ann_file))
+        self._iou_types = ("bbox", "segm") if has_masks else ("bbox",)
+        self._details_dir = None if details_dir is None else Path(details_dir)
+
+    def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        category_ids = self._truth.getCatIds(catNms=list(self.dataset_meta["classes"]))
+        for sample in data_samples:
+            self.results.append({iou_type: _results_of(sample, iou_type, category_ids) for iou_type in self._iou_types})
+
+    def compute_metrics(self, results: Sequence[Mapping[str, list[Result]]]) -> dict[str, float]:
+        """By our names, in %; NaN where val has no object, or none of that size."""
+        found = {name: [one for part in results for one in part[name]] for name in self._iou_types}
+        precisions = {NOUNS[name]: measure_precision(self._truth, found[name], name) for name in self._iou_types}
+        if self._details_dir is not None:
+            self._details_dir.mkdir(parents=True, exist_ok=True)
+            write_per_class(self._details_dir, class_rows(self._truth, precisions))
+            for name, detections in found.items():
+                predictions_path(self._details_dir, name).write_text(json.dumps(detections))
+        return {
+            f"{noun}_{name}": 100 * precision.average(**which)
+            for noun, precision in precisions.items()
+            for name, which in AVERAGES.items()
+        }
+
+
+@dataclass(frozen=True)
+class Precision:
+    """COCO's precision by IoU threshold, recall, class and area range; -1 where there is no object."""
+
+    precision_TRKA: NDArray[np.float64]  # noqa: N815
+    iou_thresholds_T: NDArray[np.float64]  # noqa: N815
+
+    def average(self, *, iou: float | None = None, area: str = "all", label: int | None = None) -> float:
+        """AP, by default over the IoU thresholds from .5 to .95 and all classes; NaN where there is no object."""
+        places = [AREAS.index(area)]
+        labels = slice(None) if label is None else [label]
+        chosen = self.precision_TRKA[:, :, :, places][:, :, labels]
+        if iou is not None:
+            chosen = chosen[np.isclose(self.iou_thresholds_T, iou)]
+        measured = chosen[chosen > -1]
+        return float(measured.mean()) if measured.size else float("nan")
+
+
+def load_truth(path: Path) -> COCO:
+    with quiet_stdout():
+        return COCO(str(path))
+
+
+def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> Precision:
+    """By the official protocol: at most 100 detections an image. `results` may be none at all: then AP is 0."""
+    with quiet_stdout():
+        evaluation = COCOeval(truth, _indexed(truth, results, iou_type), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return Precision(evaluation.eval["precision"][..., -1], np.asarray(evaluation.params.iouThrs))
+
+
+def class_rows(truth: COCO, precisions: Mapping[str, Precision]) -> list[Row]:
+    """AP of each class in %, by noun, and how many objects of it there are, crowds not counted."""
+    boxes = [box for box in truth.dataset["annotations"] if not box["iscrowd"]]
+    rows: list[Row] = []
+    for label, category in enumerate(truth.dataset["categories"]):
+        averages = {
+            f"{noun}_{name.replace('map', 'ap')}": percent(precision.average(**which, label=label))
+            for noun, precision in precisions.items()
+            for name, which in AVERAGES.items()
+        }
+        num_objects = sum(box["category_id"] == category["id"] for box in boxes)
+        rows.append({"class": category["name"], **averages, "num_objects": num_objects})
+    return rows
+
+
+def _indexed(truth: COCO, results: Sequence[Result], iou_type: str) -> COCO:
+    """`results` as pycocotools needs them: a mask without a box, so that its size is the mask's own."""
+    if results:
+        return truth.loadRes([dict(one) for one in results])
+    nothing = COCO()
+    nothing.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
+    nothing.createIndex()
+    return nothing
+
+
+def _results_of(sample: Mapping[str, Any], iou_type: str, category_ids: Sequence[int]) -> list[Result]:
+    """The detections of an image."""
+    found = sample["pred_instances"]
+    scores = found.get("mask_scores", found["scores"]) if iou_type == "segm" else found["scores"]
+    shapes = _boxes(found) if iou_type == "bbox" else _masks(found)
+    return [
+        {"image_id": sample["img_id"], "category_id": category_ids[label], **shape, "score": score}
+        for label, shape, score in zip(found["labels"].tolist(), shapes, scores.tolist(), strict=True)
+    ]
+
+
+def _boxes(found: Mapping[str, Any]) -> list[Result]:
+    """From corners to corner, width and height."""
+    return [{"bbox": [x0, y0, x1 - x0, y1 - y0]} for x0, y0, x1, y1 in found["bboxes"].tolist()]
+
+
+def _masks(found: Mapping[str, Any]) -> list[Result]:
+    """Run lengths as text, as JSON holds them."""
+    encoded = [rle.encode(np.asfortranarray(mask_HW.cpu().numpy(), np.uint8)) for mask_HW in found["masks"]]
+    return [{"segmentation": {"size": one["size"], "counts": one["counts"].decode()}} for one in encoded]

@@ -1,0 +1,69 @@
+"""The output `details` of a classifier's evaluation: by class, what was taken for what, and examples."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipelines.details.confusion import Confusion, count_pairs
+from pipelines.details.painting import colour_of, evenly_spread, fitted, paint_text, save_beside
+from pipelines.details.table import Row, percent, write_per_class
+from pipelines.imagenet.source import ImageSource
+from pipelines.pretrain.guesses import Guessed
+
+LINE_PX = 20
+
+
+def write_details(
+    directory: Path, guessed: Guessed, source: ImageSource, *, num_painted: int, predictions: bool
+) -> None:
+    """`guessed` are those of `source`'s images that decode."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_per_class(directory, list(_class_rows(guessed, source.classes)))
+    confusion = Confusion(source.classes, count_pairs(guessed.labels_N, guessed.best_NG[:, 0]))
+    confusion.write(directory, counted="images")
+    for number in evenly_spread(len(guessed.places_N), num_painted):
+        _paint(directory / "painted", guessed, number, source)
+    if predictions:
+        _write_predictions(directory / "predictions.csv", guessed, source)
+
+
+def _class_rows(guessed: Guessed, classes: tuple[str, ...]) -> Iterator[Row]:
+    hits_NG = guessed.best_NG == guessed.labels_N[:, None]
+    num_images_K, top1_K, top5_K = (
+        np.bincount(guessed.labels_N, weights=weights_N, minlength=len(classes))
+        for weights_N in (None, hits_NG[:, 0], hits_NG.any(axis=1))
+    )
+    for name, num_images, top1, top5 in zip(classes, num_images_K, top1_K, top5_K, strict=True):
+        of_images = [percent(hits / num_images if num_images else float("nan")) for hits in (top1, top5)]
+        yield {"class": name, "top1": of_images[0], "top5": of_images[1], "num_images": int(num_images)}
+
+
+def _write_predictions(path: Path, guessed: Guessed, source: ImageSource) -> None:
+    """A line an image: its name and class, then guesses and their probabilities, the best first."""
+    numbers = range(1, guessed.best_NG.shape[1] + 1)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        guess_columns = [column for number in numbers for column in (f"guess{number}", f"probability{number}")]
+        writer.writerow(["image", "class", *guess_columns])
+        for place, label, best_G, probabilities_G in zip(*guessed, strict=True):
+            pairs = zip(best_G, probabilities_G, strict=True)
+            cells = [cell for guess, share in pairs for cell in (source.classes[guess], f"{share:.4f}")]
+            writer.writerow([source.names[place], source.classes[label], *cells])
+
+
+def _paint(folder: Path, guessed: Guessed, number: int, source: ImageSource) -> None:
+    place, label, best_G, probabilities_G = (array[number] for array in guessed)
+    with Image.open(io.BytesIO(source.read(int(place)))) as image:
+        true, _ = fitted(ImageOps.exif_transpose(image).convert("RGB"))
+    predicted = true.copy()
+    paint_text(true, (0, 0), source.classes[label], colour_of(int(label)))
+    for line, (guess, share) in enumerate(zip(best_G, probabilities_G, strict=True)):
+        paint_text(predicted, (0, line * LINE_PX), f"{source.classes[guess]} {share:.2f}", colour_of(int(guess)))
+    name = Path(source.names[place]).with_suffix(".jpg").as_posix().replace("/", "_")
+    save_beside(true, predicted, folder / name)

@@ -1,0 +1,92 @@
+"""`orchestrator report --plots` of a job whose evaluation has finished: its details, fetched and shown."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifact import Manifest, Metric
+from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.report import report
+from orchestrator.errors import IntegrityError
+from orchestrator.history import write_last_run
+from orchestrator.plan import Digests, Past, make_plan
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from orchestrator.store.publish import blob_name, publish_artifact, publish_manifest, sha256_of
+from pipelines import KINDS
+
+JOB = """
+name: small
+store: ./store
+stages:
+  scenes: {kind: segmentation, data: ade20k, method: semantic_fpn, backbone: cat.pth, matrix: {seed: [1]}}
+  measured: {kind: evaluate, of: scenes/*}
+"""
+FILES = {
+    "confusion.png": "a picture",
+    "painted/a b.jpg": "another",
+    "per_class.csv": "class,iou",
+    "predictions/000.png": "p",
+    "predictions/001.png": "q",
+}
+STAGE = "measured/1"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job whose evaluation has finished, and the folder that a user is in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text(JOB)
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    past = Past(is_done=lambda key: False, recipes={}, reruns={})
+    digests = {name: Digests("", {"backbone": "b"} if name == "scenes/1" else {}) for name in job.stages}
+    plan = make_plan(job, digests=digests, past=past)
+    for path, content in FILES.items():
+        (tmp_path / "output" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "output" / path).write_text(content)
+    store = open_store(job.store)
+    manifest = Manifest(
+        key=plan[STAGE].key,
+        stage=STAGE,
+        kind="evaluate",
+        recipe=plan[STAGE].recipe,
+        params={},
+        artifacts={"details": publish_artifact(store, tmp_path / "output")},
+        metrics=(Metric(name="miou", value=40.6, num_samples=2000),),
+        provenance={},
+    )
+    publish_manifest(store, manifest)
+    write_last_run(store, plan, run_id="r")
+    return tmp_path
+
+
+def _report(*options: str) -> str:
+    stream = io.StringIO()
+    report(parse_arguments(["report", "job.yaml", *options]), stream)
+    return stream.getvalue()
+
+
+def test_plots_fetches_the_details_and_markdown_shows_them_from_where_it_lies(folder: Path) -> None:
+    (folder / "docs").mkdir()
+    _report("--format", "markdown", "--plots", "docs/plots", "--output", "docs/report.md")
+    fetched = folder / "docs/plots/measured/1"
+    assert {path: (fetched / path).read_text() for path in FILES} == FILES
+    text = (folder / "docs/report.md").read_text()
+    assert "## Details of measured/1\n" in text
+    assert "![confusion.png](<plots/measured/1/confusion.png>)" in text
+    assert r"![painted/a b.jpg](<plots/measured/1/painted/a b.jpg>)" in text
+    assert "[per_class.csv](<plots/measured/1/per_class.csv>), predictions in 2 files beside these\n" in text
+
+
+def test_without_plots_nothing_is_fetched(folder: Path) -> None:
+    assert "Details" not in _report("--format", "markdown")
+    assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "output", "store"]
+
+
+def test_a_lost_file_is_told(folder: Path) -> None:
+    (folder / "store" / blob_name(sha256_of(folder / "output/per_class.csv"))).unlink()
+    with pytest.raises(IntegrityError, match=r"\(per_class\.csv\) is missing or differs from its sha256"):
+        _report("--plots", "plots")
