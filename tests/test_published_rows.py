@@ -44,7 +44,7 @@ def test_a_cell_has_the_backbone_and_the_params_of_its_row(row: PublishedRow, tm
     (stage,) = [stage for stage in _job(tmp_path).stages.values() if stage.published == row.id]
     assert stage.inputs["backbone"].stage == f"pretrain/{row.id.rpartition('/')[2]}"
     wanted = type(stage.params)(**row.recipe, backbone="pretrain.checkpoint", data="data")
-    own = {"backbone", "data", "num_classes"}
+    own = {"backbone", "data", "num_classes", "tta"}
     assert stage.params.model_dump(exclude=own) == wanted.model_dump(exclude=own)
 
 
