@@ -19,6 +19,7 @@ from pipelines.openmmlab.library import BaseLoop, Runner
 from pipelines.openmmlab.progress import EMIT_EVERY, Figures, Schedule, Telling, num_val_images
 from pipelines.openmmlab.ranks import check_equal_on_ranks, share_buffers
 from pipelines.openmmlab.state import Position, bare, save_state
+from pipelines.openmmlab.stopping import StopInValidation
 from pipelines.pretrain.control import Control, Demand
 from pipelines.pretrain.ranks import gather_over_ranks, mean_over_ranks
 
@@ -51,6 +52,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._device = device
         self._control = Control(plan.schedule.checkpoint_every, context.should_stop, device, plan.schedule.keep_best)
         self._telling = Telling(context, plan.schedule, self.max_iters, self.dataloader.batch_size * context.world_size)
+        runner.register_hook(StopInValidation(context, self._stop))
         self.begin_at(Position())
 
     def begin_at(self, position: Position) -> None:
@@ -87,6 +89,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         """
         self.runner.call_hook("before_train")
         if self._is_epochs:
+            self._close_epoch()
             while self._epoch < self.max_epochs:
                 self._run_epoch(end=(self._epoch + 1) * len(self.dataloader))
                 self._epoch += 1
@@ -151,13 +154,23 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         is_near = not self._is_epochs and self._is_val_due() and self._plan.schedule.keep_best > 0
         if demand is Demand.NONE or (demand is Demand.SAVE and is_near):
             return
-        self._save()
         if demand is Demand.STOP:
-            raise StoppedError(f"stopped as asked; the last checkpoint stands after {self._iter} iterations")
+            self._stop()
+        self._save()
+
+    def _stop(self) -> None:
+        self._save()
+        raise StoppedError(f"stopped as asked; the last checkpoint stands after {self._iter} iterations")
 
     def _is_val_due(self) -> bool:
         """Whether this iteration, where iterations are counted, ends with a validation."""
         return not self._is_epochs and self._iter > 0 and self._plan.schedule.is_val_due(self._iter)
+
+    def _close_epoch(self) -> None:
+        """Validate after an epoch that ended in an earlier attempt, which stopped before its validation was done."""
+        is_between = self._iter == self._epoch * len(self.dataloader) > 0
+        if is_between and not self._is_validated and self._plan.schedule.is_val_due(self._epoch):
+            self._close(self._epoch)
 
     def _close_iteration(self) -> None:
         if self._is_val_due() and not self._is_validated:

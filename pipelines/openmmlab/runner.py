@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext
+from pipelines.compiling import compile_in_place
 from pipelines.openmmlab.library import (
     Config,
     MMDistributedDataParallel,
@@ -30,7 +31,7 @@ from pipelines.openmmlab.library import (
 from pipelines.openmmlab.loop import Plan, StageLoop
 from pipelines.openmmlab.progress import Schedule, ValidationHook, num_val_images
 from pipelines.openmmlab.ranks import check_equal_on_ranks
-from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_state, put_weights, weights_of
+from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,10 @@ def train(context: StageContext, training: Training) -> Trained:
     with quiet_stdout():
         runner = StageRunner.from_cfg(_training_config(context, training))
         runner.plan = Plan(context, training.schedule, training.metrics_of)
+        if context.params.compile:
+            # What takes tensors alone; the heads go through lists of objects, of which a compiler makes nothing.
+            model = bare(runner.model)
+            compile_in_place([model.backbone, *([model.neck] if model.with_neck else [])], context)
         try:
             runner.train()
             check_equal_on_ranks(runner.model, when="after training")

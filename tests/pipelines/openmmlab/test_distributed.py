@@ -106,6 +106,7 @@ def _train_both(rank: int, root: Path) -> None:
 def _train_both_as(root: Path, name: str, context_of: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation_models, "make_model", _with_group_norm)
+        params: Any
         for run, params in (
             (segmentation.run, segmentation_params(root, drop_path_rate=0.0)),
             (detection.run, detection_params(root, drop_path_rate=0.0)),
@@ -115,9 +116,9 @@ def _train_both_as(root: Path, name: str, context_of: Any) -> None:
             (recorder.root / "metrics.json").write_text(json.dumps(recorder.metrics))
 
 
-def _with_group_norm(*args: Any, device: str, **kwargs: Any) -> Config:
+def _with_group_norm(*args: Any, **kwargs: Any) -> Config:
     """BatchNorm on CPUs takes each worker's part of the batch for itself, unlike SyncBN on GPUs."""
-    model = make_segmenter(*args, device=device, **kwargs)
+    model = make_segmenter(*args, **kwargs)
     head = {**model["decode_head"], "norm_cfg": {"type": "GN", "num_groups": 4}, "dropout_ratio": 0.0}
     return {**model, "decode_head": head}
 
@@ -132,16 +133,15 @@ def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> No
     run_ranks(_train_both, tmp_path, tmp_path)
     _train_both_as(tmp_path, "alone", lambda params, recorder: make_context(recorder, params, tmp_path / "pretrained"))
     for method in ("semantic_fpn", "fcos"):
-        of_two, of_one = (
-            json.loads((tmp_path / f"{method}{name}" / "metrics.json").read_text()) for name in ("0", "alone")
-        )
-        assert [metrics["loss"] for metrics in of_two] == pytest.approx(
-            [metrics["loss"] for metrics in of_one], rel=1e-4
-        )
-        folders = [tmp_path / f"{method}{name}" for name in ("0/of_rank", "alone/work0")]
-        two, one = (load_file(folder / "outputs" / "checkpoint" / "model.safetensors") for folder in folders)
-        distances = torch.cat(
-            [(two[name] - tensor).abs().flatten() for name, tensor in one.items() if tensor.is_floating_point()]
-        )
-        # AdamW makes steps of lr = 1e-3 in any direction where a gradient is but rounding.
+        losses, tensors = zip(*(_trained(tmp_path / f"{method}{name}") for name in ("0", "alone")), strict=True)
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        distances = torch.cat([(tensors[0][name] - tensor).abs().flatten() for name, tensor in tensors[1].items()])
+        # AdamW takes a step of lr = 1e-3 also where a gradient is nothing but rounding.
         assert float(distances.quantile(0.98)) < 1e-5, method
+
+
+def _trained(root: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The losses that a stage reported, and the weights that it came to."""
+    losses = [metrics["loss"] for metrics in json.loads((root / "metrics.json").read_text())]
+    (path,) = root.glob("*/outputs/checkpoint/model.safetensors")
+    return losses, {name: tensor for name, tensor in load_file(path).items() if tensor.is_floating_point()}
