@@ -19,6 +19,7 @@ from pipelines.detection.usage import Split
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.record import make_record
 from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.openmmlab.start import make_start, tell_start
 
@@ -31,13 +32,14 @@ def run(context: StageContext) -> StageResult:
     classes, names = files["train"].classes, params.traits.metrics
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
+    record = make_record(context, "mmdet", _config(context, model=model, files=files))
     trained = finished(context, schedule)
     if trained is None:
-        config = _config(context, model=model, files=files)
-        trained = train(context, Training("mmdet", config, schedule, partial(percentages, names=names)))
+        trained = train(context, Training("mmdet", record.resolved, schedule, partial(percentages, names=names)))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
+        record.write(directory, context)
     return StageResult({"checkpoint": directory}, trained.as_metrics(names))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from cat_model import CatConfig
 from orchestrator.errors import CheckpointError
 from pipelines.checkpoint import check_classes
+from pipelines.openmmlab.ops import active_ops
 from pipelines.openmmlab.recipe import Config
 
 CONFIG_FILE = "config.json"
@@ -30,7 +31,13 @@ def save_model(
     """Write what builds the model again: its config needs no pretrained checkpoint any more."""
     directory.mkdir(parents=True)
     backbone = {name: value for name, value in model["backbone"].items() if name != "checkpoint"}
-    document = {"format": FORMAT, "method": method, "classes": list(classes), "model": {**model, "backbone": backbone}}
+    document = {
+        "format": FORMAT,
+        "method": method,
+        "classes": list(classes),
+        "model": {**model, "backbone": backbone},
+        "ops": active_ops(),
+    }
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
 

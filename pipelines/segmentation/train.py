@@ -15,6 +15,7 @@ from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.record import make_record
 from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
@@ -33,13 +34,14 @@ def run(context: StageContext) -> StageResult:
     classes = read_classes(root, params.num_classes)
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)
+    record = make_record(context, "mmseg", _config(context, model=model, classes=classes))
     trained = finished(context, schedule)
     if trained is None:
-        config = _config(context, model=model, classes=classes)
-        trained = train(context, Training("mmseg", config, schedule, percentages))
+        trained = train(context, Training("mmseg", record.resolved, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
+        record.write(directory, context)
     metrics = trained.as_metrics(METRICS)
     if params.tta:
         metrics += _multi_scale_flip(context, model=model, weights=trained.weights, classes=classes)
