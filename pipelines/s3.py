@@ -57,7 +57,7 @@ class Bucket:
     def objects(self, prefix: str, *, deep: bool) -> list[Object]:
         """Those whose names begin with `prefix`, in the order of their names; `deep`: also with a further `/`."""
         depth = {} if deep else {"Delimiter": "/"}
-        with self._errors("list", prefix):
+        with self._errors("list", ""):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix, **depth
             )

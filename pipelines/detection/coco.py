@@ -20,7 +20,7 @@ from pipelines.detection.annotation_faults import (
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split, describe_use, find_use
 from pipelines.faults import Faults
-from pipelines.fingerprint import digest_of_file, digest_of_folders
+from pipelines.fingerprint import digest_of_folders, digest_of_large_file
 from pipelines.s3 import S3
 
 _REMEDY = "correct the annotation file"
@@ -64,10 +64,11 @@ def fingerprint(params: DetectionParams) -> str:
     if params.data.startswith(S3):
         return fingerprint_remote(params.data, "coco", *splits)
     root = data_folder(params.data, "coco")
-    digest = digest_of_folders(root, ("annotations", "train2017", "val2017"))
+    folders = digest_of_folders(root, ("annotations", "train2017", "val2017"))
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
     check_annotations([read_annotations(root, split) for split in small], params)
-    return digest
+    # Their bytes in any case: an edit often leaves the size as it was.
+    return digest_of([folders, *(digest_of_large_file(annotation_path(root, split)) for split in splits)])
 
 
 def fingerprint_val(params: DetectionParams) -> str:
@@ -76,7 +77,7 @@ def fingerprint_val(params: DetectionParams) -> str:
         return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
     path = annotation_path(root, "val")
-    digest = digest_of([digest_of_file(path), digest_of_folders(root, ("val2017",))])
+    digest = digest_of([digest_of_large_file(path), digest_of_folders(root, ("val2017",))])
     if _size(path) <= PARSED_WHILE_PLANNING_BYTES:
         check_annotations([read_annotations(root, "val")], params)
     return digest

@@ -49,6 +49,15 @@ def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(root
     assert fingerprint(_params(copy)) != before
 
 
+def test_an_edit_that_keeps_the_size_is_noticed_in_a_large_data_set_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.fingerprint.CONTENT_LIMIT_BYTES", 0)
+    before, path = fingerprint(_params(root)), root / "annotations/instances_train2017.json"
+    path.write_text(path.read_text().replace('"category_id": 7', '"category_id": 8', 1))
+    assert fingerprint(_params(root)) != before
+
+
 @pytest.mark.parametrize("gone", ["annotations", "train2017", "val2017"])
 def test_missing_folder_is_named(root: Path, gone: str) -> None:
     shutil.rmtree(root / gone)
