@@ -20,7 +20,7 @@ from pipelines.detection.coco import read_annotations
 from pipelines.detection.config import make_config as make_detection_config
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.backbone import read_config
+from pipelines.openmmlab.backbone import read_pretrained
 from pipelines.openmmlab.library import Config, Hook, Runner, Scope, load_library
 from pipelines.openmmlab.progress import EMIT_EVERY
 from pipelines.openmmlab.recipe import backbone
@@ -76,7 +76,7 @@ def _detection(settings: Mapping[str, Any], _: Path) -> tuple[dict[str, Any], di
     root = data_folder(params.data, "coco")
     files = {"train": read_annotations(root, "train"), "val": read_annotations(root, "val")}
     classes = files["train"].classes
-    cat = read_config(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate)
+    cat = read_pretrained(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate).config
     model = make_model(
         params,
         backbone=backbone(cat.to_dict(), settings["checkpoint"]),
@@ -101,7 +101,7 @@ def _segmentation(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str
     classes = read_classes(root, None)
     splits: tuple[Split, ...] = ("training", "validation")
     pairs = {split: read_pairs(root, split) for split in splits}
-    cat = read_config(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate)
+    cat = read_pretrained(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate).config
     model = semantic_fpn(
         params,
         backbone=backbone(cat.to_dict(), settings["checkpoint"]),
