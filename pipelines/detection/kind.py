@@ -9,7 +9,7 @@ from pipelines.openmmlab.config_file import config_digest
 
 
 def metrics(params: DetectionParams) -> tuple[str, ...]:
-    return params.traits.metrics
+    return (*params.traits.metrics, *params.sizes)
 
 
 def files_digest(params: DetectionParams) -> str | None:

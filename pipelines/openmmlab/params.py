@@ -24,6 +24,9 @@ def _is_config(config: str) -> str:
 
 ConfigPath = Annotated[str, AfterValidator(_is_config)]
 
+SIZES = ("params_m", "flops_g")
+"""Names of a network's own metrics: parameters in millions, multiply-accumulates in billions."""
+
 REFERENCE_BATCH = 16
 """Images of an iteration for which the learning rates are published: 8 GPUs with 2 each."""
 
@@ -92,6 +95,11 @@ class FinetuneParams(Params):
     def fits_workers(self, num_workers: int) -> bool:
         """Whether `num_workers` workers can share a batch equally."""
         return self.batch_size % num_workers == 0
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The metrics that are the network's own; of a config file's only the parameters are counted."""
+        return SIZES if self.config is None else SIZES[:1]
 
     @property
     def scaled_lr(self) -> float:

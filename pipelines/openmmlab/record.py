@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from orchestrator.artifact import Metric, unit_of
 from orchestrator.contract import Event, StageContext
 from pipelines.openmmlab.complexity.networks import (
     DETECTION_SIZE,
@@ -20,7 +21,7 @@ from pipelines.openmmlab.complexity.networks import (
     count_segmenter,
 )
 from pipelines.openmmlab.library import Scope
-from pipelines.openmmlab.params import FinetuneParams
+from pipelines.openmmlab.params import SIZES, FinetuneParams
 from pipelines.openmmlab.recipe import Config
 
 COMPLEXITY_FILE = "complexity.json"
@@ -33,6 +34,16 @@ class Record:
 
     complexity: Mapping[str, JsonValue]
     resolved: Config
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The size of the network, of rank 0, which counted it."""
+        values = {name: self.complexity.get(name) for name in SIZES}
+        return tuple(
+            Metric(name=name, value=value, unit=unit_of(name), num_samples=None)
+            for name, value in values.items()
+            if isinstance(value, float)
+        )
 
     def write(self, directory: Path, context: StageContext) -> None:
         """Two files; folders that vanish with the attempt stand in them by name."""

@@ -8,8 +8,12 @@ from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
 from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
 
 
-def metrics(params: SegmentationParams) -> tuple[str, ...]:
+def scores(params: SegmentationParams) -> tuple[str, ...]:
     return ("miou", "macc", "aacc", *(["miou_ms_flip"] if params.tta else []))
+
+
+def metrics(params: SegmentationParams) -> tuple[str, ...]:
+    return (*scores(params), *params.sizes)
 
 
 def files_digest(params: SegmentationParams) -> str | None:
@@ -33,7 +37,7 @@ KIND = Kind(
     fits_workers=SegmentationParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.segmentation.evaluate:run",
-        metrics=metrics,
+        metrics=scores,
         fingerprint=fingerprint_val,
         params=SegmentationEvaluationParams,
         outputs=(DETAILS,),
