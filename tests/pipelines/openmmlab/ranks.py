@@ -57,3 +57,10 @@ def _run_rank(rank: int, world_size: int, root: Path, function: Callable[..., No
     function(rank, *args)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    assert _threads_of_gloo() == 0, "something holds the group: its threads can abort the process when it ends"
+
+
+def _threads_of_gloo() -> int:
+    """In this process; 0 where the system does not tell."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return names.count("pt_gloo_runloop")

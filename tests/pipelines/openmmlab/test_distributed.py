@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import pickle
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from orchestrator.contract import Params, StageContext, StageResult
 from orchestrator.errors import StageError, StoppedError
@@ -82,8 +80,6 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
     if rank == 0:
         assert all(torch.equal(tensor, weights(result)[name]) for name, tensor in weights(again).items())
     (root / f"metrics{rank}").write_bytes(pickle.dumps(straight.metrics))
-    # While one lived, the group's threads would outlast the group and could abort the process at its end.
-    assert not any(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
     torch.manual_seed(rank)
     with pytest.raises(StageError, match="parameters differ between the 2 workers after training"):
         check_equal_on_ranks(nn.Linear(2, 2), when="after training")
