@@ -119,6 +119,7 @@ def _with_group_norm(*args: Any, **kwargs: Any) -> Config:
     return {**model, "decode_head": head}
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> None:
     write_ade20k(tmp_path / "ade20k")
     write_coco(tmp_path / "coco")

@@ -16,7 +16,7 @@ from orchestrator.errors import StoppedError
 from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab import stopping
-from pipelines.openmmlab.draws import SeededDataset
+from pipelines.openmmlab.draws import Draw, SeededDataset
 from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
@@ -143,9 +143,12 @@ def test_segmentation_goes_on_between_any_two_iterations(segmenter: Stage, monke
     """Stops after an update, within the validation after the third, and after that; loads no image twice."""
     loaded: list[int] = []
     load = SeededDataset.__getitem__
-    monkeypatch.setattr(
-        SeededDataset, "__getitem__", lambda self, draw: loaded.append(draw.position) or load(self, draw)
-    )
+
+    def load_noting(dataset: SeededDataset, draw: Draw) -> Any:
+        loaded.append(draw.position)
+        return load(dataset, draw)
+
+    monkeypatch.setattr(SeededDataset, "__getitem__", load_noting)
     result, recorders = segmenter.interrupted(
         "stopped", [{"stops_after": 1, "loader_workers": 2}, {"stops_after": 4}, {"stops_after": 4}]
     )
