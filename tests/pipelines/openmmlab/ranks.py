@@ -1,4 +1,4 @@
-"""Runs entry points in two processes on one gloo group, as the workers of a stage would."""
+"""Runs entry points in processes on one gloo group, as the workers of a stage would."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _run_entry(rank: int, run: Entry, context: StageContext, root: Path) -> None
 
 
 def of_rank(context: StageContext, rank: int, work_dir: Path) -> StageContext:
-    """The context of one of the workers, with its own folder, which is made."""
+    """The context of one of the workers, here in its process, with its own folder, which is made."""
     work_dir.mkdir(parents=True)
-    return replace(context, rank=rank, world_size=WORLD_SIZE, work_dir=work_dir)
+    return replace(context, rank=rank, world_size=torch.distributed.get_world_size(), work_dir=work_dir)
 
 
 def run_ranks(function: Callable[..., None], root: Path, *args: Any, world_size: int = WORLD_SIZE) -> None:
