@@ -30,7 +30,7 @@ from pipelines.openmmlab.library import (
 )
 from pipelines.openmmlab.loop import Plan, StageLoop
 from pipelines.openmmlab.progress import Schedule, ValidationHook, num_val_images
-from pipelines.openmmlab.ranks import check_equal_on_ranks
+from pipelines.openmmlab.ranks import check_equal_on_ranks, let_group_go
 from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
 
 
@@ -187,15 +187,15 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
     def close(self) -> None:
         """Let go of files, and of all that holds the process group.
 
-        Runner, loops and hooks hold each other, so that only the garbage collector frees them. While
-        DistributedDataParallel lives, destroying the group leaves gloo's threads running, and one of them that frees a
-        tensor while the interpreter ends aborts the process.
+        Runner, loops and hooks hold each other, so that only the garbage collector frees them, and with them
+        DistributedDataParallel.
         """
         for handler in self.logger.handlers:
             handler.close()
         self._hooks.clear()
         self.model = self.optim_wrapper = self.param_schedulers = self._train_loop = self._val_loop = None
         gc.collect()
+        let_group_go()
 
 
 def _state_path(context: StageContext) -> Path | None:

@@ -1,4 +1,4 @@
-"""Runs entry points in two processes on one gloo group, as the workers of a stage would."""
+"""Runs entry points in processes on one gloo group, as the workers of a stage would."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def _run_entry(rank: int, run: Entry, context: StageContext, root: Path) -> None
 
 
 def of_rank(context: StageContext, rank: int, work_dir: Path) -> StageContext:
-    """The context of one of the workers, with its own folder, which is made."""
+    """The context of one of the workers, here in its process, with its own folder, which is made."""
     work_dir.mkdir(parents=True)
-    return replace(context, rank=rank, world_size=WORLD_SIZE, work_dir=work_dir)
+    return replace(context, rank=rank, world_size=torch.distributed.get_world_size(), work_dir=work_dir)
 
 
 def run_ranks(function: Callable[..., None], root: Path, *args: Any, world_size: int = WORLD_SIZE) -> None:
@@ -60,3 +60,10 @@ def _run_rank(rank: int, world_size: int, root: Path, function: Callable[..., No
     function(rank, *args)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    assert _threads_of_gloo() == 0, "something holds the group: its threads can abort the process when it ends"
+
+
+def _threads_of_gloo() -> int:
+    """In this process; 0 where the system does not tell."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return names.count("pt_gloo_runloop")

@@ -144,11 +144,11 @@ def test_segmentation_goes_on_between_any_two_iterations(segmenter: Stage, monke
     loaded: list[int] = []
     load = SeededDataset.__getitem__
 
-    def load_and_note(self: SeededDataset, draw: Draw) -> Any:
+    def load_noting(dataset: SeededDataset, draw: Draw) -> Any:
         loaded.append(draw.position)
-        return load(self, draw)
+        return load(dataset, draw)
 
-    monkeypatch.setattr(SeededDataset, "__getitem__", load_and_note)
+    monkeypatch.setattr(SeededDataset, "__getitem__", load_noting)
     result, recorders = segmenter.interrupted(
         "stopped", [{"stops_after": 1, "loader_workers": 2}, {"stops_after": 4}, {"stops_after": 4}]
     )

@@ -68,13 +68,6 @@ def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setti
     assert (recorder.events[-1].done, recorder.events[-1].total) == (4, 4)
 
 
-def test_resumed_run_equals_a_straight_one_bitwise(setting: Setting) -> None:
-    resumed = run(setting.context("resumed", resume_dir=setting.straight.checkpoints[0]))
-    straight = _weights(setting.result)
-    assert resumed.metrics == setting.result.metrics
-    assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(resumed).items())
-
-
 def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(setting: Setting) -> None:
     recorder = Recorder(setting.root / "between")
     run(setting.context("between", recorder, val_every=4, checkpoint_every=3))
@@ -113,10 +106,3 @@ def test_image_without_label_map_is_named(setting: Setting, tmp_path: Path) -> N
     context = make_context(Recorder(tmp_path), _params(data), setting.backbone)
     with pytest.raises(DataError, match=r"1 of 11 files are missing: .*annotations/validation/001\.png"):
         run(context)
-
-
-@pytest.mark.slow
-def test_loader_processes_serve_training_and_validation(setting: Setting) -> None:
-    recorder = Recorder(setting.root / "loaders")
-    run(setting.context("loaders", recorder, loader_workers=2))
-    assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
