@@ -18,7 +18,7 @@ def run(context: StageContext) -> StageResult:
     """Metrics in %, as those of training."""
     params: SegmentationParams = context.params
     root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
-    classes = read_classes(root, params.num_classes)
+    classes = read_classes(root, params)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method, classes=classes)
     config = {"model": _model(context, saved), **_val_config(context, classes)}
