@@ -23,7 +23,8 @@ class FinetuneParams(Params):
     backbone: Input
     """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file of the official layout (a path, s3://)."""
     data: Data
-    """Folder of the data set, in its published layout, or `sample:digits`."""
+    """Folder of the data set, in its published layout; or `s3://BUCKET/PREFIX` with the same files or the published
+    archives, which each machine fetches once; or `sample:digits`."""
     num_classes: Positive | None = None
     """How many classes the data must have; None takes what the data says."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
