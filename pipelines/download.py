@@ -58,10 +58,9 @@ class _Download:
 
     def parts(self) -> Iterator[_Part]:
         """Those that are missing; an empty object has one, of no bytes."""
-        size = self.listed.object.size
-        for start in range(0, max(size, 1), PART_BYTES):
+        for start in range(0, max(self.listed.object.size, 1), PART_BYTES):
             if start not in self._done:
-                yield _Part(self, start, min(PART_BYTES, size - start))
+                yield _Part(self, start, self._size_from(start))
 
     def write(self, start: int, content: bytes) -> bool:
         """Whether the object is complete by that."""
@@ -76,7 +75,7 @@ class _Download:
             self._done.add(start)
             if self._has_parts:
                 with self._journal.open("a") as journal:
-                    journal.write(f"{start}\n")
+                    journal.write(f"{start} {len(content)}\n")
             return next(self.parts(), None) is None
 
     def is_right(self) -> bool:
@@ -93,8 +92,12 @@ class _Download:
         if not (self._partial.is_file() and self._journal.is_file()):
             self._journal.unlink(missing_ok=True)
             return set()
-        lines = self._journal.read_text().split("\n")[:-1]
-        return {int(line) for line in lines if line.isdecimal()}
+        lines = [line.split() for line in self._journal.read_text().split("\n")[:-1]]
+        return {int(start) for start, size in lines if int(size) == self._size_from(int(start))}
+
+    def _size_from(self, start: int) -> int:
+        """Bytes of the part that begins at `start`."""
+        return min(PART_BYTES, self.listed.object.size - start)
 
 
 class _Progress:

@@ -113,7 +113,7 @@ def read_annotations(root: Path, split: Split) -> Annotations:
 def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
     """Raises DataError unless the files have what the stage needs: the same classes, as many as it says, and masks."""
     for file in files:
-        _check_num_classes(file, params.num_classes)
+        params.check_classes(file.classes, file.path)
         if params.traits.has_masks:
             faults = Faults(file.path)
             find_mask_faults(file.document["annotations"], faults)
@@ -124,14 +124,6 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]
             raise DataError(f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}")
-
-
-def _check_num_classes(file: Annotations, num_classes: int | None) -> None:
-    if num_classes is not None and len(file.classes) != num_classes:
-        raise DataError(
-            f"{file.path}: has {len(file.classes)} categories, but num_classes is {num_classes}; correct it or "
-            "leave it out"
-        )
 
 
 def without_images(file: Annotations, broken: Collection[Path], to: Path) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from orchestrator.contract import Params, Role
+from orchestrator.errors import DataError
 from pipelines.data import Data
+from pipelines.faults import first_named
 from pipelines.model_params import Model
 
 Positive = Annotated[int, Field(ge=1)]
@@ -46,7 +49,8 @@ class FinetuneParams(Params):
     """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as of a pretraining. `init: scratch`
     needs it; a pretrained `backbone` says itself what it is, and must be this one where it is given."""
     data: Data
-    """Folder of the data set, in its published layout, or `sample:digits`."""
+    """Folder of the data set, in its published layout; or `s3://BUCKET/PREFIX` with the same files or the published
+    archives, which each machine fetches once; or `sample:digits`."""
     config: Annotated[ConfigPath | None, Role.DATA] = None
     """Instead of `method`: a config of mmdet or mmseg, as a .py file (on every machine, as the data) or as
     `mmdet::PATH` or `mmseg::PATH` of the installed library. Of it, `model` alone is taken, on CAT and for the classes
@@ -55,6 +59,8 @@ class FinetuneParams(Params):
     """Whether the model of `config` keeps its own backbone instead of CAT; it then starts from random weights."""
     num_classes: Positive | None = None
     """How many classes the data must have; None takes what the data says."""
+    classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the classes that the data must have, in this order; None takes what the data says."""
     batch_size: Positive = 16
     """Images an iteration over all workers together; a multiple of the number of workers."""
     lr: Annotated[float, Field(gt=0)] | None = None
@@ -145,3 +151,36 @@ class FinetuneParams(Params):
             raise ValueError("must have one of `method` (a model by name) and `config` (a config file of its library)")
         if self.keep_backbone and self.config is None:
             raise ValueError("keep_backbone: goes with `config`; the methods are built on CAT")
+
+    @model_validator(mode="after")
+    def _classes_are_countable(self) -> Self:
+        if self.classes is None:
+            return self
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"classes: {', '.join(twice)} twice")
+        if self.num_classes not in (None, len(self.classes)):
+            raise ValueError(
+                f"num_classes: is {self.num_classes}, but `classes` has {len(self.classes)}; leave one out"
+            )
+        return self
+
+    def check_classes(self, found: Sequence[str], where: object) -> None:
+        """Raises DataError unless the classes `found` in the data at `where` are those that the job asks for."""
+        if self.num_classes not in (None, len(found)):
+            raise DataError(
+                f"{where}: has {len(found)} classes, but num_classes is {self.num_classes}; correct it or leave it out"
+            )
+        if self.classes not in (None, tuple(found)):
+            raise DataError(f"{where}: {_difference(found, self.classes or ())}; correct `classes`, or leave it out")
+
+
+def _difference(found: Sequence[str], asked: Sequence[str]) -> str:
+    """How classes that are not those asked for differ from them."""
+    lacking, more = ([name for name in one if name not in other] for one, other in ((asked, found), (found, asked)))
+    if lacking:
+        return f"has no classes {first_named(len(lacking), lacking)}"
+    if more:
+        return f"also has {first_named(len(more), more)}"
+    place = next(place for place, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other)
+    return f"has its classes in another order: {found[place]} comes before {asked[place]}"

@@ -54,7 +54,7 @@ def fingerprint(params: SegmentationParams) -> str:
     root = data_folder(params.data, "ade20k")
     folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
     labels = digest_of_folders(root, ("annotations/validation",))
-    read_classes(root, params.num_classes)
+    read_classes(root, params)
     return digest_of([folders, labels, digest_of_file(class_file(root))])
 
 
@@ -64,7 +64,7 @@ def fingerprint_val(params: SegmentationParams) -> str:
         return fingerprint_remote(params.data, "ade20k", "validation")
     root = data_folder(params.data, "ade20k")
     digest = digest_of_folders(root, ("images/validation", "annotations/validation"))
-    read_classes(root, params.num_classes)
+    read_classes(root, params)
     return digest_of([digest, digest_of_file(class_file(root))])
 
 
@@ -76,8 +76,8 @@ def class_file(root: Path) -> Path:
     raise DataError(f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value from 1")
 
 
-def read_classes(root: Path, num_classes: int | None) -> tuple[str, ...]:
-    """Names of the classes; raises DataError unless they are as many as the job says."""
+def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ...]:
+    """Names of the classes; raises DataError unless they are those that the job says. `params` None: any will do."""
     path = class_file(root)
     try:
         classes = READERS[path.name](path.read_text(encoding="utf-8"))
@@ -85,10 +85,8 @@ def read_classes(root: Path, num_classes: int | None) -> tuple[str, ...]:
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
         raise DataError(f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} apart")
-    if num_classes is not None and len(classes) != num_classes:
-        raise DataError(
-            f"{path}: names {len(classes)} classes, but num_classes is {num_classes}; correct it or leave it out"
-        )
+    if params is not None:
+        params.check_classes(classes, path)
     return classes
 
 

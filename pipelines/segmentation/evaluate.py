@@ -28,7 +28,7 @@ def run(context: StageContext) -> StageResult:
     """Output `details`. Metrics in %, as those of training."""
     params: SegmentationEvaluationParams = context.params
     root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
-    classes = read_classes(root, params.num_classes)
+    classes = read_classes(root, params)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method_name, classes=classes)
     model = _model(context, saved)

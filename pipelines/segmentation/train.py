@@ -31,7 +31,7 @@ def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with `tta` one more."""
     params: SegmentationParams = context.params
     root = data_folder(params.data, "ade20k", *SPLITS, tell=lambda text: context.emit(Event(text)))
-    classes = read_classes(root, params.num_classes)
+    classes = read_classes(root, params)
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)
     record = make_record(context, "mmseg", _config(context, model=model, classes=classes))

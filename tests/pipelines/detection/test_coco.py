@@ -74,8 +74,14 @@ def test_missing_annotation_file_is_named(root: Path) -> None:
 
 def test_num_classes_must_agree_with_the_annotations(root: Path) -> None:
     fingerprint(_params(root, num_classes=2))
-    with pytest.raises(DataError, match=r"instances_train2017\.json: has 2 categories, but num_classes is 3"):
+    with pytest.raises(DataError, match=r"instances_train2017\.json: has 2 classes, but num_classes is 3"):
         fingerprint(_params(root, num_classes=3))
+
+
+def test_classes_that_the_job_names_must_be_the_categories_in_their_order(root: Path) -> None:
+    fingerprint(_params(root, classes=("red", "blue")))
+    with pytest.raises(DataError, match=r"instances_train2017\.json: has no classes person; correct `classes`"):
+        fingerprint(_params(root, classes=("person",)))
 
 
 def test_splits_must_have_the_same_categories(root: Path) -> None:

@@ -46,8 +46,22 @@ def test_missing_folder_is_named(root: Path, gone: str) -> None:
 
 def test_num_classes_must_agree_with_the_names(root: Path) -> None:
     KIND.fingerprint(_params(root, num_classes=3))
-    with pytest.raises(DataError, match=r"classes\.json: names 3 classes, but num_classes is 150"):
+    with pytest.raises(DataError, match=r"classes\.json: has 3 classes, but num_classes is 150"):
         KIND.fingerprint(_params(root, num_classes=150))
+
+
+@pytest.mark.parametrize(
+    ("classes", "fault"),
+    [
+        (("red", "green", "background"), r"has no classes green; correct `classes`, or leave it out"),
+        (("red", "blue"), "also has background; correct `classes`"),
+        (("blue", "red", "background"), "has its classes in another order: red comes before blue"),
+    ],
+)
+def test_classes_that_the_job_names_must_be_those_of_the_data(root: Path, classes: tuple[str, ...], fault: str) -> None:
+    KIND.fingerprint(_params(root, classes=("red", "blue", "background")))
+    with pytest.raises(DataError, match=rf"classes\.json: {fault}"):
+        KIND.fingerprint(_params(root, classes=classes))
 
 
 @pytest.mark.parametrize(
@@ -149,6 +163,8 @@ def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:
     [
         ({"max_iters": 100}, r"warmup_iters: must be below max_iters \(100\), not 1500"),
         ({"min_lr": 1.0}, "min_lr: must be below lr"),
+        ({"classes": ["red", "red"]}, "classes: red twice"),
+        ({"classes": ["red"], "num_classes": 2}, "num_classes: is 2, but `classes` has 1; leave one out"),
         ({"ratio_range": [2.0, 0.5]}, r"ratio_range: must be \[low, high\]"),
     ],
 )

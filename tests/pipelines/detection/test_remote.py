@@ -1,0 +1,60 @@
+"""A stage whose data lie in S3 comes to the same detector as from a folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from orchestrator.contract import StageResult
+from pipelines import data
+from pipelines.detection.evaluate import run as evaluate
+from pipelines.detection.params import DetectionParams
+from pipelines.detection.train import run
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
+from tests.pipelines.test_node_cache import upload
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
+]
+
+
+def _params(place: str) -> DetectionParams:
+    return DetectionParams(
+        method="retinanet",
+        backbone="p.checkpoint",
+        data=place,
+        img_scale=(PX, PX),
+        channels=16,
+        epochs=1,
+        batch_size=2,
+        warmup_iters=0,
+        loader_workers=0,
+        drop_path_rate=0.0,
+    )
+
+
+def test_a_stage_trains_on_data_in_s3_as_on_a_folder(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(data, "_FETCHED", {})
+    root, backbone = write_coco(tmp_path / "coco", num_train=4, num_val=1), save_toy_checkpoint(tmp_path / "pretrained")
+    remote = upload(root, bucket)
+
+    def train(name: str, place: str) -> tuple[StageResult, Recorder]:
+        recorder = Recorder(tmp_path / name)
+        return run(make_context(recorder, _params(place), backbone)), recorder
+
+    there, recorder = train("there", remote)
+    here, _ = train("here", str(root))
+    assert there.metrics == here.metrics
+    ours, theirs = (load_file(one.outputs["checkpoint"] / "model.safetensors") for one in (there, here))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+    assert recorder.events[0].text == f"fetching {remote}: 7 of 7 objects, 0.00 GiB"
+    assert recorder.events[1].text == "instances_train2017.json: 4 of 4 images to train on; 8 objects"
+
+    context = make_context(Recorder(tmp_path / "evaluation"), _params(remote), backbone)
+    assert evaluate(replace(context, inputs={"checkpoint": there.outputs["checkpoint"]})).metrics == there.metrics
