@@ -135,7 +135,8 @@ def _arrays_of(sample: Mapping[str, Any], iou_types: Sequence[str]) -> dict[str,
     image = {"image_id": sample["img_id"], "labels": arrays["labels"], "bbox": (arrays["bboxes"], arrays["scores"])}
     if "segm" not in iou_types:
         return image
-    masks = [rle.encode(np.asfortranarray(mask_HW.cpu().numpy(), np.uint8)) for mask_HW in found["masks"]]
+    masks_DHW = found["masks"].cpu().numpy()
+    masks = [rle.encode(np.asfortranarray(mask_HW, np.uint8)) for mask_HW in masks_DHW]
     return {**image, "segm": (masks, found.get("mask_scores", found["scores"]).cpu().numpy())}
 
 
