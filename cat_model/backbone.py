@@ -6,6 +6,7 @@ Letters: B images, I input channels, H and W positions (of pixels or of a map), 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ class CatBackbone(Trunk):
     def __init__(self, config: CatConfig, *, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
         indices = _checked_indices(out_indices, num_stages=len(config.depths))
         super().__init__(config, num_stages=indices[-1] + 1)
+        self.frozen_stages: int | None = None
         self.out_indices = indices
         for index in self.out_indices:
             self.add_module(f"norm{index}", nn.LayerNorm(config.dims[index]))
@@ -35,6 +37,31 @@ class CatBackbone(Trunk):
         return tuple(
             self.get_submodule(f"norm{i}")(maps_BHWC[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices
         )
+
+    def freeze(self, num_stages: int) -> None:
+        """Keep the embeddings and the first `num_stages` stages as they are: they learn nothing and drop nothing.
+
+        The maps' norms go on learning, as no pretraining has them. Raises ValueError for more stages than there are.
+        """
+        if not 0 <= num_stages <= len(self.stages):
+            raise ValueError(f"num_stages must be within 0..{len(self.stages)}, got {num_stages}")
+        self.frozen_stages = num_stages
+        if self.ape is not None:
+            self.ape.requires_grad_(False)
+        for module in self._frozen():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _frozen(self) -> tuple[nn.Module, ...]:
+        if self.frozen_stages is None:
+            return ()
+        return (self.patch_embed, self.pos_drop, *self.stages[: self.frozen_stages])
 
 
 def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[int, ...]:

@@ -40,7 +40,8 @@ def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, D
     What has no default, what only checks the data, and a model by its published name are choices, not departures.
     """
     fields = type(params).model_fields
-    choices = {name for name, info in fields.items() if info.is_required()} | {*CHECKS, *searched}
+    required = {name for name, info in fields.items() if info.is_required()}
+    choices = required | params.choices | {*CHECKS, *searched}
     return {
         name: departure
         for name, departure in differences(params, params.reference).items()

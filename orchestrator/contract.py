@@ -42,6 +42,8 @@ class Params(BaseModel):
 
     reference: ClassVar[Mapping[str, JsonValue]] = {}
     """What the reference recipe has otherwise than the defaults, by field."""
+    choices: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say what is trained, not how, though they have a default: no departure from a recipe."""
 
     @classmethod
     def fields_with(cls, role: Role) -> tuple[str, ...]:
@@ -169,6 +171,12 @@ class Kind:
     """`module:function` with the type Entry, imported only where the stage runs; None: the cluster runs it itself."""
     from_outside: frozenset[str] = frozenset()
     """Fields of role INPUT that may also name a file from outside the job, which is then all that the folder holds."""
+    fault: Callable[[Any], str | None] = lambda params: None
+    """Params -> what keeps a stage from running that an evaluation, which has the same params, can do without; begins
+    with the field. None: nothing."""
+    files_digest: Callable[[Any], str | None] = lambda params: None
+    """Params -> a digest of the small files that they name besides the data, looked at even where a job states its
+    data's fingerprint; None: they name none. Raises DataError as `fingerprint` does."""
     evaluation: Evaluation | None = None
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
     stops: bool = False

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from orchestrator.artifact import Manifest, Value
-from orchestrator.contract import Kind, Role
+from orchestrator.artifact import Manifest, Value, digest_of
+from orchestrator.contract import Kind, Params, Role
 from orchestrator.errors import DataError, IntegrityError
 from orchestrator.plan import Digests, Past, Plan, make_plan
 from orchestrator.spec import Job, Stage, TuneParams, job_document, job_from_document, template_params
@@ -151,10 +151,17 @@ def read_digests(job: Job) -> dict[str, Digests]:
 
 
 def _fingerprint(job: Job, stage: Stage) -> str:
-    """What the data are, as the job states it or as they are found."""
+    """What the data are, as the job states it or as they are found, and what other files the params name."""
     if not isinstance(stage.params, TuneParams):
-        return stage.data_fingerprint or stage.kind.fingerprint(stage.params)
+        fingerprint = stage.data_fingerprint or stage.kind.fingerprint(stage.params)
+        return _with_files(fingerprint, stage.kind, stage.params)
     template = job.stages[stage.params.of]
     has_own_data = not stage.params.overrides.keys().isdisjoint(template.params.fields_with(Role.DATA))
     stated = stage.data_fingerprint or (None if has_own_data else template.data_fingerprint)
-    return stated or template.kind.fingerprint(template_params(job, stage))
+    params = template_params(job, stage)
+    return _with_files(stated or template.kind.fingerprint(params), template.kind, params)
+
+
+def _with_files(fingerprint: str, kind: Kind, params: Params) -> str:
+    files = kind.files_digest(params)
+    return fingerprint if files is None else digest_of([fingerprint, files])

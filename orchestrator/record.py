@@ -72,6 +72,11 @@ class SearchRecord(Value):
         ended = sum(part >= 1 for part in self.trials.values())
         return max(0, self.num_trials - int(self.num_earlier) - ended)
 
+    @property
+    def num_under_way(self) -> int:
+        """Trials that have begun in this run and not ended, as far as they told."""
+        return sum(part < 1 for part in self.trials.values())
+
 
 class StageRecord(Value):
     """How a stage stands, from the newest of its events."""

@@ -154,7 +154,8 @@ class Run:
         search = self.journal.record.stages[start.stage.name].search
         if search is None:
             return False
-        return channel.num_resting(start.stage.name) >= min(start.slots, search.num_left)
+        most = min(start.slots, search.num_left)
+        return channel.num_resting(start.stage.name) >= min(most, search.num_under_way or most)
 
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
         """Wait a tick for a stage to end, and hear what the stages say meanwhile."""

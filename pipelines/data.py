@@ -12,12 +12,15 @@ from pydantic import AfterValidator
 
 from orchestrator.contract import Role
 from orchestrator.errors import DataError
+from pipelines.download import Tell
+from pipelines.node_cache import fetch
+from pipelines.remote import PIECES, list_remote
+from pipelines.s3 import S3
 from pipelines.sample.folder import VERSION, Size, write_sample
 
 Layout = Literal["imagenet", "coco", "ade20k"]
 SAMPLE = "sample:"
 SAMPLES = ("digits",)
-S3 = "s3://"
 
 
 def _known_sample(data: str) -> str:
@@ -26,17 +29,12 @@ def _known_sample(data: str) -> str:
     return data
 
 
-def _on_disk(data: str) -> str:
-    if data.startswith(S3):
-        raise ValueError(f"must be a folder, not {data!r}: this kind reads no data from S3")
-    return data
-
-
-Data = Annotated[str, AfterValidator(_known_sample), AfterValidator(_on_disk), Role.DATA]
-"""A folder, or `sample:digits`: handwritten digits in the kind's layout, made on each machine that needs them."""
+Data = Annotated[str, AfterValidator(_known_sample), Role.DATA]
+"""A folder; `s3://BUCKET/PREFIX`, fetched by each machine that needs it; or `sample:digits`: handwritten digits in the
+kind's layout, made on each machine."""
 
 ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
-"""As `Data`, or `s3://BUCKET/PREFIX` with shards."""
+"""As `Data`, but of S3 shards alone, which are read as they are needed."""
 
 
 def data_place(data: str, layout: Layout) -> str:
@@ -44,9 +42,31 @@ def data_place(data: str, layout: Layout) -> str:
     return data.rstrip("/") if data.startswith(S3) else str(data_folder(data, layout))
 
 
-def data_folder(data: str, layout: Layout) -> Path:
-    """The folder of `data`; a sample is made first, once a machine. Raises DataError when that cannot be written."""
-    return _sample_folder() / layout if data.startswith(SAMPLE) else Path(data)
+def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: None) -> Path:
+    """The folder of `data`, which holds `splits` at least; none named: all.
+
+    A sample is made, and data of S3 are fetched, first, once a machine; `tell` hears how far that is. Raises DataError
+    when that cannot be written or the data are not there, UnreachableError when S3 does not answer.
+    """
+    if data.startswith(SAMPLE):
+        return _sample_folder() / layout
+    if not data.startswith(S3):
+        return Path(data)
+    asked = frozenset(splits or PIECES[layout])
+    for (known, held), folder in _FETCHED.items():
+        if known == (data, layout) and asked <= held:
+            return folder
+    listing = list_remote(data, layout, sorted(asked))
+    return _FETCHED.setdefault(((data, layout), asked), fetch(listing, cache_folder(), tell))
+
+
+_FETCHED: dict[tuple[tuple[str, Layout], frozenset[str]], Path] = {}
+"""What this process has fetched: all of a stage reads the data as they were when it began."""
+
+
+def fingerprint_remote(data: str, layout: Layout, *splits: str) -> str:
+    """Digest of `splits` of data in S3, from a listing; raises as `data_folder`."""
+    return list_remote(data, layout, splits).digest
 
 
 def cache_folder() -> Path:

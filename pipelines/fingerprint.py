@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.artifact import digest_of
@@ -37,6 +38,20 @@ def digest_of_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as err:
         raise DataError(f"{path}: cannot be read: {err.strerror}") from err
+
+
+def digest_of_large_file(path: Path) -> str:
+    """As `digest_of_file`, of a file that many stages name: read once, until its size or time of change differs."""
+    try:
+        status = path.stat()
+    except OSError as err:
+        raise DataError(f"{path}: cannot be read: {err.strerror}") from err
+    return _remembered_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
+    return digest_of_file(path)
 
 
 def _files_below(root: Path, folder: str) -> list[tuple[str, int]]:

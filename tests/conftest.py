@@ -27,6 +27,7 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests, one runs all that need the cluster, and a file stays in one."""
     items.sort(key=lambda item: _group_of(item) != "cluster")  # the longest group begins at once
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group_of(item: pytest.Item) -> str:
-    return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else str(item.path)
+    return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from orchestrator.contract import CHECKPOINT, StageResult
-from orchestrator.errors import JobError, OrchestratorError
+from orchestrator.errors import JobError, OrchestratorError, StageError
 from orchestrator.store import Store
 from orchestrator.store.publish import publish_artifact
 from orchestrator.store.trials import TrialLog, load_log, save_log
@@ -41,6 +41,8 @@ class Logbook:
     def finish(self, result: StageResult) -> None:
         """Note the end of the training and publish its model: the search may turn out to be its own."""
         values = {metric.name: metric for metric in result.metrics}
+        if self._metric not in values:
+            raise StageError(f"the pipeline ended without a value of {self._metric}, which the search compares")
         model = result.outputs.get(CHECKPOINT)
         self._save(
             self._elapsed_s(),

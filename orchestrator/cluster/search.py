@@ -19,7 +19,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.schedulers import make_scheduler
 from orchestrator.cluster.suggest import NUMBER, Suggestions
-from orchestrator.cluster.trial import make_trainable
+from orchestrator.cluster.trial import MAX_TRIES, make_trainable
 from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
@@ -34,9 +34,6 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 logging.getLogger("optuna").setLevel(logging.WARNING)
-
-MAX_TRIAL_FAILURES = 1
-"""A trial whose process is lost is tried once more, from its last checkpoint."""
 
 
 def search(
@@ -95,7 +92,7 @@ def _run(
             name=f"tune-{attempt.key[:8]}-{uuid.uuid4().hex[:8]}",
             storage_path=_storage_uri(store, attempt),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIES),
         ),
     )
     results = tuner.fit()

@@ -19,7 +19,7 @@ from orchestrator.artifact import canonical_json
 from orchestrator.errors import StoreError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
-from orchestrator.store.trials import TrialLog, load_log, save_log, trial_training
+from orchestrator.store.trials import TrialLog, load_log, save_log, save_stop, trial_training
 from orchestrator.trials import TrialState as State
 
 NUMBER = "number"
@@ -63,7 +63,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._values: list[float | None] = []
         """What trials came to, in the order in which they ended."""
         self.failure: StoreError | None = None
-        """Of the store, as a trial ended: no other one starts then."""
+        """Of the store, as a trial began or ended: no other one starts then."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
         """Know what earlier runs of the search have drawn, and what came of it."""
@@ -77,16 +77,15 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The config of the trial that Tune calls `trial_id`, or that there is none left."""
-        if self.failure is not None:
+        try:
+            found = None if self.failure else self._next()
+        except StoreError as err:
+            self.failure = err
+            found = None
+        if found is None:
             return str(Searcher.FINISHED)
-        if self._unfinished:
-            log = self._unfinished.pop(0)
-            trial = self._ask(log.params, log.number)
-        elif self._num_drawn >= self._params.size or self._is_stopped():
-            return str(Searcher.FINISHED)
-        else:
-            trial, log = self._draw()
-        self._trials[trial_id] = trial, log
+        self._trials[trial_id] = found
+        _, log = found
         return {NUMBER: log.number}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -113,9 +112,9 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         """The log of a trial that is over, unless it was lost."""
         training = trial_training(self._training, number)
         log = load_log(self._store, training)
-        if log.state is None and not is_lost:
+        if log.state is None and log.error is None and not is_lost:
+            save_stop(self._store, training)
             log = log.model_copy(update={"state": State.STOPPED})
-            save_log(self._store, training, log)
         return log
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
@@ -128,6 +127,14 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles what it is given, and reads it back for its own way of taking a search up again: not ours."""
         return {}
+
+    def _next(self) -> tuple[optuna.Trial, TrialLog] | None:
+        if self._unfinished:
+            log = self._unfinished.pop(0)
+            return self._ask(log.params, log.number), log
+        if self._num_drawn >= self._params.size or self._is_stopped():
+            return None
+        return self._draw()
 
     def _draw(self) -> tuple[optuna.Trial, TrialLog]:
         number, points = self._num_drawn + 1, self._params.points

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray.train
@@ -20,13 +20,14 @@ from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.logbook import Logbook
 from orchestrator.cluster.suggest import NUMBER
-from orchestrator.cluster.train import fit, lasting_error, loss_of
+from orchestrator.cluster.train import MAX_ATTEMPTS, MAX_MOVES, Loss, Retry, fit, judge, lasting_error, loss_of
 from orchestrator.cluster.worker import Place, run_pipeline, tell_result
 from orchestrator.contract import Event
-from orchestrator.errors import OrchestratorError, StageError
 from orchestrator.store import Store, open_store
-from orchestrator.store.trials import TrialLog, load_log, trial_id, trial_training
-from orchestrator.trials import TrialState
+from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial_id, trial_training
+
+MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
+"""Of Tune at a trial: more than we let it have."""
 
 
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
@@ -51,55 +52,108 @@ def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChanne
         hear_rank_zero=lambda number: number,
         is_leaving=is_leaving,
     )
-    store = open_store(attempt.store_uri)
-    trial, log = _begin(attempt, store, config)
-    with _ending(trial, store, channel, log):
-        tell_result(place, run_pipeline(trial, place, channel, closes_stage=False, label=_label(log.params)))
+    with _trial(attempt, config, channel) as begun:
+        if begun is not None:
+            result = run_pipeline(begun.attempt, place, channel, closes_stage=False, label=begun.label)
+            tell_result(place, result)
 
 
 def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:
-    store = open_store(attempt.store_uri)
-    trial, log = _begin(attempt, store, config)
-    with _ending(trial, store, channel, log):
-        fit(trial, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=_label(log.params))
+    with _trial(attempt, config, channel) as begun:
+        if begun is not None:
+            fit(begun.attempt, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=begun.label)
 
 
-def _begin(attempt: Attempt, store: Store, config: Mapping[str, Any]) -> tuple[Attempt, TrialLog]:
-    """The attempt at the trial, and its log. Raises the error of an earlier attempt that another would meet again."""
-    training = trial_training(attempt.training, config[NUMBER])
-    log = load_log(store, training)
-    if log.state is TrialState.FAILED:
-        raise StageError(log.error)
-    params = attempt.params.overlay(log.params)
-    return replace(attempt, trial=trial_id(log.number), params=params, training=training), log
+@dataclass(frozen=True)
+class _Begun:
+    """A trial that begins, for the first time or anew."""
+
+    attempt: Attempt
+    store: Store
+    channel: EventChannel
+    log: TrialLog
+    tries: Tries
+    """This one among them."""
+
+    @property
+    def label(self) -> str:
+        return _label(self.log.params)
+
+    def say(self, text: str, *, done: float | None = None, lost: str | None = None) -> None:
+        self.channel.send(self.attempt.says(Event(f"{self.label}{text}", done=done, total=1), lost=lost))
 
 
 @contextmanager
-def _ending(trial: Attempt, store: Store, channel: EventChannel, log: TrialLog) -> Iterator[None]:
-    """Tell the trial's end, also where the scheduler stops it before its last epoch, and note an error that lasts.
+def _trial(attempt: Attempt, config: Mapping[str, Any], channel: EventChannel) -> Iterator[_Begun | None]:
+    """Begin the trial of `config`, and tell its end, also where the scheduler stops it before its last epoch.
 
-    A trial of an interrupted run rests when its checkpoint is committed: Tune would start the next one in its place,
-    or note it as failed, while a trial that ends with its driver is taken up again.
+    None where this run has lost it too often. What is raised makes Tune begin the trial again.
     """
+    begun = _begin(attempt, open_store(attempt.store_uri), channel, config[NUMBER])
+    if begun.tries.num_lost >= MAX_ATTEMPTS:
+        _lose(begun, f"lost its process in each of {MAX_ATTEMPTS} attempts", elapsed_s=begun.log.elapsed_s)
+        yield None
+        return
     began_s = time.monotonic()
+    is_over = True
     try:
-        yield
+        yield begun
     except Exception as err:
-        if channel.is_stopping():
-            channel.rest(trial.stage)
-            threading.Event().wait()
-        if (lasting := _lasting(err)) is not None:
-            elapsed_s = log.elapsed_s + time.monotonic() - began_s
-            Logbook(store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
-        raise
+        _rest_if_interrupted(begun)
+        is_over = _ends(begun, err, elapsed_s=begun.log.elapsed_s + time.monotonic() - began_s)
+        if not is_over:
+            raise
     finally:
-        channel.send(trial.says(Event(f"{_label(log.params)}ended", done=1, total=1)))
+        if is_over:
+            begun.say("ended", done=1)
 
 
-def _lasting(err: Exception) -> OrchestratorError | None:
-    """What another attempt at the trial would meet again."""
-    failures = loss_of(err).failures if isinstance(err, ray.train.TrainingFailedError) else {0: err}
-    return lasting_error(failures)
+def _begin(search: Attempt, store: Store, channel: EventChannel, number: int) -> _Begun:
+    training = trial_training(search.training, number)
+    log = load_log(store, training)
+    run_id = str(search.provenance["run_id"])
+    tries = (log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)).begin()
+    log = log.model_copy(update={"tries": tries, "error": None})
+    save_log(store, training, log)
+    trial = replace(search, trial=trial_id(number), params=search.params.overlay(log.params), training=training)
+    begun = _Begun(trial, store, channel, log, tries)
+    if tries.num_begun == 1:
+        begun.say("starting", done=0)
+    return begun
+
+
+def _rest_if_interrupted(begun: _Begun) -> None:
+    """A trial of an interrupted run rests when its checkpoint is committed: Tune would start the next one in its place,
+    or note it as failed, while a trial that ends with its driver is taken up again."""
+    if begun.channel.is_stopping():
+        begun.channel.rest(begun.attempt.stage)
+        threading.Event().wait()
+
+
+def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
+    """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this run; notes it."""
+    loss = loss_of(err) if isinstance(err, ray.train.TrainingFailedError) else Loss({0: err})
+    trial, tries = begun.attempt, begun.tries
+    if (lasting := lasting_error(loss.failures)) is not None:
+        Logbook(begun.store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
+        return True
+    timeout_min = trial.resources.collective_timeout_min
+    decision = judge(loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min)
+    if not isinstance(decision, Retry):
+        _lose(begun, str(decision.error), elapsed_s=elapsed_s)
+        return True
+    if decision.is_move:
+        log = load_log(begun.store, trial.training)
+        save_log(begun.store, trial.training, log.model_copy(update={"tries": tries.move()}))
+    begun.say(f"{decision.why}; it goes on from its last checkpoint", lost=decision.why)
+    return False
+
+
+def _lose(begun: _Begun, why: str, *, elapsed_s: float) -> None:
+    """Leave the trial to another run."""
+    log = load_log(begun.store, begun.attempt.training)
+    changes = {"error": why.splitlines()[0], "elapsed_s": elapsed_s}
+    save_log(begun.store, begun.attempt.training, log.model_copy(update=changes))
 
 
 def _label(params: Mapping[str, JsonValue]) -> str:

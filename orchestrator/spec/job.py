@@ -140,7 +140,7 @@ def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, .
     if isinstance(resources.workers, int):
         return (resources.workers,)
     if isinstance(params, TuneParams):
-        return (resources.worker_range[0],)
+        return ()  # a search's range has been made one number, where one suits its trials
     return tuple(count for count in resources.worker_range if kind.fits_workers(params, count))
 
 

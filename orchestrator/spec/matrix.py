@@ -165,9 +165,13 @@ def _described(node: Node) -> str:
 def _filled(stage: Node, choices: Sequence[_Choice]) -> Node:
     """The stage with the cell's fields, and `{field}` in its texts replaced by what that is called."""
     fields = {field: node for choice in choices for field, node in choice.fields.items()}
-    labels = {f"{{{field}}}": _label(node, 0) for field, node in fields.items()}
-    filled = _replaced(stage, labels)
-    return replace(filled, value={**filled.members, **fields})
+    labels = {f"{{{field}}}": _label_of(field, choice) for choice in choices for field in choice.fields}
+    return _replaced(replace(stage, value={**stage.members, **fields}), labels)
+
+
+def _label_of(field: str, choice: _Choice) -> str:
+    """What a field is called in the cell's name: what points to a cell of another matrix, by the name of that cell."""
+    return choice.label if len(choice.fields) == 1 else _label(choice.fields[field], 0)
 
 
 def _replaced(node: Node, labels: Mapping[str, str]) -> Node:

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from orchestrator.spec.faults import shown
 
+_OF_PACKAGE = re.compile(r"[a-z]+::")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
@@ -17,9 +18,9 @@ _PREFIX = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
 def data_place(text: str, base_dir: Path | None) -> str:
     """The absolute folder of a data set, its `s3://BUCKET/PREFIX`, or `sample:NAME`, which kinds make where needed.
 
-    ValueError for any other place.
+    `PACKAGE::PATH` is a file of an installed package. ValueError for any other place.
     """
-    if text.startswith("sample:"):
+    if text.startswith("sample:") or _OF_PACKAGE.match(text):
         return text
     return store_uri(text, base_dir) if text.startswith("s3://") else absolute_folder(text, base_dir)
 

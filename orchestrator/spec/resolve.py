@@ -19,7 +19,7 @@ from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.matrix import expand_stages
 from orchestrator.spec.measured import resolve_evaluation
 from orchestrator.spec.places import store_uri
-from orchestrator.spec.search import check_consumer, find_template, resolve_search
+from orchestrator.spec.search import check_consumer, find_template, resolve_search, with_workers_of
 from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.tune import TUNE
 from orchestrator.spec.validate import validate
@@ -75,6 +75,7 @@ def resolve_job(
     _check_expectations(drafts, faults)
     _check_published(drafts, published, faults)
     _check_workers(drafts, faults)
+    _check_runnable(drafts, faults)
     if fields is None or folder is None or len(faults):
         return None
     stages = {name: _stage(draft, links[name], fields.seed) for name, draft in drafts.items()}
@@ -110,7 +111,10 @@ def _with_searches(
             continue
         template = find_template(draft, drafts, faults)
         params = resolve_search(draft, template, base_dir, faults) if template else None
-        resolved[name] = replace(draft, params=params, common=_common_of_trials(draft, template))
+        common = _common_of_trials(draft, template)
+        if template is not None and params is not None and common is not None:
+            common = with_workers_of(template, params, common)
+        resolved[name] = replace(draft, params=params, common=common)
         if template is not None:
             templates[name] = template
     return resolved, templates
@@ -170,6 +174,14 @@ def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
             steps = ("resources", "workers")
             message = f"no number of workers in {shown(draft.common.resources.workers)} suits the params of the stage"
             faults.add(draft.node.nearest(steps).at, dotted(dotted(draft.path, steps[0]), steps[1]), message)
+
+
+def _check_runnable(drafts: Mapping[str, Draft], faults: Faults) -> None:
+    for draft in drafts.values():
+        fault = draft.kind.fault(draft.params) if draft.kind and draft.params else None
+        if fault is not None:
+            name, _, message = fault.partition(": ")
+            faults.add(draft.mark_of(name), dotted(draft.path, name), message)
 
 
 def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.contract import Role
-from orchestrator.spec.draft import Draft
+from orchestrator.spec.draft import Common, Draft
 from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, dotted, shown, suggestion
+from orchestrator.spec.job import usable_counts
 from orchestrator.spec.overlay import absolute_overrides, overlaid, overridden
 from orchestrator.spec.refs import unknown_stage
 from orchestrator.spec.tree import marked
@@ -50,6 +51,15 @@ def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults
     if len(faults) > num_faults:
         return None
     return search.params.model_copy(update={"metric": metric, "overrides": overrides})
+
+
+def with_workers_of(template: Draft, params: TuneParams, common: Common) -> Common:
+    """A range of workers made the least number that suits the trials' params, so that most trials run at a time."""
+    if template.kind is None or template.params is None or isinstance(common.resources.workers, int):
+        return common
+    counts = usable_counts(template.kind, template.params.overlay(params.overrides), common.resources)
+    changes = {"resources": common.resources.model_copy(update={"workers": counts[0]})} if counts else {}
+    return common.model_copy(update=changes)
 
 
 def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:

@@ -6,7 +6,7 @@ The logs are all that a search is taken up again from: none of Ray Tune's own st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -16,6 +16,28 @@ from orchestrator.store.protocol import Store
 from orchestrator.trials import Point, Trial, TrialState
 
 _LOG = "trial.json"
+_STOP = "stopped.json"
+"""The scheduler's word that the trial is over. The trial's own process writes the log, so each file has one writer."""
+
+
+class Tries(Value):
+    """How often a run has begun a trial."""
+
+    run_id: str
+    num_begun: int = 0
+    num_moves: int = 0
+    """That ended because a machine left."""
+
+    @property
+    def num_lost(self) -> int:
+        """Of those that have ended, which all have but the newest."""
+        return max(0, self.num_begun - 1 - self.num_moves)
+
+    def begin(self) -> Self:
+        return self.model_copy(update={"num_begun": self.num_begun + 1})
+
+    def move(self) -> Self:
+        return self.model_copy(update={"num_moves": self.num_moves + 1})
 
 
 class TrialLog(Value):
@@ -35,10 +57,13 @@ class TrialLog(Value):
     """Of a finished trial: what it came to."""
     num_samples: int | None = None
     error: str | None = None
+    """Why it failed, or how it was lost, where it has no state: another run takes that one up again."""
     blames_job: bool = False
     """Whether the error says that the job or its data is wrong."""
     checkpoint: Artifact | None = None
     """The model of a finished trial, published."""
+    tries: Tries | None = None
+    """Of the newest run that began it."""
 
     @property
     def epoch(self) -> int:
@@ -99,13 +124,26 @@ def save_log(store: Store, training: str, log: TrialLog) -> None:
     store.write(f"{training}/{_LOG}", log.model_dump_json().encode())
 
 
+def save_stop(store: Store, training: str) -> None:
+    """Note that the scheduler stopped the trial; what workers that ran ahead write later changes nothing about it."""
+    store.write(f"{training}/{_STOP}", b"{}")
+
+
 def _below(store: Store, folder: str) -> list[str]:
     return [name.removeprefix(f"{folder}/") for name in store.names(folder)]
 
 
 def _load(store: Store, name: str) -> TrialLog | None:
     content = store.read(name)
+    if content is None:
+        return None
     try:
-        return None if content is None else TrialLog.model_validate_json(content)
+        log = TrialLog.model_validate_json(content)
     except ValidationError as err:
         raise StoreError(f"store {store.uri}: {name}: not the log of a trial: {err}") from err
+    return log if store.read(name.removesuffix(_LOG) + _STOP) is None else _stopped(log)
+
+
+def _stopped(log: TrialLog) -> TrialLog:
+    end = {"state": TrialState.STOPPED, "value": None, "num_samples": None, "error": None, "checkpoint": None}
+    return log.model_copy(update=end)

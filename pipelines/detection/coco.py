@@ -6,16 +6,24 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import data_folder
-from pipelines.detection.methods import METHODS
+from pipelines.data import data_folder, fingerprint_remote
+from pipelines.detection.annotation_faults import (
+    Columns,
+    find_content_faults,
+    find_mask_faults,
+    find_structure_faults,
+)
 from pipelines.detection.params import DetectionParams
-from pipelines.fingerprint import digest_of_file, digest_of_folders
+from pipelines.detection.usage import Split, describe_use, find_use
+from pipelines.faults import Faults
+from pipelines.fingerprint import digest_of_folders, digest_of_large_file
+from pipelines.s3 import S3
 
-Split = Literal["train", "val"]
+_REMEDY = "correct the annotation file"
 PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
 """Annotation files up to this size are parsed while planning; COCO's own of 450 MB only where the stage runs."""
 
@@ -29,27 +37,47 @@ class Annotations:
     classes: tuple[str, ...]
     """Names in the order of the labels, which is the order of the file."""
     images_dir: Path
+    columns: Columns
+
+    @property
+    def use(self) -> str:
+        """What training makes of the file, in a line."""
+        return f"{self.path.name}: {describe_use(self.columns, self.document['annotations'])}"
 
     @property
     def image_paths(self) -> list[Path]:
         return [self.images_dir / image["file_name"] for image in self.document["images"]]
 
+    @property
+    def image_sizes(self) -> dict[Path, tuple[int, int]]:
+        """Width and height of each image in pixels, as the file has them."""
+        images = self.document["images"]
+        return {self.images_dir / image["file_name"]: (image["width"], image["height"]) for image in images}
+
 
 def fingerprint(params: DetectionParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
-    root = data_folder(params.data, "coco")
-    digest = digest_of_folders(root, ("annotations", "train2017", "val2017"))
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params say.
+
+    Data in S3 are listed, not read: what they hold is checked where the stage runs.
+    """
     splits: tuple[Split, ...] = ("train", "val")
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "coco", *splits)
+    root = data_folder(params.data, "coco")
+    folders = digest_of_folders(root, ("annotations", "train2017", "val2017"))
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
     check_annotations([read_annotations(root, split) for split in small], params)
-    return digest
+    # Their bytes in any case: an edit often leaves the size as it was.
+    return digest_of([folders, *(digest_of_large_file(annotation_path(root, split)) for split in splits)])
 
 
 def fingerprint_val(params: DetectionParams) -> str:
     """Likewise of val alone, which is all that an evaluation reads."""
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
     path = annotation_path(root, "val")
-    digest = digest_of([digest_of_file(path), digest_of_folders(root, ("val2017",))])
+    digest = digest_of([digest_of_large_file(path), digest_of_folders(root, ("val2017",))])
     if _size(path) <= PARSED_WHILE_PLANNING_BYTES:
         check_annotations([read_annotations(root, "val")], params)
     return digest
@@ -60,7 +88,7 @@ def annotation_path(root: Path, split: Split) -> Path:
 
 
 def read_annotations(root: Path, split: Split) -> Annotations:
-    """Raises DataError unless the file is COCO's JSON with images, boxes and classes of different names."""
+    """Raises DataError, with all that is wrong, unless the file is COCO's JSON and agrees with itself."""
     path = annotation_path(root, split)
     try:
         document = json.loads(path.read_bytes())
@@ -68,20 +96,30 @@ def read_annotations(root: Path, split: Split) -> Annotations:
         raise DataError(f"{path}: the annotation file cannot be read: {err.strerror}") from err
     except (ValueError, RecursionError) as err:
         raise DataError(f"{path}: the annotation file is not JSON: {err}") from err
-    _check_fields(document, path)
+    faults = Faults(path)
+    find_structure_faults(document, faults)
+    faults.raise_any(_REMEDY)
+    columns = find_content_faults(document, faults)
     names = tuple(str(category["name"]) for category in document["categories"])
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: categories with the same name: {', '.join(twice)}; give each its own")
-    return Annotations(path, document, names, root / f"{split}2017")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        faults.say(f"categories with the same name: {', '.join(twice)}; give each its own")
+    if not faults:
+        find_use(columns, split, faults)
+    faults.raise_any(_REMEDY)
+    return Annotations(path, document, names, root / f"{split}2017", columns)
 
 
 def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
     """Raises DataError unless the files have what the stage needs: the same classes, as many as it says, and masks."""
     for file in files:
         _check_num_classes(file, params.num_classes)
-        if METHODS[params.method].has_masks:
-            _check_masks(file, params.method)
+        if params.traits.has_masks:
+            faults = Faults(file.path)
+            find_mask_faults(file.document["annotations"], faults)
+            faults.raise_any(
+                f"{params.method_name} learns masks; complete the file, or choose a method that learns boxes"
+            )
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]
@@ -96,43 +134,24 @@ def _check_num_classes(file: Annotations, num_classes: int | None) -> None:
         )
 
 
-def _check_masks(file: Annotations, method: str) -> None:
-    without = [place for place, entry in enumerate(file.document["annotations"]) if not entry.get("segmentation")]
-    if without:
-        raise DataError(
-            f"{file.path}: {len(without)} annotations have no segmentation, annotations[{without[0]}] first, and "
-            f"{method} learns masks; complete the file, or choose a method that learns boxes alone"
-        )
-
-
 def without_images(file: Annotations, broken: Collection[Path], to: Path) -> Path:
-    """The annotation file's path; when `broken` has images of it, that of a copy at `to` that lacks them."""
+    """The annotation file's path; that of a copy at `to` when it has `broken` images, which the copy lacks.
+
+    Likewise when an annotation has the id 0: COCO's evaluation takes 0 for "unmatched", and counts such an object as
+    missed however well it is found. In the copy it has another one.
+    """
     gone = {image["id"] for image in file.document["images"] if file.images_dir / image["file_name"] in broken}
-    if not gone:
+    boxes: list[dict[str, Any]] = file.document["annotations"]
+    if not gone and all(box["id"] != 0 for box in boxes):
         return file.path
+    unused = max(box["id"] for box in boxes) + 1
     document = {
         **file.document,
         "images": [image for image in file.document["images"] if image["id"] not in gone],
-        "annotations": [box for box in file.document["annotations"] if box["image_id"] not in gone],
+        "annotations": [{**box, "id": box["id"] or unused} for box in boxes if box["image_id"] not in gone],
     }
     to.write_text(json.dumps(document))
     return to
-
-
-def _check_fields(document: object, path: Path) -> None:
-    needed = {
-        "images": ("id", "file_name", "width", "height"),
-        "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
-        "categories": ("id", "name"),
-    }
-    for part, fields in needed.items():
-        entries = document.get(part) if isinstance(document, dict) else None
-        if not isinstance(entries, list) or not entries:
-            raise DataError(f"{path}: '{part}' is missing or empty; it must be a file of COCO instances")
-        for place, entry in enumerate(entries):
-            missing = [name for name in fields if not isinstance(entry, dict) or name not in entry]
-            if missing:
-                raise DataError(f"{path}: {part}[{place}] lacks {', '.join(missing)}")
 
 
 def _size(path: Path) -> int:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.data import data_folder
-from pipelines.detection.coco import Split
-from pipelines.detection.methods import METHODS
+from pipelines.detection.annotation_faults import MIN_SIDE
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+from pipelines.detection.usage import Split
+from pipelines.openmmlab.draws import EpochDraws
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 
 
 def make_config(
@@ -26,15 +27,14 @@ def make_config(
 ) -> Config:
     return {
         "model": model,
-        "train_dataloader": loader(
+        "train_dataloader": train_loader(
             _train_dataset(params, annotations["train"], classes),
-            batch_size=share_of_batch(params.batch_size, world_size),
-            num_workers=params.loader_workers,
-            sampler={"type": "DefaultSampler", "shuffle": True, "seed": seed},
-            # Images of like shape in a batch, so that little is padded.
-            batch_sampler={"type": "AspectRatioBatchSampler"},
+            params,
+            sampler={"type": EpochDraws.__name__},
+            seed=seed,
+            world_size=world_size,
         ),
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "optim_wrapper": optim_wrapper(params, device=device),
         # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
         "param_scheduler": [*([_warmup(params)] if params.warmup_iters > 1 else []), _decay(params)],
         **make_val_config(params, annotations=annotations["val"], classes=classes),
@@ -50,7 +50,7 @@ def make_val_config(
         "val_evaluator": {
             "type": CocoScores.__name__,
             "ann_file": str(annotations),
-            "has_masks": METHODS[params.method].has_masks,
+            "has_masks": params.traits.has_masks,
             "details_dir": None if details_dir is None else str(details_dir),
             # Over the process group: the other way needs a folder that all nodes share.
             "collect_device": "gpu",
@@ -61,12 +61,12 @@ def make_val_config(
 def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
     pipeline = [
         LOAD_IMAGE,
-        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": METHODS[params.method].has_masks},
+        {"type": "LoadAnnotations", "with_bbox": True, "with_mask": params.traits.has_masks},
         *_augmentation(params),
         {"type": "PackDetInputs"},
     ]
     dataset = _dataset(params, annotations, "train", classes)
-    return {**dataset, "filter_cfg": {"filter_empty_gt": True, "min_size": 32}, "pipeline": pipeline}
+    return {**dataset, "filter_cfg": {"filter_empty_gt": True, "min_size": MIN_SIDE}, "pipeline": pipeline}
 
 
 def _val_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
@@ -94,7 +94,7 @@ def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: 
     return {
         "type": "CocoDataset",
         "ann_file": str(annotations),
-        "data_prefix": {"img": str(data_folder(params.data, "coco") / f"{split}2017")},
+        "data_prefix": {"img": str(data_folder(params.data, "coco", split) / f"{split}2017")},
         "metainfo": {"classes": tuple(classes)},
     }
 
@@ -116,7 +116,7 @@ def _decay(params: DetectionParams) -> Config:
             "by_epoch": True,
             "begin": 0,
             "end": params.epochs,
-            "milestones": list(params.milestones),
+            "milestones": list(params.steps),
             "gamma": 0.1,
         }
     return {
@@ -125,6 +125,6 @@ def _decay(params: DetectionParams) -> Config:
         "begin": 0,
         "end": params.epochs,
         "T_max": params.epochs,
-        "eta_min": params.min_lr,
+        **cosine_end(params),
         "convert_to_iter_based": True,
     }

@@ -7,37 +7,38 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
 from pipelines.detection.details import complete_details
-from pipelines.detection.methods import METHODS, Method
-from pipelines.detection.model import make_model
-from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
+from pipelines.detection.images import check_images
+from pipelines.detection.methods import Method
+from pipelines.detection.model import model_of
+from pipelines.detection.params import DetectionEvaluationParams
 from pipelines.detection.scores import PREFIX
 from pipelines.detection.train import percentages
-from pipelines.openmmlab.images import broken_images
 from pipelines.openmmlab.outputs import SavedModel, load_model
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Validation, validate
+from pipelines.openmmlab.start import Start
 
 
 def run(context: StageContext) -> StageResult:
     """Output `details`. Metrics in %, as those of training and more; not of sizes that no object of val has."""
     params: DetectionEvaluationParams = context.params
-    images_dir = data_folder(params.data, "coco") / "val2017"
-    file = read_annotations(data_folder(params.data, "coco"), "val")
+    root = data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text)))
+    file = read_annotations(root, "val")
     check_annotations([file], params)
     saved = load_model(context.inputs[CHECKPOINT])
-    saved.check(method=params.method, classes=file.classes)
+    saved.check(method=params.method_name, classes=file.classes)
     annotations, details = _annotations(context, file), context.work_dir / "outputs" / DETAILS
     val = make_val_config(params, annotations=annotations, classes=file.classes, details_dir=details)
-    method = METHODS[params.method]
-    config = {"model": _model(params, saved), **val}
+    method = params.traits
+    config = {"model": _model(context, saved), **val}
     measured = validate(context, Validation("mmdet", config, saved.weights, partial(_percentages, method=method)))
     if context.rank == 0:
-        complete_details(details, params, ann_file=annotations, images_dir=images_dir, has_masks=method.has_masks)
+        complete_details(details, params, ann_file=annotations, images_dir=file.images_dir, has_masks=method.has_masks)
     return StageResult({DETAILS: details}, measured.as_metrics(measured.metrics))
 
 
@@ -47,20 +48,12 @@ def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, fl
     return percentages(values, names=[name for name in method.all_metrics if name in {*measured, *method.metrics}])
 
 
-def _model(params: DetectionParams, saved: SavedModel) -> Config:
-    cat = backbone(saved.backbone.to_dict(), None)
-    model = make_model(params, backbone=cat, widths=saved.backbone.dims, num_classes=len(saved.classes))
+def _model(context: StageContext, saved: SavedModel) -> Config:
+    model = model_of(context, Start(saved.backbone), num_classes=len(saved.classes))
     saved.check_model(model)
     return model
 
 
 def _annotations(context: StageContext, file: Annotations) -> Path:
     """The annotation file, or a copy of it, over the images that decode."""
-    params: DetectionEvaluationParams = context.params
-    broken = broken_images(
-        file.image_paths,
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
-    return without_images(file, broken, context.work_dir / "instances_val.json")
+    return without_images(file, check_images([file], context), context.work_dir / "instances_val.json")

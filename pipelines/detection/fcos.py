@@ -12,7 +12,7 @@ from pipelines.openmmlab.recipe import Config
 def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
     return {
         "type": "FCOS",
-        "data_preprocessor": parts.preprocessor(),
+        "data_preprocessor": parts.preprocessor(is_caffe=params.fidelity == "reference"),
         "backbone": backbone,
         "neck": dense.pyramid(params, widths, extra_from="on_output", relu_before_extra_convs=True),
         "bbox_head": {

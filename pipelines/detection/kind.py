@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.detection.coco import fingerprint, fingerprint_val
-from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
+from pipelines.openmmlab.config_file import config_digest
 
 
 def metrics(params: DetectionParams) -> tuple[str, ...]:
-    return METHODS[params.method].metrics
+    return params.traits.metrics
+
+
+def files_digest(params: DetectionParams) -> str | None:
+    """Digest of `config` and of what it builds on; raises DataError where it is no config."""
+    return None if params.config is None else config_digest(params.config, library="mmdet")
 
 
 KIND = Kind(
@@ -21,10 +26,14 @@ KIND = Kind(
     metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
+    files_digest=files_digest,
+    fault=DetectionParams.start_fault,
     entry="pipelines.detection.train:run",
+    stops=True,
+    fits_workers=DetectionParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.detection.evaluate:run",
-        metrics=lambda params: METHODS[params.method].all_metrics,
+        metrics=lambda params: params.traits.all_metrics,
         fingerprint=fingerprint_val,
         params=DetectionEvaluationParams,
         outputs=(DETAILS,),

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from faster_coco_eval import COCO
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
 
 from pipelines.details.confusion import Confusion, sum_counts
 

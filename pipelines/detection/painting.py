@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from faster_coco_eval import COCO
 from PIL import Image
-from pycocotools.coco import COCO
 
 from pipelines.details.painting import colour_of, fitted, load_rgb, paint_box, paint_mask, save_beside
 

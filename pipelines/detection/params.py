@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Role
 from pipelines.details.params import DetailParams
-from pipelines.detection.methods import METHODS, MethodName, Settings
+from pipelines.detection.methods import METHODS, Method, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
+from pipelines.pretrain.intervals import CheckpointEvery
 
 Side = Annotated[int, Field(ge=32, le=8192)]
 
@@ -21,16 +22,21 @@ class DetectionParams(FinetuneParams):
     The layout: `annotations/instances_{train,val}2017.json`, `train2017/` and `val2017/`.
     """
 
-    method: MethodName
-    """The detector; mask_rcnn gives boxes and masks, the others boxes."""
+    published_lr: ClassVar[float] = 1e-4
+
+    choices: ClassVar[frozenset[str]] = frozenset({"method", "masks"})
+
+    method: MethodName | None = None
+    """The detector; mask_rcnn gives boxes and masks, the others boxes. None: that of `config`."""
+    masks: bool = False
+    """Whether the model of `config` learns masks, too, and is measured by them; the methods say so themselves."""
     epochs: Positive = 12
-    """Passes over the training images; 12 is the 1x schedule."""
-    lr: Annotated[float, Field(gt=0)] = 1e-4
-    """Highest learning rate, for the batch as a whole; it is not scaled with the number of workers."""
+    """Passes over the training images; 12 is the 1x schedule, 24 is 2x and 36 is 3x."""
     schedule: Literal["step", "cosine"] = "step"
     """After the warm-up: a tenth at each milestone, or a cosine down to min_lr."""
-    milestones: tuple[Positive, ...] = (8, 11)
-    """Epochs after which a step schedule divides lr by ten; those beyond `epochs` do nothing."""
+    milestones: tuple[Positive, ...] | None = None
+    """Epochs after which a step schedule divides lr by ten; those beyond `epochs` do nothing. None: as usual for 1x,
+    2x and 3x, [8, 11], [16, 22] and [27, 33], and after two thirds and eleven twelfths of other lengths."""
     warmup_iters: Annotated[int, Field(ge=0)] = 500
     """Iterations over which lr rises linearly from a thousandth."""
     img_scale: tuple[Side, Side] = (1333, 800)
@@ -50,23 +56,35 @@ class DetectionParams(FinetuneParams):
     """Side of a level's smallest anchor in strides of that level; None: 4 for retinanet, else 8. Not for fcos."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
     """Epochs between validations; the last epoch always has one, and only that one counts."""
-    checkpoint_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
-    """Epochs between the checkpoints from which an interrupted stage goes on."""
+    checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations), `{minutes: N}`; a number: epochs."""
+
+    @property
+    def traits(self) -> Method:
+        """What is known of the detector."""
+        return METHODS[self.method] if self.method else Method(Settings(), has_masks=self.masks)
+
+    @property
+    def method_name(self) -> str:
+        return self.method or "config"
 
     @property
     def settings(self) -> Settings:
         """Those of the method, as published but for what the params say."""
         own = {field.name: getattr(self, field.name) for field in fields(Settings)}
-        return replace(
-            METHODS[self.method].settings, **{name: value for name, value in own.items() if value is not None}
-        )
+        return replace(self.traits.settings, **{name: value for name, value in own.items() if value is not None})
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> Self:
-        method = METHODS[self.method]
+        self.check_source(self.method)
+        method = self.traits
         unused = sorted(self.settings.names - method.settings.names)
+        if self.method is None and self.channels != type(self).model_fields["channels"].default:
+            unused = ["channels", *unused]
         if unused:
-            raise ValueError(f"{', '.join(unused)}: {self.method} has no such setting; leave it out")
+            raise ValueError(f"{', '.join(unused)}: {self.method_name} has no such setting; leave it out")
+        if self.masks and self.method is not None:
+            raise ValueError(f"masks: goes with `config`; {self.method} says itself what it learns")
         if self.channels % method.channels_divisor:
             raise ValueError(
                 f"channels: must be a multiple of {method.channels_divisor} with {self.method}, whose head normalises "
@@ -74,13 +92,30 @@ class DetectionParams(FinetuneParams):
             )
         return self
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Epochs after which a step schedule divides lr by ten."""
+        return schedule_steps(self.epochs) if self.milestones is None else self.milestones
+
+    def in_key(self) -> dict[str, JsonValue]:
+        """`milestones`, too, by their effect."""
+        content = super().in_key()
+        return {**content, **({"milestones": None} if self.steps == schedule_steps(self.epochs) else {})}
+
     @model_validator(mode="after")
     def _lr_falls(self) -> Self:
-        if self.schedule == "cosine" and self.min_lr >= self.lr:
-            raise ValueError(f"min_lr: must be below lr ({self.lr:g}), not {self.min_lr:g}")
-        if list(self.milestones) != sorted(set(self.milestones)):
+        if self.schedule == "cosine" and self.min_lr >= self.peak_lr:
+            raise ValueError(f"min_lr: must be below lr ({self.peak_lr:g}), not {self.min_lr:g}")
+        if self.milestones is not None and list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones: must rise, not {list(self.milestones)}")
         return self
+
+
+def schedule_steps(epochs: int) -> tuple[int, ...]:
+    """The milestones that go with so many epochs: mmdet's where it has any."""
+    usual = {12: (8, 11), 24: (16, 22), 36: (27, 33)}
+    steps = usual.get(epochs, (epochs * 2 // 3, epochs * 11 // 12))
+    return tuple(sorted({step for step in steps if step > 0}))
 
 
 class DetectionEvaluationParams(DetailParams, DetectionParams):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.recipe import NORMALISATION, Config
+from pipelines.openmmlab.recipe import CAFFE_NORMALISATION, NORMALISATION, Config
 
 NUM_LEVELS = 5
 """Of the feature pyramid."""
 
 
-def preprocessor(*, has_masks: bool = False) -> Config:
+def preprocessor(*, has_masks: bool = False, is_caffe: bool = False) -> Config:
+    """`is_caffe`: images as Caffe's ResNets want them, instead of as CAT's pretraining had them."""
     masks = {"pad_mask": True} if has_masks else {}
-    return {"type": "DetDataPreprocessor", **NORMALISATION, **masks, "pad_size_divisor": 32}
+    normalisation = CAFFE_NORMALISATION if is_caffe else NORMALISATION
+    return {"type": "DetDataPreprocessor", **normalisation, **masks, "pad_size_divisor": 32}
 
 
 def pyramid(params: DetectionParams, widths: Sequence[int], **more: object) -> Config:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from pipelines.details.table import Row, percent, write_per_class
 from pipelines.detection.methods import AVERAGES
@@ -97,7 +96,7 @@ def load_truth(path: Path) -> COCO:
 def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> Precision:
     """By the official protocol: at most 100 detections an image. `results` may be none at all: then AP is 0."""
     with quiet_stdout():
-        evaluation = COCOeval(truth, _indexed(truth, results, iou_type), iou_type)
+        evaluation = COCOeval_faster(truth, _indexed(truth, results, iou_type), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
     return Precision(evaluation.eval["precision"][..., -1], np.asarray(evaluation.params.iouThrs))
@@ -119,7 +118,7 @@ def class_rows(truth: COCO, precisions: Mapping[str, Precision]) -> list[Row]:
 
 
 def _indexed(truth: COCO, results: Sequence[Result], iou_type: str) -> COCO:
-    """`results` as pycocotools needs them: a mask without a box, so that its size is the mask's own."""
+    """`results` as the evaluation needs them: a mask without a box, so that its size is the mask's own."""
     if results:
         return truth.loadRes([dict(one) for one in results])
     nothing = COCO()

@@ -6,37 +6,40 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.detection.coco import Annotations, Split, check_annotations, read_annotations, without_images
+from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
-from pipelines.detection.methods import METHODS
-from pipelines.detection.model import make_model
+from pipelines.detection.images import check_images
+from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import PREFIX
-from pipelines.openmmlab.backbone import read_config
-from pipelines.openmmlab.images import broken_images
+from pipelines.detection.usage import Split
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.record import make_record
 from pipelines.openmmlab.runner import Training, finished, train
+from pipelines.openmmlab.start import make_start, tell_start
 
 
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation."""
     params: DetectionParams = context.params
-    files = _read(params)
-    classes, names = files["train"].classes, METHODS[params.method].metrics
+    files = _read(context)
+    context.emit(Event(files["train"].use))
+    classes, names = files["train"].classes, params.traits.metrics
     model = _model(context, num_classes=len(classes))
-    schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every)
+    schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
+    record = make_record(context, "mmdet", _config(context, model=model, files=files))
     trained = finished(context, schedule)
     if trained is None:
-        config = _config(context, model=model, files=files)
-        trained = train(context, Training("mmdet", config, schedule, partial(percentages, names=names)))
+        trained = train(context, Training("mmdet", record.resolved, schedule, partial(percentages, names=names)))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
+        record.write(directory, context)
     return StageResult({"checkpoint": directory}, trained.as_metrics(names))
 
 
@@ -49,31 +52,25 @@ def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[st
     return metrics
 
 
-def _read(params: DetectionParams) -> dict[Split, Annotations]:
+def _read(context: StageContext) -> dict[Split, Annotations]:
+    params: DetectionParams = context.params
     splits: tuple[Split, ...] = ("train", "val")
-    root = data_folder(params.data, "coco")
+    root = data_folder(params.data, "coco", *splits, tell=lambda text: context.emit(Event(text)))
     files = {split: read_annotations(root, split) for split in splits}
     check_annotations(files.values(), params)
     return files
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    params: DetectionParams = context.params
-    checkpoint_dir = context.inputs["backbone"]
-    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
-    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return make_model(params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes)
+    start = make_start(context)
+    tell_start(context, start)
+    return model_of(context, start, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:
     """Everything for the Runner, over the images that decode."""
     params: DetectionParams = context.params
-    broken = broken_images(
-        [path for file in files.values() for path in file.image_paths],
-        max_broken_images=params.max_broken_images,
-        num_threads=params.loader_workers,
-        context=context,
-    )
+    broken = check_images(files.values(), context)
     copies = {split: context.work_dir / f"instances_{split}.json" for split in files}
     return make_config(
         params,

@@ -2,48 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cat_model import CatBackbone, CatConfig, WeightsError, load_backbone, load_official_backbone
+import torch
+
+from cat_model import CatBackbone, CatConfig, WeightsError
+from cat_model.checkpoint import load_checkpoint
+from cat_model.fitting import Fit, fit
+from cat_model.weights import classifier_to_backbone, fill
 from orchestrator.errors import CheckpointError
 from pipelines.checkpoint import file_from_outside
 from pipelines.openmmlab.library import MODELS
 
+ALL_MAPS = (0, 1, 2, 3)
 
-def read_config(checkpoint_dir: Path, *, drop_path_rate: float | None) -> CatConfig:
-    """The network of a pretrained checkpoint; `drop_path_rate` replaces its own unless None.
 
-    Raises CheckpointError when the folder holds no backbone.
+@dataclass(frozen=True)
+class Pretrained:
+    """A backbone as a checkpoint has it: its network, the tensors that it takes, and what became of the others."""
+
+    config: CatConfig
+    name: str | None
+    """The published size that it is."""
+    fitted: Fit
+
+    @property
+    def told(self) -> str:
+        """What was loaded and what was not, on one line."""
+        return f"{self.name or 'a CAT of no published size'}; {'; '.join(self.fitted.report.lines())}"
+
+
+def read_pretrained(
+    checkpoint_dir: Path, *, drop_path_rate: float | None, out_indices: Sequence[int] = ALL_MAPS
+) -> Pretrained:
+    """The backbone in the folder of a classifier's checkpoint: ours, or the only file, official or timm's.
+
+    `drop_path_rate` replaces its own unless None. The norms of the maps may be new, and a classifier's norm and head
+    are left out; raises CheckpointError, with names and shapes, where anything else is missing or left over.
     """
-    return _load(checkpoint_dir, drop_path_rate=drop_path_rate).config
+    try:
+        found = load_checkpoint(file_from_outside(checkpoint_dir) or checkpoint_dir)
+        rate = found.config.drop_path_rate if drop_path_rate is None else drop_path_rate
+        config = replace(found.config, drop_path_rate=rate)
+        with torch.device("meta"):
+            model = CatBackbone(config, out_indices=out_indices)
+        allow = classifier_to_backbone(model, found.weights)
+        source = f"{Path(found.source).name} and a CatBackbone"
+        return Pretrained(config, found.name, fit(model.state_dict(), found.weights, source=source, allow=allow))
+    except (WeightsError, OSError) as err:
+        raise CheckpointError(
+            f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the checkpoint of a "
+            "pretrain stage, or at a file of the official layout or of timm's"
+        ) from err
 
 
-def make_backbone(config: Mapping[str, object], checkpoint: str | None = None) -> CatBackbone:
+def make_backbone(
+    config: Mapping[str, object],
+    checkpoint: str | None = None,
+    frozen_stages: int | None = None,
+    out_indices: Sequence[int] = ALL_MAPS,
+) -> CatBackbone:
     """The network of `config`, with the weights of the folder `checkpoint` or random ones.
 
     It has no `init_weights`, so mmengine's initialisation of the whole model passes it by.
     """
     cat_config = CatConfig.from_dict(config)
     if checkpoint is None:
-        return CatBackbone(cat_config)
-    backbone = _load(Path(checkpoint), drop_path_rate=cat_config.drop_path_rate)
-    if backbone.config != cat_config:
-        raise CheckpointError(f"{checkpoint}: holds the network {backbone.config}, but {cat_config} was asked for")
+        backbone = CatBackbone(cat_config, out_indices=out_indices)
+    else:
+        backbone = _load(Path(checkpoint), cat_config, out_indices)
+    if frozen_stages is not None:
+        backbone.freeze(frozen_stages)
     return backbone
 
 
-def _load(checkpoint_dir: Path, *, drop_path_rate: float | None) -> CatBackbone:
-    try:
-        file = file_from_outside(checkpoint_dir)
-        if file is not None:
-            return load_official_backbone(file, drop_path_rate=drop_path_rate)
-        return load_backbone(checkpoint_dir, drop_path_rate=drop_path_rate)
-    except (WeightsError, OSError) as err:
-        raise CheckpointError(
-            f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the checkpoint of a "
-            "pretrain stage, or at a file of the official layout"
-        ) from err
+def _load(checkpoint_dir: Path, config: CatConfig, out_indices: Sequence[int]) -> CatBackbone:
+    found = read_pretrained(checkpoint_dir, drop_path_rate=config.drop_path_rate, out_indices=out_indices)
+    if found.config != config:
+        raise CheckpointError(f"{checkpoint_dir}: holds the network {found.config}, but {config} was asked for")
+    with torch.device("meta"):
+        model = CatBackbone(config, out_indices=out_indices)
+    return fill(model, found.fitted.tensors)
 
 
 MODELS.register_module(name="CAT", module=make_backbone)

@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
-
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
+from pipelines.faults import first_named
+from pipelines.image_files import image_fault
 from pipelines.openmmlab.library import all_gather_object
-
-NUM_NAMED = 10
-"""Files named in an error."""
 
 Probe = Callable[[Path], str | None]
 """What is wrong with a file, or None."""
@@ -40,8 +37,8 @@ def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: St
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(paths)} files are missing: {', '.join(map(str, missing[:NUM_NAMED]))}"
-            f"{', ...' if len(missing) > NUM_NAMED else ''}; complete the data set"
+            f"{len(missing)} of {len(paths)} files are missing: {first_named(len(missing), map(str, missing))}; "
+            "complete the data set"
         )
     mine = paths[context.rank :: context.world_size]
     # PIL lets go of the interpreter while it decodes, so threads do run side by side.
@@ -51,16 +48,6 @@ def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: St
     return dict(sorted(pair for part in gathered for pair in part))
 
 
-def image_fault(path: Path) -> str | None:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-        return str(err) or type(err).__name__
-    return None
-
-
 def named(broken: Mapping[Path, str]) -> str:
     """The first faulty files with their faults."""
-    first = [f"{path} ({fault})" for path, fault in list(broken.items())[:NUM_NAMED]]
-    return ", ".join(first) + (f" and {len(broken) - NUM_NAMED} more" if len(broken) > NUM_NAMED else "")
+    return first_named(len(broken), (f"{path} ({fault})" for path, fault in broken.items()))

@@ -184,3 +184,6 @@ BACKED = {
     )
 }
 """What the adapter has, by the names of `mmcv._ext`."""
+
+SOURCES = {name: "python" if name.startswith(("softnms", "sigmoid")) else "torchvision" for name in BACKED}
+"""Whose kernels these are: torchvision's compiled ones, or several of torch's from Python."""

@@ -33,19 +33,30 @@ install_ops()
 with quiet_import():
     from mmcv.cnn.utils.flops_counter import get_modules_mapping
     from mmengine.config import Config
-    from mmengine.dist import all_gather_object
+    from mmengine.dist import all_gather_object, get_dist_info
     from mmengine.evaluator import BaseMetric
     from mmengine.hooks import Hook
     from mmengine.logging import MMLogger
     from mmengine.model import BaseModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
-    from mmengine.registry import METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, DefaultScope
-    from mmengine.runner import Runner
+    from mmengine.registry import (
+        DATA_SAMPLERS,
+        DATASETS,
+        METRICS,
+        MODELS,
+        OPTIM_WRAPPER_CONSTRUCTORS,
+        OPTIM_WRAPPERS,
+        DefaultScope,
+    )
+    from mmengine.runner import BaseLoop, Runner
 
 __all__ = [
+    "DATASETS",
+    "DATA_SAMPLERS",
     "METRICS",
     "MODELS",
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
+    "BaseLoop",
     "BaseMetric",
     "BaseModel",
     "Config",
@@ -56,6 +67,7 @@ __all__ = [
     "Runner",
     "Scope",
     "all_gather_object",
+    "get_dist_info",
     "get_modules_mapping",
     "is_model_wrapper",
     "load_library",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from pipelines.openmmlab.kernels import BACKED, MissingOpError
+from pipelines.openmmlab.kernels import BACKED, SOURCES, MissingOpError
 
 EXTENSION = "mmcv._ext"
 
@@ -37,6 +38,13 @@ def install_ops() -> None:
     if OpsFinder not in sys.meta_path:
         # Last, so that the file finders see a compiled extension first.
         sys.meta_path.append(OpsFinder)
+
+
+def active_ops() -> dict[str, str]:
+    """Which implementation of each op that our methods call this process has: `compiled` (mmcv's own), or ours."""
+    spec = importlib.import_module(EXTENSION).__spec__
+    is_ours = spec is not None and spec.loader is OpsFinder  # type: ignore[comparison-overlap]
+    return {op: source if is_ours else "compiled" for op, source in SOURCES.items()}
 
 
 def _missing_op(name: str) -> Callable[..., Any]:

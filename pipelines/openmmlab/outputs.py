@@ -15,6 +15,7 @@ from torch import Tensor
 from cat_model import CatConfig
 from orchestrator.errors import CheckpointError
 from pipelines.checkpoint import check_classes
+from pipelines.openmmlab.ops import active_ops
 from pipelines.openmmlab.recipe import Config
 
 CONFIG_FILE = "config.json"
@@ -30,7 +31,13 @@ def save_model(
     """Write what builds the model again: its config needs no pretrained checkpoint any more."""
     directory.mkdir(parents=True)
     backbone = {name: value for name, value in model["backbone"].items() if name != "checkpoint"}
-    document = {"format": FORMAT, "method": method, "classes": list(classes), "model": {**model, "backbone": backbone}}
+    document = {
+        "format": FORMAT,
+        "method": method,
+        "classes": list(classes),
+        "model": {**model, "backbone": backbone},
+        "ops": active_ops(),
+    }
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
 
@@ -42,7 +49,8 @@ class SavedModel:
     method: str
     classes: tuple[str, ...]
     model: Mapping[str, Any]
-    backbone: CatConfig
+    backbone: CatConfig | None
+    """None where a config's own backbone was kept."""
     weights: Mapping[str, Tensor]
 
     def check(self, *, method: str, classes: Sequence[str]) -> None:
@@ -74,7 +82,7 @@ def load_model(directory: Path) -> SavedModel:
             method=str(document["method"]),
             classes=tuple(map(str, document["classes"])),
             model=document["model"],
-            backbone=CatConfig.from_dict(document["model"]["backbone"]["config"]),
+            backbone=_cat_config(document["model"]["backbone"]),
             weights=load_file(directory / WEIGHTS_FILE),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as err:
@@ -82,6 +90,10 @@ def load_model(directory: Path) -> SavedModel:
             f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; give the checkpoint of "
             "a detection or segmentation stage"
         ) from err
+
+
+def _cat_config(backbone: Mapping[str, Any]) -> CatConfig | None:
+    return CatConfig.from_dict(backbone["config"]) if backbone.get("type", "CAT") == "CAT" else None
 
 
 def _differences(path: str, held: object, ours: object) -> Iterator[str]:

@@ -1,32 +1,70 @@
-"""The params that detection and segmentation share: starting from a pretrained backbone with AdamW."""
+"""The params that detection and segmentation share: what training starts from, and AdamW."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, JsonValue
 
-from orchestrator.contract import Input, Params, Role
+from orchestrator.contract import Params, Role
 from pipelines.data import Data
+from pipelines.model_params import Model
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class FinetuneParams(Params):
-    """Fields of every stage that fine-tunes a pretrained CAT."""
+def _is_config(config: str) -> str:
+    if not config.endswith(".py") or "://" in config:
+        raise ValueError(f"must be a config's .py file, or LIBRARY::PATH.py, not {config!r}")
+    return config
 
-    backbone: Input
-    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file of the official layout (a path, s3://)."""
+
+ConfigPath = Annotated[str, AfterValidator(_is_config)]
+
+REFERENCE_BATCH = 16
+"""Images of an iteration for which the learning rates are published: 8 GPUs with 2 each."""
+
+
+class FinetuneParams(Params):
+    """Fields of every stage that trains a detector or a segmenter on CAT."""
+
+    published_lr: ClassVar[float]
+    """Highest learning rate of the published recipe, for REFERENCE_BATCH images."""
+
+    backbone: Annotated[str | None, Role.INPUT] = None
+    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file (a path, s3://) of the official layout
+    or of timm's. Not with `init: scratch`."""
+    init: Literal["pretrained", "scratch"] = "pretrained"
+    """What the backbone starts from: the weights of `backbone`, or random ones, drawn by the seed."""
+    model: Model | None = None
+    """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as of a pretraining. `init: scratch`
+    needs it; a pretrained `backbone` says itself what it is, and must be this one where it is given."""
     data: Data
     """Folder of the data set, in its published layout, or `sample:digits`."""
+    config: Annotated[ConfigPath | None, Role.DATA] = None
+    """Instead of `method`: a config of mmdet or mmseg, as a .py file (on every machine, as the data) or as
+    `mmdet::PATH` or `mmseg::PATH` of the installed library. Of it, `model` alone is taken, on CAT and for the classes
+    of the data."""
+    keep_backbone: bool = False
+    """Whether the model of `config` keeps its own backbone instead of CAT; it then starts from random weights."""
     num_classes: Positive | None = None
     """How many classes the data must have; None takes what the data says."""
     batch_size: Positive = 16
     """Images an iteration over all workers together; a multiple of the number of workers."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Highest learning rate, for the batch as a whole, whatever the number of workers; None: the published one, which
+    is for 16 images, times batch_size / 16."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """AdamW's, for all but norms and position parameters."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate from each depth of the backbone to the one before it; neck and heads learn at the
+    full rate. 1: so does the backbone."""
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] | None = None
+    """Stages of the backbone that keep their weights, from the first on, and the embeddings with them; 0: the
+    embeddings alone; None: all learns. The norms of the backbone's maps, which are new, always learn."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at which a poly or cosine schedule ends."""
     clip_grad: Annotated[float, Field(gt=0)] | None = None
@@ -34,10 +72,68 @@ class FinetuneParams(Params):
     flip_prob: Probability = 0.5
     """Probability of a left-right flip in training."""
     drop_path_rate: Rate | None = 0.2
-    """Stochastic depth of the backbone's last group; None keeps the rate of its pretraining."""
+    """Stochastic depth of the backbone's last group; None keeps the rate of its pretraining, or of `model`."""
+    fidelity: Literal["intent", "reference"] = "intent"
+    """Where the reference's code does other than it evidently means to: `reference` follows the code, in how FCOS
+    normalises images and in the decay of the position embedding; docs/deviations.md has the list."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of training; validation is always fp32. bf16 and fp16 need a GPU."""
     max_broken_images: Annotated[int, Field(ge=0)] = 0
     """Images that may fail to decode; up to so many are left out, from validation too."""
     loader_workers: Annotated[int, Field(ge=0, le=64), Role.OUTSIDE_KEY] = 2
     """Processes that load images, for each worker; 0 loads in the training process."""
+    keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 1
+    """Checkpoints with the best score (box_map, miou) that are kept besides the latest until the stage is done; with
+    any, each validation ends with a checkpoint."""
+    compile: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """Compile backbone and feature pyramid by torch.compile, which needs a C++ compiler; the same function but for
+    rounding."""
+
+    def fits_workers(self, num_workers: int) -> bool:
+        """Whether `num_workers` workers can share a batch equally."""
+        return self.batch_size % num_workers == 0
+
+    @property
+    def scaled_lr(self) -> float:
+        """The published learning rate for this batch."""
+        return self.published_lr * self.batch_size / REFERENCE_BATCH
+
+    @property
+    def peak_lr(self) -> float:
+        return self.scaled_lr if self.lr is None else self.lr
+
+    def in_key(self) -> dict[str, JsonValue]:
+        """`lr` by its effect: written out or left to its default, the same rate has the same Key."""
+        return {**super().in_key(), **({"lr": None} if math.isclose(self.peak_lr, self.scaled_lr) else {})}
+
+    def start_fault(self) -> str | None:
+        """What is wrong with the fields that say what training starts from, None if nothing is.
+
+        No validator: an evaluation has the same params and starts from nothing.
+        """
+        if self.keep_backbone:
+            return self._kept_fault()
+        if self.init == "pretrained" and self.backbone is None:
+            return "backbone: is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+        if self.init == "scratch" and self.backbone is not None:
+            return "backbone: has no use with init: scratch, which starts from random weights; leave one of them out"
+        if self.init == "scratch" and self.model is None:
+            return "model: is missing: init: scratch needs it, such as cat_small"
+        return None
+
+    def _kept_fault(self) -> str | None:
+        if self.init == "pretrained":
+            return "init: must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+        for name in ("backbone", "model", "frozen_stages"):
+            if getattr(self, name) is not None:
+                return f"{name}: is for CAT, and keep_backbone takes the backbone of `config`; leave one of them out"
+        if self.layer_decay < 1:
+            return "layer_decay: knows the depths of CAT alone; leave it out with keep_backbone"
+        return None
+
+    def check_source(self, method: str | None) -> None:
+        """Raises ValueError unless the model is that of a method or of a config."""
+        if (method is None) == (self.config is None):
+            raise ValueError("must have one of `method` (a model by name) and `config` (a config file of its library)")
+        if self.keep_backbone and self.config is None:
+            raise ValueError("keep_backbone: goes with `config`; the methods are built on CAT")

@@ -1,145 +1,170 @@
-"""The hooks through which mmengine's Runner tells a stage's context how far it is."""
+"""What a training tells while it runs: loss and its parts, learning rate, speed, time to go; and how long it trains."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from orchestrator.contract import Event, StageContext
 from orchestrator.errors import StageError
 from pipelines.openmmlab.library import Hook, Runner
-from pipelines.openmmlab.state import Position, save_state
+from pipelines.openmmlab.state import Position
+from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.pretrain.losses import Losses, NonFiniteLossError
 
 EMIT_EVERY = 10
 """Iterations between two lines; each costs a GPU one synchronisation."""
-LOADING, LEARNING = 0, 1
-"""Phases of an iteration, seeded apart: starting a loader draws a number too."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, in epochs or iterations, and at which of them to validate and to save."""
+    """How long to train, in epochs or iterations, at which of them to validate, and when to write checkpoints."""
 
     unit: Literal["epoch", "iteration"]
     total: int
     val_every: int
-    checkpoint_every: int
+    checkpoint_every: CheckpointEvery
+    keep_best: int
+    """Checkpoints with the best scores that are kept; with any, each validation ends with a checkpoint."""
 
     def is_val_due(self, done: int) -> bool:
         return done % self.val_every == 0 or done == self.total
 
-    def is_checkpoint_due(self, done: int) -> bool:
-        return done % self.checkpoint_every == 0 or done == self.total
+    def is_checkpoint_due(self, done: int, *, is_validated: bool) -> bool:
+        """Whether to write one after `done` epochs or iterations, apart from those that steps and minutes ask for."""
+        if done == self.total or (is_validated and self.keep_best > 0):
+            return True
+        every = self.checkpoint_every.epochs
+        return self.unit == "epoch" and every is not None and done % every == 0
 
 
-class ProgressHook(Hook):  # type: ignore[misc]  # untyped base
-    """Emits lines, reports metrics and checkpoints, and seeds loading and learning of each iteration.
+@dataclass
+class Speed:
+    """Seconds of training, without validations and checkpoints, and what part of them was spent waiting for data."""
 
-    Seeding by (seed, rank, phase, iteration) makes the random numbers of an iteration independent of what ran before:
-    a resumed run draws what an uninterrupted one would have, and how often is validated changes nothing.
-    """
+    trained_s: float = 0.0
+    waited_s: float = 0.0
+    num_iterations: int = 0
+    """Of this attempt, as `attempt_s`: what the time to go is estimated from."""
+    attempt_s: float = 0.0
 
-    priority = "VERY_LOW"  # after the learning rate has been stepped, as mmengine's own checkpoints
+    def add(self, *, trained_s: float, waited_s: float) -> None:
+        self.trained_s += trained_s
+        self.waited_s += waited_s
+        self.attempt_s += trained_s
+        self.num_iterations += 1
 
-    def __init__(
-        self,
-        context: StageContext,
-        schedule: Schedule,
-        metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]],
-    ) -> None:
-        self.metrics: Mapping[str, float] = {}
-        """Of the last validation, by our names."""
-        self._context = context
-        self._schedule = schedule
-        self._metrics_of = metrics_of
-        self._loss: Tensor | None = None
+    @property
+    def s_per_iteration(self) -> float:
+        return self.attempt_s / max(1, self.num_iterations)
 
-    def before_train(self, runner: Runner) -> None:
-        self._seed(LOADING, runner.iter)
+    @property
+    def data_wait(self) -> float:
+        """Part of the training time that was spent waiting for data, in %."""
+        return 100 * self.waited_s / self.trained_s if self.trained_s else 0.0
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
-        self._seed(LEARNING, runner.iter)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, Any] | None = None
-    ) -> None:
-        assert outputs is not None
-        self._loss = outputs["loss"].detach()
-        iteration = runner.iter + 1
-        is_checkpoint = self._schedule.unit == "iteration" and self._is_only_checkpoint_due(iteration)
-        if iteration % EMIT_EVERY == 0 or iteration == runner.max_iters or is_checkpoint:
-            self._emit(runner, iteration)
-        if is_checkpoint:
-            self._report(runner, epoch=0, iteration=iteration)
-        self._seed(LOADING, iteration)
+@dataclass
+class Figures:
+    """What the iterations since the last validation measured on this rank. Reads the device once a line."""
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        epoch = runner.epoch + 1
-        if self._schedule.unit == "epoch" and self._is_only_checkpoint_due(epoch):
-            self._report(runner, epoch=epoch, iteration=runner.iter)
+    losses: Losses
+    num_losses: int
+    speed: Speed
+    _parts: dict[str, Tensor] = field(default_factory=dict)
+    """Sums over the iterations since the last line."""
+    _num_parts: int = 0
 
-    def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        assert metrics is not None
-        self.metrics = self._metrics_of(metrics)
-        epoch = runner.epoch if self._schedule.unit == "epoch" else 0
-        self._emit(runner, runner.iter, self.metrics)
-        self._report(runner, epoch=epoch, iteration=runner.iter, metrics=self.metrics)
-        self._seed(LOADING, runner.iter)
-
-    def _is_only_checkpoint_due(self, done: int) -> bool:
-        return self._schedule.is_checkpoint_due(done) and not self._schedule.is_val_due(done)
-
-    def _report(
-        self, runner: Runner, *, epoch: int, iteration: int, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        """Hand over metrics, and rank 0's checkpoint where one is due."""
-        loss = self._finite_loss(iteration)
-        position = Position(epoch, iteration, metrics or {}, num_val_images(runner))
-        is_epoch = self._schedule.unit == "epoch"
-        done = epoch if is_epoch else iteration
-        saved = None
-        if self._context.rank == 0 and self._schedule.is_checkpoint_due(done):
-            saved = self._context.work_dir / "states" / str(done)
-            save_state(runner, saved, position)
-        number = done if is_epoch else math.ceil(done / self._schedule.val_every)
-        self._context.report({"epoch": number, "loss": loss, **position.metrics}, saved)
-
-    def _emit(self, runner: Runner, iteration: int, metrics: Mapping[str, float] | None = None) -> None:
-        loss = self._finite_loss(iteration)
-        if self._context.rank != 0:
-            return
-        schedule, max_iters = self._schedule, runner.max_iters
-        done = iteration * schedule.total / max_iters
-        where = f"epoch {math.ceil(done)}/{schedule.total} " if schedule.unit == "epoch" else ""
-        values = {"loss": loss, **(metrics or {})}
-        text = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        event = Event(f"{where}iteration {iteration}/{max_iters} {text}", done, schedule.total, values)
-        self._context.emit(event)
-
-    def _seed(self, phase: int, iteration: int) -> None:
-        sequence = np.random.SeedSequence([self._context.seed, self._context.rank, phase, iteration])
-        seed = int(sequence.generate_state(1)[0])
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-
-    def _finite_loss(self, iteration: int) -> float:
-        """The loss of the last iteration; read seldom, since it makes a GPU wait."""
-        assert self._loss is not None
-        loss = float(self._loss)
-        if math.isfinite(loss):
-            return loss
-        raise StageError(
-            f"the loss is {loss} at iteration {iteration}: training diverged; lower `lr`, set `clip_grad`, or use "
-            "`precision: fp32`"
+    @classmethod
+    def at(cls, position: Position, *, rank: int, world_size: int) -> Figures:
+        """Those with which a training goes on from `position`."""
+        return cls(
+            Losses(position.loss_sum_of(rank, world_size=world_size)),
+            position.num_losses,
+            Speed(position.trained_s, position.waited_s),
         )
+
+    def add(self, iteration: int, outputs: Mapping[str, Tensor]) -> None:
+        """`outputs` are the model's losses, `loss` their sum; other values of it are parts and scores."""
+        self.losses.add(iteration, outputs["loss"].detach())
+        self.num_losses += 1
+        self._num_parts += 1
+        for name, value in outputs.items():
+            self._parts[name] = self._parts.get(name, 0) + value.detach().float()
+
+    def read(self) -> dict[str, float]:
+        """Means since the last line, `loss` first; raises StageError for a loss that is no number."""
+        self.check()
+        values = (torch.stack(list(self._parts.values())) / self._num_parts).tolist() if self._parts else []
+        means = dict(zip(self._parts, values, strict=True))
+        self._parts.clear()
+        self._num_parts = 0
+        return {"loss": means.pop("loss"), **means} if means else {}
+
+    def check(self) -> None:
+        """Raises StageError for the first loss that is no number."""
+        try:
+            self.losses.read()
+        except NonFiniteLossError as err:
+            raise StageError(
+                f"the loss is {err.loss} at iteration {err.step}: training diverged; lower `lr`, set `clip_grad`, or "
+                "use `precision: fp32`"
+            ) from err
+
+    @property
+    def mean_loss(self) -> float:
+        """Of this rank, over the iterations since the last validation that were read."""
+        return self.losses.sum / max(1, self.num_losses)
+
+    def begin_anew(self) -> None:
+        """After a validation."""
+        self.losses, self.num_losses = Losses(0.0), 0
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Puts what rank 0 measured into Events."""
+
+    context: StageContext
+    schedule: Schedule
+    max_iters: int
+    batch_size: int
+    """Images an iteration over all workers."""
+
+    def tell_iteration(self, iteration: int, means: Mapping[str, float], *, lr: float, speed: Speed) -> None:
+        """`means` are the loss and its parts, and the norm of the gradients where they are clipped."""
+        left_s = speed.s_per_iteration * (self.max_iters - iteration)
+        values = {
+            **means,
+            "lr": lr,
+            "images_per_s": self.batch_size / max(speed.s_per_iteration, 1e-9),
+            "data_wait": speed.data_wait,
+            "eta_s": left_s,
+        }
+        shown = f"loss {means['loss']:.4g} lr {lr:.3g} eta {timedelta(seconds=round(left_s))}"
+        self._emit(iteration, shown, values)
+
+    def tell_validation(self, iteration: int, *, loss: float, metrics: Mapping[str, float], speed: Speed) -> None:
+        values = {"loss": loss, **metrics}
+        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        images_per_s = self.batch_size / speed.s_per_iteration if speed.num_iterations else 0.0
+        more = {"images_per_s": images_per_s, "data_wait": speed.data_wait}
+        self._emit(iteration, shown, {**values, **more})
+
+    def _emit(self, iteration: int, shown: str, values: Mapping[str, float]) -> None:
+        if self.context.rank != 0:
+            return
+        done = iteration * self.schedule.total / self.max_iters
+        is_epoch = self.schedule.unit == "epoch"
+        where = f"epoch {math.ceil(done)}/{self.schedule.total} " if is_epoch else ""
+        text = f"{where}iteration {iteration}/{self.max_iters} {shown}"
+        self.context.emit(Event(text, done, self.schedule.total, values))
 
 
 class ValidationHook(Hook):  # type: ignore[misc]  # untyped base

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import JobError
-from pipelines.openmmlab.optimizer import TwoGroups
+from pipelines.openmmlab.draws import SeededDataset
+from pipelines.openmmlab.optimizer import FewGroups
 from pipelines.openmmlab.params import FinetuneParams
 
 Config = dict[str, Any]
@@ -14,18 +15,20 @@ Config = dict[str, Any]
 NORMALISATION: Config = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 """ImageNet's, on RGB, as in CAT's pretraining."""
 
+CAFFE_NORMALISATION: Config = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False}
+"""BGR, only centred, as the weights of Caffe's ResNets want it."""
+
 LOAD_IMAGE: Config = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}
 """Pillow, as for finding broken images: OpenCV fills the missing part of a truncated file with grey."""
 
 
-def optim_wrapper(params: FinetuneParams, *, lr: float, device: str) -> Config:
+def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:
     """AdamW in the asked precision; norms and position parameters without decay."""
     wrapper: Config = {
         "type": "OptimWrapper",
-        "constructor": TwoGroups.__name__,
-        "optimizer": {"lr": lr, "betas": (0.9, 0.999), "weight_decay": params.weight_decay},
-        # By parts of names. The reference meant to spare its position embedding and named it wrongly.
-        "paramwise_cfg": {"without_decay": ("norm", "relative_position_bias_table", "backbone.ape")},
+        "constructor": FewGroups.__name__,
+        "optimizer": {"lr": params.peak_lr, "betas": (0.9, 0.999), "weight_decay": params.weight_decay},
+        "paramwise_cfg": {"without_decay": _without_decay(params), "layer_decay": params.layer_decay},
     }
     if params.clip_grad is not None:
         wrapper["clip_grad"] = {"max_norm": params.clip_grad, "norm_type": 2}
@@ -39,6 +42,17 @@ def optim_wrapper(params: FinetuneParams, *, lr: float, device: str) -> Config:
     return {**wrapper, "type": "AmpOptimWrapper", "dtype": dtype, "loss_scale": loss_scale}
 
 
+def cosine_end(params: FinetuneParams) -> Config:
+    """Where a cosine ends, for each group of the optimizer: its share of `min_lr` where their rates differ."""
+    return {"eta_min": params.min_lr} if params.layer_decay == 1 else {"eta_min_ratio": params.min_lr / params.peak_lr}
+
+
+def _without_decay(params: FinetuneParams) -> tuple[str, ...]:
+    """Parts of names. The reference meant to spare its position embedding, too, and named it wrongly."""
+    spared = ("norm", "relative_position_bias_table")
+    return spared if params.fidelity == "reference" else (*spared, "backbone.ape")
+
+
 def loader(dataset: Config, *, batch_size: int, num_workers: int, sampler: Config, **more: object) -> Config:
     """A DataLoader; its processes come from a clean server, since a worker with threads and CUDA cannot fork safely."""
     processes: Config = {"multiprocessing_context": "forkserver", "persistent_workers": True} if num_workers else {}
@@ -50,6 +64,16 @@ def loader(dataset: Config, *, batch_size: int, num_workers: int, sampler: Confi
         "dataset": dataset,
         **more,
     }
+
+
+def train_loader(dataset: Config, params: FinetuneParams, *, sampler: Config, seed: int, world_size: int) -> Config:
+    """`sampler` is one of draws.py, without what all of them take."""
+    return loader(
+        {"type": SeededDataset.__name__, "dataset": dataset, "seed": seed},
+        batch_size=share_of_batch(params.batch_size, world_size),
+        num_workers=params.loader_workers,
+        sampler={**sampler, "seed": seed, "batch_size": params.batch_size},
+    )
 
 
 def val_loader(dataset: Config, *, num_workers: int) -> Config:
@@ -68,6 +92,9 @@ def share_of_batch(batch_size: int, world_size: int) -> int:
     return batch_size // world_size
 
 
-def backbone(cat_config: Mapping[str, object], checkpoint_dir: str | None) -> Config:
+def backbone(
+    cat_config: Mapping[str, object], checkpoint_dir: str | None, *, frozen_stages: int | None = None
+) -> Config:
     """CAT with the weights of a pretrained checkpoint; None: random ones."""
-    return {"type": "CAT", "config": dict(cat_config), "checkpoint": checkpoint_dir}
+    frozen = {} if frozen_stages is None else {"frozen_stages": frozen_stages}
+    return {"type": "CAT", "config": dict(cat_config), "checkpoint": checkpoint_dir, **frozen}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import logging
 import multiprocessing
 import sys
@@ -17,20 +17,21 @@ from torch import Tensor, nn
 
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext
-from orchestrator.errors import StageError
+from pipelines.compiling import compile_in_place
 from pipelines.openmmlab.library import (
     Config,
     MMDistributedDataParallel,
     MMLogger,
     Runner,
     Scope,
-    all_gather_object,
     load_library,
     quiet_stdout,
     revert_sync_batchnorm,
 )
-from pipelines.openmmlab.progress import ProgressHook, Schedule, ValidationHook, num_val_images
-from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_weights, weights_of
+from pipelines.openmmlab.loop import Plan, StageLoop
+from pipelines.openmmlab.progress import Schedule, ValidationHook, num_val_images
+from pipelines.openmmlab.ranks import check_equal_on_ranks
+from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,30 @@ def finished(context: StageContext, schedule: Schedule) -> Trained | None:
     state = load_state(state_path)
     position = position_of(state)
     done = position.epoch if schedule.unit == "epoch" else position.iteration
-    return Trained(position.metrics, position.num_samples, state["state_dict"]) if done >= schedule.total else None
+    if done < schedule.total or not position.is_validated:
+        return None
+    return Trained(position.metrics, position.num_samples, state["weights"])
 
 
 def train(context: StageContext, training: Training) -> Trained:
-    """Train from the start, or from where `context.resume_dir` stands; every rank returns the same."""
+    """Train from the start, or from where `context.resume_dir` stands; every rank returns the same.
+
+    Raises StoppedError after a checkpoint when it is asked to stop.
+    """
     _load(training.scope)
     with quiet_stdout():
         runner = StageRunner.from_cfg(_training_config(context, training))
-        hook = ProgressHook(context, training.schedule, training.metrics_of)
-        runner.register_hook(hook)
+        runner.plan = Plan(context, training.schedule, training.metrics_of)
+        if context.params.compile:
+            # What takes tensors alone; the heads go through lists of objects, of which a compiler makes nothing.
+            model = bare(runner.model)
+            compile_in_place([model.backbone, *([model.neck] if model.with_neck else [])], context)
         try:
             runner.train()
-            check_equal_on_ranks(runner.model)
+            check_equal_on_ranks(runner.model, when="after training")
+            return Trained(runner.train_loop.metrics, num_val_images(runner), weights_of(runner))
         finally:
-            runner.close_logs()
-    return Trained(hook.metrics, num_val_images(runner), weights_of(runner))
+            runner.close()
 
 
 def validate(context: StageContext, validation: Validation) -> Measured:
@@ -114,9 +123,9 @@ def validate(context: StageContext, validation: Validation) -> Measured:
         runner.register_hook(ValidationHook(context))
         try:
             values = runner.val()
+            return Measured(validation.metrics_of(values), num_val_images(runner))
         finally:
-            runner.close_logs()
-    return Measured(validation.metrics_of(values), num_val_images(runner))
+            runner.close()
 
 
 def _load(scope: Scope) -> None:
@@ -124,21 +133,11 @@ def _load(scope: Scope) -> None:
     multiprocessing.set_forkserver_preload(["pipelines.openmmlab.library", f"{scope}.datasets"])
 
 
-def check_equal_on_ranks(model: nn.Module) -> None:
-    """Raises StageError unless all ranks have the same parameters, bit by bit: the proof that they trained together."""
-    digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    digests: list[str] = all_gather_object(digest.hexdigest())
-    if len(set(digests)) > 1:
-        raise StageError(
-            f"the parameters differ between the {len(digests)} workers after training: their gradients were not "
-            "shared; check that the workers are of one process group"
-        )
-
-
 class StageRunner(Runner):  # type: ignore[misc]  # untyped base
-    """The Runner with what a worker needs otherwise: device, log and the reading of checkpoints."""
+    """The Runner with what a worker needs otherwise: device, loop, log, the reading of checkpoints, and an end."""
+
+    plan: Plan
+    """Of the training; to be set before it starts."""
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: object) -> MMLogger:
         logger = super().build_logger(log_level, log_file, **kwargs)
@@ -158,15 +157,26 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         if not self.distributed or self.cfg.get("train_cfg") is None:
             reverted: nn.Module = revert_sync_batchnorm(model)
             return reverted
-        device_ids = None if device.type == "cpu" else [device]
-        wrapped: nn.Module = MMDistributedDataParallel(module=model, device_ids=device_ids, broadcast_buffers=False)
+        is_cpu = device.type == "cpu"
+        wrapped: nn.Module = MMDistributedDataParallel(
+            module=model,
+            device_ids=None if is_cpu else [device],
+            broadcast_buffers=False,
+            # Else it lays out gradients anew after its first backward pass, and three ranks or more sum an element in
+            # an order that depends on its place: a resumed training would not be the straight one to the bit.
+            find_unused_parameters=is_cpu,
+        )
         return wrapped
 
-    def load_checkpoint(self, filename: str, *args: object, **kwargs: object) -> dict[str, Any]:
+    def build_train_loop(self, loop: object) -> StageLoop:
+        """Ours, whatever the config says; mmengine asks for it more than once."""
+        return loop if isinstance(loop, StageLoop) else StageLoop(self, self._train_dataloader, self.plan)
+
+    def resume(self, filename: str, *args: object, **kwargs: object) -> None:
         """Never unpickles objects, and never leaves a tensor out, as mmengine's does."""
         state = load_state(Path(filename))
-        put_weights(self, state["state_dict"], where=filename)
-        return state
+        put_state(self, state, where=filename)
+        self.train_loop.begin_at(position_of(state))
 
     def dump_config(self) -> None:
         """Nothing: the stage's outputs hold the model's config as JSON."""
@@ -174,9 +184,18 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
     def _log_env(self, env_cfg: object) -> None:
         """Nothing: a stage's manifest has its provenance, and this starts compilers to ask for their versions."""
 
-    def close_logs(self) -> None:
+    def close(self) -> None:
+        """Let go of files, and of all that holds the process group.
+
+        Runner, loops and hooks hold each other, so that only the garbage collector frees them. While
+        DistributedDataParallel lives, destroying the group leaves gloo's threads running, and one of them that frees a
+        tensor while the interpreter ends aborts the process.
+        """
         for handler in self.logger.handlers:
             handler.close()
+        self._hooks.clear()
+        self.model = self.optim_wrapper = self.param_schedulers = self._train_loop = self._val_loop = None
+        gc.collect()
 
 
 def _state_path(context: StageContext) -> Path | None:
@@ -184,17 +203,13 @@ def _state_path(context: StageContext) -> Path | None:
 
 
 def _training_config(context: StageContext, training: Training) -> Config:
-    schedule, state_path = training.schedule, _state_path(context)
-    is_epoch = schedule.unit == "epoch"
+    state_path = _state_path(context)
+    is_epoch = training.schedule.unit == "epoch"
     config = {
         **training.config,
         "resume": state_path is not None,
         "load_from": str(state_path) if state_path else None,
-        "train_cfg": {
-            "type": "EpochBasedTrainLoop" if is_epoch else "IterBasedTrainLoop",
-            "max_epochs" if is_epoch else "max_iters": schedule.total,
-            "val_interval": schedule.val_every,
-        },
+        "train_cfg": {"type": StageLoop.__name__},
     }
     return _common_config(context, training.scope, config, is_epoch=is_epoch)
 

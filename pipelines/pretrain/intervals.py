@@ -31,3 +31,15 @@ class CheckpointEvery(Params):
         if len(given) != 1:
             raise ValueError(f"give one of epochs, steps and minutes, not {', '.join(given) or 'none'}")
         return self
+
+
+class CheckpointEverySteps(CheckpointEvery):
+    """One interval of a training that counts no epochs."""
+
+    epochs: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_epochs(cls, value: Any) -> Any:
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return {"steps": value} if is_number else value

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from cat_model.model import Cat
 from cat_model.weights import save_classifier
 from orchestrator.artifact import Metric
-from orchestrator.contract import Event, StageContext, StageResult
+from orchestrator.contract import StageContext, StageResult
+from pipelines.compiling import compile_in_place
 from pipelines.imagenet.layouts import load_classes, open_images
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
 from pipelines.pretrain.checkpoints import Checkpoints
@@ -81,7 +80,7 @@ def _make_trainer(
     model = _make_model(context, classes, device)
     ema = None if params.ema_decay is None else ModelEmaV3(model, decay=params.ema_decay)
     if params.compile:
-        _compile(model, context)
+        compile_in_place([model], context)
     precision = Precision(params.precision, device)
     return Trainer(
         model=_on_all_ranks(model, device),
@@ -109,15 +108,6 @@ def _make_model(context: StageContext, classes: tuple[str, ...], device: torch.d
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotation lacks it
     model.set_grad_checkpointing(params.activation_checkpointing)
     return model
-
-
-def _compile(model: Cat, context: StageContext) -> None:
-    """Compile `model` in place, or say that it cannot be done here and go on without."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        context.emit(Event(f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on uncompiled"))
-        return
-    model.compile()
 
 
 def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:

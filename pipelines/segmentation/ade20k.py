@@ -13,8 +13,10 @@ from PIL import Image
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import data_folder
+from pipelines.data import data_folder, fingerprint_remote
 from pipelines.fingerprint import digest_of_file, digest_of_folders
+from pipelines.image_files import UNREADABLE, size_as_loaded
+from pipelines.s3 import S3
 from pipelines.segmentation.params import SegmentationParams
 
 Split = Literal["training", "validation"]
@@ -43,7 +45,12 @@ class Pairs:
 
 
 def fingerprint(params: SegmentationParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params say."""
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params say.
+
+    Data in S3 are listed, not read: what they hold is checked where the stage runs.
+    """
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "ade20k", "training", "validation")
     root = data_folder(params.data, "ade20k")
     folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
     labels = digest_of_folders(root, ("annotations/validation",))
@@ -53,6 +60,8 @@ def fingerprint(params: SegmentationParams) -> str:
 
 def fingerprint_val(params: SegmentationParams) -> str:
     """Likewise of validation alone, which is all that an evaluation reads."""
+    if params.data.startswith(S3):
+        return fingerprint_remote(params.data, "ade20k", "validation")
     root = data_folder(params.data, "ade20k")
     digest = digest_of_folders(root, ("images/validation", "annotations/validation"))
     read_classes(root, params.num_classes)
@@ -100,8 +109,8 @@ def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | N
     """What is wrong with a label map, or None: it must decode, fit its image and hold known classes only."""
     try:
         with Image.open(label_path) as labels, Image.open(image_path) as image:
-            label_values, label_size, image_size = np.asarray(labels), labels.size, image.size
-    except (OSError, ValueError, SyntaxError) as err:
+            label_values, label_size, image_size = np.asarray(labels), labels.size, size_as_loaded(image)
+    except UNREADABLE as err:
         return str(err) or type(err).__name__
     if label_values.shape != label_size[::-1]:
         return f"has {label_values.shape[-1]} channels; a label map has one"
@@ -110,6 +119,12 @@ def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | N
     known = {*UNLABELED, *range(1, num_classes + 1)}
     unknown = sorted({int(value) for value in np.unique(label_values)} - known)
     return f"holds the values {unknown[:5]}; there are {num_classes} classes" if unknown else None
+
+
+def has_labels(label_path: Path) -> bool:
+    """Whether any pixel of a label map, which has no fault, has a class."""
+    with Image.open(label_path) as labels:
+        return bool(set(np.unique(np.asarray(labels)).tolist()) - UNLABELED)
 
 
 def write_split(pairs: Pairs, broken: Collection[Path], to: Path) -> Path:

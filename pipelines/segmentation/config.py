@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, loader, optim_wrapper, share_of_batch, val_loader
+from pipelines.openmmlab.draws import StreamDraws
+from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 from pipelines.segmentation.ade20k import Pairs, Split
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.scores import LabelMapScores
@@ -35,13 +36,14 @@ def make_config(
     training = _dataset(pairs["training"], split_files["training"], classes)
     return {
         "model": model,
-        "train_dataloader": loader(
+        "train_dataloader": train_loader(
             {**training, "pipeline": _train_pipeline(params)},
-            batch_size=share_of_batch(params.batch_size, world_size),
-            num_workers=params.loader_workers,
-            sampler={"type": "InfiniteSampler", "shuffle": True, "seed": seed},
+            params,
+            sampler={"type": StreamDraws.__name__, "num_batches": params.max_iters},
+            seed=seed,
+            world_size=world_size,
         ),
-        "optim_wrapper": optim_wrapper(params, lr=params.lr, device=device),
+        "optim_wrapper": optim_wrapper(params, device=device),
         "param_scheduler": _param_schedulers(params),
         **make_val_config(params, pairs=pairs["validation"], split_file=split_files["validation"], classes=classes),
     }
@@ -106,15 +108,10 @@ def _val_pipeline(params: SegmentationParams) -> list[Config]:
 
 def _param_schedulers(params: SegmentationParams) -> list[Config]:
     warmup = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0, "end": params.warmup_iters}
-    span: Config = {
-        "by_epoch": False,
-        "begin": params.warmup_iters,
-        "end": params.max_iters,
-        "eta_min": params.min_lr,
-    }
-    decay = (
-        {"type": "PolyLR", "power": 1.0, **span}
-        if params.schedule == "poly"
-        else {"type": "CosineAnnealingLR", "T_max": params.max_iters - params.warmup_iters, **span}
-    )
+    span: Config = {"by_epoch": False, "begin": params.warmup_iters, "end": params.max_iters}
+    if params.schedule == "poly":
+        decay = {"type": "PolyLR", "power": 1.0, "eta_min": params.min_lr, **span}
+    else:
+        length = params.max_iters - params.warmup_iters
+        decay = {"type": "CosineAnnealingLR", "T_max": length, **span, **cosine_end(params)}
     return [warmup, decay] if params.warmup_iters > 1 else [decay]  # over one iteration mmengine's never rises

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
+from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
 from pipelines.data import data_folder
 from pipelines.details.painting import evenly_spread
 from pipelines.openmmlab.outputs import SavedModel, load_model
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.start import Start
 from pipelines.segmentation.ade20k import Pairs, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import Kept
 from pipelines.segmentation.measure import Subject, measure, measure_multi_scale_flip
+from pipelines.segmentation.model import model_of
 from pipelines.segmentation.painting import paint
 from pipelines.segmentation.params import SegmentationEvaluationParams
 from pipelines.segmentation.scores import PREDICTIONS
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 from pipelines.segmentation.train import check_pairs
 
 MULTI_SCALE_FLIP_DIR = "multi_scale_flip"
@@ -26,11 +27,12 @@ MULTI_SCALE_FLIP_DIR = "multi_scale_flip"
 def run(context: StageContext) -> StageResult:
     """Output `details`. Metrics in %, as those of training."""
     params: SegmentationEvaluationParams = context.params
-    classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
+    root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
+    classes = read_classes(root, params.num_classes)
     saved = load_model(context.inputs[CHECKPOINT])
-    saved.check(method=params.method, classes=classes)
+    saved.check(method=params.method_name, classes=classes)
     model = _model(context, saved)
-    pairs, split_file = _val(context, classes)
+    pairs, split_file = _val(context, root, classes)
     names = tuple(split_file.read_text(encoding="utf-8").splitlines())
     painted = tuple(names[place] for place in evenly_spread(len(names), params.num_painted))
     details = context.work_dir / "outputs" / DETAILS
@@ -54,21 +56,13 @@ def _paint(details: Path, pairs: Pairs, names: tuple[str, ...], classes: tuple[s
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
-    cat = backbone(saved.backbone.to_dict(), None)
-    model = semantic_fpn(
-        context.params,
-        backbone=cat,
-        widths=saved.backbone.dims,
-        num_classes=len(saved.classes),
-        device=context.device,
-    )
+    model = model_of(context, Start(saved.backbone), num_classes=len(saved.classes))
     saved.check_model(model)
     return model
 
 
-def _val(context: StageContext, classes: tuple[str, ...]) -> tuple[Pairs, Path]:
+def _val(context: StageContext, root: Path, classes: tuple[str, ...]) -> tuple[Pairs, Path]:
     """The pairs of validation, and the list of those whose images decode."""
-    params: SegmentationEvaluationParams = context.params
-    pairs = read_pairs(data_folder(params.data, "ade20k"), "validation")
+    pairs = read_pairs(root, "validation")
     broken = check_pairs([pairs], num_classes=len(classes), context=context)
     return pairs, write_split(pairs, broken, context.work_dir / "validation.txt")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from orchestrator.contract import Role
 from pipelines.details.params import DetailParams
 from pipelines.openmmlab.params import FinetuneParams, Positive
+from pipelines.pretrain.intervals import CheckpointEverySteps
+from pipelines.segmentation.methods import WIDTHS, MethodName, Widths
 
 Side = Annotated[int, Field(ge=32, le=8192)]
 
@@ -20,12 +22,15 @@ class SegmentationParams(FinetuneParams):
     counts from 1), and the class names in `classes.json`, `classes.txt` or ADE20K's own `objectInfo150.txt`.
     """
 
-    method: Literal["semantic_fpn"]
-    """The segmenter."""
+    published_lr: ClassVar[float] = 6e-5
+
+    choices: ClassVar[frozenset[str]] = frozenset({"method"})
+
+    method: MethodName | None = None
+    """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it on Swin. None: that
+    of `config`."""
     max_iters: Positive = 80_000
-    """Iterations of training."""
-    lr: Annotated[float, Field(gt=0)] = 6e-5
-    """Highest learning rate, for the batch as a whole; it is not scaled with the number of workers."""
+    """Iterations of training; 80000 is the 80k schedule, 160000 the 160k."""
     schedule: Literal["poly", "cosine"] = "poly"
     """After the warm-up: linearly (poly with power 1) or along a cosine down to min_lr."""
     warmup_iters: Annotated[int, Field(ge=0)] = 1500
@@ -38,24 +43,52 @@ class SegmentationParams(FinetuneParams):
     """Side of the square that training sees."""
     photometric_distortion: bool = True
     """Whether brightness, contrast, saturation and hue change at random in training."""
-    channels: Positive = 256
-    """Width of the feature pyramid."""
-    head_channels: Positive = 128
-    """Width of the head."""
+    channels: Positive | None = None
+    """Width of the feature pyramid; None: 256, and 512 for upernet, whose head is the pyramid."""
+    head_channels: Positive | None = None
+    """Width of the head, for upernet of the auxiliary head; None: 128, and 256 for upernet."""
     tta: Annotated[bool, Role.ADDS] = False
     """Whether the finished model is also measured at six scales, each mirrored too: `miou_ms_flip`. In time some 20
     validations."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
     """Iterations between validations; the last iteration always has one, and only that one counts."""
-    checkpoint_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
-    """Iterations between the checkpoints from which an interrupted stage goes on."""
+    checkpoint_every: Annotated[CheckpointEverySteps, Role.OUTSIDE_KEY] = CheckpointEverySteps(steps=8000)
+    """How often a checkpoint is written: `{steps: N}` (iterations) or `{minutes: N}`; a number: iterations."""
+
+    @property
+    def method_name(self) -> str:
+        return self.method or "config"
+
+    @property
+    def widths(self) -> Widths:
+        """Those of the method, as published but for what the params say."""
+        assert self.method is not None
+        usual = WIDTHS[self.method]
+        return Widths(pyramid=self.channels or usual.pyramid, head=self.head_channels or usual.head)
+
+    def in_key(self) -> dict[str, JsonValue]:
+        """Widths, too, by their effect."""
+        content = super().in_key()
+        if self.method is None:
+            return content
+        usual = WIDTHS[self.method]
+        usual_widths = {"channels": usual.pyramid, "head_channels": usual.head}
+        return {name: None if value == usual_widths.get(name) else value for name, value in content.items()}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        self.check_source(self.method)
+        if self.method is None and (self.channels or self.head_channels):
+            raise ValueError("channels, head_channels: the model of a config has its own; leave them out")
         if self.warmup_iters >= self.max_iters:
             raise ValueError(f"warmup_iters: must be below max_iters ({self.max_iters}), not {self.warmup_iters}")
-        if self.min_lr >= self.lr:
-            raise ValueError(f"min_lr: must be below lr ({self.lr:g}), not {self.min_lr:g}")
+        if self.min_lr >= self.peak_lr:
+            raise ValueError(f"min_lr: must be below lr ({self.peak_lr:g}), not {self.min_lr:g}")
+        if self.layer_decay < 1 and self.min_lr and self.schedule == "poly":
+            raise ValueError(
+                "min_lr: must be 0 with layer_decay on a poly schedule, which would raise the least rates to it; or "
+                "choose schedule: cosine"
+            )
         if self.ratio_range[0] > self.ratio_range[1]:
             raise ValueError(f"ratio_range: must be [low, high], not {list(self.ratio_range)}")
         return self

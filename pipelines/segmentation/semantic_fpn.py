@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.openmmlab.recipe import NORMALISATION, Config
+from pipelines.openmmlab.recipe import Config
+from pipelines.segmentation import parts
 from pipelines.segmentation.params import SegmentationParams
 
 
@@ -12,35 +13,23 @@ def model(
     params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
 ) -> Config:
     """`widths`: channels of the backbone's four maps. Settings that are no params are mmseg's baseline's."""
-    crop = (params.crop_size, params.crop_size)
+    pyramid, head = params.widths.pyramid, params.widths.head
     return {
         "type": "EncoderDecoder",
-        "data_preprocessor": {
-            "type": "SegDataPreProcessor",
-            **NORMALISATION,
-            "size": crop,
-            "pad_val": 0,
-            "seg_pad_val": 255,
-        },
+        "data_preprocessor": parts.preprocessor(params),
         "backbone": backbone,
-        "neck": {"type": "FPN", "in_channels": list(widths), "out_channels": params.channels, "num_outs": 4},
+        "neck": {"type": "FPN", "in_channels": list(widths), "out_channels": pyramid, "num_outs": 4},
         "decode_head": {
             "type": "FPNHead",
-            "in_channels": [params.channels] * 4,
+            "in_channels": [pyramid] * 4,
             "in_index": [0, 1, 2, 3],
             "feature_strides": [4, 8, 16, 32],
-            "channels": params.head_channels,
+            "channels": head,
             "dropout_ratio": 0.1,
             "num_classes": num_classes,
-            # Statistics over all workers; torch has it for GPUs only.
-            "norm_cfg": {"type": "BN" if device == "cpu" else "SyncBN", "requires_grad": True},
+            "norm_cfg": parts.batch_norm(device),
             "align_corners": False,
-            "loss_decode": {
-                "type": "CrossEntropyLoss",
-                "use_sigmoid": False,
-                "avg_non_ignore": False,
-                "loss_weight": 1.0,
-            },
+            "loss_decode": parts.cross_entropy(),
         },
         "train_cfg": {},
         "test_cfg": {"mode": "whole"},

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from orchestrator.artifact import Metric
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import data_folder
-from pipelines.openmmlab.backbone import read_config
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
-from pipelines.openmmlab.recipe import Config, backbone
+from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.record import make_record
 from pipelines.openmmlab.runner import Training, finished, train
-from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
+from pipelines.openmmlab.start import make_start, tell_start
+from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.measure import METRICS, Subject, measure_multi_scale_flip, percentages
+from pipelines.segmentation.model import model_of
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
 SPLITS: tuple[Split, ...] = ("training", "validation")
 
@@ -29,16 +30,18 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with `tta` one more."""
     params: SegmentationParams = context.params
-    classes = read_classes(data_folder(params.data, "ade20k"), params.num_classes)
+    root = data_folder(params.data, "ade20k", *SPLITS, tell=lambda text: context.emit(Event(text)))
+    classes = read_classes(root, params.num_classes)
     model = _model(context, num_classes=len(classes))
-    schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every)
+    schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)
+    record = make_record(context, "mmseg", _config(context, model=model, classes=classes))
     trained = finished(context, schedule)
     if trained is None:
-        config = _config(context, model=model, classes=classes)
-        trained = train(context, Training("mmseg", config, schedule, percentages))
+        trained = train(context, Training("mmseg", record.resolved, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method, model=model, classes=classes, weights=trained.weights)
+        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
+        record.write(directory, context)
     metrics = trained.as_metrics(METRICS)
     if params.tta:
         metrics += _multi_scale_flip(context, model=model, weights=trained.weights, classes=classes)
@@ -46,13 +49,9 @@ def run(context: StageContext) -> StageResult:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    params: SegmentationParams = context.params
-    checkpoint_dir = context.inputs["backbone"]
-    cat_config = read_config(checkpoint_dir, drop_path_rate=params.drop_path_rate)
-    pretrained = backbone(cat_config.to_dict(), str(checkpoint_dir))
-    return semantic_fpn(
-        params, backbone=pretrained, widths=cat_config.dims, num_classes=num_classes, device=context.device
-    )
+    start = make_start(context)
+    tell_start(context, start)
+    return model_of(context, start, num_classes=num_classes)
 
 
 def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> Config:
@@ -83,7 +82,7 @@ def _multi_scale_flip(
     return measure_multi_scale_flip(context, Subject(model, weights, pairs, split_file, classes))
 
 
-def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
+def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
     """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
     params: SegmentationParams = context.params
     of_image = {path: part.label_path(path) for part in pairs for path in part.image_paths}
@@ -102,4 +101,7 @@ def check_pairs(pairs: Iterable[Pairs], *, num_classes: int, context: StageConte
     )
     if wrong:
         raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {named(wrong)}")
+    for part in pairs:
+        if not any(has_labels(part.label_path(path)) for path in part.image_paths if path not in broken):
+            raise DataError(f"{part.labels_dir}: no label map has a labeled pixel; 0 and 255 are unlabeled")
     return broken

@@ -27,6 +27,8 @@ class CountParams(Params):
     fails: Literal["no", "wrong_data", "bug"] = "no"
     dies_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
     """The last rank kills itself with -9 after this epoch, unless it was resumed."""
+    num_deaths: Annotated[int, Role.OUTSIDE_KEY] = 0
+    """So often rank 0 kills itself with -9 after an epoch, all attempts together."""
     hangs_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
     """Rank 0 comes to no meeting with the others after this epoch, unless it was resumed."""
     is_deaf: Annotated[bool, Role.OUTSIDE_KEY] = False
@@ -98,6 +100,17 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
     )
     if epoch == params.dies_after and context.resume_dir is None and context.rank == context.world_size - 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    if context.rank == 0:
+        _die_again(Path(params.data) / "deaths.log", params.num_deaths)
+
+
+def _die_again(deaths: Path, most: int) -> None:
+    with deaths.open("a+") as log:
+        log.seek(0)
+        if len(log.readlines()) >= most:
+            return
+        log.write("dead\n")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _sleep(context: StageContext, duration_s: float) -> None:

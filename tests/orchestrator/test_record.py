@@ -75,6 +75,7 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
     assert (record.total, record.metrics) == (4, {"top1": 30.0})
     assert record.search is not None
     assert record.search.num_left == 3  # trial a, which is under way, and two that did not begin
+    assert record.search.num_under_way == 1
 
 
 def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:

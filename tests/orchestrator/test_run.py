@@ -214,6 +214,21 @@ def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run
     assert told.endswith("is not to my taste; mend the job, or try the same trials again by --force search")
 
 
+@pytest.mark.slow
+def test_a_trial_whose_process_is_killed_has_as_many_attempts_as_a_stage_and_as_many_in_the_next_run(
+    run: Runner, tmp_path: Path
+) -> None:
+    text = _search(space={"gain": {"choice": [3.0]}}).replace('"epochs": 2', '"epochs": 9')
+    outcome, _ = run("stages.only.num_deaths=99", text=text, only=("search",))
+    told = str(outcome.errors["search"])
+    assert "lost its process in each of 3 attempts; run again to go on with those that were lost" in told
+    assert len((tmp_path / "data" / "deaths.log").read_text().splitlines()) == 3
+    outcome, _ = run("stages.only.num_deaths=5", text=text, only=("search",))
+    assert outcome.errors == {}
+    (trial,) = _trials(tmp_path).trials
+    assert (trial.state, trial.value, trial.epoch) == ("finished", 27.0, 9)
+
+
 def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(run: Runner, tmp_path: Path) -> None:
     asha = {"name": "asha", "grace_period": 2}
     text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)

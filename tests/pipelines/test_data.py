@@ -56,9 +56,3 @@ def test_an_unknown_sample_is_refused_with_the_known_ones() -> None:
 
 def test_a_folder_stays_as_it_is() -> None:
     assert data_folder("/some/folder", "coco") == Path("/some/folder")
-
-
-@pytest.mark.parametrize("kind", ["detection", "segmentation"])
-def test_kinds_that_read_folders_only_refuse_s3(kind: str) -> None:
-    with pytest.raises(ValidationError, match=r"not 's3://bucket/x': this kind reads no data from S3"):
-        KINDS[kind].params.model_validate({"data": "s3://bucket/x"})

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import DataError
-from pipelines.data import S3
-from pipelines.imagenet.shard.s3 import Bucket
 from pipelines.imagenet.source import SPLITS, Split
+from pipelines.s3 import S3, Bucket
 
 Sizes = Mapping[Split, Mapping[str, int]]
 """Of each split that has shards, their sizes in bytes by name."""

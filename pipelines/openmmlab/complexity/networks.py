@@ -18,10 +18,12 @@ from pipelines.detection.methods import MethodName
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.complexity.counting import counting
-from pipelines.openmmlab.library import MODELS, Config, DefaultScope, Scope, load_library
+from pipelines.openmmlab.library import MODELS, DefaultScope, Scope, load_library
+from pipelines.openmmlab.library import Config as MmengineConfig
+from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.recipe import backbone as cat
+from pipelines.segmentation.model import make_model as make_segmenter
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
 COCO_CLASSES, ADE20K_CLASSES = 80, 150
 DETECTION_SIZE, SEGMENTATION_SIZE = (1280, 800), (1024, 1024)
@@ -35,7 +37,8 @@ NOWHERE: dict[str, Any] = {"backbone": "pretrain.checkpoint", "data": "."}
 @dataclass(frozen=True)
 class Complexity:
     params: int
-    macs: int
+    macs: int | None
+    """None where nobody knows how to count them."""
 
 
 def detector_complexity(method: MethodName, backbone: str) -> Complexity:
@@ -43,43 +46,64 @@ def detector_complexity(method: MethodName, backbone: str) -> Complexity:
     config = make_model(
         params, backbone=cat(cat_config.to_dict(), None), widths=cat_config.dims, num_classes=COCO_CLASSES
     )
-    with _built("mmdet", config) as network, counting(network) as count:
-        maps = _pyramid(network, DETECTION_SIZE)
-        if hasattr(network, "roi_head"):
-            network.rpn_head(maps)
-            _run_roi_head(network.roi_head, channels=params.channels)
-        else:
-            network.bbox_head(maps)
-    return Complexity(_num_params(network), count.macs)
+    return count_detector(config)
 
 
 def segmenter_complexity(backbone: str) -> Complexity:
     params, cat_config = SegmentationParams(method="semantic_fpn", **NOWHERE), CONFIGS[backbone]
-    config = semantic_fpn(
+    config = make_segmenter(
         params,
         backbone=cat(cat_config.to_dict(), None),
         widths=cat_config.dims,
         num_classes=ADE20K_CLASSES,
         device="cpu",
     )
+    return count_segmenter(config)
+
+
+def count_detector(config: Config) -> Complexity:
+    """Of the model of one of our methods."""
+    with _built("mmdet", config) as network, counting(network) as count:
+        maps = _pyramid(network, DETECTION_SIZE)
+        if hasattr(network, "roi_head"):
+            network.rpn_head(maps)
+            _run_roi_head(network.roi_head, channels=config["neck"]["out_channels"])
+        else:
+            network.bbox_head(maps)
+    return Complexity(count_params(network), count.macs)
+
+
+def count_segmenter(config: Config) -> Complexity:
+    """Of the model of one of our methods; an auxiliary head, which inference leaves out, has parameters alone."""
     with _built("mmseg", config) as network, counting(network) as count:
         network.decode_head(_pyramid(network, SEGMENTATION_SIZE))
-    return Complexity(_num_params(network), count.macs)
+    return Complexity(count_params(network), count.macs)
+
+
+def count_built(scope: Scope, config: Config) -> int:
+    """The parameters of any model; built with values, as not every model can be without."""
+    load_library(scope)
+    with DefaultScope.overwrite_default_scope(scope), warnings.catch_warnings(action="ignore"):
+        return count_params(MODELS.build(MmengineConfig(config)))
+
+
+def count_params(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @contextmanager
-def _built(scope: Scope, config: dict[str, Any]) -> Iterator[Any]:
+def _built(scope: Scope, config: Config) -> Iterator[Any]:
     """The network, for validation; tensors that are made in this context have a shape and no values."""
     load_library(scope)
     with DefaultScope.overwrite_default_scope(scope), torch.device("meta"), torch.no_grad():
         with warnings.catch_warnings(action="ignore"):
-            network = MODELS.build(Config(config)).eval()
+            network = MODELS.build(MmengineConfig(config)).eval()
         yield network
 
 
 def _pyramid(network: Any, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    maps: tuple[Tensor, ...] = network.neck(network.backbone(torch.empty(1, 3, *size)))
-    return maps
+    maps: tuple[Tensor, ...] = network.backbone(torch.empty(1, 3, *size))
+    return network.neck(maps) if network.with_neck else maps
 
 
 def _run_roi_head(roi_head: Any, *, channels: int) -> None:
@@ -89,7 +113,3 @@ def _run_roi_head(roi_head: Any, *, channels: int) -> None:
         box_head(torch.empty(NUM_BOX_ROIS, channels, two_stage.BOX_SIZE, two_stage.BOX_SIZE))
     if roi_head.with_mask:
         roi_head.mask_head(torch.empty(NUM_MASK_ROIS, channels, two_stage.MASK_SIZE, two_stage.MASK_SIZE))
-
-
-def _num_params(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())

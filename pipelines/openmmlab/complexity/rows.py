@@ -50,6 +50,7 @@ def make_rows() -> list[Row]:
 
 
 def _row(backbone: str, method: str, schedule: str, complexity: Complexity, *, multi_scale: bool) -> Row:
+    assert complexity.macs is not None, "the methods are ours"
     return Row(
         backbone=backbone,
         method=method,

@@ -14,7 +14,7 @@ from orchestrator.contract import StageResult
 from orchestrator.errors import DataError, StageError, StoreError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
-from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, trial_training
+from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, save_stop, trial_training
 from orchestrator.trials import TrialState
 
 TRAINING = trial_training("train/key", 3)
@@ -83,6 +83,21 @@ def test_a_trial_that_was_lost_after_its_end_finished_all_the_same(store: Store)
     _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
     trial = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
     assert (trial.state, trial.error, trial.value) == (TrialState.FINISHED, None, 71.5)
+
+
+def test_what_workers_that_ran_ahead_note_does_not_undo_the_schedulers_stop(store: Store) -> None:
+    logbook = _open(store, 0.0, 9.0, 10.0)
+    save_stop(store, TRAINING)
+    logbook.report({"epoch": 1, "top1": 70.0})
+    assert load_log(store, TRAINING).state is TrialState.STOPPED
+    logbook.finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
+    (log,) = load_logs(store, "train/key")
+    assert (log.state, log.value, log.last_value) == (TrialState.STOPPED, None, 70.0)
+
+
+def test_a_pipeline_that_ends_without_the_metric_is_told_so(store: Store) -> None:
+    with pytest.raises(StageError, match="without a value of top1"):
+        _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="loss", value=0.1, num_samples=30),)))
 
 
 def test_a_damaged_log_is_told_and_no_other_file_of_its_name_is_one(store: Store) -> None:

@@ -132,6 +132,15 @@ def test_a_store_that_is_out_of_reach_as_a_trial_ends_lets_no_other_one_start(
     assert [log.state for log in load_logs(store, TRAINING)] == [None, TrialState.STOPPED]
 
 
+def test_a_store_that_is_out_of_reach_as_a_sample_is_drawn_ends_the_search(
+    make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suggestions = make()
+    monkeypatch.setattr(type(store), "write", _out_of_reach)
+    assert suggestions.suggest("a") == "FINISHED"
+    assert str(suggestions.failure) == "out of reach"
+
+
 def _out_of_reach(*_: object) -> bytes:
     raise StoreError("out of reach")
 
@@ -215,6 +224,19 @@ def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(make: MakeSuggestio
     suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
     suggestions.on_trial_complete("b", None, error=True)  # its process was lost: another run may try it again
     assert [log.state for log in load_logs(store, TRAINING)] == [TrialState.STOPPED, None]
+
+
+def test_a_trial_that_is_left_to_another_run_is_not_stopped(make: MakeSuggestions, store: Store) -> None:
+    suggestions = make()
+    suggestions.suggest("a")
+    training = trial_training(TRAINING, 1)
+    save_log(store, training, load_log(store, training).model_copy(update={"error": "lost its process"}))
+    suggestions.on_trial_complete("a", {})
+    (log,) = load_logs(store, TRAINING)
+    assert log.state is None
+    resumed = make()
+    resumed.learn([log])
+    assert resumed.suggest("b") == {NUMBER: 1}
 
 
 def test_no_trial_starts_after_so_many_hours_of_all_runs_together(make: MakeSuggestions, store: Store) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +15,15 @@ import pytest
 import ray.train
 from ray import tune
 
+from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.suggest import NUMBER
-from orchestrator.cluster.trial import _begin, _ending, _lasting, make_trainable
-from orchestrator.contract import Event
-from orchestrator.errors import StageError, StoreError
+from orchestrator.cluster.train import MAX_ATTEMPTS
+from orchestrator.cluster.trial import _trial, make_trainable
+from orchestrator.errors import StageError, StoppedError, StoreError
+from orchestrator.record import StageEvent
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
-from orchestrator.store.trials import TrialLog, load_log, save_log, trial_training
+from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial_training
 from orchestrator.trials import TrialState
 
 TRAINING = trial_training("train/key", 1)
@@ -32,39 +36,97 @@ class Channel:
     def is_stopping(self) -> bool:
         return False
 
-    def send(self, text: str) -> None:
-        self.texts.append(text)
+    def send(self, heard: StageEvent) -> None:
+        self.texts.append(heard.event.text)
 
 
-def _says(event: Event) -> str:
-    return event.text
+class Params:
+    """Takes whatever is searched."""
+
+    def overlay(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Attempt:
+    """A search with one trial, which ran for 300 s in an earlier run."""
+    save_log(
+        open_store(str(tmp_path)), TRAINING, TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0, elapsed_s=300)
+    )
+    values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Attempt))
+    own: dict[str, Any] = {
+        "stage": "search",
+        "number": 1,
+        "training": "train/key",
+        "metric": "top1",
+        "params": Params(),
+        "resources": Resources(),
+        "store_uri": str(tmp_path),
+        "provenance": {"run_id": "now"},
+    }
+    return Attempt(**{**values, **own})
+
+
+def _log(search: Attempt) -> TrialLog:
+    return load_log(open_store(search.store_uri), TRAINING)
+
+
+def _train(search: Attempt, channel: Any, error: BaseException | None) -> bool:
+    """Whether it was begun."""
+    with _trial(search, {NUMBER: 1}, channel) as begun:
+        if begun is not None and error is not None:
+            raise error
+    return begun is not None
 
 
 @pytest.mark.parametrize(
-    ("error", "state", "elapsed_s"),
-    [(StageError("NaN"), TrialState.FAILED, 340.0), (StoreError("out of reach"), None, 300.0)],
+    "error",
+    [
+        StageError("NaN"),
+        ray.train.WorkerGroupError("lost", {0: RuntimeError("gloo/transport"), 1: StageError("NaN")}),
+    ],
 )
-def test_an_error_that_lasts_is_noted_with_all_the_time_that_the_trial_held(
-    error: Exception, state: TrialState | None, elapsed_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_that_lasts_ends_the_trial_with_all_the_time_that_it_held(
+    error: Exception, search: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, channel = open_store(str(tmp_path)), Channel()
-    log = TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0.0, elapsed_s=300.0)
-    save_log(store, TRAINING, log)
-    trial: Any = SimpleNamespace(training=TRAINING, metric="top1", stage="search", says=_says)
-    passed: Any = channel
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    channel = Channel()
+    times = iter([1000.0, 1040.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(times, 1040.0))
+    assert _train(search, channel, error)
+    log = _log(search)
+    assert (log.state, log.error, log.elapsed_s) == (TrialState.FAILED, "NaN", 340)
+    assert channel.texts == ["trial lr=0.1: starting", "trial lr=0.1: ended"]
 
-    def train() -> None:
-        with _ending(trial, store, passed, log):
-            now[0] += 40
-            raise error
 
-    with pytest.raises(type(error)):
-        train()
-    noted = load_log(store, TRAINING)
-    assert (noted.state, noted.elapsed_s) == (state, elapsed_s)
-    assert channel.texts == ["trial lr=0.1: ended"]
+def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another_run(search: Attempt) -> None:
+    channel, error = Channel(), StoreError("out of reach")
+    for _ in range(MAX_ATTEMPTS - 1):
+        with pytest.raises(StoreError):
+            _train(search, channel, error)
+        assert channel.texts[-1] == "trial lr=0.1: lost worker 0: out of reach; it goes on from its last checkpoint"
+    assert _train(search, channel, error)
+    assert channel.texts[-1] == "trial lr=0.1: ended"
+    log = _log(search)
+    assert (log.state, log.error) == (None, "out of reach")
+    with pytest.raises(StoreError):
+        _train(replace(search, provenance={"run_id": "next"}), channel, error)
+
+
+def test_a_trial_whose_process_dies_every_time_does_not_begin_for_ever(search: Attempt) -> None:
+    channel = Channel()
+    for _ in range(MAX_ATTEMPTS):
+        with suppress(SystemExit):  # what passes by any judgement, as the death of the process
+            _train(search, channel, SystemExit())
+    assert not _train(search, channel, None)
+    assert (_log(search).state, _log(search).error) == (None, f"lost its process in each of {MAX_ATTEMPTS} attempts")
+
+
+def test_a_machine_that_leaves_costs_a_trial_no_attempt(search: Attempt) -> None:
+    for moves in range(1, 2 * MAX_ATTEMPTS):
+        with pytest.raises(StoppedError):
+            _train(search, Channel(), StoppedError("a machine is leaving"))
+        assert _log(search).tries == Tries(run_id="now", num_begun=moves, num_moves=moves)
+    assert _train(search, Channel(), None)
 
 
 class _WaitError(Exception):
@@ -86,33 +148,14 @@ def _wait(_: threading.Event) -> None:
 
 
 def test_a_trial_of_an_interrupted_run_rests_and_notes_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    search: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, channel = open_store(str(tmp_path)), Resting()
-    log = TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0.0)
-    save_log(store, TRAINING, log)
-    trial: Any = SimpleNamespace(training=TRAINING, metric="top1", stage="search", says=_says)
-    passed: Any = channel
+    channel = Resting()
     monkeypatch.setattr(threading.Event, "wait", _wait)
-    with pytest.raises(_WaitError), _ending(trial, store, passed, log):
-        raise StageError("broken off")
-    assert load_log(store, TRAINING) == log
-    assert channel.texts[0] == "search rests"
-
-
-def test_a_trial_that_would_meet_the_same_error_again_does_not_begin(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
-    log = TrialLog(number=1, params={}, drawn_after_s=0.0, state=TrialState.FAILED, error="NaN")
-    save_log(store, TRAINING, log)
-    search: Any = SimpleNamespace(training="train/key")
-    with pytest.raises(StageError, match=r"^NaN$"):
-        _begin(search, store, {NUMBER: 1})
-
-
-def test_the_error_of_one_worker_of_a_group_is_the_trials() -> None:
-    bug = StageError("a bug")
-    assert _lasting(ray.train.WorkerGroupError("lost", {0: RuntimeError("gloo/transport"), 1: bug})) is bug
-    assert _lasting(ray.train.WorkerGroupError("lost", {0: RuntimeError("gloo/transport")})) is None
+    with pytest.raises(_WaitError):
+        _train(search, channel, StageError("broken off"))
+    assert (_log(search).state, _log(search).error) == (None, None)
+    assert channel.texts[1] == "search rests"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ def test_a_ref_to_all_cells_makes_a_cell_for_each(tmp_path: Path) -> None:
     assert stages["scenes/cat_small-1-0_1"].inputs["backbone"] == Ref("pretrain/cat_small-1", "checkpoint")
 
 
+def test_a_text_may_name_the_cell_that_a_field_points_to(tmp_path: Path) -> None:
+    text = MATRIX_WITHOUT_MODEL.replace("pretrain/cat_tiny-0.checkpoint", "pretrain/*.checkpoint")
+    listed = text.replace("    data: d\n", "").replace(
+        "matrix: {lr: [0.1, 1.0e-3]}", 'matrix: [{lr: 0.1, data: "{backbone}/{lr}"}]'
+    )
+    stages = load_text(listed, tmp_path).stages
+    assert stages["scenes/cat_small-1-0_1"].params.data == f"{tmp_path}/cat_small-1/0_1"
+
+
 def test_refs_to_all_cells_follow_each_other_in_any_order_of_the_file(tmp_path: Path) -> None:
     text = """\
 name: x

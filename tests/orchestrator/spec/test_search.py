@@ -316,3 +316,16 @@ def test_points_tried_first_are_points_of_the_space(initial: str, faults: list[s
 def test_a_distribution_in_steps_gives_multiples_of_the_step(value: float, is_held: bool) -> None:
     """A point between them could be tried, but a search that had tried it could not be taken up again."""
     assert Distribution(quniform=(0.1, 0.7, 0.1)).holds(value) is is_held
+
+
+def test_a_search_has_the_least_workers_of_a_range_that_suit_its_trials(tmp_path: Path) -> None:
+    text = GOOD.replace("num_trials: 3\n", "num_trials: 3\n    resources: {workers: [2, 4]}\n")
+    search = load_text(text, tmp_path).stages["search"]
+    assert (search.resources.workers, search.worker_counts) == (2, (2,))
+
+
+def test_a_range_of_workers_none_of_which_suits_the_trials_is_told(tmp_path: Path) -> None:
+    fields = "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: {workers: [3, 4]}"
+    assert search_faults(fields, tmp_path) == [
+        "8:86: stages.search.resources.workers: no number of workers in [3, 4] suits the params of the stage"
+    ]

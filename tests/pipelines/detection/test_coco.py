@@ -49,6 +49,15 @@ def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(root
     assert fingerprint(_params(copy)) != before
 
 
+def test_an_edit_that_keeps_the_size_is_noticed_in_a_large_data_set_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.fingerprint.CONTENT_LIMIT_BYTES", 0)
+    before, path = fingerprint(_params(root)), root / "annotations/instances_train2017.json"
+    path.write_text(path.read_text().replace('"category_id": 7', '"category_id": 8', 1))
+    assert fingerprint(_params(root)) != before
+
+
 @pytest.mark.parametrize("gone", ["annotations", "train2017", "val2017"])
 def test_missing_folder_is_named(root: Path, gone: str) -> None:
     shutil.rmtree(root / gone)
@@ -87,14 +96,14 @@ def test_splits_must_have_the_same_categories(root: Path) -> None:
 )
 def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, fault: str) -> None:
     (root / "annotations" / "instances_train2017.json").write_text(text)
-    with pytest.raises(DataError, match=rf"instances_train2017\.json: .*{fault}"):
+    with pytest.raises(DataError, match=rf"(?s)instances_train2017\.json:.*{fault}"):
         fingerprint(_params(root))
 
 
 def test_annotations_without_polygons_are_enough_for_boxes_and_refused_for_masks(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
     fault = (
-        r"instances_train2017\.json: 4 annotations have no segmentation, annotations\[0\] first, and mask_rcnn learns"
+        r"instances_train2017\.json: 4 annotations have no segmentation: annotations\[0\], .*; mask_rcnn learns masks"
     )
     with pytest.raises(DataError, match=fault):
         fingerprint(_params(root))
@@ -112,7 +121,17 @@ def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path) 
     copy = json.loads(without_images(file, file.image_paths[:1], tmp_path / "copy.json").read_text())
     assert [image["id"] for image in copy["images"]] == [1]
     assert {box["image_id"] for box in copy["annotations"]} == {1}
+
+
+def test_an_annotation_of_id_0_gets_another_one_since_evaluation_takes_0_for_unmatched(
+    root: Path, tmp_path: Path
+) -> None:
+    file = read_annotations(root, "train")
     assert without_images(file, [], tmp_path / "unused.json") == file.path
+    boxes = [{**box, "id": number} for number, box in enumerate(file.document["annotations"])]
+    _edit(root, "train", annotations=boxes)
+    copy = without_images(read_annotations(root, "train"), [], tmp_path / "copy.json")
+    assert [box["id"] for box in json.loads(copy.read_text())["annotations"]] == [4, 1, 2, 3]
 
 
 def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Path) -> None:

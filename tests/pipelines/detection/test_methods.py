@@ -60,6 +60,15 @@ def test_model_is_mmdets_baseline_but_for_the_backbone_and_its_normalisation(met
     assert ours == baseline
 
 
+def test_fcos_normalises_images_as_the_reference_where_that_is_asked_for() -> None:
+    (package,) = mmdet.__path__
+    baseline = Config.fromfile(Path(package) / ".mim" / "configs" / BASELINES["fcos"]).model.to_dict()
+    assert _model("fcos", fidelity="reference")["data_preprocessor"] == baseline["data_preprocessor"]
+    assert _model("fcos")["data_preprocessor"]["bgr_to_rgb"] is True
+    for method in ("atss", "retinanet", "cascade_rcnn", "mask_rcnn"):
+        assert _model(method, fidelity="reference") == _model(method)
+
+
 def test_settings_reach_the_model() -> None:
     two_stage = _model("cascade_rcnn", anchor_scale=2, fc_channels=16, num_rois=8, channels=24)
     assert two_stage["rpn_head"]["anchor_generator"]["scales"] == [2.0]

@@ -23,25 +23,40 @@ COLOURS = ((220, 40, 40), (40, 40, 220))
 
 @dataclass
 class Recorder:
-    """Keeps what a stage reports, its checkpoints copied as a cluster would."""
+    """Keeps what a stage reports and saves, its checkpoints taken away as a cluster would."""
 
     root: Path
     events: list[Event] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     checkpoints: list[Path | None] = field(default_factory=list)
+    """Of each report."""
+    saved: list[Path] = field(default_factory=list)
+    """All of them, between reports too."""
+    stops_after: int | None = None
+    """Asks to stop after this many updates of the attempt."""
+    dies_after: int | None = None
+    num_asked: int = 0
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
-        kept = None
         if checkpoint_dir is not None:
-            kept = self.root / "reported" / str(len(self.metrics))
-            shutil.move(checkpoint_dir, kept)
+            self.save(checkpoint_dir)
         self.metrics.append(dict(metrics))
-        self.checkpoints.append(kept)
+        self.checkpoints.append(self.saved[-1] if checkpoint_dir is not None else None)
+
+    def save(self, checkpoint_dir: Path) -> None:
+        kept = self.root / "saved" / checkpoint_dir.name
+        shutil.move(checkpoint_dir, kept)
+        self.saved.append(kept)
+
+    def should_stop(self) -> bool:
+        self.num_asked += 1
+        if self.num_asked == self.dies_after:
+            raise KilledError
+        return self.num_asked == self.stops_after
 
 
-def never() -> bool:
-    """Nobody asks to stop; a function of the module, which pickles."""
-    return False
+class KilledError(BaseException):
+    """The process died."""
 
 
 def make_context(
@@ -59,8 +74,8 @@ def make_context(
         work_dir=work_dir,
         resume_dir=resume_dir,
         report=recorder.report,
-        save=shutil.rmtree,
-        should_stop=never,
+        save=recorder.save,
+        should_stop=recorder.should_stop,
         emit=recorder.events.append,
     )
 
@@ -86,7 +101,7 @@ def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3, has_polygons
             Image.fromarray(pixels).save(folder / name)
             document["images"].append({"id": image_id, "file_name": name, "width": PX, "height": PX})
             document["annotations"] += [
-                _instance(image_id, label, corner, len(document["annotations"]) + label)
+                _instance(image_id, label, corner, len(document["annotations"]) + label + 1)
                 for label, corner in enumerate(corners)
             ]
         if not has_polygons:

@@ -1,12 +1,14 @@
-"""Runs an entry point in two processes on one gloo group, as the workers of a stage would."""
+"""Runs entry points in two processes on one gloo group, as the workers of a stage would."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
@@ -22,23 +24,39 @@ def metrics_of_two_ranks(run: Entry, context: StageContext, root: Path) -> list[
 
     Rank 0's outputs are in `root / "work0" / "outputs"` afterwards.
     """
+    run_ranks(_run_entry, root, run, context, root)
+    return [pickle.loads((root / f"metrics{rank}").read_bytes()) for rank in range(WORLD_SIZE)]
+
+
+def _run_entry(rank: int, run: Entry, context: StageContext, root: Path) -> None:
+    result = run(of_rank(context, rank, root / f"work{rank}"))
+    (root / f"metrics{rank}").write_bytes(pickle.dumps(result.metrics))
+
+
+def of_rank(context: StageContext, rank: int, work_dir: Path) -> StageContext:
+    """The context of one of the workers, with its own folder, which is made."""
+    work_dir.mkdir(parents=True)
+    return replace(context, rank=rank, world_size=WORLD_SIZE, work_dir=work_dir)
+
+
+def run_ranks(function: Callable[..., None], root: Path, *args: Any, world_size: int = WORLD_SIZE) -> None:
+    """Call `function(rank, *args)` in processes of one group, which meet in the folder `root`; all must succeed."""
     spawning = multiprocessing.get_context("spawn")
-    processes = [spawning.Process(target=_run_rank, args=(rank, run, context, root)) for rank in range(WORLD_SIZE)]
+    processes = [
+        spawning.Process(target=_run_rank, args=(rank, world_size, root, function, args)) for rank in range(world_size)
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [pickle.loads((root / f"metrics{rank}").read_bytes()) for rank in range(WORLD_SIZE)]
+    assert [process.exitcode for process in processes] == [0] * world_size
 
 
-def _run_rank(rank: int, run: Entry, context: StageContext, root: Path) -> None:
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD_SIZE))
+def _run_rank(rank: int, world_size: int, root: Path, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """What a worker of Ray Train would run: the environment and the group are there before the stage starts."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{root}/group", rank=rank, world_size=WORLD_SIZE)
-    work_dir = root / f"work{rank}"
-    work_dir.mkdir()
-    result = run(replace(context, rank=rank, world_size=WORLD_SIZE, work_dir=work_dir))
-    (root / f"metrics{rank}").write_bytes(pickle.dumps(result.metrics))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{root}/group", rank=rank, world_size=world_size)
+    function(rank, *args)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from orchestrator.errors import CheckpointError
-from pipelines.openmmlab.backbone import make_backbone, read_config
+from pipelines.openmmlab.backbone import make_backbone, read_pretrained
 from tests.cat_model.golden import load_vector
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 
 def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: Path) -> None:
     saved = load_file(save_toy_checkpoint(tmp_path / "checkpoint") / "model.safetensors")
-    config = read_config(tmp_path / "checkpoint", drop_path_rate=0.3)
+    config = read_pretrained(tmp_path / "checkpoint", drop_path_rate=0.3).config
     tensors = make_backbone(config.to_dict(), str(tmp_path / "checkpoint")).state_dict()
     arrived = [name for name in tensors if name in saved]
     assert config.drop_path_rate == 0.3
@@ -29,14 +29,14 @@ def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: P
 def test_a_file_of_the_official_layout_is_a_backbone_too(tmp_path: Path) -> None:
     official = load_vector("cat_tiny_224").state_dict()
     torch.save({"model": official}, tmp_path / "cat_tiny.pth")
-    config = read_config(tmp_path, drop_path_rate=None)
+    config = read_pretrained(tmp_path, drop_path_rate=None).config
     backbone = make_backbone(config.to_dict(), str(tmp_path))
     assert config.embed_dim == 64
     assert torch.equal(backbone.patch_embed.proj.weight, official["patch_embed.proj.weight"])
 
 
 def test_without_checkpoint_the_backbone_is_random(tmp_path: Path) -> None:
-    config = read_config(save_toy_checkpoint(tmp_path / "checkpoint"), drop_path_rate=None)
+    config = read_pretrained(save_toy_checkpoint(tmp_path / "checkpoint"), drop_path_rate=None).config
     one, other = make_backbone(config.to_dict()), make_backbone(config.to_dict())
     assert not torch.equal(one.stages[0].state_dict().popitem()[1], torch.zeros(1))
     assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
@@ -49,9 +49,9 @@ def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path
     tensors[name] = torch.zeros(17)
     save_file(tensors, directory / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"{name} is \(17,\), the model needs \(16,\)"):
-        read_config(directory, drop_path_rate=None)
+        read_pretrained(directory, drop_path_rate=None)
 
 
 def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"):
-        read_config(tmp_path / "nowhere", drop_path_rate=None)
+        read_pretrained(tmp_path / "nowhere", drop_path_rate=None)

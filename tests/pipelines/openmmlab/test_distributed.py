@@ -1,67 +1,147 @@
-"""Two processes on one gloo group train one model: equal weights and metrics on both ranks."""
+"""Processes on one gloo group train one model: as one worker would, equal on all ranks, stopped after one update."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from dataclasses import replace
+import gc
+import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed
+from safetensors.torch import load_file
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from orchestrator.errors import StageError
-from pipelines.openmmlab.runner import check_equal_on_ranks
+from orchestrator.contract import Params, StageContext, StageResult
+from orchestrator.errors import StageError, StoppedError
+from pipelines.detection import train as detection
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.ranks import check_equal_on_ranks
+from pipelines.openmmlab.recipe import Config
+from pipelines.segmentation import model as segmentation_models
+from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.segmentation.train import run
-from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
+from tests.pipelines.openmmlab.harness import (
+    PX,
+    Recorder,
+    make_context,
+    save_toy_checkpoint,
+    write_ade20k,
+    write_coco,
+)
+from tests.pipelines.openmmlab.ranks import of_rank, run_ranks
 
-WORLD_SIZE = 2
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
+    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
+    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),  # mmdet's grid of positions
+]
+
+SMALL: dict[str, Any] = {"backbone": "p.checkpoint", "img_scale": (PX, PX), "batch_size": 4, "loader_workers": 0}
 
 
-def _train_rank(rank: int, root: Path) -> None:
-    """What a worker of Ray Train would run: the environment and the group are there before the stage starts."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD_SIZE))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{root}/group", rank=rank, world_size=WORLD_SIZE)
-    params = SegmentationParams(
-        method="semantic_fpn",
-        backbone="p.checkpoint",
-        data=str(root / "ade20k"),
-        batch_size=4,
-        max_iters=3,
-        warmup_iters=1,
-        lr=1e-3,
-        img_scale=(64, 64),
-        crop_size=64,
-        channels=8,
-        head_channels=8,
-        loader_workers=0,
-    )
-    recorder = Recorder(root / str(rank))
-    context = make_context(recorder, params, root / "pretrained", rank=rank)
-    run(replace(context, world_size=WORLD_SIZE))
-    assert [path is not None for path in recorder.checkpoints] == [rank == 0]
-    assert bool(recorder.events) == (rank == 0)
-    (root / f"metrics{rank}.txt").write_text(repr(recorder.metrics[-1]["miou"]))
+def segmentation_params(root: Path, **changes: Any) -> SegmentationParams:
+    recipe = {"method": "semantic_fpn", "max_iters": 3, "warmup_iters": 1, "lr": 1e-3, "crop_size": PX}
+    small = {"channels": 8, "head_channels": 8, "data": str(root / "ade20k")}
+    return SegmentationParams(**{**SMALL, **recipe, **small, **changes})
+
+
+def detection_params(root: Path, **changes: Any) -> DetectionParams:
+    recipe = {"method": "fcos", "epochs": 2, "warmup_iters": 0, "lr": 1e-3, "channels": 8, "data": str(root / "coco")}
+    return DetectionParams(**{**SMALL, **recipe, **changes})
+
+
+def context_of_rank(root: Path, params: Params, recorder: Recorder, rank: int, **more: Any) -> StageContext:
+    return of_rank(make_context(recorder, params, root / "pretrained", **more), rank, recorder.root / "of_rank")
+
+
+def weights(result: StageResult) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(result.outputs["checkpoint"] / "model.safetensors")
+    return tensors
+
+
+def _stop_and_go_on(rank: int, root: Path) -> None:
+    """Rank 1 alone is asked to stop after the second of three updates; both go on, to the weights of a straight run."""
+    params = segmentation_params(root, loader_workers=1)
+    straight = Recorder(root / f"straight{rank}")
+    result = segmentation.run(context_of_rank(root, params, straight, rank))
+    assert [path is not None for path in straight.checkpoints] == [rank == 0]
+    assert bool(straight.events) == (rank == 0)
+    stopped = Recorder(root / f"stopped{rank}", stops_after=2 if rank == 1 else None)
+    with pytest.raises(StoppedError, match="the last checkpoint stands after 2 iterations"):
+        segmentation.run(context_of_rank(root, params, stopped, rank))
+    assert len(stopped.saved) == (rank == 0)
+    torch.distributed.barrier()
+    resumed = Recorder(root / f"resumed{rank}")
+    resume_dir = root / "stopped0" / "saved" / "iteration_0000002"
+    again = segmentation.run(context_of_rank(root, params, resumed, rank, resume_dir=resume_dir))
+    assert again.metrics == result.metrics
+    assert resumed.metrics == straight.metrics
+    if rank == 0:
+        assert all(torch.equal(tensor, weights(result)[name]) for name, tensor in weights(again).items())
+    (root / f"metrics{rank}").write_bytes(pickle.dumps(straight.metrics))
+    # While one lived, the group's threads would outlast the group and could abort the process at its end.
+    assert not any(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())
     torch.manual_seed(rank)
-    with pytest.raises(StageError, match="parameters differ between the 2 workers"):
-        check_equal_on_ranks(nn.Linear(2, 2))
-    torch.distributed.destroy_process_group()
+    with pytest.raises(StageError, match="parameters differ between the 2 workers after training"):
+        check_equal_on_ranks(nn.Linear(2, 2), when="after training")
 
 
-@pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False")
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
+def test_two_processes_train_one_model_and_stop_together(tmp_path: Path) -> None:
     write_ade20k(tmp_path / "ade20k", num_val=3)
     save_toy_checkpoint(tmp_path / "pretrained")
-    spawning = multiprocessing.get_context("spawn")
-    processes = [spawning.Process(target=_train_rank, args=(rank, tmp_path)) for rank in range(WORLD_SIZE)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    # A stage ends by comparing the weights of its ranks, so exit code 0 says that they are equal.
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert (tmp_path / "metrics0.txt").read_text() == (tmp_path / "metrics1.txt").read_text()
+    # A stage compares the weights of its ranks, so that exit codes of 0 say that they are equal.
+    run_ranks(_stop_and_go_on, tmp_path, tmp_path)
+    first, second = (pickle.loads((tmp_path / f"metrics{rank}").read_bytes()) for rank in range(2))
+    assert first == second
+
+
+def _train_both(rank: int, root: Path) -> None:
+    """Stages without randomness in the network, which depends on the rank, and with norms of single images."""
+    _train_both_as(root, str(rank), lambda params, recorder: context_of_rank(root, params, recorder, rank))
+
+
+def _train_both_as(root: Path, name: str, context_of: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation_models, "make_model", _with_group_norm)
+        params: Any
+        for run, params in (
+            (segmentation.run, segmentation_params(root, drop_path_rate=0.0)),
+            (detection.run, detection_params(root, drop_path_rate=0.0)),
+        ):
+            recorder = Recorder(root / f"{params.method}{name}")
+            run(context_of(params, recorder))
+            (recorder.root / "metrics.json").write_text(json.dumps(recorder.metrics))
+
+
+def _with_group_norm(*args: Any, **kwargs: Any) -> Config:
+    """BatchNorm on CPUs takes each worker's part of the batch for itself, unlike SyncBN on GPUs."""
+    model = make_segmenter(*args, **kwargs)
+    head = {**model["decode_head"], "norm_cfg": {"type": "GN", "num_groups": 4}, "dropout_ratio": 0.0}
+    return {**model, "decode_head": head}
+
+
+make_segmenter = segmentation_models.make_model
+
+
+def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> None:
+    write_ade20k(tmp_path / "ade20k")
+    write_coco(tmp_path / "coco")
+    save_toy_checkpoint(tmp_path / "pretrained")
+    run_ranks(_train_both, tmp_path, tmp_path)
+    _train_both_as(tmp_path, "alone", lambda params, recorder: make_context(recorder, params, tmp_path / "pretrained"))
+    for method in ("semantic_fpn", "fcos"):
+        losses, tensors = zip(*(_trained(tmp_path / f"{method}{name}") for name in ("0", "alone")), strict=True)
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        distances = torch.cat([(tensors[0][name] - tensor).abs().flatten() for name, tensor in tensors[1].items()])
+        # AdamW takes a step of lr = 1e-3 also where a gradient is nothing but rounding.
+        assert float(distances.quantile(0.98)) < 1e-5, method
+
+
+def _trained(root: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """The losses that a stage reported, and the weights that it came to."""
+    losses = [metrics["loss"] for metrics in json.loads((root / "metrics.json").read_text())]
+    (path,) = root.glob("*/outputs/checkpoint/model.safetensors")
+    return losses, {name: tensor for name, tensor in load_file(path).items() if tensor.is_floating_point()}

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import DataError
+from pipelines.detection.coco import read_annotations
+from pipelines.detection.images import check_images
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.images import broken_images
-from tests.pipelines.openmmlab.harness import Recorder, make_context
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, write_coco
 
 PARAMS = DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data="d")
 
@@ -47,3 +49,13 @@ def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
     paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
     with pytest.raises(DataError, match=r"1 of 3 files are missing: .*gone\.jpg; complete the data set"):
         _find(paths, tmp_path, limit=100)
+
+
+def test_an_image_of_another_size_than_its_annotations_say_is_refused(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco", num_train=2, num_val=1)
+    Image.new("RGB", (PX, 2 * PX)).save(root / "train2017/001.png")
+    files = [read_annotations(root, "train"), read_annotations(root, "val")]
+    context = make_context(Recorder(tmp_path), PARAMS, root)
+    with pytest.raises(DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"):
+        check_images(files, context)
+    assert check_images(files[1:], context) == frozenset()

@@ -13,10 +13,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from orchestrator.errors import DataError
-from pipelines.segmentation.ade20k import label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.ade20k import has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.kind import KIND
 from pipelines.segmentation.params import SegmentationParams
-from tests.pipelines.openmmlab.harness import PX, write_ade20k
+from pipelines.segmentation.train import check_pairs
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, write_ade20k
 
 
 def _params(root: Path, **fields: Any) -> SegmentationParams:
@@ -96,6 +97,45 @@ def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_pa
         assert (label_fault(label, image, num_classes=3) or "").startswith(fault)
     Image.fromarray(np.array([0, 1, 2, 3, 255] * PX, np.uint8).repeat(13)[: PX * PX].reshape(PX, PX)).save(label)
     assert label_fault(label, image, num_classes=3) is None
+
+
+def test_a_label_map_may_have_a_palette_and_its_values_are_the_classes(root: Path, tmp_path: Path) -> None:
+    image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
+    palette = Image.fromarray(np.full((PX, PX), 3, np.uint8)).convert("P")
+    palette.putpalette([200, 0, 0] * 256)
+    palette.save(label)
+    with Image.open(label) as saved:
+        assert saved.mode == "P"
+    assert label_fault(label, image, num_classes=3) is None
+    assert has_labels(label)
+    assert (label_fault(label, image, num_classes=2) or "").startswith("holds the values [3]")
+
+
+def test_a_label_map_fits_the_image_as_its_exif_turns_it(tmp_path: Path) -> None:
+    image, label = tmp_path / "image.jpg", tmp_path / "label.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.new("RGB", (64, 48)).save(image, exif=exif)
+    Image.fromarray(np.ones((64, 48), np.uint8)).save(label)
+    assert label_fault(label, image, num_classes=3) is None
+
+
+def test_a_split_without_a_labeled_pixel_is_refused(root: Path, tmp_path: Path) -> None:
+    for path in (root / "annotations/training").glob("*.png"):
+        Image.new("L", (PX, PX), 255).save(path)
+    context = make_context(Recorder(tmp_path), _params(root), root)
+    assert check_pairs([read_pairs(root, "validation")], num_classes=3, context=context) == frozenset()
+    with pytest.raises(DataError, match="annotations/training: no label map has a labeled pixel"):
+        check_pairs([read_pairs(root, "training")], num_classes=3, context=context)
+
+
+def test_wrong_label_maps_are_told_together_and_the_first_ten_named(root: Path, tmp_path: Path) -> None:
+    write_ade20k(tmp_path / "many", num_train=12, num_val=1)
+    for path in (tmp_path / "many/annotations/training").glob("*.png"):
+        Image.new("L", (PX, PX), 4).save(path)
+    context = make_context(Recorder(tmp_path), _params(root), root)
+    with pytest.raises(DataError, match=r"12 of 12 label maps are wrong: .*000\.png \(holds .*009\.png.* and 2 more"):
+        check_pairs([read_pairs(tmp_path / "many", "training")], num_classes=3, context=context)
 
 
 def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.errors import DataError, UnreachableError
-from pipelines.data import S3
 
+S3 = "s3://"
 MAX_ATTEMPTS = 5
 """Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""
 
 _MISSING = frozenset({"404", "NoSuchKey"})
+_CHANGED = frozenset({"412", "PreconditionFailed"})
 _HINTS = {
     "NoSuchBucket": "correct the stage's `data`, or create the bucket",
     "403": "the credentials found by AWS's standard chain may not do that",
@@ -24,6 +25,14 @@ _HINTS = {
 }
 _NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine"
 _OUT_OF_REACH = "check the network and AWS_ENDPOINT_URL"
+
+
+class Object(NamedTuple):
+    """An object below a prefix. `etag` changes with its bytes; it is a digest of them for some uploads only."""
+
+    name: str
+    size: int
+    etag: str
 
 
 class Bucket:
@@ -43,12 +52,35 @@ class Bucket:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of each object by name, where that begins with `prefix` and has no further `/`."""
+        return {one.name: one.size for one in self.objects(prefix, deep=False)}
+
+    def objects(self, prefix: str, *, deep: bool) -> list[Object]:
+        """Those whose names begin with `prefix`, in the order of their names; `deep`: also with a further `/`."""
+        depth = {} if deep else {"Delimiter": "/"}
         with self._errors("list", ""):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix, Delimiter="/"
+                Bucket=self._bucket, Prefix=self._prefix + prefix, **depth
             )
             entries = [entry for page in pages for entry in page.get("Contents", ())]
-        return {entry["Key"].removeprefix(self._prefix): entry["Size"] for entry in entries}
+        return [
+            Object(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'))
+            for entry in entries
+        ]
+
+    def read_part(self, one: Object, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on; raises DataError when the object is not the one that was listed any more."""
+        part = {"Range": f"bytes={start}-{start + size - 1}"} if size < one.size else {}
+        with self._errors("read", one.name):
+            for attempt in range(1, MAX_ATTEMPTS + 1):
+                try:
+                    answer = self._client.get_object(**self._object(one.name), IfMatch=f'"{one.etag}"', **part)
+                    content: bytes = answer["Body"].read()
+                except _broken_off():  # boto3 tries requests again, but not the reading of an answer
+                    if attempt == MAX_ATTEMPTS:
+                        raise
+                else:
+                    return content
+        raise AssertionError("the last attempt returns or raises")
 
     def read(self, name: str) -> bytes | None:
         with self._errors("read", name):
@@ -104,12 +136,20 @@ class Bucket:
             raise UnreachableError(f"{where}: cannot {verb}: {str(cause).rstrip('.')}; {_OUT_OF_REACH}") from err
 
 
+def _broken_off() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  as above
+
+    return HTTPClientError, IncompleteReadError
+
+
 def _refusal(response: Any, where: str, verb: str) -> DataError | UnreachableError:
     """What the server's error means: the data are wrong, or another try may help."""
     error = response.get("Error", {})
     code = str(error.get("Code", ""))
     if code in _MISSING:
         return DataError(f"{where}: missing; copy it there again, or write the index anew")
+    if code in _CHANGED:
+        return DataError(f"{where}: was replaced while it was fetched; run again")
     message = str(error.get("Message") or code).rstrip(".")
     if code in _HINTS:
         return DataError(f"{where}: cannot {verb}: {message}; {_HINTS[code]}")
@@ -117,12 +157,14 @@ def _refusal(response: Any, where: str, verb: str) -> DataError | UnreachableErr
 
 
 def _new_client() -> Any:
+    """For several threads."""
     import boto3  # noqa: PLC0415  only data in S3 pay for the import
     from botocore.config import Config  # noqa: PLC0415
 
     config = Config(
         retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
         connect_timeout=10,
+        max_pool_connections=32,
         # A server may send the whole object's checksum with a part of it; the index has a sha256 of ours.
         response_checksum_validation="when_required",
     )

@@ -1,0 +1,126 @@
+"""`python -m benchmarks.downstream_rival SETTINGS`: a training of benchmarks.downstream_overhead by mmengine's Runner.
+
+As tools/train.py of mmdet and mmseg do it: `Runner.from_cfg(config).train()` in a plain process, with the hooks that
+the Runner has by default. The config is ours: the same model, data, pipeline and schedule. SETTINGS is a JSON file with
+the `kind`, the `params` of its stage, the `checkpoint` and a `work_dir`. Prints one JSON object every ten iterations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipelines.data import data_folder
+from pipelines.detection.coco import read_annotations
+from pipelines.detection.config import make_config as make_detection_config
+from pipelines.detection.model import make_model
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.backbone import read_pretrained
+from pipelines.openmmlab.library import Config, Hook, Runner, Scope, load_library
+from pipelines.openmmlab.progress import EMIT_EVERY
+from pipelines.openmmlab.recipe import backbone
+from pipelines.segmentation.ade20k import Split, read_classes, read_pairs, write_split
+from pipelines.segmentation.config import make_config as make_segmentation_config
+from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.semantic_fpn import model as semantic_fpn
+
+SCOPES: Mapping[str, Scope] = {"detection": "mmdet", "segmentation": "mmseg"}
+
+
+class Clock(Hook):  # type: ignore[misc]  # untyped base
+    """Writes when every tenth iteration was over, which is when a stage of ours says so."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, Any] | None = None
+    ) -> None:
+        done = runner.iter + 1
+        if done % EMIT_EVERY == 0 or done == runner.max_iters:
+            assert outputs is not None
+            line = {"time_s": time.time(), "iteration": done, "loss": float(outputs["loss"])}
+            print(json.dumps(line), file=self._to, flush=True)
+
+
+def main(settings: Mapping[str, Any]) -> None:
+    kind, work_dir = settings["kind"], Path(settings["work_dir"])
+    load_library(SCOPES[kind])
+    config, loop = {"detection": _detection, "segmentation": _segmentation}[kind](settings, work_dir)
+    whole = {
+        **config,
+        "default_scope": SCOPES[kind],
+        "work_dir": str(work_dir),
+        "train_cfg": loop,
+        "val_cfg": {"type": "ValLoop"},
+        "log_processor": {"type": "LogProcessor", "window_size": 50, "by_epoch": kind == "detection"},
+        # Our side, too, writes its checkpoint after what is measured.
+        "default_hooks": {"checkpoint": None},
+        "randomness": {"seed": 0},
+    }
+    with contextlib.redirect_stdout(sys.stderr):  # the libraries print
+        runner = Runner.from_cfg(Config(whole))
+        runner.register_hook(Clock(sys.__stdout__ or sys.stderr))
+        runner.train()
+
+
+def _detection(settings: Mapping[str, Any], _: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    params = DetectionParams.model_validate_json(json.dumps(settings["params"]))
+    root = data_folder(params.data, "coco")
+    files = {"train": read_annotations(root, "train"), "val": read_annotations(root, "val")}
+    classes = files["train"].classes
+    cat = read_pretrained(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate).config
+    model = make_model(
+        params,
+        backbone=backbone(cat.to_dict(), settings["checkpoint"]),
+        widths=cat.dims,
+        num_classes=len(classes),
+    )
+    config = make_detection_config(
+        params,
+        model=model,
+        annotations={"train": files["train"].path, "val": files["val"].path},
+        classes=classes,
+        seed=0,
+        world_size=1,
+        device="cpu",
+    )
+    return config, {"type": "EpochBasedTrainLoop", "max_epochs": params.epochs, "val_interval": params.epochs}
+
+
+def _segmentation(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    params = SegmentationParams.model_validate_json(json.dumps(settings["params"]))
+    root = data_folder(params.data, "ade20k")
+    classes = read_classes(root, None)
+    splits: tuple[Split, ...] = ("training", "validation")
+    pairs = {split: read_pairs(root, split) for split in splits}
+    cat = read_pretrained(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate).config
+    model = semantic_fpn(
+        params,
+        backbone=backbone(cat.to_dict(), settings["checkpoint"]),
+        widths=cat.dims,
+        num_classes=len(classes),
+        device="cpu",
+    )
+    config = make_segmentation_config(
+        params,
+        model=model,
+        pairs=pairs,
+        split_files={split: write_split(pairs[split], [], work_dir / f"{split}.txt") for split in splits},
+        classes=classes,
+        seed=0,
+        world_size=1,
+        device="cpu",
+    )
+    return config, {"type": "IterBasedTrainLoop", "max_iters": params.max_iters, "val_interval": params.max_iters}
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

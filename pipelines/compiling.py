@@ -1,0 +1,21 @@
+"""Compiles modules by torch.compile where that can be done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+
+from torch import nn
+
+from orchestrator.contract import Event, StageContext
+
+
+def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> None:
+    """Compile each of `modules`, or say that it cannot be done here and go on without."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        context.emit(Event(f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on uncompiled"))
+        return
+    for module in modules:
+        module.compile()

@@ -1,0 +1,188 @@
+"""What may be wrong with the content of COCO's annotations, and what training passes over. Imports no torch.
+
+Columns, not rows: COCO's own 860,000 annotations are checked in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from pipelines.faults import Faults
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "categories": ("id", "name"),
+}
+MIN_SIDE = 32
+"""Pixels: training leaves out images with a shorter side, as mmdet does for COCO."""
+_COORDINATES = 4
+_POLYGON_COORDINATES = 6
+_LARGEST = 2**31
+"""Pixels, and pixels of an area: no image comes near."""
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """An annotation file whose entries have all fields of the right type."""
+
+    sizes: NDArray[np.float64]
+    """Width and height."""
+    image_of: NDArray[np.intp]
+    """The place of its image in `images`; -1: there is none."""
+    boxes: NDArray[np.float64]
+    """Left, top, width, height in pixels."""
+    areas: NDArray[np.float64]
+    is_crowd: NDArray[np.bool_]
+    is_ignored: NDArray[np.bool_]
+    """By the field `ignore`, which few data sets have."""
+
+    @property
+    def is_dropped(self) -> NDArray[np.bool_]:
+        """Annotations that mmdet reads and passes over in silence."""
+        is_tiny = (self.boxes[:, 2:] < 1).any(axis=1)
+        is_dropped: NDArray[np.bool_] = is_tiny | (self.areas == 0) | self.is_ignored
+        return is_dropped
+
+
+def find_structure_faults(document: Any, faults: Faults) -> None:
+    """Missing parts, missing fields, and values of another type."""
+    if not isinstance(document, dict):
+        faults.say("'images' is missing or empty; it must be a file of COCO instances")
+        return
+    for part, fields in FIELDS.items():
+        entries = document.get(part)
+        if not isinstance(entries, list) or not entries:
+            faults.say(f"'{part}' is missing or empty; it must be a file of COCO instances")
+            continue
+        needed = set(fields)
+        rows = [row for row, entry in enumerate(entries) if not isinstance(entry, dict) or not needed <= entry.keys()]
+        faults.add(f"{part} without all fields", rows, lambda row, part=part: _lacks(document, part, row))  # type: ignore[misc]
+        if not rows:
+            _find_type_faults(part, entries, faults)
+
+
+def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
+    """What contradicts itself or its image; the document has no structure faults."""
+    images, annotations, categories = (document[part] for part in FIELDS)
+    for part, entries in (("images", images), ("annotations", annotations), ("categories", categories)):
+        _find_repeated(part, entries, faults)
+    columns = _columns(images, annotations)
+
+    def named(row: int) -> str:
+        return f"annotations[{row}] (id {annotations[row]['id']})"
+
+    known = {category["id"] for category in categories}
+    unknown = [row for row, one in enumerate(annotations) if one["category_id"] not in known]
+    faults.add(
+        "annotations of an image that is not among the images",
+        np.flatnonzero(columns.image_of < 0).tolist(),
+        lambda row: f"{named(row)} of image {annotations[row]['image_id']!r}",
+    )
+    faults.add(
+        "annotations of a category that is not among the categories",
+        unknown,
+        lambda row: f"{named(row)} of category {annotations[row]['category_id']!r}",
+    )
+    _find_box_faults(columns, annotations, faults)
+    return columns
+
+
+def find_mask_faults(annotations: Entries, faults: Faults) -> None:
+    """Annotations without a mask, and masks that are neither polygons nor run lengths."""
+    masks = [entry.get("segmentation") for entry in annotations]
+    empty = [row for row, mask in enumerate(masks) if not mask]
+    strange = [row for row, mask in enumerate(masks) if mask and not (_is_polygons(mask) or _is_rle(mask))]
+    faults.add("annotations have no segmentation", empty, "annotations[{}]".format)
+    faults.add("annotations have neither polygons nor run lengths as segmentation", strange, "annotations[{}]".format)
+
+
+def count_useless_polygons(annotations: Entries) -> int:
+    """Masks of which no polygon has three points: mmdet takes such an object for a region to ignore."""
+    masks = [mask for entry in annotations if _is_polygons(mask := entry.get("segmentation"))]
+    return sum(not any(len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask) for mask in masks)
+
+
+def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
+    ids = [name for name in FIELDS[part] if name.endswith("id")]
+    nameless = [row for row, one in enumerate(entries) if not all(type(one[name]) is int for name in ids)]
+    faults.add(f"{part} whose {', '.join(ids)} are not whole numbers", nameless, lambda row: f"{part}[{row}]")
+    what, is_right = _TYPES.get(part, ("", lambda _: True))
+    wrong = [row for row, one in enumerate(entries) if not is_right(one)]
+    faults.add(f"{part} {what}", wrong, lambda row: f"{part}[{row}] (id {entries[row]['id']})")
+
+
+def _is_sized(image: Mapping[str, Any]) -> bool:
+    sides = image["width"], image["height"]
+    return isinstance(image["file_name"], str) and all(type(side) is int and 0 < side < _LARGEST for side in sides)
+
+
+def _is_measured(annotation: Mapping[str, Any]) -> bool:
+    box, area = annotation["bbox"], annotation["area"]
+    if not isinstance(box, list) or len(box) != _COORDINATES:
+        return False
+    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in (*box, area))  # NaN is not
+
+
+_TYPES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "images": ("whose width and height are not whole numbers from 1, or whose file_name is no text", _is_sized),
+    "annotations": ("whose bbox is not four finite numbers, or whose area is none", _is_measured),
+}
+
+
+def _find_repeated(part: str, entries: Entries, faults: Faults) -> None:
+    first = {one["id"]: row for row, one in reversed(list(enumerate(entries)))}
+    again = [row for row, one in enumerate(entries) if first[one["id"]] != row] if len(first) < len(entries) else []
+    faults.add(f"{part} with the id of an earlier one", again, lambda row: f"{part}[{row}] (id {entries[row]['id']})")
+
+
+def _columns(images: Entries, annotations: Entries) -> Columns:
+    place_of = {image["id"]: place for place, image in enumerate(images)}
+    return Columns(
+        sizes=np.array([(image["width"], image["height"]) for image in images], np.float64),
+        image_of=np.array([place_of.get(one["image_id"], -1) for one in annotations], np.intp),
+        boxes=np.array([one["bbox"] for one in annotations], np.float64),
+        areas=np.array([one["area"] for one in annotations], np.float64),
+        is_crowd=np.array([bool(one["iscrowd"]) for one in annotations], np.bool_),
+        is_ignored=np.array([bool(one.get("ignore")) for one in annotations], np.bool_),
+    )
+
+
+def _find_box_faults(columns: Columns, annotations: Entries, faults: Faults) -> None:
+    """Negative sides and areas, and boxes that share no pixel with their image."""
+    boxes = columns.boxes
+    is_negative = (boxes[:, 2:] < 0).any(axis=1) | (columns.areas < 0)
+    near, far = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    is_outside = ((far <= 0) | (near >= columns.sizes[columns.image_of])).any(axis=1)
+    is_outside &= ~is_negative & ~columns.is_dropped & (columns.image_of >= 0)
+
+    def shown(row: int) -> str:
+        one, place = annotations[row], columns.image_of[row]
+        size = "" if place < 0 else ", image {:.0f}x{:.0f}".format(*columns.sizes[place])
+        return f"annotations[{row}] (id {one['id']}) bbox {one['bbox']} area {one['area']}{size}"
+
+    faults.add("boxes of negative size", np.flatnonzero(is_negative).tolist(), shown)
+    faults.add("boxes wholly outside their image", np.flatnonzero(is_outside).tolist(), shown)
+
+
+def _is_polygons(mask: object) -> TypeGuard[list[list[float]]]:
+    return isinstance(mask, list) and bool(mask) and all(isinstance(polygon, list) for polygon in mask)
+
+
+def _is_rle(mask: object) -> bool:
+    return isinstance(mask, dict) and isinstance(mask.get("counts"), list | str) and bool(mask.get("size"))
+
+
+def _lacks(document: Mapping[str, Any], part: str, row: int) -> str:
+    entry = document[part][row]
+    missing = [name for name in FIELDS[part] if not isinstance(entry, dict) or name not in entry]
+    return f"{part}[{row}] lacks {', '.join(missing)}"

@@ -1,0 +1,46 @@
+"""The images of annotation files: whether they decode, and are of the size that their boxes were drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from PIL import Image
+
+from orchestrator.contract import StageContext
+from orchestrator.errors import DataError
+from pipelines.detection.coco import Annotations
+from pipelines.detection.params import DetectionParams
+from pipelines.image_files import UNREADABLE, size_as_loaded
+from pipelines.openmmlab.images import broken_images, faults, named
+
+
+def check_images(files: Collection[Annotations], context: StageContext) -> frozenset[Path]:
+    """The images to leave out, since they do not decode.
+
+    Raises DataError for too many of them, for a missing one, and for one of another size than its annotation file says.
+    """
+    params: DetectionParams = context.params
+    paths = [path for file in files for path in file.image_paths]
+    broken = broken_images(
+        paths, max_broken_images=params.max_broken_images, num_threads=params.loader_workers, context=context
+    )
+    said = {path: size for file in files for path, size in file.image_sizes.items() if path not in broken}
+    wrong = faults(
+        list(said), lambda path: _size_fault(path, said[path]), num_threads=params.loader_workers, context=context
+    )
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} of {len(said)} images are of another size than their annotation file says: {named(wrong)}; "
+            "their boxes cannot be trusted: correct the file, or replace the images"
+        )
+    return broken
+
+
+def _size_fault(path: Path, said: tuple[int, int]) -> str | None:
+    try:
+        with Image.open(path) as image:
+            size = size_as_loaded(image)
+    except UNREADABLE as err:  # it has decoded a moment ago
+        return str(err) or type(err).__name__
+    return None if size == said else "{}x{} pixels instead of {}x{}".format(*size, *said)

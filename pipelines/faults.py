@@ -1,0 +1,46 @@
+"""Gathers what is wrong with a data set, so that it is told in one error. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from orchestrator.errors import DataError
+
+NUM_NAMED = 10
+"""Entries named of each kind of fault; there may be a million."""
+
+
+class Faults:
+    """Kinds of faults in the order in which they were found, each with its number of entries and the first of them."""
+
+    def __init__(self, where: object) -> None:
+        """`where` is the file or folder that has the faults."""
+        self._where = where
+        self._texts: list[str] = []
+
+    def add(self, what: str, rows: Sequence[int], name: Callable[[int], str]) -> None:
+        """`rows` are the `what` ("boxes outside"); `name` words one of them, and is asked for the first few alone."""
+        if len(rows):
+            self._texts.append(
+                f"{len(rows)} {what}: {first_named(len(rows), (name(int(row)) for row in rows[:NUM_NAMED]))}"
+            )
+
+    def say(self, text: str) -> None:
+        """A fault of the whole."""
+        self._texts.append(text)
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
+
+    def raise_any(self, remedy: str) -> None:
+        """Raises DataError with all of them, a line each where there are several, and what to do about them."""
+        if self._texts:
+            gap = " " if len(self._texts) == 1 else "\n  "
+            raise DataError(f"{self._where}:{gap}{(';' + gap).join(self._texts)};{gap}{remedy}")
+
+
+def first_named(num: int, names: Iterable[str]) -> str:
+    """The first of `num` names, and how many more there are."""
+    shown = list(islice(names, NUM_NAMED))
+    return ", ".join(shown) + (f" and {num - len(shown)} more" if num > len(shown) else "")

@@ -1,0 +1,131 @@
+"""A config file of mmdet or mmseg and the files that it builds on, read as text: nothing of them is executed here.
+
+The Key of a stage holds their digest. So a config may bring in nothing that this cannot see: no imports, no environment
+variables, no bases but files beside it and configs of the installed library.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from orchestrator.artifact import digest_of
+from orchestrator.errors import DataError
+
+BASES = "_base_"
+MODEL = "model"
+_PLACEHOLDER = re.compile(r"\{\{\s*(\$\w*|file\w+)")
+"""What mmengine would fill in from the environment or the file's own place."""
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """One file, parsed, and those that it builds on, in their order."""
+
+    path: Path
+    digest: str
+    """sha256 of its bytes."""
+    tree: ast.Module
+    bases: tuple[ConfigFile, ...]
+
+    @property
+    def has_model(self) -> bool:
+        own = any(MODEL in _assigned(statement) for statement in self.tree.body)
+        return own or any(base.has_model for base in self.bases)
+
+
+def config_digest(config: str, *, library: str) -> str:
+    """Digest of the file's content and its bases', wherever they lie. Raises DataError as `read_config` does."""
+    return digest_of(_digests(read_config(config, library=library)))
+
+
+def read_config(config: str, *, library: str) -> ConfigFile:
+    """`config` is a path, or `mmdet::PATH` below the configs of the installed `library`, mmdet or mmseg.
+
+    Raises DataError, which names the file, for what is no config of a model, for a base that is missing or leads back
+    to where it came from, and for what a Key could not hold.
+    """
+    path = _resolve(config, None, library)
+    if not path.is_file():
+        raise DataError(f"config: {path}: {'a folder' if path.is_dir() else 'no such file'}; name a config's .py file")
+    file = _read(path, (), library)
+    if not file.has_model:
+        raise DataError(f"config: {path}: no config of a model: neither it nor a base of it assigns `{MODEL}`")
+    return file
+
+
+def _read(path: Path, trail: tuple[Path, ...], library: str) -> ConfigFile:
+    if path in trail:
+        chain = " -> ".join(map(str, (*trail[trail.index(path) :], path)))
+        raise DataError(f"config: its bases go round in a circle: {chain}")
+    try:
+        content = path.read_bytes()
+        tree = ast.parse(content, filename=str(path))
+    except OSError as err:
+        raise DataError(f"config: {path}: cannot be read: {err.strerror}") from err
+    except (SyntaxError, ValueError, RecursionError) as err:
+        raise DataError(f"config: {path}: not a config in Python: {err}") from err
+    _check_closed(path, content.decode(errors="replace"), tree)
+    bases = []
+    for name in _base_names(path, tree):
+        base = _resolve(name, path.parent, library)
+        if not base.is_file():
+            raise DataError(f"config: {path}: its base {name} is missing: {base} is no file")
+        bases.append(_read(base, (*trail, path), library))
+    return ConfigFile(path, sha256(content).hexdigest(), tree, tuple(bases))
+
+
+def _resolve(name: str, folder: Path | None, library: str) -> Path:
+    """The file of a path, against `folder`, or of `library::PATH`, without asking mmengine, which may call pip."""
+    package, separator, inside = name.partition("::")
+    if not separator:
+        return Path(name).resolve() if folder is None else (folder / name).resolve()
+    if package != library:
+        raise DataError(f"config: {name}: is of {package}, and this stage builds models of {library}")
+    spec = find_spec(library)
+    places = (spec.submodule_search_locations if spec else None) or []
+    return next((Path(place) / ".mim" / "configs" / inside for place in places), Path(inside)).resolve()
+
+
+def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
+    """Raises DataError for what would make the config depend on more than its own text and its bases'."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            raise DataError(
+                f"config: {path}:{node.lineno}: imports are not taken, as no Key would hold what they bring in; write "
+                f"bases as {BASES} = ['../some.py', 'mmdet::...']"
+            )
+    if found := _PLACEHOLDER.search(text):
+        raise DataError(f"config: {path}: {found[0]} }}}} would be filled in from outside; write its value")
+    if any("custom_imports" in _assigned(statement) for statement in tree.body):
+        raise DataError(f"config: {path}: custom_imports are not taken, as no Key would hold what they bring in")
+
+
+def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
+    found = [node.value for node in tree.body if isinstance(node, ast.Assign) and BASES in _assigned(node)]
+    if not found:
+        return ()
+    try:
+        names = ast.literal_eval(found[0])
+    except ValueError:
+        names = None
+    names = [names] if isinstance(names, str) else names
+    if len(found) > 1 or not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"config: {path}: {BASES} must be written once and out, as a path or a list of paths")
+    return tuple(names)
+
+
+def _assigned(statement: ast.stmt) -> Iterator[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _digests(file: ConfigFile) -> JsonValue:
+    return [file.digest, [_digests(base) for base in file.bases]]

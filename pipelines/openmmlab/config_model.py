@@ -1,0 +1,179 @@
+"""A model from a config file, made to fit a stage: on CAT or on its own backbone, with the classes of the stage's data.
+
+Of the file only `model` is taken; data, loaders, optimizer and schedule are the stage's params. The file is executed
+here, in the worker, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.contract import StageContext
+from orchestrator.errors import JobError
+from pipelines.openmmlab.backbone import ALL_MAPS
+from pipelines.openmmlab.config_file import BASES, MODEL, ConfigFile, read_config
+from pipelines.openmmlab.library import Config as MmengineConfig
+from pipelines.openmmlab.library import Scope
+from pipelines.openmmlab.params import FinetuneParams
+from pipelines.openmmlab.recipe import NORMALISATION, Config
+from pipelines.openmmlab.start import Start
+
+FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError)
+"""What a config raises that is wrong in itself, as do ValueErrors."""
+CLASSLESS = frozenset({"backbone", "neck", "rpn_head"})
+"""Parts whose `num_classes` is not that of the data."""
+OF_PANOPTIC_HEADS = frozenset({"num_things_classes", "num_stuff_classes"})
+
+
+def make_model(context: StageContext, start: Start, *, scope: Scope, num_classes: int) -> Config:
+    """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with the field."""
+    params: FinetuneParams = context.params
+    assert params.config is not None
+    model = load_model(params.config, scope, context.work_dir)
+    try:
+        return adapted(model, start, num_classes=num_classes, device=context.device)
+    except ValueError as err:
+        raise JobError(f"config: {params.config}: {err}") from err
+
+
+def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
+    """What the file and its bases assign to `model`. Executes them; raises JobError where that fails."""
+    folder = work_dir / "config"
+    folder.mkdir(exist_ok=True)
+    path = _write(read_config(config, library=scope), folder)
+    try:
+        whole = MmengineConfig.fromfile(
+            path,
+            use_predefined_variables=False,
+            use_environment_variables=False,
+            import_custom_modules=False,
+            lazy_import=False,
+        )
+        model: Config = whole[MODEL].to_dict()
+    except (*FAULTS, ValueError) as err:
+        raise JobError(f"config: {config}: fails when it is executed: {type(err).__name__}: {err}") from err
+    return model
+
+
+def adapted(model: Config, start: Start, *, num_classes: int, device: str) -> Config:
+    """`model` on the stage's backbone and classes. Raises ValueError, which begins with the field."""
+    model = copy.deepcopy(model)
+    model.pop("pretrained", None)
+    _check(model)
+    if start.config is None:
+        model["backbone"] = _kept(model["backbone"])
+    else:
+        maps = _maps_taken(model)
+        _set_widths(model, [start.config.dims[index] for index in maps])
+        model["backbone"] = start.backbone if maps == ALL_MAPS else {**start.backbone, "out_indices": list(maps)}
+        model["data_preprocessor"] = {**model["data_preprocessor"], **NORMALISATION}
+    for part, value in model.items():
+        if part not in CLASSLESS:
+            _set_num_classes(value, num_classes)
+    for norm in _dicts(model):
+        if norm.get("type") == "SyncBN" and device == "cpu":
+            norm["type"] = "BN"
+    return model
+
+
+def _write(file: ConfigFile, folder: Path) -> Path:
+    """A copy of the file in `folder` that builds on copies of its bases: mmengine resolves no name of a package."""
+    bases = [str(_write(base, folder)) for base in file.bases]
+    tree = copy.deepcopy(file.tree)
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and any(getattr(t, "id", None) == BASES for t in statement.targets):
+            statement.value = ast.parse(repr(bases), mode="eval").body
+    path = folder / f"{sum(1 for _ in folder.iterdir()):03d}_{file.path.name}"
+    path.write_text(ast.unparse(tree) + "\n", encoding="utf-8")
+    return path
+
+
+def _check(model: Config) -> None:
+    for name in ("backbone", "data_preprocessor"):
+        if not isinstance(model.get(name), dict):
+            raise ValueError(f"model.{name}: is missing; the model of a detector or a segmenter has one")
+    heads = {name: value for name, value in model.items() if name != "backbone"}
+    for part in _dicts(heads):
+        if part.get("type") == "Pretrained":
+            raise ValueError(f"init_cfg {part}: weights of heads are not taken from outside; remove it")
+        if odd := sorted(OF_PANOPTIC_HEADS & part.keys()):
+            raise ValueError(f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose another model")
+    try:
+        json.dumps(model)
+    except (TypeError, ValueError) as err:
+        raise ValueError(f"model: holds more than plain values: {err}") from err
+
+
+def _kept(backbone: Config) -> Config:
+    """The config's own backbone at random weights: mmengine would load others without saying what does not fit."""
+    for name, learning in (("frozen_stages", -1), ("norm_eval", False)):
+        if backbone.get(name, learning) != learning:
+            raise ValueError(
+                f"model.backbone.{name}: {backbone[name]} would keep random weights as they are; build a config on "
+                f"this one that sets {learning}"
+            )
+    return {name: value for name, value in backbone.items() if name != "init_cfg"}
+
+
+def _maps_taken(model: Config) -> tuple[int, ...]:
+    """Which of CAT's maps, counted from 0, the neck or the heads take."""
+    consumer = _necks(model)[0] if "neck" in model else None
+    if consumer is None:
+        if "decode_head" not in model:
+            raise ValueError("model.neck: is missing; what takes the maps of a backbone must be one, or a decode_head")
+        return ALL_MAPS
+    widths, taken = consumer.get("in_channels"), tuple(model["backbone"].get("out_indices", ALL_MAPS))
+    num = len(widths) if isinstance(widths, list | tuple) else 1
+    if num == len(ALL_MAPS):
+        return ALL_MAPS
+    if num == len(taken) and set(taken) <= set(ALL_MAPS):
+        return taken
+    raise ValueError(
+        f"model.neck.in_channels: has {num} entries, which says not which of CAT's {len(ALL_MAPS)} maps it takes; give "
+        f"{len(ALL_MAPS)}, or name {num} as backbone.out_indices"
+    )
+
+
+def _set_widths(model: Config, widths: Sequence[int]) -> None:
+    if "neck" in model:
+        neck = _necks(model)[0]
+        neck["in_channels"] = list(widths) if isinstance(neck["in_channels"], list | tuple) else widths[0]
+        return
+    for name in ("decode_head", "auxiliary_head"):
+        for head in _listed(model.get(name)):
+            index = head.get("in_index", -1)
+            is_many = isinstance(index, list | tuple)
+            head["in_channels"] = [widths[i] for i in index] if is_many else widths[index]
+
+
+def _necks(model: Config) -> list[Config]:
+    necks = _listed(model["neck"])
+    if not necks or "in_channels" not in necks[0]:
+        raise ValueError("model.neck.in_channels: is missing; without it the neck cannot be fitted to CAT")
+    return necks
+
+
+def _listed(value: Any) -> list[Config]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _set_num_classes(value: Any, num_classes: int) -> None:
+    for part in _dicts(value):
+        if "num_classes" in part:
+            part["num_classes"] = num_classes
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """All dicts within, from the outside inwards."""
+    if isinstance(value, dict):
+        yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for entry in inner:
+        yield from _dicts(entry)

@@ -1,0 +1,140 @@
+"""Which image a training sees when, and with which random numbers: a function of (seed, position) alone.
+
+So neither the number of workers and of loader processes, nor what was prefetched, nor a resume changes a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from orchestrator.errors import DataError
+from pipelines.imagenet.seeding import Stream, seed_generators, seeds
+from pipelines.openmmlab.library import DATA_SAMPLERS, DATASETS, get_dist_info
+
+Order = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Draw(NamedTuple):
+    """The image at a position of the whole training, all workers together."""
+
+    position: int
+    image: int
+
+
+class SeededDataset(Dataset[Any]):
+    """The samples of a dataset of mmdet or mmseg, augmented with random numbers of their positions."""
+
+    def __init__(self, dataset: dict[str, Any], seed: int) -> None:
+        self._dataset: Any = DATASETS.build(dataset)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        # Not put back afterwards: whoever draws seeds first, as every update does.
+        seed_generators(seeds(Stream.IMAGE, self._seed, draw.position))
+        return self._dataset[draw.image]
+
+    @property
+    def metainfo(self) -> Any:
+        return self._dataset.metainfo
+
+    def full_init(self) -> None:
+        """Read the annotations; mmengine calls it before loader processes get their copies.
+
+        Raises DataError where they leave no image to train on.
+        """
+        self._dataset.full_init()
+        if len(self) == 0:
+            raise DataError(
+                "train holds no image to learn from; those without objects of the job's classes are left out"
+            )
+
+    def is_upright(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """For each image, whether it is higher than wide; the annotations must have sizes."""
+        infos = map(self._dataset.get_data_info, range(len(self)))
+        return np.fromiter((info["width"] < info["height"] for info in infos), np.bool_, len(self))
+
+
+class _Draws(Sampler[Draw]):
+    """This worker's part of each batch from `first_batch` on, a number that counts from the start of the training.
+
+    The workers' parts lie side by side, so that a batch holds the same images however many share it.
+    """
+
+    def __init__(self, dataset: SeededDataset, seed: int, batch_size: int) -> None:
+        self._dataset, self._seed, self._batch_size = dataset, seed, batch_size
+        rank, world_size = get_dist_info()
+        self._share = range(batch_size)[rank * batch_size // world_size : (rank + 1) * batch_size // world_size]
+        self.first_batch = 0
+
+    def _order(self, number: int) -> Order:
+        """The shuffle of this number."""
+        return np.random.default_rng(seeds(Stream.ORDER, self._seed, number)).permutation(len(self._dataset))
+
+
+class EpochDraws(_Draws):
+    """The epoch in which `first_batch` lies, in batches of images that are all upright or all not, to pad little.
+
+    The last batches take what is left; the epoch's first images fill the very last one up.
+    """
+
+    def __init__(self, dataset: SeededDataset, seed: int, batch_size: int) -> None:
+        super().__init__(dataset, seed, batch_size)
+        self._is_upright = dataset.is_upright()
+        self._num_batches = -(-len(dataset) // batch_size)
+
+    def __len__(self) -> int:
+        """Draws of a whole epoch, wherever `first_batch` is."""
+        return self._num_batches * len(self._share)
+
+    def __iter__(self) -> Iterator[Draw]:
+        epoch, num_done = divmod(self.first_batch, self._num_batches)
+        batches = self._grouped(self._order(epoch)).reshape(self._num_batches, self._batch_size)
+        for number, batch in enumerate(batches[num_done:], self.first_batch):
+            for place in self._share:
+                yield Draw(number * self._batch_size + place, int(batch[place]))
+
+    def _grouped(self, order: Order) -> Order:
+        """Whole batches of one orientation in the order in which they fill up, then the rest."""
+        upright = self._is_upright[order]
+        batches, rest = [], []
+        for group in (order[upright], order[~upright]):
+            num_whole = len(group) // self._batch_size * self._batch_size
+            batches += np.split(group[:num_whole], num_whole // self._batch_size) if num_whole else []
+            rest.append(group[num_whole:])
+        place_of = np.argsort(order)
+        batches.sort(key=lambda batch: int(place_of[batch[-1]]))
+        return np.resize(np.concatenate([*batches, *rest, order]), self._num_batches * self._batch_size)
+
+
+class StreamDraws(_Draws):
+    """`num_batches` batches out of one shuffle after another, without a seam between them."""
+
+    def __init__(self, dataset: SeededDataset, seed: int, batch_size: int, num_batches: int) -> None:
+        super().__init__(dataset, seed, batch_size)
+        self._num_batches = num_batches
+
+    def __len__(self) -> int:
+        """Draws of the whole training, wherever `first_batch` is."""
+        return self._num_batches * len(self._share)
+
+    def __iter__(self) -> Iterator[Draw]:
+        number, order = -1, self._order(0)
+        for batch in range(self.first_batch, self._num_batches):
+            for place in self._share:
+                position = batch * self._batch_size + place
+                shuffle, where = divmod(position, len(self._dataset))
+                if shuffle != number:
+                    number, order = shuffle, self._order(shuffle)
+                yield Draw(position, int(order[where]))
+
+
+DATASETS.register_module(name="SeededDataset", module=SeededDataset)
+DATA_SAMPLERS.register_module(name="EpochDraws", module=EpochDraws)
+DATA_SAMPLERS.register_module(name="StreamDraws", module=StreamDraws)

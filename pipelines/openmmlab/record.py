@@ -1,0 +1,88 @@
+"""What a trained model's folder says besides its weights: how large it is, and the whole config that trained it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from orchestrator.contract import Event, StageContext
+from pipelines.openmmlab.complexity.networks import (
+    DETECTION_SIZE,
+    SEGMENTATION_SIZE,
+    Complexity,
+    count_built,
+    count_detector,
+    count_segmenter,
+)
+from pipelines.openmmlab.library import Scope
+from pipelines.openmmlab.params import FinetuneParams
+from pipelines.openmmlab.recipe import Config
+
+COMPLEXITY_FILE = "complexity.json"
+RESOLVED_FILE = "resolved.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """`complexity`: as `count_complexity` has it; `resolved`: all that mmengine's Runner is given."""
+
+    complexity: Mapping[str, JsonValue]
+    resolved: Config
+
+    def write(self, directory: Path, context: StageContext) -> None:
+        """Two files; folders that vanish with the attempt stand in them by name."""
+        places = {str(path): f"<{name}>" for name, path in [*context.inputs.items(), ("work_dir", context.work_dir)]}
+        _write(directory / COMPLEXITY_FILE, self.complexity)
+        _write(directory / RESOLVED_FILE, _placed(self.resolved, places))
+
+
+def make_record(context: StageContext, scope: Scope, resolved: Config) -> Record:
+    """Of a training that is about to start; rank 0 counts, and says what it counted."""
+    if context.rank != 0:
+        return Record({}, resolved)
+    complexity = count_complexity(context.params, resolved["model"], scope)
+    context.emit(Event(f"network: {_line(complexity)}"))
+    return Record(complexity, resolved)
+
+
+def count_complexity(params: FinetuneParams, model: Config, scope: Scope) -> dict[str, JsonValue]:
+    """Parameters in millions, and multiply-accumulates in billions at the size at which they are published.
+
+    Of a config file's model only the parameters are counted: its parts are not known.
+    """
+    model = {**model, "backbone": {name: value for name, value in model["backbone"].items() if name != "checkpoint"}}
+    height, width = DETECTION_SIZE if scope == "mmdet" else SEGMENTATION_SIZE
+    if params.config is not None:
+        counted = Complexity(count_built(scope, model), None)
+    else:
+        counted = count_detector(model) if scope == "mmdet" else count_segmenter(model)
+    flops_g = None if counted.macs is None else round(counted.macs / 1e9, 2)
+    return {"params_m": round(counted.params / 1e6, 2), "flops_g": flops_g, "height": height, "width": width}
+
+
+def _line(complexity: Mapping[str, JsonValue]) -> str:
+    params = f"{complexity['params_m']} M parameters"
+    if complexity["flops_g"] is None:
+        return params
+    pixels = f"{complexity['height']}x{complexity['width']} pixels"
+    return f"{params}, {complexity['flops_g']} G multiply-accumulates on {pixels}"
+
+
+def _placed(value: Any, places: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _placed(entry, places) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_placed(entry, places) for entry in value]
+    if isinstance(value, str):
+        for path, name in places.items():
+            value = value.replace(path, name)
+    return value
+
+
+def _write(path: Path, document: Mapping[str, JsonValue]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""What the backbone of a training starts as: the weights of a checkpoint or random ones, and the lines that say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cat_model import CONFIGS, CatConfig
+from orchestrator.contract import Event, StageContext
+from orchestrator.errors import CheckpointError, JobError
+from pipelines.model_params import ModelName, ModelParams
+from pipelines.openmmlab.backbone import ALL_MAPS, read_pretrained
+from pipelines.openmmlab.params import REFERENCE_BATCH, FinetuneParams
+from pipelines.openmmlab.recipe import Config, backbone
+
+NOT_COMPARED = frozenset({"img_size", "drop_rate", "attn_drop_rate", "drop_path_rate"})
+"""Fields of a CatConfig in which a checkpoint may differ from `model`: what a backbone interpolates or drops."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The network that training starts with, and the folder of its weights; None: random ones."""
+
+    config: CatConfig | None
+    """None where the model of a config file keeps its own backbone."""
+    checkpoint_dir: Path | None = None
+    frozen_stages: int | None = None
+    told: str = "random weights"
+    """What is loaded, and what is not."""
+
+    @property
+    def backbone(self) -> Config:
+        """As model configs have it."""
+        assert self.config is not None, "another backbone is its own config"
+        directory = None if self.checkpoint_dir is None else str(self.checkpoint_dir)
+        return backbone(self.config.to_dict(), directory, frozen_stages=self.frozen_stages)
+
+
+def make_start(context: StageContext) -> Start:
+    """Raises JobError where the params say no start, CheckpointError where the checkpoint is another network's."""
+    params: FinetuneParams = context.params
+    fault = params.start_fault()
+    if fault is not None:
+        raise JobError(fault)
+    if params.keep_backbone:
+        return Start(None, told="the config's own, random weights")
+    start = _from_scratch(params) if params.init == "scratch" else _from_checkpoint(params, context.inputs["backbone"])
+    assert start.config is not None
+    if len(start.config.depths) != len(ALL_MAPS):
+        raise JobError(
+            f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take the maps of "
+            f"{len(ALL_MAPS)}; give a CAT of {len(ALL_MAPS)} stages"
+        )
+    return start
+
+
+def tell_start(context: StageContext, start: Start) -> None:
+    """Two lines in the log, of rank 0: what the backbone starts as, and at which learning rate."""
+    if context.rank != 0:
+        return
+    params: FinetuneParams = context.params
+    frozen = "" if start.frozen_stages is None else f"; embeddings and {start.frozen_stages} stages frozen"
+    context.emit(Event(f"backbone: {start.told}{frozen}"))
+    context.emit(Event(lr_line(params)))
+
+
+def lr_line(params: FinetuneParams) -> str:
+    """Such as `lr 0.0002 for 32 images an iteration: the published 0.0001 for 16, scaled linearly`."""
+    own = f"lr {params.peak_lr:g} for {params.batch_size} images an iteration"
+    published = f"the published {params.published_lr:g} for {REFERENCE_BATCH}"
+    if params.lr is None:
+        return f"{own}: {published}{'' if params.batch_size == REFERENCE_BATCH else ', scaled linearly'}"
+    return f"{own}, as the job says; {published} would be {params.scaled_lr:g}"
+
+
+def config_of(model: ModelName | ModelParams) -> CatConfig:
+    return CONFIGS[model] if isinstance(model, str) else CatConfig(**model.model_dump())
+
+
+def _from_scratch(params: FinetuneParams) -> Start:
+    assert params.model is not None, "start_fault"
+    config = config_of(params.model)
+    if params.drop_path_rate is not None:
+        config = replace(config, drop_path_rate=params.drop_path_rate)
+    return Start(config, frozen_stages=params.frozen_stages)
+
+
+def _from_checkpoint(params: FinetuneParams, directory: Path) -> Start:
+    found = read_pretrained(directory, drop_path_rate=params.drop_path_rate)
+    if params.model is not None:
+        _check_network(found.config, config_of(params.model))
+    return Start(found.config, directory, params.frozen_stages, found.told)
+
+
+def _check_network(held: CatConfig, wanted: CatConfig) -> None:
+    own, asked = held.to_dict(), wanted.to_dict()
+    differing = [
+        f"{name} {own[name]} instead of {asked[name]}"
+        for name in own
+        if name not in NOT_COMPARED and own[name] != asked[name]
+    ]
+    if differing:
+        raise CheckpointError(
+            f"backbone: holds another network than `model`: {', '.join(differing)}; correct `backbone` or `model`"
+        )

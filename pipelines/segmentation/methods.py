@@ -1,0 +1,25 @@
+"""The segmenters by name, with the widths of their parts as published. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+MethodName = Literal["semantic_fpn", "upernet"]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of a segmenter's parts."""
+
+    pyramid: int
+    """Of the feature pyramid; UperNet's head is one."""
+    head: int
+    """Of Semantic FPN's head, or of UperNet's auxiliary head."""
+
+
+WIDTHS: Mapping[MethodName, Widths] = MappingProxyType(
+    {"semantic_fpn": Widths(pyramid=256, head=128), "upernet": Widths(pyramid=512, head=256)}
+)

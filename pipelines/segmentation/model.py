@@ -1,0 +1,50 @@
+"""The table of segmenters: method -> the module that writes its model config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Protocol
+
+from orchestrator.contract import StageContext
+from pipelines.openmmlab import config_model
+from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.start import Start
+from pipelines.segmentation import semantic_fpn, upernet
+from pipelines.segmentation.methods import MethodName
+from pipelines.segmentation.params import SegmentationParams
+
+
+class Builder(Protocol):
+    """`widths`: channels of the backbone's four maps."""
+
+    def __call__(
+        self, params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
+    ) -> Config: ...
+
+
+BUILDERS: Mapping[MethodName, Builder] = MappingProxyType(
+    {"semantic_fpn": semantic_fpn.model, "upernet": upernet.model}
+)
+
+
+def make_model(
+    params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
+) -> Config:
+    """The model config of `params.method`."""
+    assert params.method is not None
+    build = BUILDERS[params.method]
+    return build(params, backbone=backbone, widths=widths, num_classes=num_classes, device=device)
+
+
+def model_of(context: StageContext, start: Start, *, num_classes: int) -> Config:
+    """The model of the stage, a method's or that of a config file. Raises JobError for a config that does not fit."""
+    params: SegmentationParams = context.params
+    if params.config is None:
+        assert start.config is not None
+        widths, device = start.config.dims, context.device
+        return make_model(params, backbone=start.backbone, widths=widths, num_classes=num_classes, device=device)
+    model = config_model.make_model(context, start, scope="mmseg", num_classes=num_classes)
+    if model["data_preprocessor"].get("size_divisor") is None:
+        model["data_preprocessor"]["size"] = (params.crop_size, params.crop_size)
+    return model

@@ -1,0 +1,50 @@
+"""What a search hands to its trials: the template's params, its own metric, and one log for all workers of a group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from orchestrator.cluster.stage import _attempt
+from orchestrator.cluster.worker import _logbook
+from orchestrator.spec import Job, load_job
+from orchestrator.store import open_store
+from orchestrator.store.trials import TrialLog, save_log
+from pipelines import KINDS
+
+JOB = """
+name: searching
+store: ./store
+stages:
+  pretrain: {kind: pretrain, data: imagenet, model: cat_small, keep_best: 4}
+  search: {kind: tune, of: pretrain, space: {lr: {uniform: [1.0e-5, 1.0e-4]}}, num_trials: 2, metric: top5}
+"""
+
+
+def _job(folder: Path) -> Job:
+    (folder / "job.yaml").write_text(JOB)
+    return load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
+
+
+def _run(job: Job, name: str) -> Any:
+    stage = job.stages[name]
+    planned = SimpleNamespace(stage=stage, name=name, key="a" * 64, recipe={"inputs": {}, "data": "d"})
+    plan = SimpleNamespace(job=job)
+    return SimpleNamespace(plan=plan, planned=planned, store=SimpleNamespace(uri=job.store), provenance={})
+
+
+def test_trials_keep_the_newest_checkpoint_alone_and_are_compared_by_the_metric_of_the_search(tmp_path: Path) -> None:
+    job = _job(tmp_path)
+    pretrain, search = (_attempt(_run(job, name)) for name in ("pretrain", "search"))
+    assert (pretrain.keep_best, pretrain.metric) == (4, "top1")
+    assert (search.keep_best, search.metric) == (0, "top5")
+    assert search.params == job.stages["pretrain"].params
+
+
+def test_one_worker_of_a_group_keeps_the_log_of_a_trial(tmp_path: Path) -> None:
+    save_log(open_store(str(tmp_path)), "training", TrialLog(number=1, params={}, drawn_after_s=0))
+    for trial, rank, is_kept in (("00001", 0, True), ("00001", 1, False), (None, 0, False)):
+        attempt: Any = SimpleNamespace(trial=trial, store_uri=str(tmp_path), training="training", metric="top1")
+        place: Any = SimpleNamespace(rank=rank)
+        assert (_logbook(attempt, place) is not None) == is_kept

@@ -1,0 +1,175 @@
+"""Annotations that contradict themselves are refused at once; what training passes over is counted as mmdet does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import DataError
+from pipelines.detection.coco import annotation_path, check_annotations, read_annotations
+from pipelines.detection.config import _train_dataset
+from pipelines.detection.methods import MethodName
+from pipelines.detection.params import DetectionParams
+from pipelines.detection.usage import Split
+from pipelines.openmmlab.library import load_library
+
+Document = dict[str, list[dict[str, Any]]]
+
+
+def document(num_images: int = 2) -> Document:
+    """Two boxes of 20 x 10 on each image of 64 x 48 pixels."""
+    boxes = [
+        {
+            "id": number + 1,
+            "image_id": number // 2,
+            "category_id": 7,
+            "bbox": [4, 5, 20, 10],
+            "area": 200,
+            "iscrowd": 0,
+            "segmentation": [[4, 5, 24, 5, 24, 15, 4, 15]],
+        }
+        for number in range(2 * num_images)
+    ]
+    images = [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in range(num_images)]
+    return {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "red"}]}
+
+
+def write(root: Path, content: object, split: Split = "train") -> Path:
+    path = annotation_path(root, split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return root
+
+
+def _params(root: Path, method: MethodName) -> DetectionParams:
+    return DetectionParams(method=method, backbone="p.checkpoint", data=str(root))
+
+
+def _box(**fields: object) -> Callable[[Document], None]:
+    return lambda content: content["annotations"][1].update(fields)
+
+
+def _image(**fields: object) -> Callable[[Document], None]:
+    return lambda content: content["images"][1].update(fields)
+
+
+def _crowds(content: Document) -> None:
+    for box in content["annotations"]:
+        box["iscrowd"] = 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (
+            _box(bbox=[4, 5, -1, 9]),
+            "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, -1, 9] area 200, image 64x48",
+        ),
+        (_box(area=-3), "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, 20, 10] area -3"),
+        (_box(bbox=[64, 5, 9, 9]), "1 boxes wholly outside their image: annotations[1] (id 2) bbox [64, 5, 9, 9]"),
+        (_box(bbox=[4, -9, 9, 9]), "1 boxes wholly outside their image: annotations[1] (id 2)"),
+        (_box(bbox=[4, 5, float("nan"), 9]), "1 annotations whose bbox is not four finite numbers, or whose area"),
+        (_box(bbox=[4, 5, 9]), "1 annotations whose bbox is not four finite numbers"),
+        (_box(bbox=[4, 5, 9, 10**400]), "1 annotations whose bbox is not four finite numbers"),
+        (_box(area="9"), "1 annotations whose bbox is not four finite numbers, or whose area is none: annotations[1]"),
+        (_box(image_id=9), "1 annotations of an image that is not among the images: annotations[1] (id 2) of image"),
+        (
+            _box(category_id=9),
+            "1 annotations of a category that is not among the categories: annotations[1] (id 2)",
+        ),
+        (_box(id=1), "1 annotations with the id of an earlier one: annotations[1] (id 1)"),
+        (_box(id="2"), "1 annotations whose id, image_id, category_id are not whole numbers: annotations[1]"),
+        (_image(id=0), "1 images with the id of an earlier one: images[1] (id 0)"),
+        (_image(width=0), "1 images whose width and height are not whole numbers from 1, or whose file_name is no"),
+        (_image(file_name=None), "or whose file_name is no text: images[1] (id 1)"),
+        (lambda content: content.update(annotations=[]), "'annotations' is missing or empty"),
+        (lambda content: content.update(images=[]), "'images' is missing or empty"),
+        (
+            _crowds,
+            "no object to learn from: 0 of 4 annotations have a side below 1 pixel, area 0 or `ignore`",
+        ),
+        (
+            lambda content: [image.update(width=31) for image in content["images"]],
+            "no image to learn from: all that have annotations have a side below 32 pixels",
+        ),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(
+    tmp_path: Path, spoil: Callable[[Document], object], fault: str
+) -> None:
+    content = document()
+    spoil(content)
+    with pytest.raises(DataError, match=rf"(?s)instances_train2017\.json:.*{re.escape(fault)}.*correct the annotation"):
+        read_annotations(write(tmp_path, content), "train")
+
+
+def test_val_without_objects_cannot_be_measured(tmp_path: Path) -> None:
+    content = document()
+    _crowds(content)
+    with pytest.raises(DataError, match="all 4 annotations are crowds or have `ignore`: AP cannot be measured"):
+        read_annotations(write(tmp_path, content, "val"), "val")
+
+
+def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path) -> None:
+    content = document(num_images=8)
+    for box in content["annotations"]:
+        box["bbox"] = [99, 99, 9, 9]
+    content["annotations"][0] |= {"category_id": 5, "image_id": 77}
+    with pytest.raises(DataError) as caught:
+        read_annotations(write(tmp_path, content), "train")
+    _, image, category, outside, remedy = str(caught.value).splitlines()
+    assert image.startswith("  1 annotations of an image")
+    assert category.startswith("  1 annotations of a category")
+    assert outside.count("annotations[") == 10
+    assert outside.endswith(" and 5 more;")  # the one of no image is outside none
+    assert remedy == "  correct the annotation file"
+
+
+@pytest.mark.parametrize("mask", ["rle", 5, [4, 5, 24, 5, 24, 15], {"counts": None}])
+def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(tmp_path: Path, mask: object) -> None:
+    content = document()
+    content["annotations"][3]["segmentation"] = mask
+    file = read_annotations(write(tmp_path, content), "train")
+    with pytest.raises(DataError, match=r"1 annotations have neither polygons nor .*: annotations\[3\]; mask"):
+        check_annotations([file], _params(tmp_path, "mask_rcnn"))
+    check_annotations([file], _params(tmp_path, "fcos"))
+
+
+def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> None:
+    content = document(num_images=7)
+    boxes = content["annotations"]
+    boxes[1]["bbox"] = [60, 5, 20, 10]  # reaches beyond its image of 64 pixels
+    boxes[2]["bbox"] = [4, 5, 20, 0.0]  # as two of COCO's train2017
+    boxes[3]["area"] = 0
+    boxes[4] |= {"ignore": 1}
+    boxes[6]["iscrowd"] = boxes[7]["iscrowd"] = 1
+    boxes[8]["segmentation"] = [[1, 2, 3, 4]]
+    content["images"][5]["height"] = 31
+    del boxes[12:]
+    file = read_annotations(write(tmp_path, content), "train")
+    assert file.use == (
+        "instances_train2017.json: 5 of 7 images to train on; 7 objects; 1 of them reach beyond their image and are "
+        "clipped; 2 crowds, neither object nor background; 3 annotations passed over (a side below 1 pixel, area 0, "
+        "or `ignore`); 1 images left out for want of annotations; 1 images left out for a side below 32 pixels; "
+        "2 images with crowds or passed-over annotations alone, which train as background; 1 masks without a polygon "
+        "of three points, ignored where masks are learnt"
+    )
+    rows = [row["instances"] for row in _as_mmdet_reads(file.path, tmp_path)]
+    assert len(rows) == 5
+    assert sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2  # two lie in the small image
+    assert sum(not any(not one["ignore_flag"] for one in row) for row in rows) == 2
+
+
+def _as_mmdet_reads(path: Path, root: Path) -> list[dict[str, Any]]:
+    load_library("mmdet")
+    from mmdet.registry import DATASETS  # noqa: PLC0415  after the ops are installed
+
+    params = _params(root, "fcos")
+    dataset = DATASETS.build({**_train_dataset(params, path, ["red"]), "_scope_": "mmdet", "lazy_init": True})
+    dataset.full_init()
+    return [dataset.get_data_info(place) for place in range(len(dataset))]

@@ -1,0 +1,142 @@
+"""Config files read as text: what a Key takes of them, and what is refused, by the name of the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mmdet
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.errors import DataError
+from pipelines.detection.kind import KIND
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.config_file import config_digest, read_config
+
+RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
+
+
+def _write(root: Path, **files: str) -> Path:
+    """Files by stem; the first one's path."""
+    root.mkdir(exist_ok=True, parents=True)
+    for stem, text in files.items():
+        (root / f"{stem}.py").write_text(text)
+    return root / f"{next(iter(files))}.py"
+
+
+def _digest(path: Path | str) -> str:
+    return config_digest(str(path), library="mmdet")
+
+
+def test_digest_follows_the_content_of_the_file_and_of_its_bases_alone(tmp_path: Path) -> None:
+    files = {"own": "_base_ = ['./base.py']\nmodel = dict(a=1)\n", "base": "_base_ = './deep.py'\n", "deep": "x = 1\n"}
+    digest = _digest(_write(tmp_path / "one", **files))
+    assert _digest(_write(tmp_path / "two", **files)) == digest
+    for stem, text in files.items():
+        changed = {**files, stem: f"{text}# new\n"}
+        assert _digest(_write(tmp_path / stem, **changed)) != digest
+
+
+def test_nothing_is_executed_for_the_digest(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    path = _write(tmp_path, own=f"open({str(trace)!r}, 'w').close()\nmodel = dict(a=1)\nraise SystemExit(3)\n")
+    assert len(_digest(path)) == 64
+    assert not trace.exists()
+
+
+def test_configs_of_the_installed_library_are_found_without_asking_for_its_package() -> None:
+    (package,) = mmdet.__path__
+    configs = Path(package) / ".mim" / "configs"
+    file = read_config(f"mmdet::{RETINANET}", library="mmdet")
+    assert file.path == configs / RETINANET
+    assert file.bases[0].path.name == "retinanet_r50_fpn.py"
+    assert _digest(f"mmdet::{RETINANET}") == _digest(configs / RETINANET)
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"own": "model = dict(\n"}, r"own\.py: not a config in Python: .*line 1"),
+        ({"own": "x = 1\n"}, r"own\.py: no config of a model: neither it nor a base of it assigns `model`"),
+        (
+            {"own": "_base_ = './gone.py'\nmodel = 1\n"},
+            r"own\.py: its base \./gone\.py is missing: .*is no file",
+        ),
+        ({"own": "_base_ = 'mmdet::gone.py'\n"}, r"own\.py: its base mmdet::gone\.py is missing"),
+        ({"own": "_base_ = 'mmseg::fcn.py'\n"}, r"mmseg::fcn\.py: is of mmseg, and this stage builds models of mmdet"),
+        (
+            {"own": "_base_ = './other.py'\n", "other": "_base_ = ['./own.py']\n"},
+            r"bases go round in a circle: .*own\.py -> .*other\.py -> .*own\.py",
+        ),
+        ({"own": "_base_ = ['a' + '.py']\nmodel = 1\n"}, r"own\.py: _base_ must be written once and out"),
+        ({"own": "_base_ = 'a.py'\n_base_ = 'b.py'\n"}, r"own\.py: _base_ must be written once and out"),
+        (
+            {"own": "from mmengine.config import read_base\nmodel = 1\n"},
+            r"own\.py:1: imports are not taken, as no Key would hold",
+        ),
+        ({"own": "custom_imports = dict(imports=['a'])\nmodel = 1\n"}, r"own\.py: custom_imports are not taken"),
+        ({"own": "model = dict(a='{{ $HOME:x }}')\n"}, r"own\.py: \{\{ \$HOME }} would be filled in from outside"),
+        ({"own": "model = dict(a='{{ fileDirname }}')\n"}, r"own\.py: \{\{ fileDirname }} would be filled in"),
+    ],
+)
+def test_what_is_no_config_or_has_no_digest_is_refused(tmp_path: Path, files: dict[str, str], fault: str) -> None:
+    with pytest.raises(DataError, match=fault):
+        _digest(_write(tmp_path, **files))
+
+
+def test_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "binary.py").write_bytes(b"\x00\xff")
+    for name, fault in (("gone", "no such file"), ("folder", "a folder"), ("binary", "not a config in Python")):
+        with pytest.raises(DataError, match=rf"config: .*{name}\.py: {fault}"):
+            _digest(tmp_path / f"{name}.py")
+
+
+def _params(**fields: Any) -> DetectionParams:
+    return DetectionParams.model_validate_json(json.dumps({"backbone": "p.checkpoint", "data": "/coco", **fields}))
+
+
+def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -> None:
+    params = _params(config=str(_write(tmp_path / "one", own="model = 1\n")))
+    other = _params(config=str(_write(tmp_path / "two", own="model = 1\n")))
+    assert params.in_key() == other.in_key()
+    assert KIND.files_digest(params) == KIND.files_digest(other)
+    (tmp_path / "two" / "own.py").write_text("model = 2\n")
+    assert KIND.files_digest(params) != KIND.files_digest(other)
+    assert KIND.files_digest(_params(method="fcos")) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({}, r"must have one of `method` .* and `config`"),
+        ({"method": "fcos", "config": "/a.py"}, r"must have one of `method` .* and `config`"),
+        ({"config": "/a.yaml"}, r"must be a config's \.py file, or LIBRARY::PATH\.py, not '/a\.yaml'"),
+        ({"config": "s3://b/a.py"}, r"must be a config's \.py file"),
+        ({"config": "/a.py", "num_rois": 8}, "num_rois: config has no such setting"),
+        ({"config": "/a.py", "channels": 8}, "channels: config has no such setting"),
+        ({"method": "fcos", "masks": True}, "masks: goes with `config`; fcos says itself"),
+        ({"method": "fcos", "keep_backbone": True}, "keep_backbone: goes with `config`"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(fields: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        _params(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({}, "init: must be scratch with keep_backbone"),
+        ({"init": "scratch"}, "backbone: is for CAT"),
+        ({"init": "scratch", "backbone": None, "model": "cat_tiny"}, "model: is for CAT"),
+        ({"init": "scratch", "backbone": None, "frozen_stages": 1}, "frozen_stages: is for CAT"),
+        ({"init": "scratch", "backbone": None, "layer_decay": 0.5}, "layer_decay: knows the depths of CAT alone"),
+    ],
+)
+def test_fields_of_cat_do_not_go_with_another_backbone(fields: dict[str, Any], fault: str) -> None:
+    found = _params(config="/a.py", keep_backbone=True, **fields).start_fault()
+    assert found is not None
+    assert found.startswith(fault)

@@ -1,0 +1,172 @@
+"""Models of config files, mmdet's and mmseg's own and some of ours, on CAT: fitted, trained, measured again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from cat_model import CONFIGS
+from orchestrator.contract import Params, StageContext
+from orchestrator.errors import JobError
+from pipelines.detection.evaluate import run as evaluate_detector
+from pipelines.detection.params import DetectionParams
+from pipelines.detection.train import run as train_detector
+from pipelines.openmmlab.config_model import adapted, load_model
+from pipelines.openmmlab.library import Scope
+from pipelines.openmmlab.start import Start
+from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.train import run as train_segmenter
+from tests.pipelines.openmmlab.harness import (
+    PX,
+    Recorder,
+    make_context,
+    save_toy_checkpoint,
+    write_ade20k,
+    write_coco,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
+    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
+]
+WIDTHS = [96, 192, 384, 768]
+SMALL = Start(CONFIGS["cat_small"])
+
+
+def _adapted(config: str, scope: Scope, work_dir: Path, *, start: Start = SMALL) -> dict[str, Any]:
+    return adapted(load_model(config, scope, work_dir), start, num_classes=5, device="cpu")
+
+
+def test_detector_of_mmdet_is_put_on_cat_with_the_classes_of_the_data(tmp_path: Path) -> None:
+    model = _adapted("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdet", tmp_path)
+    assert model["backbone"] == SMALL.backbone
+    assert model["neck"]["in_channels"] == WIDTHS
+    assert model["roi_head"]["bbox_head"]["num_classes"] == 5
+    assert "num_classes" not in model["rpn_head"]
+
+
+def test_caffe_normalisation_of_a_config_gives_way_to_that_of_the_pretraining(tmp_path: Path) -> None:
+    model = _adapted("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", "mmdet", tmp_path)
+    assert (model["data_preprocessor"]["bgr_to_rgb"], model["data_preprocessor"]["std"][0]) == (True, 58.395)
+    assert model["data_preprocessor"]["pad_size_divisor"] == 32
+
+
+def test_neck_that_takes_some_maps_gets_these(tmp_path: Path) -> None:
+    model = _adapted("mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py", "mmdet", tmp_path)
+    assert model["backbone"]["out_indices"] == [3]
+    assert model["neck"]["in_channels"] == 768
+
+
+def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) -> None:
+    model = _adapted("mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py", "mmseg", tmp_path)
+    assert model["decode_head"]["in_channels"] == WIDTHS
+    assert model["auxiliary_head"]["in_channels"] == 384
+    assert {model[head]["num_classes"] for head in ("decode_head", "auxiliary_head")} == {5}
+    assert {model[head]["norm_cfg"]["type"] for head in ("decode_head", "auxiliary_head")} == {"BN"}
+    assert "pretrained" not in model
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("model = dict(backbone=dict(), data_preprocessor=dict())", r"model\.neck: is missing"),
+        ("model = dict(neck=dict(in_channels=[1]))", r"model\.backbone: is missing"),
+        (
+            "model = dict(backbone=dict(out_indices=(2, 3, 4)), data_preprocessor={}, neck=dict(in_channels=[1] * 3))",
+            r"model\.neck\.in_channels: has 3 entries, which says not which of CAT's 4 maps",
+        ),
+        (
+            "model = dict(backbone={}, data_preprocessor={}, neck=dict(in_channels=[1]), h=dict(num_stuff_classes=3))",
+            r"num_stuff_classes: panoptic heads",
+        ),
+        (
+            "model = dict(backbone={}, data_preprocessor={}, init_cfg=dict(type='Pretrained', checkpoint='x'))",
+            r"init_cfg .*weights of heads are not taken from outside",
+        ),
+        ("model = dict(backbone={}, data_preprocessor={}, a={1, 2})", r"model: holds more than plain values"),
+    ],
+)
+def test_model_that_cannot_be_fitted_names_the_field(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ValueError, match=fault):
+        _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path)
+
+
+def test_config_that_fails_when_executed_is_told_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("model = dict(a=nowhere)\n")
+    with pytest.raises(JobError, match=r"own\.py: fails when it is executed: NameError: name 'nowhere'"):
+        load_model(str(tmp_path / "own.py"), "mmdet", tmp_path)
+
+
+@pytest.mark.parametrize("field", ["frozen_stages", "norm_eval"])
+def test_kept_backbone_that_would_keep_random_weights_is_refused(tmp_path: Path, field: str) -> None:
+    own = f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = dict(backbone=dict({field}=1))\n"
+    unfrozen = own.replace(f"{field}=1", "frozen_stages=-1, norm_eval=False")
+    (tmp_path / "own.py").write_text(own if field == "frozen_stages" else unfrozen.replace("False", "True"))
+    with pytest.raises(ValueError, match=rf"model\.backbone\.{field}: .* would keep random weights as they are"):
+        _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=Start(None))
+    (tmp_path / "own.py").write_text(unfrozen)
+    backbone = _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=Start(None))["backbone"]
+    assert backbone["type"] == "ResNet"
+    assert "init_cfg" not in backbone
+
+
+def _context(root: Path, params: Params) -> StageContext:
+    return make_context(Recorder(root), params, save_toy_checkpoint(root / "pretrained"))
+
+
+DETECTOR = """
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py']
+width = 8
+model = dict(
+    neck=dict(out_channels=width, num_outs=5),
+    bbox_head=dict(in_channels=width, feat_channels=width, stacked_convs={{_base_.model.bbox_head.stacked_convs}}),
+)
+"""
+
+
+def test_detector_of_a_config_trains_and_its_evaluation_agrees(tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "coco", num_train=4, num_val=2)
+    (tmp_path / "own.py").write_text(DETECTOR)
+    common: dict[str, Any] = {"config": str(tmp_path / "own.py"), "data": str(data), "loader_workers": 0}
+    small: dict[str, Any] = {"epochs": 1, "batch_size": 4, "img_scale": (PX, PX), "warmup_iters": 0}
+    params = DetectionParams(**common, **small, backbone="p.checkpoint")
+    context = _context(tmp_path / "train", params)
+    trained = train_detector(context)
+    document = json.loads((trained.outputs["checkpoint"] / "config.json").read_text())
+    assert (document["method"], document["model"]["bbox_head"]["num_classes"]) == ("config", 2)
+    assert document["model"]["backbone"]["config"]["embed_dim"] == 16
+    again = _context(tmp_path / "evaluate", params)
+    again.inputs["checkpoint"] = trained.outputs["checkpoint"]  # type: ignore[index]  # a dict, as the harness makes it
+    assert evaluate_detector(again).metrics == trained.metrics
+    with pytest.raises(JobError, match=r"masks: the model of .* has no mask head"):
+        train_detector(_context(tmp_path / "masks", params.model_copy(update={"masks": True})))
+
+
+SEGMENTER = """
+_base_ = 'mmseg::_base_/models/fcn_unet_s5-d16.py'
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    backbone=dict(base_channels=4),
+    decode_head=dict(in_channels=4, channels=4),
+    auxiliary_head=dict(in_channels=8, channels=4),
+    test_cfg=dict(_delete_=True, mode='whole'),
+)
+"""
+
+
+def test_segmenter_keeps_its_own_backbone_from_scratch(tmp_path: Path) -> None:
+    data = write_ade20k(tmp_path / "ade20k", num_train=4, num_val=2)
+    (tmp_path / "own.py").write_text(SEGMENTER)
+    common: dict[str, Any] = {"config": str(tmp_path / "own.py"), "data": str(data), "loader_workers": 0}
+    small: dict[str, Any] = {"max_iters": 1, "warmup_iters": 0, "batch_size": 4, "img_scale": (64, 64), "crop_size": 64}
+    params = SegmentationParams(**common, **small, keep_backbone=True, init="scratch")
+    context = _context(tmp_path, params)
+    trained = train_segmenter(context)
+    tensors = load_file(trained.outputs["checkpoint"] / "model.safetensors")
+    assert tensors["decode_head.conv_seg.weight"].shape == (3, 4, 1, 1)
+    assert any(name.startswith("backbone.encoder") for name in tensors)
