@@ -51,8 +51,26 @@ def test_what_evaluations_measure_is_in_the_readme() -> None:
     assert classifiers is not None
     metrics = classifiers.metrics(KINDS["pretrain"].params.model_construct())
     assert {metric for metric in metrics if f"`{metric}`" not in row} == set()
+    detectors = set(_evaluated(KINDS["detection"])) - set(_metrics(KINDS["detection"], "mask_rcnn"))
+    assert {metric for metric in detectors if f"`{metric}`" not in row} == set()
     fields = EvaluateParams.model_fields
     assert {field for field in fields if f"`{field}" not in README} == set()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_the_page_on_evaluations_has_every_metric_and_every_param_that_only_they_have(kind: Kind) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    assert kind.evaluation is not None
+    assert kind.evaluation.params is not None
+    own = kind.evaluation.params.model_fields.keys() - kind.params.model_fields.keys()
+    assert own == {"num_painted", "predictions"}
+    assert {word for word in (*own, *_evaluated(kind)) if f"`{word}" not in page} == set()
+
+
+def _evaluated(kind: Kind) -> tuple[str, ...]:
+    """What an evaluation measures, where it can measure all."""
+    assert kind.evaluation is not None
+    return kind.evaluation.metrics(kind.params.model_construct(None, **{"method": "mask_rcnn", "tta": True}))
 
 
 def test_every_exit_code_is_in_the_readme() -> None:

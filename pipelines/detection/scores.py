@@ -47,13 +47,16 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
         self._details_dir = None if details_dir is None else Path(details_dir)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        category_ids = self._truth.getCatIds(catNms=list(self.dataset_meta["classes"]))
-        for sample in data_samples:
-            self.results.append({iou_type: _results_of(sample, iou_type, category_ids) for iou_type in self._iou_types})
+        """Ranks gather arrays: as results in COCO's format those of COCO's val would be 500 MB on each of them."""
+        self.results += [_arrays_of(sample, self._iou_types) for sample in data_samples]
 
-    def compute_metrics(self, results: Sequence[Mapping[str, list[Result]]]) -> dict[str, float]:
+    def compute_metrics(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """By our names, in %; NaN where val has no object, or none of that size."""
-        found = {name: [one for part in results for one in part[name]] for name in self._iou_types}
+        category_ids = [category["id"] for category in self._truth.dataset["categories"]]
+        found = {
+            name: [one for image in results for one in _results_of(image, name, category_ids)]
+            for name in self._iou_types
+        }
         precisions = {NOUNS[name]: measure_precision(self._truth, found[name], name) for name in self._iou_types}
         if self._details_dir is not None:
             self._details_dir.mkdir(parents=True, exist_ok=True)
@@ -124,23 +127,33 @@ def _indexed(truth: COCO, results: Sequence[Result], iou_type: str) -> COCO:
     return nothing
 
 
-def _results_of(sample: Mapping[str, Any], iou_type: str, category_ids: Sequence[int]) -> list[Result]:
-    """The detections of an image."""
+def _arrays_of(sample: Mapping[str, Any], iou_types: Sequence[str]) -> dict[str, Any]:
+    """The detections of an image: its id, labels, then boxes with scores and, if asked for, masks with theirs."""
     found = sample["pred_instances"]
-    scores = found.get("mask_scores", found["scores"]) if iou_type == "segm" else found["scores"]
-    shapes = _boxes(found) if iou_type == "bbox" else _masks(found)
+    arrays = {name: found[name].cpu().numpy() for name in ("labels", "bboxes", "scores")}
+    image = {"image_id": sample["img_id"], "labels": arrays["labels"], "bbox": (arrays["bboxes"], arrays["scores"])}
+    if "segm" not in iou_types:
+        return image
+    masks_DHW = found["masks"].cpu().numpy()
+    masks = [rle.encode(np.asfortranarray(mask_HW, np.uint8)) for mask_HW in masks_DHW]
+    return {**image, "segm": (masks, found.get("mask_scores", found["scores"]).cpu().numpy())}
+
+
+def _results_of(image: Mapping[str, Any], iou_type: str, category_ids: Sequence[int]) -> list[Result]:
+    """What `_arrays_of` holds, in COCO's format."""
+    shapes, scores = image[iou_type]
+    formatted = _boxes(shapes) if iou_type == "bbox" else _masks(shapes)
     return [
-        {"image_id": sample["img_id"], "category_id": category_ids[label], **shape, "score": score}
-        for label, shape, score in zip(found["labels"].tolist(), shapes, scores.tolist(), strict=True)
+        {"image_id": image["image_id"], "category_id": category_ids[label], **shape, "score": score}
+        for label, shape, score in zip(image["labels"].tolist(), formatted, scores.tolist(), strict=True)
     ]
 
 
-def _boxes(found: Mapping[str, Any]) -> list[Result]:
+def _boxes(corners_D4: NDArray[np.float32]) -> list[Result]:
     """From corners to corner, width and height."""
-    return [{"bbox": [x0, y0, x1 - x0, y1 - y0]} for x0, y0, x1, y1 in found["bboxes"].tolist()]
+    return [{"bbox": [x0, y0, x1 - x0, y1 - y0]} for x0, y0, x1, y1 in corners_D4.tolist()]
 
 
-def _masks(found: Mapping[str, Any]) -> list[Result]:
+def _masks(masks: Sequence[Mapping[str, Any]]) -> list[Result]:
     """Run lengths as text, as JSON holds them."""
-    encoded = [rle.encode(np.asfortranarray(mask_HW.cpu().numpy(), np.uint8)) for mask_HW in found["masks"]]
-    return [{"segmentation": {"size": one["size"], "counts": one["counts"].decode()}} for one in encoded]
+    return [{"segmentation": {"size": one["size"], "counts": one["counts"].decode()}} for one in masks]

@@ -113,3 +113,10 @@ def test_an_edited_audit_is_refused(tmp_path: Path) -> None:
     content["recipe_audit"] = {}
     with pytest.raises(IntegrityError, match=r"here: its content differs from its sha256"):
         Manifest.from_json(json.dumps(content).encode(), where="here")
+
+
+def test_what_only_adds_a_metric_is_in_the_key_and_no_departure(tmp_path: Path) -> None:
+    stage = _attempt(tmp_path, "scenes").params.model_copy(update={"tta": True})
+    assert stage.in_key()["tta"] is True
+    assert "tta" not in recipe_audit(stage)
+    assert "miou_ms_flip" in KINDS["segmentation"].metrics(stage)

@@ -54,6 +54,10 @@ def test_the_evaluation_of_a_reproduction_is_one(fields: str, tmp_path: Path) ->
     assert _judge(_job(tmp_path, fields)) == (None, [])
 
 
+def test_what_an_evaluation_shows_beside_its_metrics_is_no_deviation(tmp_path: Path) -> None:
+    assert _judge(_job(tmp_path, "of: pretrain, overrides: {num_painted: 50, predictions: true}")) == (None, [])
+
+
 @pytest.mark.parametrize("fields", ["of: pretrain", f"{BY_TASK}, checkpoint: pretrain.checkpoint"])
 def test_what_the_measured_stage_has_otherwise_is_inherited_and_told_once(fields: str, tmp_path: Path) -> None:
     job = _job(tmp_path, fields, "pretrain.epochs=10")

@@ -155,14 +155,13 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
 def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(setting: Setting, tmp_path: Path) -> None:
     """A crowd is no object that could be found."""
     names = METHODS["mask_rcnn"].metrics
-    nothing: dict[str, list[dict[str, Any]]] = {"bbox": [], "segm": []}
     path = setting.data / "annotations/instances_val2017.json"
-    values = CocoScores(str(path), has_masks=True).compute_metrics([nothing])
+    values = CocoScores(str(path), has_masks=True).compute_metrics([])
     assert percentages(_prefixed(values), names=names) == dict.fromkeys(names, 0.0)
     document = json.loads(path.read_text())
     crowds = [{**box, "iscrowd": 1} for box in document["annotations"]]
     (tmp_path / "crowds.json").write_text(json.dumps({**document, "annotations": crowds}))
-    values = CocoScores(str(tmp_path / "crowds.json"), has_masks=True).compute_metrics([nothing])
+    values = CocoScores(str(tmp_path / "crowds.json"), has_masks=True).compute_metrics([])
     with pytest.raises(DataError, match=r"box_map cannot be measured: the val annotations have no objects"):
         percentages(_prefixed(values), names=names)
 
