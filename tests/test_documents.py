@@ -34,7 +34,8 @@ def test_every_verb_and_option_is_in_the_readme(verb: str, capsys: pytest.Captur
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_every_kind_with_its_outputs_methods_and_metrics_is_in_the_readme(kind: Kind) -> None:
     (row,) = (line for line in README.splitlines() if line.startswith(f"| `{kind.name}` "))
-    methods = get_args(field.annotation) if (field := kind.params.model_fields.get("method")) else ()
+    field = kind.params.model_fields.get("method")
+    methods = {name for member in get_args(field.annotation) for name in get_args(member)} if field else set()
     metrics = {metric for method in methods or [""] for metric in _metrics(kind, method)}
     assert metrics
     assert {word for word in (*kind.outputs, *methods, *metrics) if f"`{word}`" not in row} == set()
