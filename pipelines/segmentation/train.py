@@ -18,7 +18,7 @@ from pipelines.openmmlab.runner import Training, finished, train
 from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
-from pipelines.segmentation.model import model_of
+from pipelines.segmentation.model import check_batch, model_of
 from pipelines.segmentation.params import SegmentationParams
 
 METRICS = {"miou": "seg/mIoU", "macc": "seg/mAcc", "aacc": "seg/aAcc"}
@@ -52,6 +52,7 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
+    check_batch(context)
     start = make_start(context)
     tell_start(context, start)
     return model_of(context, start, num_classes=num_classes)
