@@ -174,9 +174,9 @@ class Kind:
     fault: Callable[[Any], str | None] = lambda params: None
     """Params -> what keeps a stage from running that an evaluation, which has the same params, can do without; begins
     with the field. None: nothing."""
-    files_digest: Callable[[Any], str | None] = lambda params: None
-    """Params -> a digest of the small files that they name besides the data, looked at even where a job states its
-    data's fingerprint; None: they name none. Raises DataError as `fingerprint` does."""
+    reads: Callable[[Any], Mapping[str, str]] = lambda params: {}
+    """Params -> for each field that names a small file besides data and inputs, a digest of what is read of it.
+    Raises DataError as `fingerprint` does."""
     evaluation: Evaluation | None = None
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
     stops: bool = False

@@ -25,7 +25,7 @@ class Circumstances:
     input_keys: Mapping[str, str]
     """The Key of every stage that this one needs."""
     file_digests: Mapping[str, str]
-    """The sha256 of each input that is a file from outside the job, by its field."""
+    """The sha256 of each file from outside the job, an input or one that the params name, by its field."""
 
 
 def key_of(recipe: Recipe) -> str:

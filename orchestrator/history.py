@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from orchestrator.artifact import Manifest, Value, digest_of
-from orchestrator.contract import Kind, Params, Role
+from orchestrator.artifact import Manifest, Value
+from orchestrator.contract import Kind, Role
 from orchestrator.errors import DataError, IntegrityError
 from orchestrator.plan import Digests, Past, Plan, make_plan
 from orchestrator.spec import Job, Stage, TuneParams, job_document, job_from_document, template_params
@@ -128,10 +128,13 @@ def _digests_then(stage: Stage, last: LastStage | None) -> Digests:
     """What the stage read when it ran; empty digests for what it had not."""
     inputs = last.recipe["inputs"] if last else None
     then = inputs if isinstance(inputs, dict) else {}
-    files = {field: then.get(field) for field in stage.files}
+    held = {field: str(was["sha256"]) for field, was in then.items() if isinstance(was, dict) and "sha256" in was}
     return Digests(
         data=str(last.recipe["data"]) if last else "",
-        files={field: str(was.get("sha256", "")) if isinstance(was, dict) else "" for field, was in files.items()},
+        files={
+            **dict.fromkeys(stage.files, ""),
+            **{field: digest for field, digest in held.items() if field not in stage.inputs},
+        },
     )
 
 
@@ -141,8 +144,7 @@ def read_digests(job: Job) -> dict[str, Digests]:
     faults: dict[str, str] = {}
     for name, stage in job.stages.items():
         try:
-            files = {field: digest_outside(place) for field, place in stage.files.items()}
-            digests[name] = Digests(_fingerprint(job, stage), files)
+            digests[name] = Digests(_fingerprint(job, stage), _files(job, stage))
         except DataError as err:
             faults.setdefault(str(err), name)
     if faults:
@@ -150,18 +152,18 @@ def read_digests(job: Job) -> dict[str, Digests]:
     return digests
 
 
+def _files(job: Job, stage: Stage) -> dict[str, str]:
+    """The digests of inputs from outside the job, and of what files the params name besides."""
+    searched = job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else None
+    kind, params = (searched.kind, template_params(job, stage)) if searched else (stage.kind, stage.params)
+    return {**{field: digest_outside(place) for field, place in stage.files.items()}, **kind.reads(params)}
+
+
 def _fingerprint(job: Job, stage: Stage) -> str:
-    """What the data are, as the job states it or as they are found, and what other files the params name."""
+    """What the data are, as the job states it or as they are found."""
     if not isinstance(stage.params, TuneParams):
-        fingerprint = stage.data_fingerprint or stage.kind.fingerprint(stage.params)
-        return _with_files(fingerprint, stage.kind, stage.params)
+        return stage.data_fingerprint or stage.kind.fingerprint(stage.params)
     template = job.stages[stage.params.of]
     has_own_data = not stage.params.overrides.keys().isdisjoint(template.params.fields_with(Role.DATA))
     stated = stage.data_fingerprint or (None if has_own_data else template.data_fingerprint)
-    params = template_params(job, stage)
-    return _with_files(stated or template.kind.fingerprint(params), template.kind, params)
-
-
-def _with_files(fingerprint: str, kind: Kind, params: Params) -> str:
-    files = kind.files_digest(params)
-    return fingerprint if files is None else digest_of([fingerprint, files])
+    return stated or template.kind.fingerprint(template_params(job, stage))

@@ -81,7 +81,7 @@ class Digests:
     data: str
     """The fingerprint of its data."""
     files: Mapping[str, str]
-    """The sha256 of each input that is a file, by its field."""
+    """The sha256 of each input that is a file, and of each other file that the params name, by its field."""
 
 
 def make_plan(job: Job, *, digests: Mapping[str, Digests], past: Past) -> Plan:

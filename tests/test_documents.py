@@ -14,11 +14,12 @@ from orchestrator.cli import VERBS
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.contract import Kind
 from orchestrator.errors import OrchestratorError
-from orchestrator.spec import EvaluateParams
+from orchestrator.spec import EvaluateParams, load_job
 from pipelines import KINDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOWNSTREAM = (ROOT / "docs" / "downstream.md").read_text()
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -34,7 +35,8 @@ def test_every_verb_and_option_is_in_the_readme(verb: str, capsys: pytest.Captur
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_every_kind_with_its_outputs_methods_and_metrics_is_in_the_readme(kind: Kind) -> None:
     (row,) = (line for line in README.splitlines() if line.startswith(f"| `{kind.name}` "))
-    methods = get_args(field.annotation) if (field := kind.params.model_fields.get("method")) else ()
+    field = kind.params.model_fields.get("method")
+    methods = {name for member in get_args(field.annotation) for name in get_args(member)} if field else set()
     metrics = {metric for method in methods or [""] for metric in _metrics(kind, method)}
     assert metrics
     assert {word for word in (*kind.outputs, *methods, *metrics) if f"`{word}`" not in row} == set()
@@ -43,6 +45,19 @@ def test_every_kind_with_its_outputs_methods_and_metrics_is_in_the_readme(kind: 
 def _metrics(kind: Kind, method: str) -> tuple[str, ...]:
     """What a stage of this method reports; a kind without methods reports the same always."""
     return kind.metrics(kind.params.model_construct(None, **{"method": method}))
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"```yaml\n(.+?)```", DOWNSTREAM, re.DOTALL))
+def test_stages_of_the_downstream_guide_are_valid(snippet: str, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"name: guide\nstore: ./store\n{snippet}")
+    assert load_job(path, kinds=KINDS, base_dir=tmp_path).stages
+
+
+def test_fields_in_the_downstream_guide_exist() -> None:
+    named = set(re.findall(r"`([a-z_]+):", DOWNSTREAM))
+    known = {field for kind in ("detection", "segmentation") for field in KINDS[kind].params.model_fields}
+    assert named - known - {"mmdet", "mmseg"} == set()
 
 
 def test_what_evaluations_measure_is_in_the_readme() -> None:

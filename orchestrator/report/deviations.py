@@ -81,7 +81,7 @@ def _deviations(
     for field in dict.fromkeys([*row.inputs, *stage.inputs, *stage.files]):
         ref, followed = stage.inputs.get(field), row.inputs.get(field)
         if ref is None:
-            text = f"{field} from outside the job" if field in stage.files else f"no {field}"
+            text = f"{field} from outside the job" if getattr(stage.params, field, None) else f"no {field}"
             yield Deviation(Reason.OTHER_RECIPE, text)
         elif followed is None:
             yield Deviation(Reason.OTHER_RECIPE, f"{field} {ref}, which was not published")

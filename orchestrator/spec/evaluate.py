@@ -59,7 +59,7 @@ def evaluation_of(kind: Kind) -> Kind:
         outputs=kind.evaluation.outputs,
         metrics=kind.evaluation.metrics,
         fingerprint=kind.evaluation.fingerprint,
-        files_digest=kind.files_digest,
+        reads=kind.reads,
         entry=kind.evaluation.entry,
         from_outside=frozenset({CHECKPOINT} if kind.evaluation.takes_file else ()),
         evaluates=kind,

@@ -12,9 +12,9 @@ def metrics(params: DetectionParams) -> tuple[str, ...]:
     return (*params.traits.metrics, *params.sizes)
 
 
-def files_digest(params: DetectionParams) -> str | None:
-    """Digest of `config` and of what it builds on; raises DataError where it is no config."""
-    return None if params.config is None else config_digest(params.config, library="mmdet")
+def reads(params: DetectionParams) -> dict[str, str]:
+    """The digest of `config` with what it builds on; raises DataError where it is no config."""
+    return {} if params.config is None else {"config": config_digest(params.config, library="mmdet")}
 
 
 KIND = Kind(
@@ -26,7 +26,7 @@ KIND = Kind(
     metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
-    files_digest=files_digest,
+    reads=reads,
     fault=DetectionParams.start_fault,
     entry="pipelines.detection.train:run",
     stops=True,

@@ -46,8 +46,10 @@ class Record:
         )
 
     def write(self, directory: Path, context: StageContext) -> None:
-        """Two files; folders that vanish with the attempt stand in them by name."""
-        places = {str(path): f"<{name}>" for name, path in [*context.inputs.items(), ("work_dir", context.work_dir)]}
+        """Two files; folders of this machine stand in them by name."""
+        params: FinetuneParams = context.params
+        folders = {"work_dir": context.work_dir, "data": params.data, **context.inputs}
+        places = {str(folder): f"<{name}>" for name, folder in folders.items()}
         _write(directory / COMPLEXITY_FILE, self.complexity)
         _write(directory / RESOLVED_FILE, _placed(self.resolved, places))
 
@@ -90,7 +92,7 @@ def _placed(value: Any, places: Mapping[str, str]) -> Any:
     if isinstance(value, list | tuple):
         return [_placed(entry, places) for entry in value]
     if isinstance(value, str):
-        for path, name in places.items():
+        for path, name in sorted(places.items(), reverse=True):  # what lies in another one first
             value = value.replace(path, name)
     return value
 

@@ -59,9 +59,14 @@ def tell_start(context: StageContext, start: Start) -> None:
     if context.rank != 0:
         return
     params: FinetuneParams = context.params
-    frozen = "" if start.frozen_stages is None else f"; embeddings and {start.frozen_stages} stages frozen"
-    context.emit(Event(f"backbone: {start.told}{frozen}"))
+    context.emit(Event(f"backbone: {start.told}{_frozen(start.frozen_stages)}"))
     context.emit(Event(lr_line(params)))
+
+
+def _frozen(num_stages: int | None) -> str:
+    if num_stages is None:
+        return ""
+    return f"; frozen: embeddings{f' and the first {num_stages} stages' if num_stages else ''}"
 
 
 def lr_line(params: FinetuneParams) -> str:

@@ -16,9 +16,9 @@ def metrics(params: SegmentationParams) -> tuple[str, ...]:
     return (*scores(params), *params.sizes)
 
 
-def files_digest(params: SegmentationParams) -> str | None:
-    """Digest of `config` and of what it builds on; raises DataError where it is no config."""
-    return None if params.config is None else config_digest(params.config, library="mmseg")
+def reads(params: SegmentationParams) -> dict[str, str]:
+    """The digest of `config` with what it builds on; raises DataError where it is no config."""
+    return {} if params.config is None else {"config": config_digest(params.config, library="mmseg")}
 
 
 KIND = Kind(
@@ -30,7 +30,7 @@ KIND = Kind(
     metrics=metrics,
     fingerprint=fingerprint,
     from_outside=frozenset({"backbone"}),
-    files_digest=files_digest,
+    reads=reads,
     fault=SegmentationParams.start_fault,
     entry="pipelines.segmentation.train:run",
     stops=True,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from orchestrator.contract import StageContext
+from orchestrator.errors import JobError
 from pipelines.openmmlab import config_model
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.start import Start
@@ -48,3 +49,13 @@ def model_of(context: StageContext, start: Start, *, num_classes: int) -> Config
     if model["data_preprocessor"].get("size_divisor") is None:
         model["data_preprocessor"]["size"] = (params.crop_size, params.crop_size)
     return model
+
+
+def check_batch(context: StageContext) -> None:
+    """Raises JobError where UperNet's coarsest map, one position an image, leaves batch norm a single value."""
+    params: SegmentationParams = context.params
+    is_shared = context.device != "cpu"
+    images = params.batch_size if is_shared else params.batch_size // context.world_size
+    if params.method == "upernet" and images < 2:  # noqa: PLR2004  a variance takes two
+        over = "all workers" if is_shared else "each worker, as on CPUs the statistics are not shared"
+        raise JobError(f"batch_size: upernet needs 2 images or more over {over}; raise it, or use fewer workers")

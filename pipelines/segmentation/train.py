@@ -21,7 +21,7 @@ from pipelines.openmmlab.start import make_start, tell_start
 from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.measure import METRICS, Subject, measure_multi_scale_flip, percentages
-from pipelines.segmentation.model import model_of
+from pipelines.segmentation.model import check_batch, model_of
 from pipelines.segmentation.params import SegmentationParams
 
 SPLITS: tuple[Split, ...] = ("training", "validation")
@@ -49,6 +49,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
+    check_batch(context)
     start = make_start(context)
     tell_start(context, start)
     return model_of(context, start, num_classes=num_classes)

@@ -90,6 +90,14 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
     assert audit["betas"] == Departure(used=[0.9, 0.99], reference=[0.9, 0.999])
 
 
+def test_a_method_is_a_choice_and_its_usual_settings_written_out_are_no_departure(tmp_path: Path) -> None:
+    params = _attempt(tmp_path, "scenes").params
+    assert recipe_audit(params) == {}
+    assert recipe_audit(params.overlay({"lr": 6e-5, "channels": 256, "head_channels": 128})) == {}
+    assert recipe_audit(params.overlay({"batch_size": 32, "lr": 1.2e-4})).keys() == {"batch_size"}
+    assert recipe_audit(params.overlay({"init": "scratch", "model": "cat_base"})).keys() == {"init"}
+
+
 def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
     params = _attempt(tmp_path, "pretrain").params
     found = differences(params, {"model": "cat_small", "epochs": 10, "precision": "fp16"})

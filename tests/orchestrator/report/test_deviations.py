@@ -173,6 +173,16 @@ def test_a_backbone_from_outside_the_job_proves_nothing(tmp_path: Path) -> None:
     assert _judge(job, "scenes") == ("other recipe", ["backbone from outside the job"])
 
 
+def test_a_stage_from_scratch_is_another_recipe(tmp_path: Path) -> None:
+    job = load_paper(tmp_path)
+    scenes = job.stages["scenes"]
+    params = scenes.params.model_copy(update={"init": "scratch", "model": "cat_small", "backbone": None})
+    job = replace(job, stages={**job.stages, "scenes": replace(scenes, inputs={}, params=params)})
+    label, differs = _judge(job, "scenes")
+    assert label == "other model, other recipe"
+    assert differs == ["init scratch instead of pretrained", "model cat_small instead of null", "no backbone"]
+
+
 @pytest.mark.parametrize(
     ("weights", "text"),
     [

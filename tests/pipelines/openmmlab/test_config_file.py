@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import DataError
+from orchestrator.history import read_digests
+from orchestrator.plan import Past, make_plan
+from orchestrator.spec import load_job
+from pipelines import KINDS
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.config_file import config_digest, read_config
@@ -102,10 +107,10 @@ def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -
     params = _params(config=str(_write(tmp_path / "one", own="model = 1\n")))
     other = _params(config=str(_write(tmp_path / "two", own="model = 1\n")))
     assert params.in_key() == other.in_key()
-    assert KIND.files_digest(params) == KIND.files_digest(other)
+    assert KIND.reads(params) == KIND.reads(other)
     (tmp_path / "two" / "own.py").write_text("model = 2\n")
-    assert KIND.files_digest(params) != KIND.files_digest(other)
-    assert KIND.files_digest(_params(method="fcos")) is None
+    assert KIND.reads(params) != KIND.reads(other)
+    assert KIND.reads(_params(method="fcos")) == {}
 
 
 @pytest.mark.parametrize(
@@ -140,3 +145,35 @@ def test_fields_of_cat_do_not_go_with_another_backbone(fields: dict[str, Any], f
     found = _params(config="/a.py", keep_backbone=True, **fields).start_fault()
     assert found is not None
     assert found.startswith(fault)
+
+
+def _keys(tmp_path: Path, config: str) -> dict[str, str]:
+    """The Keys of a job with a stage of `config` and its evaluation, whose data are stated and absent."""
+    path = tmp_path / "job.yaml"
+    stated = f"data: /absent, data_fingerprint: {'a' * 64}"
+    path.write_text(
+        "name: job\nstore: store\nstages:\n"
+        f"  own: {{kind: detection, config: {config}, init: scratch, model: cat_tiny, {stated}}}\n"
+        "  measured: {kind: evaluate, of: own}\n"
+    )
+    job = load_job(path, kinds=KINDS, base_dir=tmp_path)
+    evaluation = job.stages["measured"]
+    stated_too = replace(evaluation, data_fingerprint="a" * 64)
+    job = replace(job, stages={**job.stages, "measured": stated_too})
+    plan = make_plan(job, digests=read_digests(job), past=Past(lambda _: False, {}, {}))
+    return {planned.stage.name: planned.key for planned in plan.stages}
+
+
+def test_config_is_in_the_key_of_a_stage_and_of_its_evaluation_even_where_data_are_stated(tmp_path: Path) -> None:
+    _write(tmp_path, own="_base_ = 'base.py'\n", base="model = 1\n")
+    keys = _keys(tmp_path, "own.py")
+    assert _keys(tmp_path, str(tmp_path / "own.py")) == keys
+    _write(tmp_path, base="model = 2\n")
+    changed = _keys(tmp_path, "own.py")
+    assert {name for name in keys if keys[name] != changed[name]} == {"own", "measured"}
+    assert _keys(tmp_path, f"mmdet::{RETINANET}").keys() == keys.keys()
+
+
+def test_config_that_is_none_is_a_fault_of_its_stage_while_planning(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"stages\.own: config: .*gone\.py: no such file"):
+        _keys(tmp_path, "gone.py")

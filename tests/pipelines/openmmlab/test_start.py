@@ -95,7 +95,7 @@ def test_frozen_stages_stay_bit_for_bit_and_the_rest_learns(setting: Setting) ->
     assert not changed & frozen
     assert {"stages.2.downsample.reduction.weight", "stages.3.blocks.0.cpsa.mlp.fc1.weight"} <= changed
     assert not torch.equal(trained["norm0.weight"], torch.ones(16))
-    assert recorder.events[0].text.endswith("; embeddings and 2 stages frozen")
+    assert recorder.events[0].text.endswith("; frozen: embeddings and the first 2 stages")
 
 
 def test_frozen_stages_drop_nothing_in_training() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import mmseg
 import pytest
 from safetensors.torch import load_file
 
+from orchestrator.errors import JobError
 from pipelines.openmmlab.library import Config
 from pipelines.openmmlab.recipe import NORMALISATION
 from pipelines.segmentation.evaluate import run as evaluate
 from pipelines.segmentation.methods import WIDTHS, MethodName
-from pipelines.segmentation.model import BUILDERS, make_model
+from pipelines.segmentation.model import BUILDERS, check_batch, make_model
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
 from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
@@ -69,3 +71,12 @@ def test_upernet_trains_with_its_auxiliary_head_and_is_measured_again(tmp_path: 
     again = make_context(Recorder(tmp_path / "again"), params, tmp_path)
     again.inputs["checkpoint"] = checkpoint  # type: ignore[index]  # a dict, as the harness makes it
     assert evaluate(again).metrics == trained.metrics
+
+
+def test_upernet_on_single_images_is_refused_before_it_trains(tmp_path: Path) -> None:
+    params = SegmentationParams(method="upernet", backbone="p.checkpoint", data="/ade20k", batch_size=2)
+    context = replace(make_context(Recorder(tmp_path), params, tmp_path), world_size=2)
+    with pytest.raises(JobError, match="batch_size: upernet needs 2 images or more over each worker"):
+        check_batch(context)
+    check_batch(replace(context, device="cuda:0"))
+    check_batch(replace(context, world_size=1))
