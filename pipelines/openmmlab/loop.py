@@ -150,13 +150,12 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
     def _obey(self, demand: Demand) -> None:
-        # A validation writes one too, which then has a score.
-        is_near = not self._is_epochs and self._is_val_due() and self._plan.schedule.keep_best > 0
-        if demand is Demand.NONE or (demand is Demand.SAVE and is_near):
-            return
         if demand is Demand.STOP:
             self._stop()
-        self._save()
+        # A validation writes one too, which then has a score.
+        is_near = self._is_val_due() and self._plan.schedule.keep_best > 0
+        if demand is Demand.SAVE and not is_near:
+            self._save()
 
     def _stop(self) -> None:
         self._save()
