@@ -168,15 +168,6 @@ def test_a_training_without_a_compiler_goes_on_uncompiled(segmenter: Stage, monk
     assert recorder.events[0].text.startswith("compile: there is no C++ compiler 'no-such-compiler' here")
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's of itself
-def test_compiled_layers_train_as_others_but_for_rounding(segmenter: Stage) -> None:
-    recorder = Recorder(segmenter.root / "really_compiled")
-    segmenter.attempt(recorder, compile=True)
-    losses, straight = ([metrics["loss"] for metrics in each.metrics] for each in (recorder, segmenter.straight))
-    assert losses == pytest.approx(straight, rel=1e-2)
-
-
 def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmenter: Stage) -> None:
     of_detector, of_segmenter = ([event.metrics for event in stage.straight.events] for stage in (detector, segmenter))
     common = {"loss", "lr", "images_per_s", "data_wait", "eta_s"}
