@@ -164,7 +164,7 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
             broadcast_buffers=False,
             # Else it lays out gradients anew after its first backward pass, and three ranks or more sum an element in
             # an order that depends on its place: a resumed training would not be the straight one to the bit.
-            find_unused_parameters=is_cpu,
+            find_unused_parameters=is_cpu and self.world_size > 2,  # noqa: PLR2004
         )
         return wrapped
 

@@ -18,6 +18,7 @@ from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.ranks import check_equal_on_ranks
 from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.runner import StageRunner
 from pipelines.segmentation import model as segmentation_models
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
@@ -64,7 +65,10 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
     """Rank 1 alone is asked to stop after the second of three updates; all go on, to the weights of a straight run."""
     params = segmentation_params(root, batch_size=6)
     straight = Recorder(root / f"straight{rank}")
-    result = segmentation.run(context_of_rank(root, params, straight, rank))
+    with pytest.MonkeyPatch.context() as patch:
+        layouts = _watch_layouts(patch)
+        result = segmentation.run(context_of_rank(root, params, straight, rank))
+    assert layouts == [0], "gradients were laid out anew: sums over three would depend on when the attempt began"
     assert [path is not None for path in straight.checkpoints] == [rank == 0]
     assert bool(straight.events) == (rank == 0)
     stopped = Recorder(root / f"stopped{rank}", stops_after=2 if rank == 1 else None)
@@ -83,6 +87,20 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
     torch.manual_seed(rank)
     with pytest.raises(StageError, match="parameters differ between the 3 workers after training"):
         check_equal_on_ranks(nn.Linear(2, 2), when="after training")
+
+
+def _watch_layouts(patch: pytest.MonkeyPatch) -> list[int]:
+    """How often DistributedDataParallel laid gradients out anew, for each runner when it is closed."""
+    layouts: list[int] = []
+    close = StageRunner.close
+
+    def close_noting(runner: StageRunner) -> None:
+        model: Any = runner.model
+        layouts.append(model._get_ddp_logging_data().get("has_rebuilt_buckets", 0))
+        close(runner)
+
+    patch.setattr(StageRunner, "close", close_noting)
+    return layouts
 
 
 def test_three_processes_train_one_model_and_stop_together(tmp_path: Path) -> None:
