@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from orchestrator.errors import JobError
 from pipelines.openmmlab.library import MODELS, BaseModel
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config
 from pipelines.segmentation.params import SegmentationParams
@@ -49,11 +50,16 @@ class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
         self.module = MODELS.build(module)
 
     def val_step(self, data: Mapping[str, Any]) -> list[Any]:
-        """The sample of the image's last view, with the prediction of all views; `data` as collated by TestTimeAug."""
+        """The sample of the image's last view, with the prediction of all views; `data` as collated by TestTimeAug.
+
+        Raises JobError for a head of one channel, which has no softmax to average.
+        """
         views = [{name: part[view] for name, part in data.items()} for view in range(len(data["inputs"]))]
         total_KHW: Tensor | None = None
         for view in views:
             (sample,) = self.module.val_step(view)  # mirrored back, and of the image's size
+            if len(sample.seg_logits.data) == 1:
+                raise JobError("tta: needs a channel for each class, and the head of this config has one for two")
             softmax_KHW = sample.seg_logits.data.softmax(dim=0)
             total_KHW = softmax_KHW if total_KHW is None else total_KHW.add_(softmax_KHW)
         assert total_KHW is not None
