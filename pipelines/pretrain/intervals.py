@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from orchestrator.contract import Params
 
@@ -24,6 +26,10 @@ class CheckpointEvery(Params):
     def _number_of_epochs(cls, value: Any) -> Any:
         is_number = isinstance(value, int) and not isinstance(value, bool)
         return {"epochs": value} if is_number else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(core_schema), {"type": "integer", "minimum": 1}]}
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
