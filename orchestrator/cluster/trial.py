@@ -91,7 +91,9 @@ def _trial(attempt: Attempt, config: Mapping[str, Any], channel: EventChannel) -
     """
     begun = _begin(attempt, open_store(attempt.store_uri), channel, config[NUMBER])
     if begun.tries.num_lost >= MAX_ATTEMPTS:
-        _lose(begun, f"lost its process in each of {MAX_ATTEMPTS} attempts", elapsed_s=begun.log.elapsed_s)
+        why = f"lost its process in each of {MAX_ATTEMPTS} attempts"
+        _lose(begun, why, elapsed_s=begun.log.elapsed_s)
+        begun.say(f"{why}; left to another run", done=1)
         yield None
         return
     began_s = time.monotonic()

@@ -98,9 +98,14 @@ class DetectionParams(FinetuneParams):
         return schedule_steps(self.epochs) if self.milestones is None else self.milestones
 
     def in_key(self) -> dict[str, JsonValue]:
-        """`milestones`, too, by their effect."""
-        content = super().in_key()
-        return {**content, **({"milestones": None} if self.steps == schedule_steps(self.epochs) else {})}
+        """`milestones` and the method's settings, too, by their effect."""
+        published = self.traits.settings
+        usual = {
+            field.name for field in fields(Settings) if getattr(self, field.name) == getattr(published, field.name)
+        }
+        if self.steps == schedule_steps(self.epochs):
+            usual.add("milestones")
+        return {**super().in_key(), **dict.fromkeys(usual, None)}
 
     @model_validator(mode="after")
     def _lr_falls(self) -> Self:

@@ -105,8 +105,10 @@ def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> 
 def class_rows(truth: COCO, precisions: Mapping[str, Precision]) -> list[Row]:
     """AP of each class in %, by noun, and how many objects of it there are, crowds not counted."""
     boxes = [box for box in truth.dataset["annotations"] if not box["iscrowd"]]
+    places = {category_id: place for place, category_id in enumerate(sorted(truth.getCatIds()))}
     rows: list[Row] = []
-    for label, category in enumerate(truth.dataset["categories"]):
+    for category in truth.dataset["categories"]:
+        label = places[category["id"]]  # the evaluation sorts classes by id, the file may not
         averages = {
             f"{noun}_{name.replace('map', 'ap')}": percent(precision.average(**which, label=label))
             for noun, precision in precisions.items()

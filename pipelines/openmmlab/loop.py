@@ -53,6 +53,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._control = Control(plan.schedule.checkpoint_every, context.should_stop, device, plan.schedule.keep_best)
         self._telling = Telling(context, plan.schedule, self.max_iters, self.dataloader.batch_size * context.world_size)
         runner.register_hook(StopInValidation(context, self._stop))
+        self._num_written = 0
         self.begin_at(Position())
 
     def begin_at(self, position: Position) -> None:
@@ -214,7 +215,9 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         if self._plan.context.rank != 0:
             return None
         name = f"iteration_{self._iter:07d}{'_validated' if self._is_validated else ''}"
-        directory = self._plan.context.work_dir / "states" / name
+        # Numbered: the one before may be of the same iteration, and still on its way to the store.
+        self._num_written += 1
+        directory = self._plan.context.work_dir / "states" / str(self._num_written) / name
         save_state(self.runner, directory, position)
         return directory
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -113,11 +112,11 @@ def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another
 
 
 def test_a_trial_whose_process_dies_every_time_does_not_begin_for_ever(search: Attempt) -> None:
-    channel = Channel()
-    for _ in range(MAX_ATTEMPTS):
-        with suppress(SystemExit):  # what passes by any judgement, as the death of the process
-            _train(search, channel, SystemExit())
+    channel, store = Channel(), open_store(search.store_uri)
+    dead = Tries(run_id="now", num_begun=MAX_ATTEMPTS)
+    save_log(store, TRAINING, _log(search).model_copy(update={"tries": dead}))
     assert not _train(search, channel, None)
+    assert channel.texts == ["trial lr=0.1: lost its process in each of 3 attempts; left to another run"]
     assert (_log(search).state, _log(search).error) == (None, f"lost its process in each of {MAX_ATTEMPTS} attempts")
 
 

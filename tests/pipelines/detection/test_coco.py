@@ -144,6 +144,9 @@ def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Pat
     key = _params(root).in_key()
     assert key == _params(root, loader_workers=7, val_every=3, checkpoint_every=5).in_key()
     assert key != _params(root, batch_size=8).in_key()
+    published = {"method": "mask_rcnn", "fc_channels": 1024, "num_rois": 512, "anchor_scale": 8.0}
+    assert _params(root, **published).in_key() == _params(root, method="mask_rcnn").in_key()
+    assert _params(root, **{**published, "num_rois": 64}).in_key() != _params(root, method="mask_rcnn").in_key()
 
 
 @pytest.mark.parametrize(

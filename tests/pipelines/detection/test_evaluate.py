@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from safetensors.torch import load_file, save_file
@@ -20,6 +21,7 @@ from pipelines.detection.evaluate import run
 from pipelines.detection.kind import KIND
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.scores import CocoScores
 from pipelines.detection.train import run as train
 from tests.pipelines.openmmlab.harness import (
     PX,
@@ -214,3 +216,21 @@ def test_painted_images_are_as_many_as_asked_for_and_predictions_go_unless_kept(
     assert sorted(path.name for path in (evaluated.outputs["details"] / "painted").iterdir()) == ["000.jpg", "001.jpg"]
     plain = run(setting.evaluation(tmp_path, num_painted=0)).outputs["details"]
     assert sorted(contents(plain)) == ["confusion.json", "confusion.png", "per_class.csv", "per_class.json"]
+
+
+def test_a_class_has_its_own_ap_whatever_the_order_of_the_ids(tmp_path: Path) -> None:
+    """The evaluation sorts classes by id, the file does not; one of the two is found."""
+    box = {"id": 1, "image_id": 1, "bbox": [0.0, 0.0, 10.0, 10.0], "area": 100.0, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 1, "width": 64, "height": 64, "file_name": "1.jpg"}],
+        "categories": [{"id": 7, "name": "seven"}, {"id": 3, "name": "three"}],
+        "annotations": [{**box, "category_id": 7}, {**box, "id": 2, "category_id": 3}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    scores = CocoScores(str(tmp_path / "truth.json"), has_masks=False, details_dir=str(tmp_path / "details"))
+    scores.dataset_meta = {"classes": ("seven", "three")}
+    found = {"bboxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([0]), "scores": torch.ones(1)}
+    scores.process(None, [{"img_id": 1, "pred_instances": found}])
+    assert scores.compute_metrics(scores.results)["box_map"] == pytest.approx(50)
+    rows = json.loads((tmp_path / "details" / "per_class.json").read_text())["classes"]
+    assert [(row["class"], row["box_ap"]) for row in rows] == [("seven", 100.0), ("three", 0.0)]

@@ -36,6 +36,8 @@ class Recorder:
     """Asks to stop after this many updates of the attempt."""
     dies_after: int | None = None
     num_asked: int = 0
+    is_slow: bool = False
+    """Leaves checkpoints where they were written, as a cluster does until they are uploaded."""
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
@@ -45,7 +47,10 @@ class Recorder:
 
     def save(self, checkpoint_dir: Path) -> None:
         kept = self.root / "saved" / checkpoint_dir.name
-        shutil.move(checkpoint_dir, kept)
+        if self.is_slow:
+            shutil.copytree(checkpoint_dir, kept, dirs_exist_ok=True)
+        else:
+            shutil.move(checkpoint_dir, kept)
         self.saved.append(kept)
 
     def should_stop(self) -> bool:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orchestrator.contract import Entry, Params, StageResult
+from orchestrator.contract import Entry, Event, Params, StageResult
 from orchestrator.errors import StoppedError
 from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab import stopping
 from pipelines.openmmlab.draws import Draw, SeededDataset
-from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.pretrain.intervals import CheckpointEvery, CheckpointEverySteps
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
 from tests.pipelines.openmmlab.harness import (
@@ -165,11 +165,26 @@ def test_a_training_without_a_compiler_goes_on_uncompiled(segmenter: Stage, monk
     monkeypatch.setenv("CXX", "no-such-compiler")
     recorder = Recorder(segmenter.root / "compiled")
     segmenter.assert_straight(segmenter.attempt(recorder, compile=True), [recorder])
-    assert recorder.events[0].text.startswith("compile: there is no C++ compiler 'no-such-compiler' here")
+    told = [event.text for event in recorder.events if event.text.startswith("compile: ")]
+    assert [text.split(" here")[0] for text in told] == ["compile: there is no C++ compiler 'no-such-compiler'"]
+
+
+@pytest.mark.usefixtures("_asked_often")
+def test_a_stop_within_a_validation_waits_for_no_upload(segmenter: Stage) -> None:
+    """Of the checkpoint before it, which is of the same iteration."""
+    recorder = Recorder(segmenter.root / "uploading", stops_after=4, is_slow=True)
+    with pytest.raises(StoppedError):
+        segmenter.attempt(recorder, keep_best=0, checkpoint_every=CheckpointEverySteps(steps=3))
+    assert [path.name for path in recorder.saved] == ["iteration_0000003", "iteration_0000003"]
+
+
+def _lines(stage: Stage) -> list[Event]:
+    """Those of the training itself."""
+    return [event for event in stage.straight.events if event.done is not None]
 
 
 def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmenter: Stage) -> None:
-    of_detector, of_segmenter = ([event.metrics for event in stage.straight.events] for stage in (detector, segmenter))
+    of_detector, of_segmenter = ([event.metrics for event in _lines(stage)] for stage in (detector, segmenter))
     common = {"loss", "lr", "images_per_s", "data_wait", "eta_s"}
     assert of_detector[0].keys() >= common | {"loss_cls", "loss_mask", "loss_rpn_cls", "grad_norm"}
     assert of_segmenter[-2].keys() >= common | {"decode.loss_ce"}
@@ -182,7 +197,7 @@ def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmente
         "images_per_s",
         "data_wait",
     }
-    assert detector.straight.events[0].text.startswith("epoch 1/2 iteration 4/8 loss ")
+    assert _lines(detector)[0].text.startswith("epoch 1/2 iteration 4/8 loss ")
     assert of_segmenter[-2]["eta_s"] == 0
     assert 0 < of_segmenter[-2]["data_wait"] < 100
 
