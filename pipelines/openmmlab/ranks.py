@@ -1,10 +1,8 @@
-"""What the workers of a training owe each other: equal parameters, one set of running statistics, a clean end."""
+"""What the workers of a training owe each other: equal parameters, and one set of running statistics."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
-import sys
 
 import torch
 import torch.distributed as dist
@@ -38,18 +36,3 @@ def share_buffers(model: nn.Module) -> None:
         return
     for buffer in model.buffers():
         dist.broadcast(buffer, 0)
-
-
-def let_group_go() -> None:
-    """Leave the process group to those who made it: once they destroy it, its threads end too.
-
-    DistributedDataParallel imports torch.distributed.nn.functional, whose functions then hold the group of that moment
-    as a default, for the life of the process. Its threads live as long, and one of them that is about to free a tensor
-    when the interpreter ends aborts the process. None stands for the same group.
-    """
-    module = sys.modules.get("torch.distributed.nn.functional")
-    if module is None or not dist.is_initialized():
-        return
-    for _, function in inspect.getmembers(module, inspect.isfunction):
-        defaults = function.__defaults__ or ()
-        function.__defaults__ = tuple(None if value is dist.group.WORLD else value for value in defaults) or None

@@ -30,8 +30,9 @@ from pipelines.openmmlab.library import (
 )
 from pipelines.openmmlab.loop import Plan, StageLoop
 from pipelines.openmmlab.progress import Schedule, ValidationHook, num_val_images
-from pipelines.openmmlab.ranks import check_equal_on_ranks, let_group_go
+from pipelines.openmmlab.ranks import check_equal_on_ranks
 from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
+from pipelines.pretrain.ranks import let_group_go
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""What the ranks of a group tell each other; alone, each function returns its argument."""
+"""What the ranks of a group tell each other, alone each its argument; and how they leave it."""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any, TypeVar
 
 import torch
@@ -43,3 +45,18 @@ def share_broken(broken: BrokenImages) -> None:
     """Every rank comes to know the broken images of all, so that all of them stop at the same limit."""
     for paths in gather_over_ranks(broken.paths):
         broken.add(paths)
+
+
+def let_group_go() -> None:
+    """Leave the process group to those who made it: once they destroy it, its threads end too.
+
+    DistributedDataParallel imports torch.distributed.nn.functional, whose functions then hold the group of that moment
+    as a default, for the life of the process. Its threads live as long, and one of them that is about to free a tensor
+    when the interpreter ends aborts the process. None stands for the same group.
+    """
+    module = sys.modules.get("torch.distributed.nn.functional")
+    if module is None or not dist.is_initialized():
+        return
+    for _, function in inspect.getmembers(module, inspect.isfunction):
+        defaults = function.__defaults__ or ()
+        function.__defaults__ = tuple(None if value is dist.group.WORLD else value for value in defaults) or None

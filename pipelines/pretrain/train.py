@@ -31,6 +31,7 @@ from pipelines.pretrain.optim import make_optimizer, make_schedule
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.progress import Progress
+from pipelines.pretrain.ranks import let_group_go
 
 WEIGHTS = "weights"
 """The input with the classifier that fine-tuning starts from."""
@@ -114,7 +115,9 @@ def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return model
     device_ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+    let_group_go()
+    return wrapped
 
 
 def _result(training: Training, classes: tuple[str, ...], progress: Progress) -> StageResult:
