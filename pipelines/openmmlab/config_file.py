@@ -7,6 +7,7 @@ variables, no bases but files beside it and configs of the installed library.
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ BASES = "_base_"
 MODEL = "model"
 _PLACEHOLDER = re.compile(r"\{\{\s*(\$\w*|file\w+)")
 """What mmengine would fill in from the environment or the file's own place."""
+PURE = frozenset({"abs", "all", "any", "divmod", "enumerate", "isinstance", "len", "map", "max", "min", "pow", "range"})
+PURE |= {"bool", "dict", "float", "int", "list", "reversed", "round", "slice", "sorted", "str", "sum", "tuple", "zip"}
+"""Python's functions whose values come of their arguments alone. A set's order comes of the process's hash seed."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +106,52 @@ def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
                 f"config: {path}:{node.lineno}: imports are not taken, as no Key would hold what they bring in; write "
                 f"bases as {BASES} = ['../some.py', 'mmdet::...']"
             )
+        if isinstance(node, ast.Name | ast.Attribute) and (name := _reaching_out(node)):
+            raise DataError(
+                f"config: {path}:{node.lineno}: {name} is not taken, as no Key would hold what it brings in; write the "
+                f"value. Of Python's functions a config may use {', '.join(sorted(PURE))}"
+            )
     if found := _PLACEHOLDER.search(text):
         raise DataError(f"config: {path}: {found[0]} }}}} would be filled in from outside; write its value")
     if any("custom_imports" in _assigned(statement) for statement in tree.body):
         raise DataError(f"config: {path}: custom_imports are not taken, as no Key would hold what they bring in")
 
 
+def _reaching_out(node: ast.Name | ast.Attribute) -> str | None:
+    """The name where it is one of Python's that is not pure, or leads to such, as `().__class__` does."""
+    name = node.id if isinstance(node, ast.Name) else node.attr
+    if name.startswith("__"):
+        return name
+    if isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load) or name in PURE:
+        return None
+    meaning = getattr(builtins, name, None)
+    is_error = isinstance(meaning, type) and issubclass(meaning, BaseException)
+    return None if meaning is None or is_error else name
+
+
 def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
-    found = [node.value for node in tree.body if isinstance(node, ast.Assign) and BASES in _assigned(node)]
-    if not found:
+    """Raises DataError for any `_base_` but one plain statement: mmengine would follow what is not seen here."""
+    bound = [node for node in ast.walk(tree) if _binds(node, BASES)]
+    if not bound:
         return ()
+    found = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets == bound]
     try:
-        names = ast.literal_eval(found[0])
+        names = ast.literal_eval(found[0]) if found else None
     except ValueError:
         names = None
     names = [names] if isinstance(names, str) else names
-    if len(found) > 1 or not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"config: {path}: {BASES} must be written once and out, as a path or a list of paths")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"config: {path}: {BASES} must be written once and out, as a path or a list of paths: {BASES} = ['some.py']"
+        )
     return tuple(names)
+
+
+def _binds(node: ast.AST, name: str) -> bool:
+    """Whether it gives `name` a meaning: an assignment of any form, a function, a class, a caught error."""
+    if isinstance(node, ast.Name):
+        return node.id == name and not isinstance(node.ctx, ast.Load)
+    return not isinstance(node, ast.alias) and getattr(node, "name", None) == name
 
 
 def _assigned(statement: ast.stmt) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, Runt
 CLASSLESS = frozenset({"backbone", "neck", "rpn_head"})
 """Parts whose `num_classes` is not that of the data."""
 OF_PANOPTIC_HEADS = frozenset({"num_things_classes", "num_stuff_classes"})
+
+_WEIGHTS = re.compile(r"://|\.(pth|pt|npz|bin|pkl|ckpt|safetensors)$")
+"""What names weights, wherever in a model it stands."""
 
 
 def make_model(context: StageContext, start: Start, *, scope: Scope, num_classes: int) -> Config:
@@ -99,8 +103,10 @@ def _check(model: Config) -> None:
             raise ValueError(f"model.{name}: is missing; the model of a detector or a segmenter has one")
     heads = {name: value for name, value in model.items() if name != "backbone"}
     for part in _dicts(heads):
-        if part.get("type") == "Pretrained":
+        if _is_pretrained(part):
             raise ValueError(f"init_cfg {part}: weights of heads are not taken from outside; remove it")
+        if named := _named_weights(part):
+            raise ValueError(f"{named}: weights of heads are not taken from outside; remove it")
         if odd := sorted(OF_PANOPTIC_HEADS & part.keys()):
             raise ValueError(f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose another model")
     try:
@@ -111,13 +117,45 @@ def _check(model: Config) -> None:
 
 def _kept(backbone: Config) -> Config:
     """The config's own backbone at random weights: mmengine would load others without saying what does not fit."""
-    for name, learning in (("frozen_stages", -1), ("norm_eval", False)):
-        if backbone.get(name, learning) != learning:
-            raise ValueError(
-                f"model.backbone.{name}: {backbone[name]} would keep random weights as they are; build a config on "
-                f"this one that sets {learning}"
-            )
-    return {name: value for name, value in backbone.items() if name != "init_cfg"}
+    kept: Config = _at_random(backbone)
+    for part in _dicts(kept):
+        if named := _named_weights(part):
+            raise ValueError(f"model.backbone: {named}: keep_backbone starts from random weights; remove it")
+        for name, learning in (("frozen_stages", -1), ("norm_eval", False)):
+            if part.get(name, learning) != learning:
+                raise ValueError(
+                    f"model.backbone.{name}: {part[name]} would keep random weights as they are; build a config on "
+                    f"this one that sets {learning}"
+                )
+    return kept
+
+
+def _at_random(value: Any) -> Any:
+    """`value` without `pretrained` and without what loads weights; a list that held nothing else goes, too."""
+    if isinstance(value, dict):
+        own = {name: entry for name, entry in value.items() if name != "pretrained" and not _is_pretrained(entry)}
+        return {name: _at_random(entry) for name, entry in own.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_at_random(entry) for entry in value if not _is_pretrained(entry))
+    return value
+
+
+def _is_pretrained(value: Any) -> bool:
+    """An `init_cfg` of type Pretrained or Pretrained_Part, or of a checkpoint alone, or a list of such."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_is_pretrained, value))
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type", "Pretrained" if "checkpoint" in value else "")
+    return str(kind).rpartition(".")[2] in ("Pretrained", "Pretrained_Part")
+
+
+def _named_weights(part: Config) -> str | None:
+    """The field of `part` itself that would have weights loaded, and its value."""
+    for name, value in part.items():
+        if (isinstance(value, str) and _WEIGHTS.search(value)) or (name == "pretrained" and value):
+            return f"{name} {value!r}"
+    return None
 
 
 def _maps_taken(model: Config) -> tuple[int, ...]:

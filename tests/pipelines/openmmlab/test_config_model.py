@@ -87,6 +87,14 @@ def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) ->
             "model = dict(backbone={}, data_preprocessor={}, init_cfg=dict(type='Pretrained', checkpoint='x'))",
             r"init_cfg .*weights of heads are not taken from outside",
         ),
+        (
+            "model = dict(backbone={}, data_preprocessor={}, neck=dict(b=[dict(pretrained='torchvision://resnet50')]))",
+            r"pretrained 'torchvision://resnet50': weights of heads are not taken from outside",
+        ),
+        (
+            "model = dict(backbone={}, data_preprocessor={}, teacher_ckpt='/teacher.pth')",
+            r"teacher_ckpt '/teacher\.pth': weights of heads are not taken from outside",
+        ),
         ("model = dict(backbone={}, data_preprocessor={}, a={1, 2})", r"model: holds more than plain values"),
     ],
 )
@@ -113,6 +121,38 @@ def test_kept_backbone_that_would_keep_random_weights_is_refused(tmp_path: Path,
     backbone = _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=Start(None))["backbone"]
     assert backbone["type"] == "ResNet"
     assert "init_cfg" not in backbone
+
+
+PRETRAINED = {"type": "Pretrained", "checkpoint": "torchvision://resnet50"}
+PLAIN = {"type": "Kaiming", "layer": "Conv2d"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ({"pretrained": "torchvision://resnet50"}, {}),
+        ({"pretrained": True}, {}),
+        ({"init_cfg": PRETRAINED}, {}),
+        ({"init_cfg": {**PRETRAINED, "type": "mmengine.Pretrained"}}, {}),
+        ({"init_cfg": {**PRETRAINED, "type": "Pretrained_Part"}}, {}),
+        ({"init_cfg": {"checkpoint": "pvt.pth"}}, {}),
+        ({"init_cfg": [PRETRAINED]}, {}),
+        ({"init_cfg": [PLAIN, PRETRAINED]}, {"init_cfg": [PLAIN]}),
+        ({"init_cfg": {**PLAIN, "override": {"name": "stem", **PRETRAINED}}}, {"init_cfg": PLAIN}),
+        ({"stem": {"pretrained": "x", "out_indices": (1, 2)}}, {"stem": {"out_indices": (1, 2)}}),
+        ({"stems": [{"init_cfg": PRETRAINED, "depth": 18}]}, {"stems": [{"depth": 18}]}),
+    ],
+)
+def test_kept_backbone_loads_no_weights(fields: dict[str, Any], left: dict[str, Any]) -> None:
+    model = {"backbone": {"type": "ResNet", **fields}, "data_preprocessor": {}}
+    assert adapted(model, Start(None), num_classes=5, device="cpu")["backbone"] == {"type": "ResNet", **left}
+
+
+@pytest.mark.parametrize("value", ["https://place/a", "/weights/a.pth", "open-mmlab://resnet50"])
+def test_kept_backbone_that_loads_weights_in_a_way_of_its_own_is_refused(value: str) -> None:
+    model = {"backbone": {"type": "Own", "stem": {"teacher": value}}, "data_preprocessor": {}}
+    with pytest.raises(ValueError, match=rf"model\.backbone: teacher '{value}': keep_backbone starts from random"):
+        adapted(model, Start(None), num_classes=5, device="cpu")
 
 
 def _context(root: Path, params: Params) -> StageContext:
