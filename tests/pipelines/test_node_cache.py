@@ -124,12 +124,15 @@ def test_processes_that_start_together_fetch_each_object_once(
 ) -> None:
     uri, context = upload(coco, bucket), multiprocessing.get_context("fork")
     folders: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
-    workers = [context.Process(target=lambda: folders.put(str(data_folder(uri, "coco")))) for _ in range(3)]
+    workers = [
+        context.Process(target=lambda: folders.put(str(data_folder(uri, "coco"))), daemon=True) for _ in range(3)
+    ]
     for worker in workers:
         worker.start()
-    assert len({folders.get() for _ in workers}) == 1
     for worker in workers:
-        worker.join()
+        worker.join(timeout=60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert len({folders.get() for _ in workers}) == 1  # they put before they ended
     assert len(fetched()) == len(set(fetched())) == 7
 
 
@@ -152,6 +155,7 @@ def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
         process = multiprocessing.get_context("fork").Process(target=data_folder, args=(uri, "coco", "val"))
         process.start()
         while sum(name.startswith(large) for name in fetched()) < 5:
+            assert process.is_alive()
             time.sleep(0.01)
         time.sleep(0.2)  # the fifth part is written
         assert process.pid is not None
