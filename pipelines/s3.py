@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ _HINTS = {
 }
 _NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine"
 _OUT_OF_REACH = "check the network and AWS_ENDPOINT_URL"
+_USERINFO = re.compile(r"//[^/?#\s\"]*@")
+"""What stands before the host in a URL such as `http://name:secret@host`."""
 
 
 class Object(NamedTuple):
@@ -133,7 +136,10 @@ class Bucket:
                 raise DataError(f"{where}: cannot {verb}: no credentials for S3; {_NO_CREDENTIALS}") from err
             if isinstance(cause, ClientError):
                 raise _refusal(cause.response, where, verb) from err
-            raise UnreachableError(f"{where}: cannot {verb}: {str(cause).rstrip('.')}; {_OUT_OF_REACH}") from err
+            shown = _USERINFO.sub("//", str(cause))
+            # What stands behind an error is shown too where a traceback is.
+            behind = err if shown == str(cause) else None
+            raise UnreachableError(f"{where}: cannot {verb}: {shown.rstrip('.')}; {_OUT_OF_REACH}") from behind
 
 
 def _broken_off() -> tuple[type[Exception], ...]:
@@ -160,6 +166,7 @@ def _new_client() -> Any:
     """For several threads."""
     import boto3  # noqa: PLC0415  only data in S3 pay for the import
     from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
     config = Config(
         retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
@@ -168,7 +175,12 @@ def _new_client() -> Any:
         # A server may send the whole object's checksum with a part of it; the index has a sha256 of ours.
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except ValueError as err:  # its text has the URL
+        if isinstance(err, BotoCoreError):
+            raise
+        raise DataError("AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT; correct it") from None
 
 
 def _transfer() -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 MIN_SIDE = 32
 """Pixels: training leaves out images with a shorter side, as mmdet does for COCO."""
 _COORDINATES = 4
-_POLYGON_COORDINATES = 6
-_LARGEST = 2**31
+LARGEST = 2**31
 """Pixels, and pixels of an area: no image comes near."""
 
 Entries = Sequence[Mapping[str, Any]]
@@ -97,21 +96,6 @@ def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
     return columns
 
 
-def find_mask_faults(annotations: Entries, faults: Faults) -> None:
-    """Annotations without a mask, and masks that are neither polygons nor run lengths."""
-    masks = [entry.get("segmentation") for entry in annotations]
-    empty = [row for row, mask in enumerate(masks) if not mask]
-    strange = [row for row, mask in enumerate(masks) if mask and not (_is_polygons(mask) or _is_rle(mask))]
-    faults.add("annotations have no segmentation", empty, "annotations[{}]".format)
-    faults.add("annotations have neither polygons nor run lengths as segmentation", strange, "annotations[{}]".format)
-
-
-def count_useless_polygons(annotations: Entries) -> int:
-    """Masks of which no polygon has three points: mmdet takes such an object for a region to ignore."""
-    masks = [mask for entry in annotations if _is_polygons(mask := entry.get("segmentation"))]
-    return sum(not any(len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask) for mask in masks)
-
-
 def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
     ids = [name for name in FIELDS[part] if name.endswith("id")]
     nameless = [row for row, one in enumerate(entries) if not all(type(one[name]) is int for name in ids)]
@@ -123,14 +107,14 @@ def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
 
 def _is_sized(image: Mapping[str, Any]) -> bool:
     sides = image["width"], image["height"]
-    return isinstance(image["file_name"], str) and all(type(side) is int and 0 < side < _LARGEST for side in sides)
+    return isinstance(image["file_name"], str) and all(type(side) is int and 0 < side < LARGEST for side in sides)
 
 
 def _is_measured(annotation: Mapping[str, Any]) -> bool:
     box, area = annotation["bbox"], annotation["area"]
     if not isinstance(box, list) or len(box) != _COORDINATES:
         return False
-    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in (*box, area))  # NaN is not
+    return all(isinstance(value, int | float) and abs(value) < LARGEST for value in (*box, area))  # NaN is not
 
 
 _TYPES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
@@ -172,14 +156,6 @@ def _find_box_faults(columns: Columns, annotations: Entries, faults: Faults) -> 
 
     faults.add("boxes of negative size", np.flatnonzero(is_negative).tolist(), shown)
     faults.add("boxes wholly outside their image", np.flatnonzero(is_outside).tolist(), shown)
-
-
-def _is_polygons(mask: object) -> TypeGuard[list[list[float]]]:
-    return isinstance(mask, list) and bool(mask) and all(isinstance(polygon, list) for polygon in mask)
-
-
-def _is_rle(mask: object) -> bool:
-    return isinstance(mask, dict) and isinstance(mask.get("counts"), list | str) and bool(mask.get("size"))
 
 
 def _lacks(document: Mapping[str, Any], part: str, row: int) -> str:

@@ -14,9 +14,9 @@ from pipelines.data import data_folder, fingerprint_remote
 from pipelines.detection.annotation_faults import (
     Columns,
     find_content_faults,
-    find_mask_faults,
     find_structure_faults,
 )
+from pipelines.detection.mask_faults import find_mask_faults
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split, describe_use, find_use
 from pipelines.faults import Faults
@@ -116,7 +116,7 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
         params.check_classes(file.classes, file.path)
         if params.traits.has_masks:
             faults = Faults(file.path)
-            find_mask_faults(file.document["annotations"], faults)
+            find_mask_faults(file.document["annotations"], file.columns, faults)
             faults.raise_any(
                 f"{params.method_name} learns masks; complete the file, or choose a method that learns boxes"
             )

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pipelines.detection.annotation_faults import MIN_SIDE, Columns, Entries, count_useless_polygons
+from pipelines.detection.annotation_faults import MIN_SIDE, Columns, Entries
+from pipelines.detection.mask_faults import count_useless_polygons
 from pipelines.faults import Faults
 
 if TYPE_CHECKING:

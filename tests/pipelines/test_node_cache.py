@@ -12,6 +12,7 @@ import signal
 import tarfile
 import threading
 import time
+import traceback
 import zipfile
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -124,12 +125,15 @@ def test_processes_that_start_together_fetch_each_object_once(
 ) -> None:
     uri, context = upload(coco, bucket), multiprocessing.get_context("fork")
     folders: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
-    workers = [context.Process(target=lambda: folders.put(str(data_folder(uri, "coco")))) for _ in range(3)]
+    workers = [
+        context.Process(target=lambda: folders.put(str(data_folder(uri, "coco"))), daemon=True) for _ in range(3)
+    ]
     for worker in workers:
         worker.start()
-    assert len({folders.get() for _ in workers}) == 1
     for worker in workers:
-        worker.join()
+        worker.join(timeout=60)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert len({folders.get() for _ in workers}) == 1  # they put before they ended
     assert len(fetched()) == len(set(fetched())) == 7
 
 
@@ -152,6 +156,7 @@ def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
         process = multiprocessing.get_context("fork").Process(target=data_folder, args=(uri, "coco", "val"))
         process.start()
         while sum(name.startswith(large) for name in fetched()) < 5:
+            assert process.is_alive()
             time.sleep(0.01)
         time.sleep(0.2)  # the fifth part is written
         assert process.pid is not None
@@ -364,6 +369,27 @@ def test_a_server_that_is_gone_is_another_error_than_missing_data(bucket: str, m
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="cannot list"):
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", "val")
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "text"),
+    [
+        ("http://name:se:c@ret@127.0.0.1:9", UnreachableError, 'endpoint URL: "http://127.0.0.1:9/'),
+        ("name:secret@127.0.0.1", DataError, "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT"),
+    ],
+)
+def test_credentials_in_the_address_of_the_server_are_not_shown(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, error: type[Exception], text: str
+) -> None:
+    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    (tmp_path / "made").write_bytes(b"x")
+    place = Bucket(f"s3://{bucket}/x")
+    for use in (lambda: place.sizes(""), lambda: place.read("y"), lambda: place.upload("y", tmp_path / "made")):
+        with pytest.raises(error, match=text) as caught:
+            use()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert not any(part in shown for part in ("name:se", "c@ret", "secret"))
 
 
 class _BreaksOff(BaseHTTPRequestHandler):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.mask import decode, encode, frPyObjects
 
 from orchestrator.errors import DataError
 from pipelines.detection.coco import annotation_path, check_annotations, read_annotations
@@ -138,6 +139,53 @@ def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(tmp_
     with pytest.raises(DataError, match=r"1 annotations have neither polygons nor .*: annotations\[3\]; mask"):
         check_annotations([file], _params(tmp_path, "mask_rcnn"))
     check_annotations([file], _params(tmp_path, "fcos"))
+
+
+RUNS = {"counts": [245, 10, 2817], "size": [48, 64]}
+"""Of an image of 64 x 48 pixels."""
+
+
+@pytest.mark.parametrize(
+    ("mask", "fault"),
+    [
+        ([[4, 5, 24, 5, 24, "15"]], "polygons of other things than finite numbers"),
+        ([[4, 5, 24, 5, 24, 15], [4, 5, None, 5, 24, 15]], "polygons of other things than finite numbers"),
+        ([[4, 5, 24, 5, 24, float("nan")]], "polygons of other things than finite numbers"),
+        ([[float("nan"), 5, 24, 5, 24, 15]], "polygons of other things than finite numbers"),
+        ([[4, 5, 24, 5, 24, float("-inf")]], "polygons of other things than finite numbers"),
+        ([[4, 5.5, 24, 5, 24, 10**400]], "polygons of other things than finite numbers"),
+        (
+            {**RUNS, "size": [64, 48]},
+            "run lengths whose size is not their image's height and width: annotations[3] size [64, 48] instead of [48",
+        ),
+        ({**RUNS, "size": "48x64"}, "run lengths whose size is not their image's height and width"),
+        ({"counts": "PPYo1", "size": [30, 20]}, "run lengths whose size is not their image's height and width"),
+        (
+            {**RUNS, "counts": [245, 10, 17]},
+            "run lengths that do not add up to their image's pixels: annotations[3] of an image of 3072",
+        ),
+        ({**RUNS, "counts": []}, "run lengths that do not add up"),
+        ({**RUNS, "counts": [245, -10, 2837]}, "run lengths that do not add up"),
+        ({**RUNS, "counts": [245, 10, None]}, "run lengths that do not add up"),
+    ],
+)
+def test_a_mask_that_training_would_end_at_or_take_for_another_is_refused(
+    tmp_path: Path, mask: object, fault: str
+) -> None:
+    content = document()
+    content["annotations"][3]["segmentation"] = mask
+    file = read_annotations(write(tmp_path, content), "train")
+    with pytest.raises(DataError, match=rf"json: 1 annotations have {re.escape(fault)}.*; mask_rcnn learns masks"):
+        check_annotations([file], _params(tmp_path, "mask_rcnn"))
+
+
+def test_masks_of_all_three_forms_are_accepted(tmp_path: Path) -> None:
+    content = document()
+    text = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
+    content["annotations"][0]["segmentation"] = [[4.5, -5, 24, 5, 24, 15], []]
+    content["annotations"][1]["segmentation"] = RUNS
+    content["annotations"][2]["segmentation"] = {**RUNS, "counts": text}
+    check_annotations([read_annotations(write(tmp_path, content), "train")], _params(tmp_path, "mask_rcnn"))
 
 
 def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> None:
