@@ -27,12 +27,10 @@ from pipelines.openmmlab.start import make_start, tell_start
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation."""
     params: DetectionParams = context.params
-    files = _read(context)
-    context.emit(Event(files["train"].use))
-    classes, names = files["train"].classes, params.traits.metrics
-    model = _model(context, num_classes=len(classes))
+    names = params.traits.metrics
     schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
-    record = make_record(context, "mmdet", _config(context, model=model, files=files))
+    classes, model, config = _prepare(context)
+    record = make_record(context, "mmdet", config)
     trained = finished(context, schedule)
     if trained is None:
         trained = train(context, Training("mmdet", record.resolved, schedule, partial(percentages, names=names)))
@@ -50,6 +48,15 @@ def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[st
         if math.isnan(value):
             raise DataError(f"{name} cannot be measured: the val annotations have no objects of the job's classes")
     return metrics
+
+
+def _prepare(context: StageContext) -> tuple[Sequence[str], Config, Config]:
+    """Classes, model and the whole config. The annotations, 2.7 GiB of COCO's in each process, are not kept."""
+    files = _read(context)
+    context.emit(Event(files["train"].use))
+    classes = files["train"].classes
+    model = _model(context, num_classes=len(classes))
+    return classes, model, _config(context, model=model, files=files)
 
 
 def _read(context: StageContext) -> dict[Split, Annotations]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ import torch
 from safetensors.torch import load_file
 
 from orchestrator.contract import StageContext, StageResult
-from orchestrator.errors import CheckpointError, DataError, JobError, StageError
+from orchestrator.errors import CheckpointError, DataError, JobError, StageError, StoppedError
+from pipelines.detection import train as detection_train
+from pipelines.detection.coco import Annotations, read_annotations
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
 from pipelines.detection.train import percentages, run
+from pipelines.detection.usage import Split
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
+from pipelines.openmmlab.runner import Trained, Training
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
 
 pytestmark = [
@@ -145,6 +150,29 @@ def test_batch_that_workers_cannot_share_is_refused(setting: Setting) -> None:
     context = setting.context("shared", batch_size=5)
     with pytest.raises(JobError, match=r"batch_size: 5 images cannot be shared equally by 2 workers"):
         run(replace(context, world_size=2, rank=1, inputs={"backbone": setting.backbone}))
+
+
+class _Document(dict[str, Any]):
+    """Dictionaries themselves cannot be referred to weakly."""
+
+
+def test_the_annotations_are_let_go_before_training(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Any]] = []
+
+    def noted(root: Path, split: Split) -> Annotations:
+        file = read_annotations(root, split)
+        file = replace(file, document=_Document(file.document))
+        held.extend((weakref.ref(file), weakref.ref(file.document)))
+        return file
+
+    def trains(_: StageContext, __: Training) -> Trained:
+        assert [reference() for reference in held] == [None] * 4
+        raise StoppedError
+
+    monkeypatch.setattr(detection_train, "read_annotations", noted)
+    monkeypatch.setattr(detection_train, "train", trains)
+    with pytest.raises(StoppedError):
+        run(setting.context("let-go"))
 
 
 def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
