@@ -11,12 +11,14 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import JobError
 from pipelines.openmmlab.backbone import ALL_MAPS
+from pipelines.openmmlab.building import build_network
 from pipelines.openmmlab.config_file import BASES, MODEL, ConfigFile, read_config
 from pipelines.openmmlab.library import Config as MmengineConfig
 from pipelines.openmmlab.library import Scope
@@ -24,8 +26,6 @@ from pipelines.openmmlab.params import FinetuneParams
 from pipelines.openmmlab.recipe import NORMALISATION, Config
 from pipelines.openmmlab.start import Start
 
-FAULTS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, SyntaxError, TypeError)
-"""What a config raises that is wrong in itself, as do ValueErrors."""
 CLASSLESS = frozenset({"backbone", "neck", "rpn_head"})
 """Parts whose `num_classes` is not that of the data."""
 OF_PANOPTIC_HEADS = frozenset({"num_things_classes", "num_stuff_classes"})
@@ -35,14 +35,21 @@ _WEIGHTS = re.compile(r"://|\.(pth|pt|npz|bin|pkl|ckpt|safetensors)$")
 
 
 def make_model(context: StageContext, start: Start, *, scope: Scope, num_classes: int) -> Config:
-    """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with the field."""
+    """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with the field.
+
+    Each rank builds it once, as what one alone found out would leave the others waiting for it.
+    """
     params: FinetuneParams = context.params
     assert params.config is not None
     model = load_model(params.config, scope, context.work_dir)
-    try:
-        return adapted(model, start, num_classes=num_classes, device=context.device)
-    except ValueError as err:
-        raise JobError(f"config: {params.config}: {err}") from err
+    with _at_the_edge(params.config, "cannot be made to fit"):
+        try:
+            model = adapted(model, start, num_classes=num_classes, device=context.device)
+        except ValueError as err:
+            raise JobError(f"config: {params.config}: {err}") from err
+    with _at_the_edge(params.config, "its model cannot be built"):
+        build_network(scope, model)
+    return model
 
 
 def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
@@ -50,7 +57,7 @@ def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
     folder = work_dir / "config"
     folder.mkdir(exist_ok=True)
     path = _write(read_config(config, library=scope), folder)
-    try:
+    with _at_the_edge(config, "fails when it is executed"):
         whole = MmengineConfig.fromfile(
             path,
             use_predefined_variables=False,
@@ -59,9 +66,19 @@ def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
             lazy_import=False,
         )
         model: Config = whole[MODEL].to_dict()
-    except (*FAULTS, ValueError) as err:
-        raise JobError(f"config: {config}: fails when it is executed: {type(err).__name__}: {err}") from err
     return model
+
+
+@contextmanager
+def _at_the_edge(config: str, fault: str) -> Iterator[None]:
+    """What a foreign file, and the parts that it names, raise as a JobError: that may be anything."""
+    try:
+        yield
+    except JobError:
+        raise
+    except (Exception, SystemExit) as err:
+        cause = err.args[0] if isinstance(err, KeyError) and err.args else err
+        raise JobError(f"config: {config}: {fault}: {type(err).__name__}: {cause}") from err
 
 
 def adapted(model: Config, start: Start, *, num_classes: int, device: str) -> Config:

@@ -17,6 +17,7 @@ from pipelines.detection import two_stage
 from pipelines.detection.methods import MethodName
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.building import build_network
 from pipelines.openmmlab.complexity.counting import counting
 from pipelines.openmmlab.library import MODELS, DefaultScope, Scope, load_library
 from pipelines.openmmlab.library import Config as MmengineConfig
@@ -81,10 +82,8 @@ def count_segmenter(config: Config) -> Complexity:
 
 
 def count_built(scope: Scope, config: Config) -> int:
-    """The parameters of any model; built with values, as not every model can be without."""
-    load_library(scope)
-    with DefaultScope.overwrite_default_scope(scope), warnings.catch_warnings(action="ignore"):
-        return count_params(MODELS.build(MmengineConfig(config)))
+    """The parameters of any model."""
+    return count_params(build_network(scope, config))
 
 
 def count_params(network: nn.Module) -> int:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from cat_model import CONFIGS
+from cat_model import CONFIGS, CatConfig
 from orchestrator.contract import Params, StageContext
 from orchestrator.errors import JobError
 from pipelines.detection.evaluate import run as evaluate_detector
+from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run as train_detector
-from pipelines.openmmlab.config_model import adapted, load_model
-from pipelines.openmmlab.library import Scope
+from pipelines.openmmlab.building import build_network
+from pipelines.openmmlab.config_model import adapted, load_model, make_model
+from pipelines.openmmlab.library import MODELS, Scope
+from pipelines.openmmlab.params import SIZES
 from pipelines.openmmlab.start import Start
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run as train_segmenter
 from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,
+    evaluation_params,
     make_context,
     save_toy_checkpoint,
     write_ade20k,
@@ -35,6 +42,7 @@ pytestmark = [
 ]
 WIDTHS = [96, 192, 384, 768]
 SMALL = Start(CONFIGS["cat_small"])
+TOY = Start(CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))
 
 
 def _adapted(config: str, scope: Scope, work_dir: Path, *, start: Start = SMALL) -> dict[str, Any]:
@@ -104,10 +112,51 @@ def test_model_that_cannot_be_fitted_names_the_field(tmp_path: Path, text: str, 
         _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path)
 
 
-def test_config_that_fails_when_executed_is_told_with_its_path(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text("model = dict(a=nowhere)\n")
-    with pytest.raises(JobError, match=r"own\.py: fails when it is executed: NameError: name 'nowhere'"):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("model = dict(a=nowhere)", "NameError: name 'nowhere' is not defined"),
+        ("model = {}\nassert len('a') > 1, 'too short'", "AssertionError: too short"),
+        ("model = {}\nraise SystemExit(3)", "SystemExit: 3"),
+        ("model = {}\nraise ImportError('no mmpretrain')", "ImportError: no mmpretrain"),
+        ("model = {}\ndel model", "KeyError: model"),
+        ("model = 3", "AttributeError: 'int' object"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_config_that_fails_when_executed_is_told_with_its_path(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "own.py").write_text(f"{text}\n")
+    with pytest.raises(JobError, match=rf"config: .*own\.py: fails when it is executed: {fault}"):
         load_model(str(tmp_path / "own.py"), "mmdet", tmp_path)
+    gc.collect()  # mmengine leaves the file open from which it executes
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ("type='Nothing', bbox_head={}", r"its model cannot be built: KeyError: Nothing is not in the .*registry"),
+        ("bbox_head=dict(type='Nothing', _delete_=True)", r"its model cannot be built: KeyError: .*Nothing is not in"),
+        ("bbox_head=dict(size=3)", r"its model cannot be built: TypeError: .*unexpected keyword argument 'size'"),
+        ("backbone=dict(out_indices=(0, 1, 2, 5)), neck=dict(in_channels=[8] * 3)", r"model\.neck\.in_channels: has 3"),
+        ("neck=[3]", r"cannot be made to fit: TypeError: "),
+    ],
+)
+def test_wrong_model_ends_every_rank_before_it_trains(tmp_path: Path, fields: str, fault: str) -> None:
+    text = f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = dict({fields})\n"
+    (tmp_path / "own.py").write_text(text)
+    params = DetectionParams(config=str(tmp_path / "own.py"), data="/coco", backbone="p.checkpoint")
+    context = make_context(Recorder(tmp_path), params, tmp_path, rank=1)
+    with pytest.raises(JobError, match=rf"config: .*own\.py: {fault}"):
+        make_model(context, TOY, scope="mmdet", num_classes=5)
+
+
+def test_model_that_reads_values_while_it_is_built_is_built_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Valued(nn.Linear):
+        def __init__(self, backbone: object) -> None:
+            super().__init__(2, int(torch.ones(1).item()))
+
+    monkeypatch.setitem(MODELS.module_dict, "Valued", Valued)
+    assert build_network("mmdet", {"type": "Valued", "backbone": {}}).weight.shape == (1, 2)
 
 
 @pytest.mark.parametrize("field", ["frozen_stages", "norm_eval"])
@@ -180,9 +229,11 @@ def test_detector_of_a_config_trains_and_its_evaluation_agrees(tmp_path: Path) -
     document = json.loads((trained.outputs["checkpoint"] / "config.json").read_text())
     assert (document["method"], document["model"]["bbox_head"]["num_classes"]) == ("config", 2)
     assert document["model"]["backbone"]["config"]["embed_dim"] == 16
-    again = _context(tmp_path / "evaluate", params)
+    again = _context(tmp_path / "evaluate", evaluation_params(KIND, params))
     again.inputs["checkpoint"] = trained.outputs["checkpoint"]  # type: ignore[index]  # a dict, as the harness makes it
-    assert evaluate_detector(again).metrics == trained.metrics
+    measured = {metric.name: metric.value for metric in evaluate_detector(again).metrics}
+    of_training = {metric.name: metric.value for metric in trained.metrics if metric.name not in SIZES}
+    assert {name: measured[name] for name in of_training} == of_training
     with pytest.raises(JobError, match=r"masks: the model of .* has no mask head"):
         train_detector(_context(tmp_path / "masks", params.model_copy(update={"masks": True})))
 
