@@ -32,6 +32,7 @@ from orchestrator.store.publish import load_manifest
 from orchestrator.submission import stop_grace_s
 
 TICK_S = 0.2
+LAST_WORDS_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ class Run:
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
         """Wait a tick for a stage to end, and hear what the stages say meanwhile."""
         ended = self._await_end()
-        self._hear(channel.drain())
+        # What a stage said last is waited for, though the actor may still be starting where a stage ends at once.
+        self._hear(channel.drain(timeout_s=LAST_WORDS_S) if ended else channel.drain())
         if ended:
             start, result = ended
             self._close(start, result)

@@ -133,7 +133,7 @@ def test_expectation_of_masks_from_a_box_method_is_refused_with_its_place(tmp_pa
 def test_expectation_of_masks_from_mask_rcnn_is_accepted(tmp_path: Path) -> None:
     path = _job(tmp_path, f"{COMMON}    method: mask_rcnn\n    expect: {{mask_map50: '> 1'}}\n")
     job = load_job(path, kinds=KINDS, base_dir=tmp_path)
-    assert job.stages["coco"].metrics == ("box_map", "box_map50", "mask_map", "mask_map50")
+    assert job.stages["coco"].metrics == ("box_map", "box_map50", "mask_map", "mask_map50", "params_m", "flops_g")
 
 
 def test_setting_that_a_method_lacks_is_refused_at_its_stage(tmp_path: Path) -> None:

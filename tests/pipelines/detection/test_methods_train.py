@@ -12,7 +12,7 @@ from orchestrator.contract import StageResult
 from pipelines.detection.methods import METHODS, MethodName
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run
-from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, scores_of, write_coco
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
@@ -33,7 +33,7 @@ def _train(root: Path, method: MethodName, *, has_polygons: bool, **fields: Any)
 
 def test_box_method_trains_at_many_scales_on_annotations_without_polygons(tmp_path: Path) -> None:
     result, recorder = _train(tmp_path, "fcos", has_polygons=False, multi_scale=True, epochs=2)
-    assert [metric.name for metric in result.metrics] == ["box_map", "box_map50"]
+    assert [metric.name for metric in result.metrics] == ["box_map", "box_map50", "params_m", "flops_g"]
     assert [set(metrics) for metrics in recorder.metrics] == [{"epoch", "loss", "box_map", "box_map50"}] * 2
     assert all(math.isfinite(value) for metrics in recorder.metrics for value in metrics.values())
 
@@ -54,7 +54,7 @@ def test_box_method_trains_at_many_scales_on_annotations_without_polygons(tmp_pa
 def test_every_method_learns_to_find_objects(method: MethodName, fields: dict[str, Any], tmp_path: Path) -> None:
     recipe = {"schedule": "cosine", "epochs": 32, "val_every": 32, "checkpoint_every": 32, "drop_path_rate": 0.0}
     result, recorder = _train(tmp_path, method, has_polygons=True, **recipe, **fields)
-    values = {metric.name: metric.value for metric in result.metrics}
+    values = scores_of(result)
     assert tuple(values) == METHODS[method].metrics
     assert math.isfinite(recorder.metrics[-1]["loss"])
     assert min(values["box_map50"], values.get("mask_map50", 100)) > 5  # untrained: below 1

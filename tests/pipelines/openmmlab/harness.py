@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cat_model import Cat, CatConfig, save_classifier
-from orchestrator.contract import Event, Kind, Params, StageContext
+from orchestrator.contract import Event, Kind, Params, StageContext, StageResult
 
 PX = 64
 CLASSES = ("red", "blue")
@@ -165,6 +165,11 @@ def evaluation_params(kind: Kind, params: Params, **fields: Any) -> Params:
     assert kind.evaluation is not None
     assert kind.evaluation.params is not None
     return kind.evaluation.params(**{**params.model_dump(), **fields})
+
+
+def scores_of(result: StageResult) -> dict[str, float]:
+    """What was measured on val, by name: not the size of the network."""
+    return {metric.name: metric.value for metric in result.metrics if metric.num_samples is not None}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

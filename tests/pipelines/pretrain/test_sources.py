@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from orchestrator.errors import DataError
 from pipelines.imagenet.shard.__main__ import main
 from pipelines.pretrain import evaluate, train
 from pipelines.pretrain.measure import NUM_BATCHES
-from tests.pipelines.pretrain.conftest import MakeContext
+from tests.pipelines.pretrain.conftest import MakeContext, as_evaluation
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def test_a_classifier_of_shards_scores_the_same_in_every_layout(
     trained = train.run(context)
     for place in places.values():
         context, _ = make_context(data=place)
-        scores = evaluate.run(replace(context, inputs={"checkpoint": trained.outputs["checkpoint"]})).metrics[:2]
+        scores = evaluate.run(as_evaluation(context, trained.outputs["checkpoint"])).metrics[:2]
         assert scores == trained.metrics[:2]
 
 
