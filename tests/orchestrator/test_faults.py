@@ -101,11 +101,11 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
     driver = _start(folder)
     _await(folder, "data/worked.log", driver)
     driver.send_signal(signal.SIGTERM)
-    time.sleep(3)
-    assert driver.poll() is None
-    assert _records(folder)[0]["state"] == "interrupted"  # before the wait: who asked may send SIGKILL next
+    while _records(folder)[0]["state"] != "interrupted":  # before the wait: who asked may send SIGKILL next
+        assert driver.poll() is None, "it does not wait"
+        time.sleep(0.1)
     driver.send_signal(signal.SIGTERM)
-    driver.communicate(timeout=15)
+    driver.communicate(timeout=45)  # of the 60 that one signal would have it wait
     assert driver.returncode == 130
 
 
@@ -119,7 +119,7 @@ def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_a
     driver.send_signal(signal.SIGTERM)
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130, errors[-5000:]
-    assert time.monotonic() - start_s < 40, "the trials said that they rest, so nobody waits for longer"
+    assert time.monotonic() - start_s < 55, "the trials said that they rest, so nobody waits for longer"
     driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
     _, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, errors[-5000:]
