@@ -164,8 +164,7 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
 ) -> None:
     client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"
     store = ("--store", f"s3://{bucket}/toy")
-    # Six scales and their mirror images take minutes; tests of segmentation measure by them.
-    name = _submit(jobs_url, s3_endpoint, job, *store, "--set", "stages.ade20k.tta=false")
+    name = _submit(jobs_url, s3_endpoint, job, *store)
     assert _await_end(client, name, timeout_s=1500) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
     last_line = client.get_job_logs(name).strip().splitlines()[-1]
     assert last_line.startswith("full_pipeline_toy: done: 12 stages, 0 of them reused; ")

@@ -163,9 +163,10 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
             module=model,
             device_ids=None if is_cpu else [device],
             broadcast_buffers=False,
-            # Else it lays out gradients anew after its first backward pass, and three ranks or more sum an element in
-            # an order that depends on its place: a resumed training would not be the straight one to the bit.
-            find_unused_parameters=is_cpu and self.world_size > 2,  # noqa: PLR2004
+            # Dense detectors skip the backbone's first map, whose norm then has no gradient. And without it gradients
+            # are laid out anew after the first backward pass, and three ranks or more sum an element in an order that
+            # depends on its place: a resumed training would not be the straight one to the bit.
+            find_unused_parameters=True,
         )
         return wrapped
 
