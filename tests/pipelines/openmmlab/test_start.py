@@ -118,7 +118,9 @@ def test_two_workers_train_one_random_and_partly_frozen_network(setting: Setting
     params = _params(setting.data, **SCRATCH, frozen_stages=1, layer_decay=0.5)
     context = make_context(Recorder(tmp_path / "r"), params, setting.backbone)
     first, second = metrics_of_two_ranks(run, context, tmp_path)
-    assert first == second  # and the weights are compared at the end of training
+    assert (
+        first[: len(second)] == second
+    )  # rank 0 alone counts the network; and the weights are compared at the end of training
 
 
 @pytest.mark.parametrize("name", ["cat.pth", "cat.safetensors"])
