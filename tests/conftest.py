@@ -30,6 +30,8 @@ os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the tests, one runs all that need the cluster, and a file stays in one."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     items.sort(key=lambda item: _group_of(item) != "cluster")  # the longest group begins at once
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
