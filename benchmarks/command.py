@@ -1,11 +1,16 @@
-"""Runs a module of this repository as its users do: as a process of its own, on a Ray of its own, with one thread."""
+"""What benchmarks of whole runs share: a module run as its users do, in a process of its own, and counts as arguments.
+
+The process has a Ray of its own and one thread.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,3 +39,14 @@ def run_module(module: str, *arguments: str) -> Done:
     if done.returncode:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
     return Done(began_s, time.time() - began_s, done.stdout)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that counts something."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return count

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.command import run_module
+from benchmarks.command import at_least, run_module
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
 from cat_model.files import write_atomically
@@ -243,20 +243,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     rounds, iterations = (1, 20) if is_quick else (5, 150)
     methods = ["retinanet", "semantic_fpn"]
     parser.add_argument("--quick", action="store_true", help="some iterations of each, which show that it works")
-    parser.add_argument("--rounds", type=_from(1), default=rounds, metavar="N", help="default: %(default)s")
-    parser.add_argument("--iterations", type=_from(20), default=iterations, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=at_least(1), default=rounds, metavar="N", help="default: %(default)s")
+    parser.add_argument("--iterations", type=at_least(20), default=iterations, metavar="N", help="default: %(default)s")
     parser.add_argument("--methods", nargs="+", choices=methods, default=methods, help="default: both")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
     return parser.parse_args(arguments)
-
-
-def _from(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
-        return int(text)
-
-    return count
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.command import run_module
+from benchmarks.command import at_least, run_module
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
 from cat_model.files import write_atomically
@@ -174,19 +174,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.overhead", description="Compare this pipeline's training with a bare DDP script."
     )
-    parser.add_argument("--rounds", type=_at_least(1), default=5, metavar="N", help="alternations; default: 5")
-    parser.add_argument("--epochs", type=_at_least(2), default=6, metavar="N", help="the first is left out; default: 6")
+    parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5")
+    parser.add_argument("--epochs", type=at_least(2), default=6, metavar="N", help="the first is left out; default: 6")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
     return parser.parse_args(arguments)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text!r}")
-        return int(text)
-
-    return count
 
 
 if __name__ == "__main__":
