@@ -18,6 +18,7 @@ from ray._private.state import available_resources_per_node
 
 from orchestrator.history import plan_job
 from orchestrator.run import Update, run_plan
+from orchestrator.signals import ONE_WISH_S
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
@@ -104,6 +105,7 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
     while _records(folder)[0]["state"] != "interrupted":  # before the wait: who asked may send SIGKILL next
         assert driver.poll() is None, "it does not wait"
         time.sleep(0.1)
+    time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
     driver.send_signal(signal.SIGTERM)
     driver.communicate(timeout=45)  # of the 60 that one signal would have it wait
     assert driver.returncode == 130
