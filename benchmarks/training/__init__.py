@@ -1,1 +1,1 @@
-"""The parts of `python -m benchmarks.train_gpu`: a training step, what it reaches, and where its time goes."""
+"""The parts of `benchmarks.train_gpu` and `benchmarks.downstream_gpu`: a step, what it reaches, where its time goes."""

@@ -5,7 +5,6 @@ Letters: B images, C channels, H and W pixels, K classes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,18 +13,14 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from benchmarks.speed.cases import synchronizer
 from benchmarks.speed.memory import peak_bytes
 from benchmarks.speed.rounds import Spread
+from benchmarks.training.windows import measure_pace
 from cat_model import CONFIGS, Cat
 from cat_model.complexity import complexity
 
 NUM_CLASSES = 1000
 CLIP_GRAD = 5.0
-_WARM_UP_STEPS = 3
-_WINDOWS = 5
-_WINDOW_S = 0.4
-"""Five windows of this length, or of one step where that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +91,7 @@ class Step:
 
 def measure(case: Case, step: Step) -> Measured:
     """Raises torch.OutOfMemoryError where the case does not fit."""
-    synchronize = synchronizer(step.device)
-    warm_up_s = _time_s(step, _WARM_UP_STEPS, synchronize)
-    num_steps = max(1, round(_WINDOW_S / _time_s(step, 1, synchronize)))
-    windows_s = [_time_s(step, num_steps, synchronize) / num_steps for _ in range(_WINDOWS)]
-    rates = Spread.of([case.batch_size / step_s for step_s in windows_s])
+    pace = measure_pace(step, step.device)
+    rates = Spread.of([case.batch_size / step_s for step_s in pace.windows_s])
     peak = step.held_bytes() + peak_bytes(step, step.device)
-    return Measured(case, case.batch_size / rates.median, rates, peak, warm_up_s)
-
-
-def _time_s(step: Step, num_steps: int, synchronize: Callable[[], None]) -> float:
-    synchronize()
-    start_s = time.perf_counter()
-    for _ in range(num_steps):
-        step()
-    synchronize()
-    return time.perf_counter() - start_s
+    return Measured(case, case.batch_size / rates.median, rates, peak, pace.warm_up_s)

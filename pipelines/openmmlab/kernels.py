@@ -135,28 +135,44 @@ def roi_align_backward(
 def sigmoid_focal_loss_forward(
     input_NC: Tensor, target_N: Tensor, weight_C: Tensor, output_NC: Tensor, *, gamma: float, alpha: float
 ) -> None:
-    """Lin et al., "Focal Loss", arXiv 1708.02002, unreduced; a target of C is background."""
-    output_NC.copy_(_focal_loss(input_NC.float(), target_N, weight_C, gamma=gamma, alpha=alpha))
+    """`focal_loss`, written into `output_NC`."""
+    output_NC.copy_(focal_loss(input_NC, target_N, weight_C, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
     input_NC: Tensor, target_N: Tensor, weight_C: Tensor, grad_input_NC: Tensor, *, gamma: float, alpha: float
 ) -> None:
-    """The gradient of the summed loss with respect to the logits, written into `grad_input_NC`."""
-    with torch.enable_grad():
-        leaf_NC = input_NC.detach().float().requires_grad_()
-        loss_NC = _focal_loss(leaf_NC, target_N, weight_C, gamma=gamma, alpha=alpha)
-        (grad_NC,) = torch.autograd.grad(loss_NC.sum(), leaf_NC)
-    grad_input_NC.copy_(grad_NC)
+    """`focal_loss_gradient`, written into `grad_input_NC`."""
+    grad_input_NC.copy_(focal_loss_gradient(input_NC, target_N, weight_C, gamma, alpha))
 
 
-def _focal_loss(input_NC: Tensor, target_N: Tensor, weight_C: Tensor, *, gamma: float, alpha: float) -> Tensor:
-    num_classes = input_NC.shape[1]
-    one_hot_NC = F.one_hot(target_N, num_classes + 1)[:, :num_classes].to(input_NC)
-    loss_NC: Tensor = torchvision.ops.sigmoid_focal_loss(input_NC, one_hot_NC, alpha, gamma)
-    if not weight_C.numel():
-        return loss_NC
-    return loss_NC * F.pad(weight_C.float(), (0, 1), value=1.0)[target_N, None]
+def focal_loss(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float) -> Tensor:
+    """Lin et al., "Focal Loss", arXiv 1708.02002, unreduced, in float32; a target of C is background.
+
+    In their terms -alpha_t (1 - p_t)^gamma log p_t, where p_t is the sigmoid of the logit towards the target.
+    `weight_C` is a factor on the losses of a target; none if it is empty.
+    """
+    _, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
+    return torch.sigmoid(-towards_NC).pow_(gamma).mul_(F.logsigmoid(towards_NC)).mul_(scale_NC).neg_()
+
+
+def focal_loss_gradient(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float) -> Tensor:
+    """Of the summed `focal_loss` with respect to the logits, in closed form: in half as many passes as autograd."""
+    is_target_NC, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
+    miss_NC = torch.sigmoid(-towards_NC)
+    slope_NC = F.logsigmoid(towards_NC).mul_(1 - miss_NC).mul_(gamma).sub_(miss_NC)
+    slope_NC.mul_(miss_NC.pow_(gamma)).mul_(scale_NC)
+    return torch.where(is_target_NC, slope_NC, -slope_NC)
+
+
+def _focal_parts(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the target is, the logits towards it (p_t before the sigmoid), and the factors alpha_t and weight."""
+    logits_NC = logits_NC.float()
+    is_target_NC = target_N[:, None] == torch.arange(logits_NC.shape[1], device=target_N.device)
+    scale_NC = torch.where(is_target_NC, alpha, 1 - alpha)
+    if weight_C.numel():
+        scale_NC = scale_NC * F.pad(weight_C.float(), (0, 1), value=1.0)[target_N, None]
+    return is_target_NC, torch.where(is_target_NC, logits_NC, -logits_NC), scale_NC
 
 
 def _decay(iou_M: Tensor, *, iou_threshold: float, sigma: float, method: int) -> Tensor:

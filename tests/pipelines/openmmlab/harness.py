@@ -85,9 +85,9 @@ def make_context(
     )
 
 
-def save_toy_checkpoint(directory: Path) -> Path:
+def save_toy_checkpoint(directory: Path, *, img_size: int = 56) -> Path:
     torch.manual_seed(0)
-    config = CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+    config = CatConfig(img_size=img_size, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
     save_classifier(directory, Cat(config, num_classes=3), classes=["a", "b", "c"])
     return directory
 

@@ -1,0 +1,180 @@
+"""A training step of a detector or segmenter as its stage does it, on images that lie on the device already.
+
+Letters: B images, H and W pixels, N objects of an image, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.speed.memory import peak_bytes
+from benchmarks.speed.rounds import Spread
+from benchmarks.training.windows import measure_pace
+from cat_model import CONFIGS
+from pipelines.detection.model import make_model
+from pipelines.detection.params import DetectionParams
+from pipelines.openmmlab.library import (
+    MODELS,
+    Config,
+    DefaultScope,
+    MMDistributedDataParallel,
+    MMLogger,
+    Scope,
+    load_library,
+    quiet_import,
+    revert_sync_batchnorm,
+)
+from pipelines.openmmlab.optimizer import FewGroups
+from pipelines.openmmlab.recipe import backbone, optim_wrapper
+from pipelines.segmentation.params import SegmentationParams
+from pipelines.segmentation.semantic_fpn import model as semantic_fpn
+
+with quiet_import():
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData, PixelData
+    from mmseg.structures import SegDataSample
+
+METHODS = ("retinanet", "mask_rcnn", "fcos", "atss", "cascade_rcnn", "semantic_fpn")
+NUM_CLASSES = {"mmdet": 80, "mmseg": 150}
+NUM_OBJECTS = 7
+"""In an image; COCO's have 7.3 on average."""
+Ddp = Literal["none", "all", "search"]
+"""Gradients: as they are; in DistributedDataParallel; there with a search for parameters that are not used."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: a published size, with all of its sides multiples of 32."""
+
+    method: str
+    backbone: str
+    batch_size: int
+    image_hw: tuple[int, int]
+    precision: Literal["fp32", "bf16", "fp16"]
+    is_compiled: bool = False
+    ddp: Ddp = "none"
+
+    @property
+    def scope(self) -> Scope:
+        return "mmseg" if self.method == "semantic_fpn" else "mmdet"
+
+    def params(self) -> Any:
+        """Of its stage, as published but for the batch."""
+        common: dict[str, Any] = {"data": "nowhere", "backbone": "no.checkpoint", "batch_size": self.batch_size}
+        fields = {**common, "method": self.method, "precision": self.precision}
+        return (SegmentationParams if self.scope == "mmseg" else DetectionParams)(**fields)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one case. `step_s` is the median of its windows."""
+
+    case: Case
+    step_s: float
+    images_per_s: Spread
+    peak_bytes: int
+    """Weights, the optimizer's state, and what a step takes at its peak."""
+    warm_up_s: float
+    """The first three steps, compilation included."""
+
+
+class Step:
+    """Forward, losses, backward, and AdamW: mmengine's `train_step`."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        torch.manual_seed(0)
+        params = case.params()
+        load_library(case.scope)
+        self._scope = case.scope
+        MMLogger.get_current_instance().setLevel("ERROR")  # it would tell how it initialised each tensor
+        with DefaultScope.overwrite_default_scope(case.scope):
+            model: Any = MODELS.build(Config(_model_config(case, device)))
+            model.init_weights()
+            wrapper = optim_wrapper(params, device=device.type)
+            model = model.to(device).train()
+            self.model: Any = _wrapped(model, case.ddp, device)
+            del wrapper["constructor"]
+            self.wrapper = FewGroups(wrapper, wrapper.pop("paramwise_cfg"))(self.model)
+        if case.is_compiled:
+            torch.compiler.reset()  # else earlier cases use up the recompilations that it allows
+            model.backbone.compile()
+            model.neck.compile()
+        self._batch = make_batch(case, device)
+
+    def __call__(self) -> None:
+        with DefaultScope.overwrite_default_scope(self._scope):
+            self.model.train_step(self._batch, self.wrapper)
+
+    def held_bytes(self) -> int:
+        states = self.wrapper.optimizer.state.values()
+        of_optimizer = (x for state in states for x in state.values() if isinstance(x, Tensor))
+        tensors = [*self.model.parameters(), *self.model.buffers(), *of_optimizer]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def measure(case: Case, step: Step, device: torch.device) -> Measured:
+    """Raises torch.OutOfMemoryError where the case does not fit."""
+    pace = measure_pace(step, device)
+    rates = Spread.of([case.batch_size / step_s for step_s in pace.windows_s])
+    peak = step.held_bytes() + peak_bytes(step, device)
+    return Measured(case, case.batch_size / rates.median, rates, peak, pace.warm_up_s)
+
+
+def make_batch(case: Case, device: torch.device) -> dict[str, Any]:
+    """What a loader hands to `train_step`: random pixels, and objects or labels at random places."""
+    rng = np.random.default_rng(0)
+    height, width = case.image_hw
+    images = rng.integers(0, 256, (case.batch_size, 3, height, width), np.uint8)
+    make = _labels if case.scope == "mmseg" else _objects
+    samples = [make(case, rng).to(device) for _ in images]
+    return {"inputs": [torch.from_numpy(image).to(device) for image in images], "data_samples": samples}
+
+
+def _objects(case: Case, rng: np.random.Generator) -> Any:
+    height, width = case.image_hw
+    sides = np.minimum(np.exp(rng.uniform(math.log(16), math.log(400), (NUM_OBJECTS, 2))), [width / 2, height / 2])
+    corners = rng.uniform(0, 1, (NUM_OBJECTS, 2)) * ([width, height] - sides)
+    boxes = np.concatenate([corners, corners + sides], 1)
+    masks = np.zeros((NUM_OBJECTS, height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    labels = torch.from_numpy(rng.integers(0, NUM_CLASSES["mmdet"], NUM_OBJECTS))
+    objects = InstanceData(bboxes=torch.from_numpy(boxes).float(), labels=labels)
+    if case.method == "mask_rcnn":
+        objects.masks = BitmapMasks(masks, height, width)
+    return DetDataSample(metainfo=_metainfo(case), gt_instances=objects)
+
+
+def _labels(case: Case, rng: np.random.Generator) -> Any:
+    labels = torch.from_numpy(rng.integers(0, NUM_CLASSES["mmseg"], (1, *case.image_hw)))
+    return SegDataSample(metainfo=_metainfo(case), gt_sem_seg=PixelData(data=labels))
+
+
+def _metainfo(case: Case) -> dict[str, Any]:
+    shape = case.image_hw
+    return {"img_shape": shape, "ori_shape": shape, "pad_shape": shape, "scale_factor": (1.0, 1.0)}
+
+
+def _model_config(case: Case, device: torch.device) -> dict[str, Any]:
+    params, cat = case.params(), CONFIGS[case.backbone]
+    parts: dict[str, Any] = {"backbone": backbone(cat.to_dict(), None), "widths": cat.dims}
+    if case.scope == "mmseg":
+        return semantic_fpn(params, **parts, num_classes=NUM_CLASSES["mmseg"], device=device.type)
+    return make_model(params, **parts, num_classes=NUM_CLASSES["mmdet"])
+
+
+def _wrapped(model: nn.Module, ddp: Ddp, device: torch.device) -> nn.Module:
+    if ddp == "none":
+        return revert_sync_batchnorm(model)  # type: ignore[no-any-return]
+    devices = None if device.type == "cpu" else [device]
+    wrapped: nn.Module = MMDistributedDataParallel(
+        module=model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=ddp == "search"
+    )
+    return wrapped
