@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -220,6 +221,8 @@ def _common_config(context: StageContext, scope: Scope, config: Mapping[str, Any
     """What every Runner needs around the `config` of its work; `is_epoch`: whether its log counts epochs."""
     if context.device != "cpu":
         torch.cuda.set_device(context.device)
+        # For mmengine's loggers, which look their device up among those that this worker sees; it may see one alone.
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())
     return Config(
         {
             **config,
