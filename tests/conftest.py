@@ -53,6 +53,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         "labels": {"place": "here"},
         "include_dashboard": takes_jobs,
         "dashboard_port": _free_port(),
+        # Jobs are handed to whoever listens there; by its default that may be the agent of another cluster.
+        "dashboard_agent_listen_port": _free_port(),
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     os.environ["RAY_ADDRESS"] = cluster.address

@@ -18,6 +18,7 @@ SHRUNK = {
     "stages.search.num_trials": "2",
     "stages.search.overrides": "{epochs: 1}",
     "stages.pretrain.epochs": "2",
+    "stages.pretrain.data_fraction": "0.3",
     "stages.detection.epochs": "1",
     "stages.segmentation.max_iters": "40",
     "stages.segmentation.warmup_iters": "10",

@@ -27,7 +27,13 @@ def _json(folder: Path, verb: str, job: str, sets: Mapping[str, str]) -> Any:
 
 def _shrunk(*detectors: str) -> dict[str, str]:
     fields = {f"{stage}.{name}": value for stage in detectors for name, value in SHRUNK_DETECTOR.items()}
-    return {"pretrain.epochs": "2", **fields}
+    return {"pretrain.epochs": "2", "pretrain.data_fraction": "0.3", **fields}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both jobs keep their things in its store, and so share the pretraining."""
+    return tmp_path_factory.mktemp("workplace")
 
 
 def _measured(report: Any) -> dict[str, set[str]]:
@@ -39,9 +45,9 @@ def _measured(report: Any) -> dict[str, set[str]]:
 
 
 @pytest.mark.slow
-def test_all_methods_train_from_one_backbone_two_at_a_time(tmp_path: Path) -> None:
+def test_all_methods_train_from_one_backbone_two_at_a_time(workplace: Path) -> None:
     sets = {**_shrunk("coco", "coco_ms"), "ade20k.max_iters": "20", "ade20k.warmup_iters": "5"}
-    measured = _measured(_json(tmp_path, "run", "quickstart_matrix.yaml", sets))
+    measured = _measured(_json(workplace, "run", "quickstart_matrix.yaml", sets))
     methods = {f"coco/{method}": BOX for method in ("fcos", "atss", "retinanet", "cascade_rcnn")}
     plus = {"coco_ms/mask_rcnn": BOX_AND_MASK, "coco_ms/cascade_rcnn": BOX}
     assert {name: metrics for name, metrics in measured.items() if name != "pretrain"} == {
@@ -49,18 +55,18 @@ def test_all_methods_train_from_one_backbone_two_at_a_time(tmp_path: Path) -> No
         **plus,
         "ade20k": {"miou", "macc", "aacc"},
     }
-    plan = _json(tmp_path, "plan", "quickstart_matrix.yaml", sets)
+    plan = _json(workplace, "plan", "quickstart_matrix.yaml", sets)
     assert {stage["verdict"] for stage in plan["stages"]} == {"REUSE"}
 
 
 @pytest.mark.slow
-def test_detectors_stand_side_by_side_from_a_backbone_and_from_scratch(tmp_path: Path) -> None:
+def test_detectors_stand_side_by_side_from_a_backbone_and_from_scratch(workplace: Path) -> None:
     sets = _shrunk("retinanet", "mask_rcnn")
-    measured = _measured(_json(tmp_path, "run", "quickstart_detectors.yaml", sets))
+    measured = _measured(_json(workplace, "run", "quickstart_detectors.yaml", sets))
     assert measured.keys() == {
         "pretrain",
         *(f"{method}/{init}" for method in ("retinanet", "mask_rcnn") for init in ("pretrained", "scratch")),
     }
-    plan = {stage["name"]: stage for stage in _json(tmp_path, "plan", "quickstart_detectors.yaml", sets)["stages"]}
+    plan = {stage["name"]: stage for stage in _json(workplace, "plan", "quickstart_detectors.yaml", sets)["stages"]}
     assert plan["retinanet/pretrained"]["needs"] == ["pretrain"]
     assert plan["retinanet/scratch"]["needs"] == []

@@ -20,7 +20,16 @@ from orchestrator.store import Store, open_store
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = tuple(f"stages.{stage}.data=sample:digits" for stage in ("pretrain", "detection", "segmentation"))
-SHORT = ("stages.search.num_trials=2", "stages.search.overrides={epochs: 1}", "stages.pretrain.epochs=4")
+SHORT = (
+    "stages.search.num_trials=2",
+    "stages.search.overrides={epochs: 1}",
+    "stages.pretrain.epochs=4",
+    "stages.pretrain.data_fraction=0.3",
+)
+SHORT_TOY = (
+    *(f"stages.{stage}.data_fraction=0.3" for stage in ("pretrain", "pretrain_searched")),
+    *(f"stages.{stage}.img_scale=[64, 64]" for stage in ("coco", "coco_ms")),
+)
 
 
 def _submit(jobs_url: str, endpoint: str, job: str, *options: str, overrides: tuple[str, ...] = ()) -> str:
@@ -152,9 +161,10 @@ def test_a_job_with_relative_places_is_refused_with_the_reason(jobs_url: str, s3
     assert "Traceback" not in logs
 
 
-def _orchestrator(*arguments: str) -> str:
+def _orchestrator(*arguments: str, overrides: tuple[str, ...] = ()) -> str:
     """What a verb prints, on the machine of the user, who has nothing but the store."""
-    command = [sys.executable, "-m", "orchestrator", *arguments]
+    sets = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "orchestrator", *arguments, *sets]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
@@ -164,7 +174,7 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
 ) -> None:
     client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"
     store = ("--store", f"s3://{bucket}/toy")
-    name = _submit(jobs_url, s3_endpoint, job, *store)
+    name = _submit(jobs_url, s3_endpoint, job, *store, overrides=SHORT_TOY)
     assert _await_end(client, name, timeout_s=1500) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
     last_line = client.get_job_logs(name).strip().splitlines()[-1]
     assert last_line.startswith("full_pipeline_toy: done: 12 stages, 0 of them reused; ")
@@ -172,12 +182,12 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
     status = json.loads(_orchestrator("status", f"jobs/{job}", *store, "--json"))
     assert status["state"] == "done"
     assert {stage["state"] for stage in status["stages"]} == {"done"}
-    cells = json.loads(_orchestrator("report", f"jobs/{job}", *store, "--json"))["cells"]
+    cells = json.loads(_orchestrator("report", f"jobs/{job}", *store, "--json", overrides=SHORT_TOY))["cells"]
     beside = {cell["stage"]: cell for cell in cells if cell["published"] is not None}
     paper = json.loads(_orchestrator("validate", "jobs/full_pipeline.yaml", "--json"))["stages"]
     assert {stage.partition("/")[0] for stage in beside} == {stage.partition("/")[0] for stage in paper} - {"search"}
     assert all("other model" in cell["label"] and "other data" in cell["label"] for cell in beside.values())
-    markdown = _orchestrator("report", f"jobs/{job}", *store, "--format", "markdown")
+    markdown = _orchestrator("report", f"jobs/{job}", *store, "--format", "markdown", overrides=SHORT_TOY)
     assert all(f"| {stage} | " in markdown for stage in beside)
 
 
