@@ -11,11 +11,12 @@ from torch import nn
 from orchestrator.contract import Event, StageContext
 
 
-def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> None:
-    """Compile each of `modules`, or say that it cannot be done here and go on without."""
+def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> bool:
+    """Compile each of `modules`, or say that it cannot be done here and go on without; returns whether it can."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         context.emit(Event(f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on uncompiled"))
-        return
+        return False
     for module in modules:
         module.compile()
+    return True

@@ -35,6 +35,8 @@ class Attempt:
     """Params -> digest of the data that they name, as the kind has it."""
     stated_data: str | None
     """What that digest has to be, where the plan took the job's word for it."""
+    reads: Callable[[Any], Mapping[str, str]]
+    """Params -> digests of the small files that they name besides, as the kind has it."""
     seed: int
     resources: Resources
     workers: int

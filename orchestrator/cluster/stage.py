@@ -89,6 +89,7 @@ def _attempt(run: StageRun) -> Attempt:
         params=params,
         fingerprint=kind.fingerprint,
         stated_data=str(planned.recipe["data"]) if stage.data_fingerprint or source.data_fingerprint else None,
+        reads=kind.reads,
         seed=stage.seed,
         resources=stage.resources,
         workers=stage.worker_counts[0],

@@ -23,10 +23,11 @@ from orchestrator.artifact import Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.logbook import Logbook
+from orchestrator.cluster.reading import check_read
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.uploads import Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
-from orchestrator.errors import DataError, OrchestratorError, StageError, StoppedError
+from orchestrator.errors import OrchestratorError, StageError, StoppedError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
 from orchestrator.store.resume import commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
@@ -70,7 +71,7 @@ def run_pipeline(
     """
     with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
         if place.rank == 0:
-            _check_data(attempt)
+            check_read(attempt)
         logbook = _logbook(attempt, place)
         result = _run_until_stopped(attempt, place, channel, Path(scratch), label, logbook)
         if logbook is not None:
@@ -106,18 +107,6 @@ def _run_until_stopped(
         # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it here.
         place.hear_rank_zero(None)
         raise
-
-
-def _check_data(attempt: Attempt) -> None:
-    """Raises DataError unless the data here are as the job states them; what the plan looked at is not read again."""
-    if attempt.stated_data is None:
-        return
-    found = attempt.fingerprint(attempt.params)
-    if found != attempt.stated_data:
-        raise DataError(
-            f"stages.{attempt.stage}.data_fingerprint is {attempt.stated_data}, but the data on {socket.gethostname()} "
-            f"have {found}; correct the field, or the data"
-        )
 
 
 def tell_result(place: Place, result: StageResult) -> None:

@@ -6,6 +6,8 @@ Shapes: N boxes as (x1, y1, x2, y2); K RoIs as (image index, x1, y1, x2, y2); C 
 # ruff: noqa: N803, N806  tensor names end in their shape
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -136,14 +138,14 @@ def sigmoid_focal_loss_forward(
     input_NC: Tensor, target_N: Tensor, weight_C: Tensor, output_NC: Tensor, *, gamma: float, alpha: float
 ) -> None:
     """`focal_loss`, written into `output_NC`."""
-    output_NC.copy_(focal_loss(input_NC, target_N, weight_C, gamma, alpha))
+    output_NC.copy_(_focal_passes[0](input_NC, target_N, weight_C, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
     input_NC: Tensor, target_N: Tensor, weight_C: Tensor, grad_input_NC: Tensor, *, gamma: float, alpha: float
 ) -> None:
     """`focal_loss_gradient`, written into `grad_input_NC`."""
-    grad_input_NC.copy_(focal_loss_gradient(input_NC, target_N, weight_C, gamma, alpha))
+    grad_input_NC.copy_(_focal_passes[1](input_NC, target_N, weight_C, gamma, alpha))
 
 
 def focal_loss(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float) -> Tensor:
@@ -173,6 +175,23 @@ def _focal_parts(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, alpha: f
     if weight_C.numel():
         scale_NC = scale_NC * F.pad(weight_C.float(), (0, 1), value=1.0)[target_N, None]
     return is_target_NC, torch.where(is_target_NC, logits_NC, -logits_NC), scale_NC
+
+
+_focal_passes = (focal_loss, focal_loss_gradient)
+"""Of this process, not of this thread: autograd calls the gradient from a thread of its own."""
+
+
+@contextmanager
+def compiled_focal_loss() -> Iterator[None]:
+    """Within the block the two passes are compiled when they are first called: one kernel each instead of a dozen."""
+    global _focal_passes  # noqa: PLW0603  see there
+    plain = _focal_passes
+    # Each level of a pyramid has another number of logits.
+    _focal_passes = (torch.compile(focal_loss, dynamic=True), torch.compile(focal_loss_gradient, dynamic=True))
+    try:
+        yield
+    finally:
+        _focal_passes = plain
 
 
 def _decay(iou_M: Tensor, *, iou_threshold: float, sigma: float, method: int) -> Tensor:

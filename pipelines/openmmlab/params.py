@@ -95,8 +95,8 @@ class FinetuneParams(Params):
     """Checkpoints with the best score (box_map, miou) that are kept besides the latest until the stage is done; with
     any, each validation ends with a checkpoint."""
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compile backbone and feature pyramid by torch.compile, which needs a C++ compiler; the same function but for
-    rounding."""
+    """Compile backbone, feature pyramid and focal loss by torch.compile, which needs a C++ compiler; the same function
+    but for rounding."""
 
     def fits_workers(self, num_workers: int) -> bool:
         """Whether `num_workers` workers can share a batch equally."""

@@ -9,6 +9,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext
 from pipelines.compiling import compile_in_place
+from pipelines.openmmlab.kernels import compiled_focal_loss
 from pipelines.openmmlab.library import (
     Config,
     MMDistributedDataParallel,
@@ -98,19 +100,22 @@ def train(context: StageContext, training: Training) -> Trained:
     Raises StoppedError after a checkpoint when it is asked to stop.
     """
     _load(training.scope)
-    with quiet_stdout():
+    with quiet_stdout(), ExitStack() as compiled:
         runner = StageRunner.from_cfg(_training_config(context, training))
         runner.plan = Plan(context, training.schedule, training.metrics_of)
-        if context.params.compile:
-            # What takes tensors alone; the heads go through lists of objects, of which a compiler makes nothing.
-            model = bare(runner.model)
-            compile_in_place([model.backbone, *([model.neck] if model.with_neck else [])], context)
+        if context.params.compile and compile_in_place(_of_tensors(bare(runner.model)), context):
+            compiled.enter_context(compiled_focal_loss())
         try:
             runner.train()
             check_equal_on_ranks(runner.model, when="after training")
             return Trained(runner.train_loop.metrics, num_val_images(runner), weights_of(runner))
         finally:
             runner.close()
+
+
+def _of_tensors(model: Any) -> list[nn.Module]:
+    """The parts that take tensors alone; the heads go through lists of objects, of which a compiler makes nothing."""
+    return [model.backbone, *([model.neck] if model.with_neck else [])]
 
 
 def validate(context: StageContext, validation: Validation) -> Measured:

@@ -33,7 +33,7 @@ stages:
 """
 
 
-def _attempt(folder: Path, name: str) -> Attempt:
+def make_attempt(folder: Path, name: str) -> Attempt:
     """As the cluster makes it, but for inputs."""
     (folder / "job.yaml").write_text(JOB)
     job = load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
@@ -51,6 +51,7 @@ def _attempt(folder: Path, name: str) -> Attempt:
         params=template_params(job, stage) if name == "search" else stage.params,
         fingerprint=lambda _: "d",
         stated_data=None,
+        reads=lambda params: {},
         seed=0,
         resources=Resources(),
         workers=1,
@@ -74,14 +75,14 @@ def _attempt(folder: Path, name: str) -> Attempt:
     ],
 )
 def test_a_manifest_holds_what_differs_from_the_reference(tmp_path: Path, stage: str, audit: dict[str, Any]) -> None:
-    manifest = publish_result(_attempt(tmp_path, stage), StageResult({}, ()))
+    manifest = publish_result(make_attempt(tmp_path, stage), StageResult({}, ()))
     expected = {name: Departure(used=used, reference=reference) for name, (used, reference) in audit.items()}
     assert manifest.recipe_audit == expected
     assert Manifest.from_json(manifest.to_json(), where="here") == manifest
 
 
 def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> None:
-    params = _attempt(tmp_path, "pretrain").params.overlay(
+    params = make_attempt(tmp_path, "pretrain").params.overlay(
         {"model": {"embed_dim": 48}, "mixup": 0, "betas": [0.9, 0.99]}
     )
     audit = recipe_audit(params)
@@ -91,7 +92,7 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
 
 
 def test_a_method_is_a_choice_and_its_usual_settings_written_out_are_no_departure(tmp_path: Path) -> None:
-    params = _attempt(tmp_path, "scenes").params
+    params = make_attempt(tmp_path, "scenes").params
     assert recipe_audit(params) == {}
     assert recipe_audit(params.overlay({"lr": 6e-5, "channels": 256, "head_channels": 128})) == {}
     assert recipe_audit(params.overlay({"batch_size": 32, "lr": 1.2e-4})).keys() == {"batch_size"}
@@ -99,7 +100,7 @@ def test_a_method_is_a_choice_and_its_usual_settings_written_out_are_no_departur
 
 
 def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
-    params = _attempt(tmp_path, "pretrain").params
+    params = make_attempt(tmp_path, "pretrain").params
     found = differences(params, {"model": "cat_small", "epochs": 10, "precision": "fp16"})
     assert {name: (departure.used, departure.reference) for name, departure in found.items()} == {
         "batch_size": (32, 1024),
@@ -108,7 +109,7 @@ def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
 
 
 def test_a_manifest_older_than_audits_still_reads_and_claims_nothing(tmp_path: Path) -> None:
-    manifest = publish_result(_attempt(tmp_path, "pretrain"), StageResult({}, ()))
+    manifest = publish_result(make_attempt(tmp_path, "pretrain"), StageResult({}, ()))
     content = json.loads(manifest.to_json())
     del content["sha256"], content["recipe_audit"]
     old = json.dumps({**content, "sha256": digest_of(content)}).encode()
@@ -116,7 +117,7 @@ def test_a_manifest_older_than_audits_still_reads_and_claims_nothing(tmp_path: P
 
 
 def test_an_edited_audit_is_refused(tmp_path: Path) -> None:
-    document = publish_result(_attempt(tmp_path, "pretrain"), StageResult({}, ())).to_json()
+    document = publish_result(make_attempt(tmp_path, "pretrain"), StageResult({}, ())).to_json()
     content = json.loads(document)
     content["recipe_audit"] = {}
     with pytest.raises(IntegrityError, match=r"here: its content differs from its sha256"):
@@ -124,7 +125,7 @@ def test_an_edited_audit_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_only_adds_a_metric_is_in_the_key_and_no_departure(tmp_path: Path) -> None:
-    stage = _attempt(tmp_path, "scenes").params.model_copy(update={"tta": True})
+    stage = make_attempt(tmp_path, "scenes").params.model_copy(update={"tta": True})
     assert stage.in_key()["tta"] is True
     assert "tta" not in recipe_audit(stage)
     assert "miou_ms_flip" in KINDS["segmentation"].metrics(stage)

@@ -59,6 +59,7 @@ def search(tmp_path: Path) -> Attempt:
         "training": "train/key",
         "metric": "top1",
         "params": Params(),
+        "reads": lambda _: {},
         "resources": Resources(),
         "store_uri": str(tmp_path),
         "provenance": {"run_id": "now"},

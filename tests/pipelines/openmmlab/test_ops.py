@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from pipelines.openmmlab import library, ops
-from pipelines.openmmlab.kernels import BACKED, MissingOpError
+from pipelines.openmmlab.kernels import (
+    BACKED,
+    MissingOpError,
+    compiled_focal_loss,
+    focal_loss,
+    focal_loss_gradient,
+)
 
 with library.quiet_import():
     import mmcv
@@ -144,6 +153,43 @@ def test_focal_loss_gradient_equals_finite_differences() -> None:
         below = sigmoid_focal_loss(logits - step, targets, 2.0, 0.25, None, "sum")
         slope = float((above - below).detach()) / 2e-2
         assert float(gradient[n, c]) == pytest.approx(slope, rel=1e-2, abs=1e-3)
+
+
+def _focal_inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of all sizes, some of which saturate the sigmoid; targets with background; a weight for each class."""
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(400, 6, generator=generator) * torch.tensor([1, 5, 20, 100, 1, 1])
+    return logits, torch.randint(0, 7, (400,), generator=generator), torch.rand(6, generator=generator) + 0.5
+
+
+def test_focal_loss_and_gradient_equal_torchvisions_by_autograd() -> None:
+    logits, targets, weight = _focal_inputs()
+    leaf = logits.clone().requires_grad_()
+    one_hot = torch.nn.functional.one_hot(targets, 7)[:, :6].float()
+    expected = torchvision.ops.sigmoid_focal_loss(leaf, one_hot, 0.3, 1.5)
+    expected = expected * torch.cat([weight, torch.ones(1)])[targets, None]
+    (slope,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(focal_loss(logits, targets, weight, 1.5, 0.3), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(focal_loss_gradient(logits, targets, weight, 1.5, 0.3), slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
+def test_compiled_focal_loss_is_the_same_and_compiled_once_for_any_number_of_logits() -> None:
+    logits, targets, weight = _focal_inputs()
+    torch._dynamo.reset()
+    counters.clear()
+    for num in (400, 150, 7):
+        leaf = logits[:num].clone().requires_grad_()
+        args = (leaf, targets[:num], 2.0, 0.25, weight, "sum")
+        plain = sigmoid_focal_loss(*args)
+        with compiled_focal_loss():
+            compiled = sigmoid_focal_loss(*args)
+            (slope,) = torch.autograd.grad(compiled, leaf)
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=0)
+        torch.testing.assert_close(slope, torch.autograd.grad(plain, leaf)[0], rtol=1e-5, atol=1e-6)
+    assert counters["stats"]["unique_graphs"] == 2  # a loss and a gradient
 
 
 def _random_boxes(num: int) -> tuple[Tensor, Tensor]:
