@@ -182,7 +182,7 @@ def test_compiled_focal_loss_is_the_same_and_compiled_once_for_any_number_of_log
     counters.clear()
     for num in (400, 150, 7):
         leaf = logits[:num].clone().requires_grad_()
-        args = (leaf, targets[:num], 2.0, 0.25, weight, "sum")
+        args = (leaf, targets[:num].clone(), 2.0, 0.25, weight, "sum")
         plain = sigmoid_focal_loss(*args)
         with compiled_focal_loss():
             compiled = sigmoid_focal_loss(*args)
