@@ -16,7 +16,7 @@ from pipelines.detection.annotation_faults import (
     find_content_faults,
     find_structure_faults,
 )
-from pipelines.detection.mask_faults import find_mask_faults
+from pipelines.detection.mask_faults import find_mask_faults, find_measure_faults
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split, describe_use, find_use
 from pipelines.faults import Faults
@@ -32,6 +32,7 @@ PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
 class Annotations:
     """An annotation file, checked as far as training relies on it."""
 
+    split: Split
     path: Path
     document: Mapping[str, Any]
     classes: tuple[str, ...]
@@ -107,7 +108,7 @@ def read_annotations(root: Path, split: Split) -> Annotations:
     if not faults:
         find_use(columns, split, faults)
     faults.raise_any(_REMEDY)
-    return Annotations(path, document, names, root / f"{split}2017", columns)
+    return Annotations(split, path, document, names, root / f"{split}2017", columns)
 
 
 def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
@@ -117,6 +118,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
         if params.traits.has_masks:
             faults = Faults(file.path)
             find_mask_faults(file.document["annotations"], file.columns, faults)
+            if file.split == "val":
+                find_measure_faults(file.document["annotations"], faults)
             faults.raise_any(
                 f"{params.method_name} learns masks; complete the file, or choose a method that learns boxes"
             )

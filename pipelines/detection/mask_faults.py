@@ -14,6 +14,7 @@ from pipelines.faults import Faults
 
 _POLYGON_COORDINATES = 6
 _WHOLE_NUMBERS = frozenset({int})
+_FIRST_CHARACTER, _MOST, _MORE, _SIGN, _BITS, _PLAIN_RUNS = 48, 63, 32, 16, 31, 2
 
 
 def find_mask_faults(annotations: Entries, columns: Columns, faults: Faults) -> None:
@@ -31,6 +32,13 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: Faults) -> 
     wrong = [row for row, mask in polygons.items() if not all(map(_is_finite, mask))]
     faults.add("annotations have polygons of other things than finite numbers", wrong, "annotations[{}]".format)
     _find_run_faults(runs, columns, faults)
+
+
+def find_measure_faults(annotations: Entries, faults: Faults) -> None:
+    """Masks of which COCO's tools would measure another shape: the first polygon tells them what all of them are."""
+    masks = [entry.get("segmentation") for entry in annotations]
+    short = [row for row, mask in enumerate(masks) if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES]
+    faults.add("annotations begin with a polygon of fewer than three points", short, "annotations[{}]".format)
 
 
 def count_useless_polygons(annotations: Entries) -> int:
@@ -79,7 +87,27 @@ def _image_size(columns: Columns, row: int) -> list[int]:
 
 
 def _adds_up(counts: list[Any] | str, num_pixels: int) -> bool:
-    """Whether runs in a list cover the image; those in text are read where the mask is."""
-    if isinstance(counts, str):
-        return True
-    return _WHOLE_NUMBERS.issuperset(map(type, counts)) and min(counts, default=-1) >= 0 and sum(counts) == num_pixels
+    """Whether the runs cover the image."""
+    runs = _uncompressed(counts) if isinstance(counts, str) else counts
+    return _WHOLE_NUMBERS.issuperset(map(type, runs)) and min(runs, default=-1) >= 0 and sum(runs) == num_pixels
+
+
+def _uncompressed(text: str) -> list[int]:
+    """The runs that COCO's text holds, none if it is another's.
+
+    A character holds five bits, the lowest first, and whether more follow; from the fourth run on, what is held is the
+    difference to the last but one.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in (ord(character) - _FIRST_CHARACTER for character in text):
+        if not 0 <= code <= _MOST:
+            return []
+        value |= (code & _BITS) << shift
+        shift += 5
+        if code & _MORE:
+            continue
+        value -= (1 << shift) if code & _SIGN else 0
+        runs.append(value + runs[-2] if len(runs) > _PLAIN_RUNS else value)
+        value = shift = 0
+    return [] if shift else runs

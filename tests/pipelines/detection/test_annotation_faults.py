@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import integers
+from numpy.typing import NDArray
 from pycocotools.mask import decode, encode, frPyObjects
 
 from orchestrator.errors import DataError
 from pipelines.detection.coco import annotation_path, check_annotations, read_annotations
 from pipelines.detection.config import _train_dataset
+from pipelines.detection.mask_faults import _adds_up
 from pipelines.detection.methods import MethodName
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split
@@ -143,6 +149,8 @@ def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(tmp_
 
 RUNS = {"counts": [245, 10, 2817], "size": [48, 64]}
 """Of an image of 64 x 48 pixels."""
+TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
+"""The same."""
 
 
 @pytest.mark.parametrize(
@@ -159,7 +167,7 @@ RUNS = {"counts": [245, 10, 2817], "size": [48, 64]}
             "run lengths whose size is not their image's height and width: annotations[3] size [64, 48] instead of [48",
         ),
         ({**RUNS, "size": "48x64"}, "run lengths whose size is not their image's height and width"),
-        ({"counts": "PPYo1", "size": [30, 20]}, "run lengths whose size is not their image's height and width"),
+        ({"counts": TEXT, "size": [30, 20]}, "run lengths whose size is not their image's height and width"),
         (
             {**RUNS, "counts": [245, 10, 17]},
             "run lengths that do not add up to their image's pixels: annotations[3] of an image of 3072",
@@ -167,6 +175,8 @@ RUNS = {"counts": [245, 10, 2817], "size": [48, 64]}
         ({**RUNS, "counts": []}, "run lengths that do not add up"),
         ({**RUNS, "counts": [245, -10, 2837]}, "run lengths that do not add up"),
         ({**RUNS, "counts": [245, 10, None]}, "run lengths that do not add up"),
+        ({**RUNS, "counts": "PPYo1"}, "run lengths that do not add up"),
+        ({**RUNS, "counts": "no text of COCO's"}, "run lengths that do not add up"),
     ],
 )
 def test_a_mask_that_training_would_end_at_or_take_for_another_is_refused(
@@ -181,11 +191,29 @@ def test_a_mask_that_training_would_end_at_or_take_for_another_is_refused(
 
 def test_masks_of_all_three_forms_are_accepted(tmp_path: Path) -> None:
     content = document()
-    text = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
     content["annotations"][0]["segmentation"] = [[4.5, -5, 24, 5, 24, 15], []]
     content["annotations"][1]["segmentation"] = RUNS
-    content["annotations"][2]["segmentation"] = {**RUNS, "counts": text}
+    content["annotations"][2]["segmentation"] = {**RUNS, "counts": TEXT}
     check_annotations([read_annotations(write(tmp_path, content), "train")], _params(tmp_path, "mask_rcnn"))
+
+
+@given(mask=arrays(np.uint8, (9, 13), elements=integers(0, 1)))
+def test_run_lengths_that_pycocotools_writes_add_up_and_cut_short_do_not(mask: NDArray[np.uint8]) -> None:
+    text = encode(np.asfortranarray(mask))["counts"].decode()
+    assert _adds_up(text, 9 * 13)
+    assert not _adds_up(text[:-1], 9 * 13)
+
+
+def test_a_mask_whose_first_polygon_has_no_three_points_is_refused_where_it_is_measured(tmp_path: Path) -> None:
+    """faster-coco-eval takes [1, 2, 3, 4] for a box, and whatever follows too; mmdet leaves the polygon out."""
+    content = document()
+    content["annotations"][3]["segmentation"] = [[1, 2, 3, 4], [4, 5, 24, 5, 24, 15]]
+    root = write(tmp_path, content)
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    params = _params(tmp_path, "mask_rcnn")
+    check_annotations([read_annotations(root, "train")], params)
+    with pytest.raises(DataError, match=r"1 annotations begin with a polygon of fewer .*: annotations\[3\]; mask"):
+        check_annotations([read_annotations(root, "val")], params)
 
 
 def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> None:
