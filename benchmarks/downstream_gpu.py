@@ -207,6 +207,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--device cuda: torch finds no CUDA device here; use --device cpu")
     if options.img_scale and any(side % 32 for side in options.img_scale):
         parser.error(f"--img-scale: sides must be multiples of 32, got {options.img_scale}")
+    if options.img_scale and "semantic_fpn" in options.methods and len(set(options.img_scale)) > 1:
+        parser.error(f"--img-scale: semantic_fpn is trained on squares, got {options.img_scale}")
     if options.json is not None and not os.access(options.json.parent, os.W_OK):
         parser.error(f"--json: {options.json.parent} is no folder that can be written to")
     return options

@@ -69,7 +69,9 @@ class Case:
         """Of its stage, as published but for the batch."""
         common: dict[str, Any] = {"data": "nowhere", "backbone": "no.checkpoint", "batch_size": self.batch_size}
         fields = {**common, "method": self.method, "precision": self.precision}
-        return (SegmentationParams if self.scope == "mmseg" else DetectionParams)(**fields)
+        if self.scope == "mmseg":
+            return SegmentationParams(**fields, crop_size=self.image_hw[0])
+        return DetectionParams(**fields)
 
 
 @dataclass(frozen=True)
