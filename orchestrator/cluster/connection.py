@@ -21,8 +21,6 @@ KNOCK_TIMEOUT_S = 10.0
 FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# How often a training is asked whether it has ended, three times at its end; by Ray's default of 2 s that takes 6 s.
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
 
 @dataclass(frozen=True)
