@@ -84,7 +84,7 @@ class Run:
         try:
             self._reuse()
             if self._is_unfinished:
-                with connected(address) as cluster, counted_signals() as signals:
+                with connected(address, is_in_use=self._is_busy) as cluster, counted_signals() as signals:
                     self._loop(cluster, signals)
         except InterruptedRunError:
             raise
@@ -98,6 +98,10 @@ class Run:
     @property
     def _is_unfinished(self) -> bool:
         return any(not state.is_final for state in self.journal.states.values())
+
+    def _is_busy(self) -> bool:
+        """Whether a thread still waits for its stage to end."""
+        return bool(self.running)
 
     def _reuse(self) -> None:
         for planned in self.plan.stages:

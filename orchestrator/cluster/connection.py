@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,9 +63,12 @@ def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Cluster]:
+def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: False) -> Iterator[Cluster]:
     """The cluster at `address`, else at RAY_ADDRESS, else one started here and stopped at the end.
 
+    Where `is_in_use` says at the end that threads still wait for Ray, all is left to the end of the process: after
+    ray.shutdown, such a thread ended it at once, with code 1 and not a word. What was started here then ends by itself,
+    Ray's agents within two minutes.
     Raises ClusterError when there is none at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -82,7 +85,8 @@ def connected(address: str | None) -> Iterator[Cluster]:
     try:
         yield Cluster(address=context.address_info["address"], is_own=address == "local")
     finally:
-        ray.shutdown()
+        if not is_in_use():
+            ray.shutdown()
 
 
 def _runtime_env() -> dict[str, dict[str, str]]:

@@ -107,8 +107,8 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
         time.sleep(0.1)
     time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
     driver.send_signal(signal.SIGTERM)
-    driver.communicate(timeout=45)  # of the 60 that one signal would have it wait
-    assert driver.returncode == 130
+    _, errors = driver.communicate(timeout=45)  # of the 60 that one signal would have it wait
+    assert driver.returncode == 130, errors[-5000:]
 
 
 def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_address: str) -> None:
