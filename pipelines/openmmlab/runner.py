@@ -198,7 +198,8 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         Runner, loops and hooks hold each other, so that only the garbage collector frees them, and with them
         DistributedDataParallel.
         """
-        for handler in self.logger.handlers:
+        for handler in self.logger.handlers[:]:
+            self.logger.removeHandler(handler)  # else who logs next writes to a closed file
             handler.close()
         self._hooks.clear()
         self.model = self.optim_wrapper = self.param_schedulers = self._train_loop = self._val_loop = None
