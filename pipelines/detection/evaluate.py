@@ -39,7 +39,7 @@ def run(context: StageContext) -> StageResult:
     measured = validate(context, Validation("mmdet", config, saved.weights, partial(_percentages, method=method)))
     if context.rank == 0:
         complete_details(details, params, ann_file=annotations, images_dir=file.images_dir, has_masks=method.has_masks)
-    return StageResult({DETAILS: details}, measured.as_metrics(measured.metrics))
+    return StageResult({DETAILS: details}, measured.as_metrics(measured.metrics) + saved.sizes)
 
 
 def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, float]:

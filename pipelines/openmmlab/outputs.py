@@ -1,4 +1,4 @@
-"""The published form of a fine-tuned model, a folder with model.safetensors and config.json: written, read, checked."""
+"""The published form of a fine-tuned model: a folder with model.safetensors, config.json and the record's files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cat_model import CatConfig
+from orchestrator.artifact import Metric
 from orchestrator.errors import CheckpointError
 from pipelines.checkpoint import check_classes
 from pipelines.openmmlab.ops import active_ops
 from pipelines.openmmlab.recipe import Config
+from pipelines.openmmlab.record import COMPLEXITY_FILE, sizes_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -52,6 +54,8 @@ class SavedModel:
     backbone: CatConfig | None
     """None where a config's own backbone was kept."""
     weights: Mapping[str, Tensor]
+    sizes: tuple[Metric, ...]
+    """Parameters and multiply-accumulates, as its training counted them."""
 
     def check(self, *, method: str, classes: Sequence[str]) -> None:
         """Raises CheckpointError unless it is of the job's method, over the classes of its data."""
@@ -84,6 +88,7 @@ def load_model(directory: Path) -> SavedModel:
             model=document["model"],
             backbone=_cat_config(document["model"]["backbone"]),
             weights=load_file(directory / WEIGHTS_FILE),
+            sizes=sizes_of(json.loads((directory / COMPLEXITY_FILE).read_text(encoding="utf-8"))),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as err:
         raise CheckpointError(

@@ -38,12 +38,7 @@ class Record:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The size of the network, of rank 0, which counted it."""
-        values = {name: self.complexity.get(name) for name in SIZES}
-        return tuple(
-            Metric(name=name, value=value, unit=unit_of(name), num_samples=None)
-            for name, value in values.items()
-            if isinstance(value, float)
-        )
+        return sizes_of(self.complexity)
 
     def write(self, directory: Path, context: StageContext) -> None:
         """Two files; folders of this machine stand in them by name."""
@@ -52,6 +47,16 @@ class Record:
         places = {str(folder): f"<{name}>" for name, folder in folders.items()}
         _write(directory / COMPLEXITY_FILE, self.complexity)
         _write(directory / RESOLVED_FILE, _placed(self.resolved, places))
+
+
+def sizes_of(complexity: Mapping[str, JsonValue]) -> tuple[Metric, ...]:
+    """Metrics of those SIZES that `complexity`, as of `count_complexity`, holds."""
+    values = {name: complexity.get(name) for name in SIZES}
+    return tuple(
+        Metric(name=name, value=value, unit=unit_of(name), num_samples=None)
+        for name, value in values.items()
+        if isinstance(value, float)
+    )
 
 
 def make_record(context: StageContext, scope: Scope, resolved: Config) -> Record:

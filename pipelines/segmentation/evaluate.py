@@ -45,7 +45,7 @@ def run(context: StageContext) -> StageResult:
         _paint(details, pairs, painted, classes)
         if not params.predictions:
             shutil.rmtree(details / PREDICTIONS, ignore_errors=True)
-    return StageResult({DETAILS: details}, metrics)
+    return StageResult({DETAILS: details}, metrics + saved.sizes)
 
 
 def _paint(details: Path, pairs: Pairs, names: tuple[str, ...], classes: tuple[str, ...]) -> None:

@@ -34,9 +34,6 @@ from tests.pipelines.openmmlab.harness import (
 )
 from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-]
 SMALL = {"img_scale": (PX, PX), "channels": 16, "fc_channels": 32, "num_rois": 32, "anchor_scale": 4.0}
 TRAINING = {"epochs": 8, "batch_size": 2, "lr": 3e-3, "warmup_iters": 5, "val_every": 8, "clip_grad": 5.0}
 
@@ -75,6 +72,7 @@ def test_the_metrics_are_those_that_training_published_and_more(setting: Setting
     assert _trained(result) == setting.scores
     assert 0 < result.metrics[0].value < 100
     assert tuple(result.outputs) == KIND.evaluation.outputs
+    assert result.metrics[-2:] == setting.trained.metrics[-2:]  # parameters and multiply-accumulates
     measured = {metric.name for metric in result.metrics}
     # the scenes' squares of 16 to 27 pixels are all small
     unmeasured = {f"{noun}_map_{size}" for noun in ("box", "mask") for size in ("medium", "large")}
