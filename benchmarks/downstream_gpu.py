@@ -31,9 +31,9 @@ from torchvision.ops import sigmoid_focal_loss
 from benchmarks.command import at_least
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
-from benchmarks.training.downstream import METHODS, Case, Step, measure
+from benchmarks.training.downstream import METHODS, Case, Step
 from benchmarks.training.shares import IDLE, shares
-from benchmarks.training.windows import measure_pace
+from benchmarks.training.windows import measure, measure_pace
 from cat_model import CONFIGS
 from cat_model.files import write_atomically
 from pipelines.openmmlab import kernels

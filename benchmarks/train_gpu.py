@@ -24,7 +24,8 @@ from benchmarks.speed.cases import synchronizer
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.roofs import Roofs, measure_roofs
 from benchmarks.training.shares import GROUPS, shares
-from benchmarks.training.step import Case, Measured, Step, measure
+from benchmarks.training.step import Case, Step, flops_per_s
+from benchmarks.training.windows import Measured, measure
 from cat_model import CONFIGS
 from cat_model.files import write_atomically
 
@@ -82,7 +83,7 @@ class Sweep:
 
     def _sweep_batches(self, model: str) -> Case | None:
         """The case with the most images a second, which is profiled; None where nothing could run."""
-        best: Measured | None = None
+        best: Measured[Case] | None = None
         for batch_size in self.options.batch_sizes:
             case = Case(model, batch_size, self.options.img_size, is_compiled=False)
             measured = self._try(case, is_profiled=False)
@@ -92,7 +93,7 @@ class Sweep:
             self._profile(best, Step(best.case, self.device))
         return best.case if best else None
 
-    def _try(self, case: Case, *, is_profiled: bool) -> Measured | None:
+    def _try(self, case: Case, *, is_profiled: bool) -> Measured[Case] | None:
         """None, with the reason told, for a case that does not fit the memory, the compiler or the time."""
         reason = "out of time" if self._lacks(COMPILE_S if case.is_compiled else 0.0) else None
         measured = None
@@ -104,11 +105,11 @@ class Sweep:
         self._write()
         return measured
 
-    def _measure(self, case: Case, *, is_profiled: bool) -> tuple[Measured | None, str | None]:
+    def _measure(self, case: Case, *, is_profiled: bool) -> tuple[Measured[Case] | None, str | None]:
         reason = None
         try:
             step = Step(case, self.device)
-            measured = measure(case, step)
+            measured = measure(case, step, self.device)
         except torch.OutOfMemoryError:
             reason = "out of memory"
         except RuntimeError as err:
@@ -125,7 +126,7 @@ class Sweep:
             self._profile(measured, step)
         return measured, None
 
-    def _profile(self, measured: Measured, step: Step) -> None:
+    def _profile(self, measured: Measured[Case], step: Step) -> None:
         found = shares(step, step_s=measured.step_s, device=self.device)
         (result,) = (one for one in self.document.results if one["case"] == asdict(measured.case))
         result["shares"] = found
@@ -136,30 +137,30 @@ class Sweep:
     def _lacks(self, needed_s: float) -> bool:
         return self._clock() + needed_s > self._deadline_s
 
-    def _result(self, measured: Measured) -> dict[str, Any]:
+    def _result(self, measured: Measured[Case]) -> dict[str, Any]:
         matmul, sheet = self._mfu(measured)
         return {
             "case": asdict(measured.case),
             "images_per_s": measured.images_per_s._asdict(),
-            "flops_per_s": measured.flops_per_s,
+            "flops_per_s": flops_per_s(measured),
             "mfu_of_matmul": matmul,
             "mfu_of_data_sheet": sheet,
             "peak_bytes": measured.peak_bytes,
             "warm_up_s": measured.warm_up_s,
         }
 
-    def _mfu(self, measured: Measured) -> tuple[float, float | None]:
+    def _mfu(self, measured: Measured[Case]) -> tuple[float, float | None]:
         sheet = self.document.data_sheet_flops_per_s
-        of_matmul = measured.flops_per_s / self.document.roofs.matmul_flops_per_s
-        return of_matmul, None if sheet is None else measured.flops_per_s / sheet
+        of_matmul = flops_per_s(measured) / self.document.roofs.matmul_flops_per_s
+        return of_matmul, None if sheet is None else flops_per_s(measured) / sheet
 
-    def _row(self, measured: Measured) -> str:
+    def _row(self, measured: Measured[Case]) -> str:
         matmul, sheet = self._mfu(measured)
         rates = measured.images_per_s
         cells = (
             f"{rates.median:.4g}",
             f"{rates.min:.4g}..{rates.max:.4g}",
-            f"{measured.flops_per_s / 1e12:.3g}",
+            f"{flops_per_s(measured) / 1e12:.3g}",
             f"{matmul:.1%}",
             "-" if sheet is None else f"{sheet:.1%}",
             f"{measured.peak_bytes / 2**30:.2f}",

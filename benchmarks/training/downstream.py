@@ -13,9 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.memory import peak_bytes
-from benchmarks.speed.rounds import Spread
-from benchmarks.training.windows import measure_pace
 from cat_model import CONFIGS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
@@ -74,19 +71,6 @@ class Case:
         return DetectionParams(**fields)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Of one case. `step_s` is the median of its windows."""
-
-    case: Case
-    step_s: float
-    images_per_s: Spread
-    peak_bytes: int
-    """Weights, the optimizer's state, and what a step takes at its peak."""
-    warm_up_s: float
-    """The first three steps, compilation included."""
-
-
 class Step:
     """Forward, losses, backward, and AdamW: mmengine's `train_step`."""
 
@@ -119,14 +103,6 @@ class Step:
         of_optimizer = (x for state in states for x in state.values() if isinstance(x, Tensor))
         tensors = [*self.model.parameters(), *self.model.buffers(), *of_optimizer]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def measure(case: Case, step: Step, device: torch.device) -> Measured:
-    """Raises torch.OutOfMemoryError where the case does not fit."""
-    pace = measure_pace(step, device)
-    rates = Spread.of([case.batch_size / step_s for step_s in pace.windows_s])
-    peak = step.held_bytes() + peak_bytes(step, device)
-    return Measured(case, case.batch_size / rates.median, rates, peak, pace.warm_up_s)
 
 
 def make_batch(case: Case, device: torch.device) -> dict[str, Any]:

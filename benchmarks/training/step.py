@@ -13,9 +13,7 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from benchmarks.speed.memory import peak_bytes
-from benchmarks.speed.rounds import Spread
-from benchmarks.training.windows import measure_pace
+from benchmarks.training.windows import Measured
 from cat_model import CONFIGS, Cat
 from cat_model.complexity import complexity
 
@@ -33,28 +31,15 @@ class Case:
     is_compiled: bool
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Of one case. `step_s` is the median of its windows."""
-
-    case: Case
-    step_s: float
-    images_per_s: Spread
-    peak_bytes: int
-    """Weights, the optimizer's state, and what a step takes at its peak."""
-    warm_up_s: float
-    """The first three steps, compilation included."""
-
-    @property
-    def flops_per_s(self) -> float:
-        """Three forward passes' worth an image, whatever is computed again or left out: the F of MFU."""
-        return 3 * forward_flops(self.case) * self.images_per_s.median
-
-
 def forward_flops(case: Case) -> int:
     """Of one image; a multiply-add is two. Products of the reference's arithmetic, shortcuts or not."""
     image_hw = (case.img_size, case.img_size)
     return 2 * complexity(CONFIGS[case.model], image_hw=image_hw, num_classes=NUM_CLASSES).macs.products
+
+
+def flops_per_s(measured: Measured[Case]) -> float:
+    """Three forward passes' worth an image, whatever is computed again or left out: the F of MFU."""
+    return 3 * forward_flops(measured.case) * measured.images_per_s.median
 
 
 class Step:
@@ -87,11 +72,3 @@ class Step:
         states = (x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
         tensors = [*self.model.parameters(), *self.model.buffers(), *states]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def measure(case: Case, step: Step) -> Measured:
-    """Raises torch.OutOfMemoryError where the case does not fit."""
-    pace = measure_pace(step, step.device)
-    rates = Spread.of([case.batch_size / step_s for step_s in pace.windows_s])
-    peak = step.held_bytes() + peak_bytes(step, step.device)
-    return Measured(case, case.batch_size / rates.median, rates, peak, pace.warm_up_s)

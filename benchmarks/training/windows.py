@@ -1,19 +1,62 @@
-"""The pace of a training step: a warm-up, then windows of equal length."""
+"""A training step's time, rate and memory: a warm-up, windows of equal length, then one step's peak."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
 from benchmarks.speed.cases import synchronizer
+from benchmarks.speed.memory import peak_bytes
+from benchmarks.speed.rounds import Spread
 
 _WARM_UP_STEPS = 3
 _WINDOWS = 5
 _WINDOW_S = 0.4
 """Five windows of this length, or of one step where that takes longer."""
+
+
+class Batched(Protocol):
+    """What is trained, in batches."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+
+class TrainingStep(Protocol):
+    """One step after another on the same batch."""
+
+    def __call__(self) -> object: ...
+
+    def held_bytes(self) -> int:
+        """Weights and the optimizer's state."""
+
+
+C = TypeVar("C", bound=Batched)
+
+
+@dataclass(frozen=True)
+class Measured(Generic[C]):
+    """Of one case. `step_s` is the median of its windows."""
+
+    case: C
+    step_s: float
+    images_per_s: Spread
+    peak_bytes: int
+    """Weights, the optimizer's state, and what a step takes at its peak."""
+    warm_up_s: float
+    """The first three steps, compilation included."""
+
+
+def measure(case: C, step: TrainingStep, device: torch.device) -> Measured[C]:
+    """Raises torch.OutOfMemoryError where the case does not fit."""
+    pace = measure_pace(step, device)
+    rates = Spread.of([case.batch_size / step_s for step_s in pace.windows_s])
+    peak = step.held_bytes() + peak_bytes(step, device)
+    return Measured(case, case.batch_size / rates.median, rates, peak, pace.warm_up_s)
 
 
 class Pace(NamedTuple):
