@@ -10,9 +10,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 _ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 1800
@@ -29,16 +29,29 @@ class Done(NamedTuple):
 
 def run_module(module: str, *arguments: str) -> Done:
     """`python -m module`, to its end. On failure shows stderr and exits with 1."""
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
     began_s = time.time()
-    command = [sys.executable, "-m", module, *arguments]
+    command = _command(module, arguments)
     done = subprocess.run(  # noqa: S603  of our own making
-        command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
     return Done(began_s, time.time() - began_s, done.stdout)
+
+
+def start_module(module: str, *arguments: str, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    """`python -m module`, likewise, under way."""
+    command = _command(module, arguments)
+    return subprocess.Popen(command, cwd=_ROOT, env=_environment(), stdout=stdout, stderr=stderr)  # noqa: S603
+
+
+def _command(module: str, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def at_least(least: int) -> Callable[[str], int]:

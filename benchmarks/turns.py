@@ -1,0 +1,174 @@
+"""Two commands on one machine in turns: while one works, the other is stopped.
+
+Minutes of a shared machine differ by a fifth, and start-up would have whole runs lie minutes apart. Turns of seconds
+meet the same weather. Linux: processes are found by /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.command import start_module
+
+TOLD_IN_TURN = 3
+"""A turn ends when so many iterations more were told."""
+_LOOK_EVERY_S = 0.2
+_PATIENCE_S = 600.0
+
+
+class Told(NamedTuple):
+    """An iteration, counted from 1, that was over at `time_s`, in seconds since 1970."""
+
+    time_s: float
+    iteration: int
+    loss: float
+
+
+class Turn(NamedTuple):
+    """When a player alone worked, in seconds since 1970."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass
+class Player:
+    """`python -m module`, which tells some of its iterations, the last one among them."""
+
+    module: str
+    arguments: Sequence[str]
+    folder: Path
+    """Gets the files `stdout` and `stderr`."""
+    iterations: int
+    read_told: Callable[[], Sequence[Told]]
+    """All that it has told so far, in order."""
+    worker: str | None = None
+    """What the title of the process to stop begins with; None: all of them. Of Ray's, the worker alone: all together
+    had so much to catch up in their turns that they interrupted the worker 17 times an iteration instead of once."""
+    turns: list[Turn] = field(default_factory=list)
+    began_s: float = 0.0
+    _process: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Works until its first iteration is told, then is stopped; killed where it is left before its end."""
+        self.began_s = time.time()
+        with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
+            self._process = start_module(self.module, *self.arguments, stdout=stdout, stderr=stderr)
+        try:
+            self._await(lambda: bool(self.read_told()))
+            self._signal(signal.SIGSTOP)
+            yield
+        finally:
+            if self._process.poll() is None:
+                _signal(signal.SIGKILL, self._processes)
+
+    def take_turn(self) -> None:
+        start_s, so_far = time.time(), len(self.read_told())
+        self._signal(signal.SIGCONT)
+        self._await(lambda: self.is_through or len(self.read_told()) >= so_far + TOLD_IN_TURN)
+        self._signal(signal.SIGSTOP)
+        self.turns.append(Turn(start_s, time.time()))
+
+    def finish(self) -> None:
+        """Work to the end. Exits where the command fails."""
+        assert self._process is not None
+        self._signal(signal.SIGCONT)
+        if self._process.wait(timeout=_PATIENCE_S):
+            self._give_up(f"exit code {self._process.returncode}")
+
+    @property
+    def is_through(self) -> bool:
+        told = self.read_told()
+        return bool(told) and told[-1].iteration == self.iterations
+
+    def _await(self, is_so: Callable[[], bool]) -> None:
+        assert self._process is not None
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not is_so():
+            if self._process.poll() is not None:
+                self._give_up(f"exit code {self._process.returncode} before its last iteration")
+            if time.monotonic() > deadline_s:
+                self._give_up(f"told nothing for {_PATIENCE_S:g} s")
+            time.sleep(_LOOK_EVERY_S)
+
+    def _give_up(self, why: str) -> None:
+        end = (self.folder / "stderr").read_text(errors="replace")[-4000:]
+        sys.exit(f"python -m {self.module} {' '.join(self.arguments)}: {why}\n{end}")
+
+    def _signal(self, signum: signal.Signals) -> None:
+        _signal(signum, self._processes if self.worker is None else self._workers)
+
+    def _processes(self) -> set[int]:
+        assert self._process is not None
+        return {self._process.pid, *processes_below(self._process.pid)}
+
+    def _workers(self) -> set[int]:
+        return {pid for pid in self._processes() if _title(pid).startswith(self.worker or "")}
+
+
+def _signal(signum: signal.Signals, find: Callable[[], set[int]]) -> None:
+    """To those that `find` finds, those too that start meanwhile."""
+    reached: set[int] = set()
+    while new := find() - reached:
+        for pid in new:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        reached |= new
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+    except OSError:  # it has ended
+        return ""
+
+
+def processes_below(pid: int) -> set[int]:
+    """Its children and theirs."""
+    parents = dict(_parents())
+    found: set[int] = set()
+    while new := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
+        found |= new
+    return found
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            # The name of the program, in brackets, may hold blanks and brackets itself.
+            yield int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+
+
+def play(first: Player, second: Player) -> None:
+    """Start both, one after the other; then each in its turn, until one is through; then both to their ends."""
+    with first.started(), second.started():
+        for pair in cycle(((first, second), (second, first))):
+            for player in pair:
+                player.take_turn()
+            if first.is_through or second.is_through:
+                break
+        first.finish()
+        second.finish()
+
+
+def rates(player: Player) -> list[float | None]:
+    """Iterations a second in each of its turns; None where fewer than two were told in it."""
+    told = player.read_told()
+    return [_rate([one for one in told if turn.start_s <= one.time_s <= turn.end_s]) for turn in player.turns]
+
+
+def _rate(told: Sequence[Told]) -> float | None:
+    if len(told) <= 1:
+        return None
+    return (told[-1].iteration - told[0].iteration) / (told[-1].time_s - told[0].time_s)

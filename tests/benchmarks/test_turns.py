@@ -1,0 +1,61 @@
+"""Two real commands in turns."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.turns import Player, Told, play, processes_below, rates
+
+
+def _player(folder: Path, name: str, iterations: int, *, fails_at: int = 0) -> Player:
+    home = folder / name
+    home.mkdir()
+
+    def read_told() -> list[Told]:
+        *lines, _ = (home / "stdout").read_text().split("\n")
+        return [Told(*json.loads(line)) for line in lines]
+
+    return Player("tests.benchmarks.telling", [str(iterations), str(fails_at)], home, iterations, read_told)
+
+
+def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_path: Path) -> None:
+    first, second = _player(tmp_path, "first", 60), _player(tmp_path, "second", 200)
+    play(first, second)
+    assert len(first.turns) == len(second.turns) > 1
+    for worker, other in ((first, second), (second, first)):
+        told = worker.read_told()
+        assert told[-1].iteration == worker.iterations
+        for turn in other.turns:
+            # until the signals have reached all of them, and from when the next turn begins
+            inside = [one for one in told if turn.start_s + 0.1 < one.time_s < turn.end_s - 0.3]
+            assert not inside
+    assert all(rate is None or rate > 0 for rate in rates(first))
+    assert any(rates(first))
+
+
+def test_a_command_that_fails_ends_the_benchmark_with_its_words_and_the_other_command(tmp_path: Path) -> None:
+    first, second = _player(tmp_path, "first", 1000), _player(tmp_path, "second", 1000, fails_at=30)
+    with pytest.raises(SystemExit, match=r"exit code 1 before its last iteration\nno more"):
+        play(first, second)
+    assert first._process is not None
+    assert first._process.wait(timeout=30) == -signal.SIGKILL
+
+
+def test_children_of_children_are_found() -> None:
+    sleeps = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    process = subprocess.Popen([sys.executable, "-c", f"{sleeps}  # a name (with brackets"])
+    try:
+        while not (found := processes_below(process.pid)):
+            time.sleep(0.05)
+        assert len(found) == 1
+    finally:
+        for pid in found:
+            subprocess.run(["kill", "-9", str(pid)], check=True)
+        process.wait()
