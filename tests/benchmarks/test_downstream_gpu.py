@@ -12,11 +12,8 @@ from benchmarks.downstream_gpu import _parse, cases, main, num_anchors
 from benchmarks.training.downstream import Case, Step
 from benchmarks.training.shares import GROUPS
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),  # mmdet's grid of positions
-    pytest.mark.filterwarnings("ignore:.*find_unused_parameters=True was specified"),  # DDP's advice to Semantic FPN
-]
+# DDP's advice to Semantic FPN
+pytestmark = pytest.mark.filterwarnings("ignore:.*find_unused_parameters=True was specified")
 
 
 @pytest.mark.slow

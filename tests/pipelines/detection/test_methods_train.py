@@ -14,12 +14,6 @@ from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, scores_of, write_coco
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),  # mmdet's grid of positions
-    pytest.mark.filterwarnings("ignore:.*num_anchors. is deprecated:UserWarning"),  # mmdet's ATSS asks itself for it
-]
-
 
 def _train(root: Path, method: MethodName, *, has_polygons: bool, **fields: Any) -> tuple[StageResult, Recorder]:
     data = write_coco(root / "coco", has_polygons=has_polygons)

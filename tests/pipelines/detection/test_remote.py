@@ -25,10 +25,6 @@ from tests.pipelines.openmmlab.harness import (
 )
 from tests.pipelines.test_node_cache import upload
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-]
-
 
 def _params(place: str) -> DetectionParams:
     return DetectionParams(

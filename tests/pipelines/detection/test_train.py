@@ -28,10 +28,6 @@ from pipelines.openmmlab.params import SIZES
 from pipelines.openmmlab.runner import Trained, Training
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-]
-
 
 def _params(root: Path, **fields: Any) -> DetectionParams:
     small = {"epochs": 2, "batch_size": 4, "img_scale": (PX, PX), "channels": 8, "fc_channels": 16, "num_rois": 8}

@@ -36,10 +36,6 @@ from tests.pipelines.openmmlab.harness import (
     write_coco,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
-]
 WIDTHS = [96, 192, 384, 768]
 SMALL = Start(CONFIGS["cat_small"])
 TOY = Start(CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))

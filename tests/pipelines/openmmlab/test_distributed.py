@@ -32,12 +32,6 @@ from tests.pipelines.openmmlab.harness import (
 )
 from tests.pipelines.openmmlab.ranks import of_rank, run_ranks
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),  # mmdet's grid of positions
-]
-
 SMALL: dict[str, Any] = {"backbone": "p.checkpoint", "img_scale": (PX, PX), "batch_size": 4, "loader_workers": 0}
 
 

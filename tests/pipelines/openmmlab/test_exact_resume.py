@@ -30,12 +30,6 @@ from tests.pipelines.openmmlab.harness import (
     write_coco,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-    # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
-    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
-]
-
 COMMON: dict[str, Any] = {
     "backbone": "p.checkpoint",
     "img_scale": (PX, PX),

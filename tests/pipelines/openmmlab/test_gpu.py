@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,10 +40,6 @@ with library.quiet_import():
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools, NumPy 2
-    pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False"),
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),  # mmdet's grid of positions
-    pytest.mark.filterwarnings("ignore:.*num_anchors. is deprecated:UserWarning"),  # mmdet's ATSS asks itself for it
 ]
 GPU = "cuda:0"
 SMALL: dict[str, Any] = {
@@ -66,14 +61,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_toy_checkpoint(root / "pretrained")
     save_toy_checkpoint(root / "of_that_size", img_size=PX)
     return root
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(mode=False)
 
 
 def _stage(root: Path, method: str, **fields: Any) -> tuple[Entry, Params]:

@@ -17,8 +17,6 @@ from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
 from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
 
-pytestmark = pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False")
-
 FIELDS: dict[str, Any] = {
     **{"method": "semantic_fpn", "backbone": "p.checkpoint", "loader_workers": 0, "max_iters": 1, "warmup_iters": 0},
     **{"batch_size": 4, "img_scale": (64, 64), "crop_size": 64, "channels": 8, "head_channels": 8},

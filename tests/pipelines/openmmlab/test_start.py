@@ -25,8 +25,6 @@ from pipelines.segmentation.train import run
 from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
 from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
 
-pytestmark = pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False")
-
 TOY = {"img_size": 56, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 SCRATCH = {"init": "scratch", "model": TOY, "backbone": None}
 STILL = {"max_iters": 1, "warmup_iters": 0, "lr": 1e-60}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +30,6 @@ GPU = torch.device("cuda:0")
 def on_gpu(made: tuple[StageContext, Recorder]) -> tuple[StageContext, Recorder]:
     context, recorder = made
     return replace(context, device="cuda:0"), recorder
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(mode=False)
 
 
 def weights(result: StageResult) -> dict[str, torch.Tensor]:

@@ -13,7 +13,6 @@ from pipelines.sample.__main__ import main
 from pipelines.sample.folder import Size, write_sample
 
 # pycocotools 2.0.11 does not yet know NumPy 2's `copy` argument; its result is right.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SIZE = Size(train_scenes=4, val_scenes=2, scans_per_class=5)
 

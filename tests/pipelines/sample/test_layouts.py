@@ -19,7 +19,6 @@ from pipelines.sample.layouts import ADE20K_SPLITS, scene_files
 from pipelines.sample.scans import Split, load_scans, split_scans
 
 # pycocotools 2.0.11 does not yet know NumPy 2's `copy` argument; its result is right.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SPLITS: tuple[Split, Split] = ("train", "val")
 

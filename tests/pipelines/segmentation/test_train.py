@@ -20,7 +20,6 @@ from pipelines.segmentation.train import run
 from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, scores_of, write_ade20k
 
 # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
-pytestmark = pytest.mark.filterwarnings("ignore:Default ``avg_non_ignore`` is False")
 
 
 def _params(root: Path, **fields: Any) -> SegmentationParams:
