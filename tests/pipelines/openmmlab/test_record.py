@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from pipelines.openmmlab.kernels import BACKED, SOURCES
+from pipelines.openmmlab.library import MMLogger
 from pipelines.openmmlab.ops import active_ops
 from pipelines.openmmlab.record import count_complexity
 from pipelines.segmentation.model import make_model
@@ -54,6 +55,11 @@ def test_complexity_is_that_of_the_trained_network_and_told_in_the_log(setting: 
         f"network: {complexity['params_m']} M parameters, {complexity['flops_g']} G multiply-accumulates on 1024x1024"
     )
     assert [event.text for event in setting.recorder.events if event.text.startswith(line)] == [f"{line} pixels"]
+
+
+def test_a_finished_stage_leaves_no_closed_file_to_who_logs_next(setting: Setting) -> None:
+    assert setting.checkpoint.exists()
+    assert MMLogger.get_current_instance().handlers == []
 
 
 def test_resolved_config_has_everything_and_no_folder_of_this_machine(setting: Setting) -> None:
