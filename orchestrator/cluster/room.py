@@ -92,14 +92,15 @@ class Room:
         told_s = start_s + TELL_AFTER_S - TELL_EVERY_S
         while (missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])) is not None:
             now_s = time.monotonic()
+            # Before the deadline ends the wait: an actor that is slow to start may make this the second look.
+            if now_s - told_s > TELL_EVERY_S:
+                self.channel.send(attempt.says(Event(f"waiting for room: {missing} now")))
+                told_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(
                     f"waited {self.resources.max_wait_min:g} minutes for room: {missing} now; run the same command "
                     f"again later, or change stages.{attempt.stage}.resources (max_wait_min is among them)"
                 )
-            if now_s - told_s > TELL_EVERY_S:
-                self.channel.send(attempt.says(Event(f"waiting for room: {missing} now")))
-                told_s = now_s
             if self.channel.is_stopping():
                 raise StoppedError("stopped while it waited for room")
             time.sleep(LOOK_EVERY_S)
