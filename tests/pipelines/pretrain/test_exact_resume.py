@@ -174,10 +174,10 @@ def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContex
 
 @pytest.mark.slow
 def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
-    command = [sys.executable, "-m", "pipelines.pretrain.prove_resume", "--kills", "2"]
+    command = [sys.executable, "-m", "pipelines.pretrain.prove_resume", "--kills", "1", "--epochs", "2"]
     elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # a cluster in the environment is none of the proof's
     proof = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=False, timeout=900)
     assert proof.returncode == 0, proof.stdout + proof.stderr
     assert proof.stdout.count("killed worker") == 1
-    assert proof.stdout.count("killing the driver") == 2
+    assert proof.stdout.count("killing the driver") == 1
     assert "DIFFERENT" not in proof.stdout
