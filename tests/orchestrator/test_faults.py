@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3600"}
+"""An interrupted run that ends all the same has not waited for its stages to the last."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -46,10 +50,11 @@ def _write(folder: Path, stages: Mapping[str, object]) -> Path:
     return folder / "job.yaml"
 
 
-def _start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def _start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml", *sets]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    env = os.environ | environment
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def _await(folder: Path, pattern: str, driver: subprocess.Popen[str], count: int = 1, timeout_s: float = 300) -> None:
@@ -98,8 +103,8 @@ def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_i
 
 
 def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: Path, cluster_address: str) -> None:
-    _write_job(folder, epochs=30, epoch_s=3, is_deaf=True)
-    driver = _start(folder)
+    _write_job(folder, epochs=1000, epoch_s=3, is_deaf=True)
+    driver = _start(folder, **LONG_GRACE)
     _await(folder, "data/worked.log", driver)
     driver.send_signal(signal.SIGTERM)
     while _records(folder)[0]["state"] != "interrupted":  # before the wait: who asked may send SIGKILL next
@@ -107,7 +112,7 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
         time.sleep(0.1)
     time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=45)  # of the 60 that one signal would have it wait
+    _, errors = driver.communicate(timeout=300)
     assert driver.returncode == 130, errors[-5000:]
 
 
@@ -115,13 +120,11 @@ def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_a
     search = {"kind": "tune", "of": "only", "space": {"gain": {"choice": [2.0]}}, "num_trials": 3, "max_concurrent": 2}
     only = {"kind": "count", "data": "data", "epochs": 8, "epoch_s": 2}
     _write(folder, {"search": {**search, "algorithm": {"name": "random"}, "scheduler": {"name": "none"}}, "only": only})
-    driver = _start(folder, "stages.only.params_from=search.best_params")
+    driver = _start(folder, "stages.only.params_from=search.best_params", **LONG_GRACE)
     _await(folder, "store/train/*/trials/*/checkpoints/00000001.json", driver, count=2)
-    start_s = time.monotonic()
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=300)  # the trials say that they rest, so nobody waits for longer
     assert driver.returncode == 130, errors[-5000:]
-    assert time.monotonic() - start_s < 55, "the trials said that they rest, so nobody waits for longer"
     driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
     _, errors = driver.communicate(timeout=300)
     assert driver.returncode == 0, errors[-5000:]
