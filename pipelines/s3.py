@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator import s3
 from orchestrator.errors import DataError, UnreachableError
 
 S3 = "s3://"
-MAX_ATTEMPTS = 5
-"""Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""
+THREADS = 8
+"""Of one transfer; loaders fetch side by side."""
+MAX_CONNECTIONS = 32
 
 _MISSING = frozenset({"404", "NoSuchKey"})
 _CHANGED = frozenset({"412", "PreconditionFailed"})
-_HINTS = {
-    "NoSuchBucket": "correct the stage's `data`, or create the bucket",
-    "403": "the credentials found by AWS's standard chain may not do that",
-    "AccessDenied": "the credentials found by AWS's standard chain may not do that",
-    "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
-    "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
-}
-_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine"
-_OUT_OF_REACH = "check the network and AWS_ENDPOINT_URL"
-_USERINFO = re.compile(r"//[^/?#\s\"]*@")
-"""What stands before the host in a URL such as `http://name:secret@host`."""
+_NO_BUCKET = "correct the stage's `data`, or create the bucket"
 
 
 class Object(NamedTuple):
@@ -74,12 +65,12 @@ class Bucket:
         """`size` bytes from `start` on; raises DataError when the object is not the one that was listed any more."""
         part = {"Range": f"bytes={start}-{start + size - 1}"} if size < one.size else {}
         with self._errors("read", one.name):
-            for attempt in range(1, MAX_ATTEMPTS + 1):
+            for attempt in range(1, s3.MAX_ATTEMPTS + 1):
                 try:
                     answer = self._client.get_object(**self._object(one.name), IfMatch=f'"{one.etag}"', **part)
                     content: bytes = answer["Body"].read()
                 except _broken_off():  # boto3 tries requests again, but not the reading of an answer
-                    if attempt == MAX_ATTEMPTS:
+                    if attempt == s3.MAX_ATTEMPTS:
                         raise
                 else:
                     return content
@@ -99,13 +90,13 @@ class Bucket:
 
     def upload(self, name: str, path: Path) -> None:
         with self._errors("write", name):
-            self._client.upload_file(str(path), **self._object(name), Config=_transfer())
+            self._client.upload_file(str(path), **self._object(name), Config=s3.transfers(num_threads=THREADS))
 
     def download(self, name: str, path: Path) -> None:
         """Into `path`, which exists; a longer file is cut."""
         with self._errors("read", name), path.open("r+b") as file:
             size = self._client.head_object(**self._object(name))["ContentLength"]
-            self._client.download_fileobj(**self._object(name), Fileobj=file, Config=_transfer())
+            self._client.download_fileobj(**self._object(name), Fileobj=file, Config=s3.transfers(num_threads=THREADS))
             file.truncate(size)
 
     def delete(self, name: str) -> None:
@@ -115,7 +106,7 @@ class Bucket:
     @property
     def _client(self) -> Any:
         if self._client_of is None or self._client_of[0] != os.getpid():
-            self._client_of = os.getpid(), _new_client()
+            self._client_of = os.getpid(), s3.new_client(max_connections=MAX_CONNECTIONS)
         return self._client_of[1]
 
     def _object(self, name: str) -> dict[str, str]:
@@ -123,70 +114,24 @@ class Bucket:
 
     @contextmanager
     def _errors(self, verb: str, name: str) -> Iterator[None]:
-        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  only data in S3 pay for the import
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError  # noqa: PLC0415
-
-        where = f"{self.uri}/{name}" if name else self.uri
         try:
             yield
-        except (BotoCoreError, ClientError, S3UploadFailedError) as err:
-            # An upload's error stands behind the one that wraps it.
-            cause = err.__context__ if isinstance(err, S3UploadFailedError) else err
-            if isinstance(cause, NoCredentialsError):
-                raise DataError(f"{where}: cannot {verb}: no credentials for S3; {_NO_CREDENTIALS}") from err
-            if isinstance(cause, ClientError):
-                raise _refusal(cause.response, where, verb) from err
-            shown = _USERINFO.sub("//", str(cause))
-            # What stands behind an error is shown too where a traceback is.
-            behind = err if shown == str(cause) else None
-            raise UnreachableError(f"{where}: cannot {verb}: {shown.rstrip('.')}; {_OUT_OF_REACH}") from behind
+        except s3.errors() as err:
+            failure = s3.explain(err, no_bucket=_NO_BUCKET)
+            raise _as_ours(failure, f"{self.uri}/{name}" if name else self.uri, verb) from failure.behind
 
 
 def _broken_off() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  as above
+    from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  only data in S3 pay for it
 
     return HTTPClientError, IncompleteReadError
 
 
-def _refusal(response: Any, where: str, verb: str) -> DataError | UnreachableError:
-    """What the server's error means: the data are wrong, or another try may help."""
-    error = response.get("Error", {})
-    code = str(error.get("Code", ""))
-    if code in _MISSING:
+def _as_ours(failure: s3.Failure, where: str, verb: str) -> DataError | UnreachableError:
+    """The data are wrong, or another try may help."""
+    if failure.code in _MISSING:
         return DataError(f"{where}: missing; copy it there again, or write the index anew")
-    if code in _CHANGED:
+    if failure.code in _CHANGED:
         return DataError(f"{where}: was replaced while it was fetched; run again")
-    message = str(error.get("Message") or code).rstrip(".")
-    if code in _HINTS:
-        return DataError(f"{where}: cannot {verb}: {message}; {_HINTS[code]}")
-    return UnreachableError(f"{where}: cannot {verb}: {message}; {_OUT_OF_REACH}")
-
-
-def _new_client() -> Any:
-    """For several threads."""
-    import boto3  # noqa: PLC0415  only data in S3 pay for the import
-    from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
-    config = Config(
-        retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
-        connect_timeout=10,
-        max_pool_connections=32,
-        # A server may send the whole object's checksum with a part of it; the index has a sha256 of ours.
-        response_checksum_validation="when_required",
-    )
-    try:
-        return boto3.session.Session().client("s3", config=config)
-    except ValueError as err:  # its text has the URL
-        if isinstance(err, BotoCoreError):
-            raise
-        raise DataError("AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT; correct it") from None
-
-
-def _transfer() -> Any:
-    """Classic transfers: the CRT client ignores a custom endpoint. Eight threads, since loaders fetch side by side."""
-    from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
-
-    return TransferConfig(
-        multipart_threshold=2**24, multipart_chunksize=2**24, max_concurrency=8, preferred_transfer_client="classic"
-    )
+    kind = DataError if failure.is_lasting else UnreachableError
+    return kind(f"{where}: cannot {verb}: {failure}")

@@ -9,30 +9,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
-from boto3.exceptions import S3UploadFailedError
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import ClientError
 
+from orchestrator import s3
 from orchestrator.errors import StoreError
 
-MAX_ATTEMPTS = 5
-"""Tries at a request, with waits of up to 1, 2, 4 and 8 s between them: a server that is gone is told in seconds."""
+THREADS = 16
+"""Of one transfer."""
 CONFLICT_TRIES = 5
 """Of a create that meets another one under way; S3 asks to try again."""
 CONFLICT_WAIT_S = 0.2
 
+_TRANSFER = s3.transfers(num_threads=THREADS)
 _MISSING = frozenset({"404", "NoSuchKey"})
-_HINTS = {
-    "NoSuchBucket": "create the bucket, or give another one by `store:` in the job or --store",
-    "403": "the credentials found by AWS's standard chain may not do that",
-    "AccessDenied": "the credentials found by AWS's standard chain may not do that",
-    "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
-    "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
-}
-_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine"
-_OUT_OF_REACH = "check the network and AWS_ENDPOINT_URL"
+_NO_BUCKET = "create the bucket, or give another one by `store:` in the job or --store"
 
 
 class S3Store:
@@ -52,7 +42,7 @@ class S3Store:
             try:
                 content: bytes = self._client.get_object(**self._object(name))["Body"].read()
             except ClientError as err:
-                if _code(err) in _MISSING:
+                if s3.code_of(err) in _MISSING:
                     return None
                 raise
             return content
@@ -67,9 +57,9 @@ class S3Store:
                 try:
                     self._client.put_object(**self._object(name), Body=content, IfNoneMatch="*")
                 except ClientError as err:
-                    if _code(err) == "PreconditionFailed":
+                    if s3.code_of(err) == "PreconditionFailed":
                         return False
-                    if _code(err) != "ConditionalRequestConflict":
+                    if s3.code_of(err) != "ConditionalRequestConflict":
                         raise
                     time.sleep(CONFLICT_WAIT_S)
                 else:
@@ -86,7 +76,7 @@ class S3Store:
             try:
                 self._client.download_file(**self._object(name), Filename=str(path), Config=_TRANSFER)
             except ClientError as err:
-                if _code(err) in _MISSING:
+                if s3.code_of(err) in _MISSING:
                     return False
                 raise
             return True
@@ -108,13 +98,7 @@ class S3Store:
 
     @cached_property
     def _client(self) -> Any:
-        config = Config(
-            retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
-            connect_timeout=10,
-            # A server may send the whole object's checksum with a part of it; every read has a sha256 of ours.
-            response_checksum_validation="when_required",
-        )
-        return boto3.session.Session().client("s3", config=config)
+        return s3.new_client(max_connections=THREADS)
 
     def _object(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
@@ -123,25 +107,6 @@ class S3Store:
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except (BotoCoreError, ClientError, S3UploadFailedError) as err:
-            reason, hint = _explained(err)
-            raise StoreError(f"store {self.uri}: cannot {verb} {name}: {reason}; {hint}") from err
-
-
-# Classic transfers: the CRT client ignores a custom endpoint and would talk to AWS itself.
-_TRANSFER = TransferConfig(
-    multipart_threshold=2**24, multipart_chunksize=2**24, max_concurrency=16, preferred_transfer_client="classic"
-)
-
-
-def _code(err: ClientError) -> str:
-    return str(err.response.get("Error", {}).get("Code", ""))
-
-
-def _explained(err: BotoCoreError | ClientError | S3UploadFailedError) -> tuple[str, str]:
-    """What went wrong, and what to do about it. An upload's error stands behind the one that wraps it."""
-    cause = err.__context__ if isinstance(err, S3UploadFailedError) else err
-    if isinstance(cause, ClientError):
-        message = cause.response.get("Error", {}).get("Message") or _code(cause)
-        return message.rstrip("."), _HINTS.get(_code(cause), _OUT_OF_REACH)
-    return str(cause or err).rstrip("."), _NO_CREDENTIALS if isinstance(cause, NoCredentialsError) else _OUT_OF_REACH
+        except s3.errors() as err:
+            failure = s3.explain(err, no_bucket=_NO_BUCKET)
+            raise StoreError(f"store {self.uri}: cannot {verb} {name}: {failure}") from failure.behind

@@ -23,8 +23,9 @@ from typing import Any
 import boto3
 import pytest
 
+from orchestrator import s3
 from orchestrator.errors import DataError, UnreachableError
-from pipelines import data, download, node_cache, s3
+from pipelines import data, download, node_cache
 from pipelines.data import data_folder, fingerprint_remote
 from pipelines.detection.coco import fingerprint, fingerprint_val, read_annotations
 from pipelines.detection.params import DetectionParams

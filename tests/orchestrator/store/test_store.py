@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -114,16 +115,37 @@ def test_a_bucket_that_is_not_there_says_so(s3_endpoint: str, tmp_path: Path) ->
 
 def test_an_endpoint_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("orchestrator.store.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
     with pytest.raises(
         StoreError, match=r"cannot read a: Could not connect .*127\.0\.0\.1:1/.*; check .*AWS_ENDPOINT_URL"
     ):
         open_store(f"s3://{bucket}").read("a")
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://name:se:c@ret@127.0.0.1:9", 'endpoint URL: "http://127.0.0.1:9/'),
+        ("name:secret@127.0.0.1", "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT; correct it"),
+    ],
+)
+def test_credentials_in_the_address_of_the_server_are_not_shown(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, text: str
+) -> None:
+    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    (tmp_path / "made").write_bytes(b"x")
+    store = open_store(f"s3://{bucket}")
+    for use in (lambda: store.names(""), lambda: store.read("y"), lambda: store.upload("y", tmp_path / "made")):
+        with pytest.raises(StoreError, match=text) as caught:
+            use()
+        shown = "".join(traceback.format_exception(caught.value))
+        assert not any(part in shown for part in ("name:se", "c@ret", "secret"))
+
+
 def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(StoreError, match=r"Unable to locate credentials; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StoreError, match=r"cannot read a: no credentials for S3; set AWS_ACCESS_KEY_ID"):
         open_store(f"s3://{bucket}").read("a")

@@ -228,7 +228,7 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_server_that_does_not_answer_is_no_fault_of_the_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the stage is tried again."""
-    monkeypatch.setattr("pipelines.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         UnreachableError, match=r"cannot list: Could not connect .*; check the network and AWS_ENDPOINT"
