@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from orchestrator.contract import Role
-from orchestrator.errors import DataError
+from orchestrator.contract import Event, Role, StageContext
+from orchestrator.errors import DataError, StoppedError
 from pipelines.download import Tell
 from pipelines.node_cache import fetch
 from pipelines.remote import PIECES, list_remote
@@ -45,8 +45,9 @@ def data_place(data: str, layout: Layout) -> str:
 def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: None) -> Path:
     """The folder of `data`, which holds `splits` at least; none named: all.
 
-    A sample is made, and data of S3 are fetched, first, once a machine; `tell` hears how far that is. Raises DataError
-    when that cannot be written or the data are not there, UnreachableError when S3 does not answer.
+    A sample is made, and data of S3 are fetched, first, once a machine; `tell` hears how far that is, and ends it where
+    it raises. Raises DataError when that cannot be written or the data are not there, UnreachableError when S3 does not
+    answer.
     """
     if data.startswith(SAMPLE):
         return _sample_folder() / layout
@@ -58,6 +59,17 @@ def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: 
             return folder
     listing = list_remote(data, layout, sorted(asked))
     return _FETCHED.setdefault(((data, layout), asked), fetch(listing, cache_folder(), tell))
+
+
+def stage_data_folder(context: StageContext, layout: Layout, *splits: str) -> Path:
+    """The same of the stage's `data`; its events say how far that is. Raises StoppedError when it should stop."""
+
+    def tell(text: str) -> None:
+        context.emit(Event(text))
+        if context.should_stop():
+            raise StoppedError("stopped while its data were fetched; what has arrived stays on this machine")
+
+    return data_folder(context.params.data, layout, *splits, tell=tell)
 
 
 _FETCHED: dict[tuple[tuple[str, Layout], frozenset[str]], Path] = {}

@@ -26,6 +26,7 @@ TRIES = 2
 TELL_EVERY_S = 5.0
 
 Tell = Callable[[str], None]
+"""Where it raises, nothing more is begun; what was begun arrives first."""
 
 
 def download(bucket: Bucket, wanted: Mapping[Path, Listed], tell: Tell) -> None:
@@ -129,9 +130,12 @@ def _fetch(bucket: Bucket, downloads: list[_Download], tell: Tell) -> list[str]:
 
     parts = [part for one in downloads for part in one.parts()]
     progress = _Progress(bucket.uri, sum(part.size for part in parts), tell)
-    with ThreadPoolExecutor(THREADS) as pool:
+    pool = ThreadPoolExecutor(THREADS)
+    try:
         for size in pool.map(fetch, parts):
             progress.add(size)
+    finally:
+        pool.shutdown(cancel_futures=True)
     for one in downloads:  # all of its parts were there, and the process was killed before it got its name
         if not one.path.exists() and one.listed.object.name not in wrong and not one.is_right():
             wrong.append(one.listed.object.name)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
-from pipelines.data import data_folder
+from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
+from pipelines.data import stage_data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_val_config
 from pipelines.detection.details import complete_details
@@ -27,7 +27,7 @@ from pipelines.openmmlab.start import Start
 def run(context: StageContext) -> StageResult:
     """Output `details`. Metrics in %, as those of training and more; not of sizes that no object of val has."""
     params: DetectionEvaluationParams = context.params
-    root = data_folder(params.data, "coco", "val", tell=lambda text: context.emit(Event(text)))
+    root = stage_data_folder(context, "coco", "val")
     file = read_annotations(root, "val")
     check_annotations([file], params)
     saved = load_model(context.inputs[CHECKPOINT])

@@ -8,7 +8,7 @@ from functools import partial
 
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
-from pipelines.data import data_folder
+from pipelines.data import stage_data_folder
 from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
 from pipelines.detection.config import make_config
 from pipelines.detection.images import check_images
@@ -60,11 +60,10 @@ def _prepare(context: StageContext) -> tuple[Sequence[str], Config, Config]:
 
 
 def _read(context: StageContext) -> dict[Split, Annotations]:
-    params: DetectionParams = context.params
     splits: tuple[Split, ...] = ("train", "val")
-    root = data_folder(params.data, "coco", *splits, tell=lambda text: context.emit(Event(text)))
+    root = stage_data_folder(context, "coco", *splits)
     files = {split: read_annotations(root, split) for split in splits}
-    check_annotations(files.values(), params)
+    check_annotations(files.values(), context.params)
     return files
 
 

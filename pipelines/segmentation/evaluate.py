@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from orchestrator.contract import CHECKPOINT, DETAILS, Event, StageContext, StageResult
-from pipelines.data import data_folder
+from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
+from pipelines.data import stage_data_folder
 from pipelines.details.painting import evenly_spread
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config
@@ -27,7 +27,7 @@ MULTI_SCALE_FLIP_DIR = "multi_scale_flip"
 def run(context: StageContext) -> StageResult:
     """Output `details`. Metrics in %, as those of training."""
     params: SegmentationEvaluationParams = context.params
-    root = data_folder(params.data, "ade20k", "validation", tell=lambda text: context.emit(Event(text)))
+    root = stage_data_folder(context, "ade20k", "validation")
     classes = read_classes(root, params)
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method_name, classes=classes)

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from orchestrator.artifact import Metric
-from orchestrator.contract import Event, StageContext, StageResult
+from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
-from pipelines.data import data_folder
+from pipelines.data import data_folder, stage_data_folder
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
@@ -30,7 +30,7 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with `tta` one more."""
     params: SegmentationParams = context.params
-    root = data_folder(params.data, "ade20k", *SPLITS, tell=lambda text: context.emit(Event(text)))
+    root = stage_data_folder(context, "ade20k", *SPLITS)
     classes = read_classes(root, params)
     model = _model(context, num_classes=len(classes))
     schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)

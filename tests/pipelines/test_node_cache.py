@@ -24,9 +24,10 @@ import boto3
 import pytest
 
 from orchestrator import s3
-from orchestrator.errors import DataError, UnreachableError
+from orchestrator.contract import Event
+from orchestrator.errors import DataError, StoppedError, UnreachableError
 from pipelines import data, download, node_cache
-from pipelines.data import data_folder, fingerprint_remote
+from pipelines.data import data_folder, fingerprint_remote, stage_data_folder
 from pipelines.detection.coco import fingerprint, fingerprint_val, read_annotations
 from pipelines.detection.params import DetectionParams
 from pipelines.remote import list_remote
@@ -172,6 +173,42 @@ def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
     again = set(fetched()[len(before) :]) & {name for name in before if name.startswith(large)}
     assert len(again) <= 1  # the one that was under way
     assert not list(caches.glob("*/objects/*/*.*"))
+
+
+def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_rest(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = upload(coco, bucket)
+    monkeypatch.setattr(download, "THREADS", 1)
+    monkeypatch.setattr(download, "TELL_EVERY_S", 0)
+    told: list[str] = []
+    is_told, fast = threading.Event(), Bucket.read_part
+
+    def slow(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+        """The first at once; each of the others takes half a second after the stage was told of the first."""
+        if fetched():
+            is_told.wait(60)
+            time.sleep(0.5)
+        return fast(bucket, one, start, size)
+
+    def emit(event: Event) -> None:
+        told.append(event.text)
+        if len(told) == 2:
+            is_told.set()
+
+    context: Any = SimpleNamespace(params=SimpleNamespace(data=uri), emit=emit, should_stop=lambda: len(told) == 2)
+    with monkeypatch.context() as slowly:
+        slowly.setattr(Bucket, "read_part", slow)
+        with pytest.raises(StoppedError, match="stopped while its data were fetched; what has arrived stays"):
+            stage_data_folder(context, "coco", *SPLITS)
+    assert told[1].startswith(f"fetching {uri}: ")
+    before = len(fetched())
+    assert before < 7
+    told.clear()
+    context.should_stop = lambda: False
+    assert files_below(stage_data_folder(context, "coco", *SPLITS)) == files_below(coco)
+    assert told[0] == f"fetching {uri}: {7 - before} of 7 objects, 0.00 GiB"
+    assert len(fetched()) == 7
 
 
 def test_a_changed_object_is_noticed_and_alone_fetched_again(
