@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-_ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 _TIMEOUT_S = 1800
 _NOT_OURS = ("RAY_ADDRESS", "MASTER_ADDR", "MASTER_PORT")
 
@@ -32,17 +32,19 @@ def run_module(module: str, *arguments: str) -> Done:
     began_s = time.time()
     command = _command(module, arguments)
     done = subprocess.run(  # noqa: S603  of our own making
-        command, cwd=_ROOT, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
     return Done(began_s, time.time() - began_s, done.stdout)
 
 
-def start_module(module: str, *arguments: str, stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    """`python -m module`, likewise, under way."""
-    command = _command(module, arguments)
-    return subprocess.Popen(command, cwd=_ROOT, env=_environment(), stdout=stdout, stderr=stderr)  # noqa: S603
+def start_module(
+    module: str, *arguments: str, stdout: IO[bytes], stderr: IO[bytes], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """`python -m module`, likewise, under way, with `environment` besides."""
+    whole = _environment() | dict(environment)
+    return subprocess.Popen(_command(module, arguments), cwd=ROOT, env=whole, stdout=stdout, stderr=stderr)  # noqa: S603
 
 
 def _command(module: str, arguments: Sequence[str]) -> list[str]:
@@ -51,7 +53,7 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def at_least(least: int) -> Callable[[str], int]:

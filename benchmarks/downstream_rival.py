@@ -2,18 +2,16 @@
 
 As tools/train.py of mmdet and mmseg do it: `Runner.from_cfg(config).train()` in a plain process, with the hooks that
 the Runner has by default. The config is ours: the same model, data, pipeline and schedule. SETTINGS is a JSON file with
-the `kind`, the `params` of its stage, the `checkpoint` and a `work_dir`. Prints one JSON object every ten iterations.
+the `kind`, the `params` of its stage, the `checkpoint` and a `work_dir`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pipelines.data import data_folder
 from pipelines.detection.coco import read_annotations
@@ -21,8 +19,7 @@ from pipelines.detection.config import make_config as make_detection_config
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.backbone import read_pretrained
-from pipelines.openmmlab.library import Config, Hook, Runner, Scope, load_library
-from pipelines.openmmlab.progress import EMIT_EVERY
+from pipelines.openmmlab.library import Config, Runner, Scope, load_library
 from pipelines.openmmlab.recipe import backbone
 from pipelines.segmentation.ade20k import Split, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config as make_segmentation_config
@@ -30,24 +27,6 @@ from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
 SCOPES: Mapping[str, Scope] = {"detection": "mmdet", "segmentation": "mmseg"}
-
-
-class Clock(Hook):  # type: ignore[misc]  # untyped base
-    """Writes when every tenth iteration was over, which is when a stage of ours says so."""
-
-    priority = "VERY_LOW"
-
-    def __init__(self, to: TextIO) -> None:
-        self._to = to
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Mapping[str, Any] | None = None
-    ) -> None:
-        done = runner.iter + 1
-        if done % EMIT_EVERY == 0 or done == runner.max_iters:
-            assert outputs is not None
-            line = {"time_s": time.time(), "iteration": done, "loss": float(outputs["loss"])}
-            print(json.dumps(line), file=self._to, flush=True)
 
 
 def main(settings: Mapping[str, Any]) -> None:
@@ -65,10 +44,7 @@ def main(settings: Mapping[str, Any]) -> None:
         "default_hooks": {"checkpoint": None},
         "randomness": {"seed": 0},
     }
-    with contextlib.redirect_stdout(sys.stderr):  # the libraries print
-        runner = Runner.from_cfg(Config(whole))
-        runner.register_hook(Clock(sys.__stdout__ or sys.stderr))
-        runner.train()
+    Runner.from_cfg(Config(whole)).train()
 
 
 def _detection(settings: Mapping[str, Any], _: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import run_module
-from benchmarks.turns import Player, Told
+from benchmarks.turns import Player
 from orchestrator.artifact import Manifest
 from orchestrator.store import open_store
 from orchestrator.store.publish import fetch_artifact
@@ -76,17 +76,10 @@ def our_player(scratch: Path, ground: Ground, method: str, number: int) -> Playe
     folder = _new_folder(scratch, f"{method}{number}-ours")
     store = folder / "store"
     shutil.copytree(ground.store, store)
-    seen = set(store.glob("runs/*/events/*.jsonl"))
     stage = {**params_of(method, ground), "resources": ONE_WORKER}
     _write_job(folder / "job.yaml", store, {"pretrain": _pretrain(ground.data), "downstream": stage})
-
-    def read_told() -> list[Told]:
-        paths = sorted(set(store.glob("runs/*/events/*.jsonl")) - seen)
-        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-        return [_told(line, ground) for line in lines if _is_iteration(line)]
-
     command = ["run", str(folder / "job.yaml")]
-    return Player("orchestrator", command, folder, ground.iterations, read_told, worker="ray::RayTrainWorker")
+    return Player("orchestrator", command, folder, ground.iterations, worker="ray::RayTrainWorker")
 
 
 def rival_player(scratch: Path, ground: Ground, method: str, number: int) -> Player:
@@ -95,12 +88,7 @@ def rival_player(scratch: Path, ground: Ground, method: str, number: int) -> Pla
     kind = params.pop("kind")
     settings = {"kind": kind, "params": params, "checkpoint": str(ground.checkpoint), "work_dir": str(folder)}
     (folder / "settings.json").write_text(json.dumps(settings))
-
-    def read_told() -> list[Told]:
-        *lines, _ = (folder / "stdout").read_text().split("\n")  # the last one may be under way
-        return [Told(**json.loads(line)) for line in lines]
-
-    return Player("benchmarks.downstream_rival", [str(folder / "settings.json")], folder, ground.iterations, read_told)
+    return Player("benchmarks.downstream_rival", [str(folder / "settings.json")], folder, ground.iterations)
 
 
 SIDES: Mapping[str, Callable[[Path, Ground, str, int], Player]] = {"ours": our_player, "rival": rival_player}
@@ -118,14 +106,3 @@ def _write_job(path: Path, store: Path, stages: Mapping[str, Any]) -> None:
 
 def _pretrain(data: Path) -> dict[str, Any]:
     return {**PRETRAIN, "data": str(data / "imagenet")}
-
-
-def _is_iteration(line: Mapping[str, Any]) -> bool:
-    """Not a validation, whose event has its metrics."""
-    metrics = line["event"]["metrics"]
-    return line["stage"] == "downstream" and "loss" in metrics and not {"box_map", "miou"} & metrics.keys()
-
-
-def _told(line: Mapping[str, Any], ground: Ground) -> Told:
-    event = line["event"]
-    return Told(line["time_s"], round(event["done"] / event["total"] * ground.iterations), event["metrics"]["loss"])

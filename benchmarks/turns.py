@@ -1,4 +1,4 @@
-"""Two commands on one machine in turns: while one works, the other is stopped.
+"""Two trainings on one machine in turns: while one works, the other is stopped.
 
 Minutes of a shared machine differ by a fifth, and start-up would have whole runs lie minutes apart. Turns of seconds
 meet the same weather. Linux: processes are found by /proc.
@@ -18,20 +18,14 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.command import start_module
+from benchmarks.command import ROOT, start_module
+from benchmarks.stamps import read_stamps, stamping
 
-TOLD_IN_TURN = 3
-"""A turn ends when so many iterations more were told."""
-_LOOK_EVERY_S = 0.2
+TURN_S = 1.5
+WARM_UP = 10
+"""So many iterations of each are compared with nothing."""
+_LOOK_EVERY_S = 0.1
 _PATIENCE_S = 600.0
-
-
-class Told(NamedTuple):
-    """An iteration, counted from 1, that was over at `time_s`, in seconds since 1970."""
-
-    time_s: float
-    iteration: int
-    loss: float
 
 
 class Turn(NamedTuple):
@@ -43,15 +37,13 @@ class Turn(NamedTuple):
 
 @dataclass
 class Player:
-    """`python -m module`, which tells some of its iterations, the last one among them."""
+    """`python -m module`, which trains by mmengine for so many iterations."""
 
     module: str
     arguments: Sequence[str]
     folder: Path
-    """Gets the files `stdout` and `stderr`."""
+    """Gets the files `stdout` and `stderr`, and its stamps."""
     iterations: int
-    read_told: Callable[[], Sequence[Told]]
-    """All that it has told so far, in order."""
     worker: str | None = None
     """What the title of the process to stop begins with; None: all of them. Of Ray's, the worker alone: all together
     had so much to catch up in their turns that they interrupted the worker 17 times an iteration instead of once."""
@@ -61,12 +53,14 @@ class Player:
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Works until its first iteration is told, then is stopped; killed where it is left before its end."""
+        """Works until its first iteration is over, then is stopped; killed where it is left before its end."""
         self.began_s = time.time()
         with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
-            self._process = start_module(self.module, *self.arguments, stdout=stdout, stderr=stderr)
+            self._process = start_module(
+                self.module, *self.arguments, stdout=stdout, stderr=stderr, environment=stamping(self.folder, ROOT)
+            )
         try:
-            self._await(lambda: bool(self.read_told()))
+            self._await(lambda: bool(read_stamps(self.folder)))
             self._signal(signal.SIGSTOP)
             yield
         finally:
@@ -74,9 +68,9 @@ class Player:
                 _signal(signal.SIGKILL, self._processes)
 
     def take_turn(self) -> None:
-        start_s, so_far = time.time(), len(self.read_told())
+        start_s = time.time()
         self._signal(signal.SIGCONT)
-        self._await(lambda: self.is_through or len(self.read_told()) >= so_far + TOLD_IN_TURN)
+        self._await(lambda: self.is_through or time.time() > start_s + TURN_S)
         self._signal(signal.SIGSTOP)
         self.turns.append(Turn(start_s, time.time()))
 
@@ -89,8 +83,7 @@ class Player:
 
     @property
     def is_through(self) -> bool:
-        told = self.read_told()
-        return bool(told) and told[-1].iteration == self.iterations
+        return len(read_stamps(self.folder)) >= self.iterations
 
     def _await(self, is_so: Callable[[], bool]) -> None:
         assert self._process is not None
@@ -99,7 +92,7 @@ class Player:
             if self._process.poll() is not None:
                 self._give_up(f"exit code {self._process.returncode} before its last iteration")
             if time.monotonic() > deadline_s:
-                self._give_up(f"told nothing for {_PATIENCE_S:g} s")
+                self._give_up(f"no iteration for {_PATIENCE_S:g} s")
             time.sleep(_LOOK_EVERY_S)
 
     def _give_up(self, why: str) -> None:
@@ -163,12 +156,10 @@ def play(first: Player, second: Player) -> None:
 
 
 def rates(player: Player) -> list[float | None]:
-    """Iterations a second in each of its turns; None where fewer than two were told in it."""
-    told = player.read_told()
-    return [_rate([one for one in told if turn.start_s <= one.time_s <= turn.end_s]) for turn in player.turns]
+    """Iterations a second in each of its turns; None where it was warming up, or fewer than two were over in it."""
+    times = [stamp.time_s for stamp in read_stamps(player.folder)][WARM_UP:]
+    return [_rate([time_s for time_s in times if turn.start_s <= time_s <= turn.end_s]) for turn in player.turns]
 
 
-def _rate(told: Sequence[Told]) -> float | None:
-    if len(told) <= 1:
-        return None
-    return (told[-1].iteration - told[0].iteration) / (told[-1].time_s - told[0].time_s)
+def _rate(times: Sequence[float]) -> float | None:
+    return None if len(times) <= 1 else (len(times) - 1) / (times[-1] - times[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,30 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.turns import Player, Told, play, processes_below, rates
+from benchmarks.stamps import read_stamps
+from benchmarks.turns import Player, play, processes_below, rates
 
 
 def _player(folder: Path, name: str, iterations: int, *, fails_at: int = 0) -> Player:
-    home = folder / name
-    home.mkdir()
-
-    def read_told() -> list[Told]:
-        *lines, _ = (home / "stdout").read_text().split("\n")
-        return [Told(*json.loads(line)) for line in lines]
-
-    return Player("tests.benchmarks.telling", [str(iterations), str(fails_at)], home, iterations, read_told)
+    (folder / name).mkdir()
+    return Player("tests.benchmarks.telling", [str(iterations), str(fails_at)], folder / name, iterations)
 
 
 def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_path: Path) -> None:
-    first, second = _player(tmp_path, "first", 60), _player(tmp_path, "second", 200)
+    first, second = _player(tmp_path, "first", 150), _player(tmp_path, "second", 400)
     play(first, second)
     assert len(first.turns) == len(second.turns) > 1
     for worker, other in ((first, second), (second, first)):
-        told = worker.read_told()
-        assert told[-1].iteration == worker.iterations
+        stamps = read_stamps(worker.folder)
+        assert [stamp.loss for stamp in stamps[:20]] == [0.5**number for number in range(20)]
+        assert len(stamps) == worker.iterations
         for turn in other.turns:
             # until the signals have reached all of them, and from when the next turn begins
-            inside = [one for one in told if turn.start_s + 0.1 < one.time_s < turn.end_s - 0.3]
+            inside = [stamp for stamp in stamps if turn.start_s + 0.1 < stamp.time_s < turn.end_s - 0.3]
             assert not inside
     assert all(rate is None or rate > 0 for rate in rates(first))
     assert any(rates(first))
