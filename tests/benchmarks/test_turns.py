@@ -16,7 +16,7 @@ from benchmarks.turns import Player, play, processes_below, rates
 
 def _player(folder: Path, name: str, iterations: int, *, fails_at: int = 0) -> Player:
     (folder / name).mkdir()
-    return Player("tests.benchmarks.telling", [str(iterations), str(fails_at)], folder / name, iterations)
+    return Player("tests.benchmarks.tiny_training", [str(iterations), str(fails_at)], folder / name, iterations)
 
 
 def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_path: Path) -> None:
