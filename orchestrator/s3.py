@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 MAX_ATTEMPTS = 5
 """Tries at a request, with waits of up to 1, 2, 4 and 8 s between them: a server that is gone is told in seconds."""
 
+MISSING = frozenset({"404", "NoSuchKey"})
+"""Codes of a server that knows no such object."""
+
 _PART_BYTES = 2**24
 _HINTS = {
     "403": "the credentials found by AWS's standard chain may not do that",

@@ -16,7 +16,6 @@ THREADS = 8
 """Of one transfer; loaders fetch side by side."""
 MAX_CONNECTIONS = 32
 
-_MISSING = frozenset({"404", "NoSuchKey"})
 _CHANGED = frozenset({"412", "PreconditionFailed"})
 _NO_BUCKET = "correct the stage's `data`, or create the bucket"
 
@@ -129,7 +128,7 @@ def _broken_off() -> tuple[type[Exception], ...]:
 
 def _as_ours(failure: s3.Failure, where: str, verb: str) -> DataError | UnreachableError:
     """The data are wrong, or another try may help."""
-    if failure.code in _MISSING:
+    if failure.code in s3.MISSING:
         return DataError(f"{where}: missing; copy it there again, or write the index anew")
     if failure.code in _CHANGED:
         return DataError(f"{where}: was replaced while it was fetched; run again")

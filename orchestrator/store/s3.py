@@ -21,7 +21,6 @@ CONFLICT_TRIES = 5
 CONFLICT_WAIT_S = 0.2
 
 _TRANSFER = s3.transfers(num_threads=THREADS)
-_MISSING = frozenset({"404", "NoSuchKey"})
 _NO_BUCKET = "create the bucket, or give another one by `store:` in the job or --store"
 
 
@@ -42,7 +41,7 @@ class S3Store:
             try:
                 content: bytes = self._client.get_object(**self._object(name))["Body"].read()
             except ClientError as err:
-                if s3.code_of(err) in _MISSING:
+                if s3.code_of(err) in s3.MISSING:
                     return None
                 raise
             return content
@@ -76,7 +75,7 @@ class S3Store:
             try:
                 self._client.download_file(**self._object(name), Filename=str(path), Config=_TRANSFER)
             except ClientError as err:
-                if s3.code_of(err) in _MISSING:
+                if s3.code_of(err) in s3.MISSING:
                     return False
                 raise
             return True
