@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from orchestrator.cluster.stopping import StopWatch
+
+
+def _await(is_so: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_the_flag_follows_the_answer_and_stays() -> None:
@@ -16,12 +24,10 @@ def test_the_flag_follows_the_answer_and_stays() -> None:
         return answers[-1]
 
     with StopWatch(asks, every_s=0.01) as watch:
-        while len(answers) < 3:
-            time.sleep(0.01)
+        _await(lambda: len(answers) >= 3)
         assert not watch.should_stop()
         is_asked.set()
-        while not watch.should_stop():
-            time.sleep(0.01)
+        _await(watch.should_stop)
         time.sleep(0.1)  # for further questions, if there were any
     assert answers.count(True) == 1
 
