@@ -6,6 +6,7 @@ from collections import Counter, deque
 from typing import Any
 
 import ray
+from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -55,23 +56,46 @@ class EventChannel:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"name": f"events-{run_id}", "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
         self._actor: ActorHandle = ray.remote(Events).options(**options, scheduling_strategy=here).remote()
+        self._draining: ObjectRef | None = None
+        self._is_stopping = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the events that are on their way to the driver."""
+        return {**self.__dict__, "_draining": None}
 
     def send(self, event: StageEvent) -> None:
         """Returns at once; an event may be lost when the actor's machine is."""
         self._actor.add.remote(event)
 
     def drain(self, timeout_s: float = 5.0) -> list[StageEvent]:
-        """All events sent since the last call; empty when the actor does not answer in time."""
-        events: list[StageEvent] | None = self._answer(self._actor.drain, timeout_s)
-        return events or []
+        """All events sent since the last call; none when the actor does not answer in time: the next call has them."""
+        is_late = self._draining is not None
+        events = self._drain(timeout_s)
+        return events + self._drain(timeout_s) if is_late and self._draining is None else events
+
+    def _drain(self, timeout_s: float) -> list[StageEvent]:
+        """Those of the oldest unanswered request: the actor hands each event out once."""
+        self._draining = self._draining or self._actor.drain.remote()
+        try:
+            events: list[StageEvent] = ray.get(self._draining, timeout=timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            return []
+        except ray.exceptions.RayActorError:
+            events = []
+        self._draining = None
+        return events
 
     def request_stop(self) -> None:
         """Ask all workers to stop; say it again now and then, since an actor that starts anew has forgotten it."""
+        self._is_stopping = True
         self._actor.stop.remote()
 
     def is_stopping(self, timeout_s: float = 5.0) -> bool:
-        """Whether the run wants its workers to stop; False when the actor does not answer in time."""
-        return bool(self._answer(self._actor.is_stopping, timeout_s))
+        """Whether the run wants its workers to stop; False when the actor does not answer in time.
+
+        Who has asked for it, such as the driver, knows without the actor.
+        """
+        return self._is_stopping or bool(self._answer(self._actor.is_stopping, timeout_s))
 
     def rest(self, stage: str) -> None:
         """Tell that a trial of the search `stage` has stopped, and waits for the end of its run."""

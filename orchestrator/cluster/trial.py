@@ -28,6 +28,8 @@ from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial
 
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
 """Of Tune at a trial: more than we let it have."""
+ANSWER_S = 60.0
+"""How long a trial that should stop waits to hear whether its run does: a machine that leaves has as long, too."""
 
 
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
@@ -127,7 +129,7 @@ def _begin(search: Attempt, store: Store, channel: EventChannel, number: int) ->
 def _rest_if_interrupted(begun: _Begun) -> None:
     """A trial of an interrupted run rests when its checkpoint is committed: Tune would start the next one in its place,
     or note it as failed, while a trial that ends with its driver is taken up again."""
-    if begun.channel.is_stopping():
+    if begun.channel.is_stopping(timeout_s=ANSWER_S):
         begun.channel.rest(begun.attempt.stage)
         threading.Event().wait()
 

@@ -32,7 +32,7 @@ class Channel:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def is_stopping(self) -> bool:
+    def is_stopping(self, timeout_s: float = 5) -> bool:
         return False
 
     def send(self, heard: StageEvent) -> None:
@@ -136,7 +136,7 @@ class _WaitError(Exception):
 class Resting(Channel):
     """Of an interrupted run."""
 
-    def is_stopping(self) -> bool:
+    def is_stopping(self, timeout_s: float = 5) -> bool:
         return True
 
     def rest(self, stage: str) -> None:

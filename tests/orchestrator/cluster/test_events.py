@@ -1,0 +1,63 @@
+"""Events on their way to the driver, and the wish to stop, where the actor between them is slow or gone."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from orchestrator.cluster.connection import connected
+from orchestrator.cluster.events import EventChannel
+from orchestrator.contract import Event
+from orchestrator.record import StageEvent
+
+
+@pytest.fixture
+def channel(cluster_address: str) -> Iterator[EventChannel]:
+    with connected(cluster_address):
+        yield EventChannel("tested")
+
+
+def _event(text: str) -> StageEvent:
+    return StageEvent("only", 1, 0.0, Event(text))
+
+
+def _keep_busy(channel: EventChannel, for_s: float) -> None:
+    channel._actor.__ray_call__.remote(lambda _: time.sleep(for_s))
+
+
+def test_events_of_an_answer_that_came_too_late_are_told_by_the_next_call(channel: EventChannel) -> None:
+    channel.send(_event("first"))
+    _keep_busy(channel, 5)
+    heard = channel.drain(timeout_s=0.1)
+    channel.send(_event("second"))
+    heard += channel.drain(timeout_s=60)
+    assert [event.event.text for event in heard] == ["first", "second"]
+
+
+def test_a_channel_travels_to_a_worker_while_an_answer_is_on_its_way(channel: EventChannel) -> None:
+    _keep_busy(channel, 5)
+    channel.drain(timeout_s=0.1)
+    there: EventChannel = pickle.loads(pickle.dumps(channel))
+    there.send(_event("from a worker"))
+    heard = channel.drain(timeout_s=60)
+    heard += channel.drain(timeout_s=60)
+    assert [event.event.text for event in heard] == ["from a worker"]
+
+
+def test_a_worker_hears_of_the_wish_and_who_wished_knows_it_without_the_actor(channel: EventChannel) -> None:
+    there: EventChannel = pickle.loads(pickle.dumps(channel))
+    assert not there.is_stopping(timeout_s=60)
+    channel.request_stop()
+    assert there.is_stopping(timeout_s=60)
+    ray.kill(channel._actor)
+    assert channel.is_stopping()
+
+
+def test_a_channel_whose_actor_is_gone_has_no_events(channel: EventChannel) -> None:
+    ray.kill(channel._actor)
+    channel.send(_event("lost"))
+    assert channel.drain() == []
