@@ -115,9 +115,9 @@ def _why(loss: Loss, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
     # Who lost a peer tells of a broken connection, which is the effect and not the cause.
-    gone = {rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)} or loss.failures
+    gone = {rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)}
     lost = ", ".join(str(rank) for rank in sorted(gone)) or "unknown"
-    cause = next((_first_line(failure) for failure in gone.values()), loss.cause)
+    cause = next((_first_line(failure) for failure in (gone or loss.failures).values()), loss.cause)
     return f"lost worker {lost}: {cause}"
 
 
