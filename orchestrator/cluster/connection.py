@@ -67,8 +67,8 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
     """The cluster at `address`, else at RAY_ADDRESS, else one started here and stopped at the end.
 
     Where `is_in_use` says at the end that threads still wait for Ray, all is left to the end of the process: after
-    ray.shutdown, such a thread ended it at once, with code 1 and not a word. What was started here then ends by itself,
-    Ray's agents within two minutes.
+    ray.shutdown, such a thread may end it at once, with code 1 and not a word. What was started here then ends by
+    itself, Ray's agents within two minutes.
     Raises ClusterError when there is none at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
