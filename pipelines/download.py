@@ -130,6 +130,7 @@ def _fetch(bucket: Bucket, downloads: list[_Download], tell: Tell) -> list[str]:
 
     parts = [part for one in downloads for part in one.parts()]
     progress = _Progress(bucket.uri, sum(part.size for part in parts), tell)
+    bucket.connect()
     pool = ThreadPoolExecutor(THREADS)
     try:
         for size in pool.map(fetch, parts):

@@ -102,6 +102,11 @@ class Bucket:
         with self._errors("delete", name):
             self._client.delete_object(**self._object(name))
 
+    def connect(self) -> None:
+        """Make this process's client, before threads that share it each make one."""
+        with self._errors("read", ""):
+            _ = self._client
+
     @property
     def _client(self) -> Any:
         if self._client_of is None or self._client_of[0] != os.getpid():

@@ -32,9 +32,10 @@ def test_workers_that_start_together_get_one_whole_sample(caches: Path) -> None:
     workers = [context.Process(target=_make, args=(folders,)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    (folder,) = {folders.get() for _ in workers}
     for worker in workers:
         worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    (folder,) = {folders.get() for _ in workers}
     assert folder.startswith(str(caches))
     assert len(list(Path(folder).glob("train2017/*.png"))) == 400
     params = PretrainParams(data="sample:digits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from orchestrator.contract import StageResult
-from pipelines import data
+from pipelines import data, download
 from pipelines.detection.evaluate import run as evaluate
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
@@ -46,6 +47,7 @@ def test_a_stage_trains_on_data_in_s3_as_on_a_folder(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(data, "_FETCHED", {})
+    monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
     root, backbone = write_coco(tmp_path / "coco", num_train=4, num_val=1), save_toy_checkpoint(tmp_path / "pretrained")
     remote = upload(root, bucket)
 

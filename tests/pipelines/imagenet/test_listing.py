@@ -77,8 +77,9 @@ def test_a_changed_tree_is_noticed(root: Path, walks: list[str], change: str) ->
     assert walks == ["train", "val", "train"]
 
 
-def test_a_tree_that_has_just_changed_is_not_remembered(root: Path) -> None:
+def test_a_tree_that_has_just_changed_is_not_remembered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second change in the same tick of the file system's clock would go unnoticed."""
+    monkeypatch.setattr(listing, "SETTLED_S", 3600)
     put(root / "train/cat/b.jpg", 1)
     list_files(root, "train")
     assert not (root / ".orchestrator").exists()

@@ -73,9 +73,10 @@ def test_processes_that_start_together_fetch_each_shard_once(
     processes = [context.Process(target=work) for _ in range(4)]
     for process in processes:
         process.start()
-    got = [contents.get() for _ in processes]
     for process in processes:
         process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    got = [contents.get() for _ in processes]  # a pipe holds them: 2 KB each
     assert all(one == got[0] for one in got)
     assert sorted(remote.fetched) == [shard.name for shard in shards[:3]]
 

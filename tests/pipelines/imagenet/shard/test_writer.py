@@ -95,8 +95,10 @@ def test_an_interrupted_run_leaves_no_index_and_the_next_one_tidies_up(
 
 def test_ctrl_c_ends_the_command_without_a_traceback(tree: Path, tmp_path: Path) -> None:
     arguments = [str(tree), str(tmp_path / "shards"), "--images-per-shard", "1"]
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from pipelines.imagenet.shard.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    code = "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from pipelines.imagenet.shard import __main__ as command; tell = command._tell\n"
+    code += "command._tell = lambda *shard: (tell(*shard), time.sleep(600))\n"
+    code += "sys.exit(command.main(sys.argv[1:]))"
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
