@@ -32,7 +32,7 @@ from tests.pipelines.openmmlab.harness import (
     save_toy_checkpoint,
     write_coco,
 )
-from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
+from tests.pipelines.ranks import metrics_of_two_ranks
 
 SMALL = {"img_scale": (PX, PX), "channels": 16, "fc_channels": 32, "num_rois": 32, "anchor_scale": 4.0}
 TRAINING = {"epochs": 8, "batch_size": 2, "lr": 3e-3, "warmup_iters": 5, "val_every": 8, "clip_grad": 5.0}

@@ -30,7 +30,7 @@ from tests.pipelines.openmmlab.harness import (
     write_ade20k,
     write_coco,
 )
-from tests.pipelines.openmmlab.ranks import of_rank, run_ranks
+from tests.pipelines.ranks import of_rank, run_ranks
 
 SMALL: dict[str, Any] = {"backbone": "p.checkpoint", "img_scale": (PX, PX), "batch_size": 4, "loader_workers": 0}
 

@@ -82,7 +82,7 @@ def test_a_later_beginning_draws_the_rest(make: Any, first_batch: int, monkeypat
     assert rest == whole[first_batch * 6 :]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(length=st.integers(1, 40), batch_size=st.integers(1, 12), epoch=st.integers(0, 3))
 def test_an_epoch_has_every_image_and_fills_its_batches(length: int, batch_size: int, epoch: int) -> None:
     sampler = epoch_of(length, batch_size)

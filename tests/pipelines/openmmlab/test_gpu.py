@@ -32,7 +32,7 @@ from tests.pipelines.openmmlab.harness import (
     write_ade20k,
     write_coco,
 )
-from tests.pipelines.openmmlab.ranks import of_rank, run_ranks
+from tests.pipelines.ranks import of_rank, run_ranks
 
 with library.quiet_import():
     from mmcv.ops import nms, roi_align, sigmoid_focal_loss

@@ -23,7 +23,7 @@ from pipelines.openmmlab.start import lr_line, make_start
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
 from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
-from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
+from tests.pipelines.ranks import metrics_of_two_ranks
 
 TOY = {"img_size": 56, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 SCRATCH = {"init": "scratch", "model": TOY, "backbone": None}

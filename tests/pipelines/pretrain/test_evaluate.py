@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from cat_model import CONFIGS, Cat, from_reference
 from orchestrator.artifact import Metric
@@ -29,7 +26,7 @@ from pipelines.pretrain.measure import NUM_BATCHES, count_multiply_adds, count_p
 from pipelines.pretrain.train import run as train
 from tests.cat_model.golden import load_vector
 from tests.pipelines.pretrain.conftest import TOY, MakeContext, as_evaluation
-from tests.pipelines.pretrain.test_ranks import free_port
+from tests.pipelines.ranks import run_ranks
 
 SCORES = ("top1", "top5")
 
@@ -102,10 +99,7 @@ def _never(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
     raise AssertionError("an evaluation has no progress to commit")
 
 
-def _evaluate_rank(rank: int, context: StageContext, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _evaluate_rank(rank: int, context: StageContext) -> None:
     work_dir = context.work_dir / str(rank)
     work_dir.mkdir()
     told: list[str] = []
@@ -115,14 +109,13 @@ def _evaluate_rank(rank: int, context: StageContext, port: int) -> None:
     (work_dir / "scores.txt").write_text("\n".join(lines))
     assert rank == 0 or not any(work_dir.rglob("details"))
     assert bool(told) == (rank == 0)
-    dist.destroy_process_group()
 
 
 def test_two_workers_split_val_and_come_to_the_same_scores_and_details(
     trained: Trained, evaluation: Evaluation
 ) -> None:
     context = replace(evaluation(batch_size=41), report=_never, emit=print, should_stop=bool)
-    spawn(_evaluate_rank, (context, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    run_ranks(_evaluate_rank, context.work_dir, context)
     expected = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in trained.metrics]
     for rank in range(2):
         assert (context.work_dir / str(rank) / "scores.txt").read_text().splitlines() == expected

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +17,6 @@ from pipelines.pretrain.control import Control, Demand, Vote
 from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.pretrain.train import run
 from tests.pipelines.pretrain.conftest import MakeContext, Recorder
-from tests.pipelines.pretrain.test_ranks import free_port
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,9 +76,8 @@ def test_out_of_memory_names_what_to_change(make_context: MakeContext) -> None:
     del taken
 
 
-def test_votes_of_a_gpus_ranks_are_counted_an_update_later() -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    dist.init_process_group("nccl", rank=0, world_size=1, device_id=GPU)
+def test_votes_of_a_gpus_ranks_are_counted_an_update_later(tmp_path: Path) -> None:
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU)
     try:
         votes = [Vote.cast(demand, GPU) for demand in (Demand.NONE, Demand.STOP)]
         assert [vote.count() for vote in votes] == [Demand.NONE, Demand.STOP]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from orchestrator.contract import StageContext
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run
 from tests.pipelines.pretrain.conftest import MakeContext
+from tests.pipelines.ranks import run_ranks
 
 CHANGES = {
     **{"mixup": 0, "cutmix": 0, "drop_path_rate": 0, "random_erasing": 0, "precision": "fp32"},
@@ -23,10 +20,7 @@ CHANGES = {
 }
 
 
-def run_rank(rank: int, params: PretrainParams, root: Path, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def run_rank(rank: int, params: PretrainParams, root: Path) -> None:
     reports: list[dict[str, Any]] = []
     texts: list[str] = []
     work_dir = root / f"rank{rank}"
@@ -50,13 +44,6 @@ def run_rank(rank: int, params: PretrainParams, root: Path, port: int) -> None:
     torch.save(
         {"reports": reports, "texts": texts, "num_samples": result.metrics[0].num_samples}, root / f"rank{rank}.pt"
     )
-    dist.destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture
@@ -73,7 +60,7 @@ def broken_image(data: Path) -> Any:
 def test_two_ranks_train_as_one_and_count_each_image_once(make_context: MakeContext, tmp_path: Path) -> None:
     alone_context, alone = make_context(**CHANGES)
     run(alone_context)
-    spawn(run_rank, (alone_context.params, tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    run_ranks(run_rank, tmp_path, alone_context.params, tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert [rank["num_samples"] for rank in ranks] == [29, 29]
     assert [[report.pop("has_dir") for report in rank["reports"]] for rank in ranks] == [[True] * 2, [False] * 2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
@@ -25,7 +22,7 @@ from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.train import make_training, run
 from tests.pipelines.pretrain.conftest import MakeContext
-from tests.pipelines.pretrain.test_ranks import free_port
+from tests.pipelines.ranks import run_ranks
 
 PLAIN = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "drop_path_rate": 0}
 CLASSES = tuple("0123456789")
@@ -107,34 +104,28 @@ def test_checkpoints_are_due_by_updates_or_by_the_clock(
     assert [n for n in range(1, 5) if control.after(n) is Demand.SAVE] == due
 
 
-def _stop_on_rank_one(rank: int, root: Path, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def _stop_on_rank_one(rank: int, root: Path) -> None:
     asked = iter([False, rank == 1, False])
     control = Control(CheckpointEvery(epochs=1), should_stop=lambda: next(asked), device=CPU)
     heard = [control.after(n).name for n in (1, 2, 3)]
     (root / f"heard{rank}").write_text(" ".join(heard))
-    dist.destroy_process_group()
 
 
 def test_all_ranks_stop_after_the_same_update_when_one_is_asked_to(tmp_path: Path) -> None:
-    spawn(_stop_on_rank_one, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    run_ranks(_stop_on_rank_one, tmp_path, tmp_path)
     assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["NONE STOP NONE"] * 2
 
 
-def _clocks_of_two_ranks(rank: int, root: Path, port: int) -> None:
+def _clocks_of_two_ranks(rank: int, root: Path) -> None:
     """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank 0's."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
     clock = iter([rank, 60, 61, 62, 119, 120, 121])
     control = Control(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
     saved = [number for number in range(7) if control.after(number) is Demand.SAVE]
     (root / f"saved{rank}").write_text(str(saved))
-    dist.destroy_process_group()
 
 
 def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
-    spawn(_clocks_of_two_ranks, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    run_ranks(_clocks_of_two_ranks, tmp_path, tmp_path)
     assert [(tmp_path / f"saved{rank}").read_text() for rank in range(2)] == ["[1, 5]"] * 2
 
 

@@ -34,7 +34,7 @@ from tests.pipelines.openmmlab.harness import (
     save_toy_checkpoint,
     write_ade20k,
 )
-from tests.pipelines.openmmlab.ranks import metrics_of_two_ranks
+from tests.pipelines.ranks import metrics_of_two_ranks
 
 # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
 SMALL = {"img_scale": (64, 64), "crop_size": 64, "channels": 16, "head_channels": 16, "ratio_range": (1.0, 1.0)}
