@@ -45,6 +45,7 @@ def test_of_many_processes_that_create_exactly_one_wins(store: Store) -> None:
         racer.start()
     for racer in racers:
         racer.join()
+    assert [racer.exitcode for racer in racers] == [0] * 8
     assert sorted(wins.get() for _ in racers) == [False] * 7 + [True]
 
 
