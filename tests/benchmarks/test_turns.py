@@ -20,7 +20,7 @@ def _player(folder: Path, name: str, iterations: int, *, fails_at: int = 0) -> P
 
 
 def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_path: Path) -> None:
-    first, second = _player(tmp_path, "first", 150), _player(tmp_path, "second", 400)
+    first, second = _player(tmp_path, "first", 300), _player(tmp_path, "second", 450)
     play(first, second)
     assert len(first.turns) == len(second.turns) > 1
     for worker, other in ((first, second), (second, first)):
@@ -40,7 +40,7 @@ def test_a_command_that_fails_ends_the_benchmark_with_its_words_and_the_other_co
     with pytest.raises(SystemExit, match=r"exit code 1 before its last iteration\nno more"):
         play(first, second)
     assert first._process is not None
-    assert first._process.wait(timeout=30) == -signal.SIGKILL
+    assert first._process.wait(timeout=600) == -signal.SIGKILL
 
 
 def test_children_of_children_are_found() -> None:
