@@ -20,7 +20,7 @@ def _json(folder: Path, verb: str, job: str, sets: Mapping[str, str], only: Sequ
     settings = [word for name, value in sets.items() for word in ("--set", f"stages.{name}={value}")]
     chosen = [word for stage in only for word in ("--only", stage)]
     command = [sys.executable, "-m", "orchestrator", verb, str(JOBS / job), *settings, *chosen, "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=1200)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=3600)
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout)
 

@@ -51,11 +51,11 @@ def _submit(jobs_url: str, endpoint: str, job: str, *options: str, overrides: tu
     ]
     command += ["--runtime-env-json", json.dumps({"env_vars": environment})]
     command += ["--", "python", "-m", "orchestrator", "run", f"jobs/{job}", *options, *sets]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=600)
     return name
 
 
-def _await_end(client: JobSubmissionClient, name: str, timeout_s: float = 600) -> JobStatus:
+def _await_end(client: JobSubmissionClient, name: str, timeout_s: float = 3600) -> JobStatus:
     deadline = time.monotonic() + timeout_s
     while not (status := client.get_job_status(name)).is_terminal():
         assert time.monotonic() < deadline, client.get_job_logs(name)[-5000:]
@@ -67,16 +67,15 @@ def _await_checkpoint(
     client: JobSubmissionClient,
     name: str,
     store: Store,
-    ending: str,
     *,
     of_trial: bool = False,
-    timeout_s: float = 400,
+    timeout_s: float = 1200,
 ) -> None:
     """Wait for a checkpoint of a stage, or of a trial."""
     deadline = time.monotonic() + timeout_s
-    while not any(found.endswith(ending) and ("/trials/" in found) is of_trial for found in store.names("train")):
+    while not any("/checkpoints/" in found and ("/trials/" in found) is of_trial for found in store.names("train")):
         assert not client.get_job_status(name).is_terminal(), client.get_job_logs(name)[-5000:]
-        assert time.monotonic() < deadline, f"no {ending} in {timeout_s} s"
+        assert time.monotonic() < deadline, f"no checkpoint in {timeout_s} s"
         time.sleep(0.2)
 
 
@@ -87,7 +86,7 @@ def _records(store: Store) -> list[Any]:
 
 
 def _epochs(store: Store) -> list[str]:
-    """`epoch 1/4` and so on, as the pretraining told them over all runs."""
+    """`epoch 1/8` and so on, as the pretraining told them over all runs."""
     names = [name for name in store.names("runs") if "/events/" in name]
     events = [json.loads(line) for name in names for line in (store.read(name) or b"").splitlines()]
     texts = [event["event"]["text"] for event in events if event["stage"] == "pretrain"]
@@ -115,7 +114,7 @@ def test_a_job_whose_driver_was_killed_with_9_goes_on_when_it_is_submitted_again
     each_finishes = ("stages.search.overrides={epochs: 3}", "stages.search.scheduler={name: none}")
     overrides = (*SAMPLE, *SHORT, *each_finishes)
     first = _submit(*command, overrides=overrides)
-    _await_checkpoint(client, first, store, "checkpoints/00000001.json", of_trial=True)
+    _await_checkpoint(client, first, store, of_trial=True)
     _kill_driver(store)
     assert _await_end(client, first) is JobStatus.FAILED
     second = _submit(*command, overrides=overrides)
@@ -133,20 +132,21 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
 ) -> None:
     client, store = JobSubmissionClient(jobs_url), open_store(f"s3://{bucket}/quick")
     command = (jobs_url, s3_endpoint, "quickstart.yaml", "--store", store.uri, "--only", "pretrain")
-    first = _submit(*command, overrides=(*SAMPLE, *SHORT))
-    _await_checkpoint(client, first, store, "checkpoints/00000002.json")
+    overrides = (*SAMPLE, *SHORT, "stages.pretrain.epochs=8")
+    first = _submit(*command, overrides=overrides)
+    _await_checkpoint(client, first, store)
     client.stop_job(first)
     assert _await_end(client, first) is JobStatus.STOPPED
     (record,) = _records(store)
     assert record["state"] == "interrupted", client.get_job_logs(first)[-5000:]
     assert record["stages"]["search"]["state"] == "done"
 
-    second = _submit(*command, overrides=(*SAMPLE, *SHORT))
+    second = _submit(*command, overrides=overrides)
     assert _await_end(client, second) is JobStatus.SUCCEEDED, client.get_job_logs(second)[-5000:]
     assert _records(store)[-1]["stages"]["search"]["state"] == "reused"
     epochs = _epochs(store)
-    assert epochs[-1] == "epoch 4/4"
-    assert (epochs.count("epoch 1/4"), epochs.count("epoch 4/4")) == (1, 1)
+    assert epochs[-1] == "epoch 8/8"
+    assert (epochs.count("epoch 1/8"), epochs.count("epoch 8/8")) == (1, 1)
     last_line = client.get_job_logs(second).strip().splitlines()[-1]
     assert last_line.startswith("quickstart: done: 2 stages, 1 of them reused; ")
 
@@ -167,7 +167,7 @@ def _orchestrator(*arguments: str, overrides: tuple[str, ...] = ()) -> str:
     """What a verb prints, on the machine of the user, who has nothing but the store."""
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "orchestrator", *arguments, *sets]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600).stdout
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
     client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"
     store = ("--store", f"s3://{bucket}/toy")
     name = _submit(jobs_url, s3_endpoint, job, *store, overrides=SHORT_TOY)
-    assert _await_end(client, name, timeout_s=1500) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
+    assert _await_end(client, name, timeout_s=3600) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
     last_line = client.get_job_logs(name).strip().splitlines()[-1]
     assert last_line.startswith("full_pipeline_toy: done: 12 stages, 0 of them reused; ")
 

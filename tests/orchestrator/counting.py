@@ -37,12 +37,16 @@ class CountParams(Params):
     """A multiple of the number of workers."""
     keep_best: Annotated[int, Role.OUTSIDE_KEY] = 0
     epoch_s: Annotated[float, Role.OUTSIDE_KEY] = 0.0
+    resumed_epoch_s: Annotated[float | None, Role.OUTSIDE_KEY] = None
+    """Of an attempt that was resumed; by default as long as the others'."""
     loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 0
 
 
 def run(context: StageContext) -> StageResult:
     params: CountParams = context.params
     start = json.loads((context.resume_dir / "state.json").read_text()) if context.resume_dir else 0
+    if context.resume_dir and params.resumed_epoch_s is not None:
+        params = params.model_copy(update={"epoch_s": params.resumed_epoch_s})
     for epoch in range(start + 1, params.epochs + 1):
         _stop_if_asked(context, epoch - 1)
         _work(context, params, epoch)

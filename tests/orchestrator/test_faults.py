@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3600"}
+LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3601"}
 """An interrupted run that ends all the same has not waited for its stages to the last."""
 
 
@@ -57,9 +57,10 @@ def _start(folder: Path, *overrides: str, **environment: str) -> subprocess.Pope
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _await(folder: Path, pattern: str, driver: subprocess.Popen[str], count: int = 1, timeout_s: float = 300) -> None:
+def _await(folder: Path, pattern: str, driver: subprocess.Popen[str], count: int = 1, timeout_s: float = 600) -> None:
+    """Wait until so many folders have a file of the pattern."""
     deadline = time.monotonic() + timeout_s
-    while len(list(folder.glob(pattern))) < count:
+    while len({path.parent for path in folder.glob(pattern)}) < count:
         assert driver.poll() is None, driver.communicate()[1][-5000:]
         assert time.monotonic() < deadline, f"no {pattern} in {timeout_s} s"
         time.sleep(0.1)
@@ -82,12 +83,12 @@ def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_i
 ) -> None:
     """By SIGTERM; that SIGINT is the same to a run is shown by tests of signals and of the quickstart."""
     _write_job(folder, epochs=30, epoch_s=3, resources={"workers": 2})
-    driver = _start(folder)
-    _await(folder, "store/train/*/checkpoints/00000002.json", driver)
+    driver = _start(folder, **LONG_GRACE)
+    _await(folder, "store/train/*/checkpoints/*.json", driver)
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 130, errors[-5000:]
-    assert "only: stopping: waiting up to 60 s for checkpoints" in errors
+    assert "only: stopping: waiting up to 3600 s for checkpoints" in errors
     assert "interrupted; what was finished is kept" in errors
     (record,) = _records(folder)
     stage = record["stages"]["only"]
@@ -97,7 +98,7 @@ def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_i
     assert _worked(folder) == _epochs(last)
 
     driver = _start(folder, "stages.only.epoch_s=0")
-    _, errors = driver.communicate(timeout=300)
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
     assert _worked(folder) == _epochs(30)
 
@@ -112,32 +113,32 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
         time.sleep(0.1)
     time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=300)
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 130, errors[-5000:]
 
 
 def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_address: str) -> None:
     search = {"kind": "tune", "of": "only", "space": {"gain": {"choice": [2.0]}}, "num_trials": 3, "max_concurrent": 2}
-    only = {"kind": "count", "data": "data", "epochs": 8, "epoch_s": 2}
+    only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 2}
     _write(folder, {"search": {**search, "algorithm": {"name": "random"}, "scheduler": {"name": "none"}}, "only": only})
     driver = _start(folder, "stages.only.params_from=search.best_params", **LONG_GRACE)
-    _await(folder, "store/train/*/trials/*/checkpoints/00000001.json", driver, count=2)
+    _await(folder, "store/train/*/trials/*/checkpoints/*.json", driver, count=2)
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=300)  # the trials say that they rest, so nobody waits for longer
+    _, errors = driver.communicate(timeout=600)  # the trials say that they rest, so nobody waits for longer
     assert driver.returncode == 130, errors[-5000:]
     driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
-    _, errors = driver.communicate(timeout=300)
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
-    assert sorted(_worked(folder)) == sorted(4 * _epochs(8, gain=2))  # three trials and the stage, no epoch twice
+    assert sorted(_worked(folder)) == sorted(4 * _epochs(30, gain=2))  # three trials and the stage, no epoch twice
 
 
 def test_a_search_whose_driver_was_killed_with_9_ends_with_the_same_trials_and_repeats_no_work(
     folder: Path, cluster_address: str
 ) -> None:
-    """Two at a time, of which none has ended when the driver dies: an epoch under way is all that is lost."""
+    """Two at a time, of which none has ended when the driver dies: two epochs of each are all that is lost."""
     space = {"gain": {"uniform": [1.0, 2.0]}}
     search = {"kind": "tune", "of": "only", "space": space, "num_trials": 4, "max_concurrent": 2}
-    only = {"kind": "count", "data": "data", "epochs": 9, "epoch_s": 1.5}
+    only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 1.5}
     _write(folder, {"search": {**search, "scheduler": {"name": "none"}}, "only": only})
     driver = _start(folder)
     _await(folder, "store/train/*/trials/00002/checkpoints/*.json", driver)
@@ -146,16 +147,16 @@ def test_a_search_whose_driver_was_killed_with_9_ends_with_the_same_trials_and_r
     before = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
     assert set(before) == {"00001", "00002"}
     driver = _start(folder, "stages.only.epoch_s=0")
-    _, errors = driver.communicate(timeout=300)
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
     after = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
     assert set(after) == {"00001", "00002", "00003", "00004"}
     assert before.items() <= after.items()
     worked = _worked(folder)
-    finished = [line for params in after.values() for line in _epochs(9, gain=params["gain"])]
+    finished = [line for params in after.values() for line in _epochs(30, gain=params["gain"])]
     assert set(finished) <= set(worked)
-    repeated = len(worked) - len(finished) - len(_epochs(9))  # the searched stage's own epochs are none of the trials'
-    assert repeated <= 2, "at most the epoch that each of the two was committing"
+    repeated = len(worked) - len(finished) - len(_epochs(30))  # the searched stage's own epochs are none of the trials'
+    assert repeated <= 4, "of each of the two, the epoch whose checkpoint was on its way and the one after it"
 
 
 def _logs(folder: Path) -> list[Path]:
@@ -190,14 +191,14 @@ class Watched:
 
 def test_a_group_that_loses_a_machine_goes_on_with_fewer_workers(folder: Path, cluster: Cluster) -> None:
     resources = {"workers": [1, 3], "cpus_per_worker": 2}
-    _write_job(folder, epochs=8, epoch_s=3, resources=resources)
+    _write_job(folder, epochs=20, epoch_s=3, resumed_epoch_s=0, resources=resources)
     node = cluster.add_node(num_cpus=2)
     watched = Watched(folder, cluster.address)
     watched.run(at="epoch 2/", act=lambda: cluster.remove_node(node, allow_graceful=False))
     assert watched.told("starting ") == ["starting 3 workers (1 to 3)", "starting 2 workers (1 to 3)"]
     worked = _worked(folder)
-    assert sorted(set(worked)) == sorted(_epochs(8))
-    assert len(worked) <= 8 + 2, "an epoch whose checkpoint was on its way, and the one under way"
+    assert sorted(set(worked)) == sorted(_epochs(20))
+    assert len(worked) <= 20 + 2, "an epoch whose checkpoint was on its way, and the one under way"
     assert next((folder / "store").glob("manifests/*.json")).read_text().count('"workers": 2') == 1
 
 
@@ -222,18 +223,18 @@ def _drain_busy_machine(address: str) -> None:
 def test_a_stage_moves_when_its_machine_has_a_drain_notice(
     folder: Path, cluster: Cluster, spare_machines: None
 ) -> None:
-    _write_job(folder, epochs=14, epoch_s=2, resources={"labels": {"place": "spare"}})
+    _write_job(folder, epochs=60, epoch_s=2, resumed_epoch_s=0, resources={"labels": {"place": "spare"}})
     watched = Watched(folder, cluster.address)
     watched.run(at="epoch 1/", act=lambda: _drain_busy_machine(cluster.address))
     assert watched.told("a machine is leaving") == ["a machine is leaving; attempt 2 of 4"]
-    assert _worked(folder) == _epochs(14)
+    assert _worked(folder) == _epochs(60)
 
 
 def test_workers_that_wait_for_one_in_vain_start_again(folder: Path, cluster_address: str) -> None:
-    _write_job(folder, epochs=4, hangs_after=2, resources={"workers": 2, "collective_timeout_min": 0.1})
+    _write_job(folder, epochs=4, hangs_after=2, resources={"workers": 2, "collective_timeout_min": 0.5})
     watched = Watched(folder, cluster_address)
     watched.run(at="never", act=None)
-    why = "workers waited more than 0.1 minutes for each other; attempt 2 of 3"
+    why = "workers waited more than 0.5 minutes for each other; attempt 2 of 3"
     assert watched.told("workers waited") == [why]
     assert sorted(set(_worked(folder))) == _epochs(4)
 

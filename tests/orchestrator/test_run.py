@@ -36,6 +36,7 @@ stages:
     resources: {workers: 1}
     initial: [{gain: 2.0}]
     algorithm: {name: random}
+    scheduler: {name: none}
     overrides: {epochs: 2}
   first: {kind: count, data: data, params_from: search.best_params, epochs: 3, resources: {workers: 2}}
   second: {kind: count, data: data, source: first.count, epochs: 1}
@@ -118,7 +119,9 @@ def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(ru
     assert any("lost worker" in update.event.text and "attempt 2 of 3" in update.event.text for update in heard)
     stage = _record(tmp_path).stages["only"]
     (lost,) = stage.lost_attempts
-    assert (stage.attempt, lost.attempt, lost.why.startswith("lost worker 1: ")) == (2, 1, True)
+    assert (stage.attempt, lost.attempt) == (2, 1)
+    # Which one is unknown where the other's broken connection is heard of first.
+    assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
     assert stage.first is not None
     assert stage.first.done >= 2
 

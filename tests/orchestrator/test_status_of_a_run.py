@@ -21,7 +21,7 @@ JOB = """
 name: counts
 store: ./store
 stages:
-  first: {kind: count, data: data, epochs: 12, epoch_s: 1.0}
+  first: {kind: count, data: data, epochs: 30, epoch_s: 1.0}
   second: {kind: count, data: data, source: first.count, epochs: 1}
 """
 MAIN = """
@@ -54,7 +54,7 @@ def _status(job: Job, *, after_s: float = 0) -> Status:
 
 
 def _await(
-    run: subprocess.Popen[str], job: Job, is_reached: Callable[[Status], bool], timeout_s: float = 120
+    run: subprocess.Popen[str], job: Job, is_reached: Callable[[Status], bool], timeout_s: float = 600
 ) -> Status:
     deadline = time.monotonic() + timeout_s
     while not is_reached(status := _status(job)):
@@ -69,7 +69,7 @@ def test_a_driver_killed_with_9_is_lost_and_the_same_command_goes_on(job: Job, t
     status = _await(run, job, lambda status: (status.stages[0].done or 0) >= 2)
     assert [status.state, *(row.state for row in status.stages)] == ["running", "running", "waiting"]
     first = status.stages[0]
-    assert (first.attempt, first.total, first.metrics) == (1, 12, {"total": first.done})
+    assert (first.attempt, first.total, first.metrics) == (1, 30, {"total": first.done})
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
 
@@ -82,7 +82,7 @@ def test_a_driver_killed_with_9_is_lost_and_the_same_command_goes_on(job: Job, t
     resumed = _await(run, job, lambda status: status.run_id != lost.run_id and status.stages[0].eta_s is not None)
     row = resumed.stages[0]
     assert row.eta_s is not None and row.done is not None and row.done > 2  # noqa: PT018
-    _, errors = run.communicate(timeout=120)
+    _, errors = run.communicate(timeout=600)
     assert run.returncode == 0, errors[-5000:]
     done = _status(job, after_s=LOST_AFTER_S + 60)
     assert [done.state, *(row.state for row in done.stages)] == ["done"] * 3

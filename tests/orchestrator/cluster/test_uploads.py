@@ -20,7 +20,7 @@ class Target:
         self._error = error
 
     def commit(self, folder: Path, score: float | None) -> None:
-        assert self.released.wait(timeout=10)
+        assert self.released.wait(timeout=600)
         if self._error is not None:
             raise self._error
         self.committed.append((folder.name, score))

@@ -40,19 +40,19 @@ def check(text: str, *overrides: str) -> None:
         assert len(str(refusal).splitlines()) == len(refusal.faults) > 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(damaged())
 def test_damaged_file_raises_nothing_but_spec_errors(text: str) -> None:
     check(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_any_text_raises_nothing_but_spec_errors(text: str) -> None:
     check(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from(["name", "seed", "stages", "stages.pretrain.model.depths", "stages.search.space.lr", "a.b"]),
