@@ -12,33 +12,49 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
+ROOT = Path(__file__).parents[1]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores; threads that wait for one another do not
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.3"  # 2 by default, longer than a whole run of most tests
+# Ray's dashboard, which takes the jobs, is given up after half a minute by default.
+os.environ |= {"RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # workers import kinds that tests define
+os.environ["PYTHONPATH"] = str(ROOT)  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+
+_LONGEST = ("jobs_url", "cluster")
+"""Groups of tests, by the fixture that they need."""
+
+# A pause of the machine is no fault of an example. On top of the profile that Hypothesis picks, another in CI.
+hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, one runs all that need the cluster, and a file stays in one."""
+    """Where several processes share the tests, one runs all that need the cluster, and a file stays in one.
+
+    Those that submit jobs are a group of their own, for the sake of balance: each process has its own cluster.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    items.sort(key=lambda item: _group_of(item) != "cluster")  # the longest group begins at once
+    items.sort(key=lambda item: _group_of(item) not in _LONGEST)  # they begin at once
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
 
 
 def _group_of(item: pytest.Item) -> str:
-    return "cluster" if "cluster" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+    fixtures = getattr(item, "fixturenames", ())
+    return next((group for group in _LONGEST if group in fixtures), item.nodeid.partition("::")[0])
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +95,8 @@ def jobs_url(cluster: Cluster) -> str:
 def s3_endpoint() -> Iterator[str]:
     """The address of a server process that speaks S3; the environment names it, as a user's would."""
     port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tests.s3_server", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
@@ -101,7 +117,7 @@ def _free_port() -> int:
         return port
 
 
-def _await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+def _await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 600) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:

@@ -70,7 +70,7 @@ def test_the_last_norm_is_counted_as_it_is_and_the_references_excess_apart(name:
     assert counted.conventions["reference"] - macs.products - macs.norms == said - read
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(config=CONFIG, image_hw=st.tuples(st.integers(1, 60), st.integers(1, 60)))
 def test_any_network_counts_as_its_plain_arithmetic_at_any_size(config: CatConfig, image_hw: tuple[int, int]) -> None:
     with counting() as counts:
@@ -79,7 +79,7 @@ def test_any_network_counts_as_its_plain_arithmetic_at_any_size(config: CatConfi
     assert Counts(macs.layers, macs.norms, macs.products) == counts
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(config=CONFIG, num_classes=st.sampled_from([0, 1, 10]))
 def test_parameters_are_those_of_the_network_part_by_part(config: CatConfig, num_classes: int) -> None:
     with torch.device("meta"):

@@ -136,7 +136,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["legacy.pth", "zip.pth", "cat.safetensors"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_and_never_ends_in_a_traceback(
     damaged: dict[str, Path], name: str, data: st.DataObject

@@ -46,7 +46,7 @@ def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
     return merge(out, height, width)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=SIDES, width=SIDES)
 def test_any_size_gives_ceiled_maps_which_an_image_has_alone_and_in_a_batch(
     backbone: CatBackbone, height: int, width: int
@@ -103,7 +103,7 @@ def test_attention_dropout_changes_training_and_not_evaluation() -> None:
     torch.testing.assert_close(ipsa.eval()(x), without)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), window=st.integers(1, 8))
 def test_merging_windows_inverts_splitting(height: int, width: int, window: int) -> None:
     x = torch.arange(2 * height * width * 3).view(2, height, width, 3)
