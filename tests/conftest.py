@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +29,9 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.3"  # 2 by default, longer than a whole run of most tests
 # Ray's dashboard, which takes the jobs, is given up after half a minute by default.
 os.environ |= {"RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
+# A job goes to the cluster that its folder names as the current one: each process of tests has a folder of its own.
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets have short names
+atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
 os.environ["PYTHONPATH"] = str(ROOT)  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
