@@ -37,8 +37,14 @@ os.environ["PYTHONPATH"] = str(ROOT)  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
-_LONGEST = ("jobs_url", "cluster")
-"""Groups of tests, by the fixture that they need."""
+_BY_FIXTURE = ("jobs_url", "cluster")
+_LONGEST = (
+    *_BY_FIXTURE,
+    "tests/test_quickstart_detectors.py",
+    "tests/pipelines/pretrain/test_exact_resume.py",
+    "tests/test_quickstart.py",
+)
+"""Groups that begin before all others, so that no process is left with one of them at the end."""
 
 # A pause of the machine is no fault of an example. On top of the profile that Hypothesis picks, another in CI.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
@@ -53,14 +59,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    items.sort(key=lambda item: _group_of(item) not in _LONGEST)  # they begin at once
+    items.sort(key=lambda item: _LONGEST.index(group) if (group := _group_of(item)) in _LONGEST else len(_LONGEST))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
 
 
 def _group_of(item: pytest.Item) -> str:
     fixtures = getattr(item, "fixturenames", ())
-    return next((group for group in _LONGEST if group in fixtures), item.nodeid.partition("::")[0])
+    return next((group for group in _BY_FIXTURE if group in fixtures), item.nodeid.partition("::")[0])
 
 
 @pytest.fixture(scope="session")

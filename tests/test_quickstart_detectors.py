@@ -59,7 +59,7 @@ def test_all_methods_train_from_one_backbone_two_at_a_time(workplace: Path) -> N
 @pytest.mark.slow
 def test_detectors_stand_side_by_side_from_a_backbone_and_from_scratch(workplace: Path) -> None:
     sets = _shrunk("retinanet", "mask_rcnn")
-    ran = {"retinanet/pretrained", "mask_rcnn/scratch"}
+    ran = {"retinanet/pretrained", "retinanet/scratch"}
     measured = _measured(_json(workplace, "run", "quickstart_detectors.yaml", sets, only=sorted(ran)))
     assert measured.keys() == {"pretrain", *ran}
     plan = {stage["name"]: stage for stage in _json(workplace, "plan", "quickstart_detectors.yaml", sets)["stages"]}

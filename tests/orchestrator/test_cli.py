@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 def _orchestrator(folder: Path, *arguments: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator", *arguments]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=600, check=False
     )
 
 
@@ -226,7 +226,7 @@ def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(folder: Path, sile
     assert watch.stdout is not None
     assert "running, last heard of 0 s ago" in watch.stdout.readline()
     watch.send_signal(signal.SIGINT)
-    _, errors = watch.communicate(timeout=60)
+    _, errors = watch.communicate(timeout=600)
     assert (watch.returncode, errors) == (130, "interrupted\n")
 
 
@@ -235,7 +235,7 @@ def test_a_reader_of_status_may_leave_early(folder: Path, silent_run: Path) -> N
     stages = {f"stage{number}": record["stages"]["search"] for number in range(2000)}
     silent_run.write_text(json.dumps({**record, "stages": stages}))
     command = f"{sys.executable} -m orchestrator status job.yaml | head -1"
-    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False)
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 

@@ -16,6 +16,7 @@ import ray.util
 
 from orchestrator.errors import ClusterError, DataError, JobError, StageError
 from orchestrator.history import load_last_run, load_results, plan_job
+from orchestrator.plan import Verdict
 from orchestrator.record import RunRecord, load_record
 from orchestrator.run import Outcome, Update, run_plan
 from orchestrator.spec import Job, load_job
@@ -259,8 +260,20 @@ def test_a_search_that_goes_on_counts_what_an_earlier_run_finished(run: Runner, 
     assert (began.text.split(",")[0], began.done, began.metrics) == ("3 of 3 trials finished", 3, before.metrics)
 
 
-def test_a_run_leaves_its_events_and_record_in_the_store(run: Runner, tmp_path: Path) -> None:
-    run(text=_single(epochs=2))
+def test_a_run_leaves_its_events_and_record_in_the_store_and_names_its_actor(
+    tmp_path: Path, cluster_address: str
+) -> None:
+    """Two runs on one cluster never meet in the actor: their run ids differ."""
+    job = _counting_job(tmp_path, _single(epochs=2))
+    store = open_store(job.store)
+    actors: list[dict[str, str]] = []
+
+    def watch(update: Update) -> None:
+        if update.event.text.startswith("epoch"):
+            actors.extend(ray.util.list_named_actors(all_namespaces=True))
+
+    run_plan(plan_job(job, store), store, only=(), address=cluster_address, watch=watch)
+    assert {"name": f"events-{_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors
     (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
     assert json.loads(record.read_text())["stages"]["only"]["state"] == "done"
     lines = "".join(path.read_text() for path in sorted(record.parent.glob("events/*.jsonl"))).splitlines()
@@ -315,17 +328,17 @@ def test_a_file_from_outside_is_an_input_by_its_bytes(run: Runner, tmp_path: Pat
     assert _totals(tmp_path) == {"only": 42.0}
     digest = hashlib.sha256(b"40").hexdigest()
     assert (tmp_path / "store" / "blobs" / "sha256" / digest[:2] / digest).read_text() == "40"
-    outcome, heard = run(text=text)
-    assert outcome.states == {"only": "reused"}
+    assert run(text=text)[0].states == {"only": "reused"}
 
     moved = tmp_path / "moved" / "count.json"
     moved.parent.mkdir()
     moved.write_text("40")
-    assert run(text=_single(epochs=2, source=str(moved)))[0].states == {"only": "reused"}
+    job = _counting_job(tmp_path, _single(epochs=2, source=str(moved)))
+    (planned,) = plan_job(job, open_store(job.store)).stages
+    assert planned.verdict is Verdict.REUSE
     moved.write_text("50")
-    outcome, heard = run(text=_single(epochs=2, source=str(moved)))
-    assert heard[0].event.text == "starting: its input source changed"
-    assert _totals(tmp_path) == {"only": 52.0}
+    (planned,) = plan_job(job, open_store(job.store)).stages
+    assert (planned.verdict, planned.why) == (Verdict.RUN, "its input source changed")
 
 
 def test_a_file_from_outside_that_is_missing_is_named(run: Runner, tmp_path: Path, bucket: str) -> None:
@@ -406,17 +419,3 @@ def test_the_record_says_why_a_run_failed_as_a_whole(run: Runner, tmp_path: Path
         run(text=_single(resources={"workers": 64}))
     record = _record(tmp_path)
     assert (record.state, record.error) == ("failed", str(caught.value))
-
-
-def test_the_actor_that_carries_events_is_named_after_the_run(tmp_path: Path, cluster_address: str) -> None:
-    """Two runs on one cluster never meet in it: their run ids differ."""
-    job = _counting_job(tmp_path, _single(epochs=1))
-    actors: list[dict[str, str]] = []
-
-    def watch(update: Update) -> None:
-        if update.event.text.startswith("epoch"):
-            actors.extend(ray.util.list_named_actors(all_namespaces=True))
-
-    store = open_store(job.store)
-    run_plan(plan_job(job, store), store, only=(), address=cluster_address, watch=watch)
-    assert {"name": f"events-{_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors

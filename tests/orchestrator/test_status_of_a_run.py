@@ -21,7 +21,7 @@ JOB = """
 name: counts
 store: ./store
 stages:
-  first: {kind: count, data: data, epochs: 30, epoch_s: 1.0}
+  first: {kind: count, data: data, epochs: 30, epoch_s: 1.0, resumed_epoch_s: 0.6}
   second: {kind: count, data: data, source: first.count, epochs: 1}
 """
 MAIN = """
