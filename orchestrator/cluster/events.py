@@ -71,7 +71,9 @@ class EventChannel:
         """All events sent since the last call; none when the actor does not answer in time: the next call has them."""
         is_late = self._draining is not None
         events = self._drain(timeout_s)
-        return events + self._drain(timeout_s) if is_late and self._draining is None else events
+        if is_late and self._draining is None:  # that answer lacks what was sent after its request
+            events += self._drain(timeout_s)
+        return events
 
     def _drain(self, timeout_s: float) -> list[StageEvent]:
         """Those of the oldest unanswered request: the actor hands each event out once."""

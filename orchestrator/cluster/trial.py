@@ -29,7 +29,7 @@ from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
 """Of Tune at a trial: more than we let it have."""
 ANSWER_S = 60.0
-"""How long a trial that should stop waits to hear whether its run does: a machine that leaves has as long, too."""
+"""How long a trial that has stopped waits to hear whether its run is interrupted; else its machine leaves."""
 
 
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
