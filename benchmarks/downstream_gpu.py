@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -140,13 +141,14 @@ def _try(case: Case, document: dict[str, Any], device: torch.device, deadline_s:
 def _measure(case: Case, document: dict[str, Any], device: torch.device) -> str | None:
     """Why it could not be measured."""
     try:
-        step = Step(case, device)
-        measured = measure(case, step, device)
-        found = shares(step, step_s=measured.step_s, device=device)
+        with kernels.compiled_focal_loss() if case.is_compiled else nullcontext():
+            step = Step(case, device)
+            measured = measure(case, step, device)
+            found = shares(step, step_s=measured.step_s, device=device)
     except torch.OutOfMemoryError:
         return "out of memory"
     except RuntimeError as err:
-        if not case.is_compiled:
+        if not case.is_compiled or isinstance(err, torch.AcceleratorError):  # after which the device is lost
             raise
         return f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
     values = {"images_per_s": measured.images_per_s._asdict(), "peak_bytes": measured.peak_bytes}

@@ -130,10 +130,10 @@ class Cpsa(nn.Module):
     def _mix(self, x_BPSSC: Tensor, drop: float) -> Tensor:
         B, P, S, _, C = x_BPSSC.shape
         N = S * S
-        x_BCPN = x_BPSSC.permute(0, 4, 1, 2, 3).reshape(B, C, P, N).contiguous()
+        x_vPN = x_BPSSC.permute(0, 4, 1, 2, 3).reshape(B * C, P, N)
         weight_NN, bias_N = self._folded_query()
-        q_vPN = F.linear(x_BCPN, weight_NN, bias_N).view(B * C, P, N)
-        x_vPN = x_BCPN.view(B * C, P, N).to(q_vPN.dtype)
+        q_vPN = F.linear(x_vPN, weight_NN, bias_N)
+        x_vPN = x_vPN.to(q_vPN.dtype)
         weights_vPP = torch.bmm(q_vPN, x_vPN.transpose(1, 2)).softmax(dim=-1)
         weight_NN, bias_N, value_bias_N = self._folded_output()
         if drop > 0.0:

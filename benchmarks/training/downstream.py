@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cat_model import CONFIGS
+from pipelines.compiling import COMPILER_OPTIONS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.library import (
@@ -29,6 +30,7 @@ from pipelines.openmmlab.library import (
 )
 from pipelines.openmmlab.optimizer import FewGroups
 from pipelines.openmmlab.recipe import backbone, optim_wrapper
+from pipelines.openmmlab.runner import parts_of_tensors
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.semantic_fpn import model as semantic_fpn
 
@@ -90,8 +92,8 @@ class Step:
             self.wrapper = FewGroups(wrapper, wrapper.pop("paramwise_cfg"))(self.model)
         if case.is_compiled:
             torch.compiler.reset()  # else earlier cases use up the recompilations that it allows
-            model.backbone.compile()
-            model.neck.compile()
+            for part in parts_of_tensors(model):
+                part.compile(options=COMPILER_OPTIONS)
         self._batch = make_batch(case, device)
 
     def __call__(self) -> None:

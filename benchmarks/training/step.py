@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.training.windows import Measured
 from cat_model import CONFIGS, Cat
 from cat_model.complexity import complexity
+from pipelines.compiling import COMPILER_OPTIONS
 
 NUM_CLASSES = 1000
 CLIP_GRAD = 5.0
@@ -57,7 +58,7 @@ class Step:
         self._forward: Callable[[Tensor], Tensor] = self.model
         if case.is_compiled:
             torch.compiler.reset()  # else earlier cases use up the recompilations that it allows
-            self._forward = torch.compile(self.model, dynamic=False)
+            self._forward = torch.compile(self.model, dynamic=False, options=COMPILER_OPTIONS)
 
     def __call__(self) -> None:
         with torch.autocast(self.device.type, torch.bfloat16):

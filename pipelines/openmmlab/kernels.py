@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from orchestrator.errors import StageError
+from pipelines.compiling import COMPILER_OPTIONS
 
 NAIVE, LINEAR = 0, 1
 """Methods of `softnms`; the third is gaussian."""
@@ -187,7 +188,8 @@ def compiled_focal_loss() -> Iterator[None]:
     global _focal_passes  # noqa: PLW0603  see there
     plain = _focal_passes
     # Each level of a pyramid has another number of logits.
-    _focal_passes = (torch.compile(focal_loss, dynamic=True), torch.compile(focal_loss_gradient, dynamic=True))
+    how: dict[str, Any] = {"dynamic": True, "options": COMPILER_OPTIONS}
+    _focal_passes = (torch.compile(focal_loss, **how), torch.compile(focal_loss_gradient, **how))
     try:
         yield
     finally:

@@ -103,7 +103,7 @@ def train(context: StageContext, training: Training) -> Trained:
     with quiet_stdout(), ExitStack() as compiled:
         runner = StageRunner.from_cfg(_training_config(context, training))
         runner.plan = Plan(context, training.schedule, training.metrics_of)
-        if context.params.compile and compile_in_place(_of_tensors(bare(runner.model)), context):
+        if context.params.compile and compile_in_place(parts_of_tensors(bare(runner.model)), context):
             compiled.enter_context(compiled_focal_loss())
         try:
             runner.train()
@@ -113,8 +113,11 @@ def train(context: StageContext, training: Training) -> Trained:
             runner.close()
 
 
-def _of_tensors(model: Any) -> list[nn.Module]:
-    """The parts that take tensors alone; the heads go through lists of objects, of which a compiler makes nothing."""
+def parts_of_tensors(model: Any) -> list[nn.Module]:
+    """What `compile: true` compiles, beside the focal loss.
+
+    The heads go through lists of objects, of which a compiler makes nothing.
+    """
     return [model.backbone, *([model.neck] if model.with_neck else [])]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from cat_model import Cat, CatBackbone, CatConfig
+from cat_model.attention import Cpsa
 
 CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 SIZES = [(64, 64), (224, 224), (70, 33)]
@@ -156,3 +157,25 @@ def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) ->
         trained.float().square().sum().backward()
         outs.append((inferred.float(), trained.float(), [p.grad for p in model.parameters()]))
     assert_same(*outs, atol=1e-5 if precision == "fp32" else 0.02)
+
+
+@needs_compiler
+@from_elsewhere
+def test_compiled_with_strides_rounded_up_attention_among_many_windows_is_the_same_function() -> None:
+    """As on GPUs, by default, where rows of a tensor are longer than 1024: here 80 windows of 49 positions.
+
+    Autocast on a GPU norms in float32.
+    """
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    norm, cpsa = nn.LayerNorm(8), Cpsa(window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0)
+
+    def run(x_BHWC: Tensor) -> Tensor:  # noqa: N803
+        normed = norm(x_BHWC)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed: Tensor = cpsa(normed)
+        return mixed.float()
+
+    x_BHWC = torch.randn(2, 50, 68, 8)  # noqa: N806
+    with torch.no_grad(), torch._inductor.config.patch(disable_padding_cpu=False):
+        assert_same(torch.compile(run)(x_BHWC), run(x_BHWC), atol=0.02)
