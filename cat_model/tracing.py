@@ -1,4 +1,4 @@
-"""Marks of torch.jit and of timm's torch.fx tracer, typed: what tracers leave whole, and what scripts leave out."""
+"""Marks of torch.jit and of timm's torch.fx tracer, typed, and what torch.compile is told."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Module = TypeVar("Module", bound=type[nn.Module])
+
+COMPILER_OPTIONS: dict[str, Any] = {"comprehensive_padding": False}
+"""Of every compilation. On GPUs the compiler may round long strides up, and in torch 2.11 it can then read a tensor by
+other strides than it was written with: other numbers, or memory out of bounds, and no word about it (test_compiling).
+"""
 
 is_scripting: Callable[[], bool] = jit.is_scripting  # type: ignore[attr-defined]
 is_tracing: Callable[[], bool] = jit.is_tracing  # type: ignore[attr-defined]

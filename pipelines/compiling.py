@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from typing import Any
 
 from torch import nn
 
+from cat_model.tracing import COMPILER_OPTIONS
 from orchestrator.contract import Event, StageContext
-
-COMPILER_OPTIONS: dict[str, Any] = {"comprehensive_padding": False}
-"""Of every compilation. On GPUs the compiler may round long strides up, and in torch 2.11 it can then read a tensor by
-other strides than it was written with: other numbers, or memory out of bounds, and no word about it (test_compiling).
-"""
 
 
 def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> bool:

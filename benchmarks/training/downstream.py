@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cat_model import CONFIGS
-from pipelines.compiling import COMPILER_OPTIONS
+from cat_model.tracing import COMPILER_OPTIONS
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.library import (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.training.windows import Measured
 from cat_model import CONFIGS, Cat
 from cat_model.complexity import complexity
-from pipelines.compiling import COMPILER_OPTIONS
+from cat_model.tracing import COMPILER_OPTIONS
 
 NUM_CLASSES = 1000
 CLIP_GRAD = 5.0

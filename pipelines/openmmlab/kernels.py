@@ -15,8 +15,8 @@ import torchvision
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from cat_model.tracing import COMPILER_OPTIONS
 from orchestrator.errors import StageError
-from pipelines.compiling import COMPILER_OPTIONS
 
 NAIVE, LINEAR = 0, 1
 """Methods of `softnms`; the third is gaussian."""
