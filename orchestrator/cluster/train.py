@@ -32,6 +32,8 @@ MAX_MOVES = 100
 """Attempts that may end because a machine leaves, in one run: spot machines do, over and over."""
 
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # 60: two busy cores took 57 s to start a group
+# 2: a report waits for the next look, so that epochs of a second took two, and a stage ended seconds after its work.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # 5: some clouds give 30 s of notice
 # Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload a checkpoint
 # meanwhile: an hour is longer than that takes. One number for all stages, since Ray reads it from the environment.
