@@ -15,6 +15,9 @@ from orchestrator.contract import Event, Params
 from orchestrator.record import StageEvent
 from orchestrator.spec import TUNE, Resources
 
+_MAX_NAME_BYTES = 120
+"""Of a run's name in Ray, before the digits of the Key: Ray makes folders of it, whose names end at 255 bytes."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -50,6 +53,13 @@ class Attempt:
     training: str
     """Where in the store the resume state is."""
     provenance: Mapping[str, JsonValue]
+
+    @property
+    def ray_name(self) -> str:
+        """The name in Ray's dashboard: `<job>.<stage>-<8 digits of the Key>`, at most 120 bytes before the digits."""
+        name = f"{self.provenance['job']}.{self.stage}".replace("/", ".")
+        short = name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+        return f"{short}-{self.key[:8]}"
 
     def audit(self) -> dict[str, Departure]:
         """What the stage has otherwise than the reference recipe; of a search, what all its trials have so."""

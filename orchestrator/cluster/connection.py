@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 
@@ -50,6 +51,11 @@ def free_machines() -> tuple[Machine, ...]:
 def _staying() -> list[dict[str, Any]]:
     leaving = ray_state.get_draining_nodes()
     return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+
+
+def has_dashboard() -> bool:
+    """Whether the connected cluster serves Ray's dashboard."""
+    return bool(ray_worker.get_dashboard_url())
 
 
 def is_leaving() -> bool:

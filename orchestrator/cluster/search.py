@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from orchestrator.cluster.trial import MAX_TRIES, make_trainable
 from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
-from orchestrator.store import Store, open_store
+from orchestrator.store import open_store
 from orchestrator.store.trials import TrialLog, load_logs
 from orchestrator.trials import TRIALS_FILE, Trial, Trials, TrialState
 
@@ -47,7 +46,7 @@ def search(
     store = open_store(attempt.store_uri)
     logs = load_logs(store, attempt.training)
     channel.send(attempt.says(_beginning(logs, params, metric, slots=slots)))
-    errors = _run(attempt, params, metric, logs, slots=slots, channel=channel)
+    errors = _run(attempt, params, metric, logs, slots=slots, channel=channel, storage=scratch / "ray")
     logs = load_logs(store, attempt.training)
     trials = Trials(metric=metric, mode=params.mode, trials=_trials(attempt, logs, errors))
     best = trials.best()
@@ -71,9 +70,19 @@ def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slo
 
 
 def _run(
-    attempt: Attempt, params: TuneParams, metric: str, logs: Sequence[TrialLog], *, slots: int, channel: EventChannel
+    attempt: Attempt,
+    params: TuneParams,
+    metric: str,
+    logs: Sequence[TrialLog],
+    *,
+    slots: int,
+    channel: EventChannel,
+    storage: Path,
 ) -> dict[int, str]:
-    """Run what is left of the search. Returns why trials were lost, by number. Raises StoreError."""
+    """Run what is left of the search. Returns why trials were lost, by number. Raises StoreError.
+
+    Ray Tune writes its own records to `storage`, a folder of this machine; nothing reads them again.
+    """
     store = open_store(attempt.store_uri)
     num_left = params.size - sum(log.state is not None for log in logs)
     if num_left <= 0:
@@ -89,8 +98,8 @@ def _run(
             scheduler=make_scheduler(params, metric, logs),
         ),
         run_config=tune.RunConfig(
-            name=f"tune-{attempt.key[:8]}-{uuid.uuid4().hex[:8]}",
-            storage_path=_storage_uri(store, attempt),
+            name=attempt.ray_name,
+            storage_path=str(storage),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_TRIES),
         ),
@@ -103,11 +112,6 @@ def _run(
         for result in results
         if result.error is not None and result.config is not None
     }
-
-
-def _storage_uri(store: Store, attempt: Attempt) -> str:
-    """Where Tune keeps what it wants; nobody reads it again."""
-    return store.storage_uri(f"{attempt.training}/tune")
 
 
 def _first_line(error: Exception) -> str:

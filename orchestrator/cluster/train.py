@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -18,13 +20,13 @@ from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2.api.exceptions import PreemptionError
 
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.connection import has_dashboard
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.room import Room
 from orchestrator.cluster.worker import Place, is_loss_of_peer, is_stuck, run_pipeline, tell_result
 from orchestrator.contract import Event
 from orchestrator.errors import IntegrityError, OrchestratorError, StageError, StoppedError, UnreachableError
 from orchestrator.spec import Resources
-from orchestrator.store import open_store
 
 MAX_ATTEMPTS = 3
 """Tries at a stage whose workers are lost. A machine that leaves with notice costs none of them."""
@@ -182,10 +184,26 @@ def fit(
     label: str = "",
 ) -> None:
     """One try on a fresh group of workers; resume state is the store's, so Ray keeps none. Raises Ray's errors."""
+    if has_dashboard():  # its Train page is empty otherwise; read by the process that calls trainer.fit
+        os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
+    # Ray's controller, which runs on this machine too, writes a marker and a snapshot there; nothing reads them again.
+    with tempfile.TemporaryDirectory(prefix="orchestrator-ray-train-") as storage:
+        _trainer(attempt, channel, Path(storage), closes_stage=closes_stage, callbacks=callbacks, label=label).fit()
+
+
+def _trainer(
+    attempt: Attempt,
+    channel: EventChannel,
+    storage: Path,
+    *,
+    closes_stage: bool,
+    callbacks: tuple[ray.train.UserCallback, ...],
+    label: str,
+) -> TorchTrainer:
     resources = attempt.resources
     # Ray hands it to timedelta, but types it as whole seconds.
     timeout_s = max(1, round(resources.collective_timeout_min * 60))
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_loop,
         train_loop_config={"attempt": attempt, "channel": channel, "closes_stage": closes_stage, "label": label},
         torch_config=TorchConfig(backend=resources.backend, timeout_s=timeout_s),
@@ -196,14 +214,13 @@ def fit(
             label_selector=resources.labels or None,
         ),
         run_config=RunConfig(
-            name=f"{attempt.kind}-{attempt.key[:8]}",
-            storage_path=open_store(attempt.store_uri).storage_uri(attempt.training),
+            name=attempt.ray_name,
+            storage_path=str(storage),
             # Each loss is ours to judge: Ray would start again by itself, in silence and with as many workers.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             callbacks=list(callbacks),
         ),
     )
-    trainer.fit()
 
 
 def resources_per_worker(resources: Resources) -> dict[str, float]:

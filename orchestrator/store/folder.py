@@ -69,9 +69,6 @@ class FolderStore:
             files = (path for path in self._path(prefix).rglob("*") if path.is_file() and path.name[0] != ".")
             return sorted(path.relative_to(self._root).as_posix() for path in files)
 
-    def storage_uri(self, name: str) -> str:
-        return str(self._path(name))
-
     def _path(self, name: str) -> Path:
         return self._root / name
 

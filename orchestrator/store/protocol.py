@@ -33,6 +33,3 @@ class Store(Protocol):
 
     def names(self, prefix: str) -> list[str]:
         """All names below the folder `prefix`, sorted."""
-
-    def storage_uri(self, name: str) -> str:
-        """`name` as a place that Ray's own storage layer can write to."""

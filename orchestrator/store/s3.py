@@ -92,9 +92,6 @@ class S3Store:
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
         return sorted(key.removeprefix(self._prefix) for key in keys)
 
-    def storage_uri(self, name: str) -> str:
-        return f"s3://{self._bucket}/{self._prefix}{name}"
-
     @cached_property
     def _client(self) -> Any:
         return s3.new_client(max_connections=THREADS)

@@ -72,19 +72,30 @@ def _out_of_reach(_: str) -> bytes:
 @pytest.fixture
 def attempt(tmp_path: Path) -> Any:
     return SimpleNamespace(
-        store_uri=str(tmp_path), training="train/key", key="k" * 64, seed=0, workers=1, resources=Resources()
+        store_uri=str(tmp_path),
+        training="train/key",
+        ray_name="job.search-kkkkkkkk",
+        seed=0,
+        workers=1,
+        resources=Resources(),
     )
 
 
-def test_a_search_ends_with_the_error_of_its_store(attempt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_ends_with_the_error_of_its_store(
+    attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tune, "Tuner", Tuner)
     monkeypatch.setattr("orchestrator.cluster.search.make_trainable", lambda *_: None)
     channel: Any = None
     with pytest.raises(StoreError, match="out of reach"):
-        _run(attempt, _params(), "top1", [], slots=1, channel=channel)
+        _run(attempt, _params(), "top1", [], slots=1, channel=channel, storage=tmp_path / "ray")
 
 
-def test_a_search_whose_trials_have_all_ended_starts_nothing(attempt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_whose_trials_have_all_ended_starts_nothing(
+    attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(tune, "Tuner")
     channel: Any = None
-    assert _run(attempt, _params(), "top1", [_log(1, **FAILED), _log(2, **FAILED)], slots=1, channel=channel) == {}
+    logs = [_log(1, **FAILED), _log(2, **FAILED)]
+    storage = tmp_path / "ray"
+    assert _run(attempt, _params(), "top1", logs, slots=1, channel=channel, storage=storage) == {}

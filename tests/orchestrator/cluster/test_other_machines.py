@@ -1,0 +1,74 @@
+"""Workers on a machine that shares no disk with the driver but the store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from orchestrator.history import plan_job
+from orchestrator.run import run_plan
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from tests.orchestrator.counting import KINDS
+
+JOB = """
+name: far
+store: {store}
+stages:
+  search:
+    kind: tune
+    of: group
+    space: {{gain: {{choice: [1.0, 2.0]}}}}
+    num_trials: 1
+    algorithm: {{name: random}}
+    scheduler: {{name: none}}
+    resources: {{workers: 1, labels: {{place: far}}}}
+  group: {{kind: count, data: {data}, epochs: 2, resources: {{workers: 2, labels: {{place: far}}}}}}
+"""
+
+
+@pytest.fixture
+def drivers_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this process, which is the driver, keeps temporary files."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
+    """A machine of the cluster that sees an empty folder where the driver's disk is."""
+    ray_start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={cluster_address}"]
+    options = ["--num-cpus=2", "--labels=place=far", "--block"]
+    hide = 'mount -t tmpfs none "$0" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hide, str(drivers_disk), *ray_start, *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        ray.init(address=cluster_address, log_to_driver=False, logging_level="ERROR")
+        while not any(machine["Alive"] and machine["Labels"].get("place") == "far" for machine in ray.nodes()):
+            assert node.poll() is None, "the machine did not start"
+            time.sleep(0.2)
+        ray.shutdown()
+        yield
+        node.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("far_machine")
+def test_groups_and_trials_need_no_disk_of_the_driver(tmp_path: Path, cluster_address: str, bucket: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(JOB.format(store=f"s3://{bucket}/far", data=tmp_path / "data"))
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    outcome = run_plan(plan_job(job, store), store, only=(), address=cluster_address, watch=lambda _: None)
+    assert outcome.errors == {}
+    written = {name.rpartition("/")[2] for name in store.names("train")}
+    assert {name for name in written if not name[:8].isdigit()} == {"state.json", "trial.json"}
