@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from enum import IntEnum
 
 import numpy as np
 import torch
+
+from pipelines.imagenet.thread_generators import seed_this_thread
 
 
 class Stream(IntEnum):
@@ -24,10 +25,12 @@ def seeds(stream: Stream, *numbers: int) -> np.random.SeedSequence:
 
 
 def seed_generators(sequence: np.random.SeedSequence) -> None:
-    """Seed Python's, NumPy's and PyTorch's CPU generator, on which timm's transforms and mixup draw."""
+    """Seed this thread's generators of Python and NumPy, and PyTorch's of the CPU.
+
+    The transforms of timm, mmdet and mmseg draw from them, and mixup does.
+    """
     python, numpy, pytorch = (int(word) for word in sequence.generate_state(3))
-    random.seed(python)
-    np.random.seed(numpy)
+    seed_this_thread(python, numpy)
     torch.default_generator.manual_seed(pytorch)
 
 

@@ -29,6 +29,7 @@ from tests.pipelines.openmmlab.harness import (
     write_ade20k,
     write_coco,
 )
+from tests.pipelines.other_thread import drawing_in_another_thread
 
 COMMON: dict[str, Any] = {
     "backbone": "p.checkpoint",
@@ -203,3 +204,14 @@ def test_the_best_are_kept_and_the_last(detector: Stage, segmenter: Stage) -> No
         assert [path.name for path in stage.straight.saved] == [
             path.name for path in stage.straight.checkpoints if path
         ]
+
+
+@pytest.mark.parametrize("kind", ["detector", "segmenter"])
+def test_random_numbers_that_another_thread_draws_change_no_weight(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    stage: Stage = request.getfixturevalue(kind)
+    recorder = Recorder(tmp_path / "disturbed")
+    with drawing_in_another_thread():
+        result = stage.attempt(recorder)
+    stage.assert_straight(result, [recorder])

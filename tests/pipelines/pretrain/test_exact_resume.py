@@ -20,6 +20,7 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import StoppedError
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run
+from tests.pipelines.other_thread import drawing_in_another_thread
 from tests.pipelines.pretrain.conftest import MakeContext, Recorder
 from tests.pipelines.pretrain.test_updates import started
 from tests.pipelines.ranks import run_ranks
@@ -79,6 +80,15 @@ def test_a_stop_after_any_update_changes_nothing(
     assert log(resumed) == log(straight)
     assert reported == recorder.metrics
     assert [record["epoch"] for record in log(resumed)] == [1, 2]
+
+
+def test_random_numbers_that_another_thread_draws_change_no_weight(make_context: MakeContext) -> None:
+    context, _ = make_context(**WHOLE_RECIPE)
+    straight = run(context)
+    context, _ = make_context(**WHOLE_RECIPE)
+    with drawing_in_another_thread():
+        disturbed = run(context)
+    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(disturbed).items())
 
 
 class KilledError(BaseException):
