@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.store import Store, open_store
+from tests.fault_proxy import fault_proxy
+
 QUICKSTART = Path(__file__).parents[1] / "jobs" / "quickstart.yaml"
 SHRUNK = {
     "stages.search.num_trials": "2",
@@ -40,17 +43,28 @@ def _command(verb: str, *options: str, **changes: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator", verb, str(QUICKSTART), *sets, *options]
 
 
-def _json(workplace: Path, verb: str, *options: str) -> Any:
+def _json(workplace: Path, verb: str, *options: str, endpoint: str | None = None, **changes: str) -> Any:
     done = subprocess.run(
-        _command(verb, "--json", *options), cwd=workplace, capture_output=True, text=True, check=False, timeout=3600
+        _command(verb, "--json", *options, **changes),
+        cwd=workplace,
+        env={**os.environ, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout)
 
 
+@pytest.fixture(scope="module")
+def report(workplace: Path) -> Any:
+    """Of a whole run, whose store is `artifacts`."""
+    return _json(workplace, "run")
+
+
 @pytest.mark.slow
-def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplace: Path) -> None:
-    report = _json(workplace, "run")
+def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplace: Path, report: Any) -> None:
     values = {(cell["stage"], cell["metric"]): cell["value"] for cell in report["cells"]}
     assert {stage for stage, _ in values} == {"search", "pretrain", "detection", "segmentation"}
     assert all(value is not None and 0 <= value <= 100 for value in values.values())
@@ -62,6 +76,31 @@ def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplac
     manifests = {path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()}
     assert _json(workplace, "run") == report
     assert {path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()} == manifests
+
+
+def _outputs(store: Store) -> dict[str, Any]:
+    """The sha256 of each file of each stage's outputs, without metrics of speed and what holds them."""
+    manifests = [json.loads(store.read(name) or b"") for name in store.names("manifests")]
+    return {
+        f"{manifest['stage']}.{output}/{file['path']}": file["sha256"]
+        for manifest in manifests
+        for output, artifact in manifest["artifacts"].items()
+        for file in artifact["files"]
+        if output not in ("log", "trials")
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("report")
+def test_a_run_through_a_faulty_s3_server_ends_with_the_bytes_of_a_run_on_a_folder(
+    workplace: Path, s3_endpoint: str, bucket: str
+) -> None:
+    # Neither is in the Key; both make many requests while training goes on.
+    often = {"stages__pretrain__checkpoint_every": "{steps: 1}", "stages__segmentation__checkpoint_every": "4"}
+    with fault_proxy(s3_endpoint) as proxy:
+        _json(workplace, "run", "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often)
+    assert proxy.num_faults >= 200
+    assert _outputs(open_store(f"s3://{bucket}/faulty")) == _outputs(open_store(str(workplace / "artifacts")))
 
 
 def _start(workplace: Path, store: str) -> subprocess.Popen[str]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def _records(store: Store) -> list[Any]:
     return [json.loads(store.read(name) or b"") for name in names]
 
 
+def _runs_on_the_train_page(jobs_url: str) -> set[str]:
+    """Names of the runs that Ray's dashboard lists."""
+    with urllib.request.urlopen(f"{jobs_url}/api/train/v2/runs/v1", timeout=600) as answer:
+        return {run["name"] for run in json.load(answer)["train_runs"]}
+
+
 def _epochs(store: Store) -> list[str]:
     """`epoch 1/8` and so on, as the pretraining told them over all runs."""
     names = [name for name in store.names("runs") if "/events/" in name]
@@ -149,6 +156,8 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
     assert (epochs.count("epoch 1/8"), epochs.count("epoch 8/8")) == (1, 1)
     last_line = client.get_job_logs(second).strip().splitlines()[-1]
     assert last_line.startswith("quickstart: done: 2 stages, 1 of them reused; ")
+    key = _records(store)[-1]["stages"]["pretrain"]["key"]
+    assert f"quickstart.pretrain-{key[:8]}" in _runs_on_the_train_page(jobs_url)
 
 
 @pytest.mark.slow
