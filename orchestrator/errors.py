@@ -7,6 +7,7 @@
     │   └── CheckpointError             weights that do not fit the model
     ├── UnreachableError             3  the store or the cluster is out of reach
     │   ├── StoreError                  a store that cannot be read or written
+    │   │   ├── StoreRefusedError       the same, where another try meets the same refusal
     │   │   └── IntegrityError          bytes that differ from their sha256
     │   └── ClusterError                no connection, or resources that the cluster will never have
     ├── StageError                   1  a stage failed for another reason
@@ -82,6 +83,10 @@ class UnreachableError(OrchestratorError):
 
 class StoreError(UnreachableError):
     """The store cannot be read or written."""
+
+
+class StoreRefusedError(StoreError):
+    """The store refuses what is asked of it, as with credentials that have expired: another try is in vain."""
 
 
 class IntegrityError(StoreError):

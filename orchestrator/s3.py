@@ -1,73 +1,131 @@
-"""What the store and data in S3 have in common: the client, transfers, and what an error means.
+"""What the store and data in S3 have in common: the client, its patience, and transfers.
 
-Credentials: boto3's standard chain alone; nothing of them is shown. boto3 takes half a second to import, for which only
-those pay who use it.
+Credentials, endpoint, certificates, profile and proxies come from AWS's standard places only; none
+of them is shown. boto3 takes half a second to import, for which only those pay who use it.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, NamedTuple
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from orchestrator.s3_failures import EndpointError, SettingsError, without_userinfo
 
 MAX_ATTEMPTS = 5
-"""Tries at a request, with waits of up to 1, 2, 4 and 8 s between them: a server that is gone is told in seconds."""
-
-MISSING = frozenset({"404", "NoSuchKey"})
-"""Codes of a server that knows no such object."""
+"""Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""
+MAX_SILENCES = 3
+"""Tries at a request that the server does not answer at all."""
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 10.0
+"""Between two parts of an answer. A server that is silent for longer is asked again."""
+UPLOAD_READ_TIMEOUT_S = 60.0
+"""For uploads: on a slow network the answer comes long after the last byte was handed to it."""
+LOG_EVERY_S = 5.0
+"""Many threads meet the same outage; one line tells of it."""
 
 _PART_BYTES = 2**24
-_HINTS = {
-    "403": "the credentials found by AWS's standard chain may not do that",
-    "AccessDenied": "the credentials found by AWS's standard chain may not do that",
-    "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
-    "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
-}
-_NO_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine"
-_OUT_OF_REACH = "check the network and AWS_ENDPOINT_URL"
-_USERINFO = re.compile(r"//[^/?#\s\"]*@")
-"""What stands before the host in a URL such as `http://name:secret@host`."""
+_CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
+
+_log = logging.getLogger(__name__)
 
 
-class EndpointError(Exception):
-    """AWS_ENDPOINT_URL is no URL; its value, which may hold a secret, is not told."""
-
-
-class Failure(NamedTuple):
-    """What an error of S3 means."""
-
-    reason: str
-    hint: str
-    """What to do about it."""
-    code: str
-    """The server's; empty where it did not answer."""
-    is_lasting: bool
-    """Whether another try cannot help."""
-    behind: BaseException | None
-    """The error itself, to be shown where a traceback is; None where it holds a secret."""
-
-    def __str__(self) -> str:
-        return f"{self.reason}; {self.hint}"
-
-
-def new_client(*, max_connections: int) -> Any:
-    """For so many threads. Raises EndpointError, besides errors of boto3."""
+def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
+    """A client for so many threads. Raises what `s3_failures.errors` lists."""
     import boto3  # noqa: PLC0415
+    import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
-    config = Config(
-        retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
-        connect_timeout=10,
-        max_pool_connections=max_connections,
-        # A server may send the whole object's checksum with a part of it; all that is read has a sha256 of ours.
-        response_checksum_validation="when_required",
-    )
     try:
-        return boto3.session.Session().client("s3", config=config)
-    except ValueError as err:  # its text has the URL
-        if isinstance(err, BotoCoreError):
-            raise
-        raise EndpointError from None
+        session = botocore.session.get_session()
+        # The defaults hold for the clients that fetch credentials, too.
+        session.set_default_client_config(
+            Config(
+                retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=read_timeout_s,
+                max_pool_connections=max_connections,
+                **_checksum_settings(session),
+            )
+        )
+        session.register("needs-retry", _Patience())
+        client = boto3.session.Session(botocore_session=session).client("s3")
+        # Now and not at the first request, so that a file or program that is missing is known as a setting.
+        credentials = session.get_credentials()
+        if credentials is not None:
+            credentials.get_frozen_credentials()
+    except BotoCoreError:
+        raise
+    except json.JSONDecodeError:  # its text may hold what the program printed
+        raise SettingsError("the program that credential_process names did not print JSON") from None
+    except ValueError as err:
+        if str(err).startswith("Invalid endpoint"):  # its text has the URL, which may hold a secret
+            raise EndpointError from None
+        raise SettingsError(str(err)) from err
+    except OSError as err:
+        raise SettingsError(f"{err.filename}: {err.strerror}") from err
+    except (AttributeError, TypeError) as err:  # such as `s3 = path`, where a section has to be
+        raise SettingsError(f"~/.aws/config has a value where it needs another: {err}") from err
+    return client
+
+
+def _checksum_settings(session: Any) -> dict[str, str]:
+    """Checksums of botocore only where S3 demands them, unless the user states it otherwise.
+
+    Servers such as older MinIO and Ceph refuse the trailers in which botocore sends them, and some
+    answer a part of an object with the checksum of the whole. Everything read has a sha256 of ours.
+    """
+    stated = session.get_scoped_config()
+    return {
+        name: "when_required" for name in _CHECKSUMS if name not in stated and f"AWS_{name.upper()}" not in os.environ
+    }
+
+
+class _Patience:
+    """Logs that a request is tried again, and gives up on a server that stays silent."""
+
+    def __init__(self) -> None:
+        self._logged_at_s = float("-inf")
+
+    def __call__(self, *, attempts: int, caught_exception: Exception | None, **event: Any) -> None:
+        """See botocore's event `needs-retry`: what is raised here ends the request."""
+        from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError  # noqa: PLC0415
+
+        is_silent = isinstance(caught_exception, (ConnectTimeoutError, ReadTimeoutError))
+        most = min(MAX_SILENCES, MAX_ATTEMPTS) if is_silent else MAX_ATTEMPTS
+        if is_silent and attempts >= most:
+            assert caught_exception is not None
+            raise caught_exception
+        has_failed = caught_exception is not None or event["response"][0].status_code >= 500  # noqa: PLR2004
+        # A single lost request is no news; the second in a row is.
+        if attempts < most and (is_silent or (has_failed and attempts > 1)):
+            self._say("does not answer" if caught_exception else "fails", event["endpoint"].host, attempts, most)
+
+    def _say(self, what: str, url: str, attempts: int, most: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._logged_at_s < LOG_EVERY_S:
+            return
+        self._logged_at_s = now_s
+        _log.warning("the server %s %s; trying again (%d of %d)", without_userinfo(url), what, attempts + 1, most)
+
+
+def read_object(client: Any, **request: str) -> bytes:
+    """The bytes that `get_object` answers; boto3 asks again for an answer, but not for the rest of one."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
+
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        body = client.get_object(**request)["Body"]
+        try:
+            content: bytes = body.read()
+        except (HTTPClientError, IncompleteReadError):
+            if attempt == MAX_ATTEMPTS:
+                raise
+        else:
+            return content
+    raise AssertionError("the last attempt returns or raises")
 
 
 def transfers(*, num_threads: int) -> Any:
@@ -80,43 +138,3 @@ def transfers(*, num_threads: int) -> Any:
         max_concurrency=num_threads,
         preferred_transfer_client="classic",
     )
-
-
-def errors() -> tuple[type[Exception], ...]:
-    """All that `explain` knows."""
-    from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    return BotoCoreError, ClientError, S3UploadFailedError, EndpointError
-
-
-def code_of(err: Exception) -> str:
-    """The server's code of an error; empty where it did not answer."""
-    return str(getattr(err, "response", {}).get("Error", {}).get("Code", ""))
-
-
-def explain(err: Exception, *, no_bucket: str) -> Failure:
-    """What one of `errors` means; `no_bucket` says what to do about a bucket that is not there."""
-    from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415
-    from botocore.exceptions import ClientError, NoCredentialsError  # noqa: PLC0415
-
-    if isinstance(err, EndpointError):
-        reason = "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT"
-        return Failure(reason, "correct it", "", is_lasting=True, behind=None)
-    # An upload's error stands behind the one that wraps it.
-    cause = err.__context__ if isinstance(err, S3UploadFailedError) else err
-    if isinstance(cause, NoCredentialsError):
-        return Failure("no credentials for S3", _NO_CREDENTIALS, "", is_lasting=True, behind=err)
-    if isinstance(cause, ClientError):
-        return _refusal(cause, {**_HINTS, "NoSuchBucket": no_bucket}, err)
-    text = str(cause or err)
-    shown = _USERINFO.sub("//", text)
-    behind = err if shown == text else None
-    return Failure(shown.rstrip("."), _OUT_OF_REACH, "", is_lasting=False, behind=behind)
-
-
-def _refusal(cause: Any, hints: dict[str, str], err: Exception) -> Failure:
-    """What the server answered."""
-    code = code_of(cause)
-    reason = str(cause.response.get("Error", {}).get("Message") or code).rstrip(".")
-    return Failure(reason, hints.get(code, _OUT_OF_REACH), code, is_lasting=code in hints, behind=err)

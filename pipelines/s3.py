@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator import s3
+from orchestrator import s3, s3_failures
 from orchestrator.errors import DataError, UnreachableError
 
 S3 = "s3://"
@@ -38,10 +38,10 @@ class Bucket:
         self.uri = uri.rstrip("/")
         self._bucket, _, prefix = self.uri.removeprefix(S3).partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._client_of: tuple[int, Any] | None = None
+        self._clients: dict[tuple[int, float], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_client_of": None}
+        return {**self.__dict__, "_clients": {}}
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of each object by name, where that begins with `prefix` and has no further `/`."""
@@ -64,24 +64,14 @@ class Bucket:
         """`size` bytes from `start` on; raises DataError when the object is not the one that was listed any more."""
         part = {"Range": f"bytes={start}-{start + size - 1}"} if size < one.size else {}
         with self._errors("read", one.name):
-            for attempt in range(1, s3.MAX_ATTEMPTS + 1):
-                try:
-                    answer = self._client.get_object(**self._object(one.name), IfMatch=f'"{one.etag}"', **part)
-                    content: bytes = answer["Body"].read()
-                except _broken_off():  # boto3 tries requests again, but not the reading of an answer
-                    if attempt == s3.MAX_ATTEMPTS:
-                        raise
-                else:
-                    return content
-        raise AssertionError("the last attempt returns or raises")
+            return s3.read_object(self._client, **self._object(one.name), IfMatch=f'"{one.etag}"', **part)
 
     def read(self, name: str) -> bytes | None:
         with self._errors("read", name):
             try:
-                content: bytes = self._client.get_object(**self._object(name))["Body"].read()
+                return s3.read_object(self._client, **self._object(name))
             except self._client.exceptions.NoSuchKey:
                 return None
-            return content
 
     def write(self, name: str, content: bytes) -> None:
         with self._errors("write", name):
@@ -89,7 +79,7 @@ class Bucket:
 
     def upload(self, name: str, path: Path) -> None:
         with self._errors("write", name):
-            self._client.upload_file(str(path), **self._object(name), Config=s3.transfers(num_threads=THREADS))
+            self._uploads.upload_file(str(path), **self._object(name), Config=s3.transfers(num_threads=THREADS))
 
     def download(self, name: str, path: Path) -> None:
         """Into `path`, which exists; a longer file is cut."""
@@ -109,9 +99,18 @@ class Bucket:
 
     @property
     def _client(self) -> Any:
-        if self._client_of is None or self._client_of[0] != os.getpid():
-            self._client_of = os.getpid(), s3.new_client(max_connections=MAX_CONNECTIONS)
-        return self._client_of[1]
+        return self._of_this_process(s3.READ_TIMEOUT_S)
+
+    @property
+    def _uploads(self) -> Any:
+        return self._of_this_process(s3.UPLOAD_READ_TIMEOUT_S)
+
+    def _of_this_process(self, read_timeout_s: float) -> Any:
+        """The client with such a timeout; one that was made before a fork is not used after it."""
+        key = os.getpid(), read_timeout_s
+        if key not in self._clients:
+            self._clients[key] = s3.new_client(max_connections=MAX_CONNECTIONS, read_timeout_s=read_timeout_s)
+        return self._clients[key]
 
     def _object(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
@@ -120,20 +119,14 @@ class Bucket:
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except s3.errors() as err:
-            failure = s3.explain(err, no_bucket=_NO_BUCKET)
+        except s3_failures.errors() as err:
+            failure = s3_failures.explain(err, no_bucket=_NO_BUCKET)
             raise _as_ours(failure, f"{self.uri}/{name}" if name else self.uri, verb) from failure.behind
 
 
-def _broken_off() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  only data in S3 pay for it
-
-    return HTTPClientError, IncompleteReadError
-
-
-def _as_ours(failure: s3.Failure, where: str, verb: str) -> DataError | UnreachableError:
+def _as_ours(failure: s3_failures.Failure, where: str, verb: str) -> DataError | UnreachableError:
     """The data are wrong, or another try may help."""
-    if failure.code in s3.MISSING:
+    if failure.code in s3_failures.MISSING:
         return DataError(f"{where}: missing; copy it there again, or write the index anew")
     if failure.code in _CHANGED:
         return DataError(f"{where}: was replaced while it was fetched; run again")

@@ -25,7 +25,14 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.room import Room
 from orchestrator.cluster.worker import Place, is_loss_of_peer, is_stuck, run_pipeline, tell_result
 from orchestrator.contract import Event
-from orchestrator.errors import IntegrityError, OrchestratorError, StageError, StoppedError, UnreachableError
+from orchestrator.errors import (
+    IntegrityError,
+    OrchestratorError,
+    StageError,
+    StoppedError,
+    StoreRefusedError,
+    UnreachableError,
+)
 from orchestrator.spec import Resources
 
 MAX_ATTEMPTS = 3
@@ -130,8 +137,9 @@ def _first_line(failure: BaseException) -> str:
 
 
 def _may_pass(error: OrchestratorError) -> bool:
-    """Whether the same attempt may succeed later: damaged bytes stay damaged."""
-    return isinstance(error, UnreachableError | StoppedError) and not isinstance(error, IntegrityError)
+    """Whether the same attempt may succeed later: damaged bytes stay damaged, expired credentials expired."""
+    lasts = isinstance(error, IntegrityError | StoreRefusedError)
+    return isinstance(error, UnreachableError | StoppedError) and not lasts
 
 
 def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:

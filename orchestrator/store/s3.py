@@ -11,8 +11,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from orchestrator import s3
-from orchestrator.errors import StoreError
+from orchestrator import s3, s3_failures
+from orchestrator.errors import StoreError, StoreRefusedError
 
 THREADS = 16
 """Of one transfer."""
@@ -39,12 +39,11 @@ class S3Store:
     def read(self, name: str) -> bytes | None:
         with self._errors("read", name):
             try:
-                content: bytes = self._client.get_object(**self._object(name))["Body"].read()
+                return s3.read_object(self._client, **self._object(name))
             except ClientError as err:
-                if s3.code_of(err) in s3.MISSING:
+                if s3_failures.code_of(err) in s3_failures.MISSING:
                     return None
                 raise
-            return content
 
     def write(self, name: str, content: bytes) -> None:
         with self._errors("write", name):
@@ -56,9 +55,9 @@ class S3Store:
                 try:
                     self._client.put_object(**self._object(name), Body=content, IfNoneMatch="*")
                 except ClientError as err:
-                    if s3.code_of(err) == "PreconditionFailed":
+                    if s3_failures.code_of(err) == "PreconditionFailed":
                         return False
-                    if s3.code_of(err) != "ConditionalRequestConflict":
+                    if s3_failures.code_of(err) != "ConditionalRequestConflict":
                         raise
                     time.sleep(CONFLICT_WAIT_S)
                 else:
@@ -67,7 +66,7 @@ class S3Store:
 
     def upload(self, name: str, path: Path) -> None:
         with self._errors("write", name):
-            self._client.upload_file(str(path), **self._object(name), Config=_TRANSFER)
+            self._uploads.upload_file(str(path), **self._object(name), Config=_TRANSFER)
 
     def download(self, name: str, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,7 @@ class S3Store:
             try:
                 self._client.download_file(**self._object(name), Filename=str(path), Config=_TRANSFER)
             except ClientError as err:
-                if s3.code_of(err) in s3.MISSING:
+                if s3_failures.code_of(err) in s3_failures.MISSING:
                     return False
                 raise
             return True
@@ -94,7 +93,11 @@ class S3Store:
 
     @cached_property
     def _client(self) -> Any:
-        return s3.new_client(max_connections=THREADS)
+        return s3.new_client(max_connections=THREADS, read_timeout_s=s3.READ_TIMEOUT_S)
+
+    @cached_property
+    def _uploads(self) -> Any:
+        return s3.new_client(max_connections=THREADS, read_timeout_s=s3.UPLOAD_READ_TIMEOUT_S)
 
     def _object(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + name}
@@ -103,6 +106,7 @@ class S3Store:
     def _errors(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except s3.errors() as err:
-            failure = s3.explain(err, no_bucket=_NO_BUCKET)
-            raise StoreError(f"store {self.uri}: cannot {verb} {name}: {failure}") from failure.behind
+        except s3_failures.errors() as err:
+            failure = s3_failures.explain(err, no_bucket=_NO_BUCKET)
+            kind = StoreRefusedError if failure.is_lasting else StoreError
+            raise kind(f"store {self.uri}: cannot {verb} {name}: {failure}") from failure.behind

@@ -1,0 +1,279 @@
+"""What an error of S3 means and what to do about it; whether another try can help.
+
+No text here shows a credential, or the user and password of a URL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Any, NamedTuple
+
+MISSING = frozenset({"404", "NoSuchKey"})
+"""Codes of a server that knows no such object."""
+
+MAX_REASON = 400
+"""Characters of a server's or a library's own words."""
+
+_SERVER_FAILED = 500
+"""Status codes from here on are the server's fault."""
+_USERINFO = re.compile(r"//[^/?#\s\"'`]*@")
+"""What comes before the host in a URL such as `http://name:secret@host`."""
+
+_ENDPOINT = "AWS_ENDPOINT_URL (or endpoint_url in ~/.aws/config)"
+_AGAIN = "run the same command again"
+_RIGHTS = (
+    "the credentials found by AWS's standard chain may not do that; grant them s3:GetObject, "
+    "s3:PutObject, s3:DeleteObject and s3:ListBucket (without s3:ListBucket, S3 answers AccessDenied "
+    "for an object that does not exist)"
+)
+_EXPIRED = (
+    "renew the credentials (`aws sso login`, or new AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+    f"AWS_SESSION_TOKEN) and {_AGAIN}"
+)
+_REGION = "set AWS_DEFAULT_REGION to the region of the bucket"
+_CLOCK = "set the clock of this machine, for example by NTP"
+_UNSUPPORTED = (
+    "the server lacks a part of S3's protocol; use a server, or a version of it, that has "
+    "conditional and multipart uploads"
+)
+_FULL = "the server has no room, or the bucket's quota is reached; free some"
+_BUSY = f"the server is overloaded or down; {_AGAIN} later, and check that {_ENDPOINT} names an S3 server"
+_DAMAGED = f"bytes were changed or lost on the way; {_AGAIN}, and check proxies between here and the server"
+_REFUSED = f"check the bucket's policy, and that {_ENDPOINT} names an S3 server"
+_BAD_HEADER = "the credentials hold a line break or another character that no header may have"
+
+_LASTING = {
+    **dict.fromkeys(("403", "AccessDenied", "AllAccessDisabled", "Forbidden"), _RIGHTS),
+    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"), _EXPIRED),
+    **dict.fromkeys(("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"), _CLOCK),
+    **dict.fromkeys(("NotImplemented", "501", "MethodNotAllowed", "405"), _UNSUPPORTED),
+    **dict.fromkeys(("PermanentRedirect", "TemporaryRedirect", "301", "307"), _REGION),
+    **dict.fromkeys(("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION),
+    **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"), _FULL),
+    "400": (
+        "the answer names no reason; most often the credentials have expired (renew them), or the "
+        f"bucket is in another region ({_REGION})"
+    ),
+    "407": "give the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or list the server in NO_PROXY",
+    "InvalidToken": (
+        "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID; renew all three, or unset it for keys that last"
+    ),
+    "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
+    "InvalidClientTokenId": "AWS does not know the credentials found by AWS's standard chain",
+    "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
+    "InvalidBucketName": "correct the bucket's name: 3 to 63 lower-case letters, digits, `-` and `.`",
+    "InvalidObjectState": "the object is archived; restore it first",
+}
+"""What to do by the server's code, where another try meets the same."""
+_PASSING = {
+    **dict.fromkeys(("SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "429"), _BUSY),
+    **dict.fromkeys(("RequestTimeout", "408", "IncompleteBody", "BadDigest"), _DAMAGED),
+    **dict.fromkeys(("XAmzContentSHA256Mismatch", "InvalidDigest"), _DAMAGED),
+    **dict.fromkeys(("NoSuchUpload", "InvalidPart"), f"the server dropped an upload under way; {_AGAIN}"),
+    **dict.fromkeys(("PreconditionFailed", "412"), f"the object was replaced meanwhile; {_AGAIN}"),
+    **dict.fromkeys(
+        ("OperationAborted", "ConditionalRequestConflict"), f"another client writes there as well; {_AGAIN}"
+    ),
+}
+"""The same, where another try may succeed."""
+
+
+class SettingsError(Exception):
+    """AWS's settings on this machine cannot be used; the text holds no secret."""
+
+
+class EndpointError(SettingsError):
+    """The endpoint is not a URL; its value, which may hold a secret, is not shown."""
+
+    def __init__(self) -> None:
+        super().__init__("AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT")
+
+
+class Failure(NamedTuple):
+    """What an error of S3 means."""
+
+    reason: str
+    hint: str
+    """What to do about it."""
+    code: str
+    """The server's; empty where it did not answer."""
+    is_lasting: bool
+    """Whether another try, seconds later, meets the same."""
+    behind: BaseException | None
+    """The error itself, to be shown where a traceback is; None where it holds a secret."""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.hint}"
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """All that `explain` knows."""
+    from boto3.exceptions import Boto3Error  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+    from s3transfer.exceptions import RetriesExceededError  # noqa: PLC0415
+
+    return BotoCoreError, ClientError, Boto3Error, ResponseParserError, RetriesExceededError, SettingsError
+
+
+def code_of(err: Exception) -> str:
+    """The server's code of an error; empty where it did not answer."""
+    return str(getattr(err, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def without_userinfo(text: str) -> str:
+    """`text`, with the user and the password of its URLs left out."""
+    return _USERINFO.sub("//", text)
+
+
+def explain(err: Exception, *, no_bucket: str) -> Failure:
+    """What one of `errors` means; `no_bucket` says what to do about a bucket that does not exist."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    cause = _cause_of(err)
+    if isinstance(cause, ClientError):
+        return _refusal(cause, err, no_bucket)
+    text = _text_of(cause)
+    shown = " ".join(without_userinfo(text).split())[:MAX_REASON].rstrip(".")
+    hint, is_lasting = _advice(cause, text)
+    is_whole = str(cause) in text and text == without_userinfo(text)  # else the error may hold a secret
+    return Failure(shown, hint, "", is_lasting, behind=err if is_whole else None)
+
+
+def _cause_of(err: BaseException) -> BaseException:
+    """The error behind one that a transfer wraps."""
+    from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415
+
+    behind = err.__context__ if isinstance(err, S3UploadFailedError) else getattr(err, "last_exception", None)
+    return behind or err
+
+
+def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
+    """What the server answered."""
+    code = code_of(cause)
+    answer = cause.response.get("Error", {})
+    message = without_userinfo(str(answer.get("Message") or code))[:MAX_REASON].rstrip(".")
+    header = f", header {answer['Header']}" if "Header" in answer else ""
+    reason = f"{message} ({code}{header})" if code not in message else f"{message}{header}"
+    status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    hint = {**_LASTING, **_PASSING, "NoSuchBucket": no_bucket}.get(code)
+    if hint is None:
+        hint = _BUSY if status >= _SERVER_FAILED else _REFUSED
+    if hint == _REGION:
+        hint = _region_hint(cause.response)
+    if hint == _RIGHTS and cause.operation_name.startswith("AssumeRole"):
+        hint = f"the credentials {_here()} may not assume the role; correct its trust policy, or the profile"
+    is_lasting = code in _LASTING or (code not in _PASSING and status < _SERVER_FAILED)
+    return Failure(reason, hint, code, is_lasting=is_lasting, behind=err)
+
+
+def _region_hint(response: Any) -> str:
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    return f"set AWS_DEFAULT_REGION={region}" if region else f"{_REGION}, and check {_ENDPOINT}"
+
+
+def _text_of(cause: BaseException) -> str:
+    """The error's own words, with the reason of a lost connection; without what may be a secret."""
+    from botocore import exceptions as aws  # noqa: PLC0415
+
+    text = str(cause)
+    if isinstance(cause, aws.NoCredentialsError):
+        return "no credentials for S3"
+    if "Invalid header value" in text:  # followed by the value, such as a session token
+        return _BAD_HEADER
+    if isinstance(cause, aws.CredentialRetrievalError) and cause.kwargs["provider"] == "custom-process":
+        return "the program that credential_process names failed"  # it may print secrets
+    if isinstance(cause, aws.ParamValidationError):
+        return text.removeprefix("Parameter validation failed:").partition(": Bucket name must match")[0]
+    if isinstance(cause, aws.EndpointConnectionError):
+        behind = re.search(r"\[Errno -?\d+\] ([^()'\"]+)", str(cause.kwargs.get("error")))
+        return f"{text}: {behind[1]}" if behind else text
+    return text
+
+
+def _advice(cause: BaseException, text: str) -> tuple[str, bool]:
+    """What to do about an error that is not a server's answer, and whether it lasts."""
+    from botocore.exceptions import EndpointConnectionError, ParamValidationError, SSLError  # noqa: PLC0415
+
+    if isinstance(cause, SSLError):
+        return _ssl_advice(text)
+    if isinstance(cause, ParamValidationError) and "Invalid bucket name" in text:
+        return _LASTING["InvalidBucketName"], True
+    if isinstance(cause, EndpointConnectionError) and "name" in text.rpartition(": ")[2].lower():
+        return f"no server has that name; check DNS, {_ENDPOINT}, and AWS_DEFAULT_REGION", False
+    if text == _BAD_HEADER:
+        return f"correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN {_here()}", True
+    kinds = {**_connections(), **_settings()}
+    return next((advice for kind, advice in kinds.items() if isinstance(cause, kind)), (_BUSY, False))
+
+
+def _connections() -> dict[type[BaseException], tuple[str, bool]]:
+    """About a connection that fails, by the error; the first that fits holds."""
+    from botocore import exceptions as aws  # noqa: PLC0415
+
+    proxy = "correct HTTPS_PROXY or HTTP_PROXY, or list the server in NO_PROXY"
+    refused = f"check that the server is running and the network lets you reach it, and {_ENDPOINT}"
+    silent = f"the server does not answer; check it, the network, HTTPS_PROXY and NO_PROXY, and {_ENDPOINT}"
+    broken = f"check the network and {_ENDPOINT}: https:// or http://"
+    return {
+        aws.ProxyConnectionError: (proxy, False),
+        aws.EndpointConnectionError: (refused, False),
+        aws.ConnectTimeoutError: (silent, False),
+        aws.ReadTimeoutError: (silent, False),
+        aws.HTTPClientError: (broken, False),
+        aws.ConnectionError: (broken, False),
+        aws.IncompleteReadError: (broken, False),
+        aws.ChecksumError: (_DAMAGED, False),
+        aws.FlexibleChecksumError: (_DAMAGED, False),
+    }
+
+
+def _settings() -> dict[type[BaseException], tuple[str, bool]]:
+    """About AWS's settings of this machine, by the error; the first that fits holds."""
+    from botocore import exceptions as aws  # noqa: PLC0415
+
+    both = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    region = "set AWS_DEFAULT_REGION to a region such as us-east-1"
+    sso = f"run `aws sso login` with the same profile {_here()}, and then {_AGAIN}"
+    other = f"correct AWS's settings {_here()}: its variables, ~/.aws/config and ~/.aws/credentials"
+    hints: dict[type[BaseException], str] = {
+        aws.NoCredentialsError: f"set {both}, a profile, or a role of the machine, {_here()}",
+        aws.PartialCredentialsError: f"give both {both} {_here()}, or neither",
+        aws.ProfileNotFound: f"correct AWS_PROFILE, or add the profile to ~/.aws/config {_here()}",
+        aws.SSOError: sso,
+        aws.TokenRetrievalError: sso,
+        aws.ConfigParseError: "correct the file",
+        aws.InvalidRegionError: region,
+        aws.NoRegionError: region,
+        aws.EndpointProviderError: f"correct {_ENDPOINT}: a URL such as https://HOST:PORT",
+        aws.MissingDependencyException: f"install it {_here()}, or use other credentials",
+        aws.BotoCoreError: other,
+        EndpointError: "correct it, or endpoint_url in ~/.aws/config",
+        SettingsError: other,
+    }
+    return {kind: (hint, True) for kind, hint in hints.items()}
+
+
+def _ssl_advice(text: str) -> tuple[str, bool]:
+    """About a connection that TLS does not let happen."""
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    set_bundle = f"AWS_CA_BUNDLE {_here()} " + (f"is {bundle}" if bundle else "is not set")
+    if "WRONG_VERSION_NUMBER" in text or "UNKNOWN_PROTOCOL" in text:
+        return f"the server speaks no TLS there; write http:// in {_ENDPOINT}", True
+    if "No such file" in text or "NO_CERTIFICATE_OR_CRL_FOUND" in text or "[X509" in text:
+        return f"give a file with certificates: {set_bundle}", True
+    if "mismatch" in text or "doesn't match" in text:
+        return f"the certificate is for another name; use that name in {_ENDPOINT}", True
+    if "certificate has expired" in text or "not yet valid" in text:
+        return f"renew the server's certificate, or {_CLOCK}", True
+    if "certificate verify failed" in text.lower() or "CERTIFICATE_VERIFY_FAILED" in text:
+        return f"set AWS_CA_BUNDLE to the certificate of the server's authority; {set_bundle}", True
+    return f"check the network and {_ENDPOINT}", False
+
+
+def _here() -> str:
+    """This machine by its name: a worker's error is read elsewhere."""
+    return f"on {socket.gethostname()}"

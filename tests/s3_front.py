@@ -1,0 +1,122 @@
+"""A server in front of the tests' S3 server: answers some requests by itself, and passes on the others."""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import ipaddress
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+class Answer(NamedTuple):
+    """What the front says instead of the server behind it."""
+
+    status: int
+    content: bytes = b""
+    headers: Mapping[str, str] = {}
+
+
+def refusal(status: int, code: str, message: str = "", *, headers: Mapping[str, str] = {}, **fields: str) -> Answer:
+    """An error as S3 words it."""
+    parts = {"Code": code, "Message": message or f"the message of {code}", **fields}
+    body = "".join(f"<{name}>{text}</{name}>" for name, text in parts.items())
+    return Answer(status, f"<Error>{body}</Error>".encode(), headers)
+
+
+@dataclass
+class Front:
+    """A running front."""
+
+    url: str
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method and path of each request that it met."""
+
+
+@contextmanager
+def front(
+    answer: Callable[[str, str, Mapping[str, str]], Answer | None], *, behind: str = "", tls_dir: Path | None = None
+) -> Iterator[Front]:
+    """A front on this machine; `answer` gets method, path and headers, and None passes the request to `behind`.
+
+    With `tls_dir` it speaks TLS, by the certificate `cert.pem` that is written there.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            running.requests.append((self.command, self.path))
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            said = answer(self.command, self.path, dict(self.headers)) or self._passed_on(content)
+            self.send_response(said.status)
+            for name, value in {
+                "Content-Length": str(len(said.content)),
+                "Connection": "close",
+                **said.headers,
+            }.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(said.content)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815
+
+        def _passed_on(self, content: bytes) -> Answer:
+            server = http.client.HTTPConnection(behind.removeprefix("http://"))
+            server.request(self.command, self.path, content, dict(self.headers))
+            response = server.getresponse()
+            headers = {name: value for name, value in response.getheaders() if name.lower() != "connection"}
+            return Answer(response.status, response.read(), headers)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls_dir is not None:
+        _speak_tls(server, tls_dir)
+    scheme = "http" if tls_dir is None else "https"
+    running = Front(f"{scheme}://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _speak_tls(server: ThreadingHTTPServer, folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the authority of a test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    folder.mkdir(exist_ok=True)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
