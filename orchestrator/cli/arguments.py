@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from orchestrator.spec.places import refuse_unexpanded
+
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """The verb and its options; argparse itself exits with 2 on a wrong command line."""
@@ -71,10 +73,19 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--format", choices=["terminal", "json", "markdown", "csv"], help="default: terminal, or json with --json"
     )
-    verb.add_argument("--output", metavar="FILE", type=Path, help="write to FILE instead of stdout")
+    verb.add_argument("--output", metavar="FILE", type=_path, help="write to FILE instead of stdout")
     verb.add_argument(
         "--plots",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         help="write each search's plots and each evaluation's details there; Markdown shows them",
     )
+
+
+def _path(text: str) -> Path:
+    """Where results are written. A shell leaves the ~ of `--output=~/report.md` as it is."""
+    try:
+        refuse_unexpanded(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return Path(text)

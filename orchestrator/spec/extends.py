@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.spec.faults import Faults, one_line
 from orchestrator.spec.loader import load_tree
+from orchestrator.spec.places import refuse_unexpanded
 from orchestrator.spec.tree import Node
 
 FIELD = "extends"
@@ -35,6 +36,11 @@ def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults)
     """The file that `named` stands for, beside `path`; None with a fault for none."""
     if not isinstance(named.value, str) or not named.value:
         faults.add(named.at, FIELD, "must be the path of a job file, against the folder of this one")
+        return None
+    try:
+        refuse_unexpanded(named.value)
+    except ValueError as err:
+        faults.add(named.at, FIELD, str(err))
         return None
     base_path = path.parent / named.value
     if not base_path.is_file():

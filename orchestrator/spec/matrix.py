@@ -186,5 +186,6 @@ def _replaced(node: Node, labels: Mapping[str, str]) -> Node:
 
 def _substituted(text: str, labels: Mapping[str, str]) -> str:
     for pattern, label in labels.items():
-        text = text.replace(pattern, label)
+        # `${data}` is a variable of a shell: it is kept, so that the check of paths sees it
+        text = re.sub(rf"(?<!\$){re.escape(pattern)}", label, text)
     return text

@@ -11,7 +11,7 @@ from orchestrator.spec.faults import shown, suggestion
 from orchestrator.spec.matrix import cells_named
 
 _REF = re.compile(r"([A-Za-z][A-Za-z0-9_/-]*)\.([A-Za-z][A-Za-z0-9_]*)")
-_OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~]|.*\.(pth|pt|safetensors|ckpt)$")
+_OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~$%`]|.*\.(pth|pt|safetensors|ckpt)$")
 
 
 def is_outside(text: str) -> bool:

@@ -116,7 +116,7 @@ def test_an_input_may_be_a_file_from_outside_where_its_kind_takes_one(text: str,
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("~/cat.pth", "~ is not expanded here: write the folder out, not '~/cat.pth'"),
+        ("~/cat.pth", "~ is not expanded here: write the path out, not '~/cat.pth'"),
         ("s3://bucket", "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 's3://bucket'"),
         (
             "http://x/cat.pth",

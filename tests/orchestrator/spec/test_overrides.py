@@ -142,7 +142,7 @@ def test_store_becomes_an_absolute_place(store: str, place: str, tmp_path: Path)
         ),
         ("file://artifacts", "must be file:///ABSOLUTE/PATH, not 'file://artifacts'"),
         ("file:///a%00b", "must be file:///ABSOLUTE/PATH, not 'file:///a%00b'"),
-        ("~/store", "~ is not expanded here: write the folder out, not '~/store'"),
+        ("~/store", "~ is not expanded here: write the path out, not '~/store'"),
         ("", "must not be empty"),
     ],
 )
