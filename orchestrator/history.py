@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from orchestrator.artifact import Manifest, Value
 from orchestrator.contract import Kind, Role
 from orchestrator.errors import DataError, IntegrityError
-from orchestrator.plan import Digests, Past, Plan, make_plan
+from orchestrator.plan import Digests, Past, Plan, make_plan, needed
 from orchestrator.spec import Job, Stage, TuneParams, job_document, job_from_document, template_params
 from orchestrator.store.outside import digest_outside
 from orchestrator.store.protocol import Store
@@ -32,6 +32,17 @@ class LastRun(Value):
     job: Mapping[str, JsonValue]
     run_id: str
     stages: Mapping[str, LastStage]
+    """Those of the last run, and those of earlier ones that a run of a part (`--only`) left aside."""
+
+    def has_inputs_of(self, stage: Stage) -> bool:
+        """Whether the stage was run on the outputs that the stages it needs have by this record.
+
+        A run of a part may have renewed these.
+        """
+        inputs = self.stages[stage.name].recipe["inputs"]
+        assert isinstance(inputs, dict)
+        keys = {str(ref["key"]) for ref in inputs.values() if isinstance(ref, dict) and "key" in ref}
+        return keys == {self.stages[name].key for name in stage.needs if name in self.stages}
 
 
 def last_run_name(job_name: str) -> str:
@@ -51,19 +62,42 @@ def load_last_run(store: Store, job_name: str) -> LastRun | None:
 
 
 def write_last_run(store: Store, plan: Plan, *, run_id: str) -> None:
+    """Write `plan` as the job's last run. What earlier runs recorded of stages outside it is kept."""
     stages = {
         planned.name: LastStage(key=planned.key, recipe=planned.recipe, rerun=planned.rerun) for planned in plan.stages
     }
     record = LastRun(job=job_document(plan.job), run_id=run_id, stages=stages)
+    if stages.keys() < plan.job.stages.keys():
+        record = _kept_beside(record, load_last_run(store, plan.job.name))
     store.write(last_run_name(plan.job.name), record.model_dump_json(indent=2).encode())
 
 
-def plan_job(job: Job, store: Store, *, forced: tuple[str, ...] = ()) -> Plan:
-    """The plan of `job` against `store`; fingerprints the data. Raises DataError, StoreError."""
+def _kept_beside(record: LastRun, before: LastRun | None) -> LastRun:
+    """`record` with the stages of the run `before` that it lacks, each with its params of then."""
+    if before is None:
+        return record
+    kept = {name: stage for name, stage in before.stages.items() if name not in record.stages}
+    then, now = _stage_documents(before), _stage_documents(record)
+    job = {**record.job, "stages": {**now, **{name: then[name] for name in then if name in kept}}}
+    return record.model_copy(update={"job": job, "stages": {**record.stages, **kept}})
+
+
+def _stage_documents(record: LastRun) -> dict[str, JsonValue]:
+    stages = record.job["stages"]
+    assert isinstance(stages, dict), "job_document"
+    return stages
+
+
+def plan_job(job: Job, store: Store, *, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> Plan:
+    """The plan of `job` against `store`, or of just the stages `only` with what they need.
+
+    Fingerprints the data of the planned stages. Raises DataError, StoreError.
+    """
     last = load_last_run(store, job.name)
     past = _past(last, is_done=lambda key: load_manifest(store, key) is not None)
     reruns = {**past.reruns, **{name: past.reruns.get(name, 0) + 1 for name in forced}}
-    return make_plan(job, digests=read_digests(job), past=replace(past, reruns=reruns))
+    names = needed(job, only) if only else job.stages
+    return make_plan(job, digests=read_digests(job, names), past=replace(past, reruns=reruns))
 
 
 def _past(last: LastRun | None, *, is_done: Callable[[str], bool]) -> Past:
@@ -96,7 +130,7 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
         return Results(job, {}, {}, None)
     where = f"store {store.uri}: {last_run_name(job.name)}"
     ran = job_from_document(last.job, kinds=kinds, where=where).stages
-    found = {name: load_manifest(store, stage.key) for name, stage in last.stages.items()}
+    found = {name: load_manifest(store, last.stages[name].key) for name in ran if _is_shown(name, ran, last)}
     names = dict.fromkeys([*job.stages, *ran])
     return Results(
         job=replace(job, stages={name: _as_run(ran.get(name), job.stages.get(name)) for name in names}),
@@ -104,6 +138,11 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
         changes=_changes_since(job, last),
         run_id=last.run_id,
     )
+
+
+def _is_shown(name: str, ran: Mapping[str, Stage], last: LastRun) -> bool:
+    """Whether the stage's numbers are those of the pipeline that the record describes."""
+    return name in last.stages and last.has_inputs_of(ran[name])
 
 
 def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
@@ -138,11 +177,15 @@ def _digests_then(stage: Stage, last: LastStage | None) -> Digests:
     )
 
 
-def read_digests(job: Job) -> dict[str, Digests]:
-    """Digests of all that is read from outside. Raises one DataError that lists every fault, each with its stage."""
+def read_digests(job: Job, names: Collection[str]) -> dict[str, Digests]:
+    """Digests of all that the stages `names` read from outside, by stage.
+
+    Raises one DataError that lists every fault, each with its stage.
+    """
     digests: dict[str, Digests] = {}
     faults: dict[str, str] = {}
-    for name, stage in job.stages.items():
+    for name in names:
+        stage = job.stages[name]
         try:
             digests[name] = Digests(_fingerprint(job, stage), _files(job, stage))
         except DataError as err:

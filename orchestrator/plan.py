@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import TopologicalSorter
@@ -43,6 +43,7 @@ class PlannedStage:
 class Plan:
     job: Job
     stages: tuple[PlannedStage, ...]
+    """All of the job, or those that a run of a part needs."""
 
     def __getitem__(self, name: str) -> PlannedStage:
         return next(planned for planned in self.stages if planned.name == name)
@@ -85,9 +86,12 @@ class Digests:
 
 
 def make_plan(job: Job, *, digests: Mapping[str, Digests], past: Past) -> Plan:
-    """Keys hash recipes, so the whole plan is known before anything runs. `digests` by stage."""
+    """Keys hash recipes, so the whole plan is known before anything runs.
+
+    `digests` are by stage; the plan has these stages, each with all that it needs among them.
+    """
     planned: dict[str, PlannedStage] = {}
-    for name in in_order(job):
+    for name in (name for name in in_order(job) if name in digests):
         stage = job.stages[name]
         keys = {need: planned[need].key for need in stage.needs}
         read = digests[name]
@@ -102,6 +106,15 @@ def in_order(job: Job) -> tuple[str, ...]:
     """Names of the stages, each after those it needs, else as written."""
     sorter = TopologicalSorter({name: stage.needs for name, stage in job.stages.items()})
     return tuple(sorter.static_order())
+
+
+def needed(job: Job, names: Iterable[str]) -> tuple[str, ...]:
+    """The stages `names` and all that they need, each after what it needs."""
+    order, wanted = in_order(job), set(names)
+    for name in reversed(order):
+        if name in wanted:
+            wanted.update(job.stages[name].needs)
+    return tuple(name for name in order if name in wanted)
 
 
 def _plan_stage(stage: Stage, recipe: Recipe, past: Past) -> PlannedStage:

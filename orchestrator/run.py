@@ -256,20 +256,10 @@ def _reason(err: BaseException) -> str:
     return str(err) if isinstance(err, OrchestratorError) else f"{type(err).__name__}: {err}".removesuffix(": ")
 
 
-def run_plan(plan: Plan, store: Store, *, only: tuple[str, ...], address: str | None, watch: Watcher) -> Outcome:
-    """Run the stages of `plan`, or just `only` with what they need; writes the plan down as the job's last run."""
-    part = select(plan, only) if only else plan
+def run_plan(plan: Plan, store: Store, *, address: str | None, watch: Watcher) -> Outcome:
+    """Run the stages of `plan`; writes them down as the job's last run."""
     run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
     # The record before the job's pointer to it: a reader never finds a run without one.
-    journal = open_journal(store, part, run_id=run_id)
+    journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
-    return Run(part, store, journal, watch).execute(address)
-
-
-def select(plan: Plan, names: tuple[str, ...]) -> Plan:
-    """The part of `plan` that holds the stages `names` and all that they need."""
-    wanted = set(names)
-    for planned in reversed(plan.stages):
-        if planned.name in wanted:
-            wanted.update(planned.stage.needs)
-    return Plan(plan.job, tuple(planned for planned in plan.stages if planned.name in wanted))
+    return Run(plan, store, journal, watch).execute(address)

@@ -11,6 +11,7 @@ from orchestrator.cli.job import load
 from orchestrator.cli.report import show_results
 from orchestrator.errors import Fault, SpecError
 from orchestrator.history import plan_job
+from orchestrator.plan import needed
 from orchestrator.report import CellVerdict
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
@@ -21,15 +22,17 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     job = load(arguments)
     only = _stages_named(job, "--only", arguments.only)
     forced = _stages_named(job, "--force", arguments.force)
+    if only:
+        _check_forced_run(job, only, forced)
     store = open_store(job.store)
-    plan = plan_job(job, store, forced=forced)
+    plan = plan_job(job, store, forced=forced, only=only)
     # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
     from orchestrator.cli.verdict import verdict_of  # noqa: PLC0415
-    from orchestrator.run import run_plan, select  # noqa: PLC0415
+    from orchestrator.run import run_plan  # noqa: PLC0415
 
-    with watching(select(plan, only) if only else plan, make_console(sys.stderr)) as watch:
-        outcome = run_plan(plan, store, only=only, address=arguments.address, watch=watch)
+    with watching(plan, make_console(sys.stderr)) as watch:
+        outcome = run_plan(plan, store, address=arguments.address, watch=watch)
     for name, error in outcome.errors.items():
         print(f"stages.{name}: {error}", file=sys.stderr)
     cells = show_results(arguments, job, store, stdout)
@@ -37,6 +40,14 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     print(verdict_of(job.name, outcome, cells), file=sys.stderr)
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
     return outcome.exit_code or int(missed)
+
+
+def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) -> None:
+    """Raises SpecError for a stage that is forced and not run."""
+    left_aside = sorted(set(forced) - set(needed(job, only)))
+    if left_aside:
+        message = f"{', '.join(left_aside)} would not run: --only runs {', '.join(only)} and what they need"
+        raise SpecError([Fault("--force", None, None, "", f"{message}; name it with --only too, or leave it out")])
 
 
 def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:

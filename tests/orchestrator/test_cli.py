@@ -278,6 +278,15 @@ def test_an_unknown_stage_of_an_option_is_refused(folder: Path, option: str) -> 
     assert f"{option}: unknown stage 'pretrian', did you mean 'pretrain'?" in done.stderr
 
 
+def test_a_stage_that_is_forced_and_would_not_run_is_refused(folder: Path) -> None:
+    done = _orchestrator(folder, "run", "job.yaml", "--only", "search", "--force", "pretrain")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "--force: pretrain would not run: --only runs search and what they need; "
+        "name it with --only too, or leave it out\n"
+    )
+
+
 def test_quickstart_is_valid_and_has_its_four_stages() -> None:
     root = Path(__file__).parents[2]
     done = _orchestrator(root, "validate", "jobs/quickstart.yaml", "--json")

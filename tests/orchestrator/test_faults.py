@@ -182,7 +182,7 @@ class Watched:
             if todo and update.event.text.startswith(at):
                 threading.Thread(target=todo.pop(), daemon=True).start()
 
-        outcome = run_plan(plan_job(job, store), store, only=(), address=self._address, watch=watch)
+        outcome = run_plan(plan_job(job, store), store, address=self._address, watch=watch)
         assert outcome.errors == {}
 
     def told(self, start: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.artifact import Manifest
 from orchestrator.errors import DataError
-from orchestrator.history import load_results, plan_job, write_last_run
+from orchestrator.history import load_last_run, load_results, plan_job, write_last_run
 from orchestrator.plan import Plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
@@ -41,11 +41,11 @@ def planner(tmp_path: Path) -> Planner:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
 
-    def plan(*overrides: str, text: str = JOB, forced: tuple[str, ...] = ()) -> Plan:
+    def plan(*overrides: str, text: str = JOB, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> Plan:
         (tmp_path / "job.yaml").write_text(text)
         rows = {"counts/five": "count"}
         job = load_job(tmp_path / "job.yaml", kinds=KINDS, published=rows, overrides=overrides, base_dir=tmp_path)
-        return plan_job(job, open_store(job.store), forced=forced)
+        return plan_job(job, open_store(job.store), forced=forced, only=only)
 
     return plan
 
@@ -64,7 +64,8 @@ def _finish(plan: Plan) -> None:
         manifest = Manifest(
             key=planned.key, stage=planned.name, kind="", recipe={}, params={}, artifacts={}, metrics=(), provenance={}
         )
-        publish_manifest(store, manifest)
+        if planned.verdict == "RUN":
+            publish_manifest(store, manifest)
 
 
 def _running(plan: Plan) -> set[str]:
@@ -174,6 +175,54 @@ def test_an_evaluation_runs_again_with_its_model_its_params_and_its_file(planner
 def test_missing_data_are_named_with_their_stage(planner: Planner) -> None:
     with pytest.raises(DataError, match=r"stages\.other: .*nowhere/content\.txt: cannot be read"):
         planner("stages.other.data=nowhere")
+
+
+NO_DATA = "stages.other.data=nowhere"
+
+
+def test_the_plan_of_a_part_reads_the_data_of_that_part_only(planner: Planner) -> None:
+    whole, part = planner(), planner(NO_DATA, only=("first",))
+    assert [planned.name for planned in part.stages] == ["search", "first"]
+    assert [planned.key for planned in part.stages] == [whole["search"].key, whole["first"].key]
+    with pytest.raises(DataError, match=r"stages\.other: .*nowhere/content\.txt: cannot be read"):
+        planner(NO_DATA, only=("first", "other"))
+
+
+def test_a_part_is_planned_by_all_cells_of_a_matrix_or_by_one_of_them(planner: Planner) -> None:
+    text = JOB + "  grid: {kind: count, data: data, matrix: {gain: [1.0, 2.0]}}\n"
+    part = planner(NO_DATA, text=text, only=("grid/1_0",))
+    assert [planned.name for planned in part.stages] == ["grid/1_0"]
+    assert planner(text=text)["grid/1_0"].key == part["grid/1_0"].key
+
+
+def test_a_run_of_a_part_keeps_what_earlier_runs_recorded_of_the_others(done: Planner) -> None:
+    _finish(done(forced=("other",)))
+    _finish(done(NO_DATA, "stages.other.gain=6", "stages.second.epochs=4", only=("second",)))
+    plan = done()
+    assert (_running(plan), plan["other"].rerun) == (set(), 1)
+    results = load_results(plan.job, open_store(plan.job.store), kinds=KINDS)
+    assert set(results.manifests) == ALL
+    assert (results.job.stages["other"].params.gain, results.job.stages["second"].params.epochs) == (5.0, 4)
+    assert results.changes == {"second": "epochs: 4 -> 3"}
+
+
+def test_a_run_of_a_part_of_a_job_that_never_ran_records_that_part(planner: Planner) -> None:
+    part = planner(NO_DATA, only=("first",))
+    _finish(part)
+    store = open_store(part.job.store)
+    last = load_last_run(store, "counts")
+    assert last is not None
+    assert set(last.stages) == {"search", "first"}
+    assert set(load_results(part.job, store, kinds=KINDS).manifests) == {"search", "first"}
+    assert _running(planner()) == {"second", "other"}
+
+
+def test_a_report_leaves_out_what_was_run_on_an_input_that_a_part_has_renewed(done: Planner) -> None:
+    _finish(done("stages.first.epochs=4", only=("first",)))
+    job = done().job
+    results = load_results(job, open_store(job.store), kinds=KINDS)
+    assert set(results.manifests) == ALL - {"second"}
+    assert _running(done()) == set()
 
 
 def test_plan_json_has_the_documented_fields(planner: Planner) -> None:

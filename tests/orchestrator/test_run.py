@@ -54,7 +54,7 @@ def run(tmp_path: Path, cluster_address: str) -> Runner:
         job = _counting_job(tmp_path, text, *overrides)
         store = open_store(job.store)
         heard: list[Update] = []
-        outcome = run_plan(plan_job(job, store), store, only=only, address=cluster_address, watch=heard.append)
+        outcome = run_plan(plan_job(job, store, only=only), store, address=cluster_address, watch=heard.append)
         return outcome, heard
 
     return run_job
@@ -272,7 +272,7 @@ def test_a_run_leaves_its_events_and_record_in_the_store_and_names_its_actor(
         if update.event.text.startswith("epoch"):
             actors.extend(ray.util.list_named_actors(all_namespaces=True))
 
-    run_plan(plan_job(job, store), store, only=(), address=cluster_address, watch=watch)
+    run_plan(plan_job(job, store), store, address=cluster_address, watch=watch)
     assert {"name": f"events-{_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors
     (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
     assert json.loads(record.read_text())["stages"]["only"]["state"] == "done"

@@ -188,6 +188,20 @@ def _begin(plan: Plan, store: Store, *names: str) -> None:
     journal.write()
 
 
+def _finish(plan: Plan, store: Store, name: str) -> None:
+    manifest = Manifest(
+        key=plan[name].key,
+        stage=name,
+        kind="count",
+        recipe=plan[name].recipe,
+        params={},
+        artifacts={},
+        metrics=(Metric(name="total", value=6.0, num_samples=3),),
+        provenance={},
+    )
+    publish_manifest(store, manifest)
+
+
 def test_the_status_of_a_job_that_never_ran_has_waiting_stages_alone(plan: Plan, store_uri: str) -> None:
     status = load_status(plan.job, open_store(store_uri), now_s=NOW_S)
     assert _states(status) == ["waiting"] * 4
@@ -215,22 +229,20 @@ def test_the_status_needs_no_event_of_the_run(plan: Plan, store_uri: str) -> Non
 def test_a_stage_that_an_earlier_run_finished_is_done_in_a_run_without_it(plan: Plan, store_uri: str) -> None:
     store = open_store(store_uri)
     third = plan["third"]
-    publish_manifest(
-        store,
-        Manifest(
-            key=third.key,
-            stage="third",
-            kind="count",
-            recipe=third.recipe,
-            params={},
-            artifacts={},
-            metrics=(Metric(name="total", value=6.0, num_samples=3),),
-            provenance={},
-        ),
-    )
+    _finish(plan, store, "third")
     _begin(plan, store, "first")
     row = _row(load_status(plan.job, store, now_s=NOW_S), "third")
     assert (row.state, row.event, row.metrics, row.key) == ("done", "in an earlier run", {"total": 6.0}, third.key)
+
+
+def test_a_stage_that_a_run_of_a_part_left_aside_keeps_its_row(plan: Plan, store_uri: str) -> None:
+    store = open_store(store_uri)
+    _finish(plan, store, "third")
+    write_last_run(store, plan, run_id="earlier")
+    _begin(plan_job(plan.job, store, only=("first",)), store, "first")
+    status = load_status(plan.job, store, now_s=NOW_S)
+    assert _states(status) == ["running", "running", "waiting", "done"]
+    assert _row(status, "third").key == plan["third"].key
 
 
 def test_a_run_whose_record_is_gone_is_an_error_that_names_it(plan: Plan, store_uri: str) -> None:

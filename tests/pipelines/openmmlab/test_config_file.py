@@ -225,7 +225,7 @@ def _keys(tmp_path: Path, config: str) -> dict[str, str]:
     evaluation = job.stages["measured"]
     stated_too = replace(evaluation, data_fingerprint="a" * 64)
     job = replace(job, stages={**job.stages, "measured": stated_too})
-    plan = make_plan(job, digests=read_digests(job), past=Past(lambda _: False, {}, {}))
+    plan = make_plan(job, digests=read_digests(job, job.stages), past=Past(lambda _: False, {}, {}))
     return {planned.stage.name: planned.key for planned in plan.stages}
 
 
