@@ -28,6 +28,7 @@ from cat_model.description import KEY, Description
 from cat_model.errors import WeightsError
 from cat_model.files import write_atomically
 from cat_model.fitting import Allowance, Fit, fit
+from cat_model.printing import exit_code_of
 from cat_model.weights import classifier_to_backbone
 
 TARGETS = ("timm", "mmdet", "safetensors")
@@ -54,12 +55,11 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 where OUT was written, 2 where the input is at fault, which one message on stderr explains."""
     try:
-        options = _parse(arguments)
-        for line in convert(options):
-            print(line)
+        lines = convert(_parse(arguments))
     except (UsageError, WeightsError, OSError) as err:
         print(f"cat_model.convert: {err}", file=sys.stderr)
         return _EXIT_BAD_INPUT
+    print("\n".join(lines))
     return 0
 
 
@@ -158,4 +158,4 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code_of(lambda: main(sys.argv[1:])))

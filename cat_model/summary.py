@@ -15,6 +15,7 @@ from dataclasses import asdict
 
 from cat_model.complexity import PUBLISHED, Complexity, Part, Published, complexity
 from cat_model.config import CONFIGS
+from cat_model.printing import exit_code_of
 
 PUBLISHED_FOR = ((224, 224), 1000)
 """Height and width in pixels, and classes."""
@@ -187,4 +188,4 @@ def _num_classes(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

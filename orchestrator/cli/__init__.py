@@ -16,8 +16,9 @@ from orchestrator.cli.report import report
 from orchestrator.cli.run import run
 from orchestrator.cli.status import status
 from orchestrator.errors import InterruptedRunError, OrchestratorError, SpecError
+from orchestrator.streams import Output, exit_code_of
 
-VERBS: Mapping[str, Callable[[Namespace, IO[str]], int]] = {
+VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "validate": validate,
     "plan": plan,
     "run": run,
@@ -30,15 +31,20 @@ VERBS: Mapping[str, Callable[[Namespace, IO[str]], int]] = {
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one verb and exit with its code."""
-    arguments = parse_arguments(argv)
+    end(exit_code_of(lambda: _run_verb(parse_arguments(argv))))
+
+
+def _run_verb(arguments: Namespace) -> int:
     with reserved_stdout() as stdout:
+        json_stream = stdout if arguments.json else None
         try:
             exit_code = VERBS[arguments.verb](arguments, stdout)
+            stdout.flush()
         except OrchestratorError as err:
-            exit_code = _tell_error(err, stdout if arguments.json else None)
+            exit_code = _tell_error(err, json_stream)
         except KeyboardInterrupt:
-            exit_code = _tell_error(InterruptedRunError("interrupted"), stdout if arguments.json else None)
-    end(exit_code)
+            exit_code = _tell_error(InterruptedRunError("interrupted"), json_stream)
+    return exit_code
 
 
 def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:

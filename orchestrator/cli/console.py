@@ -12,21 +12,20 @@ from typing import IO, NoReturn
 from pydantic import JsonValue
 from rich.console import Console
 
+from orchestrator.streams import Output
+
 PIPED_WIDTH = 120
 """Columns where there is no terminal to ask: wide enough for every table of ours."""
 
 
 @contextmanager
-def reserved_stdout() -> Iterator[IO[str]]:
+def reserved_stdout() -> Iterator[Output]:
     """The real stdout as a stream; meanwhile all that libraries and child processes print there goes to stderr."""
     sys.stdout.flush()
-    real = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    try:
-        with os.fdopen(real, "w", encoding="utf-8") as stream:
-            yield stream
-    finally:
-        sys.stdout.flush()
+    with Output(os.dup(sys.stdout.fileno()), is_for_results=True) as stream:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        sys.stdout = sys.stderr
+        yield stream
 
 
 def make_console(stream: IO[str]) -> Console:

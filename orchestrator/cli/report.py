@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.artifact import Manifest
-from orchestrator.cli.console import end, make_console, print_json
+from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.contract import DETAILS
 from orchestrator.errors import StoreError
@@ -47,11 +47,7 @@ from pipelines import KINDS
 def report(arguments: Namespace, stdout: IO[str]) -> int:
     job = load(arguments)
     if arguments.output is None:
-        try:
-            show_results(arguments, job, open_store(job.store), stdout)
-            stdout.flush()
-        except BrokenPipeError:
-            end(0)  # what reads stdout has seen enough, as `head` does
+        show_results(arguments, job, open_store(job.store), stdout)
         return 0
     text = io.StringIO(newline="")
     show_results(arguments, job, open_store(job.store), text)

@@ -9,10 +9,10 @@ from typing import IO
 from orchestrator.cli.console import make_console
 from orchestrator.cli.job import load
 from orchestrator.cli.report import show_results
-from orchestrator.errors import Fault, SpecError
+from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.history import plan_job
 from orchestrator.plan import needed
-from orchestrator.report import CellVerdict
+from orchestrator.report import Cell, CellVerdict
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import open_store
@@ -35,11 +35,17 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
         outcome = run_plan(plan, store, address=arguments.address, watch=watch)
     for name, error in outcome.errors.items():
         print(f"stages.{name}: {error}", file=sys.stderr)
-    cells = show_results(arguments, job, store, stdout)
-    stdout.flush()
+    exit_code = outcome.exit_code
+    cells: tuple[Cell, ...] = ()
+    try:
+        cells = show_results(arguments, job, store, stdout)
+        stdout.flush()
+    except StoreError as err:  # what was trained is kept: the verdict says so all the same
+        print(err, file=sys.stderr)
+        exit_code = exit_code or err.exit_code
     print(verdict_of(job.name, outcome, cells), file=sys.stderr)
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
-    return outcome.exit_code or int(missed)
+    return exit_code or int(missed)
 
 
 def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) -> None:

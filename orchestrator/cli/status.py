@@ -14,11 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from orchestrator.cli.console import end, make_console, print_json
+from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.report.numbers import duration
 from orchestrator.status import Condition, StageStatus, Status, load_status
 from orchestrator.store import open_store
+from orchestrator.streams import Output
 
 WATCH_S = 2.0
 BAR_WIDTH = 12
@@ -40,7 +41,7 @@ STYLES = {
 }
 
 
-def status(arguments: Namespace, stdout: IO[str]) -> int:
+def status(arguments: Namespace, stdout: Output) -> int:
     job = load(arguments)
     store = open_store(job.store)
 
@@ -48,14 +49,19 @@ def status(arguments: Namespace, stdout: IO[str]) -> int:
         return load_status(job, store, now_s=time.time())
 
     statuses = following(look) if arguments.watch else (look(),)
-    try:
-        if arguments.json:
-            show_json(statuses, stdout, is_watch=arguments.watch)
-        else:
-            show_status(statuses, stdout)
-    except BrokenPipeError:
-        end(0)  # what reads stdout has seen enough, as `head` does
+    if arguments.json:
+        show_json(_while_read(statuses, stdout), stdout, is_watch=arguments.watch)
+    else:
+        show_status(_while_read(statuses, stdout), stdout)
     return 0
+
+
+def _while_read(statuses: Iterable[Status], stdout: Output) -> Iterator[Status]:
+    """`statuses` until the reader of stdout has left."""
+    for status in statuses:
+        yield status
+        if not stdout.has_reader:
+            return
 
 
 def following(load: Callable[[], Status], *, every_s: float = WATCH_S) -> Iterator[Status]:

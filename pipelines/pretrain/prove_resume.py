@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.artifact import Manifest
+from orchestrator.streams import exit_code_of
 
 JOB = """
 name: prove_resume
@@ -224,4 +225,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import DataError
+from orchestrator.streams import exit_code_of
 from pipelines.sample.folder import Size, write_sample
 
 
@@ -56,4 +57,4 @@ def _scans(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from orchestrator.errors import DataError, JobError, OrchestratorError
+from orchestrator.streams import exit_code_of
 from pipelines.imagenet.layouts import open_images
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard
 from pipelines.imagenet.shard.indexing import make_index
@@ -91,4 +92,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from orchestrator.streams import exit_code_of
 from pipelines.openmmlab.complexity.rows import Row, make_rows
 
 LINE = "{:10} {:13} {:11} {:8} {:>9} {:>8}"
@@ -47,4 +48,4 @@ def table(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

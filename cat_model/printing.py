@@ -1,0 +1,47 @@
+"""How a command of this package ends where its stdout is closed, full, or a pipe without a reader."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+_EXIT_UNWRITABLE = 3
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """The exit code of `command`, which prints its results last; 3 where these cannot be written.
+
+    A reader that has left early, as `head` does, has seen enough.
+    """
+    try:
+        exit_code = _code_of(command)
+        if sys.stdout is None:
+            return _unwritable("it is closed; redirect it, such as >/dev/null")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_the_rest()
+        return 0
+    except OSError as err:
+        _drop_the_rest()
+        return _unwritable(f"{err.strerror}; write the results elsewhere")
+    return exit_code
+
+
+def _code_of(command: Callable[[], int]) -> int:
+    try:
+        return command()
+    except SystemExit as ended:  # argparse, after the help or a usage error
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+
+
+def _unwritable(reason: str) -> int:
+    print(f"error: stdout: cannot be written: {reason}", file=sys.stderr)  # noqa: T201  a command's edge
+    return _EXIT_UNWRITABLE
+
+
+def _drop_the_rest() -> None:
+    """Send what is still buffered nowhere: Python writes it at its end, and would fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
