@@ -15,17 +15,17 @@ from orchestrator.contract import Params, Role
 
 MODEL = "model"
 """The param that says what is trained, not how."""
-CHECKS = ("num_classes",)
-"""Params that only check the data: with the right data they have one right value."""
 
 
-def differences(params: Params, recipe: Mapping[str, JsonValue]) -> dict[str, Departure]:
-    """Each param in the Key that is not as in `recipe` and, where that says nothing, as by default.
+def differences(
+    params: Params, recipe: Mapping[str, JsonValue], *, searched: Iterable[str] = ()
+) -> dict[str, Departure]:
+    """Each param in the Key that has another effect than in `recipe` and, where that says nothing, than by default.
 
-    A param that is not there is null. What only adds metrics or outputs is no difference.
+    A param that is not there is null. What only adds metrics or outputs, or only checks, is no difference.
     """
-    adding = params.fields_with(Role.ADDS)
-    used = {name: value for name, value in params.in_key().items() if name not in adding}
+    ignored = {*params.fields_with(Role.ADDS), *params.checks}
+    used = {name: value for name, value in params.in_key(searched=searched).items() if name not in ignored}
     reference = {**_defaults(params, used), **recipe}
     return {
         name: Departure(used=used.get(name), reference=reference.get(name))
@@ -37,14 +37,15 @@ def differences(params: Params, recipe: Mapping[str, JsonValue]) -> dict[str, De
 def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Departure]:
     """Each param in the Key that is not as in the reference recipe; not those `searched`, by dotted path.
 
-    What has no default, what only checks the data, and a model by its published name are choices, not departures.
+    What has no default and a model by its published name are choices, not departures.
     """
+    searched = tuple(searched)
     fields = type(params).model_fields
     required = {name for name, info in fields.items() if info.is_required()}
-    choices = required | params.choices | {*CHECKS, *searched}
+    choices = required | params.choices | {*searched}
     return {
         name: departure
-        for name, departure in differences(params, params.reference).items()
+        for name, departure in differences(params, params.reference, searched=searched).items()
         if name not in choices and not (name == MODEL and isinstance(departure.used, str))
     }
 

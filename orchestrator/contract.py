@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -33,6 +34,28 @@ DataDir = Annotated[str, Role.DATA]
 Input = Annotated[str, Role.INPUT]
 
 
+@dataclass(frozen=True)
+class Usual:
+    """A value of a field that has the same effect as another way to write it."""
+
+    value: JsonValue
+    counts_as: JsonValue = None
+    """The other way to write it: None, unless said otherwise, which leaves the value to the kind."""
+    follows: frozenset[str] = frozenset()
+    """The fields that determine `value`."""
+
+    def equals(self, other: JsonValue) -> bool:
+        """Whether `other` is `value`, but for rounding: 3e-4 and 6e-5 * 80 / 16 are one learning rate."""
+        if isinstance(self.value, float) and isinstance(other, float):
+            return math.isclose(self.value, other)
+        return self.value == other
+
+
+def settled(given: float | None, usual: float) -> float:
+    """The number that counts: `usual` also where `given` differs from it by rounding only, as in the Key."""
+    return usual if given is None or math.isclose(given, usual) else given
+
+
 class Params(BaseModel):
     """Base of every kind's params: frozen, strict, no unknown fields, no NaN. A field's docstring describes it."""
 
@@ -45,14 +68,32 @@ class Params(BaseModel):
     choices: ClassVar[frozenset[str]] = frozenset()
     """Fields that say what is trained, not how, though they have a default: no departure from a recipe."""
 
+    @property
+    def checks(self) -> frozenset[str]:
+        """Fields that only check data or inputs, with which they have one right value: no departure from a recipe."""
+        return frozenset()
+
+    def usual(self) -> Mapping[str, Usual]:
+        """By field, a value that has the same effect as another way to write it, given the other fields."""
+        return {}
+
     @classmethod
     def fields_with(cls, role: Role) -> tuple[str, ...]:
         return tuple(name for name, info in cls.model_fields.items() if role in info.metadata)
 
-    def in_key(self) -> dict[str, JsonValue]:
-        """The params that a Key hashes, as JSON."""
+    def in_key(self, *, searched: Iterable[str] = ()) -> dict[str, JsonValue]:
+        """The params that a Key hashes, as JSON, by their effect: a usual value counts as the other way to write it.
+
+        Not where the value follows from a param in `searched` (dotted paths): each sample then has its own.
+        """
         without = {name for role in Role if role is not Role.ADDS for name in self.fields_with(role)}
-        return self.model_dump(mode="json", exclude=without)
+        content = self.model_dump(mode="json", exclude=without)
+        sampled = {path.partition(".")[0] for path in searched}
+        for name, usual in self.usual().items():
+            is_fixed = sampled.isdisjoint({name, *usual.follows})
+            if is_fixed and name in content and usual.equals(content[name]):
+                content[name] = usual.counts_as
+        return content
 
     def overlay(self, values: Mapping[str, JsonValue]) -> Self:
         """A validated copy with `values`, keyed by dotted path, put in.

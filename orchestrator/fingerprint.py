@@ -54,9 +54,10 @@ def recipe_of(job: Job, stage: Stage, circumstances: Circumstances) -> Recipe:
 
 def _params_in_key(job: Job, stage: Stage) -> dict[str, Any]:
     if not isinstance(stage.params, TuneParams):
-        return _without(stage.params.in_key(), searched_names(job, stage))
+        searched = searched_names(job, stage)
+        return _without(stage.params.in_key(searched=searched), searched)
     target = job.stages[stage.params.of].kind
-    template = template_params(job, stage).in_key()
+    template = template_params(job, stage).in_key(searched=stage.params.space)
     own = stage.params.in_key()
     return {
         **{name: value for name, value in own.items() if name not in ("of", "overrides")},

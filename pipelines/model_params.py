@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from orchestrator.contract import Params
+from orchestrator.contract import Params, Usual
 
 ModelName = Literal["cat_tiny", "cat_small", "cat_base"]
 
@@ -75,6 +77,28 @@ Model = Annotated[
 ]
 
 
+PUBLISHED: Mapping[ModelName, ModelParams] = MappingProxyType(
+    {
+        "cat_tiny": ModelParams(embed_dim=64, num_heads=(2, 4, 8, 16), drop_path_rate=0.1),
+        "cat_small": ModelParams(drop_path_rate=0.2),
+        "cat_base": ModelParams(depths=(1, 1, 6, 1), drop_path_rate=0.3),
+    }
+)
+"""The published sizes as settings: `cat_model.CONFIGS`, which needs torch."""
+
+
+def settings_of(model: ModelName | ModelParams) -> ModelParams:
+    """`model` as settings."""
+    return model if isinstance(model, ModelParams) else PUBLISHED[model]
+
+
+def usual_name(model: ModelName | ModelParams) -> Usual:
+    """The settings of `model` count as the name of the published size that has the same; a name as itself."""
+    written = model.model_dump(mode="json") if isinstance(model, ModelParams) else model
+    name = next((name for name, settings in PUBLISHED.items() if settings == model), None)
+    return Usual(written, counts_as=name or written)
+
+
 def img_size_of(model: ModelName | ModelParams) -> int:
-    """Side of the square input in pixels; the published sizes are all trained at 224."""
-    return model.img_size if isinstance(model, ModelParams) else 224
+    """Side of the square input in pixels."""
+    return settings_of(model).img_size

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pydantic import JsonValue
 
 from orchestrator.artifact import Departure, Manifest
-from orchestrator.audit import CHECKS, MODEL, differences
+from orchestrator.audit import MODEL, differences
 from orchestrator.contract import CHECKPOINT
 from orchestrator.fingerprint import searched_names
 from orchestrator.report.published import PublishedRow
@@ -128,8 +128,8 @@ def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
     searched = searched_names(job, stage)
     changed = {
         name: departure
-        for name, departure in differences(stage.params, row.recipe).items()
-        if name not in (*searched, *CHECKS)
+        for name, departure in differences(stage.params, row.recipe, searched=searched).items()
+        if name not in searched
     }
     is_only_short = not searched and changed.keys() - {MODEL} <= set(DURATIONS)
     for name, departure in changed.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
-from orchestrator.contract import Role
+from orchestrator.contract import Role, Usual
 from pipelines.details.params import DetailParams
 from pipelines.detection.methods import METHODS, Method, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
@@ -97,15 +98,14 @@ class DetectionParams(FinetuneParams):
         """Epochs after which a step schedule divides lr by ten."""
         return schedule_steps(self.epochs) if self.milestones is None else self.milestones
 
-    def in_key(self) -> dict[str, JsonValue]:
-        """`milestones` and the method's settings, too, by their effect."""
-        published = self.traits.settings
-        usual = {
-            field.name for field in fields(Settings) if getattr(self, field.name) == getattr(published, field.name)
+    def usual(self) -> Mapping[str, Usual]:
+        """The milestones of the schedule and the settings of the method, too."""
+        published, method = self.traits.settings, frozenset({"method"})
+        return {
+            **super().usual(),
+            "milestones": Usual(list(schedule_steps(self.epochs)), follows=frozenset({"epochs"})),
+            **{field.name: Usual(getattr(published, field.name), follows=method) for field in fields(Settings)},
         }
-        if self.steps == schedule_steps(self.epochs):
-            usual.add("milestones")
-        return {**super().in_key(), **dict.fromkeys(usual, None)}
 
     @model_validator(mode="after")
     def _lr_falls(self) -> Self:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from orchestrator.contract import Params, Role
+from orchestrator.contract import Params, Role, Usual, settled
 from orchestrator.errors import DataError
 from pipelines.data import Data
 from pipelines.faults import first_named
@@ -114,11 +113,15 @@ class FinetuneParams(Params):
 
     @property
     def peak_lr(self) -> float:
-        return self.scaled_lr if self.lr is None else self.lr
+        return settled(self.lr, self.scaled_lr)
 
-    def in_key(self) -> dict[str, JsonValue]:
-        """`lr` by its effect: written out or left to its default, the same rate has the same Key."""
-        return {**super().in_key(), **({"lr": None} if math.isclose(self.peak_lr, self.scaled_lr) else {})}
+    @property
+    def checks(self) -> frozenset[str]:
+        """`model`, too, where the pretrained backbone says what it is."""
+        return frozenset({"num_classes", "classes", *(() if self.backbone is None else ("model",))})
+
+    def usual(self) -> Mapping[str, Usual]:
+        return {"lr": Usual(self.scaled_lr, follows=frozenset({"batch_size"}))}
 
     def start_fault(self) -> str | None:
         """What is wrong with the fields that say what training starts from, None if nothing is.

@@ -10,10 +10,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from orchestrator.contract import Params, Role
+from orchestrator.contract import Params, Role, Usual, settled
 from pipelines.data import ImageData
 from pipelines.details.params import DetailParams
-from pipelines.model_params import Model, ModelParams, img_size_of
+from pipelines.model_params import Model, ModelParams, img_size_of, settings_of, usual_name
 from pipelines.pretrain.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
@@ -145,16 +145,37 @@ class PretrainParams(Params):
         return img_size_of(self.model) if self.img_size is None else self.img_size
 
     @property
+    def reference_lr(self) -> float:
+        """The reference's peak learning rate for this batch."""
+        return REFERENCE_LR * self.batch_size / REFERENCE_BATCH
+
+    @property
     def peak_lr(self) -> float:
-        return REFERENCE_LR * self.batch_size / REFERENCE_BATCH if self.lr is None else self.lr
+        return settled(self.lr, self.reference_lr)
 
     @property
     def final_lr(self) -> float:
-        return self.peak_lr / 100 if self.min_lr is None else self.min_lr
+        return settled(self.min_lr, self.peak_lr / 100)
 
     @property
     def first_lr(self) -> float:
-        return self.peak_lr / 1000 if self.warmup_lr is None else self.warmup_lr
+        return settled(self.warmup_lr, self.peak_lr / 1000)
+
+    @property
+    def checks(self) -> frozenset[str]:
+        return frozenset({"num_classes"})
+
+    def usual(self) -> Mapping[str, Usual]:
+        """What each param that may be left to the kind is then, and the published name of the model's settings."""
+        peak, model = frozenset({"lr", "batch_size"}), frozenset({"model"})
+        return {
+            "lr": Usual(self.reference_lr, follows=frozenset({"batch_size"})),
+            "min_lr": Usual(self.peak_lr / 100, follows=peak),
+            "warmup_lr": Usual(self.peak_lr / 1000, follows=peak),
+            "img_size": Usual(img_size_of(self.model), follows=model),
+            "drop_path_rate": Usual(settings_of(self.model).drop_path_rate, follows=model),
+            "model": usual_name(self.model),
+        }
 
     @property
     def is_mixing(self) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
-from orchestrator.contract import Role
+from orchestrator.contract import Role, Usual
 from pipelines.details.params import DetailParams
 from pipelines.openmmlab.params import FinetuneParams, Positive
 from pipelines.pretrain.intervals import CheckpointEverySteps
@@ -66,14 +67,16 @@ class SegmentationParams(FinetuneParams):
         usual = WIDTHS[self.method]
         return Widths(pyramid=self.channels or usual.pyramid, head=self.head_channels or usual.head)
 
-    def in_key(self) -> dict[str, JsonValue]:
-        """Widths, too, by their effect."""
-        content = super().in_key()
+    def usual(self) -> Mapping[str, Usual]:
+        """The widths of the method, too."""
         if self.method is None:
-            return content
-        usual = WIDTHS[self.method]
-        usual_widths = {"channels": usual.pyramid, "head_channels": usual.head}
-        return {name: None if value == usual_widths.get(name) else value for name, value in content.items()}
+            return super().usual()
+        widths, method = WIDTHS[self.method], frozenset({"method"})
+        return {
+            **super().usual(),
+            "channels": Usual(widths.pyramid, follows=method),
+            "head_channels": Usual(widths.head, follows=method),
+        }
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

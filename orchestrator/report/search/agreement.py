@@ -82,5 +82,6 @@ def _is_trial_in_full(job: Job, search: Stage, trial: Trial, stage: Stage, manif
 
 
 def _recipe(params: Params) -> dict[str, JsonValue]:
-    """What makes two stages of a job alike: the params in the Key with the names of data and inputs."""
-    return params.model_dump(mode="json", exclude=set(params.fields_with(Role.OUTSIDE_KEY)))
+    """What makes two stages of a job alike: the params by their effect, with the names of data and inputs."""
+    named = {*params.fields_with(Role.DATA), *params.fields_with(Role.INPUT)}
+    return {**params.model_dump(mode="json", include=named), **params.in_key()}

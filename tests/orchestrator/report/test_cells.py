@@ -79,9 +79,9 @@ def test_a_metric_that_was_not_published_stands_beside_nothing(tmp_path: Path) -
 
 
 def test_a_changed_recipe_is_labelled_and_told(tmp_path: Path) -> None:
-    cell = _paper_cells(tmp_path, "pretrain.epochs=10", "pretrain.lr=1.0e-3")["pretrain.top1"]
+    cell = _paper_cells(tmp_path, "pretrain.epochs=10", "pretrain.lr=2.0e-3")["pretrain.top1"]
     assert (cell.label, cell.standing) == ("other recipe", "other recipe")
-    assert cell.differs == "epochs 10 instead of 300; lr 0.001 instead of null"
+    assert cell.differs == "epochs 10 instead of 300; lr 0.002 instead of null"
 
 
 def test_what_was_not_measured_is_no_reproduction(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_the_defaults_on_the_whole_data_are_a_reproduction(stage: str, tmp_path:
         "pretrain.epochs=300",
         "pretrain.clip_grad=5",
         "pretrain.expect={top1: '> 81'}",
+        # what the kind takes by itself, written out
+        "pretrain.lr=1.0e-3",
+        "pretrain.min_lr=1.0e-5",
+        "pretrain.warmup_lr=1.0e-6",
+        "pretrain.img_size=224",
+        "pretrain.drop_path_rate=0.2",
+        "pretrain.model={embed_dim: 96, depths: [1, 1, 3, 1], num_heads: [3, 6, 12, 24], drop_path_rate: 0.2}",
     ],
 )
 def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path: Path) -> None:
@@ -53,7 +60,9 @@ def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path
         (["epochs=10"], "short schedule", ["epochs 10 instead of 300"]),
         (["epochs=299"], "short schedule", ["epochs 299 instead of 300"]),
         (["epochs=301"], "other recipe", ["epochs 301 instead of 300"]),
-        (["lr=1.0e-3"], "other recipe", ["lr 0.001 instead of null"]),
+        (["lr=2.0e-3"], "other recipe", ["lr 0.002 instead of null"]),
+        (["min_lr=1.0e-6"], "other recipe", ["min_lr 1e-06 instead of null"]),
+        (["img_size=192"], "other recipe", ["img_size 192 instead of null"]),
         (["batch_size=512"], "other recipe", ["batch_size 512 instead of 1024"]),
         (["precision=bf16"], "other recipe", ["precision bf16 instead of fp16"]),
         (["scale=[0.7, 1.0]"], "other recipe", ["scale [0.7, 1.0] instead of [0.08, 1.0]"]),
@@ -91,6 +100,12 @@ def test_a_param_of_the_key_that_differs_is_named(
 ) -> None:
     job = load_paper(tmp_path, *(f"pretrain.{override}" for override in overrides))
     assert _judge(job, "pretrain") == (label, differs)
+
+
+def test_names_of_the_pretrained_model_and_of_the_classes_only_check(tmp_path: Path) -> None:
+    job = load_paper(tmp_path, "scenes.model=cat_small", "scenes.classes=[wall, sky]", "scenes.lr=6.0e-5")
+    assert _judge(job, "scenes") == (None, [])
+    assert _judge(load_paper(tmp_path, "scenes.lr=6.0e-4"), "scenes")[1] == ["lr 0.0006 instead of null"]
 
 
 def test_settings_of_a_model_are_not_taken_for_the_published_one(tmp_path: Path) -> None:

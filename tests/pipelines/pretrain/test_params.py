@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.model_params import ModelParams, img_size_of
+from cat_model import CONFIGS
+from orchestrator.audit import recipe_audit
+from pipelines.model_params import PUBLISHED, ModelParams, img_size_of
 from pipelines.pretrain.kind import KIND
+from pipelines.pretrain.network import make_config
 from pipelines.pretrain.params import PretrainParams
 
 
@@ -69,6 +72,51 @@ def test_key_leaves_out_the_place_of_data_and_what_changes_no_result() -> None:
     changed = parse(data="/elsewhere", loader_workers=0, checkpoint_every=7)
     assert changed.in_key() == parse().in_key()
     assert parse(max_broken_images=0).in_key() != parse().in_key()
+
+
+@pytest.mark.parametrize(
+    ("fields", "written"),
+    [
+        ({}, {"lr": 1e-3, "min_lr": 1e-5, "warmup_lr": 1e-6, "img_size": 224, "drop_path_rate": 0.1}),
+        ({"batch_size": 80}, {"lr": 7.8125e-05}),
+        ({"batch_size": 3000}, {"lr": 0.0029296875000001}),  # a rounded number
+        ({"lr": 3e-3}, {"min_lr": 3e-5, "warmup_lr": 3e-6}),
+        ({"model": "cat_base"}, {"drop_path_rate": 0.3}),
+        ({"model": "cat_base"}, {"model": {"depths": [1, 1, 6, 1], "drop_path_rate": 0.3}}),
+        ({"model": {"img_size": 56}}, {"img_size": 56, "drop_path_rate": 0.1}),
+    ],
+)
+def test_what_the_kind_takes_by_itself_has_the_same_key_written_out(
+    fields: dict[str, Any], written: dict[str, Any]
+) -> None:
+    left_out, spelled = parse(**fields), parse(**{**fields, **written})
+    assert spelled.in_key() == left_out.in_key()
+    assert recipe_audit(spelled) == recipe_audit(left_out)
+    assert make_config(spelled) == make_config(left_out)
+    rates = [(params.peak_lr, params.final_lr, params.first_lr) for params in (spelled, left_out)]
+    assert rates[0] == rates[1]  # to the last bit: their results are
+
+
+@pytest.mark.parametrize(
+    ("fields", "other"),
+    [
+        ({}, {"lr": 2e-3}),
+        ({"batch_size": 512}, {"lr": 1e-3}),
+        ({"lr": 3e-3}, {"min_lr": 1e-5}),
+        ({}, {"img_size": 192}),
+        ({"model": "cat_small"}, {"drop_path_rate": 0.1}),
+        ({"model": "cat_small"}, {"model": {"drop_path_rate": 0.1}}),
+    ],
+)
+def test_another_value_has_another_key_and_is_listed(fields: dict[str, Any], other: dict[str, Any]) -> None:
+    left_out, changed = parse(**fields), parse(**{**fields, **other})
+    assert changed.in_key() != left_out.in_key()
+    assert recipe_audit(changed).keys() >= other.keys()
+
+
+def test_published_settings_are_those_of_the_network() -> None:
+    assert {name: make_config(parse(model=name)) for name in CONFIGS} == dict(CONFIGS)
+    assert {name: make_config(parse(model=settings.model_dump())) for name, settings in PUBLISHED.items()} == CONFIGS
 
 
 def test_overlay_reaches_into_the_model() -> None:

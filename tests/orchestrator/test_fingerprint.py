@@ -1,0 +1,56 @@
+"""What a recipe holds of the params where a search sets some of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.fingerprint import Circumstances, recipe_of
+from orchestrator.spec import load_job
+from pipelines import KINDS
+
+JOB = """
+name: searched
+store: ./store
+stages:
+  search: {{kind: tune, of: pretrain, space: {{{space}}}, num_trials: 2}}
+  pretrain: {{kind: pretrain, data: imagenet, params_from: search.best_params, {params}}}
+"""
+
+
+def params_in_recipe(folder: Path, stage: str, *, space: str, params: str) -> Any:
+    (folder / "job.yaml").write_text(JOB.format(space=space, params=params))
+    job = load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
+    keys = dict.fromkeys(job.stages, "k")
+    circumstances = Circumstances(data="d", rerun=0, input_keys=keys, file_digests={})
+    return recipe_of(job, job.stages[stage], circumstances)["params"]
+
+
+@pytest.mark.parametrize("stage", ["search", "pretrain"])
+@pytest.mark.parametrize(
+    ("space", "written"),
+    [
+        ("batch_size: {choice: [512, 1024]}", "lr: 1.0e-3"),  # left out, it would follow the batch of each trial
+        ("lr: {uniform: [1.0e-4, 1.0e-3]}", "min_lr: 1.0e-5"),
+        ("model.embed_dim: {choice: [96, 192]}", "model: {drop_path_rate: 0.2}"),
+    ],
+)
+def test_a_value_written_out_is_not_one_that_follows_from_a_searched_param(
+    tmp_path: Path, stage: str, space: str, written: str
+) -> None:
+    left_out = "model: cat_tiny" if "model" not in written else "model: {drop_path_rate: 0.1}"
+    texts = [written if "model" in written else f"{left_out}, {written}", left_out]
+    one, other = (params_in_recipe(tmp_path, stage, space=space, params=text) for text in texts)
+    assert one != other
+
+
+@pytest.mark.parametrize("stage", ["search", "pretrain"])
+def test_a_usual_value_that_follows_from_nothing_searched_counts_as_left_out(tmp_path: Path, stage: str) -> None:
+    space = "weight_decay: {uniform: [0.0, 0.1]}"
+    one, other = (
+        params_in_recipe(tmp_path, stage, space=space, params=text)
+        for text in ("lr: 1.0e-3, min_lr: 1.0e-5, img_size: 224", "epochs: 300")
+    )
+    assert one == other
