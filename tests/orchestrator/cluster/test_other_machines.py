@@ -68,7 +68,7 @@ def test_groups_and_trials_need_no_disk_of_the_driver(tmp_path: Path, cluster_ad
     (tmp_path / "job.yaml").write_text(JOB.format(store=f"s3://{bucket}/far", data=tmp_path / "data"))
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     store = open_store(job.store)
-    outcome = run_plan(plan_job(job, store), store, only=(), address=cluster_address, watch=lambda _: None)
+    outcome = run_plan(plan_job(job, store), store, address=cluster_address, watch=lambda _: None)
     assert outcome.errors == {}
     written = {name.rpartition("/")[2] for name in store.names("train")}
     assert {name for name in written if not name[:8].isdigit()} == {"state.json", "trial.json"}
