@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray._private import worker as ray_worker
+from ray._private.services import get_webui_url_from_internal_kv
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 
@@ -55,7 +55,7 @@ def _staying() -> list[dict[str, Any]]:
 
 def has_dashboard() -> bool:
     """Whether the connected cluster serves Ray's dashboard."""
-    return bool(ray_worker.get_dashboard_url())
+    return bool(get_webui_url_from_internal_kv())
 
 
 def is_leaving() -> bool:
