@@ -78,13 +78,13 @@ class Asha(Remembering, AsyncHyperBandScheduler):  # type: ignore[misc]
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Begin a trial in its bracket."""
-        state = np.random.get_state()
-        np.random.seed(trial.config[NUMBER])
-        try:
-            super().on_trial_add(tune_controller, trial)
-        finally:
-            np.random.set_state(state)
+        """Begin a trial in its bracket: where Ray's draw puts it, with random numbers that nothing else draws."""
+        super().on_trial_add(tune_controller, trial)
+        brackets = self._brackets
+        # As Ray weighs them: a bracket with more rungs takes more trials.
+        weights = np.exp([float(len(bracket._rungs)) for bracket in brackets])
+        drawn = np.random.RandomState(trial.config[NUMBER]).choice(len(brackets), p=weights / weights.sum())
+        self._trial_info[trial.trial_id] = brackets[drawn]
 
 
 class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]

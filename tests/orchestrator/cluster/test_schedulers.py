@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
@@ -128,14 +129,27 @@ def test_a_trial_that_tune_adds_again_after_a_loss_has_its_past_once() -> None:
 
 
 def test_hyperband_deals_a_trial_into_the_same_bracket_in_every_run() -> None:
-    dealt = []
-    for _ in range(2):
-        scheduler = _scheduler([], "hyperband")
-        for number in range(1, 31):
-            _actions(scheduler, number, {})
-        dealt.append([scheduler._brackets.index(bracket) for bracket in scheduler._trial_info.values()])
-    assert dealt[0] == dealt[1]
-    assert set(dealt[0]) == {0, 1, 2}
+    assert _dealt() == _dealt()
+    assert set(_dealt()) == {0, 1, 2}
+
+
+def test_a_draw_in_another_thread_changes_no_bracket(monkeypatch: pytest.MonkeyPatch) -> None:
+    dealt, choice = _dealt(), np.random.choice
+
+    def disturbed(*args: Any, **kwargs: Any) -> Any:
+        np.random.rand()  # as a thread may at this moment
+        return choice(*args, **kwargs)
+
+    monkeypatch.setattr(np.random, "choice", disturbed)
+    assert _dealt() == dealt
+
+
+def _dealt() -> list[int]:
+    """The brackets of thirty trials."""
+    scheduler = _scheduler([], "hyperband")
+    for number in range(1, 31):
+        _actions(scheduler, number, {})
+    return [scheduler._brackets.index(bracket) for bracket in scheduler._trial_info.values()]
 
 
 @pytest.mark.parametrize(("factor", "is_stopped"), [(2, False), (4, True)])
