@@ -11,7 +11,7 @@ from orchestrator.contract import Params, Role, Usual, settled
 from orchestrator.errors import DataError
 from pipelines.data import Data
 from pipelines.faults import first_named
-from pipelines.model_params import Model
+from pipelines.model_params import Model, usual_name
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -121,7 +121,9 @@ class FinetuneParams(Params):
         return frozenset({"num_classes", "classes", *(() if self.backbone is None else ("model",))})
 
     def usual(self) -> Mapping[str, Usual]:
-        return {"lr": Usual(self.scaled_lr, follows=frozenset({"batch_size"}))}
+        """The published rate, scaled, and the published name of the model's settings."""
+        named = {} if self.model is None else {"model": usual_name(self.model)}
+        return {"lr": Usual(self.scaled_lr, follows=frozenset({"batch_size"})), **named}
 
     def start_fault(self) -> str | None:
         """What is wrong with the fields that say what training starts from, None if nothing is.

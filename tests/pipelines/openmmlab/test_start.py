@@ -18,6 +18,7 @@ from orchestrator.errors import CheckpointError, JobError, SpecError
 from orchestrator.spec import load_job
 from pipelines import KINDS
 from pipelines.detection.params import DetectionParams
+from pipelines.model_params import ModelParams
 from pipelines.openmmlab.backbone import read_pretrained
 from pipelines.openmmlab.start import lr_line, make_start
 from pipelines.segmentation.params import SegmentationParams
@@ -199,6 +200,13 @@ def test_lr_is_the_published_one_scaled_to_the_batch_and_in_the_key_by_its_effec
     assert lr_line(DetectionParams(**common, batch_size=32, lr=1e-3)) == (
         "lr 0.001 for 32 images an iteration, as the job says; the published 0.0001 for 16 would be 0.0002"
     )
+
+
+def test_settings_of_a_published_model_have_the_key_of_its_name() -> None:
+    common: dict[str, Any] = {"method": "semantic_fpn", "init": "scratch", "data": "d"}
+    named = SegmentationParams(**common, model="cat_small")
+    assert SegmentationParams(**common, model=ModelParams(drop_path_rate=0.2)).in_key() == named.in_key()
+    assert SegmentationParams(**common, model=ModelParams(drop_path_rate=0.3)).in_key() != named.in_key()
 
 
 @pytest.mark.parametrize(
