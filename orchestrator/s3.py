@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from orchestrator.s3_failures import EndpointError, SettingsError, without_userinfo
+from orchestrator.s3_offer import adopt_offer
 
 MAX_ATTEMPTS = 5
 """Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""
@@ -39,6 +40,7 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
+    offered_style = adopt_offer(os.environ)
     try:
         session = botocore.session.get_session()
         # The defaults hold for the clients that fetch credentials, too.
@@ -49,6 +51,7 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
                 read_timeout=read_timeout_s,
                 max_pool_connections=max_connections,
                 **_checksum_settings(session),
+                **_addressing(session, offered_style),
             )
         )
         session.register("needs-retry", _Patience())
@@ -82,6 +85,12 @@ def _checksum_settings(session: Any) -> dict[str, str]:
     return {
         name: "when_required" for name in _CHECKSUMS if name not in stated and f"AWS_{name.upper()}" not in os.environ
     }
+
+
+def _addressing(session: Any, offered_style: str | None) -> dict[str, Any]:
+    """The driver's addressing style, for which AWS has no variable, where this machine states none."""
+    is_stated = "s3" in session.get_scoped_config()
+    return {} if is_stated or not offered_style else {"s3": {"addressing_style": offered_style}}
 
 
 class _Patience:

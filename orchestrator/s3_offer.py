@@ -1,0 +1,103 @@
+"""What the driver's machine offers workers on other machines, so that they reach the same S3.
+
+Never a secret, since Ray shows a runtime environment to everyone who may look at the cluster: no
+keys, no token, no URL with a user. Never a proxy either: it belongs to a machine's own network, and
+all else that a worker does would go through it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+from orchestrator.s3_failures import without_userinfo
+
+OFFER = "ORCHESTRATOR_S3_OFFER"
+"""The variable that carries the offer, as JSON: the names of AWS's variables, and `addressing_style`."""
+PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Where S3 is."""
+FILES = ("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+STYLE = "addressing_style"
+
+_SWITCHES = (
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+_KEYS_OF_ITS_OWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
+
+
+def places(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where S3 is, as `environ` has it, without users and passwords."""
+    return {name: without_userinfo(environ[name]) for name in PLACES if name in environ}
+
+
+def make_absolute(environ: MutableMapping[str, str]) -> None:
+    """Rewrite relative paths of AWS's files: a worker has another current folder."""
+    for name in FILES:
+        if environ.get(name) and not environ[name].startswith("~"):
+            environ[name] = str(Path(environ[name]).absolute())
+
+
+def make_offer(environ: Mapping[str, str]) -> str:
+    """What this machine uses, from its variables and its ~/.aws/config, as JSON."""
+    stated = {name: environ[name] for name in (*PLACES[2:], *FILES, *_SWITCHES) if name in environ}
+    return json.dumps({**_configured(environ), **stated})
+
+
+def adopt_offer(environ: MutableMapping[str, str]) -> str | None:
+    """Take over what the driver offers, where this machine says nothing itself; returns the addressing style.
+
+    A file is taken if it exists here, a profile if it does and this machine names no credentials.
+    """
+    offer: dict[str, str] = json.loads(environ.get(OFFER, "{}"))
+    for name in FILES:
+        if name in offer and Path(offer[name]).expanduser().is_file():
+            environ.setdefault(name, offer[name])
+    if not any(name in environ for name in PLACES[:2]):
+        environ.update({name: offer[name] for name in PLACES[:2] if name in offer})
+    for name in (*PLACES[2:], *_SWITCHES):
+        if name in offer:
+            environ.setdefault(name, offer[name])
+    profile = offer.get("AWS_PROFILE")
+    if profile and not any(name in environ for name in _KEYS_OF_ITS_OWN) and _has_profile(profile):
+        environ["AWS_PROFILE"] = profile
+    return offer.get(STYLE)
+
+
+def _has_profile(name: str) -> bool:
+    import botocore.session  # noqa: PLC0415  half a second
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    try:
+        return name in botocore.session.get_session().available_profiles
+    except BotoCoreError:
+        return False
+
+
+def _configured(environ: Mapping[str, str]) -> dict[str, str]:
+    """What AWS's rules make of variables and ~/.aws/config; nothing where a client will report a fault in them."""
+    import botocore.session  # noqa: PLC0415
+    from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    session = botocore.session.get_session()
+    try:
+        scoped = session.get_scoped_config()
+        endpoint = ConfiguredEndpointProvider(session.full_config, scoped, "s3", environ).provide()
+    except BotoCoreError:
+        return {}
+    s3 = scoped.get("s3")
+    bundle = scoped.get("ca_bundle") or environ.get("REQUESTS_CA_BUNDLE")
+    found = {
+        "AWS_ENDPOINT_URL_S3": endpoint and without_userinfo(endpoint),
+        "AWS_DEFAULT_REGION": scoped.get("region"),
+        "AWS_CA_BUNDLE": bundle and str(Path(bundle).absolute()),
+        "AWS_PROFILE": session.get_config_variable("profile"),
+        STYLE: s3.get(STYLE) if isinstance(s3, dict) else None,
+        **{name: scoped.get(name.removeprefix("AWS_").lower()) for name in _SWITCHES},
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,115 @@
+"""What of AWS's settings a worker on another machine takes over from the driver's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.s3_offer import OFFER, adopt_offer, make_absolute, make_offer, places
+
+SECRET = "sEcReT"
+CONFIG = """
+[profile lab]
+endpoint_url = https://name:sEcReT@store.example:9000
+region = eu-west-1
+ca_bundle = /etc/lab/ca.pem
+request_checksum_calculation = when_supported
+aws_access_key_id = sEcReT
+aws_secret_access_key = sEcReT
+s3 =
+  addressing_style = path
+"""
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of a machine whose only settings are in a config file and in keys."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text(CONFIG)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return tmp_path
+
+
+def test_the_offer_has_what_the_config_file_says_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{SECRET}@proxy:3128")
+    offer = make_offer(os.environ)
+    assert SECRET not in offer
+    assert json.loads(offer) == {
+        "AWS_ENDPOINT_URL_S3": "https://store.example:9000",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_CA_BUNDLE": "/etc/lab/ca.pem",
+        "AWS_PROFILE": "lab",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_supported",
+        "addressing_style": "path",
+        "AWS_CONFIG_FILE": os.environ["AWS_CONFIG_FILE"],
+        "AWS_SHARED_CREDENTIALS_FILE": os.environ["AWS_SHARED_CREDENTIALS_FILE"],
+    }
+
+
+def test_a_variable_goes_before_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PROFILE": "lab", "ENDPOINT_URL": "http://other", "CA_BUNDLE": "/other"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    offer = json.loads(make_offer(os.environ))
+    assert (offer["AWS_ENDPOINT_URL_S3"], offer["AWS_CA_BUNDLE"]) == ("http://other", "/other")
+
+
+def test_a_config_file_that_cannot_be_read_offers_nothing_of_it(machine: Path) -> None:
+    (machine / "config").write_text("[broken\n")
+    assert set(json.loads(make_offer(os.environ))) == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+
+
+def test_where_s3_is_goes_without_users_and_passwords() -> None:
+    environ = {"AWS_ENDPOINT_URL": f"http://me:{SECRET}@host:9000", "AWS_SECRET_ACCESS_KEY": SECRET}
+    assert places(environ) == {"AWS_ENDPOINT_URL": "http://host:9000"}
+
+
+def test_a_worker_takes_what_its_machine_has_and_leaves_what_it_lacks(machine: Path) -> None:
+    offer = {
+        "AWS_CA_BUNDLE": "/no/such/ca.pem",
+        "AWS_CONFIG_FILE": str(machine / "config"),
+        "AWS_PROFILE": "lab",
+        "AWS_ENDPOINT_URL_S3": "http://offered",
+        "addressing_style": "path",
+    }
+    environ = {OFFER: json.dumps(offer)}
+    assert adopt_offer(environ) == "path"
+    assert environ == {
+        OFFER: environ[OFFER],
+        "AWS_CONFIG_FILE": str(machine / "config"),
+        "AWS_PROFILE": "lab",
+        "AWS_ENDPOINT_URL_S3": "http://offered",
+    }
+    environ = {OFFER: json.dumps({"AWS_PROFILE": "unknown here"})}
+    adopt_offer(environ)
+    assert "AWS_PROFILE" not in environ
+
+
+def test_what_a_machine_says_itself_goes_before_the_offer(machine: Path) -> None:
+    own = {"AWS_ENDPOINT_URL": "http://own", "AWS_CA_BUNDLE": "/own", "AWS_ACCESS_KEY_ID": "own"}
+    offer = {"AWS_ENDPOINT_URL_S3": "http://offered", "AWS_CA_BUNDLE": str(machine / "config"), "AWS_PROFILE": "lab"}
+    environ = {OFFER: json.dumps(offer), **own}
+    adopt_offer(environ)
+    assert environ == {OFFER: json.dumps(offer), **own}
+
+
+def test_without_an_offer_nothing_changes() -> None:
+    environ = {"AWS_REGION": "eu-west-1"}
+    assert adopt_offer(environ) is None
+    assert environ == {"AWS_REGION": "eu-west-1"}
+
+
+def test_relative_paths_hold_in_a_worker_whose_current_folder_is_another_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"AWS_CA_BUNDLE": "ca.pem", "AWS_CONFIG_FILE": "~/config", "AWS_SHARED_CREDENTIALS_FILE": "/a/b"}
+    make_absolute(environ)
+    assert environ == {**environ, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem"), "AWS_CONFIG_FILE": "~/config"}
