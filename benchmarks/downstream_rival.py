@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data import data_folder
-from pipelines.detection.coco import read_annotations
+from pipelines.detection.coco import checked_file, read_annotations
 from pipelines.detection.config import make_config as make_detection_config
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.usage import Split as DetectionSplit
 from pipelines.openmmlab.backbone import read_pretrained
 from pipelines.openmmlab.library import Config, Runner, Scope, load_library
 from pipelines.openmmlab.recipe import backbone
@@ -47,10 +48,11 @@ def main(settings: Mapping[str, Any]) -> None:
     Runner.from_cfg(Config(whole)).train()
 
 
-def _detection(settings: Mapping[str, Any], _: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _detection(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     params = DetectionParams.model_validate_json(json.dumps(settings["params"]))
     root = data_folder(params.data, "coco")
-    files = {"train": read_annotations(root, "train"), "val": read_annotations(root, "val")}
+    splits: tuple[DetectionSplit, ...] = ("train", "val")
+    files = {split: read_annotations(root, split) for split in splits}
     classes = files["train"].classes
     cat = read_pretrained(Path(settings["checkpoint"]), drop_path_rate=params.drop_path_rate).config
     model = make_model(
@@ -62,7 +64,9 @@ def _detection(settings: Mapping[str, Any], _: Path) -> tuple[dict[str, Any], di
     config = make_detection_config(
         params,
         model=model,
-        annotations={"train": files["train"].path, "val": files["val"].path},
+        annotations={
+            split: checked_file(file, [], work_dir / f"instances_{split}.json") for split, file in files.items()
+        },
         classes=classes,
         seed=0,
         world_size=1,

@@ -5,12 +5,14 @@ Columns, not rows: COCO's own 860,000 annotations are checked in seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.detection.one_reading import flag_of
 from pipelines.faults import Faults
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def find_structure_faults(document: Any, faults: Faults) -> None:
 
 
 def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
-    """What contradicts itself or its image; the document has no structure faults."""
+    """What contradicts itself or its image; the document is in one reading, without structure faults."""
     images, annotations, categories = (document[part] for part in FIELDS)
     for part, entries in (("images", images), ("annotations", annotations), ("categories", categories)):
         _find_repeated(part, entries, faults)
@@ -98,11 +100,25 @@ def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
 
 def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
     ids = [name for name in FIELDS[part] if name.endswith("id")]
-    nameless = [row for row, one in enumerate(entries) if not all(type(one[name]) is int for name in ids)]
-    faults.add(f"{part} whose {', '.join(ids)} are not whole numbers", nameless, lambda row: f"{part}[{row}]")
-    what, is_right = _TYPES.get(part, ("", lambda _: True))
-    wrong = [row for row, one in enumerate(entries) if not is_right(one)]
-    faults.add(f"{part} {what}", wrong, lambda row: f"{part}[{row}] (id {entries[row]['id']})")
+
+    def named(row: int) -> str:
+        return f"{part}[{row}] ({', '.join(f'{name} {entries[row][name]!r}' for name in ids)})"
+
+    nameless = [row for row, one in enumerate(entries) if not all(_is_id(one[name]) for name in ids)]
+    faults.add(f"{part} whose {', '.join(ids)} are not whole numbers of 64 bits", nameless, named)
+    for what, fields, is_right in _TYPES[part]:
+        wrong = [row for row, one in enumerate(entries) if not is_right(one)]
+        faults.add(f"{part} {what}", wrong, lambda row, fields=fields: _shown(part, row, entries[row], fields))  # type: ignore[misc]
+
+
+def _shown(part: str, row: int, entry: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """An entry with its id and the values of its `fields`."""
+    return " ".join([f"{part}[{row}] (id {entry['id']!r})", *(f"{name} {entry.get(name)!r}" for name in fields)])
+
+
+def _is_id(value: object) -> bool:
+    """COCO's evaluation takes an annotation of a larger id for one that is never found."""
+    return type(value) is int and abs(value) < 2**63
 
 
 def _is_sized(image: Mapping[str, Any]) -> bool:
@@ -114,13 +130,34 @@ def _is_measured(annotation: Mapping[str, Any]) -> bool:
     box, area = annotation["bbox"], annotation["area"]
     if not isinstance(box, list) or len(box) != _COORDINATES:
         return False
-    return all(isinstance(value, int | float) and abs(value) < LARGEST for value in (*box, area))  # NaN is not
+    return all(type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area))  # NaN is not
 
 
-_TYPES: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-    "images": ("whose width and height are not whole numbers from 1, or whose file_name is no text", _is_sized),
-    "annotations": ("whose bbox is not four finite numbers, or whose area is none", _is_measured),
+def _is_flagged(annotation: Mapping[str, Any]) -> bool:
+    ignore = annotation.get("ignore")
+    return flag_of(annotation["iscrowd"]) is not None and (ignore is None or flag_of(ignore) is not None)
+
+
+def _is_named(category: Mapping[str, Any]) -> bool:
+    name = category["name"]
+    return bool(name.strip()) if isinstance(name, str) else type(name) in (int, float) and math.isfinite(name)
+
+
+_TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], bool]]]] = {
+    "images": [
+        (
+            "whose width and height are not whole numbers from 1, or whose file_name is no text",
+            ("width", "height", "file_name"),
+            _is_sized,
+        )
+    ],
+    "annotations": [
+        ("whose bbox is not four finite numbers, or whose area is none", ("bbox", "area"), _is_measured),
+        ("whose iscrowd or ignore is neither 0 nor 1", ("iscrowd", "ignore"), _is_flagged),
+    ],
+    "categories": [("whose name is empty, or neither a text nor a number", ("name",), _is_named)],
 }
+"""What may be wrong with the values of an entry, the fields that have them, and whether they are right."""
 
 
 def _find_repeated(part: str, entries: Entries, faults: Faults) -> None:
@@ -136,8 +173,8 @@ def _columns(images: Entries, annotations: Entries) -> Columns:
         image_of=np.array([place_of.get(one["image_id"], -1) for one in annotations], np.intp),
         boxes=np.array([one["bbox"] for one in annotations], np.float64),
         areas=np.array([one["area"] for one in annotations], np.float64),
-        is_crowd=np.array([bool(one["iscrowd"]) for one in annotations], np.bool_),
-        is_ignored=np.array([bool(one.get("ignore")) for one in annotations], np.bool_),
+        is_crowd=np.array([one["iscrowd"] for one in annotations], np.bool_),
+        is_ignored=np.array([one.get("ignore", 0) for one in annotations], np.bool_),
     )
 
 

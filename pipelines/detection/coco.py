@@ -6,7 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
@@ -17,11 +19,15 @@ from pipelines.detection.annotation_faults import (
     find_structure_faults,
 )
 from pipelines.detection.mask_faults import find_mask_faults, find_measure_faults
+from pipelines.detection.one_reading import in_one_reading, is_plain
 from pipelines.detection.params import DetectionParams
-from pipelines.detection.usage import Split, describe_use, find_use
+from pipelines.detection.usage import Split, describe_use, find_mask_use, find_use, trains
 from pipelines.faults import Faults
 from pipelines.fingerprint import digest_of_folders, digest_of_large_file
 from pipelines.s3 import S3
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _REMEDY = "correct the annotation file"
 PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
@@ -39,11 +45,18 @@ class Annotations:
     """Names in the order of the labels, which is the order of the file."""
     images_dir: Path
     columns: Columns
+    is_read_alike: bool
+    """Whether mmdet and COCO's tools would read the file itself as it is read here."""
 
     @property
     def use(self) -> str:
         """What training makes of the file, in a line."""
         return f"{self.path.name}: {describe_use(self.columns, self.document['annotations'])}"
+
+    @property
+    def is_object(self) -> NDArray[np.bool_]:
+        """Of each annotation, whether it is an object that trains, or one that is to be found in val."""
+        return trains(self.columns) if self.split == "train" else ~self.columns.is_crowd
 
     @property
     def image_paths(self) -> list[Path]:
@@ -54,6 +67,15 @@ class Annotations:
         """Width and height of each image in pixels, as the file has them."""
         images = self.document["images"]
         return {self.images_dir / image["file_name"]: (image["width"], image["height"]) for image in images}
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """An annotation file that all readers read alike, and what each must find in it."""
+
+    path: Path
+    num_objects: int
+    """Objects that train, or that are to be found in val."""
 
 
 def fingerprint(params: DetectionParams) -> str:
@@ -91,24 +113,32 @@ def annotation_path(root: Path, split: Split) -> Path:
 def read_annotations(root: Path, split: Split) -> Annotations:
     """Raises DataError, with all that is wrong, unless the file is COCO's JSON and agrees with itself."""
     path = annotation_path(root, split)
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as err:
-        raise DataError(f"{path}: the annotation file cannot be read: {err.strerror}") from err
-    except (ValueError, RecursionError) as err:
-        raise DataError(f"{path}: the annotation file is not JSON: {err}") from err
+    as_written, is_plain_text = _parse(path)
     faults = Faults(path)
-    find_structure_faults(document, faults)
+    find_structure_faults(as_written, faults)
     faults.raise_any(_REMEDY)
+    document = in_one_reading(as_written)
     columns = find_content_faults(document, faults)
-    names = tuple(str(category["name"]) for category in document["categories"])
+    names = tuple(category["name"] for category in document["categories"])
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         faults.say(f"categories with the same name: {', '.join(twice)}; give each its own")
     if not faults:
         find_use(columns, split, faults)
     faults.raise_any(_REMEDY)
-    return Annotations(split, path, document, names, root / f"{split}2017", columns)
+    is_alike = document is as_written and is_plain_text
+    return Annotations(split, path, document, names, root / f"{split}2017", columns, is_alike)
+
+
+def _parse(path: Path) -> tuple[Any, bool]:
+    """The JSON document, and whether its text is the same to all readers; the text, 450 MB of COCO's, is let go."""
+    try:
+        content = path.read_bytes()
+        return json.loads(content), is_plain(content)
+    except OSError as err:
+        raise DataError(f"{path}: the annotation file cannot be read: {err.strerror}") from err
+    except (ValueError, RecursionError) as err:
+        raise DataError(f"{path}: the annotation file is not JSON: {err}") from err
 
 
 def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
@@ -120,6 +150,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
             find_mask_faults(file.document["annotations"], file.columns, faults)
             if file.split == "val":
                 find_measure_faults(file.document["annotations"], faults)
+            else:
+                find_mask_use(file.columns, file.document["annotations"], faults)
             faults.raise_any(
                 f"{params.method_name} learns masks; complete the file, or choose a method that learns boxes"
             )
@@ -129,24 +161,26 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
             raise DataError(f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}")
 
 
-def without_images(file: Annotations, broken: Collection[Path], to: Path) -> Path:
-    """The annotation file's path; that of a copy at `to` when it has `broken` images, which the copy lacks.
+def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> CheckedFile:
+    """The annotation file for mmdet and COCO's tools; a copy at `to` where they would read it otherwise.
 
-    Likewise when an annotation has the id 0: COCO's evaluation takes 0 for "unmatched", and counts such an object as
-    missed however well it is found. In the copy it has another one.
+    Likewise where it has `broken` images, which the copy lacks. Raises DataError where these are all that have objects.
     """
-    gone = {image["id"] for image in file.document["images"] if file.images_dir / image["file_name"] in broken}
-    boxes: list[dict[str, Any]] = file.document["annotations"]
-    if not gone and all(box["id"] != 0 for box in boxes):
-        return file.path
-    unused = max(box["id"] for box in boxes) + 1
+    images, annotations = file.document["images"], file.document["annotations"]
+    is_gone = np.array([file.images_dir / image["file_name"] in broken for image in images], np.bool_)
+    num_objects = int(np.count_nonzero(file.is_object & ~is_gone[file.columns.image_of]))
+    if num_objects == 0:
+        raise DataError(f"{file.path}: no object is left, as the images of all objects do not decode; replace them")
+    if file.is_read_alike and not is_gone.any():
+        return CheckedFile(file.path, num_objects)
+    gone = {image["id"] for image, is_out in zip(images, is_gone, strict=True) if is_out}
     document = {
         **file.document,
-        "images": [image for image in file.document["images"] if image["id"] not in gone],
-        "annotations": [{**box, "id": box["id"] or unused} for box in boxes if box["image_id"] not in gone],
+        "images": [image for image in images if image["id"] not in gone],
+        "annotations": [one for one in annotations if one["image_id"] not in gone],
     }
-    to.write_text(json.dumps(document))
-    return to
+    to.write_text(json.dumps(document), encoding="ascii")
+    return CheckedFile(to, num_objects)
 
 
 def _size(path: Path) -> int:

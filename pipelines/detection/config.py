@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pipelines.data import data_folder
 from pipelines.detection.annotation_faults import MIN_SIDE
+from pipelines.detection.coco import CheckedFile
+from pipelines.detection.dataset import CountedCoco
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
@@ -19,7 +21,7 @@ def make_config(
     params: DetectionParams,
     *,
     model: Config,
-    annotations: Mapping[Split, Path],
+    annotations: Mapping[Split, CheckedFile],
     classes: Sequence[str],
     seed: int,
     world_size: int,
@@ -42,14 +44,17 @@ def make_config(
 
 
 def make_val_config(
-    params: DetectionParams, *, annotations: Path, classes: Sequence[str], details_dir: Path | None = None
+    params: DetectionParams, *, annotations: CheckedFile, classes: Sequence[str], details_dir: Path | None = None
 ) -> Config:
     """The part that measures: what an evaluation needs beside the model. Rank 0 writes to `details_dir`, if given."""
     return {
-        "val_dataloader": val_loader(_val_dataset(params, annotations, classes), num_workers=params.loader_workers),
+        "val_dataloader": val_loader(
+            _val_dataset(params, annotations.path, classes), num_workers=params.loader_workers
+        ),
         "val_evaluator": {
             "type": CocoScores.__name__,
-            "ann_file": str(annotations),
+            "ann_file": str(annotations.path),
+            "num_objects": annotations.num_objects,
             "has_masks": params.traits.has_masks,
             "details_dir": None if details_dir is None else str(details_dir),
             # Over the process group: the other way needs a folder that all nodes share.
@@ -58,15 +63,20 @@ def make_val_config(
     }
 
 
-def _train_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:
+def _train_dataset(params: DetectionParams, annotations: CheckedFile, classes: Sequence[str]) -> Config:
     pipeline = [
         LOAD_IMAGE,
         {"type": "LoadAnnotations", "with_bbox": True, "with_mask": params.traits.has_masks},
         *_augmentation(params),
         {"type": "PackDetInputs"},
     ]
-    dataset = _dataset(params, annotations, "train", classes)
-    return {**dataset, "filter_cfg": {"filter_empty_gt": True, "min_size": MIN_SIDE}, "pipeline": pipeline}
+    return {
+        **_dataset(params, annotations.path, "train", classes),
+        "type": CountedCoco.__name__,
+        "num_objects": annotations.num_objects,
+        "filter_cfg": {"filter_empty_gt": True, "min_size": MIN_SIDE},
+        "pipeline": pipeline,
+    }
 
 
 def _val_dataset(params: DetectionParams, annotations: Path, classes: Sequence[str]) -> Config:

@@ -26,15 +26,26 @@ def complete_details(
     )
     # Boxes and masks of a detection stand at the same place of both files.
     detections = [{**box, **mask} for box, mask in zip(boxes, masks[0], strict=True)] if masks else boxes
-    _paint(details_dir / "painted", truth, detections, images_dir, params.num_painted)
+    _paint(details_dir / "painted", truth, detections, images_dir, params.num_painted, has_masks=has_masks)
     if not params.predictions:
         for path in paths:
             path.unlink()
 
 
-def _paint(folder: Path, truth: Any, detections: Sequence[Mapping[str, Any]], images_dir: Path, num: int) -> None:
+def _paint(
+    folder: Path,
+    truth: Any,
+    detections: Sequence[Mapping[str, Any]],
+    images_dir: Path,
+    num: int,
+    *,
+    has_masks: bool,
+) -> None:
     images = truth.dataset["images"]
     for image in (images[place] for place in evenly_spread(len(images), num)):
         shown = [one for one in detections if one["image_id"] == image["id"] and one["score"] >= SCORE_THRESHOLD]
         name = Path(image["file_name"]).with_suffix(".jpg").as_posix().replace("/", "_")
-        paint(images_dir / image["file_name"], truth, truth.imgToAnns[image["id"]], shown, folder / name)
+        objects = truth.imgToAnns[image["id"]]
+        if not has_masks:  # masks are checked only where the method learns them
+            objects = [{**one, "segmentation": None} for one in objects]
+        paint(images_dir / image["file_name"], truth, objects, shown, folder / name)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
 from pipelines.data import stage_data_folder
-from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
+from pipelines.detection.coco import Annotations, CheckedFile, check_annotations, checked_file, read_annotations
 from pipelines.detection.config import make_val_config
 from pipelines.detection.details import complete_details
 from pipelines.detection.images import check_images
@@ -38,7 +37,9 @@ def run(context: StageContext) -> StageResult:
     config = {"model": _model(context, saved), **val}
     measured = validate(context, Validation("mmdet", config, saved.weights, partial(_percentages, method=method)))
     if context.rank == 0:
-        complete_details(details, params, ann_file=annotations, images_dir=file.images_dir, has_masks=method.has_masks)
+        complete_details(
+            details, params, ann_file=annotations.path, images_dir=file.images_dir, has_masks=method.has_masks
+        )
     return StageResult({DETAILS: details}, measured.as_metrics(measured.metrics) + saved.sizes)
 
 
@@ -54,6 +55,6 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
     return model
 
 
-def _annotations(context: StageContext, file: Annotations) -> Path:
+def _annotations(context: StageContext, file: Annotations) -> CheckedFile:
     """The annotation file, or a copy of it, over the images that decode."""
-    return without_images(file, check_images([file], context), context.work_dir / "instances_val.json")
+    return checked_file(file, check_images([file], context), context.work_dir / "instances_val.json")

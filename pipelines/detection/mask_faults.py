@@ -13,7 +13,7 @@ from pipelines.detection.annotation_faults import LARGEST, Columns, Entries
 from pipelines.faults import Faults
 
 _POLYGON_COORDINATES = 6
-_WHOLE_NUMBERS = frozenset({int})
+_WHOLE_NUMBERS, _NUMBERS = frozenset({int}), frozenset({int, float})
 _FIRST_CHARACTER, _MOST, _MORE, _SIGN, _BITS, _PLAIN_RUNS = 48, 63, 32, 16, 31, 2
 
 
@@ -27,40 +27,51 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: Faults) -> 
     runs = {row: mask for row, mask in enumerate(masks) if _is_rle(mask)}
     empty = [row for row, mask in enumerate(masks) if not mask]
     strange = [row for row, mask in enumerate(masks) if mask and row not in polygons and row not in runs]
-    faults.add("annotations have no segmentation", empty, "annotations[{}]".format)
-    faults.add("annotations have neither polygons nor run lengths as segmentation", strange, "annotations[{}]".format)
-    wrong = [row for row, mask in polygons.items() if not all(map(_is_finite, mask))]
-    faults.add("annotations have polygons of other things than finite numbers", wrong, "annotations[{}]".format)
-    _find_run_faults(runs, columns, faults)
+
+    def named(row: int) -> str:
+        return _named(annotations, row)
+
+    faults.add("annotations have no segmentation", empty, named)
+    faults.add("annotations have neither polygons nor run lengths as segmentation", strange, named)
+    wrong = {row for row, mask in polygons.items() if not all(map(_is_finite, mask))}
+    faults.add("annotations have polygons of other things than finite numbers", sorted(wrong), named)
+    odd = [row for row, mask in polygons.items() if row not in wrong and any(len(one) % 2 for one in mask)]
+    faults.add("annotations have polygons of an odd number of coordinates", odd, named)
+    _find_run_faults(runs, annotations, columns, faults)
 
 
 def find_measure_faults(annotations: Entries, faults: Faults) -> None:
     """Masks of which COCO's tools would measure another shape: the first polygon tells them what all of them are."""
     masks = [entry.get("segmentation") for entry in annotations]
     short = [row for row, mask in enumerate(masks) if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES]
-    faults.add("annotations begin with a polygon of fewer than three points", short, "annotations[{}]".format)
+    faults.add(
+        "annotations begin with a polygon of fewer than three points", short, lambda row: _named(annotations, row)
+    )
 
 
-def count_useless_polygons(annotations: Entries) -> int:
-    """Masks of which no polygon has three points: mmdet takes such an object for a region to ignore."""
-    masks = [mask for entry in annotations if _is_polygons(mask := entry.get("segmentation"))]
-    return sum(not any(len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask) for mask in masks)
+def has_no_polygon(mask: object) -> bool:
+    """Whether no polygon of a mask has three points: mmdet takes such an object for a region to ignore."""
+    return _is_polygons(mask) and not any(len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask)
 
 
-def _find_run_faults(runs: dict[int, dict[str, Any]], columns: Columns, faults: Faults) -> None:
+def _named(annotations: Entries, row: int) -> str:
+    return f"annotations[{row}] (id {annotations[row]['id']})"
+
+
+def _find_run_faults(runs: dict[int, dict[str, Any]], annotations: Entries, columns: Columns, faults: Faults) -> None:
     """pycocotools decodes too few runs to whatever lay in memory."""
     sizes = {row: _image_size(columns, row) for row in runs}
-    other = [row for row, mask in runs.items() if mask["size"] != sizes[row]]
+    other = [row for row, mask in runs.items() if not _is_size(mask["size"], sizes[row])]
     faults.add(
         "annotations have run lengths whose size is not their image's height and width",
         other,
-        lambda row: f"annotations[{row}] size {runs[row]['size']} instead of {sizes[row]}",
+        lambda row: f"{_named(annotations, row)} size {runs[row]['size']} instead of {sizes[row]}",
     )
     short = [row for row, mask in runs.items() if not _adds_up(mask["counts"], math.prod(sizes[row]))]
     faults.add(
         "annotations have run lengths that do not add up to their image's pixels",
         short,
-        lambda row: f"annotations[{row}] of an image of {math.prod(sizes[row])}",
+        lambda row: f"{_named(annotations, row)} of an image of {math.prod(sizes[row])}",
     )
 
 
@@ -71,13 +82,18 @@ def _is_polygons(mask: object) -> TypeGuard[list[list[Any]]]:
 def _is_finite(polygon: Sequence[Any]) -> bool:
     """Whether all are numbers, and of a size that coordinates may have."""
     try:
-        return math.hypot(*polygon) < LARGEST  # NaN is not
-    except (TypeError, OverflowError):
+        return _NUMBERS.issuperset(map(type, polygon)) and math.hypot(*polygon) < LARGEST  # NaN is not
+    except OverflowError:
         return False
 
 
 def _is_rle(mask: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(mask, dict) and isinstance(mask.get("counts"), list | str) and bool(mask.get("size"))
+
+
+def _is_size(value: object, size: list[int]) -> bool:
+    """Whether `value` is `size` in whole numbers: 48.0 ends the evaluation in C++."""
+    return value == size and isinstance(value, list) and _WHOLE_NUMBERS.issuperset(map(type, value))
 
 
 def _image_size(columns: Columns, row: int) -> list[int]:

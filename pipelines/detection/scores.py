@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from pipelines.details.table import Row, percent, write_per_class
+from pipelines.detection.dataset import check_num_objects
 from pipelines.detection.methods import AVERAGES
 from pipelines.openmmlab.library import METRICS, BaseMetric, quiet_stdout
 
@@ -40,9 +41,15 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
 
     default_prefix = PREFIX
 
-    def __init__(self, ann_file: str, *, has_masks: bool, details_dir: str | None = None, **base: Any) -> None:
+    def __init__(
+        self, ann_file: str, *, num_objects: int, has_masks: bool, details_dir: str | None = None, **base: Any
+    ) -> None:
+        """`num_objects` are to be found in `ann_file`; raises DataError where COCO's tools read other ones."""
         super().__init__(**base)
         self._truth = load_truth(Path(ann_file))
+        ids = self._truth.getAnnIds(self._truth.getImgIds(), self._truth.getCatIds())
+        num_held = sum(not one["iscrowd"] for one in self._truth.loadAnns(ids))
+        check_num_objects(ann_file, num_held=num_held, num_counted=num_objects)
         self._iou_types = ("bbox", "segm") if has_masks else ("bbox",)
         self._details_dir = None if details_dir is None else Path(details_dir)
 

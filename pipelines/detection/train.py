@@ -9,7 +9,7 @@ from functools import partial
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data import stage_data_folder
-from pipelines.detection.coco import Annotations, check_annotations, read_annotations, without_images
+from pipelines.detection.coco import Annotations, check_annotations, checked_file, read_annotations
 from pipelines.detection.config import make_config
 from pipelines.detection.images import check_images
 from pipelines.detection.model import model_of
@@ -81,7 +81,7 @@ def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annot
     return make_config(
         params,
         model=model,
-        annotations={split: without_images(file, broken, copies[split]) for split, file in files.items()},
+        annotations={split: checked_file(file, broken, copies[split]) for split, file in files.items()},
         classes=files["train"].classes,
         seed=context.seed,
         world_size=context.world_size,

@@ -71,6 +71,7 @@ __all__ = [
     "get_modules_mapping",
     "is_model_wrapper",
     "load_library",
+    "quiet_import",
     "quiet_stdout",
     "revert_sync_batchnorm",
 ]

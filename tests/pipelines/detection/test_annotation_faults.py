@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools.mask import decode, encode, frPyObjects
 
 from orchestrator.errors import DataError
-from pipelines.detection.coco import annotation_path, check_annotations, read_annotations
+from pipelines.detection.coco import CheckedFile, annotation_path, check_annotations, checked_file, read_annotations
 from pipelines.detection.config import _train_dataset
 from pipelines.detection.mask_faults import _adds_up
 from pipelines.detection.methods import MethodName
@@ -65,6 +65,10 @@ def _image(**fields: object) -> Callable[[Document], None]:
     return lambda content: content["images"][1].update(fields)
 
 
+def _category(**fields: object) -> Callable[[Document], None]:
+    return lambda content: content["categories"][0].update(fields)
+
+
 def _crowds(content: Document) -> None:
     for box in content["annotations"]:
         box["iscrowd"] = 1
@@ -90,7 +94,40 @@ def _crowds(content: Document) -> None:
             "1 annotations of a category that is not among the categories: annotations[1] (id 2)",
         ),
         (_box(id=1), "1 annotations with the id of an earlier one: annotations[1] (id 1)"),
-        (_box(id="2"), "1 annotations whose id, image_id, category_id are not whole numbers: annotations[1]"),
+        (
+            _box(id="2"),
+            "1 annotations whose id, image_id, category_id are not whole numbers of 64 bits: annotations[1] (id '2',",
+        ),
+        (_box(id=2.0), "whole numbers of 64 bits: annotations[1] (id 2.0, image_id 0, category_id 7)"),
+        (_box(id=True), "whole numbers of 64 bits: annotations[1] (id True, image_id 0, category_id 7)"),
+        (_box(id=2**63), "whole numbers of 64 bits: annotations[1] (id 9223372036854775808, image_id 0"),
+        (_box(image_id="0"), "whole numbers of 64 bits: annotations[1] (id 2, image_id '0', category_id 7)"),
+        (_box(category_id=7.0), "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id 7.0)"),
+        (_box(category_id=None), "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id None)"),
+        (_image(id=False), "1 images whose id are not whole numbers of 64 bits: images[1] (id False)"),
+        (_box(bbox="4,5,20,10"), "whose area is none: annotations[1] (id 2) bbox '4,5,20,10' area 200"),
+        (_box(bbox=None), "whose area is none: annotations[1] (id 2) bbox None area 200"),
+        (_box(bbox=[4, "5", 20, 10]), "whose area is none: annotations[1] (id 2) bbox [4, '5', 20, 10]"),
+        (_box(bbox=[4, True, 20, 10]), "whose area is none: annotations[1] (id 2) bbox [4, True, 20, 10]"),
+        (_box(area=True), "whose area is none: annotations[1] (id 2) bbox [4, 5, 20, 10] area True"),
+        (_box(iscrowd="no"), "1 annotations whose iscrowd or ignore is neither 0 nor 1: annotations[1] (id 2) iscrowd"),
+        (_box(iscrowd=None), "neither 0 nor 1: annotations[1] (id 2) iscrowd None ignore None"),
+        (_box(iscrowd=2), "neither 0 nor 1: annotations[1] (id 2) iscrowd 2"),
+        (_box(iscrowd=float("nan")), "neither 0 nor 1: annotations[1] (id 2) iscrowd nan"),
+        (_box(iscrowd=[0]), "neither 0 nor 1: annotations[1] (id 2) iscrowd [0]"),
+        (_box(ignore="false"), "neither 0 nor 1: annotations[1] (id 2) iscrowd 0 ignore 'false'"),
+        (
+            _category(name=None),
+            "1 categories whose name is empty, or neither a text nor a number: categories[0]",
+        ),
+        (_category(name=True), "neither a text nor a number: categories[0] (id 7) name True"),
+        (_category(name=" "), "neither a text nor a number: categories[0] (id 7) name ' '"),
+        (_category(name=["red"]), "neither a text nor a number: categories[0] (id 7) name ['red']"),
+        (_category(name=float("inf")), "neither a text nor a number: categories[0] (id 7) name inf"),
+        (
+            lambda content: content["categories"].extend([{"id": 8, "name": 2}, {"id": 9, "name": "2"}]),
+            "categories with the same name: 2; give each its own",
+        ),
         (_image(id=0), "1 images with the id of an earlier one: images[1] (id 0)"),
         (_image(width=0), "1 images whose width and height are not whole numbers from 1, or whose file_name is no"),
         (_image(file_name=None), "or whose file_name is no text: images[1] (id 1)"),
@@ -102,7 +139,7 @@ def _crowds(content: Document) -> None:
         ),
         (
             lambda content: [image.update(width=31) for image in content["images"]],
-            "no image to learn from: all that have annotations have a side below 32 pixels",
+            "no image to learn from: all that have objects have a side below 32 pixels",
         ),
     ],
 )
@@ -142,7 +179,7 @@ def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(tmp_
     content = document()
     content["annotations"][3]["segmentation"] = mask
     file = read_annotations(write(tmp_path, content), "train")
-    with pytest.raises(DataError, match=r"1 annotations have neither polygons nor .*: annotations\[3\]; mask"):
+    with pytest.raises(DataError, match=r"1 annotations have neither polygons nor .*: annotations\[3\] \(id 4\); mask"):
         check_annotations([file], _params(tmp_path, "mask_rcnn"))
     check_annotations([file], _params(tmp_path, "fcos"))
 
@@ -162,15 +199,20 @@ TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
         ([[float("nan"), 5, 24, 5, 24, 15]], "polygons of other things than finite numbers"),
         ([[4, 5, 24, 5, 24, float("-inf")]], "polygons of other things than finite numbers"),
         ([[4, 5.5, 24, 5, 24, 10**400]], "polygons of other things than finite numbers"),
+        ([[4, 5, 24, 5, 24, True]], "polygons of other things than finite numbers"),
+        ([[[4, 5], [24, 5], [24, 15]]], "polygons of other things than finite numbers: annotations[3] (id 4)"),
+        ([[4, 5, 24, 5, 24, 15, 9]], "polygons of an odd number of coordinates: annotations[3] (id 4)"),
+        ([[4, 5, 24, 5, 24, 15], [1, 2, 3]], "polygons of an odd number of coordinates: annotations[3] (id 4)"),
+        ({**RUNS, "size": [48.0, 64.0]}, "run lengths whose size is not their image's height and width"),
         (
             {**RUNS, "size": [64, 48]},
-            "run lengths whose size is not their image's height and width: annotations[3] size [64, 48] instead of [48",
+            "run lengths whose size is not their image's height and width: annotations[3] (id 4) size [64, 48] instead",
         ),
         ({**RUNS, "size": "48x64"}, "run lengths whose size is not their image's height and width"),
         ({"counts": TEXT, "size": [30, 20]}, "run lengths whose size is not their image's height and width"),
         (
             {**RUNS, "counts": [245, 10, 17]},
-            "run lengths that do not add up to their image's pixels: annotations[3] of an image of 3072",
+            "run lengths that do not add up to their image's pixels: annotations[3] (id 4) of an image of 3072",
         ),
         ({**RUNS, "counts": []}, "run lengths that do not add up"),
         ({**RUNS, "counts": [245, -10, 2837]}, "run lengths that do not add up"),
@@ -212,7 +254,7 @@ def test_a_mask_whose_first_polygon_has_no_three_points_is_refused_where_it_is_m
     (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     params = _params(tmp_path, "mask_rcnn")
     check_annotations([read_annotations(root, "train")], params)
-    with pytest.raises(DataError, match=r"1 annotations begin with a polygon of fewer .*: annotations\[3\]; mask"):
+    with pytest.raises(DataError, match=r"1 annotations begin with a polygon of .*: annotations\[3\] \(id 4\); mask"):
         check_annotations([read_annotations(root, "val")], params)
 
 
@@ -235,17 +277,17 @@ def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> 
         "2 images with crowds or passed-over annotations alone, which train as background; 1 masks without a polygon "
         "of three points, ignored where masks are learnt"
     )
-    rows = [row["instances"] for row in _as_mmdet_reads(file.path, tmp_path)]
+    rows = [row["instances"] for row in as_mmdet_reads(checked_file(file, [], tmp_path / "copy.json"), tmp_path)]
     assert len(rows) == 5
     assert sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2  # two lie in the small image
     assert sum(not any(not one["ignore_flag"] for one in row) for row in rows) == 2
 
 
-def _as_mmdet_reads(path: Path, root: Path) -> list[dict[str, Any]]:
+def as_mmdet_reads(file: CheckedFile, root: Path, classes: Sequence[str] = ("red",)) -> list[dict[str, Any]]:
     load_library("mmdet")
     from mmdet.registry import DATASETS  # noqa: PLC0415  after the ops are installed
 
-    params = _params(root, "fcos")
-    dataset = DATASETS.build({**_train_dataset(params, path, ["red"]), "_scope_": "mmdet", "lazy_init": True})
+    config = _train_dataset(_params(root, "fcos"), file, classes)
+    dataset = DATASETS.build({**config, "_scope_": "mmdet", "lazy_init": True})
     dataset.full_init()
     return [dataset.get_data_info(place) for place in range(len(dataset))]

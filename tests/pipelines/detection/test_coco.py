@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import DataError
-from pipelines.detection.coco import fingerprint, read_annotations, without_images
+from pipelines.detection.coco import checked_file, fingerprint, read_annotations
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
 from tests.pipelines.openmmlab.harness import write_coco
@@ -109,7 +109,7 @@ def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, faul
 def test_annotations_without_polygons_are_enough_for_boxes_and_refused_for_masks(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
     fault = (
-        r"instances_train2017\.json: 4 annotations have no segmentation: annotations\[0\], .*; mask_rcnn learns masks"
+        r"train2017\.json: 4 annotations have no segmentation: annotations\[0\] \(id 1\), .*; mask_rcnn learns masks"
     )
     with pytest.raises(DataError, match=fault):
         fingerprint(_params(root))
@@ -124,7 +124,7 @@ def test_categories_of_one_name_are_refused(root: Path) -> None:
 
 def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path) -> None:
     file = read_annotations(root, "train")
-    copy = json.loads(without_images(file, file.image_paths[:1], tmp_path / "copy.json").read_text())
+    copy = json.loads(checked_file(file, file.image_paths[:1], tmp_path / "copy.json").path.read_text())
     assert [image["id"] for image in copy["images"]] == [1]
     assert {box["image_id"] for box in copy["annotations"]} == {1}
 
@@ -133,10 +133,10 @@ def test_an_annotation_of_id_0_gets_another_one_since_evaluation_takes_0_for_unm
     root: Path, tmp_path: Path
 ) -> None:
     file = read_annotations(root, "train")
-    assert without_images(file, [], tmp_path / "unused.json") == file.path
+    assert checked_file(file, [], tmp_path / "unused.json").path == file.path
     boxes = [{**box, "id": number} for number, box in enumerate(file.document["annotations"])]
     _edit(root, "train", annotations=boxes)
-    copy = without_images(read_annotations(root, "train"), [], tmp_path / "copy.json")
+    copy = checked_file(read_annotations(root, "train"), [], tmp_path / "copy.json").path
     assert [box["id"] for box in json.loads(copy.read_text())["annotations"]] == [4, 1, 2, 3]
 
 

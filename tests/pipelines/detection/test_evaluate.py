@@ -225,7 +225,8 @@ def test_a_class_has_its_own_ap_whatever_the_order_of_the_ids(tmp_path: Path) ->
         "annotations": [{**box, "category_id": 7}, {**box, "id": 2, "category_id": 3}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
-    scores = CocoScores(str(tmp_path / "truth.json"), has_masks=False, details_dir=str(tmp_path / "details"))
+    details = tmp_path / "details"
+    scores = CocoScores(str(tmp_path / "truth.json"), num_objects=2, has_masks=False, details_dir=str(details))
     scores.dataset_meta = {"classes": ("seven", "three")}
     found = {"bboxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([0]), "scores": torch.ones(1)}
     scores.process(None, [{"img_id": 1, "pred_instances": found}])

@@ -175,6 +175,35 @@ def test_the_annotations_are_let_go_before_training(setting: Setting, monkeypatc
         run(setting.context("let-go"))
 
 
+def test_training_and_its_validation_read_the_checked_copies(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
+    for path in (data / "annotations").iterdir():
+        document = json.loads(path.read_text())
+        path.write_text(json.dumps({**document, "categories": [{"id": 7, "name": 1}, {"id": 8, "name": 2}]}))
+    configs: list[Any] = []
+
+    def trains(_: StageContext, training: Training) -> Trained:
+        configs.append(training.config)
+        raise StoppedError
+
+    monkeypatch.setattr(detection_train, "train", trains)
+    recorder = Recorder(tmp_path)
+    with pytest.raises(StoppedError):
+        run(make_context(recorder, _params(data), setting.backbone))
+    (config,) = configs
+    read = {
+        split: config[loader]["dataset"] for split, loader in (("train", "train_dataloader"), ("val", "val_dataloader"))
+    }
+    read["train"] = read["train"]["dataset"]
+    copies = {split: tmp_path / "work0" / f"instances_{split}.json" for split in read}
+    assert {split: Path(dataset["ann_file"]) for split, dataset in read.items()} == copies
+    assert Path(config["val_evaluator"]["ann_file"]) == copies["val"]
+    for copy in copies.values():
+        assert [one["name"] for one in json.loads(copy.read_text())["categories"]] == ["1", "2"]
+
+
 def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
     with pytest.raises(JobError, match=r"precision: bf16 needs a GPU"):
         run(setting.context("half", precision="bf16"))
@@ -184,12 +213,12 @@ def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(setting: Set
     """A crowd is no object that could be found."""
     names = METHODS["mask_rcnn"].metrics
     path = setting.data / "annotations/instances_val2017.json"
-    values = CocoScores(str(path), has_masks=True).compute_metrics([])
+    values = CocoScores(str(path), num_objects=6, has_masks=True).compute_metrics([])
     assert percentages(_prefixed(values), names=names) == dict.fromkeys(names, 0.0)
     document = json.loads(path.read_text())
     crowds = [{**box, "iscrowd": 1} for box in document["annotations"]]
     (tmp_path / "crowds.json").write_text(json.dumps({**document, "annotations": crowds}))
-    values = CocoScores(str(tmp_path / "crowds.json"), has_masks=True).compute_metrics([])
+    values = CocoScores(str(tmp_path / "crowds.json"), num_objects=0, has_masks=True).compute_metrics([])
     with pytest.raises(DataError, match=r"box_map cannot be measured: the val annotations have no objects"):
         percentages(_prefixed(values), names=names)
 

@@ -1,0 +1,37 @@
+"""mmdet's data set of COCO's layout, which must hold the objects that the check of the file has counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.errors import DataError
+from pipelines.openmmlab.library import quiet_import
+
+with quiet_import():
+    from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS
+
+
+@DATASETS.register_module()
+class CountedCoco(CocoDataset):  # type: ignore[misc]  # untyped base
+    """Raises DataError before the first update when mmdet leaves out, or ignores, more than was counted."""
+
+    def __init__(self, *, num_objects: int, **options: Any) -> None:
+        self._num_objects = num_objects
+        super().__init__(**options)
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """The images to train on, while their objects can still be counted fast."""
+        images: list[dict[str, Any]] = super().filter_data()
+        num_held = sum(not one["ignore_flag"] for image in images for one in image["instances"])
+        check_num_objects(self.ann_file, num_held=num_held, num_counted=self._num_objects)
+        return images
+
+
+def check_num_objects(path: object, *, num_held: int, num_counted: int) -> None:
+    """Raises DataError where a reader holds other objects than the check of the file has counted."""
+    if num_held != num_counted:
+        raise DataError(
+            f"{path}: holds {num_counted} objects, of which only {num_held} arrive: names, ids or flags in it are read "
+            "in two ways; write the file as COCO's own are"
+        )

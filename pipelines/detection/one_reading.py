@@ -1,0 +1,63 @@
+"""One reading of an annotation file for all that read it. Imports no torch.
+
+mmdet, pycocotools and faster-coco-eval each open the file by themselves. They take the text "0"
+for true or for false, look categories up by names that must be texts, open the file in the
+encoding of the machine's locale, and count an annotation of id 0 or less as never found. So a file
+that they could read in another way than this project is written again, and they get the copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+_FLAGS: Mapping[object, int] = {0: 0, 1: 1, "0": 0, "1": 1}
+"""`false` and 0.0 are equal to 0, `true` and 1.0 to 1."""
+
+
+def flag_of(value: object) -> int | None:
+    """0 or 1, as `iscrowd` and `ignore` are; None for a value that is neither."""
+    return _FLAGS.get(value) if isinstance(value, int | float | str) else None
+
+
+def in_one_reading(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`document`, which has no structure faults, with names as texts, flags as 0 or 1, and ids from 1.
+
+    Returns the same object where they are so already.
+    """
+    parts = {
+        "annotations": _numbered([_flagged(entry) for entry in document["annotations"]]),
+        "categories": [_named(entry) for entry in document["categories"]],
+    }
+    is_same = all(
+        ours is theirs for name, entries in parts.items() for ours, theirs in zip(entries, document[name], strict=True)
+    )
+    return document if is_same else {**document, **parts}
+
+
+def is_plain(content: bytes) -> bool:
+    """Whether the text of a JSON file is the same in every encoding that a locale may have."""
+    return content.isascii() and b"\0" not in content[:4]  # UTF-16 and UTF-32 have zeros there
+
+
+def _flagged(annotation: Entry) -> Entry:
+    crowd, ignore = annotation["iscrowd"], annotation.get("ignore", 0)
+    if type(crowd) is int and type(ignore) is int:
+        return annotation
+    return {**annotation, "iscrowd": flag_of(crowd), "ignore": 0 if ignore is None else flag_of(ignore)}
+
+
+def _numbered(annotations: Sequence[Entry]) -> Sequence[Entry]:
+    taken = {entry["id"] for entry in annotations}
+    if min(taken) > 0 or len(taken) < len(annotations):  # an id that occurs twice is a fault, and keeps its name
+        return annotations
+    unused = (number for number in count(1) if number not in taken)
+    return [entry if entry["id"] > 0 else {**entry, "id": next(unused)} for entry in annotations]
+
+
+def _named(category: Entry) -> Entry:
+    name = category["name"]
+    return category if isinstance(name, str) else {**category, "name": str(name)}
