@@ -131,7 +131,10 @@ def read_annotations(root: Path, split: Split) -> Annotations:
 
 
 def _parse(path: Path) -> tuple[Any, bool]:
-    """The JSON document, and whether its text is the same to all readers; the text, 450 MB of COCO's, is let go."""
+    """The JSON document, and whether all readers see the same text.
+
+    Frees the text, 450 MB of COCO's, before the document is checked.
+    """
     try:
         content = path.read_bytes()
         return json.loads(content), is_plain(content)
@@ -162,9 +165,10 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
 
 
 def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> CheckedFile:
-    """The annotation file for mmdet and COCO's tools; a copy at `to` where they would read it otherwise.
+    """The annotation file for mmdet and COCO's tools.
 
-    Likewise where it has `broken` images, which the copy lacks. Raises DataError where these are all that have objects.
+    It is a copy at `to` where they would read the file in another way, and where it has `broken`
+    images, which the copy lacks. Raises DataError where all objects are on broken images.
     """
     images, annotations = file.document["images"], file.document["annotations"]
     is_gone = np.array([file.images_dir / image["file_name"] in broken for image in images], np.bool_)

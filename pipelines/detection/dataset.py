@@ -1,4 +1,4 @@
-"""mmdet's data set of COCO's layout, which must hold the objects that the check of the file has counted."""
+"""mmdet's data set in COCO's layout, which must hold the objects that the check has counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with quiet_import():
 
 @DATASETS.register_module()
 class CountedCoco(CocoDataset):  # type: ignore[misc]  # untyped base
-    """Raises DataError before the first update when mmdet leaves out, or ignores, more than was counted."""
+    """Raises DataError, before the first update, where mmdet holds other objects than counted."""
 
     def __init__(self, *, num_objects: int, **options: Any) -> None:
         self._num_objects = num_objects
@@ -32,6 +32,6 @@ def check_num_objects(path: object, *, num_held: int, num_counted: int) -> None:
     """Raises DataError where a reader holds other objects than the check of the file has counted."""
     if num_held != num_counted:
         raise DataError(
-            f"{path}: holds {num_counted} objects, of which only {num_held} arrive: names, ids or flags in it are read "
-            "in two ways; write the file as COCO's own are"
+            f"{path}: holds {num_counted} objects, but its reader finds {num_held}: it reads names, ids "
+            "or flags in another way; write them as COCO's own files do"
         )

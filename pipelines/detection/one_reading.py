@@ -24,9 +24,9 @@ def flag_of(value: object) -> int | None:
 
 
 def in_one_reading(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`document`, which has no structure faults, with names as texts, flags as 0 or 1, and ids from 1.
+    """The document with names as texts, flags as 0 or 1, and annotation ids from 1.
 
-    Returns the same object where they are so already.
+    `document` has no structure faults. Returns the same object where nothing differs.
     """
     parts = {
         "annotations": _numbered([_flagged(entry) for entry in document["annotations"]]),
@@ -52,7 +52,8 @@ def _flagged(annotation: Entry) -> Entry:
 
 def _numbered(annotations: Sequence[Entry]) -> Sequence[Entry]:
     taken = {entry["id"] for entry in annotations}
-    if min(taken) > 0 or len(taken) < len(annotations):  # an id that occurs twice is a fault, and keeps its name
+    has_repeated = len(taken) < len(annotations)  # a fault, which must name the id as written
+    if min(taken) > 0 or has_repeated:
         return annotations
     unused = (number for number in count(1) if number not in taken)
     return [entry if entry["id"] > 0 else {**entry, "id": next(unused)} for entry in annotations]

@@ -1,4 +1,4 @@
-"""mmdet, COCO's tools and this project find the same objects in a file that they could read in different ways."""
+"""All readers of an annotation file find the same objects, however it is written."""
 
 from __future__ import annotations
 
@@ -136,13 +136,13 @@ def test_objects_of_images_that_are_left_out_are_not_counted(tmp_path: Path) -> 
 def test_a_data_set_that_lacks_objects_ends_the_stage_before_it_trains(tmp_path: Path) -> None:
     """The file itself instead of its copy: mmdet looks its categories up by names that are texts."""
     file, train = _checked(tmp_path, _names("cat", 2))
-    with pytest.raises(DataError, match=r"train2017\.json: holds 4 objects, of which only 2 arrive"):
+    with pytest.raises(DataError, match=r"train2017\.json: holds 4 objects, but its reader finds 2"):
         as_mmdet_reads(CheckedFile(file.path, train.num_objects), tmp_path, file.classes)
 
 
 def test_an_evaluator_that_lacks_objects_ends_the_stage_before_it_trains(tmp_path: Path) -> None:
     file, val = _checked(tmp_path, _all(iscrowd="0"), "val")
-    with pytest.raises(DataError, match=r"val2017\.json: holds 4 objects, of which only 0 arrive"):
+    with pytest.raises(DataError, match=r"val2017\.json: holds 4 objects, but its reader finds 0"):
         CocoScores(str(file.path), num_objects=val.num_objects, has_masks=False)
 
 
