@@ -1,28 +1,119 @@
-"""What Pillow says about an image file: whether it decodes, and its size as training sees it. Imports no torch."""
+"""Reads image files as RGB, by one policy for all tasks, with one error for all that can be wrong.
+
+- CMYK, YCbCr, grey and palettes become RGB as Pillow converts them. An alpha channel is dropped.
+- Deeper grey is scaled to 8 bits: integers from 0 to 65535, floats from 0 to 1. A grey file with
+  other values is broken, since its range is not known. Pillow clips all of them to 0 to 255, which
+  leaves white or black.
+- Classifiers read the pixels as they are stored, as timm and the reference do. Detectors and
+  segmenters read them upright, turned as the EXIF orientation says, as OpenCV and mmcv do.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
-from PIL import ExifTags, Image
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""Raised for files that are no images, or broken ones."""
+_DEEPEST_GREY = 2**16 - 1
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 _ON_ITS_SIDE = range(5, 9)
-"""Orientations of EXIF that swap width and height."""
+"""Orientations that swap width and height."""
+
+
+class BrokenImageError(Exception):
+    """An image that does not decode."""
+
+
+@contextmanager
+def opened(file: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
+    """Opens an image without decoding it. Turns what Pillow raises in the block into BrokenImageError."""
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (BrokenImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as err:
+        raise BrokenImageError("not an image, or of an unknown format") from err
+    except Exception as err:  # damaged headers make Pillow's readers raise almost anything
+        raise BrokenImageError(str(err) or type(err).__name__) from err
+
+
+def decode_rgb(content: bytes) -> Image.Image:
+    """The image in RGB as it is stored. Raises BrokenImageError."""
+    with opened(BytesIO(content)) as image:
+        return to_rgb(image)
+
+
+def load_upright(path: Path) -> Image.Image:
+    """The image in RGB, turned as its EXIF orientation says.
+
+    Raises BrokenImageError, also for a file that cannot be read.
+    """
+    try:
+        # Not opened by its path: Pillow would map a raw TIFF that lies on its side, and read noise.
+        content = path.read_bytes()
+    except OSError as err:
+        raise BrokenImageError(err.strerror or str(err)) from err
+    with opened(BytesIO(content)) as image:
+        image.load()  # Pillow turns a TIFF here, and takes the orientation from it
+        turn = _TURNS.get(_orientation(image))
+        rgb = to_rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of `load_upright(path)`, without decoding it. Raises BrokenImageError."""
+    with opened(path) as image:
+        # Pillow has swapped those of a TIFF already.
+        is_on_its_side = image.format != "TIFF" and _orientation(image) in _ON_ITS_SIDE
+        return (image.height, image.width) if is_on_its_side else image.size
 
 
 def image_fault(path: Path) -> str | None:
-    """Why an image does not decode, or None."""
+    """Why `load_upright(path)` fails, or None."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except UNREADABLE as err:
-        return str(err) or type(err).__name__
+        load_upright(path)
+    except BrokenImageError as err:
+        return str(err)
     return None
 
 
-def size_as_loaded(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened image, after the turn that its EXIF asks for: mmcv loads it so."""
-    is_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
-    return (image.height, image.width) if is_on_its_side else image.size
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image`, of any mode, in RGB."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _grey_of_8_bits(image)
+    elif image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # straight to RGB it is the same picture and a warning
+    return image.convert("RGB")
+
+
+def _grey_of_8_bits(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image)
+    white = 1 if image.mode == "F" else _DEEPEST_GREY
+    low, high = grey.min(), grey.max()
+    if not (low >= 0 and high <= white):  # NaN is neither
+        raise BrokenImageError(
+            f"grey values from {low:g} to {high:g}; floats must be from 0 to 1, integers from 0 to {_DEEPEST_GREY}"
+        )
+    return Image.fromarray(np.rint(grey.astype(np.float32) / (white / 255)).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 is upright, and what an image without a usable tag has."""
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) else 1

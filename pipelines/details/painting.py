@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 LONGEST_SIDE_PX = 800
 """Of each half: a page of eight stays below 2 MB."""
@@ -30,12 +30,6 @@ def colour_of(label: int) -> Colour:
     hue = (0.02 + 0.618033988749895 * label) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95 if label % 2 == 0 else 0.7)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def load_rgb(path: Path) -> Image.Image:
-    """As loaders see it: turned as its EXIF says."""
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def paint_mask(image: Image.Image, mask_HW: NDArray[np.bool_], colour: Colour) -> Image.Image:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from PIL import Image
-
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
 from pipelines.detection.coco import Annotations
 from pipelines.detection.params import DetectionParams
-from pipelines.image_files import UNREADABLE, size_as_loaded
+from pipelines.image_files import BrokenImageError, upright_size
 from pipelines.openmmlab.images import broken_images, faults, named
 
 
@@ -39,8 +37,7 @@ def check_images(files: Collection[Annotations], context: StageContext) -> froze
 
 def _size_fault(path: Path, said: tuple[int, int]) -> str | None:
     try:
-        with Image.open(path) as image:
-            size = size_as_loaded(image)
-    except UNREADABLE as err:  # it has decoded a moment ago
-        return str(err) or type(err).__name__
+        size = upright_size(path)
+    except BrokenImageError as err:  # it has decoded a moment ago
+        return str(err)
     return None if size == said else "{}x{} pixels instead of {}x{}".format(*size, *said)

@@ -10,14 +10,15 @@ import numpy as np
 from faster_coco_eval import COCO
 from PIL import Image
 
-from pipelines.details.painting import colour_of, fitted, load_rgb, paint_box, paint_mask, save_beside
+from pipelines.details.painting import colour_of, fitted, paint_box, paint_mask, save_beside
+from pipelines.image_files import load_upright
 
 Entries = Sequence[Mapping[str, Any]]
 
 
 def paint(image_path: Path, truth: COCO, objects: Entries, detections: Entries, to: Path) -> None:
     """Objects and detections, in COCO's format and with masks where they have any, over the image; a JPEG at `to`."""
-    image = load_rgb(image_path)
+    image = load_upright(image_path)
     save_beside(_over(image, truth, objects), _over(image, truth, detections), to)
 
 

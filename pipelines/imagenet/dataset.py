@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from pipelines.imagenet.decoding import BrokenImageError
+from pipelines.image_files import BrokenImageError
 from pipelines.imagenet.drawn import BatchDraws, Drawn, collate_draws
 from pipelines.imagenet.seeding import Stream, seed_generators, seeds
 from pipelines.imagenet.source import ImageSource

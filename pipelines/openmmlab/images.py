@@ -1,16 +1,35 @@
-"""Finds the files of a data set that are missing or do not decode, before training starts, split over the ranks."""
+"""Reads the images of a data set, and finds missing and broken ones before training starts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
 from pipelines.faults import first_named
-from pipelines.image_files import image_fault
-from pipelines.openmmlab.library import all_gather_object
+from pipelines.image_files import BrokenImageError, image_fault, load_upright
+from pipelines.openmmlab.library import TRANSFORMS, all_gather_object
+
+
+@TRANSFORMS.register_module()
+class LoadUpright:
+    """Loads the image at `img_path` as BGR; the model's preprocessor makes it RGB."""
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Raises DataError where the file has changed since it was checked, and is broken now."""
+        path = Path(sample["img_path"])
+        try:
+            pixels_HWC = np.array(load_upright(path))  # noqa: N806
+        except BrokenImageError as err:
+            raise DataError(f"{path}: does not decode: {err}; the file changed during the stage: restore it") from err
+        size = pixels_HWC.shape[:2]
+        return {**sample, "img": pixels_HWC[:, :, ::-1], "img_shape": size, "ori_shape": size}
+
 
 Probe = Callable[[Path], str | None]
 """What is wrong with a file, or None."""

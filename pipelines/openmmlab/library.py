@@ -45,6 +45,7 @@ with quiet_import():
         MODELS,
         OPTIM_WRAPPER_CONSTRUCTORS,
         OPTIM_WRAPPERS,
+        TRANSFORMS,
         DefaultScope,
     )
     from mmengine.runner import BaseLoop, Runner
@@ -56,6 +57,7 @@ __all__ = [
     "MODELS",
     "OPTIM_WRAPPERS",
     "OPTIM_WRAPPER_CONSTRUCTORS",
+    "TRANSFORMS",
     "BaseLoop",
     "BaseMetric",
     "BaseModel",

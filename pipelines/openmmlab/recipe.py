@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.errors import JobError
 from pipelines.openmmlab.draws import SeededDataset
+from pipelines.openmmlab.images import LoadUpright
 from pipelines.openmmlab.optimizer import FewGroups
 from pipelines.openmmlab.params import FinetuneParams
 
@@ -18,8 +19,7 @@ NORMALISATION: Config = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.1
 CAFFE_NORMALISATION: Config = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False}
 """BGR, only centred, as the weights of Caffe's ResNets want it."""
 
-LOAD_IMAGE: Config = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}
-"""Pillow, as for finding broken images: OpenCV fills the missing part of a truncated file with grey."""
+LOAD_IMAGE: Config = {"type": LoadUpright.__name__}
 
 
 def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from pipelines.details.confusion import Confusion, count_pairs
 from pipelines.details.painting import colour_of, evenly_spread, fitted, paint_text, save_beside
 from pipelines.details.table import Row, percent, write_per_class
+from pipelines.image_files import decode_rgb
 from pipelines.imagenet.source import ImageSource
 from pipelines.pretrain.guesses import Guessed
 
@@ -59,8 +58,7 @@ def _write_predictions(path: Path, guessed: Guessed, source: ImageSource) -> Non
 
 def _paint(folder: Path, guessed: Guessed, number: int, source: ImageSource) -> None:
     place, label, best_G, probabilities_G = (array[number] for array in guessed)
-    with Image.open(io.BytesIO(source.read(int(place)))) as image:
-        true, _ = fitted(ImageOps.exif_transpose(image).convert("RGB"))
+    true, _ = fitted(decode_rgb(source.read(int(place))))
     predicted = true.copy()
     paint_text(true, (0, 0), source.classes[label], colour_of(int(label)))
     for line, (guess, share) in enumerate(zip(best_G, probabilities_G, strict=True)):

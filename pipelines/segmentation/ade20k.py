@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data import data_folder, fingerprint_remote
+from pipelines.faults import first_named
 from pipelines.fingerprint import digest_of_file, digest_of_folders
-from pipelines.image_files import UNREADABLE, size_as_loaded
+from pipelines.image_files import BrokenImageError, upright_size
 from pipelines.s3 import S3
+from pipelines.segmentation.label_maps import UNLABELED, read_label_map
 from pipelines.segmentation.params import SegmentationParams
 
 Split = Literal["training", "validation"]
-UNLABELED = frozenset({0, 255})
-"""Pixel values that are no class; class n of the list, counted from 1, has the value n."""
 LARGEST_NUM_CLASSES = 254
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -91,7 +90,7 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
 
 
 def read_pairs(root: Path, split: Split) -> Pairs:
-    """Raises DataError when the split has no images, or images of several suffixes."""
+    """Raises DataError when the split has no images, or images of several suffixes or unusable names."""
     images_dir = root / "images" / split
     if not images_dir.is_dir():
         raise DataError(f"{images_dir}: the data folder is missing")
@@ -100,29 +99,33 @@ def read_pairs(root: Path, split: Split) -> Pairs:
     if len(suffixes) != 1:
         found = ", ".join(suffixes) or "none"
         raise DataError(f"{images_dir}: images must all have one suffix out of {IMAGE_SUFFIXES}; found {found}")
+    # mmseg reads the names from a list, a line each, and strips them.
+    unusable = [path.name for path in paths if path.stem != path.stem.strip() or {*path.stem} & {"\n", "\r"}]
+    if unusable:
+        raise DataError(
+            f"{images_dir}: a name must not begin or end with white space, nor have a line break; rename "
+            f"{first_named(len(unusable), map(repr, sorted(unusable)))} and the label maps"
+        )
     return Pairs(images_dir, root / "annotations" / split, tuple(sorted(path.stem for path in paths)), suffixes[0])
 
 
 def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | None:
     """What is wrong with a label map, or None: it must decode, fit its image and hold known classes only."""
     try:
-        with Image.open(label_path) as labels, Image.open(image_path) as image:
-            label_values, label_size, image_size = np.asarray(labels), labels.size, size_as_loaded(image)
-    except UNREADABLE as err:
-        return str(err) or type(err).__name__
-    if label_values.shape != label_size[::-1]:
-        return f"has {label_values.shape[-1]} channels; a label map has one"
-    if label_size != image_size:
-        return f"is {label_size[0]}x{label_size[1]} pixels, its image {image_size[0]}x{image_size[1]}"
+        label_map, image_size = read_label_map(label_path), upright_size(image_path)
+    except BrokenImageError as err:
+        return str(err)
+    height, width = label_map.shape
+    if (width, height) != image_size:
+        return f"is {width}x{height} pixels, its image {image_size[0]}x{image_size[1]}"
     known = {*UNLABELED, *range(1, num_classes + 1)}
-    unknown = sorted({int(value) for value in np.unique(label_values)} - known)
+    unknown = sorted({int(value) for value in np.unique(label_map)} - known)
     return f"holds the values {unknown[:5]}; there are {num_classes} classes" if unknown else None
 
 
 def has_labels(label_path: Path) -> bool:
     """Whether any pixel of a label map, which has no fault, has a class."""
-    with Image.open(label_path) as labels:
-        return bool(set(np.unique(np.asarray(labels)).tolist()) - UNLABELED)
+    return bool(set(np.unique(read_label_map(label_path)).tolist()) - UNLABELED)
 
 
 def write_split(pairs: Pairs, broken: Collection[Path], to: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.openmmlab.draws import StreamDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 from pipelines.segmentation.ade20k import Pairs, Split
+from pipelines.segmentation.loading import LOAD_LABELS
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.scores import LabelMapScores
 
@@ -87,7 +88,7 @@ def _train_pipeline(params: SegmentationParams) -> list[Config]:
     distortion = [{"type": "PhotoMetricDistortion"}] if params.photometric_distortion else []
     return [
         LOAD_IMAGE,
-        {"type": "LoadAnnotations"},
+        LOAD_LABELS,
         {"type": "RandomResize", "scale": params.img_scale, "ratio_range": params.ratio_range, "keep_ratio": True},
         {"type": "RandomCrop", "crop_size": (params.crop_size, params.crop_size), "cat_max_ratio": 0.75},
         {"type": "RandomFlip", "prob": params.flip_prob},
@@ -101,7 +102,7 @@ def _val_pipeline(params: SegmentationParams) -> list[Config]:
         LOAD_IMAGE,
         {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
         # After the resize: predictions are compared with the label map at its own size.
-        {"type": "LoadAnnotations"},
+        LOAD_LABELS,
         {"type": "PackSegInputs"},
     ]
 

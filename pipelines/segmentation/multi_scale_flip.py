@@ -14,6 +14,7 @@ from torch import Tensor
 from orchestrator.errors import JobError
 from pipelines.openmmlab.library import MODELS, BaseModel
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config
+from pipelines.segmentation.loading import LOAD_LABELS
 from pipelines.segmentation.params import SegmentationParams
 
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -26,7 +27,7 @@ def multi_scale_flip_pipeline(params: SegmentationParams) -> list[Config]:
     views = [
         [{"type": "Resize", "scale": scale, "keep_ratio": True} for scale in scales],
         [{"type": "RandomFlip", "prob": prob, "direction": "horizontal"} for prob in (0.0, 1.0)],
-        [{"type": "LoadAnnotations"}],
+        [LOAD_LABELS],
         [{"type": "PackSegInputs"}],
     ]
     return [LOAD_IMAGE, {"type": "TestTimeAug", "transforms": views}]

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.details.painting import OPACITY, colour_of, fitted, load_rgb, paint_text, save_beside
-from pipelines.segmentation.ade20k import UNLABELED
+from pipelines.details.painting import OPACITY, colour_of, fitted, paint_text, save_beside
+from pipelines.image_files import load_upright
+from pipelines.segmentation.label_maps import UNLABELED, LabelMap, read_label_map
 
 SMALLEST_NAMED = 1 / 500
 """Share of the image that a class must fill for its name to be written."""
 
-Labels_HW = NDArray[np.integer[Any]]
-
 
 def paint(image_path: Path, true_path: Path, predicted_path: Path, classes: Sequence[str], to: Path) -> None:
     """Both label maps, in the data set's own numbering, over the image; written to `to` as a JPEG."""
-    image, _ = fitted(load_rgb(image_path))
+    image, _ = fitted(load_upright(image_path))
     true, predicted = (_over(image, path, classes) for path in (true_path, predicted_path))
     save_beside(true, predicted, to)
 
 
 def _over(image: Image.Image, label_path: Path, classes: Sequence[str]) -> Image.Image:
-    with Image.open(label_path) as labels:
-        values_HW: Labels_HW = np.asarray(labels.resize(image.size, Image.Resampling.NEAREST))
+    labels = Image.fromarray(read_label_map(label_path).astype(np.uint8))
+    values_HW: LabelMap = np.asarray(labels.resize(image.size, Image.Resampling.NEAREST))
     palette = np.array([colour_of(value) for value in range(256)], np.uint8)
     is_known_HW = ~np.isin(values_HW, list(UNLABELED))
     opacity = Image.fromarray(np.where(is_known_HW, round(255 * OPACITY), 0).astype(np.uint8))

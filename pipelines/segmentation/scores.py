@@ -16,10 +16,9 @@ from torch import Tensor
 from pipelines.details.confusion import Confusion, Counts, sum_counts
 from pipelines.details.table import Row, percent, write_per_class
 from pipelines.openmmlab.library import METRICS, BaseMetric
+from pipelines.segmentation.label_maps import IGNORED
 
 PREFIX = "seg"
-IGNORED = 255
-"""The label, counted from 0, of a pixel that is no class."""
 NUM_VALUES = 256
 """Labels that a byte can tell apart."""
 PREDICTIONS = "predictions"

@@ -13,7 +13,6 @@ from pipelines.details.painting import (
     colour_of,
     evenly_spread,
     fitted,
-    load_rgb,
     paint_box,
     paint_mask,
     paint_text,
@@ -54,10 +53,3 @@ def test_truth_stands_left_and_prediction_right_at_a_bounded_size(tmp_path: Path
         pixels = np.asarray(page).astype(int)
     assert pixels.shape == (220, 2 * LONGEST_SIDE_PX + 8, 3)
     assert np.abs(pixels[120, [300, 1200]] - [(200, 0, 0), (0, 0, 200)]).max() < 8
-
-
-def test_photographs_are_turned_as_their_exif_says(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera stood upright
-    Image.new("RGB", (60, 40)).save(tmp_path / "photo.jpg", exif=exif)
-    assert load_rgb(tmp_path / "photo.jpg").size == (40, 60)

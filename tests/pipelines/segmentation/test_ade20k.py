@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from pydantic import ValidationError
 from orchestrator.errors import DataError
 from pipelines.segmentation.ade20k import has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.kind import KIND
+from pipelines.segmentation.label_maps import read_label_map
+from pipelines.segmentation.loading import LoadLabelMap
+from pipelines.segmentation.painting import paint
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import check_pairs
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, write_ade20k
@@ -99,6 +104,14 @@ def test_images_of_several_suffixes_are_refused(root: Path) -> None:
         read_pairs(root, "training")
 
 
+@pytest.mark.parametrize("name", [" 000", "000 ", "0\n00", "0\r00"])
+def test_a_name_that_mmseg_would_read_as_another_is_refused(root: Path, name: str) -> None:
+    folder = root / "images" / "training"
+    (folder / "000.png").rename(folder / f"{name}.png")
+    with pytest.raises(DataError, match=r"begin or end with white space, nor have a line break; rename '.*\.png' and"):
+        read_pairs(root, "training")
+
+
 def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_path: Path) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     cases = {
@@ -123,6 +136,68 @@ def test_a_label_map_may_have_a_palette_and_its_values_are_the_classes(root: Pat
     assert label_fault(label, image, num_classes=3) is None
     assert has_labels(label)
     assert (label_fault(label, image, num_classes=2) or "").startswith("holds the values [3]")
+
+
+def _png(depth: int, rows: list[bytes], width: int) -> bytes:
+    """A grey PNG of so many bits a pixel, which Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, 0, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\x00" + row for row in rows))
+    chunks = {b"IHDR": header, b"IDAT": pixels, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "values"),
+    [
+        (1, b"\xa0", [1, 0, 1, 0]),
+        (2, b"\xc6", [3, 0, 1, 2]),
+        (4, b"\x30\x12", [3, 0, 1, 2]),
+        (8, b"\x03\x00\xff\x02", [3, 0, 255, 2]),
+        (16, b"\x00\x03\x00\x00\x00\xff\x00\x02", [3, 0, 255, 2]),
+    ],
+)
+def test_a_label_map_of_any_depth_holds_the_values_that_training_and_painting_see(
+    depth: int, row: bytes, values: list[int], tmp_path: Path
+) -> None:
+    """Pillow spreads grey of 2 and 4 bits over 0 to 255."""
+    image, label = tmp_path / "image.png", tmp_path / "label.png"
+    label.write_bytes(_png(depth, [row] * 3, 4))
+    Image.new("RGB", (4, 3)).save(image)
+    assert read_label_map(label).tolist() == [values] * 3
+    assert label_fault(label, image, num_classes=3) is None
+    assert has_labels(label)
+    loaded = LoadLabelMap()({"seg_map_path": str(label), "seg_fields": []})
+    assert loaded["gt_seg_map"].dtype == np.uint8
+    assert loaded["gt_seg_map"].tolist() == [[255 if value in (0, 255) else value - 1 for value in values]] * 3
+    paint(image, label, label, ("red", "blue", "background"), tmp_path / "painted.jpg")
+
+
+@pytest.mark.parametrize(
+    ("mode", "file_format", "fault"),
+    [
+        ("L", "JPEG", "is a JPEG; a label map is a PNG"),
+        ("RGB", "PNG", "has 3 channels; a label map has one"),
+        ("RGBA", "PNG", "has 4 channels; a label map has one"),
+        ("LA", "PNG", "has 2 channels; a label map has one"),
+    ],
+)
+def test_what_is_no_label_map_is_refused_with_its_reason(
+    mode: str, file_format: str, fault: str, tmp_path: Path
+) -> None:
+    image, label = tmp_path / "image.png", tmp_path / "label.png"
+    Image.new("RGB", (4, 3)).save(image)
+    Image.new(mode, (4, 3)).save(label, format=file_format)
+    assert label_fault(label, image, num_classes=3) == fault
+
+
+def test_a_label_map_beyond_8_bits_is_refused_instead_of_wrapped(tmp_path: Path) -> None:
+    image, label = tmp_path / "image.png", tmp_path / "label.png"
+    Image.new("RGB", (4, 3)).save(image)
+    Image.fromarray(np.full((3, 4), 257, np.uint16)).save(label)
+    assert label_fault(label, image, num_classes=3) == "holds the values [257]; there are 3 classes"
 
 
 def test_a_label_map_fits_the_image_as_its_exif_turns_it(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from pipelines.image_files import BrokenImageError
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
-from pipelines.imagenet.decoding import BrokenImageError
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.source import OPEN_SHARDS, SHARDS_IN_SHUFFLE
 from pipelines.imagenet.source import ImageSource, Split
