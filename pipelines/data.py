@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
+from orchestrator.account import complete_environment
 from orchestrator.contract import Event, Role, StageContext
 from orchestrator.errors import DataError, StoppedError
 from pipelines.download import Tell
@@ -83,6 +84,7 @@ def fingerprint_remote(data: str, layout: Layout, *splits: str) -> str:
 
 def cache_folder() -> Path:
     """This user's cache on this machine; it may be missing yet."""
+    complete_environment()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
 
 

@@ -9,6 +9,7 @@ from typing import IO, NoReturn
 
 from pydantic import JsonValue
 
+from orchestrator.account import complete_environment
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import end, print_json, reserved_stdout
 from orchestrator.cli.job import plan, schema, validate
@@ -31,6 +32,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one verb and exit with its code."""
+    complete_environment()
     end(exit_code_of(lambda: _run_verb(parse_arguments(argv))))
 
 

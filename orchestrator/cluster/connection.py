@@ -14,6 +14,7 @@ from ray._private.services import get_webui_url_from_internal_kv
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 
+from orchestrator.account import provide_ray_token
 from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity, Machine
 from orchestrator.submission import is_submitted
@@ -79,6 +80,8 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _knock(address)
+    if address == "local":
+        provide_ray_token()
     try:
         context = ray.init(
             address=address,
