@@ -9,7 +9,8 @@
     │   ├── StoreError                  a store that cannot be read or written
     │   │   ├── StoreRefusedError       the same, where another try meets the same refusal
     │   │   └── IntegrityError          bytes that differ from their sha256
-    │   └── ClusterError                no connection, or resources that the cluster will never have
+    │   ├── ClusterError                no connection, or resources that the cluster will never have
+    │   └── MachineError                a machine that lacks what a stage needs before it begins
     ├── StageError                   1  a stage failed for another reason
     ├── StoppedError               130  a stage stopped because it was asked to
     └── InterruptedRunError        130  Ctrl-C or SIGTERM
@@ -95,6 +96,10 @@ class IntegrityError(StoreError):
 
 class ClusterError(UnreachableError):
     """The cluster cannot be reached, or can never satisfy what a stage asks for."""
+
+
+class MachineError(UnreachableError):
+    """A machine lacks what a stage needs before it begins; another attempt would fail in the same way."""
 
 
 class StageError(OrchestratorError):

@@ -4,7 +4,8 @@
         lock            held by whoever fetches; the others wait
         objects/        whole objects by identity; with .partial, what is being fetched
         unpacked/       the files of archives, by the archive's identity
-        trees/          data sets, hard links to these files, by the digest of what they were listed as
+        trees/          data sets, hard links to these files (symbolic ones on a file system without),
+                        by the digest of what they were listed as
 
 A tree never changes: where an object in S3 does, the next stage gets another tree, which shares all other files.
 """
@@ -37,6 +38,7 @@ def fetch(listing: Listing, caches: Path, tell: Tell) -> Path:
         with (home / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not tree.is_dir():
+                _check_links(home)
                 _fetch_objects(listing, home, tell)
                 _unpack_archives(listing, home, tell)
                 _link(listing, home, tree)
@@ -107,9 +109,25 @@ def _link(listing: Listing, home: Path, tree: Path) -> None:
         target = partial / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # where two archives have one file
-        os.link(path, target)
+        _link_file(path, target)
     os.sync()  # whoever finds the tree after a crash of the machine finds its files
     partial.replace(tree)
+
+
+def _link_file(path: Path, target: Path) -> None:
+    """A hard link, or a symbolic one on file systems that have no hard links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        target.symlink_to(path.absolute())
+
+
+def _check_links(home: Path) -> None:
+    """Raises OSError before anything is fetched where the file system has links of neither kind."""
+    probe = home / "probe"
+    probe.unlink(missing_ok=True)
+    _link_file(home / "lock", probe)
+    probe.unlink()
 
 
 def _files_of(listing: Listing, home: Path) -> Iterator[tuple[str, Path]]:
@@ -140,5 +158,5 @@ def _errors(home: Path) -> Iterator[None]:
     except OSError as err:
         raise DataError(
             f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, or set "
-            "XDG_CACHE_HOME to a folder with room"
+            "XDG_CACHE_HOME to a folder with room on a local disk"
         ) from err

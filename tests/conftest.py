@@ -145,9 +145,14 @@ def _await_port(port: int, server: subprocess.Popen[bytes], timeout_s: float = 6
 @pytest.fixture
 def bucket(s3_endpoint: str) -> str:
     """The name of a new, empty bucket."""
+    return make_bucket("bucket")
+
+
+def make_bucket(kind: str) -> str:
+    """The name of a new, empty bucket of the server; see `tests/s3_server.py` for kinds."""
     import boto3  # noqa: PLC0415  only the tests that use it pay for the import
 
-    name = f"bucket-{uuid.uuid4().hex}"
+    name = f"{kind}-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=name)
     return name
 

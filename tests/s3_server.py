@@ -1,6 +1,7 @@
 """`python -m tests.s3_server --host HOST --port PORT`: moto's S3, in which a conditional write is one step, as in S3's.
 
 moto looks whether an object is there, and then writes it: of writers that come at the same time two may win.
+Buckets whose names begin with IGNORING or REFUSING treat conditions as other servers do.
 """
 
 from __future__ import annotations
@@ -9,14 +10,25 @@ import sys
 import threading
 from typing import Any
 
+from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 from moto.server import main
+
+IGNORING = "ignoring"
+"""As `rclone serve s3` and MinIO before 2024 do: a conditional put is a put."""
+REFUSING = "refusing"
+"""As some gateways do: a conditional put is an error."""
 
 _one_write = threading.Lock()
 _put_object = S3Response.put_object
 
 
 def put_object(response: S3Response) -> Any:
+    is_conditional = "If-None-Match" in response.headers
+    if is_conditional and response.bucket_name.startswith(REFUSING):
+        raise S3ClientError("NotImplemented", "A header you provided implies functionality that is not implemented")
+    if is_conditional and response.bucket_name.startswith(IGNORING):
+        response.headers = {name: value for name, value in response.headers.items() if name != "If-None-Match"}
     with _one_write:
         return _put_object(response)
 

@@ -11,7 +11,7 @@ from orchestrator.cli.job import load
 from orchestrator.cli.report import show_results
 from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.history import plan_job
-from orchestrator.plan import needed
+from orchestrator.plan import Verdict, needed
 from orchestrator.report import Cell, CellVerdict
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
@@ -26,6 +26,9 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
         _check_forced_run(job, only, forced)
     store = open_store(job.store)
     plan = plan_job(job, store, forced=forced, only=only)
+    if any(planned.verdict is Verdict.RUN for planned in plan.stages):
+        for warning in store.probe():
+            print(f"warning: {warning}", file=sys.stderr)
     # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
     from orchestrator.cli.verdict import verdict_of  # noqa: PLC0415

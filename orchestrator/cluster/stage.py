@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
@@ -14,6 +12,7 @@ from orchestrator.artifact import Artifact, Manifest, Ref
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.room import Ledger, Room
 from orchestrator.cluster.search import search
 from orchestrator.cluster.train import train
@@ -57,8 +56,8 @@ class StageRun:
     def _search(self, attempt: Attempt, params: TuneParams) -> None:
         (metric,) = self.planned.stage.metrics
         slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=self.slots)
-        with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch:
-            result, models = search(attempt, params, metric, slots=slots, channel=self.channel, scratch=Path(scratch))
+        with scratch_folder("orchestrator-tune-") as scratch:
+            result, models = search(attempt, params, metric, slots=slots, channel=self.channel, scratch=scratch)
             publish_result(attempt, result, models)
 
 
@@ -123,17 +122,17 @@ def _effective_params(run: StageRun) -> Params:
 
 
 def _searched(run: StageRun, ref: Ref) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="orchestrator-params-") as scratch:
-        folder = fetch_artifact(run.store, _input(run, ref), Path(scratch))
+    with scratch_folder("orchestrator-params-") as scratch:
+        folder = fetch_artifact(run.store, _input(run, ref), scratch)
         content: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
     return content
 
 
 def _outside_input(run: StageRun, field: str, place: str) -> Artifact:
     """The file from outside, published, so that workers read it from the store and its bytes are kept."""
-    with tempfile.TemporaryDirectory(prefix="orchestrator-outside-") as scratch:
-        fetch_outside(place, Path(scratch))
-        artifact = publish_artifact(run.store, Path(scratch))
+    with scratch_folder("orchestrator-outside-") as scratch:
+        fetch_outside(place, scratch)
+        artifact = publish_artifact(run.store, scratch)
     inputs = run.planned.recipe["inputs"]
     assert isinstance(inputs, dict)
     if inputs[field] != {"sha256": artifact.files[0].sha256}:

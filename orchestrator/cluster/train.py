@@ -27,6 +27,7 @@ from orchestrator.cluster.worker import Place, is_loss_of_peer, is_stuck, run_pi
 from orchestrator.contract import Event
 from orchestrator.errors import (
     IntegrityError,
+    MachineError,
     OrchestratorError,
     StageError,
     StoppedError,
@@ -138,7 +139,7 @@ def _first_line(failure: BaseException) -> str:
 
 def _may_pass(error: OrchestratorError) -> bool:
     """Whether the same attempt may succeed later: damaged bytes stay damaged, expired credentials expired."""
-    lasts = isinstance(error, IntegrityError | StoreRefusedError)
+    lasts = isinstance(error, IntegrityError | StoreRefusedError | MachineError)
     return isinstance(error, UnreachableError | StoppedError) and not lasts
 
 

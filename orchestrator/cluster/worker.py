@@ -7,7 +7,6 @@ import math
 import platform
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from orchestrator.artifact import Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.logbook import Logbook
+from orchestrator.cluster.machine import check_store, input_bytes, scratch_folder
 from orchestrator.cluster.reading import check_read
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.uploads import Uploads
@@ -69,11 +69,12 @@ def run_pipeline(
     Raises OrchestratorErrors as they are, the loss of a peer or of a loader process as it comes, and anything else as
     StageError.
     """
-    with tempfile.TemporaryDirectory(prefix=f"orchestrator-{attempt.kind}-") as scratch:
+    with scratch_folder(f"orchestrator-{attempt.kind}-", num_bytes=input_bytes(attempt)) as scratch:
+        check_store(attempt, is_writer=place.rank == 0)
         if place.rank == 0:
             check_read(attempt)
         logbook = _logbook(attempt, place)
-        result = _run_until_stopped(attempt, place, channel, Path(scratch), label, logbook)
+        result = _run_until_stopped(attempt, place, channel, scratch, label, logbook)
         if logbook is not None:
             logbook.finish(result)
         if closes_stage and place.rank == 0:

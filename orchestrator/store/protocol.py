@@ -33,3 +33,12 @@ class Store(Protocol):
 
     def names(self, prefix: str) -> list[str]:
         """All names below the folder `prefix`, sorted."""
+
+    def probe(self) -> tuple[str, ...]:
+        """Warnings about what the store cannot do, from a few quick writes that leave nothing behind.
+
+        Raises StoreError where a run could not publish what it trains.
+        """
+
+    def check_access(self) -> None:
+        """Raises StoreError unless this machine can write to the store and delete; two requests."""

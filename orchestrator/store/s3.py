@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,25 @@ CONFLICT_TRIES = 5
 """Of a create that meets another one under way; S3 asks to try again."""
 CONFLICT_WAIT_S = 0.2
 
+CONDITIONS_UNKNOWN = frozenset({"NotImplemented", "501", "MethodNotAllowed", "405"})
+"""Codes of a server that refuses a conditional put as such."""
+LEAST_LEFT_MIN = 10
+"""Less time than that before credentials expire is no time to begin."""
+
 _TRANSFER = s3.transfers(num_threads=THREADS)
+_NO_CONDITIONS = (
+    "the server does not honour conditional puts (If-None-Match), so have only one run at a time use this store: "
+    "of two that finish the same stage together, the later one overwrites the other's manifest"
+)
+_RENEWED = "use a profile or a role, whose credentials are renewed"
 _NO_BUCKET = "create the bucket, or give another one by `store:` in the job or --store"
 
 
 class S3Store:
-    """Whole objects are put at once; create-only by a conditional put, which the server has to honour (as S3 does)."""
+    """Whole objects are put at once; create-only by a conditional put, which the server should honour as S3 does.
+
+    Where it does not, a store is safe for one run at a time only; `probe` warns of that.
+    """
 
     def __init__(self, bucket: str, prefix: str) -> None:
         """`prefix` is the folder of the store in the bucket, empty for the bucket itself."""
@@ -50,6 +66,15 @@ class S3Store:
             self._client.put_object(**self._object(name), Body=content)
 
     def create(self, name: str, content: bytes) -> bool:
+        is_created = self._put_if_absent(name, content)
+        if is_created is None:  # the server knows no conditions; right for one writer at a time, see `probe`
+            is_created = self.read(name) is None
+            if is_created:
+                self.write(name, content)
+        return is_created
+
+    def _put_if_absent(self, name: str, content: bytes) -> bool | None:
+        """Whether `name` is new and has `content` now; None where the server refuses a condition."""
         with self._errors("write", name):
             for _ in range(CONFLICT_TRIES):
                 try:
@@ -57,6 +82,8 @@ class S3Store:
                 except ClientError as err:
                     if s3_failures.code_of(err) == "PreconditionFailed":
                         return False
+                    if s3_failures.code_of(err) in CONDITIONS_UNKNOWN:
+                        return None
                     if s3_failures.code_of(err) != "ConditionalRequestConflict":
                         raise
                     time.sleep(CONFLICT_WAIT_S)
@@ -91,6 +118,43 @@ class S3Store:
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
         return sorted(key.removeprefix(self._prefix) for key in keys)
 
+    def probe(self) -> tuple[str, ...]:
+        warnings = self._check_credentials()
+        name = f"probe-{uuid.uuid4().hex}"
+        first = self._put_if_absent(name, b"first")
+        try:
+            second = first and self._put_if_absent(name, b"second")
+            self.names(name)
+        finally:
+            self.delete(name)
+        if first is False:
+            what = "the server takes a new object for one that exists: give another store by --store"
+            raise StoreRefusedError(f"store {self.uri}: {what}")
+        return warnings if second is False else (f"store {self.uri}: {_NO_CONDITIONS}", *warnings)
+
+    def check_access(self) -> None:
+        self._check_credentials()
+        name = f"probe-{uuid.uuid4().hex}"
+        self.write(name, b"")
+        self.delete(name)
+
+    def _check_credentials(self) -> tuple[str, ...]:
+        """A warning where the environment's credentials expire; others are renewed, or their end is unknown."""
+        stated = os.environ.get("AWS_CREDENTIAL_EXPIRATION")
+        if not stated or not os.environ.get("AWS_ACCESS_KEY_ID"):
+            return ()
+        end = _time_of(stated)
+        if end is None:
+            what = (
+                f"AWS_CREDENTIAL_EXPIRATION is {stated!r}, not a time such as 2030-01-31T12:00:00Z; correct or unset it"
+            )
+            raise StoreRefusedError(f"store {self.uri}: {what}")
+        left_min = (end - datetime.now(UTC)).total_seconds() / 60
+        what = f"the credentials in the environment expire at {stated} and cannot renew themselves"
+        if left_min < LEAST_LEFT_MIN:
+            raise StoreRefusedError(f"store {self.uri}: {what}; get new ones, or {_RENEWED}")
+        return (f"store {self.uri}: {what}, so a run that takes more than {left_min:.0f} minutes fails; {_RENEWED}",)
+
     @cached_property
     def _client(self) -> Any:
         return s3.new_client(max_connections=THREADS, read_timeout_s=s3.READ_TIMEOUT_S)
@@ -110,3 +174,12 @@ class S3Store:
             failure = s3_failures.explain(err, no_bucket=_NO_BUCKET)
             kind = StoreRefusedError if failure.is_lasting else StoreError
             raise kind(f"store {self.uri}: cannot {verb} {name}: {failure}") from failure.behind
+
+
+def _time_of(text: str) -> datetime | None:
+    """The time that ISO 8601 text names, in UTC where it has no zone."""
+    try:
+        time_ = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time_ if time_.tzinfo else time_.replace(tzinfo=UTC)

@@ -21,6 +21,8 @@ from orchestrator.schedule import State
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from pipelines import KINDS
+from tests.conftest import make_bucket
+from tests.s3_server import IGNORING
 
 JOB = """
 name: small
@@ -77,6 +79,16 @@ def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
     assert f"{folder}/images/train: " in plan.stderr
     run = _orchestrator(folder, "run", "job.yaml")
     assert (run.returncode, run.stderr) == (2, plan.stderr)
+
+
+def test_run_warns_of_a_server_without_conditional_puts_before_ray_is_imported(
+    folder: Path, poisoned: dict[str, str], s3_endpoint: str
+) -> None:
+    done = _orchestrator(folder, "run", "job.yaml", "--store", f"s3://{make_bucket(IGNORING)}/a", env=poisoned)
+    warning, rest = done.stderr.split("\n", 1)
+    assert warning.startswith("warning: store s3://ignoring-")
+    assert "does not honour conditional puts (If-None-Match), so have only one run at a time use this store" in warning
+    assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
 
 
 def test_plan_json_is_alone_on_stdout(folder: Path) -> None:

@@ -113,6 +113,29 @@ def test_a_tree_is_fetched_whole_and_once(
     assert data_folder(f"{uri}", "coco", "val") == data_folder(uri, "coco", "val")
 
 
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def test_a_disk_without_hard_links_keeps_the_data_by_symbolic_ones(
+    coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse)
+    root = data_folder(upload(coco, bucket), "coco", *SPLITS)
+    assert files_below(root) == files_below(coco)
+    assert len(read_annotations(root, "train").image_paths) == 3
+
+
+def test_a_disk_without_links_is_refused_before_anything_is_fetched(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse)
+    monkeypatch.setattr(os, "symlink", _refuse)
+    with pytest.raises(DataError, match=r"cannot be kept here: Operation not supported; .* XDG_CACHE_HOME"):
+        data_folder(upload(coco, bucket), "coco", *SPLITS)
+    assert fetched() == []
+
+
 def test_an_evaluation_fetches_val_alone(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:

@@ -9,6 +9,7 @@ from orchestrator.errors import (
     CheckpointError,
     DataError,
     IntegrityError,
+    MachineError,
     OrchestratorError,
     StageError,
     StoppedError,
@@ -39,7 +40,9 @@ def test_the_worker_that_is_gone_is_named_and_not_the_peers_that_noticed() -> No
     assert judge(Loss({0: noticed, 2: noticed}), num_lost=0) == Retry(f"lost worker unknown: {noticed}")
 
 
-@pytest.mark.parametrize("kind", [DataError, CheckpointError, IntegrityError, StoreRefusedError, StageError])
+@pytest.mark.parametrize(
+    "kind", [DataError, CheckpointError, IntegrityError, StoreRefusedError, MachineError, StageError]
+)
 def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(kind: type[OrchestratorError]) -> None:
     error = kind("wrong")
     failures = {0: StoreError("S3 is out of reach"), 1: error, 2: RuntimeError("peer lost"), 3: STOPPED}

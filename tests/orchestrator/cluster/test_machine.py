@@ -1,0 +1,110 @@
+"""What a worker finds out about its machine before it fetches anything."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.artifact import Artifact, File
+from orchestrator.cluster.machine import check_store, input_bytes, scratch_folder
+from orchestrator.errors import MachineError, StoreError
+from orchestrator.record import record_name
+from orchestrator.store import open_store
+
+HERE = f"machine {socket.gethostname()}: "
+OTHER_UID = 12345
+
+
+def _attempt(store_uri: str) -> Any:
+    return SimpleNamespace(store_uri=store_uri, provenance={"run_id": "now"})
+
+
+def _check(store_uri: str, *, is_writer: bool = True) -> None:
+    check_store(_attempt(store_uri), is_writer=is_writer)
+
+
+def test_the_store_of_the_run_passes_and_keeps_nothing(store_uri: str) -> None:
+    store = open_store(store_uri)
+    store.write(record_name("now"), b"{}")
+    _check(store_uri)
+    assert store.names("runs") == [record_name("now")]
+    if not store_uri.startswith("s3://"):
+        assert [path.name for path in Path(store_uri).iterdir()] == ["runs"]
+
+
+def test_a_folder_that_the_driver_does_not_share_is_refused(store_uri: str) -> None:
+    with pytest.raises(
+        MachineError, match=f"^{HERE}store .* is not the store of the driver, .*runs/now/run.json"
+    ) as err:
+        _check(store_uri, is_writer=False)
+    assert "share one folder at the same path on all machines, or give s3://" in str(err.value)
+
+
+def _as_other_user(store_uri: str, said: multiprocessing.SimpleQueue[str]) -> None:
+    os.setuid(OTHER_UID)
+    try:
+        _check(store_uri, is_writer=False)
+        _check(store_uri)
+    except MachineError as err:
+        said.put(str(err))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes another user id, which only root can")
+def test_a_store_that_only_the_driver_may_write_is_refused_with_the_machines_name() -> None:
+    context = multiprocessing.get_context("fork")
+    said: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to other users
+        Path(folder).chmod(0o755)
+        open_store(folder).write(record_name("now"), b"{}")
+        child = context.Process(target=_as_other_user, args=(folder, said))
+        child.start()
+        child.join()
+        assert not said.empty()
+        text = said.get()
+    assert text.startswith(f"{HERE}store {folder}: cannot write probe-")
+    assert ": Permission denied; give a folder that you can write to" in text
+
+
+def test_a_store_that_does_not_answer_may_answer_later(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    with pytest.raises(StoreError, match=f"^{HERE}store s3://{bucket}: cannot read"):
+        _check(f"s3://{bucket}")
+
+
+def test_missing_credentials_are_the_machines_lack(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(MachineError, match=f"^{HERE}.* no credentials for S3; set AWS_ACCESS_KEY_ID"):
+        _check(f"s3://{bucket}")
+
+
+def test_scratch_without_room_for_the_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = File(path="a", sha256="a" * 64, size=2**30)
+    attempt: Any = SimpleNamespace(inputs={"backbone": Artifact(files=(file,)), "of": Artifact(files=(file,))})
+    assert input_bytes(attempt) == 2**31
+    usage = shutil.disk_usage("/")._replace(free=2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    needs = "has 1024 MiB free, and the stage needs 2064 MiB; free some space, or set TMPDIR"
+    with pytest.raises(MachineError, match=f"^{HERE}.*{needs}"), scratch_folder("x-", num_bytes=2**31):
+        pass
+    with scratch_folder("x-") as folder:
+        assert folder.is_dir()
+
+
+def test_scratch_that_cannot_be_made_is_the_machines_lack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    lacks = "cannot make a folder for temporary files: No such file or directory; .*TMPDIR"
+    with pytest.raises(MachineError, match=f"^{HERE}{lacks}"), scratch_folder("x-"):
+        pass

@@ -1,0 +1,179 @@
+"""Probing a store: what a run would meet hours later is found at once, and nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from orchestrator.errors import StoreError, StoreRefusedError
+from orchestrator.store import Store, folder, open_store
+from tests.conftest import make_bucket
+from tests.s3_server import IGNORING, REFUSING
+
+NAME = "manifests/k.json"
+
+
+def _failing(code: int) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+@pytest.fixture(params=[errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS, errno.EMLINK, errno.EACCES])
+def linkless(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store on a file system without hard links, by each of the codes that such file systems answer with."""
+    monkeypatch.setattr(os, "link", _failing(request.param))
+    return open_store(str(tmp_path / "store"))
+
+
+def test_a_sound_store_gives_no_warning_and_keeps_nothing_of_the_probe(store_uri: str) -> None:
+    store = open_store(store_uri)
+    store.write(NAME, b"{}")
+    assert store.probe() == ()
+    store.check_access()
+    assert store.names("manifests") == [NAME]
+    if not store_uri.startswith("s3://"):
+        assert [path.name for path in Path(store_uri).iterdir()] == ["manifests"]
+    else:
+        assert open_store(store_uri.rpartition("/")[0]).names("prefix") == [f"prefix/{NAME}"]
+
+
+def test_create_needs_no_hard_links(linkless: Store) -> None:
+    assert linkless.probe() == ()
+    assert linkless.create(NAME, b"first")
+    assert not linkless.create(NAME, b"second")
+    assert linkless.read(NAME) == b"first"
+    assert linkless.names("") == [NAME]
+
+
+def _create(store: Store, content: bytes, wins: multiprocessing.SimpleQueue[bool]) -> None:
+    wins.put(store.create(NAME, content))
+
+
+def _read(store: Store, seen: multiprocessing.SimpleQueue[tuple[int, int]]) -> None:
+    """Report the length of what is read first, and of how many different bytes it consists."""
+    deadline_s = time.monotonic() + 120
+    while (found := store.read(NAME)) is None:
+        assert time.monotonic() < deadline_s, "nobody created it"
+        time.sleep(0.001)
+    seen.put((len(found), len(set(found))))
+
+
+def test_of_many_that_create_without_hard_links_one_wins_and_its_readers_see_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _failing(errno.EOPNOTSUPP))
+    store, context = open_store(str(tmp_path)), multiprocessing.get_context("fork")
+    wins: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
+    seen: multiprocessing.SimpleQueue[tuple[int, int]] = context.SimpleQueue()
+    racers = [context.Process(target=_create, args=(store, b"%d" % n * 100_000, wins)) for n in range(8)]
+    readers = [context.Process(target=_read, args=(store, seen)) for _ in range(2)]
+    for process in (*readers, *racers):
+        process.start()
+    for process in (*racers, *readers):
+        process.join()
+    assert sorted(wins.get() for _ in racers) == [False] * 7 + [True]
+    assert [seen.get() for _ in readers] == [(100_000, 1)] * 2
+
+
+def test_a_claim_whose_maker_crashed_gives_way_to_the_next_one(linkless: Store, tmp_path: Path) -> None:
+    claim = tmp_path / "store" / "manifests" / ".k.json.claim1"
+    claim.parent.mkdir(parents=True)
+    claim.touch()
+    long_ago_s = time.time() - folder.CLAIM_WAIT_S - 1
+    os.utime(claim, (long_ago_s, long_ago_s))
+    assert linkless.create(NAME, b"resumed")
+    assert not linkless.create(NAME, b"again")
+    assert linkless.read(NAME) == b"resumed"
+
+
+def test_a_claim_that_came_to_nothing_is_taken_back(linkless: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "rename", _failing(errno.EIO))
+        broken.setattr(os, "replace", _failing(errno.EIO))
+        with pytest.raises(StoreError, match=r"cannot write manifests/k\.json: Input/output error"):
+            linkless.create(NAME, b"first")
+    assert linkless.create(NAME, b"second")
+
+
+def test_a_file_system_without_renames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "replace", _failing(errno.ENOSYS))
+    with pytest.raises(
+        StoreRefusedError, match=r"store .*: cannot write probe-.*: Function not implemented; .*--store"
+    ):
+        open_store(str(tmp_path)).probe()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_cannot_create_exclusively_is_refused_by_name(
+    linkless: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_create_exclusively", _failing(errno.EINVAL))
+    with pytest.raises(StoreError, match=r"neither hard links nor exclusive creation of files \(.*Invalid argument"):
+        linkless.probe()
+
+
+@pytest.mark.parametrize(("free", "says"), [(2**23, None), (2**29, "512 MiB are free on its disk; checkpoints")])
+def test_a_disk_without_room_is_refused_and_one_with_little_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, says: str | None
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    store = open_store(str(tmp_path))
+    if says is not None:
+        (warning,) = store.probe()
+        assert says in warning
+    else:
+        with pytest.raises(StoreError, match=r"8 MiB are free on its disk; free some space"):
+            store.probe()
+
+
+@pytest.mark.parametrize("kind", [IGNORING, REFUSING])
+def test_a_server_without_conditional_puts_is_warned_of_and_serves_one_writer(s3_endpoint: str, kind: str) -> None:
+    store = open_store(f"s3://{make_bucket(kind)}/runs")
+    (warning,) = store.probe()
+    assert "does not honour conditional puts" in warning
+    assert "one run at a time" in warning
+    assert store.create(NAME, b"first")
+    assert store.read(NAME) == b"first"
+    if kind == REFUSING:  # it can be seen there that a look has to do
+        assert not store.create(NAME, b"second")
+        assert store.read(NAME) == b"first"
+
+
+def test_a_bucket_that_is_not_there_is_refused(s3_endpoint: str) -> None:
+    store = open_store("s3://no-such-bucket/x")
+    for probe in (store.probe, store.check_access):
+        with pytest.raises(StoreRefusedError, match="create the bucket"):
+            probe()
+
+
+def _ends_in(hours: float) -> str:
+    return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_credentials_that_end_soon_are_refused_and_later_ones_warned_of(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"s3://{bucket}")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _ends_in(hours=3))
+    (warning,) = store.probe()
+    assert "more than 179 minutes fails" in warning or "more than 180 minutes fails" in warning
+    store.check_access()
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _ends_in(hours=0.1))
+    for probe in (store.probe, store.check_access):
+        with pytest.raises(StoreRefusedError, match=r"expire at .* cannot renew themselves; get new ones"):
+            probe()
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "soon")
+    with pytest.raises(StoreError, match="AWS_CREDENTIAL_EXPIRATION is 'soon', not a time such as"):
+        store.probe()
