@@ -67,6 +67,9 @@ class Params(BaseModel):
     """What the reference recipe has otherwise than the defaults, by field."""
     choices: ClassVar[frozenset[str]] = frozenset()
     """Fields that say what is trained, not how, though they have a default: no departure from a recipe."""
+    fingerprinted: ClassVar[frozenset[str]] = frozenset()
+    """All fields that the kind's fingerprint depends on: stages that agree in them share one reading of the data. None:
+    each stage reads for itself."""
 
     @property
     def checks(self) -> frozenset[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from orchestrator.account import complete_environment
 from orchestrator.contract import Event, Role, StageContext
 from orchestrator.errors import DataError, StoppedError
+from pipelines.caches import cache_folder
 from pipelines.download import Tell
 from pipelines.node_cache import fetch
 from pipelines.remote import PIECES, list_remote
@@ -80,12 +79,6 @@ _FETCHED: dict[tuple[tuple[str, Layout], frozenset[str]], Path] = {}
 def fingerprint_remote(data: str, layout: Layout, *splits: str) -> str:
     """Digest of `splits` of data in S3, from a listing; raises as `data_folder`."""
     return list_remote(data, layout, splits).digest
-
-
-def cache_folder() -> Path:
-    """This user's cache on this machine; it may be missing yet."""
-    complete_environment()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"
 
 
 @cache

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 from orchestrator.errors import DataError
 
 NUM_NAMED = 10
 """Entries named of each kind of fault; there may be a million."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_UNDECODED = range(0xDC80, 0xDD00)
+"""Surrogates by which Python writes the bytes of a file's name that are not UTF-8."""
 
 
 class Faults:
@@ -44,3 +50,29 @@ def first_named(num: int, names: Iterable[str]) -> str:
     """The first of `num` names, and how many more there are."""
     shown = list(islice(names, NUM_NAMED))
     return ", ".join(shown) + (f" and {num - len(shown)} more" if num > len(shown) else "")
+
+
+@contextmanager
+def data_errors(place: object) -> Iterator[None]:
+    """Makes a DataError of any OSError: it names the file, or `place` where the error names none."""
+    try:
+        yield
+    except OSError as err:
+        raise DataError(f"{escaped(str(err.filename or place))}: cannot be read: {reason(err)}") from err
+
+
+def reason(err: OSError) -> str:
+    """Why a file cannot be read, in words."""
+    is_missing = isinstance(err, FileNotFoundError) and isinstance(err.filename, str | os.PathLike)
+    if is_missing and os.path.islink(err.filename):  # noqa: PTH114  the name may be either
+        return f"a symbolic link to {escaped(str(os.readlink(err.filename)))}, which does not exist"  # noqa: PTH115
+    return err.strerror or str(err) or type(err).__name__
+
+
+def escaped(name: str) -> str:
+    r"""The name with `\xe9` for each byte of it that is not UTF-8."""
+    return _SURROGATE.sub(lambda found: _escape(ord(found[0])), name)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if code in _UNDECODED else f"\\u{code:04x}"

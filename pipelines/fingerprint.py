@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from orchestrator.artifact import digest_of
-from orchestrator.errors import DataError
+from pipelines.faults import data_errors
+from pipelines.remembered import is_settled, recall, remember
 
 CONTENT_LIMIT_BYTES = 256 * 2**20
 """Up to this size a data set is hashed byte by byte (a second on one core); beyond it by paths and sizes."""
+_DIGESTS_NAME = "digests.json"
+_VERSION = 1
 
-
-def digest_of_folders(root: Path, folders: Sequence[str]) -> str:
-    """Digest of all files below `root/folder` for each of `folders`, wherever `root` lies.
-
-    Raises DataError when a folder is missing or holds no file.
-    """
-    return digest_of_files(root, [file for folder in folders for file in _files_below(root, folder)])
+_State = list[int]
+"""Size and times of change of a file, of its bytes and of what the file system knows of it."""
 
 
 def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
@@ -28,50 +27,55 @@ def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
     total_bytes = sum(size for _, size in files)
     if total_bytes > CONTENT_LIMIT_BYTES:
         return digest_of(["paths and sizes", files])
-    return digest_of(["content", [(path, digest_of_file(root / path)) for path, _ in files]])
+    paths = [path for path, _ in files]
+    return digest_of(["content", list(zip(paths, digests_of_files(root, paths), strict=True))])
+
+
+def digests_of_files(root: Path, paths: Sequence[str]) -> list[str]:
+    """sha256 (hex) of each file, by its path relative to `root`; raises DataError for one that cannot be read.
+
+    A file whose size and times are those of an earlier call, of any process, is not read again.
+    """
+    remembered = [_entries(document) for document in recall(root, _DIGESTS_NAME)]
+    start_s = time.time()
+    digests: list[str] = []
+    new: dict[str, list[int | str]] = {}
+    for path in paths:
+        state = _state(f"{root}/{path}")
+        digest = _known_digest(remembered, path, state)
+        if digest is None:
+            digest = digest_of_file(root / path)
+            if is_settled(max(state[1:]), start_s):
+                new[path] = [*state, digest]
+        digests.append(digest)
+    if new:
+        known = {path: entry for entries in reversed(remembered) for path, entry in entries.items()}
+        remember(root, _DIGESTS_NAME, {"version": _VERSION, "files": {**known, **new}})
+    return digests
 
 
 def digest_of_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes; raises DataError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}") from err
+    with data_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of_large_file(path: Path) -> str:
-    """As `digest_of_file`, of a file that many stages name: read once, until its size or time of change differs."""
-    try:
-        status = path.stat()
-    except OSError as err:
-        raise DataError(f"{path}: cannot be read: {err.strerror}") from err
-    return _remembered_digest(path, status.st_size, status.st_mtime_ns)
+def _state(path: str) -> _State:
+    with data_errors(path):
+        status = os.stat(path)  # noqa: PTH116  a hundred thousand calls
+    # An edit can keep the size and put the time of the bytes back, but not the other one.
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-@lru_cache(maxsize=64)
-def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
-    return digest_of_file(path)
+def _entries(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """[size, time, time, sha256] by path, as an earlier call wrote them."""
+    entries = document.get("files")
+    return entries if document.get("version") == _VERSION and isinstance(entries, dict) else {}
 
 
-def _files_below(root: Path, folder: str) -> list[tuple[str, int]]:
-    """Sorted (path relative to `root`, size in bytes); hidden files are not data."""
-    top = root / folder
-    if not top.is_dir():
-        what = "a file" if top.exists() else "missing"
-        raise DataError(f"{top}: the data folder is {what}; give the stage's `data` a folder that holds {folder}/")
-    files = sorted((os.path.relpath(path, root), size) for path, size in _walk(top))
-    if not files:
-        raise DataError(f"{top}: the data folder is empty")
-    return files
-
-
-def _walk(top: Path) -> Iterator[tuple[str, int]]:
-    with os.scandir(top) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path))
-            else:
-                yield entry.path, entry.stat().st_size
+def _known_digest(remembered: Iterable[Mapping[str, Any]], path: str, state: _State) -> str | None:
+    for entries in remembered:
+        match entries.get(path):
+            case [*known, str(digest)] if known == state:
+                return digest
+    return None

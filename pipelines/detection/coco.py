@@ -22,9 +22,11 @@ from pipelines.detection.mask_faults import find_mask_faults, find_measure_fault
 from pipelines.detection.one_reading import in_one_reading, is_plain
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.usage import Split, describe_use, find_mask_use, find_use, trains
-from pipelines.faults import Faults
-from pipelines.fingerprint import digest_of_folders, digest_of_large_file
+from pipelines.faults import Faults, data_errors, reason
+from pipelines.fingerprint import digests_of_files
+from pipelines.listing import digest_of_folders
 from pipelines.s3 import S3
+from pipelines.text import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +93,7 @@ def fingerprint(params: DetectionParams) -> str:
     small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
     check_annotations([read_annotations(root, split) for split in small], params)
     # Their bytes in any case: an edit often leaves the size as it was.
-    return digest_of([folders, *(digest_of_large_file(annotation_path(root, split)) for split in splits)])
+    return digest_of([folders, *digests_of_files(root, [annotation_name(split) for split in splits])])
 
 
 def fingerprint_val(params: DetectionParams) -> str:
@@ -99,15 +101,18 @@ def fingerprint_val(params: DetectionParams) -> str:
     if params.data.startswith(S3):
         return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
-    path = annotation_path(root, "val")
-    digest = digest_of([digest_of_large_file(path), digest_of_folders(root, ("val2017",))])
-    if _size(path) <= PARSED_WHILE_PLANNING_BYTES:
+    digest = digest_of([*digests_of_files(root, [annotation_name("val")]), digest_of_folders(root, ("val2017",))])
+    if _size(annotation_path(root, "val")) <= PARSED_WHILE_PLANNING_BYTES:
         check_annotations([read_annotations(root, "val")], params)
     return digest
 
 
 def annotation_path(root: Path, split: Split) -> Path:
-    return root / "annotations" / f"instances_{split}2017.json"
+    return root / annotation_name(split)
+
+
+def annotation_name(split: Split) -> str:
+    return f"annotations/instances_{split}2017.json"
 
 
 def read_annotations(root: Path, split: Split) -> Annotations:
@@ -137,9 +142,9 @@ def _parse(path: Path) -> tuple[Any, bool]:
     """
     try:
         content = path.read_bytes()
-        return json.loads(content), is_plain(content)
+        return parse_json(content, str(path)), is_plain(content)
     except OSError as err:
-        raise DataError(f"{path}: the annotation file cannot be read: {err.strerror}") from err
+        raise DataError(f"{path}: the annotation file cannot be read: {reason(err)}") from err
     except (ValueError, RecursionError) as err:
         raise DataError(f"{path}: the annotation file is not JSON: {err}") from err
 
@@ -188,4 +193,5 @@ def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> Check
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    with data_errors(path):
+        return path.stat().st_size if path.is_file() else 0

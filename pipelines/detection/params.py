@@ -26,6 +26,7 @@ class DetectionParams(FinetuneParams):
     published_lr: ClassVar[float] = 1e-4
 
     choices: ClassVar[frozenset[str]] = frozenset({"method", "masks"})
+    fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes", "classes", "method", "masks"})
 
     method: MethodName | None = None
     """The detector; mask_rcnn gives boxes and masks, the others boxes. None: that of `config`."""

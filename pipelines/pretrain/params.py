@@ -32,6 +32,7 @@ class PretrainParams(Params):
     """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
 
     reference: ClassVar[Mapping[str, JsonValue]] = {"precision": "fp16"}
+    fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes"})
 
     data: ImageData
     """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with tar shards; or

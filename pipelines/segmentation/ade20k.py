@@ -13,12 +13,14 @@ import numpy as np
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data import data_folder, fingerprint_remote
-from pipelines.faults import first_named
-from pipelines.fingerprint import digest_of_file, digest_of_folders
+from pipelines.faults import data_errors, first_named
+from pipelines.fingerprint import digest_of_file
 from pipelines.image_files import BrokenImageError, upright_size
+from pipelines.listing import digest_of_folders
 from pipelines.s3 import S3
 from pipelines.segmentation.label_maps import UNLABELED, read_label_map
 from pipelines.segmentation.params import SegmentationParams
+from pipelines.text import check_names, load_text
 
 Split = Literal["training", "validation"]
 LARGEST_NUM_CLASSES = 254
@@ -69,9 +71,10 @@ def fingerprint_val(params: SegmentationParams) -> str:
 
 def class_file(root: Path) -> Path:
     """The file of `root` that names the classes."""
-    for name in READERS:
-        if (root / name).is_file():
-            return root / name
+    with data_errors(root):
+        for name in READERS:
+            if (root / name).is_file():
+                return root / name
     raise DataError(f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value from 1")
 
 
@@ -79,8 +82,8 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
     """Names of the classes; raises DataError unless they are those that the job says. `params` None: any will do."""
     path = class_file(root)
     try:
-        classes = READERS[path.name](path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as err:
+        classes = READERS[path.name](load_text(path))
+    except (ValueError, RecursionError) as err:
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
         raise DataError(f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} apart")
@@ -92,9 +95,11 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
 def read_pairs(root: Path, split: Split) -> Pairs:
     """Raises DataError when the split has no images, or images of several suffixes or unusable names."""
     images_dir = root / "images" / split
-    if not images_dir.is_dir():
-        raise DataError(f"{images_dir}: the data folder is missing")
-    paths = [path for path in images_dir.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    with data_errors(images_dir):
+        if not images_dir.is_dir():
+            raise DataError(f"{images_dir}: the data folder is missing")
+        paths = [path for path in images_dir.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    check_names(images_dir, [path.name for path in paths])
     suffixes = sorted({path.suffix for path in paths})
     if len(suffixes) != 1:
         found = ", ".join(suffixes) or "none"

@@ -26,6 +26,7 @@ class SegmentationParams(FinetuneParams):
     published_lr: ClassVar[float] = 6e-5
 
     choices: ClassVar[frozenset[str]] = frozenset({"method"})
+    fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes", "classes"})
 
     method: MethodName | None = None
     """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it on Swin. None: that

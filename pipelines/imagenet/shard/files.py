@@ -10,8 +10,9 @@ from pathlib import Path
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import cache_folder
-from pipelines.fingerprint import CONTENT_LIMIT_BYTES, digest_of_file
+from pipelines.caches import cache_folder
+from pipelines.faults import data_errors
+from pipelines.fingerprint import CONTENT_LIMIT_BYTES, digests_of_files
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, how_to_index, parse_index
 from pipelines.imagenet.shard.indexing import make_index
@@ -92,7 +93,7 @@ def _index_of_folder(place: FolderPlace, found: Sizes) -> ShardIndex:
     """Scanned by the first process that asks; kept beside the shards or, where these are read-only, in the cache."""
     kept = _kept_index(place, found)
     with _locked(kept.with_suffix(".lock")):
-        for content in (place.read(INDEX_NAME), kept.read_bytes() if kept.is_file() else None):
+        for content in (place.read(INDEX_NAME), FolderPlace(kept.parent).read(kept.name)):
             if content is not None:
                 index = parse_index(content, place.uri)
                 check_shards(index, found, place.uri)
@@ -108,7 +109,8 @@ def _index_of_folder(place: FolderPlace, found: Sizes) -> ShardIndex:
 
 def _kept_index(place: FolderPlace, found: Sizes) -> Path:
     """Of these very shards: their times of change are in its name."""
-    times = {name: (place.root / name).stat().st_mtime_ns for sizes in found.values() for name in sizes}
+    with data_errors(place.uri):
+        times = {name: (place.root / name).stat().st_mtime_ns for sizes in found.values() for name in sizes}
     return cache_folder() / "indices" / f"{digest_of([str(place.root.absolute()), found, times])[:40]}.json"
 
 
@@ -127,7 +129,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _check_bytes(place: FolderPlace, shards: Sequence[Shard]) -> None:
-    other = [s.name for s in shards if s.sha256 is not None and digest_of_file(place.root / s.name) != s.sha256]
+    described = {shard.name: shard.sha256 for shard in shards if shard.sha256 is not None}
+    digests = zip(described, digests_of_files(place.root, list(described)), strict=True)
+    other = [name for name, digest in digests if digest != described[name]]
     if other:
         raise DataError(
             f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {named(other)}; copy them again, or "

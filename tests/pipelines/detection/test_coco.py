@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator.errors import DataError
 from pipelines.detection.coco import checked_file, fingerprint, read_annotations
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
+from pipelines.fingerprint import digest_of_file
 from tests.pipelines.openmmlab.harness import write_coco
 
 
@@ -162,3 +164,66 @@ def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fau
     content = {"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), **fields}
     with pytest.raises(ValidationError, match=fault):
         DetectionParams.model_validate_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["train2017/000.png", "annotations/instances_val2017.json", "annotations/other.json"])
+def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to("gone")
+    text = f"{re.escape(str(root / name))}: .*cannot be read: a symbolic link to gone, which does not exist"
+    with pytest.raises(DataError, match=text):
+        fingerprint(_params(root))
+
+
+def test_a_file_in_place_of_a_folder_is_named(root: Path) -> None:
+    shutil.rmtree(root / "val2017")
+    (root / "val2017").write_text("")
+    with pytest.raises(DataError, match=f"{root}/val2017: the data folder is a file"):
+        fingerprint(_params(root))
+
+
+def test_names_of_images_that_are_not_utf8_are_told(root: Path) -> None:
+    (root / os.fsdecode(b"train2017/caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"train2017: names of files that are not UTF-8: train2017/caf\\xe9\.png; ren"):
+        fingerprint(_params(root))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_annotation_file_may_have_a_byte_order_mark_and_mmdet_reads_a_copy_without(
+    root: Path, tmp_path: Path, encoding: str
+) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    before = read_annotations(root, "train")
+    path.write_bytes(path.read_text().encode(encoding))
+    assert len(fingerprint(_params(root))) == 64
+    marked = read_annotations(root, "train")
+    assert marked.document == before.document
+    copy = checked_file(marked, (), tmp_path / "copy.json")
+    assert json.loads(copy.path.read_text()) == before.document
+
+
+def test_an_annotation_file_that_is_not_utf8_is_told_while_planning(root: Path) -> None:
+    path = root / "annotations" / "instances_train2017.json"
+    path.write_bytes(path.read_bytes().replace(b'"red"', b'"ros\xe9"'))
+    with pytest.raises(
+        DataError, match=r"instances_train2017\.json:1: not UTF-8 text: .* 0xe9; save the file as UTF-8"
+    ):
+        fingerprint(_params(root))
+
+
+def test_annotation_files_are_hashed_once_until_they_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return digest_of_file(path)
+
+    monkeypatch.setattr("pipelines.fingerprint.digest_of_file", counted)
+    monkeypatch.setattr("pipelines.fingerprint.CONTENT_LIMIT_BYTES", 0)
+    monkeypatch.setattr("pipelines.remembered.SETTLED_S", -3600)
+    before = fingerprint(_params(root))
+    assert fingerprint(_params(root)) == before
+    assert read == ["instances_train2017.json", "instances_val2017.json"]
+    _edit(root, "val", info={"version": 2})
+    assert fingerprint(_params(root)) != before
+    assert read[2:] == ["instances_val2017.json"]

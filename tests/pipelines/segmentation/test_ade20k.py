@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -247,3 +248,42 @@ def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fau
     content = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(root), **fields}
     with pytest.raises(ValidationError, match=fault):
         SegmentationParams.model_validate_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["images/training/000.png", "annotations/validation/x.png", "images/training/notes"])
+def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
+    (root / name).unlink(missing_ok=True)
+    (root / name).symlink_to("gone")
+    with pytest.raises(
+        DataError, match=f"{root}/{name}: cannot be read: a symbolic link to gone, which does not exist"
+    ):
+        KIND.fingerprint(_params(root))
+
+
+@pytest.mark.parametrize("name", [b"images/training/caf\xe9.png", b"annotations/training/caf\xe9.png"])
+def test_names_that_are_not_utf8_are_told(root: Path, name: bytes) -> None:
+    (root / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(DataError, match=r"/training: names of files that are not UTF-8: .*/caf\\xe9\.png; rename"):
+        KIND.fingerprint(_params(root))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.json", '["wand", "tür"]'),
+        ("classes.txt", "wand\ntür\n"),
+        ("objectInfo150.txt", "x\n1\twand\n2\ttür\n"),
+    ],
+)
+def test_class_names_may_have_a_byte_order_mark(root: Path, name: str, text: str, encoding: str) -> None:
+    (root / "classes.json").unlink()
+    (root / name).write_bytes(text.encode(encoding))
+    assert read_classes(root, None) == ("wand", "tür")
+
+
+def test_class_names_that_are_not_utf8_are_told_with_their_line(root: Path) -> None:
+    (root / "classes.json").unlink()
+    (root / "classes.txt").write_bytes(b"wand\nt\xfcr\n")
+    with pytest.raises(DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xfc; save the file as UTF-8"):
+        KIND.fingerprint(_params(root))

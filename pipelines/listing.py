@@ -1,22 +1,21 @@
-"""The files below a folder with their sizes: walked once, remembered beside the data as long as no folder changes."""
+"""The files below a folder with their sizes: walked once, and remembered as long as no folder changes."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import DataError
-from pipelines.fingerprint import CONTENT_LIMIT_BYTES
+from pipelines.faults import data_errors
+from pipelines.fingerprint import CONTENT_LIMIT_BYTES, digest_of_files
+from pipelines.remembered import is_settled, recall, remember
+from pipelines.text import check_names
 
-MEMORY_DIR = ".orchestrator"
-VERSION = 1
-SETTLED_S = 2.0
-"""A folder that changed within this time may change again in the same tick of the file system's clock."""
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -38,32 +37,42 @@ def list_files(root: Path, top: str) -> Listing:
     Only a set that is too large to be hashed byte by byte is remembered: a file that is overwritten in place changes
     no folder. Raises DataError when the folder is missing, empty or cannot be read.
     """
-    remembered = _load(root, top)
-    if remembered is not None:
-        return remembered
+    for document in recall(root, _memory_name(top)):
+        remembered = _still_true(root, document)
+        if remembered is not None:
+            return remembered
     start_s = time.time()
     listing = _walk(root, top)
-    if listing.total_bytes > CONTENT_LIMIT_BYTES and max(listing.directories.values()) < (start_s - SETTLED_S) * 1e9:
-        _remember(root, top, listing)
+    check_names(root / top, [*listing.directories, *listing.paths])
+    if listing.total_bytes > CONTENT_LIMIT_BYTES and is_settled(max(listing.directories.values()), start_s):
+        remember(root, _memory_name(top), {"version": VERSION, **asdict(listing)})
     return listing
 
 
+def digest_of_folders(root: Path, folders: Sequence[str]) -> str:
+    """Digest of all files below `root/folder` for each of `folders`, wherever `root` lies; raises as `list_files`."""
+    listings = [list_files(root, folder) for folder in folders]
+    return digest_of_files(root, [pair for one in listings for pair in zip(one.paths, one.sizes, strict=True)])
+
+
 def _walk(root: Path, top: str) -> Listing:
-    if not (root / top).is_dir():
-        what = "a file" if (root / top).exists() else "missing"
-        raise DataError(f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds {top}/")
     directories: dict[str, int] = {}
     files: list[tuple[str, int]] = []
-    try:
+    with data_errors(root / top):
+        if not (root / top).is_dir():
+            raise DataError(_no_folder(root, top))
         pending = [top]
         while pending:
             _list_one(root, pending.pop(), directories, files, pending)
-    except OSError as err:
-        raise DataError(f"{err.filename}: cannot be read: {err.strerror}") from err
     if not files:
         raise DataError(f"{root / top}: the data folder is empty")
     files.sort()
     return Listing(directories, [path for path, _ in files], [size for _, size in files])
+
+
+def _no_folder(root: Path, top: str) -> str:
+    what = "a file" if (root / top).exists() else "missing"
+    return f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds {top}/"
 
 
 def _list_one(
@@ -82,31 +91,18 @@ def _list_one(
                 files.append((f"{folder}/{entry.name}", entry.stat().st_size))
 
 
-def _memory(root: Path, top: str) -> Path:
-    return root / MEMORY_DIR / f"files-{top}.json"
+def _memory_name(top: str) -> str:
+    return f"files-{top.replace('/', '-')}.json"
 
 
-def _load(root: Path, top: str) -> Listing | None:
+def _still_true(root: Path, document: Mapping[str, Any]) -> Listing | None:
     """What an earlier call remembered, or None where that is not what is there now."""
     try:
-        document = json.loads(_memory(root, top).read_bytes())
-        if document.pop("version") != VERSION:
-            return None
-        listing = Listing(**document)
-        if all(os.stat(root / path).st_mtime_ns == when for path, when in listing.directories.items()):  # noqa: PTH116
-            return listing
+        listing = Listing(**{name: value for name, value in document.items() if name != "version"})
+        is_true = document["version"] == VERSION and all(
+            os.stat(root / path).st_mtime_ns == when  # noqa: PTH116
+            for path, when in listing.directories.items()
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return None
-
-
-def _remember(root: Path, top: str, listing: Listing) -> None:
-    """Data that may not be written are walked each time: nothing is lost but seconds."""
-    path = _memory(root, top)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        partial.write_text(json.dumps({"version": VERSION, **asdict(listing)}, separators=(",", ":")))
-        partial.replace(path)
-    except OSError:
-        return
+    return listing if is_true else None

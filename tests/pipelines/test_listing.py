@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from orchestrator.errors import DataError
+from pipelines import listing, remembered
 from pipelines.fingerprint import CONTENT_LIMIT_BYTES
-from pipelines.imagenet import layouts, listing
-from pipelines.imagenet.listing import list_files
+from pipelines.imagenet import layouts
+from pipelines.listing import digest_of_folders, list_files
+from tests.pipelines.foreign_user import as_foreign_user, open_folder
 
 YEAR_S = 365 * 86400
 
@@ -35,6 +39,11 @@ def root(tmp_path: Path) -> Path:
             put(tmp_path / "data" / split / name / "a.jpg", CONTENT_LIMIT_BYTES)
     age(tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def test_a_changed_tree_is_noticed(root: Path, walks: list[str], change: str) ->
 
 def test_a_tree_that_has_just_changed_is_not_remembered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second change in the same tick of the file system's clock would go unnoticed."""
-    monkeypatch.setattr(listing, "SETTLED_S", 3600)
+    monkeypatch.setattr(remembered, "SETTLED_S", 3600)
     put(root / "train/cat/b.jpg", 1)
     list_files(root, "train")
     assert not (root / ".orchestrator").exists()
@@ -92,11 +101,59 @@ def test_a_small_tree_is_walked_each_time(tmp_path: Path) -> None:
     assert not (tmp_path / ".orchestrator").exists()
 
 
-def test_data_that_may_not_be_written_are_walked_each_time(root: Path, walks: list[str]) -> None:
+def test_data_that_may_not_be_written_are_remembered_in_the_cache(root: Path, walks: list[str]) -> None:
     (root / ".orchestrator").write_text("no folder can be made here")
     first = list_files(root, "train")
     assert list_files(root, "train") == first
-    assert walks == ["train", "train"]
+    assert walks == ["train"]
+    put(root / "train/cat/b.jpg", 1)
+    assert len(list_files(root, "train").paths) == len(first.paths) + 1
+
+
+def test_folders_of_a_folder_are_remembered_too(tmp_path: Path, walks: list[str]) -> None:
+    put(tmp_path / "images/training/a.jpg", CONTENT_LIMIT_BYTES + 1)
+    age(tmp_path)
+    first = digest_of_folders(tmp_path, ["images/training"])
+    assert digest_of_folders(tmp_path, ["images/training"]) == first
+    assert walks == ["images/training"]
+
+
+@pytest.mark.parametrize("name", [b"train/cat/caf\xe9.jpg", b"train/ca\xff/a.jpg"])
+def test_names_that_are_not_utf8_are_told(root: Path, name: bytes) -> None:
+    put(root / os.fsdecode(name), 1)
+    with pytest.raises(DataError, match=r"data/train: names of files that are not UTF-8: .*\\x(e9|ff).*; rename these"):
+        layouts.fingerprint(str(root), num_classes=None)
+    assert not (root / ".orchestrator/files-train.json").exists()
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _link_to_nothing(path: Path) -> None:
+    path.symlink_to("gone.jpg")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_loop, "Too many levels of symbolic links"),
+        (_link_to_nothing, r"a symbolic link to gone\.jpg, which does not exist"),
+    ],
+)
+def test_links_that_lead_nowhere_are_named(root: Path, make: Callable[[Path], None], why: str) -> None:
+    make(root / "train/cat/b.jpg")
+    with pytest.raises(DataError, match=rf"data/train/cat/b\.jpg: cannot be read: {why}"):
+        list_files(root, "train")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_a_folder_that_may_not_be_read_is_named() -> None:
+    with open_folder() as folder:
+        put(folder / "data/train/cat/a.jpg", 1)
+        (folder / "data").chmod(0o700)
+        said = as_foreign_user(lambda: str(list_files(folder / "data", "train")))
+    assert said == f"DataError: {folder}/data/train: cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 0}', '{"version": 1, "paths": []}'])
