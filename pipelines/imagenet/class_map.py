@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.faults import data_errors
 from pipelines.fingerprint import digest_of_files
 from pipelines.imagenet.folders import Index
 from pipelines.imagenet.source import NAMES_SHOWN, Split, named
+from pipelines.text import load_text_if_there
 
 CLASSES_NAME = "classes.txt"
 _NUMBER = re.compile(r"-?\d+")
@@ -33,14 +35,15 @@ class Line(NamedTuple):
 class ClassMap:
     """The layout as ImageFiles. Lines are `path label`, split by a tab or the last space; empty ones are passed over.
 
-    Paths are relative to the folder of the split where the first of them lies there, else to `root`. A label is a
-    class of classes.txt, or a place in it counted from 0; without that file classes are the labels themselves, in
-    numeric order when all are numbers.
+    Paths are relative to the folder of the split where the first image that is there lies in it, else to `root`. A
+    label is a class of classes.txt, or a place in it counted from 0; without that file classes are the labels
+    themselves, in numeric order when all are numbers.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lines_of: dict[Split, tuple[Line, ...]] = {}
+        self._prefix_of: dict[Split, str | None] = {}
 
     @property
     def place(self) -> str:
@@ -72,20 +75,36 @@ class ClassMap:
         return digest_of([listed, digest_of_files(self._root, files)])
 
     def _files(self, split: Split) -> list[tuple[str, int]]:
-        """(path, size in bytes) of the images that are there."""
-        found = []
-        for path in self._paths(split):
-            try:
-                found.append((path, os.stat(f"{self._root}/{path}").st_size))  # noqa: PTH116  a million calls
-            except OSError:
-                continue
-        return found
+        """(path, size in bytes) of the images that are there; raises DataError where none is."""
+        if self._prefix(split) is None:
+            paths = [line.path for line in self._lines(split)]
+            raise DataError(
+                f"{self._map(split)}: none of its {len(paths)} images is there, neither below {self._root} nor below "
+                f"{self._root / split}: {named(paths)}; correct the paths or complete the data set"
+            )
+        sizes = ((path, self._size(path)) for path in self._paths(split))
+        return [(path, size) for path, size in sizes if size is not None]
 
     def _paths(self, split: Split) -> list[str]:
         """Of the images, relative to the root."""
-        lines = self._lines(split)
-        prefix = f"{split}/" if (self._root / split / lines[0].path).exists() else ""
-        return [prefix + line.path for line in lines]
+        prefix = self._prefix(split) or ""
+        return [prefix + line.path for line in self._lines(split)]
+
+    def _prefix(self, split: Split) -> str | None:
+        """What comes before each path of the map, by the first image that is there; None where none is."""
+        if split not in self._prefix_of:
+            places = ((prefix, line.path) for line in self._lines(split) for prefix in (f"{split}/", ""))
+            found = (prefix for prefix, path in places if self._size(prefix + path) is not None)
+            self._prefix_of[split] = next(found, None)
+        return self._prefix_of[split]
+
+    def _size(self, path: str) -> int | None:
+        """Bytes of an image; None where there is none."""
+        with data_errors(self._root / path):
+            try:
+                return os.stat(f"{self._root}/{path}").st_size  # noqa: PTH116  a million calls
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def _map(self, split: Split) -> Path:
         return self._root / map_name(split)
@@ -112,13 +131,8 @@ class ClassMap:
 
 def load_class_names(path: Path) -> tuple[str, ...] | None:
     """The lines of classes.txt in the order of labels; None where there is no such file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(f"{path}: cannot be read: {err}") from err
-    return parse_class_names(text, str(path))
+    text = load_text_if_there(path)
+    return None if text is None else parse_class_names(text, str(path))
 
 
 def parse_class_names(text: str, place: str) -> tuple[str, ...]:
@@ -138,12 +152,9 @@ def parse_class_names(text: str, place: str) -> tuple[str, ...]:
 
 
 def _load_lines(path: Path) -> tuple[Line, ...]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as err:
-        raise DataError(f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each") from err
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(f"{path}: cannot be read: {err}") from err
+    text = load_text_if_there(path)
+    if text is None:
+        raise DataError(f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each")
     lines: list[Line] = []
     faults: list[str] = []
     first_of: dict[str, int] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data import data_place
+from pipelines.faults import data_errors
 from pipelines.imagenet.class_map import ClassMap, map_name
 from pipelines.imagenet.folders import Folders
 from pipelines.imagenet.shard.files import Shards
@@ -30,10 +31,11 @@ def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
     | folders   | ROOT                          | train/<class>/*, val/<class>/* |
     """
     place = data_place(data, "imagenet")
-    if place.startswith(S3) or _holds_shards(Path(place)):
-        return Shards(open_place(place), limit_bytes=cache_gib * 2**30)
-    if any((Path(place) / map_name(split)).exists() for split in SPLITS):
-        return ClassMap(Path(place))
+    with data_errors(place):
+        if place.startswith(S3) or _holds_shards(Path(place)):
+            return Shards(open_place(place), limit_bytes=cache_gib * 2**30)
+        if any(os.path.lexists(Path(place) / map_name(split)) for split in SPLITS):
+            return ClassMap(Path(place))
     return Folders(Path(place))
 
 

@@ -15,6 +15,7 @@ from pipelines.imagenet.shard.index import Shard, ShardIndex
 from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
 from pipelines.imagenet.shard.tar import scan_tar
 from pipelines.imagenet.source import Split
+from pipelines.text import decode_text
 
 THREADS = 8
 """Shards read at a time: scanning waits for the disk or the network."""
@@ -77,7 +78,7 @@ def _classes(place: ShardPlace, shards: Sequence[Shard]) -> tuple[str, ...]:
     if content is None:
         return tuple(str(label) for label in range(max(greatest) + 1))
     where = f"{place.uri}/{CLASSES_NAME}"
-    names = parse_class_names(content.decode(errors="replace"), where)
+    names = parse_class_names(decode_text(content, where), where)
     if max(greatest) >= len(names):
         raise DataError(
             f"{place.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: {where} has {len(names)} "

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import DataError
+from pipelines.faults import escaped, reason
 from pipelines.imagenet.source import SPLITS, Split
 from pipelines.s3 import S3, Bucket
+from pipelines.text import check_names
 
 Sizes = Mapping[Split, Mapping[str, int]]
 """Of each split that has shards, their sizes in bytes by name."""
@@ -68,6 +70,7 @@ class FolderPlace:
     def find_shards(self) -> Sizes:
         with self._errors():
             names = [*_tars(self.root, ""), *_tars(self.root / "train", "train/"), *_tars(self.root / "val", "val/")]
+            check_names(self.root, names)
             return by_split({name: (self.root / name).stat().st_size for name in names})
 
     def read(self, name: str) -> bytes | None:
@@ -100,7 +103,7 @@ class FolderPlace:
         try:
             yield
         except OSError as err:
-            raise DataError(f"{err.filename or self.root}: {err.strerror}") from err
+            raise DataError(f"{escaped(str(err.filename or self.root))}: {reason(err)}") from err
 
 
 class BucketPlace:

@@ -11,6 +11,7 @@ import numpy as np
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.faults import reason
 from pipelines.fingerprint import digest_of_file
 from pipelines.imagenet.class_map import CLASSES_NAME
 from pipelines.imagenet.layouts import load_classes
@@ -111,16 +112,15 @@ def _write_all(
 def _write_one(name: str, images: Iterator[Encoded], place: ShardPlace) -> Shard:
     """Written beside the place where that is a folder, so that it is moved there at once."""
     beside = place.root if isinstance(place, FolderPlace) else None
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
-        path = Path(folder) / name
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
+            path = Path(folder) / name
             members: list[Member] = write_tar(path, images)
-        except OSError as err:
-            raise DataError(f"{place.uri}/{name}: cannot be written: {err.strerror}") from err
-        shard = Shard.of(name, size=path.stat().st_size, sha256=digest_of_file(path), members=members)
-        place.put(name, path)
-        if path.exists():
-            path.unlink()
+            shard = Shard.of(name, size=path.stat().st_size, sha256=digest_of_file(path), members=members)
+            place.put(name, path)
+            path.unlink(missing_ok=True)
+    except OSError as err:
+        raise DataError(f"{place.uri}/{name}: cannot be written: {reason(err)}") from err
     return shard
 
 
@@ -129,7 +129,7 @@ def _encoded(source: ImageSource, members: Sequence[str], places: Iterator[int])
         try:
             yield Encoded(members[place], source.labels[place], source.read(place))
         except OSError as err:
-            raise DataError(f"{source.names[place]}: cannot be read: {err.strerror}") from err
+            raise DataError(f"{source.names[place]}: cannot be read: {reason(err)}") from err
 
 
 def _member_names(names: Sequence[str]) -> list[str]:

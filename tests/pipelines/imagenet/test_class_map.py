@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import DataError
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
+from tests.pipelines.foreign_user import as_foreign_user, open_folder
 
 NAMED = "images/a.jpg\tcat\nimages/b c.jpg\tdog\nimages/d.jpg\tcat\n"
 
@@ -16,10 +18,10 @@ def write(root: Path, train: str = NAMED, val: str = NAMED, classes: str | None 
     (root / "images").mkdir(exist_ok=True)
     for name in ("a.jpg", "b c.jpg", "d.jpg"):
         (root / "images" / name).write_bytes(name.encode())
-    (root / "train_map.txt").write_text(train)
-    (root / "val_map.txt").write_text(val)
+    (root / "train_map.txt").write_text(train, encoding="utf-8")
+    (root / "val_map.txt").write_text(val, encoding="utf-8")
     if classes is not None:
-        (root / "classes.txt").write_text(classes)
+        (root / "classes.txt").write_text(classes, encoding="utf-8")
     return str(root)
 
 
@@ -112,3 +114,64 @@ def test_fingerprint_follows_labels_and_content(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "images/a.jpg").write_bytes(b"A.jpg")
     assert len({before, relabelled, fingerprint(root, num_classes=2)}) == 3
+
+
+def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path) -> None:
+    """And not the first line, whose image may be the one that is missing."""
+    (tmp_path / "val/n01").mkdir(parents=True)
+    (tmp_path / "val/n01/y.jpg").write_bytes(b"y")
+    source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source("val", ("0", "1"))
+    assert source.read(1) == b"y"
+
+
+def test_a_map_of_which_no_image_is_there_is_told_while_planning(tmp_path: Path) -> None:
+    lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
+    text = r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: gone/a\.jpg, gone/b"
+    with pytest.raises(DataError, match=text):
+        fingerprint(write(tmp_path, train=lines, val=lines), num_classes=None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_maps_and_classes_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    root = write(tmp_path, "images/a.jpg kočka\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "kočka\ndog\n")
+    before = fingerprint(root, num_classes=2)
+    for path in tmp_path.glob("*.txt"):
+        path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    assert fingerprint(root, num_classes=2) == before
+    assert load_classes(open_images(root), num_classes=2) == ("kočka", "dog")
+
+
+@pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
+def test_a_map_that_is_not_utf8_is_told_with_its_line(tmp_path: Path, name: str) -> None:
+    root = write(tmp_path, "images/a.jpg cat\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "cat\ndog\n")
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b"caf\xe9\n")
+    with pytest.raises(DataError, match=rf"{name}:3: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+        fingerprint(root, num_classes=None)
+
+
+def test_a_path_that_no_file_can_have_is_named(tmp_path: Path) -> None:
+    lines = f"images/a.jpg cat\n{'x' * 300}.jpg dog\n"
+    with pytest.raises(DataError, match=r"xxx\.jpg: cannot be read: File name too long"):
+        fingerprint(write(tmp_path, lines, lines), num_classes=None)
+
+
+@pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
+def test_a_link_to_nothing_is_not_taken_for_a_missing_file(tmp_path: Path, name: str) -> None:
+    root = write(tmp_path, "images/a.jpg cat\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "cat\ndog\n")
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(DataError, match=rf"{name}: cannot be read: a symbolic link to gone, which does not exist"):
+        fingerprint(root, num_classes=None)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_a_folder_that_may_not_be_read_is_named_in_every_layout() -> None:
+    with open_folder() as folder:
+        (folder / "data").mkdir(mode=0o700)
+        said = as_foreign_user(lambda: fingerprint(str(folder / "data"), num_classes=None))
+        assert said == f"DataError: {folder}/data/index.json: cannot be read: Permission denied"
+        (folder / "data").chmod(0o755)
+        write(folder / "data", "a/x.jpg 0\na/y.jpg 1\n", "a/x.jpg 0\na/y.jpg 1\n")
+        (folder / "data/a").mkdir(mode=0o700)
+        said = as_foreign_user(lambda: fingerprint(str(folder / "data"), num_classes=None))
+        assert said == f"DataError: {folder}/data/a/x.jpg: cannot be read: Permission denied"

@@ -145,6 +145,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.Ca
     place.mkdir()
     (place / "train_map.txt").write_text("a.png 0\nb.png 1\n")
     (place / "val_map.txt").write_text("a.png 0\nb.png 1\n")
+    (place / "a.png").write_bytes(b"a")
     assert main([str(place), str(tmp_path / "shards")]) == 2
     assert capsys.readouterr().err.endswith(".png: cannot be read: No such file or directory\n")
     assert not (tmp_path / "shards/index.json").exists()
