@@ -91,7 +91,7 @@ def _unpack_archives(listing: Listing, home: Path, tell: Tell) -> None:
             partial.mkdir(parents=True)
             path = _object_path(home, one)
             try:
-                unpack(path, f"{listing.uri}/{one.object.name}", partial, listing.wanted)
+                unpack(path, f"{listing.uri}/{one.object.name}", partial, listing.wanted, needed=listing.needed)
             except DataError:
                 path.unlink()  # or the next run would unpack it again instead of fetching it
                 shutil.rmtree(partial)

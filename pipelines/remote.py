@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.archives import is_data
 from pipelines.faults import Faults
 from pipelines.s3 import Bucket, Object
+from pipelines.text import decode_text
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 DIGESTS = "SHA256SUMS"
@@ -76,8 +78,16 @@ class Listing:
         """Of names, sizes and, where SHA256SUMS has them, sha256, else ETags; not of the place."""
         return digest_of(["objects", sorted(one.identity for one in self.objects)])
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of the files and folders that the layout has; a folder ends in `/`."""
+        pieces = dict.fromkeys(piece for pieces in PIECES[self.layout].values() for piece in pieces)
+        return tuple(name for piece in pieces for name in piece.names)
+
     def wanted(self, path: str) -> str | None:
         """Where in the layout a file of an archive belongs, with or without a folder around it all; None: nowhere."""
+        if not is_data(path):
+            return None
         for name in (path, path.partition("/")[2]):
             for piece in (piece for pieces in PIECES[self.layout].values() for piece in pieces):
                 if any(name.startswith(one) if one.endswith("/") else name == one for one in piece.names):
@@ -115,8 +125,8 @@ def _files_of(bucket: Bucket, top: Mapping[str, Object], name: str) -> Sequence[
     if "/" not in name:
         return [top[name]] if name in top else []
     objects = bucket.objects(name, deep=True)
-    # Consoles of S3 make empty objects that stand for folders; hidden files are no data.
-    return [one for one in objects if not one.name.endswith("/") and "/." not in one.name]
+    # Consoles of S3 make empty objects that stand for folders.
+    return [one for one in objects if not one.name.endswith("/") and "/." not in one.name and is_data(one.name)]
 
 
 def _files(piece: Piece) -> list[str]:
@@ -124,7 +134,7 @@ def _files(piece: Piece) -> list[str]:
 
 
 def _read_digests(bucket: Bucket) -> dict[str, str]:
-    text = (bucket.read(DIGESTS) or b"").decode("utf-8", errors="replace")
+    text = decode_text(bucket.read(DIGESTS) or b"", f"{bucket.uri}/{DIGESTS}")
     digests: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         digest, _, name = line.partition(" ")

@@ -430,3 +430,20 @@ def test_a_server_that_is_gone_is_another_error_than_missing_data(bucket: str, m
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="cannot list"):
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", "val")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding: str) -> None:
+    """As PowerShell writes it."""
+    uri = upload(coco, bucket)
+    put(bucket, "SHA256SUMS", _sums(coco).encode())
+    before = fingerprint_remote(uri, "coco", *SPLITS)
+    put(bucket, "SHA256SUMS", _sums(coco).encode(encoding))
+    assert fingerprint_remote(uri, "coco", *SPLITS) == before
+
+
+def test_sha256sums_that_are_not_utf8_are_told(coco: Path, bucket: str) -> None:
+    uri = upload(coco, bucket)
+    put(bucket, "SHA256SUMS", _sums(coco).encode() + b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+        fingerprint_remote(uri, "coco", "val")

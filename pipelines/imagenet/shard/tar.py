@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
-import json
+import re
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from orchestrator.errors import DataError
+from pipelines.archives import is_data
+from pipelines.faults import escaped
 from pipelines.imagenet.source import IMAGE_SUFFIXES, named
+from pipelines.text import check_names, decode_text, parse_json
 
 BLOCK = 512
 """Bytes; members of a tar file begin at multiples of it."""
+LARGEST_LABEL = 999_999
+"""A greater number is an id of something else: without classes.txt there is a class for each number up to it."""
+_DIGITS = re.compile(r"\s*([0-9]{1,4000})\s*")
 
 
 class Member(NamedTuple):
@@ -36,23 +42,19 @@ class Encoded(NamedTuple):
 def scan_tar(file: IO[bytes], place: str) -> list[Member]:
     """The images of a tar file in its order; only headers and labels are read.
 
-    Raises DataError, which names the shard as `place`, for a file that is truncated or no tar, and for images without
-    a label.
+    Raises DataError, which names the shard as `place`, for a file that is truncated or no tar, for images without a
+    label, and for names that are not UTF-8.
     """
-    found: dict[str, tuple[str, int, int]] = {}
-    labels: dict[str, int] = {}
+    found = _Found(place)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
-                if info.isfile():
-                    _take(tar, info, found, labels, place)
+                if is_data(info.name):
+                    found.take(tar, info)
             _check_end(tar, file)
     except (tarfile.TarError, EOFError) as err:
         raise DataError(f"{place}: the shard is no whole tar file: {err}; copy it again or write it anew") from err
-    missing = [name for key, (name, _, _) in found.items() if key not in labels]
-    if missing:
-        raise DataError(f"{place}: images without a label: {named(missing)}; each needs <key>.cls or <key>.json")
-    return [Member(name, labels[key], offset, size) for key, (name, offset, size) in found.items()]
+    return found.members()
 
 
 def write_tar(path: Path, images: Iterable[Encoded]) -> list[Member]:
@@ -73,23 +75,62 @@ def key_of(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
-def _take(
-    tar: tarfile.TarFile,
-    info: tarfile.TarInfo,
-    found: dict[str, tuple[str, int, int]],
-    labels: dict[str, int],
-    place: str,
-) -> None:
-    key, suffix = key_of(info.name), info.name[len(key_of(info.name)) :].lower()
-    if Path(suffix).suffix in IMAGE_SUFFIXES or suffix in IMAGE_SUFFIXES:
-        if key in found:
-            raise DataError(f"{place}: two images have the key {key}: {found[key][0]} and {info.name}")
-        found[key] = (info.name, info.offset_data, info.size)
-    elif suffix == ".cls" or (suffix == ".json" and key not in labels):
-        label = _parse_label(_content(tar, info), suffix)
-        if label is None:
-            raise DataError(f"{place}/{info.name}: holds no label, which is an integer from 0 on")
-        labels[key] = label
+class _Found:
+    """What a tar file holds as far as it was read: images and labels by their keys."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._images: dict[str, tuple[str, int, int]] = {}
+        self._labels: dict[str, int] = {}
+        self._described: dict[str, tuple[str, int | None]] = {}
+        """Name and label of each `.json`, which counts where there is no `.cls`."""
+
+    def take(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        key = key_of(info.name)
+        suffix = info.name[len(key) :].lower()
+        if Path(suffix).suffix in IMAGE_SUFFIXES or suffix in IMAGE_SUFFIXES:
+            self._take_image(key, info)
+        elif suffix == ".cls" and info.isfile():
+            label = _parse_text_label(_content(tar, info), info.name)
+            if label is None:
+                raise self._no_label(info.name)
+            self._labels[key] = label
+        elif suffix == ".json" and info.isfile():
+            self._described[key] = info.name, _parse_json_label(_content(tar, info), info.name)
+
+    def members(self) -> list[Member]:
+        """Each image with its label, in the order of the file."""
+        check_names(self._place, [name for name, _, _ in self._images.values()])
+        for key in sorted(self._images.keys() & self._described.keys() - self._labels.keys()):
+            name, label = self._described[key]
+            if label is None:
+                raise self._no_label(name)
+            self._labels[key] = label
+        missing = [name for key, (name, _, _) in self._images.items() if key not in self._labels]
+        if missing:
+            raise DataError(
+                f"{self._place}: images without a label: {named(missing)}; each needs <key>.cls or <key>.json"
+            )
+        return [Member(name, self._labels[key], offset, size) for key, (name, offset, size) in self._images.items()]
+
+    def _take_image(self, key: str, info: tarfile.TarInfo) -> None:
+        if info.isdir():
+            return
+        name = escaped(info.name)
+        if not info.isfile() or info.issparse():
+            raise DataError(
+                f"{self._place}/{name}: a link or a sparse file; write the shard again with whole files, for example "
+                "by tar --dereference --hard-dereference"
+            )
+        if key in self._images:
+            other = escaped(self._images[key][0])
+            raise DataError(f"{self._place}: two images have the key {escaped(key)}: {other} and {name}")
+        self._images[key] = (info.name, info.offset_data, info.size)
+
+    def _no_label(self, name: str) -> DataError:
+        return DataError(
+            f"{self._place}/{escaped(name)}: holds no label, which is an integer from 0 to {LARGEST_LABEL}"
+        )
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -98,14 +139,26 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _parse_label(content: bytes, suffix: str) -> int | None:
+def _parse_text_label(content: bytes, name: str) -> int | None:
+    """Digits, with or without leading zeros, spaces or a line's end around them."""
     try:
-        value: Any = json.loads(content)
-    except ValueError:
+        found = _DIGITS.fullmatch(decode_text(content, name))
+    except DataError:
         return None
-    if suffix == ".json":
-        value = value.get("label") if isinstance(value, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return _checked(int(found[1])) if found else None
+
+
+def _parse_json_label(content: bytes, name: str) -> int | None:
+    try:
+        value: Any = parse_json(content, name)
+    except (DataError, ValueError, RecursionError):
+        return None
+    label = value.get("label") if isinstance(value, dict) else None
+    return _checked(label) if isinstance(label, int) and not isinstance(label, bool) else None
+
+
+def _checked(label: int) -> int | None:
+    return label if 0 <= label <= LARGEST_LABEL else None
 
 
 def _check_end(tar: tarfile.TarFile, file: IO[bytes]) -> None:

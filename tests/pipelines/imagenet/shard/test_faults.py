@@ -81,7 +81,7 @@ def test_classes_of_others_may_have_names(foreign: Path) -> None:
 
 TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
     "no label": ({**GOOD, "c.png": b"c"}, r"000\.tar: images without a label: c\.png; each needs <key>\.cls or"),
-    "label is text": ({**GOOD, "a.cls": b"cat"}, r"000\.tar/a\.cls: holds no label, which is an integer from 0 on"),
+    "label is text": ({**GOOD, "a.cls": b"cat"}, r"000\.tar/a\.cls: holds no label, which is an integer from 0 to"),
     "label is negative": ({**GOOD, "a.cls": b"-1"}, r"000\.tar/a\.cls: holds no label"),
     "json without label": ({**GOOD, "b.json": b"{}"}, r"000\.tar/b\.json: holds no label"),
     "two images": ({**GOOD, "a.png": b"c"}, r"000\.tar: two images have the key a: a\.jpg and a\.png"),
@@ -234,3 +234,97 @@ def test_a_server_that_does_not_answer_is_no_fault_of_the_data(bucket: str, monk
         UnreachableError, match=r"cannot list: Could not connect .*; check the network and AWS_ENDPOINT"
     ):
         classes_of(f"s3://{bucket}/x")
+
+
+MACS: Mapping[str, bytes] = {
+    "._a.jpg": b"AppleDouble",
+    "__MACOSX/._a.jpg": b"AppleDouble",
+    "__MACOSX/c.jpg": b"AppleDouble",
+    ".DS_Store": b"Finder",
+    "PaxHeaders.7/a.jpg": b"30 mtime=1",
+    "./PaxHeaders/b.jpg": b"30 mtime=1",
+}
+
+
+def test_members_that_a_mac_or_tar_adds_are_no_images(foreign: Path) -> None:
+    before = fingerprint(str(foreign), num_classes=2)
+    put_tar(foreign / "train/000.tar", {**MACS, **GOOD})
+    (foreign / "index.json").unlink()
+    source = open_images(str(foreign)).source("train", ("0", "1"))
+    assert list(source.names) == ["train/000.tar/a.jpg", "train/000.tar/b.jpg"]
+    assert [source.read(place) for place in range(2)] == [b"a", b"b"]
+    assert fingerprint(str(foreign), num_classes=2) != before  # of the tar's offsets and bytes
+
+
+LABELS: dict[str, Mapping[str, bytes]] = {
+    "leading zeros": {"a.cls": b"0000", "b.cls": b"0001"},
+    "a line's end": {"a.cls": b"0\n", "b.cls": b"0001\r\n"},
+    "a mark": {"a.cls": b"\xef\xbb\xbf0", "b.cls": "1".encode("utf-16")},
+    "json first": {"a.json": b'{"caption": "x"}', "a.cls": b"0", "b.json": b'{"label": 1}'},
+    "json last": {"a.cls": b"0", "a.json": b'{"caption": "x"}', "b.json": b'{"label": 1}'},
+    "both": {"a.json": b'{"label": 1}', "a.cls": b"0", "b.cls": b"1", "b.json": b'{"label": 0}'},
+    "json that is none": {"a.json": b"a caption", "a.cls": b"0", "b.cls": b"1"},
+    "json without an image": {"a.cls": b"0", "b.cls": b"1", "shard.json": b"{}"},
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_of_others_are_read_in_any_order_and_spelling(foreign: Path, name: str) -> None:
+    put_tar(foreign / "train/000.tar", {"a.jpg": b"a", "b.jpg": b"b", **LABELS[name]})
+    assert list(open_images(str(foreign)).source("train", ("0", "1")).labels) == [0, 1]
+
+
+@pytest.mark.parametrize("label", [b"1.0", b"0x1", b"1 2", b"", b"\x01\x00\x00\x00", b"1000000", b"9" * 5000])
+def test_what_is_no_label_is_told(foreign: Path, label: bytes) -> None:
+    put_tar(foreign / "train/000.tar", {**GOOD, "a.cls": label})
+    with pytest.raises(DataError, match=r"000\.tar/a\.cls: holds no label"):
+        classes_of(foreign)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_in_place_of_images_are_told(foreign: Path, kind: bytes) -> None:
+    """Passed over, they would be images that nobody misses."""
+    with tarfile.open(foreign / "train/000.tar", "a") as tar:
+        link = tarfile.TarInfo("c.jpg")
+        link.type, link.linkname = kind, "a.jpg"
+        tar.addfile(link)
+    with pytest.raises(DataError, match=r"000\.tar/c\.jpg: a link or a sparse file; write the shard again"):
+        classes_of(foreign)
+
+
+def test_members_whose_names_are_not_utf8_are_told(foreign: Path) -> None:
+    put_tar(foreign / "train/000.tar", {**GOOD, os.fsdecode(b"caf\xe9.jpg"): b"c", os.fsdecode(b"caf\xe9.cls"): b"0"})
+    with pytest.raises(DataError, match=r"train/000\.tar: names of files that are not UTF-8: caf\\xe9\.jpg; rename"):
+        classes_of(foreign)
+
+
+def test_shards_whose_names_are_not_utf8_are_told(foreign: Path) -> None:
+    put_tar(foreign / os.fsdecode(b"train/caf\xe9.tar"), GOOD)
+    with pytest.raises(DataError, match=r"foreign: names of files that are not UTF-8: train/caf\\xe9\.tar; rename"):
+        classes_of(foreign)
+
+
+def test_an_index_with_a_byte_order_mark_is_read(local: Path) -> None:
+    before = fingerprint(str(local), num_classes=2)
+    path = local / "index.json"
+    path.write_bytes(path.read_text().encode("utf-8-sig"))
+    assert fingerprint(str(local), num_classes=2) == before
+
+
+def test_an_index_with_names_that_are_not_utf8_is_told(local: Path) -> None:
+    path = local / "index.json"
+    path.write_text(path.read_text().replace('"odd/', '"\\udce9/', 1))
+    with pytest.raises(DataError, match=r"names of files that are not UTF-8: \\xe9/"):
+        classes_of(local)
+
+
+def test_names_of_classes_that_are_not_utf8_are_told(foreign: Path) -> None:
+    (foreign / "classes.txt").write_bytes(b"cat\ncaf\xe9\n")
+    with pytest.raises(DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+        classes_of(foreign)
+
+
+def test_a_shard_that_is_a_link_to_nothing_is_named(foreign: Path) -> None:
+    (foreign / "train/001.tar").symlink_to("gone.tar")
+    with pytest.raises(DataError, match=r"train/001\.tar: a symbolic link to gone\.tar, which does not exist"):
+        classes_of(foreign)
