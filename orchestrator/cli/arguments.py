@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from orchestrator.spec.places import refuse_unexpanded
@@ -24,10 +26,19 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
     schema = "print the JSON Schema of job files, for editors"
     verbs.add_parser("schema", help=schema, description=f"{schema.capitalize()}.").set_defaults(json=False)
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    for word in words:
+        if escaped(word) != word:
+            parser.error(f"argument {escaped(word)}: not UTF-8 text; rename the file or folder")
+    arguments = parser.parse_args(words)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
         parser.error(f"argument --json: not allowed with argument --format {arguments.format}")
     return arguments
+
+
+def escaped(name: str) -> str:
+    r"""The name with `\xe9` for each byte of it that is not UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _add_verb(

@@ -8,7 +8,9 @@ from typing import IO
 
 from rich.table import Table
 
+from orchestrator.cli.arguments import escaped
 from orchestrator.cli.console import make_console, print_json
+from orchestrator.errors import JobError
 from orchestrator.history import plan_job
 from orchestrator.plan import Plan
 from orchestrator.report import published_rows
@@ -21,7 +23,7 @@ from pipelines import KINDS
 
 def load(arguments: Namespace) -> Job:
     # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes with the job.
-    base_dir = None if is_submitted() else Path.cwd()
+    base_dir = None if is_submitted() else _current_folder()
     return load_job(
         arguments.job,
         kinds=KINDS,
@@ -30,6 +32,14 @@ def load(arguments: Namespace) -> Job:
         store=arguments.store,
         base_dir=base_dir,
     )
+
+
+def _current_folder() -> Path:
+    """The folder against which a job's paths count. Raises JobError where records could not name it."""
+    folder = str(Path.cwd())
+    if escaped(folder) != folder:
+        raise JobError(f"{escaped(folder)}: the current folder's name is not UTF-8 text; rename it")
+    return Path(folder)
 
 
 def validate(arguments: Namespace, stdout: IO[str]) -> int:

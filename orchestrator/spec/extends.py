@@ -43,10 +43,15 @@ def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults)
         faults.add(named.at, FIELD, str(err))
         return None
     base_path = path.parent / named.value
-    if not base_path.is_file():
+    try:
+        is_file = base_path.is_file()
+        before = [other for other in trail if is_file and other.samefile(base_path)]
+    except OSError as err:
+        faults.add(named.at, FIELD, f"{one_line(str(base_path))} cannot be read: {err.strerror}")
+        return None
+    if not is_file:
         faults.add(named.at, FIELD, f"{one_line(str(base_path))} is no file")
         return None
-    before = [other for other in trail if other.samefile(base_path)]
     if before:
         chain = " -> ".join(map(str, [*trail[trail.index(before[0]) :], base_path]))
         faults.add(named.at, FIELD, f"a cycle of files: {chain}")

@@ -19,6 +19,7 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.faults import data_errors
 
 BASES = "_base_"
 MODEL = "model"
@@ -57,8 +58,10 @@ def read_config(config: str, *, library: str) -> ConfigFile:
     to where it came from, and for what a Key could not hold.
     """
     path = _resolve(config, None, library)
-    if not path.is_file():
-        raise DataError(f"config: {path}: {'a folder' if path.is_dir() else 'no such file'}; name a config's .py file")
+    with data_errors(f"config: {path}"):
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "no such file"
+            raise DataError(f"config: {path}: {what}; name a config's .py file")
     file = _read(path, (), library)
     if not file.has_model:
         raise DataError(f"config: {path}: no config of a model: neither it nor a base of it assigns `{MODEL}`")
@@ -80,8 +83,9 @@ def _read(path: Path, trail: tuple[Path, ...], library: str) -> ConfigFile:
     bases = []
     for name in _base_names(path, tree):
         base = _resolve(name, path.parent, library)
-        if not base.is_file():
-            raise DataError(f"config: {path}: its base {name} is missing: {base} is no file")
+        with data_errors(f"config: {path}"):
+            if not base.is_file():
+                raise DataError(f"config: {path}: its base {name} is missing: {base} is no file")
         bases.append(_read(base, (*trail, path), library))
     return ConfigFile(path, sha256(content).hexdigest(), tree, tuple(bases))
 
@@ -90,7 +94,11 @@ def _resolve(name: str, folder: Path | None, library: str) -> Path:
     """The file of a path, against `folder`, or of `library::PATH`, without asking mmengine, which may call pip."""
     package, separator, inside = name.partition("::")
     if not separator:
-        return Path(name).resolve() if folder is None else (folder / name).resolve()
+        place = Path(name) if folder is None else folder / name
+        try:
+            return place.resolve()
+        except RuntimeError as err:  # so Python calls a loop of symbolic links
+            raise DataError(f"config: {place}: a loop of symbolic links") from err
     if package != library:
         raise DataError(f"config: {name}: is of {package}, and this stage builds models of {library}")
     spec = find_spec(library)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
-from pipelines.faults import first_named
+from pipelines.faults import escaped, first_named, reason
 from pipelines.image_files import BrokenImageError, image_fault, load_upright
 from pipelines.openmmlab.library import TRANSFORMS, all_gather_object
 
@@ -53,11 +54,12 @@ def broken_images(
 
 def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: StageContext) -> dict[Path, str]:
     """What `probe` says about each faulty file, the same on every rank; raises DataError when one is missing."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [(path, why) for path in paths if (why := _absence(path)) is not None]
     if missing:
+        shown = (escaped(str(path)) + (f" ({why})" if why else "") for path, why in missing)
         raise DataError(
-            f"{len(missing)} of {len(paths)} files are missing: {first_named(len(missing), map(str, missing))}; "
-            "complete the data set"
+            f"{len(missing)} of {len(paths)} files are missing: {first_named(len(missing), shown)}; complete the data "
+            "set"
         )
     mine = paths[context.rank :: context.world_size]
     # PIL lets go of the interpreter while it decodes, so threads do run side by side.
@@ -65,6 +67,17 @@ def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: St
         found = [(path, fault) for path, fault in zip(mine, pool.map(probe, mine), strict=True) if fault]
     gathered: list[list[tuple[Path, str]]] = all_gather_object(found)
     return dict(sorted(pair for part in gathered for pair in part))
+
+
+def _absence(path: Path) -> str | None:
+    """Why `path` is no file that could be opened, nothing where it simply is not there; None: it is one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as err:
+        return reason(err) if path.is_symlink() else ""
+    except (OSError, ValueError) as err:  # ValueError: a name with a NUL, or a lone surrogate
+        return reason(err) if isinstance(err, OSError) else "not a name of a file"
+    return None if stat.S_ISREG(status.st_mode) else "not a file"
 
 
 def named(broken: Mapping[Path, str]) -> str:

@@ -309,3 +309,18 @@ def test_every_job_file_of_the_repository_validates() -> None:
     root = Path(__file__).parents[2]
     for path in sorted((root / "jobs").glob("*.yaml")):
         assert _orchestrator(root, "validate", str(path)).returncode == 0, path
+
+
+def test_names_that_are_not_utf8_are_told_without_a_traceback(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (folder / "images/train/cat" / f"{name}.png").write_bytes(b"")
+    plan = _orchestrator(folder, "plan", "job.yaml")
+    assert plan.returncode == 2
+    assert "images/train: names of files that are not UTF-8: train/cat/caf\\xe9.png; rename" in plan.stderr
+    argument = _orchestrator(folder, "validate", f"{name}.yaml", "--json")
+    assert argument.returncode == 2
+    assert argument.stderr.endswith("error: argument caf\\xe9.yaml: not UTF-8 text; rename the file or folder\n")
+    (folder / name).mkdir()
+    current = _orchestrator(folder / name, "plan", "../job.yaml")
+    assert (current.returncode, current.stdout) == (2, "")
+    assert current.stderr.endswith("/caf\\xe9: the current folder's name is not UTF-8 text; rename it\n")

@@ -87,3 +87,12 @@ def test_a_base_that_is_no_yaml_is_told_there(folder: Path) -> None:
     (folder / "base" / "good.yaml").write_text("a: {")
     with pytest.raises(SpecError, match=rf"^{folder}/base/good\.yaml:1:5: not YAML"):
         load_text(OVER, folder)
+
+
+@pytest.mark.parametrize(
+    ("named", "why"), [("x" * 300, "cannot be read: File name too long"), ("loop.yaml", "is no file")]
+)
+def test_a_base_that_cannot_be_opened_is_refused_at_its_place(folder: Path, named: str, why: str) -> None:
+    (folder / "loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(SpecError, match=rf"job\.yaml:1:10: extends: .*{named} {why}"):
+        load_text(OVER.replace("base/good.yaml", named), folder)

@@ -242,3 +242,11 @@ def test_config_is_in_the_key_of_a_stage_and_of_its_evaluation_even_where_data_a
 def test_config_that_is_none_is_a_fault_of_its_stage_while_planning(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"stages\.own: config: .*gone\.py: no such file"):
         _keys(tmp_path, "gone.py")
+
+
+def test_a_loop_of_links_and_a_name_that_is_too_long_are_told(tmp_path: Path) -> None:
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    with pytest.raises(DataError, match=r"config: .*loop\.py: a loop of symbolic links"):
+        config_digest(str(tmp_path / "loop.py"), library="mmdet")
+    with pytest.raises(DataError, match=r"xx\.py: cannot be read: File name too long"):
+        config_digest(f"{tmp_path}/{'x' * 300}.py", library="mmdet")

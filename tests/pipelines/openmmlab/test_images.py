@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,34 @@ def test_an_image_of_another_size_than_its_annotations_say_is_refused(tmp_path: 
     with pytest.raises(DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"):
         check_images(files, context)
     assert check_images(files[1:], context) == frozenset()
+
+
+def _link_to_nothing(path: Path) -> None:
+    path.symlink_to("elsewhere.jpg")
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_link_to_nothing, "a symbolic link to elsewhere.jpg, which does not exist"),
+        (_loop, "Too many levels of symbolic links"),
+        (Path.mkdir, "not a file"),
+    ],
+)
+def test_a_file_that_cannot_be_opened_is_named_with_the_reason(
+    tmp_path: Path, make: Callable[[Path], None], why: str
+) -> None:
+    make(tmp_path / "gone.jpg")
+    paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
+    with pytest.raises(DataError, match=rf"1 of 3 files are missing: .*gone\.jpg \({why}\); complete the data set"):
+        _find(paths, tmp_path, limit=100)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b.jpg", "\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"1 of 1 files are missing: .* \((File name too long|not a name of a file)\)"):
+        _find([tmp_path / name], tmp_path, limit=100)
