@@ -65,19 +65,25 @@ class Journal:
         self.record = self.record.model_copy(update={"state": state, "error": error})
         self.write()
 
-    def write_if_due(self) -> None:
-        """Write what is new, or a heartbeat. Raises StoreError once the store has been out of reach for PATIENCE_S."""
+    def write_if_due(self) -> StoreError | None:
+        """Write what is new, or a heartbeat. Returns the first error of an outage of the store.
+
+        Raises StoreError once the store has been out of reach for PATIENCE_S.
+        """
         age_s = self.clock() - self.record.heard_at_s
         # A clock that was set back must not silence the run.
         if 0 <= age_s < (NEWS_S if self._unwritten else HEARTBEAT_S):
-            return
+            return None
         try:
             self.write()
-        except StoreError:
+        except StoreError as err:
             # Nothing is lost: what was not written goes with the next batch. Hours of training outlive a short outage.
+            is_first = self._failing_since_s is None
             self._failing_since_s = self._failing_since_s or self.clock()
             if self.clock() - self._failing_since_s > PATIENCE_S:
                 raise
+            return err if is_first else None
+        return None
 
     def write(self) -> None:
         """Put what is new into the store. Raises StoreError."""

@@ -34,6 +34,8 @@ class StageEvent:
     """The trial of a search, whose own progress and metrics `event` then tells."""
     lost: str | None = None
     """Why this attempt was lost, where another one follows."""
+    is_remark: bool = False
+    """Whether the record keeps the text when later events come, as that of a damaged checkpoint."""
 
 
 class Mark(Value):
@@ -48,6 +50,13 @@ class LostAttempt(Value):
 
     attempt: int
     why: str
+
+
+class Remark(Value):
+    """What a reader should know of an attempt, though it went on."""
+
+    attempt: int
+    text: str
 
 
 class SearchRecord(Value):
@@ -87,6 +96,7 @@ class StageRecord(Value):
     attempt: int | None = None
     """Counted from 1; None until the stage starts."""
     lost_attempts: tuple[LostAttempt, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     first: Mark | None = None
     """The first progress of this attempt: what was resumed is before it."""
     newest: Mark | None = None
@@ -120,6 +130,7 @@ class StageRecord(Value):
         changes = {
             "attempt": heard.attempt,
             "lost_attempts": (*self.lost_attempts, *_lost(heard)),
+            "remarks": (*self.remarks, *_remarks(heard)),
             "first": newest if is_new_attempt else self.first or newest,
             "newest": newest if is_new_attempt else newest or self.newest,
             "total": total or self.total,
@@ -160,6 +171,12 @@ def _lost(heard: StageEvent) -> tuple[LostAttempt, ...]:
     if heard.lost is None or heard.attempt is None:
         return ()
     return (LostAttempt(attempt=heard.attempt, why=heard.lost),)
+
+
+def _remarks(heard: StageEvent) -> tuple[Remark, ...]:
+    if not heard.is_remark or heard.attempt is None:
+        return ()
+    return (Remark(attempt=heard.attempt, text=heard.event.text),)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from orchestrator.cluster.stage import StageRun
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError, StoppedError
 from orchestrator.history import write_last_run
-from orchestrator.journal import Journal, open_journal
+from orchestrator.journal import PATIENCE_S, Journal, open_journal
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.record import RunState, StageEvent
 from orchestrator.schedule import Block, Machine, Start, State, decide, shortfall, total_of
@@ -238,7 +238,12 @@ class Run:
             # A watcher sees how far the stage is: a search's trials have progress of their own.
             done = stage.newest.done if stage.newest else None
             self.watch(Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total)))
-        self.journal.write_if_due()
+        outage = self.journal.write_if_due()
+        if outage is not None:
+            text = f"{outage}; trying again for up to {PATIENCE_S / 60:g} minutes"
+            for start in self.running.values():
+                attempt = self.journal.record.stages[start.stage.name].attempt
+                self._hear([StageEvent(start.stage.name, attempt, time.time(), Event(text))])
 
 
 def _can_stop(plan: Plan, planned: PlannedStage) -> bool:

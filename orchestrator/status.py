@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest
 from orchestrator.history import LastRun, load_last_run
-from orchestrator.record import LostAttempt, Mark, RunRecord, RunState, StageRecord, load_record
+from orchestrator.record import LostAttempt, Mark, Remark, RunRecord, RunState, StageRecord, load_record
 from orchestrator.schedule import State
 from orchestrator.spec import Job, Stage
 from orchestrator.store.protocol import Store
@@ -52,6 +52,7 @@ class StageStatus:
     heard_s_ago: float | None = None
     key: str | None = None
     lost_attempts: tuple[LostAttempt, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def _row_json(row: StageStatus) -> dict[str, JsonValue]:
         "heard_s_ago": row.heard_s_ago,
         "key": row.key,
         "lost_attempts": [lost.model_dump(mode="json") for lost in row.lost_attempts],
+        "remarks": [remark.model_dump(mode="json") for remark in row.remarks],
     }
 
 
@@ -174,6 +176,7 @@ def _row(job: Job, name: str, stage: StageRecord, run: Condition, *, now_s: floa
         heard_s_ago=None if stage.heard_at_s is None else _age_s(stage.heard_at_s, now_s),
         key=stage.key,
         lost_attempts=stage.lost_attempts,
+        remarks=stage.remarks,
     )
 
 

@@ -98,23 +98,25 @@ def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 
 def make_view(status: Status, *, width: int) -> Group:
-    """The run in two lines, a table of its stages, and why attempts were lost; for a terminal `width` columns wide."""
+    """The run in two lines, a table of its stages, and remarks on their attempts; for `width` columns."""
     heading = Text(status.job, style="bold")
     if status.run_id is not None:
         heading.append(f"  run {status.run_id}, {_began(status)}", style="not bold dim")
-    remarks = [
+    lost = [
         Text(f"{row.stage}: attempt {lost.attempt} was lost: {lost.why}", style="dim")
         for row in status.stages
         for lost in row.lost_attempts
     ]
+    remarks = [Text(line, style="yellow") for row in status.stages for line in _remarks(row)]
     verdict = Text(_verdict(status), style=STYLES[status.state])
-    return Group(heading, verdict, Text(), _table(status, is_wide=width >= WIDE), *remarks)
+    return Group(heading, verdict, Text(), _table(status, is_wide=width >= WIDE), *lost, *remarks)
 
 
 def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
     before: Mapping[str, object] = {}
     for status in statuses:
-        lines = {"": _run_line(status), **{row.stage: _stage_line(row) for row in status.stages}}
+        rows = {row.stage: "\n".join([_stage_line(row), *_remarks(row)]) for row in status.stages}
+        lines = {"": _run_line(status), **rows}
         news = _news(status)
         for name, line in lines.items():
             if before.get(name) != news[name]:
@@ -125,7 +127,7 @@ def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 def _news(status: Status) -> dict[str, object]:
     """What changes by news and not by the mere passing of time: of the run under `""`, and by stage."""
-    rows = {row.stage: (row.state, row.attempt, row.done, row.event, row.metrics) for row in status.stages}
+    rows = {row.stage: (row.state, row.attempt, row.done, row.event, row.metrics, row.remarks) for row in status.stages}
     return {"": (status.run_id, status.state), **rows}
 
 
@@ -166,6 +168,10 @@ def _stage_line(row: StageStatus) -> str:
         f"{_age(row)}: {row.event}" if row.heard_s_ago is not None else row.event,
     ]
     return f"{row.stage}: {', '.join(part for part in parts if part)}"
+
+
+def _remarks(row: StageStatus) -> list[str]:
+    return [f"{row.stage}: attempt {remark.attempt}: {remark.text}" for remark in row.remarks]
 
 
 def _table(status: Status, *, is_wide: bool) -> Table:

@@ -66,6 +66,6 @@ class Attempt:
         searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()
         return recipe_audit(self.params, searched=searched)
 
-    def says(self, event: Event, *, lost: str | None = None) -> StageEvent:
-        """`event`, now, as one of this attempt; `lost` says why the attempt is lost."""
-        return StageEvent(self.stage, self.number, time.time(), event, trial=self.trial, lost=lost)
+    def says(self, event: Event, *, lost: str | None = None, is_remark: bool = False) -> StageEvent:
+        """`event`, now, as one of this attempt; `lost` is the reason why the attempt is lost."""
+        return StageEvent(self.stage, self.number, time.time(), event, trial=self.trial, lost=lost, is_remark=is_remark)

@@ -30,7 +30,7 @@ from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
-from orchestrator.store.resume import commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
+from orchestrator.store.resume import Newest, commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
 
 PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
 
@@ -145,6 +145,9 @@ def _context(
         if place.rank == 0:
             channel.send(attempt.says(replace(event, text=label + event.text)))
 
+    def remark(text: str) -> None:
+        channel.send(attempt.says(Event(label + text), is_remark=True))
+
     return StageContext(
         params=attempt.params,
         inputs={name: fetch_artifact(store, art, scratch / "inputs" / name) for name, art in attempt.inputs.items()},
@@ -153,7 +156,7 @@ def _context(
         rank=place.rank,
         world_size=place.world_size,
         work_dir=work_dir,
-        resume_dir=_fetch_resume_state(store, attempt, place, scratch / "resume"),
+        resume_dir=_fetch_resume_state(store, attempt, place, scratch / "resume", remark),
         report=report,
         save=uploads.hand_over,
         should_stop=watch.should_stop,
@@ -171,10 +174,14 @@ def _finite(score: float | None) -> float | None:
     return score if score is not None and math.isfinite(score) else None
 
 
-def _fetch_resume_state(store: Store, attempt: Attempt, place: Place, folder: Path) -> Path | None:
+def _fetch_resume_state(
+    store: Store, attempt: Attempt, place: Place, folder: Path, remark: Callable[[str], None]
+) -> Path | None:
     """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt has written."""
-    found = fetch_newest_checkpoint(store, attempt.training, folder) if place.rank == 0 else None
-    number = place.hear_rank_zero(found)
+    found = fetch_newest_checkpoint(store, attempt.training, folder) if place.rank == 0 else Newest(None)
+    if (loss := found.remark()) is not None:
+        remark(loss)
+    number = place.hear_rank_zero(found.number)
     if number is None:
         return None
     if place.rank != 0:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.artifact import File, Value
@@ -13,6 +15,7 @@ from orchestrator.store.publish import sha256_of
 
 NUM_KEPT = 2
 """The newest, and the one before it in case the newest turns out to be damaged."""
+_SEAL = re.compile(r"([0-9]{8,})\.json")
 
 
 class Seal(Value):
@@ -21,6 +24,25 @@ class Seal(Value):
     files: tuple[File, ...]
     score: float | None = None
     """Better when higher; None where nothing was measured, and in the seals of versions that knew no scores."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """What a training resumes from."""
+
+    number: int | None
+    """Of the newest intact checkpoint; None where there is none."""
+    damaged: tuple[str, ...] = ()
+    """What is wrong with each newer checkpoint, newest first."""
+
+    def remark(self) -> str | None:
+        """What was lost and what the training does now, in words; None where nothing was lost."""
+        if not self.damaged:
+            return None
+        lost = "; ".join(self.damaged)
+        if self.number is None:
+            return f"{lost}; no intact checkpoint is left, so training starts from the beginning"
+        return f"{lost}; resuming from checkpoint {self.number}, so what was trained after it is trained again"
 
 
 def commit_checkpoint(
@@ -62,15 +84,17 @@ def _score(store: Store, training: str, number: int) -> float | None:
         return None
 
 
-def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> int | None:
-    """Download the newest intact checkpoint into `folder`, and return its number; None when there is none."""
+def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> Newest:
+    """Download the newest intact checkpoint into `folder`, where there is one."""
+    damaged = []
     for number in reversed(_numbers(store, training)):
         try:
             fetch_checkpoint(store, training, number, folder)
-        except IntegrityError:
+        except IntegrityError as err:
+            damaged.append(f"checkpoint {number} is damaged: {err}")
             continue
-        return number
-    return None
+        return Newest(number, tuple(damaged))
+    return Newest(None, tuple(damaged))
 
 
 def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> None:
@@ -78,8 +102,13 @@ def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> 
     shutil.rmtree(folder, ignore_errors=True)
     for file in _load_seal(store, training, number).files:
         path, name = folder / file.path, f"{_folder(training, number)}/{file.path}"
-        if not store.download(name, path) or sha256_of(path) != file.sha256:
-            raise IntegrityError(f"store {store.uri}: {name} is not as {_seal(training, number)} has it")
+        if not store.download(name, path):
+            raise IntegrityError(f"store {store.uri}: {name} is missing")
+        size = path.stat().st_size
+        if size != file.size:
+            raise IntegrityError(f"store {store.uri}: {name} has {size} bytes instead of {file.size}")
+        if sha256_of(path) != file.sha256:
+            raise IntegrityError(f"store {store.uri}: {name} differs from its sha256")
 
 
 def _load_seal(store: Store, training: str, number: int) -> Seal:
@@ -87,14 +116,14 @@ def _load_seal(store: Store, training: str, number: int) -> Seal:
     try:
         return Seal.model_validate_json(store.read(name) or b"")
     except ValueError as err:
-        raise IntegrityError(f"store {store.uri}: {name}: not the seal of a checkpoint: {err}") from err
+        raise IntegrityError(f"store {store.uri}: {name} is not the seal of a checkpoint") from err
 
 
 def _numbers(store: Store, training: str) -> list[int]:
-    """Numbers of the sealed checkpoints, oldest first."""
+    """Numbers of the sealed checkpoints, oldest first. Files of other names are not ours."""
     prefix = f"{training}/checkpoints/"
-    seals = (name.removeprefix(prefix) for name in store.names(f"{training}/checkpoints"))
-    return sorted(int(seal.removesuffix(".json")) for seal in seals if "/" not in seal)
+    names = (name.removeprefix(prefix) for name in store.names(f"{training}/checkpoints"))
+    return sorted(int(seal[1]) for name in names if (seal := _SEAL.fullmatch(name)))
 
 
 def _delete_checkpoint(store: Store, training: str, number: int) -> None:

@@ -11,11 +11,12 @@ from typing import Annotated, Self
 from pydantic import Field, JsonValue, ValidationError
 
 from orchestrator.artifact import Artifact, Value
-from orchestrator.errors import StoreError
+from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
 from orchestrator.trials import Point, Trial, TrialState
 
 _LOG = "trial.json"
+_AFRESH = "restore it, or start the search afresh by --force STAGE"
 _STOP = "stopped.json"
 """The scheduler's word that the trial is over. The trial's own process writes the log, so each file has one writer."""
 
@@ -105,17 +106,23 @@ def trial_training(training: str, number: int) -> str:
 
 
 def load_logs(store: Store, training: str) -> tuple[TrialLog, ...]:
-    """The logs of the search under `training`, by number. Raises StoreError for one that is damaged."""
+    """The logs of the search under `training`, by number.
+
+    Raises IntegrityError for one that is damaged or missing: trials are drawn by how many there are.
+    """
     folders = {name.split("/")[0] for name in _below(store, f"{training}/trials")}
-    names = [f"{training}/trials/{folder}/{_LOG}" for folder in folders]
-    logs = [log for name in names if (log := _load(store, name)) is not None]
-    return tuple(sorted(logs, key=lambda log: log.number))
+    last = max((int(folder) for folder in folders if folder.isdecimal()), default=0)
+    return tuple(load_log(store, trial_training(training, number)) for number in range(1, last + 1))
 
 
 def load_log(store: Store, training: str) -> TrialLog:
-    """The log of the trial whose resume state is under `training`, which has been drawn."""
+    """The log of the trial whose resume state is under `training`, which has been drawn.
+
+    Raises IntegrityError where it is damaged or missing.
+    """
     log = _load(store, f"{training}/{_LOG}")
-    assert log is not None, "a trial is drawn before it runs"
+    if log is None:
+        raise IntegrityError(f"store {store.uri}: {training}/{_LOG} is missing; {_AFRESH}")
     return log
 
 
@@ -140,7 +147,7 @@ def _load(store: Store, name: str) -> TrialLog | None:
     try:
         log = TrialLog.model_validate_json(content)
     except ValidationError as err:
-        raise StoreError(f"store {store.uri}: {name}: not the log of a trial: {err}") from err
+        raise IntegrityError(f"store {store.uri}: {name} is not the log of a trial; {_AFRESH}") from err
     return log if store.read(name.removesuffix(_LOG) + _STOP) is None else _stopped(log)
 
 

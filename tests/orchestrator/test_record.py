@@ -54,6 +54,14 @@ def test_a_lost_attempt_is_kept_with_its_reason_and_the_next_one_starts_without_
     assert (record.attempt, record.first, record.newest) == (2, None, None)
 
 
+def test_a_remark_is_kept_when_later_events_come() -> None:
+    remark = StageEvent("stage", 1, 110, Event("checkpoint 2 is damaged"), is_remark=True)
+    record = _heard(RUNNING.hearing(remark), 120, Event("epoch 1", 1, 3))
+    record = _heard(record, 130, Event("starting 2 workers"), attempt=2)
+    assert record.event == "starting 2 workers"
+    assert [(remark.attempt, remark.text) for remark in record.remarks] == [(1, "checkpoint 2 is damaged")]
+
+
 def test_late_news_of_a_lost_attempt_or_of_an_ended_stage_change_nothing() -> None:
     record = _heard(RUNNING, 120, Event("starting 2 workers"), attempt=2)
     assert _heard(record, 121, Event("epoch 9", 9, 10)) == record

@@ -258,11 +258,12 @@ def test_a_run_whose_record_is_gone_is_an_error_that_names_it(plan: Plan, store_
 
 def test_the_json_of_a_status_has_every_field_of_its_rows(job: Job) -> None:
     lost = {"attempt": 1, "why": "lost worker 1: killed"}
-    stage = _stage(State.RUNNING, attempt=2, lost_attempts=[lost], metrics={"total": 1.0})
+    remark = {"attempt": 2, "text": "checkpoint 2 is damaged"}
+    stage = _stage(State.RUNNING, attempt=2, lost_attempts=[lost], remarks=[remark], metrics={"total": 1.0})
     document: dict[str, Any] = _status(job, {"first": stage}).to_json()
     assert set(document) == {"schema", "job", "run_id", "state", "began_at_s", "heard_s_ago", "error", "stages"}
     assert document["stages"][0] == {
         **{"stage": "first", "kind": "count", "state": "running", "attempt": 2, "done": None, "total": None},
         **{"eta_s": None, "metrics": {"total": 1.0}, "event": "it has not started yet", "heard_s_ago": None},
-        **{"key": "a" * 64, "lost_attempts": [lost]},
+        **{"key": "a" * 64, "lost_attempts": [lost], "remarks": [remark]},
     }

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.status import following, make_view, show_json, show_status
-from orchestrator.record import LostAttempt
+from orchestrator.record import LostAttempt, Remark
 from orchestrator.report.numbers import duration
 from orchestrator.status import Condition, StageStatus, Status
 
@@ -89,6 +89,14 @@ def test_the_table_has_a_row_for_each_stage_and_a_remark_for_each_lost_attempt()
     assert lines[4].endswith("epoch 112/300 loss 2.31")
     assert lines[5].split()[:2] == ["coco", "waiting"]
     assert lines[6] == "pretrain: attempt 1 was lost: lost worker 1: killed"
+
+
+def test_a_damaged_checkpoint_is_shown_below_the_table_and_below_the_line_of_its_stage() -> None:
+    remark = Remark(attempt=2, text="checkpoint 7 is damaged")
+    status = replace(STATUS, stages=(replace(ROW, remarks=(remark,)), NEXT))
+    assert _drawn(status, 140)[-1] == "pretrain: attempt 2: checkpoint 7 is damaged"
+    assert _lines(status)[2] == "pretrain: attempt 2: checkpoint 7 is damaged"
+    assert len(_lines(STATUS, status)) == 5
 
 
 def test_a_narrow_terminal_cuts_events_but_not_the_reason_of_a_failure() -> None:

@@ -11,19 +11,19 @@ import pytest
 from orchestrator.artifact import Metric
 from orchestrator.cluster.logbook import Logbook
 from orchestrator.contract import StageResult
-from orchestrator.errors import DataError, StageError, StoreError
+from orchestrator.errors import DataError, IntegrityError, StageError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
 from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, save_stop, trial_training
 from orchestrator.trials import TrialState
 
-TRAINING = trial_training("train/key", 3)
+TRAINING = trial_training("train/key", 1)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path / "store"))
-    save_log(store, TRAINING, TrialLog(number=3, params={"lr": 0.1}, drawn_after_s=5.0))
+    save_log(store, TRAINING, TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=5.0))
     return store
 
 
@@ -67,7 +67,7 @@ def test_a_failed_trial_says_why_on_one_line(store: Store, error: DataError | St
     assert (log.state, log.error, log.blames_job) == (TrialState.FAILED, str(error).split("\n")[0], blames_job)
     assert log.elapsed_s == 90.0
     trial = log.trial(gpus=8, cpus=96, error="overridden")
-    assert (trial.state, trial.error, trial.id) == (TrialState.FAILED, log.error, "00003")
+    assert (trial.state, trial.error, trial.id) == (TrialState.FAILED, log.error, "00001")
 
 
 def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
@@ -100,9 +100,13 @@ def test_a_pipeline_that_ends_without_the_metric_is_told_so(store: Store) -> Non
         _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="loss", value=0.1, num_samples=30),)))
 
 
-def test_a_damaged_log_is_told_and_no_other_file_of_its_name_is_one(store: Store) -> None:
+def test_a_damaged_or_missing_log_is_reported_and_no_other_file_of_its_name_is_one(store: Store) -> None:
     store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")
     assert len(load_logs(store, "train/key")) == 1
+    third = TrialLog(number=3, params={}, drawn_after_s=0)
+    save_log(store, trial_training("train/key", 3), third)
+    with pytest.raises(IntegrityError, match=r"trials/00002/trial\.json is missing; restore it, or .* --force STAGE"):
+        load_logs(store, "train/key")
     store.write(f"{TRAINING}/trial.json", b"{")
-    with pytest.raises(StoreError, match=r"train/key/trials/00003/trial\.json: not the log of a trial"):
+    with pytest.raises(IntegrityError, match=r"train/key/trials/00001/trial\.json is not the log of a trial"):
         load_logs(store, "train/key")

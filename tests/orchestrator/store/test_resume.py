@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store import Store, open_store
-from orchestrator.store.resume import commit_checkpoint, fetch_newest_checkpoint
+from orchestrator.store.resume import Newest, commit_checkpoint, fetch_newest_checkpoint
 
 TRAINING = "train/abc"
 
@@ -32,7 +32,7 @@ def _kept(store: Store) -> list[int]:
 
 
 def _resumed(store: Store, tmp_path: Path) -> str | None:
-    number = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    number = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").number
     return None if number is None else (tmp_path / "fetched" / "state.pt").read_text()
 
 
@@ -75,12 +75,50 @@ def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Pa
     assert _resumed(store, tmp_path) == "state 1"
 
 
-@pytest.mark.parametrize("name", ["00000002/state.pt", "00000002.json"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(store: Store, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("00000002/state.pt", b"damaged", "00000002/state.pt differs from its sha256"),
+        ("00000002/state.pt", b"cut", "00000002/state.pt has 3 bytes instead of 7"),
+        ("00000002/state.pt", None, "00000002/state.pt is missing"),
+        ("00000002.json", b"damaged", "00000002.json is not the seal of a checkpoint"),
+        ("00000002.json", b"", "00000002.json is not the seal of a checkpoint"),
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_reported(
+    store: Store, tmp_path: Path, name: str, content: bytes | None, why: str
+) -> None:
+    for number in (1, 2):
+        _commit(store, tmp_path, number)
+    if content is None:
+        store.delete(f"{TRAINING}/checkpoints/{name}")
+    else:
+        store.write(f"{TRAINING}/checkpoints/{name}", content)
+    found = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "state.pt").read_text() == "state 1"
+    damage = f"checkpoint 2 is damaged: store {store.uri}: {TRAINING}/checkpoints/{why}"
+    assert found == Newest(1, (damage,))
+    assert found.remark() == f"{damage}; resuming from checkpoint 1, so what was trained after it is trained again"
+
+
+def test_a_training_without_an_intact_checkpoint_starts_over_and_that_is_reported(store: Store, tmp_path: Path) -> None:
+    assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").remark() is None
+    for number in (1, 2):
+        _commit(store, tmp_path, number)
+        store.write(f"{TRAINING}/checkpoints/{number:08d}/state.pt", b"damaged")
+    found = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    assert found.number is None
+    remark = found.remark() or ""
+    assert remark.startswith("checkpoint 2 is damaged: ")
+    assert "; checkpoint 1 is damaged: " in remark
+    assert remark.endswith("; no intact checkpoint is left, so training starts from the beginning")
+
+
+def test_files_that_are_no_checkpoints_are_passed_over(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
-    _commit(store, tmp_path, 2)
-    store.write(f"{TRAINING}/checkpoints/{name}", b"damaged")
-    assert _resumed(store, tmp_path) == "state 1"
+    for name in ("notes.txt", "00000002.json.bak", "best.json"):
+        store.write(f"{TRAINING}/checkpoints/{name}", b"{}")
+    assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched") == Newest(1)
 
 
 def test_what_a_killed_commit_left_behind_does_not_disturb_the_next(store: Store, tmp_path: Path) -> None:
