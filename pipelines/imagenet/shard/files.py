@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -116,15 +116,15 @@ def _kept_index(place: FolderPlace, found: Sizes) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as err:
-        raise DataError(
-            f"{path.parent}: cannot be written: {err.strerror}; set XDG_CACHE_HOME to a folder that can"
-        ) from err
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
+        except OSError as err:
+            raise DataError(
+                f"{path.parent}: cannot be written, or not be locked: {err.strerror}; set XDG_CACHE_HOME to a folder "
+                "on a local disk"
+            ) from err
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -51,6 +52,17 @@ def test_shards_of_others_are_scanned_once(foreign: Path, monkeypatch: pytest.Mo
     before = fingerprint(str(foreign), num_classes=2)
     monkeypatch.setattr("pipelines.imagenet.shard.files.make_index", None)
     assert fingerprint(str(foreign), num_classes=2) == before
+
+
+def test_a_cache_that_cannot_be_locked_is_an_error_that_names_it(
+    foreign: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(DataError, match=r"indices: cannot be .*: No locks available; set XDG_CACHE_HOME"):
+        fingerprint(str(foreign), num_classes=2)
 
 
 def test_the_index_of_read_only_shards_is_kept_in_the_cache(
