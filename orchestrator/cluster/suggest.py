@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from ray.tune.search import Searcher
 
 from orchestrator.artifact import canonical_json
-from orchestrator.errors import StoreError
+from orchestrator.errors import MachineError, StoreError, UnreachableError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
 from orchestrator.store.trials import TrialLog, load_log, save_log, save_stop, trial_training
@@ -24,6 +24,8 @@ from orchestrator.trials import TrialState as State
 
 NUMBER = "number"
 """Where a trial's config has its number; its params are in the log."""
+MACHINE_ERROR = "machine_error"
+"""What a trial reports where its machine cannot run it; the search ends with it."""
 
 _ENDS = {State.FINISHED: TrialState.COMPLETE, State.STOPPED: TrialState.PRUNED, State.FAILED: TrialState.FAIL}
 
@@ -62,8 +64,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._num_drawn = 0
         self._values: list[float | None] = []
         """What trials came to, in the order in which they ended."""
-        self.failure: StoreError | None = None
-        """Of the store, as a trial began or ended: no other one starts then."""
+        self.failure: UnreachableError | None = None
+        """Of the store, as a trial began or ended, or of a machine: no other trial starts then."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
         """Know what earlier runs of the search have drawn, and what came of it."""
@@ -94,6 +96,9 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         Tune takes an error from here for the trial's own and starts that again, so one of the store is kept for later.
         """
         trial, drawn = self._trials.pop(trial_id)
+        if result and MACHINE_ERROR in result:
+            self.failure = self.failure or MachineError(str(result[MACHINE_ERROR]))
+            return
         try:
             log = self._ended(drawn.number, is_lost=error)
         except StoreError as err:

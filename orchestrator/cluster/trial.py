@@ -19,10 +19,12 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.logbook import Logbook
-from orchestrator.cluster.suggest import NUMBER
+from orchestrator.cluster.machine import check_store
+from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.train import MAX_ATTEMPTS, MAX_MOVES, Loss, Retry, fit, judge, lasting_error, loss_of
 from orchestrator.cluster.worker import Place, run_pipeline, tell_result
 from orchestrator.contract import Event
+from orchestrator.errors import MachineError
 from orchestrator.store import Store, open_store
 from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial_id, trial_training
 
@@ -89,8 +91,14 @@ class _Begun:
 def _trial(attempt: Attempt, config: Mapping[str, Any], channel: EventChannel) -> Iterator[_Begun | None]:
     """Begin the trial of `config`, and tell its end, also where the scheduler stops it before its last epoch.
 
-    None where this run has lost it too often. What is raised makes Tune begin the trial again.
+    None where this run has lost it too often, or the machine cannot run it. What is raised makes Tune begin it again.
     """
+    try:
+        check_store(attempt, is_writer=False)
+    except MachineError as err:
+        _end_search(err)
+        yield None
+        return
     begun = _begin(attempt, open_store(attempt.store_uri), channel, config[NUMBER])
     if begun.tries.num_lost >= MAX_ATTEMPTS:
         why = f"lost its process in each of {MAX_ATTEMPTS} attempts"
@@ -138,7 +146,11 @@ def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
     """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this run; notes it."""
     loss = loss_of(err) if isinstance(err, ray.train.TrainingFailedError) else Loss({0: err})
     trial, tries = begun.attempt, begun.tries
-    if (lasting := lasting_error(loss.failures)) is not None:
+    lasting = lasting_error(loss.failures)
+    if isinstance(lasting, MachineError):
+        _end_search(lasting)  # the trial is as good as before: another run takes it up
+        return True
+    if lasting is not None:
         Logbook(begun.store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
         return True
     timeout_min = trial.resources.collective_timeout_min
@@ -151,6 +163,11 @@ def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
         save_log(begun.store, trial.training, log.model_copy(update={"tries": tries.move()}))
     begun.say(f"{decision.why}; it goes on from its last checkpoint", lost=decision.why)
     return False
+
+
+def _end_search(err: MachineError) -> None:
+    """Report an error that Tune would answer by a hundred more tries, and other trials would meet too."""
+    tune.report({MACHINE_ERROR: str(err)})
 
 
 def _lose(begun: _Begun, why: str, *, elapsed_s: float) -> None:

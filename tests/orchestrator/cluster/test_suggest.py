@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.suggest import NUMBER, Suggestions, num_since_best
-from orchestrator.errors import StoreError
+from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER, Suggestions, num_since_best
+from orchestrator.errors import MachineError, StoreError
 from orchestrator.spec import TuneParams
 from orchestrator.store import Store, open_store
 from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, trial_training
@@ -307,3 +307,16 @@ def test_a_loguniform_distribution_is_even_in_the_logarithm(make: MakeSuggestion
 
 def test_tune_may_pickle_it_whatever_store_and_clock_it_has(make: MakeSuggestions) -> None:
     assert pickle.loads(pickle.dumps(make())).__dict__ == {}
+
+
+def test_a_machine_that_cannot_run_a_trial_ends_the_search_and_its_trial_is_left_as_it_was(
+    make: MakeSuggestions, store: Store
+) -> None:
+    suggestions = make()
+    suggestions.suggest("a")
+    before = load_log(store, trial_training(TRAINING, 1))
+    suggestions.on_trial_complete("a", {MACHINE_ERROR: "machine n7: no room"}, error=False)
+    assert isinstance(suggestions.failure, MachineError)
+    assert str(suggestions.failure) == "machine n7: no room"
+    assert suggestions.suggest("b") == "FINISHED"
+    assert load_log(store, trial_training(TRAINING, 1)) == before

@@ -15,11 +15,11 @@ import ray.train
 from ray import tune
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.suggest import NUMBER
+from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.train import MAX_ATTEMPTS
 from orchestrator.cluster.trial import _trial, make_trainable
-from orchestrator.errors import StageError, StoppedError, StoreError
-from orchestrator.record import StageEvent
+from orchestrator.errors import MachineError, StageError, StoppedError, StoreError
+from orchestrator.record import StageEvent, record_name
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
 from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial_training
@@ -49,6 +49,7 @@ class Params:
 @pytest.fixture
 def search(tmp_path: Path) -> Attempt:
     """A search with one trial, which ran for 300 s in an earlier run."""
+    open_store(str(tmp_path)).write(record_name("now"), b"{}")
     save_log(
         open_store(str(tmp_path)), TRAINING, TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0, elapsed_s=300)
     )
@@ -98,6 +99,33 @@ def test_an_error_that_lasts_ends_the_trial_with_all_the_time_that_it_held(
     assert channel.texts == ["trial lr=0.1: starting", "trial lr=0.1: ended"]
 
 
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What trials report to Tune."""
+    reports: list[dict[str, str]] = []
+    monkeypatch.setattr(tune, "report", reports.append)
+    return reports
+
+
+def test_a_trial_on_a_machine_without_the_store_is_not_begun_and_ends_the_search(
+    search: Attempt, reported: list[dict[str, str]]
+) -> None:
+    open_store(search.store_uri).delete(record_name("now"))
+    before = _log(search)
+    assert not _train(search, Channel(), None)
+    assert "is not the store of the driver" in reported[0][MACHINE_ERROR]
+    assert _log(search) == before
+
+
+def test_a_machine_that_lacks_room_ends_the_search_and_leaves_the_trial_to_another_run(
+    search: Attempt, reported: list[dict[str, str]]
+) -> None:
+    lost = ray.train.WorkerGroupError("lost", {0: RuntimeError("gloo/transport"), 1: MachineError("no room")})
+    assert _train(search, Channel(), lost)
+    assert reported == [{MACHINE_ERROR: "no room"}]
+    assert (_log(search).state, _log(search).error) == (None, None)
+
+
 def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another_run(search: Attempt) -> None:
     channel, error = Channel(), StoreError("out of reach")
     for _ in range(MAX_ATTEMPTS - 1):
@@ -108,6 +136,7 @@ def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another
     assert channel.texts[-1] == "trial lr=0.1: ended"
     log = _log(search)
     assert (log.state, log.error) == (None, "out of reach")
+    open_store(search.store_uri).write(record_name("next"), b"{}")
     with pytest.raises(StoreError):
         _train(replace(search, provenance={"run_id": "next"}), channel, error)
 
