@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import tempfile
@@ -20,7 +21,10 @@ LEAST_FREE_BYTES = 2**24
 
 @contextmanager
 def scratch_folder(prefix: str, *, num_bytes: int = 0) -> Iterator[Path]:
-    """A temporary folder with room for `num_bytes`, deleted afterwards. Raises MachineError."""
+    """A temporary folder with room for `num_bytes`, deleted afterwards.
+
+    Raises MachineError where there is none, and where a disk is full while it is in use.
+    """
     try:
         scratch = tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as err:
@@ -30,7 +34,16 @@ def scratch_folder(prefix: str, *, num_bytes: int = 0) -> Iterator[Path]:
         if usage.total and usage.free < needed:
             room = f"{tempfile.gettempdir()} has {usage.free / 2**20:.0f} MiB free"
             raise _lacking(f"{room}, and the stage needs {needed / 2**20:.0f} MiB")
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        except OSError as err:
+            if is_full_disk(err):
+                raise _lacking(f"a disk is full: {err}") from err
+            raise
+
+
+def is_full_disk(err: BaseException) -> bool:
+    return isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def input_bytes(attempt: Attempt) -> int:

@@ -22,7 +22,7 @@ from orchestrator.artifact import Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.logbook import Logbook
-from orchestrator.cluster.machine import check_store, input_bytes, scratch_folder
+from orchestrator.cluster.machine import check_store, input_bytes, is_full_disk, scratch_folder
 from orchestrator.cluster.reading import check_read
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.uploads import Uploads
@@ -66,8 +66,8 @@ def run_pipeline(
     """Run the attempt's entry point in this process, with its events' texts behind `label`.
 
     Where that closes the stage, rank 0 publishes the outputs and the manifest.
-    Raises OrchestratorErrors as they are, the loss of a peer or of a loader process as it comes, and anything else as
-    StageError.
+    Raises OrchestratorErrors as they are, MachineError for a full disk, the loss of a peer or of a loader process as it
+    comes, and anything else as StageError.
     """
     with scratch_folder(f"orchestrator-{attempt.kind}-", num_bytes=input_bytes(attempt)) as scratch:
         check_store(attempt, is_writer=place.rank == 0)
@@ -197,7 +197,7 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
     except OrchestratorError:
         raise
     except Exception as err:
-        if is_loss_of_peer(err) or is_loss_of_loader(err) or is_stuck(err):
+        if is_loss_of_peer(err) or is_loss_of_loader(err) or is_stuck(err) or is_full_disk(err):
             raise
         raise StageError(f"{type(err).__name__}: {err}\n{traceback.format_exc()}") from err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -15,6 +16,8 @@ import pytest
 
 from orchestrator.artifact import Artifact, File
 from orchestrator.cluster.machine import check_store, input_bytes, scratch_folder
+from orchestrator.cluster.worker import _call
+from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import MachineError, StoreError
 from orchestrator.record import record_name
 from orchestrator.store import open_store
@@ -108,3 +111,23 @@ def test_scratch_that_cannot_be_made_is_the_machines_lack(monkeypatch: pytest.Mo
     lacks = "cannot make a folder for temporary files: No such file or directory; .*TMPDIR"
     with pytest.raises(MachineError, match=f"^{HERE}{lacks}"), scratch_folder("x-"):
         pass
+
+
+def test_a_disk_that_fills_up_is_the_machines_lack_and_other_errors_stay_what_they_are() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x/model.safetensors")
+    said = f"^{HERE}a disk is full: .*No space left on device: '/tmp/x/model.safetensors'; free some space"
+    with pytest.raises(MachineError, match=said), scratch_folder("x-"):
+        raise full
+    with pytest.raises(FileNotFoundError), scratch_folder("x-"):
+        raise FileNotFoundError(errno.ENOENT, "missing")
+
+
+def _fill_disk(_: StageContext) -> StageResult:
+    raise OSError(errno.ENOSPC, "full")
+
+
+def test_a_full_disk_is_no_fault_of_the_stage() -> None:
+    attempt: Any = SimpleNamespace(entry=f"{__name__}:_fill_disk")
+    context: Any = None
+    with pytest.raises(OSError, match="full"):
+        _call(attempt, context)
