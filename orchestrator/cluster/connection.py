@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-import socket
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private.services import get_webui_url_from_internal_kv
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 
+from orchestrator import s3_offer
 from orchestrator.account import provide_ray_token
+from orchestrator.cluster.address import check_address, unreachable
 from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity, Machine
 from orchestrator.submission import is_submitted
 
-KNOCK_TIMEOUT_S = 10.0
-FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+VITAL = ("raylet", "gcs_server")
+"""Processes of a local Ray that nothing starts again."""
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -36,6 +40,26 @@ class Cluster:
     def machines(self) -> tuple[Machine, ...]:
         """All that each machine which stays has."""
         return all_machines()
+
+    def loss(self) -> str | None:
+        """Which of the processes without which no stage runs has ended, and what to do; None while all run.
+
+        Ray itself waits for them, or ends this process without a word that helps.
+        """
+        node = ray._private.worker._global_node
+        if not self.is_own or node is None:
+            return None
+        ended = {name: process.returncode for name, process in node.dead_processes() if name in VITAL}
+        return next((_loss_of(name, code) for name, code in ended.items()), None)
+
+
+def _loss_of(process: str, exit_code: int) -> str:
+    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with code {exit_code}"
+    return (
+        f"Ray's {process} on this machine {how}, as happens when memory runs out (see dmesg, and "
+        f"{get_default_ray_temp_dir()}/session_latest/logs); finished stages and checkpoints are kept, "
+        "and the same command resumes"
+    )
 
 
 def all_machines() -> tuple[Machine, ...]:
@@ -79,9 +103,12 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
     Raises ClusterError when there is none at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _knock(address)
+    check_address(address)
     if address == "local":
         provide_ray_token()
+    s3_offer.make_absolute(os.environ)
+    if os.environ.get("RAY_TMPDIR"):  # Ray's processes have other current folders
+        os.environ["RAY_TMPDIR"] = str(Path(os.environ["RAY_TMPDIR"]).expanduser().absolute())
     try:
         context = ray.init(
             address=address,
@@ -89,8 +116,8 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
             logging_level="ERROR",
             **({"include_dashboard": False} if address == "local" else {"runtime_env": _runtime_env()}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as err:
-        raise _unreachable(address, str(err).strip().splitlines()[0]) from err
+    except Exception as err:  # Ray raises plain ones where its processes do not start
+        raise (_not_started(err) if address == "local" else _not_joined(address, err)) from err
     try:
         yield Cluster(address=context.address_info["address"], is_own=address == "local")
     finally:
@@ -99,27 +126,38 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
 
 
 def _runtime_env() -> dict[str, dict[str, str]]:
-    """Where S3 is, for workers of a cluster that was started elsewhere; a submitted job's have its environment already.
+    """Where S3 is, for workers of a cluster that was started elsewhere; never a secret.
 
-    Never a secret: Ray shows a runtime environment to all who may look at the cluster.
+    A submitted job's workers have the job's variables already, and Ray takes none of them twice.
     """
-    found = {name: os.environ[name] for name in FORWARDED if name in os.environ and not is_submitted()}
-    return {"env_vars": found} if found else {}
+    stated = {} if is_submitted() else s3_offer.places(os.environ)
+    return {"env_vars": {**stated, s3_offer.OFFER: s3_offer.make_offer(os.environ)}}
 
 
-def _knock(address: str) -> None:
-    """Raise ClusterError where nothing listens at HOST:PORT: ray.init would wait for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S).close()
-    except OSError as err:
-        raise _unreachable(address, err.strerror or str(err)) from err
+def _not_joined(address: str, err: Exception) -> ClusterError:
+    """Why ray.init could not join a cluster that answers."""
+    reason = " ".join(str(err).split()) or type(err).__name__
+    if reason.startswith("Version mismatch"):
+        hint = "run this command with the cluster's versions of Ray and Python, as on one of its machines"
+        return unreachable(address, reason, hint)
+    if "resolve node to connect to" in reason:
+        hint = "run the command on one of its machines, or `ray start --address=HOST:PORT` here first"
+        return unreachable(address, "this machine is not one of the cluster's", hint)
+    if reason.startswith("RPC error"):
+        return unreachable(address, f"what answers there is not the head of a Ray cluster ({reason})")
+    return unreachable(address, reason)
 
 
-def _unreachable(address: str, reason: str) -> ClusterError:
-    return ClusterError(
-        f"cluster {address}: cannot connect: {reason}; give its address by --address or RAY_ADDRESS, "
-        "or neither to start Ray on this machine"
-    )
+def _not_started(err: Exception) -> ClusterError:
+    """Why no Ray could be started on this machine."""
+    folder = get_default_ray_temp_dir()
+    if "AF_UNIX" in str(err):
+        reason = f"the path of its folder, {folder}, is too long for sockets"
+        hint = "set RAY_TMPDIR to a folder with a short path, such as /tmp"
+    elif isinstance(err, OSError):
+        reason = f"{err.filename or folder}: {err.strerror or err}"
+        hint = "set RAY_TMPDIR to a folder that you may write to, with a short path"
+    else:
+        reason = " ".join(str(err).split()) or type(err).__name__
+        hint = f"see {folder}/session_latest/logs, and check the memory and the disk of this machine"
+    return ClusterError(f"cannot start Ray on this machine: {reason}; {hint}")

@@ -1,0 +1,104 @@
+"""Whether a Ray cluster answers at an address: found out in seconds, where ray.init waits for minutes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ray._common.utils import get_ray_address_file
+from ray._private.services import canonicalize_bootstrap_address
+
+from orchestrator.errors import ClusterError
+from orchestrator.s3_failures import without_userinfo
+
+KNOCK_TIMEOUT_S = 10.0
+
+_GIVE = (
+    "give HOST:PORT of the cluster's head (port 6379 by default) by --address or RAY_ADDRESS, "
+    "or neither to start Ray on this machine"
+)
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What opens a connection of gRPC: the preface and empty settings, which the server answers with its own."""
+_FRAME_TYPE, _SETTINGS = 3, 4
+
+
+def check_address(address: str) -> None:
+    """Raise ClusterError where no Ray cluster can be reached at `address`: HOST:PORT, `auto` or `local`."""
+    if address == "local":
+        return
+    _refuse_urls(address)
+    found = _running_here() if address == "auto" else address
+    _refuse_urls(found)
+    host, _, port = found.rpartition(":")
+    if not host or not port.isdecimal():
+        raise unreachable(address, "that is not HOST:PORT")
+    try:
+        answer = _greet(host.strip("[]"), int(port))
+    except (OSError, OverflowError, UnicodeError) as err:  # the latter two from ports and names that cannot be
+        reason = getattr(err, "strerror", None) or str(err)
+        raise unreachable(found, reason, f"{_stale_file_hint(found)}{_GIVE}") from err
+    if answer and answer[_FRAME_TYPE : _FRAME_TYPE + 1] != bytes((_SETTINGS,)):
+        raise unreachable(found, "what answers there is not Ray; it may be its dashboard", _GIVE)
+
+
+def unreachable(address: str, reason: str, hint: str = _GIVE) -> ClusterError:
+    return ClusterError(f"cluster {without_userinfo(address)}: cannot connect: {reason}; {hint}")
+
+
+def _refuse_urls(address: str) -> None:
+    if "://" not in address:
+        return
+    scheme, host = address.partition("://")[0], urlsplit(without_userinfo(address)).hostname or "HOST"
+    is_client = scheme == "ray"
+    dashboard = f"http://{host}:8265" if is_client else without_userinfo(address)
+    reason = (
+        "this is the address of Ray Client, over which stages cannot run"
+        if is_client
+        else "this is the address of a dashboard, where `ray job submit` hands jobs in"
+    )
+    raise unreachable(
+        address,
+        reason,
+        f"give {host}:6379 on a machine of the cluster, "
+        f"or run `ray job submit --address {dashboard} -- python -m orchestrator run JOB`",
+    )
+
+
+def _running_here() -> str:
+    """HOST:PORT of the cluster that `auto` means: that of the environment, or of `ray start` on this machine."""
+    stated = os.environ.get("RAY_ADDRESS")
+    if stated and stated != "auto":
+        return stated
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except (ConnectionError, ValueError) as err:
+        raise unreachable(
+            "auto", "no Ray is running on this machine", f"run `ray start --head` first, or {_GIVE}"
+        ) from err
+    assert found is not None, "Ray raises where it finds none"
+    return str(found)
+
+
+def _greet(host: str, port: int) -> bytes:
+    """What the server there says first; empty where TLS keeps that from us. Raises OSError when it says nothing."""
+    with socket.create_connection((host, port), timeout=KNOCK_TIMEOUT_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
+            return b""
+        connection.sendall(_HTTP2_HELLO)
+        answer = connection.recv(9)
+    if not answer:
+        raise ConnectionError("the server there closes the connection")
+    return answer
+
+
+def _stale_file_hint(address: str) -> str:
+    """About the file in which `ray start` leaves the address of its cluster for others."""
+    file = Path(get_ray_address_file(None))
+    try:
+        named = file.read_text().strip()
+        is_named = named and canonicalize_bootstrap_address(named) == address
+    except (OSError, ValueError):
+        return ""
+    return f"{file} names that cluster, which is gone: delete the file; " if is_named else ""

@@ -1,0 +1,163 @@
+"""What is said, in seconds, of an address at which there is no Ray cluster."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from ray._private.services import canonicalize_bootstrap_address
+
+from orchestrator.cluster import address as addresses
+from orchestrator.cluster.address import check_address
+from orchestrator.cluster.connection import connected
+from orchestrator.errors import ClusterError
+
+SUBMIT = "or run `ray job submit --address http://head:8265 -- python -m orchestrator run JOB`"
+HERE = "127.0.0.1"
+
+
+@contextmanager
+def _listening(host: str, family: socket.AddressFamily = socket.AF_INET) -> Iterator[int]:
+    """The port of a server that accepts connections and never answers."""
+    with socket.socket(family) as server:
+        server.bind((host, 0))
+        server.listen(10)
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("ray://head:10001", f"this is the address of Ray Client, .*; give head:6379 on a machine .*, {SUBMIT}"),
+        ("http://head:8265", f"this is the address of a dashboard, .*; give head:6379 on a machine .*, {SUBMIT}"),
+        ("http://me:sEcReT@head:8265", f"cluster http://head:8265: cannot connect: .*, {SUBMIT}"),
+        ("head", r"that is not HOST:PORT; give HOST:PORT of the cluster's head \(port 6379 by default\)"),
+        ("head:", "that is not HOST:PORT; give HOST:PORT"),
+        ("head:port", "that is not HOST:PORT; give HOST:PORT"),
+        ("a..b:6379", "cannot connect: .*; give HOST:PORT"),
+        (f"{HERE}:99999", "cannot connect: .*; give HOST:PORT"),
+        ("no-such-host.invalid:6379", "cannot connect: .*; give HOST:PORT"),
+        (f"{HERE}:1", "cannot connect: Connection refused; give HOST:PORT"),
+    ],
+)
+def test_an_address_that_is_not_a_clusters_is_refused_with_what_to_give(address: str, text: str) -> None:
+    with pytest.raises(ClusterError, match=text) as caught:
+        check_address(address)
+    assert "sEcReT" not in str(caught.value)
+
+
+def test_an_address_from_the_environment_is_judged_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    for address in (None, "auto"):
+        with pytest.raises(ClusterError, match="this is the address of a dashboard"), connected(address):
+            pass
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "KNOCK_TIMEOUT_S", 0.2)
+    with _listening(HERE) as port, pytest.raises(ClusterError, match=f"{HERE}:{port}: cannot connect: timed out"):
+        check_address(f"{HERE}:{port}")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_brackets_of_an_address_of_ipv6_are_not_part_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "KNOCK_TIMEOUT_S", 0.2)
+    with _listening("::1", socket.AF_INET6) as port, pytest.raises(ClusterError, match="cannot connect: timed out"):
+        check_address(f"[::1]:{port}")
+
+
+class _Web(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_a_web_server_is_not_taken_for_a_cluster() -> None:
+    with HTTPServer((HERE, 0), _Web) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ClusterError, match="what answers there is not Ray; it may be its dashboard"):
+            check_address(f"{HERE}:{server.server_port}")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("address", ["auto", None])
+def test_a_file_that_names_a_cluster_which_is_gone_is_named_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str | None
+) -> None:
+    """With `auto`, and in a submitted job, where Ray sets RAY_ADDRESS to what the file says."""
+    file = tmp_path / "ray" / "ray_current_cluster"
+    file.parent.mkdir()
+    gone = canonicalize_bootstrap_address(f"{HERE}:1")
+    file.write_text(f"{gone}\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto" if address else str(gone))
+    # Clusters of other tests may run on this machine.
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    text = f"cluster {gone}: cannot connect: Connection refused; {file} names that cluster, which is gone: delete"
+    with pytest.raises(ClusterError, match=text), connected(address):
+        pass
+
+
+def test_auto_without_a_cluster_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    with pytest.raises(ClusterError, match="no Ray is running on this machine; run `ray start --head` first, or give"):
+        check_address("auto")
+
+
+def test_a_relative_folder_of_ray_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray's processes have other current folders: without it they wait half a minute for each other."""
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", "file")
+    with pytest.raises(ClusterError, match=f"{tmp_path}/file/ray: Not a directory"), connected("local"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [
+        ("x" * 100, "the path of its folder, .*, is too long for sockets; set RAY_TMPDIR to a folder with a short"),
+        ("/proc/1", "/proc/1/ray: .*; set RAY_TMPDIR to a folder that you may write to"),
+        ("file", "file/ray: Not a directory; set RAY_TMPDIR to a folder that you may write to"),
+    ],
+)
+def test_a_folder_in_which_ray_cannot_start_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, text: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
+    with pytest.raises(ClusterError, match=f"cannot start Ray on this machine: .*{text}"), connected("local"):
+        pass
+
+
+OLD = """
+import sys, ray
+ray.__version__ = "2.9.0"
+from orchestrator.cluster.connection import connected
+from orchestrator.errors import ClusterError
+try:
+    with connected(sys.argv[1]):
+        pass
+except ClusterError as err:
+    print(err)
+"""
+
+
+def test_a_cluster_of_another_version_is_named_with_both_versions(cluster_address: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OLD, cluster_address], capture_output=True, text=True, timeout=600, check=False
+    )
+    text = done.stdout
+    assert "Version mismatch: The cluster was started with: Ray: 2.60.0 Python: 3." in text, done.stderr
+    assert "was started with: Ray: 2.9.0 Python: 3." in text
+    assert text.rstrip().endswith(
+        "; run this command with the cluster's versions of Ray and Python, as on one of its machines"
+    )
