@@ -75,6 +75,8 @@ class Run:
     errors: dict[str, OrchestratorError] = field(default_factory=dict)
     running: dict[str, Start] = field(default_factory=dict)
     ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(default_factory=queue.Queue)
+    loss: Callable[[], str | None] = lambda: None
+    """Why the cluster can run nothing any more; None while it can."""
 
     def execute(self, address: str | None) -> Outcome:
         """Run what is not reused; stages' errors are in the outcome.
@@ -85,7 +87,7 @@ class Run:
             self._reuse()
             if self._is_unfinished:
                 with connected(address, is_in_use=self._is_busy) as cluster, counted_signals() as signals:
-                    self._loop(cluster, signals)
+                    self._loop_until_lost(cluster, signals)
         except InterruptedRunError:
             raise
         except BaseException as err:
@@ -110,6 +112,16 @@ class Run:
                 assert manifest is not None, "a manifest is never deleted while a run is under way"
                 self._enter(planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics)))
         self.journal.write()
+
+    def _loop_until_lost(self, cluster: Cluster, signals: Signals) -> None:
+        """Loop; whatever Ray raises because the cluster is gone is reported as that."""
+        self.loss = cluster.loss
+        try:
+            self._loop(cluster, signals)
+        except Exception as err:
+            if isinstance(err, OrchestratorError) or (loss := self.loss()) is None:
+                raise
+            raise ClusterError(loss) from err
 
     def _loop(self, cluster: Cluster, signals: Signals) -> None:
         machines = cluster.machines()
@@ -165,6 +177,8 @@ class Run:
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
         """Wait a tick for a stage to end, and hear what the stages say meanwhile."""
         ended = self._await_end()
+        if (loss := self.loss()) is not None:
+            raise ClusterError(loss)
         # What a stage said last is waited for, though the actor may still be starting where a stage ends at once.
         self._hear(channel.drain(timeout_s=LAST_WORDS_S) if ended else channel.drain())
         if ended:

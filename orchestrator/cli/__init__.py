@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import IO, NoReturn
@@ -11,7 +10,7 @@ from pydantic import JsonValue
 
 from orchestrator.account import complete_environment
 from orchestrator.cli.arguments import parse_arguments
-from orchestrator.cli.console import end, print_json, reserved_stdout
+from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
 from orchestrator.cli.job import plan, schema, validate
 from orchestrator.cli.report import report
 from orchestrator.cli.run import run
@@ -50,8 +49,8 @@ def _run_verb(arguments: Namespace) -> int:
 
 
 def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
-    print(err, file=sys.stderr)
     if json_stream is not None:
         faults: list[JsonValue] = [str(fault) for fault in err.faults] if isinstance(err, SpecError) else [str(err)]
         print_json(json_stream, {"exit_code": err.exit_code, "errors": faults})
+    say_last(str(err))
     return err.exit_code

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, NoReturn
 
 from pydantic import JsonValue
@@ -35,6 +36,18 @@ def make_console(stream: IO[str]) -> Console:
 def print_json(stream: IO[str], document: JsonValue) -> None:
     stream.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     stream.flush()
+
+
+def say_last(text: str) -> None:
+    """Print the last line of the log: what else this process says after it, as Ray's C++ does, is dropped."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    stderr = os.dup(sys.stderr.fileno())
+    with Output(stderr, is_for_results=False, errors="backslashreplace") as log:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        log.write(f"{text}\n")
 
 
 def end(exit_code: int) -> NoReturn:

@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from typing import IO
 
-from orchestrator.cli.console import make_console
+from orchestrator.cli.console import make_console, say_last
 from orchestrator.cli.job import load
 from orchestrator.cli.report import show_results
 from orchestrator.errors import Fault, SpecError, StoreError
@@ -46,7 +46,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     except StoreError as err:  # what was trained is kept: the verdict says so all the same
         print(err, file=sys.stderr)
         exit_code = exit_code or err.exit_code
-    print(verdict_of(job.name, outcome, cells), file=sys.stderr)
+    say_last(verdict_of(job.name, outcome, cells))
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
     return exit_code or int(missed)
 

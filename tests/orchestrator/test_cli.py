@@ -324,3 +324,21 @@ def test_names_that_are_not_utf8_are_told_without_a_traceback(folder: Path) -> N
     current = _orchestrator(folder / name, "plan", "../job.yaml")
     assert (current.returncode, current.stdout) == (2, "")
     assert current.stderr.endswith("/caf\\xe9: the current folder's name is not UTF-8 text; rename it\n")
+
+
+LAST = """
+import os, sys
+from orchestrator.cli.console import end, reserved_stdout, say_last
+with reserved_stdout() as stdout:
+    print("progress", file=sys.stderr)
+    say_last("job: done")
+    for stream in (1, 2):
+        os.write(stream, b"core_worker_process.cc: a library's own last words\\n")
+    print("results", file=stdout)
+end(3)
+"""
+
+
+def test_nothing_follows_the_verdict_in_a_log_whatever_libraries_write() -> None:
+    done = subprocess.run([sys.executable, "-c", LAST], capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "results\n", "progress\njob: done\n")

@@ -244,3 +244,34 @@ def test_seals_carry_the_score_and_the_best_are_kept(folder: Path, cluster_addre
     Watched(folder, cluster_address).run(at="never", act=None)
     seals = sorted((folder / "store").glob("train/*/checkpoints/*.json"))
     assert [json.loads(seal.read_text())["score"] for seal in seals] == [4.0, 5.0]
+
+
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_local_ray_that_loses_a_process_ends_the_run_with_the_cause_as_its_last_line(
+    folder: Path, process: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    _write_job(folder, epochs=1000, epoch_s=0.5)
+    driver = _start(folder)
+    _await(folder, "store/train/*/checkpoints/*.json", driver)
+    os.kill(_child_of(driver.pid, process), signal.SIGKILL)
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 3, errors[-5000:]
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"Ray's {process} on this machine was killed by SIGKILL")
+    assert last.endswith("the same command resumes")
+    (record,) = _records(folder)
+    assert (record["state"], record["error"]) == ("failed", last)
+
+
+def _child_of(parent: int, name: str) -> int:
+    """The process of that name which `parent` started."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, _, rest = stat.read_text().partition(" (")
+        except OSError:  # it has ended meanwhile
+            continue
+        own_name, _, fields = rest.rpartition(") ")
+        if own_name == name and int(fields.split()[1]) == parent:
+            return int(pid)
+    raise AssertionError(f"no {name} was started by {parent}")
