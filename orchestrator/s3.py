@@ -47,7 +47,8 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         session.set_default_client_config(
             Config(
                 retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
-                connect_timeout=CONNECT_TIMEOUT_S,
+                # It also bounds the wait for the kernel to take the next bytes of a request.
+                connect_timeout=max(CONNECT_TIMEOUT_S, read_timeout_s),
                 read_timeout=read_timeout_s,
                 max_pool_connections=max_connections,
                 **_checksum_settings(session),

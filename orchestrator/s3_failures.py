@@ -22,6 +22,8 @@ _USERINFO = re.compile(r"//[^/?#\s\"'`]*@")
 """What comes before the host in a URL such as `http://name:secret@host`."""
 
 _ENDPOINT = "AWS_ENDPOINT_URL (or endpoint_url in ~/.aws/config)"
+_REASON = re.compile(r"(?:\[Errno -?\d+\] |Tunnel connection failed: )([^()'\"]+)")
+"""What a library says of a connection that fails, behind the classes of its errors."""
 _AGAIN = "run the same command again"
 _RIGHTS = (
     "the credentials found by AWS's standard chain may not do that; grant them s3:GetObject, "
@@ -188,8 +190,8 @@ def _text_of(cause: BaseException) -> str:
         return "the program that credential_process names failed"  # it may print secrets
     if isinstance(cause, aws.ParamValidationError):
         return text.removeprefix("Parameter validation failed:").partition(": Bucket name must match")[0]
-    if isinstance(cause, aws.EndpointConnectionError):
-        behind = re.search(r"\[Errno -?\d+\] ([^()'\"]+)", str(cause.kwargs.get("error")))
+    if isinstance(cause, aws.EndpointConnectionError | aws.ProxyConnectionError):
+        behind = _REASON.search(str(cause.kwargs.get("error")))
         return f"{text}: {behind[1]}" if behind else text
     return text
 

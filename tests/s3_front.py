@@ -7,6 +7,7 @@ import http.client
 import ipaddress
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,11 +47,16 @@ class Front:
 
 @contextmanager
 def front(
-    answer: Callable[[str, str, Mapping[str, str]], Answer | None], *, behind: str = "", tls_dir: Path | None = None
+    answer: Callable[[str, str, Mapping[str, str]], Answer | None],
+    *,
+    behind: str = "",
+    tls_dir: Path | None = None,
+    pause_s: float = 0,
 ) -> Iterator[Front]:
     """A front on this machine; `answer` gets method, path and headers, and None passes the request to `behind`.
 
-    With `tls_dir` it speaks TLS, by the certificate `cert.pem` that is written there.
+    With `tls_dir` it speaks TLS, by the certificate `cert.pem` that is written there. It waits for `pause_s` before
+    it reads the content of a request, as if the network were slow.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,6 +64,7 @@ def front(
 
         def _serve(self) -> None:
             running.requests.append((self.command, self.path))
+            time.sleep(pause_s)
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             said = answer(self.command, self.path, dict(self.headers)) or self._passed_on(content)
             self.send_response(said.status)
@@ -71,7 +78,7 @@ def front(
             if self.command != "HEAD":
                 self.wfile.write(said.content)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_CONNECT = _serve  # noqa: N815
 
         def _passed_on(self, content: bytes) -> Answer:
             server = http.client.HTTPConnection(behind.removeprefix("http://"))

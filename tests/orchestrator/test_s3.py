@@ -121,6 +121,21 @@ def test_no_request_waits_for_a_silent_server_for_more_than_four_minutes_and_a_s
         assert s3.MAX_SILENCES * timeout_s + sum(2**tries for tries in range(s3.MAX_SILENCES)) < most_s
 
 
+def test_an_upload_waits_longer_for_a_slow_network_than_a_small_request_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The kernel takes some megabytes of the file, and no more before the server reads on."""
+    (tmp_path / "large").write_bytes(bytes(15 * 2**20))
+    monkeypatch.setattr(s3, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.5)
+    with front(lambda *_: Answer(200), pause_s=2) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        store = open_store("s3://bucket/x")
+        store.upload("large", tmp_path / "large")
+        with pytest.raises(StoreError, match="the server does not answer"):
+            store.write("small", b"1")
+
+
 def test_a_failing_server_is_reported_from_its_second_failure_on_once_for_all_threads(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,7 +286,7 @@ def test_a_bucket_name_that_no_server_takes_is_named(monkeypatch: pytest.MonkeyP
     [
         ("AWS_ENDPOINT_URL", "http://no-such-host.invalid", "no server has that name; check DNS"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "Connection refused; check that the server is running"),
-        ("HTTP_PROXY", "http://me:sEcReT@127.0.0.1:1", 'proxy URL: "http://127.0.0.1:1"; correct HTTPS_PROXY or'),
+        ("HTTP_PROXY", "http://me:sEcReT@127.0.0.1:1", 'proxy URL: "http://127.0.0.1:1": Connection refused; correct HTTPS_PROXY'),
     ],
 )
 def test_a_server_out_of_reach_is_named_with_what_to_look_at(
@@ -283,6 +298,14 @@ def test_a_server_out_of_reach_is_named_with_what_to_look_at(
         open_store("s3://bucket/x").read("a")
     assert not isinstance(caught.value, StoreRefusedError)
     assert "sEcReT" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_proxy_that_wants_a_password_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with front(lambda *_: Answer(407)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "https://server.invalid")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(StoreError, match=r"proxy URL: .*: 407 .*; correct HTTPS_PROXY or HTTP_PROXY"):
+            open_store("s3://bucket/x").read("a")
 
 
 def test_faults_of_tls_name_the_variable_and_its_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
