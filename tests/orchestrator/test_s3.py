@@ -286,7 +286,11 @@ def test_a_bucket_name_that_no_server_takes_is_named(monkeypatch: pytest.MonkeyP
     [
         ("AWS_ENDPOINT_URL", "http://no-such-host.invalid", "no server has that name; check DNS"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "Connection refused; check that the server is running"),
-        ("HTTP_PROXY", "http://me:sEcReT@127.0.0.1:1", 'proxy URL: "http://127.0.0.1:1": Connection refused; correct HTTPS_PROXY'),
+        (
+            "HTTP_PROXY",
+            "http://me:sEcReT@127.0.0.1:1",
+            'proxy URL: "http://127.0.0.1:1": Connection refused; correct HTTPS_PROXY',
+        ),
     ],
 )
 def test_a_server_out_of_reach_is_named_with_what_to_look_at(
