@@ -156,7 +156,7 @@ def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
     """What the server answered."""
     code = code_of(cause)
     answer = cause.response.get("Error", {})
-    message = without_userinfo(str(answer.get("Message") or code))[:MAX_REASON].rstrip(".")
+    message = " ".join(without_userinfo(str(answer.get("Message") or code)).split())[:MAX_REASON].rstrip(".")
     header = f", header {answer['Header']}" if "Header" in answer else ""
     reason = f"{message} ({code}{header})" if code not in message else f"{message}{header}"
     status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
