@@ -6,8 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import IO, NoReturn
 
 from pydantic import JsonValue
@@ -17,6 +16,7 @@ from orchestrator.streams import Output
 
 PIPED_WIDTH = 120
 """Columns where there is no terminal to ask: wide enough for every table of ours."""
+_STDOUT, _STDERR = 1, 2
 
 
 @contextmanager
@@ -42,12 +42,14 @@ def say_last(text: str) -> None:
     """Print the last line of the log: what else this process says after it, as Ray's C++ does, is dropped."""
     sys.stdout.flush()
     sys.stderr.flush()
-    stderr = os.dup(sys.stderr.fileno())
-    with Output(stderr, is_for_results=False, errors="backslashreplace") as log:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stderr.fileno())
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        log.write(f"{text}\n")
+    log = os.dup(_STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (_STDOUT, _STDERR):  # stdout, too, has been the log since `reserved_stdout`
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+    # A log that cannot be written, or that nobody reads any more, changes nothing about how the command ends.
+    with suppress(OSError), os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as last:
+        last.write(f"{text}\n")
 
 
 def end(exit_code: int) -> NoReturn:
