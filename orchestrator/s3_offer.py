@@ -42,10 +42,10 @@ def make_absolute(environ: MutableMapping[str, str]) -> None:
             environ[name] = str(Path(environ[name]).absolute())
 
 
-def make_offer(environ: Mapping[str, str]) -> str:
-    """What this machine uses, from its variables and its ~/.aws/config, as JSON."""
+def make_offer(environ: Mapping[str, str]) -> dict[str, str]:
+    """What this machine uses, from its variables and its ~/.aws/config."""
     stated = {name: environ[name] for name in (*PLACES[2:], *FILES, *_SWITCHES) if name in environ}
-    return json.dumps({**_configured(environ), **stated})
+    return {**_configured(environ), **stated}
 
 
 def adopt_offer(environ: MutableMapping[str, str]) -> str | None:
@@ -91,7 +91,7 @@ def _configured(environ: Mapping[str, str]) -> dict[str, str]:
     except BotoCoreError:
         return {}
     s3 = scoped.get("s3")
-    bundle = scoped.get("ca_bundle") or environ.get("REQUESTS_CA_BUNDLE")
+    bundle = scoped.get("ca_bundle")
     found = {
         "AWS_ENDPOINT_URL_S3": endpoint and without_userinfo(endpoint),
         "AWS_DEFAULT_REGION": scoped.get("region"),

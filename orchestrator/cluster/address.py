@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +17,9 @@ from orchestrator.errors import ClusterError
 from orchestrator.s3_failures import without_userinfo
 
 KNOCK_TIMEOUT_S = 10.0
+WATCH_EVERY_S = 5.0
+HEAD_SILENCE_S = 40.0
+"""Ray ends this process, without a word that helps, once the head has been silent for a minute."""
 
 _GIVE = (
     "give HOST:PORT of the cluster's head (port 6379 by default) by --address or RAY_ADDRESS, "
@@ -41,6 +47,43 @@ def check_address(address: str) -> None:
         raise unreachable(found, reason, f"{_stale_file_hint(found)}{_GIVE}") from err
     if answer and answer[_FRAME_TYPE : _FRAME_TYPE + 1] != bytes((_SETTINGS,)):
         raise unreachable(found, "what answers there is not Ray; it may be its dashboard", _GIVE)
+
+
+@dataclass
+class HeadWatch:
+    """Looks now and then whether the head of a cluster, which others started, still takes connections."""
+
+    address: str
+    """HOST:PORT."""
+    clock: Callable[[], float] = time.monotonic
+    timeout_s: float = 1.0
+    _asked_at_s: float = field(init=False)
+    _answered_at_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._asked_at_s = self._answered_at_s = self.clock()
+
+    def loss(self) -> str | None:
+        """That the head is gone, and what to do; None while it is there, or was a short while ago."""
+        now_s = self.clock()
+        if now_s - self._asked_at_s >= WATCH_EVERY_S:
+            self._asked_at_s = now_s
+            self._answered_at_s = now_s if self._is_there() else self._answered_at_s
+        silence_s = now_s - self._answered_at_s
+        if silence_s <= HEAD_SILENCE_S:
+            return None
+        return (
+            f"cluster {self.address}: its head has not answered for {silence_s:.0f} s; start it again, or give "
+            "another cluster by --address; finished stages and checkpoints are kept, and the same command resumes"
+        )
+
+    def _is_there(self) -> bool:
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=self.timeout_s).close()
+        except OSError:
+            return False
+        return True
 
 
 def unreachable(address: str, reason: str, hint: str = _GIVE) -> ClusterError:

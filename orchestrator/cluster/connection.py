@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from ray._private.state import state as ray_state
 
 from orchestrator import s3_offer
 from orchestrator.account import provide_ray_token
-from orchestrator.cluster.address import check_address, unreachable
+from orchestrator.cluster.address import HeadWatch, check_address, unreachable
 from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity, Machine
 from orchestrator.submission import is_submitted
@@ -36,19 +37,20 @@ class Cluster:
     address: str
     is_own: bool
     """Started by this process, and stopped by it."""
+    head: HeadWatch
 
     def machines(self) -> tuple[Machine, ...]:
         """All that each machine which stays has."""
         return all_machines()
 
     def loss(self) -> str | None:
-        """Which of the processes without which no stage runs has ended, and what to do; None while all run.
+        """What is gone without which no stage runs, and what to do; None while all is there.
 
         Ray itself waits for them, or ends this process without a word that helps.
         """
         node = ray._private.worker._global_node
         if not self.is_own or node is None:
-            return None
+            return self.head.loss()
         ended = {name: process.returncode for name, process in node.dead_processes() if name in VITAL}
         return next((_loss_of(name, code) for name, code in ended.items()), None)
 
@@ -119,7 +121,8 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
     except Exception as err:  # Ray raises plain ones where its processes do not start
         raise (_not_started(err) if address == "local" else _not_joined(address, err)) from err
     try:
-        yield Cluster(address=context.address_info["address"], is_own=address == "local")
+        found = context.address_info["address"]
+        yield Cluster(address=found, is_own=address == "local", head=HeadWatch(found))
     finally:
         if not is_in_use():
             ray.shutdown()
@@ -130,8 +133,10 @@ def _runtime_env() -> dict[str, dict[str, str]]:
 
     A submitted job's workers have the job's variables already, and Ray takes none of them twice.
     """
-    stated = {} if is_submitted() else s3_offer.places(os.environ)
-    return {"env_vars": {**stated, s3_offer.OFFER: s3_offer.make_offer(os.environ)}}
+    found = {} if is_submitted() else s3_offer.places(os.environ)
+    if offer := s3_offer.make_offer(os.environ):
+        found[s3_offer.OFFER] = json.dumps(offer)
+    return {"env_vars": found} if found else {}  # with one, Ray cannot use the workers that it has started already
 
 
 def _not_joined(address: str, err: Exception) -> ClusterError:

@@ -41,8 +41,8 @@ def test_the_offer_has_what_the_config_file_says_and_no_secret(monkeypatch: pyte
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{SECRET}@proxy:3128")
     offer = make_offer(os.environ)
-    assert SECRET not in offer
-    assert json.loads(offer) == {
+    assert SECRET not in json.dumps(offer)
+    assert offer == {
         "AWS_ENDPOINT_URL_S3": "https://store.example:9000",
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_CA_BUNDLE": "/etc/lab/ca.pem",
@@ -57,13 +57,20 @@ def test_the_offer_has_what_the_config_file_says_and_no_secret(monkeypatch: pyte
 def test_a_variable_goes_before_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PROFILE": "lab", "ENDPOINT_URL": "http://other", "CA_BUNDLE": "/other"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    offer = json.loads(make_offer(os.environ))
+    offer = make_offer(os.environ)
     assert (offer["AWS_ENDPOINT_URL_S3"], offer["AWS_CA_BUNDLE"]) == ("http://other", "/other")
 
 
 def test_a_config_file_that_cannot_be_read_offers_nothing_of_it(machine: Path) -> None:
     (machine / "config").write_text("[broken\n")
-    assert set(json.loads(make_offer(os.environ))) == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+    assert set(make_offer(os.environ)) == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+
+
+def test_a_machine_without_settings_offers_nothing(monkeypatch: pytest.MonkeyPatch, machine: Path) -> None:
+    monkeypatch.delenv("AWS_CONFIG_FILE")
+    monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE")
+    monkeypatch.setenv("HOME", str(machine))
+    assert make_offer(os.environ) == {}
 
 
 def test_where_s3_is_goes_without_users_and_passwords() -> None:

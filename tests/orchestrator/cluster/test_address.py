@@ -15,7 +15,7 @@ import pytest
 from ray._private.services import canonicalize_bootstrap_address
 
 from orchestrator.cluster import address as addresses
-from orchestrator.cluster.address import check_address
+from orchestrator.cluster.address import HeadWatch, check_address
 from orchestrator.cluster.connection import connected
 from orchestrator.errors import ClusterError
 
@@ -136,6 +136,34 @@ def test_a_folder_in_which_ray_cannot_start_is_named(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
     with pytest.raises(ClusterError, match=f"cannot start Ray on this machine: .*{text}"), connected("local"):
         pass
+
+
+def test_a_head_that_is_gone_for_long_is_named() -> None:
+    now_s = [0.0]
+    with _listening(HERE) as port:
+        watch = HeadWatch(f"{HERE}:{port}", clock=lambda: now_s[0])
+        now_s[0] = 1000
+        assert watch.loss() is None
+    for now_s[0] in (1010, 1040):
+        assert watch.loss() is None
+    now_s[0] = 1041
+    text = watch.loss()
+    assert text is not None
+    assert text.startswith(
+        f"cluster {HERE}:{port}: its head has not answered for 41 s; start it again, or give another"
+    )
+
+
+def test_a_head_that_comes_back_is_not_gone() -> None:
+    now_s = [0.0]
+    with socket.socket() as server:
+        server.bind((HERE, 0))
+        watch = HeadWatch(f"{HERE}:{server.getsockname()[1]}", clock=lambda: now_s[0])
+        now_s[0] = 39
+        assert watch.loss() is None
+        server.listen()
+        for now_s[0] in (45, 85):
+            assert watch.loss() is None
 
 
 OLD = """
