@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_model.attend import attend_in_windows
+from cat_model.layers import can_skip_calls
 from cat_model.tracing import holds, whole_module
 from cat_model.windows import fits_window, is_windowed, merge, split
 
@@ -19,6 +20,9 @@ from cat_model.windows import fits_window, is_windowed, merge, split
 @whole_module
 class Ipsa(nn.Module):
     """Inner-patch self-attention: multi-head attention inside each window, with a relative position bias."""
+
+    __constants__ = ("reads_weights",)  # a script is of the layers that the module has when it is scripted
+    __jit_unused_properties__ = ("reads_weights",)
 
     def __init__(
         self,
@@ -41,11 +45,17 @@ class Ipsa(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether a padded position takes its queries, keys and values from the bias of `qkv`."""
+        return can_skip_calls(self.qkv)
+
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
         if is_windowed(x):
-            qkv_BPNE = self.qkv(x).flatten(2, 3)
-            mixed = self._mix(qkv_BPNE, self.position_bias(), drop).view(x.shape)
+            mixed = self._mix_windows(x, drop)
+        elif not self.reads_weights:
+            mixed = merge(self._mix_windows(split(x, self.window), drop), x.shape[1], x.shape[2])
         elif fits_window(x, self.window) and drop == 0.0:
             mixed = self._mix_small_map(x)
         else:
@@ -62,6 +72,10 @@ class Ipsa(nn.Module):
         table_OOh = self.relative_position_bias_table.view(2 * S - 1, 2 * S - 1, self.num_heads)
         bias_SShSS = table_OOh.unfold(0, S, 1).unfold(1, S, 1)
         return bias_SShSS.permute(2, 0, 1, 3, 4).reshape(self.num_heads, S * S, S * S).flip(2)
+
+    def _mix_windows(self, x_BPSSC: Tensor, drop: float) -> Tensor:
+        qkv_BPNE = self.qkv(x_BPSSC).flatten(2, 3)
+        return self._mix(qkv_BPNE, self.position_bias(), drop).view(x_BPSSC.shape)
 
     def _mix_map(self, x_BHWC: Tensor, drop: float) -> Tensor:
         """A padded position is zero, so its q, k and v are the bias: only the map itself is multiplied."""
@@ -102,7 +116,13 @@ class Cpsa(nn.Module):
     There is one head, so its matrices fold into two. Of q k^T all that differs within a softmax is x_i M x_j + u x_j,
     where M = Wq^T Wk and u = Wk^T bq; and as the softmax's rows add up to 1, proj(weights v) is weights x V^T + c,
     where V = Wp Wv and c = Wp bv + bp. Two products with NxN matrices stand for four; x is its own key and value.
+
+    Folding reads the layers' weights. Layers that are more than their weights (adapters, quantised or pruned ones,
+    layers with hooks) are called instead, at twice the products.
     """
+
+    __constants__ = ("reads_weights",)  # a script is of the layers that the module has when it is scripted
+    __jit_unused_properties__ = ("reads_weights",)
 
     def __init__(
         self, *, window: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float, proj_drop: float
@@ -116,9 +136,16 @@ class Cpsa(nn.Module):
         self.proj = nn.Linear(features, features)
         self.proj_drop = nn.Dropout(proj_drop)
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the layers' matrices are folded; else the layers are called."""
+        return can_skip_calls(self.qkv, self.proj) and self.proj.bias is not None
+
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        if is_windowed(x):
+        if not self.reads_weights:
+            mixed = self._mix_by_calls(x, drop)
+        elif is_windowed(x):
             mixed = self._mix_one_window(x) if holds(x.shape[1] == 1) and drop == 0.0 else self._mix(x, drop)
         elif fits_window(x, self.window) and drop == 0.0:
             mixed = self._mix_small_map(x)
@@ -142,6 +169,19 @@ class Cpsa(nn.Module):
         if drop > 0.0:  # the rows no longer add up to 1
             out_vPN = out_vPN + (weights_vPP.sum(dim=-1, keepdim=True) - 1) * value_bias_N
         return out_vPN.view(B, C, P, S, S).permute(0, 2, 3, 4, 1)
+
+    def _mix_by_calls(self, x: Tensor, drop: float) -> Tensor:
+        """Softmax(scale q k^T) v as the layers return them: no weight is read."""
+        x_BPSSC = x if is_windowed(x) else split(x, self.window)
+        B, P, S, _, C = x_BPSSC.shape
+        x_vPN = x_BPSSC.permute(0, 4, 1, 2, 3).reshape(B * C, P, S * S)
+        q_vPN, k_vPN, v_vPN = self.qkv(x_vPN).chunk(3, dim=-1)
+        weights_vPP = torch.bmm(q_vPN * self.scale, k_vPN.transpose(1, 2)).softmax(dim=-1)
+        if drop > 0.0:
+            weights_vPP = F.dropout(weights_vPP, drop)
+        out_vPN = self.proj(torch.bmm(weights_vPP, v_vPN))
+        out_BPSSC = out_vPN.view(B, C, P, S, S).permute(0, 2, 3, 4, 1)
+        return out_BPSSC if is_windowed(x) else merge(out_BPSSC, x.shape[1], x.shape[2])
 
     def _mix_one_window(self, x_B1SSC: Tensor) -> Tensor:
         return self._mix_small_map(x_B1SSC.squeeze(1)).unsqueeze(1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from cat_model.layers import has_hooks
 from cat_model.tracing import is_tracing
 
 _WHOLE_BYTES = 16 * 2**20  # hidden maps up to here stay whole: smaller products would cost more than the cache gives
@@ -35,7 +36,4 @@ def _is_eager_float32_on_cpu(x: Tensor) -> bool:
 
 def _has_hooks(blocks: nn.Module) -> bool:
     """Whether somebody watches the blocks: a hook is owed the whole batch."""
-    return _has_any_global_hook() or any(  # type: ignore[no-untyped-call]
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-        for module in blocks.modules()
-    )
+    return _has_any_global_hook() or any(has_hooks(module) for module in blocks.modules())  # type: ignore[no-untyped-call]
