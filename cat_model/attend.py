@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cat_model.tracing import is_scripting
+from cat_model.tracing import is_scripting, is_tracing
 
 
 def attend_in_windows(
@@ -23,7 +23,9 @@ def attend_in_windows(
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and x.dtype == torch.float32
+    """Never in a trace: it keeps one way for all modes, and is checked by a second trace without gradients."""
+    is_watched = is_tracing() or torch.compiler.is_compiling()
+    return not (torch.is_grad_enabled() or is_watched) and x.dtype == torch.float32
 
 
 def _fused(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float) -> Tensor:

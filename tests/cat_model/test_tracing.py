@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import timm
 import torch
 from timm.layers import create_feature_extractor
 from torch import Tensor, nn
@@ -18,6 +22,7 @@ from cat_model import Cat, CatBackbone, CatConfig
 from cat_model.attention import Cpsa
 
 CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+SMALL = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2))
 SIZES = [(64, 64), (224, 224), (70, 33)]
 """First maps of padded windows, of whole windows, and an odd one; last maps within a window, and of one."""
 needs_compiler = pytest.mark.skipif(
@@ -27,6 +32,9 @@ jit_is_deprecated = pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationW
 from_elsewhere = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
+
+
+keeps_the_traced_size = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,33 @@ def backbone() -> CatBackbone:
 
 def images(height: int, width: int, *, batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height + width))
+
+
+def _timm_features() -> nn.Module:
+    model: nn.Module = timm.create_model("cat_tiny", features_only=True, out_indices=(0, 1), **SMALL.to_dict())
+    return model.eval()
+
+
+def _backbone() -> nn.Module:
+    return CatBackbone(SMALL, out_indices=(0, 1)).eval()
+
+
+def _checkpointed() -> Cat:
+    model = Cat(SMALL, num_classes=5).eval()
+    model.set_grad_checkpointing()
+    return model
+
+
+def _wrapped() -> nn.Module:
+    """Its attention calls a layer instead of reading its weights."""
+    model = Cat(SMALL, num_classes=5).eval()
+    attention = model.get_submodule("stages.0.blocks.0.cpsa.attn")
+    attention.add_module("qkv", nn.Sequential(attention.get_submodule("qkv")))
+    return model
+
+
+def _dropping() -> nn.Module:
+    return Cat(replace(SMALL, drop_path_rate=0.2, drop_rate=0.1, attn_drop_rate=0.1), num_classes=5).train()
 
 
 def assert_same(ours: object, expected: object, *, atol: float = 2e-6) -> None:
@@ -70,12 +105,46 @@ def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
 
 
 @from_elsewhere
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # that the traced size is kept
+@keeps_the_traced_size
 def test_traced_by_torch_jit_it_is_the_same_function_at_the_traced_size(classifier: Cat) -> None:
+    """The trace is checked by a second one without gradients, as torch.jit.trace does by default."""
     for size in SIZES:
-        traced = torch.jit.trace(classifier, images(*size), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(classifier, images(*size))  # type: ignore[no-untyped-call]
         with torch.no_grad():
             assert_same(traced(images(*size) / 2), classifier(images(*size) / 2))
+
+
+@from_elsewhere
+@keeps_the_traced_size
+@pytest.mark.parametrize("make", [_timm_features, _backbone, _checkpointed, _wrapped, _dropping])
+def test_every_model_passes_the_check_of_its_trace(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    traced = torch.jit.trace(model, images(70, 33))  # type: ignore[no-untyped-call]
+    if not model.training:
+        assert_same(list(traced(images(70, 33) / 2)), list(model(images(70, 33) / 2)))
+
+
+@from_elsewhere
+@keeps_the_traced_size
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_trace_made_without_gradients_passes_its_check(mode: Callable[[], Any]) -> None:
+    model = _checkpointed()
+    with mode():
+        traced = torch.jit.trace(model, images(70, 33))  # type: ignore[no-untyped-call]
+        assert_same(traced(images(70, 33) / 2), model(images(70, 33) / 2))
+
+
+@from_elsewhere
+@keeps_the_traced_size
+def test_a_trace_trains_as_its_model() -> None:
+    model = _checkpointed()
+    traced = torch.jit.trace(model, images(56, 56))  # type: ignore[no-untyped-call]
+    gradients = []
+    for runs in (model, traced):
+        model.zero_grad()
+        runs(images(56, 56)).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert_same(*gradients, atol=1e-5)
 
 
 @jit_is_deprecated
