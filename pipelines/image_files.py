@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 _DEEPEST_GREY = 2**16 - 1
 _TURNS = {
@@ -110,7 +111,13 @@ def _grey_of_8_bits(image: Image.Image) -> Image.Image:
         raise BrokenImageError(
             f"grey values from {low:g} to {high:g}; floats must be from 0 to 1, integers from 0 to {_DEEPEST_GREY}"
         )
-    return Image.fromarray(np.rint(grey.astype(np.float32) / (white / 255)).astype(np.uint8))
+    scaled = np.rint(grey.astype(np.float32) / (white / 255)).astype(np.uint8)
+    return Image.fromarray(255 - scaled if _is_negative(image) else scaled)
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF; Pillow turns only grey of 8 bits round."""
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _orientation(image: Image.Image) -> int:

@@ -113,7 +113,8 @@ def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
 
 def _shown(part: str, row: int, entry: Mapping[str, Any], fields: Sequence[str]) -> str:
     """An entry with its id and the values of its `fields`."""
-    return " ".join([f"{part}[{row}] (id {entry['id']!r})", *(f"{name} {entry.get(name)!r}" for name in fields)])
+    values = [f"{name} {entry[name]!r}" for name in fields if name in entry]
+    return " ".join([f"{part}[{row}] (id {entry['id']!r})", *values])
 
 
 def _is_id(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def _big_endian(path: Path) -> None:
     deep.save(path)
 
 
+def _white_is_zero(path: Path) -> None:
+    """Pillow writes no such file of 16 bits, so the tag of 0 as black is overwritten."""
+    Image.fromarray((255 - RAMP).astype(np.uint16) * 257).save(path)
+    tag = struct.pack("<HHIH", 262, 3, 1, 1)
+    assert path.read_bytes().count(tag) == 1
+    path.write_bytes(path.read_bytes().replace(tag, tag[:-2] + b"\x00\x00"))
+
+
 FILES: dict[str, Callable[[Path], None]] = {
     "grey.png": _grey(RAMP),
     "grey.jpg": _grey(RAMP),
@@ -76,6 +85,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "16-bit.png": _grey(RAMP.astype(np.uint16) * 257),
     "16-bit.tif": _grey(RAMP.astype(np.uint16) * 257),
     "16-bit-big-endian.tif": _big_endian,
+    "16-bit-white-is-0.tif": _white_is_zero,
     "32-bit.tif": _grey(RAMP.astype(np.int32) * 257),
     "float.tif": _grey(RAMP.astype(np.float32) / 255),
 }

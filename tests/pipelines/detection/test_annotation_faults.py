@@ -111,7 +111,7 @@ def _crowds(content: Document) -> None:
         (_box(bbox=[4, True, 20, 10]), "whose area is none: annotations[1] (id 2) bbox [4, True, 20, 10]"),
         (_box(area=True), "whose area is none: annotations[1] (id 2) bbox [4, 5, 20, 10] area True"),
         (_box(iscrowd="no"), "1 annotations whose iscrowd or ignore is neither 0 nor 1: annotations[1] (id 2) iscrowd"),
-        (_box(iscrowd=None), "neither 0 nor 1: annotations[1] (id 2) iscrowd None ignore None"),
+        (_box(iscrowd=None), "neither 0 nor 1: annotations[1] (id 2) iscrowd None"),
         (_box(iscrowd=2), "neither 0 nor 1: annotations[1] (id 2) iscrowd 2"),
         (_box(iscrowd=float("nan")), "neither 0 nor 1: annotations[1] (id 2) iscrowd nan"),
         (_box(iscrowd=[0]), "neither 0 nor 1: annotations[1] (id 2) iscrowd [0]"),
