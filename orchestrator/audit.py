@@ -24,7 +24,7 @@ def differences(
 
     A param that is not there is null. What only adds metrics or outputs, or only checks, is no difference.
     """
-    ignored = {*params.fields_with(Role.ADDS), *params.checks}
+    ignored = {*params.fields_with(Role.ADDS), *params.checking_fields}
     used = {name: value for name, value in params.in_key(searched=searched).items() if name not in ignored}
     reference = {**_defaults(params, used), **recipe}
     return {

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from orchestrator.artifact import Metric, canonical_json
 
@@ -56,6 +57,18 @@ def settled(given: float | None, usual: float) -> float:
     return usual if given is None or math.isclose(given, usual) else given
 
 
+class Misfit(NamedTuple):
+    """Fields that do not go together: the one to blame, by the steps that lead to it, and what is wrong."""
+
+    steps: tuple[str | int, ...]
+    message: str
+
+
+Check = Callable[[], Iterable[Misfit]]
+MISFIT = "misfit"
+"""The type of pydantic's error for a Misfit."""
+
+
 class Params(BaseModel):
     """Base of every kind's params: frozen, strict, no unknown fields, no NaN. A field's docstring describes it."""
 
@@ -72,13 +85,32 @@ class Params(BaseModel):
     each stage reads for itself."""
 
     @property
-    def checks(self) -> frozenset[str]:
+    def checking_fields(self) -> frozenset[str]:
         """Fields that only check data or inputs, with which they have one right value: no departure from a recipe."""
         return frozenset()
 
     def usual(self) -> Mapping[str, Usual]:
         """By field, a value that has the same effect as another way to write it, given the other fields."""
         return {}
+
+    def checks(self) -> tuple[Check, ...]:
+        """What the fields have to do with each other.
+
+        Each check reads only the fields that it is about: where one of these has a fault of its own
+        it is missing from the value, and the others are checked all the same.
+        """
+        return ()
+
+    def written(self, *names: str) -> str:
+        """The first of the fields `names` that was given a value, to be blamed."""
+        return next((name for name in names if name in self.model_fields_set), names[0])
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        misfits = [misfit for check in self.checks() for misfit in check()]
+        if misfits:
+            raise ValidationError.from_exception_data(type(self).__name__, [_error_of(misfit) for misfit in misfits])
+        return self
 
     @classmethod
     def fields_with(cls, role: Role) -> tuple[str, ...]:
@@ -113,6 +145,11 @@ class Params(BaseModel):
                 raise KeyError(path)
             room[last] = value
         return self.model_validate_json(canonical_json(content))
+
+
+def _error_of(misfit: Misfit) -> InitErrorDetails:
+    error = PydanticCustomError(MISFIT, "{text}", {"text": misfit.message})
+    return InitErrorDetails(type=error, loc=misfit.steps, input=None)
 
 
 @dataclass(frozen=True)
@@ -215,9 +252,8 @@ class Kind:
     """`module:function` with the type Entry, imported only where the stage runs; None: the cluster runs it itself."""
     from_outside: frozenset[str] = frozenset()
     """Fields of role INPUT that may also name a file from outside the job, which is then all that the folder holds."""
-    fault: Callable[[Any], str | None] = lambda params: None
-    """Params -> what keeps a stage from running that an evaluation, which has the same params, can do without; begins
-    with the field. None: nothing."""
+    misfits: Callable[[Any], Iterable[Misfit]] = lambda params: ()
+    """Params -> what keeps a stage from running that an evaluation, which has the same params, can do without."""
     reads: Callable[[Any], Mapping[str, str]] = lambda params: {}
     """Params -> for each field that names a small file besides data and inputs, a digest of what is read of it.
     Raises DataError as `fingerprint` does."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag
 
-from orchestrator.contract import Params, Usual
+from orchestrator.contract import Check, Misfit, Params, Usual
 
 ModelName = Literal["cat_tiny", "cat_small", "cat_base"]
 
@@ -45,25 +45,33 @@ class ModelParams(Params):
     patch_embed: Literal["conv", "slice"] = "conv"
     """How patches are embedded."""
 
-    @model_validator(mode="after")
-    def _patches_fit(self) -> Self:
-        if self.patch_size > self.img_size:
-            raise ValueError(f"patch_size {self.patch_size} exceeds img_size {self.img_size}")
-        if self.patch_embed == "slice" and self.patch_size != 4:  # noqa: PLR2004  two halvings
-            raise ValueError(f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 pixels only")
-        return self
+    def checks(self) -> tuple[Check, ...]:
+        return (self._patches_fit, self._slices_fit, self._stages_agree, self._heads_divide)
 
-    @model_validator(mode="after")
-    def _stages_agree(self) -> Self:
+    def _patches_fit(self) -> Iterator[Misfit]:
+        if self.patch_size > self.img_size:
+            message = f"patch_size {self.patch_size} exceeds img_size {self.img_size}"
+            yield Misfit((self.written("patch_size", "img_size"),), message)
+
+    def _slices_fit(self) -> Iterator[Misfit]:
+        if self.patch_embed == "slice" and self.patch_size != 4:  # noqa: PLR2004  two halvings
+            message = f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 pixels only"
+            yield Misfit(("patch_size",), message)
+
+    def _stages_agree(self) -> Iterator[Misfit]:
         if len(self.num_heads) != len(self.depths):
-            raise ValueError(f"num_heads has {len(self.num_heads)} stages, but depths has {len(self.depths)}")
+            message = f"num_heads has {len(self.num_heads)} stages, but depths has {len(self.depths)}"
+            yield Misfit((self.written("num_heads", "depths"),), message)
+
+    def _heads_divide(self) -> Iterator[Misfit]:
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim << stage) % heads:
-                raise ValueError(
+                field = self.written("num_heads", "embed_dim")
+                yield Misfit(
+                    (field, stage) if field == "num_heads" else (field,),
                     f"num_heads[{stage}] = {heads} does not divide the stage's channels, "
-                    f"embed_dim * 2**{stage} = {self.embed_dim << stage}"
+                    f"embed_dim * 2**{stage} = {self.embed_dim << stage}",
                 )
-        return self
 
 
 def _form(value: Any) -> str:

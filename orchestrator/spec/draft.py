@@ -18,7 +18,7 @@ from orchestrator.spec.matrix import Written
 from orchestrator.spec.places import data_place, outside_file
 from orchestrator.spec.refs import is_outside
 from orchestrator.spec.tree import Node, plain
-from orchestrator.spec.validate import validate
+from orchestrator.spec.validate import Checked, check, known
 
 STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
@@ -53,13 +53,18 @@ class Draft:
     kind: Kind | None
     common: Common | None
     params: Params | None
+    sound_common: Common | None = None
+    """The fields of `common` without faults; None where the stage is no mapping."""
+    sound: Params | None = None
+    """Likewise of `params`; None where its kind has a fault."""
     files: Mapping[str, str] = field(default_factory=dict)
     """By field of role INPUT: the place of a file from outside the job, instead of a ref."""
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """What the stage reports, if its kind and params are sound."""
-        return self.kind.metrics(self.params) if self.kind and self.params else ()
+    def metrics(self) -> tuple[str, ...] | None:
+        """What the stage reports; None where that depends on a field that has a fault."""
+        kind, sound = self.kind, self.sound
+        return known(sound, lambda: kind.metrics(sound)) if kind and sound else None
 
     def text_of(self, field: str) -> str | None:
         """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
@@ -81,13 +86,13 @@ def draft_stage(name: str, written: Written, kinds: Mapping[str, Kind], base_dir
         faults.add(node.at, path, f"must be a mapping with `kind` and its params, not {shown(plain(node))}")
         return Draft(name, path, node, None, None, None)
     common_node, params_node = node.split(Common.model_fields)
-    common = validate(Common, common_node, path, faults)
+    common = check(Common, common_node, path, faults)
     kind = _kind(node, kinds, path, faults)
-    params = _params(kind, params_node, path, faults) if kind else None
-    if params is not None:
-        params = with_absolute_data(params, node, path, base_dir, faults)
-    draft = Draft(name, path, node, kind, common, params)
-    return replace(draft, files=outside_files(draft, base_dir, faults)) if kind else draft
+    draft = Draft(name, path, node, kind, common.whole, None, common.sound)
+    if kind is None:
+        return draft
+    draft = with_params(draft, _params(kind, params_node, path, faults), base_dir, faults)
+    return replace(draft, files=outside_files(draft, base_dir, faults))
 
 
 def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> Kind | None:
@@ -100,12 +105,18 @@ def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> K
     return kinds.get(written.value)
 
 
-def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Params | None:
+def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Checked[Params]:
     shared = Common.model_fields.keys() & kind.params.model_fields.keys()
     assert not shared, f"params of {kind.name} take names of common fields: {shared}"
     if kind is EVALUATE:  # what stands beside its own fields is checked once it is known what is measured
         node, _ = node.split(EVALUATE.params.model_fields)
-    return validate(kind.params, node, path, faults, also_known=Common.model_fields)
+    return check(kind.params, node, path, faults, also_known=Common.model_fields)
+
+
+def with_params(draft: Draft, params: Checked[Params], base_dir: Path | None, faults: Faults) -> Draft:
+    """The draft with `params`, their data folders made absolute."""
+    sound = with_absolute_data(params.sound, draft.node, draft.path, base_dir, faults)
+    return replace(draft, params=sound if params.whole is not None else None, sound=sound)
 
 
 def outside_files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str]:
@@ -126,7 +137,7 @@ def outside_files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[s
 def with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
     folders = {}
     for name in params.fields_with(Role.DATA):
-        text = getattr(params, name)
+        text = getattr(params, name, None)
         if text is None:
             continue
         try:

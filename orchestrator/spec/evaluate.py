@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from orchestrator.artifact import digest_of
-from orchestrator.contract import CHECKPOINT, Kind, Params
+from orchestrator.contract import CHECKPOINT, Check, Kind, Misfit, Params
 
 VERSION = 1
 
@@ -24,15 +25,22 @@ class EvaluateParams(Params):
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
     """With `of`: params other than that stage's, by dotted path, such as `crop_pct: 0.9`."""
 
-    @model_validator(mode="after")
-    def _measures_one_thing(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        return (self._measures_one_thing, self._overrides_a_stage, self._has_a_model)
+
+    def _measures_one_thing(self) -> Iterator[Misfit]:
         if (self.of is None) == (self.task is None):
-            raise ValueError("must have one of `of` (a stage to measure) and `task` (a kind, with its params beside)")
-        if self.task is not None and self.overrides:
-            raise ValueError("overrides go with `of`; with `task` the params stand in the stage itself")
-        if self.task is not None and self.checkpoint is None:
-            raise ValueError("`task` needs a `checkpoint`: an output of a stage, or a file")
-        return self
+            message = "must have one of `of` (a stage to measure) and `task` (a kind, with its params beside)"
+            yield Misfit(() if self.of is None else ("task",), message)
+
+    def _overrides_a_stage(self) -> Iterator[Misfit]:
+        if self.of is None and self.task is not None and self.overrides:
+            message = "overrides go with `of`; with `task` the params stand in the stage itself"
+            yield Misfit(("overrides",), message)
+
+    def _has_a_model(self) -> Iterator[Misfit]:
+        if self.of is None and self.task is not None and self.checkpoint is None:
+            yield Misfit(("task",), "`task` needs a `checkpoint`: an output of a stage, or a file")
 
 
 EVALUATE = Kind(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from orchestrator.artifact import Ref
-from orchestrator.contract import Kind, Params
+from orchestrator.contract import Check, Kind, Misfit, Params
 from orchestrator.spec.faults import shown
 from orchestrator.spec.tune import TuneParams
 
@@ -83,17 +83,18 @@ class Resources(Params):
         least, most = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
         return range(least, most + 1)
 
-    @model_validator(mode="after")
-    def _least_before_most(self) -> Self:
-        if not self.worker_range:
-            raise ValueError(f"workers {shown(self.workers)}: its first number, the least, exceeds its second")
-        return self
+    def checks(self) -> tuple[Check, ...]:
+        return (self._least_before_most, self._whole_above_one)
 
-    @model_validator(mode="after")
-    def _whole_above_one(self) -> Self:
+    def _least_before_most(self) -> Iterator[Misfit]:
+        if not self.worker_range:
+            message = f"workers {shown(self.workers)}: its first number, the least, exceeds its second"
+            yield Misfit(("workers",), message)
+
+    def _whole_above_one(self) -> Iterator[Misfit]:
         if self.gpus_per_worker > 1 and not self.gpus_per_worker.is_integer():
-            raise ValueError(f"gpus_per_worker must be a whole number above 1, not {self.gpus_per_worker:g}")
-        return self
+            message = f"gpus_per_worker must be a whole number above 1, not {self.gpus_per_worker:g}"
+            yield Misfit(("gpus_per_worker",), message)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from orchestrator.spec.draft import Draft
 from orchestrator.spec.faults import Faults, Mark, dotted
 from orchestrator.spec.places import data_place
 from orchestrator.spec.tree import Node, marked, put
-from orchestrator.spec.validate import validate
+from orchestrator.spec.validate import check, missing_fields
 
 OVERRIDES = "overrides"
 
@@ -40,21 +40,27 @@ def absolute_overrides(
     return absolute
 
 
-def overridden(draft: Draft, params: Params, faults: Faults) -> Params | None:
-    """`params` with the draft's `overrides`, data folders as written; None with faults where they do not fit."""
+def overridden(draft: Draft, params: Params, faults: Faults) -> Params:
+    """`params` with the draft's `overrides`, data folders as written, as `overlaid`."""
     written = draft.node.members.get(OVERRIDES)
     if written is None:
         return params
     return overlaid(params, written.members, written.key_at, dotted(draft.path, OVERRIDES), faults)
 
 
-def overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params | None:
-    """`params` with `values`, keyed by dotted path, put in: Params.overlay, but with faults at their marks."""
+def overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params:
+    """The sound part of `params` with `values`, keyed by dotted path, put in.
+
+    As Params.overlay, but with faults at their marks. Fields that `params` lack are passed over.
+    """
     tree: Node = marked(params.model_dump(mode="json"), at)
-    num_faults = len(faults)
+    missing = missing_fields(params)
     for name, value in values.items():
+        steps = name.split(".")
+        if steps[0] in missing:
+            continue
         try:
-            tree = put(tree, name.split("."), value, may_make=False)
+            tree = put(tree, steps, value, may_make=False)
         except ValueError as err:
             faults.add(value.key_at, dotted(path, name), str(err))
-    return validate(type(params), tree, path, faults) if len(faults) == num_faults else None
+    return check(type(params), tree, path, faults, base=params).sound

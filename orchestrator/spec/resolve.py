@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue
 
-from orchestrator.contract import Kind, Params
+from orchestrator.contract import Kind, Misfit, Params
 from orchestrator.spec.draft import Common, Draft, draft_stage
 from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
@@ -19,10 +19,10 @@ from orchestrator.spec.links import Links, check_cycles, link_stages
 from orchestrator.spec.matrix import expand_stages
 from orchestrator.spec.measured import resolve_evaluation
 from orchestrator.spec.places import store_uri
-from orchestrator.spec.search import check_consumer, find_template, resolve_search, with_workers_of
+from orchestrator.spec.search import check_consumer, find_template, resolve_search, with_metric_of, with_workers_of
 from orchestrator.spec.tree import Node, plain
-from orchestrator.spec.tune import TUNE
-from orchestrator.spec.validate import validate
+from orchestrator.spec.tune import TUNE, TuneParams
+from orchestrator.spec.validate import add_misfit, known, missing_fields, validate
 
 
 def _folder_name(name: str) -> str:
@@ -114,7 +114,10 @@ def _with_searches(
         common = _common_of_trials(draft, template)
         if template is not None and params is not None and common is not None:
             common = with_workers_of(template, params, common)
-        resolved[name] = replace(draft, params=params, common=common)
+        sound = with_metric_of(template, draft.sound)
+        resolved[name] = replace(
+            draft, params=params, common=common, sound=params or sound, sound_common=common or draft.sound_common
+        )
         if template is not None:
             templates[name] = template
     return resolved, templates
@@ -144,12 +147,13 @@ def _check_searched_params(drafts: Mapping[str, Draft], links: Mapping[str, Link
 
 def _check_expectations(drafts: Mapping[str, Draft], faults: Faults) -> None:
     for draft in drafts.values():
-        if draft.params is None:
+        metrics = draft.metrics
+        if metrics is None:
             continue
         for name, node in draft.node.members_of("expect").items():
-            if name not in draft.metrics:
+            if name not in metrics:
                 path = dotted(dotted(draft.path, "expect"), name)
-                faults.add(node.key_at, path, f"unknown metric{suggestion(name, draft.metrics)}")
+                faults.add(node.key_at, path, f"unknown metric{suggestion(name, metrics)}")
 
 
 def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], faults: Faults) -> None:
@@ -168,20 +172,35 @@ def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], 
 
 def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
     for draft in drafts.values():
-        if draft.kind is None or draft.params is None or draft.common is None:
-            continue
-        if not usable_counts(draft.kind, draft.params, draft.common.resources):
+        if _known_counts(draft) == ():
+            assert draft.sound_common is not None
             steps = ("resources", "workers")
-            message = f"no number of workers in {shown(draft.common.resources.workers)} suits the params of the stage"
+            workers = shown(draft.sound_common.resources.workers)
+            message = f"no number of workers in {workers} suits the params of the stage"
             faults.add(draft.node.nearest(steps).at, dotted(dotted(draft.path, steps[0]), steps[1]), message)
+
+
+def _known_counts(draft: Draft) -> tuple[int, ...] | None:
+    """The numbers of workers that suit the stage; None where that depends on a field that has a fault."""
+    kind, common, sound = draft.kind, draft.sound_common, draft.sound
+    if kind is None or common is None or sound is None or "resources" in missing_fields(common):
+        return None
+    if isinstance(sound, TuneParams) and (draft.params is None or draft.common is None):
+        return None  # its range was not made one number
+    return known(sound, lambda: usable_counts(kind, sound, common.resources))
 
 
 def _check_runnable(drafts: Mapping[str, Draft], faults: Faults) -> None:
     for draft in drafts.values():
-        fault = draft.kind.fault(draft.params) if draft.kind and draft.params else None
-        if fault is not None:
-            name, _, message = fault.partition(": ")
-            faults.add(draft.mark_of(name), dotted(draft.path, name), message)
+        for misfit in _known_misfits(draft):
+            add_misfit(misfit, draft.node, draft.path, faults)
+
+
+def _known_misfits(draft: Draft) -> tuple[Misfit, ...]:
+    kind, sound = draft.kind, draft.sound
+    if kind is None or sound is None:
+        return ()
+    return known(sound, lambda: tuple(kind.misfits(sound))) or ()
 
 
 def _stage(draft: Draft, links: Links, default_seed: int) -> Stage:

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.contract import Role
+from orchestrator.contract import Params, Role
 from orchestrator.spec.draft import Common, Draft
 from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, dotted, shown, suggestion
 from orchestrator.spec.job import usable_counts
-from orchestrator.spec.overlay import absolute_overrides, overlaid, overridden
+from orchestrator.spec.overlay import OVERRIDES, absolute_overrides, overlaid, overridden
 from orchestrator.spec.refs import unknown_stage
+from orchestrator.spec.space import Distribution
 from orchestrator.spec.tree import marked
 from orchestrator.spec.tune import TUNE, TuneParams
+from orchestrator.spec.validate import missing_fields, validate
 
 INPUTS_ARE = "the trials of a search take those of its template"
 
@@ -36,21 +38,45 @@ def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) ->
 
 
 def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults: Faults) -> TuneParams | None:
-    """The search's params with its metric and with absolute data folders, if `template` is sound and all fits it."""
-    if not isinstance(search.params, TuneParams) or template.params is None:
+    """The search's params with its metric and with absolute data folders, if `template` is sound and all fits it.
+
+    What has faults is checked as far as it goes: all of them are found at once.
+    """
+    own = search.sound
+    if not isinstance(own, TuneParams) or template.sound is None:
         return None
     num_faults = len(faults)
-    overrides = absolute_overrides(
-        search, search.params.overrides, template.params, base_dir, faults, inputs_are=INPUTS_ARE
-    )
-    base = overridden(search, template.params, faults)
-    metric = _metric(search, search.params, replace(template, params=base or template.params), faults)
-    if base is not None:
-        _check_space(search, search.params, replace(template, params=base), metric, faults)
-        _check_initial(search, search.params, faults)
-    if len(faults) > num_faults:
+    written = getattr(own, OVERRIDES, {})
+    overrides = absolute_overrides(search, written, template.sound, base_dir, faults, inputs_are=INPUTS_ARE)
+    base = overridden(search, template.sound, faults)
+    trained = replace(template, sound=base)
+    metric = _metric(search, own, trained, faults)
+    _check_space(search, _sound_space(search), trained, metric, faults)
+    if search.params is not None:
+        _check_initial(search, own, faults)
+    if len(faults) > num_faults or search.params is None or template.params is None:
         return None
-    return search.params.model_copy(update={"metric": metric, "overrides": overrides})
+    return own.model_copy(update={"metric": metric, "overrides": overrides})
+
+
+def with_metric_of(template: Draft | None, params: Params | None) -> Params | None:
+    """The sound part of a search's params with its metric; without one where that cannot be known."""
+    metrics = template.metrics if template else None
+    if not isinstance(params, TuneParams) or "metric" in missing_fields(params):
+        return params
+    if metrics and params.metric in (None, *metrics):
+        return params.model_copy(update={"metric": params.metric or metrics[0]})
+    without = params.model_copy()
+    del vars(without)["metric"]
+    return without
+
+
+def _sound_space(search: Draft) -> dict[str, Distribution]:
+    """The distributions of the space that have no faults."""
+    written = search.node.members_of("space").items()
+    mappings = {name: node for name, node in written if isinstance(node.value, Mapping)}
+    checked = {name: validate(Distribution, node, "", Faults()) for name, node in mappings.items()}
+    return {name: distribution for name, distribution in checked.items() if distribution is not None}
 
 
 def with_workers_of(template: Draft, params: TuneParams, common: Common) -> Common:
@@ -64,13 +90,15 @@ def with_workers_of(template: Draft, params: TuneParams, common: Common) -> Comm
 
 def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
     """Faults at `params_from` for what `search` samples and `consumer` cannot take."""
-    if consumer.params is None or not isinstance(search.params, TuneParams) or search.params.of == consumer.name:
+    if consumer.sound is None or search.kind is not TUNE or search.text_of("of") == consumer.name:
         return  # the template of the search was checked with it
+    if consumer.kind is not None and consumer.kind.evaluates and search.params is None:
+        return  # what is wrong with the space is known from the search and from the measured stage
     at = consumer.mark_of("params_from")
-    for name, distribution in search.params.space.items():
+    for name, distribution in _sound_space(search).items():
         inside = Faults()
         for value in distribution.extremes:
-            overlaid(consumer.params, {name: marked(value, at)}, at, "", inside)
+            overlaid(consumer.sound, {name: marked(value, at)}, at, "", inside)
         for fault in inside:
             message = f"{search.name} searches {fault.path}: {fault.message}"
             faults.add(at, dotted(consumer.path, "params_from"), message)
@@ -79,6 +107,8 @@ def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
 def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> str | None:
     """The metric to maximise, or None with a fault added when the template does not report it."""
     known = template.metrics
+    if known is None or "metric" in missing_fields(params):
+        return None  # it depends on what has a fault
     if params.metric in known:
         return params.metric
     if params.metric is not None:
@@ -91,20 +121,24 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
     return None
 
 
-def _check_space(search: Draft, params: TuneParams, template: Draft, metric: str | None, faults: Faults) -> None:
+def _check_space(
+    search: Draft, space: Mapping[str, Distribution], template: Draft, metric: str | None, faults: Faults
+) -> None:
     """Faults for values that the template cannot take, or with which it would not report `metric`."""
-    assert template.params is not None
+    assert template.sound is not None
     path = dotted(search.path, "space")
-    fixed = {*template.params.fields_with(Role.INPUT), *template.params.fields_with(Role.DATA)}
-    for name, distribution in params.space.items():
+    fixed = {*template.sound.fields_with(Role.INPUT), *template.sound.fields_with(Role.DATA)}
+    for name, distribution in space.items():
         written = search.node.nearest(["space", name])
         if name in fixed:
             faults.add(written.key_at, dotted(path, name), "names data or an input, which cannot be searched")
             continue
         for index, value in enumerate(distribution.extremes):
             at = written.nearest([distribution.name, index]).at
-            sampled = overlaid(template.params, {name: marked(value, at, written.key_at)}, at, path, faults)
-            if metric and sampled is not None and metric not in replace(template, params=sampled).metrics:
+            num_faults = len(faults)
+            sampled = overlaid(template.sound, {name: marked(value, at, written.key_at)}, at, path, faults)
+            reported = replace(template, sound=sampled).metrics if len(faults) == num_faults else None
+            if metric and reported is not None and metric not in reported:
                 faults.add(at, dotted(path, name), f"with {shown(value)} no trial reports {metric}")
 
 

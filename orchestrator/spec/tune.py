@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from orchestrator.artifact import digest_of
-from orchestrator.contract import Kind, Params, Role
+from orchestrator.contract import Check, Kind, Misfit, Params, Role
 from orchestrator.spec.space import Distribution
 
 Mode = Literal["max", "min"]
@@ -86,19 +86,28 @@ class TuneParams(Params):
         choices = [self.space[name].choice or () for name in names]
         return tuple(dict(zip(names, values, strict=True)) for values in itertools.product(*choices))
 
-    @model_validator(mode="after")
-    def _has_a_size(self) -> Self:
-        if self.algorithm.name != "grid":
-            if self.num_trials is None:
-                raise ValueError("num_trials is required, unless algorithm is {name: grid}")
-            return self
-        for name, distribution in self.space.items():
+    def checks(self) -> tuple[Check, ...]:
+        return (self._has_a_size, self._has_choices, self._tries_each_once)
+
+    @property
+    def _is_grid(self) -> bool:
+        return self.algorithm.name == "grid"
+
+    def _has_a_size(self) -> Iterator[Misfit]:
+        if not self._is_grid and self.num_trials is None:
+            yield Misfit((), "num_trials is required, unless algorithm is {name: grid}")
+
+    def _has_choices(self) -> Iterator[Misfit]:
+        """A grid is made of them."""
+        for name, distribution in self.space.items() if self._is_grid else ():
             if distribution.choice is None:
-                raise ValueError(f"a grid is made of choices, and {name} is {distribution.name}: list its values")
-        for field in ("num_trials", "initial"):
+                message = f"a grid is made of choices, and {name} is {distribution.name}: list its values"
+                yield Misfit(("space", name), message)
+
+    def _tries_each_once(self) -> Iterator[Misfit]:
+        for field in ("num_trials", "initial") if self._is_grid else ():
             if getattr(self, field):
-                raise ValueError(f"a grid tries each combination once: leave {field} out")
-        return self
+                yield Misfit((field,), f"a grid tries each combination once: leave {field} out")
 
 
 def _no_data(_: TuneParams) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from orchestrator.contract import Role, Usual
+from orchestrator.contract import Check, Misfit, Role, Usual
 from pipelines.details.params import DetailParams
 from pipelines.detection.methods import METHODS, Method, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
@@ -76,23 +76,49 @@ class DetectionParams(FinetuneParams):
         own = {field.name: getattr(self, field.name) for field in fields(Settings)}
         return replace(self.traits.settings, **{name: value for name, value in own.items() if value is not None})
 
-    @model_validator(mode="after")
-    def _fits_the_method(self) -> Self:
-        self.check_source(self.method)
-        method = self.traits
-        unused = sorted(self.settings.names - method.settings.names)
+    @property
+    def method_or_config(self) -> tuple[str | None, str | None]:
+        return self.method, self.config
+
+    def checks(self) -> tuple[Check, ...]:
+        return (
+            *super().checks(),
+            self._settings_are_used,
+            self._masks_go_with_config,
+            self._channels_divide,
+            self._lr_falls,
+            self._milestones_rise,
+        )
+
+    def _settings_are_used(self) -> Iterator[Misfit]:
+        if not self.has_source:
+            return
+        unused = sorted(self.settings.names - self.traits.settings.names)
         if self.method is None and self.channels != type(self).model_fields["channels"].default:
             unused = ["channels", *unused]
-        if unused:
-            raise ValueError(f"{', '.join(unused)}: {self.method_name} has no such setting; leave it out")
+        for name in unused:
+            yield Misfit((name,), f"{self.method_name} has no such setting; leave it out")
+
+    def _masks_go_with_config(self) -> Iterator[Misfit]:
         if self.masks and self.method is not None:
-            raise ValueError(f"masks: goes with `config`; {self.method} says itself what it learns")
-        if self.channels % method.channels_divisor:
-            raise ValueError(
-                f"channels: must be a multiple of {method.channels_divisor} with {self.method}, whose head normalises "
-                f"groups of {method.channels_divisor}, not {self.channels}"
+            yield Misfit(("masks",), f"goes with `config`; {self.method} says itself what it learns")
+
+    def _channels_divide(self) -> Iterator[Misfit]:
+        divisor = self.traits.channels_divisor
+        if self.channels % divisor:
+            message = (
+                f"must be a multiple of {divisor} with {self.method}, whose head normalises groups of {divisor}, "
+                f"not {self.channels}"
             )
-        return self
+            yield Misfit(("channels",), message)
+
+    def _lr_falls(self) -> Iterator[Misfit]:
+        if self.schedule == "cosine" and self.min_lr >= self.stated_lr:
+            yield Misfit(("min_lr",), f"must be below lr ({self.stated_lr:g}), not {self.min_lr:g}")
+
+    def _milestones_rise(self) -> Iterator[Misfit]:
+        if self.milestones is not None and list(self.milestones) != sorted(set(self.milestones)):
+            yield Misfit(("milestones",), f"must rise, not {list(self.milestones)}")
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -107,14 +133,6 @@ class DetectionParams(FinetuneParams):
             "milestones": Usual(list(schedule_steps(self.epochs)), follows=frozenset({"epochs"})),
             **{field.name: Usual(getattr(published, field.name), follows=method) for field in fields(Settings)},
         }
-
-    @model_validator(mode="after")
-    def _lr_falls(self) -> Self:
-        if self.schedule == "cosine" and self.min_lr >= self.peak_lr:
-            raise ValueError(f"min_lr: must be below lr ({self.peak_lr:g}), not {self.min_lr:g}")
-        if self.milestones is not None and list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones: must rise, not {list(self.milestones)}")
-        return self
 
 
 def schedule_steps(epochs: int) -> tuple[int, ...]:

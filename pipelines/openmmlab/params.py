@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from orchestrator.contract import Params, Role, Usual, settled
+from orchestrator.contract import Check, Misfit, Params, Role, Usual, settled
 from orchestrator.errors import DataError
 from pipelines.data import Data
 from pipelines.faults import first_named
@@ -116,7 +116,12 @@ class FinetuneParams(Params):
         return settled(self.lr, self.scaled_lr)
 
     @property
-    def checks(self) -> frozenset[str]:
+    def stated_lr(self) -> float:
+        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need no more."""
+        return self.peak_lr if self.lr is None else self.lr
+
+    @property
+    def checking_fields(self) -> frozenset[str]:
         """`model`, too, where the pretrained backbone says what it is."""
         return frozenset({"num_classes", "classes", *(() if self.backbone is None else ("model",))})
 
@@ -125,50 +130,68 @@ class FinetuneParams(Params):
         named = {} if self.model is None else {"model": usual_name(self.model)}
         return {"lr": Usual(self.scaled_lr, follows=frozenset({"batch_size"})), **named}
 
-    def start_fault(self) -> str | None:
-        """What is wrong with the fields that say what training starts from, None if nothing is.
+    def start_misfits(self) -> Iterator[Misfit]:
+        """What is wrong with the fields that say what training starts from.
 
-        No validator: an evaluation has the same params and starts from nothing.
+        No check of the fields: an evaluation has the same params and starts from nothing.
         """
         if self.keep_backbone:
-            return self._kept_fault()
+            yield from self._kept_misfits()
+            return
         if self.init == "pretrained" and self.backbone is None:
-            return "backbone: is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+            message = "is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+            yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.backbone is not None:
-            return "backbone: has no use with init: scratch, which starts from random weights; leave one of them out"
+            message = "has no use with init: scratch, which starts from random weights; leave one of them out"
+            yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.model is None:
-            return "model: is missing: init: scratch needs it, such as cat_small"
-        return None
+            yield Misfit(("model",), "is missing: init: scratch needs it, such as cat_small")
 
-    def _kept_fault(self) -> str | None:
+    def _kept_misfits(self) -> Iterator[Misfit]:
         if self.init == "pretrained":
-            return "init: must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+            message = "must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+            yield Misfit(("init",), message)
         for name in ("backbone", "model", "frozen_stages"):
             if getattr(self, name) is not None:
-                return f"{name}: is for CAT, and keep_backbone takes the backbone of `config`; leave one of them out"
+                message = "is for CAT, and keep_backbone takes the backbone of `config`; leave one of them out"
+                yield Misfit((name,), message)
         if self.layer_decay < 1:
-            return "layer_decay: knows the depths of CAT alone; leave it out with keep_backbone"
-        return None
+            yield Misfit(("layer_decay",), "knows the depths of CAT only; leave it out with keep_backbone")
 
-    def check_source(self, method: str | None) -> None:
-        """Raises ValueError unless the model is that of a method or of a config."""
-        if (method is None) == (self.config is None):
-            raise ValueError("must have one of `method` (a model by name) and `config` (a config file of its library)")
+    @property
+    def method_or_config(self) -> tuple[str | None, str | None]:
+        """Of which exactly one says what the model is."""
+        raise NotImplementedError
+
+    @property
+    def has_source(self) -> bool:
+        """Whether it is known what the model is."""
+        method, config = self.method_or_config
+        return (method is None) != (config is None)
+
+    def checks(self) -> tuple[Check, ...]:
+        return (self._has_one_source, self._keeps_a_config, self._classes_differ, self._classes_are_counted)
+
+    def _has_one_source(self) -> Iterator[Misfit]:
+        if not self.has_source:
+            method, _ = self.method_or_config
+            message = "must have one of `method` (a model by name) and `config` (a config file of its library)"
+            yield Misfit(() if method is None else ("config",), message)
+
+    def _keeps_a_config(self) -> Iterator[Misfit]:
         if self.keep_backbone and self.config is None:
-            raise ValueError("keep_backbone: goes with `config`; the methods are built on CAT")
+            yield Misfit(("keep_backbone",), "goes with `config`; the methods are built on CAT")
 
-    @model_validator(mode="after")
-    def _classes_are_countable(self) -> Self:
-        if self.classes is None:
-            return self
-        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+    def _classes_differ(self) -> Iterator[Misfit]:
+        classes = self.classes or ()
+        twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:
-            raise ValueError(f"classes: {', '.join(twice)} twice")
-        if self.num_classes not in (None, len(self.classes)):
-            raise ValueError(
-                f"num_classes: is {self.num_classes}, but `classes` has {len(self.classes)}; leave one out"
-            )
-        return self
+            yield Misfit(("classes",), f"{', '.join(twice)} twice")
+
+    def _classes_are_counted(self) -> Iterator[Misfit]:
+        if self.classes is not None and self.num_classes not in (None, len(self.classes)):
+            message = f"is {self.num_classes}, but `classes` has {len(self.classes)}; leave one out"
+            yield Misfit(("num_classes",), message)
 
     def check_classes(self, found: Sequence[str], where: object) -> None:
         """Raises DataError unless the classes `found` in the data at `where` are those that the job asks for."""

@@ -39,9 +39,9 @@ class Start:
 def make_start(context: StageContext) -> Start:
     """Raises JobError where the params say no start, CheckpointError where the checkpoint is another network's."""
     params: FinetuneParams = context.params
-    fault = params.start_fault()
-    if fault is not None:
-        raise JobError(fault)
+    misfits = [f"{'.'.join(map(str, misfit.steps))}: {misfit.message}" for misfit in params.start_misfits()]
+    if misfits:
+        raise JobError("\n".join(misfits))
     if params.keep_backbone:
         return Start(None, told="the config's own, random weights")
     start = _from_scratch(params) if params.init == "scratch" else _from_checkpoint(params, context.inputs["backbone"])

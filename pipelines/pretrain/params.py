@@ -5,12 +5,12 @@ But for `precision`: the reference's fp16 needs a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
-from orchestrator.contract import Params, Role, Usual, settled
+from orchestrator.contract import Check, Misfit, Params, Role, Usual, settled
 from pipelines.data import ImageData
 from pipelines.details.params import DetailParams
 from pipelines.model_params import Model, ModelParams, img_size_of, settings_of, usual_name
@@ -155,6 +155,11 @@ class PretrainParams(Params):
         return settled(self.lr, self.reference_lr)
 
     @property
+    def stated_lr(self) -> float:
+        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need no more."""
+        return self.peak_lr if self.lr is None else self.lr
+
+    @property
     def final_lr(self) -> float:
         return settled(self.min_lr, self.peak_lr / 100)
 
@@ -163,7 +168,7 @@ class PretrainParams(Params):
         return settled(self.warmup_lr, self.peak_lr / 1000)
 
     @property
-    def checks(self) -> frozenset[str]:
+    def checking_fields(self) -> frozenset[str]:
         return frozenset({"num_classes"})
 
     def usual(self) -> Mapping[str, Usual]:
@@ -194,26 +199,55 @@ class PretrainParams(Params):
         """Whether `num_workers` workers can share a batch equally."""
         return self.batch_size % self.batch_multiple(num_workers) == 0
 
-    @model_validator(mode="after")
-    def _fields_agree(self) -> Self:
-        if self.min_lr is not None and self.min_lr > self.peak_lr:
-            raise ValueError(f"min_lr {self.min_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
-        if self.warmup_lr is not None and self.warmup_lr > self.peak_lr:
-            raise ValueError(f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.peak_lr:g}")
+    def checks(self) -> tuple[Check, ...]:
+        return (
+            self._min_lr_fits,
+            self._warmup_lr_fits,
+            self._parts_fit,
+            self._patches_fit,
+            self._head_is_there,
+            self._scale_rises,
+            self._ratio_rises,
+            self._pairs_fit,
+        )
+
+    def _min_lr_fits(self) -> Iterator[Misfit]:
+        if self.min_lr is not None and self.min_lr > self.stated_lr:
+            yield Misfit(("min_lr",), f"min_lr {self.min_lr:g} exceeds the peak learning rate, lr {self.stated_lr:g}")
+
+    def _warmup_lr_fits(self) -> Iterator[Misfit]:
+        if self.warmup_lr is not None and self.warmup_lr > self.stated_lr:
+            message = f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.stated_lr:g}"
+            yield Misfit(("warmup_lr",), message)
+
+    def _parts_fit(self) -> Iterator[Misfit]:
         if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
+            yield Misfit(("accumulate",), f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
+
+    def _patches_fit(self) -> Iterator[Misfit]:
         patch_size = self.model.patch_size if isinstance(self.model, ModelParams) else 4
-        if self.input_size < patch_size:
-            raise ValueError(f"img_size {self.input_size} is less than the model's patch_size {patch_size}")
+        if self.img_size is not None and self.img_size < patch_size:
+            message = f"img_size {self.img_size} is less than the model's patch_size {patch_size}"
+            yield Misfit(("img_size",), message)
+
+    def _head_is_there(self) -> Iterator[Misfit]:
         if self.reset_head and self.weights is None:
-            raise ValueError("reset_head: there is no head to replace without `weights`")
+            yield Misfit(("reset_head",), "reset_head: there is no head to replace without `weights`")
+
+    def _scale_rises(self) -> Iterator[Misfit]:
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale {list(self.scale)}: its first number, the least share, exceeds its second")
+            message = f"scale {list(self.scale)}: its first number, the least share, exceeds its second"
+            yield Misfit(("scale",), message)
+
+    def _ratio_rises(self) -> Iterator[Misfit]:
         if self.ratio[0] > self.ratio[1]:
-            raise ValueError(f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second")
+            message = f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second"
+            yield Misfit(("ratio",), message)
+
+    def _pairs_fit(self) -> Iterator[Misfit]:
         if self.is_mixing and self.batch_size % 2:
-            raise ValueError(f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs")
-        return self
+            message = f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs"
+            yield Misfit(("batch_size",), message)
 
 
 class PretrainEvaluationParams(DetailParams, PretrainParams):

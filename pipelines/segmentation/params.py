@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from orchestrator.contract import Role, Usual
+from orchestrator.contract import Check, Misfit, Role, Usual
 from pipelines.details.params import DetailParams
 from pipelines.openmmlab.params import FinetuneParams, Positive
 from pipelines.pretrain.intervals import CheckpointEverySteps
@@ -79,23 +79,46 @@ class SegmentationParams(FinetuneParams):
             "head_channels": Usual(widths.head, follows=method),
         }
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        self.check_source(self.method)
-        if self.method is None and (self.channels or self.head_channels):
-            raise ValueError("channels, head_channels: the model of a config has its own; leave them out")
+    @property
+    def method_or_config(self) -> tuple[str | None, str | None]:
+        return self.method, self.config
+
+    def checks(self) -> tuple[Check, ...]:
+        return (
+            *super().checks(),
+            self._widths_are_used,
+            self._warmup_ends,
+            self._lr_falls,
+            self._least_rates_hold,
+            self._ratio_range_rises,
+        )
+
+    def _widths_are_used(self) -> Iterator[Misfit]:
+        if self.has_source and self.method is None:
+            for name in ("channels", "head_channels"):
+                if getattr(self, name) is not None:
+                    yield Misfit((name,), "the model of a config has its own; leave it out")
+
+    def _warmup_ends(self) -> Iterator[Misfit]:
         if self.warmup_iters >= self.max_iters:
-            raise ValueError(f"warmup_iters: must be below max_iters ({self.max_iters}), not {self.warmup_iters}")
-        if self.min_lr >= self.peak_lr:
-            raise ValueError(f"min_lr: must be below lr ({self.peak_lr:g}), not {self.min_lr:g}")
+            field = self.written("warmup_iters", "max_iters")
+            yield Misfit((field,), f"warmup_iters ({self.warmup_iters}) must be below max_iters ({self.max_iters})")
+
+    def _lr_falls(self) -> Iterator[Misfit]:
+        if self.min_lr >= self.stated_lr:
+            yield Misfit(("min_lr",), f"must be below lr ({self.stated_lr:g}), not {self.min_lr:g}")
+
+    def _least_rates_hold(self) -> Iterator[Misfit]:
         if self.layer_decay < 1 and self.min_lr and self.schedule == "poly":
-            raise ValueError(
-                "min_lr: must be 0 with layer_decay on a poly schedule, which would raise the least rates to it; or "
-                "choose schedule: cosine"
+            message = (
+                "must be 0 with layer_decay on a poly schedule, which would raise the least rates to it; or choose "
+                "schedule: cosine"
             )
+            yield Misfit(("min_lr",), message)
+
+    def _ratio_range_rises(self) -> Iterator[Misfit]:
         if self.ratio_range[0] > self.ratio_range[1]:
-            raise ValueError(f"ratio_range: must be [low, high], not {list(self.ratio_range)}")
-        return self
+            yield Misfit(("ratio_range",), f"must be [low, high], not {list(self.ratio_range)}")
 
 
 class SegmentationEvaluationParams(DetailParams, SegmentationParams):

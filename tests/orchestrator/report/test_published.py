@@ -45,8 +45,8 @@ def test_a_row_says_where_it_stands_in_the_paper_and_on_how_many_images() -> Non
 @pytest.mark.parametrize("row", published_rows().values(), ids=lambda row: row.id)
 def test_a_row_is_of_a_kind_that_has_such_inputs(row: PublishedRow) -> None:
     kind = KINDS[row.kind]
-    missing = kind.fault(kind.params.model_construct())
-    assert set(row.inputs) == ({missing.partition(":")[0]} if missing else set())
+    missing = {misfit.steps[0] for misfit in kind.misfits(kind.params.model_construct())}
+    assert set(row.inputs) == missing
     assert {published_rows()[followed].kind for followed in row.inputs.values()} <= {"pretrain"}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from orchestrator.artifact import digest_of
-from orchestrator.contract import DataDir, Evaluation, Input, Kind, Params, Role
+from orchestrator.contract import Check, DataDir, Evaluation, Input, Kind, Misfit, Params, Role
 from orchestrator.spec import Job, load_job
 
 
@@ -29,11 +30,13 @@ class TrainParams(Params):
     label: str = ""
     loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 2
 
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
+    def checks(self) -> tuple[Check, ...]:
+        return (self._warmup_fits,)
+
+    def _warmup_fits(self) -> Iterator[Misfit]:
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be at most epochs ({self.epochs})")
-        return self
+            message = f"warmup_epochs ({self.warmup_epochs}) must be at most epochs ({self.epochs})"
+            yield Misfit(("warmup_epochs",), message)
 
 
 class FinetuneParams(Params):

@@ -73,7 +73,7 @@ FIELDS = {
     "short list": ("    scale: [1]\n", ["7:5: stages.pretrain.scale.1: has too few items: [1]"]),
     "fields that disagree": (
         "    warmup_epochs: 11\n",
-        ["4:3: stages.pretrain: warmup_epochs (11) must be at most epochs (10)"],
+        ["7:20: stages.pretrain.warmup_epochs: warmup_epochs (11) must be at most epochs (10)"],
     ),
     "expectation without a sign": (
         "    expect: {top1: 95}\n",
@@ -104,7 +104,7 @@ FIELDS = {
     ),
     "workers from many to few": (
         "    resources: {workers: [4, 2]}\n",
-        ["7:5: stages.pretrain.resources: workers [4, 2]: its first number, the least, exceeds its second"],
+        ["7:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the least, exceeds its second"],
     ),
     "a range of workers that cannot share the work": (
         "    resources: {workers: [6, 7]}\n    epochs: 5\n",
@@ -112,7 +112,7 @@ FIELDS = {
     ),
     "one and a half GPUs": (
         "    resources: {gpus_per_worker: 1.5}\n",
-        ["7:5: stages.pretrain.resources: gpus_per_worker must be a whole number above 1, not 1.5"],
+        ["7:34: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole number above 1, not 1.5"],
     ),
     "negative seed": ("    seed: -1\n", ["7:11: stages.pretrain.seed: must be at least 0, not -1"]),
     "python tag": (

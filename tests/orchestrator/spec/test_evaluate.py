@@ -102,7 +102,7 @@ def test_all_cells_of_a_matrix_are_measured_by_one_line(tmp_path: Path) -> None:
 # the fields of the stage `measure` begin in column 13 of line 7, behind HEAD
 FAULTS = {
     "neither": ("", "7:3: stages.measure: must have one of `of` (a stage to measure) and `task`"),
-    "both": (", of: pretrain, task: train", "7:3: stages.measure: must have one of `of`"),
+    "both": (", of: pretrain, task: train", "7:49: stages.measure.task: must have one of `of`"),
     "unknown stage": (
         ", of: pretrian",
         "7:33: stages.measure.of: unknown stage 'pretrian', did you mean 'pretrain'?",
@@ -177,10 +177,10 @@ FAULTS = {
         ", task: tune, checkpoint: x.pth",
         "7:35: stages.measure.task: tune leaves no model to measure; known: train, finetune",
     ),
-    "no checkpoint by task": (", task: train", "7:3: stages.measure: `task` needs a `checkpoint`"),
+    "no checkpoint by task": (", task: train, data: d", "7:35: stages.measure.task: `task` needs a `checkpoint`"),
     "overrides by task": (
         ", task: train, checkpoint: x.pth, data: d, overrides: {epochs: 3}",
-        "7:3: stages.measure: overrides go with `of`",
+        "7:81: stages.measure.overrides: overrides go with `of`",
     ),
     "missing params by task": (", task: train, checkpoint: x.pth", "7:3: stages.measure.data: is required"),
     "unknown param by task": (

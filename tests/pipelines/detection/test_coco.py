@@ -154,8 +154,8 @@ def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Pat
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"schedule": "cosine", "min_lr": 1.0}, "min_lr: must be below lr"),
-        ({"milestones": [5, 3]}, "milestones: must rise"),
+        ({"schedule": "cosine", "min_lr": 1.0}, r"min_lr\s+must be below lr"),
+        ({"milestones": [5, 3]}, r"milestones\s+must rise"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"method": "yolo"}, "mask_rcnn"),
     ],

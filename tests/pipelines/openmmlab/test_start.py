@@ -158,7 +158,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ("", r"job\.yaml:6:5: stages\.coco\.backbone: is missing: name the checkpoint .* or set init: scratch"),
+        ("", r"job\.yaml:5:3: stages\.coco\.backbone: is missing: name the checkpoint .* or set init: scratch"),
         ("init: scratch", r"stages\.coco\.model: is missing: init: scratch needs it, such as cat_small"),
         (
             "init: scratch\n    model: cat_tiny\n    backbone: pretrain.checkpoint",
@@ -226,5 +226,5 @@ def test_widths_of_a_segmenter_are_in_the_key_by_their_effect() -> None:
     assert (fpn.widths.pyramid, fpn.widths.head, upernet.widths.pyramid, upernet.widths.head) == (256, 128, 512, 256)
     assert SegmentationParams(method="upernet", channels=512, head_channels=256, **common).in_key() == upernet.in_key()
     assert SegmentationParams(method="upernet", channels=256, **common).in_key() != upernet.in_key()
-    with pytest.raises(ValueError, match="min_lr: must be 0 with layer_decay on a poly schedule"):
+    with pytest.raises(ValueError, match=r"min_lr\s+must be 0 with layer_decay on a poly schedule"):
         SegmentationParams(method="upernet", layer_decay=0.9, min_lr=1e-6, **common)
