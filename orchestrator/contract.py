@@ -245,7 +245,7 @@ class Kind:
     """For each field of role INPUT, what it may point to, written `kind.output`."""
     outputs: tuple[str, ...]
     metrics: Callable[[Any], tuple[str, ...]]
-    """Params -> names of the metrics that a stage reports, all better when higher; a search maximises the first."""
+    """Params -> names of all metrics that a stage's manifest may hold. A search maximises the first by default."""
     fingerprint: Callable[[Any], str]
     """Params -> a digest of the data that they name. Raises DataError when it is missing or disagrees with them."""
     entry: str | None

@@ -7,7 +7,7 @@ from orchestrator.report.cells import Cell
 
 def value_text(cell: Cell) -> str:
     """The cell's value with its unit; a dash where it was not measured."""
-    return "-" if cell.value is None else f"{cell.value:.2f} {cell.unit}"
+    return "-" if cell.value is None else f"{cell.value:.2f} {cell.unit}".rstrip()
 
 
 def number_text(value: float | None) -> str:

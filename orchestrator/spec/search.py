@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.artifact import LESS_IS_BETTER
 from orchestrator.contract import Params, Role
 from orchestrator.spec.draft import Common, Draft
 from orchestrator.spec.evaluate import EVALUATE
@@ -16,7 +17,7 @@ from orchestrator.spec.refs import unknown_stage
 from orchestrator.spec.space import Distribution
 from orchestrator.spec.tree import marked
 from orchestrator.spec.tune import TUNE, TuneParams
-from orchestrator.spec.validate import missing_fields, validate
+from orchestrator.spec.validate import known, missing_fields, validate
 
 INPUTS_ARE = "the trials of a search take those of its template"
 
@@ -106,19 +107,26 @@ def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
 
 def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> str | None:
     """The metric to maximise, or None with a fault added when the template does not report it."""
-    known = template.metrics
-    if known is None or "metric" in missing_fields(params):
+    reported = template.metrics
+    if reported is None or "metric" in missing_fields(params):
         return None  # it depends on what has a fault
-    if params.metric in known:
+    if params.metric in reported:
+        _check_direction(search, params, faults)
         return params.metric
     if params.metric is not None:
-        message = f"unknown metric {shown(params.metric)}{suggestion(params.metric, known)}"
+        message = f"unknown metric {shown(params.metric)}{suggestion(params.metric, reported)}"
         faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
-    elif not known:
+    elif not reported:
         faults.add(search.mark_of("of"), dotted(search.path, "of"), f"{template.name} reports no metric to maximise")
     else:
-        return known[0]
+        return reported[0]
     return None
+
+
+def _check_direction(search: Draft, params: TuneParams, faults: Faults) -> None:
+    if params.metric in LESS_IS_BETTER and known(params, lambda: params.mode) == "max":
+        message = f"less of {params.metric} is better; set `mode: min`"
+        faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
 
 
 def _check_space(

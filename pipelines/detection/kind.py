@@ -6,10 +6,11 @@ from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.detection.coco import fingerprint, fingerprint_val
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 from pipelines.openmmlab.config_file import config_digest
+from pipelines.training_metrics import TRAINING
 
 
 def metrics(params: DetectionParams) -> tuple[str, ...]:
-    return (*params.traits.metrics, *params.sizes)
+    return (*params.traits.metrics, *params.sizes, *TRAINING)
 
 
 def reads(params: DetectionParams) -> dict[str, str]:

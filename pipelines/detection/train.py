@@ -38,7 +38,7 @@ def run(context: StageContext) -> StageResult:
     if context.rank == 0:
         save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
         record.write(directory, context)
-    return StageResult({"checkpoint": directory}, (*trained.as_metrics(names), *record.metrics))
+    return StageResult({"checkpoint": directory}, (*trained.as_metrics(names), *record.metrics, *trained.training))
 
 
 def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[str, float]:

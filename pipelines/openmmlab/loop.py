@@ -16,7 +16,7 @@ from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
 from pipelines.imagenet.seeding import Stream, seed_all, seeds
 from pipelines.openmmlab.library import BaseLoop, Runner
-from pipelines.openmmlab.progress import EMIT_EVERY, Figures, Schedule, Telling, num_val_images
+from pipelines.openmmlab.progress import EMIT_EVERY, Figures, Schedule, Speed, Telling, num_val_images
 from pipelines.openmmlab.ranks import check_equal_on_ranks, share_buffers
 from pipelines.openmmlab.state import Position, bare, save_state
 from pipelines.openmmlab.stopping import StopInValidation
@@ -62,8 +62,13 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._began_at = position.iteration
         self._epoch, self._iter, self._is_validated = position.epoch, position.iteration, position.is_validated
         self.metrics: Mapping[str, float] = position.metrics
-        """Of the last validation, by our names."""
+        """Of the last validation, by our names, with the mean loss before it."""
         self._figures = Figures.at(position, rank=context.rank, world_size=context.world_size)
+
+    @property
+    def speed(self) -> Speed:
+        """Of the training up to here, on this rank."""
+        return self._figures.speed
 
     @property
     def epoch(self) -> int:
@@ -197,7 +202,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._figures.check()
         share_buffers(bare(self.runner.model))
         loss = mean_over_ranks(self._figures.mean_loss, self._device)
-        self.metrics = self._plan.metrics_of(self.runner.val_loop.run())
+        self.metrics = {**self._plan.metrics_of(self.runner.val_loop.run()), "loss": loss}
         self._is_validated = True
         self._telling.tell_validation(self._iter, loss=loss, metrics=self.metrics, speed=self._figures.speed)
         return loss

@@ -32,10 +32,11 @@ from pipelines.openmmlab.library import (
     revert_sync_batchnorm,
 )
 from pipelines.openmmlab.loop import Plan, StageLoop
-from pipelines.openmmlab.progress import Schedule, ValidationHook, num_val_images
+from pipelines.openmmlab.progress import Schedule, Speed, ValidationHook, num_val_images
 from pipelines.openmmlab.ranks import check_equal_on_ranks
 from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
 from pipelines.pretrain.ranks import let_group_go
+from pipelines.training_metrics import training_metrics
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Trained(Measured):
     """The model after the last iteration, and what its validation measured."""
 
     weights: Mapping[str, Tensor]
+    training: tuple[Metric, ...] = ()
+    """What the training reports of itself."""
 
 
 def finished(context: StageContext, schedule: Schedule) -> Trained | None:
@@ -91,7 +94,17 @@ def finished(context: StageContext, schedule: Schedule) -> Trained | None:
     done = position.epoch if schedule.unit == "epoch" else position.iteration
     if done < schedule.total or not position.is_validated:
         return None
-    return Trained(position.metrics, position.num_samples, state["weights"])
+    speed = Speed(position.trained_s, position.waited_s)
+    training = _training_metrics(context, position.metrics, position.iteration, speed)
+    return Trained(position.metrics, position.num_samples, state["weights"], training)
+
+
+def _training_metrics(
+    context: StageContext, metrics: Mapping[str, float], iterations: int, speed: Speed
+) -> tuple[Metric, ...]:
+    num_images = iterations * context.params.batch_size
+    images_per_s = num_images / max(speed.trained_s, 1e-9)
+    return training_metrics(loss=metrics.get("loss"), images_per_s=images_per_s, data_wait=speed.data_wait)
 
 
 def train(context: StageContext, training: Training) -> Trained:
@@ -108,7 +121,9 @@ def train(context: StageContext, training: Training) -> Trained:
         try:
             runner.train()
             check_equal_on_ranks(runner.model, when="after training")
-            return Trained(runner.train_loop.metrics, num_val_images(runner), weights_of(runner))
+            loop = runner.train_loop
+            training_of_loop = _training_metrics(context, loop.metrics, loop.iter, loop.speed)
+            return Trained(loop.metrics, num_val_images(runner), weights_of(runner), training_of_loop)
         finally:
             runner.close()
 

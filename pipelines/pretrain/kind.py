@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.imagenet import layouts
 from pipelines.pretrain.params import PretrainEvaluationParams, PretrainParams
+from pipelines.training_metrics import TRAINING
 
 
 def fingerprint(params: PretrainParams) -> str:
@@ -23,7 +24,7 @@ KIND = Kind(
     params=PretrainParams,
     inputs={"weights": frozenset({"pretrain.checkpoint"})},
     outputs=("checkpoint", "log"),
-    metrics=lambda _: ("top1", "top5"),
+    metrics=lambda _: ("top1", "top5", *TRAINING),
     fingerprint=fingerprint,
     from_outside=frozenset({"weights"}),
     entry="pipelines.pretrain.train:run",

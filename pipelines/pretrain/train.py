@@ -32,6 +32,7 @@ from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.ranks import let_group_go
+from pipelines.training_metrics import training_metrics
 
 WEIGHTS = "weights"
 """The input with the classifier that fine-tuning starts from."""
@@ -129,12 +130,17 @@ def _result(training: Training, classes: tuple[str, ...], progress: Progress) ->
         log.mkdir()
         lines = [json.dumps(asdict(record)) for record in progress.epochs]
         (log / "epochs.jsonl").write_text("\n".join(lines) + "\n")
-    metrics = (*progress.scores.as_metrics(), _data_wait(progress))
+    metrics = (*progress.scores.as_metrics(), *_training_metrics(progress))
     return StageResult(outputs={"checkpoint": checkpoint, "log": log}, metrics=metrics)
 
 
-def _data_wait(progress: Progress) -> Metric:
-    """Part of the whole training time that was spent waiting for data, in %."""
+def _training_metrics(progress: Progress) -> tuple[Metric, ...]:
+    """The loss of the last epoch; speed and wait for data over the whole training."""
+    # Epochs have the same number of images: the time of each, up to a factor.
     trained_s = [1 / record.images_per_s for record in progress.epochs]
     waited_s = [record.data_wait * seconds for record, seconds in zip(progress.epochs, trained_s, strict=True)]
-    return Metric(name="data_wait", value=sum(waited_s) / sum(trained_s), split="train", num_samples=None)
+    return training_metrics(
+        loss=progress.epochs[-1].loss,
+        images_per_s=len(trained_s) / sum(trained_s),
+        data_wait=sum(waited_s) / sum(trained_s),
+    )

@@ -6,6 +6,7 @@ from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.openmmlab.config_file import config_digest
 from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
 from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
+from pipelines.training_metrics import TRAINING
 
 
 def scores(params: SegmentationParams) -> tuple[str, ...]:
@@ -13,6 +14,11 @@ def scores(params: SegmentationParams) -> tuple[str, ...]:
 
 
 def metrics(params: SegmentationParams) -> tuple[str, ...]:
+    return (*measured(params), *TRAINING)
+
+
+def measured(params: SegmentationParams) -> tuple[str, ...]:
+    """What an evaluation reports."""
     return (*scores(params), *params.sizes)
 
 
@@ -37,7 +43,7 @@ KIND = Kind(
     fits_workers=SegmentationParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.segmentation.evaluate:run",
-        metrics=metrics,
+        metrics=measured,
         fingerprint=fingerprint_val,
         params=SegmentationEvaluationParams,
         outputs=(DETAILS,),

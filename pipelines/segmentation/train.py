@@ -45,7 +45,7 @@ def run(context: StageContext) -> StageResult:
     metrics = trained.as_metrics(METRICS)
     if params.tta:
         metrics += _multi_scale_flip(context, model=model, weights=trained.weights, classes=classes)
-    return StageResult({"checkpoint": directory}, (*metrics, *record.metrics))
+    return StageResult({"checkpoint": directory}, (*metrics, *record.metrics, *trained.training))
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:

@@ -6,12 +6,16 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from orchestrator.artifact import unit_of
 from orchestrator.contract import CHECKPOINT, Role
-from orchestrator.spec import EvaluateParams
+from orchestrator.errors import SpecError
+from orchestrator.spec import EvaluateParams, Job, load_job
 from pipelines import KINDS
+from pipelines.training_metrics import TRAINING
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -45,6 +49,33 @@ def test_every_kind_with_an_evaluation_leaves_the_checkpoint_that_is_measured(na
 def test_every_field_is_described(name: str) -> None:
     params = KINDS[name].params
     assert [field for field, info in params.model_fields.items() if not info.description] == []
+
+
+STAGES = """\
+  pretrain: {kind: pretrain, data: d}
+  detect: {kind: detection, data: d, method: fcos, init: scratch, model: cat_tiny}
+  segment: {kind: segmentation, data: d, method: semantic_fpn, init: scratch, model: cat_tiny}
+"""
+
+
+def _load(folder: Path, stages: str, *overrides: str) -> Job:
+    (folder / "job.yaml").write_text(f"name: n\nstore: /s\nstages:\n{stages}")
+    return load_job(folder / "job.yaml", kinds=KINDS, overrides=overrides, base_dir=folder)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "detect", "segment"])
+def test_a_training_may_be_held_against_its_loss_its_speed_and_its_wait_for_data(stage: str, tmp_path: Path) -> None:
+    expected = "{loss: '<= 2.5', images_per_s: '>= 100', data_wait: '<= 20'}"
+    job = _load(tmp_path, STAGES, f"stages.{stage}.expect={expected}")
+    assert set(job.stages[stage].expect) == set(TRAINING)
+    assert [unit_of(name) for name in TRAINING] == ["", "images/s", "%"]
+
+
+def test_a_search_never_maximises_a_metric_of_which_less_is_better(tmp_path: Path) -> None:
+    search = "  s: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, metric: loss}\n"
+    with pytest.raises(SpecError, match=r"7:92: stages\.s\.metric: less of loss is better; set `mode: min`"):
+        _load(tmp_path, STAGES + search)
+    assert _load(tmp_path, STAGES + search, "stages.s.mode=min").stages["s"].metrics == ("loss",)
 
 
 def test_the_table_imports_neither_torch_nor_ray() -> None:

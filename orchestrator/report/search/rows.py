@@ -124,7 +124,7 @@ def _best(search: Search) -> str | None:
     if best is None:
         return None
     metric = search.trials.metric
-    value = f"{number_text(best.value)} {unit_of(metric)}"
+    value = f"{number_text(best.value)} {unit_of(metric)}".rstrip()
     return f"best: trial {best.number}, {metric} {value} at epoch {best.epoch}, with {params_words(best.params)}"
 
 

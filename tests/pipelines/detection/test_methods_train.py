@@ -12,6 +12,7 @@ from orchestrator.contract import StageResult
 from pipelines.detection.methods import METHODS, MethodName
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run
+from pipelines.training_metrics import TRAINING
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, scores_of, write_coco
 
 
@@ -27,7 +28,7 @@ def _train(root: Path, method: MethodName, *, has_polygons: bool, **fields: Any)
 
 def test_box_method_trains_at_many_scales_on_annotations_without_polygons(tmp_path: Path) -> None:
     result, recorder = _train(tmp_path, "fcos", has_polygons=False, multi_scale=True, epochs=2)
-    assert [metric.name for metric in result.metrics] == ["box_map", "box_map50", "params_m", "flops_g"]
+    assert [metric.name for metric in result.metrics] == ["box_map", "box_map50", "params_m", "flops_g", *TRAINING]
     assert [set(metrics) for metrics in recorder.metrics] == [{"epoch", "loss", "box_map", "box_map50"}] * 2
     assert all(math.isfinite(value) for metrics in recorder.metrics for value in metrics.values())
 

@@ -18,6 +18,7 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError, StoppedError
 from pipelines.detection import train as detection_train
 from pipelines.detection.coco import Annotations, read_annotations
+from pipelines.detection.kind import KIND
 from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
@@ -26,7 +27,7 @@ from pipelines.detection.usage import Split
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
 from pipelines.openmmlab.params import SIZES
 from pipelines.openmmlab.runner import Trained, Training
-from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, write_coco
+from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, on_val, save_toy_checkpoint, write_coco
 
 
 def _params(root: Path, **fields: Any) -> DetectionParams:
@@ -73,12 +74,19 @@ def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting) ->
 
 def test_result_has_the_last_validation_metrics_over_all_val_images(setting: Setting) -> None:
     names = ("box_map", "box_map50", "mask_map", "mask_map50")
-    measured, sizes = setting.result.metrics[: len(names)], setting.result.metrics[len(names) :]
+    measured, sizes = on_val(setting.result)[: len(names)], on_val(setting.result)[len(names) :]
     assert tuple(metric.name for metric in measured) == names
     assert {metric.num_samples for metric in measured} == {3}
     assert all(metric.value == setting.straight.metrics[-1][metric.name] for metric in measured)
     assert {metric.name for metric in sizes} == {"params_m", "flops_g"}
     assert {metric.num_samples for metric in sizes} == {None}
+
+
+def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
+    declared = KIND.metrics(setting.context("declared").params)
+    assert tuple(metric.name for metric in setting.result.metrics) == declared
+    assert {name for metrics in setting.straight.metrics for name in metrics} <= {"epoch", *declared}
+    assert setting.result.metrics[-3].value == setting.straight.metrics[-1]["loss"]
 
 
 def test_training_changes_the_pretrained_backbone(setting: Setting) -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from cat_model import Cat, CatConfig, save_classifier
+from orchestrator.artifact import Metric
 from orchestrator.contract import Event, Kind, Params, StageContext, StageResult
 
 PX = 64
@@ -170,6 +171,11 @@ def evaluation_params(kind: Kind, params: Params, **fields: Any) -> Params:
 def scores_of(result: StageResult) -> dict[str, float]:
     """What was measured on val, by name: not the size of the network."""
     return {metric.name: metric.value for metric in result.metrics if metric.num_samples is not None}
+
+
+def on_val(result: StageResult) -> tuple[Metric, ...]:
+    """What was measured of the model, which depends on no clock."""
+    return tuple(metric for metric in result.metrics if metric.split == "val")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -26,6 +26,7 @@ from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,
     make_context,
+    on_val,
     save_toy_checkpoint,
     write_ade20k,
     write_coco,
@@ -73,7 +74,7 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
     resumed = Recorder(root / f"resumed{rank}")
     resume_dir = root / "stopped0" / "saved" / "iteration_0000002"
     again = segmentation.run(context_of_rank(root, params, resumed, rank, resume_dir=resume_dir))
-    assert again.metrics == result.metrics
+    assert on_val(again) == on_val(result)
     assert resumed.metrics == straight.metrics
     if rank == 0:
         assert all(torch.equal(tensor, weights(result)[name]) for name, tensor in weights(again).items())

@@ -31,6 +31,7 @@ from tests.pipelines.openmmlab.harness import (
     contents,
     evaluation_params,
     make_context,
+    on_val,
     save_toy_checkpoint,
     write_ade20k,
 )
@@ -50,7 +51,7 @@ class Setting:
         self.recorder = Recorder(root / "train")
         self.context = make_context(self.recorder, self.params(), save_toy_checkpoint(root / "pretrained"))
         self.trained = train(self.context)
-        self.scores = tuple(metric for metric in self.trained.metrics if metric.unit == "%")
+        self.scores = tuple(metric for metric in on_val(self.trained) if metric.unit == "%")
 
     def params(self, **fields: Any) -> SegmentationParams:
         common = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(self.data), "loader_workers": 0}
@@ -71,7 +72,7 @@ def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_pat
     assert KIND.evaluation is not None
     context = setting.evaluation(tmp_path)
     result = run(context)
-    assert result.metrics == setting.trained.metrics
+    assert result.metrics == on_val(setting.trained)
     assert tuple(result.outputs) == KIND.evaluation.outputs
     assert 34 < result.metrics[0].value < 100  # one class of three everywhere is below
     assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
@@ -210,8 +211,9 @@ def test_training_measures_multi_scale_flip_as_its_evaluation_does(setting: Sett
     params = setting.params(tta=True)
     last = setting.recorder.checkpoints[-1]
     resumed = make_context(Recorder(tmp_path / "again"), params, setting.context.inputs["backbone"], resume_dir=last)
-    metrics = train(resumed).metrics
+    result = train(resumed)
+    metrics = on_val(result)
     assert metrics == run(setting.evaluation(tmp_path, tta=True)).metrics
-    assert tuple(metric.name for metric in metrics) == KIND.metrics(params)
+    assert tuple(metric.name for metric in result.metrics) == KIND.metrics(params)
     assert metrics[3].name == "miou_ms_flip"
     assert metrics[:3] == setting.scores

@@ -15,9 +15,17 @@ from safetensors.torch import load_file
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.openmmlab.library import load_library
+from pipelines.segmentation.kind import KIND
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
-from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, scores_of, write_ade20k
+from tests.pipelines.openmmlab.harness import (
+    Recorder,
+    make_context,
+    on_val,
+    save_toy_checkpoint,
+    scores_of,
+    write_ade20k,
+)
 
 # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
 
@@ -61,10 +69,24 @@ def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setti
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all(recorder.checkpoints)
-    assert [metric.name for metric in setting.result.metrics] == ["miou", "macc", "aacc", "params_m", "flops_g"]
+    assert [metric.name for metric in on_val(setting.result)] == ["miou", "macc", "aacc", "params_m", "flops_g"]
     assert scores_of(setting.result).items() <= recorder.metrics[-1].items()
-    assert [metric.num_samples for metric in setting.result.metrics] == [3, 3, 3, None, None]
+    assert [metric.num_samples for metric in on_val(setting.result)] == [3, 3, 3, None, None]
     assert (recorder.events[-1].done, recorder.events[-1].total) == (4, 4)
+
+
+def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
+    declared = KIND.metrics(setting.context("declared").params)
+    assert tuple(metric.name for metric in setting.result.metrics) == declared
+    assert {name for metrics in setting.straight.metrics for name in metrics} <= {"epoch", *declared}
+    loss, images_per_s, data_wait = setting.result.metrics[-3:]
+    assert loss.value == setting.straight.metrics[-1]["loss"]
+    assert (images_per_s.value > 0, 0 <= data_wait.value <= 100) == (True, True)
+    assert [(metric.unit, metric.split) for metric in (loss, images_per_s, data_wait)] == [
+        ("", "train"),
+        ("images/s", "train"),
+        ("%", "train"),
+    ]
 
 
 def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(setting: Setting) -> None:

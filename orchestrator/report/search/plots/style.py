@@ -63,7 +63,8 @@ def svg_of(draw: Callable[[Axes], None], *, width_in: float = WIDTH_IN, height_i
 
 def metric_label(metric: str) -> str:
     """Such as `top1 [%]`."""
-    return f"{metric} [{unit_of(metric)}]"
+    unit = unit_of(metric)
+    return f"{metric} [{unit}]" if unit else metric
 
 
 def whole_numbers(axis_name: str, axes: Axes) -> None:
