@@ -46,13 +46,14 @@ def test_a_connection_that_is_not_in_use_ends_with_its_block(cluster_address: st
 
 
 WORKER = """
-import sys
+import os, sys
 import ray
 from orchestrator.cluster.connection import connected
 from orchestrator.store import open_store
 
 @ray.remote(num_cpus=1)
 def read() -> bytes | None:
+    os.environ.pop("AWS_ENDPOINT_URL", None)  # another test's, where that came before the cluster
     return open_store("s3://bucket/x").read("a")
 
 with connected(sys.argv[1]):
@@ -66,10 +67,11 @@ def test_a_worker_finds_the_server_that_only_the_drivers_config_file_names(
     """Endpoint, its authority's certificate, and the addressing style; the cluster was started without them."""
     with front(lambda *_: Answer(200, b"content"), tls_dir=tmp_path / "tls") as server:
         config = f"endpoint_url = {server.url}\nca_bundle = {tmp_path}/tls/cert.pem\ns3 =\n  addressing_style = path\n"
-        (tmp_path / "config").write_text(f"[default]\n{config}")
+        (tmp_path / ".aws").mkdir()
+        (tmp_path / ".aws" / "config").write_text(f"[default]\n{config}")
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_ENDPOINT")}
+        env["HOME"] = str(tmp_path)  # the worker has another one
         command = [sys.executable, "-c", WORKER, cluster_address]
-        env |= {"AWS_CONFIG_FILE": str(tmp_path / "config")}
         done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=600)
     assert done.stdout == "b'content'\n", done.stderr[-5000:]
     assert server.requests == [("GET", "/bucket/x/a")]
