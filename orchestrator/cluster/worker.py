@@ -25,6 +25,7 @@ from orchestrator.cluster.logbook import Logbook
 from orchestrator.cluster.machine import check_store, input_bytes, is_full_disk, scratch_folder
 from orchestrator.cluster.reading import check_read
 from orchestrator.cluster.stopping import StopWatch
+from orchestrator.cluster.store_news import store_news
 from orchestrator.cluster.uploads import Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
@@ -69,7 +70,13 @@ def run_pipeline(
     Raises OrchestratorErrors as they are, MachineError for a full disk, the loss of a peer or of a loader process as it
     comes, and anything else as StageError.
     """
-    with scratch_folder(f"orchestrator-{attempt.kind}-", num_bytes=input_bytes(attempt)) as scratch:
+
+    def report_store(text: str) -> None:
+        if place.rank == 0:
+            channel.send(attempt.says(Event(label + text)))
+
+    room = scratch_folder(f"orchestrator-{attempt.kind}-", num_bytes=input_bytes(attempt))
+    with room as scratch, store_news(report_store):
         check_store(attempt, is_writer=place.rank == 0)
         if place.rank == 0:
             check_read(attempt)

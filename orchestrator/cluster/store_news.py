@@ -1,0 +1,29 @@
+"""What a worker's S3 client logs, as events: a worker's own log is read by nobody while the run goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from orchestrator import s3
+
+
+class _Events(logging.Handler):
+    def __init__(self, send: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(record.getMessage())
+
+
+@contextmanager
+def store_news(send: Callable[[str], None]) -> Iterator[None]:
+    """Hand each line about a server that does not answer to `send`, for the length of the block."""
+    log, handler = logging.getLogger(s3.__name__), _Events(send)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)

@@ -1,0 +1,28 @@
+"""A worker's trouble with the store is seen where its run is watched."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from orchestrator import s3
+from orchestrator.cluster.store_news import store_news
+from orchestrator.errors import StoreError
+from orchestrator.store import open_store
+
+
+def test_a_server_that_does_not_answer_a_worker_is_an_event_while_the_worker_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    events: list[str] = []
+    with socket.socket() as silent, store_news(events.append):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(10)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(StoreError, match="the server does not answer"):
+            open_store("s3://bucket/x").read("a")
+    assert events == [f"the server {url} does not answer; trying again (2 of 3)"]
