@@ -1,7 +1,8 @@
-"""Workers on a machine that shares no disk with the driver but the store."""
+"""Workers on a machine that shares with the driver nothing but the cluster, S3 and the data."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,11 +36,16 @@ stages:
 
 
 @pytest.fixture
-def drivers_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this process, which is the driver, keeps temporary files."""
+def drivers_disk(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this process, which is the driver, keeps temporary files and AWS's settings."""
     folder = tmp_path / "disk"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    (folder / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {endpoint}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
+    for name in ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
     return folder
 
 
@@ -62,7 +68,9 @@ def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("far_machine")
-def test_groups_and_trials_need_no_disk_of_the_driver(tmp_path: Path, cluster_address: str, bucket: str) -> None:
+def test_groups_and_trials_need_neither_disk_nor_config_file_of_the_driver(
+    tmp_path: Path, cluster_address: str, bucket: str
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(JOB.format(store=f"s3://{bucket}/far", data=tmp_path / "data"))
