@@ -214,7 +214,7 @@ class _Once:
             except DataError as err:
                 self._found[what] = err
             except OSError as err:  # a kind that handles some of them will meet others
-                self._found[what] = DataError(f"{err.filename}: cannot be read: {err.strerror or err}")
+                self._found[what] = DataError(f"{err.filename or 'data'}: cannot be read: {err.strerror or err}")
         found = self._found[what]
         if isinstance(found, DataError):
             raise found

@@ -55,7 +55,9 @@ def unpack(archive: Path, name: str, to: Path, place_of: Callable[[str], str | N
             with closing(content()) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 2**20)
             found = True
-    except _DAMAGED as err:
+    except (*_DAMAGED, OSError) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise  # of the disk; that of bz2, for bytes that it cannot unpack, has no number
         raise DataError(f"{name}: the archive cannot be unpacked: {err}; upload it again") from err
     if not found:
         raise DataError(

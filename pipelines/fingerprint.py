@@ -34,7 +34,7 @@ def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
 def digests_of_files(root: Path, paths: Sequence[str]) -> list[str]:
     """sha256 (hex) of each file, by its path relative to `root`; raises DataError for one that cannot be read.
 
-    A file whose size and times are those of an earlier call, of any process, is not read again.
+    A file that has the size and the times of an earlier call, in any process, is not read again.
     """
     remembered = [_entries(document) for document in recall(root, _DIGESTS_NAME)]
     start_s = time.time()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def load_text(path: Path) -> str:
@@ -60,10 +62,13 @@ def encoding_of(content: bytes) -> str | None:
     return next((encoding for mark, encoding in _MARKS if content.startswith(mark)), None)
 
 
-def parse_json(content: bytes, where: str) -> Any:
-    """The value of a JSON file's bytes. Raises DataError where they are not text, ValueError or RecursionError where
-    the text is not JSON."""
-    return json.loads(decode_text(content, where))
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError or RecursionError where it is not JSON, or has characters that no
+    UTF-8 text can hold."""
+    value = json.loads(text)
+    if _ESCAPED_SURROGATE.search(text) and not is_utf8(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("half of a surrogate pair is not a character: correct the escapes \\ud800 to \\udfff")
+    return value
 
 
 def check_names(where: object, names: Sequence[str]) -> None:

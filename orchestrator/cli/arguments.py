@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from orchestrator.spec.places import refuse_unexpanded
+from pipelines.faults import escaped
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -34,11 +34,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
         parser.error(f"argument --json: not allowed with argument --format {arguments.format}")
     return arguments
-
-
-def escaped(name: str) -> str:
-    r"""The name with `\xe9` for each byte of it that is not UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _add_verb(

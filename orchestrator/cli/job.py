@@ -8,7 +8,6 @@ from typing import IO
 
 from rich.table import Table
 
-from orchestrator.cli.arguments import escaped
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.errors import JobError
 from orchestrator.history import plan_job
@@ -19,6 +18,7 @@ from orchestrator.spec.schema import job_schema
 from orchestrator.store import open_store
 from orchestrator.submission import is_submitted
 from pipelines import KINDS
+from pipelines.faults import escaped
 
 
 def load(arguments: Namespace) -> Job:

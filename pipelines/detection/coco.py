@@ -26,7 +26,7 @@ from pipelines.faults import Faults, data_errors, reason
 from pipelines.fingerprint import digests_of_files
 from pipelines.listing import digest_of_folders
 from pipelines.s3 import S3
-from pipelines.text import parse_json
+from pipelines.text import decode_text, parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,7 +142,7 @@ def _parse(path: Path) -> tuple[Any, bool]:
     """
     try:
         content = path.read_bytes()
-        return parse_json(content, str(path)), is_plain(content)
+        return parse_json(decode_text(content, str(path))), is_plain(content)
     except OSError as err:
         raise DataError(f"{path}: the annotation file cannot be read: {reason(err)}") from err
     except (ValueError, RecursionError) as err:

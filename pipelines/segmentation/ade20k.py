@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipelines.listing import digest_of_folders
 from pipelines.s3 import S3
 from pipelines.segmentation.label_maps import UNLABELED, read_label_map
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.text import check_names, load_text
+from pipelines.text import check_names, load_text, parse_json
 
 Split = Literal["training", "validation"]
 LARGEST_NUM_CLASSES = 254
@@ -141,7 +140,7 @@ def write_split(pairs: Pairs, broken: Collection[Path], to: Path) -> Path:
 
 
 def _from_json(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
+    names = parse_json(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("it must be a JSON list of names")
     return tuple(names)

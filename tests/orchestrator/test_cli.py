@@ -314,7 +314,7 @@ def test_every_job_file_of_the_repository_validates() -> None:
         assert _orchestrator(root, "validate", str(path)).returncode == 0, path
 
 
-def test_names_that_are_not_utf8_are_told_without_a_traceback(folder: Path) -> None:
+def test_names_that_are_not_utf8_are_reported_without_a_traceback(folder: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     (folder / "images/train/cat" / f"{name}.png").write_bytes(b"")
     plan = _orchestrator(folder, "plan", "job.yaml")

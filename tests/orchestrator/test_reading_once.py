@@ -77,7 +77,7 @@ def test_stages_that_ask_for_other_classes_are_checked_for_themselves(data: Path
     assert "num_classes says 3" in str(caught.value)
 
 
-def test_a_fault_of_the_data_is_found_and_told_once(data: Path, walks: list[str]) -> None:
+def test_a_fault_of_the_data_is_found_and_reported_once(data: Path, walks: list[str]) -> None:
     (data / "train/cat/b.jpg").symlink_to("gone")
     with pytest.raises(DataError) as caught:
         digests(data.parent, stages(5, "data"))

@@ -36,7 +36,7 @@ def as_foreign_user(call: Callable[[], str]) -> str:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach and write; those of pytest are its own user's alone."""
+    """A folder that every user can reach and write; only its own user can reach the folders of pytest."""
     folder = Path(tempfile.mkdtemp(prefix="foreign-"))
     folder.chmod(0o777)
     try:

@@ -76,7 +76,7 @@ def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> Non
         unpacked(archive, tmp_path / "to")
 
 
-def test_an_empty_archive_is_told(tmp_path: Path) -> None:
+def test_an_empty_archive_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no file of the data set; it has no files; it needs"):
         unpacked(zipped(tmp_path), tmp_path / "to")
 
@@ -87,7 +87,7 @@ def test_names_in_utf8_need_not_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"caf\x82", b"caf\xe9"])
-def test_names_in_another_encoding_are_told(tmp_path: Path, raw: bytes) -> None:
+def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> None:
     """Code page 437, as Windows zips, or Latin-1: nothing in the archive says which."""
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", raw)
     text = rf"made\.zip: the archive has a name that is not UTF-8: val2017/caf\\x{raw[-1]:x}\.jpg; rename the file"
@@ -95,13 +95,13 @@ def test_names_in_another_encoding_are_told(tmp_path: Path, raw: bytes) -> None:
         unpacked(archive, tmp_path / "to")
 
 
-def test_a_name_that_is_not_the_utf8_it_says_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_the_utf8_it_says_is_reported(tmp_path: Path) -> None:
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", b"caf\xe9", is_utf8=True)
     with pytest.raises(DataError, match=r"made\.zip: the archive cannot be unpacked: 'utf-8' codec can't decode"):
         unpacked(archive, tmp_path / "to")
 
 
-def test_names_in_a_tar_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+def test_names_in_a_tar_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "made.tar", "w") as made:
         made.addfile(tarfile.TarInfo(os.fsdecode(b"./val2017/caf\xe9.jpg")), io.BytesIO())
     with pytest.raises(DataError, match=r"made\.tar: the archive has a name that is not UTF-8: val2017/caf\\xe9\.jpg"):
@@ -111,3 +111,12 @@ def test_names_in_a_tar_that_are_not_utf8_are_told(tmp_path: Path) -> None:
 def test_every_layout_names_what_it_needs() -> None:
     for layout in PIECES:
         assert Listing("s3://bucket", layout, ()).needed
+
+
+def test_damaged_bytes_that_bz2_packed_are_reported(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "made.zip", "w", zipfile.ZIP_BZIP2) as made:
+        made.writestr("val2017/a.jpg", b"pixels")
+    content = (tmp_path / "made.zip").read_bytes()
+    (tmp_path / "made.zip").write_bytes(content.replace(b"BZh9", b"BZx9"))
+    with pytest.raises(DataError, match=r"made\.zip: the archive cannot be unpacked: Invalid data stream; upload it"):
+        unpacked(tmp_path / "made.zip", tmp_path / "to")

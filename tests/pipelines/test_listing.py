@@ -119,7 +119,7 @@ def test_folders_of_a_folder_are_remembered_too(tmp_path: Path, walks: list[str]
 
 
 @pytest.mark.parametrize("name", [b"train/cat/caf\xe9.jpg", b"train/ca\xff/a.jpg"])
-def test_names_that_are_not_utf8_are_told(root: Path, name: bytes) -> None:
+def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     put(root / os.fsdecode(name), 1)
     with pytest.raises(DataError, match=r"data/train: names of files that are not UTF-8: .*\\x(e9|ff).*; rename these"):
         layouts.fingerprint(str(root), num_classes=None)

@@ -442,7 +442,7 @@ def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding
     assert fingerprint_remote(uri, "coco", *SPLITS) == before
 
 
-def test_sha256sums_that_are_not_utf8_are_told(coco: Path, bucket: str) -> None:
+def test_sha256sums_that_are_not_utf8_are_reported(coco: Path, bucket: str) -> None:
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", _sums(coco).encode() + b"caf\xe9\n")
     with pytest.raises(DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"):

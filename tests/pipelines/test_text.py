@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import DataError
-from pipelines.text import check_names, decode_text, load_text, load_text_if_there
+from pipelines.text import check_names, decode_text, load_text, load_text_if_there, parse_json
 
 TEXT = "café\nstraße\n日本\n"
 
@@ -32,7 +32,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_anything_else_is_told_with_its_line_and_what_to_do(name: str) -> None:
+def test_anything_else_is_reported_with_its_line_and_what_to_do(name: str) -> None:
     content, text = FAULTS[name]
     with pytest.raises(DataError, match=text):
         decode_text(content, "a.txt")
@@ -51,3 +51,10 @@ def test_names_that_are_not_utf8_are_counted_and_named_with_their_bytes() -> Non
     text = r"folder: names of files that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; rename these files"
     with pytest.raises(DataError, match=text):
         check_names("folder", names)
+
+
+def test_json_with_half_a_character_is_refused() -> None:
+    """It is text that nothing could write again, and by such a name Python opens a file that is not UTF-8."""
+    assert parse_json('["\\ud83d\\ude00", "\\u00e9"]') == ["😀", "é"]
+    with pytest.raises(ValueError, match=r"half of a surrogate pair is not a character"):
+        parse_json('["caf\\udce9.jpg"]')

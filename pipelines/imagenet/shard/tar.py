@@ -150,7 +150,7 @@ def _parse_text_label(content: bytes, name: str) -> int | None:
 
 def _parse_json_label(content: bytes, name: str) -> int | None:
     try:
-        value: Any = parse_json(content, name)
+        value: Any = parse_json(decode_text(content, name))
     except (DataError, ValueError, RecursionError):
         return None
     label = value.get("label") if isinstance(value, dict) else None

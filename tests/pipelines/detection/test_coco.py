@@ -182,7 +182,7 @@ def test_a_file_in_place_of_a_folder_is_named(root: Path) -> None:
         fingerprint(_params(root))
 
 
-def test_names_of_images_that_are_not_utf8_are_told(root: Path) -> None:
+def test_names_of_images_that_are_not_utf8_are_reported(root: Path) -> None:
     (root / os.fsdecode(b"train2017/caf\xe9.png")).write_bytes(b"")
     with pytest.raises(DataError, match=r"train2017: names of files that are not UTF-8: train2017/caf\\xe9\.png; ren"):
         fingerprint(_params(root))
@@ -202,7 +202,7 @@ def test_an_annotation_file_may_have_a_byte_order_mark_and_mmdet_reads_a_copy_wi
     assert json.loads(copy.path.read_text()) == before.document
 
 
-def test_an_annotation_file_that_is_not_utf8_is_told_while_planning(root: Path) -> None:
+def test_an_annotation_file_that_is_not_utf8_is_reported_while_planning(root: Path) -> None:
     path = root / "annotations" / "instances_train2017.json"
     path.write_bytes(path.read_bytes().replace(b'"red"', b'"ros\xe9"'))
     with pytest.raises(

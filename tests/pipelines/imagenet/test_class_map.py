@@ -124,7 +124,7 @@ def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path)
     assert source.read(1) == b"y"
 
 
-def test_a_map_of_which_no_image_is_there_is_told_while_planning(tmp_path: Path) -> None:
+def test_a_map_of_which_no_image_is_there_is_reported_while_planning(tmp_path: Path) -> None:
     lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
     text = r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: gone/a\.jpg, gone/b"
     with pytest.raises(DataError, match=text):
@@ -142,7 +142,7 @@ def test_maps_and_classes_may_have_a_byte_order_mark(tmp_path: Path, encoding: s
 
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
-def test_a_map_that_is_not_utf8_is_told_with_its_line(tmp_path: Path, name: str) -> None:
+def test_a_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
     root = write(tmp_path, "images/a.jpg cat\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "cat\ndog\n")
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b"caf\xe9\n")
     with pytest.raises(DataError, match=rf"{name}:3: not UTF-8 text: .* 0xe9; save the file as UTF-8"):

@@ -243,7 +243,7 @@ def test_config_that_is_none_is_a_fault_of_its_stage_while_planning(tmp_path: Pa
         _keys(tmp_path, "gone.py")
 
 
-def test_a_loop_of_links_and_a_name_that_is_too_long_are_told(tmp_path: Path) -> None:
+def test_a_loop_of_links_and_a_name_that_is_too_long_are_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.py").symlink_to("loop.py")
     with pytest.raises(DataError, match=r"config: .*loop\.py: a loop of symbolic links"):
         config_digest(str(tmp_path / "loop.py"), library="mmdet")

@@ -88,6 +88,6 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b.jpg", "\ud800.jpg"])
-def test_a_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+def test_a_name_that_no_file_can_have_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"1 of 1 files are missing: .* \((File name too long|not a name of a file)\)"):
         _find([tmp_path / name], tmp_path, limit=100)

@@ -261,7 +261,7 @@ def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [b"images/training/caf\xe9.png", b"annotations/training/caf\xe9.png"])
-def test_names_that_are_not_utf8_are_told(root: Path, name: bytes) -> None:
+def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     (root / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(DataError, match=r"/training: names of files that are not UTF-8: .*/caf\\xe9\.png; rename"):
         KIND.fingerprint(_params(root))
@@ -282,7 +282,7 @@ def test_class_names_may_have_a_byte_order_mark(root: Path, name: str, text: str
     assert read_classes(root, None) == ("wand", "tür")
 
 
-def test_class_names_that_are_not_utf8_are_told_with_their_line(root: Path) -> None:
+def test_class_names_that_are_not_utf8_are_reported_with_their_line(root: Path) -> None:
     (root / "classes.json").unlink()
     (root / "classes.txt").write_bytes(b"wand\nt\xfcr\n")
     with pytest.raises(DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xfc; save the file as UTF-8"):
