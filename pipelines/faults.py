@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -59,6 +60,13 @@ def data_errors(place: object) -> Iterator[None]:
         yield
     except OSError as err:
         raise DataError(f"{escaped(str(err.filename or place))}: cannot be read: {reason(err)}") from err
+
+
+def size_of_file(status: os.stat_result, name: str) -> int:
+    """Bytes of a file. Raises DataError for anything else: a pipe or a device would be read forever."""
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{escaped(name)}: neither a file nor a folder; remove it from the data set")
+    return status.st_size
 
 
 def reason(err: OSError) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DataError
-from pipelines.faults import data_errors
+from pipelines.faults import data_errors, escaped, size_of_file
 from pipelines.fingerprint import CONTENT_LIMIT_BYTES, digest_of_files
 from pipelines.remembered import is_settled, recall, remember
 from pipelines.text import check_names
@@ -72,6 +72,9 @@ def _walk(root: Path, top: str) -> Listing:
 
 def _no_folder(root: Path, top: str) -> str:
     what = "a file" if (root / top).exists() else "missing"
+    for place in (root / top, root):
+        if what == "missing" and place.is_symlink():
+            what = f"missing: {escaped(str(place))} is a symbolic link to {escaped(str(place.readlink()))}"
     return f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds {top}/"
 
 
@@ -88,7 +91,7 @@ def _list_one(
             if entry.is_dir():
                 pending.append(f"{folder}/{entry.name}")
             else:
-                files.append((f"{folder}/{entry.name}", entry.stat().st_size))
+                files.append((f"{folder}/{entry.name}", size_of_file(entry.stat(), entry.path)))
 
 
 def _memory_name(top: str) -> str:

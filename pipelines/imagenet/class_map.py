@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.faults import data_errors
+from pipelines.faults import data_errors, size_of_file
 from pipelines.fingerprint import digest_of_files
 from pipelines.imagenet.folders import Index
 from pipelines.imagenet.source import NAMES_SHOWN, Split, named
@@ -102,7 +102,7 @@ class ClassMap:
         """Bytes of an image; None where there is none."""
         with data_errors(self._root / path):
             try:
-                return os.stat(f"{self._root}/{path}").st_size  # noqa: PTH116  a million calls
+                return size_of_file(os.stat(f"{self._root}/{path}"), path)  # noqa: PTH116  a million calls
             except (FileNotFoundError, NotADirectoryError):
                 return None
 

@@ -147,6 +147,23 @@ def test_links_that_lead_nowhere_are_named(root: Path, make: Callable[[Path], No
         list_files(root, "train")
 
 
+@pytest.mark.parametrize("name", ["train", "."])
+def test_a_folder_that_is_a_link_to_nothing_is_named_with_its_target(root: Path, name: str) -> None:
+    path = (root / name).resolve()
+    path.rename(root.parent / "elsewhere")
+    path.symlink_to("unmounted")
+    with pytest.raises(
+        DataError, match=rf"/train: the data folder is missing: {path} is a symbolic link to unmounted;"
+    ):
+        list_files(root, "train")
+
+
+def test_a_pipe_is_named_and_not_read_forever(root: Path) -> None:
+    os.mkfifo(root / "train/cat/b.jpg")
+    with pytest.raises(DataError, match=r"train/cat/b\.jpg: neither a file nor a folder; remove it"):
+        list_files(root, "train")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
 def test_a_folder_that_may_not_be_read_is_named() -> None:
     with open_folder() as folder:
