@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import shutil
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -33,6 +34,8 @@ _DAMAGED = (
 of a zip that says it is UTF-8."""
 _NAMES_ARE_UTF8 = 0x800
 """Flag of a member of a zip; without it the encoding of its name is unknown."""
+_FOLDER_OF_DOS = 0x10
+"""Attribute of a member of a zip."""
 
 
 def unpack(archive: Path, name: str, to: Path, place_of: Callable[[str], str | None], *, needed: Sequence[str]) -> None:
@@ -107,7 +110,7 @@ def _zipped(archive: Path) -> Iterator[tuple[str, Opened]]:
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             path = _plain(_zipped_name(member))
-            if not path.endswith("/"):
+            if not path.endswith("/") and not _is_folder_or_link(member):
                 yield path, lambda member=member: opened.open(member)  # type: ignore[misc]
 
 
@@ -117,6 +120,11 @@ def _tarred(archive: Path) -> Iterator[tuple[str, Opened]]:
         for member in opened:
             if member.isreg():
                 yield _plain(member.name), lambda member=member: _extracted(opened, member)  # type: ignore[misc]
+
+
+def _is_folder_or_link(member: zipfile.ZipInfo) -> bool:
+    """By what the tool that packed it says: some of Windows write folders without a separator at the end."""
+    return bool(member.external_attr & _FOLDER_OF_DOS) or stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _plain(name: str) -> str:

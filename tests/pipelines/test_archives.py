@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 import tarfile
 import zipfile
@@ -47,6 +48,16 @@ def test_backslashes_of_windows_tools_are_separators(tmp_path: Path) -> None:
     )
     assert unpacked(archive, tmp_path / "to") == ["annotations/instances_val2017.json", "val2017/a.jpg"]
     assert (tmp_path / "to/val2017/a.jpg").read_bytes() == b"pixels"
+
+
+def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
+    folder, link = zipfile.ZipInfo("val2017\\sub"), zipfile.ZipInfo("val2017/link.jpg")
+    folder.external_attr, link.external_attr = 0x10, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
+        made.writestr(folder, b"")
+        made.writestr(link, b"sub/a.jpg")
+        made.writestr("val2017\\sub\\a.jpg", b"pixels")
+    assert unpacked(tmp_path / "made.zip", tmp_path / "to") == ["val2017/sub/a.jpg"]
 
 
 @pytest.mark.parametrize("name", ["val2017\\..\\..\\x.jpg", "val2017/../../x.jpg", "val2017/..\\..\\x.jpg"])
