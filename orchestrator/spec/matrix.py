@@ -59,6 +59,8 @@ class _Expansion:
     def __init__(self, stages: Mapping[str, Node], faults: Faults) -> None:
         self._stages, self._faults = stages, faults
         self._cells: dict[str, dict[str, Written]] = {}
+        self._without_cells: set[str] = set()
+        """Stages whose matrix has a fault that leaves no cells."""
 
     def cells_of(self, name: str) -> dict[str, Written]:
         if name not in self._cells:
@@ -69,16 +71,20 @@ class _Expansion:
     def _expand(self, name: str, stage: Node) -> dict[str, Written]:
         if not stage.members:
             return {name: Written(stage, name)}
-        num_faults = len(self._faults)
         field, rest = stage.split((FIELD,))
         matrix = field.members.get(FIELD)
         axes = [*self._pointed(name, rest), *(self._axes(name, matrix, rest) if matrix else ())]
         num_cells = math.prod(len(axis) for axis in axes)
         if num_cells > MAX_CELLS:
             self._fault(name, matrix or stage, f"makes {num_cells} cells, more than {MAX_CELLS}")
-        if len(self._faults) > num_faults:
-            return {}
-        return self._combined(name, rest, axes) if axes else {name: Written(rest, name)}
+        cells = self._combined(name, rest, axes) if axes and 0 < num_cells <= MAX_CELLS else {}
+        if cells:
+            return cells
+        if matrix is None and not axes:
+            return {name: Written(rest, name)}
+        # A matrix with a fault: one stage, so that its other fields are checked, and what points to it finds it.
+        self._without_cells.add(name)
+        return {name: Written(_filled(rest, [axis[0] for axis in axes if axis]), name)}
 
     def _combined(self, name: str, rest: Node, axes: Sequence[_Axis]) -> dict[str, Written]:
         cells = list(itertools.product(*axes))
@@ -122,6 +128,9 @@ class _Expansion:
                 continue
             target, output = match[1], match[2] or ""
             cells = [cell for cell in self.cells_of(target) if "/" in cell] if target in self._stages else []
+            if target in self._without_cells:
+                axes.append([_Choice("", {field: replace(node, value=f"{target}{output}")})])
+                continue
             if not cells:
                 message = f"{target!r} has no cells; STAGE/* points to a stage with a matrix"
                 self._faults.add(node.at, dotted(dotted("stages", name), field), message)

@@ -16,7 +16,7 @@ from orchestrator.spec.evaluate import EVALUATE
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import Job, Seed, Stage, usable_counts
 from orchestrator.spec.links import Links, check_cycles, link_stages
-from orchestrator.spec.matrix import expand_stages
+from orchestrator.spec.matrix import Written, expand_stages
 from orchestrator.spec.measured import resolve_evaluation
 from orchestrator.spec.places import store_uri
 from orchestrator.spec.search import check_consumer, find_template, resolve_search, with_metric_of, with_workers_of
@@ -64,9 +64,30 @@ def resolve_job(
         return None
     fields = validate(JobFields, tree, "", faults)
     folder = _store(tree, store, base_dir, faults)
-    known = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
     written = expand_stages(tree.members_of("stages"), faults)
-    drafts = {name: draft_stage(name, stage, known, base_dir, faults) for name, stage in written.items()}
+    stages = _resolve_stages(written, kinds=kinds, published=published, base_dir=base_dir, faults=faults)
+    if fields is None or folder is None or len(faults):
+        return None
+    return Job(
+        fields.name,
+        folder,
+        fields.seed,
+        {name: _stage(draft, links, fields.seed) for name, (draft, links) in stages.items()},
+    )
+
+
+def _resolve_stages(
+    written: Mapping[str, Written],
+    *,
+    kinds: Mapping[str, Kind],
+    published: Mapping[str, str],
+    base_dir: Path | None,
+    faults: Faults,
+) -> dict[str, tuple[Draft, Links]]:
+    """Each stage with what it points to, as far as they are sound."""
+    known_kinds = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
+    outer, faults = faults, Faults()
+    drafts = {name: draft_stage(name, stage, known_kinds, base_dir, faults) for name, stage in written.items()}
     drafts, templates = _with_searches(drafts, base_dir, faults)
     drafts = _with_evaluations(drafts, kinds, base_dir, faults)
     links = link_stages(drafts, templates, faults)
@@ -76,10 +97,8 @@ def resolve_job(
     _check_published(drafts, published, faults)
     _check_workers(drafts, faults)
     _check_runnable(drafts, faults)
-    if fields is None or folder is None or len(faults):
-        return None
-    stages = {name: _stage(draft, links[name], fields.seed) for name, draft in drafts.items()}
-    return Job(fields.name, folder, fields.seed, stages)
+    outer.extend_elsewhere(faults)  # a matrix with a fault has it where its fields stand
+    return {name: (draft, links[name]) for name, draft in drafts.items()}
 
 
 def _store(tree: Node, given: str | None, base_dir: Path | None, faults: Faults) -> str | None:

@@ -234,3 +234,29 @@ def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
     assert [list(fields_fit()) for fields_fit in checks] == [[], []]
     with pytest.raises(ValueError, match=r"(?s)2 validation errors for Resources.workers.*exceeds its second.*1\.5"):
         Resources.model_validate_json('{"workers": [4, 2], "gpus_per_worker": 1.5}')
+
+
+@pytest.mark.parametrize(
+    ("matrix", "fault"),
+    [
+        ("{epochs: []}", "4:62: stages.p.matrix.epochs: must not be empty"),
+        ("{epochs: 3}", "4:62: stages.p.matrix.epochs: must be a list of values, not 3"),
+        ("{epochs: [1, 1]}", "4:3: stages.p.matrix: two cells are called p/1; give values of other letters"),
+        ("{lr: [0.1]}", "4:62: stages.p.matrix.lr: is given as a field of the stage too; leave one of them out"),
+        ("{seed: [], lrr: [1]}", "4:62: stages.p.matrix.seed: must not be empty"),
+        ("[]", "4:53: stages.p.matrix: must map fields to lists of values, such as {seed: [0, 1]}, or list cells"),
+    ],
+)
+def test_a_stage_whose_matrix_has_a_fault_is_checked_in_all_else_and_found(
+    matrix: str, fault: str, tmp_path: Path
+) -> None:
+    stages = f"  p: {{kind: pretrain, data: d, lr: 0.1, hflip: 1.5, matrix: {matrix}}}\n"
+    found = faults_of(stages + "  e: {kind: evaluate, of: p, seed: -1}\n  f: {kind: evaluate, of: p/*}\n", tmp_path)
+    assert [line for line in found if "p.hflip" in line or "e.seed" in line] == [
+        "4:48: stages.p.hflip: must be at most 1, not 1.5",
+        "5:36: stages.e.seed: must be at least 0, not -1",
+    ]
+    assert fault in found
+    is_expanded = "lr: [0.1]" in matrix
+    assert any("'p' is a matrix" in line for line in found) == is_expanded
+    assert not any("has no cells" in line or "there are none" in line for line in found)

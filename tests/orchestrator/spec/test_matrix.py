@@ -160,7 +160,10 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, matrix: {epochs: &n [1, 2, 3, 4, 5, 6], seed: *n, lr: *n, flip: *n}}\n",
-            ["4:29: stages.a.matrix: makes 1296 cells, more than 1000"],
+            [
+                "4:29: stages.a.matrix: makes 1296 cells, more than 1000",
+                "4:50: stages.a.flip: must be true or false, not 1",
+            ],
         ),
         (
             "  a: {kind: train, data: d, matrix: {seed: [0, 1]}}\n"
