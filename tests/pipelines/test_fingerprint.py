@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from orchestrator.errors import DataError
 from pipelines import fingerprint, remembered
 from pipelines.fingerprint import digest_of_file, digests_of_files
+from tests.pipelines.foreign_user import as_foreign_user, open_folder
 
 NAMES = ["a.jpg", "sub/b.jpg"]
 
@@ -145,3 +147,24 @@ def test_without_any_place_to_remember_files_are_read_each_time(root: Path, cach
 def test_a_file_that_is_gone_is_named(root: Path) -> None:
     with pytest.raises(DataError, match=r"data/gone\.jpg: cannot be read: No such file or directory"):
         digests_of_files(root, ["gone.jpg"])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_read_only_data_are_remembered_for_a_user_without_a_home(
+    reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(remembered, "SETTLED_S", -3600)
+    with open_folder() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        (folder / "data").mkdir(mode=0o755)
+        (folder / "data/a.jpg").write_text("a")
+
+        def twice() -> str:
+            for _ in range(2):
+                digests_of_files(folder / "data", ["a.jpg"])
+            return str(reads)
+
+        assert as_foreign_user(twice) == "['a.jpg']"
+        assert not (folder / "data/.orchestrator").exists()
