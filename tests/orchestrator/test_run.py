@@ -21,8 +21,7 @@ from orchestrator.record import RunRecord, load_record
 from orchestrator.run import Outcome, Update, run_plan
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store
-from orchestrator.store.publish import fetch_artifact, training_name
-from orchestrator.store.resume import commit_checkpoint
+from orchestrator.store.publish import fetch_artifact
 from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
 
@@ -126,25 +125,6 @@ def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(ru
     assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
     assert stage.first is not None
     assert stage.first.done >= 2
-
-
-def test_a_damaged_checkpoint_is_reported_with_what_training_resumes_from(run: Runner, tmp_path: Path) -> None:
-    text = _single(epochs=3)
-    job = _counting_job(tmp_path, text)
-    store = open_store(job.store)
-    (planned,) = plan_job(job, store).stages
-    training = training_name(planned.key)
-    for epoch in (1, 2):
-        (tmp_path / f"{epoch}").mkdir()
-        (tmp_path / f"{epoch}" / "state.json").write_text(str(epoch))
-        commit_checkpoint(store, training, tmp_path / f"{epoch}")
-    store.write(f"{training}/checkpoints/00000002/state.json", b"3")
-    _, heard = run(text=text)
-    assert _worked(tmp_path) == ["gain 1 epoch 2", "gain 1 epoch 3"]
-    (remark,) = _record(tmp_path).stages["only"].remarks
-    assert remark.text.startswith(f"checkpoint 2 is damaged: store {store.uri}: {training}/checkpoints/00000002/")
-    assert "; resuming from checkpoint 1, so what was trained after it is trained again" in remark.text
-    assert remark.text in [update.event.text for update in heard]
 
 
 def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(run: Runner, tmp_path: Path) -> None:

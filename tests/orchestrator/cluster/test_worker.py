@@ -1,0 +1,119 @@
+"""A worker's part of a stage, in this process: from its machine's check to the manifest."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.stage import StageRun, _attempt
+from orchestrator.cluster.worker import Place, run_pipeline
+from orchestrator.errors import MachineError
+from orchestrator.history import plan_job
+from orchestrator.journal import open_journal
+from orchestrator.record import StageEvent, record_name
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from orchestrator.store.publish import load_manifest
+from orchestrator.store.resume import commit_checkpoint
+from tests.orchestrator.counting import KINDS
+
+JOB = {"name": "single", "store": "./store", "stages": {"only": {"kind": "count", "data": "data", "epochs": 3}}}
+ONE = Place(
+    rank=0,
+    world_size=1,
+    device="cpu",
+    tell=lambda metrics: None,
+    hear_rank_zero=lambda number: number,
+    is_leaving=lambda: False,
+)
+
+
+class Channel:
+    def __init__(self) -> None:
+        self.heard: list[StageEvent] = []
+
+    def is_stopping(self) -> bool:
+        return False
+
+    def send(self, event: StageEvent) -> None:
+        self.heard.append(event)
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    """The stage's first attempt, of a run that has begun."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(json.dumps(JOB))
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    plan = plan_job(job, store)
+    open_journal(store, plan, run_id="now")
+    unused: Any = None
+    return _attempt(StageRun(plan, plan.stages[0], 1, store, unused, unused, {"run_id": "now"}))
+
+
+def _run(attempt: Attempt) -> list[StageEvent]:
+    """What the worker sent."""
+    channel: Any = Channel()
+    run_pipeline(attempt, ONE, channel, closes_stage=True)
+    events: list[StageEvent] = channel.heard
+    return events
+
+
+def _worked(tmp_path: Path) -> list[str]:
+    log = tmp_path / "data" / "worked.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def _commit(attempt: Attempt, folder: Path, *epochs: int) -> None:
+    for epoch in epochs:
+        folder.mkdir()
+        (folder / "state.json").write_text(str(epoch))
+        commit_checkpoint(open_store(attempt.store_uri), attempt.training, folder)
+        shutil.rmtree(folder)
+
+
+def test_a_damaged_checkpoint_is_reported_with_what_training_resumes_from(attempt: Attempt, tmp_path: Path) -> None:
+    store = open_store(attempt.store_uri)
+    _commit(attempt, tmp_path / "state", 1, 2)
+    store.write(f"{attempt.training}/checkpoints/00000002/state.json", b"3")
+    events = _run(attempt)
+    assert _worked(tmp_path) == ["gain 1 epoch 2", "gain 1 epoch 3"]
+    (remark,) = [event for event in events if event.is_remark]
+    assert remark.event.text.startswith(f"checkpoint 2 is damaged: store {store.uri}: {attempt.training}/checkpoints/")
+    assert "; resuming from checkpoint 1, so what was trained after it is trained again" in remark.event.text
+
+
+def test_an_intact_checkpoint_is_resumed_without_a_remark(attempt: Attempt, tmp_path: Path) -> None:
+    _commit(attempt, tmp_path / "state", 1, 2)
+    events = _run(attempt)
+    assert _worked(tmp_path) == ["gain 1 epoch 3"]
+    assert not any(event.is_remark for event in events)
+
+
+def test_a_machine_without_the_drivers_store_trains_nothing(attempt: Attempt, tmp_path: Path) -> None:
+    open_store(attempt.store_uri).delete(record_name("now"))
+    with pytest.raises(MachineError, match="is not the store of the driver"):
+        _run(attempt)
+    assert _worked(tmp_path) == []
+
+
+def test_a_stage_is_published_on_a_file_system_without_hard_links(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "link", refuse)
+    _run(attempt)
+    manifest = load_manifest(open_store(attempt.store_uri), attempt.key)
+    assert manifest is not None
+    assert manifest.metrics[0].value == 3.0
