@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cat_model.description import KEY
 from cat_model.errors import WeightsError
+from cat_model.file_kinds import describe_file
 
 
 class _Items:
@@ -62,6 +63,7 @@ _ALLOWED: list[Any] = [(stand_in, name) for name, stand_in in _STAND_INS.items()
 _allowance = threading.Lock()  # torch keeps its allow-list for the whole process
 
 _REFUSED = re.compile(r"GLOBAL (\S+)")
+_UNPICKLERS_WORDS = re.compile(r"WeightsUnpickler error:\s*(\S[^\n]*)")
 _UNREADABLE = (
     *(EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError),
     *(LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError, struct.error),
@@ -77,10 +79,8 @@ def load_file(path: Path) -> dict[str, Any]:
     """
     try:
         content = _load_safetensors(path) if _is_safetensors(path) else _plain(_load_torch(path))
-    except OSError as err:
-        raise WeightsError(f"{path}: cannot be read: {err.strerror or err}") from err
-    except _UNREADABLE as err:
-        raise WeightsError(f"{path}: not readable as tensors alone: {_reason(err)}") from err
+    except (OSError, *_UNREADABLE) as err:
+        raise WeightsError(f"{path}: {_reason(path, err)}") from err
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds no state_dict, but a {type(content).__name__}")
     return content
@@ -91,7 +91,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors, _ = _open_safetensors(path)
     except (OSError, SafetensorError) as err:
-        raise WeightsError(f"{path}: not readable as safetensors: {err}") from err
+        raise WeightsError(f"{path}: {_reason(path, err, wanted='safetensors')}") from err
     return tensors
 
 
@@ -131,6 +131,7 @@ def _load_torch(path: Path) -> object:
     with _allowance, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
         # of pickle protocols other than torch's: they are read, or refused with a reason
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        warnings.filterwarnings("ignore", message="'torch.load' received a zip file that looks like a TorchScript")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -141,8 +142,25 @@ def _plain(value: Any) -> Any:
     return Tensor.detach(value) if isinstance(value, Tensor) else value
 
 
-def _reason(err: BaseException) -> str:
+def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
+    """Why `path` cannot be read: what it is, where that can be seen, else `err` without torch's advice on pickles."""
+    try:
+        kind = describe_file(path)
+    except OSError as unreadable:
+        return f"cannot be read: {unreadable.strerror or unreadable}"
+    if kind is not None:
+        return f"{kind} ({err})" if kind.startswith("is a .safetensors") else kind
+    if isinstance(err, OSError) and err.strerror is not None:
+        return f"cannot be read: {err.strerror}"
     if match := _REFUSED.search(str(err)):
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
         return f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing of it was run"
-    return f"{type(err).__name__} {(str(err).strip().splitlines() or [''])[0]}"
+    return f"not readable as {wanted}: {type(err).__name__}{_first_words(err)}"
+
+
+def _first_words(err: Exception) -> str:
+    if isinstance(err, pickle.UnpicklingError):
+        match = _UNPICKLERS_WORDS.search(str(err))
+        return f" {match[1]}" if match else ""
+    line = (str(err).strip().splitlines() or [""])[0]
+    return "" if "weights_only" in line else f" {line}"

@@ -16,10 +16,10 @@ from cat_model.config import CONFIGS
 from cat_model.errors import WeightsError
 from cat_model.fitting import fit
 from cat_model.model import Cat
-from cat_model.weights import backbone_of, fill
+from cat_model.weights import StrPath, backbone_of, fill
 
 
-def load_official_classifier(path: Path) -> Cat:
+def load_official_classifier(path: StrPath) -> Cat:
     """The classifier in the file. Raises WeightsError, which lists names and shapes."""
     official = _load_published(path)
     if not official.is_classifier:
@@ -30,7 +30,7 @@ def load_official_classifier(path: Path) -> Cat:
     return fill(model, fitted.tensors)
 
 
-def load_official_backbone(path: Path, *, drop_path_rate: float | None = None) -> CatBackbone:
+def load_official_backbone(path: StrPath, *, drop_path_rate: float | None = None) -> CatBackbone:
     """The trunk of the classifier in the file, with new norms for its maps. Raises WeightsError.
 
     The file may hold a backbone too, whose norms are then kept. `drop_path_rate` None keeps that of the published
@@ -41,8 +41,8 @@ def load_official_backbone(path: Path, *, drop_path_rate: float | None = None) -
     return backbone_of(config, official.weights, source=f"{path} ({official.name})")
 
 
-def _load_published(path: Path) -> Checkpoint:
-    checkpoint = load_checkpoint(path)
+def _load_published(path: StrPath) -> Checkpoint:
+    checkpoint = load_checkpoint(Path(path))
     if checkpoint.name is None:
         raise WeightsError(f"{path}: not the tensors of {', '.join(CONFIGS)}, but of {checkpoint.config}")
     return checkpoint

@@ -7,6 +7,7 @@ the model by name and shape before any memory is taken for it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,10 +31,12 @@ TENSORS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
 
 Model = TypeVar("Model", bound=Trunk)
+StrPath = str | os.PathLike[str]
 
 
-def save_classifier(directory: Path, model: Cat, *, classes: Sequence[str]) -> None:
+def save_classifier(directory: StrPath, model: Cat, *, classes: Sequence[str]) -> None:
     """Writes `model` and the names of its classes, in the order of its logits, to `directory`."""
+    directory = Path(directory)
     if len(classes) != model.num_classes:
         raise ValueError(f"classes must name each of the model's {model.num_classes} classes, got {len(classes)} names")
     directory.mkdir(parents=True, exist_ok=True)
@@ -43,8 +46,9 @@ def save_classifier(directory: Path, model: Cat, *, classes: Sequence[str]) -> N
     (directory / DESCRIPTION_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_classifier(directory: Path) -> tuple[Cat, tuple[str, ...]]:
+def load_classifier(directory: StrPath) -> tuple[Cat, tuple[str, ...]]:
     """The classifier that `save_classifier` wrote and the names of its classes. Raises WeightsError."""
+    directory = Path(directory)
     description, weights = load_folder(directory)
     assert description.classes is not None
     with torch.device("meta"):
@@ -54,13 +58,14 @@ def load_classifier(directory: Path) -> tuple[Cat, tuple[str, ...]]:
 
 
 def load_backbone(
-    directory: Path, *, out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float | None = None
+    directory: StrPath, *, out_indices: Sequence[int] = (0, 1, 2, 3), drop_path_rate: float | None = None
 ) -> CatBackbone:
     """The trunk of a saved classifier as a backbone, with new norms for its maps. Raises WeightsError.
 
     `drop_path_rate` None keeps the classifier's. Only the norms may be missing from the file, and only the
     classifier's norm and head, and stages beyond the last of `out_indices`, may be left over.
     """
+    directory = Path(directory)
     description, weights = load_folder(directory)
     config = description.config
     if drop_path_rate is not None:
@@ -94,22 +99,21 @@ def classifier_to_backbone(model: CatBackbone, weights: Weights) -> Allowance:
 
 def load_weights(
     model: Cat | CatBackbone,
-    weights: Path | Mapping[str, Any],
+    weights: StrPath | Mapping[str, Any],
     *,
     from_classifier: bool = False,
     allow_missing: bool = False,
     allow_unexpected: bool = False,
     resize: bool = False,
 ) -> Report:
-    """Puts the weights of a file, or a state_dict, of any known layout into `model` and says what became of each.
+    """Puts the weights of a file (its path), or a state_dict, of any known layout into `model` and reports each.
 
     Raises WeightsError, and leaves the model as it was, for any difference that was not asked for: `from_classifier`
     gives a backbone the trunk of a classifier (its norms stay, the classifier's norm and head are left out),
     `allow_missing` leaves tensors of the model as they are, `allow_unexpected` leaves out what the model does not have,
     and `resize` interpolates `ape` to the model's map.
     """
-    content = load_file(weights) if isinstance(weights, Path) else weights
-    source = str(weights) if isinstance(weights, Path) else "the state_dict"
+    content, source = _opened(weights)
     found = parse_weights(content, map_hw=model.config.map_hw, source=source)
     wanted = model.state_dict()
     allow = STRICT
@@ -136,11 +140,22 @@ def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
     return model
 
 
+def _opened(weights: object) -> tuple[Mapping[str, Any], str]:
+    """The content of `weights`, a path or a state_dict, and its name in messages. Raises WeightsError."""
+    if isinstance(weights, str | os.PathLike):
+        return load_file(Path(weights)), str(weights)
+    if isinstance(weights, Mapping):
+        return weights, "the state_dict"
+    raise WeightsError(f"weights must be the path of a file or a state_dict, got a {type(weights).__name__}")
+
+
 def load_folder(directory: Path) -> tuple[Description, Weights]:
     """What `save_classifier` wrote; the description names the classes. Raises WeightsError."""
     path = directory / DESCRIPTION_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as err:
+        raise WeightsError(f"{directory}: {_fault_of_folder(directory)}") from err
     except (OSError, ValueError, RecursionError) as err:
         raise WeightsError(f"{path}: not readable as JSON: {err}") from err
     description = parse_description(content, source=str(path))
@@ -149,3 +164,14 @@ def load_folder(directory: Path) -> tuple[Description, Weights]:
     tensors = directory / TENSORS_FILE
     weights = parse_weights(load_safetensors(tensors), map_hw=description.config.map_hw, source=str(tensors))
     return description, weights
+
+
+def _fault_of_folder(directory: Path) -> str:
+    """Why there is no description in `directory`."""
+    if not directory.exists():
+        return "no such folder"
+    if not directory.is_dir():
+        return "is a file; `load_weights` and the official loaders read single files"
+    return (
+        f"`save_classifier` did not write this folder, as it has no {DESCRIPTION_FILE}; give the checkpoint file in it"
+    )

@@ -42,5 +42,7 @@ def fetch_outside(place: str, folder: Path) -> Path:
 def _as_data(place: str) -> Iterator[None]:
     try:
         yield
+    except IsADirectoryError as err:
+        raise DataError(f"{place}: is a folder; name the file in it") from err
     except OSError as err:
         raise DataError(f"{place}: the file cannot be read: {err.strerror}") from err

@@ -22,6 +22,7 @@ from cat_model.convert import main
 from pipelines.openmmlab.library import quiet_import
 from tests.cat_model.foreign import save_official, save_timm
 from tests.cat_model.golden import load_vector
+from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
 
 with quiet_import():
     from mmengine.model import initialize
@@ -193,7 +194,10 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
     ("arguments", "message"),
     [
         (("nowhere.pth", "out.pth"), r"nowhere\.pth: cannot be read: No such file or directory"),
-        ((".", "out.pth"), r"model\.json: not readable as JSON"),
+        (
+            (".", "out.pth"),
+            r"\.: `save_classifier` did not write this folder, as it has no model\.json; give the check",
+        ),
         (("toy.pth", "out"), r"out: say what it is for: --to timm \| mmdet \| safetensors"),
         (("toy.pth", "out.pth", "--to", "safetensors"), r"out\.pth: must end in \.safetensors"),
         (("toy.pth", "out.safetensors", "--to", "mmdet"), r"out\.safetensors: mmengine reads no \.safetensors"),
@@ -207,7 +211,7 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
             r"backbone\.pth: is a backbone, without the head that timm wants; use --to mmdet",
         ),
         (("broken.pth", "out.pth"), r"broken\.pth: not the tensors of cat_tiny, .*\n  missing: head\.bias \(10,\)$"),
-        (("text.pth", "out.pth"), r"text\.pth: not readable as tensors alone"),
+        (("text.pth", "out.pth"), r"text\.pth: is text, which begins 'hello'; give the checkpoint"),
         (("list.pth", "out.pth"), r"list\.pth: holds no state_dict, but a list"),
     ],
 )
@@ -251,3 +255,16 @@ def test_it_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
     assert again.stderr.splitlines() == [
         f"cat_model.convert: {tmp_path / 'out.pth'}: exists; use --force to overwrite it, or another name"
     ]
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_wrong_file_is_named_and_ends_with_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write_wrong_file(name, tmp_path / "in.pth")
+    assert convert(tmp_path / "in.pth", tmp_path / "out.pth") == 2
+    error = capsys.readouterr().err
+    message = "`save_classifier` did not write this folder" if name == "folder" else MESSAGES[name]
+    assert re.match(rf"cat_model\.convert: {tmp_path}/in\.pth: {message}", error)
+    assert "weights_only" not in error
+    assert not (tmp_path / "out.pth").exists()

@@ -17,6 +17,8 @@ from cat_model import (
     from_reference,
     load_backbone,
     load_classifier,
+    load_official_classifier,
+    load_weights,
     save_classifier,
 )
 from tests.cat_model.golden import load_vector
@@ -127,8 +129,38 @@ def test_a_pickle_in_place_of_safetensors_is_refused(saved: tuple[Path, Cat]) ->
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"nowhere/model\.json: not readable"):
+    with pytest.raises(WeightsError, match=r"nowhere: no such folder"):
         load_classifier(tmp_path / "nowhere")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(WeightsError, match=r"other: `save_classifier` did not write this folder, as it has no model"):
+        load_classifier(tmp_path / "other")
+    (tmp_path / "file").touch()
+    with pytest.raises(WeightsError, match=r"file: is a file; `load_weights` and the official loaders read single"):
+        load_classifier(tmp_path / "file")
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    folder, file = str(tmp_path / "saved"), str(tmp_path / "cat.pth")
+    model = Cat(TOY, num_classes=3)
+    save_classifier(folder, model, classes=CLASSES)
+    assert load_classifier(folder)[1] == CLASSES
+    load_backbone(folder)
+    torch.save(model.state_dict(), file)
+    other = Cat(TOY, num_classes=3)
+    load_weights(other, file)
+    assert torch.equal(other.head.fc.weight, model.head.fc.weight)
+    with pytest.raises(WeightsError, match=r"^nowhere\.pth: cannot be read: No such file or directory"):
+        load_weights(other, "nowhere.pth")
+    with pytest.raises(WeightsError, match=rf"^{folder}: is a folder; give the checkpoint file in it"):
+        load_weights(other, folder)
+    with pytest.raises(WeightsError, match=r"^nowhere\.pth: cannot be read: No such file or directory"):
+        load_official_classifier("nowhere.pth")
+
+
+def test_what_is_neither_a_path_nor_a_state_dict_is_refused() -> None:
+    model: Any = Cat(TOY, num_classes=3)
+    with pytest.raises(WeightsError, match="weights must be the path of a file or a state_dict, got a Cat"):
+        load_weights(model, model)
 
 
 def test_saving_wants_a_name_for_each_class(tmp_path: Path) -> None:

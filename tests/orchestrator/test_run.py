@@ -344,6 +344,9 @@ def test_a_file_from_outside_is_an_input_by_its_bytes(run: Runner, tmp_path: Pat
 def test_a_file_from_outside_that_is_missing_is_named(run: Runner, tmp_path: Path, bucket: str) -> None:
     with pytest.raises(DataError, match=rf"stages\.only: {tmp_path}/none\.pth: the file cannot be read: No such file"):
         run(text=_single(source=str(tmp_path / "none.pth")))
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name the file in it"):
+        run(text=_single(source=str(tmp_path / "folder.pth")))
     with pytest.raises(DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: there is no such object"):
         run(text=_single(source=f"s3://{bucket}/none.pth"))
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from orchestrator.errors import CheckpointError
 from pipelines.openmmlab.backbone import make_backbone, read_pretrained
 from tests.cat_model.golden import load_vector
+from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 
@@ -55,3 +56,10 @@ def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path
 def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"):
         read_pretrained(tmp_path / "nowhere", drop_path_rate=None)
+
+
+@pytest.mark.parametrize("name", ["lfs_pointer", "web_page", "protocol_4", "torchscript"])
+def test_a_file_that_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
+    write_wrong_file(name, tmp_path / "cat.pth")
+    with pytest.raises(CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; point `backbone` at"):
+        read_pretrained(tmp_path, drop_path_rate=None)

@@ -204,7 +204,7 @@ def test_a_folder_that_holds_no_classifier_is_told(evaluation: Evaluation, tmp_p
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/cat.pth").write_text("hello")
     with pytest.raises(
-        CheckpointError, match=r"no classifier can be read from it: .*cat\.pth: not readable as tensors"
+        CheckpointError, match=r"no classifier can be read from it: .*cat\.pth: is text, which begins 'hello'; give"
     ):
         run(evaluation(checkpoint=tmp_path / "odd"))
 

@@ -17,6 +17,7 @@ from pipelines.pretrain.network import load_checked_classifier, make_config, sta
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run as train
 from tests.cat_model.golden import load_vector
+from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
 from tests.pipelines.pretrain.conftest import MakeContext, as_evaluation, make_params
 
 VECTOR = load_vector("cat_tiny_224")
@@ -97,10 +98,13 @@ def test_another_network_is_refused_with_its_settings(saved: Path) -> None:
         start_weights(_fresh(params), saved, params, CLASSES)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "cat.pth").write_bytes(b"not weights")
-    with pytest.raises(CheckpointError, match=r"^weights: no classifier can be read from it: .*cat\.pth"):
+@pytest.mark.parametrize("name", sorted(MESSAGES.keys() - {"folder"}))
+def test_what_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
+    write_wrong_file(name, tmp_path / "cat.pth")
+    message = rf"^weights: no classifier can be read from it: .*cat\.pth: {MESSAGES[name]}"
+    with pytest.raises(CheckpointError, match=message) as caught:
         start_weights(_fresh(_params()), tmp_path, _params(), CLASSES)
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.fixture
