@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -14,17 +15,21 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
     A reader that has left early, as `head` does, has seen enough.
     """
+    if sys.stdout is None:  # to write to it has to fail, as to any other closed file
+        sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)  # noqa: SIM115  by number
     try:
         exit_code = _code_of(command)
-        if sys.stdout is None:
-            return _unwritable("it is closed; redirect it, such as >/dev/null")
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_the_rest()
         return 0
     except OSError as err:
         _drop_the_rest()
-        return _unwritable(f"{err.strerror}; write the results elsewhere")
+        is_closed = err.errno == errno.EBADF
+        advice = "it is closed; redirect it, such as >/dev/null"
+        reason = advice if is_closed else f"{err.strerror}; write the results elsewhere"
+        print(f"error: stdout: cannot be written: {reason}", file=sys.stderr)  # noqa: T201  a command's edge
+        return _EXIT_UNWRITABLE
     return exit_code
 
 
@@ -33,11 +38,6 @@ def _code_of(command: Callable[[], int]) -> int:
         return command()
     except SystemExit as ended:  # argparse, after the help or a usage error
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-
-
-def _unwritable(reason: str) -> int:
-    print(f"error: stdout: cannot be written: {reason}", file=sys.stderr)  # noqa: T201  a command's edge
-    return _EXIT_UNWRITABLE
 
 
 def _drop_the_rest() -> None:

@@ -57,6 +57,12 @@ def test_a_command_ends_with_one_line_or_none(
     assert done.returncode in codes
 
 
+@pytest.mark.parametrize("imports", [OURS, CAT_MODELS])
+def test_a_command_that_prints_nothing_needs_no_stdout(imports: str, tmp_path: Path) -> None:
+    done = _shell(f"{_script(tmp_path, imports, 'return 2')} >&-", tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
 def test_the_work_goes_on_after_the_reader_of_its_progress_left(tmp_path: Path) -> None:
     body = ["for number in range(2000):", "    print(f'{number:01000}', flush=True)"]
     script = _script(tmp_path, OURS, *body, f"pathlib.Path({str(tmp_path / 'made')!r}).touch()", "return 0")
