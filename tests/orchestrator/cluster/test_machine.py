@@ -7,12 +7,22 @@ import multiprocessing
 import os
 import shutil
 import socket
+import ssl
 import tempfile
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from orchestrator.artifact import Artifact, File
 from orchestrator.cluster.machine import check_store, input_bytes, scratch_folder
@@ -91,6 +101,37 @@ def test_missing_credentials_are_the_machines_lack(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     with pytest.raises(MachineError, match=f"^{HERE}.* no credentials for S3; set AWS_ACCESS_KEY_ID"):
         _check(f"s3://{bucket}")
+
+
+@pytest.fixture
+def untrusted_endpoint(tmp_path: Path) -> Iterator[str]:
+    """A server with a certificate of its own making."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "server.pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client hangs up
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_certificate_that_is_not_trusted_is_the_machines_lack(
+    untrusted_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", untrusted_endpoint)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    with pytest.raises(MachineError, match=f"^{HERE}store s3://a: cannot read .*CERTIFICATE_VERIFY_FAILED"):
+        _check("s3://a")
 
 
 def test_scratch_without_room_for_the_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
