@@ -15,7 +15,7 @@ from orchestrator.spec.overlay import OVERRIDES, absolute_overrides, overridden
 from orchestrator.spec.refs import unknown_stage
 from orchestrator.spec.tree import Node, marked, put
 from orchestrator.spec.tune import TUNE
-from orchestrator.spec.validate import check, sound_part
+from orchestrator.spec.validate import check, missing_fields, sound_part
 
 FIELDS = tuple(EvaluateParams.model_fields)
 SEARCHED = "params_from"
@@ -110,7 +110,7 @@ def _find_measured(draft: Draft, of: str, drafts: Mapping[str, Draft], faults: F
 
 def _as_params_of(kind: Kind, measured: Params) -> Params:
     """The params of the measured stage, with the defaults of those fields that only its evaluation has."""
-    return sound_part(kind.params, measured.model_dump(mode="json"))
+    return sound_part(kind.params, measured.model_dump(mode="json"), lacking=missing_fields(measured))
 
 
 def _check_searched(draft: Draft, measured: Draft, drafts: Mapping[str, Draft], faults: Faults) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Annotated, Any, Generic, TypeVar, cast, get_args
@@ -65,24 +65,26 @@ def check(
     """As `validate`, with the fields that are sound. Faults that the `base` of the node has are known already."""
     content = plain(node)
     assert isinstance(content, dict), "the fields of a model are a mapping"
+    lacking = missing_fields(base) if base else frozenset()
     try:
         whole = model.model_validate_json(canonical_json(content))
     except ValidationError as err:
         problems = [_located(error, content) for error in err.errors(include_url=False)]
     else:
-        return Checked(whole, whole)
-    lacking = missing_fields(base) if base else frozenset()
+        return Checked(None, sound_part(model, content, lacking=lacking)) if lacking else Checked(whole, whole)
     problems = [problem for problem in problems if not problem.steps or problem.steps[0] not in lacking]
     for group in _by_place(problem for problem in problems if problem.error["type"] != MISFIT):
         problem = group[0]
-        known = [*_fields_at(model, problem.steps[:-1]), *(also_known if len(problem.steps) == 1 else ())]
-        message = message_of([member.error for member in group], known)
+        names = [*_fields_at(model, problem.steps[:-1]), *(also_known if len(problem.steps) == 1 else ())]
+        message = message_of([member.error for member in group], names)
         faults.add(_mark(node, problem), _path(path, problem.steps), message)
-    blamed = {misfit.steps for misfit in _misfits_in(type(base), base.model_dump(mode="json"))} if base else set()
-    for misfit in dict.fromkeys([*_misfits_in(model, content), *_misfits_among(problems)]):
+    sound = sound_part(model, content, lacking=lacking)
+    blamed = {misfit.steps for misfit in _misfits_in(base, {})} if base else set()
+    among = () if lacking else _misfits_among(problems)  # pydantic took defaults for the fields that are lacking
+    for misfit in dict.fromkeys([*_misfits_in(sound, content), *among]):
         if misfit.steps not in blamed:
             add_misfit(misfit, node, path, faults)
-    return Checked(None, sound_part(model, content))
+    return Checked(None, sound)
 
 
 def _misfits_among(problems: Iterable[_Problem]) -> Iterator[Misfit]:
@@ -111,8 +113,11 @@ def known(params: Params, question: Callable[[], T]) -> T | None:
         return None
 
 
-def sound_part(model: type[M], content: Mapping[str, JsonValue]) -> M:
-    """The fields of `content` that are valid each on its own, with the defaults of those that it lacks."""
+def sound_part(model: type[M], content: Mapping[str, JsonValue], *, lacking: Collection[str] = ()) -> M:
+    """The fields of `content` that are valid each on its own, with the defaults of those that are not given.
+
+    Those `lacking` had a fault before.
+    """
     values: dict[str, Any] = {}
     for name in model.model_fields.keys() & content.keys():
         try:
@@ -120,7 +125,7 @@ def sound_part(model: type[M], content: Mapping[str, JsonValue]) -> M:
         except ValidationError:
             continue
     sound: M = cast(Any, model).model_construct(**values)
-    for name in content.keys() - values.keys():
+    for name in {*content, *lacking} - values.keys():
         vars(sound).pop(name, None)  # model_construct gave it its default
     return sound
 
@@ -136,16 +141,16 @@ def _all_of(fields_fit: Check) -> tuple[Misfit, ...]:
     return tuple(fields_fit())
 
 
-def _misfits_in(model: type[Params], content: Mapping[str, JsonValue]) -> Iterator[Misfit]:
-    """Those of the sound fields, which pydantic does not look for where others have faults."""
-    sound = sound_part(model, content)
+def _misfits_in(sound: Params, content: Mapping[str, JsonValue]) -> Iterator[Misfit]:
+    """Those of the sound fields of `content`, which pydantic does not look for where others have faults."""
     for fields_fit in sound.checks():
         yield from known(sound, partial(_all_of, fields_fit)) or ()
     for name in missing_fields(sound) & content.keys():
         inside = content[name]
         if isinstance(inside, dict):
-            for inner in _models_in(model.model_fields[name].annotation):
-                yield from (Misfit((name, *found.steps), found.message) for found in _misfits_in(inner, inside))
+            for model in _models_in(type(sound).model_fields[name].annotation):
+                found = _misfits_in(sound_part(model, inside), inside)
+                yield from (Misfit((name, *misfit.steps), misfit.message) for misfit in found)
 
 
 def _located(error: ErrorDetails, content: JsonValue) -> _Problem:

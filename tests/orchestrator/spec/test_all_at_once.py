@@ -220,6 +220,20 @@ def test_what_a_stage_has_wrong_is_not_said_again_of_its_searches_and_evaluation
     ]
 
 
+def test_what_depends_on_a_field_with_a_fault_is_not_checked_of_searches_and_evaluations_either(tmp_path: Path) -> None:
+    stages = """\
+  pretrain: {kind: pretrain, data: d, batch_size: none}
+  search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, overrides: {accumulate: 2000}}
+  measure: {kind: evaluate, of: pretrain, overrides: {accumulate: 2000}}
+  detect: {kind: detection, data: d, backbone: pretrain.checkpoint, method: none}
+  boxes: {kind: evaluate, of: detect, overrides: {num_rois: 8}, expect: {mask_map: "> 1"}}
+"""
+    assert [fault.split(": ")[1] for fault in faults_of(stages, tmp_path)] == [
+        "stages.pretrain.batch_size",
+        "stages.detect.method",
+    ]
+
+
 def test_params_check_their_fields_in_no_other_way_than_by_checks() -> None:
     """Validators of a whole model run only where no field has a fault, and end at the first one."""
     models: list[type[Params]] = [EvaluateParams, TuneParams, Resources, ModelParams]
