@@ -10,16 +10,19 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from orchestrator.artifact import Manifest
 from orchestrator.contract import Event
 from orchestrator.history import plan_job, write_last_run
 from orchestrator.journal import open_journal
 from orchestrator.schedule import State
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
+from orchestrator.store.publish import publish_manifest
 from pipelines import KINDS
 from tests.conftest import make_bucket
 from tests.s3_server import IGNORING
@@ -300,6 +303,20 @@ def test_a_stage_that_is_forced_and_would_not_run_is_refused(folder: Path) -> No
         "--force: pretrain would not run: --only runs search and what they need; "
         "name it with --only too, or leave it out\n"
     )
+
+
+def test_a_finished_part_is_reported_though_the_data_of_the_rest_are_gone_and_stdout_is_full(folder: Path) -> None:
+    (folder / "job.yaml").write_text(f"{JOB}  other: {{kind: pretrain, data: nowhere}}\n")
+    job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
+    store = open_store(job.store)
+    plan = plan_job(job, store, only=("search",))
+    nothing: dict[str, Any] = {"recipe": {}, "params": {}, "artifacts": {}, "metrics": (), "provenance": {}}
+    publish_manifest(store, Manifest(key=plan["search"].key, stage="search", kind="tune", **nothing))
+    command = f"{sys.executable} -m orchestrator run job.yaml --only search >/dev/full"
+    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False)
+    *_, error, verdict = done.stderr.splitlines()
+    assert error == "stdout: cannot be written: No space left on device; write the results elsewhere"
+    assert (done.returncode, verdict) == (3, "small: done: 1 stages, 1 of them reused")
 
 
 def test_quickstart_is_valid_and_has_its_four_stages() -> None:
