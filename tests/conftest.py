@@ -35,6 +35,8 @@ atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
 os.environ["PYTHONPATH"] = str(ROOT)  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
+for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE"):  # of the machine
+    os.environ.pop(name, None)
 os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
 _BY_FIXTURE = ("jobs_url", "cluster")
