@@ -30,7 +30,7 @@ _TENSORFLOW_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _SAFE_PROTOCOL = 3
 """Highest pickle protocol that torch's restricted unpickler reads."""
 _CUT_OFF = "is cut off or damaged; copy or download it again"
-_OURS = "give the weights alone: torch.save(model.state_dict(), PATH), or a .safetensors file"
+_OURS = "give only the weights: torch.save(model.state_dict(), PATH), or a .safetensors file"
 
 
 def describe_file(path: Path) -> str | None:

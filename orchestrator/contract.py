@@ -256,7 +256,7 @@ class Kind:
     """Params -> what keeps a stage from running that an evaluation, which has the same params, can do without."""
     reads: Callable[[Any], Mapping[str, str]] = lambda params: {}
     """Params -> for each field that names a small file besides data and inputs, a digest of what is read of it.
-    Depends on fields of role DATA alone, and raises DataError as `fingerprint` does."""
+    Depends only on fields of role DATA, and raises DataError as `fingerprint` does."""
     evaluation: Evaluation | None = None
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
     stops: bool = False

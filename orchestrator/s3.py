@@ -25,7 +25,7 @@ READ_TIMEOUT_S = 10.0
 UPLOAD_READ_TIMEOUT_S = 60.0
 """For uploads: on a slow network the answer comes long after the last byte was handed to it."""
 LOG_EVERY_S = 5.0
-"""Many threads meet the same outage; one line tells of it."""
+"""Many threads meet the same outage; one line reports it."""
 
 _PART_BYTES = 2**24
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")

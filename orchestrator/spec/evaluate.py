@@ -30,7 +30,7 @@ class EvaluateParams(Params):
 
     def _measures_one_thing(self) -> Iterator[Misfit]:
         if (self.of is None) == (self.task is None):
-            message = "must have one of `of` (a stage to measure) and `task` (a kind, with its params beside)"
+            message = "must have one of `of` (a stage to measure) and `task` (a kind, with its params)"
             yield Misfit(() if self.of is None else ("task",), message)
 
     def _overrides_a_stage(self) -> Iterator[Misfit]:

@@ -197,7 +197,7 @@ def _mark(node: Node, problem: _Problem) -> Mark:
 
 
 def _mark_of_misfit(node: Node, steps: Sequence[str | int]) -> Mark:
-    """Where the field stands; what holds it, where it is left to its default."""
+    """Where the field is written; where it is left to its default, what holds it."""
     nearest = node.nearest(steps)
     is_written = steps and nearest is not node.nearest(steps[:-1])
     return nearest.at if is_written else nearest.key_at

@@ -1,4 +1,4 @@
-"""Tar files of images in WebDataset's layout: `<key>.jpg` beside `<key>.cls` or `<key>.json`. Scanned and written."""
+"""Tar files of images in WebDataset's layout: `<key>.jpg` with `<key>.cls` or `<key>.json`. Scanned and written."""
 
 from __future__ import annotations
 
