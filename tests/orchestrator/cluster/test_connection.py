@@ -53,7 +53,8 @@ from orchestrator.store import open_store
 
 @ray.remote(num_cpus=1)
 def read() -> bytes | None:
-    os.environ.pop("AWS_ENDPOINT_URL", None)  # another test's, where that came before the cluster
+    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):  # what the cluster was started with goes first
+        os.environ.pop(name, None)
     return open_store("s3://bucket/x").read("a")
 
 with connected(sys.argv[1]):
@@ -69,7 +70,7 @@ def test_a_worker_finds_the_server_that_only_the_drivers_config_file_names(
         config = f"endpoint_url = {server.url}\nca_bundle = {tmp_path}/tls/cert.pem\ns3 =\n  addressing_style = path\n"
         (tmp_path / ".aws").mkdir()
         (tmp_path / ".aws" / "config").write_text(f"[default]\n{config}")
-        env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_ENDPOINT")}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_ENDPOINT", "AWS_CA"))}
         env["HOME"] = str(tmp_path)  # the worker has another one
         command = [sys.executable, "-c", WORKER, cluster_address]
         done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=600)
