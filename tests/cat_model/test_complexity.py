@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from cat_model import CONFIGS, Cat, CatConfig
 from cat_model.complexity import PUBLISHED, Macs, complexity, cpsa_macs
@@ -103,25 +100,10 @@ def test_slicing_the_image_first_costs_the_same() -> None:
     assert sliced.params == params
 
 
-class Products(TorchDispatchMode):
-    """Counts the multiply-adds of matrix products. torch's own counter sets hooks, for which layers are called."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        count = flop_registry.get(function._overloadpacket)
-        self.total += count(*args, **(kwargs or {}), out_val=out) // 2 if count else 0
-        return out
-
-
 def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
-    products = Products()
-    with torch.device("meta"), torch.no_grad(), products:
+    with counting() as counts:
         Cat(CONFIGS[name], num_classes=CLASSES).eval()(torch.empty(1, 3, *image_hw))
-    return products.total
+    return counts.products
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -51,7 +51,7 @@ MESSAGES = {
         for suffix in ("", "_legacy")
     },
     **{
-        f"plain_pickle_{protocol}": f"is a pickle of protocol {protocol} that torch.save did not write; give only the weights"
+        f"plain_pickle_{protocol}": f"is a pickle of protocol {protocol} that torch.save did not write; give only"
         for protocol in (2, 3, 4, 5)
     },
 }
