@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test test-slow check lock
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (about 10 minutes on 2 cores)"
-	@echo "make test       the tests (under 20 minutes on 2 cores);  make test-slow: whole runs and kills (under 30)"
+	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
 	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"
 
 install: $(INSTALLED)
