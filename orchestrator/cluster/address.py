@@ -58,18 +58,19 @@ class HeadWatch:
     clock: Callable[[], float] = time.monotonic
     timeout_s: float = 1.0
     _asked_at_s: float = field(init=False)
-    _answered_at_s: float = field(init=False)
+    _silent_since_s: float | None = field(init=False, default=None)
+    """When the first of the questions without an answer was asked; a pause of this process is no silence."""
 
     def __post_init__(self) -> None:
-        self._asked_at_s = self._answered_at_s = self.clock()
+        self._asked_at_s = self.clock()
 
     def loss(self) -> str | None:
         """That the head is gone, and what to do; None while it is there, or was a short while ago."""
         now_s = self.clock()
         if now_s - self._asked_at_s >= WATCH_EVERY_S:
             self._asked_at_s = now_s
-            self._answered_at_s = now_s if self._is_there() else self._answered_at_s
-        silence_s = now_s - self._answered_at_s
+            self._silent_since_s = None if self._is_there() else (self._silent_since_s or now_s)
+        silence_s = 0.0 if self._silent_since_s is None else now_s - self._silent_since_s
         if silence_s <= HEAD_SILENCE_S:
             return None
         return (
