@@ -148,7 +148,7 @@ def test_broken_images_are_left_out_of_training_and_validation(setting: Setting,
         (data / image).write_bytes(b"not an image")
     recorder = Recorder(tmp_path)
     context = make_context(recorder, _params(data, epochs=1, max_broken_images=2), setting.backbone)
-    assert {metric.num_samples for metric in run(context).metrics if metric.name not in SIZES} == {2}
+    assert {metric.num_samples for metric in on_val(run(context)) if metric.name not in SIZES} == {2}
     strict = replace(context, params=_params(data, max_broken_images=1))
     with pytest.raises(DataError, match=r"2 of 11 images do not decode, and max_broken_images is 1"):
         run(strict)

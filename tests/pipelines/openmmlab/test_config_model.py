@@ -31,6 +31,7 @@ from tests.pipelines.openmmlab.harness import (
     Recorder,
     evaluation_params,
     make_context,
+    on_val,
     save_toy_checkpoint,
     write_ade20k,
     write_coco,
@@ -228,7 +229,7 @@ def test_detector_of_a_config_trains_and_its_evaluation_agrees(tmp_path: Path) -
     again = _context(tmp_path / "evaluate", evaluation_params(KIND, params))
     again.inputs["checkpoint"] = trained.outputs["checkpoint"]  # type: ignore[index]  # a dict, as the harness makes it
     measured = {metric.name: metric.value for metric in evaluate_detector(again).metrics}
-    of_training = {metric.name: metric.value for metric in trained.metrics if metric.name not in SIZES}
+    of_training = {metric.name: metric.value for metric in on_val(trained) if metric.name not in SIZES}
     assert {name: measured[name] for name in of_training} == of_training
     with pytest.raises(JobError, match=r"masks: the model of .* has no mask head"):
         train_detector(_context(tmp_path / "masks", params.model_copy(update={"masks": True})))

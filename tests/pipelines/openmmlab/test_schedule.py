@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.detection.coco import CheckedFile
 from pipelines.detection.config import make_config as detection_config
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.library import quiet_import
@@ -40,7 +41,7 @@ def _rates(schedulers: list[dict[str, Any]]) -> list[float]:
 
 def _detection(warmup_iters: int) -> list[float]:
     params = DetectionParams(method="mask_rcnn", warmup_iters=warmup_iters, **COMMON)
-    annotations: Any = {"train": Path("/t.json"), "val": Path("/v.json")}
+    annotations: Any = {"train": CheckedFile(Path("/t.json"), 1), "val": CheckedFile(Path("/v.json"), 1)}
     config = detection_config(
         params, model={}, annotations=annotations, classes=("a",), seed=0, world_size=1, device="cpu"
     )

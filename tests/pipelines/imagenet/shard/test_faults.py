@@ -205,7 +205,7 @@ def test_a_shard_that_is_cut_while_it_is_read_is_told(local: Path) -> None:
 
 def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:
     with pytest.raises(
-        DataError, match=r"s3://bucket-none/x: cannot list: .*bucket does not exist; correct the stage's"
+        DataError, match=r"s3://bucket-none/x: cannot list: .*bucket does not exist .*; correct the stage's"
     ):
         classes_of("s3://bucket-none/x")
 
@@ -242,9 +242,7 @@ def test_a_server_that_does_not_answer_is_no_fault_of_the_data(bucket: str, monk
     """So that the stage is tried again."""
     monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(
-        UnreachableError, match=r"cannot list: Could not connect .*; check the network and AWS_ENDPOINT"
-    ):
+    with pytest.raises(UnreachableError, match=r"cannot list: Could not connect .*; check that the server is running"):
         classes_of(f"s3://{bucket}/x")
 
 
