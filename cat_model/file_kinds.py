@@ -1,4 +1,4 @@
-"""Names what a file that is no readable checkpoint is, by its first bytes, and what to do about it."""
+"""Names what a file is that is not a readable checkpoint, by its first bytes, and what to do about it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def describe_file(path: Path) -> str | None:
 
 
 def _describe_container(path: Path, head: bytes, *, size: int) -> str | None:
-    """Of files that a checkpoint may be: zips, safetensors, pickles."""
+    """Formats of files that a checkpoint may have: zips, safetensors, pickles."""
     if head.startswith(b"PK\x03\x04"):
         return _describe_zip(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < max(size, 2**32):
@@ -118,7 +118,7 @@ def _describe_bytes(head: bytes, tail: bytes) -> str | None:
 
 
 def _describe_text(head: bytes) -> str | None:
-    """Of text, its beginning, since it may be a server's reason."""
+    """The beginning of a text, which may be a server's reason."""
     text = _as_text(head)
     if text is None:
         return None

@@ -22,7 +22,7 @@ def differences(
 ) -> dict[str, Departure]:
     """Each param in the Key that has another effect than in `recipe` and, where that says nothing, than by default.
 
-    A param that is not there is null. What only adds metrics or outputs, or only checks, is no difference.
+    A param that is not there is null. A param that only adds metrics or outputs, or only checks, is not a difference.
     """
     ignored = {*params.fields_with(Role.ADDS), *params.checking_fields}
     used = {name: value for name, value in params.in_key(searched=searched).items() if name not in ignored}

@@ -59,7 +59,7 @@ class HeadWatch:
     timeout_s: float = 1.0
     _asked_at_s: float = field(init=False)
     _silent_since_s: float | None = field(init=False, default=None)
-    """When the first of the questions without an answer was asked; a pause of this process is no silence."""
+    """Time of the first unanswered question. A pause of this process does not count as silence."""
 
     def __post_init__(self) -> None:
         self._asked_at_s = self.clock()

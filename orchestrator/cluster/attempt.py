@@ -16,7 +16,7 @@ from orchestrator.record import StageEvent
 from orchestrator.spec import TUNE, Resources
 
 _MAX_NAME_BYTES = 120
-"""Of a run's name in Ray, before the digits of the Key: Ray makes folders of it, whose names end at 255 bytes."""
+"""Limit for a run's name in Ray, before the digits of the Key. Ray makes folders of it."""
 
 
 @dataclass(frozen=True)

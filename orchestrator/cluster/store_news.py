@@ -1,4 +1,4 @@
-"""What a worker's S3 client logs, as events: a worker's own log is read by nobody while the run goes on."""
+"""Turns what a worker's S3 client logs into events: nobody reads a worker's log during the run."""
 
 from __future__ import annotations
 

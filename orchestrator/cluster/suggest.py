@@ -65,7 +65,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._values: list[float | None] = []
         """What trials came to, in the order in which they ended."""
         self.failure: UnreachableError | None = None
-        """Of the store, as a trial began or ended, or of a machine: no other trial starts then."""
+        """The error of the store or of a machine that ended a trial; no other trial starts after it."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
         """Know what earlier runs of the search have drawn, and what came of it."""

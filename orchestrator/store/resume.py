@@ -31,7 +31,7 @@ class Newest:
     """What a training resumes from."""
 
     number: int | None
-    """Of the newest intact checkpoint; None where there is none."""
+    """The number of the newest intact checkpoint; None where there is none."""
     damaged: tuple[str, ...] = ()
     """What is wrong with each newer checkpoint, newest first."""
 

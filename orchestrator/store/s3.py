@@ -26,7 +26,7 @@ CONFLICT_WAIT_S = 0.2
 CONDITIONS_UNKNOWN = frozenset({"NotImplemented", "501", "MethodNotAllowed", "405"})
 """Codes of a server that refuses a conditional put as such."""
 LEAST_LEFT_MIN = 10
-"""Less time than that before credentials expire is no time to begin."""
+"""Credentials that expire sooner are refused before the run begins."""
 
 _TRANSFER = s3.transfers(num_threads=THREADS)
 _NO_CONDITIONS = (

@@ -57,7 +57,7 @@ class Annotations:
 
     @property
     def is_object(self) -> NDArray[np.bool_]:
-        """Of each annotation, whether it is an object that trains, or one that is to be found in val."""
+        """Whether each annotation is an object that trains, or one that is to be found in val."""
         return trains(self.columns) if self.split == "train" else ~self.columns.is_crowd
 
     @property

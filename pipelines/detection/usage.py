@@ -43,7 +43,7 @@ def find_mask_use(columns: Columns, annotations: Entries, faults: Faults) -> Non
 
 
 def trains(columns: Columns) -> NDArray[np.bool_]:
-    """Of each annotation, whether it is an object that training learns."""
+    """Whether each annotation is an object that training learns."""
     is_object: NDArray[np.bool_] = ~columns.is_crowd & ~columns.is_dropped & _is_seen(columns)[columns.image_of]
     return is_object
 

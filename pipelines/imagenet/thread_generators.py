@@ -28,7 +28,7 @@ class _Generators(threading.local):
 
 _of_thread = _Generators()
 _METHOD_OF = {"ranf": "random_sample", "sample": "random_sample", "seed": "seed"}
-"""Of `numpy.random`, functions that are not bound to its generator."""
+"""Functions of `numpy.random` that are not bound to its generator, with the methods that they call."""
 _installing = threading.Lock()
 
 

@@ -70,7 +70,7 @@ def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: St
 
 
 def _absence(path: Path) -> str | None:
-    """Why `path` is no file that could be opened, nothing where it simply is not there; None: it is one."""
+    """Why `path` cannot be opened: empty where it does not exist, None where it can."""
     try:
         status = path.stat()
     except FileNotFoundError as err:

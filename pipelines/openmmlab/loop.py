@@ -62,12 +62,12 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._began_at = position.iteration
         self._epoch, self._iter, self._is_validated = position.epoch, position.iteration, position.is_validated
         self.metrics: Mapping[str, float] = position.metrics
-        """Of the last validation, by our names, with the mean loss before it."""
+        """Metrics of the last validation, by our names, with the mean loss before it."""
         self._figures = Figures.at(position, rank=context.rank, world_size=context.world_size)
 
     @property
     def speed(self) -> Speed:
-        """Of the training up to here, on this rank."""
+        """Speed of the training up to here, on this rank."""
         return self._figures.speed
 
     @property

@@ -160,7 +160,7 @@ class FinetuneParams(Params):
 
     @property
     def method_or_config(self) -> tuple[str | None, str | None]:
-        """Of which exactly one says what the model is."""
+        """Both fields that can name the model; exactly one of them does."""
         raise NotImplementedError
 
     @property
