@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow check lock
+.PHONY: help install demo test test-slow test-stress check lock
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (about 10 minutes on 2 cores)"
 	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
+	@echo "make test-stress  larger proofs, which CI leaves out"
 	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"
 
 install: $(INSTALLED)
@@ -30,10 +31,13 @@ demo: install
 # Two processes share the tests by the groups that tests/conftest.py makes; `pytest tests/...` runs some in one.
 SHARED := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 test: install
-	$(BIN)/python -m pytest $(SHARED) -m "not slow"
+	$(BIN)/python -m pytest $(SHARED) -m "not slow and not stress"
 
 test-slow: install
-	$(BIN)/python -m pytest $(SHARED) -m slow
+	$(BIN)/python -m pytest $(SHARED) -m "slow and not stress"
+
+test-stress: install
+	$(BIN)/python -m pytest -m stress
 
 check: install
 	$(BIN)/ruff check .

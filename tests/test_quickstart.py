@@ -105,17 +105,25 @@ def _outputs(store: Store) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(("--only", "pretrain"), id="search_and_pretrain", marks=pytest.mark.slow),
+        pytest.param((), id="all_kinds", marks=pytest.mark.stress),
+    ],
+)
 @pytest.mark.usefixtures("report")
 def test_a_run_through_a_faulty_s3_server_ends_with_the_bytes_of_a_run_on_a_folder(
-    workplace: Path, s3_endpoint: str, bucket: str
+    workplace: Path, s3_endpoint: str, bucket: str, part: tuple[str, ...]
 ) -> None:
     # Neither is in the Key; both make many requests while training goes on.
     often = {"stages__pretrain__checkpoint_every": "{steps: 1}", "stages__segmentation__checkpoint_every": "4"}
     with fault_proxy(s3_endpoint) as proxy:
-        _json(workplace, "run", "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often)
+        _json(workplace, "run", *part, "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often)
     assert proxy.num_faults >= 200
-    assert _outputs(open_store(f"s3://{bucket}/faulty")) == _outputs(open_store(str(workplace / "artifacts")))
+    faulty, straight = _outputs(open_store(f"s3://{bucket}/faulty")), _outputs(open_store(str(workplace / "artifacts")))
+    assert {"pretrain.checkpoint/model.safetensors", "search.best_params/best_params.json"} <= faulty.keys()
+    assert faulty == {output: straight[output] for output in faulty}
 
 
 def _start(workplace: Path, store: str) -> subprocess.Popen[str]:
