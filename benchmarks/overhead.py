@@ -130,7 +130,8 @@ def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
     began_s = run_module("orchestrator", "run", str(job)).began_s
     lines = [line for path in sorted(store.glob("runs/*/events/*.jsonl")) for line in path.read_text().splitlines()]
     events = [(line["time_s"], line["event"]["metrics"]) for line in map(json.loads, lines)]
-    epochs = [Epoch(time_s, m["images_per_s"], m["loss"]) for time_s, m in events if {"images_per_s", "loss"} <= set(m)]
+    # The stage's last event has the metrics of its manifest, and no epoch.
+    epochs = [Epoch(time_s, m["images_per_s"], m["loss"]) for time_s, m in events if "epoch" in m]
     return _side(began_s, epochs, settings)
 
 
