@@ -79,7 +79,7 @@ def our_player(scratch: Path, ground: Ground, method: str, number: int) -> Playe
     stage = {**params_of(method, ground), "resources": ONE_WORKER}
     _write_job(folder / "job.yaml", store, {"pretrain": _pretrain(ground.data), "downstream": stage})
     command = ["run", str(folder / "job.yaml")]
-    return Player("orchestrator", command, folder, ground.iterations, worker="ray::RayTrainWorker")
+    return Player("orchestrator", command, folder, ground.iterations, worker="ray::StageWorker")
 
 
 def rival_player(scratch: Path, ground: Ground, method: str, number: int) -> Player:

@@ -55,6 +55,11 @@ class Attempt:
     provenance: Mapping[str, JsonValue]
 
     @property
+    def needs_group(self) -> bool:
+        """Whether Ray Train has to connect its workers: one worker has nobody to exchange gradients with."""
+        return self.workers > 1
+
+    @property
     def ray_name(self) -> str:
         """The name in Ray's dashboard: `<job>.<stage>-<8 digits of the Key>`, at most 120 bytes before the digits."""
         name = f"{self.provenance['job']}.{self.stage}".replace("/", ".")

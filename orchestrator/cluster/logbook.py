@@ -13,6 +13,9 @@ from orchestrator.store.publish import publish_artifact
 from orchestrator.store.trials import TrialLog, load_log, save_log
 from orchestrator.trials import Point, TrialState
 
+IS_LAST = "is_last"
+"""Name of a value in a trial's last report to Tune, after which stopping the trial saves nothing."""
+
 
 class Logbook:
     """Of the trial whose resume state is under `training`; time counts from here on."""

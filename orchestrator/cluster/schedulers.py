@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from orchestrator.cluster.logbook import IS_LAST
 from orchestrator.cluster.suggest import NUMBER
-from orchestrator.cluster.worker import IS_LAST
 from orchestrator.spec import TuneParams
 from orchestrator.store.trials import TrialLog
 

@@ -14,9 +14,7 @@ from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.room import Ledger, Room
-from orchestrator.cluster.search import search
 from orchestrator.cluster.train import train
-from orchestrator.cluster.worker import publish_result
 from orchestrator.contract import Kind, Params
 from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
@@ -54,11 +52,15 @@ class StageRun:
         return manifest
 
     def _search(self, attempt: Attempt, params: TuneParams) -> None:
+        # Ray Tune and torch take four seconds to import, and most runs search nothing.
+        from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
+        from orchestrator.cluster.search import search  # noqa: PLC0415
+
         (metric,) = self.planned.stage.metrics
         slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=self.slots)
         with scratch_folder("orchestrator-tune-") as scratch:
             result, models = search(attempt, params, metric, slots=slots, channel=self.channel, scratch=scratch)
-            publish_result(attempt, result, models)
+            publish_result(attempt, result, published=models)
 
 
 def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A trial of a search, as Ray Tune runs it: in its own process, or as the driver of a group of workers."""
+"""A trial of a search, as Ray Tune runs it: its only worker, or the driver of a group of workers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray.train
-import torch
 from pydantic import JsonValue
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.failures import (
+    MAX_ATTEMPTS,
+    MAX_MOVES,
+    Loss,
+    LostAttemptError,
+    Retry,
+    judge,
+    lasting_error,
+)
 from orchestrator.cluster.logbook import Logbook
 from orchestrator.cluster.machine import check_store
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
-from orchestrator.cluster.train import MAX_ATTEMPTS, MAX_MOVES, Loss, Retry, fit, judge, lasting_error, loss_of
-from orchestrator.cluster.worker import Place, run_pipeline, tell_result
 from orchestrator.contract import Event
 from orchestrator.errors import MachineError
 from orchestrator.store import Store, open_store
@@ -37,25 +40,24 @@ ANSWER_S = 60.0
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """What Tune calls with the config of each trial, with the resources that it takes."""
     resources = attempt.resources
-    if attempt.workers > 1 or resources.labels:
+    if attempt.needs_group:
         # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
         trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
     trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
-    memory = {"memory": resources.memory_gib_per_worker * 2**30} if resources.memory_gib_per_worker else {}
-    return tune.with_resources(trial, {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker, **memory})
+    bundle = {
+        "CPU": resources.cpus_per_worker,
+        "GPU": resources.gpus_per_worker,
+        "memory": resources.memory_bytes_per_worker,
+    }
+    labels = {"bundle_label_selector": [resources.labels]} if resources.labels else {}
+    return tune.with_resources(trial, tune.PlacementGroupFactory([bundle], **labels))
 
 
 def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    place = Place(
-        rank=0,
-        world_size=1,
-        device=device,
-        tell=lambda metrics: tune.report(dict(metrics)),
-        hear_rank_zero=lambda number: number,
-        is_leaving=is_leaving,
-    )
+    from orchestrator.cluster.worker import lone_place, run_pipeline, tell_result  # noqa: PLC0415  torch
+
+    place = lone_place(attempt.resources, tell=lambda metrics: tune.report(dict(metrics)))
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
             result = run_pipeline(begun.attempt, place, channel, closes_stage=False, label=begun.label)
@@ -63,9 +65,13 @@ def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChanne
 
 
 def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:
+    from ray.tune.integration.ray_train import TuneReportCallback  # noqa: PLC0415
+
+    from orchestrator.cluster import group  # noqa: PLC0415  Ray Train and torch
+
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
-            fit(begun.attempt, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=begun.label)
+            group.run(begun.attempt, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=begun.label)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def _rest_if_interrupted(begun: _Begun) -> None:
 
 def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
     """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this run; notes it."""
-    loss = loss_of(err) if isinstance(err, ray.train.TrainingFailedError) else Loss({0: err})
+    loss = err.loss if isinstance(err, LostAttemptError) else Loss({0: err})
     trial, tries = begun.attempt, begun.tries
     lasting = lasting_error(loss.failures)
     if isinstance(lasting, MachineError):

@@ -5,45 +5,31 @@ from __future__ import annotations
 import importlib
 import math
 import platform
-import socket
-import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import JsonValue
 
-from orchestrator.artifact import Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.logbook import Logbook
+from orchestrator.cluster.failures import is_loss_of_loader, is_loss_of_peer, is_stuck
+from orchestrator.cluster.logbook import IS_LAST, Logbook
 from orchestrator.cluster.machine import check_store, input_bytes, is_full_disk, scratch_folder
+from orchestrator.cluster.publishing import publish_result
 from orchestrator.cluster.reading import check_read
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.store_news import store_news
 from orchestrator.cluster.uploads import Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
+from orchestrator.spec import Resources
 from orchestrator.store import Store, open_store
-from orchestrator.store.publish import fetch_artifact, publish_artifact, publish_manifest
+from orchestrator.store.publish import fetch_artifact
 from orchestrator.store.resume import Newest, commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
-
-PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
-
-IS_LAST = "is_last"
-"""Stands in a trial's report after which there is nothing left to save by stopping it."""
-
-_STUCK = (
-    "Timed out waiting",  # gloo
-    "Application timeout caused pair closure",  # gloo, where the other side had given up
-    "collective operation timeout",  # NCCL's watchdog
-    "collective operation timed out",  # Ray's barriers
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +45,18 @@ class Place:
     """Rank 0's argument, on every rank; all of them call it."""
     is_leaving: Callable[[], bool]
     """Whether a machine of the group has a drain notice."""
+
+
+def lone_place(resources: Resources, *, tell: Callable[[Mapping[str, float]], None]) -> Place:
+    """The place of an attempt's only worker, which has no group."""
+    return Place(
+        rank=0,
+        world_size=1,
+        device="cuda:0" if resources.gpus_per_worker > 0 and torch.cuda.is_available() else "cpu",
+        tell=tell,
+        hear_rank_zero=lambda number: number,
+        is_leaving=is_leaving,
+    )
 
 
 def run_pipeline(
@@ -85,7 +83,7 @@ def run_pipeline(
         if logbook is not None:
             logbook.finish(result)
         if closes_stage and place.rank == 0:
-            publish_result(attempt, result)
+            publish_result(attempt, result, hardware=_hardware())
         return result
 
 
@@ -209,56 +207,6 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
         raise StageError(f"{type(err).__name__}: {err}\n{traceback.format_exc()}") from err
 
 
-def is_loss_of_peer(err: BaseException) -> bool:
-    """Whether a collective failed because another worker is gone: gloo says so only in a RuntimeError's text."""
-    return isinstance(err, torch.distributed.DistError) or "gloo/transport" in str(err)
-
-
-def is_loss_of_loader(err: BaseException) -> bool:
-    """Whether a process that loads data for this worker is gone, as one that was killed for memory."""
-    return isinstance(err, RuntimeError) and str(err).startswith("DataLoader worker (pid")
-
-
-def is_stuck(err: BaseException) -> bool:
-    """Whether a collective gave up waiting for another worker; gloo, NCCL and Ray each say so in their own words."""
-    return any(words in str(err) for words in _STUCK)
-
-
-def publish_result(attempt: Attempt, result: StageResult, published: Mapping[str, Artifact] | None = None) -> Manifest:
-    """Publish outputs, then the manifest that closes the stage; returns the manifest that stands.
-
-    `published` are outputs, by name, that are in the store already.
-    """
-    store = open_store(attempt.store_uri)
-    manifest = Manifest(
-        key=attempt.key,
-        stage=attempt.stage,
-        kind=attempt.kind,
-        recipe=attempt.recipe,
-        params=attempt.params.model_dump(mode="json"),
-        recipe_audit=attempt.audit(),
-        artifacts={
-            **{name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
-            **(published or {}),
-        },
-        metrics=result.metrics,
-        provenance={**attempt.provenance, **_surroundings()},
-    )
-    return publish_manifest(store, manifest)
-
-
-def _surroundings() -> dict[str, JsonValue]:
+def _hardware() -> dict[str, JsonValue]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "finished_at_s": time.time(),
-        "host": socket.gethostname(),
-        "device": device,
-        "num_threads": torch.get_num_threads(),
-        "python": sys.version.split()[0],
-        "packages": _versions(),
-    }
-
-
-def _versions() -> dict[str, Any]:
-    installed = {dist.name: dist.version for dist in metadata.distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    return {"device": device, "num_threads": torch.get_num_threads()}

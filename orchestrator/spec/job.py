@@ -78,6 +78,11 @@ class Resources(Params):
     """Minutes that workers wait for each other in an exchange of gradients before the attempt counts as lost."""
 
     @property
+    def memory_bytes_per_worker(self) -> int:
+        """As Ray counts memory."""
+        return round(self.memory_gib_per_worker * 2**30)
+
+    @property
     def worker_range(self) -> range:
         """The numbers of workers that a group may have."""
         least, most = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.artifact import Departure, Manifest, digest_of
 from orchestrator.audit import differences, recipe_audit
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.worker import publish_result
+from orchestrator.cluster.publishing import publish_result
 from orchestrator.contract import StageResult
 from orchestrator.errors import IntegrityError
 from orchestrator.fingerprint import Circumstances, recipe_of

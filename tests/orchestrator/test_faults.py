@@ -212,18 +212,19 @@ def spare_machines(cluster: Cluster) -> Iterator[None]:
 
 
 def _drain_busy_machine(address: str) -> None:
-    """Give the drain notice of a spot machine to the one of the spare machines that works."""
+    """Give the drain notice of a spot machine to one of the spare machines that work."""
     free = available_resources_per_node()
     spare = [node["NodeID"] for node in ray.nodes() if node["Labels"].get("place") == "spare"]
-    (busy,) = [node for node in spare if free[node].get("CPU", 0) < 1]
+    busy = next(node for node in spare if free[node].get("CPU", 0) < 1)
     reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds")
     subprocess.run(["ray", "drain-node", "--address", address, "--node-id", busy, *reason, "120"], check=True)
 
 
-def test_a_stage_moves_when_its_machine_has_a_drain_notice(
-    folder: Path, cluster: Cluster, spare_machines: None
-) -> None:
-    _write_job(folder, epochs=60, epoch_s=2, resumed_epoch_s=0, resources={"labels": {"place": "spare"}})
+@pytest.mark.parametrize("workers", [1, [1, 2]], ids=["one worker", "a group"])
+@pytest.mark.usefixtures("spare_machines")
+def test_a_stage_moves_when_its_machine_has_a_drain_notice(folder: Path, cluster: Cluster, workers: Any) -> None:
+    resources = {"workers": workers, "labels": {"place": "spare"}}
+    _write_job(folder, epochs=60, epoch_s=2, resumed_epoch_s=0, resources=resources)
     watched = Watched(folder, cluster.address)
     watched.run(at="epoch 1/", act=lambda: _drain_busy_machine(cluster.address))
     assert watched.told("a machine is leaving") == ["a machine is leaving; attempt 2 of 4"]

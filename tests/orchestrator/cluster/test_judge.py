@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.train import MAX_ATTEMPTS, MAX_MOVES, Fail, Loss, Retry, judge
+from orchestrator.cluster.failures import MAX_ATTEMPTS, MAX_MOVES, Fail, Loss, Retry, judge
 from orchestrator.errors import (
     CheckpointError,
     DataError,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
+from orchestrator.cluster.logbook import IS_LAST
 from orchestrator.cluster.schedulers import make_scheduler
-from orchestrator.cluster.worker import IS_LAST
 from orchestrator.spec import TuneParams
 from orchestrator.store.trials import TrialLog
 from orchestrator.trials import Point, TrialState

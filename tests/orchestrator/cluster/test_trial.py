@@ -11,12 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray.train
 from ray import tune
 
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.failures import MAX_ATTEMPTS, Loss, LostAttemptError
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
-from orchestrator.cluster.train import MAX_ATTEMPTS
 from orchestrator.cluster.trial import _trial, make_trainable
 from orchestrator.errors import MachineError, StageError, StoppedError, StoreError
 from orchestrator.record import StageEvent, record_name
@@ -84,7 +83,7 @@ def _train(search: Attempt, channel: Any, error: BaseException | None) -> bool:
     "error",
     [
         StageError("NaN"),
-        ray.train.WorkerGroupError("lost", {0: RuntimeError("gloo/transport"), 1: StageError("NaN")}),
+        LostAttemptError(Loss({0: RuntimeError("gloo/transport"), 1: StageError("NaN")})),
     ],
 )
 def test_an_error_that_lasts_ends_the_trial_with_all_the_time_that_it_held(
@@ -120,7 +119,7 @@ def test_a_trial_on_a_machine_without_the_store_is_not_begun_and_ends_the_search
 def test_a_machine_that_lacks_room_ends_the_search_and_leaves_the_trial_to_another_run(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
-    lost = ray.train.WorkerGroupError("lost", {0: RuntimeError("gloo/transport"), 1: MachineError("no room")})
+    lost = LostAttemptError(Loss({0: RuntimeError("gloo/transport"), 1: MachineError("no room")}))
     assert _train(search, Channel(), lost)
     assert reported == [{MACHINE_ERROR: "no room"}]
     assert (_log(search).state, _log(search).error) == (None, None)
@@ -192,7 +191,7 @@ def test_a_trial_of_an_interrupted_run_rests_and_notes_no_failure(
     [
         (1, {}, {"CPU": 4.0, "GPU": 1.0, "memory": 2.0 * 2**30}),
         (2, {}, {"memory": 100.0 * 2**20}),
-        (1, {"place": "spare"}, {"memory": 100.0 * 2**20}),
+        (1, {"place": "spare"}, {"CPU": 4.0, "GPU": 1.0, "memory": 2.0 * 2**30}),
     ],
 )
 def test_a_driver_of_workers_takes_no_cpu_and_a_trial_in_its_own_process_what_a_worker_would(
@@ -200,6 +199,6 @@ def test_a_driver_of_workers_takes_no_cpu_and_a_trial_in_its_own_process_what_a_
 ) -> None:
     monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: partial(trial))
     resources = Resources(cpus_per_worker=4, gpus_per_worker=1, memory_gib_per_worker=2, labels=labels)
-    attempt: Any = SimpleNamespace(resources=resources, workers=workers)
+    attempt: Any = SimpleNamespace(resources=resources, needs_group=workers > 1)
     trainable = make_trainable(attempt, None)  # type: ignore[arg-type]
     assert trainable._resources.required_resources == taken

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import Sampler
 
-from orchestrator.cluster.worker import is_loss_of_loader
+from orchestrator.cluster.failures import is_loss_of_loader
 from orchestrator.errors import DataError
 from pipelines.imagenet.dataset import Batch, Draw, Images
 from pipelines.imagenet.folders import Index

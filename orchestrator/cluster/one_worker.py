@@ -1,0 +1,89 @@
+"""The only worker of an attempt, in a Ray actor of its own: without peers it needs none of Ray Train's processes."""
+
+from __future__ import annotations
+
+from contextlib import chdir
+
+import ray
+
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.events import NAMESPACE, EventChannel
+from orchestrator.cluster.failures import ROOM_IS_TAKEN, Loss, LostAttemptError, first_line
+from orchestrator.cluster.machine import scratch_folder
+from orchestrator.errors import StoppedError
+
+START_TIMEOUT_S = 300.0
+"""As for a group: a busy machine takes a minute to start a process."""
+_LOOK_EVERY_S = 1.0
+
+
+class StageWorker:
+    """The actor's state: none. Its methods run in threads, as the workers of a group do."""
+
+    def ready(self) -> None:
+        """Answers once the process exists."""
+
+    def run(self, attempt: Attempt, channel: EventChannel) -> None:
+        """Run the attempt to its stage's manifest. Raises what `run_pipeline` raises."""
+        from orchestrator.cluster.worker import lone_place, run_pipeline  # noqa: PLC0415  torch, after `ready`
+
+        place = lone_place(attempt.resources, tell=lambda _: None)
+        # What a library writes to its current folder is not left with the user.
+        with scratch_folder("orchestrator-worker-") as folder, chdir(folder):
+            run_pipeline(attempt, place, channel, closes_stage=True)
+
+
+def run(attempt: Attempt, channel: EventChannel) -> None:
+    """Run one attempt to the stage's manifest. Raises LostAttemptError, and StoppedError before the worker started."""
+    resources = attempt.resources
+    worker = (
+        ray.remote(StageWorker)
+        .options(
+            name=f"{attempt.ray_name}-{attempt.provenance['run_id']}-{attempt.number}",
+            namespace=NAMESPACE,
+            num_cpus=resources.cpus_per_worker,
+            num_gpus=resources.gpus_per_worker,
+            memory=resources.memory_bytes_per_worker or None,
+            label_selector=resources.labels or None,
+            max_concurrency=2,  # so that `run` has a thread that is not the process's main one
+        )
+        .remote()
+    )
+    try:
+        _await_start(worker, channel)
+        ray.get(worker.run.remote(attempt, channel))
+    except ray.exceptions.RayTaskError as err:
+        raise LostAttemptError(Loss({0: err.cause})) from err
+    except ray.exceptions.RayActorError as err:
+        raise LostAttemptError(_loss_of(err)) from err
+    except ray.exceptions.RayError as err:
+        raise LostAttemptError(Loss({}, cause=first_line(err))) from err
+    finally:
+        ray.kill(worker)
+
+
+def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
+    """Wait until the worker's process exists: other users of the cluster may take the room that was free."""
+    answer = worker.ready.remote()
+    for _ in range(round(START_TIMEOUT_S / _LOOK_EVERY_S)):
+        if ray.wait([answer], timeout=_LOOK_EVERY_S)[0]:
+            ray.get(answer)
+            return
+        if channel.is_stopping():
+            raise StoppedError("stopped before its worker had started")
+    raise LostAttemptError(Loss({}, is_move=True, cause=ROOM_IS_TAKEN))
+
+
+def _loss_of(err: ray.exceptions.RayActorError) -> Loss:
+    return Loss({0: RuntimeError(_cause(str(err)))}, is_move=err.preempted)
+
+
+def _cause(text: str) -> str:
+    """One line from Ray's many: which process ended, on which machine, and why if Ray knows it."""
+    facts = dict(line.strip().split(": ", 1) for line in text.splitlines() if line.startswith("\t"))
+    machine = facts.get("ip", "unknown")
+    if "its node has died" in text:
+        return f"its machine {machine} is gone"
+    if "OUT_OF_MEMORY" in text or "running low on memory" in text:
+        return f"machine {machine} ran low on memory, so Ray ended the worker's process; ask for memory_gib_per_worker"
+    return f"its process ({facts.get('pid', 'unknown')} on {machine}) was killed or crashed, as when memory runs out"

@@ -1,0 +1,62 @@
+"""What closes a stage in the store: its outputs, then its manifest."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+
+from pydantic import JsonValue
+
+from orchestrator.artifact import Artifact, Manifest
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.contract import StageResult
+from orchestrator.store import open_store
+from orchestrator.store.publish import publish_artifact, publish_manifest
+
+PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
+
+
+def publish_result(
+    attempt: Attempt,
+    result: StageResult,
+    *,
+    published: Mapping[str, Artifact] | None = None,
+    hardware: Mapping[str, JsonValue] | None = None,
+) -> Manifest:
+    """Publish outputs, then the manifest that closes the stage; returns the manifest that is then in the store.
+
+    `published` are outputs, by name, that are in the store already; `hardware` is what this process computed on.
+    """
+    store = open_store(attempt.store_uri)
+    manifest = Manifest(
+        key=attempt.key,
+        stage=attempt.stage,
+        kind=attempt.kind,
+        recipe=attempt.recipe,
+        params=attempt.params.model_dump(mode="json"),
+        recipe_audit=attempt.audit(),
+        artifacts={
+            **{name: publish_artifact(store, folder) for name, folder in result.outputs.items()},
+            **(published or {}),
+        },
+        metrics=result.metrics,
+        provenance={**attempt.provenance, **_surroundings(), **(hardware or {})},
+    )
+    return publish_manifest(store, manifest)
+
+
+def _surroundings() -> dict[str, JsonValue]:
+    return {
+        "finished_at_s": time.time(),
+        "host": socket.gethostname(),
+        "python": sys.version.split()[0],
+        "packages": _versions(),
+    }
+
+
+def _versions() -> dict[str, JsonValue]:
+    installed = {dist.name: dist.version for dist in metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}

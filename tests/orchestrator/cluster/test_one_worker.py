@@ -1,0 +1,196 @@
+"""A stage with one worker, in a Ray actor of its own: what it computes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import ray.util
+
+from orchestrator.artifact import Manifest
+from orchestrator.cluster import one_worker
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.one_worker import _cause
+from orchestrator.cluster.room import Room
+from orchestrator.contract import Kind
+from orchestrator.errors import StageError
+from orchestrator.history import plan_job
+from orchestrator.run import Outcome, Update, Watcher, run_plan
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from orchestrator.store.publish import load_manifest
+from pipelines import KINDS
+from pipelines.sample.folder import Size, write_sample
+from tests.orchestrator import counting
+
+Run = Callable[..., tuple[Outcome, list[str]]]
+NETWORK = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 56}
+TRAINED = {
+    "pretrain": {
+        "kind": "pretrain",
+        "data": "digits/imagenet",
+        "model": NETWORK,
+        "epochs": 2,
+        "warmup_epochs": 1,
+        "batch_size": 10,
+        "drop_path_rate": 0.1,
+        "loader_workers": 1,
+    },
+    "segmentation": {
+        "kind": "segmentation",
+        "method": "semantic_fpn",
+        "init": "scratch",
+        "model": NETWORK,
+        "data": "digits/ade20k",
+        "max_iters": 3,
+        "warmup_iters": 1,
+        "batch_size": 2,
+        "img_scale": [64, 64],
+        "crop_size": 64,
+        "channels": 8,
+        "head_channels": 8,
+        "loader_workers": 0,
+        "val_every": 3,
+    },
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, cluster_address: str) -> Run:
+    """Runs a job of the given stages; returns the outcome and what a watcher heard."""
+
+    def run_job(
+        stages: Mapping[str, Any],
+        *,
+        store: str = "store",
+        kinds: Mapping[str, Kind] = KINDS,
+        watch: Watcher = lambda _: None,
+    ) -> tuple[Outcome, list[str]]:
+        (tmp_path / "job.yaml").write_text(json.dumps({"name": "single", "store": f"./{store}", "stages": stages}))
+        job = load_job(tmp_path / "job.yaml", kinds=kinds, base_dir=tmp_path)
+        texts: list[str] = []
+
+        def hear(update: Update) -> None:
+            texts.append(update.event.text)
+            watch(update)
+
+        opened = open_store(job.store)
+        return run_plan(plan_job(job, opened), opened, address=cluster_address, watch=hear), texts
+
+    return run_job
+
+
+def _manifest(tmp_path: Path, store: str) -> Manifest:
+    (path,) = (tmp_path / store / "manifests").iterdir()
+    manifest = load_manifest(open_store(str(tmp_path / store)), path.stem)
+    assert manifest is not None
+    return manifest
+
+
+@pytest.mark.parametrize("kind", ["pretrain", pytest.param("segmentation", marks=pytest.mark.slow)])
+def test_an_actor_trains_to_the_bits_of_a_group_of_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    write_sample(tmp_path / "digits", Size(train_scenes=4, val_scenes=2, scans_per_class=5))
+    assert run(store="of_one", stages={"only": TRAINED[kind]})[0].errors == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempt, "needs_group", True)
+        assert run(store="of_group", stages={"only": TRAINED[kind]})[0].errors == {}
+    one, group = _manifest(tmp_path, "of_one"), _manifest(tmp_path, "of_group")
+    assert one.artifacts["checkpoint"] == group.artifacts["checkpoint"]
+    (score, *_), (same, *_) = one.metrics, group.metrics
+    assert score == same
+    assert one.provenance["num_threads"] == group.provenance["num_threads"]
+
+
+@pytest.fixture
+def count(run: Run, tmp_path: Path) -> Run:
+    """Likewise of stages that count, with data of their own."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+
+    def run_counting(*, watch: Watcher = lambda _: None, **stages: Any) -> tuple[Outcome, list[str]]:
+        counting_stages = {name: {"kind": "count", "data": "data", **fields} for name, fields in stages.items()}
+        return run(counting_stages, kinds=counting.KINDS, watch=watch)
+
+    return run_counting
+
+
+def test_a_worker_killed_with_9_is_started_again_from_its_last_checkpoint(count: Run, tmp_path: Path) -> None:
+    outcome, texts = count(only={"epochs": 4, "dies_after": 2})
+    assert outcome.errors == {}
+    (lost,) = (text for text in texts if text.startswith("lost worker"))
+    assert lost.startswith("lost worker 0: its process (")
+    assert lost.endswith("was killed or crashed, as when memory runs out; attempt 2 of 3")
+    worked = [int(line.split()[-1]) for line in (tmp_path / "data" / "worked.log").read_text().splitlines()]
+    assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
+
+
+def test_a_worker_that_dies_every_time_fails_its_stage_with_the_cause(count: Run) -> None:
+    outcome, _ = count(only={"epochs": 9, "num_deaths": 9})
+    assert isinstance(outcome.errors["only"], StageError)
+    expected = "lost workers in each of 3 attempts, the last time: worker 0: its process ("
+    assert str(outcome.errors["only"]).startswith(expected)
+
+
+def test_a_worker_that_ended_leaves_neither_actor_nor_resources(count: Run) -> None:
+    found: list[str] = []
+
+    def look(_: Update) -> None:
+        found.extend(actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True))
+
+    whole = {"resources": {"cpus_per_worker": 4}}
+    outcome, _ = count(first={**whole, "fails": "bug"}, second=whole, watch=look)
+    assert outcome.states == {"first": "failed", "second": "done"}
+    seconds = [number for number, name in enumerate(found) if name.startswith("single.second")]
+    assert not any(name.startswith("single.first") for name in found[seconds[0] :])
+
+
+def test_a_worker_whose_room_others_took_meanwhile_is_no_lost_attempt(
+    count: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others come between the look at the room and the start of the worker."""
+    take = Room.take
+    holders: list[Any] = []
+
+    def take_in_vain(room: Room, attempt: Attempt) -> int:
+        if attempt.number == 2:
+            ray.kill(holders[0])
+            monkeypatch.setattr(one_worker, "START_TIMEOUT_S", 300.0)
+        workers = take(room, attempt)
+        if attempt.number == 1:
+            holders.append(ray.remote(Holder).options(num_cpus=4).remote())
+            ray.get(holders[0].hold.remote())
+            monkeypatch.setattr(one_worker, "START_TIMEOUT_S", 2.0)
+        return workers
+
+    monkeypatch.setattr(Room, "take", take_in_vain)
+    outcome, texts = count(only={})
+    assert outcome.errors == {}
+    assert "the room for the workers was taken by others; attempt 2 of 4" in texts
+
+
+class Holder:
+    def hold(self) -> None:
+        """Answers once the actor has its CPUs."""
+
+
+DIED = "The actor died unexpectedly before finishing this task.\n\tpid: 7\n\tip: 10.0.0.2\nThe actor is dead because "
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("its worker process has died. Worker exit type: SYSTEM_ERROR", "its process (7 on 10.0.0.2) was killed"),
+        ("its worker process has died. Worker exit type: NODE_OUT_OF_MEMORY", "machine 10.0.0.2 ran low on memory"),
+        ("its node has died. Node Id: 5", "its machine 10.0.0.2 is gone"),
+    ],
+)
+def test_the_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
+    assert _cause(DIED + text).startswith(cause)
+    assert "\n" not in _cause(DIED + text)
+    assert _cause("The actor died.").startswith("its process (unknown on unknown)")
