@@ -28,7 +28,7 @@ RelativePath = Annotated[str, AfterValidator(_inside)]
 class Value(BaseModel):
     """An immutable value with a JSON form; unknown fields, NaN and infinity are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Ref(NamedTuple):

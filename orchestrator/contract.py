@@ -70,10 +70,15 @@ MISFIT = "misfit"
 
 
 class Params(BaseModel):
-    """Base of every kind's params: frozen, strict, no unknown fields, no NaN. A field's docstring describes it."""
+    """Base of every kind's params: frozen, strict, no unknown fields, no NaN. The docstring of a field
+    describes it in the JSON Schema of job files."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,  # a job uses one or two of the kinds, and the models of all take 0.3 s to build
     )
 
     reference: ClassVar[Mapping[str, JsonValue]] = {}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ast
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from textwrap import dedent
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from orchestrator.contract import Kind
+from orchestrator.contract import Kind, Params
 from orchestrator.spec.draft import STAGE_NAME, Common
 from orchestrator.spec.evaluate import EVALUATE, evaluation_of
 from orchestrator.spec.resolve import JobFields
@@ -35,6 +39,7 @@ def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
     ]
     _, document = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions = document["$defs"]
+    _describe(definitions)
     fields, common = definitions.pop("JobFields"), definitions.pop("Common")
     params = {name: definitions.pop(kind.params.__name__) for name, kind in known.items()}
     of_tasks = [definitions.pop(model.__name__, params[name]) for name, model in measuring.items()]
@@ -67,6 +72,42 @@ def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
         },
         "$defs": {**definitions, **{_definition(name): stage for name, stage in stages.items()}},
     }
+
+
+def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstring of each field, its own or inherited.
+
+    Pydantic would read them whenever a model is defined, which costs every command a fifth of a second.
+    """
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if issubclass(cls, BaseModel) and cls is not BaseModel:
+            (definition,) = ast.parse(dedent(inspect.getsource(cls))).body
+            assert isinstance(definition, ast.ClassDef)
+            found |= dict(_docstrings_below_names(definition))
+    return found
+
+
+def _docstrings_below_names(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, text in pairwise(definition.body):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
+                yield name, inspect.cleandoc(docstring)
+
+
+def _describe(definitions: Mapping[str, Any]) -> None:
+    """Put the docstrings of fields into the definitions of their models."""
+    for model in _subclasses(Params):
+        properties = definitions.get(model.__name__, {}).get("properties", {})
+        for name, docstring in field_docstrings(model).items():
+            if name in properties:
+                properties[name] = dict(sorted({**properties[name], "description": docstring}.items()))
+
+
+def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for one in model.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def _stage(name: str, params: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""The row of `detection` in the table of kinds."""
+"""The row of `detection` in the table of kinds. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
 from orchestrator.contract import DETAILS, Evaluation, Kind
-from pipelines.detection.coco import fingerprint, fingerprint_val
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 from pipelines.openmmlab.config_file import config_digest
 from pipelines.training_metrics import TRAINING
@@ -16,6 +15,20 @@ def metrics(params: DetectionParams) -> tuple[str, ...]:
 def reads(params: DetectionParams) -> dict[str, str]:
     """The digest of `config` with what it builds on; raises DataError where it is no config."""
     return {} if params.config is None else {"config": config_digest(params.config, library="mmdet")}
+
+
+def fingerprint(params: DetectionParams) -> str:
+    """Digest of the annotations and images; raises DataError when they are missing or wrong."""
+    from pipelines.detection import coco  # noqa: PLC0415  only a job with detection pays for NumPy
+
+    return coco.fingerprint(params)
+
+
+def fingerprint_val(params: DetectionParams) -> str:
+    """Likewise of val, which is all that an evaluation reads."""
+    from pipelines.detection import coco  # noqa: PLC0415
+
+    return coco.fingerprint_val(params)
 
 
 KIND = Kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -13,6 +13,8 @@ from orchestrator.contract import Params
 
 class CheckpointEvery(Params):
     """One interval; the last epoch, and a stage that is stopped, always write a checkpoint."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)  # its own JSON Schema hides the fields from `spec.schema`
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training images."""

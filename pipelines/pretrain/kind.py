@@ -1,20 +1,23 @@
-"""The row of the kind `pretrain` in the table of kinds. Imports no torch."""
+"""The row of the kind `pretrain` in the table of kinds. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
 from orchestrator.contract import DETAILS, Evaluation, Kind
-from pipelines.imagenet import layouts
 from pipelines.pretrain.params import PretrainEvaluationParams, PretrainParams
 from pipelines.training_metrics import TRAINING
 
 
 def fingerprint(params: PretrainParams) -> str:
     """Digest of the images and classes; raises DataError when they are missing or not as many as `num_classes`."""
+    from pipelines.imagenet import layouts  # noqa: PLC0415  only a job that is planned pays for NumPy
+
     return layouts.fingerprint(params.data, num_classes=params.num_classes)
 
 
 def fingerprint_val(params: PretrainParams) -> str:
     """Likewise of val alone, which is all that an evaluation reads."""
+    from pipelines.imagenet import layouts  # noqa: PLC0415
+
     return layouts.fingerprint_val(params.data, num_classes=params.num_classes)
 
 

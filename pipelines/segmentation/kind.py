@@ -1,10 +1,9 @@
-"""The row of `segmentation` in the table of kinds."""
+"""The row of `segmentation` in the table of kinds. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.openmmlab.config_file import config_digest
-from pipelines.segmentation.ade20k import fingerprint, fingerprint_val
 from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
 from pipelines.training_metrics import TRAINING
 
@@ -25,6 +24,20 @@ def measured(params: SegmentationParams) -> tuple[str, ...]:
 def reads(params: SegmentationParams) -> dict[str, str]:
     """The digest of `config` with what it builds on; raises DataError where it is no config."""
     return {} if params.config is None else {"config": config_digest(params.config, library="mmseg")}
+
+
+def fingerprint(params: SegmentationParams) -> str:
+    """Digest of the images and label maps; raises DataError when they are missing or wrong."""
+    from pipelines.segmentation import ade20k  # noqa: PLC0415  only a job with segmentation pays for NumPy
+
+    return ade20k.fingerprint(params)
+
+
+def fingerprint_val(params: SegmentationParams) -> str:
+    """Likewise of val, which is all that an evaluation reads."""
+    from pipelines.segmentation import ade20k  # noqa: PLC0415
+
+    return ade20k.fingerprint_val(params)
 
 
 KIND = Kind(
