@@ -1,0 +1,112 @@
+"""The plugin that counts CPU-seconds, run on test files whose processes report what they used themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+from tests.conftest import ROOT
+
+PROCESSES = """
+import os, resource, signal, subprocess, sys, time
+
+def start(function, *words, **options):
+    return subprocess.Popen([sys.executable, __file__, function, *words], **options)
+
+def burn():
+    while time.process_time() < 1:
+        sum(range(10_000))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    write("used", str(usage.ru_utime + usage.ru_stime))
+
+def burn_detached():
+    start("burn", start_new_session=True)
+
+def burn_and_stay():
+    burn()
+    wait_for("may_end")
+
+def never_wait_for_a_child():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    child = start("burn_and_stay").pid
+    while os.path.exists(f"/proc/{child}"):
+        time.sleep(0.01)
+    write("has_ended", "")
+    wait_for("never")
+
+def write(name, text):
+    with open(name + ".new", "w") as file:
+        file.write(text)
+    os.rename(name + ".new", name)
+
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(0.01)
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+"""
+ROUNDING_S = 0.1  # four fields of `/proc/*/stat`, each in hundredths of a second and rounded down, for each process
+
+
+def test_the_time_of_a_detached_grandchild_counts_for_the_test_that_started_it(tmp_path: Path) -> None:
+    tests = """
+        def test_nothing():
+            pass
+
+        def test_grandchild():
+            processes.start("burn_detached").wait()
+            processes.wait_for("used")
+    """
+    cpu_s, used_s = _measure(tests, tmp_path)
+    assert cpu_s["test_grandchild"] >= used_s - ROUNDING_S
+    assert cpu_s["test_nothing"] < used_s
+
+
+def test_the_time_of_a_child_whose_parent_never_waits_is_kept_after_its_end(tmp_path: Path) -> None:
+    tests = """
+        def test_child_burns():
+            global parent
+            parent = processes.start("never_wait_for_a_child")
+            processes.wait_for("used")
+
+        def test_child_ends():
+            processes.write("may_end", "")
+            processes.wait_for("has_ended")
+            parent.kill()
+            parent.wait()
+    """
+    cpu_s, used_s = _measure(tests, tmp_path)
+    assert cpu_s["test_child_burns"] + cpu_s["test_child_ends"] >= used_s - ROUNDING_S
+
+
+def test_processes_of_xdist_write_one_file_which_the_command_sums_up(tmp_path: Path) -> None:
+    tests = """
+        def test_one():
+            pass
+
+        def test_two():
+            processes.burn()
+    """
+    cpu_s, used_s = _measure(tests, tmp_path, "--numprocesses", "2")
+    assert set(cpu_s) == {"test_one", "test_two"}
+    command = [sys.executable, "-m", "tests.cpu_seconds", str(tmp_path / "records")]
+    total, _, *files_and_tests = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
+    assert total.endswith(" CPU-seconds in 2 tests of 1 files")
+    assert float(total.split()[0]) >= used_s - 1
+    assert files_and_tests.index(f"{cpu_s['test_two']:9.1f}  test_burning.py::test_two") < len(files_and_tests) - 1
+
+
+def _measure(tests: str, folder: Path, *options: str) -> tuple[dict[str, float], float]:
+    """CPU-seconds of each test, and those that the process that burns reports of itself."""
+    (folder / "processes.py").write_text(PROCESSES)
+    (folder / "test_burning.py").write_text(f"import processes\n{dedent(tests)}")
+    plugin = ["-p", "tests.cpu_seconds", "--cpu-seconds", "records"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", *plugin, *options]
+    subprocess.run(command, cwd=folder, check=True)
+    records = [json.loads(line) for line in (folder / "records").read_text().splitlines()]
+    cpu_s = {record["nodeid"].partition("::")[2]: record["cpu_s"] for record in records if "::" in record["nodeid"]}
+    return cpu_s, float((folder / "used").read_text())
