@@ -59,7 +59,10 @@ def training_step(network: nn.Module, *, is_bf16: bool) -> Callable[[], None]:
         optimizer.step()
         optimizer.zero_grad()
 
-    step()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
     return step
 
 
