@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (about 10 minutes on 2 cores)"
 	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
-	@echo "make test-stress  larger proofs, which CI leaves out"
+	@echo "make test-stress  what CI leaves out: larger proofs, and tests with processes on busy cores"
 	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"
 
 install: $(INSTALLED)
@@ -36,8 +36,14 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest $(SHARED) -m "slow and not stress"
 
+# Tests with processes, signals and waits, while two processes keep the cores busy.
+PROCESS_TESTS := tests/orchestrator tests/test_ray_jobs.py tests/pipelines/imagenet/test_loading.py \
+	tests/pipelines/imagenet/shard/test_cache.py tests/pipelines/pretrain/test_ranks.py \
+	tests/pipelines/pretrain/test_updates.py tests/pipelines/openmmlab/test_distributed.py \
+	tests/pipelines/test_data.py tests/pipelines/test_node_cache.py tests/benchmarks/test_turns.py
 test-stress: install
 	$(BIN)/python -m pytest -m stress
+	$(BIN)/python -m pytest -p tests.burners -m "not stress" $(PROCESS_TESTS)
 
 check: install
 	$(BIN)/ruff check .
