@@ -77,20 +77,32 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     from ray.cluster_utils import Cluster  # noqa: PLC0415  only the tests that use it pay for the import
 
     takes_jobs = any("jobs_url" in getattr(item, "fixturenames", ()) for item in request.session.items)
-    head = {
-        "num_cpus": 4,
-        "num_gpus": 2,
-        "labels": {"place": "here"},
-        "include_dashboard": takes_jobs,
-        "dashboard_port": _free_port(),
-        # Jobs are handed to whoever listens there; by its default that may be the agent of another cluster.
-        "dashboard_agent_listen_port": _free_port(),
-    }
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster()
+    _start_head(cluster, takes_jobs=takes_jobs)
     os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster
     os.environ.pop("RAY_ADDRESS")
     cluster.shutdown()
+
+
+def _start_head(cluster: Cluster, *, takes_jobs: bool) -> None:
+    """A busy machine may need longer than the 30 s that Ray gives its raylet: tries three times."""
+    for tries_left in (2, 1, 0):
+        try:
+            cluster.add_node(
+                num_cpus=4,
+                num_gpus=2,
+                labels={"place": "here"},
+                include_dashboard=takes_jobs,
+                dashboard_port=_free_port(),
+                # Jobs are handed to whoever listens there; by its default that may be the agent of another cluster.
+                dashboard_agent_listen_port=_free_port(),
+            )
+        except Exception as err:
+            if not tries_left or "timed out during startup" not in str(err):
+                raise
+        else:
+            return
 
 
 @pytest.fixture(scope="session")

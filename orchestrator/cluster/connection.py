@@ -26,6 +26,9 @@ from orchestrator.errors import ClusterError
 from orchestrator.schedule import Capacity, Machine
 from orchestrator.submission import is_submitted
 
+MAX_STARTS = 3
+"""Of a local Ray."""
+_IS_LATE = "timed out during startup"
 VITAL = ("raylet", "gcs_server")
 """Processes of a local Ray that nothing starts again."""
 
@@ -136,13 +139,31 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
 
 
 def _start_ray() -> Node:
-    """Start Ray on this machine, as `ray.init` does, but without the monitors of an autoscaler and of log files.
+    """Start Ray on this machine; tries again where it is too busy for the 30 s that Ray gives its raylet."""
+    for _ in range(MAX_STARTS - 1):
+        try:
+            return _start_node()
+        except Exception as err:  # Ray raises a plain one
+            if _IS_LATE not in str(err):
+                raise
+    return _start_node()
+
+
+def _start_node() -> Node:
+    """As `ray.init` does, but without the monitors of an autoscaler and of log files.
 
     Nothing reads what they write, and they take 1.6 CPU-seconds and 3 of the 11 seconds of Ray's start and end on two
     busy cores. Ray's processes end with this one, whatever ends it.
     """
     params = RayParams(include_dashboard=False, no_monitor=True, include_log_monitor=False)
-    return Node(params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
+    node = Node.__new__(Node)  # its constructor starts the processes, and leaves them when it fails
+    try:
+        node.__init__(params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
+    except BaseException:
+        if hasattr(node, "all_processes"):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+        raise
+    return node
 
 
 def _stop_ray(node: Node) -> None:

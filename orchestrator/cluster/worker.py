@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import math
 import platform
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
 
 from orchestrator.cluster.attempt import Attempt
@@ -52,11 +52,17 @@ def lone_place(resources: Resources, *, tell: Callable[[Mapping[str, float]], No
     return Place(
         rank=0,
         world_size=1,
-        device="cuda:0" if resources.gpus_per_worker > 0 and torch.cuda.is_available() else "cpu",
+        device="cuda:0" if resources.gpus_per_worker > 0 and _has_gpu() else "cpu",
         tell=tell,
         hear_rank_zero=lambda number: number,
         is_leaving=is_leaving,
     )
+
+
+def _has_gpu() -> bool:
+    import torch  # noqa: PLC0415  a stage on the CPU leaves the import, of two seconds, to its pipeline
+
+    return torch.cuda.is_available()
 
 
 def run_pipeline(
@@ -208,5 +214,10 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
 
 
 def _hardware() -> dict[str, JsonValue]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    """What the stage computed on; a pipeline that did without torch has no threads of torch."""
+    cpu = platform.processor() or platform.machine()
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {"device": cpu}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     return {"device": device, "num_threads": torch.get_num_threads()}

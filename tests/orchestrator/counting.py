@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from orchestrator.artifact import Metric
@@ -78,14 +77,22 @@ def _stop_if_asked(context: StageContext, epoch: int) -> None:
         return
     if epoch == context.params.hangs_after and context.resume_dir is None and context.rank == 0:
         time.sleep(600)
-    is_asked = torch.tensor(float(context.should_stop()))
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(is_asked)
+    is_asked = context.should_stop()
+    if context.world_size > 1:
+        is_asked = _is_any(is_asked)
     if not is_asked:
         return
     if context.rank == 0:
         context.save(_checkpoint(context, epoch, "stopped"))
     raise StoppedError(f"stopped after epoch {epoch}; its checkpoint is committed")
+
+
+def _is_any(is_asked: bool) -> bool:
+    import torch  # noqa: PLC0415  one worker does without it
+
+    flag = torch.tensor(float(is_asked))
+    torch.distributed.all_reduce(flag)
+    return bool(flag)
 
 
 def _work(context: StageContext, params: CountParams, epoch: int) -> None:

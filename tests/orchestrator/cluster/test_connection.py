@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import ray
+from ray._private import services
 
 from orchestrator.cluster.connection import connected
 from tests.s3_front import Answer, front
@@ -43,6 +46,29 @@ def test_a_connection_that_is_not_in_use_ends_with_its_block(cluster_address: st
         assert cluster.address == cluster_address
         assert ray.is_initialized()
     assert not ray.is_initialized()
+
+
+def test_a_machine_that_is_too_busy_for_ray_at_first_is_given_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    find, late = services.get_node, ["The current node timed out during startup."]
+
+    def find_late(*arguments: Any) -> Any:
+        if late:
+            raise Exception(late.pop())
+        return find(*arguments)
+
+    monkeypatch.setattr(services, "get_node", find_late)
+    with connected(None):
+        names = _names_of_children()
+        assert ray.get(ray.remote(lambda: 7).remote(), timeout=600) == 7
+    assert late == []
+    assert names.count("raylet") == 1, "the first try's processes are gone"
+
+
+def _names_of_children() -> list[str]:
+    children = set(Path("/proc/self/task").glob("*/children"))
+    pids = [pid for file in children for pid in file.read_text().split()]
+    return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids]
 
 
 WORKER = """

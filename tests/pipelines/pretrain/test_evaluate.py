@@ -225,7 +225,8 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
 def test_an_official_file_from_outside_is_measured(
     official: tuple[Path, Cat], make_context: MakeContext, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))  # eight batches of 224 pixels would take 20 s
+    monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))
+    monkeypatch.setattr("pipelines.pretrain.measure.BATCH_SIZE", 1)  # 64 images of 224 pixels in bf16 take a minute
     folder, reference = official
     context, _ = make_context(model="cat_tiny")
     metrics = run(as_evaluation(context, folder)).metrics
