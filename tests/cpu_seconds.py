@@ -61,7 +61,7 @@ class _Recorder:
         try:
             return (yield)
         finally:
-            self._record(item.nodeid, wall_s=time.monotonic() - start)
+            self._record(_name(item), wall_s=time.monotonic() - start)
 
     def pytest_unconfigure(self) -> None:
         self._meter.kill()
@@ -77,6 +77,12 @@ class _Recorder:
         line = {"nodeid": name, "cpu_s": round(now_s - self._before_s, 2), "wall_s": round(wall_s, 2)}
         self._before_s = now_s
         os.write(self._file, f"{json.dumps(line)}\n".encode())
+
+
+def _name(item: pytest.Item) -> str:
+    """The test's id, without the group that xdist puts behind it."""
+    group = item.get_closest_marker("xdist_group")
+    return item.nodeid if group is None else item.nodeid.removesuffix(f"@{group.args[0]}")
 
 
 def _serve(root: int) -> None:

@@ -352,7 +352,7 @@ def test_a_file_from_outside_that_is_missing_is_named(run: Runner, tmp_path: Pat
 
 
 def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket: str) -> None:
-    text = JOB.replace("./store", f"s3://{bucket}/jobs")
+    text = JOB.replace("./store", f"s3://{bucket}/jobs").replace("resources: {workers: 2}", "resources: {workers: 1}")
     outcome, _ = run(text=text)
     assert outcome.exit_code == 0
     assert _totals(tmp_path)["second"] == 1 + _totals(tmp_path)["first"]

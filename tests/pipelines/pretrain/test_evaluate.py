@@ -20,6 +20,7 @@ from orchestrator.contract import StageContext
 from orchestrator.errors import CheckpointError, DataError
 from pipelines.imagenet.folders import load_index
 from pipelines.imagenet.transforms import eval_transform
+from pipelines.pretrain import measure
 from pipelines.pretrain.evaluate import run
 from pipelines.pretrain.kind import KIND
 from pipelines.pretrain.measure import NUM_BATCHES, count_multiply_adds, count_params
@@ -226,7 +227,7 @@ def test_an_official_file_from_outside_is_measured(
     official: tuple[Path, Cat], make_context: MakeContext, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))
-    monkeypatch.setattr("pipelines.pretrain.measure.BATCH_SIZE", 1)  # 64 images of 224 pixels in bf16 take a minute
+    monkeypatch.setattr(measure, "BATCH_SIZE", 1)  # 64 images of 224 pixels in bf16 take a minute
     folder, reference = official
     context, _ = make_context(model="cat_tiny")
     metrics = run(as_evaluation(context, folder)).metrics
