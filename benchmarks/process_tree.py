@@ -28,7 +28,7 @@ def adopt_orphans() -> None:
 class _Process:
     parent: int
     cpu_s: float
-    """Its own time, and that of its children for which it has waited."""
+    """Includes the time of children for which it has waited."""
 
 
 class Meter:
@@ -39,7 +39,7 @@ class Meter:
         self._seen: dict[tuple[int, str], _Process] = {}
         """The living and the zombies when it last looked, by number and time of start: numbers are used again."""
         self._unwaited: set[int] = set()
-        """Those of them that ignored SIGCHLD."""
+        """The processes among them that ignored SIGCHLD."""
         self._lost_s = 0.0
         """What ended processes for which nobody waited had used when they were last seen."""
 

@@ -27,7 +27,7 @@ from orchestrator.schedule import Capacity, Machine
 from orchestrator.submission import is_submitted
 
 MAX_STARTS = 3
-"""Of a local Ray."""
+"""Tries at starting a local Ray."""
 _IS_LATE = "timed out during startup"
 VITAL = ("raylet", "gcs_server")
 """Processes of a local Ray that nothing starts again."""

@@ -55,7 +55,7 @@ class Loss:
     is_move: bool = False
     """Ray says that a machine left, or that the room was gone when the group wanted it."""
     cause: str = "no reason given"
-    """Where no worker told one."""
+    """What to report if no worker reported an error."""
 
 
 class LostAttemptError(Exception):
@@ -103,7 +103,7 @@ def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | 
 def _why(loss: Loss, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
-    # Who lost a peer tells of a broken connection, which is the effect and not the cause.
+    # A worker that lost a peer reports a broken connection, which is the effect and not the cause.
     gone = {rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)}
     lost = ", ".join(str(rank) for rank in sorted(gone)) or "unknown"
     cause = next((first_line(failure) for failure in (gone or loss.failures).values()), loss.cause)

@@ -75,12 +75,13 @@ def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
 
 
 def _loss_of(err: ray.exceptions.RayActorError) -> Loss:
-    return Loss({0: RuntimeError(_cause(str(err)))}, is_move=err.preempted)
+    cause = _cause(str(err))
+    return Loss({0: RuntimeError(cause)}, is_move=err.preempted, cause=cause)
 
 
 def _cause(text: str) -> str:
     """One line from Ray's many: which process ended, on which machine, and why if Ray knows it."""
-    facts = dict(line.strip().split(": ", 1) for line in text.splitlines() if line.startswith("\t"))
+    facts = dict(line.strip().partition(": ")[::2] for line in text.splitlines() if line.startswith("\t"))
     machine = facts.get("ip", "unknown")
     if "its node has died" in text:
         return f"its machine {machine} is gone"

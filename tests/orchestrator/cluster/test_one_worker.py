@@ -14,7 +14,8 @@ import ray.util
 from orchestrator.artifact import Manifest
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.one_worker import _cause
+from orchestrator.cluster.failures import MAX_ATTEMPTS, Retry, judge
+from orchestrator.cluster.one_worker import _cause, _loss_of
 from orchestrator.cluster.room import Room
 from orchestrator.contract import Kind
 from orchestrator.errors import StageError
@@ -193,4 +194,10 @@ DIED = "The actor died unexpectedly before finishing this task.\n\tpid: 7\n\tip:
 def test_the_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
     assert _cause(DIED + text).startswith(cause)
     assert "\n" not in _cause(DIED + text)
-    assert _cause("The actor died.").startswith("its process (unknown on unknown)")
+    assert _cause("The actor died.\n\tno fact").startswith("its process (unknown on unknown)")
+
+
+def test_a_worker_that_a_leaving_machine_took_along_moves_and_the_reason_names_the_machine() -> None:
+    error = ray.exceptions.RayActorError(error_msg=f"{DIED}its node has died. Node Id: 5", preempted=True)
+    decision = judge(_loss_of(error), num_lost=MAX_ATTEMPTS - 1)
+    assert decision == Retry("its machine 10.0.0.2 is gone", is_move=True)
