@@ -40,7 +40,7 @@ test-slow: install
 PROCESS_TESTS := tests/orchestrator tests/test_ray_jobs.py tests/pipelines/imagenet/test_loading.py \
 	tests/pipelines/imagenet/shard/test_cache.py tests/pipelines/pretrain/test_ranks.py \
 	tests/pipelines/pretrain/test_updates.py tests/pipelines/openmmlab/test_distributed.py \
-	tests/pipelines/test_data.py tests/pipelines/test_node_cache.py tests/benchmarks/test_turns.py
+	tests/pipelines/data/test_folder.py tests/pipelines/data/test_node_cache.py tests/benchmarks/test_turns.py
 test-stress: install
 	$(BIN)/python -m pytest -m stress
 	$(BIN)/python -m pytest -p tests.burners -m "not stress" $(PROCESS_TESTS)

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.data import data_folder
-from pipelines.detection.coco import checked_file, read_annotations
+from pipelines.data.folder import data_folder
+from pipelines.detection.annotations.coco import checked_file, read_annotations
+from pipelines.detection.annotations.usage import Split as DetectionSplit
 from pipelines.detection.config import make_config as make_detection_config
 from pipelines.detection.model import make_model
 from pipelines.detection.params import DetectionParams
-from pipelines.detection.usage import Split as DetectionSplit
 from pipelines.openmmlab.backbone import read_pretrained
 from pipelines.openmmlab.library import Config, Runner, Scope, load_library
 from pipelines.openmmlab.recipe import backbone

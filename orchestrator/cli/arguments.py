@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.spec.places import refuse_unexpanded
-from pipelines.faults import escaped
+from pipelines.data.faults import escaped
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from orchestrator.spec.schema import job_schema
 from orchestrator.store import open_store
 from orchestrator.submission import is_submitted
 from pipelines import KINDS
-from pipelines.faults import escaped
+from pipelines.data.faults import escaped
 
 
 def load(arguments: Namespace) -> Job:

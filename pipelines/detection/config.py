@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.data import data_folder
-from pipelines.detection.annotation_faults import MIN_SIDE
-from pipelines.detection.coco import CheckedFile
+from pipelines.data.folder import data_folder
+from pipelines.detection.annotations.coco import CheckedFile
+from pipelines.detection.annotations.faults import MIN_SIDE
+from pipelines.detection.annotations.usage import Split
 from pipelines.detection.dataset import CountedCoco
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
-from pipelines.detection.usage import Split
 from pipelines.openmmlab.draws import EpochDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
 

@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from functools import partial
 
 from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
-from pipelines.data import stage_data_folder
-from pipelines.detection.coco import Annotations, CheckedFile, check_annotations, checked_file, read_annotations
+from pipelines.data.folder import stage_data_folder
+from pipelines.detection.annotations.coco import (
+    Annotations,
+    CheckedFile,
+    check_annotations,
+    checked_file,
+    read_annotations,
+)
 from pipelines.detection.config import make_val_config
 from pipelines.detection.details import complete_details
 from pipelines.detection.images import check_images
-from pipelines.detection.methods import Method
 from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionEvaluationParams
 from pipelines.detection.scores import PREFIX
 from pipelines.detection.train import percentages
+from pipelines.detection.traits import Method
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Validation, validate

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
-from pipelines.detection.coco import Annotations
+from pipelines.data.image_files import BrokenImageError, upright_size
+from pipelines.detection.annotations.coco import Annotations
 from pipelines.detection.params import DetectionParams
-from pipelines.image_files import BrokenImageError, upright_size
 from pipelines.openmmlab.images import broken_images, faults, named
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 from pipelines.openmmlab.config_file import config_digest
-from pipelines.training_metrics import TRAINING
+from pipelines.training.metrics import TRAINING
 
 
 def metrics(params: DetectionParams) -> tuple[str, ...]:
@@ -19,14 +19,14 @@ def reads(params: DetectionParams) -> dict[str, str]:
 
 def fingerprint(params: DetectionParams) -> str:
     """Digest of the annotations and images; raises DataError when they are missing or wrong."""
-    from pipelines.detection import coco  # noqa: PLC0415  only a job with detection pays for NumPy
+    from pipelines.detection.annotations import coco  # noqa: PLC0415  only a job with detection pays for NumPy
 
     return coco.fingerprint(params)
 
 
 def fingerprint_val(params: DetectionParams) -> str:
     """Likewise of val, which is all that an evaluation reads."""
-    from pipelines.detection import coco  # noqa: PLC0415
+    from pipelines.detection.annotations import coco  # noqa: PLC0415
 
     return coco.fingerprint_val(params)
 

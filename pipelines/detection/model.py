@@ -8,9 +8,9 @@ from typing import Protocol
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import JobError
-from pipelines.detection import atss, cascade_rcnn, fcos, mask_rcnn, retinanet
-from pipelines.detection.methods import MethodName
+from pipelines.detection.methods import atss, cascade_rcnn, fcos, mask_rcnn, retinanet
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.traits import MethodName
 from pipelines.openmmlab import config_model
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.start import Start

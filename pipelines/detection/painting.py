@@ -10,8 +10,8 @@ import numpy as np
 from faster_coco_eval import COCO
 from PIL import Image
 
+from pipelines.data.image_files import load_upright
 from pipelines.details.painting import colour_of, fitted, paint_box, paint_mask, save_beside
-from pipelines.image_files import load_upright
 
 Entries = Sequence[Mapping[str, Any]]
 

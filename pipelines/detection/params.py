@@ -10,9 +10,9 @@ from pydantic import Field
 
 from orchestrator.contract import Check, Misfit, Role, Usual
 from pipelines.details.params import DetailParams
-from pipelines.detection.methods import METHODS, Method, MethodName, Settings
+from pipelines.detection.traits import METHODS, Method, MethodName, Settings
 from pipelines.openmmlab.params import FinetuneParams, Positive
-from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.training.intervals import CheckpointEvery
 
 Side = Annotated[int, Field(ge=32, le=8192)]
 

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 
 from pipelines.details.table import Row, percent, write_per_class
 from pipelines.detection.dataset import check_num_objects
-from pipelines.detection.methods import AVERAGES
+from pipelines.detection.traits import AVERAGES
 from pipelines.openmmlab.library import METRICS, BaseMetric, quiet_stdout
 
 PREFIX = "coco"

@@ -8,14 +8,14 @@ from functools import partial
 
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
-from pipelines.data import stage_data_folder
-from pipelines.detection.coco import Annotations, check_annotations, checked_file, read_annotations
+from pipelines.data.folder import stage_data_folder
+from pipelines.detection.annotations.coco import Annotations, check_annotations, checked_file, read_annotations
+from pipelines.detection.annotations.usage import Split
 from pipelines.detection.config import make_config
 from pipelines.detection.images import check_images
 from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import PREFIX
-from pipelines.detection.usage import Split
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule
 from pipelines.openmmlab.recipe import Config

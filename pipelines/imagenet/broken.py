@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import DataError
 from pipelines.imagenet.source import named
+from pipelines.training.distributed import gather_over_ranks
 
 
 class BrokenImages:
@@ -28,3 +29,9 @@ class BrokenImages:
                 f"{self._root}: {len(self._paths)} images do not decode, more than max_broken_images = {self._limit}: "
                 f"{named(self.paths)}; replace or delete them, or raise max_broken_images"
             )
+
+
+def share_broken(broken: BrokenImages) -> None:
+    """Every rank comes to know the broken images of all, so that all of them stop at the same limit."""
+    for paths in gather_over_ranks(broken.paths):
+        broken.add(paths)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.faults import data_errors, size_of_file
-from pipelines.fingerprint import digest_of_files
+from pipelines.data.digests import digest_of_files
+from pipelines.data.faults import data_errors, size_of_file
+from pipelines.data.text import load_text_if_there
 from pipelines.imagenet.folders import Index
 from pipelines.imagenet.source import NAMES_SHOWN, Split, named
-from pipelines.text import load_text_if_there
 
 CLASSES_NAME = "classes.txt"
 _NUMBER = re.compile(r"-?\d+")

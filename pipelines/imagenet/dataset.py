@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from pipelines.image_files import BrokenImageError
+from pipelines.data.image_files import BrokenImageError
 from pipelines.imagenet.drawn import BatchDraws, Drawn, collate_draws
-from pipelines.imagenet.seeding import Stream, seed_generators, seeds
 from pipelines.imagenet.source import ImageSource
 from pipelines.imagenet.transforms import Transform
+from pipelines.training.seeding import Stream, seed_generators, seeds
 
 
 class Draw(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from pipelines.image_files import opened, to_rgb
+from pipelines.data.image_files import opened, to_rgb
 
 
 def decode_tensor(content: bytes) -> Tensor:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import DataError
-from pipelines.fingerprint import digest_of_files
+from pipelines.data.digests import digest_of_files
+from pipelines.data.files import Listing, list_files
 from pipelines.imagenet.source import IMAGE_SUFFIXES, Split, is_image, sample_key
-from pipelines.listing import Listing, list_files
 
 if TYPE_CHECKING:
     import numpy as np

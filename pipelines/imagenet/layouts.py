@@ -8,15 +8,15 @@ from pathlib import Path
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import data_place
-from pipelines.faults import data_errors
+from pipelines.data.faults import data_errors
+from pipelines.data.folder import data_place
+from pipelines.data.s3 import S3
 from pipelines.imagenet.class_map import ClassMap, map_name
 from pipelines.imagenet.folders import Folders
 from pipelines.imagenet.shard.files import Shards
 from pipelines.imagenet.shard.index import INDEX_NAME
 from pipelines.imagenet.shard.place import open_place, split_of
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, named
-from pipelines.s3 import S3
 
 
 def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:

@@ -11,7 +11,7 @@ from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, AutoAugment, RandAugment, posterize
 from torch import Tensor
 
-from pipelines.image_files import decode_rgb
+from pipelines.data.image_files import decode_rgb
 from pipelines.imagenet.drawn import Augmented
 
 Transform = Callable[[bytes], Tensor | Augmented]

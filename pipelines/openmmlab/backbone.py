@@ -13,7 +13,7 @@ from cat_model.checkpoint import load_checkpoint
 from cat_model.fitting import Fit, fit
 from cat_model.weights import classifier_to_backbone, fill
 from orchestrator.errors import CheckpointError
-from pipelines.checkpoint import file_from_outside
+from pipelines.cat.checkpoint import file_from_outside
 from pipelines.openmmlab.library import MODELS
 
 ALL_MAPS = (0, 1, 2, 3)

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.faults import data_errors
+from pipelines.data.faults import data_errors
 
 BASES = "_base_"
 MODEL = "model"

@@ -12,8 +12,8 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from orchestrator.errors import DataError
-from pipelines.imagenet.seeding import Stream, seed_generators, seeds
 from pipelines.openmmlab.library import DATA_SAMPLERS, DATASETS, get_dist_info
+from pipelines.training.seeding import Stream, seed_generators, seeds
 
 Order = np.ndarray[Any, np.dtype[np.int64]]
 

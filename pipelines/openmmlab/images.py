@@ -12,8 +12,8 @@ import numpy as np
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
-from pipelines.faults import escaped, first_named, reason
-from pipelines.image_files import BrokenImageError, image_fault, load_upright
+from pipelines.data.faults import escaped, first_named, reason
+from pipelines.data.image_files import BrokenImageError, image_fault, load_upright
 from pipelines.openmmlab.library import TRANSFORMS, all_gather_object
 
 

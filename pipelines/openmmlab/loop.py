@@ -14,14 +14,13 @@ from torch import nn
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
-from pipelines.imagenet.seeding import Stream, seed_all, seeds
 from pipelines.openmmlab.library import BaseLoop, Runner
 from pipelines.openmmlab.progress import EMIT_EVERY, Figures, Schedule, Speed, Telling, num_val_images
-from pipelines.openmmlab.ranks import check_equal_on_ranks, share_buffers
 from pipelines.openmmlab.state import Position, bare, save_state
 from pipelines.openmmlab.stopping import StopInValidation
-from pipelines.pretrain.control import Control, Demand
-from pipelines.pretrain.ranks import gather_over_ranks, mean_over_ranks
+from pipelines.training.control import Control, Demand
+from pipelines.training.distributed import check_equal_on_ranks, gather_over_ranks, mean_over_ranks, share_buffers
+from pipelines.training.seeding import Stream, seed_all, seeds
 
 
 @dataclass(frozen=True)

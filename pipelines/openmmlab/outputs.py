@@ -15,7 +15,7 @@ from torch import Tensor
 from cat_model import CatConfig
 from orchestrator.artifact import Metric
 from orchestrator.errors import CheckpointError
-from pipelines.checkpoint import check_classes
+from pipelines.cat.checkpoint import check_classes
 from pipelines.openmmlab.ops import active_ops
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import COMPLEXITY_FILE, sizes_of

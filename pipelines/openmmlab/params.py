@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field
 
 from orchestrator.contract import Check, Misfit, Params, Role, Usual, settled
 from orchestrator.errors import DataError
-from pipelines.data import Data
-from pipelines.faults import first_named
-from pipelines.model_params import Model, usual_name
+from pipelines.cat.params import Model, usual_name
+from pipelines.data.faults import first_named
+from pipelines.data.folder import Data
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]

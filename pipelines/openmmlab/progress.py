@@ -15,8 +15,8 @@ from orchestrator.contract import Event, StageContext
 from orchestrator.errors import StageError
 from pipelines.openmmlab.library import Hook, Runner
 from pipelines.openmmlab.state import Position
-from pipelines.pretrain.intervals import CheckpointEvery
-from pipelines.pretrain.losses import Losses, NonFiniteLossError
+from pipelines.training.intervals import CheckpointEvery
+from pipelines.training.losses import Losses, NonFiniteLossError
 
 EMIT_EVERY = 10
 """Iterations between two lines; each costs a GPU one synchronisation."""

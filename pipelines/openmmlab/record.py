@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import Metric, unit_of
 from orchestrator.contract import Event, StageContext
-from pipelines.openmmlab.complexity.networks import (
+from pipelines.complexity.networks import (
     DETECTION_SIZE,
     SEGMENTATION_SIZE,
     Complexity,

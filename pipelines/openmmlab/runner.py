@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext
-from pipelines.compiling import compile_in_place
 from pipelines.openmmlab.kernels import compiled_focal_loss
 from pipelines.openmmlab.library import (
     Config,
@@ -33,10 +32,10 @@ from pipelines.openmmlab.library import (
 )
 from pipelines.openmmlab.loop import Plan, StageLoop
 from pipelines.openmmlab.progress import Schedule, Speed, ValidationHook, num_val_images
-from pipelines.openmmlab.ranks import check_equal_on_ranks
 from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
-from pipelines.pretrain.ranks import let_group_go
-from pipelines.training_metrics import training_metrics
+from pipelines.training.compiling import compile_in_place
+from pipelines.training.distributed import check_equal_on_ranks, let_group_go
+from pipelines.training.metrics import training_metrics
 
 
 @dataclass(frozen=True)

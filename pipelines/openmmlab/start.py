@@ -8,7 +8,7 @@ from pathlib import Path
 from cat_model import CONFIGS, CatConfig
 from orchestrator.contract import Event, StageContext
 from orchestrator.errors import CheckpointError, JobError
-from pipelines.model_params import ModelName, ModelParams
+from pipelines.cat.params import ModelName, ModelParams
 from pipelines.openmmlab.backbone import ALL_MAPS, read_pretrained
 from pipelines.openmmlab.params import REFERENCE_BATCH, FinetuneParams
 from pipelines.openmmlab.recipe import Config, backbone

@@ -8,8 +8,8 @@ import torch
 
 from orchestrator.contract import StageContext
 from pipelines.openmmlab.library import Hook, Runner
-from pipelines.pretrain.control import Control, Demand
-from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.training.control import Control, Demand
+from pipelines.training.intervals import CheckpointEvery
 
 ASK_EVERY = 10
 """Images of a worker between two questions, at which all workers meet."""

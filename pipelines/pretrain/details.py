@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from pipelines.data.image_files import decode_rgb
 from pipelines.details.confusion import Confusion, count_pairs
 from pipelines.details.painting import colour_of, evenly_spread, fitted, paint_text, save_beside
 from pipelines.details.table import Row, percent, write_per_class
-from pipelines.image_files import decode_rgb
+from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.source import ImageSource
-from pipelines.pretrain.guesses import Guessed
+from pipelines.training.distributed import gather_over_ranks
 
 LINE_PX = 20
 
@@ -65,3 +70,37 @@ def _paint(folder: Path, guessed: Guessed, number: int, source: ImageSource) -> 
         paint_text(predicted, (0, line * LINE_PX), f"{source.classes[guess]} {share:.2f}", colour_of(int(guess)))
     name = Path(source.names[place]).with_suffix(".jpg").as_posix().replace("/", "_")
     save_beside(true, predicted, folder / name)
+
+
+NUM_GUESSES = 5
+"""Kept of each image, or as many as there are classes."""
+
+
+class Guessed(NamedTuple):
+    """The images of val that decode, by their place."""
+
+    places_N: NDArray[np.int64]  # noqa: N815
+    labels_N: NDArray[np.int64]  # noqa: N815
+    best_NG: NDArray[np.int64]  # noqa: N815
+    """Labels, the best guess first."""
+    probabilities_NG: NDArray[np.float32]  # noqa: N815
+
+
+class Guesses:
+    """Collects those of this rank."""
+
+    def __init__(self) -> None:
+        self._batches: list[Guessed] = []
+
+    def add(self, batch: Batch, logits_BK: Tensor) -> None:
+        best = logits_BK.softmax(dim=1).topk(min(NUM_GUESSES, logits_BK.shape[1]))
+        places = torch.tensor(batch.decoded_places)
+        tensors = (places, batch.labels_B, best.indices, best.values)
+        self._batches.append(Guessed(*(tensor.cpu().numpy() for tensor in tensors)))
+
+    def of_all_ranks(self) -> Guessed:
+        """Every rank calls it; the same on all."""
+        parts = [batch for batches in gather_over_ranks(self._batches) for batch in batches]
+        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        order = np.argsort(joined[0])
+        return Guessed(*(array[order] for array in joined))

@@ -9,18 +9,18 @@ from itertools import islice
 
 from orchestrator.contract import Event, StageContext
 from orchestrator.errors import StageError, StoppedError
-from pipelines.imagenet.broken import BrokenImages
+from pipelines.imagenet.broken import BrokenImages, share_broken
 from pipelines.imagenet.dataset import Batch
-from pipelines.imagenet.seeding import Stream, seed_all, seeds
-from pipelines.pretrain.checkpoints import Checkpoints
-from pipelines.pretrain.control import Control, Demand
+from pipelines.pretrain.checkpoint import Checkpoints
 from pipelines.pretrain.data import Loaders
-from pipelines.pretrain.engine import Trainer
-from pipelines.pretrain.losses import Losses, NonFiniteLossError
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.progress import EpochRecord, Progress, joint_digest
-from pipelines.pretrain.ranks import gather_over_ranks, mean_over_ranks, share_broken
 from pipelines.pretrain.scores import evaluate
+from pipelines.pretrain.trainer import Trainer
+from pipelines.training.control import Control, Demand
+from pipelines.training.distributed import gather_over_ranks, mean_over_ranks
+from pipelines.training.losses import Losses, NonFiniteLossError
+from pipelines.training.seeding import Stream, seed_all, seeds
 
 
 @dataclass(frozen=True)

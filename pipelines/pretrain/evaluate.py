@@ -10,14 +10,13 @@ from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import load_val_classes, open_images
 from pipelines.imagenet.loading import Loader
 from pipelines.pretrain.data import make_val_loader
-from pipelines.pretrain.details import write_details
-from pipelines.pretrain.guesses import Guesses
-from pipelines.pretrain.losses import WINDOW
+from pipelines.pretrain.details import Guesses, write_details
 from pipelines.pretrain.measure import measure
 from pipelines.pretrain.network import checked_device, load_checked_classifier, make_config
 from pipelines.pretrain.params import PretrainEvaluationParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.scores import Scores, evaluate
+from pipelines.training.losses import WINDOW
 
 LARGEST_BATCH = 128
 """Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones gain nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.pretrain.params import PretrainEvaluationParams, PretrainParams
-from pipelines.training_metrics import TRAINING
+from pipelines.training.metrics import TRAINING
 
 
 def fingerprint(params: PretrainParams) -> str:

@@ -17,7 +17,7 @@ from cat_model.official import load_official_classifier
 from cat_model.weights import load_classifier
 from orchestrator.contract import StageContext
 from orchestrator.errors import CheckpointError, JobError
-from pipelines.checkpoint import check_classes, file_from_outside
+from pipelines.cat.checkpoint import check_classes, file_from_outside
 from pipelines.pretrain.params import PretrainParams
 
 TRAINING_ONLY = frozenset({"drop_rate", "attn_drop_rate", "drop_path_rate"})

@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from orchestrator.contract import Check, Misfit, Params, Role, Usual, settled
-from pipelines.data import ImageData
+from pipelines.cat.params import Model, ModelParams, img_size_of, settings_of, usual_name
+from pipelines.data.folder import ImageData
 from pipelines.details.params import DetailParams
-from pipelines.model_params import Model, ModelParams, img_size_of, settings_of, usual_name
-from pipelines.pretrain.intervals import CheckpointEvery
+from pipelines.training.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
 """Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it grows linearly with the batch."""

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from orchestrator.artifact import Metric
 from orchestrator.errors import DataError
-from pipelines.imagenet.broken import BrokenImages
+from pipelines.imagenet.broken import BrokenImages, share_broken
 from pipelines.imagenet.dataset import Batch
 from pipelines.pretrain.precision import Precision
-from pipelines.pretrain.ranks import share_broken, sum_over_ranks
+from pipelines.training.distributed import sum_over_ranks
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,10 @@ from cat_model.model import Cat
 from cat_model.weights import save_classifier
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext, StageResult
-from pipelines.compiling import compile_in_place
 from pipelines.imagenet.layouts import load_classes, open_images
-from pipelines.imagenet.seeding import Stream, seed_all, seeds
-from pipelines.pretrain.checkpoints import Checkpoints
-from pipelines.pretrain.control import Control
+from pipelines.pretrain.checkpoint import Checkpoints
 from pipelines.pretrain.criterion import Criterion
 from pipelines.pretrain.data import Loaders, make_loaders
-from pipelines.pretrain.engine import Trainer
 from pipelines.pretrain.epoch import Epoch, Training
 from pipelines.pretrain.memory import explaining_memory
 from pipelines.pretrain.network import checked_device, make_config, start_weights
@@ -31,8 +27,12 @@ from pipelines.pretrain.optim import make_optimizer, make_schedule
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.progress import Progress
-from pipelines.pretrain.ranks import let_group_go
-from pipelines.training_metrics import training_metrics
+from pipelines.pretrain.trainer import Trainer
+from pipelines.training.compiling import compile_in_place
+from pipelines.training.control import Control
+from pipelines.training.distributed import let_group_go
+from pipelines.training.metrics import training_metrics
+from pipelines.training.seeding import Stream, seed_all, seeds
 
 WEIGHTS = "weights"
 """The input with the classifier that fine-tuning starts from."""

@@ -11,15 +11,15 @@ import numpy as np
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data import data_folder, fingerprint_remote
-from pipelines.faults import data_errors, first_named
-from pipelines.fingerprint import digest_of_file
-from pipelines.image_files import BrokenImageError, upright_size
-from pipelines.listing import digest_of_folders
-from pipelines.s3 import S3
+from pipelines.data.digests import digest_of_file
+from pipelines.data.faults import data_errors, first_named
+from pipelines.data.files import digest_of_folders
+from pipelines.data.folder import data_folder, fingerprint_remote
+from pipelines.data.image_files import BrokenImageError, upright_size
+from pipelines.data.s3 import S3
+from pipelines.data.text import check_names, load_text, parse_json
 from pipelines.segmentation.label_maps import UNLABELED, read_label_map
 from pipelines.segmentation.params import SegmentationParams
-from pipelines.text import check_names, load_text, parse_json
 
 Split = Literal["training", "validation"]
 LARGEST_NUM_CLASSES = 254

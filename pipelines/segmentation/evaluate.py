@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
-from pipelines.data import stage_data_folder
+from pipelines.data.folder import stage_data_folder
 from pipelines.details.painting import evenly_spread
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.openmmlab.config_file import config_digest
 from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
-from pipelines.training_metrics import TRAINING
+from pipelines.training.metrics import TRAINING
 
 
 def scores(params: SegmentationParams) -> tuple[str, ...]:

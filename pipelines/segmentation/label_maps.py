@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.image_files import BrokenImageError, opened
+from pipelines.data.image_files import BrokenImageError, opened
 
 UNLABELED = frozenset({0, 255})
 """Pixel values that are no class; class n of the list, counted from 1, has the value n."""

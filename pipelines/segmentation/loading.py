@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DataError
-from pipelines.image_files import BrokenImageError
+from pipelines.data.image_files import BrokenImageError
 from pipelines.openmmlab.library import TRANSFORMS
 from pipelines.openmmlab.recipe import Config
 from pipelines.segmentation.label_maps import labels_of, read_label_map

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.data.image_files import load_upright
 from pipelines.details.painting import OPACITY, colour_of, fitted, paint_text, save_beside
-from pipelines.image_files import load_upright
 from pipelines.segmentation.label_maps import UNLABELED, LabelMap, read_label_map
 
 SMALLEST_NAMED = 1 / 500

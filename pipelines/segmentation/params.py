@@ -10,8 +10,8 @@ from pydantic import Field
 from orchestrator.contract import Check, Misfit, Role, Usual
 from pipelines.details.params import DetailParams
 from pipelines.openmmlab.params import FinetuneParams, Positive
-from pipelines.pretrain.intervals import CheckpointEverySteps
 from pipelines.segmentation.methods import WIDTHS, MethodName, Widths
+from pipelines.training.intervals import CheckpointEverySteps
 
 Side = Annotated[int, Field(ge=32, le=8192)]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
-from pipelines.data import data_folder, stage_data_folder
+from pipelines.data.folder import data_folder, stage_data_folder
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import Schedule

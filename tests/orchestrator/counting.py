@@ -14,7 +14,7 @@ from pydantic import Field
 from orchestrator.artifact import Metric
 from orchestrator.contract import DataDir, Evaluation, Event, Kind, Params, Role, StageContext, StageResult
 from orchestrator.errors import DataError, StoppedError
-from pipelines.fingerprint import digest_of_file
+from pipelines.data.digests import digest_of_file
 
 
 class CountParams(Params):

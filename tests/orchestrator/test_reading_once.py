@@ -12,7 +12,8 @@ from orchestrator.errors import DataError
 from orchestrator.history import read_digests
 from orchestrator.spec import load_job
 from orchestrator.store.outside import digest_outside
-from pipelines import KINDS, listing
+from pipelines import KINDS
+from pipelines.data import files
 from tests.pipelines.openmmlab.harness import write_ade20k, write_coco
 
 STAGE = "  {name}: {{kind: pretrain, data: {data}, epochs: 1, batch_size: 2, seed: {seed}{more}}}\n"
@@ -22,13 +23,13 @@ STAGE = "  {name}: {{kind: pretrain, data: {data}, epochs: 1, batch_size: 2, see
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Each folder that is walked."""
     walked: list[str] = []
-    walk = listing._walk
+    walk = files._walk
 
-    def counted(root: Path, top: str) -> listing.Listing:
+    def counted(root: Path, top: str) -> files.Listing:
         walked.append(f"{root.name}/{top}")
         return walk(root, top)
 
-    monkeypatch.setattr(listing, "_walk", counted)
+    monkeypatch.setattr(files, "_walk", counted)
     return walked
 
 

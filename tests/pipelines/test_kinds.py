@@ -16,7 +16,7 @@ from orchestrator.errors import SpecError
 from orchestrator.spec import EvaluateParams, Job, load_job
 from orchestrator.spec.schema import field_docstrings
 from pipelines import KINDS
-from pipelines.training_metrics import TRAINING
+from pipelines.training.metrics import TRAINING
 
 
 @pytest.mark.parametrize("name", KINDS)

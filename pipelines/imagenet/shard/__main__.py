@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 from orchestrator.errors import DataError, JobError, OrchestratorError
 from orchestrator.streams import exit_code_of
+from pipelines.data.s3 import S3
 from pipelines.imagenet.layouts import open_images
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard
 from pipelines.imagenet.shard.indexing import make_index
 from pipelines.imagenet.shard.place import open_place
 from pipelines.imagenet.shard.writer import write_shards
-from pipelines.s3 import S3
 
 IMAGES_PER_SHARD = 1000
 """Of ImageNet some 110 MB."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import DataError
-from pipelines.fingerprint import digest_of_file
+from pipelines.data.digests import digest_of_file
 from pipelines.imagenet.shard.index import Shard, how_to_index
 from pipelines.imagenet.shard.place import ShardPlace
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.caches import cache_folder
-from pipelines.faults import data_errors
-from pipelines.fingerprint import CONTENT_LIMIT_BYTES, digests_of_files
+from pipelines.data.digests import CONTENT_LIMIT_BYTES, digests_of_files
+from pipelines.data.faults import data_errors
+from pipelines.data.remembered import cache_folder
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, how_to_index, parse_index
 from pipelines.imagenet.shard.indexing import make_index

@@ -10,9 +10,9 @@ from typing import Any
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.data.text import decode_text, parse_json
 from pipelines.imagenet.shard.tar import Member
 from pipelines.imagenet.source import SPLITS, Split, named
-from pipelines.text import decode_text, parse_json
 
 INDEX_NAME = "index.json"
 VERSION = 1

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import DataError
-from pipelines.fingerprint import digest_of_file
+from pipelines.data.digests import digest_of_file
+from pipelines.data.text import decode_text
 from pipelines.imagenet.class_map import CLASSES_NAME, parse_class_names
 from pipelines.imagenet.shard.index import Shard, ShardIndex
 from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
 from pipelines.imagenet.shard.tar import scan_tar
 from pipelines.imagenet.source import Split
-from pipelines.text import decode_text
 
 THREADS = 8
 """Shards read at a time: scanning waits for the disk or the network."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.errors import DataError
-from pipelines.faults import escaped, reason
+from pipelines.data.faults import escaped, reason
+from pipelines.data.s3 import S3, Bucket
+from pipelines.data.text import check_names
 from pipelines.imagenet.source import SPLITS, Split
-from pipelines.s3 import S3, Bucket
-from pipelines.text import check_names
 
 Sizes = Mapping[Split, Mapping[str, int]]
 """Of each split that has shards, their sizes in bytes by name."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from orchestrator.errors import DataError
-from pipelines.archives import is_data
-from pipelines.faults import escaped
+from pipelines.data.archives import is_data
+from pipelines.data.faults import escaped
+from pipelines.data.text import check_names, decode_text, parse_json
 from pipelines.imagenet.source import IMAGE_SUFFIXES, named
-from pipelines.text import check_names, decode_text, parse_json
 
 BLOCK = 512
 """Bytes; members of a tar file begin at multiples of it."""

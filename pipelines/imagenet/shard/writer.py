@@ -11,8 +11,8 @@ import numpy as np
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.faults import reason
-from pipelines.fingerprint import digest_of_file
+from pipelines.data.digests import digest_of_file
+from pipelines.data.faults import reason
 from pipelines.imagenet.class_map import CLASSES_NAME
 from pipelines.imagenet.layouts import load_classes
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, parse_index

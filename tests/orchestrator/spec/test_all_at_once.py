@@ -11,7 +11,7 @@ from orchestrator.errors import SpecError
 from orchestrator.report import published_rows
 from orchestrator.spec import EvaluateParams, Resources, TuneParams, load_job
 from pipelines import KINDS
-from pipelines.model_params import ModelParams
+from pipelines.cat.params import ModelParams
 
 
 def faults_of(stages: str, folder: Path) -> list[str]:

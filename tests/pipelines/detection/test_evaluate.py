@@ -19,10 +19,10 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError
 from pipelines.detection.evaluate import run
 from pipelines.detection.kind import KIND
-from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
 from pipelines.detection.train import run as train
+from pipelines.detection.traits import METHODS
 from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,

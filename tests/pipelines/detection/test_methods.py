@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from orchestrator.errors import SpecError
 from orchestrator.spec import load_job
 from pipelines import KINDS
-from pipelines.detection.methods import METHODS, MethodName
 from pipelines.detection.model import BUILDERS, make_model
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
+from pipelines.detection.traits import METHODS, MethodName
 from pipelines.openmmlab.library import Config
 from pipelines.openmmlab.recipe import NORMALISATION
-from pipelines.training_metrics import TRAINING
+from pipelines.training.metrics import TRAINING
 
 BASELINES: dict[MethodName, str] = {
     "mask_rcnn": "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",

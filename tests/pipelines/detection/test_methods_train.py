@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from orchestrator.contract import StageResult
-from pipelines.detection.methods import METHODS, MethodName
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run
-from pipelines.training_metrics import TRAINING
+from pipelines.detection.traits import METHODS, MethodName
+from pipelines.training.metrics import TRAINING
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, save_toy_checkpoint, scores_of, write_coco
 
 

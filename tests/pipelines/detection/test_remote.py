@@ -10,11 +10,12 @@ import pytest
 from safetensors.torch import load_file
 
 from orchestrator.contract import StageResult
-from pipelines import data, download
+from pipelines.data import download, folder
 from pipelines.detection.evaluate import run as evaluate
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run
+from tests.pipelines.data.test_node_cache import upload
 from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,
@@ -25,7 +26,6 @@ from tests.pipelines.openmmlab.harness import (
     scores_of,
     write_coco,
 )
-from tests.pipelines.test_node_cache import upload
 
 
 def _params(place: str) -> DetectionParams:
@@ -47,7 +47,7 @@ def test_a_stage_trains_on_data_in_s3_as_on_a_folder(
     tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(data, "_FETCHED", {})
+    monkeypatch.setattr(folder, "_FETCHED", {})
     monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
     root, backbone = write_coco(tmp_path / "coco", num_train=4, num_val=1), save_toy_checkpoint(tmp_path / "pretrained")
     remote = upload(root, bucket)

@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError, StoppedError
 from pipelines.detection import train as detection_train
-from pipelines.detection.coco import Annotations, read_annotations
+from pipelines.detection.annotations.coco import Annotations, read_annotations
+from pipelines.detection.annotations.usage import Split
 from pipelines.detection.kind import KIND
-from pipelines.detection.methods import METHODS
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
 from pipelines.detection.train import percentages, run
-from pipelines.detection.usage import Split
+from pipelines.detection.traits import METHODS
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
 from pipelines.openmmlab.params import SIZES
 from pipelines.openmmlab.runner import Trained, Training

@@ -14,7 +14,7 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pipelines.image_files import decode_rgb
+from pipelines.data.image_files import decode_rgb
 from pipelines.imagenet.augmentation import Augmentation, Mode, make_train_augmentation
 from pipelines.imagenet.batched.apply import erase
 from pipelines.imagenet.dataset import Batch, Images, Sample, TrainDraws, collate

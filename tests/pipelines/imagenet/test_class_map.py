@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import DataError
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
-from tests.pipelines.foreign_user import as_foreign_user, open_folder
+from tests.pipelines.data.foreign_user import as_foreign_user, open_folder
 
 NAMED = "images/a.jpg\tcat\nimages/b c.jpg\tdog\nimages/d.jpg\tcat\n"
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipelines.image_files import BrokenImageError, decode_rgb
+from pipelines.data.image_files import BrokenImageError, decode_rgb
 from pipelines.imagenet.augmentation import Mode, make_train_augmentation
 from pipelines.imagenet.dataset import Sample, collate
 from pipelines.imagenet.decoding import decode_tensor

@@ -16,12 +16,12 @@ from orchestrator.contract import Params, StageContext, StageResult
 from orchestrator.errors import StageError, StoppedError
 from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.ranks import check_equal_on_ranks
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import StageRunner
 from pipelines.segmentation import model as segmentation_models
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
+from pipelines.training.distributed import check_equal_on_ranks
 from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,

@@ -17,9 +17,9 @@ from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab import stopping
 from pipelines.openmmlab.draws import Draw, SeededDataset
-from pipelines.pretrain.intervals import CheckpointEvery, CheckpointEverySteps
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
+from pipelines.training.intervals import CheckpointEvery, CheckpointEverySteps
 from tests.pipelines.openmmlab.harness import (
     PX,
     KilledError,
@@ -30,7 +30,7 @@ from tests.pipelines.openmmlab.harness import (
     write_ade20k,
     write_coco,
 )
-from tests.pipelines.other_thread import drawing_in_another_thread
+from tests.pipelines.training.other_thread import drawing_in_another_thread
 
 COMMON: dict[str, Any] = {
     "backbone": "p.checkpoint",

@@ -18,7 +18,6 @@ from torch import Tensor
 from cat_model import CatBackbone, CatConfig
 from orchestrator.contract import Entry, Params, StageContext, StageResult
 from orchestrator.errors import StoppedError
-from pipelines.compiling import compile_in_place
 from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab import library
@@ -26,6 +25,7 @@ from pipelines.openmmlab.recipe import Config
 from pipelines.segmentation import model as segmentation_models
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
+from pipelines.training.compiling import compile_in_place
 from tests.pipelines.openmmlab.harness import (
     PX,
     Recorder,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import DataError
-from pipelines.detection.coco import read_annotations
+from pipelines.detection.annotations.coco import read_annotations
 from pipelines.detection.images import check_images
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.images import broken_images

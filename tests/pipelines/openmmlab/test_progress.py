@@ -13,8 +13,8 @@ from orchestrator.errors import StageError
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.progress import Figures, Schedule, Speed, Telling
 from pipelines.openmmlab.state import Position
-from pipelines.pretrain.intervals import CheckpointEvery, CheckpointEverySteps
 from pipelines.segmentation.params import SegmentationParams
+from pipelines.training.intervals import CheckpointEvery, CheckpointEverySteps
 from tests.pipelines.openmmlab.harness import Recorder, make_context
 
 DETECTION: Any = {"method": "fcos", "backbone": "p.checkpoint", "data": "/d"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.detection.coco import CheckedFile
+from pipelines.detection.annotations.coco import CheckedFile
 from pipelines.detection.config import make_config as detection_config
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.library import quiet_import

@@ -17,8 +17,8 @@ from orchestrator.contract import StageResult
 from orchestrator.errors import CheckpointError, JobError, SpecError
 from orchestrator.spec import load_job
 from pipelines import KINDS
+from pipelines.cat.params import ModelParams
 from pipelines.detection.params import DetectionParams
-from pipelines.model_params import ModelParams
 from pipelines.openmmlab.backbone import read_pretrained
 from pipelines.openmmlab.start import lr_line, make_start
 from pipelines.segmentation.params import SegmentationParams

@@ -20,10 +20,10 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import StoppedError
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run
-from tests.pipelines.other_thread import drawing_in_another_thread
 from tests.pipelines.pretrain.conftest import MakeContext, Recorder
 from tests.pipelines.pretrain.test_updates import started
 from tests.pipelines.ranks import run_ranks
+from tests.pipelines.training.other_thread import drawing_in_another_thread
 
 WHOLE_RECIPE = {"epochs": 2, "warmup_epochs": 1, "batch_size": 20, "drop_path_rate": 0.2}
 """Of 120 images: 6 updates an epoch, with mixup, cutmix, drop path and augmentation on."""

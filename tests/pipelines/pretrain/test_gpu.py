@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import JobError, StoppedError
-from pipelines.pretrain.control import Control, Demand, Vote
-from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.pretrain.train import run
+from pipelines.training.control import Control, Demand, Vote
+from pipelines.training.intervals import CheckpointEvery
 from tests.pipelines.pretrain.conftest import MakeContext, Recorder
 
 pytestmark = [

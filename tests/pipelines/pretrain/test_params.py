@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cat_model import CONFIGS
 from orchestrator.audit import recipe_audit
-from pipelines.model_params import PUBLISHED, ModelParams, img_size_of
+from pipelines.cat.params import PUBLISHED, ModelParams, img_size_of
 from pipelines.pretrain.kind import KIND
 from pipelines.pretrain.network import make_config
 from pipelines.pretrain.params import PretrainParams

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from pipelines.pretrain.checkpoint import load_state, save_state
 from pipelines.pretrain.epoch import Epoch
 from pipelines.pretrain.progress import Progress, Share, joint_digest
-from pipelines.pretrain.state import load_state, save_state
 from tests.pipelines.pretrain.conftest import MakeContext
 from tests.pipelines.pretrain.test_updates import started
 

@@ -14,13 +14,13 @@ from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import open_images
-from pipelines.pretrain.control import Control, Demand
 from pipelines.pretrain.data import make_loaders
-from pipelines.pretrain.engine import Trainer
 from pipelines.pretrain.epoch import Epoch, Training
-from pipelines.pretrain.intervals import CheckpointEvery
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.train import make_training, run
+from pipelines.pretrain.trainer import Trainer
+from pipelines.training.control import Control, Demand
+from pipelines.training.intervals import CheckpointEvery
 from tests.pipelines.pretrain.conftest import MakeContext
 from tests.pipelines.ranks import run_ranks
 

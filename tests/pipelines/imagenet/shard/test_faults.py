@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import DataError, UnreachableError
+from pipelines.data.s3 import Bucket
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.place import FolderPlace
-from pipelines.s3 import Bucket
 from tests.pipelines.imagenet.shard.conftest import Written
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from pipelines.image_files import BrokenImageError
+from pipelines.data.image_files import BrokenImageError
 from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.source import OPEN_SHARDS, SHARDS_IN_SHUFFLE

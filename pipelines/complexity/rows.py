@@ -1,0 +1,61 @@
+"""The published rows for COCO and ADE20K, each with the parameters and FLOPs of its network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from pipelines.complexity.networks import Complexity, detector_complexity, segmenter_complexity
+from pipelines.detection.traits import MethodName
+
+BACKBONES = ("cat_small", "cat_base")
+COCO: tuple[tuple[MethodName, bool], ...] = (
+    ("mask_rcnn", True),
+    ("fcos", False),
+    ("atss", False),
+    ("retinanet", False),
+    ("cascade_rcnn", False),
+    ("cascade_rcnn", True),
+)
+"""Method and whether it is trained at many scales, all over 12 epochs."""
+ADE20K_SCHEDULES = ("80k", "160k")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`params_m` in millions; `flops_g` in billions of multiply-accumulates, both to 0.01."""
+
+    backbone: str
+    method: str
+    multi_scale: bool
+    schedule: str
+    params_m: float
+    flops_g: float
+
+
+def make_rows() -> list[Row]:
+    """All 16, in the order of the paper's tables."""
+    detector, segmenter = cache(detector_complexity), cache(segmenter_complexity)
+    coco = [
+        _row(backbone, method, "1x", detector(method, backbone), multi_scale=multi_scale)
+        for method, multi_scale in COCO
+        for backbone in BACKBONES
+    ]
+    ade20k = [
+        _row(backbone, "semantic_fpn", schedule, segmenter(backbone), multi_scale=False)
+        for schedule in ADE20K_SCHEDULES
+        for backbone in BACKBONES
+    ]
+    return coco + ade20k
+
+
+def _row(backbone: str, method: str, schedule: str, complexity: Complexity, *, multi_scale: bool) -> Row:
+    assert complexity.macs is not None, "the methods are ours"
+    return Row(
+        backbone=backbone,
+        method=method,
+        multi_scale=multi_scale,
+        schedule=schedule,
+        params_m=round(complexity.params / 1e6, 2),
+        flops_g=round(complexity.macs / 1e9, 2),
+    )

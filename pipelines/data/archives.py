@@ -1,0 +1,145 @@
+"""Unpacks the files of a zip or tar that a caller wants. A damaged archive, or one that reaches outside, is refused."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import IO
+
+from orchestrator.errors import DataError
+from pipelines.data.faults import escaped, first_named
+from pipelines.data.text import is_utf8
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    EOFError,
+    zlib.error,
+    RuntimeError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
+"""RuntimeError: a password; NotImplementedError: a way of packing that Python does not know; UnicodeDecodeError: a name
+of a zip that says it is UTF-8."""
+_NAMES_ARE_UTF8 = 0x800
+"""Flag of a member of a zip; without it the encoding of its name is unknown."""
+_FOLDER_OF_DOS = 0x10
+"""Attribute of a member of a zip."""
+
+
+def unpack(archive: Path, name: str, to: Path, place_of: Callable[[str], str | None], *, needed: Sequence[str]) -> None:
+    """Write each file of `archive` for which `place_of` has a place to that place below `to`.
+
+    Raises DataError, which calls the archive `name`, when it is damaged or has none of the files that are `needed`, and
+    for names that are not UTF-8.
+    """
+    found = False
+    others: Counter[str] = Counter()
+    try:
+        for path, content in _zipped(archive) if name.endswith(".zip") else _tarred(archive):
+            place = place_of(path)
+            if place is None:
+                others[_folder_of(path)] += 1
+                continue
+            _check_place(place, path, name)
+            target = to / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with closing(content()) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, 2**20)
+            found = True
+    except (*_DAMAGED, OSError) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise  # of the disk; that of bz2, for bytes that it cannot unpack, has no number
+        raise DataError(f"{name}: the archive cannot be unpacked: {err}; upload it again") from err
+    if not found:
+        raise DataError(
+            f"{name}: the archive has no file of the data set; it has {_described(others)}; it needs "
+            f"{', '.join(needed)}, in its root or in one folder"
+        )
+
+
+def is_data(path: str) -> bool:
+    """Whether a member of an archive may be data: hidden files are not, nor what macOS or tar itself adds."""
+    return not any(_is_litter(part) for part in path.split("/"))
+
+
+def _is_litter(part: str) -> bool:
+    is_hidden = part.startswith(".") and part not in (".", "..")
+    return is_hidden or part in ("__MACOSX", "PaxHeaders") or part.startswith("PaxHeaders.")
+
+
+def _check_place(place: str, path: str, name: str) -> None:
+    if ".." in place.split("/"):
+        raise DataError(f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used")
+    if not is_utf8(path):
+        raise DataError(
+            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the file and pack it again"
+        )
+
+
+def _folder_of(path: str) -> str:
+    """The folder of a file, or the file itself where it lies in none."""
+    folder, slash, file = path.rpartition("/")
+    return folder + slash if folder else file
+
+
+def _described(others: Mapping[str, int]) -> str:
+    """Folders with their numbers of files, for an error's text."""
+    if not others:
+        return "no files"
+    shown = (escaped(name) + (f" ({num} files)" if name.endswith("/") else "") for name, num in sorted(others.items()))
+    return first_named(len(others), shown)
+
+
+Opened = Callable[[], IO[bytes]]
+
+
+def _zipped(archive: Path) -> Iterator[tuple[str, Opened]]:
+    """Path and content of each file; reading one to its end compares its CRC."""
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            path = _plain(_zipped_name(member))
+            if not path.endswith("/") and not _is_folder_or_link(member):
+                yield path, lambda member=member: opened.open(member)  # type: ignore[misc]
+
+
+def _tarred(archive: Path) -> Iterator[tuple[str, Opened]]:
+    """Likewise of a tar, packed or not; links and devices are no data."""
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            if member.isreg():
+                yield _plain(member.name), lambda member=member: _extracted(opened, member)  # type: ignore[misc]
+
+
+def _is_folder_or_link(member: zipfile.ZipInfo) -> bool:
+    """By what the tool that packed it says: some of Windows write folders without a separator at the end."""
+    return bool(member.external_attr & _FOLDER_OF_DOS) or stat.S_ISLNK(member.external_attr >> 16)
+
+
+def _plain(name: str) -> str:
+    """A member's path with `/`: tools of Windows write backslashes."""
+    return name.replace("\\", "/").removeprefix("./")
+
+
+def _zipped_name(member: zipfile.ZipInfo) -> str:
+    """Many tools write UTF-8 without saying so, which zipfile reads as code page 437. Other bytes stay undecoded."""
+    if member.flag_bits & _NAMES_ARE_UTF8:
+        return member.filename
+    return member.filename.encode("cp437").decode("utf-8", "surrogateescape")
+
+
+def _extracted(opened: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = opened.extractfile(member)
+    assert content is not None, "a regular file has content"
+    return content

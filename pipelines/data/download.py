@@ -1,0 +1,143 @@
+"""Downloads objects of S3 side by side and in parts. An object is whole under its name, or is not there.
+
+What a killed process had fetched stays: of a large object its finished parts, of which a journal tells.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.errors import DataError
+from pipelines.data.digests import digest_of_file
+from pipelines.data.faults import first_named
+from pipelines.data.listing import Listed
+from pipelines.data.s3 import Bucket
+
+PART_BYTES = 2**24
+THREADS = 16
+TRIES = 2
+"""At an object whose bytes are not those of its sha256: a transfer may go wrong once."""
+TELL_EVERY_S = 5.0
+
+Tell = Callable[[str], None]
+"""Where it raises, nothing more is begun; what was begun arrives first."""
+
+
+def download(bucket: Bucket, wanted: Mapping[Path, Listed], tell: Tell) -> None:
+    """Make each path hold its object; raises DataError for one that is replaced meanwhile, or is not its sha256."""
+    wrong: list[str] = []
+    for _ in range(TRIES):
+        downloads = [_Download(path, one) for path, one in wanted.items() if not path.exists()]
+        wrong = _fetch(bucket, downloads, tell)
+        if not wrong:
+            return
+    names = first_named(len(wrong), wrong)
+    raise DataError(f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or correct that file")
+
+
+class _Part(NamedTuple):
+    download: _Download
+    start: int
+    size: int
+
+
+class _Download:
+    """One object on its way to `path`; threads write parts of it."""
+
+    def __init__(self, path: Path, one: Listed) -> None:
+        self.path, self.listed = path, one
+        self._partial, self._journal = path.with_suffix(".partial"), path.with_suffix(".parts")
+        self._has_parts = one.object.size > PART_BYTES
+        self._lock = threading.Lock()
+        self._done = self._written()
+
+    def parts(self) -> Iterator[_Part]:
+        """Those that are missing; an empty object has one, of no bytes."""
+        for start in range(0, max(self.listed.object.size, 1), PART_BYTES):
+            if start not in self._done:
+                yield _Part(self, start, self._size_from(start))
+
+    def write(self, start: int, content: bytes) -> bool:
+        """Whether the object is complete by that."""
+        descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, content, start)
+            if self._has_parts:
+                os.fsync(descriptor)  # before the journal says so, or a crash of the machine makes that a lie
+        finally:
+            os.close(descriptor)
+        with self._lock:
+            self._done.add(start)
+            if self._has_parts:
+                with self._journal.open("a") as journal:
+                    journal.write(f"{start} {len(content)}\n")
+            return next(self.parts(), None) is None
+
+    def is_right(self) -> bool:
+        """Whether the bytes are those of the sha256; then they get their name, else they go."""
+        is_right = self.listed.sha256 in (None, digest_of_file(self._partial) if self.listed.sha256 else None)
+        if is_right:
+            self._partial.replace(self.path)
+        self._partial.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
+        return is_right
+
+    def _written(self) -> set[int]:
+        """Starts of the parts that an earlier process has written; a line that was cut off does not count."""
+        if not (self._partial.is_file() and self._journal.is_file()):
+            self._journal.unlink(missing_ok=True)
+            return set()
+        lines = [line.split() for line in self._journal.read_text().split("\n")[:-1]]
+        return {int(start) for start, size in lines if int(size) == self._size_from(int(start))}
+
+    def _size_from(self, start: int) -> int:
+        """Bytes of the part that begins at `start`."""
+        return min(PART_BYTES, self.listed.object.size - start)
+
+
+class _Progress:
+    """Tells of bytes, now and then."""
+
+    def __init__(self, uri: str, total: int, tell: Tell) -> None:
+        self._uri, self._total, self._tell = uri, total, tell
+        self._done, self._told_s = 0, time.monotonic()
+
+    def add(self, num_bytes: int) -> None:
+        self._done += num_bytes
+        if time.monotonic() - self._told_s >= TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            self._tell(f"fetching {self._uri}: {self._done / 2**30:.2f} of {self._total / 2**30:.2f} GiB")
+
+
+def _fetch(bucket: Bucket, downloads: list[_Download], tell: Tell) -> list[str]:
+    """Names of objects that arrived with other bytes than they should have."""
+    wrong: list[str] = []
+
+    def fetch(part: _Part) -> int:
+        one = part.download
+        content = bucket.read_part(one.listed.object, part.start, part.size) if part.size else b""
+        if len(content) != part.size:
+            raise DataError(f"{bucket.uri}/{one.listed.object.name}: ends early; upload it again")
+        if one.write(part.start, content) and not one.is_right():
+            wrong.append(one.listed.object.name)
+        return part.size
+
+    parts = [part for one in downloads for part in one.parts()]
+    progress = _Progress(bucket.uri, sum(part.size for part in parts), tell)
+    bucket.connect()
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        for size in pool.map(fetch, parts):
+            progress.add(size)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    for one in downloads:  # all of its parts were there, and the process was killed before it got its name
+        if not one.path.exists() and one.listed.object.name not in wrong and not one.is_right():
+            wrong.append(one.listed.object.name)
+    return wrong

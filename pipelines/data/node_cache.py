@@ -1,0 +1,162 @@
+"""Data sets of S3 on this machine's disk: fetched once for all processes, and whole or not there.
+
+    data/<name>-<hash of the URI>/
+        lock            held by whoever fetches; the others wait
+        objects/        whole objects by identity; with .partial, what is being fetched
+        unpacked/       the files of archives, by the archive's identity
+        trees/          data sets, hard links to these files (symbolic ones on a file system without),
+                        by the digest of what they were listed as
+
+A tree never changes: where an object in S3 does, the next stage gets another tree, which shares all other files.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from orchestrator.errors import DataError
+from pipelines.data.archives import unpack
+from pipelines.data.download import Tell, download
+from pipelines.data.listing import Listed, Listing
+from pipelines.data.s3 import Bucket
+
+
+def fetch(listing: Listing, caches: Path, tell: Tell) -> Path:
+    """The folder of the data set, in its layout. Raises DataError for a full disk, and as the download does."""
+    home = caches / "data" / _name_of(listing.uri)
+    tree = home / "trees" / listing.digest[:40]
+    with _errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not tree.is_dir():
+                _check_links(home)
+                _fetch_objects(listing, home, tell)
+                _unpack_archives(listing, home, tell)
+                _link(listing, home, tree)
+    return tree
+
+
+def _name_of(uri: str) -> str:
+    """For people who look for what takes the disk, and unique."""
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", uri.removeprefix("s3://"))[-60:].strip("-")
+    return f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
+def _fetch_objects(listing: Listing, home: Path, tell: Tell) -> None:
+    wanted = {_object_path(home, one): one for one in listing.objects if not _is_here(home, one)}
+    _check_room(home, wanted)
+    for folder in {path.parent for path in wanted}:
+        folder.mkdir(parents=True, exist_ok=True)
+    if wanted:
+        total = sum(one.object.size for one in wanted.values())
+        tell(f"fetching {listing.uri}: {len(wanted)} of {len(listing.objects)} objects, {total / 2**30:.2f} GiB")
+        download(Bucket(listing.uri), wanted, tell)
+
+
+def _is_here(home: Path, one: Listed) -> bool:
+    if one.is_archive and _unpacked_path(home, one).is_dir():
+        return True
+    path = _object_path(home, one)
+    if path.is_file() and path.stat().st_size == one.object.size:
+        return True
+    path.unlink(missing_ok=True)  # a crash of the machine may cut what was whole
+    return False
+
+
+def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
+    """An archive needs its size twice, until it is unpacked: photographs do not get smaller by packing."""
+    needed = sum(one.object.size * (2 if one.is_archive else 1) for one in wanted.values())
+    held = sum(path.stat().st_blocks * 512 for path in home.glob("objects/*/*.partial"))
+    free = shutil.disk_usage(home).free
+    if needed - held > free:
+        raise OSError(errno.ENOSPC, f"{(needed - held) / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB free")
+
+
+def _unpack_archives(listing: Listing, home: Path, tell: Tell) -> None:
+    for one in listing.objects:
+        folder = _unpacked_path(home, one)
+        if one.is_archive and not folder.is_dir():
+            tell(f"unpacking {listing.uri}/{one.object.name}")
+            partial = folder.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            path = _object_path(home, one)
+            try:
+                unpack(path, f"{listing.uri}/{one.object.name}", partial, listing.wanted, needed=listing.needed)
+            except DataError:
+                path.unlink()  # or the next run would unpack it again instead of fetching it
+                shutil.rmtree(partial)
+                raise
+            os.sync()
+            partial.replace(folder)
+        if one.is_archive:
+            _object_path(home, one).unlink(missing_ok=True)
+
+
+def _link(listing: Listing, home: Path, tree: Path) -> None:
+    partial = tree.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, path in _files_of(listing, home):
+        target = partial / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # where two archives have one file
+        _link_file(path, target)
+    os.sync()  # whoever finds the tree after a crash of the machine finds its files
+    partial.replace(tree)
+
+
+def _link_file(path: Path, target: Path) -> None:
+    """A hard link, or a symbolic one on file systems that have no hard links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        target.symlink_to(path.absolute())
+
+
+def _check_links(home: Path) -> None:
+    """Raises OSError before anything is fetched where the file system has links of neither kind."""
+    probe = home / "probe"
+    probe.unlink(missing_ok=True)
+    _link_file(home / "lock", probe)
+    probe.unlink()
+
+
+def _files_of(listing: Listing, home: Path) -> Iterator[tuple[str, Path]]:
+    """Files of archives first: where a file lies beside them, that one counts."""
+    for one in listing.objects:
+        if one.is_archive:
+            folder = _unpacked_path(home, one)
+            for parent, _, files in os.walk(folder):
+                inside = PurePosixPath(os.path.relpath(parent, folder))
+                yield from ((str(inside / file), Path(parent, file)) for file in files)
+    for one in listing.objects:
+        if not one.is_archive:
+            yield one.object.name, _object_path(home, one)
+
+
+def _object_path(home: Path, one: Listed) -> Path:
+    return home / "objects" / one.identity[:2] / one.identity[:40]
+
+
+def _unpacked_path(home: Path, one: Listed) -> Path:
+    return home / "unpacked" / one.identity[:40]
+
+
+@contextmanager
+def _errors(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise DataError(
+            f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, or set "
+            "XDG_CACHE_HOME to a folder with room on a local disk"
+        ) from err

@@ -1,0 +1,75 @@
+"""What is remembered about data: JSON documents next to them or, where they are read-only, in the user's cache.
+
+Whoever recalls a document checks that it is still true: nothing here knows what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orchestrator.account import complete_environment
+from orchestrator.errors import DataError
+
+FOLDER = ".orchestrator"
+SETTLED_S = 2.0
+"""What changed within this time may change again in the same tick of the file system's clock."""
+
+
+def recall(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
+    """The documents of that name about the data at `root`, next to the data first; none where there is none."""
+    for path in _places(root, name):
+        try:
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(document, dict):
+            yield document
+
+
+def remember(root: Path, name: str, document: Mapping[str, Any]) -> None:
+    """Keep `document`, whole or not at all; where it cannot be written nothing is lost but seconds."""
+    text = json.dumps(document, separators=(",", ":"))
+    for path in _places(root, name):
+        if _is_written(path, text):
+            return
+
+
+def _is_written(path: Path, text: str) -> bool:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        return False
+    return True
+
+
+def is_settled(changed_ns: int, now_s: float) -> bool:
+    """Whether what changed at `changed_ns` would show a change after `now_s` by another time."""
+    return changed_ns < (now_s - SETTLED_S) * 1e9
+
+
+def _places(root: Path, name: str) -> Iterator[Path]:
+    yield root / FOLDER / name
+    try:
+        caches = cache_folder()
+    except DataError:
+        return
+    digest = hashlib.sha256(str(root.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
+    yield caches / "remembered" / digest[:40] / name
+
+
+def cache_folder() -> Path:
+    """The folder in XDG_CACHE_HOME, else in ~/.cache; it may be missing yet."""
+    complete_environment()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"

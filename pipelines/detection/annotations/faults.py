@@ -1,0 +1,202 @@
+"""What may be wrong with the content of COCO's annotations, and what training passes over. Imports no torch.
+
+Columns, not rows: COCO's own 860,000 annotations are checked in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.data.faults import Faults
+from pipelines.detection.annotations.one_reading import flag_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "categories": ("id", "name"),
+}
+MIN_SIDE = 32
+"""Pixels: training leaves out images with a shorter side, as mmdet does for COCO."""
+_COORDINATES = 4
+LARGEST = 2**31
+"""Pixels, and pixels of an area: no image comes near."""
+
+Entries = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """An annotation file whose entries have all fields of the right type."""
+
+    sizes: NDArray[np.float64]
+    """Width and height."""
+    image_of: NDArray[np.intp]
+    """The place of its image in `images`; -1: there is none."""
+    boxes: NDArray[np.float64]
+    """Left, top, width, height in pixels."""
+    areas: NDArray[np.float64]
+    is_crowd: NDArray[np.bool_]
+    is_ignored: NDArray[np.bool_]
+    """By the field `ignore`, which few data sets have."""
+
+    @property
+    def is_dropped(self) -> NDArray[np.bool_]:
+        """Annotations that mmdet reads and passes over in silence."""
+        is_tiny = (self.boxes[:, 2:] < 1).any(axis=1)
+        is_dropped: NDArray[np.bool_] = is_tiny | (self.areas == 0) | self.is_ignored
+        return is_dropped
+
+
+def find_structure_faults(document: Any, faults: Faults) -> None:
+    """Missing parts, missing fields, and values of another type."""
+    if not isinstance(document, dict):
+        faults.say("'images' is missing or empty; it must be a file of COCO instances")
+        return
+    for part, fields in FIELDS.items():
+        entries = document.get(part)
+        if not isinstance(entries, list) or not entries:
+            faults.say(f"'{part}' is missing or empty; it must be a file of COCO instances")
+            continue
+        needed = set(fields)
+        rows = [row for row, entry in enumerate(entries) if not isinstance(entry, dict) or not needed <= entry.keys()]
+        faults.add(f"{part} without all fields", rows, lambda row, part=part: _lacks(document, part, row))  # type: ignore[misc]
+        if not rows:
+            _find_type_faults(part, entries, faults)
+
+
+def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
+    """What contradicts itself or its image; the document is in one reading, without structure faults."""
+    images, annotations, categories = (document[part] for part in FIELDS)
+    for part, entries in (("images", images), ("annotations", annotations), ("categories", categories)):
+        _find_repeated(part, entries, faults)
+    columns = _columns(images, annotations)
+
+    def named(row: int) -> str:
+        return f"annotations[{row}] (id {annotations[row]['id']})"
+
+    known = {category["id"] for category in categories}
+    unknown = [row for row, one in enumerate(annotations) if one["category_id"] not in known]
+    faults.add(
+        "annotations of an image that is not among the images",
+        np.flatnonzero(columns.image_of < 0).tolist(),
+        lambda row: f"{named(row)} of image {annotations[row]['image_id']!r}",
+    )
+    faults.add(
+        "annotations of a category that is not among the categories",
+        unknown,
+        lambda row: f"{named(row)} of category {annotations[row]['category_id']!r}",
+    )
+    _find_box_faults(columns, annotations, faults)
+    return columns
+
+
+def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
+    ids = [name for name in FIELDS[part] if name.endswith("id")]
+
+    def named(row: int) -> str:
+        return f"{part}[{row}] ({', '.join(f'{name} {entries[row][name]!r}' for name in ids)})"
+
+    nameless = [row for row, one in enumerate(entries) if not all(_is_id(one[name]) for name in ids)]
+    faults.add(f"{part} whose {', '.join(ids)} are not whole numbers of 64 bits", nameless, named)
+    for what, fields, is_right in _TYPES[part]:
+        wrong = [row for row, one in enumerate(entries) if not is_right(one)]
+        faults.add(f"{part} {what}", wrong, lambda row, fields=fields: _shown(part, row, entries[row], fields))  # type: ignore[misc]
+
+
+def _shown(part: str, row: int, entry: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """An entry with its id and the values of its `fields`."""
+    values = [f"{name} {entry[name]!r}" for name in fields if name in entry]
+    return " ".join([f"{part}[{row}] (id {entry['id']!r})", *values])
+
+
+def _is_id(value: object) -> bool:
+    """COCO's evaluation takes an annotation of a larger id for one that is never found."""
+    return type(value) is int and abs(value) < 2**63
+
+
+def _is_sized(image: Mapping[str, Any]) -> bool:
+    sides = image["width"], image["height"]
+    return isinstance(image["file_name"], str) and all(type(side) is int and 0 < side < LARGEST for side in sides)
+
+
+def _is_measured(annotation: Mapping[str, Any]) -> bool:
+    box, area = annotation["bbox"], annotation["area"]
+    if not isinstance(box, list) or len(box) != _COORDINATES:
+        return False
+    return all(type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area))  # NaN is not
+
+
+def _is_flagged(annotation: Mapping[str, Any]) -> bool:
+    ignore = annotation.get("ignore")
+    return flag_of(annotation["iscrowd"]) is not None and (ignore is None or flag_of(ignore) is not None)
+
+
+def _is_named(category: Mapping[str, Any]) -> bool:
+    name = category["name"]
+    return bool(name.strip()) if isinstance(name, str) else type(name) in (int, float) and math.isfinite(name)
+
+
+_TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], bool]]]] = {
+    "images": [
+        (
+            "whose width and height are not whole numbers from 1, or whose file_name is no text",
+            ("width", "height", "file_name"),
+            _is_sized,
+        )
+    ],
+    "annotations": [
+        ("whose bbox is not four finite numbers, or whose area is none", ("bbox", "area"), _is_measured),
+        ("whose iscrowd or ignore is neither 0 nor 1", ("iscrowd", "ignore"), _is_flagged),
+    ],
+    "categories": [("whose name is empty, or neither a text nor a number", ("name",), _is_named)],
+}
+"""What may be wrong with the values of an entry, the fields that have them, and whether they are right."""
+
+
+def _find_repeated(part: str, entries: Entries, faults: Faults) -> None:
+    first = {one["id"]: row for row, one in reversed(list(enumerate(entries)))}
+    again = [row for row, one in enumerate(entries) if first[one["id"]] != row] if len(first) < len(entries) else []
+    faults.add(f"{part} with the id of an earlier one", again, lambda row: f"{part}[{row}] (id {entries[row]['id']})")
+
+
+def _columns(images: Entries, annotations: Entries) -> Columns:
+    place_of = {image["id"]: place for place, image in enumerate(images)}
+    return Columns(
+        sizes=np.array([(image["width"], image["height"]) for image in images], np.float64),
+        image_of=np.array([place_of.get(one["image_id"], -1) for one in annotations], np.intp),
+        boxes=np.array([one["bbox"] for one in annotations], np.float64),
+        areas=np.array([one["area"] for one in annotations], np.float64),
+        is_crowd=np.array([one["iscrowd"] for one in annotations], np.bool_),
+        is_ignored=np.array([one.get("ignore", 0) for one in annotations], np.bool_),
+    )
+
+
+def _find_box_faults(columns: Columns, annotations: Entries, faults: Faults) -> None:
+    """Negative sides and areas, and boxes that share no pixel with their image."""
+    boxes = columns.boxes
+    is_negative = (boxes[:, 2:] < 0).any(axis=1) | (columns.areas < 0)
+    near, far = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    is_outside = ((far <= 0) | (near >= columns.sizes[columns.image_of])).any(axis=1)
+    is_outside &= ~is_negative & ~columns.is_dropped & (columns.image_of >= 0)
+
+    def shown(row: int) -> str:
+        one, place = annotations[row], columns.image_of[row]
+        size = "" if place < 0 else ", image {:.0f}x{:.0f}".format(*columns.sizes[place])
+        return f"annotations[{row}] (id {one['id']}) bbox {one['bbox']} area {one['area']}{size}"
+
+    faults.add("boxes of negative size", np.flatnonzero(is_negative).tolist(), shown)
+    faults.add("boxes wholly outside their image", np.flatnonzero(is_outside).tolist(), shown)
+
+
+def _lacks(document: Mapping[str, Any], part: str, row: int) -> str:
+    entry = document[part][row]
+    missing = [name for name in FIELDS[part] if not isinstance(entry, dict) or name not in entry]
+    return f"{part}[{row}] lacks {', '.join(missing)}"

@@ -1,0 +1,103 @@
+"""What a stage writes to go on from there: weights, their average, optimizer, scaler, progress. Reads no pickle.
+
+It holds no generator states: every update seeds the generators anew, from the seed, its number and the rank, and every
+image those of its augmentation. So a checkpoint between any two updates, and for any number of ranks, is exact.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from orchestrator.contract import StageContext
+from orchestrator.errors import CheckpointError
+from pipelines.pretrain.progress import Progress
+from pipelines.pretrain.trainer import Trainer
+
+WEIGHTS_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
+STATE_FILE = "state.pt"
+
+
+def save_state(directory: Path, progress: Progress, trainer: Trainer) -> None:
+    """Write the state to `directory`, which is made."""
+    directory.mkdir(parents=True)
+    _save_weights(trainer.bare, directory / WEIGHTS_FILE)
+    if trainer.ema is not None:
+        _save_weights(trainer.ema.module, directory / EMA_FILE)
+    state = {
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "progress": progress.to_dict(),
+    }
+    torch.save(state, directory / STATE_FILE)
+
+
+def load_state(directory: Path, trainer: Trainer) -> Progress:
+    """Put the state in `directory` into `trainer` and say where it stands.
+
+    Raises CheckpointError when it is unreadable or of another model.
+    """
+    try:
+        state: dict[str, Any] = torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True)
+        trainer.bare.load_state_dict(load_file(directory / WEIGHTS_FILE))
+        if trainer.ema is not None:
+            trainer.ema.module.load_state_dict(load_file(directory / EMA_FILE))
+        _load_optimizer(trainer.optimizer, state["optimizer"])
+        trainer.scaler.load_state_dict(state["scaler"])
+        return Progress.from_dict(state["progress"])
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as err:
+        raise CheckpointError(
+            f"{directory}: the training state does not fit this stage; delete it to start over: {err}"
+        ) from err
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """How updates are computed stays as the job has it now: torch would bring back what the checkpoint had."""
+    computed = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, computed, strict=True):
+        group.update(own)
+
+
+def _save_weights(model: nn.Module, path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+@dataclass
+class Checkpoints:
+    """Writes the states of `trainer`; every rank has one, and rank 0's writes."""
+
+    context: StageContext
+    trainer: Trainer
+    last: str = "there is no checkpoint yet"
+    """The last one in words, for an error."""
+
+    def load(self) -> Progress:
+        """The progress of an earlier attempt, its state put into the trainer; that of a fresh start without one."""
+        if self.context.resume_dir is None:
+            return Progress()
+        progress = load_state(self.context.resume_dir, self.trainer)
+        self._remember(progress)
+        return progress
+
+    def write(self, progress: Progress) -> Path | None:
+        """The folder of a new checkpoint, to be handed over; None on other ranks than 0."""
+        self._remember(progress)
+        if self.context.rank != 0:
+            return None
+        directory = self.context.work_dir / f"epoch_{progress.epoch:04d}_update_{progress.num_updates:06d}"
+        save_state(directory, progress, self.trainer)
+        return directory
+
+    def _remember(self, progress: Progress) -> None:
+        part = f" and {progress.num_updates} updates" if progress.num_updates else ""
+        self.last = f"the last checkpoint stands after {progress.epoch} epochs{part}"

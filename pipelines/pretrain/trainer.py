@@ -1,0 +1,116 @@
+"""One update of the weights, from the parts of a batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from orchestrator.errors import DataError
+from pipelines.imagenet.dataset import Batch
+from pipelines.pretrain.criterion import Criterion
+from pipelines.pretrain.optim import Schedule, set_lr
+from pipelines.pretrain.precision import Precision
+from pipelines.training.distributed import any_over_ranks
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What updates a model; `model` is wrapped for gradient exchange where there are several ranks."""
+
+    model: nn.Module
+    bare: nn.Module
+    """The network inside `model`."""
+    ema: ModelEmaV3 | None
+    """The average of its weights, where one is kept."""
+    optimizer: Optimizer
+    scaler: GradScaler
+    schedule: Schedule
+    criterion: Criterion
+    precision: Precision
+    augment: Callable[[Batch], Tensor]
+    """A batch on the device -> its normalised images (B, C, H, W)."""
+    clip_grad: float | None
+    skips_non_finite: bool
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is evaluated and published."""
+        return self.bare if self.ema is None else self.ema.module
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
+        return bool(nn.utils.get_total_norm(list(self.bare.parameters())).isfinite())
+
+    def settle(self, x_BCHW: Tensor) -> None:
+        """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of later sums over ranks.
+
+        DistributedDataParallel lays out gradients anew after its first backward pass, and three ranks or more sum an
+        element in an order that depends on its place: without this the first update of a resumed training would not
+        be that of the straight one. All ranks call it.
+        """
+        if self.model is self.bare:
+            return
+        self.model.train()
+        with self.precision.autocast():
+            logits_BK: Tensor = self.model(x_BCHW)
+        logits_BK.float().sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def update(self, parts: Sequence[Batch], update: int) -> Tensor | None:
+        """Make the update of this number, counted from 0; returns this rank's mean loss over `parts`, on the device.
+
+        None says that the update was skipped, on all ranks. Raises DataError for a part without images.
+        """
+        self.model.train()
+        set_lr(self.optimizer, self.schedule.lr(update))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = [self._backward(part, parts, is_last=place == len(parts)) for place, part in enumerate(parts, 1)]
+        loss = torch.stack(losses).mean()
+        if not self._step(loss):
+            return None
+        if self.ema is not None:
+            self.ema.update(self.bare, update)
+        return loss
+
+    def _backward(self, part: Batch, parts: Sequence[Batch], *, is_last: bool) -> Tensor:
+        if len(part.labels_B) == 0:
+            raise DataError("no image of train decodes; see to the files below train/")
+        batch = part.to(self.precision.device)
+        with self._exchange(is_due=is_last):
+            with self.precision.autocast():
+                loss = self.criterion(self.model, self.augment(batch), batch.labels_B)
+            self.scaler.scale(loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _exchange(self, *, is_due: bool) -> AbstractContextManager[Any]:
+        """Ranks exchange gradients with the last part only."""
+        model: Any = self.model
+        return contextlib.nullcontext() if is_due or model is self.bare else model.no_sync()
+
+    def _step(self, loss: Tensor) -> bool:
+        """Whether the weights were updated."""
+        self.scaler.unscale_(self.optimizer)
+        if self.clip_grad is not None or self.skips_non_finite:
+            limit = float("inf") if self.clip_grad is None else self.clip_grad
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+            if self.skips_non_finite and self._is_lost(loss, norm):
+                self.scaler.update(self.scaler.get_scale())
+                return False
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return True
+
+    def _is_lost(self, loss: Tensor, norm: Tensor) -> bool:
+        """Whether any rank's loss or, but for what the scaler deals with, the gradient is no number."""
+        suspects = loss if self.scaler.is_enabled() else torch.stack([loss, norm])
+        return any_over_ranks(claim=not bool(suspects.isfinite().all()), device=self.precision.device)

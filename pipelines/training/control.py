@@ -1,0 +1,105 @@
+"""When a checkpoint is due, and when to stop: decided together by all ranks after each update."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipelines.training.intervals import CheckpointEvery
+
+
+class Demand(IntEnum):
+    """What is asked for after an update; of several ranks the greatest counts."""
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+
+
+@dataclass
+class Control:
+    """Asks `should_stop` and, on rank 0, the clock, and agrees with the others."""
+
+    every: CheckpointEvery
+    should_stop: Callable[[], bool]
+    device: torch.device
+    keep_best: int = 0
+    clock: Callable[[], float] = time.monotonic
+    """In seconds."""
+    _saved_at_s: float | None = None
+    _votes: deque[Vote] = field(default_factory=deque)
+
+    def after(self, num_updates: int) -> Demand:
+        """What to do after `num_updates` updates of the whole training; every rank gets the same answer."""
+        demand = self._agreed(self._own())
+        if demand is Demand.NONE and self.every.steps is not None and num_updates % self.every.steps == 0:
+            return Demand.SAVE
+        return demand
+
+    def is_epoch_due(self, epoch: int, *, num_epochs: int) -> bool:
+        """Whether the end of `epoch`, counted from 1, writes a checkpoint: no other moment has scores to keep it by."""
+        if epoch == num_epochs:
+            return True
+        return self.keep_best > 0 if self.every.epochs is None else epoch % self.every.epochs == 0
+
+    def _own(self) -> Demand:
+        if self.should_stop():
+            return Demand.STOP
+        # One clock alone: those of others would each demand a checkpoint of their own, an update later.
+        if self.every.minutes is None or _rank() != 0:
+            return Demand.NONE
+        now_s = self.clock()
+        if self._saved_at_s is None:
+            self._saved_at_s = now_s
+        if now_s - self._saved_at_s < self.every.minutes * 60:
+            return Demand.NONE
+        self._saved_at_s = now_s
+        return Demand.SAVE
+
+    def _agreed(self, own: Demand) -> Demand:
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return own
+        self._votes.append(Vote.cast(own, self.device))
+        # A GPU's votes are counted an update later: to read this one now would keep it from being fed.
+        is_behind = self.device.type == "cuda" and len(self._votes) == 1
+        return Demand.NONE if is_behind else self._votes.popleft().count()
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+@dataclass(frozen=True)
+class Vote:
+    """The demands of all ranks after an update, on their way to this one."""
+
+    greatest: Tensor
+    is_there: torch.cuda.Event | None
+    """Recorded when `greatest` has been copied to the host."""
+
+    @classmethod
+    def cast(cls, own: Demand, device: torch.device) -> Self:
+        """Returns at once on a GPU. All ranks call it."""
+        demand = torch.tensor(int(own), device=device)
+        dist.all_reduce(demand, op=dist.ReduceOp.MAX)
+        if device.type != "cuda":
+            return cls(demand, None)
+        on_host = torch.empty_like(demand, device="cpu", pin_memory=True)
+        on_host.copy_(demand, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return cls(on_host, copied)
+
+    def count(self) -> Demand:
+        """The greatest; waits for it."""
+        if self.is_there is not None:
+            self.is_there.synchronize()
+        return Demand(int(self.greatest))

@@ -1,0 +1,449 @@
+"""Data sets of S3 on a machine's disk: fetched once for all its processes, never seen half, and noticed to change."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from orchestrator import s3
+from orchestrator.contract import Event
+from orchestrator.errors import DataError, StoppedError, UnreachableError
+from pipelines.data import download, folder, node_cache
+from pipelines.data.folder import data_folder, fingerprint_remote, stage_data_folder
+from pipelines.data.listing import list_remote
+from pipelines.data.s3 import Bucket, Object
+from pipelines.detection.annotations.coco import fingerprint, fingerprint_val, read_annotations
+from pipelines.detection.params import DetectionParams
+from pipelines.segmentation.ade20k import read_classes, read_pairs
+from tests.pipelines.openmmlab.harness import write_ade20k, write_coco
+
+SPLITS = ("train", "val")
+
+
+@pytest.fixture
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this machine keeps data sets, and a process that has fetched none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(folder, "_FETCHED", {})
+    return tmp_path / "caches/orchestrator/data"
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    return write_coco(tmp_path / "coco", num_train=3, num_val=2)
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Names of the parts that were asked for, by whichever process."""
+    log, read_part = tmp_path / "log", Bucket.read_part
+    log.touch()
+
+    def noted(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+        with log.open("a") as file:
+            file.write(f"{one.name}@{start}\n")
+        return read_part(bucket, one, start, size)
+
+    monkeypatch.setattr(Bucket, "read_part", noted)
+    return lambda: log.read_text().splitlines()
+
+
+def put(bucket: str, name: str, content: bytes) -> None:
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"sets/coco/{name}", Body=content)
+
+
+def upload(root: Path, bucket: str) -> str:
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        put(bucket, path.relative_to(root).as_posix(), path.read_bytes())
+    return f"s3://{bucket}/sets/coco"
+
+
+def files_below(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def fetch_again(uri: str, *splits: str) -> Path:
+    """As another process would."""
+    folder._FETCHED.clear()
+    return data_folder(uri, "coco", *splits)
+
+
+def zip_of(root: Path, folders: dict[str, str]) -> bytes:
+    """A zip of folders of `root`, each under another name."""
+    path = root.parent / "made.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        for folder, name in folders.items():
+            for file in sorted((root / folder).rglob("*")):
+                made.write(file, f"{name}/{file.relative_to(root / folder)}")
+    return path.read_bytes()
+
+
+def test_a_tree_is_fetched_whole_and_once(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = upload(coco, bucket)
+    monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
+    put(bucket, "train2017/", b"")  # as consoles make folders
+    told: list[str] = []
+    root = data_folder(uri, "coco", *SPLITS, tell=told.append)
+    assert files_below(root) == files_below(coco)
+    assert told == [f"fetching {uri}: 7 of 7 objects, 0.00 GiB"]
+    assert len(fetched()) == 7
+    assert fetch_again(uri, *SPLITS) == root
+    assert len(fetched()) == 7
+    assert fetch_again(uri, "val") != root  # hard links to the same files
+    assert len(fetched()) == 7
+    assert data_folder(f"{uri}", "coco", "val") == data_folder(uri, "coco", "val")
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def test_a_disk_without_hard_links_keeps_the_data_by_symbolic_ones(
+    coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse)
+    root = data_folder(upload(coco, bucket), "coco", *SPLITS)
+    assert files_below(root) == files_below(coco)
+    assert len(read_annotations(root, "train").image_paths) == 3
+
+
+def test_a_disk_without_links_is_refused_before_anything_is_fetched(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _refuse)
+    monkeypatch.setattr(os, "symlink", _refuse)
+    with pytest.raises(DataError, match=r"cannot be kept here: Operation not supported; .* XDG_CACHE_HOME"):
+        data_folder(upload(coco, bucket), "coco", *SPLITS)
+    assert fetched() == []
+
+
+def test_an_evaluation_fetches_val_alone(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
+) -> None:
+    root = data_folder(upload(coco, bucket), "coco", "val")
+    assert sorted(files_below(root)) == ["annotations/instances_val2017.json", "val2017/000.png", "val2017/001.png"]
+    assert len(read_annotations(root, "val").image_paths) == 2
+    assert not [name for name in fetched() if "train" in name]
+
+
+def test_processes_that_start_together_fetch_each_object_once(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
+) -> None:
+    uri, context = upload(coco, bucket), multiprocessing.get_context("fork")
+    folders: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
+    workers = [
+        context.Process(target=lambda: folders.put(str(data_folder(uri, "coco"))), daemon=True) for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=600)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert len({folders.get() for _ in workers}) == 1  # they put before they ended
+    assert len(fetched()) == len(set(fetched())) == 7
+
+
+def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (coco / "val2017/000.png").write_bytes(os.urandom(40_000))
+    uri = upload(coco, bucket)
+    monkeypatch.setattr(download, "PART_BYTES", 4096)
+    monkeypatch.setattr(download, "THREADS", 1)
+    fast, large = Bucket.read_part, "val2017/000.png@"
+    forking = multiprocessing.get_context("fork")
+    has_written_five = forking.Event()
+
+    def slow(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+        if one.name == "val2017/000.png" and start == 5 * 4096:
+            has_written_five.set()
+            time.sleep(600)
+        return fast(bucket, one, start, size)
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(Bucket, "read_part", slow)
+        process = forking.Process(target=data_folder, args=(uri, "coco", "val"))
+        process.start()
+        assert has_written_five.wait(600)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert not list(caches.glob("*/trees/*"))
+    sizes = {path.stat().st_size for path in caches.glob("*/objects/*/*") if not path.suffix}
+    assert 40_000 not in sizes
+    before = fetched()
+    root = data_folder(uri, "coco", "val")
+    assert files_below(root)["val2017/000.png"] == (coco / "val2017/000.png").read_bytes()
+    again = set(fetched()[len(before) :]) & {name for name in before if name.startswith(large)}
+    assert len(again) <= 1  # the one that was under way
+    assert not list(caches.glob("*/objects/*/*.*"))
+
+
+def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_rest(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = upload(coco, bucket)
+    monkeypatch.setattr(download, "THREADS", 1)
+    monkeypatch.setattr(download, "TELL_EVERY_S", 0)
+    told: list[str] = []
+    is_told, fast = threading.Event(), Bucket.read_part
+
+    def slow(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+        """The first at once; each of the others takes half a second after the stage was told of the first."""
+        if fetched():
+            is_told.wait(60)
+            time.sleep(0.5)
+        return fast(bucket, one, start, size)
+
+    def emit(event: Event) -> None:
+        told.append(event.text)
+        if len(told) == 2:
+            is_told.set()
+
+    context: Any = SimpleNamespace(params=SimpleNamespace(data=uri), emit=emit, should_stop=lambda: len(told) == 2)
+    with monkeypatch.context() as slowly:
+        slowly.setattr(Bucket, "read_part", slow)
+        with pytest.raises(StoppedError, match="stopped while its data were fetched; what has arrived stays"):
+            stage_data_folder(context, "coco", *SPLITS)
+    assert told[1].startswith(f"fetching {uri}: ")
+    before = len(fetched())
+    assert before < 7
+    told.clear()
+    context.should_stop = lambda: False
+    assert files_below(stage_data_folder(context, "coco", *SPLITS)) == files_below(coco)
+    assert told[0] == f"fetching {uri}: {7 - before} of 7 objects, 0.00 GiB"
+    assert len(fetched()) == 7
+
+
+def test_a_changed_object_is_noticed_and_alone_fetched_again(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
+) -> None:
+    uri = upload(coco, bucket)
+    before, root = fingerprint_remote(uri, "coco", *SPLITS), data_folder(uri, "coco")
+    put(bucket, "val2017/000.png", (coco / "val2017/001.png").read_bytes())
+    assert data_folder(uri, "coco") == root  # a stage reads the data as they were when it began
+    assert fingerprint_remote(uri, "coco", *SPLITS) != before
+    changed = fetch_again(uri)
+    assert files_below(changed)["val2017/000.png"] == (coco / "val2017/001.png").read_bytes()
+    assert files_below(root)["val2017/000.png"] == (coco / "val2017/000.png").read_bytes()
+    assert fetched()[7:] == ["val2017/000.png@0"]
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched_is_refused(coco: Path, bucket: str, caches: Path) -> None:
+    listing = list_remote(upload(coco, bucket), "coco", SPLITS)
+    put(bucket, "val2017/000.png", b"other")
+    with pytest.raises(DataError, match=r"coco/val2017/000\.png: was replaced while it was fetched; run again"):
+        node_cache.fetch(listing, caches, lambda _: None)
+
+
+def test_the_fingerprint_is_a_listing_and_differs_by_what_is_read(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
+) -> None:
+    params = DetectionParams(method="fcos", backbone="p.checkpoint", data=upload(coco, bucket))
+    whole, val = fingerprint(params), fingerprint_val(params)
+    put(bucket, "train2017/000.png", b"another")
+    assert fingerprint(params) != whole
+    assert fingerprint_val(params) == val
+    assert not fetched()
+    assert not caches.exists()
+
+
+def test_archives_as_coco_publishes_them_give_the_same_tree(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
+) -> None:
+    (coco / "annotations/captions_val2017.json").write_text("{}")
+    put(bucket, "annotations_trainval2017.zip", zip_of(coco, {"annotations": "annotations"}))
+    put(bucket, "train2017.zip", zip_of(coco, {"train2017": "train2017"}))
+    put(bucket, "val2017.zip", zip_of(coco, {"val2017": "val2017"}))
+    put(bucket, "test2017.zip", b"not asked for")
+    uri = f"s3://{bucket}/sets/coco"
+    root = data_folder(uri, "coco")
+    (coco / "annotations/captions_val2017.json").unlink()
+    assert files_below(root) == files_below(coco)
+    fetch_again(uri, "val")
+    assert sorted(fetched()) == ["annotations_trainval2017.zip@0", "train2017.zip@0", "val2017.zip@0"]
+    assert not list(caches.glob("*/objects/*/*"))  # an archive goes when it is unpacked
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_ade20k_comes_in_one_archive_with_a_folder_around_it(
+    tmp_path: Path, bucket: str, caches: Path, suffix: str
+) -> None:
+    root = write_ade20k(tmp_path / "ADEChallengeData2016", num_train=2, num_val=1)
+    if suffix == ".zip":
+        content = zip_of(root, {".": "ADEChallengeData2016"})
+    else:
+        with tarfile.open(tmp_path / "made.tar.gz", "w:gz") as made:
+            made.add(root, "./ADEChallengeData2016")
+        content = (tmp_path / "made.tar.gz").read_bytes()
+    put(bucket, f"ADEChallengeData2016{suffix}", content)
+    folder = data_folder(f"s3://{bucket}/sets/coco", "ade20k")
+    assert files_below(folder) == files_below(root)
+    assert len(read_pairs(folder, "training").names) == 2
+    assert len(read_classes(folder, None)) == 3
+
+
+def test_what_a_killed_unpacking_left_is_done_again(
+    coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(bucket, "annotations.zip", zip_of(coco, {"annotations": "annotations"}))
+    put(bucket, "val2017.zip", zip_of(coco, {"val2017": "val2017"}))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(shutil, "copyfileobj", killed)
+        with pytest.raises(KeyboardInterrupt):
+            data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
+    assert not list(caches.glob("*/trees/*"))
+    root = data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
+    assert files_below(root)["val2017/001.png"] == (coco / "val2017/001.png").read_bytes()
+
+
+def _cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _spoilt(content: bytes) -> bytes:
+    place = content.index(b"IDAT") + 40
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [_cut, _spoilt])
+def test_a_damaged_archive_is_told_and_fetched_again_once_it_was_replaced(
+    coco: Path, bucket: str, caches: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    content = zip_of(coco, {"val2017": "val2017"})
+    put(bucket, "annotations/instances_val2017.json", (coco / "annotations/instances_val2017.json").read_bytes())
+    put(bucket, "val2017.zip", damage(content))
+    with pytest.raises(DataError, match=r"sets/coco/val2017\.zip: the archive cannot be unpacked: .*; upload it again"):
+        data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
+    assert not list(caches.glob("*/trees/*"))
+    put(bucket, "val2017.zip", content)
+    assert len(files_below(data_folder(f"s3://{bucket}/sets/coco", "coco", "val"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("val2017/../../x.png", "has a file outside itself, 'val2017/../../x.png'"), ("x.png", "has no file of the data")],
+)
+def test_an_archive_of_something_else_is_refused(
+    tmp_path: Path, bucket: str, caches: Path, name: str, fault: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
+        made.writestr(name, b"")
+    put(bucket, "annotations/instances_val2017.json", b"{}")
+    put(bucket, "val2017.zip", (tmp_path / "made.zip").read_bytes())
+    with pytest.raises(DataError, match=rf"val2017\.zip: the archive {re.escape(fault)}"):
+        data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
+    assert not list(caches.glob("*/trees/*"))
+
+
+def _sums(root: Path) -> str:
+    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files_below(root).items())
+
+
+def test_sha256sums_are_compared_and_make_the_fingerprint_independent_of_etags(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
+) -> None:
+    uri = upload(coco, bucket)
+    put(bucket, "SHA256SUMS", _sums(coco).encode())
+    before = fingerprint_remote(uri, "coco", *SPLITS)
+    client, key = boto3.client("s3"), "sets/coco/val2017/000.png"
+    started = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    content = (coco / "val2017/000.png").read_bytes()
+    part = client.upload_part(Bucket=bucket, Key=key, UploadId=started, PartNumber=1, Body=content)
+    parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=started, MultipartUpload=parts)
+    assert fingerprint_remote(uri, "coco", *SPLITS) == before
+    put(bucket, "val2017/001.png", bytes(len((coco / "val2017/001.png").read_bytes())))
+    with pytest.raises(DataError, match=r"other bytes than SHA256SUMS says: val2017/001\.png; upload them again"):
+        data_folder(uri, "coco")
+    assert fetched().count("val2017/001.png@0") == 2  # a transfer may go wrong once
+    assert fetched().count("val2017/000.png@0") == 1
+    put(bucket, "val2017/001.png", (coco / "val2017/001.png").read_bytes())
+    assert files_below(fetch_again(uri)) == files_below(coco)
+
+
+def test_sha256sums_that_are_none_are_told_by_line(coco: Path, bucket: str) -> None:
+    uri = upload(coco, bucket)
+    put(bucket, "SHA256SUMS", b"abc  val2017/000.png\n")
+    with pytest.raises(DataError, match=r"SHA256SUMS:1: must be `<sha256>  <name>`, as sha256sum writes it"):
+        fingerprint_remote(uri, "coco", "val")
+
+
+def test_a_disk_without_room_is_told_before_anything_is_fetched(
+    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    with pytest.raises(DataError, match=r"cannot be kept here: .* GiB are needed and 9.31e-10 GiB free; delete what"):
+        data_folder(upload(coco, bucket), "coco")
+    assert not fetched()
+
+
+def test_a_disk_that_fills_meanwhile_is_told_and_the_rest_comes_later(
+    coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    uri = upload(coco, bucket)
+    with monkeypatch.context() as context:
+        context.setattr(os, "pwrite", full)
+        with pytest.raises(DataError, match="cannot be kept here: No space left on device; delete what is not needed"):
+            data_folder(uri, "coco")
+    assert files_below(data_folder(uri, "coco")) == files_below(coco)
+
+
+def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> None:
+    put(bucket, "val2017.zip", b"")
+    with pytest.raises(DataError) as caught:
+        fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", *SPLITS)
+    text = str(caught.value)
+    assert "holds neither train2017/, nor train2017.zip or train2017.tar" in text
+    assert "holds neither annotations/instances_val2017.json, nor annotations_trainval2017.zip" in text
+    assert "val2017/" not in text
+
+
+def test_a_server_that_is_gone_is_another_error_than_missing_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(UnreachableError, match="cannot list"):
+        fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", "val")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding: str) -> None:
+    """As PowerShell writes it."""
+    uri = upload(coco, bucket)
+    put(bucket, "SHA256SUMS", _sums(coco).encode())
+    before = fingerprint_remote(uri, "coco", *SPLITS)
+    put(bucket, "SHA256SUMS", _sums(coco).encode(encoding))
+    assert fingerprint_remote(uri, "coco", *SPLITS) == before
+
+
+def test_sha256sums_that_are_not_utf8_are_reported(coco: Path, bucket: str) -> None:
+    uri = upload(coco, bucket)
+    put(bucket, "SHA256SUMS", _sums(coco).encode() + b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+        fingerprint_remote(uri, "coco", "val")

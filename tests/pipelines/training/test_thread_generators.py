@@ -1,0 +1,79 @@
+"""A thread that seeds Python's and NumPy's random functions has them to itself."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.training.thread_generators import seed_this_thread
+
+
+def _in_another_thread(work: Callable[[], Any]) -> Any:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def _draws() -> list[Any]:
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        random.choice("abc"),
+        random.sample(range(9), 3),
+        random.getrandbits(40),
+        np.random.rand(),
+        np.random.beta(0.8, 0.8),
+        np.random.permutation(5).tolist(),
+        np.random.ranf(),
+        np.random.sample(),
+    ]
+
+
+def _seeded_draws() -> list[Any]:
+    seed_this_thread(1, 2)
+    return _draws()
+
+
+def test_a_thread_draws_the_same_numbers_whatever_other_threads_draw() -> None:
+    expected = _in_another_thread(_seeded_draws)
+    seed_this_thread(1, 2)
+    _in_another_thread(_draws)
+    assert _draws() == expected
+
+
+def test_a_threads_numbers_are_those_of_the_functions_after_the_same_seeds() -> None:
+    python, numpy = random.Random(1), np.random.RandomState(2)
+    draws = _in_another_thread(_seeded_draws)
+    assert draws[0] == python.random()
+    assert draws[5] == numpy.rand()
+
+
+@pytest.mark.parametrize("seed", [random.seed, np.random.seed], ids=["random", "numpy"])
+def test_a_seed_in_another_thread_changes_nothing_here(seed: Callable[[int], None]) -> None:
+    expected = _in_another_thread(_seeded_draws)
+    seed_this_thread(1, 2)
+    _in_another_thread(lambda: seed(5))
+    assert _draws() == expected
+
+
+def test_states_are_saved_and_restored_in_the_thread_that_asks() -> None:
+    seed_this_thread(1, 2)
+    states = random.getstate(), np.random.get_state()
+    expected = _draws()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    assert _draws() == expected
+
+
+def test_threads_that_never_seed_share_the_generators_of_the_process() -> None:
+    seed_this_thread(1, 2)
+    _in_another_thread(lambda: (random.seed(7), np.random.seed(7)))
+    shared = _in_another_thread(_draws)
+    assert shared[0] == random.Random(7).random()
