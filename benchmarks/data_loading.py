@@ -24,7 +24,7 @@ from benchmarks.loading.settings import Settings, parse_settings
 from benchmarks.speed.cases import synchronizer
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 from pipelines.imagenet.augmentation import Augmentation, make_train_augmentation
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.transforms import Recipe

@@ -36,7 +36,7 @@ from benchmarks.training.downstream import METHODS, Case, Step
 from benchmarks.training.shares import IDLE, shares
 from benchmarks.training.windows import measure, measure_pace
 from cat_model import CONFIGS
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 from pipelines.openmmlab import kernels
 
 COMPILE_S = 60.0

@@ -28,7 +28,7 @@ from benchmarks.downstream_sides import BATCH_SIZE, SIDES, Ground, prepare
 from benchmarks.speed.machine import describe_machine
 from benchmarks.stamps import read_stamps
 from benchmarks.turns import Player, play, rates
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 
 BAR = 0.98
 _EXIT_BELOW_BAR = 1

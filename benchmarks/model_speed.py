@@ -24,7 +24,7 @@ from benchmarks.speed.results import Result
 from benchmarks.speed.roofs import Roofs, measure_roofs
 from benchmarks.speed.settings import DTYPES, Precision, Settings, parse_settings
 from benchmarks.speed.table import LEGEND, table, title
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 
 _EXIT_NOTHING_MEASURED = 1
 _EXIT_INTERRUPTED = 130

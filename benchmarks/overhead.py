@@ -24,7 +24,7 @@ import torch
 from benchmarks.command import at_least, run_module
 from benchmarks.speed.machine import describe_machine
 from benchmarks.speed.rounds import Spread
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 from pipelines.sample.layouts import imagenet_files
 from pipelines.sample.scans import load_scans, split_scans
 

@@ -23,7 +23,7 @@ import torch
 from benchmarks.command import run_module
 from benchmarks.searching import SEARCHES, TEMPLATE, Ended, Searched, search
 from benchmarks.speed.machine import describe_machine
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 from orchestrator.trials import Trials
 
 BAR = 0.10

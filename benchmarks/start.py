@@ -27,7 +27,7 @@ import torch
 from benchmarks.command import Done, at_least, run_module
 from benchmarks.process_tree import LOOK_EVERY_S, Meter, adopt_orphans
 from benchmarks.speed.machine import describe_machine
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 from orchestrator.artifact import Manifest
 from orchestrator.contract import CHECKPOINT
 from orchestrator.store import Store, open_store

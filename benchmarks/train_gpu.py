@@ -27,7 +27,7 @@ from benchmarks.training.shares import GROUPS, shares
 from benchmarks.training.step import Case, Step, flops_per_s
 from benchmarks.training.windows import Measured, measure
 from cat_model import CONFIGS
-from cat_model.files import write_atomically
+from cat_model.weights.files import write_atomically
 
 COMPILE_S = 60.0
 """What a compilation may take: none is begun with less time left."""

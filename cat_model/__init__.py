@@ -4,12 +4,12 @@ from cat_model import timm_models  # noqa: F401 - registers cat_tiny, cat_small 
 from cat_model.backbone import CatBackbone
 from cat_model.config import CONFIGS, CatConfig
 from cat_model.errors import WeightsError
-from cat_model.fitting import Report
-from cat_model.layouts import to_ours
 from cat_model.model import Cat
-from cat_model.official import load_official_backbone, load_official_classifier
-from cat_model.reference import from_reference
-from cat_model.weights import load_backbone, load_classifier, load_weights, save_classifier
+from cat_model.weights.fitting import Report
+from cat_model.weights.layouts import to_ours
+from cat_model.weights.load import load_backbone, load_classifier, load_weights, save_classifier
+from cat_model.weights.official import load_official_backbone, load_official_classifier
+from cat_model.weights.reference import from_reference
 
 __all__ = [
     "CONFIGS",

@@ -22,14 +22,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cat_model.backbone import CatBackbone
-from cat_model.checkpoint import Checkpoint, load_checkpoint
 from cat_model.config import CONFIGS, CatConfig
-from cat_model.description import KEY, Description
 from cat_model.errors import WeightsError
-from cat_model.files import write_atomically
-from cat_model.fitting import Allowance, Fit, fit
 from cat_model.printing import exit_code_of
-from cat_model.weights import classifier_to_backbone
+from cat_model.weights.description import KEY, Description
+from cat_model.weights.files import write_atomically
+from cat_model.weights.fitting import Allowance, Fit, fit
+from cat_model.weights.identify import Checkpoint, load_checkpoint
+from cat_model.weights.load import classifier_to_backbone
 
 TARGETS = ("timm", "mmdet", "safetensors")
 _TARGET_OF_SUFFIX = {".safetensors": "safetensors", ".pth": "timm"}

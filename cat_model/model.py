@@ -11,7 +11,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn, no_grad
 
 from cat_model.config import CatConfig
-from cat_model.position import resize_ape
+from cat_model.embedding import resize_ape
 from cat_model.tracing import unscripted
 from cat_model.trunk import Trunk, init_linear
 

@@ -12,9 +12,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor
 
 from cat_model.config import CONFIGS, CatConfig
-from cat_model.layouts import to_ours
+from cat_model.embedding import resize_ape
 from cat_model.model import Cat
-from cat_model.position import resize_ape
+from cat_model.weights.layouts import to_ours
 
 _FIELDS = frozenset(field.name for field in fields(CatConfig))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from cat_model import CatBackbone, CatConfig, WeightsError
-from cat_model.checkpoint import load_checkpoint
-from cat_model.fitting import Fit, fit
-from cat_model.weights import classifier_to_backbone, fill
+from cat_model.weights.fitting import Fit, fit
+from cat_model.weights.identify import load_checkpoint
+from cat_model.weights.load import classifier_to_backbone, fill
 from orchestrator.errors import CheckpointError
 from pipelines.cat.checkpoint import file_from_outside
 from pipelines.openmmlab.library import MODELS

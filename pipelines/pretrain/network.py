@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from cat_model.checkpoint import Checkpoint, load_checkpoint
 from cat_model.config import CONFIGS, CatConfig
 from cat_model.errors import WeightsError
-from cat_model.fitting import STRICT, Allowance, fit
 from cat_model.model import Cat
-from cat_model.official import load_official_classifier
-from cat_model.weights import load_classifier
+from cat_model.weights.fitting import STRICT, Allowance, fit
+from cat_model.weights.identify import Checkpoint, load_checkpoint
+from cat_model.weights.load import load_classifier
+from cat_model.weights.official import load_official_classifier
 from orchestrator.contract import StageContext
 from orchestrator.errors import CheckpointError, JobError
 from pipelines.cat.checkpoint import check_classes, file_from_outside

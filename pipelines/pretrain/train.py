@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cat_model.model import Cat
-from cat_model.weights import save_classifier
+from cat_model.weights.load import save_classifier
 from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext, StageResult
 from pipelines.imagenet.layouts import load_classes, open_images

@@ -17,12 +17,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cat_model import Cat, CatBackbone, CatConfig, from_reference, load_classifier, load_weights, save_classifier
-from cat_model.checkpoint import load_checkpoint
 from cat_model.convert import main
+from cat_model.weights.identify import load_checkpoint
 from pipelines.openmmlab.library import quiet_import
-from tests.cat_model.foreign import save_official, save_timm
 from tests.cat_model.golden import load_vector
-from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
+from tests.cat_model.weights.foreign import save_official, save_timm
+from tests.cat_model.weights.wrong_files import MESSAGES, write_wrong_file
 
 with quiet_import():
     from mmengine.model import initialize

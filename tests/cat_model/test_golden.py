@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cat_model import Cat, CatBackbone, from_reference
-from cat_model.layouts import reference_name
+from cat_model.weights.layouts import reference_name
 from cat_model.windows import merge
 from tests.cat_model.golden import ABSMAX, TAGS, Vector, load_vector, sample_indices
 
@@ -92,7 +92,7 @@ def test_float32_outputs_activations_and_gradients_match(tag: str) -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_float32_inference_matches(tag: str) -> None:
-    """Without gradients, attention takes another form (`cat_model.attend`)."""
+    """Without gradients, attention takes another form (`cat_model.attention`)."""
     vector = load_vector(tag)
     with torch.no_grad():
         outputs = as_tuple(build(vector)(vector.image()))

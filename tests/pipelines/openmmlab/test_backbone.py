@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from orchestrator.errors import CheckpointError
 from pipelines.openmmlab.backbone import make_backbone, read_pretrained
 from tests.cat_model.golden import load_vector
-from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
+from tests.cat_model.weights.wrong_files import MESSAGES, write_wrong_file
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 

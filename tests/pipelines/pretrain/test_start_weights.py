@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from cat_model import CONFIGS, Cat, from_reference
-from cat_model.weights import load_classifier, save_classifier
+from cat_model.weights.load import load_classifier, save_classifier
 from orchestrator.errors import CheckpointError
 from pipelines.pretrain.evaluate import run as evaluate
 from pipelines.pretrain.network import load_checked_classifier, make_config, start_weights
 from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.train import run as train
 from tests.cat_model.golden import load_vector
-from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
+from tests.cat_model.weights.wrong_files import MESSAGES, write_wrong_file
 from tests.pipelines.pretrain.conftest import MakeContext, as_evaluation, make_params
 
 VECTOR = load_vector("cat_tiny_224")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cat_model.weights import load_classifier
+from cat_model.weights.load import load_classifier
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import CheckpointError, DataError, JobError, StageError
 from pipelines.imagenet.broken import BrokenImages

@@ -14,14 +14,14 @@ import torch
 
 from cat_model.backbone import CatBackbone
 from cat_model.config import CONFIGS, CatConfig
-from cat_model.description import KEY, Description, parse_description
 from cat_model.errors import WeightsError
-from cat_model.files import load_file
-from cat_model.fitting import STRICT, Allowance, find_faults
-from cat_model.layouts import Weights, parse_weights
 from cat_model.model import Cat
-from cat_model.sizes import Candidate, at_map, candidates, name_of
-from cat_model.weights import TENSORS_FILE, classifier_to_backbone, load_folder
+from cat_model.weights.description import KEY, Description, parse_description
+from cat_model.weights.files import load_file
+from cat_model.weights.fitting import STRICT, Allowance, find_faults
+from cat_model.weights.layouts import Weights, parse_weights
+from cat_model.weights.load import TENSORS_FILE, classifier_to_backbone, load_folder
+from cat_model.weights.sizes import Candidate, at_map, candidates, name_of
 
 _PUBLISHED_MAP = (56, 56)
 

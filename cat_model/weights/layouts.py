@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cat_model.embedding import as_map
 from cat_model.errors import WeightsError
-from cat_model.position import as_map
 
 WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_ema")
 """Where files keep a state_dict, best first: averaged weights serve only where the plain ones are absent."""

@@ -23,9 +23,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cat_model.description import KEY
 from cat_model.errors import WeightsError
-from cat_model.file_kinds import describe_file
+from cat_model.weights.description import KEY
+from cat_model.weights.file_kinds import describe_file
 
 
 class _Items:

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from cat_model.backbone import CatBackbone
-from cat_model.checkpoint import Checkpoint, load_checkpoint
 from cat_model.config import CONFIGS
 from cat_model.errors import WeightsError
-from cat_model.fitting import fit
 from cat_model.model import Cat
-from cat_model.weights import StrPath, backbone_of, fill
+from cat_model.weights.fitting import fit
+from cat_model.weights.identify import Checkpoint, load_checkpoint
+from cat_model.weights.load import StrPath, backbone_of, fill
 
 
 def load_official_classifier(path: StrPath) -> Cat:

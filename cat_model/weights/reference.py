@@ -9,11 +9,11 @@ import torch
 
 from cat_model.backbone import CatBackbone
 from cat_model.config import CatConfig
-from cat_model.fitting import Allowance, fit
-from cat_model.layouts import parse_weights
 from cat_model.model import Cat
 from cat_model.trunk import Trunk
-from cat_model.weights import fill
+from cat_model.weights.fitting import Allowance, fit
+from cat_model.weights.layouts import parse_weights
+from cat_model.weights.load import fill
 
 _OURS = {
     "patch_size": "window_size",  # the reference calls an attention window a patch

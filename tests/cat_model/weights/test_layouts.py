@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cat_model import WeightsError, from_reference, to_ours
-from cat_model.layouts import our_name, parse_weights, reference_name
+from cat_model.weights.layouts import our_name, parse_weights, reference_name
 from tests.cat_model.golden import TAGS, load_vector
 
 TOY = load_vector("toy")

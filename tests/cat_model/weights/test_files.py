@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cat_model import WeightsError
-from cat_model.files import load_file, write_atomically
-from tests.cat_model.foreign import save_mmengine, save_official, save_timm
-from tests.cat_model.wrong_files import MESSAGES, write_wrong_file
+from cat_model.weights.files import load_file, write_atomically
+from tests.cat_model.weights.foreign import save_mmengine, save_official, save_timm
+from tests.cat_model.weights.wrong_files import MESSAGES, write_wrong_file
 
 STATE = {"ape": torch.arange(6.0).view(1, 1, 6), "norm.bias": torch.ones(2, dtype=torch.float16)}
 

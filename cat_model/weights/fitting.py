@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from cat_model.embedding import resize_ape
 from cat_model.errors import WeightsError
-from cat_model.layouts import Weights
-from cat_model.position import resize_ape
+from cat_model.weights.layouts import Weights
 
 Shape = tuple[int, ...]
 

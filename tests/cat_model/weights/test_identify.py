@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cat_model import CONFIGS, Cat, CatBackbone, CatConfig, WeightsError, from_reference, save_classifier
-from cat_model.checkpoint import load_checkpoint
-from cat_model.reference import config_from_reference
+from cat_model.weights.identify import load_checkpoint
+from cat_model.weights.reference import config_from_reference
 from tests.cat_model.golden import load_vector
 
 TINY = load_vector("cat_tiny_224")

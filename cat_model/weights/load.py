@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from cat_model.backbone import CatBackbone
 from cat_model.config import CatConfig
-from cat_model.description import Description, parse_description
 from cat_model.errors import WeightsError
-from cat_model.files import load_file, load_safetensors
-from cat_model.fitting import STRICT, Allowance, Report, fit
-from cat_model.layouts import Weights, parse_weights
 from cat_model.model import Cat
 from cat_model.trunk import Trunk
+from cat_model.weights.description import Description, parse_description
+from cat_model.weights.files import load_file, load_safetensors
+from cat_model.weights.fitting import STRICT, Allowance, Report, fit
+from cat_model.weights.layouts import Weights, parse_weights
 
 TENSORS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"

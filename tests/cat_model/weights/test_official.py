@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cat_model import Cat, CatBackbone, WeightsError, from_reference, load_official_backbone, load_official_classifier
-from tests.cat_model.foreign import save_official
 from tests.cat_model.golden import load_vector
+from tests.cat_model.weights.foreign import save_official
 
 VECTOR = load_vector("cat_tiny_224")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cat_model import Cat, CatBackbone, CatConfig, WeightsError, from_reference, load_weights
-from cat_model.position import resize_ape
-from tests.cat_model.foreign import save_official
+from cat_model.embedding import resize_ape
 from tests.cat_model.golden import load_vector
+from tests.cat_model.weights.foreign import save_official
 
 TOY = load_vector("toy")
 NORMS = tuple(f"norm{i}.{part}" for i in range(4) for part in ("weight", "bias"))

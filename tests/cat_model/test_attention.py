@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cat_model import Cat, CatConfig, attend
+from cat_model import Cat, CatConfig, attention
 
 Form = Callable[[Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
 CONFIG = CatConfig(img_size=112, embed_dim=32, depths=(1, 1), num_heads=(2, 4))
@@ -16,7 +16,7 @@ CONFIG = CatConfig(img_size=112, embed_dim=32, depths=(1, 1), num_heads=(2, 4))
 
 def head_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, drop: float) -> Tensor:
     assert drop == 0.0
-    return attend._head_by_head(q, k, v, bias, scale)
+    return attention._head_by_head(q, k, v, bias, scale)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def arguments() -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
     return q, k, v, torch.randn(3, 6, 7, generator=generator, dtype=torch.float64), 0.3, 0.0
 
 
-@pytest.mark.parametrize("form", [attend._fused, attend._batched, head_by_head])
+@pytest.mark.parametrize("form", [attention._fused, attention._batched, head_by_head])
 def test_every_form_is_the_softmax_of_scaled_products_and_bias(
     form: Form, arguments: tuple[Tensor, Tensor, Tensor, Tensor, float, float]
 ) -> None:
@@ -37,7 +37,7 @@ def test_every_form_is_the_softmax_of_scaled_products_and_bias(
     torch.testing.assert_close(form(*arguments), expected)
 
 
-@pytest.mark.parametrize("form", [attend._fused, attend._batched])
+@pytest.mark.parametrize("form", [attention._fused, attention._batched])
 def test_dropout_of_weights_keeps_their_mean(
     form: Form, arguments: tuple[Tensor, Tensor, Tensor, Tensor, float, float]
 ) -> None:
