@@ -65,7 +65,7 @@ def _stage_json(planned: PlannedStage) -> dict[str, JsonValue]:
 
 
 @dataclass(frozen=True)
-class Past:
+class PriorRuns:
     """What the store knows of earlier runs of the job."""
 
     is_done: Callable[[str], bool]
@@ -85,7 +85,7 @@ class Digests:
     """The sha256 of each input that is a file, and of each other file that the params name, by its field."""
 
 
-def make_plan(job: Job, *, digests: Mapping[str, Digests], past: Past) -> Plan:
+def make_plan(job: Job, *, digests: Mapping[str, Digests], past: PriorRuns) -> Plan:
     """Keys hash recipes, so the whole plan is known before anything runs.
 
     `digests` are by stage; the plan has these stages, each with all that it needs among them.
@@ -117,14 +117,14 @@ def needed(job: Job, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in order if name in wanted)
 
 
-def _plan_stage(stage: Stage, recipe: Recipe, past: Past) -> PlannedStage:
+def _plan_stage(stage: Stage, recipe: Recipe, past: PriorRuns) -> PlannedStage:
     key = key_of(recipe)
     if past.is_done(key):
         return PlannedStage(stage, recipe, key, Verdict.REUSE, f"its manifest {key[:8]} stands")
     return PlannedStage(stage, recipe, key, Verdict.RUN, _why(stage.name, recipe, past))
 
 
-def _why(name: str, recipe: Recipe, past: Past) -> str:
+def _why(name: str, recipe: Recipe, past: PriorRuns) -> str:
     last = past.recipes.get(name)
     if last is None:
         return "it has not run yet"

@@ -9,27 +9,28 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NoReturn
 
 from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest, Metric
+from orchestrator.capacity import Machine, shortfall, total_of
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.room import Ledger
-from orchestrator.cluster.stage import StageRun
+from orchestrator.cluster.placement import Ledger
+from orchestrator.cluster.stage import run_stage
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError, StoppedError
-from orchestrator.history import write_last_run
-from orchestrator.journal import PATIENCE_S, Journal, open_journal
 from orchestrator.plan import Plan, PlannedStage, Verdict
-from orchestrator.record import RunState, StageEvent
-from orchestrator.schedule import Block, Machine, Start, State, decide, shortfall, total_of
-from orchestrator.signals import Signals, counted_signals
+from orchestrator.process import Signals, counted_signals, stop_grace_s
+from orchestrator.runs.journal import PATIENCE_S, Journal, open_journal
+from orchestrator.runs.last_run import write_last_run
+from orchestrator.runs.record import RunState, StageEvent
+from orchestrator.schedule import Block, Start, State, decide
 from orchestrator.spec import TuneParams
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
-from orchestrator.submission import stop_grace_s
 
 TICK_S = 0.2
 LAST_WORDS_S = 60.0
@@ -208,13 +209,22 @@ class Run:
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
         self.running[decision.stage.name] = decision
-        stage_run = StageRun(self.plan, decision.stage, decision.slots, self.store, channel, ledger, provenance)
+        run = partial(
+            run_stage,
+            self.plan,
+            decision.stage,
+            slots=decision.slots,
+            store=self.store,
+            channel=channel,
+            ledger=ledger,
+            provenance=provenance,
+        )
         # A daemon: an interrupted run must not wait for a training to end.
-        threading.Thread(target=self._run_stage, args=(decision, stage_run), daemon=True).start()
+        threading.Thread(target=self._run_stage, args=(decision, run), daemon=True).start()
 
-    def _run_stage(self, start: Start, stage_run: StageRun) -> None:
+    def _run_stage(self, start: Start, run: Callable[[], Manifest]) -> None:
         try:
-            self.ended.put((start, stage_run.run()))
+            self.ended.put((start, run()))
         except OrchestratorError as err:
             self.ended.put((start, err))
         except Exception as err:  # noqa: BLE001  the thread's edge: the loop must hear of any end

@@ -23,7 +23,7 @@ from cat_model.model import Cat
 from orchestrator.contract import Params
 from orchestrator.report.published import published_rows
 from orchestrator.spec import Job, load_job
-from orchestrator.spec.tune import TuneParams
+from orchestrator.spec.kinds.tune import TuneParams
 from pipelines import KINDS
 from pipelines.pretrain.measure import count_params
 from pipelines.pretrain.network import make_config

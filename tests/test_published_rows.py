@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.artifact import Manifest
-from orchestrator.history import plan_job
 from orchestrator.plan import Plan
+from orchestrator.planning import plan_job
 from orchestrator.report.published import PublishedRow, published_rows
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store

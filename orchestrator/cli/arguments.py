@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from orchestrator.spec.places import refuse_unexpanded
+from orchestrator.spec.locations import refuse_unexpanded
 from pipelines.data.faults import escaped
 
 

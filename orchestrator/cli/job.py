@@ -10,13 +10,13 @@ from rich.table import Table
 
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.errors import JobError
-from orchestrator.history import plan_job
 from orchestrator.plan import Plan
+from orchestrator.planning import plan_job
+from orchestrator.process import is_submitted
 from orchestrator.report import published_rows
 from orchestrator.spec import Job, load_job
 from orchestrator.spec.schema import job_schema
 from orchestrator.store import open_store
-from orchestrator.submission import is_submitted
 from pipelines import KINDS
 from pipelines.data.faults import escaped
 

@@ -16,7 +16,6 @@ from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.contract import DETAILS
 from orchestrator.errors import StoreError
-from orchestrator.history import load_results
 from orchestrator.report import (
     Audits,
     Cell,
@@ -37,7 +36,7 @@ from orchestrator.report import (
     report_json,
     search_lines,
 )
-from orchestrator.searches import load_trials
+from orchestrator.results import load_results, load_trials
 from orchestrator.spec import Job
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact

@@ -10,8 +10,8 @@ from orchestrator.cli.console import make_console, say_last
 from orchestrator.cli.job import load
 from orchestrator.cli.report import show_results
 from orchestrator.errors import Fault, SpecError, StoreError
-from orchestrator.history import plan_job
 from orchestrator.plan import Verdict, needed
+from orchestrator.planning import plan_job
 from orchestrator.report import Cell, CellVerdict
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion

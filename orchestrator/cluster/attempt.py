@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from orchestrator.artifact import Artifact, Departure
-from orchestrator.audit import recipe_audit
 from orchestrator.contract import Event, Params
-from orchestrator.record import StageEvent
+from orchestrator.recipe import recipe_audit
+from orchestrator.runs.record import StageEvent
 from orchestrator.spec import TUNE, Resources
 
 _MAX_NAME_BYTES = 120

@@ -21,10 +21,10 @@ from ray._private.state import state as ray_state
 
 from orchestrator import s3_offer
 from orchestrator.account import provide_ray_token
+from orchestrator.capacity import Capacity, Machine
 from orchestrator.cluster.address import HeadWatch, check_address, unreachable
 from orchestrator.errors import ClusterError
-from orchestrator.schedule import Capacity, Machine
-from orchestrator.submission import is_submitted
+from orchestrator.process import is_submitted
 
 MAX_STARTS = 3
 """Tries at starting a local Ray."""

@@ -10,7 +10,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.record import StageEvent
+from orchestrator.runs.record import StageEvent
 
 MAX_WAITING = 10_000
 """Events kept for a driver that does not fetch them; later ones push out the oldest."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.errors import MachineError, StoreError, StoreRefusedError
-from orchestrator.record import record_name
+from orchestrator.runs.record import record_name
 from orchestrator.store import Store, open_store
 
 LEAST_FREE_BYTES = 2**24

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from orchestrator.cluster.logbook import IS_LAST
 from orchestrator.cluster.suggest import NUMBER
+from orchestrator.cluster.trial_log import IS_LAST
 from orchestrator.spec import TuneParams
-from orchestrator.store.trials import TrialLog
+from orchestrator.store.trial_logs import TrialLog
 
 NO_LIMIT = 10**9
 """ASHA's max_t: a trial ends by itself, after the epochs that its params give it."""

@@ -23,7 +23,7 @@ from orchestrator.contract import Event, StageResult
 from orchestrator.errors import JobError, StageError
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
 from orchestrator.store import open_store
-from orchestrator.store.trials import TrialLog, load_logs
+from orchestrator.store.trial_logs import TrialLog, load_logs
 from orchestrator.trials import TRIALS_FILE, Trial, Trials, TrialState
 
 # A search speaks through events alone: Tune's new output prints even at verbose=0, its logger each trial's traceback.

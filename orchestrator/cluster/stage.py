@@ -1,66 +1,64 @@
-"""One stage on the cluster: fetches the searched params, builds the attempt, runs it to its manifest."""
+"""One stage on the cluster: builds its first attempt and runs it to its manifest."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
-from orchestrator.artifact import Artifact, Manifest, Ref
+from orchestrator.artifact import Manifest
+from orchestrator.capacity import groups_for
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.inputs import effective_params, publish_inputs
 from orchestrator.cluster.machine import scratch_folder
-from orchestrator.cluster.room import Ledger, Room
+from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.cluster.train import train
-from orchestrator.contract import Kind, Params
-from orchestrator.errors import DataError, JobError
+from orchestrator.contract import Params
+from orchestrator.errors import JobError
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.schedule import groups_for
-from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
-from orchestrator.store.outside import fetch_outside
+from orchestrator.spec import Stage, TuneParams, usable_counts
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import fetch_artifact, load_manifest, publish_artifact, training_name
+from orchestrator.store.publish import load_manifest, training_name
 
 
-@dataclass(frozen=True)
-class StageRun:
-    """What a stage of `plan` needs to run."""
+def run_stage(
+    plan: Plan,
+    planned: PlannedStage,
+    *,
+    slots: int,
+    store: Store,
+    channel: EventChannel,
+    ledger: Ledger,
+    provenance: Mapping[str, JsonValue],
+) -> Manifest:
+    """Run a stage of `plan` to its manifest; `slots` is the number of trials at a time. Raises OrchestratorError."""
+    attempt = make_attempt(plan, planned, store, provenance)
+    stage = planned.stage
+    if isinstance(stage.params, TuneParams):
+        room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
+        attempt = replace(attempt, workers=room.take(attempt))
+        (metric,) = stage.metrics
+        _search(attempt, stage.params, metric, most_slots=slots, channel=channel)
+    else:
+        counts = _usable_counts(stage, attempt.params)
+        train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
+    manifest = load_manifest(store, planned.key)
+    assert manifest is not None, "rank 0 publishes the manifest before its group ends"
+    return manifest
 
-    plan: Plan
-    planned: PlannedStage
-    slots: int
-    store: Store
-    channel: EventChannel
-    ledger: Ledger
-    provenance: dict[str, JsonValue]
 
-    def run(self) -> Manifest:
-        """Run to the manifest. Raises OrchestratorError."""
-        attempt = _attempt(self)
-        stage = self.planned.stage
-        if isinstance(stage.params, TuneParams):
-            room = Room(stage.name, stage.resources, stage.worker_counts, self.ledger, self.channel)
-            self._search(replace(attempt, workers=room.take(attempt)), stage.params)
-        else:
-            counts = _usable_counts(stage, attempt.params)
-            train(attempt, self.channel, Room(stage.name, stage.resources, counts, self.ledger, self.channel))
-        manifest = load_manifest(self.store, self.planned.key)
-        assert manifest is not None, "rank 0 publishes the manifest before its group ends"
-        return manifest
+def _search(attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel) -> None:
+    # Ray Tune and torch take four seconds to import, and most runs search nothing.
+    from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
+    from orchestrator.cluster.search import search  # noqa: PLC0415
 
-    def _search(self, attempt: Attempt, params: TuneParams) -> None:
-        # Ray Tune and torch take four seconds to import, and most runs search nothing.
-        from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
-        from orchestrator.cluster.search import search  # noqa: PLC0415
-
-        (metric,) = self.planned.stage.metrics
-        slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=self.slots)
-        with scratch_folder("orchestrator-tune-") as scratch:
-            result, models = search(attempt, params, metric, slots=slots, channel=self.channel, scratch=scratch)
-            publish_result(attempt, result, published=models)
+    slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=most_slots)
+    with scratch_folder("orchestrator-tune-") as scratch:
+        result, models = search(attempt, params, metric, slots=slots, channel=channel, scratch=scratch)
+        publish_result(attempt, result, published=models)
 
 
 def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
@@ -72,13 +70,15 @@ def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
     return counts
 
 
-def _attempt(run: StageRun) -> Attempt:
-    planned, job = run.planned, run.plan.job
+def make_attempt(
+    plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]
+) -> Attempt:
+    """The stage's first attempt. Publishes its inputs from outside the job; raises OrchestratorError."""
     stage = planned.stage
-    source: Stage = job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else stage
-    kind: Kind = source.kind
+    source: Stage = plan.job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else stage
+    kind = source.kind
     assert kind.entry is not None, "a search's target is never a search"
-    params = _effective_params(run)
+    params = effective_params(plan, planned, store)
     return Attempt(
         stage=planned.name,
         number=1,
@@ -97,57 +97,8 @@ def _attempt(run: StageRun) -> Attempt:
         metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
         # Trials keep the newest alone: the best of them all is what a search is for.
         keep_best=getattr(params, "keep_best", 0) if stage is source else 0,
-        inputs={
-            **{name: _input(run, ref) for name, ref in stage.inputs.items()},
-            **{name: _outside_input(run, name, place) for name, place in stage.files.items()},
-        },
-        store_uri=run.store.uri,
+        inputs=publish_inputs(plan, planned, store),
+        store_uri=store.uri,
         training=training_name(planned.key),
-        provenance=run.provenance,
+        provenance=provenance,
     )
-
-
-def _effective_params(run: StageRun) -> Params:
-    """The stage's params with the searched ones put in; a search's template."""
-    stage = run.planned.stage
-    if isinstance(stage.params, TuneParams):
-        template: Params = template_params(run.plan.job, stage)
-        return template
-    params: Params = stage.params
-    if stage.params_from is None:
-        return params
-    searched = _searched(run, stage.params_from)
-    try:
-        return params.overlay(searched)
-    except ValidationError as err:
-        raise JobError(f"stages.{stage.name}: {stage.params_from} {searched} do not fit its params: {err}") from err
-
-
-def _searched(run: StageRun, ref: Ref) -> dict[str, Any]:
-    with scratch_folder("orchestrator-params-") as scratch:
-        folder = fetch_artifact(run.store, _input(run, ref), scratch)
-        content: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
-    return content
-
-
-def _outside_input(run: StageRun, field: str, place: str) -> Artifact:
-    """The file from outside, published, so that workers read it from the store and its bytes are kept."""
-    with scratch_folder("orchestrator-outside-") as scratch:
-        fetch_outside(place, scratch)
-        artifact = publish_artifact(run.store, scratch)
-    inputs = run.planned.recipe["inputs"]
-    assert isinstance(inputs, dict)
-    if inputs[field] != {"sha256": artifact.files[0].sha256}:
-        raise DataError(f"{place}: has changed since this run was planned; run again")
-    return artifact
-
-
-def _input(run: StageRun, ref: Ref) -> Artifact:
-    manifest = load_manifest(run.store, run.plan[ref.stage].key)
-    assert manifest is not None, "a stage starts after those it needs"
-    if ref.output not in manifest.artifacts:
-        raise JobError(
-            f"stages.{run.planned.name}: there is no {ref}, since no trial of {ref.stage} finished: its best was "
-            "stopped early; give it more trials, or scheduler: {name: none}"
-        )
-    return manifest.artifacts[ref.output]

@@ -19,7 +19,7 @@ from orchestrator.artifact import canonical_json
 from orchestrator.errors import MachineError, StoreError, UnreachableError
 from orchestrator.spec import Distribution, TuneParams
 from orchestrator.store import Store
-from orchestrator.store.trials import TrialLog, load_log, save_log, save_stop, trial_training
+from orchestrator.store.trial_logs import TrialLog, load_log, save_log, save_stop, trial_training
 from orchestrator.trials import TrialState as State
 
 NUMBER = "number"

@@ -8,7 +8,7 @@ from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import MAX_ATTEMPTS, Fail, LostAttemptError, judge
-from orchestrator.cluster.room import Room
+from orchestrator.cluster.placement import Room
 from orchestrator.contract import Event
 
 

@@ -23,13 +23,13 @@ from orchestrator.cluster.failures import (
     judge,
     lasting_error,
 )
-from orchestrator.cluster.logbook import Logbook
 from orchestrator.cluster.machine import check_store
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
+from orchestrator.cluster.trial_log import Logbook
 from orchestrator.contract import Event
 from orchestrator.errors import MachineError
 from orchestrator.store import Store, open_store
-from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial_id, trial_training
+from orchestrator.store.trial_logs import TrialLog, Tries, load_log, save_log, trial_id, trial_training
 
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
 """Of Tune at a trial: more than we let it have."""

@@ -17,19 +17,19 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import is_loss_of_loader, is_loss_of_peer, is_stuck
-from orchestrator.cluster.logbook import IS_LAST, Logbook
+from orchestrator.cluster.inputs import check_read
 from orchestrator.cluster.machine import check_store, input_bytes, is_full_disk, scratch_folder
 from orchestrator.cluster.publishing import publish_result
-from orchestrator.cluster.reading import check_read
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.store_news import store_news
+from orchestrator.cluster.trial_log import IS_LAST, Logbook
 from orchestrator.cluster.uploads import Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
 from orchestrator.spec import Resources
 from orchestrator.store import Store, open_store
+from orchestrator.store.checkpoints import Newest, commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
 from orchestrator.store.publish import fetch_artifact
-from orchestrator.store.resume import Newest, commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from orchestrator.report.audit import Audits, audit_lines, audits_of
 from orchestrator.report.cells import Cell, CellVerdict, make_cells
-from orchestrator.report.document import report_json
+from orchestrator.report.export import make_csv, report_json
 from orchestrator.report.markdown import make_markdown
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.published import PublishedRow, published_rows
-from orchestrator.report.records import make_csv
 from orchestrator.report.search import Search, make_plots, make_searches, make_trials_table, search_lines
 from orchestrator.report.terminal import make_table
 

@@ -13,9 +13,9 @@ from enum import StrEnum
 from pydantic import JsonValue
 
 from orchestrator.artifact import Departure, Manifest
-from orchestrator.audit import MODEL, differences
 from orchestrator.contract import CHECKPOINT
 from orchestrator.fingerprint import searched_names
+from orchestrator.recipe import MODEL, differences
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
 from orchestrator.spec.faults import cut

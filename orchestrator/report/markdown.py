@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 from orchestrator.report.audit import Audits, audit_lines
 from orchestrator.report.cells import Cell
-from orchestrator.report.details import details_parts
 from orchestrator.report.markup import code, escaped, table_lines
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.numbers import change_text, number_text, value_text
@@ -70,3 +70,24 @@ def _texts(cell: Cell) -> dict[str, str]:
         "verdict": escaped(str(cell.verdict or "")),
         "key": code(cell.key[:8]) if cell.key else "",
     }
+
+
+SHOWN = (".png", ".jpg", ".svg")
+
+
+HIDDEN = "predictions"
+"""Files and folders whose names begin so are linked as one: they may be thousands."""
+
+
+def details_parts(stage: str, links: Mapping[str, str]) -> list[list[str]]:
+    """A heading, pictures, and links to the other files; `links` are by path in the artifact."""
+    told = {path: link for path, link in sorted(links.items()) if not _is_hidden(path)}
+    pictures = [f"![{escaped(path)}](<{link}>)" for path, link in told.items() if path.endswith(SHOWN)]
+    others = [f"[{escaped(path)}](<{link}>)" for path, link in told.items() if not path.endswith(SHOWN)]
+    num_hidden = len(links) - len(told)
+    files = [f"predictions in {num_hidden} {'file' if num_hidden == 1 else 'files'} beside these"] if num_hidden else []
+    return [[f"## Details of {escaped(stage)}"], pictures, [", ".join([*others, *files])]]
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(HIDDEN) for part in PurePosixPath(path).parts)

@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 from orchestrator.contract import Kind
 from orchestrator.spec.document import job_document, job_from_document
-from orchestrator.spec.evaluate import EVALUATE, EvaluateParams
-from orchestrator.spec.extends import load_extended_tree
 from orchestrator.spec.faults import Faults
 from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params, usable_counts
-from orchestrator.spec.matrix import cells_named
-from orchestrator.spec.overrides import apply_overrides, parse_overrides
-from orchestrator.spec.resolve import resolve_job
-from orchestrator.spec.space import Distribution
-from orchestrator.spec.tune import BEST_CHECKPOINT, TUNE, TuneParams
+from orchestrator.spec.kinds.evaluate import EVALUATE, EvaluateParams
+from orchestrator.spec.kinds.space import Distribution
+from orchestrator.spec.kinds.tune import BEST_CHECKPOINT, TUNE, TuneParams
+from orchestrator.spec.resolve.job import resolve_job
+from orchestrator.spec.resolve.matrix import cells_named
+from orchestrator.spec.yaml.extends import load_extended_tree
+from orchestrator.spec.yaml.overrides import apply_overrides, parse_overrides
 
 __all__ = [
     "BEST_CHECKPOINT",

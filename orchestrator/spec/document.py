@@ -10,9 +10,9 @@ from pydantic import Field, JsonValue, ValidationError
 from orchestrator.artifact import Ref, Value, canonical_json
 from orchestrator.contract import Kind
 from orchestrator.errors import Fault, SpecError
-from orchestrator.spec.evaluate import evaluation_of
 from orchestrator.spec.job import ExpectationText, Job, Resources, Stage
-from orchestrator.spec.tune import TUNE
+from orchestrator.spec.kinds.evaluate import evaluation_of
+from orchestrator.spec.kinds.tune import TUNE
 
 
 class _StageDocument(Value):

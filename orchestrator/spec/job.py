@@ -13,7 +13,7 @@ from pydantic import Field, PlainSerializer, PlainValidator
 from orchestrator.artifact import Ref
 from orchestrator.contract import Check, Kind, Misfit, Params
 from orchestrator.spec.faults import shown
-from orchestrator.spec.tune import TuneParams
+from orchestrator.spec.kinds.tune import TuneParams
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """numpy takes no larger one."""

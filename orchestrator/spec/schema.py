@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from orchestrator.contract import Kind, Params
-from orchestrator.spec.draft import STAGE_NAME, Common
-from orchestrator.spec.evaluate import EVALUATE, evaluation_of
-from orchestrator.spec.resolve import JobFields
-from orchestrator.spec.tune import TUNE
+from orchestrator.spec.kinds.evaluate import EVALUATE, evaluation_of
+from orchestrator.spec.kinds.tune import TUNE
+from orchestrator.spec.resolve.draft import STAGE_NAME, Common
+from orchestrator.spec.resolve.job import JobFields
 
 EXTENDS = {"type": "string", "description": "A job file that this one is laid over, against the folder of this one."}
 MATRIX = {

@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 from orchestrator.artifact import canonical_json
 from orchestrator.contract import MISFIT, Check, Misfit, Params
 from orchestrator.spec.faults import Faults, Mark, dotted
-from orchestrator.spec.tree import Node, plain
 from orchestrator.spec.wording import is_type_mismatch, message_of
+from orchestrator.spec.yaml.node import Node, plain
 
 M = TypeVar("M", bound=Params)
 T = TypeVar("T")

@@ -17,8 +17,9 @@ from PIL import Image
 
 from orchestrator.artifact import Manifest
 from orchestrator.contract import Event
-from orchestrator.history import plan_job, write_last_run
-from orchestrator.journal import open_journal
+from orchestrator.planning import plan_job
+from orchestrator.runs.journal import open_journal
+from orchestrator.runs.last_run import write_last_run
 from orchestrator.schedule import State
 from orchestrator.spec import load_job
 from orchestrator.store import open_store

@@ -17,9 +17,9 @@ import pytest
 import ray
 from ray._private.state import available_resources_per_node
 
-from orchestrator.history import plan_job
+from orchestrator.planning import plan_job
+from orchestrator.process import ONE_WISH_S
 from orchestrator.run import Update, run_plan
-from orchestrator.signals import ONE_WISH_S
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS

@@ -9,8 +9,10 @@ import pytest
 
 from orchestrator.artifact import Manifest
 from orchestrator.errors import DataError
-from orchestrator.history import load_last_run, load_results, plan_job, write_last_run
 from orchestrator.plan import Plan
+from orchestrator.planning import plan_job
+from orchestrator.results import load_results
+from orchestrator.runs.last_run import load_last_run, write_last_run
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import publish_manifest

@@ -15,10 +15,12 @@ import pytest
 import ray.util
 
 from orchestrator.errors import ClusterError, DataError, JobError, StageError
-from orchestrator.history import load_last_run, load_results, plan_job
 from orchestrator.plan import Verdict
-from orchestrator.record import RunRecord, load_record
+from orchestrator.planning import plan_job
+from orchestrator.results import load_results
 from orchestrator.run import Outcome, Update, run_plan
+from orchestrator.runs.last_run import load_last_run
+from orchestrator.runs.record import RunRecord, load_record
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import fetch_artifact

@@ -6,21 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.history import plan_job
+from orchestrator.capacity import Capacity, Machine, choose_workers, groups_for, missing_room, places_for, shortfall
 from orchestrator.plan import Plan
-from orchestrator.schedule import (
-    Block,
-    Capacity,
-    Machine,
-    Start,
-    State,
-    choose_workers,
-    decide,
-    groups_for,
-    missing_room,
-    places_for,
-    shortfall,
-)
+from orchestrator.planning import plan_job
+from orchestrator.schedule import Block, Start, State, decide
 from orchestrator.spec import Resources, load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS

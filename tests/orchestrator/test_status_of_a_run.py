@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.runs.status import LOST_AFTER_S, Status, load_status
 from orchestrator.spec import Job, load_job
-from orchestrator.status import LOST_AFTER_S, Status, load_status
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
 

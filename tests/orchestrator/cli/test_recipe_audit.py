@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifact import Manifest, Metric
-from orchestrator.audit import recipe_audit
-from orchestrator.history import write_last_run
-from orchestrator.plan import Digests, Past, make_plan
+from orchestrator.plan import Digests, PriorRuns, make_plan
+from orchestrator.recipe import recipe_audit
+from orchestrator.runs.last_run import write_last_run
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import publish_manifest
@@ -33,7 +33,7 @@ def job_file(tmp_path: Path) -> Path:
     path = tmp_path / "job.yaml"
     path.write_text(JOB.replace("STORE", str(tmp_path / "store")))
     job = load_job(path, kinds=KINDS, published={}, base_dir=tmp_path)
-    plan = make_plan(job, digests={"pretrain": Digests("d", {})}, past=Past(lambda _: False, {}, {}))
+    plan = make_plan(job, digests={"pretrain": Digests("d", {})}, prior=PriorRuns(lambda _: False, {}, {}))
     store = open_store(job.store)
     write_last_run(store, plan, run_id="r")
     manifest = Manifest(

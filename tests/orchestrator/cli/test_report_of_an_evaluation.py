@@ -11,8 +11,8 @@ from orchestrator.artifact import Manifest, Metric
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.report import report
 from orchestrator.errors import IntegrityError
-from orchestrator.history import write_last_run
-from orchestrator.plan import Digests, Past, make_plan
+from orchestrator.plan import Digests, PriorRuns, make_plan
+from orchestrator.runs.last_run import write_last_run
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import blob_name, publish_artifact, publish_manifest, sha256_of
@@ -41,9 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(JOB)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-    past = Past(is_done=lambda key: False, recipes={}, reruns={})
+    past = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
     digests = {name: Digests("", {"backbone": "b"} if name == "scenes/1" else {}) for name in job.stages}
-    plan = make_plan(job, digests=digests, past=past)
+    plan = make_plan(job, digests=digests, prior=prior)
     for path, content in FILES.items():
         (tmp_path / "output" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "output" / path).write_text(content)

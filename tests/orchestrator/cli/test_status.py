@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.status import following, make_view, show_json, show_status
-from orchestrator.record import LostAttempt, Remark
 from orchestrator.report.numbers import duration
-from orchestrator.status import Condition, StageStatus, Status
+from orchestrator.runs.record import LostAttempt, Remark
+from orchestrator.runs.status import Condition, StageStatus, Status
 
 ROW = StageStatus(
     stage="pretrain",

@@ -10,7 +10,7 @@ from orchestrator.cluster.stage import _attempt
 from orchestrator.cluster.worker import _logbook
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store
-from orchestrator.store.trials import TrialLog, save_log
+from orchestrator.store.trial_logs import TrialLog, save_log
 from pipelines import KINDS
 
 JOB = """

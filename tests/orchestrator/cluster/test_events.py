@@ -12,7 +12,7 @@ import ray
 from orchestrator.cluster.connection import connected
 from orchestrator.cluster.events import EventChannel
 from orchestrator.contract import Event
-from orchestrator.record import StageEvent
+from orchestrator.runs.record import StageEvent
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from orchestrator.cluster.machine import check_store, input_bytes, scratch_folde
 from orchestrator.cluster.worker import _call
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import MachineError, StoreError
-from orchestrator.record import record_name
+from orchestrator.runs.record import record_name
 from orchestrator.store import open_store
 
 HERE = f"machine {socket.gethostname()}: "

@@ -16,10 +16,10 @@ from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.failures import MAX_ATTEMPTS, Retry, judge
 from orchestrator.cluster.one_worker import _cause, _loss_of
-from orchestrator.cluster.room import Room
+from orchestrator.cluster.placement import Room
 from orchestrator.contract import Kind
 from orchestrator.errors import StageError
-from orchestrator.history import plan_job
+from orchestrator.planning import plan_job
 from orchestrator.run import Outcome, Update, Watcher, run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store

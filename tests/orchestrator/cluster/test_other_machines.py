@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.history import plan_job
+from orchestrator.planning import plan_job
 from orchestrator.run import run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.cluster.logbook import IS_LAST
 from orchestrator.cluster.schedulers import make_scheduler
+from orchestrator.cluster.trial_log import IS_LAST
 from orchestrator.spec import TuneParams
-from orchestrator.store.trials import TrialLog
+from orchestrator.store.trial_logs import TrialLog
 from orchestrator.trials import Point, TrialState
 
 

@@ -12,7 +12,7 @@ from ray import tune
 from orchestrator.cluster.search import _beginning, _failure, _run
 from orchestrator.errors import JobError, OrchestratorError, StageError, StoreError
 from orchestrator.spec import Resources, TuneParams
-from orchestrator.store.trials import TrialLog
+from orchestrator.store.trial_logs import TrialLog
 from orchestrator.trials import Trials, TrialState
 
 

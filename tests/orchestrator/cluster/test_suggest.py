@@ -15,7 +15,7 @@ from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER, Suggestions, num
 from orchestrator.errors import MachineError, StoreError
 from orchestrator.spec import TuneParams
 from orchestrator.store import Store, open_store
-from orchestrator.store.trials import TrialLog, load_log, load_logs, save_log, trial_training
+from orchestrator.store.trial_logs import TrialLog, load_log, load_logs, save_log, trial_training
 from orchestrator.trials import Point, TrialState
 
 SPACE = {

@@ -18,10 +18,10 @@ from orchestrator.cluster.failures import MAX_ATTEMPTS, Loss, LostAttemptError
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial import _trial, make_trainable
 from orchestrator.errors import MachineError, StageError, StoppedError, StoreError
-from orchestrator.record import StageEvent, record_name
+from orchestrator.runs.record import StageEvent, record_name
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
-from orchestrator.store.trials import TrialLog, Tries, load_log, save_log, trial_training
+from orchestrator.store.trial_logs import TrialLog, Tries, load_log, save_log, trial_training
 from orchestrator.trials import TrialState
 
 TRAINING = trial_training("train/key", 1)

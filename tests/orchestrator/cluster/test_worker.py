@@ -12,16 +12,16 @@ from typing import Any, NoReturn
 import pytest
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.stage import StageRun, _attempt
+from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import Place, run_pipeline
 from orchestrator.errors import MachineError
-from orchestrator.history import plan_job
-from orchestrator.journal import open_journal
-from orchestrator.record import StageEvent, record_name
+from orchestrator.planning import plan_job
+from orchestrator.runs.journal import open_journal
+from orchestrator.runs.record import StageEvent, record_name
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
+from orchestrator.store.checkpoints import commit_checkpoint
 from orchestrator.store.publish import load_manifest
-from orchestrator.store.resume import commit_checkpoint
 from tests.orchestrator.counting import KINDS
 
 JOB = {"name": "single", "store": "./store", "stages": {"only": {"kind": "count", "data": "data", "epochs": 3}}}
@@ -56,8 +56,7 @@ def attempt(tmp_path: Path) -> Attempt:
     store = open_store(job.store)
     plan = plan_job(job, store)
     open_journal(store, plan, run_id="now")
-    unused: Any = None
-    return _attempt(StageRun(plan, plan.stages[0], 1, store, unused, unused, {"run_id": "now"}))
+    return make_attempt(plan, plan.stages[0], store, {"run_id": "now"})
 
 
 def _run(attempt: Attempt) -> list[StageEvent]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.artifact import Manifest
-from orchestrator.audit import recipe_audit
+from orchestrator.recipe import recipe_audit
 from orchestrator.report import Origin, audit_lines, audits_of, make_markdown, report_json
 from orchestrator.spec import Job
 from tests.orchestrator.report.paper import load_paper, manifests

@@ -10,13 +10,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from orchestrator.spec.faults import Faults
-from orchestrator.spec.loader import load_tree
 from orchestrator.spec.schema import job_schema
-from orchestrator.spec.tree import plain
+from orchestrator.spec.yaml.loader import load_tree
+from orchestrator.spec.yaml.node import plain
 from pipelines import KINDS
 from tests.orchestrator.spec.kinds import GOOD
 from tests.orchestrator.spec.kinds import KINDS as TEST_KINDS
-from tests.orchestrator.spec.test_matrix import MATRIX_WITHOUT_MODEL as MATRIX
+from tests.orchestrator.spec.resolve.test_matrix import MATRIX_WITHOUT_MODEL as MATRIX
 
 ROOT = Path(__file__).parents[3]
 JOB_FILES = sorted((ROOT / "jobs").glob("*.yaml"))

@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.errors import DataError
-from orchestrator.history import read_digests
-from orchestrator.plan import Past, make_plan
+from orchestrator.plan import PriorRuns, make_plan
+from orchestrator.planning import read_digests
 from orchestrator.spec import load_job
 from pipelines import KINDS
 from pipelines.detection.kind import KIND
@@ -224,7 +224,7 @@ def _keys(tmp_path: Path, config: str) -> dict[str, str]:
     evaluation = job.stages["measured"]
     stated_too = replace(evaluation, data_fingerprint="a" * 64)
     job = replace(job, stages={**job.stages, "measured": stated_too})
-    plan = make_plan(job, digests=read_digests(job, job.stages), past=Past(lambda _: False, {}, {}))
+    plan = make_plan(job, digests=read_digests(job, job.stages), prior=PriorRuns(lambda _: False, {}, {}))
     return {planned.stage.name: planned.key for planned in plan.stages}
 
 

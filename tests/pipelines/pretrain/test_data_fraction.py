@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.audit import recipe_audit
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
+from orchestrator.recipe import recipe_audit
 from pipelines.imagenet.layouts import open_images
 from pipelines.pretrain import train
 from pipelines.pretrain.data import Loaders, make_loaders

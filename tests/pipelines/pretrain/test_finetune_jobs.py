@@ -9,7 +9,7 @@ import pytest
 from orchestrator.artifact import Ref
 from orchestrator.errors import SpecError
 from orchestrator.fingerprint import Circumstances, recipe_of
-from orchestrator.plan import Digests, Past, make_plan
+from orchestrator.plan import Digests, PriorRuns, make_plan
 from orchestrator.spec import Job, job_document, job_from_document, load_job
 from pipelines import KINDS
 
@@ -55,7 +55,7 @@ def test_weights_may_be_a_file_from_outside(tmp_path: Path) -> None:
 def test_the_plan_runs_the_stage_behind_the_weights_first_and_trials_take_them_too(tmp_path: Path) -> None:
     job = _job(tmp_path)
     digests = {name: Digests("d", {}) for name in job.stages}
-    plan = make_plan(job, digests=digests, past=Past(lambda _: False, {}, {}))
+    plan = make_plan(job, digests=digests, prior=PriorRuns(lambda _: False, {}, {}))
     names = [planned.name for planned in plan.stages]
     assert names.index("pretrain") < names.index("finer") < names.index("measure")
     assert job.stages["search"].needs == ("pretrain",)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from cat_model import CONFIGS
-from orchestrator.audit import recipe_audit
+from orchestrator.recipe import recipe_audit
 from pipelines.cat.params import PUBLISHED, ModelParams, img_size_of
 from pipelines.pretrain.kind import KIND
 from pipelines.pretrain.network import make_config

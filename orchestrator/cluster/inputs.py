@@ -1,0 +1,113 @@
+"""What a stage reads: its params with the searched values in them, its inputs, and checks of what changed since the plan."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.artifact import Artifact, Ref
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.machine import scratch_folder
+from orchestrator.contract import Params, Role
+from orchestrator.errors import DataError, JobError
+from orchestrator.plan import Plan, PlannedStage
+from orchestrator.spec import TuneParams, template_params
+from orchestrator.store.outside import fetch_outside
+from orchestrator.store.protocol import Store
+from orchestrator.store.publish import fetch_artifact, load_manifest, publish_artifact
+
+_SHOWN = 12
+"""Hexadecimal digits of a digest in a message."""
+
+
+def effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
+    """The stage's params with the searched ones put in; a search's template. Raises JobError where they do not fit."""
+    stage = planned.stage
+    if isinstance(stage.params, TuneParams):
+        template: Params = template_params(plan.job, stage)
+        return template
+    params: Params = stage.params
+    if stage.params_from is None:
+        return params
+    with scratch_folder("orchestrator-params-") as scratch:
+        folder = fetch_artifact(store, _published_output(plan, planned, stage.params_from, store), scratch)
+        searched: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
+    try:
+        return params.overlay(searched)
+    except ValidationError as err:
+        raise JobError(f"stages.{stage.name}: {stage.params_from} {searched} do not fit its params: {err}") from err
+
+
+def publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str, Artifact]:
+    """The stage's inputs by field, all of them in the store: files from outside the job are published first."""
+    stage = planned.stage
+    return {
+        **{name: _published_output(plan, planned, ref, store) for name, ref in stage.inputs.items()},
+        **{name: _publish_outside(planned, name, location, store) for name, location in stage.files.items()},
+    }
+
+
+def _published_output(plan: Plan, planned: PlannedStage, ref: Ref, store: Store) -> Artifact:
+    manifest = load_manifest(store, plan[ref.stage].key)
+    assert manifest is not None, "a stage starts after those it needs"
+    if ref.output not in manifest.artifacts:
+        raise JobError(
+            f"stages.{planned.name}: there is no {ref}, since no trial of {ref.stage} finished: its best was "
+            "stopped early; give it more trials, or scheduler: {name: none}"
+        )
+    return manifest.artifacts[ref.output]
+
+
+def _publish_outside(planned: PlannedStage, field: str, location: str, store: Store) -> Artifact:
+    """The file from outside, published, so that workers read it from the store and its bytes are kept."""
+    with scratch_folder("orchestrator-outside-") as scratch:
+        fetch_outside(location, scratch)
+        artifact = publish_artifact(store, scratch)
+    inputs = planned.recipe["inputs"]
+    assert isinstance(inputs, dict)
+    if inputs[field] != {"sha256": artifact.files[0].sha256}:
+        raise DataError(f"{location}: has changed since this run was planned; run again")
+    return artifact
+
+
+def check_read(attempt: Attempt) -> None:
+    """Raises DataError unless data and files here are those of the Key.
+
+    Data in a folder that the plan itself looked at are not read again: that takes minutes for ImageNet on a network
+    drive. Data in S3 are, by a listing, and so are the small files that params name.
+    """
+    if attempt.stated_data is not None:
+        _check_stated(attempt, attempt.stated_data)
+    elif _names_remote_data(attempt):
+        _check_planned(attempt, "its data", str(attempt.recipe["data"]), attempt.fingerprint(attempt.params))
+    for field, digest in attempt.reads(attempt.params).items():
+        _check_planned(attempt, field, str(attempt.recipe["inputs"][field]["sha256"]), digest)
+
+
+def _check_stated(attempt: Attempt, stated: str) -> None:
+    found = attempt.fingerprint(attempt.params)
+    if found != stated:
+        raise DataError(
+            f"stages.{attempt.stage}.data_fingerprint is {stated}, but the data on {socket.gethostname()} "
+            f"have {found}; correct the field, or the data"
+        )
+
+
+def _check_planned(attempt: Attempt, what: str, planned: str, found: str) -> None:
+    if found != planned:
+        raise DataError(
+            f"stages.{attempt.stage}: {what} changed after the run had been planned, from {planned[:_SHOWN]}... to "
+            f"{found[:_SHOWN]}..., and its Key would name what it did not read; run the job again, which plans anew"
+        )
+
+
+def _names_remote_data(attempt: Attempt) -> bool:
+    return any(str(place).startswith("s3://") for place in _data_places(attempt))
+
+
+def _data_places(attempt: Attempt) -> Iterator[object]:
+    return (getattr(attempt.params, field) for field in attempt.params.fields_with(Role.DATA))

@@ -1,0 +1,115 @@
+"""The journal of a run under way: keeps its record and its events in the store. The driver is its only writer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from orchestrator.contract import Event
+from orchestrator.errors import StoreError
+from orchestrator.plan import Plan, PlannedStage
+from orchestrator.runs.record import RunRecord, RunState, SearchRecord, StageEvent, StageRecord, record_name
+from orchestrator.schedule import State
+from orchestrator.spec import TuneParams
+from orchestrator.store.protocol import Store
+
+NEWS_S = 5.0
+"""Events reach the store in batches of this age."""
+HEARTBEAT_S = 10.0
+"""How often the record is written when there is nothing new: it shows that the driver lives."""
+PATIENCE_S = 600.0
+"""How long the store may be out of reach while stages train; at their ends it has to be there."""
+
+
+@dataclass
+class Journal:
+    """A run's record and the events not yet written.
+
+    Every write puts the record, and before it the events since the last one as a batch of their own: two requests to
+    S3 at most every NEWS_S, one every HEARTBEAT_S in silence. The record alone tells how the run stands.
+    """
+
+    store: Store
+    record: RunRecord
+    clock: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+    _unwritten: list[StageEvent] = field(default_factory=list)
+    _num_batches: int = 0
+    _failing_since_s: float | None = None
+
+    @property
+    def states(self) -> Mapping[str, State]:
+        return {name: stage.state for name, stage in self.record.stages.items()}
+
+    def enter(self, stage: str, state: State, event: Event, *, error: str | None = None) -> None:
+        """Note a stage's new state and the event that brought it; nothing is written yet."""
+        entered = self.record.stages[stage].entering(state, event, time_s=self.clock(), error=error)
+        self._note(
+            StageEvent(stage, entered.attempt, self.clock(), replace(event, text=f"{state}: {event.text}")), entered
+        )
+
+    def hear(self, heard: StageEvent) -> StageRecord:
+        """Note a stage's progress; returns how the stage stands now."""
+        stage = self.record.stages[heard.stage].hearing(heard)
+        self._note(heard, stage)
+        return stage
+
+    def _note(self, event: StageEvent, stage: StageRecord) -> None:
+        self._unwritten.append(event)
+        self.record = self.record.model_copy(update={"stages": {**self.record.stages, event.stage: stage}})
+
+    def end(self, state: RunState, *, error: str | None = None) -> None:
+        """Write how the run ended."""
+        self.record = self.record.model_copy(update={"state": state, "error": error})
+        self.write()
+
+    def write_if_due(self) -> StoreError | None:
+        """Write what is new, or a heartbeat. Returns the first error of an outage of the store.
+
+        Raises StoreError once the store has been out of reach for PATIENCE_S.
+        """
+        age_s = self.clock() - self.record.heard_at_s
+        # A clock that was set back must not silence the run.
+        if 0 <= age_s < (NEWS_S if self._unwritten else HEARTBEAT_S):
+            return None
+        try:
+            self.write()
+        except StoreError as err:
+            # Nothing is lost: what was not written goes with the next batch. Hours of training outlive a short outage.
+            is_first = self._failing_since_s is None
+            self._failing_since_s = self._failing_since_s or self.clock()
+            if self.clock() - self._failing_since_s > PATIENCE_S:
+                raise
+            return err if is_first else None
+        return None
+
+    def write(self) -> None:
+        """Put what is new into the store. Raises StoreError."""
+        self.record = self.record.model_copy(update={"heard_at_s": self.clock()})
+        if self._unwritten:
+            self._num_batches += 1
+            lines = "".join(json.dumps(asdict(event)) + "\n" for event in self._unwritten)
+            self.store.write(f"runs/{self.record.run_id}/events/{self._num_batches:06d}.jsonl", lines.encode())
+            self._unwritten.clear()
+        self.store.write(record_name(self.record.run_id), self.record.model_dump_json(indent=2).encode())
+        self._failing_since_s = None
+
+
+def open_journal(store: Store, plan: Plan, *, run_id: str, clock: Callable[[], float] = time.time) -> Journal:
+    """The journal of a run of `plan` that begins now, written once."""
+    stages = {planned.name: _waiting(planned) for planned in plan.stages}
+    record = RunRecord(run_id=run_id, job=plan.job.name, began_at_s=clock(), heard_at_s=clock(), stages=stages)
+    journal = Journal(store, record, clock)
+    journal.write()
+    return journal
+
+
+def _waiting(planned: PlannedStage) -> StageRecord:
+    stage = planned.stage
+    search = None
+    if isinstance(stage.params, TuneParams):
+        (metric,) = stage.metrics
+        search = SearchRecord(metric=metric, mode=stage.params.mode, num_trials=stage.params.size)
+    return StageRecord(kind=stage.kind.name, key=planned.key, search=search)

@@ -1,0 +1,147 @@
+"""Draft: a stage whose own fields are checked, before it is known what the other stages are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import Field
+
+from orchestrator.artifact import Sha256
+from orchestrator.contract import Kind, Params, Role
+from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
+from orchestrator.spec.job import ExpectationText, Resources, Seed
+from orchestrator.spec.kinds.evaluate import EVALUATE
+from orchestrator.spec.locations import data_place, outside_file
+from orchestrator.spec.resolve.matrix import Written
+from orchestrator.spec.resolve.refs import is_outside
+from orchestrator.spec.validate import Checked, check, known
+from orchestrator.spec.yaml.node import Node, plain
+
+STAGE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+
+
+class Common(Params):
+    """The fields that stages of every kind have."""
+
+    kind: str
+    """Which pipeline runs the stage."""
+    resources: Resources = Resources()
+    """What the stage asks of the cluster."""
+    expect: dict[str, ExpectationText] = Field(default_factory=dict)
+    """What its metrics should come to, such as `{top1: ">= 95"}`."""
+    seed: Seed | None = None
+    """By default the job's."""
+    params_from: str | None = None
+    """A search's best params, `STAGE.best_params`, which go over the stage's own."""
+    data_fingerprint: Sha256 | None = None
+    """Of the data, as `plan --json` tells it where they are, to plan where they are not. Workers check it."""
+    published: str | None = None
+    """The published row that the report shows the stage's metrics beside, such as `imagenet1k/cat_small`."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """None stands for what has faults."""
+
+    name: str
+    path: str
+    """Of the stage in the file, which is that of the matrix for a cell."""
+    node: Node
+    kind: Kind | None
+    common: Common | None
+    params: Params | None
+    sound_common: Common | None = None
+    """The fields of `common` without faults; None where the stage is no mapping."""
+    sound: Params | None = None
+    """Likewise of `params`; None where its kind has a fault."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """By field of role INPUT: the place of a file from outside the job, instead of a ref."""
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """What the stage reports; None where that depends on a field that has a fault."""
+        kind, sound = self.kind, self.sound
+        return known(sound, lambda: kind.metrics(sound)) if kind and sound else None
+
+    def text_of(self, field: str) -> str | None:
+        """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
+        assert self.kind is not None
+        written, known = self.node.members.get(field), self.kind.params.model_fields.get(field)
+        value = written.value if written else known and known.default
+        return value if isinstance(value, str) else None
+
+    def mark_of(self, field: str) -> Mark:
+        """Where a field's value stands, or the stage if it is not written."""
+        return self.node.nearest([field]).at
+
+
+def draft_stage(name: str, written: Written, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults) -> Draft:
+    node, path = written.node, dotted("stages", written.name_in_file)
+    if not STAGE_NAME.fullmatch(written.name_in_file):
+        faults.add(node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -")
+    if not isinstance(node.value, Mapping):
+        faults.add(node.at, path, f"must be a mapping with `kind` and its params, not {shown(plain(node))}")
+        return Draft(name, path, node, None, None, None)
+    common_node, params_node = node.split(Common.model_fields)
+    common = check(Common, common_node, path, faults)
+    kind = _kind(node, kinds, path, faults)
+    draft = Draft(name, path, node, kind, common.whole, None, common.sound)
+    if kind is None:
+        return draft
+    draft = with_params(draft, _params(kind, params_node, path, faults), base_dir, faults)
+    return replace(draft, files=outside_files(draft, base_dir, faults))
+
+
+def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> Kind | None:
+    written = node.members.get("kind")
+    if written is None or not isinstance(written.value, str):
+        return None
+    if written.value not in kinds:
+        message = f"unknown kind {shown(written.value)}{suggestion(written.value, kinds)}"
+        faults.add(written.at, dotted(path, "kind"), message)
+    return kinds.get(written.value)
+
+
+def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Checked[Params]:
+    shared = Common.model_fields.keys() & kind.params.model_fields.keys()
+    assert not shared, f"params of {kind.name} take names of common fields: {shared}"
+    if kind is EVALUATE:  # what stands beside its own fields is checked once it is known what is measured
+        node, _ = node.split(EVALUATE.params.model_fields)
+    return check(kind.params, node, path, faults, also_known=Common.model_fields)
+
+
+def with_params(draft: Draft, params: Checked[Params], base_dir: Path | None, faults: Faults) -> Draft:
+    """The draft with `params`, their data folders made absolute."""
+    sound = with_absolute_data(params.sound, draft.node, draft.path, base_dir, faults)
+    return replace(draft, params=sound if params.whole is not None else None, sound=sound)
+
+
+def outside_files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str]:
+    """The files from outside the job that the stage names where its kind takes them."""
+    assert draft.kind is not None
+    files = {}
+    for name in draft.kind.from_outside:
+        text = draft.text_of(name)
+        if text is None or not is_outside(text):
+            continue
+        try:
+            files[name] = outside_file(text, base_dir)
+        except ValueError as err:
+            faults.add(draft.mark_of(name), dotted(draft.path, name), str(err))
+    return files
+
+
+def with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
+    folders = {}
+    for name in params.fields_with(Role.DATA):
+        text = getattr(params, name, None)
+        if text is None:
+            continue
+        try:
+            folders[name] = data_place(text, base_dir)
+        except ValueError as err:
+            faults.add(node.nearest([name]).at, dotted(path, name), str(err))
+    return params.model_copy(update=folders)

@@ -1,0 +1,89 @@
+"""Node: a plain value with the marks of where it and its key stand, and how one is put into another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from pydantic import JsonValue
+
+from orchestrator.spec.faults import Mark, shown, suggestion
+from orchestrator.spec.yaml.scalars import Scalar
+
+Steps: TypeAlias = Sequence[str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`key_at` is where the key of the value stands; for an item of a list, and for a root, the value itself."""
+
+    value: Scalar | tuple[Node, ...] | Mapping[str, Node]
+    at: Mark
+    key_at: Mark
+
+    @property
+    def members(self) -> Mapping[str, Node]:
+        """The values of a mapping by their keys; none for anything else."""
+        return self.value if isinstance(self.value, Mapping) else {}
+
+    def members_of(self, key: str) -> Mapping[str, Node]:
+        """The members of the mapping under `key`, none if there is no such mapping."""
+        member = self.members.get(key)
+        return member.members if member else {}
+
+    def split(self, keys: Collection[str]) -> tuple[Node, Node]:
+        """A mapping's members with these keys, and those without."""
+        chosen = {key: node for key, node in self.members.items() if key in keys}
+        others = {key: node for key, node in self.members.items() if key not in keys}
+        return replace(self, value=chosen), replace(self, value=others)
+
+    def nearest(self, steps: Steps) -> Node:
+        """The node at the end of `steps`, or the last one on the way there."""
+        node = self
+        for step in steps:
+            if isinstance(node.value, tuple) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+            elif isinstance(node.value, Mapping) and str(step) in node.value:
+                node = node.value[str(step)]
+            else:
+                break
+        return node
+
+
+def plain(node: Node) -> JsonValue:
+    """The value without its marks."""
+    if isinstance(node.value, Mapping):
+        return {key: plain(member) for key, member in node.value.items()}
+    if isinstance(node.value, tuple):
+        return [plain(item) for item in node.value]
+    return node.value
+
+
+def marked(value: JsonValue, at: Mark, key_at: Mark | None = None) -> Node:
+    """A tree of `value` that stands at one mark as a whole."""
+    if isinstance(value, dict):
+        return Node({key: marked(member, at) for key, member in value.items()}, at, key_at or at)
+    if isinstance(value, list):
+        return Node(tuple(marked(item, at) for item in value), at, key_at or at)
+    return Node(value, at, key_at or at)
+
+
+def put(tree: Node, steps: Sequence[str], value: Node, *, may_make: bool) -> Node:
+    """`tree` with `value` at the end of `steps`. `may_make`: mappings that are missing on the way are made.
+
+    Raises ValueError with the reason where the way leads through something else than a mapping, or ends.
+    """
+    if not steps:
+        return value
+    if not isinstance(tree.value, Mapping):
+        raise ValueError(f"cannot be reached: what holds it is {_described(tree)}; give that as a whole")
+    first, *rest = steps
+    if rest and first not in tree.value and not may_make:
+        raise ValueError(f"unknown field {shown(first)}{suggestion(first, tree.value)}")
+    member = tree.value.get(first, Node({}, value.key_at, value.key_at))
+    return replace(tree, value={**tree.value, first: put(member, rest, value, may_make=may_make)})
+
+
+def _described(node: Node) -> str:
+    return "a list" if isinstance(node.value, tuple) else f"{shown(plain(node))}, not a mapping"

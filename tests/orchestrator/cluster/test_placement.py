@@ -1,0 +1,55 @@
+"""No two stages of a run count on the same capacity, however many workers each of them takes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orchestrator.capacity import Capacity
+from orchestrator.cluster.placement import Ledger
+
+WORKER = Capacity(1, 0)
+TOTAL = Capacity(8, 0)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Of a cluster with 8 CPUs, on which two stages begin: with the least of 1 to 8 workers, and with 3."""
+    ledger = Ledger(TOTAL)
+    ledger.take("elastic", WORKER)
+    ledger.take("fixed", WORKER * 3)
+    return ledger
+
+
+def _resize(ledger: Ledger, stage: str, *, places: int = 8, total: Capacity = TOTAL) -> int:
+    return ledger.resize(stage, range(1, 9), WORKER, places=places, total=total)
+
+
+def test_a_stage_grows_into_what_no_other_holds_and_others_see_it(ledger: Ledger) -> None:
+    assert _resize(ledger, "elastic") == 5
+    assert ledger.free == Capacity(0, 0)
+
+
+def test_an_attempt_takes_what_ended_stages_left_and_what_machines_joined(ledger: Ledger) -> None:
+    assert _resize(ledger, "elastic", places=2) == 2
+    ledger.release("fixed")
+    assert _resize(ledger, "elastic") == 8
+    ledger.take("fixed", WORKER * 3)
+    assert _resize(ledger, "elastic", total=Capacity(10, 0)) == 7
+
+
+def test_after_a_lost_machine_a_stage_shrinks_but_never_below_the_least(ledger: Ledger) -> None:
+    _resize(ledger, "elastic")
+    assert _resize(ledger, "elastic", places=2) == 2
+    assert ledger.free == Capacity(3, 0)
+    assert _resize(ledger, "elastic", total=Capacity(2, 0)) == 1
+
+
+def test_stages_that_grow_at_the_same_time_share_what_there_is() -> None:
+    ledger = Ledger(TOTAL)
+    stages = [f"stage{index}" for index in range(4)]
+    for stage in stages:
+        ledger.take(stage, WORKER)
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda stage: _resize(ledger, stage), stages)) == 8

@@ -1,0 +1,144 @@
+"""What a journal puts into the store, and how often."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.contract import Event
+from orchestrator.errors import StoreError
+from orchestrator.planning import plan_job
+from orchestrator.runs.journal import HEARTBEAT_S, NEWS_S, PATIENCE_S, Journal, open_journal
+from orchestrator.runs.record import RunState, StageEvent, load_record
+from orchestrator.schedule import State
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from tests.orchestrator.counting import KINDS
+
+JOB = """
+name: counts
+stages:
+  search: {kind: tune, of: a, space: {gain: {uniform: [1.0, 2.0]}}, num_trials: 5}
+  a: {kind: count, data: data}
+"""
+
+
+@dataclass
+class Clock:
+    now_s: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, store_uri: str, clock: Clock) -> Journal:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(JOB)
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, store=store_uri, base_dir=tmp_path)
+    store = open_store(store_uri)
+    return open_journal(store, plan_job(job, store), run_id="r", clock=clock)
+
+
+def _heard_at_s(journal: Journal) -> float:
+    return load_record(journal.store, "r").heard_at_s
+
+
+def _batches(journal: Journal) -> list[str]:
+    return journal.store.names("runs/r/events")
+
+
+def test_a_run_that_begins_has_a_record_of_its_waiting_stages(journal: Journal) -> None:
+    record = load_record(journal.store, "r")
+    assert (record.job, record.state, record.began_at_s) == ("counts", "running", 1000)
+    assert {name: stage.state for name, stage in record.stages.items()} == {"search": "waiting", "a": "waiting"}
+    search = record.stages["search"].search
+    assert search is not None
+    assert (search.metric, search.num_trials) == ("total", 5)
+
+
+def test_in_silence_only_the_record_is_written_and_seldom(journal: Journal, clock: Clock) -> None:
+    clock.now_s += HEARTBEAT_S - 1
+    journal.write_if_due()
+    assert _heard_at_s(journal) == 1000
+    clock.now_s += 1
+    journal.write_if_due()
+    assert _heard_at_s(journal) == 1000 + HEARTBEAT_S
+    assert _batches(journal) == []
+
+
+def test_events_wait_for_their_batch_and_the_record_has_the_newest(journal: Journal, clock: Clock) -> None:
+    journal.enter("a", State.RUNNING, Event("starting"))
+    for epoch in (1, 2):
+        journal.hear(StageEvent("a", 1, clock.now_s, Event(f"epoch {epoch}/3", epoch, 3)))
+    journal.write_if_due()
+    assert _batches(journal) == []
+    clock.now_s += NEWS_S
+    journal.write_if_due()
+    (name,) = _batches(journal)
+    lines = (journal.store.read(name) or b"").splitlines()
+    assert [json.loads(line)["event"]["text"] for line in lines] == ["running: starting", "epoch 1/3", "epoch 2/3"]
+    assert load_record(journal.store, "r").stages["a"].event == "epoch 2/3"
+
+
+def test_a_batch_is_never_written_over(journal: Journal, clock: Clock) -> None:
+    journal.enter("a", State.RUNNING, Event("starting"))
+    for epoch in (1, 2, 3):
+        journal.hear(StageEvent("a", 1, clock.now_s, Event(f"epoch {epoch}/3", epoch, 3)))
+        journal.write()
+    texts = [(journal.store.read(name) or b"").decode() for name in _batches(journal)]
+    assert [text.count("\n") for text in texts] == [2, 1, 1]
+
+
+def test_a_clock_that_was_set_back_does_not_silence_the_run(journal: Journal, clock: Clock) -> None:
+    clock.now_s -= 3600
+    journal.write_if_due()
+    assert _heard_at_s(journal) == 1000 - 3600
+
+
+def test_the_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
+    journal.enter("a", State.FAILED, Event("a bug"), error="a bug\nTraceback")
+    journal.end(RunState.FAILED, error="no cluster")
+    record = load_record(journal.store, "r")
+    assert (record.state, record.error, record.stages["a"].error) == ("failed", "no cluster", "a bug\nTraceback")
+    assert len(_batches(journal)) == 1
+
+
+def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(JOB)
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, store=str(tmp_path / "store"), base_dir=tmp_path)
+    store = open_store(job.store)
+    journal = open_journal(store, plan_job(job, store), run_id="r", clock=clock)
+    journal.enter("a", State.RUNNING, Event("starting"))
+
+    runs, away = tmp_path / "store" / "runs", tmp_path / "away"
+    runs.rename(away)
+    runs.write_text("no folder: nothing can be written below it")
+    clock.now_s += NEWS_S
+    assert isinstance(journal.write_if_due(), StoreError), "the outage is reported"
+    clock.now_s += PATIENCE_S
+    assert journal.write_if_due() is None, "once"
+    clock.now_s += NEWS_S
+    with pytest.raises(StoreError):
+        journal.write_if_due()
+
+    runs.unlink()
+    away.rename(runs)
+    clock.now_s += NEWS_S
+    journal.write_if_due()
+    batches = [path.read_text() for path in (runs / "r" / "events").iterdir()]
+    assert [json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()] == [
+        "running: starting"
+    ]
+    assert load_record(store, "r").heard_at_s == clock.now_s

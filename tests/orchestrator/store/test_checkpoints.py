@@ -1,0 +1,129 @@
+"""Resume state: only whole, unaltered checkpoints are ever resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import Store, open_store
+from orchestrator.store.checkpoints import Newest, commit_checkpoint, fetch_newest_checkpoint
+
+TRAINING = "train/abc"
+
+
+@pytest.fixture
+def store(store_uri: str) -> Store:
+    return open_store(store_uri)
+
+
+def _commit(store: Store, tmp_path: Path, number: int, *, score: float | None = None, keep_best: int = 0) -> None:
+    folder = tmp_path / f"epoch{number}"
+    folder.mkdir(exist_ok=True)
+    (folder / "state.pt").write_text(f"state {number}")
+    commit_checkpoint(store, TRAINING, folder, score=score, keep_best=keep_best)
+
+
+def _kept(store: Store) -> list[int]:
+    """The numbers of the checkpoints that have both seal and state."""
+    names = {name.removeprefix(f"{TRAINING}/checkpoints/") for name in store.names(TRAINING)}
+    return sorted(int(name[:8]) for name in names if name.endswith(".json") and f"{name[:8]}/state.pt" in names)
+
+
+def _resumed(store: Store, tmp_path: Path) -> str | None:
+    number = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").number
+    return None if number is None else (tmp_path / "fetched" / "state.pt").read_text()
+
+
+def test_nothing_is_resumed_where_nothing_was_committed(store: Store, tmp_path: Path) -> None:
+    assert _resumed(store, tmp_path) is None
+
+
+def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: Path) -> None:
+    for number in range(8, 13):
+        _commit(store, tmp_path, number)
+    assert _resumed(store, tmp_path) == "state 12"
+    assert len(store.names(TRAINING)) == 4
+
+
+def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(store: Store, tmp_path: Path) -> None:
+    for number, score in enumerate((3.0, 9.0, None, 9.0, 4.0, 1.0, None, 2.0), start=1):
+        _commit(store, tmp_path, number, score=score, keep_best=2)
+    assert _kept(store) == [2, 4, 7, 8]
+    _commit(store, tmp_path, 9, score=9.5, keep_best=1)
+    assert _kept(store) == [8, 9]
+    assert _resumed(store, tmp_path) == "state 9"
+
+
+def test_a_seal_without_a_score_is_read_and_a_damaged_one_is_never_among_the_best(store: Store, tmp_path: Path) -> None:
+    _commit(store, tmp_path, 1, score=5.0)
+    seal = f"{TRAINING}/checkpoints/00000001.json"
+    content = json.loads(store.read(seal) or b"")
+    assert content.pop("score") == 5.0
+    store.write(seal, json.dumps(content).encode())
+    assert _resumed(store, tmp_path) == "state 1"
+    store.write(seal, b"damaged")
+    for number in (2, 3):
+        _commit(store, tmp_path, number, score=1.0, keep_best=1)
+    assert _kept(store) == [2, 3]
+
+
+def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Path) -> None:
+    _commit(store, tmp_path, 1)
+    store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
+    assert _resumed(store, tmp_path) == "state 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("00000002/state.pt", b"damaged", "00000002/state.pt differs from its sha256"),
+        ("00000002/state.pt", b"cut", "00000002/state.pt has 3 bytes instead of 7"),
+        ("00000002/state.pt", None, "00000002/state.pt is missing"),
+        ("00000002.json", b"damaged", "00000002.json is not the seal of a checkpoint"),
+        ("00000002.json", b"", "00000002.json is not the seal of a checkpoint"),
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_reported(
+    store: Store, tmp_path: Path, name: str, content: bytes | None, why: str
+) -> None:
+    for number in (1, 2):
+        _commit(store, tmp_path, number)
+    if content is None:
+        store.delete(f"{TRAINING}/checkpoints/{name}")
+    else:
+        store.write(f"{TRAINING}/checkpoints/{name}", content)
+    found = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "state.pt").read_text() == "state 1"
+    damage = f"checkpoint 2 is damaged: store {store.uri}: {TRAINING}/checkpoints/{why}"
+    assert found == Newest(1, (damage,))
+    assert found.remark() == f"{damage}; resuming from checkpoint 1, so what was trained after it is trained again"
+
+
+def test_a_training_without_an_intact_checkpoint_starts_over_and_that_is_reported(store: Store, tmp_path: Path) -> None:
+    assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").remark() is None
+    for number in (1, 2):
+        _commit(store, tmp_path, number)
+        store.write(f"{TRAINING}/checkpoints/{number:08d}/state.pt", b"damaged")
+    found = fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched")
+    assert found.number is None
+    remark = found.remark() or ""
+    assert remark.startswith("checkpoint 2 is damaged: ")
+    assert "; checkpoint 1 is damaged: " in remark
+    assert remark.endswith("; no intact checkpoint is left, so training starts from the beginning")
+
+
+def test_files_that_are_no_checkpoints_are_passed_over(store: Store, tmp_path: Path) -> None:
+    _commit(store, tmp_path, 1)
+    for name in ("notes.txt", "00000002.json.bak", "best.json"):
+        store.write(f"{TRAINING}/checkpoints/{name}", b"{}")
+    assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched") == Newest(1)
+
+
+def test_what_a_killed_commit_left_behind_does_not_disturb_the_next(store: Store, tmp_path: Path) -> None:
+    _commit(store, tmp_path, 1)
+    store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
+    store.write(f"{TRAINING}/checkpoints/00000002/left.pt", b"over")
+    _commit(store, tmp_path, 2)
+    assert _resumed(store, tmp_path) == "state 2"

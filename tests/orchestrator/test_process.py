@@ -1,0 +1,45 @@
+"""How often a run was asked to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from orchestrator.process import Signals, counted_signals, stop_grace_s
+
+
+def test_ctrl_c_that_comes_twice_at_once_is_one_wish() -> None:
+    signals = Signals()
+    for now_s in (10.0, 10.1, 10.5, 12.0):
+        signals.note(now_s)
+    assert signals.count == 2
+
+
+def test_signals_are_counted_within_the_block_alone() -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    with counted_signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.count == 1
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(
+    ("environment", "grace_s"),
+    [
+        ({}, 60),
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, 2),
+        ({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_JOB_STOP_WAIT_TIME_S": "120"}, 119),
+        ({"RAY_JOB_STOP_WAIT_TIME_S": "0"}, 0),
+        ({"RAY_JOB_STOP_WAIT_TIME_S": "soon"}, 60),
+    ],
+)
+def test_a_run_waits_a_second_less_than_ray_does(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], grace_s: float
+) -> None:
+    for name in ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_JOB_STOP_WAIT_TIME_S"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert stop_grace_s() == grace_s
