@@ -5,7 +5,7 @@ from cat_model.backbone import CatBackbone
 from cat_model.config import CONFIGS, CatConfig
 from cat_model.errors import WeightsError
 from cat_model.model import Cat
-from cat_model.weights.fitting import Report
+from cat_model.weights.fitting import FitReport
 from cat_model.weights.layouts import to_ours
 from cat_model.weights.load import load_backbone, load_classifier, load_weights, save_classifier
 from cat_model.weights.official import load_official_backbone, load_official_classifier
@@ -16,7 +16,7 @@ __all__ = [
     "Cat",
     "CatBackbone",
     "CatConfig",
-    "Report",
+    "FitReport",
     "WeightsError",
     "from_reference",
     "load_backbone",

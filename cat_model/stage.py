@@ -18,7 +18,7 @@ from cat_model.tracing import is_scripting, unscripted
 from cat_model.windows import to_map, to_windows
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """An attention and an MLP, each normed before and added to its input: a map x_BHWC or windows x_BPSSC."""
 
     def __init__(self, dim: int, attn: Ipsa | Cpsa, *, mlp_ratio: float, drop: float, drop_path: float) -> None:
@@ -81,8 +81,10 @@ class Stage(nn.Module):
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
-def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> Block:
-    return Block(config.dims[stage], attn, mlp_ratio=config.mlp_ratio, drop=config.drop_rate, drop_path=drop_path)
+def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> AttentionBlock:
+    return AttentionBlock(
+        config.dims[stage], attn, mlp_ratio=config.mlp_ratio, drop=config.drop_rate, drop_path=drop_path
+    )
 
 
 def _make_ipsa(config: CatConfig, stage: int) -> Ipsa:

@@ -15,7 +15,7 @@ Recipe = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class KeyInputs:
     """What a recipe holds besides the job's own text."""
 
     data: str
@@ -32,13 +32,13 @@ def key_of(recipe: Recipe) -> str:
     return digest_of(dict(recipe))
 
 
-def recipe_of(job: Job, stage: Stage, circumstances: Circumstances) -> Recipe:
+def recipe_of(job: Job, stage: Stage, key_inputs: KeyInputs) -> Recipe:
     """All that determines the stage's result. Not its name, its resources or anything that only changes the speed."""
     edges = {**stage.inputs, **({"params_from": stage.params_from} if stage.params_from else {})}
     inputs: dict[str, JsonValue] = {
-        name: {"key": circumstances.input_keys[ref.stage], "output": ref.output} for name, ref in edges.items()
+        name: {"key": key_inputs.input_keys[ref.stage], "output": ref.output} for name, ref in edges.items()
     }
-    inputs |= {name: {"sha256": digest} for name, digest in circumstances.file_digests.items()}
+    inputs |= {name: {"sha256": digest} for name, digest in key_inputs.file_digests.items()}
     measured = stage.kind.evaluates
     return {
         **({"measures": {"kind": measured.name, "version": measured.version}} if measured else {}),
@@ -46,8 +46,8 @@ def recipe_of(job: Job, stage: Stage, circumstances: Circumstances) -> Recipe:
         "version": stage.kind.version,
         "params": _params_in_key(job, stage),
         "seed": stage.seed,
-        "rerun": circumstances.rerun,
-        "data": circumstances.data,
+        "rerun": key_inputs.rerun,
+        "data": key_inputs.data,
         "inputs": inputs,
     }
 

@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 
 from pydantic import JsonValue
 
-from orchestrator.fingerprint import Circumstances, Recipe, key_of, recipe_of
+from orchestrator.fingerprint import KeyInputs, Recipe, key_of, recipe_of
 from orchestrator.spec import Job, Stage
 
 
@@ -85,7 +85,7 @@ class Digests:
     """The sha256 of each input that is a file, and of each other file that the params name, by its field."""
 
 
-def make_plan(job: Job, *, digests: Mapping[str, Digests], past: PriorRuns) -> Plan:
+def make_plan(job: Job, *, digests: Mapping[str, Digests], prior: PriorRuns) -> Plan:
     """Keys hash recipes, so the whole plan is known before anything runs.
 
     `digests` are by stage; the plan has these stages, each with all that it needs among them.
@@ -95,10 +95,10 @@ def make_plan(job: Job, *, digests: Mapping[str, Digests], past: PriorRuns) -> P
         stage = job.stages[name]
         keys = {need: planned[need].key for need in stage.needs}
         read = digests[name]
-        circumstances = Circumstances(
-            data=read.data, rerun=past.reruns.get(name, 0), input_keys=keys, file_digests=read.files
+        key_inputs = KeyInputs(
+            data=read.data, rerun=prior.reruns.get(name, 0), input_keys=keys, file_digests=read.files
         )
-        planned[name] = _plan_stage(stage, recipe_of(job, stage, circumstances), past)
+        planned[name] = _plan_stage(stage, recipe_of(job, stage, key_inputs), prior)
     return Plan(job, tuple(planned.values()))
 
 
@@ -117,15 +117,15 @@ def needed(job: Job, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in order if name in wanted)
 
 
-def _plan_stage(stage: Stage, recipe: Recipe, past: PriorRuns) -> PlannedStage:
+def _plan_stage(stage: Stage, recipe: Recipe, prior: PriorRuns) -> PlannedStage:
     key = key_of(recipe)
-    if past.is_done(key):
+    if prior.is_done(key):
         return PlannedStage(stage, recipe, key, Verdict.REUSE, f"its manifest {key[:8]} stands")
-    return PlannedStage(stage, recipe, key, Verdict.RUN, _why(stage.name, recipe, past))
+    return PlannedStage(stage, recipe, key, Verdict.RUN, _why(stage.name, recipe, prior))
 
 
-def _why(name: str, recipe: Recipe, past: PriorRuns) -> str:
-    last = past.recipes.get(name)
+def _why(name: str, recipe: Recipe, prior: PriorRuns) -> str:
+    last = prior.recipes.get(name)
     if last is None:
         return "it has not run yet"
     changes = list(_changes("", last, recipe))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from orchestrator.artifact import canonical_json
 from orchestrator.contract import Kind, Params, Role
 from orchestrator.errors import DataError
-from orchestrator.plan import Digests, PriorRuns, Plan, make_plan, needed
+from orchestrator.plan import Digests, Plan, PriorRuns, make_plan, needed
 from orchestrator.runs.last_run import LastRun, load_last_run
 from orchestrator.spec import Job, Stage, TuneParams, template_params
 from orchestrator.store.outside import digest_outside
@@ -26,10 +26,10 @@ def plan_job(job: Job, store: Store, *, forced: tuple[str, ...] = (), only: tupl
     Fingerprints the data of the planned stages. Raises DataError, StoreError.
     """
     last = load_last_run(store, job.name)
-    past = prior_runs(last, is_done=lambda key: load_manifest(store, key) is not None)
-    reruns = {**past.reruns, **{name: past.reruns.get(name, 0) + 1 for name in forced}}
+    prior = prior_runs(last, is_done=lambda key: load_manifest(store, key) is not None)
+    reruns = {**prior.reruns, **{name: prior.reruns.get(name, 0) + 1 for name in forced}}
     names = needed(job, only) if only else job.stages
-    return make_plan(job, digests=read_digests(job, names), prior=replace(past, reruns=reruns))
+    return make_plan(job, digests=read_digests(job, names), prior=replace(prior, reruns=reruns))
 
 
 def prior_runs(last: LastRun | None, *, is_done: Callable[[str], bool]) -> PriorRuns:

@@ -53,7 +53,7 @@ RAY_STOP_WAIT_S = 3.0
 """Ray's own RAY_JOB_STOP_WAIT_TIME_S."""
 
 
-LAST_WORDS_S = 1.0
+FINAL_EVENTS_TIMEOUT_S = 1.0
 """What is left for the record and the exit."""
 
 
@@ -66,5 +66,5 @@ def stop_grace_s() -> float:
     """Seconds that an interrupted run may wait for its stages: `ray job stop` kills a job's command after a while."""
     stated = os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "")
     if stated.isdecimal():
-        return max(0.0, float(stated) - LAST_WORDS_S)
-    return RAY_STOP_WAIT_S - LAST_WORDS_S if is_submitted() else GRACE_S
+        return max(0.0, float(stated) - FINAL_EVENTS_TIMEOUT_S)
+    return RAY_STOP_WAIT_S - FINAL_EVENTS_TIMEOUT_S if is_submitted() else GRACE_S

@@ -71,7 +71,7 @@ def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
 def _changes_since(job: Job, last: LastRun) -> dict[str, str]:
     """By stage that ran: what its recipe has become, supposing that the data are the same."""
     digests = {name: _digests_then(job.stages[name], last.stages.get(name)) for name in job.stages}
-    plan = make_plan(job, digests=digests, past=prior_runs(last, is_done=lambda key: False))
+    plan = make_plan(job, digests=digests, prior=prior_runs(last, is_done=lambda key: False))
     ran = (planned for planned in plan.stages if planned.name in last.stages)
     return {planned.name: planned.why for planned in ran if planned.key != last.stages[planned.name].key}
 

@@ -24,7 +24,7 @@ from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError, StoppedError
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, stop_grace_s
-from orchestrator.runs.journal import PATIENCE_S, Journal, open_journal
+from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.record import RunState, StageEvent
 from orchestrator.schedule import Block, Start, State, decide
@@ -33,7 +33,7 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
 TICK_S = 0.2
-LAST_WORDS_S = 60.0
+FINAL_EVENTS_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Run:
         if (loss := self.loss()) is not None:
             raise ClusterError(loss)
         # What a stage said last is waited for, though the actor may still be starting where a stage ends at once.
-        self._hear(channel.drain(timeout_s=LAST_WORDS_S) if ended else channel.drain())
+        self._hear(channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain())
         if ended:
             start, result = ended
             self._close(start, result)
@@ -264,7 +264,7 @@ class Run:
             self.watch(Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total)))
         outage = self.journal.write_if_due()
         if outage is not None:
-            text = f"{outage}; trying again for up to {PATIENCE_S / 60:g} minutes"
+            text = f"{outage}; trying again for up to {STORE_OUTAGE_LIMIT_S / 60:g} minutes"
             for start in self.running.values():
                 attempt = self.journal.record.stages[start.stage.name].attempt
                 self._hear([StageEvent(start.stage.name, attempt, time.time(), Event(text))])

@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.loading.settings import Settings
 from pipelines.imagenet.augmentation import Mode, images_of, make_train_augmentation
-from pipelines.imagenet.dataset import Batch, Images, TrainDraws, collate
+from pipelines.imagenet.dataset import Batch, Images, TrainSampler, collate
 from pipelines.imagenet.folders import load_index
 from pipelines.imagenet.transforms import Recipe, train_transform
 
@@ -71,7 +71,7 @@ def make_ours(mode: Mode, root: Path, recipe: Recipe, settings: Settings) -> Con
     loader = _loader(
         Images(index, augmentation.image, seed=0, substitutes=0),
         settings,
-        sampler=TrainDraws(index, batch_size=settings.batch_size, seed=0, rank=0, world_size=1),
+        sampler=TrainSampler(index, batch_size=settings.batch_size, seed=0, rank=0, world_size=1),
         collate_fn=collate,
     )
     return Contestant(mode, loader, images_of if mode == "device" else augmentation.batch)

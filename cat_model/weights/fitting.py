@@ -31,7 +31,7 @@ STRICT = Allowance()
 
 
 @dataclass(frozen=True)
-class Report:
+class FitReport:
     """What became of each tensor."""
 
     mapped: Mapping[str, str]
@@ -59,7 +59,7 @@ class Fit:
     """Tensors that a model can take as they are, by our names, and how they came to be."""
 
     tensors: Mapping[str, Tensor]
-    report: Report
+    report: FitReport
 
 
 def fit(
@@ -81,7 +81,7 @@ def fit(
         listed = "\n  ".join(faults)
         raise WeightsError(f"{source} differ in {len(faults)} tensors:\n  {listed}")
     shapes = {name: (tuple(weights.tensors[name].shape), tuple(tensor.shape)) for name, tensor in given.items()}
-    report = Report(
+    report = FitReport(
         mapped={name: weights.told(name) for name in given if name in wanted},
         resized={name: (before, after) for name, (before, after) in shapes.items() if before != after},
         missing=tuple(name for name in wanted if name not in given),

@@ -24,7 +24,7 @@ from cat_model.model import Cat
 from cat_model.trunk import Trunk
 from cat_model.weights.description import Description, parse_description
 from cat_model.weights.files import load_file, load_safetensors
-from cat_model.weights.fitting import STRICT, Allowance, Report, fit
+from cat_model.weights.fitting import STRICT, Allowance, FitReport, fit
 from cat_model.weights.layouts import Weights, parse_weights
 
 TENSORS_FILE = "model.safetensors"
@@ -105,7 +105,7 @@ def load_weights(
     allow_missing: bool = False,
     allow_unexpected: bool = False,
     resize: bool = False,
-) -> Report:
+) -> FitReport:
     """Puts the weights of a file (its path), or a state_dict, of any known layout into `model` and reports each.
 
     Raises WeightsError, and leaves the model as it was, for any difference that was not asked for: `from_classifier`

@@ -47,7 +47,7 @@ class Fail:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostAttempt:
     """How an attempt ended before its stage did."""
 
     failures: Mapping[int, BaseException]
@@ -61,13 +61,13 @@ class Loss:
 class LostAttemptError(Exception):
     """An attempt that ended before its stage did."""
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: LostAttempt) -> None:
         super().__init__(loss)
         self.loss = loss
 
 
-def judge(
-    loss: Loss, *, num_lost: int, num_moves: int = 0, is_interrupted: bool = False, timeout_min: float = 10
+def decide_retry(
+    loss: LostAttempt, *, num_lost: int, num_moves: int = 0, is_interrupted: bool = False, timeout_min: float = 10
 ) -> Retry | Fail:
     """What to do about the loss of an attempt, before which `num_lost` were lost and `num_moves` had to move.
 
@@ -100,7 +100,7 @@ def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | 
     return next((error for error in errors if not _may_pass(error)), None)
 
 
-def _why(loss: Loss, timeout_min: float) -> str:
+def _why(loss: LostAttempt, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
     # A worker that lost a peer reports a broken connection, which is the effect and not the cause.

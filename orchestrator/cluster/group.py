@@ -20,8 +20,8 @@ from ray.train.v2.api.exceptions import PreemptionError
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import has_dashboard
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.failures import ROOM_IS_TAKEN, Loss, LostAttemptError, first_line
-from orchestrator.cluster.worker import Place, run_pipeline, tell_result
+from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
+from orchestrator.cluster.worker import WorkerRank, report_result, run_pipeline
 
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # 60: two busy cores took 57 s to start a group
 # 2: a report waits for the next look, so that epochs of a second took two, and a stage ended seconds after its work.
@@ -52,15 +52,15 @@ def run(
             raise LostAttemptError(loss_of(err)) from err
 
 
-def loss_of(err: ray.train.TrainingFailedError) -> Loss:
+def loss_of(err: ray.train.TrainingFailedError) -> LostAttempt:
     if isinstance(err, ray.train.WorkerGroupError):
-        return Loss(err.worker_failures)
+        return LostAttempt(err.worker_failures)
     if isinstance(err, PreemptionError):
-        return Loss({}, is_move=True, cause="a machine is leaving")
+        return LostAttempt({}, is_move=True, cause="a machine is leaving")
     failure = getattr(err, "controller_failure", err)
     if isinstance(failure, WorkerGroupStartupTimeoutError):
-        return Loss({}, is_move=True, cause=ROOM_IS_TAKEN)
-    return Loss({}, cause=first_line(failure))
+        return LostAttempt({}, is_move=True, cause=ROOM_IS_TAKEN)
+    return LostAttempt({}, cause=first_line(failure))
 
 
 def _trainer(
@@ -102,15 +102,15 @@ def _train_loop(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     # ray.train.get_preemption_info is a collective, which no background thread may call; this is what it reads.
     preemption = get_train_context().preemption_context
-    place = Place(
+    place = WorkerRank(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()) if torch.cuda.is_available() else "cpu",
         tell=lambda metrics: ray.train.report(dict(metrics)),
-        hear_rank_zero=broadcast_from_rank_zero,
+        broadcast_from_rank_zero=broadcast_from_rank_zero,
         is_leaving=lambda: preemption.preemption_info is not None,
     )
     closes_stage: bool = config["closes_stage"]
     result = run_pipeline(config["attempt"], place, config["channel"], closes_stage=closes_stage, label=config["label"])
     if not closes_stage:
-        tell_result(place, result)
+        report_result(place, result)

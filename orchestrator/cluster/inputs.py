@@ -1,4 +1,4 @@
-"""What a stage reads: its params with the searched values in them, its inputs, and checks of what changed since the plan."""
+"""What a stage reads: params with searched values in them, and inputs; and whether they are what was planned."""
 
 from __future__ import annotations
 

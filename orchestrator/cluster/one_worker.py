@@ -8,7 +8,7 @@ import ray
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import NAMESPACE, EventChannel
-from orchestrator.cluster.failures import ROOM_IS_TAKEN, Loss, LostAttemptError, first_line
+from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.errors import StoppedError
 
@@ -25,9 +25,9 @@ class StageWorker:
 
     def run(self, attempt: Attempt, channel: EventChannel) -> None:
         """Run the attempt to its stage's manifest. Raises what `run_pipeline` raises."""
-        from orchestrator.cluster.worker import lone_place, run_pipeline  # noqa: PLC0415  torch, after `ready`
+        from orchestrator.cluster.worker import only_worker, run_pipeline  # noqa: PLC0415  torch, after `ready`
 
-        place = lone_place(attempt.resources, tell=lambda _: None)
+        place = only_worker(attempt.resources, tell=lambda _: None)
         # What a library writes to its current folder is not left with the user.
         with scratch_folder("orchestrator-worker-") as folder, chdir(folder):
             run_pipeline(attempt, place, channel, closes_stage=True)
@@ -53,11 +53,11 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
         _await_start(worker, channel)
         ray.get(worker.run.remote(attempt, channel))
     except ray.exceptions.RayTaskError as err:
-        raise LostAttemptError(Loss({0: err.cause})) from err
+        raise LostAttemptError(LostAttempt({0: err.cause})) from err
     except ray.exceptions.RayActorError as err:
         raise LostAttemptError(_loss_of(err)) from err
     except ray.exceptions.RayError as err:
-        raise LostAttemptError(Loss({}, cause=first_line(err))) from err
+        raise LostAttemptError(LostAttempt({}, cause=first_line(err))) from err
     finally:
         ray.kill(worker)
 
@@ -71,12 +71,12 @@ def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
             return
         if channel.is_stopping():
             raise StoppedError("stopped before its worker had started")
-    raise LostAttemptError(Loss({}, is_move=True, cause=ROOM_IS_TAKEN))
+    raise LostAttemptError(LostAttempt({}, is_move=True, cause=ROOM_IS_TAKEN))
 
 
-def _loss_of(err: ray.exceptions.RayActorError) -> Loss:
+def _loss_of(err: ray.exceptions.RayActorError) -> LostAttempt:
     cause = _cause(str(err))
-    return Loss({0: RuntimeError(cause)}, is_move=err.preempted, cause=cause)
+    return LostAttempt({0: RuntimeError(cause)}, is_move=err.preempted, cause=cause)
 
 
 def _cause(text: str) -> str:

@@ -70,9 +70,7 @@ def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
     return counts
 
 
-def make_attempt(
-    plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]
-) -> Attempt:
+def make_attempt(plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]) -> Attempt:
     """The stage's first attempt. Publishes its inputs from outside the job; raises OrchestratorError."""
     stage = planned.stage
     source: Stage = plan.job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else stage

@@ -7,7 +7,7 @@ from dataclasses import replace
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.failures import MAX_ATTEMPTS, Fail, LostAttemptError, judge
+from orchestrator.cluster.failures import MAX_ATTEMPTS, Fail, LostAttemptError, decide_retry
 from orchestrator.cluster.placement import Room
 from orchestrator.contract import Event
 
@@ -24,7 +24,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
         try:
             _run(attempt, channel)
         except LostAttemptError as err:
-            decision = judge(
+            decision = decide_retry(
                 err.loss,
                 num_lost=num_lost,
                 num_moves=num_moves,

@@ -17,10 +17,10 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import (
     MAX_ATTEMPTS,
     MAX_MOVES,
-    Loss,
+    LostAttempt,
     LostAttemptError,
     Retry,
-    judge,
+    decide_retry,
     lasting_error,
 )
 from orchestrator.cluster.machine import check_store
@@ -55,13 +55,13 @@ def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
 
 
 def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:
-    from orchestrator.cluster.worker import lone_place, run_pipeline, tell_result  # noqa: PLC0415  torch
+    from orchestrator.cluster.worker import only_worker, report_result, run_pipeline  # noqa: PLC0415  torch
 
-    place = lone_place(attempt.resources, tell=lambda metrics: tune.report(dict(metrics)))
+    place = only_worker(attempt.resources, tell=lambda metrics: tune.report(dict(metrics)))
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
             result = run_pipeline(begun.attempt, place, channel, closes_stage=False, label=begun.label)
-            tell_result(place, result)
+            report_result(place, result)
 
 
 def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:
@@ -150,7 +150,7 @@ def _rest_if_interrupted(begun: _Begun) -> None:
 
 def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
     """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this run; notes it."""
-    loss = err.loss if isinstance(err, LostAttemptError) else Loss({0: err})
+    loss = err.loss if isinstance(err, LostAttemptError) else LostAttempt({0: err})
     trial, tries = begun.attempt, begun.tries
     lasting = lasting_error(loss.failures)
     if isinstance(lasting, MachineError):
@@ -160,7 +160,7 @@ def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
         Logbook(begun.store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
         return True
     timeout_min = trial.resources.collective_timeout_min
-    decision = judge(loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min)
+    decision = decide_retry(loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min)
     if not isinstance(decision, Retry):
         _lose(begun, str(decision.error), elapsed_s=elapsed_s)
         return True

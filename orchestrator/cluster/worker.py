@@ -33,7 +33,7 @@ from orchestrator.store.publish import fetch_artifact
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerRank:
     """Where in its group a worker stands, and how it tells its group's metrics."""
 
     rank: int
@@ -41,20 +41,20 @@ class Place:
     device: str
     tell: Callable[[Mapping[str, float]], None]
     """Hands one report's metrics to Ray; every rank calls it."""
-    hear_rank_zero: Callable[[int | None], int | None]
+    broadcast_from_rank_zero: Callable[[int | None], int | None]
     """Rank 0's argument, on every rank; all of them call it."""
     is_leaving: Callable[[], bool]
     """Whether a machine of the group has a drain notice."""
 
 
-def lone_place(resources: Resources, *, tell: Callable[[Mapping[str, float]], None]) -> Place:
+def only_worker(resources: Resources, *, tell: Callable[[Mapping[str, float]], None]) -> WorkerRank:
     """The place of an attempt's only worker, which has no group."""
-    return Place(
+    return WorkerRank(
         rank=0,
         world_size=1,
         device="cuda:0" if resources.gpus_per_worker > 0 and _has_gpu() else "cpu",
         tell=tell,
-        hear_rank_zero=lambda number: number,
+        broadcast_from_rank_zero=lambda number: number,
         is_leaving=is_leaving,
     )
 
@@ -66,7 +66,7 @@ def _has_gpu() -> bool:
 
 
 def run_pipeline(
-    attempt: Attempt, place: Place, channel: EventChannel, *, closes_stage: bool, label: str = ""
+    attempt: Attempt, place: WorkerRank, channel: EventChannel, *, closes_stage: bool, label: str = ""
 ) -> StageResult:
     """Run the attempt's entry point in this process, with its events' texts behind `label`.
 
@@ -93,7 +93,7 @@ def run_pipeline(
         return result
 
 
-def _logbook(attempt: Attempt, place: Place) -> Logbook | None:
+def _logbook(attempt: Attempt, place: WorkerRank) -> Logbook | None:
     """That of the trial, where the stage is a search; rank 0 keeps it."""
     if attempt.trial is None or place.rank != 0:
         return None
@@ -101,7 +101,7 @@ def _logbook(attempt: Attempt, place: Place) -> Logbook | None:
 
 
 def _run_until_stopped(
-    attempt: Attempt, place: Place, channel: EventChannel, scratch: Path, label: str, logbook: Logbook | None
+    attempt: Attempt, place: WorkerRank, channel: EventChannel, scratch: Path, label: str, logbook: Logbook | None
 ) -> StageResult:
     """The pipeline's result, all its checkpoints committed."""
     store = open_store(attempt.store_uri)
@@ -117,11 +117,11 @@ def _run_until_stopped(
             return _call(attempt, context)
     except StoppedError:
         # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it here.
-        place.hear_rank_zero(None)
+        place.broadcast_from_rank_zero(None)
         raise
 
 
-def tell_result(place: Place, result: StageResult) -> None:
+def report_result(place: WorkerRank, result: StageResult) -> None:
     """Report a trial's final metrics, also when it was found finished and so reported no epoch of its own."""
     values = {metric.name: metric.value for metric in result.metrics}
     place.tell({**values, "num_samples": result.metrics[0].num_samples or 0})
@@ -129,7 +129,7 @@ def tell_result(place: Place, result: StageResult) -> None:
 
 def _context(
     attempt: Attempt,
-    place: Place,
+    place: WorkerRank,
     channel: EventChannel,
     scratch: Path,
     label: str,
@@ -186,13 +186,13 @@ def _finite(score: float | None) -> float | None:
 
 
 def _fetch_resume_state(
-    store: Store, attempt: Attempt, place: Place, folder: Path, remark: Callable[[str], None]
+    store: Store, attempt: Attempt, place: WorkerRank, folder: Path, remark: Callable[[str], None]
 ) -> Path | None:
     """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt has written."""
     found = fetch_newest_checkpoint(store, attempt.training, folder) if place.rank == 0 else Newest(None)
     if (loss := found.remark()) is not None:
         remark(loss)
-    number = place.hear_rank_zero(found.number)
+    number = place.broadcast_from_rank_zero(found.number)
     if number is None:
         return None
     if place.rank != 0:

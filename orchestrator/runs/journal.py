@@ -15,11 +15,11 @@ from orchestrator.schedule import State
 from orchestrator.spec import TuneParams
 from orchestrator.store.protocol import Store
 
-NEWS_S = 5.0
+FLUSH_INTERVAL_S = 5.0
 """Events reach the store in batches of this age."""
 HEARTBEAT_S = 10.0
 """How often the record is written when there is nothing new: it shows that the driver lives."""
-PATIENCE_S = 600.0
+STORE_OUTAGE_LIMIT_S = 600.0
 """How long the store may be out of reach while stages train; at their ends it has to be there."""
 
 
@@ -28,7 +28,7 @@ class Journal:
     """A run's record and the events not yet written.
 
     Every write puts the record, and before it the events since the last one as a batch of their own: two requests to
-    S3 at most every NEWS_S, one every HEARTBEAT_S in silence. The record alone tells how the run stands.
+    S3 at most every FLUSH_INTERVAL_S, one every HEARTBEAT_S in silence. The record alone tells how the run stands.
     """
 
     store: Store
@@ -68,11 +68,11 @@ class Journal:
     def write_if_due(self) -> StoreError | None:
         """Write what is new, or a heartbeat. Returns the first error of an outage of the store.
 
-        Raises StoreError once the store has been out of reach for PATIENCE_S.
+        Raises StoreError once the store has been out of reach for STORE_OUTAGE_LIMIT_S.
         """
         age_s = self.clock() - self.record.heard_at_s
         # A clock that was set back must not silence the run.
-        if 0 <= age_s < (NEWS_S if self._unwritten else HEARTBEAT_S):
+        if 0 <= age_s < (FLUSH_INTERVAL_S if self._unwritten else HEARTBEAT_S):
             return None
         try:
             self.write()
@@ -80,7 +80,7 @@ class Journal:
             # Nothing is lost: what was not written goes with the next batch. Hours of training outlive a short outage.
             is_first = self._failing_since_s is None
             self._failing_since_s = self._failing_since_s or self.clock()
-            if self.clock() - self._failing_since_s > PATIENCE_S:
+            if self.clock() - self._failing_since_s > STORE_OUTAGE_LIMIT_S:
                 raise
             return err if is_first else None
         return None

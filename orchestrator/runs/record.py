@@ -38,14 +38,14 @@ class StageEvent:
     """Whether the record keeps the text when later events come, as that of a damaged checkpoint."""
 
 
-class Mark(Value):
+class ProgressMark(Value):
     """How far a stage was at a time."""
 
     done: float
     time_s: float
 
 
-class LostAttempt(Value):
+class LostAttemptRecord(Value):
     """An attempt that was followed by another one."""
 
     attempt: int
@@ -95,11 +95,11 @@ class StageRecord(Value):
     state: State = State.WAITING
     attempt: int | None = None
     """Counted from 1; None until the stage starts."""
-    lost_attempts: tuple[LostAttempt, ...] = ()
+    lost_attempts: tuple[LostAttemptRecord, ...] = ()
     remarks: tuple[Remark, ...] = ()
-    first: Mark | None = None
+    first: ProgressMark | None = None
     """The first progress of this attempt: what was resumed is before it."""
-    newest: Mark | None = None
+    newest: ProgressMark | None = None
     total: float | None = None
     metrics: Mapping[str, float] = {}
     """The newest value of each; of a search, its best trial's so far."""
@@ -158,19 +158,19 @@ class StageRecord(Value):
         return {name: better(metrics[name], self.metrics.get(name, metrics[name]))} if name in metrics else {}
 
 
-def _progress(heard: StageEvent, search: SearchRecord | None) -> tuple[Mark | None, float | None]:
+def _progress(heard: StageEvent, search: SearchRecord | None) -> tuple[ProgressMark | None, float | None]:
     """How far the stage is, and of how much; a search counts in trials, whatever its trials count in."""
     if heard.event.done is None or not heard.event.total:
         return None, None
     if search is not None:
-        return Mark(done=search.done, time_s=heard.time_s), float(search.num_trials)
-    return Mark(done=heard.event.done, time_s=heard.time_s), heard.event.total
+        return ProgressMark(done=search.done, time_s=heard.time_s), float(search.num_trials)
+    return ProgressMark(done=heard.event.done, time_s=heard.time_s), heard.event.total
 
 
-def _lost(heard: StageEvent) -> tuple[LostAttempt, ...]:
+def _lost(heard: StageEvent) -> tuple[LostAttemptRecord, ...]:
     if heard.lost is None or heard.attempt is None:
         return ()
-    return (LostAttempt(attempt=heard.attempt, why=heard.lost),)
+    return (LostAttemptRecord(attempt=heard.attempt, why=heard.lost),)
 
 
 def _remarks(heard: StageEvent) -> tuple[Remark, ...]:

@@ -10,7 +10,15 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import Manifest
 from orchestrator.runs.last_run import LastRun, load_last_run
-from orchestrator.runs.record import LostAttempt, Mark, Remark, RunRecord, RunState, StageRecord, load_record
+from orchestrator.runs.record import (
+    LostAttemptRecord,
+    ProgressMark,
+    Remark,
+    RunRecord,
+    RunState,
+    StageRecord,
+    load_record,
+)
 from orchestrator.schedule import State
 from orchestrator.spec import Job, Stage
 from orchestrator.store.protocol import Store
@@ -51,7 +59,7 @@ class StageStatus:
     """The kind's own metrics first."""
     heard_s_ago: float | None = None
     key: str | None = None
-    lost_attempts: tuple[LostAttempt, ...] = ()
+    lost_attempts: tuple[LostAttemptRecord, ...] = ()
     remarks: tuple[Remark, ...] = ()
 
 
@@ -186,7 +194,9 @@ def _stage_condition(state: State, run: Condition) -> Condition:
     return Condition.LOST if run is Condition.LOST else Condition.INTERRUPTED
 
 
-def eta_s(first: Mark | None, newest: Mark | None, total: float | None, *, now_s: float) -> float | None:
+def eta_s(
+    first: ProgressMark | None, newest: ProgressMark | None, total: float | None, *, now_s: float
+) -> float | None:
     """Seconds until `total`, at the pace since the first progress of this attempt; None where no pace is known.
 
     What was done at `first` was resumed, or took the start-up with it: it tells nothing about the pace.

@@ -36,13 +36,13 @@ NOWHERE: dict[str, Any] = {"backbone": "pretrain.checkpoint", "data": "."}
 
 
 @dataclass(frozen=True)
-class Complexity:
+class NetworkSize:
     params: int
     macs: int | None
     """None where nobody knows how to count them."""
 
 
-def detector_complexity(method: MethodName, backbone: str) -> Complexity:
+def detector_complexity(method: MethodName, backbone: str) -> NetworkSize:
     params, cat_config = DetectionParams(method=method, **NOWHERE), CONFIGS[backbone]
     config = make_model(
         params, backbone=cat(cat_config.to_dict(), None), widths=cat_config.dims, num_classes=COCO_CLASSES
@@ -50,7 +50,7 @@ def detector_complexity(method: MethodName, backbone: str) -> Complexity:
     return count_detector(config)
 
 
-def segmenter_complexity(backbone: str) -> Complexity:
+def segmenter_complexity(backbone: str) -> NetworkSize:
     params, cat_config = SegmentationParams(method="semantic_fpn", **NOWHERE), CONFIGS[backbone]
     config = make_segmenter(
         params,
@@ -62,7 +62,7 @@ def segmenter_complexity(backbone: str) -> Complexity:
     return count_segmenter(config)
 
 
-def count_detector(config: Config) -> Complexity:
+def count_detector(config: Config) -> NetworkSize:
     """Of the model of one of our methods."""
     with _built("mmdet", config) as network, counting(network) as count:
         maps = _pyramid(network, DETECTION_SIZE)
@@ -71,14 +71,14 @@ def count_detector(config: Config) -> Complexity:
             _run_roi_head(network.roi_head, channels=config["neck"]["out_channels"])
         else:
             network.bbox_head(maps)
-    return Complexity(count_params(network), count.macs)
+    return NetworkSize(count_params(network), count.macs)
 
 
-def count_segmenter(config: Config) -> Complexity:
+def count_segmenter(config: Config) -> NetworkSize:
     """Of the model of one of our methods; an auxiliary head, which inference leaves out, has parameters alone."""
     with _built("mmseg", config) as network, counting(network) as count:
         network.decode_head(_pyramid(network, SEGMENTATION_SIZE))
-    return Complexity(count_params(network), count.macs)
+    return NetworkSize(count_params(network), count.macs)
 
 
 def count_built(scope: Scope, config: Config) -> int:

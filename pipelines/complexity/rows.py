@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from pipelines.complexity.networks import Complexity, detector_complexity, segmenter_complexity
+from pipelines.complexity.networks import NetworkSize, detector_complexity, segmenter_complexity
 from pipelines.detection.traits import MethodName
 
 BACKBONES = ("cat_small", "cat_base")
@@ -49,7 +49,7 @@ def make_rows() -> list[Row]:
     return coco + ade20k
 
 
-def _row(backbone: str, method: str, schedule: str, complexity: Complexity, *, multi_scale: bool) -> Row:
+def _row(backbone: str, method: str, schedule: str, complexity: NetworkSize, *, multi_scale: bool) -> Row:
     assert complexity.macs is not None, "the methods are ours"
     return Row(
         backbone=backbone,

@@ -18,7 +18,7 @@ _UNDECODED = range(0xDC80, 0xDD00)
 """Surrogates by which Python writes the bytes of a file's name that are not UTF-8."""
 
 
-class Faults:
+class DataFaults:
     """Kinds of faults in the order in which they were found, each with its number of entries and the first of them."""
 
     def __init__(self, where: object) -> None:

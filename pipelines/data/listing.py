@@ -12,7 +12,7 @@ from typing import NamedTuple
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data.archives import is_data
-from pipelines.data.faults import Faults
+from pipelines.data.faults import DataFaults
 from pipelines.data.s3 import Bucket, Object
 from pipelines.data.text import decode_text
 
@@ -66,7 +66,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Listing:
+class RemoteListing:
     """What there is of some splits of a data set."""
 
     uri: str
@@ -95,7 +95,7 @@ class Listing:
         return None
 
 
-def list_remote(uri: str, layout: str, splits: Collection[str]) -> Listing:
+def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing:
     """Ask S3 what there is of `splits`; one request for archives, one for each 1000 files of a tree.
 
     Raises DataError, which says what is missing, and UnreachableError when the server does not answer.
@@ -103,7 +103,7 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> Listing:
     bucket = Bucket(uri)
     top = {one.name: one for one in bucket.objects("", deep=False)}
     digests = _read_digests(bucket) if DIGESTS in top else {}
-    faults = Faults(uri)
+    faults = DataFaults(uri)
     found: dict[str, Object] = {}
     for piece in dict.fromkeys(piece for split in splits for piece in PIECES[layout][split]):
         objects = list(_find(bucket, top, piece))
@@ -111,7 +111,7 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> Listing:
         if not objects:
             faults.say(f"holds neither {' nor '.join(piece.names)}, nor {' or '.join(_files(piece))}")
     faults.raise_any("upload the data set there, or correct `data`")
-    return Listing(bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found)))
+    return RemoteListing(bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found)))
 
 
 def _find(bucket: Bucket, top: Mapping[str, Object], piece: Piece) -> Iterator[Object]:

@@ -25,11 +25,11 @@ from pathlib import Path, PurePosixPath
 from orchestrator.errors import DataError
 from pipelines.data.archives import unpack
 from pipelines.data.download import Tell, download
-from pipelines.data.listing import Listed, Listing
+from pipelines.data.listing import Listed, RemoteListing
 from pipelines.data.s3 import Bucket
 
 
-def fetch(listing: Listing, caches: Path, tell: Tell) -> Path:
+def fetch(listing: RemoteListing, caches: Path, tell: Tell) -> Path:
     """The folder of the data set, in its layout. Raises DataError for a full disk, and as the download does."""
     home = caches / "data" / _name_of(listing.uri)
     tree = home / "trees" / listing.digest[:40]
@@ -51,7 +51,7 @@ def _name_of(uri: str) -> str:
     return f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
 
-def _fetch_objects(listing: Listing, home: Path, tell: Tell) -> None:
+def _fetch_objects(listing: RemoteListing, home: Path, tell: Tell) -> None:
     wanted = {_object_path(home, one): one for one in listing.objects if not _is_here(home, one)}
     _check_room(home, wanted)
     for folder in {path.parent for path in wanted}:
@@ -81,7 +81,7 @@ def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
         raise OSError(errno.ENOSPC, f"{(needed - held) / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB free")
 
 
-def _unpack_archives(listing: Listing, home: Path, tell: Tell) -> None:
+def _unpack_archives(listing: RemoteListing, home: Path, tell: Tell) -> None:
     for one in listing.objects:
         folder = _unpacked_path(home, one)
         if one.is_archive and not folder.is_dir():
@@ -102,7 +102,7 @@ def _unpack_archives(listing: Listing, home: Path, tell: Tell) -> None:
             _object_path(home, one).unlink(missing_ok=True)
 
 
-def _link(listing: Listing, home: Path, tree: Path) -> None:
+def _link(listing: RemoteListing, home: Path, tree: Path) -> None:
     partial = tree.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name, path in _files_of(listing, home):
@@ -130,7 +130,7 @@ def _check_links(home: Path) -> None:
     probe.unlink()
 
 
-def _files_of(listing: Listing, home: Path) -> Iterator[tuple[str, Path]]:
+def _files_of(listing: RemoteListing, home: Path) -> Iterator[tuple[str, Path]]:
     """Files of archives first: where a file lies beside them, that one counts."""
     for one in listing.objects:
         if one.is_archive:

@@ -13,8 +13,8 @@ from pipelines.detection.dataset import CountedCoco
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
-from pipelines.openmmlab.draws import EpochDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
+from pipelines.openmmlab.samplers import EpochSampler
 
 
 def make_config(
@@ -32,7 +32,7 @@ def make_config(
         "train_dataloader": train_loader(
             _train_dataset(params, annotations["train"], classes),
             params,
-            sampler={"type": EpochDraws.__name__},
+            sampler={"type": EpochSampler.__name__},
             seed=seed,
             world_size=world_size,
         ),

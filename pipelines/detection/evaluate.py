@@ -23,10 +23,10 @@ from pipelines.detection.params import DetectionEvaluationParams
 from pipelines.detection.scores import PREFIX
 from pipelines.detection.train import percentages
 from pipelines.detection.traits import Method
+from pipelines.openmmlab.backbone_init import BackboneInit
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.runner import Validation, validate
-from pipelines.openmmlab.start import Start
 
 
 def run(context: StageContext) -> StageResult:
@@ -56,7 +56,7 @@ def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, fl
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
-    model = model_of(context, Start(saved.backbone), num_classes=len(saved.classes))
+    model = model_of(context, BackboneInit(saved.backbone), num_classes=len(saved.classes))
     saved.check_model(model)
     return model
 

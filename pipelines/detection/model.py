@@ -12,11 +12,11 @@ from pipelines.detection.methods import atss, cascade_rcnn, fcos, mask_rcnn, ret
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.traits import MethodName
 from pipelines.openmmlab import config_model
+from pipelines.openmmlab.backbone_init import BackboneInit
 from pipelines.openmmlab.recipe import Config
-from pipelines.openmmlab.start import Start
 
 
-class Builder(Protocol):
+class DetectorBuilder(Protocol):
     """`widths`: channels of the backbone's four maps."""
 
     def __call__(
@@ -24,7 +24,7 @@ class Builder(Protocol):
     ) -> Config: ...
 
 
-BUILDERS: Mapping[MethodName, Builder] = MappingProxyType(
+BUILDERS: Mapping[MethodName, DetectorBuilder] = MappingProxyType(
     {
         "mask_rcnn": mask_rcnn.model,
         "retinanet": retinanet.model,
@@ -41,7 +41,7 @@ def make_model(params: DetectionParams, *, backbone: Config, widths: Sequence[in
     return BUILDERS[params.method](params, backbone=backbone, widths=widths, num_classes=num_classes)
 
 
-def model_of(context: StageContext, start: Start, *, num_classes: int) -> Config:
+def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
     """The model of the stage, a method's or that of a config file. Raises JobError for a config that does not fit."""
     params: DetectionParams = context.params
     if params.config is None:

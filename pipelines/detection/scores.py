@@ -78,7 +78,7 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
 
 
 @dataclass(frozen=True)
-class Precision:
+class CocoPrecision:
     """COCO's precision by IoU threshold, recall, class and area range; -1 where there is no object."""
 
     precision_TRKA: NDArray[np.float64]  # noqa: N815
@@ -100,16 +100,16 @@ def load_truth(path: Path) -> COCO:
         return COCO(str(path))
 
 
-def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> Precision:
+def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> CocoPrecision:
     """By the official protocol: at most 100 detections an image. `results` may be none at all: then AP is 0."""
     with quiet_stdout():
         evaluation = COCOeval_faster(truth, _indexed(truth, results, iou_type), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
-    return Precision(evaluation.eval["precision"][..., -1], np.asarray(evaluation.params.iouThrs))
+    return CocoPrecision(evaluation.eval["precision"][..., -1], np.asarray(evaluation.params.iouThrs))
 
 
-def class_rows(truth: COCO, precisions: Mapping[str, Precision]) -> list[Row]:
+def class_rows(truth: COCO, precisions: Mapping[str, CocoPrecision]) -> list[Row]:
     """AP of each class in %, by noun, and how many objects of it there are, crowds not counted."""
     boxes = [box for box in truth.dataset["annotations"] if not box["iscrowd"]]
     places = {category_id: place for place, category_id in enumerate(sorted(truth.getCatIds()))}

@@ -16,24 +16,24 @@ from pipelines.detection.images import check_images
 from pipelines.detection.model import model_of
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import PREFIX
+from pipelines.openmmlab.backbone_init import make_backbone_init, report_backbone_init
 from pipelines.openmmlab.outputs import save_model
-from pipelines.openmmlab.progress import Schedule
+from pipelines.openmmlab.progress import TrainingSchedule
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import make_record
-from pipelines.openmmlab.runner import Training, finished, train
-from pipelines.openmmlab.start import make_start, tell_start
+from pipelines.openmmlab.runner import TrainingSetup, finished, train
 
 
 def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation."""
     params: DetectionParams = context.params
     names = params.traits.metrics
-    schedule = Schedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
+    schedule = TrainingSchedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
     classes, model, config = _prepare(context)
     record = make_record(context, "mmdet", config)
     trained = finished(context, schedule)
     if trained is None:
-        trained = train(context, Training("mmdet", record.resolved, schedule, partial(percentages, names=names)))
+        trained = train(context, TrainingSetup("mmdet", record.resolved, schedule, partial(percentages, names=names)))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
@@ -68,8 +68,8 @@ def _read(context: StageContext) -> dict[Split, Annotations]:
 
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
-    start = make_start(context)
-    tell_start(context, start)
+    start = make_backbone_init(context)
+    report_backbone_init(context, start)
     return model_of(context, start, num_classes=num_classes)
 
 

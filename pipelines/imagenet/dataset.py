@@ -17,7 +17,7 @@ from pipelines.imagenet.transforms import Transform
 from pipelines.training.seeding import Stream, seed_generators, seeds
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """One image to load in one epoch. The epoch travels with it, since loader processes outlive epochs."""
 
     epoch: int
@@ -70,7 +70,7 @@ class Images(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, draw: Draw) -> Sample:
+    def __getitem__(self, draw: SampleIndex) -> Sample:
         broken: list[str] = []
         for step in range(self._substitutes + 1):
             place = (draw.image + step) % len(self._source)
@@ -87,7 +87,7 @@ class Images(Dataset[Sample]):
         return Sample(None, -1, tuple(broken), draw.image)
 
 
-class TrainDraws(Sampler[Draw]):
+class TrainSampler(Sampler[SampleIndex]):
     """This rank's part of an epoch's shuffle, without the remainder that does not fill a global batch.
 
     Ranks interleave, so a global batch holds the same images whatever the number of workers. `epoch` and
@@ -104,13 +104,13 @@ class TrainDraws(Sampler[Draw]):
     def __len__(self) -> int:
         return (self._num_used - self.first_update * self._batch_size) // self._world_size
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         order = self._source.shuffled(np.random.default_rng(seeds(Stream.ORDER, self._seed, self.epoch)))
         first = self.first_update * self._batch_size + self._rank
-        return (Draw(self.epoch, int(place)) for place in order[first : self._num_used : self._world_size])
+        return (SampleIndex(self.epoch, int(place)) for place in order[first : self._num_used : self._world_size])
 
 
-class ValDraws(Sampler[Draw]):
+class ValSampler(Sampler[SampleIndex]):
     """Every image once over all ranks; none is repeated to even out the ranks."""
 
     def __init__(self, num_images: int, *, rank: int, world_size: int) -> None:
@@ -119,8 +119,8 @@ class ValDraws(Sampler[Draw]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __iter__(self) -> Iterator[Draw]:
-        return (Draw(0, index) for index in self._indices)
+    def __iter__(self) -> Iterator[SampleIndex]:
+        return (SampleIndex(0, index) for index in self._indices)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -9,14 +9,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from orchestrator.errors import OrchestratorError
-from pipelines.imagenet.dataset import Batch, Draw, Images, Sample, collate
+from pipelines.imagenet.dataset import Batch, Images, Sample, SampleIndex, collate
 
 
 class Loader:
     """The batches of `images` that `draws` choose, from `num_workers` processes that outlive each pass."""
 
     def __init__(
-        self, images: Images, draws: Sampler[Draw], *, batch_size: int, num_workers: int, pin_memory: bool
+        self, images: Images, draws: Sampler[SampleIndex], *, batch_size: int, num_workers: int, pin_memory: bool
     ) -> None:
         self._batches: DataLoader[Any] = DataLoader(
             _Carrying(images),
@@ -52,7 +52,7 @@ class _Carrying(Dataset[Any]):
     def __init__(self, images: Images) -> None:
         self._images = images
 
-    def __getitems__(self, draws: Sequence[Draw]) -> list[Sample] | OrchestratorError:
+    def __getitems__(self, draws: Sequence[SampleIndex]) -> list[Sample] | OrchestratorError:
         try:
             return [self._images[draw] for draw in draws]
         except OrchestratorError as err:

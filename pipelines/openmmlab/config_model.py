@@ -18,13 +18,13 @@ from typing import Any
 from orchestrator.contract import StageContext
 from orchestrator.errors import JobError
 from pipelines.openmmlab.backbone import ALL_MAPS
+from pipelines.openmmlab.backbone_init import BackboneInit
 from pipelines.openmmlab.building import build_network
 from pipelines.openmmlab.config_file import BASES, MODEL, ConfigFile, read_config
 from pipelines.openmmlab.library import Config as MmengineConfig
 from pipelines.openmmlab.library import Scope
 from pipelines.openmmlab.params import FinetuneParams
 from pipelines.openmmlab.recipe import NORMALISATION, Config
-from pipelines.openmmlab.start import Start
 
 CLASSLESS = frozenset({"backbone", "neck", "rpn_head"})
 """Parts whose `num_classes` is not that of the data."""
@@ -34,7 +34,7 @@ _WEIGHTS = re.compile(r"://|\.(pth|pt|npz|bin|pkl|ckpt|safetensors)$")
 """What names weights, wherever in a model it stands."""
 
 
-def make_model(context: StageContext, start: Start, *, scope: Scope, num_classes: int) -> Config:
+def make_model(context: StageContext, start: BackboneInit, *, scope: Scope, num_classes: int) -> Config:
     """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with the field.
 
     Each rank builds it once, as what one alone found out would leave the others waiting for it.
@@ -81,7 +81,7 @@ def _at_the_edge(config: str, fault: str) -> Iterator[None]:
         raise JobError(f"config: {config}: {fault}: {type(err).__name__}: {cause}") from err
 
 
-def adapted(model: Config, start: Start, *, num_classes: int, device: str) -> Config:
+def adapted(model: Config, start: BackboneInit, *, num_classes: int, device: str) -> Config:
     """`model` on the stage's backbone and classes. Raises ValueError, which begins with the field."""
     model = copy.deepcopy(model)
     model.pop("pretrained", None)

@@ -15,20 +15,27 @@ from torch import nn
 from orchestrator.contract import StageContext
 from orchestrator.errors import StageError, StoppedError
 from pipelines.openmmlab.library import BaseLoop, Runner
-from pipelines.openmmlab.progress import EMIT_EVERY, Figures, Schedule, Speed, Telling, num_val_images
-from pipelines.openmmlab.state import Position, bare, save_state
+from pipelines.openmmlab.progress import (
+    EMIT_EVERY,
+    EventWriter,
+    RunningMetrics,
+    Speed,
+    TrainingSchedule,
+    num_val_images,
+)
+from pipelines.openmmlab.state import Position, save_state, unwrapped
 from pipelines.openmmlab.stopping import StopInValidation
-from pipelines.training.control import Control, Demand
+from pipelines.training.coordinator import Action, Coordinator
 from pipelines.training.distributed import check_equal_on_ranks, gather_over_ranks, mean_over_ranks, share_buffers
 from pipelines.training.seeding import Stream, seed_all, seeds
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoopConfig:
     """What a stage asks of the loop."""
 
     context: StageContext
-    schedule: Schedule
+    schedule: TrainingSchedule
     metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
     """The evaluator's values -> ours; raises where there is no number."""
     clock: Callable[[], float] = time.monotonic
@@ -43,14 +50,18 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
 
     stop_training = False
 
-    def __init__(self, runner: Runner, dataloader: Mapping[str, Any], plan: Plan) -> None:
+    def __init__(self, runner: Runner, dataloader: Mapping[str, Any], plan: LoopConfig) -> None:
         super().__init__(runner, dataloader)
         self._plan = plan
         self._is_epochs = plan.schedule.unit == "epoch"
         context, device = plan.context, torch.device(plan.context.device)
         self._device = device
-        self._control = Control(plan.schedule.checkpoint_every, context.should_stop, device, plan.schedule.keep_best)
-        self._telling = Telling(context, plan.schedule, self.max_iters, self.dataloader.batch_size * context.world_size)
+        self._control = Coordinator(
+            plan.schedule.checkpoint_every, context.should_stop, device, plan.schedule.keep_best
+        )
+        self._telling = EventWriter(
+            context, plan.schedule, self.max_iters, self.dataloader.batch_size * context.world_size
+        )
         runner.register_hook(StopInValidation(context, self._stop))
         self._num_written = 0
         self.begin_at(Position())
@@ -62,7 +73,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._epoch, self._iter, self._is_validated = position.epoch, position.iteration, position.is_validated
         self.metrics: Mapping[str, float] = position.metrics
         """Metrics of the last validation, by our names, with the mean loss before it."""
-        self._figures = Figures.at(position, rank=context.rank, world_size=context.world_size)
+        self._figures = RunningMetrics.at(position, rank=context.rank, world_size=context.world_size)
 
     @property
     def speed(self) -> Speed:
@@ -154,12 +165,12 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         # The loss scaler of fp16 begins with gradients that overflow; the losses are known to be numbers.
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
-    def _obey(self, demand: Demand) -> None:
-        if demand is Demand.STOP:
+    def _obey(self, demand: Action) -> None:
+        if demand is Action.STOP:
             self._stop()
         # A validation writes one too, which then has a score.
         is_near = self._is_val_due() and self._plan.schedule.keep_best > 0
-        if demand is Demand.SAVE and not is_near:
+        if demand is Action.SAVE and not is_near:
             self._save()
 
     def _stop(self) -> None:
@@ -199,7 +210,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
     def _validate(self) -> float:
         """Measure the model as rank 0 has it, and tell; returns the mean loss since the last time."""
         self._figures.check()
-        share_buffers(bare(self.runner.model))
+        share_buffers(unwrapped(self.runner.model))
         loss = mean_over_ranks(self._figures.mean_loss, self._device)
         self.metrics = {**self._plan.metrics_of(self.runner.val_loop.run()), "loss": loss}
         self._is_validated = True

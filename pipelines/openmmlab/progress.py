@@ -23,7 +23,7 @@ EMIT_EVERY = 10
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """How long to train, in epochs or iterations, at which of them to validate, and when to write checkpoints."""
 
     unit: Literal["epoch", "iteration"]
@@ -71,7 +71,7 @@ class Speed:
 
 
 @dataclass
-class Figures:
+class RunningMetrics:
     """What the iterations since the last validation measured on this rank. Reads the device once a line."""
 
     losses: Losses
@@ -82,7 +82,7 @@ class Figures:
     _num_parts: int = 0
 
     @classmethod
-    def at(cls, position: Position, *, rank: int, world_size: int) -> Figures:
+    def at(cls, position: Position, *, rank: int, world_size: int) -> RunningMetrics:
         """Those with which a training goes on from `position`."""
         return cls(
             Losses(position.loss_sum_of(rank, world_size=world_size)),
@@ -128,11 +128,11 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Telling:
+class EventWriter:
     """Puts what rank 0 measured into Events."""
 
     context: StageContext
-    schedule: Schedule
+    schedule: TrainingSchedule
     max_iters: int
     batch_size: int
     """Images an iteration over all workers."""

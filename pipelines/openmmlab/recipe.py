@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import JobError
-from pipelines.openmmlab.draws import SeededDataset
 from pipelines.openmmlab.images import LoadUpright
 from pipelines.openmmlab.optimizer import FewGroups
 from pipelines.openmmlab.params import FinetuneParams
+from pipelines.openmmlab.samplers import SeededDataset
 
 Config = dict[str, Any]
 

@@ -15,7 +15,7 @@ from orchestrator.contract import Event, StageContext
 from pipelines.complexity.networks import (
     DETECTION_SIZE,
     SEGMENTATION_SIZE,
-    Complexity,
+    NetworkSize,
     count_built,
     count_detector,
     count_segmenter,
@@ -76,7 +76,7 @@ def count_complexity(params: FinetuneParams, model: Config, scope: Scope) -> dic
     model = {**model, "backbone": {name: value for name, value in model["backbone"].items() if name != "checkpoint"}}
     height, width = DETECTION_SIZE if scope == "mmdet" else SEGMENTATION_SIZE
     if params.config is not None:
-        counted = Complexity(count_built(scope, model), None)
+        counted = NetworkSize(count_built(scope, model), None)
     else:
         counted = count_detector(model) if scope == "mmdet" else count_segmenter(model)
     flops_g = None if counted.macs is None else round(counted.macs / 1e9, 2)

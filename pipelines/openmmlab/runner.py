@@ -30,22 +30,22 @@ from pipelines.openmmlab.library import (
     quiet_stdout,
     revert_sync_batchnorm,
 )
-from pipelines.openmmlab.loop import Plan, StageLoop
-from pipelines.openmmlab.progress import Schedule, Speed, ValidationHook, num_val_images
-from pipelines.openmmlab.state import FILE_NAME, bare, load_state, position_of, put_state, put_weights, weights_of
+from pipelines.openmmlab.loop import LoopConfig, StageLoop
+from pipelines.openmmlab.progress import Speed, TrainingSchedule, ValidationHook, num_val_images
+from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_state, put_weights, unwrapped, weights_of
 from pipelines.training.compiling import compile_in_place
 from pipelines.training.distributed import check_equal_on_ranks, let_group_go
 from pipelines.training.metrics import training_metrics
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSetup:
     """What a kind asks of the Runner."""
 
     scope: Scope
     config: Mapping[str, Any]
     """Model, loaders, optimizer, schedulers and evaluator, as mmengine's Config has them."""
-    schedule: Schedule
+    schedule: TrainingSchedule
     metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
     """The evaluator's values -> ours; raises where there is no number."""
 
@@ -83,7 +83,7 @@ class Trained(Measured):
     """What the training reports of itself."""
 
 
-def finished(context: StageContext, schedule: Schedule) -> Trained | None:
+def finished(context: StageContext, schedule: TrainingSchedule) -> Trained | None:
     """What an earlier attempt had trained to the end, or None when there is training left to do."""
     state_path = _state_path(context)
     if state_path is None:
@@ -106,7 +106,7 @@ def _training_metrics(
     return training_metrics(loss=metrics.get("loss"), images_per_s=images_per_s, data_wait=speed.data_wait)
 
 
-def train(context: StageContext, training: Training) -> Trained:
+def train(context: StageContext, training: TrainingSetup) -> Trained:
     """Train from the start, or from where `context.resume_dir` stands; every rank returns the same.
 
     Raises StoppedError after a checkpoint when it is asked to stop.
@@ -114,8 +114,8 @@ def train(context: StageContext, training: Training) -> Trained:
     _load(training.scope)
     with quiet_stdout(), ExitStack() as compiled:
         runner = StageRunner.from_cfg(_training_config(context, training))
-        runner.plan = Plan(context, training.schedule, training.metrics_of)
-        if context.params.compile and compile_in_place(parts_of_tensors(bare(runner.model)), context):
+        runner.plan = LoopConfig(context, training.schedule, training.metrics_of)
+        if context.params.compile and compile_in_place(parts_of_tensors(unwrapped(runner.model)), context):
             compiled.enter_context(compiled_focal_loss())
         try:
             runner.train()
@@ -160,7 +160,7 @@ def _load(scope: Scope) -> None:
 class StageRunner(Runner):  # type: ignore[misc]  # untyped base
     """The Runner with what a worker needs otherwise: device, loop, log, the reading of checkpoints, and an end."""
 
-    plan: Plan
+    plan: LoopConfig
     """Of the training; to be set before it starts."""
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: object) -> MMLogger:
@@ -228,7 +228,7 @@ def _state_path(context: StageContext) -> Path | None:
     return context.resume_dir / FILE_NAME if context.resume_dir else None
 
 
-def _training_config(context: StageContext, training: Training) -> Config:
+def _training_config(context: StageContext, training: TrainingSetup) -> Config:
     state_path = _state_path(context)
     is_epoch = training.schedule.unit == "epoch"
     config = {

@@ -93,17 +93,17 @@ def position_of(state: Mapping[str, Any]) -> Position:
 
 def weights_of(runner: Runner) -> dict[str, Tensor]:
     """The model's tensors on the CPU, by name."""
-    return {name: tensor.detach().cpu() for name, tensor in bare(runner.model).state_dict().items()}
+    return {name: tensor.detach().cpu() for name, tensor in unwrapped(runner.model).state_dict().items()}
 
 
 def put_weights(runner: Runner, weights: Mapping[str, Tensor], *, where: str) -> None:
     """Load `weights` into the model; raises CheckpointError, with names and shapes, unless they fit exactly."""
     try:
-        bare(runner.model).load_state_dict(weights, strict=True)
+        unwrapped(runner.model).load_state_dict(weights, strict=True)
     except RuntimeError as err:
         raise CheckpointError(f"{where}: {err}") from err
 
 
-def bare(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """The model without the wrapper that exchanges its gradients."""
     return model.module if is_model_wrapper(model) else model

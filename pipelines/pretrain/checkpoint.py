@@ -30,7 +30,7 @@ STATE_FILE = "state.pt"
 def save_state(directory: Path, progress: Progress, trainer: Trainer) -> None:
     """Write the state to `directory`, which is made."""
     directory.mkdir(parents=True)
-    _save_weights(trainer.bare, directory / WEIGHTS_FILE)
+    _save_weights(trainer.unwrapped, directory / WEIGHTS_FILE)
     if trainer.ema is not None:
         _save_weights(trainer.ema.module, directory / EMA_FILE)
     state = {
@@ -48,7 +48,7 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
     """
     try:
         state: dict[str, Any] = torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True)
-        trainer.bare.load_state_dict(load_file(directory / WEIGHTS_FILE))
+        trainer.unwrapped.load_state_dict(load_file(directory / WEIGHTS_FILE))
         if trainer.ema is not None:
             trainer.ema.module.load_state_dict(load_file(directory / EMA_FILE))
         _load_optimizer(trainer.optimizer, state["optimizer"])

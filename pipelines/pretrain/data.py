@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError, JobError
 from pipelines.imagenet.augmentation import make_train_augmentation
-from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws
+from pipelines.imagenet.dataset import Batch, Images, SampleIndex, TrainSampler, ValSampler
 from pipelines.imagenet.loading import Loader
 from pipelines.imagenet.source import ImageFiles, ImageSource
 from pipelines.imagenet.subset import take_fraction
@@ -27,7 +27,7 @@ class Loaders:
     """Where the images are, for messages."""
     train: Loader
     """Parts of batches: `accumulate` of them are this rank's share of an update."""
-    draws: TrainDraws
+    draws: TrainSampler
     updates_per_epoch: int
     augment: Callable[[Batch], Tensor]
     """A batch of `train` on the device -> its normalised images (B, C, H, W)."""
@@ -39,7 +39,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
     params: PretrainParams = context.params
     part_size = _part_size(params, context.world_size)
     train, val = _train_images(images, classes, params), images.source("val", classes)
-    draws = TrainDraws(
+    draws = TrainSampler(
         train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
     )
     augmentation = make_train_augmentation(params.augmentation, recipe_of(params))
@@ -56,7 +56,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
 
 def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> Loader:
     """Batches of this rank's share of `val`, as evaluation sees them."""
-    draws = ValDraws(len(val), rank=context.rank, world_size=context.world_size)
+    draws = ValSampler(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
 
 
@@ -108,7 +108,7 @@ def _val_images(source: ImageSource, context: StageContext) -> Images:
     return Images(source, transform, seed=context.seed, substitutes=0)
 
 
-def _loader(images: Images, draws: Sampler[Draw], batch_size: int, context: StageContext) -> Loader:
+def _loader(images: Images, draws: Sampler[SampleIndex], batch_size: int, context: StageContext) -> Loader:
     return Loader(
         images,
         draws,

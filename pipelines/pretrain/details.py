@@ -24,23 +24,23 @@ LINE_PX = 20
 
 
 def write_details(
-    directory: Path, guessed: Guessed, source: ImageSource, *, num_painted: int, predictions: bool
+    directory: Path, predictions: Predictions, source: ImageSource, *, num_painted: int, writes_predictions: bool
 ) -> None:
-    """`guessed` are those of `source`'s images that decode."""
+    """`predictions` are those of `source`'s images that decode."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_per_class(directory, list(_class_rows(guessed, source.classes)))
-    confusion = Confusion(source.classes, count_pairs(guessed.labels_N, guessed.best_NG[:, 0]))
+    write_per_class(directory, list(_class_rows(predictions, source.classes)))
+    confusion = Confusion(source.classes, count_pairs(predictions.labels_N, predictions.best_NG[:, 0]))
     confusion.write(directory, counted="images")
-    for number in evenly_spread(len(guessed.places_N), num_painted):
-        _paint(directory / "painted", guessed, number, source)
-    if predictions:
-        _write_predictions(directory / "predictions.csv", guessed, source)
+    for number in evenly_spread(len(predictions.places_N), num_painted):
+        _paint(directory / "painted", predictions, number, source)
+    if writes_predictions:
+        _write_predictions(directory / "predictions.csv", predictions, source)
 
 
-def _class_rows(guessed: Guessed, classes: tuple[str, ...]) -> Iterator[Row]:
-    hits_NG = guessed.best_NG == guessed.labels_N[:, None]
+def _class_rows(predictions: Predictions, classes: tuple[str, ...]) -> Iterator[Row]:
+    hits_NG = predictions.best_NG == predictions.labels_N[:, None]
     num_images_K, top1_K, top5_K = (
-        np.bincount(guessed.labels_N, weights=weights_N, minlength=len(classes))
+        np.bincount(predictions.labels_N, weights=weights_N, minlength=len(classes))
         for weights_N in (None, hits_NG[:, 0], hits_NG.any(axis=1))
     )
     for name, num_images, top1, top5 in zip(classes, num_images_K, top1_K, top5_K, strict=True):
@@ -48,21 +48,21 @@ def _class_rows(guessed: Guessed, classes: tuple[str, ...]) -> Iterator[Row]:
         yield {"class": name, "top1": of_images[0], "top5": of_images[1], "num_images": int(num_images)}
 
 
-def _write_predictions(path: Path, guessed: Guessed, source: ImageSource) -> None:
-    """A line an image: its name and class, then guesses and their probabilities, the best first."""
-    numbers = range(1, guessed.best_NG.shape[1] + 1)
+def _write_predictions(path: Path, predictions: Predictions, source: ImageSource) -> None:
+    """A line an image: its name and class, then predictions and their probabilities, the best first."""
+    numbers = range(1, predictions.best_NG.shape[1] + 1)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         guess_columns = [column for number in numbers for column in (f"guess{number}", f"probability{number}")]
         writer.writerow(["image", "class", *guess_columns])
-        for place, label, best_G, probabilities_G in zip(*guessed, strict=True):
+        for place, label, best_G, probabilities_G in zip(*predictions, strict=True):
             pairs = zip(best_G, probabilities_G, strict=True)
             cells = [cell for guess, share in pairs for cell in (source.classes[guess], f"{share:.4f}")]
             writer.writerow([source.names[place], source.classes[label], *cells])
 
 
-def _paint(folder: Path, guessed: Guessed, number: int, source: ImageSource) -> None:
-    place, label, best_G, probabilities_G = (array[number] for array in guessed)
+def _paint(folder: Path, predictions: Predictions, number: int, source: ImageSource) -> None:
+    place, label, best_G, probabilities_G = (array[number] for array in predictions)
     true, _ = fitted(decode_rgb(source.read(int(place))))
     predicted = true.copy()
     paint_text(true, (0, 0), source.classes[label], colour_of(int(label)))
@@ -72,11 +72,11 @@ def _paint(folder: Path, guessed: Guessed, number: int, source: ImageSource) -> 
     save_beside(true, predicted, folder / name)
 
 
-NUM_GUESSES = 5
+NUM_PREDICTIONS = 5
 """Kept of each image, or as many as there are classes."""
 
 
-class Guessed(NamedTuple):
+class Predictions(NamedTuple):
     """The images of val that decode, by their place."""
 
     places_N: NDArray[np.int64]  # noqa: N815
@@ -86,21 +86,21 @@ class Guessed(NamedTuple):
     probabilities_NG: NDArray[np.float32]  # noqa: N815
 
 
-class Guesses:
+class PredictionCollector:
     """Collects those of this rank."""
 
     def __init__(self) -> None:
-        self._batches: list[Guessed] = []
+        self._batches: list[Predictions] = []
 
     def add(self, batch: Batch, logits_BK: Tensor) -> None:
-        best = logits_BK.softmax(dim=1).topk(min(NUM_GUESSES, logits_BK.shape[1]))
+        best = logits_BK.softmax(dim=1).topk(min(NUM_PREDICTIONS, logits_BK.shape[1]))
         places = torch.tensor(batch.decoded_places)
         tensors = (places, batch.labels_B, best.indices, best.values)
-        self._batches.append(Guessed(*(tensor.cpu().numpy() for tensor in tensors)))
+        self._batches.append(Predictions(*(tensor.cpu().numpy() for tensor in tensors)))
 
-    def of_all_ranks(self) -> Guessed:
+    def gather(self) -> Predictions:
         """Every rank calls it; the same on all."""
         parts = [batch for batches in gather_over_ranks(self._batches) for batch in batches]
         joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         order = np.argsort(joined[0])
-        return Guessed(*(array[order] for array in joined))
+        return Predictions(*(array[order] for array in joined))

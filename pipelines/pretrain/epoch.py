@@ -17,21 +17,21 @@ from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.progress import EpochRecord, Progress, joint_digest
 from pipelines.pretrain.scores import evaluate
 from pipelines.pretrain.trainer import Trainer
-from pipelines.training.control import Control, Demand
+from pipelines.training.coordinator import Action, Coordinator
 from pipelines.training.distributed import gather_over_ranks, mean_over_ranks
 from pipelines.training.losses import Losses, NonFiniteLossError
 from pipelines.training.seeding import Stream, seed_all, seeds
 
 
 @dataclass(frozen=True)
-class Training:
+class EpochLoopState:
     """All that the epochs of a stage share, in this process."""
 
     context: StageContext
     params: PretrainParams
     loaders: Loaders
     trainer: Trainer
-    control: Control
+    control: Coordinator
     checkpoints: Checkpoints
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
@@ -40,7 +40,7 @@ class Training:
 class Epoch:
     """The epoch after those of `progress`, from the update that it stands at."""
 
-    def __init__(self, training: Training, progress: Progress) -> None:
+    def __init__(self, training: EpochLoopState, progress: Progress) -> None:
         self._training = training
         self._began_with = progress
         context, loaders = training.context, training.loaders
@@ -140,14 +140,14 @@ class Epoch:
     def _data_wait(self) -> float:
         return 100 * self._waited_s / self._trained_s if self._trained_s else 0.0
 
-    def _obey(self, demand: Demand) -> None:
-        if demand is Demand.NONE:
+    def _obey(self, demand: Action) -> None:
+        if demand is Action.NONE:
             return
         progress = self._progress()
         directory = self._training.checkpoints.write(progress)
         if directory is not None:
             self._training.context.save(directory)
-        if demand is Demand.STOP:
+        if demand is Action.STOP:
             raise StoppedError(f"stopped as asked; {self._training.checkpoints.last}")
 
     def _progress(self) -> Progress:

@@ -10,7 +10,7 @@ from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import load_val_classes, open_images
 from pipelines.imagenet.loading import Loader
 from pipelines.pretrain.data import make_val_loader
-from pipelines.pretrain.details import Guesses, write_details
+from pipelines.pretrain.details import PredictionCollector, write_details
 from pipelines.pretrain.measure import measure
 from pipelines.pretrain.network import checked_device, load_checked_classifier, make_config
 from pipelines.pretrain.params import PretrainEvaluationParams
@@ -32,16 +32,18 @@ def run(context: StageContext) -> StageResult:
         context.inputs[CHECKPOINT], config=make_config(params), classes=classes, img_size=params.img_size
     ).to(device)
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
-    source, guesses = images.source("val", classes), Guesses()
+    source, collector = images.source("val", classes), PredictionCollector()
     loader = make_val_loader(source, context, batch_size=batch_size)
     broken = BrokenImages(images.place, limit=params.max_broken_images)
-    scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken, guesses.add)
+    scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken, collector.add)
     metrics = scores.as_metrics()
-    of_all_ranks = guesses.of_all_ranks()
+    predictions = collector.gather()
     details = context.work_dir / "outputs" / DETAILS
     if context.rank == 0:
         _tell_scores(context, scores)
-        write_details(details, of_all_ranks, source, num_painted=params.num_painted, predictions=params.predictions)
+        write_details(
+            details, predictions, source, num_painted=params.num_painted, writes_predictions=params.predictions
+        )
         metrics += measure(model, img_size=params.input_size, device=device)
     return StageResult({DETAILS: details}, metrics)
 

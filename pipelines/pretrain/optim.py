@@ -14,7 +14,7 @@ from pipelines.pretrain.params import PretrainParams
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LrSchedule:
     """Linear warm-up, then a cosine over all updates, those of the warm-up included.
 
     The cosine is not restarted after the warm-up, so the rate steps down a little there (to 0.989 of the peak with
@@ -36,9 +36,9 @@ class Schedule:
         return self.final_lr + (self.peak_lr - self.final_lr) * (1 + cosine) / 2
 
 
-def make_schedule(params: PretrainParams, *, updates_per_epoch: int) -> Schedule:
+def make_schedule(params: PretrainParams, *, updates_per_epoch: int) -> LrSchedule:
     """The recipe's schedule; a warm-up longer than the run is cut to the run."""
-    return Schedule(
+    return LrSchedule(
         first_lr=params.first_lr,
         peak_lr=params.peak_lr,
         final_lr=params.final_lr,

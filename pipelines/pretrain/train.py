@@ -20,7 +20,7 @@ from pipelines.imagenet.layouts import load_classes, open_images
 from pipelines.pretrain.checkpoint import Checkpoints
 from pipelines.pretrain.criterion import Criterion
 from pipelines.pretrain.data import Loaders, make_loaders
-from pipelines.pretrain.epoch import Epoch, Training
+from pipelines.pretrain.epoch import Epoch, EpochLoopState
 from pipelines.pretrain.memory import explaining_memory
 from pipelines.pretrain.network import checked_device, make_config, start_weights
 from pipelines.pretrain.optim import make_optimizer, make_schedule
@@ -29,7 +29,7 @@ from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.trainer import Trainer
 from pipelines.training.compiling import compile_in_place
-from pipelines.training.control import Control
+from pipelines.training.coordinator import Coordinator
 from pipelines.training.distributed import let_group_go
 from pipelines.training.metrics import training_metrics
 from pipelines.training.seeding import Stream, seed_all, seeds
@@ -47,7 +47,7 @@ def run(context: StageContext) -> StageResult:
     training = make_training(context, make_loaders(context, images, classes), classes=classes, device=device)
     progress = training.checkpoints.load()
     with explaining_memory(params, world_size=context.world_size, device=device):
-        training.trainer.settle(_blank_part(params, context.world_size, device))
+        training.trainer.warm_up_ddp(_blank_part(params, context.world_size, device))
         while progress.epoch < params.epochs:
             progress = Epoch(training, progress).run()
     return _result(training, classes, progress)
@@ -60,16 +60,16 @@ def _blank_part(params: PretrainParams, world_size: int, device: torch.device) -
 
 def make_training(
     context: StageContext, loaders: Loaders, *, classes: tuple[str, ...], device: torch.device
-) -> Training:
+) -> EpochLoopState:
     """All that the stage trains with, at its start."""
     params: PretrainParams = context.params
     trainer = _make_trainer(context, loaders, classes=classes, device=device)
-    return Training(
+    return EpochLoopState(
         context=context,
         params=params,
         loaders=loaders,
         trainer=trainer,
-        control=Control(params.checkpoint_every, context.should_stop, device, params.keep_best),
+        control=Coordinator(params.checkpoint_every, context.should_stop, device, params.keep_best),
         checkpoints=Checkpoints(context, trainer),
     )
 
@@ -86,7 +86,7 @@ def _make_trainer(
     precision = Precision(params.precision, device)
     return Trainer(
         model=_on_all_ranks(model, device),
-        bare=model,
+        unwrapped=model,
         ema=ema,
         optimizer=make_optimizer(model, params),
         scaler=precision.scaler(),
@@ -121,7 +121,7 @@ def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:
     return wrapped
 
 
-def _result(training: Training, classes: tuple[str, ...], progress: Progress) -> StageResult:
+def _result(training: EpochLoopState, classes: tuple[str, ...], progress: Progress) -> StageResult:
     """The classifier, the metric log, and the scores on val."""
     checkpoint, log = (training.context.work_dir / name for name in ("checkpoint", "log"))
     if training.context.rank == 0:

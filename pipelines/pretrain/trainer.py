@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from orchestrator.errors import DataError
 from pipelines.imagenet.dataset import Batch
 from pipelines.pretrain.criterion import Criterion
-from pipelines.pretrain.optim import Schedule, set_lr
+from pipelines.pretrain.optim import LrSchedule, set_lr
 from pipelines.pretrain.precision import Precision
 from pipelines.training.distributed import any_over_ranks
 
@@ -27,13 +27,13 @@ class Trainer:
     """What updates a model; `model` is wrapped for gradient exchange where there are several ranks."""
 
     model: nn.Module
-    bare: nn.Module
+    unwrapped: nn.Module
     """The network inside `model`."""
     ema: ModelEmaV3 | None
     """The average of its weights, where one is kept."""
     optimizer: Optimizer
     scaler: GradScaler
-    schedule: Schedule
+    schedule: LrSchedule
     criterion: Criterion
     precision: Precision
     augment: Callable[[Batch], Tensor]
@@ -44,21 +44,21 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The model that is evaluated and published."""
-        return self.bare if self.ema is None else self.ema.module
+        return self.unwrapped if self.ema is None else self.ema.module
 
     @property
     def is_sound(self) -> bool:
         """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
-        return bool(nn.utils.get_total_norm(list(self.bare.parameters())).isfinite())
+        return bool(nn.utils.get_total_norm(list(self.unwrapped.parameters())).isfinite())
 
-    def settle(self, x_BCHW: Tensor) -> None:
+    def warm_up_ddp(self, x_BCHW: Tensor) -> None:
         """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of later sums over ranks.
 
         DistributedDataParallel lays out gradients anew after its first backward pass, and three ranks or more sum an
         element in an order that depends on its place: without this the first update of a resumed training would not
         be that of the straight one. All ranks call it.
         """
-        if self.model is self.bare:
+        if self.model is self.unwrapped:
             return
         self.model.train()
         with self.precision.autocast():
@@ -79,7 +79,7 @@ class Trainer:
         if not self._step(loss):
             return None
         if self.ema is not None:
-            self.ema.update(self.bare, update)
+            self.ema.update(self.unwrapped, update)
         return loss
 
     def _backward(self, part: Batch, parts: Sequence[Batch], *, is_last: bool) -> Tensor:
@@ -95,7 +95,7 @@ class Trainer:
     def _exchange(self, *, is_due: bool) -> AbstractContextManager[Any]:
         """Ranks exchange gradients with the last part only."""
         model: Any = self.model
-        return contextlib.nullcontext() if is_due or model is self.bare else model.no_sync()
+        return contextlib.nullcontext() if is_due or model is self.unwrapped else model.no_sync()
 
     def _step(self, loss: Tensor) -> bool:
         """Whether the weights were updated."""

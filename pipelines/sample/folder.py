@@ -26,14 +26,14 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Written:
+class SampleSummary:
     """`num_written` of the sample's `num_files` were missing or broken."""
 
     num_files: int
     num_written: int
 
 
-def write_sample(root: Path, size: Size) -> Written:
+def write_sample(root: Path, size: Size) -> SampleSummary:
     """Make `root` hold the sample of `size`; what it holds already is kept.
 
     Raises DataError when `root` holds a sample of another size or cannot be written.
@@ -41,7 +41,7 @@ def write_sample(root: Path, size: Size) -> Written:
     try:
         listed = _load_list(root, size)
         if listed and all(_digest(root / path) == digest for path, digest in listed.items()):
-            return Written(len(listed), 0)
+            return SampleSummary(len(listed), 0)
         return _write(root, size)
     except OSError as err:
         raise DataError(
@@ -49,7 +49,7 @@ def write_sample(root: Path, size: Size) -> Written:
         ) from err
 
 
-def _write(root: Path, size: Size) -> Written:
+def _write(root: Path, size: Size) -> SampleSummary:
     digests: dict[str, str] = {}
     num_written = 0
     root.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def _write(root: Path, size: Size) -> Written:
             num_written += 1
     document = {"version": VERSION, "size": asdict(size), "files": digests}
     _write_file(root / LIST_NAME, json.dumps(document, indent=1, sort_keys=True).encode())
-    return Written(len(digests), num_written)
+    return SampleSummary(len(digests), num_written)
 
 
 def _files(size: Size) -> Iterator[tuple[str, bytes]]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.openmmlab.draws import StreamDraws
 from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
+from pipelines.openmmlab.samplers import StreamSampler
 from pipelines.segmentation.ade20k import Pairs, Split
 from pipelines.segmentation.loading import LOAD_LABELS
 from pipelines.segmentation.params import SegmentationParams
@@ -40,7 +40,7 @@ def make_config(
         "train_dataloader": train_loader(
             {**training, "pipeline": _train_pipeline(params)},
             params,
-            sampler={"type": StreamDraws.__name__, "num_batches": params.max_iters},
+            sampler={"type": StreamSampler.__name__, "num_batches": params.max_iters},
             seed=seed,
             world_size=world_size,
         ),

@@ -8,9 +8,9 @@ from pathlib import Path
 from orchestrator.contract import CHECKPOINT, DETAILS, StageContext, StageResult
 from pipelines.data.folder import stage_data_folder
 from pipelines.details.painting import evenly_spread
+from pipelines.openmmlab.backbone_init import BackboneInit
 from pipelines.openmmlab.outputs import SavedModel, load_model
 from pipelines.openmmlab.recipe import Config
-from pipelines.openmmlab.start import Start
 from pipelines.segmentation.ade20k import Pairs, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import Kept
 from pipelines.segmentation.measure import Subject, measure, measure_multi_scale_flip
@@ -56,7 +56,7 @@ def _paint(details: Path, pairs: Pairs, names: tuple[str, ...], classes: tuple[s
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
-    model = model_of(context, Start(saved.backbone), num_classes=len(saved.classes))
+    model = model_of(context, BackboneInit(saved.backbone), num_classes=len(saved.classes))
     saved.check_model(model)
     return model
 

@@ -9,14 +9,14 @@ from typing import Protocol
 from orchestrator.contract import StageContext
 from orchestrator.errors import JobError
 from pipelines.openmmlab import config_model
+from pipelines.openmmlab.backbone_init import BackboneInit
 from pipelines.openmmlab.recipe import Config
-from pipelines.openmmlab.start import Start
 from pipelines.segmentation import semantic_fpn, upernet
 from pipelines.segmentation.methods import MethodName
 from pipelines.segmentation.params import SegmentationParams
 
 
-class Builder(Protocol):
+class SegmenterBuilder(Protocol):
     """`widths`: channels of the backbone's four maps."""
 
     def __call__(
@@ -24,7 +24,7 @@ class Builder(Protocol):
     ) -> Config: ...
 
 
-BUILDERS: Mapping[MethodName, Builder] = MappingProxyType(
+BUILDERS: Mapping[MethodName, SegmenterBuilder] = MappingProxyType(
     {"semantic_fpn": semantic_fpn.model, "upernet": upernet.model}
 )
 
@@ -38,7 +38,7 @@ def make_model(
     return build(params, backbone=backbone, widths=widths, num_classes=num_classes, device=device)
 
 
-def model_of(context: StageContext, start: Start, *, num_classes: int) -> Config:
+def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
     """The model of the stage, a method's or that of a config file. Raises JobError for a config that does not fit."""
     params: SegmentationParams = context.params
     if params.config is None:

@@ -11,13 +11,13 @@ from orchestrator.artifact import Metric
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data.folder import data_folder, stage_data_folder
+from pipelines.openmmlab.backbone_init import make_backbone_init, report_backbone_init
 from pipelines.openmmlab.images import broken_images, faults, named
 from pipelines.openmmlab.outputs import save_model
-from pipelines.openmmlab.progress import Schedule
+from pipelines.openmmlab.progress import TrainingSchedule
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import make_record
-from pipelines.openmmlab.runner import Training, finished, train
-from pipelines.openmmlab.start import make_start, tell_start
+from pipelines.openmmlab.runner import TrainingSetup, finished, train
 from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.measure import METRICS, Subject, measure_multi_scale_flip, percentages
@@ -33,11 +33,13 @@ def run(context: StageContext) -> StageResult:
     root = stage_data_folder(context, "ade20k", *SPLITS)
     classes = read_classes(root, params)
     model = _model(context, num_classes=len(classes))
-    schedule = Schedule("iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best)
+    schedule = TrainingSchedule(
+        "iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best
+    )
     record = make_record(context, "mmseg", _config(context, model=model, classes=classes))
     trained = finished(context, schedule)
     if trained is None:
-        trained = train(context, Training("mmseg", record.resolved, schedule, percentages))
+        trained = train(context, TrainingSetup("mmseg", record.resolved, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
         save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
@@ -50,8 +52,8 @@ def run(context: StageContext) -> StageResult:
 
 def _model(context: StageContext, *, num_classes: int) -> Config:
     check_batch(context)
-    start = make_start(context)
-    tell_start(context, start)
+    start = make_backbone_init(context)
+    report_backbone_init(context, start)
     return model_of(context, start, num_classes=num_classes)
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from cat_model import Cat
 from cat_model.attention import Cpsa, Ipsa
-from cat_model.stage import Block, Group, Stage
+from cat_model.stage import AttentionBlock, Group, Stage
 
 
 class PlainCat(nn.Module):
@@ -43,7 +43,7 @@ def _run_group(group: Group, x_BHWC: Tensor) -> Tensor:
     return x_BHWC
 
 
-def _run_block(block: Block, attend: Callable[..., Tensor], x_BHWC: Tensor) -> Tensor:
+def _run_block(block: AttentionBlock, attend: Callable[..., Tensor], x_BHWC: Tensor) -> Tensor:
     x_BHWC = x_BHWC + block.drop_path(attend(block.attn, block.norm1(x_BHWC)))
     hidden = functional.gelu(block.mlp.fc1(block.norm2(x_BHWC)))
     out: Tensor = x_BHWC + block.drop_path(block.mlp.fc2(hidden))

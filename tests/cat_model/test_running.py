@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cat_model import Cat, CatConfig
-from cat_model.stage import Block
+from cat_model.stage import AttentionBlock
 
 CONFIG = CatConfig(img_size=56, embed_dim=16, depths=(1, 2), num_heads=(1, 2), drop_path_rate=0.0)
 NUM_BLOCKS = 9
@@ -19,15 +19,15 @@ def _model() -> Cat:
     return Cat(CONFIG, num_classes=3)
 
 
-def _count_forwards(model: Cat) -> list[Block]:
+def _count_forwards(model: Cat) -> list[AttentionBlock]:
     """Notes every run of a block's forward, those that backward starts included."""
-    runs: list[Block] = []
+    runs: list[AttentionBlock] = []
 
     def note(module: Any, inputs: object) -> None:
         runs.append(module)
 
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, AttentionBlock):
             module.register_forward_pre_hook(note)  # a second run ends before the block does
     return runs
 

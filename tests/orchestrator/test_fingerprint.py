@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.fingerprint import Circumstances, recipe_of
+from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.spec import load_job
 from pipelines import KINDS
 
@@ -24,8 +24,8 @@ def params_in_recipe(folder: Path, stage: str, *, space: str, params: str) -> An
     (folder / "job.yaml").write_text(JOB.format(space=space, params=params))
     job = load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
     keys = dict.fromkeys(job.stages, "k")
-    circumstances = Circumstances(data="d", rerun=0, input_keys=keys, file_digests={})
-    return recipe_of(job, job.stages[stage], circumstances)["params"]
+    key_inputs = KeyInputs(data="d", rerun=0, input_keys=keys, file_digests={})
+    return recipe_of(job, job.stages[stage], key_inputs)["params"]
 
 
 @pytest.mark.parametrize("stage", ["search", "pretrain"])

@@ -13,7 +13,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.publishing import publish_result
 from orchestrator.contract import StageResult
 from orchestrator.errors import IntegrityError
-from orchestrator.fingerprint import Circumstances, recipe_of
+from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.recipe import differences, recipe_audit
 from orchestrator.spec import Resources, load_job, template_params
 from pipelines import KINDS
@@ -39,7 +39,7 @@ def make_attempt(folder: Path, name: str) -> Attempt:
     job = load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
     stage = job.stages[name]
     keys = dict.fromkeys(job.stages, "k")
-    recipe = recipe_of(job, stage, Circumstances(data="d", rerun=0, input_keys=keys, file_digests={}))
+    recipe = recipe_of(job, stage, KeyInputs(data="d", rerun=0, input_keys=keys, file_digests={}))
     return Attempt(
         stage=name,
         number=1,

@@ -15,7 +15,7 @@ from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
 from orchestrator.spec.kinds.evaluate import EVALUATE
 from orchestrator.spec.locations import data_place, outside_file
-from orchestrator.spec.resolve.matrix import Written
+from orchestrator.spec.resolve.matrix import WrittenStage
 from orchestrator.spec.resolve.refs import is_outside
 from orchestrator.spec.validate import Checked, check, known
 from orchestrator.spec.yaml.node import Node, plain
@@ -78,7 +78,9 @@ class Draft:
         return self.node.nearest([field]).at
 
 
-def draft_stage(name: str, written: Written, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults) -> Draft:
+def draft_stage(
+    name: str, written: WrittenStage, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults
+) -> Draft:
     node, path = written.node, dotted("stages", written.name_in_file)
     if not STAGE_NAME.fullmatch(written.name_in_file):
         faults.add(node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -")

@@ -19,7 +19,7 @@ from orchestrator.spec.locations import store_uri
 from orchestrator.spec.resolve.draft import Common, Draft, draft_stage
 from orchestrator.spec.resolve.evaluations import resolve_evaluation
 from orchestrator.spec.resolve.links import Links, check_cycles, link_stages
-from orchestrator.spec.resolve.matrix import Written, expand_stages
+from orchestrator.spec.resolve.matrix import WrittenStage, expand_stages
 from orchestrator.spec.resolve.searches import (
     check_consumer,
     find_template,
@@ -83,7 +83,7 @@ def resolve_job(
 
 
 def _resolve_stages(
-    written: Mapping[str, Written],
+    written: Mapping[str, WrittenStage],
     *,
     kinds: Mapping[str, Kind],
     published: Mapping[str, str],

@@ -24,7 +24,7 @@ _ALL_CELLS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/\*(\.[A-Za-z][A-Za-z0-9_]*)?"
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenStage:
     """A stage as the rest of the spec sees it; `name_in_file` is its own, or that of the matrix whose cell it is."""
 
     node: Node
@@ -42,7 +42,7 @@ class _Choice:
 _Axis = Sequence[_Choice]
 
 
-def expand_stages(stages: Mapping[str, Node], faults: Faults) -> dict[str, Written]:
+def expand_stages(stages: Mapping[str, Node], faults: Faults) -> dict[str, WrittenStage]:
     """Every stage by its name, cells as `STAGE/LABEL-LABEL`, in the order of the file."""
     expansion = _Expansion(stages, faults)
     return {cell: written for name in stages for cell, written in expansion.cells_of(name).items()}
@@ -58,19 +58,19 @@ class _Expansion:
 
     def __init__(self, stages: Mapping[str, Node], faults: Faults) -> None:
         self._stages, self._faults = stages, faults
-        self._cells: dict[str, dict[str, Written]] = {}
+        self._cells: dict[str, dict[str, WrittenStage]] = {}
         self._without_cells: set[str] = set()
         """Stages whose matrix has a fault that leaves no cells."""
 
-    def cells_of(self, name: str) -> dict[str, Written]:
+    def cells_of(self, name: str) -> dict[str, WrittenStage]:
         if name not in self._cells:
             self._cells[name] = {}  # a stage that points to its own cells finds none
             self._cells[name] = self._expand(name, self._stages[name])
         return self._cells[name]
 
-    def _expand(self, name: str, stage: Node) -> dict[str, Written]:
+    def _expand(self, name: str, stage: Node) -> dict[str, WrittenStage]:
         if not stage.members:
-            return {name: Written(stage, name)}
+            return {name: WrittenStage(stage, name)}
         field, rest = stage.split((FIELD,))
         matrix = field.members.get(FIELD)
         axes = [*self._pointed(name, rest), *(self._axes(name, matrix, rest) if matrix else ())]
@@ -81,19 +81,19 @@ class _Expansion:
         if cells:
             return cells
         if matrix is None and not axes:
-            return {name: Written(rest, name)}
+            return {name: WrittenStage(rest, name)}
         # A matrix with a fault: one stage, so that its other fields are checked, and what points to it finds it.
         self._without_cells.add(name)
-        return {name: Written(_filled(rest, [axis[0] for axis in axes if axis]), name)}
+        return {name: WrittenStage(_filled(rest, [axis[0] for axis in axes if axis]), name)}
 
-    def _combined(self, name: str, rest: Node, axes: Sequence[_Axis]) -> dict[str, Written]:
+    def _combined(self, name: str, rest: Node, axes: Sequence[_Axis]) -> dict[str, WrittenStage]:
         cells = list(itertools.product(*axes))
         names = [f"{name}/{'-'.join(choice.label for choice in cell)}" for cell in cells]
         twice = [cell for cell, count in Counter(names).items() if count > 1]
         if twice:
             self._fault(name, self._stages[name], f"two cells are called {twice[0]}; give values of other letters")
             return {}
-        return {cell: Written(_filled(rest, choices), name) for cell, choices in zip(names, cells, strict=True)}
+        return {cell: WrittenStage(_filled(rest, choices), name) for cell, choices in zip(names, cells, strict=True)}
 
     def _axes(self, name: str, matrix: Node, rest: Node) -> list[_Axis]:
         if isinstance(matrix.value, tuple) and matrix.value:

@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data.digests import digests_of_files
-from pipelines.data.faults import Faults, data_errors, reason
+from pipelines.data.faults import DataFaults, data_errors, reason
 from pipelines.data.files import digest_of_folders
 from pipelines.data.folder import data_folder, fingerprint_remote
 from pipelines.data.s3 import S3
@@ -115,7 +115,7 @@ def read_annotations(root: Path, split: Split) -> Annotations:
     """Raises DataError, with all that is wrong, unless the file is COCO's JSON and agrees with itself."""
     path = annotation_path(root, split)
     as_written, is_plain_text = _parse(path)
-    faults = Faults(path)
+    faults = DataFaults(path)
     find_structure_faults(as_written, faults)
     faults.raise_any(_REMEDY)
     document = in_one_reading(as_written)
@@ -150,7 +150,7 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
     for file in files:
         params.check_classes(file.classes, file.path)
         if params.traits.has_masks:
-            faults = Faults(file.path)
+            faults = DataFaults(file.path)
             find_mask_faults(file.document["annotations"], file.columns, faults)
             if file.split == "val":
                 find_measure_faults(file.document["annotations"], faults)

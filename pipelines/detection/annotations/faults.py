@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.faults import Faults
+from pipelines.data.faults import DataFaults
 from pipelines.detection.annotations.one_reading import flag_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Columns:
         return is_dropped
 
 
-def find_structure_faults(document: Any, faults: Faults) -> None:
+def find_structure_faults(document: Any, faults: DataFaults) -> None:
     """Missing parts, missing fields, and values of another type."""
     if not isinstance(document, dict):
         faults.say("'images' is missing or empty; it must be a file of COCO instances")
@@ -72,7 +72,7 @@ def find_structure_faults(document: Any, faults: Faults) -> None:
             _find_type_faults(part, entries, faults)
 
 
-def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
+def find_content_faults(document: Mapping[str, Any], faults: DataFaults) -> Columns:
     """What contradicts itself or its image; the document is in one reading, without structure faults."""
     images, annotations, categories = (document[part] for part in FIELDS)
     for part, entries in (("images", images), ("annotations", annotations), ("categories", categories)):
@@ -98,7 +98,7 @@ def find_content_faults(document: Mapping[str, Any], faults: Faults) -> Columns:
     return columns
 
 
-def _find_type_faults(part: str, entries: Entries, faults: Faults) -> None:
+def _find_type_faults(part: str, entries: Entries, faults: DataFaults) -> None:
     ids = [name for name in FIELDS[part] if name.endswith("id")]
 
     def named(row: int) -> str:
@@ -161,7 +161,7 @@ _TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, A
 """What may be wrong with the values of an entry, the fields that have them, and whether they are right."""
 
 
-def _find_repeated(part: str, entries: Entries, faults: Faults) -> None:
+def _find_repeated(part: str, entries: Entries, faults: DataFaults) -> None:
     first = {one["id"]: row for row, one in reversed(list(enumerate(entries)))}
     again = [row for row, one in enumerate(entries) if first[one["id"]] != row] if len(first) < len(entries) else []
     faults.add(f"{part} with the id of an earlier one", again, lambda row: f"{part}[{row}] (id {entries[row]['id']})")
@@ -179,7 +179,7 @@ def _columns(images: Entries, annotations: Entries) -> Columns:
     )
 
 
-def _find_box_faults(columns: Columns, annotations: Entries, faults: Faults) -> None:
+def _find_box_faults(columns: Columns, annotations: Entries, faults: DataFaults) -> None:
     """Negative sides and areas, and boxes that share no pixel with their image."""
     boxes = columns.boxes
     is_negative = (boxes[:, 2:] < 0).any(axis=1) | (columns.areas < 0)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
-from pipelines.data.faults import Faults
+from pipelines.data.faults import DataFaults
 from pipelines.detection.annotations.faults import LARGEST, Columns, Entries
 
 _POLYGON_COORDINATES = 6
@@ -17,7 +17,7 @@ _WHOLE_NUMBERS, _NUMBERS = frozenset({int}), frozenset({int, float})
 _FIRST_CHARACTER, _MOST, _MORE, _SIGN, _BITS, _PLAIN_RUNS = 48, 63, 32, 16, 31, 2
 
 
-def find_mask_faults(annotations: Entries, columns: Columns, faults: Faults) -> None:
+def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults) -> None:
     """Annotations without a mask, and masks that cannot be read or are of another size than their image.
 
     `columns` are those of the annotations, each of which has its image.
@@ -40,7 +40,7 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: Faults) -> 
     _find_run_faults(runs, annotations, columns, faults)
 
 
-def find_measure_faults(annotations: Entries, faults: Faults) -> None:
+def find_measure_faults(annotations: Entries, faults: DataFaults) -> None:
     """Masks of which COCO's tools would measure another shape: the first polygon tells them what all of them are."""
     masks = [entry.get("segmentation") for entry in annotations]
     short = [row for row, mask in enumerate(masks) if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES]
@@ -58,7 +58,9 @@ def _named(annotations: Entries, row: int) -> str:
     return f"annotations[{row}] (id {annotations[row]['id']})"
 
 
-def _find_run_faults(runs: dict[int, dict[str, Any]], annotations: Entries, columns: Columns, faults: Faults) -> None:
+def _find_run_faults(
+    runs: dict[int, dict[str, Any]], annotations: Entries, columns: Columns, faults: DataFaults
+) -> None:
     """pycocotools decodes too few runs to whatever lay in memory."""
     sizes = {row: _image_size(columns, row) for row in runs}
     other = [row for row, mask in runs.items() if not _is_size(mask["size"], sizes[row])]

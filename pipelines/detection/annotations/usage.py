@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pipelines.data.faults import Faults
+from pipelines.data.faults import DataFaults
 from pipelines.detection.annotations.faults import MIN_SIDE, Columns, Entries
 from pipelines.detection.annotations.mask_faults import has_no_polygon
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "val"]
 
 
-def find_use(columns: Columns, split: Split, faults: Faults) -> None:
+def find_use(columns: Columns, split: Split, faults: DataFaults) -> None:
     """Nothing to learn from, or nothing to measure by."""
     num, is_crowd, is_dropped = len(columns.areas), columns.is_crowd, columns.is_dropped
     if split == "val":
@@ -31,7 +31,7 @@ def find_use(columns: Columns, split: Split, faults: Faults) -> None:
         faults.say(f"no image to learn from: all that have objects have a side below {MIN_SIDE} pixels")
 
 
-def find_mask_use(columns: Columns, annotations: Entries, faults: Faults) -> None:
+def find_mask_use(columns: Columns, annotations: Entries, faults: DataFaults) -> None:
     """No mask to learn from, where all objects have boxes that could be learnt."""
     is_useless = np.array([has_no_polygon(entry.get("segmentation")) for entry in annotations], np.bool_)
     is_object = trains(columns)

@@ -11,7 +11,7 @@ from pipelines.openmmlab.recipe import Config
 
 
 @dataclass(frozen=True)
-class Stage:
+class CascadeStage:
     """A box head of the cascade: each starts from the boxes of the one before and is stricter."""
 
     iou: float
@@ -23,9 +23,9 @@ class Stage:
 
 
 STAGES = (
-    Stage(iou=0.5, xy=0.1, wh=0.2, loss_weight=1.0),
-    Stage(iou=0.6, xy=0.05, wh=0.1, loss_weight=0.5),
-    Stage(iou=0.7, xy=0.033, wh=0.067, loss_weight=0.25),
+    CascadeStage(iou=0.5, xy=0.1, wh=0.2, loss_weight=1.0),
+    CascadeStage(iou=0.6, xy=0.05, wh=0.1, loss_weight=0.5),
+    CascadeStage(iou=0.7, xy=0.033, wh=0.067, loss_weight=0.25),
 )
 
 
@@ -55,7 +55,7 @@ def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], n
     }
 
 
-def _box_head(params: DetectionParams, num_classes: int, stage: Stage) -> Config:
+def _box_head(params: DetectionParams, num_classes: int, stage: CascadeStage) -> Config:
     return two_stage.box_head(
         params,
         num_classes,

@@ -32,7 +32,7 @@ Told = Callable[[Shard, int, int], None]
 
 
 @dataclass(frozen=True)
-class Written:
+class ShardSummary:
     """`num_written` of `num_shards`: none where all were there already."""
 
     num_shards: int
@@ -40,7 +40,7 @@ class Written:
     num_written: int
 
 
-def write_shards(images: ImageFiles, place: ShardPlace, *, images_per_shard: int, told: Told) -> Written:
+def write_shards(images: ImageFiles, place: ShardPlace, *, images_per_shard: int, told: Told) -> ShardSummary:
     """Make `place` hold train-*.tar and val-*.tar of `images`, classes.txt and, last, index.json.
 
     Raises DataError where an image cannot be read, or when the place holds shards of something else.
@@ -58,17 +58,17 @@ def write_shards(images: ImageFiles, place: ShardPlace, *, images_per_shard: int
     place.write(INDEX_NAME, ShardIndex(classes, shards, made_from).to_json())
     place.delete(MARK_NAME)
     num_shards = sum(map(len, shards.values()))
-    return Written(num_shards, sum(map(len, sources.values())), num_shards)
+    return ShardSummary(num_shards, sum(map(len, sources.values())), num_shards)
 
 
-def _held(index: ShardIndex, made_from: str, place: ShardPlace) -> Written:
+def _held(index: ShardIndex, made_from: str, place: ShardPlace) -> ShardSummary:
     check_shards(index, place.find_shards(), place.uri)
     if index.made_from != made_from:
         raise DataError(
             f"{place.uri}: holds shards of other images, or of another size; delete them or choose another place"
         )
     shards = [shard for of_split in index.shards.values() for shard in of_split]
-    return Written(len(shards), sum(map(len, shards)), 0)
+    return ShardSummary(len(shards), sum(map(len, shards)), 0)
 
 
 def _claim(place: ShardPlace, wanted: set[str]) -> None:

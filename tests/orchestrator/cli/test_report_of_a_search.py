@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.artifact import Manifest, Metric
-from orchestrator.plan import Digests, PriorRuns, Plan, make_plan
+from orchestrator.plan import Digests, Plan, PriorRuns, make_plan
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
@@ -45,7 +45,7 @@ def _finish(folder: Path, trials: str) -> tuple[Store, Plan, str]:
     """Leave the search finished, with `trials` as its file of them; the name of that file's blob."""
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store, nothing = open_store(job.store), Digests("", {})
-    past = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
+    prior = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
     plan = make_plan(job, digests=dict.fromkeys(job.stages, nothing), prior=prior)
     (folder / "output").mkdir()
     (folder / "output" / TRIALS_FILE).write_text(trials)

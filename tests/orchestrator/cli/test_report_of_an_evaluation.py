@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(JOB)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
-    past = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
+    prior = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
     digests = {name: Digests("", {"backbone": "b"} if name == "scenes/1" else {}) for name in job.stages}
     plan = make_plan(job, digests=digests, prior=prior)
     for path, content in FILES.items():

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.cli.status import following, make_view, show_json, show_status
 from orchestrator.report.numbers import duration
-from orchestrator.runs.record import LostAttempt, Remark
+from orchestrator.runs.record import LostAttemptRecord, Remark
 from orchestrator.runs.status import Condition, StageStatus, Status
 
 ROW = StageStatus(
@@ -26,7 +26,7 @@ ROW = StageStatus(
     metrics={"top1": 71.234, "top5": 90.0, "loss": 2.31},
     heard_s_ago=4,
     key="a" * 64,
-    lost_attempts=(LostAttempt(attempt=1, why="lost worker 1: killed"),),
+    lost_attempts=(LostAttemptRecord(attempt=1, why="lost worker 1: killed"),),
 )
 NEXT = StageStatus("coco", "detection", Condition.WAITING, "it has not started yet", key="b" * 64)
 STATUS = Status("paper", Condition.RUNNING, (ROW, NEXT), run_id="20260301T101010-abc123", began_at_s=0.0, heard_s_ago=3)

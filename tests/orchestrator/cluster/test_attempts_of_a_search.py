@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
-from orchestrator.cluster.stage import _attempt
+from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import _logbook
+from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Job, load_job
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
 from orchestrator.store.trial_logs import TrialLog, save_log
 from pipelines import KINDS
 
@@ -27,16 +29,16 @@ def _job(folder: Path) -> Job:
     return load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
 
 
-def _run(job: Job, name: str) -> Any:
+def _attempt(job: Job, name: str) -> Attempt:
     stage = job.stages[name]
     planned = SimpleNamespace(stage=stage, name=name, key="a" * 64, recipe={"inputs": {}, "data": "d"})
-    plan = SimpleNamespace(job=job)
-    return SimpleNamespace(plan=plan, planned=planned, store=SimpleNamespace(uri=job.store), provenance={})
+    plan, store = SimpleNamespace(job=job), SimpleNamespace(uri=job.store)
+    return make_attempt(cast(Plan, plan), cast(PlannedStage, planned), cast(Store, store), provenance={})
 
 
 def test_trials_keep_the_newest_checkpoint_alone_and_are_compared_by_the_metric_of_the_search(tmp_path: Path) -> None:
     job = _job(tmp_path)
-    pretrain, search = (_attempt(_run(job, name)) for name in ("pretrain", "search"))
+    pretrain, search = (_attempt(job, name) for name in ("pretrain", "search"))
     assert (pretrain.keep_best, pretrain.metric) == (4, "top1")
     assert (search.keep_best, search.metric) == (0, "top5")
     assert search.params == job.stages["pretrain"].params

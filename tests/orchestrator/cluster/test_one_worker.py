@@ -14,7 +14,7 @@ import ray.util
 from orchestrator.artifact import Manifest
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.failures import MAX_ATTEMPTS, Retry, judge
+from orchestrator.cluster.failures import MAX_ATTEMPTS, Retry, decide_retry
 from orchestrator.cluster.one_worker import _cause, _loss_of
 from orchestrator.cluster.placement import Room
 from orchestrator.contract import Kind
@@ -199,5 +199,5 @@ def test_the_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
 
 def test_a_worker_that_a_leaving_machine_took_along_moves_and_the_reason_names_the_machine() -> None:
     error = ray.exceptions.RayActorError(error_msg=f"{DIED}its node has died. Node Id: 5", preempted=True)
-    decision = judge(_loss_of(error), num_lost=MAX_ATTEMPTS - 1)
+    decision = decide_retry(_loss_of(error), num_lost=MAX_ATTEMPTS - 1)
     assert decision == Retry("its machine 10.0.0.2 is gone", is_move=True)

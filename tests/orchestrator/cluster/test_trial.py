@@ -14,7 +14,7 @@ import pytest
 from ray import tune
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.failures import MAX_ATTEMPTS, Loss, LostAttemptError
+from orchestrator.cluster.failures import MAX_ATTEMPTS, LostAttempt, LostAttemptError
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial import _trial, make_trainable
 from orchestrator.errors import MachineError, StageError, StoppedError, StoreError
@@ -83,7 +83,7 @@ def _train(search: Attempt, channel: Any, error: BaseException | None) -> bool:
     "error",
     [
         StageError("NaN"),
-        LostAttemptError(Loss({0: RuntimeError("gloo/transport"), 1: StageError("NaN")})),
+        LostAttemptError(LostAttempt({0: RuntimeError("gloo/transport"), 1: StageError("NaN")})),
     ],
 )
 def test_an_error_that_lasts_ends_the_trial_with_all_the_time_that_it_held(
@@ -119,7 +119,7 @@ def test_a_trial_on_a_machine_without_the_store_is_not_begun_and_ends_the_search
 def test_a_machine_that_lacks_room_ends_the_search_and_leaves_the_trial_to_another_run(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
-    lost = LostAttemptError(Loss({0: RuntimeError("gloo/transport"), 1: MachineError("no room")}))
+    lost = LostAttemptError(LostAttempt({0: RuntimeError("gloo/transport"), 1: MachineError("no room")}))
     assert _train(search, Channel(), lost)
     assert reported == [{MACHINE_ERROR: "no room"}]
     assert (_log(search).state, _log(search).error) == (None, None)

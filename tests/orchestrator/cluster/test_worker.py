@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.stage import make_attempt
-from orchestrator.cluster.worker import Place, run_pipeline
+from orchestrator.cluster.worker import WorkerRank, run_pipeline
 from orchestrator.errors import MachineError
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
@@ -25,12 +25,12 @@ from orchestrator.store.publish import load_manifest
 from tests.orchestrator.counting import KINDS
 
 JOB = {"name": "single", "store": "./store", "stages": {"only": {"kind": "count", "data": "data", "epochs": 3}}}
-ONE = Place(
+ONE = WorkerRank(
     rank=0,
     world_size=1,
     device="cpu",
     tell=lambda metrics: None,
-    hear_rank_zero=lambda number: number,
+    broadcast_from_rank_zero=lambda number: number,
     is_leaving=lambda: False,
 )
 

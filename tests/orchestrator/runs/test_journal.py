@@ -11,7 +11,7 @@ import pytest
 from orchestrator.contract import Event
 from orchestrator.errors import StoreError
 from orchestrator.planning import plan_job
-from orchestrator.runs.journal import HEARTBEAT_S, NEWS_S, PATIENCE_S, Journal, open_journal
+from orchestrator.runs.journal import FLUSH_INTERVAL_S, HEARTBEAT_S, STORE_OUTAGE_LIMIT_S, Journal, open_journal
 from orchestrator.runs.record import RunState, StageEvent, load_record
 from orchestrator.schedule import State
 from orchestrator.spec import load_job
@@ -82,7 +82,7 @@ def test_events_wait_for_their_batch_and_the_record_has_the_newest(journal: Jour
         journal.hear(StageEvent("a", 1, clock.now_s, Event(f"epoch {epoch}/3", epoch, 3)))
     journal.write_if_due()
     assert _batches(journal) == []
-    clock.now_s += NEWS_S
+    clock.now_s += FLUSH_INTERVAL_S
     journal.write_if_due()
     (name,) = _batches(journal)
     lines = (journal.store.read(name) or b"").splitlines()
@@ -125,17 +125,17 @@ def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: 
     runs, away = tmp_path / "store" / "runs", tmp_path / "away"
     runs.rename(away)
     runs.write_text("no folder: nothing can be written below it")
-    clock.now_s += NEWS_S
+    clock.now_s += FLUSH_INTERVAL_S
     assert isinstance(journal.write_if_due(), StoreError), "the outage is reported"
-    clock.now_s += PATIENCE_S
+    clock.now_s += STORE_OUTAGE_LIMIT_S
     assert journal.write_if_due() is None, "once"
-    clock.now_s += NEWS_S
+    clock.now_s += FLUSH_INTERVAL_S
     with pytest.raises(StoreError):
         journal.write_if_due()
 
     runs.unlink()
     away.rename(runs)
-    clock.now_s += NEWS_S
+    clock.now_s += FLUSH_INTERVAL_S
     journal.write_if_due()
     batches = [path.read_text() for path in (runs / "r" / "events").iterdir()]
     assert [json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()] == [

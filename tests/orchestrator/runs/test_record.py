@@ -6,7 +6,15 @@ import pytest
 
 from orchestrator.contract import Event
 from orchestrator.errors import IntegrityError
-from orchestrator.runs.record import Mark, RunRecord, SearchRecord, StageEvent, StageRecord, load_record, record_name
+from orchestrator.runs.record import (
+    ProgressMark,
+    RunRecord,
+    SearchRecord,
+    StageEvent,
+    StageRecord,
+    load_record,
+    record_name,
+)
 from orchestrator.schedule import State
 from orchestrator.store import open_store
 
@@ -25,13 +33,13 @@ def test_progress_keeps_the_first_and_the_newest_of_an_attempt() -> None:
     record = RUNNING
     for time_s, done in ((110, 241), (120, 242), (130, 243)):
         record = _heard(record, time_s, Event(f"epoch {done}", done, 300))
-    assert (record.first, record.newest) == (Mark(done=241, time_s=110), Mark(done=243, time_s=130))
+    assert (record.first, record.newest) == (ProgressMark(done=241, time_s=110), ProgressMark(done=243, time_s=130))
     assert (record.total, record.event, record.heard_at_s) == (300, "epoch 243", 130)
 
 
 def test_a_line_without_progress_leaves_the_progress() -> None:
     record = _heard(_heard(RUNNING, 110, Event("epoch 1", 1, 3)), 120, Event("saving"))
-    assert (record.newest, record.event) == (Mark(done=1, time_s=110), "saving")
+    assert (record.newest, record.event) == (ProgressMark(done=1, time_s=110), "saving")
 
 
 def test_a_metric_stays_until_it_is_measured_again() -> None:
@@ -79,7 +87,7 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
     record = _heard(SEARCH, 110, Event("epoch 1/2", 1, 2, {"top1": 30.0, "loss": 1.0}), trial="a")
     record = _heard(record, 120, Event("epoch 1/2", 1, 2, {"top1": 20.0, "loss": 0.1}), trial="b")
     record = _heard(record, 130, Event("ended", 1, 1), trial="b")
-    assert record.newest == Mark(done=1.5, time_s=130)
+    assert record.newest == ProgressMark(done=1.5, time_s=130)
     assert (record.total, record.metrics) == (4, {"top1": 30.0})
     assert record.search is not None
     assert record.search.num_left == 3  # trial a, which is under way, and two that did not begin
@@ -96,7 +104,7 @@ def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:
 def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
     record = _heard(SEARCH, 110, Event("2 of 4 trials finished", 2, 4))
     record = _heard(record, 120, Event("epoch 1/2", 1, 2), trial="c")
-    assert (record.first, record.newest) == (Mark(done=2, time_s=110), Mark(done=2.5, time_s=120))
+    assert (record.first, record.newest) == (ProgressMark(done=2, time_s=110), ProgressMark(done=2.5, time_s=120))
     assert record.search is not None
     assert record.search.num_left == 2
 

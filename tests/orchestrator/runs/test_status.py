@@ -17,7 +17,7 @@ from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
 from orchestrator.runs.last_run import last_run_name, write_last_run
-from orchestrator.runs.record import Mark, RunRecord, RunState, StageEvent, StageRecord, record_name
+from orchestrator.runs.record import ProgressMark, RunRecord, RunState, StageEvent, StageRecord, record_name
 from orchestrator.runs.status import LOST_AFTER_S, StageStatus, Status, eta_s, load_status, make_status
 from orchestrator.schedule import State
 from orchestrator.spec import Job, load_job
@@ -139,26 +139,28 @@ def test_rows_are_the_stages_of_the_job_and_then_those_of_the_run_that_it_lost(j
 
 
 def test_eta_follows_the_pace_of_this_attempt() -> None:
-    first, newest = Mark(done=1, time_s=100), Mark(done=3, time_s=160)
+    first, newest = ProgressMark(done=1, time_s=100), ProgressMark(done=3, time_s=160)
     assert eta_s(first, newest, 10, now_s=160) == 7 * 30
     assert eta_s(first, newest, 10, now_s=190) == 7 * 30 - 30
 
 
 def test_resumed_progress_is_no_pace() -> None:
-    resumed = Mark(done=241, time_s=100)
+    resumed = ProgressMark(done=241, time_s=100)
     assert eta_s(resumed, resumed, 300, now_s=100) is None
-    assert eta_s(resumed, Mark(done=242, time_s=160), 300, now_s=160) == 58 * 60
+    assert eta_s(resumed, ProgressMark(done=242, time_s=160), 300, now_s=160) == 58 * 60
 
 
 @pytest.mark.parametrize(
     ("first", "newest", "total"),
     [
         (None, None, None),
-        (Mark(done=1, time_s=0), Mark(done=2, time_s=1), None),
-        (Mark(done=2, time_s=0), Mark(done=1, time_s=1), 3),
+        (ProgressMark(done=1, time_s=0), ProgressMark(done=2, time_s=1), None),
+        (ProgressMark(done=2, time_s=0), ProgressMark(done=1, time_s=1), 3),
     ],
 )
-def test_without_a_pace_there_is_no_eta(first: Mark | None, newest: Mark | None, total: float | None) -> None:
+def test_without_a_pace_there_is_no_eta(
+    first: ProgressMark | None, newest: ProgressMark | None, total: float | None
+) -> None:
     assert eta_s(first, newest, total, now_s=2) is None
 
 
@@ -169,7 +171,9 @@ def test_without_a_pace_there_is_no_eta(first: Mark | None, newest: Mark | None,
 )
 def test_an_eta_is_never_negative(done: list[float], times: list[float], total: float) -> None:
     first_s, newest_s, now_s = sorted(times)
-    eta = eta_s(Mark(done=done[0], time_s=first_s), Mark(done=done[1], time_s=newest_s), total, now_s=now_s)
+    eta = eta_s(
+        ProgressMark(done=done[0], time_s=first_s), ProgressMark(done=done[1], time_s=newest_s), total, now_s=now_s
+    )
     assert eta is None or eta >= 0
 
 

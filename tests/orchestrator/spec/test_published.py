@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.fingerprint import Circumstances, recipe_of
+from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.spec import Job, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import KINDS
 from tests.orchestrator.spec.yaml.test_loader import HEAD
@@ -68,8 +68,8 @@ def test_an_override_may_name_a_row(tmp_path: Path) -> None:
 
 def test_the_row_is_no_part_of_the_recipe(tmp_path: Path) -> None:
     without, beside = _load(tmp_path), _load(tmp_path, "published: images/cat_small")
-    circumstances = Circumstances(data="", rerun=0, input_keys={}, file_digests={})
-    recipes = [recipe_of(job, job.stages["pretrain"], circumstances) for job in (without, beside)]
+    key_inputs = KeyInputs(data="", rerun=0, input_keys={}, file_digests={})
+    recipes = [recipe_of(job, job.stages["pretrain"], key_inputs) for job in (without, beside)]
     assert recipes[0] == recipes[1]
 
 

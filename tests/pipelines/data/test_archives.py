@@ -14,9 +14,9 @@ import pytest
 
 from orchestrator.errors import DataError
 from pipelines.data.archives import unpack
-from pipelines.data.listing import PIECES, Listing
+from pipelines.data.listing import PIECES, RemoteListing
 
-COCO = Listing("s3://bucket/coco", "coco", ())
+COCO = RemoteListing("s3://bucket/coco", "coco", ())
 
 
 def unpacked(archive: Path, to: Path) -> list[str]:
@@ -121,7 +121,7 @@ def test_names_in_a_tar_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
 
 def test_every_layout_names_what_it_needs() -> None:
     for layout in PIECES:
-        assert Listing("s3://bucket", layout, ()).needed
+        assert RemoteListing("s3://bucket", layout, ()).needed
 
 
 def test_damaged_bytes_that_bz2_packed_are_reported(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pipelines.detection.train import percentages, run
 from pipelines.detection.traits import METHODS
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
 from pipelines.openmmlab.params import SIZES
-from pipelines.openmmlab.runner import Trained, Training
+from pipelines.openmmlab.runner import Trained, TrainingSetup
 from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, on_val, save_toy_checkpoint, write_coco
 
 
@@ -173,7 +173,7 @@ def test_the_annotations_are_let_go_before_training(setting: Setting, monkeypatc
         held.extend((weakref.ref(file), weakref.ref(file.document)))
         return file
 
-    def trains(_: StageContext, __: Training) -> Trained:
+    def trains(_: StageContext, __: TrainingSetup) -> Trained:
         assert [reference() for reference in held] == [None] * 4
         raise StoppedError
 
@@ -192,7 +192,7 @@ def test_training_and_its_validation_read_the_checked_copies(
         path.write_text(json.dumps({**document, "categories": [{"id": 7, "name": 1}, {"id": 8, "name": 2}]}))
     configs: list[Any] = []
 
-    def trains(_: StageContext, training: Training) -> Trained:
+    def trains(_: StageContext, training: TrainingSetup) -> Trained:
         configs.append(training.config)
         raise StoppedError
 

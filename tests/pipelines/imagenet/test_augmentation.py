@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from pipelines.data.image_files import decode_rgb
 from pipelines.imagenet.augmentation import Augmentation, Mode, make_train_augmentation
 from pipelines.imagenet.batched.apply import erase
-from pipelines.imagenet.dataset import Batch, Images, Sample, TrainDraws, collate
+from pipelines.imagenet.dataset import Batch, Images, Sample, TrainSampler, collate
 from pipelines.imagenet.drawn import Augmented, Drawn, Erasure, collate_draws
 from pipelines.imagenet.folders import Index, load_index
 from pipelines.imagenet.transforms import Recipe
@@ -173,7 +173,7 @@ def epoch_of(index: Index, mode: Mode, *, num_workers: int, world_size: int = 1,
     loader: DataLoader[Batch] = DataLoader(
         Images(index, augmentation.image, seed=3, substitutes=0),  # type: ignore[arg-type]
         batch_size=6 // world_size,
-        sampler=TrainDraws(index, batch_size=6, seed=3, rank=rank, world_size=world_size),
+        sampler=TrainSampler(index, batch_size=6, seed=3, rank=rank, world_size=world_size),
         num_workers=num_workers,
         collate_fn=collate,
         generator=torch.Generator(),

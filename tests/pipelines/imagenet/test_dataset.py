@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
+from pipelines.imagenet.dataset import Batch, Images, SampleIndex, TrainSampler, ValSampler, collate
 from pipelines.imagenet.folders import Index, load_index
 from pipelines.imagenet.transforms import eval_transform, train_transform
 from tests.pipelines.imagenet.photographs import REFERENCE
@@ -57,7 +57,7 @@ def index(tmp_path: Path) -> Index:
 )
 def test_every_mode_becomes_rgb(tmp_path: Path, name: str, content: Callable[[], bytes]) -> None:
     images = Images(make_index(tmp_path, {name: content()}), PLAIN, seed=0, substitutes=0)
-    assert collate([images[Draw(0, 0)]]).images_BCHW.shape == (1, 3, 16, 16)
+    assert collate([images[SampleIndex(0, 0)]]).images_BCHW.shape == (1, 3, 16, 16)
 
 
 BROKEN = {
@@ -73,7 +73,7 @@ BROKEN = {
 def test_broken_file_is_left_out_and_named(tmp_path: Path, name: str) -> None:
     index = make_index(tmp_path, {"a.png": encoded(noise(), "PNG"), name: BROKEN[name]})
     images = Images(index, PLAIN, seed=0, substitutes=0)
-    batch = collate([images[Draw(0, 0)], images[Draw(0, 1)]])
+    batch = collate([images[SampleIndex(0, 0)], images[SampleIndex(0, 1)]])
     assert batch.images_BCHW.shape == (1, 3, 16, 16)
     assert batch.labels_B.tolist() == [0]
     assert batch.broken == (f"train/one/{name}",)
@@ -82,7 +82,7 @@ def test_broken_file_is_left_out_and_named(tmp_path: Path, name: str) -> None:
 def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": encoded(noise(), "PNG"), "b.png": b"", "c.png": b""})
     images = Images(index, PLAIN, seed=0, substitutes=2)
-    sample, neighbour = images[Draw(0, 1)], images[Draw(0, 0)]
+    sample, neighbour = images[SampleIndex(0, 1)], images[SampleIndex(0, 0)]
     assert sample.broken == ("train/one/b.png", "train/one/c.png")
     assert sample.image_CHW is not None
     assert neighbour.image_CHW is not None
@@ -92,12 +92,12 @@ def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
 def test_an_image_that_stands_in_for_a_broken_one_has_its_own_label(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": b"", "b.png": encoded(noise(), "PNG")})
     images = Images(replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1)
-    assert images[Draw(0, 0)].label == 1
+    assert images[SampleIndex(0, 0)].label == 1
 
 
 def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
     images = Images(make_index(tmp_path, {"a.png": b""}), PLAIN, seed=0, substitutes=3)
-    assert len(collate([images[Draw(0, 0)]]).labels_B) == 0
+    assert len(collate([images[SampleIndex(0, 0)]]).labels_B) == 0
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"])
@@ -109,7 +109,7 @@ def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
 
 
 def augmented(index: Index, *, seed: int, epoch: int, num_workers: int) -> torch.Tensor:
-    draws = TrainDraws(index, batch_size=5, seed=seed, rank=0, world_size=1)
+    draws = TrainSampler(index, batch_size=5, seed=seed, rank=0, world_size=1)
     draws.epoch = epoch
     loader: DataLoader[Batch] = DataLoader(
         Images(index, RECIPE, seed=seed, substitutes=0),  # type: ignore[arg-type]  # collate makes batches of samples
@@ -128,10 +128,10 @@ def test_draws_do_not_depend_on_the_number_of_loader_workers(index: Index) -> No
     assert not torch.equal(alone, augmented(index, seed=2, epoch=2, num_workers=0))
 
 
-def _draws(*, rank: int = 0, world_size: int = 1) -> TrainDraws:
+def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
     """Of 50 images, in batches of 12."""
     index = Index(Path(), ("one",), tuple(str(place) for place in range(50)), (0,) * 50)
-    return TrainDraws(index, batch_size=12, seed=4, rank=rank, world_size=world_size)
+    return TrainSampler(index, batch_size=12, seed=4, rank=rank, world_size=world_size)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -146,7 +146,7 @@ def test_an_epoch_goes_on_after_any_update_with_the_draws_of_the_straight_one(wo
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_global_batches_hold_the_same_images_for_any_number_of_workers(world_size: int) -> None:
-    def batches(world_size: int) -> list[set[Draw]]:
+    def batches(world_size: int) -> list[set[SampleIndex]]:
         ranks = [list(_draws(rank=rank, world_size=world_size)) for rank in range(world_size)]
         local = 12 // world_size
         return [
@@ -158,6 +158,6 @@ def test_global_batches_hold_the_same_images_for_any_number_of_workers(world_siz
 
 
 def test_evaluation_draws_every_image_once() -> None:
-    shares = [list(ValDraws(10, rank=rank, world_size=3)) for rank in range(3)]
+    shares = [list(ValSampler(10, rank=rank, world_size=3)) for rank in range(3)]
     assert sorted(draw.image for share in shares for draw in share) == list(range(10))
-    assert len(ValDraws(10, rank=2, world_size=3)) == len(shares[2]) == 3
+    assert len(ValSampler(10, rank=2, world_size=3)) == len(shares[2]) == 3

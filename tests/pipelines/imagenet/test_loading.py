@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 
 from orchestrator.cluster.failures import is_loss_of_loader
 from orchestrator.errors import DataError
-from pipelines.imagenet.dataset import Batch, Draw, Images
+from pipelines.imagenet.dataset import Batch, Images, SampleIndex
 from pipelines.imagenet.folders import Index
 from pipelines.imagenet.loading import Loader
 from pipelines.imagenet.transforms import eval_transform
@@ -31,15 +31,15 @@ class CutShort(Index):
         return super().read(place)
 
 
-class InOrder(Sampler[Draw]):
+class InOrder(Sampler[SampleIndex]):
     def __init__(self, num_images: int) -> None:
         self._num_images = num_images
 
     def __len__(self) -> int:
         return self._num_images
 
-    def __iter__(self) -> Iterator[Draw]:
-        return (Draw(0, image) for image in range(self._num_images))
+    def __iter__(self) -> Iterator[SampleIndex]:
+        return (SampleIndex(0, image) for image in range(self._num_images))
 
 
 def loader_of(source: Index, *, num_workers: int) -> Loader:

@@ -19,11 +19,11 @@ from pipelines.detection.evaluate import run as evaluate_detector
 from pipelines.detection.kind import KIND
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.train import run as train_detector
+from pipelines.openmmlab.backbone_init import BackboneInit
 from pipelines.openmmlab.building import build_network
 from pipelines.openmmlab.config_model import adapted, load_model, make_model
 from pipelines.openmmlab.library import MODELS, Scope
 from pipelines.openmmlab.params import SIZES
-from pipelines.openmmlab.start import Start
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run as train_segmenter
 from tests.pipelines.openmmlab.harness import (
@@ -38,11 +38,11 @@ from tests.pipelines.openmmlab.harness import (
 )
 
 WIDTHS = [96, 192, 384, 768]
-SMALL = Start(CONFIGS["cat_small"])
-TOY = Start(CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))
+SMALL = BackboneInit(CONFIGS["cat_small"])
+TOY = BackboneInit(CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))
 
 
-def _adapted(config: str, scope: Scope, work_dir: Path, *, start: Start = SMALL) -> dict[str, Any]:
+def _adapted(config: str, scope: Scope, work_dir: Path, *, start: BackboneInit = SMALL) -> dict[str, Any]:
     return adapted(load_model(config, scope, work_dir), start, num_classes=5, device="cpu")
 
 
@@ -162,9 +162,9 @@ def test_kept_backbone_that_would_keep_random_weights_is_refused(tmp_path: Path,
     unfrozen = own.replace(f"{field}=1", "frozen_stages=-1, norm_eval=False")
     (tmp_path / "own.py").write_text(own if field == "frozen_stages" else unfrozen.replace("False", "True"))
     with pytest.raises(ValueError, match=rf"model\.backbone\.{field}: .* would keep random weights as they are"):
-        _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=Start(None))
+        _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))
     (tmp_path / "own.py").write_text(unfrozen)
-    backbone = _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=Start(None))["backbone"]
+    backbone = _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))["backbone"]
     assert backbone["type"] == "ResNet"
     assert "init_cfg" not in backbone
 
@@ -191,14 +191,14 @@ PLAIN = {"type": "Kaiming", "layer": "Conv2d"}
 )
 def test_kept_backbone_loads_no_weights(fields: dict[str, Any], left: dict[str, Any]) -> None:
     model = {"backbone": {"type": "ResNet", **fields}, "data_preprocessor": {}}
-    assert adapted(model, Start(None), num_classes=5, device="cpu")["backbone"] == {"type": "ResNet", **left}
+    assert adapted(model, BackboneInit(None), num_classes=5, device="cpu")["backbone"] == {"type": "ResNet", **left}
 
 
 @pytest.mark.parametrize("value", ["https://place/a", "/weights/a.pth", "open-mmlab://resnet50"])
 def test_kept_backbone_that_loads_weights_in_a_way_of_its_own_is_refused(value: str) -> None:
     model = {"backbone": {"type": "Own", "stem": {"teacher": value}}, "data_preprocessor": {}}
     with pytest.raises(ValueError, match=rf"model\.backbone: teacher '{value}': keep_backbone starts from random"):
-        adapted(model, Start(None), num_classes=5, device="cpu")
+        adapted(model, BackboneInit(None), num_classes=5, device="cpu")
 
 
 def _context(root: Path, params: Params) -> StageContext:

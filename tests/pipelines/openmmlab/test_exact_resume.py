@@ -16,7 +16,7 @@ from orchestrator.errors import StoppedError
 from pipelines.detection import train as detection
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab import stopping
-from pipelines.openmmlab.draws import Draw, SeededDataset
+from pipelines.openmmlab.samplers import SamplePosition, SeededDataset
 from pipelines.segmentation import train as segmentation
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.training.intervals import CheckpointEvery, CheckpointEverySteps
@@ -140,7 +140,7 @@ def test_segmentation_goes_on_between_any_two_iterations(segmenter: Stage, monke
     loaded: list[int] = []
     load = SeededDataset.__getitem__
 
-    def load_noting(dataset: SeededDataset, draw: Draw) -> Any:
+    def load_noting(dataset: SeededDataset, draw: SamplePosition) -> Any:
         loaded.append(draw.position)
         return load(dataset, draw)
 

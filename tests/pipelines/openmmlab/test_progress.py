@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import StageError
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.progress import Figures, Schedule, Speed, Telling
+from pipelines.openmmlab.progress import EventWriter, RunningMetrics, Speed, TrainingSchedule
 from pipelines.openmmlab.state import Position
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.training.intervals import CheckpointEvery, CheckpointEverySteps
@@ -23,7 +23,7 @@ SEGMENTATION: Any = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data
 
 def epochs(every: CheckpointEvery, *, keep_best: int) -> list[int]:
     """After which of six epochs, every second of which is validated, a checkpoint is due."""
-    schedule = Schedule("epoch", 6, 2, every, keep_best)
+    schedule = TrainingSchedule("epoch", 6, 2, every, keep_best)
     return [done for done in range(1, 7) if schedule.is_checkpoint_due(done, is_validated=schedule.is_val_due(done))]
 
 
@@ -54,8 +54,8 @@ def test_a_number_of_workers_suits_that_shares_the_batch() -> None:
     assert [count for count in range(1, 7) if params.fits_workers(count)] == [1, 2, 3, 6]
 
 
-def losses(*values: float) -> Figures:
-    figures = Figures.at(Position(), rank=0, world_size=1)
+def losses(*values: float) -> RunningMetrics:
+    figures = RunningMetrics.at(Position(), rank=0, world_size=1)
     for iteration, value in enumerate(values, 1):
         figures.add(iteration, {"loss": torch.tensor(value), "loss_cls": torch.tensor(value / 2)})
     return figures
@@ -79,7 +79,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_iteration() -> None:
 @pytest.mark.parametrize(("world_size", "loss_sums"), [(2, [1.0, 5.0]), (3, [3.0, 3.0, 3.0]), (1, [3.0])])
 def test_losses_go_on_whatever_the_number_of_workers(world_size: int, loss_sums: list[float]) -> None:
     position = Position(iteration=4, loss_sums=(1.0, 5.0), num_losses=2)
-    figures = [Figures.at(position, rank=rank, world_size=world_size) for rank in range(world_size)]
+    figures = [RunningMetrics.at(position, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert [figure.losses.sum for figure in figures] == loss_sums
     assert sum(figure.mean_loss for figure in figures) / world_size == 1.5
 
@@ -89,7 +89,9 @@ def test_a_line_estimates_the_time_to_go_from_this_attempt(tmp_path: Path) -> No
     context = make_context(recorder, DetectionParams(**DETECTION), tmp_path)
     speed = Speed(trained_s=1000.0, waited_s=100.0)
     speed.add(trained_s=2.0, waited_s=0.5)
-    telling = Telling(context, Schedule("epoch", 2, 1, CheckpointEvery(epochs=1), 1), max_iters=100, batch_size=16)
+    telling = EventWriter(
+        context, TrainingSchedule("epoch", 2, 1, CheckpointEvery(epochs=1), 1), max_iters=100, batch_size=16
+    )
     telling.tell_iteration(60, {"loss": 1.25, "loss_cls": 0.5}, lr=1e-4, speed=speed)
     (event,) = recorder.events
     assert event.text == "epoch 2/2 iteration 60/100 loss 1.25 lr 0.0001 eta 0:01:20"

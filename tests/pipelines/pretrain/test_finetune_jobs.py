@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.artifact import Ref
 from orchestrator.errors import SpecError
-from orchestrator.fingerprint import Circumstances, recipe_of
+from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.plan import Digests, PriorRuns, make_plan
 from orchestrator.spec import Job, job_document, job_from_document, load_job
 from pipelines import KINDS
@@ -41,7 +41,7 @@ def test_weights_of_a_stage_are_an_edge_and_part_of_the_key(tmp_path: Path) -> N
     stage = job.stages["finer"]
     assert stage.inputs == {"weights": Ref("pretrain", "checkpoint")}
     keys = [
-        recipe_of(job, stage, Circumstances(data="d", rerun=0, input_keys={"pretrain": key}, file_digests={}))["inputs"]
+        recipe_of(job, stage, KeyInputs(data="d", rerun=0, input_keys={"pretrain": key}, file_digests={}))["inputs"]
         for key in ("a", "b")
     ]
     assert keys == [{"weights": {"key": key, "output": "checkpoint"}} for key in ("a", "b")]

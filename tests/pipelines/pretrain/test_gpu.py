@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import JobError, StoppedError
 from pipelines.pretrain.train import run
-from pipelines.training.control import Control, Demand, Vote
+from pipelines.training.coordinator import Action, ActionReduction, Coordinator
 from pipelines.training.intervals import CheckpointEvery
 from tests.pipelines.pretrain.conftest import MakeContext, Recorder
 
@@ -79,8 +79,8 @@ def test_out_of_memory_names_what_to_change(make_context: MakeContext) -> None:
 def test_votes_of_a_gpus_ranks_are_counted_an_update_later(tmp_path: Path) -> None:
     dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU)
     try:
-        votes = [Vote.cast(demand, GPU) for demand in (Demand.NONE, Demand.STOP)]
-        assert [vote.count() for vote in votes] == [Demand.NONE, Demand.STOP]
+        votes = [ActionReduction.cast(demand, GPU) for demand in (Action.NONE, Action.STOP)]
+        assert [vote.count() for vote in votes] == [Action.NONE, Action.STOP]
     finally:
         dist.destroy_process_group()
-    assert Control(CheckpointEvery(epochs=1), should_stop=lambda: True, device=GPU).after(1) is Demand.STOP
+    assert Coordinator(CheckpointEvery(epochs=1), should_stop=lambda: True, device=GPU).after(1) is Action.STOP

@@ -13,7 +13,7 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 
 from cat_model.config import CatConfig
 from cat_model.model import Cat
-from pipelines.pretrain.optim import Schedule, make_optimizer, make_schedule, set_lr
+from pipelines.pretrain.optim import LrSchedule, make_optimizer, make_schedule, set_lr
 from tests.pipelines.pretrain.conftest import make_params
 
 
@@ -22,7 +22,7 @@ def test_schedule_equals_the_references_updates() -> None:
     rival = CosineLRScheduler(
         optimizer, t_initial=60, lr_min=1e-5, warmup_lr_init=1e-6, warmup_t=12, cycle_limit=1, t_in_epochs=False
     )
-    schedule = Schedule(first_lr=1e-6, peak_lr=1e-3, final_lr=1e-5, num_warmup_updates=12, num_updates=60)
+    schedule = LrSchedule(first_lr=1e-6, peak_lr=1e-3, final_lr=1e-5, num_warmup_updates=12, num_updates=60)
     for update in range(60):
         assert schedule.lr(update) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         rival.step_update(update)

@@ -15,11 +15,11 @@ from orchestrator.errors import StageError, StoppedError
 from pipelines.imagenet.dataset import Batch
 from pipelines.imagenet.layouts import open_images
 from pipelines.pretrain.data import make_loaders
-from pipelines.pretrain.epoch import Epoch, Training
+from pipelines.pretrain.epoch import Epoch, EpochLoopState
 from pipelines.pretrain.progress import Progress
 from pipelines.pretrain.train import make_training, run
 from pipelines.pretrain.trainer import Trainer
-from pipelines.training.control import Control, Demand
+from pipelines.training.coordinator import Action, Coordinator
 from pipelines.training.intervals import CheckpointEvery
 from tests.pipelines.pretrain.conftest import MakeContext
 from tests.pipelines.ranks import run_ranks
@@ -29,14 +29,14 @@ CLASSES = tuple("0123456789")
 CPU = torch.device("cpu")
 
 
-def started(context: StageContext) -> Training:
+def started(context: StageContext) -> EpochLoopState:
     """The context's training before its first update."""
     loaders = make_loaders(context, open_images(context.params.data), CLASSES)
     return make_training(context, loaders, classes=CLASSES, device=CPU)
 
 
 def flat_weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in trainer.bare.parameters()])
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.unwrapped.parameters()])
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
@@ -49,7 +49,7 @@ def test_parts_of_a_batch_make_the_gradient_of_the_whole(make_context: MakeConte
         assert len(batches) == 3 * parts
         assert training.trainer.update(batches[:parts], 10) is not None
         gradients.append(
-            torch.cat([p.grad.flatten() for p in training.trainer.bare.parameters() if p.grad is not None])
+            torch.cat([p.grad.flatten() for p in training.trainer.unwrapped.parameters() if p.grad is not None])
         )
     assert gradients[0].norm() > 0.1
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
@@ -81,7 +81,7 @@ def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> N
     context, _ = make_context(**PLAIN, epochs=1, non_finite="skip", max_skipped_updates=0)
     training = started(context)
     with torch.no_grad():
-        next(training.trainer.bare.parameters()).fill_(float("nan"))
+        next(training.trainer.unwrapped.parameters()).fill_(float("nan"))
     with pytest.raises(StageError, match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l"):
         Epoch(training, Progress()).run()
 
@@ -100,13 +100,13 @@ def test_checkpoints_are_due_by_updates_or_by_the_clock(
     every: dict[str, Any], times_s: list[float], due: list[int]
 ) -> None:
     clock = iter(times_s)
-    control = Control(CheckpointEvery(**every), should_stop=lambda: False, device=CPU, clock=lambda: next(clock))
-    assert [n for n in range(1, 5) if control.after(n) is Demand.SAVE] == due
+    control = Coordinator(CheckpointEvery(**every), should_stop=lambda: False, device=CPU, clock=lambda: next(clock))
+    assert [n for n in range(1, 5) if control.after(n) is Action.SAVE] == due
 
 
 def _stop_on_rank_one(rank: int, root: Path) -> None:
     asked = iter([False, rank == 1, False])
-    control = Control(CheckpointEvery(epochs=1), should_stop=lambda: next(asked), device=CPU)
+    control = Coordinator(CheckpointEvery(epochs=1), should_stop=lambda: next(asked), device=CPU)
     heard = [control.after(n).name for n in (1, 2, 3)]
     (root / f"heard{rank}").write_text(" ".join(heard))
 
@@ -119,8 +119,8 @@ def test_all_ranks_stop_after_the_same_update_when_one_is_asked_to(tmp_path: Pat
 def _clocks_of_two_ranks(rank: int, root: Path) -> None:
     """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank 0's."""
     clock = iter([rank, 60, 61, 62, 119, 120, 121])
-    control = Control(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
-    saved = [number for number in range(7) if control.after(number) is Demand.SAVE]
+    control = Coordinator(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
+    saved = [number for number in range(7) if control.after(number) is Action.SAVE]
     (root / f"saved{rank}").write_text(str(saved))
 
 
@@ -141,7 +141,7 @@ def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
     ids=str,
 )
 def test_an_epochs_end_is_kept_where_the_best_are(every: dict[str, Any], keep_best: int, due: list[int]) -> None:
-    control = Control(CheckpointEvery(**every), lambda: False, CPU, keep_best)
+    control = Coordinator(CheckpointEvery(**every), lambda: False, CPU, keep_best)
     assert [epoch for epoch in range(1, 6) if control.is_epoch_due(epoch, num_epochs=5)] == due
 
 
@@ -160,7 +160,7 @@ def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(ma
         training,
         context=context,
         clock=lambda: now_s,
-        control=Control(CheckpointEvery(steps=1), lambda: passing(2), CPU),
+        control=Coordinator(CheckpointEvery(steps=1), lambda: passing(2), CPU),
     )
     (record,) = Epoch(training, Progress()).run().epochs
     assert record.images_per_s == pytest.approx(40 / 2)
@@ -170,7 +170,7 @@ def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(ma
 def test_weights_that_the_last_gradient_spoilt_are_neither_kept_nor_published(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
     training = started(context)
-    spoilt: Any = next(training.trainer.bare.parameters())
+    spoilt: Any = next(training.trainer.unwrapped.parameters())
     spoilt.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(StageError, match="epoch 1, step 1: the gradient was no number, and so are the weights; the l"):
         Epoch(training, Progress()).run()
@@ -183,7 +183,7 @@ def test_an_update_has_the_rate_of_its_number_and_a_gradient_of_limited_norm(mak
     trainer, loaders = (training := started(context)).trainer, training.loaders
     assert trainer.update([next(iter(loaders.train))], 2) is not None
     assert max(group["lr"] for group in trainer.optimizer.param_groups) == trainer.schedule.lr(2) > 2e-6
-    gradients = [parameter.grad for parameter in trainer.bare.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in trainer.unwrapped.parameters() if parameter.grad is not None]
     assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -192,9 +192,11 @@ def test_activations_are_computed_again_and_channels_lie_last_where_the_job_says
     make_context: MakeContext, is_on: bool
 ) -> None:
     context, _ = make_context(activation_checkpointing=is_on, channels_last=is_on)
-    bare: Any = started(context).trainer.bare
-    assert {module.grad_checkpointing for module in bare.modules() if hasattr(module, "grad_checkpointing")} == {is_on}
-    assert bare.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last) is is_on
+    unwrapped: Any = started(context).trainer.unwrapped
+    assert {module.grad_checkpointing for module in unwrapped.modules() if hasattr(module, "grad_checkpointing")} == {
+        is_on
+    }
+    assert unwrapped.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last) is is_on
 
 
 def draws_of(context: StageContext) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.artifact import Departure, Ref
 from orchestrator.errors import SpecError
-from orchestrator.fingerprint import Circumstances, recipe_of
+from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.recipe import differences
 from orchestrator.spec import Job, Stage, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import GOOD, KINDS, load_text
@@ -238,8 +238,8 @@ def test_the_document_keeps_what_is_measured(tmp_path: Path) -> None:
 def _recipe(fields: str, folder: Path) -> dict[str, object]:
     job = load_text(f"{GOOD}  measure: {{{fields}}}\n", folder)
     keys = {"pretrain": "p", "search": "s", "segment": "g"}
-    circumstances = Circumstances(data="", rerun=0, input_keys=keys, file_digests={})
-    return dict(recipe_of(job, job.stages["measure"], circumstances))
+    key_inputs = KeyInputs(data="", rerun=0, input_keys=keys, file_digests={})
+    return dict(recipe_of(job, job.stages["measure"], key_inputs))
 
 
 def test_the_recipe_says_what_is_measured_and_of_which_version(tmp_path: Path) -> None:

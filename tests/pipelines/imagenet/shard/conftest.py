@@ -32,11 +32,11 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "caches/orchestrator"
 
 
-Written = Callable[[str], str]
+ShardSummary = Callable[[str], str]
 
 
 @pytest.fixture
-def write(tree: Path, caches: Path) -> Written:
+def write(tree: Path, caches: Path) -> ShardSummary:
     """Writes the shards of the tree to a place, and returns that."""
 
     def write(place: str) -> str:
@@ -47,12 +47,12 @@ def write(tree: Path, caches: Path) -> Written:
 
 
 @pytest.fixture
-def local(write: Written, tmp_path: Path) -> Path:
+def local(write: ShardSummary, tmp_path: Path) -> Path:
     return Path(write(str(tmp_path / "shards")))
 
 
 @pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, write: Written, tmp_path: Path) -> str:
+def place(request: pytest.FixtureRequest, write: ShardSummary, tmp_path: Path) -> str:
     """The shards of the tree, on disk and in S3 in turn."""
     if request.param == "folder":
         return write(str(tmp_path / "shards"))

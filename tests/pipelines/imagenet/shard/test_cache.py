@@ -15,7 +15,7 @@ from pipelines.imagenet.layouts import open_images
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, parse_index
 from pipelines.imagenet.shard.place import BucketPlace
-from tests.pipelines.imagenet.shard.conftest import Written
+from tests.pipelines.imagenet.shard.conftest import ShardSummary
 
 
 class CountedPlace(BucketPlace):
@@ -37,7 +37,7 @@ class CountedPlace(BucketPlace):
 
 
 @pytest.fixture
-def remote(write: Written, bucket: str, tmp_path: Path) -> CountedPlace:
+def remote(write: ShardSummary, bucket: str, tmp_path: Path) -> CountedPlace:
     return CountedPlace(write(f"s3://{bucket}/image/net"), tmp_path / "fetched")
 
 

@@ -17,7 +17,7 @@ from orchestrator.errors import DataError, UnreachableError
 from pipelines.data.s3 import Bucket
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.place import FolderPlace
-from tests.pipelines.imagenet.shard.conftest import Written
+from tests.pipelines.imagenet.shard.conftest import ShardSummary
 
 
 def classes_of(place: str | Path) -> tuple[str, ...]:
@@ -215,14 +215,14 @@ def test_a_prefix_without_shards_is_told(bucket: str) -> None:
         classes_of(f"s3://{bucket}/nothing")
 
 
-def test_shards_in_s3_without_an_index_are_told(bucket: str, write: Written) -> None:
+def test_shards_in_s3_without_an_index_are_told(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
     Bucket(place).delete("index.json")
     with pytest.raises(DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"):
         classes_of(place)
 
 
-def test_other_objects_beside_shards_are_passed_over(bucket: str, write: Written) -> None:
+def test_other_objects_beside_shards_are_passed_over(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
     for name in ("train/cat/a.jpg", "train/cat/a.tar", "trainer.tar", "notes.tar", "train/.hidden.tar"):
         Bucket(place).write(name, b"")

@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from pipelines.data.image_files import BrokenImageError
-from pipelines.imagenet.dataset import Batch, Draw, Images, TrainDraws, ValDraws, collate
+from pipelines.imagenet.dataset import Batch, Images, SampleIndex, TrainSampler, ValSampler, collate
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.source import OPEN_SHARDS, SHARDS_IN_SHUFFLE
 from pipelines.imagenet.source import ImageSource, Split
-from tests.pipelines.imagenet.shard.conftest import IMAGES_PER_SHARD, NUM_TRAIN, NUM_VAL, Written
+from tests.pipelines.imagenet.shard.conftest import IMAGES_PER_SHARD, NUM_TRAIN, NUM_VAL, ShardSummary
 
 SHARD_BYTES = 10240
 """Of each shard of the tests: a tar file's least."""
@@ -34,7 +34,7 @@ def number_of(content: bytes) -> torch.Tensor:
     return torch.tensor([int(content)])
 
 
-def numbers(source: ImageSource, draws: Sampler[Draw], *, num_workers: int, substitutes: int = 1) -> list[int]:
+def numbers(source: ImageSource, draws: Sampler[SampleIndex], *, num_workers: int, substitutes: int = 1) -> list[int]:
     """The images that one rank loads, in the order in which it does."""
     loader: DataLoader[Batch] = DataLoader(
         Images(source, number_of, seed=0, substitutes=substitutes),  # type: ignore[arg-type]  # collate makes batches
@@ -50,7 +50,7 @@ def places_loaded(source: ImageSource, *, epoch: int, world_size: int, num_worke
     """The global order of an epoch: the ranks take turns."""
     ranks: list[Sequence[int]] = []
     for rank in range(world_size):
-        draws = TrainDraws(source, batch_size=8, seed=3, rank=rank, world_size=world_size)
+        draws = TrainSampler(source, batch_size=8, seed=3, rank=rank, world_size=world_size)
         draws.epoch = epoch
         ranks.append(numbers(source, draws, num_workers=num_workers))
     return [number for turn in zip(*ranks, strict=True) for number in turn]
@@ -78,7 +78,9 @@ def test_shards_hold_mixed_classes(local: Path) -> None:
 def test_evaluation_reads_every_image_once(place: str, world_size: int, num_workers: int) -> None:
     source = opened(place, "val", shards_in_cache=5)
     shares = [
-        numbers(source, ValDraws(len(source), rank=rank, world_size=world_size), num_workers=num_workers, substitutes=0)
+        numbers(
+            source, ValSampler(len(source), rank=rank, world_size=world_size), num_workers=num_workers, substitutes=0
+        )
         for rank in range(world_size)
     ]
     assert sorted(number for share in shares for number in share) == list(range(NUM_TRAIN, NUM_TRAIN + NUM_VAL))
@@ -112,7 +114,7 @@ def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     assert order.tolist() != source.shuffled(np.random.default_rng(8)).tolist()
 
 
-def test_the_order_does_not_depend_on_where_the_shards_lie(local: Path, bucket: str, write: Written) -> None:
+def test_the_order_does_not_depend_on_where_the_shards_lie(local: Path, bucket: str, write: ShardSummary) -> None:
     remote = write(f"s3://{bucket}")
     orders = [opened(place, "train").shuffled(np.random.default_rng(1)).tolist() for place in (str(local), remote)]
     assert orders[0] == orders[1]
@@ -142,6 +144,6 @@ def test_few_files_are_open_at_a_time(local: Path, monkeypatch: pytest.MonkeyPat
 def test_a_broken_image_is_named_by_its_shard(local: Path) -> None:
     source = opened(str(local), "train")
     (place,) = (place for place in range(len(source)) if source.read(place) == b"13")
-    sample = Images(source, number_of, seed=0, substitutes=0)[Draw(0, place)]
+    sample = Images(source, number_of, seed=0, substitutes=0)[SampleIndex(0, place)]
     shard = f"train-{place // IMAGES_PER_SHARD:06d}.tar"
     assert sample.broken == (f"{shard}/odd/013.png",)

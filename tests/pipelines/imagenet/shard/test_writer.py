@@ -16,14 +16,14 @@ from pipelines.imagenet.layouts import fingerprint
 from pipelines.imagenet.shard import __main__ as command
 from pipelines.imagenet.shard.__main__ import main
 from pipelines.imagenet.shard.tar import key_of
-from tests.pipelines.imagenet.shard.conftest import NUM_TRAIN, NUM_VAL, Written
+from tests.pipelines.imagenet.shard.conftest import NUM_TRAIN, NUM_VAL, ShardSummary
 
 
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def test_two_runs_give_the_same_bytes(write: Written, tmp_path: Path) -> None:
+def test_two_runs_give_the_same_bytes(write: ShardSummary, tmp_path: Path) -> None:
     one, other = (digests(Path(write(str(tmp_path / name)))) for name in ("one", "other"))
     assert one == other
     assert len(one) == 20 + 5 + len(["classes.txt", "index.json"])
@@ -57,7 +57,7 @@ def test_finished_shards_are_not_written_again(tree: Path, local: Path, capsys: 
     assert {path: path.stat().st_mtime_ns for path in local.iterdir()} == before
 
 
-def test_progress_is_told_by_the_shard(write: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_by_the_shard(write: ShardSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(str(tmp_path / "shards"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "train-000000.tar: 4 images, 0.0 MB; 1/25"

@@ -20,7 +20,7 @@ from pipelines import KINDS
 from pipelines.cat.params import ModelParams
 from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.backbone import read_pretrained
-from pipelines.openmmlab.start import lr_line, make_start
+from pipelines.openmmlab.backbone_init import lr_line, make_backbone_init
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
 from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
@@ -148,14 +148,14 @@ def test_checkpoint_of_another_size_than_the_model_names_the_fields(setting: Set
     context = make_context(Recorder(tmp_path), _params(setting.data, model="cat_small"), setting.backbone)
     expected = r"another network than `model`: embed_dim 16 instead of 96, depths \[1, 1, 1, 1\] instead of \[1, 1, 3"
     with pytest.raises(CheckpointError, match=expected):
-        make_start(context)
+        make_backbone_init(context)
 
 
 def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) -> None:
     model = {**TOY, "depths": (1, 1, 1), "num_heads": (1, 2, 4)}
     context = make_context(Recorder(tmp_path), _params(setting.data, **{**SCRATCH, "model": model}), setting.backbone)
     with pytest.raises(JobError, match="has 3 stages, and detectors and segmenters take the maps of 4"):
-        make_start(context)
+        make_backbone_init(context)
 
 
 @pytest.mark.parametrize(

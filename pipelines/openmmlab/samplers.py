@@ -18,7 +18,7 @@ from pipelines.training.seeding import Stream, seed_generators, seeds
 Order = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class Draw(NamedTuple):
+class SamplePosition(NamedTuple):
     """The image at a position of the whole training, all workers together."""
 
     position: int
@@ -35,7 +35,7 @@ class SeededDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, draw: Draw) -> Any:
+    def __getitem__(self, draw: SamplePosition) -> Any:
         # Not put back afterwards: whoever draws seeds first, as every update does.
         seed_generators(seeds(Stream.IMAGE, self._seed, draw.position))
         return self._dataset[draw.image]
@@ -61,7 +61,7 @@ class SeededDataset(Dataset[Any]):
         return np.fromiter((info["width"] < info["height"] for info in infos), np.bool_, len(self))
 
 
-class _Draws(Sampler[Draw]):
+class _BatchShareSampler(Sampler[SamplePosition]):
     """This worker's part of each batch from `first_batch` on, a number that counts from the start of the training.
 
     The workers' parts lie side by side, so that a batch holds the same images however many share it.
@@ -78,7 +78,7 @@ class _Draws(Sampler[Draw]):
         return np.random.default_rng(seeds(Stream.ORDER, self._seed, number)).permutation(len(self._dataset))
 
 
-class EpochDraws(_Draws):
+class EpochSampler(_BatchShareSampler):
     """The epoch in which `first_batch` lies, in batches of images that are all upright or all not, to pad little.
 
     The last batches take what is left; the epoch's first images fill the very last one up.
@@ -93,12 +93,12 @@ class EpochDraws(_Draws):
         """Draws of a whole epoch, wherever `first_batch` is."""
         return self._num_batches * len(self._share)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SamplePosition]:
         epoch, num_done = divmod(self.first_batch, self._num_batches)
         batches = self._grouped(self._order(epoch)).reshape(self._num_batches, self._batch_size)
         for number, batch in enumerate(batches[num_done:], self.first_batch):
             for place in self._share:
-                yield Draw(number * self._batch_size + place, int(batch[place]))
+                yield SamplePosition(number * self._batch_size + place, int(batch[place]))
 
     def _grouped(self, order: Order) -> Order:
         """Whole batches of one orientation in the order in which they fill up, then the rest."""
@@ -113,7 +113,7 @@ class EpochDraws(_Draws):
         return np.resize(np.concatenate([*batches, *rest, order]), self._num_batches * self._batch_size)
 
 
-class StreamDraws(_Draws):
+class StreamSampler(_BatchShareSampler):
     """`num_batches` batches out of one shuffle after another, without a seam between them."""
 
     def __init__(self, dataset: SeededDataset, seed: int, batch_size: int, num_batches: int) -> None:
@@ -124,7 +124,7 @@ class StreamDraws(_Draws):
         """Draws of the whole training, wherever `first_batch` is."""
         return self._num_batches * len(self._share)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SamplePosition]:
         number, order = -1, self._order(0)
         for batch in range(self.first_batch, self._num_batches):
             for place in self._share:
@@ -132,9 +132,9 @@ class StreamDraws(_Draws):
                 shuffle, where = divmod(position, len(self._dataset))
                 if shuffle != number:
                     number, order = shuffle, self._order(shuffle)
-                yield Draw(position, int(order[where]))
+                yield SamplePosition(position, int(order[where]))
 
 
 DATASETS.register_module(name="SeededDataset", module=SeededDataset)
-DATA_SAMPLERS.register_module(name="EpochDraws", module=EpochDraws)
-DATA_SAMPLERS.register_module(name="StreamDraws", module=StreamDraws)
+DATA_SAMPLERS.register_module(name="EpochSampler", module=EpochSampler)
+DATA_SAMPLERS.register_module(name="StreamSampler", module=StreamSampler)

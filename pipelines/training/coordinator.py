@@ -16,7 +16,7 @@ from torch import Tensor
 from pipelines.training.intervals import CheckpointEvery
 
 
-class Demand(IntEnum):
+class Action(IntEnum):
     """What is asked for after an update; of several ranks the greatest counts."""
 
     NONE = 0
@@ -25,7 +25,7 @@ class Demand(IntEnum):
 
 
 @dataclass
-class Control:
+class Coordinator:
     """Asks `should_stop` and, on rank 0, the clock, and agrees with the others."""
 
     every: CheckpointEvery
@@ -35,13 +35,13 @@ class Control:
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
     _saved_at_s: float | None = None
-    _votes: deque[Vote] = field(default_factory=deque)
+    _votes: deque[ActionReduction] = field(default_factory=deque)
 
-    def after(self, num_updates: int) -> Demand:
+    def after(self, num_updates: int) -> Action:
         """What to do after `num_updates` updates of the whole training; every rank gets the same answer."""
         demand = self._agreed(self._own())
-        if demand is Demand.NONE and self.every.steps is not None and num_updates % self.every.steps == 0:
-            return Demand.SAVE
+        if demand is Action.NONE and self.every.steps is not None and num_updates % self.every.steps == 0:
+            return Action.SAVE
         return demand
 
     def is_epoch_due(self, epoch: int, *, num_epochs: int) -> bool:
@@ -50,27 +50,27 @@ class Control:
             return True
         return self.keep_best > 0 if self.every.epochs is None else epoch % self.every.epochs == 0
 
-    def _own(self) -> Demand:
+    def _own(self) -> Action:
         if self.should_stop():
-            return Demand.STOP
+            return Action.STOP
         # One clock alone: those of others would each demand a checkpoint of their own, an update later.
         if self.every.minutes is None or _rank() != 0:
-            return Demand.NONE
+            return Action.NONE
         now_s = self.clock()
         if self._saved_at_s is None:
             self._saved_at_s = now_s
         if now_s - self._saved_at_s < self.every.minutes * 60:
-            return Demand.NONE
+            return Action.NONE
         self._saved_at_s = now_s
-        return Demand.SAVE
+        return Action.SAVE
 
-    def _agreed(self, own: Demand) -> Demand:
+    def _agreed(self, own: Action) -> Action:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return own
-        self._votes.append(Vote.cast(own, self.device))
+        self._votes.append(ActionReduction.cast(own, self.device))
         # A GPU's votes are counted an update later: to read this one now would keep it from being fed.
         is_behind = self.device.type == "cuda" and len(self._votes) == 1
-        return Demand.NONE if is_behind else self._votes.popleft().count()
+        return Action.NONE if is_behind else self._votes.popleft().count()
 
 
 def _rank() -> int:
@@ -78,7 +78,7 @@ def _rank() -> int:
 
 
 @dataclass(frozen=True)
-class Vote:
+class ActionReduction:
     """The demands of all ranks after an update, on their way to this one."""
 
     greatest: Tensor
@@ -86,7 +86,7 @@ class Vote:
     """Recorded when `greatest` has been copied to the host."""
 
     @classmethod
-    def cast(cls, own: Demand, device: torch.device) -> Self:
+    def cast(cls, own: Action, device: torch.device) -> Self:
         """Returns at once on a GPU. All ranks call it."""
         demand = torch.tensor(int(own), device=device)
         dist.all_reduce(demand, op=dist.ReduceOp.MAX)
@@ -98,8 +98,8 @@ class Vote:
         copied.record()
         return cls(on_host, copied)
 
-    def count(self) -> Demand:
+    def count(self) -> Action:
         """The greatest; waits for it."""
         if self.is_there is not None:
             self.is_there.synchronize()
-        return Demand(int(self.greatest))
+        return Action(int(self.greatest))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import DataError
-from pipelines.openmmlab import draws
-from pipelines.openmmlab.draws import Draw, EpochDraws, SeededDataset, StreamDraws
+from pipelines.openmmlab import samplers
 from pipelines.openmmlab.library import DATASETS
+from pipelines.openmmlab.samplers import EpochSampler, SamplePosition, SeededDataset, StreamSampler
 
 
 class Scenes:
@@ -44,23 +44,25 @@ def dataset(length: int) -> SeededDataset:
     return SeededDataset({"type": "Scenes", "length": length}, seed=5)
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, make: Any, *, world_size: int = 1, first_batch: int = 0) -> list[list[Draw]]:
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, make: Any, *, world_size: int = 1, first_batch: int = 0
+) -> list[list[SamplePosition]]:
     """What each rank draws."""
     ranks = []
     for rank in range(world_size):
-        monkeypatch.setattr(draws, "get_dist_info", lambda rank=rank: (rank, world_size))
+        monkeypatch.setattr(samplers, "get_dist_info", lambda rank=rank: (rank, world_size))
         sampler = make()
         sampler.first_batch = first_batch
         ranks.append(list(sampler))
     return ranks
 
 
-def epoch_of(length: int, batch_size: int) -> EpochDraws:
-    return EpochDraws(dataset(length), seed=1, batch_size=batch_size)
+def epoch_of(length: int, batch_size: int) -> EpochSampler:
+    return EpochSampler(dataset(length), seed=1, batch_size=batch_size)
 
 
-def stream_of(length: int, batch_size: int) -> StreamDraws:
-    return StreamDraws(dataset(length), seed=1, batch_size=batch_size, num_batches=9)
+def stream_of(length: int, batch_size: int) -> StreamSampler:
+    return StreamSampler(dataset(length), seed=1, batch_size=batch_size, num_batches=9)
 
 
 @pytest.mark.parametrize("make", [epoch_of, stream_of])
@@ -110,7 +112,7 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
     sampler.first_batch = 3
     assert sorted(first) == list(range(12))
     assert first != [draw.image for draw in sampler]
-    assert first != [draw.image for draw in EpochDraws(dataset(12), seed=2, batch_size=4)]
+    assert first != [draw.image for draw in EpochSampler(dataset(12), seed=2, batch_size=4)]
 
 
 def test_a_stream_takes_every_image_once_a_shuffle() -> None:
@@ -120,11 +122,11 @@ def test_a_stream_takes_every_image_once_a_shuffle() -> None:
 
 def test_a_sample_depends_on_seed_and_position_alone() -> None:
     seeded = dataset(8)
-    sample = seeded[Draw(3, 2)]
+    sample = seeded[SamplePosition(3, 2)]
     assert sample[0] == 2
-    assert sample != seeded[Draw(4, 2)]
-    assert sample == seeded[Draw(3, 2)]
-    assert sample != SeededDataset({"type": "Scenes", "length": 8}, seed=6)[Draw(3, 2)]
+    assert sample != seeded[SamplePosition(4, 2)]
+    assert sample == seeded[SamplePosition(3, 2)]
+    assert sample != SeededDataset({"type": "Scenes", "length": 8}, seed=6)[SamplePosition(3, 2)]
 
 
 def test_no_image_to_train_on_is_an_error() -> None:

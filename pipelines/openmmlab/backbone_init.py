@@ -18,7 +18,7 @@ NOT_COMPARED = frozenset({"img_size", "drop_rate", "attn_drop_rate", "drop_path_
 
 
 @dataclass(frozen=True)
-class Start:
+class BackboneInit:
     """The network that training starts with, and the folder of its weights; None: random ones."""
 
     config: CatConfig | None
@@ -36,14 +36,14 @@ class Start:
         return backbone(self.config.to_dict(), directory, frozen_stages=self.frozen_stages)
 
 
-def make_start(context: StageContext) -> Start:
+def make_backbone_init(context: StageContext) -> BackboneInit:
     """Raises JobError where the params say no start, CheckpointError where the checkpoint is another network's."""
     params: FinetuneParams = context.params
     misfits = [f"{'.'.join(map(str, misfit.steps))}: {misfit.message}" for misfit in params.start_misfits()]
     if misfits:
         raise JobError("\n".join(misfits))
     if params.keep_backbone:
-        return Start(None, told="the config's own, random weights")
+        return BackboneInit(None, told="the config's own, random weights")
     start = _from_scratch(params) if params.init == "scratch" else _from_checkpoint(params, context.inputs["backbone"])
     assert start.config is not None
     if len(start.config.depths) != len(ALL_MAPS):
@@ -54,7 +54,7 @@ def make_start(context: StageContext) -> Start:
     return start
 
 
-def tell_start(context: StageContext, start: Start) -> None:
+def report_backbone_init(context: StageContext, start: BackboneInit) -> None:
     """Two lines in the log, of rank 0: what the backbone starts as, and at which learning rate."""
     if context.rank != 0:
         return
@@ -82,19 +82,19 @@ def config_of(model: ModelName | ModelParams) -> CatConfig:
     return CONFIGS[model] if isinstance(model, str) else CatConfig(**model.model_dump())
 
 
-def _from_scratch(params: FinetuneParams) -> Start:
+def _from_scratch(params: FinetuneParams) -> BackboneInit:
     assert params.model is not None, "start_fault"
     config = config_of(params.model)
     if params.drop_path_rate is not None:
         config = replace(config, drop_path_rate=params.drop_path_rate)
-    return Start(config, frozen_stages=params.frozen_stages)
+    return BackboneInit(config, frozen_stages=params.frozen_stages)
 
 
-def _from_checkpoint(params: FinetuneParams, directory: Path) -> Start:
+def _from_checkpoint(params: FinetuneParams, directory: Path) -> BackboneInit:
     found = read_pretrained(directory, drop_path_rate=params.drop_path_rate)
     if params.model is not None:
         _check_network(found.config, config_of(params.model))
-    return Start(found.config, directory, params.frozen_stages, found.told)
+    return BackboneInit(found.config, directory, params.frozen_stages, found.told)
 
 
 def _check_network(held: CatConfig, wanted: CatConfig) -> None:
