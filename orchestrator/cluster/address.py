@@ -14,7 +14,7 @@ from ray._common.utils import get_ray_address_file
 from ray._private.services import canonicalize_bootstrap_address
 
 from orchestrator.errors import ClusterError
-from orchestrator.s3_failures import without_userinfo
+from orchestrator.s3.failures import without_userinfo
 
 KNOCK_TIMEOUT_S = 10.0
 WATCH_EVERY_S = 5.0

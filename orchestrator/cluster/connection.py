@@ -19,12 +19,12 @@ from ray._private.services import get_webui_url_from_internal_kv
 from ray._private.state import available_resources_per_node
 from ray._private.state import state as ray_state
 
-from orchestrator import s3_offer
 from orchestrator.account import provide_ray_token
 from orchestrator.capacity import Capacity, Machine
 from orchestrator.cluster.address import HeadWatch, check_address, unreachable
 from orchestrator.errors import ClusterError
 from orchestrator.process import is_submitted
+from orchestrator.s3.offer import OFFER, make_absolute, make_offer, places
 
 MAX_STARTS = 3
 """Tries at starting a local Ray."""
@@ -112,7 +112,7 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
     check_address(address)
     if address == "local":
         provide_ray_token()
-    s3_offer.make_absolute(os.environ)
+    make_absolute(os.environ)
     if os.environ.get("RAY_TMPDIR"):  # Ray's processes have other current folders
         os.environ["RAY_TMPDIR"] = str(Path(os.environ["RAY_TMPDIR"]).expanduser().absolute())
     own = None
@@ -175,9 +175,9 @@ def _runtime_env() -> dict[str, dict[str, str]]:
 
     A submitted job's workers have the job's variables already, and Ray takes none of them twice.
     """
-    found = {} if is_submitted() else s3_offer.places(os.environ)
-    if offer := s3_offer.make_offer(os.environ):
-        found[s3_offer.OFFER] = json.dumps(offer)
+    found = {} if is_submitted() else places(os.environ)
+    if offer := make_offer(os.environ):
+        found[OFFER] = json.dumps(offer)
     return {"env_vars": found} if found else {}  # with one, Ray cannot use the workers that it has started already
 
 

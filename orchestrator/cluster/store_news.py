@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from orchestrator import s3
+from orchestrator.s3 import client
 
 
 class _Events(logging.Handler):
@@ -21,7 +21,7 @@ class _Events(logging.Handler):
 @contextmanager
 def store_news(send: Callable[[str], None]) -> Iterator[None]:
     """Hand each line about a server that does not answer to `send`, for the length of the block."""
-    log, handler = logging.getLogger(s3.__name__), _Events(send)
+    log, handler = logging.getLogger(client.__name__), _Events(send)
     log.addHandler(handler)
     try:
         yield

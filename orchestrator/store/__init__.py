@@ -16,5 +16,4 @@ def open_store(uri: str) -> Store:
         return FolderStore(Path(uri))
     from orchestrator.store.s3 import S3Store  # noqa: PLC0415  boto3 takes half a second to import
 
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    return S3Store(bucket, prefix)
+    return S3Store(uri)

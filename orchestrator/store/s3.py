@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from botocore.exceptions import ClientError
 
-from orchestrator import s3, s3_failures
 from orchestrator.errors import StoreError, StoreRefusedError
+from orchestrator.s3.bucket import Bucket
+from orchestrator.s3.failures import MISSING, Failure, code_of
 
 THREADS = 16
 """Of one transfer."""
@@ -28,42 +25,27 @@ CONDITIONS_UNKNOWN = frozenset({"NotImplemented", "501", "MethodNotAllowed", "40
 LEAST_LEFT_MIN = 10
 """Credentials that expire sooner are refused before the run begins."""
 
-_TRANSFER = s3.transfers(num_threads=THREADS)
 _NO_CONDITIONS = (
     "the server does not honour conditional puts (If-None-Match), so have only one run at a time use this store: "
     "of two that finish the same stage together, the later one overwrites the other's manifest"
 )
 _RENEWED = "use a profile or a role, whose credentials are renewed"
-_NO_BUCKET = "create the bucket, or give another one by `store:` in the job or --store"
 
 
-class S3Store:
+class S3Store(Bucket):
     """Whole objects are put at once; create-only by a conditional put, which the server should honour as S3 does.
 
     Where it does not, a store is safe for one run at a time only; `probe` warns of that.
     """
 
-    def __init__(self, bucket: str, prefix: str) -> None:
-        """`prefix` is the folder of the store in the bucket, empty for the bucket itself."""
-        self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
+    no_bucket = "create the bucket, or give another one by `store:` in the job or --store"
 
-    @property
-    def uri(self) -> str:
-        return f"s3://{self._bucket}/{self._prefix}".removesuffix("/")
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri, num_threads=THREADS, max_connections=THREADS)
 
-    def read(self, name: str) -> bytes | None:
-        with self._errors("read", name):
-            try:
-                return s3.read_object(self._client, **self._object(name))
-            except ClientError as err:
-                if s3_failures.code_of(err) in s3_failures.MISSING:
-                    return None
-                raise
-
-    def write(self, name: str, content: bytes) -> None:
-        with self._errors("write", name):
-            self._client.put_object(**self._object(name), Body=content)
+    def as_error(self, failure: Failure, verb: str, name: str) -> StoreError:
+        kind = StoreRefusedError if failure.is_lasting else StoreError
+        return kind(f"store {self.uri}: cannot {'read' if verb == 'list' else verb} {name}: {failure}")
 
     def create(self, name: str, content: bytes) -> bool:
         is_created = self._put_if_absent(name, content)
@@ -75,48 +57,35 @@ class S3Store:
 
     def _put_if_absent(self, name: str, content: bytes) -> bool | None:
         """Whether `name` is new and has `content` now; None where the server refuses a condition."""
-        with self._errors("write", name):
+        with self.errors("write", name):
             for _ in range(CONFLICT_TRIES):
                 try:
-                    self._client.put_object(**self._object(name), Body=content, IfNoneMatch="*")
+                    self.connection.put_object(**self.request(name), Body=content, IfNoneMatch="*")
                 except ClientError as err:
-                    if s3_failures.code_of(err) == "PreconditionFailed":
+                    if code_of(err) == "PreconditionFailed":
                         return False
-                    if s3_failures.code_of(err) in CONDITIONS_UNKNOWN:
+                    if code_of(err) in CONDITIONS_UNKNOWN:
                         return None
-                    if s3_failures.code_of(err) != "ConditionalRequestConflict":
+                    if code_of(err) != "ConditionalRequestConflict":
                         raise
                     time.sleep(CONFLICT_WAIT_S)
                 else:
                     return True
         raise StoreError(f"store {self.uri}: cannot write {name}: others went on writing it; run again")
 
-    def upload(self, name: str, path: Path) -> None:
-        with self._errors("write", name):
-            self._uploads.upload_file(str(path), **self._object(name), Config=_TRANSFER)
-
     def download(self, name: str, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._errors("read", name):
+        with self.errors("read", name):
             try:
-                self._client.download_file(**self._object(name), Filename=str(path), Config=_TRANSFER)
+                self.connection.download_file(**self.request(name), Filename=str(path), Config=self.transfers)
             except ClientError as err:
-                if s3_failures.code_of(err) in s3_failures.MISSING:
+                if code_of(err) in MISSING:
                     return False
                 raise
             return True
 
-    def delete(self, name: str) -> None:
-        with self._errors("delete", name):
-            self._client.delete_object(**self._object(name))
-
     def names(self, prefix: str) -> list[str]:
-        with self._errors("read", prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=f"{self._prefix}{prefix}/"
-            )
-            keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-        return sorted(key.removeprefix(self._prefix) for key in keys)
+        return sorted(one.name for one in self.objects(f"{prefix}/", deep=True))
 
     def probe(self) -> tuple[str, ...]:
         warnings = self._check_credentials()
@@ -154,26 +123,6 @@ class S3Store:
         if left_min < LEAST_LEFT_MIN:
             raise StoreRefusedError(f"store {self.uri}: {what}; get new ones, or {_RENEWED}")
         return (f"store {self.uri}: {what}, so a run that takes more than {left_min:.0f} minutes fails; {_RENEWED}",)
-
-    @cached_property
-    def _client(self) -> Any:
-        return s3.new_client(max_connections=THREADS, read_timeout_s=s3.READ_TIMEOUT_S)
-
-    @cached_property
-    def _uploads(self) -> Any:
-        return s3.new_client(max_connections=THREADS, read_timeout_s=s3.UPLOAD_READ_TIMEOUT_S)
-
-    def _object(self, name: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": self._prefix + name}
-
-    @contextmanager
-    def _errors(self, verb: str, name: str) -> Iterator[None]:
-        try:
-            yield
-        except s3_failures.errors() as err:
-            failure = s3_failures.explain(err, no_bucket=_NO_BUCKET)
-            kind = StoreRefusedError if failure.is_lasting else StoreError
-            raise kind(f"store {self.uri}: cannot {verb} {name}: {failure}") from failure.behind
 
 
 def _time_of(text: str) -> datetime | None:

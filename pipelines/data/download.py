@@ -17,7 +17,7 @@ from orchestrator.errors import DataError
 from pipelines.data.digests import digest_of_file
 from pipelines.data.faults import first_named
 from pipelines.data.listing import Listed
-from pipelines.data.s3 import Bucket
+from pipelines.data.s3 import DataBucket
 
 PART_BYTES = 2**24
 THREADS = 16
@@ -29,7 +29,7 @@ Tell = Callable[[str], None]
 """Where it raises, nothing more is begun; what was begun arrives first."""
 
 
-def download(bucket: Bucket, wanted: Mapping[Path, Listed], tell: Tell) -> None:
+def download(bucket: DataBucket, wanted: Mapping[Path, Listed], tell: Tell) -> None:
     """Make each path hold its object; raises DataError for one that is replaced meanwhile, or is not its sha256."""
     wrong: list[str] = []
     for _ in range(TRIES):
@@ -115,7 +115,7 @@ class _Progress:
             self._tell(f"fetching {self._uri}: {self._done / 2**30:.2f} of {self._total / 2**30:.2f} GiB")
 
 
-def _fetch(bucket: Bucket, downloads: list[_Download], tell: Tell) -> list[str]:
+def _fetch(bucket: DataBucket, downloads: list[_Download], tell: Tell) -> list[str]:
     """Names of objects that arrived with other bytes than they should have."""
     wrong: list[str] = []
 

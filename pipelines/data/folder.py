@@ -15,7 +15,7 @@ from pipelines.data.download import Tell
 from pipelines.data.listing import PIECES, list_remote
 from pipelines.data.node_cache import fetch
 from pipelines.data.remembered import cache_folder
-from pipelines.data.s3 import S3
+from pipelines.data.s3 import is_remote
 from pipelines.sample.folder import VERSION, Size, write_sample
 
 Layout = Literal["imagenet", "coco", "ade20k"]
@@ -39,7 +39,7 @@ ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
 
 def data_place(data: str, layout: Layout) -> str:
     """The folder of `data` as `data_folder` has it, or its `s3://BUCKET/PREFIX` as it stands."""
-    return data.rstrip("/") if data.startswith(S3) else str(data_folder(data, layout))
+    return data.rstrip("/") if is_remote(data) else str(data_folder(data, layout))
 
 
 def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: None) -> Path:
@@ -51,7 +51,7 @@ def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: 
     """
     if data.startswith(SAMPLE):
         return _sample_folder() / layout
-    if not data.startswith(S3):
+    if not is_remote(data):
         return Path(data)
     asked = frozenset(splits or PIECES[layout])
     for (known, held), folder in _FETCHED.items():

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from orchestrator.s3.bucket import Object
 from pipelines.data.archives import is_data
 from pipelines.data.faults import DataFaults
-from pipelines.data.s3 import Bucket, Object
+from pipelines.data.s3 import DataBucket
 from pipelines.data.text import decode_text
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -100,7 +101,7 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing
 
     Raises DataError, which says what is missing, and UnreachableError when the server does not answer.
     """
-    bucket = Bucket(uri)
+    bucket = DataBucket(uri)
     top = {one.name: one for one in bucket.objects("", deep=False)}
     digests = _read_digests(bucket) if DIGESTS in top else {}
     faults = DataFaults(uri)
@@ -114,14 +115,14 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing
     return RemoteListing(bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found)))
 
 
-def _find(bucket: Bucket, top: Mapping[str, Object], piece: Piece) -> Iterator[Object]:
+def _find(bucket: DataBucket, top: Mapping[str, Object], piece: Piece) -> Iterator[Object]:
     """The files of a piece, or one archive with it."""
     files = [one for name in piece.names for one in _files_of(bucket, top, name)]
     archives = [top[name] for name in _files(piece) if name in top]
     yield from files or archives[:1]
 
 
-def _files_of(bucket: Bucket, top: Mapping[str, Object], name: str) -> Sequence[Object]:
+def _files_of(bucket: DataBucket, top: Mapping[str, Object], name: str) -> Sequence[Object]:
     if "/" not in name:
         return [top[name]] if name in top else []
     objects = bucket.objects(name, deep=True)
@@ -133,7 +134,7 @@ def _files(piece: Piece) -> list[str]:
     return [stem + suffix for stem in piece.archives for suffix in ARCHIVE_SUFFIXES]
 
 
-def _read_digests(bucket: Bucket) -> dict[str, str]:
+def _read_digests(bucket: DataBucket) -> dict[str, str]:
     text = decode_text(bucket.read(DIGESTS) or b"", f"{bucket.uri}/{DIGESTS}")
     digests: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):

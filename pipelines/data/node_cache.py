@@ -26,7 +26,7 @@ from orchestrator.errors import DataError
 from pipelines.data.archives import unpack
 from pipelines.data.download import Tell, download
 from pipelines.data.listing import Listed, RemoteListing
-from pipelines.data.s3 import Bucket
+from pipelines.data.s3 import DataBucket
 
 
 def fetch(listing: RemoteListing, caches: Path, tell: Tell) -> Path:
@@ -59,7 +59,7 @@ def _fetch_objects(listing: RemoteListing, home: Path, tell: Tell) -> None:
     if wanted:
         total = sum(one.object.size for one in wanted.values())
         tell(f"fetching {listing.uri}: {len(wanted)} of {len(listing.objects)} objects, {total / 2**30:.2f} GiB")
-        download(Bucket(listing.uri), wanted, tell)
+        download(DataBucket(listing.uri), wanted, tell)
 
 
 def _is_here(home: Path, one: Listed) -> bool:

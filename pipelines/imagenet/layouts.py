@@ -10,7 +10,7 @@ from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data.faults import data_errors
 from pipelines.data.folder import data_place
-from pipelines.data.s3 import S3
+from pipelines.data.s3 import is_remote
 from pipelines.imagenet.class_map import ClassMap, map_name
 from pipelines.imagenet.folders import Folders
 from pipelines.imagenet.shard.files import Shards
@@ -32,7 +32,7 @@ def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
     """
     place = data_place(data, "imagenet")
     with data_errors(place):
-        if place.startswith(S3) or _holds_shards(Path(place)):
+        if is_remote(place) or _holds_shards(Path(place)):
             return Shards(open_place(place), limit_bytes=cache_gib * 2**30)
         if any(os.path.lexists(Path(place) / map_name(split)) for split in SPLITS):
             return ClassMap(Path(place))

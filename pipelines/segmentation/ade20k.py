@@ -16,7 +16,7 @@ from pipelines.data.faults import data_errors, first_named
 from pipelines.data.files import digest_of_folders
 from pipelines.data.folder import data_folder, fingerprint_remote
 from pipelines.data.image_files import BrokenImageError, upright_size
-from pipelines.data.s3 import S3
+from pipelines.data.s3 import is_remote
 from pipelines.data.text import check_names, load_text, parse_json
 from pipelines.segmentation.label_maps import UNLABELED, read_label_map
 from pipelines.segmentation.params import SegmentationParams
@@ -49,7 +49,7 @@ def fingerprint(params: SegmentationParams) -> str:
 
     Data in S3 are listed, not read: what they hold is checked where the stage runs.
     """
-    if params.data.startswith(S3):
+    if is_remote(params.data):
         return fingerprint_remote(params.data, "ade20k", "training", "validation")
     root = data_folder(params.data, "ade20k")
     folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
@@ -60,7 +60,7 @@ def fingerprint(params: SegmentationParams) -> str:
 
 def fingerprint_val(params: SegmentationParams) -> str:
     """Likewise of validation alone, which is all that an evaluation reads."""
-    if params.data.startswith(S3):
+    if is_remote(params.data):
         return fingerprint_remote(params.data, "ade20k", "validation")
     root = data_folder(params.data, "ade20k")
     digest = digest_of_folders(root, ("images/validation", "annotations/validation"))

@@ -16,7 +16,7 @@ from pipelines.data.digests import digests_of_files
 from pipelines.data.faults import DataFaults, data_errors, reason
 from pipelines.data.files import digest_of_folders
 from pipelines.data.folder import data_folder, fingerprint_remote
-from pipelines.data.s3 import S3
+from pipelines.data.s3 import is_remote
 from pipelines.data.text import decode_text, parse_json
 from pipelines.detection.annotations.faults import Columns, find_content_faults, find_structure_faults
 from pipelines.detection.annotations.mask_faults import find_mask_faults, find_measure_faults
@@ -82,7 +82,7 @@ def fingerprint(params: DetectionParams) -> str:
     Data in S3 are listed, not read: what they hold is checked where the stage runs.
     """
     splits: tuple[Split, ...] = ("train", "val")
-    if params.data.startswith(S3):
+    if is_remote(params.data):
         return fingerprint_remote(params.data, "coco", *splits)
     root = data_folder(params.data, "coco")
     folders = digest_of_folders(root, ("annotations", "train2017", "val2017"))
@@ -94,7 +94,7 @@ def fingerprint(params: DetectionParams) -> str:
 
 def fingerprint_val(params: DetectionParams) -> str:
     """Likewise of val alone, which is all that an evaluation reads."""
-    if params.data.startswith(S3):
+    if is_remote(params.data):
         return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
     digest = digest_of([*digests_of_files(root, [annotation_name("val")]), digest_of_folders(root, ("val2017",))])

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from orchestrator.errors import DataError, JobError, OrchestratorError
 from orchestrator.streams import exit_code_of
-from pipelines.data.s3 import S3
 from pipelines.imagenet.layouts import open_images
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard
 from pipelines.imagenet.shard.indexing import make_index
@@ -73,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.imagenet.shard",
         description="Write the images of SRC (train/<class>/*, or train_map.txt, and likewise val) as tar shards with "
-        f"an index into DST, a folder or {S3}BUCKET/PREFIX.",
+        "an index into DST, a folder or s3://BUCKET/PREFIX.",
     )
     parser.add_argument("src", nargs="?", metavar="SRC", help="a folder, or sample:digits")
-    parser.add_argument("dst", nargs="?", metavar="DST", help=f"a folder, or {S3}BUCKET/PREFIX")
+    parser.add_argument("dst", nargs="?", metavar="DST", help="a folder, or s3://BUCKET/PREFIX")
     parser.add_argument(
         "--images-per-shard", type=_count, default=IMAGES_PER_SHARD, metavar="N", help=f"default: {IMAGES_PER_SHARD}"
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from orchestrator.errors import DataError
 from pipelines.data.faults import escaped, reason
-from pipelines.data.s3 import S3, Bucket
+from pipelines.data.s3 import DataBucket, is_remote
 from pipelines.data.text import check_names
 from pipelines.imagenet.source import SPLITS, Split
 
@@ -43,7 +43,7 @@ class ShardPlace(Protocol):
 
 
 def open_place(place: str) -> ShardPlace:
-    return BucketPlace(place) if place.startswith(S3) else FolderPlace(Path(place))
+    return BucketPlace(place) if is_remote(place) else FolderPlace(Path(place))
 
 
 def split_of(name: str) -> Split | None:
@@ -110,7 +110,7 @@ class BucketPlace:
     """A prefix in S3."""
 
     def __init__(self, uri: str) -> None:
-        self._bucket = Bucket(uri)
+        self._bucket = DataBucket(uri)
 
     @property
     def uri(self) -> str:

@@ -88,7 +88,7 @@ def test_a_store_that_only_the_driver_may_write_is_refused_with_the_machines_nam
 
 def test_a_store_that_does_not_answer_may_answer_later(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     with pytest.raises(StoreError, match=f"^{HERE}store s3://{bucket}: cannot read"):
         _check(f"s3://{bucket}")
 
@@ -129,7 +129,7 @@ def test_a_certificate_that_is_not_trusted_is_the_machines_lack(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", untrusted_endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     with pytest.raises(MachineError, match=f"^{HERE}store s3://a: cannot read .*CERTIFICATE_VERIFY_FAILED"):
         _check("s3://a")
 

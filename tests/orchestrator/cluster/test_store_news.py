@@ -6,16 +6,16 @@ import socket
 
 import pytest
 
-from orchestrator import s3
 from orchestrator.cluster.store_news import store_news
 from orchestrator.errors import StoreError
+from orchestrator.s3 import client
 from orchestrator.store import open_store
 
 
 def test_a_server_that_does_not_answer_a_worker_is_an_event_while_the_worker_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.2)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     events: list[str] = []
     with socket.socket() as silent, store_news(events.append):

@@ -116,7 +116,7 @@ def test_a_bucket_that_is_not_there_says_so(s3_endpoint: str, tmp_path: Path) ->
 
 def test_an_endpoint_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     with pytest.raises(
         StoreError, match=r"cannot read a: Could not connect .*127\.0\.0\.1:1/.*; check .*AWS_ENDPOINT_URL"
     ):
@@ -133,7 +133,7 @@ def test_an_endpoint_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatc
 def test_credentials_in_the_address_of_the_server_are_not_shown(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, text: str
 ) -> None:
-    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     (tmp_path / "made").write_bytes(b"x")
     store = open_store(f"s3://{bucket}")

@@ -22,13 +22,15 @@ from typing import Any
 import boto3
 import pytest
 
-from orchestrator import s3
 from orchestrator.contract import Event
 from orchestrator.errors import DataError, StoppedError, UnreachableError
-from pipelines.data import download, folder, node_cache
+from orchestrator.s3 import client
+from orchestrator.s3.bucket import Object
+from pipelines.data import download, node_cache
+from pipelines.data import folder as data_folders
 from pipelines.data.folder import data_folder, fingerprint_remote, stage_data_folder
 from pipelines.data.listing import list_remote
-from pipelines.data.s3 import Bucket, Object
+from pipelines.data.s3 import DataBucket
 from pipelines.detection.annotations.coco import fingerprint, fingerprint_val, read_annotations
 from pipelines.detection.params import DetectionParams
 from pipelines.segmentation.ade20k import read_classes, read_pairs
@@ -41,7 +43,7 @@ SPLITS = ("train", "val")
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where this machine keeps data sets, and a process that has fetched none."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    monkeypatch.setattr(folder, "_FETCHED", {})
+    monkeypatch.setattr(data_folders, "_FETCHED", {})
     return tmp_path / "caches/orchestrator/data"
 
 
@@ -53,15 +55,15 @@ def coco(tmp_path: Path) -> Path:
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Names of the parts that were asked for, by whichever process."""
-    log, read_part = tmp_path / "log", Bucket.read_part
+    log, read_part = tmp_path / "log", DataBucket.read_part
     log.touch()
 
-    def noted(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+    def noted(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
         with log.open("a") as file:
             file.write(f"{one.name}@{start}\n")
         return read_part(bucket, one, start, size)
 
-    monkeypatch.setattr(Bucket, "read_part", noted)
+    monkeypatch.setattr(DataBucket, "read_part", noted)
     return lambda: log.read_text().splitlines()
 
 
@@ -81,7 +83,7 @@ def files_below(root: Path) -> dict[str, bytes]:
 
 def fetch_again(uri: str, *splits: str) -> Path:
     """As another process would."""
-    folder._FETCHED.clear()
+    data_folders._FETCHED.clear()
     return data_folder(uri, "coco", *splits)
 
 
@@ -169,18 +171,18 @@ def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
     uri = upload(coco, bucket)
     monkeypatch.setattr(download, "PART_BYTES", 4096)
     monkeypatch.setattr(download, "THREADS", 1)
-    fast, large = Bucket.read_part, "val2017/000.png@"
+    fast, large = DataBucket.read_part, "val2017/000.png@"
     forking = multiprocessing.get_context("fork")
     has_written_five = forking.Event()
 
-    def slow(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+    def slow(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
         if one.name == "val2017/000.png" and start == 5 * 4096:
             has_written_five.set()
             time.sleep(600)
         return fast(bucket, one, start, size)
 
     with monkeypatch.context() as slowly:
-        slowly.setattr(Bucket, "read_part", slow)
+        slowly.setattr(DataBucket, "read_part", slow)
         process = forking.Process(target=data_folder, args=(uri, "coco", "val"))
         process.start()
         assert has_written_five.wait(600)
@@ -205,9 +207,9 @@ def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_re
     monkeypatch.setattr(download, "THREADS", 1)
     monkeypatch.setattr(download, "TELL_EVERY_S", 0)
     told: list[str] = []
-    is_told, fast = threading.Event(), Bucket.read_part
+    is_told, fast = threading.Event(), DataBucket.read_part
 
-    def slow(bucket: Bucket, one: Object, start: int, size: int) -> bytes:
+    def slow(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
         """The first at once; each of the others takes half a second after the stage was told of the first."""
         if fetched():
             is_told.wait(60)
@@ -221,7 +223,7 @@ def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_re
 
     context: Any = SimpleNamespace(params=SimpleNamespace(data=uri), emit=emit, should_stop=lambda: len(told) == 2)
     with monkeypatch.context() as slowly:
-        slowly.setattr(Bucket, "read_part", slow)
+        slowly.setattr(DataBucket, "read_part", slow)
         with pytest.raises(StoppedError, match="stopped while its data were fetched; what has arrived stays"):
             stage_data_folder(context, "coco", *SPLITS)
     assert told[1].startswith(f"fetching {uri}: ")
@@ -426,7 +428,7 @@ def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> No
 
 
 def test_a_server_that_is_gone_is_another_error_than_missing_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="cannot list"):
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", "val")

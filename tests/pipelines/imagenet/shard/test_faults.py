@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import DataError, UnreachableError
-from pipelines.data.s3 import Bucket
+from pipelines.data.s3 import DataBucket
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.place import FolderPlace
 from tests.pipelines.imagenet.shard.conftest import ShardSummary
@@ -217,7 +217,7 @@ def test_a_prefix_without_shards_is_told(bucket: str) -> None:
 
 def test_shards_in_s3_without_an_index_are_told(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
-    Bucket(place).delete("index.json")
+    DataBucket(place).delete("index.json")
     with pytest.raises(DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"):
         classes_of(place)
 
@@ -225,7 +225,7 @@ def test_shards_in_s3_without_an_index_are_told(bucket: str, write: ShardSummary
 def test_other_objects_beside_shards_are_passed_over(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
     for name in ("train/cat/a.jpg", "train/cat/a.tar", "trainer.tar", "notes.tar", "train/.hidden.tar"):
-        Bucket(place).write(name, b"")
+        DataBucket(place).write(name, b"")
     assert classes_of(place) == ("even", "odd")
 
 
@@ -240,7 +240,7 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_server_that_does_not_answer_is_no_fault_of_the_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the stage is tried again."""
-    monkeypatch.setattr("orchestrator.s3.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match=r"cannot list: Could not connect .*; check that the server is running"):
         classes_of(f"s3://{bucket}/x")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.s3_offer import OFFER, adopt_offer, make_absolute, make_offer, places
+from orchestrator.s3.offer import OFFER, adopt_offer, make_absolute, make_offer, places
 
 SECRET = "sEcReT"
 CONFIG = """

@@ -12,8 +12,8 @@ import os
 import time
 from typing import Any
 
-from orchestrator.s3_failures import EndpointError, SettingsError, without_userinfo
-from orchestrator.s3_offer import adopt_offer
+from orchestrator.s3.failures import EndpointError, SettingsError, without_userinfo
+from orchestrator.s3.offer import adopt_offer
 
 MAX_ATTEMPTS = 5
 """Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from orchestrator.s3_failures import without_userinfo
+from orchestrator.s3.failures import without_userinfo
 
 OFFER = "ORCHESTRATOR_S3_OFFER"
 """The variable that carries the offer, as JSON: the names of AWS's variables, and `addressing_style`."""

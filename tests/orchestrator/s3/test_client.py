@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import s3
 from orchestrator.errors import StoreError, StoreRefusedError
+from orchestrator.s3 import client
 from orchestrator.store import open_store
 from tests.s3_front import Answer, front, refusal
 
@@ -34,7 +34,7 @@ def one_attempt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
 
 
 @pytest.fixture
@@ -89,14 +89,14 @@ def test_an_answer_that_breaks_off_is_asked_for_again(monkeypatch: pytest.Monkey
     answers = [Answer(200, b"half", {"Content-Length": "8"}), Answer(200, b"complete")]
     with front(lambda *_: answers.pop(0)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        monkeypatch.setattr(s3, "MAX_ATTEMPTS", 2)
+        monkeypatch.setattr(client, "MAX_ATTEMPTS", 2)
         assert open_store("s3://bucket/x").read("a") == b"complete"
 
 
 PATIENT = """
 import sys
-from orchestrator import s3
-s3.READ_TIMEOUT_S = 0.5
+from orchestrator.s3 import client
+client.READ_TIMEOUT_S = 0.5
 from orchestrator.cli import main
 main(sys.argv[1:])
 """
@@ -117,8 +117,12 @@ def test_a_server_that_never_answers_is_reported_while_it_is_tried_again_and_the
 
 
 def test_no_request_waits_for_a_silent_server_for_more_than_four_minutes_and_a_small_one_for_one() -> None:
-    for timeout_s, most_s in ((s3.READ_TIMEOUT_S, 60), (s3.CONNECT_TIMEOUT_S, 60), (s3.UPLOAD_READ_TIMEOUT_S, 240)):
-        assert s3.MAX_SILENCES * timeout_s + sum(2**tries for tries in range(s3.MAX_SILENCES)) < most_s
+    for timeout_s, most_s in (
+        (client.READ_TIMEOUT_S, 60),
+        (client.CONNECT_TIMEOUT_S, 60),
+        (client.UPLOAD_READ_TIMEOUT_S, 240),
+    ):
+        assert client.MAX_SILENCES * timeout_s + sum(2**tries for tries in range(client.MAX_SILENCES)) < most_s
 
 
 def test_an_upload_waits_longer_for_a_slow_network_than_a_small_request_does(
@@ -126,8 +130,8 @@ def test_an_upload_waits_longer_for_a_slow_network_than_a_small_request_does(
 ) -> None:
     """The kernel takes some megabytes of the file, and no more before the server reads on."""
     (tmp_path / "large").write_bytes(bytes(15 * 2**20))
-    monkeypatch.setattr(s3, "CONNECT_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(s3, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.5)
     with front(lambda *_: Answer(200), pause_s=2) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         store = open_store("s3://bucket/x")
@@ -139,7 +143,7 @@ def test_an_upload_waits_longer_for_a_slow_network_than_a_small_request_does(
 def test_a_failing_server_is_reported_from_its_second_failure_on_once_for_all_threads(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 4)
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 4)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with front(lambda *_: refusal(503, "SlowDown")) as server, caplog.at_level(logging.WARNING):
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)

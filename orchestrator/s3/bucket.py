@@ -1,0 +1,116 @@
+"""Objects below a prefix in S3: what the store and data sets have in common.
+
+Credentials: boto3's standard chain alone; nothing of them is shown.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.s3 import client, failures
+from orchestrator.s3.failures import MISSING, Failure, code_of
+
+SCHEME = "s3://"
+
+
+class Object(NamedTuple):
+    """An object below a prefix. `etag` changes with its bytes; it is a digest of them for some uploads only."""
+
+    name: str
+    size: int
+    etag: str
+
+
+class Bucket(ABC):
+    """Objects by their names below `uri`, in transfers of `num_threads` threads.
+
+    It may be forked and pickled: each process that needs a client makes its own.
+    """
+
+    no_bucket: str
+    """What to do about a bucket that does not exist."""
+
+    def __init__(self, uri: str, *, num_threads: int, max_connections: int) -> None:
+        self.uri = uri.rstrip("/")
+        self._bucket, _, prefix = self.uri.removeprefix(SCHEME).partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._num_threads, self._max_connections = num_threads, max_connections
+        self._clients: dict[tuple[int, float], Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_clients": {}}
+
+    @abstractmethod
+    def as_error(self, failure: Failure, verb: str, name: str) -> Exception:
+        """The error that the house raises where one could not `verb` the object `name`; "" stands for all of them."""
+
+    def objects(self, prefix: str, *, deep: bool) -> list[Object]:
+        """Those whose names begin with `prefix`, in the order of their names; `deep`: also with a further `/`."""
+        depth = {} if deep else {"Delimiter": "/"}
+        with self.errors("list", prefix):
+            pages = self.connection.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix, **depth
+            )
+            entries = [entry for page in pages for entry in page.get("Contents", ())]
+        return [
+            Object(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'))
+            for entry in entries
+        ]
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of an object; None where there is none of that name."""
+        with self.errors("read", name):
+            try:
+                return client.read_object(self.connection, **self.request(name))
+            except failures.errors() as err:
+                if code_of(err) in MISSING:
+                    return None
+                raise
+
+    def write(self, name: str, content: bytes) -> None:
+        with self.errors("write", name):
+            self.connection.put_object(**self.request(name), Body=content)
+
+    def upload(self, name: str, path: Path) -> None:
+        with self.errors("write", name):
+            uploads = self._client_of_this_process(client.UPLOAD_READ_TIMEOUT_S)
+            uploads.upload_file(str(path), **self.request(name), Config=self.transfers)
+
+    def delete(self, name: str) -> None:
+        with self.errors("delete", name):
+            self.connection.delete_object(**self.request(name))
+
+    @property
+    def connection(self) -> Any:
+        """boto3's client of this process."""
+        return self._client_of_this_process(client.READ_TIMEOUT_S)
+
+    @property
+    def transfers(self) -> Any:
+        """Settings of uploads and downloads."""
+        return client.transfers(num_threads=self._num_threads)
+
+    def request(self, name: str) -> dict[str, str]:
+        """The arguments by which boto3 finds an object."""
+        return {"Bucket": self._bucket, "Key": self._prefix + name}
+
+    @contextmanager
+    def errors(self, verb: str, name: str) -> Iterator[None]:
+        """Raises `as_error` for what boto3 raises within the block."""
+        try:
+            yield
+        except failures.errors() as err:
+            failure = failures.explain(err, no_bucket=self.no_bucket)
+            raise self.as_error(failure, verb, name) from failure.behind
+
+    def _client_of_this_process(self, read_timeout_s: float) -> Any:
+        """The client with such a timeout; one that was made before a fork is not used after it."""
+        key = os.getpid(), read_timeout_s
+        if key not in self._clients:
+            self._clients[key] = client.new_client(max_connections=self._max_connections, read_timeout_s=read_timeout_s)
+        return self._clients[key]
