@@ -21,6 +21,7 @@ cross process borders inside Ray.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -116,3 +117,19 @@ class InterruptedRunError(OrchestratorError):
     """The run was interrupted by Ctrl-C or SIGTERM; what was finished is kept."""
 
     exit_code = 130
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+_UNDECODED = range(0xDC80, 0xDD00)
+"""Surrogates by which Python writes the bytes of a file's name that are not UTF-8."""
+
+
+def escaped(name: str) -> str:
+    r"""The name with `\xe9` for each byte of it that is not UTF-8."""
+    return _SURROGATE.sub(lambda found: _escape(ord(found[0])), name)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code - 0xDC00:02x}" if code in _UNDECODED else f"\\u{code:04x}"

@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from orchestrator.errors import escaped
 from orchestrator.spec.locations import refuse_unexpanded
-from pipelines.data.faults import escaped
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

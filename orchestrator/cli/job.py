@@ -9,7 +9,7 @@ from typing import IO
 from rich.table import Table
 
 from orchestrator.cli.console import make_console, print_json
-from orchestrator.errors import JobError
+from orchestrator.errors import JobError, escaped
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.process import is_submitted
@@ -18,7 +18,6 @@ from orchestrator.spec import Job, load_job
 from orchestrator.spec.schema import job_schema
 from orchestrator.store import open_store
 from pipelines import KINDS
-from pipelines.data.faults import escaped
 
 
 def load(arguments: Namespace) -> Job:

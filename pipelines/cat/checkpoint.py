@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.errors import CheckpointError
-from pipelines.imagenet.source import named
+from pipelines.data.faults import first_named
 
 
 def file_from_outside(directory: Path) -> Path | None:
@@ -28,7 +28,7 @@ def check_classes(
     if tuple(held) == tuple(wanted):
         return
     only_held, only_wanted = sorted(set(held) - set(wanted)), sorted(set(wanted) - set(held))
-    differing = f"only in the checkpoint: {named(only_held)}; only in the data: {named(only_wanted)}"
+    differing = f"only in the checkpoint: {first_named(only_held)}; only in the data: {first_named(only_wanted)}"
     if not only_held and not only_wanted:
         differing = "they stand in another order"
     raise CheckpointError(f"{what}: its {len(held)} classes are not the data's {len(wanted)}: {differing}; {fitting}")

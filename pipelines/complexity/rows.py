@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from pipelines.complexity.networks import NetworkSize, detector_complexity, segmenter_complexity
+from pipelines.complexity.networks import detector_complexity, segmenter_complexity
 from pipelines.detection.traits import MethodName
+from pipelines.openmmlab.counting import NetworkSize
 
 BACKBONES = ("cat_small", "cat_base")
 COCO: tuple[tuple[MethodName, bool], ...] = (

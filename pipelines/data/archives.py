@@ -15,8 +15,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from orchestrator.errors import DataError
-from pipelines.data.faults import escaped, first_named
+from orchestrator.errors import DataError, escaped
+from pipelines.data.faults import first_named
 from pipelines.data.text import is_utf8
 
 _DAMAGED = (
@@ -99,7 +99,7 @@ def _described(others: Mapping[str, int]) -> str:
     if not others:
         return "no files"
     shown = (escaped(name) + (f" ({num} files)" if name.endswith("/") else "") for name, num in sorted(others.items()))
-    return first_named(len(others), shown)
+    return first_named(shown, len(others))
 
 
 Opened = Callable[[], IO[bytes]]

@@ -37,7 +37,7 @@ def download(bucket: DataBucket, wanted: Mapping[Path, Listed], tell: Tell) -> N
         wrong = _fetch(bucket, downloads, tell)
         if not wrong:
             return
-    names = first_named(len(wrong), wrong)
+    names = first_named(wrong)
     raise DataError(f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or correct that file")
 
 

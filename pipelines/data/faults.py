@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, escaped
 
 NUM_NAMED = 10
 """Entries named of each kind of fault; there may be a million."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_UNDECODED = range(0xDC80, 0xDD00)
-"""Surrogates by which Python writes the bytes of a file's name that are not UTF-8."""
 
 
 class DataFaults:
@@ -30,7 +26,7 @@ class DataFaults:
         """`rows` are the `what` ("boxes outside"); `name` words one of them, and is asked for the first few alone."""
         if len(rows):
             self._texts.append(
-                f"{len(rows)} {what}: {first_named(len(rows), (name(int(row)) for row in rows[:NUM_NAMED]))}"
+                f"{len(rows)} {what}: {first_named((name(int(row)) for row in rows[:NUM_NAMED]), len(rows))}"
             )
 
     def say(self, text: str) -> None:
@@ -47,10 +43,16 @@ class DataFaults:
             raise DataError(f"{self._where}:{gap}{(';' + gap).join(self._texts)};{gap}{remedy}")
 
 
-def first_named(num: int, names: Iterable[str]) -> str:
-    """The first of `num` names, and how many more there are."""
+def first_named(names: Iterable[str], num: int | None = None) -> str:
+    """The first of `names` and how many more there are, for an error's text; "none" where there are none.
+
+    `num` is how many they are in all, where `names` are worded one by one as they are needed.
+    """
+    if num is None:
+        names = list(names)
+        num = len(names)
     shown = list(islice(names, NUM_NAMED))
-    return ", ".join(shown) + (f" and {num - len(shown)} more" if num > len(shown) else "")
+    return ", ".join(shown) + (f" and {num - len(shown)} more" if num > len(shown) else "") or "none"
 
 
 @contextmanager
@@ -75,12 +77,3 @@ def reason(err: OSError) -> str:
     if is_missing and os.path.islink(err.filename):  # noqa: PTH114  the name may be either
         return f"a symbolic link to {escaped(str(os.readlink(err.filename)))}, which does not exist"  # noqa: PTH115
     return err.strerror or str(err) or type(err).__name__
-
-
-def escaped(name: str) -> str:
-    r"""The name with `\xe9` for each byte of it that is not UTF-8."""
-    return _SURROGATE.sub(lambda found: _escape(ord(found[0])), name)
-
-
-def _escape(code: int) -> str:
-    return f"\\x{code - 0xDC00:02x}" if code in _UNDECODED else f"\\u{code:04x}"

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, escaped
 from pipelines.data.digests import CONTENT_LIMIT_BYTES, digest_of_files
-from pipelines.data.faults import data_errors, escaped, size_of_file
+from pipelines.data.faults import data_errors, size_of_file
 from pipelines.data.remembered import is_settled, recall, remember
 from pipelines.data.text import check_names
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import DataError
-from pipelines.data.faults import data_errors, escaped, first_named
+from orchestrator.errors import DataError, escaped
+from pipelines.data.faults import data_errors, first_named
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -80,7 +80,7 @@ def check_names(where: object, names: Sequence[str]) -> None:
         return
     wrong = [escaped(name) for name in names if not is_utf8(name)]
     raise DataError(
-        f"{where}: names of files that are not UTF-8: {first_named(len(wrong), wrong)}; rename these files, for "
+        f"{where}: names of files that are not UTF-8: {first_named(wrong)}; rename these files, for "
         "example: convmv -f LATIN1 -t UTF-8 --notest -r FOLDER"
     )
 

@@ -10,7 +10,7 @@ from orchestrator.errors import DataError
 from pipelines.data.image_files import BrokenImageError, upright_size
 from pipelines.detection.annotations.coco import Annotations
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.images import broken_images, faults, named
+from pipelines.openmmlab.images import broken_images, faults, first_faulty
 
 
 def check_images(files: Collection[Annotations], context: StageContext) -> frozenset[Path]:
@@ -29,7 +29,7 @@ def check_images(files: Collection[Annotations], context: StageContext) -> froze
     )
     if wrong:
         raise DataError(
-            f"{len(wrong)} of {len(said)} images are of another size than their annotation file says: {named(wrong)}; "
+            f"{len(wrong)} of {len(said)} images are of another size than their annotation file says: {first_faulty(wrong)}; "
             "their boxes cannot be trusted: correct the file, or replace the images"
         )
     return broken

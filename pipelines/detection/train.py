@@ -11,6 +11,7 @@ from orchestrator.errors import DataError
 from pipelines.data.folder import stage_data_folder
 from pipelines.detection.annotations.coco import Annotations, check_annotations, checked_file, read_annotations
 from pipelines.detection.annotations.usage import Split
+from pipelines.detection.complexity import COUNTER
 from pipelines.detection.config import make_config
 from pipelines.detection.images import check_images
 from pipelines.detection.model import model_of
@@ -30,7 +31,7 @@ def run(context: StageContext) -> StageResult:
     names = params.traits.metrics
     schedule = TrainingSchedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
     classes, model, config = _prepare(context)
-    record = make_record(context, "mmdet", config)
+    record = make_record(context, "mmdet", config, COUNTER)
     trained = finished(context, schedule)
     if trained is None:
         trained = train(context, TrainingSetup("mmdet", record.resolved, schedule, partial(percentages, names=names)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.errors import DataError
-from pipelines.imagenet.source import named
+from pipelines.data.faults import first_named
 from pipelines.training.distributed import gather_over_ranks
 
 
@@ -27,7 +27,7 @@ class BrokenImages:
         if len(self._paths) > self._limit:
             raise DataError(
                 f"{self._root}: {len(self._paths)} images do not decode, more than max_broken_images = {self._limit}: "
-                f"{named(self.paths)}; replace or delete them, or raise max_broken_images"
+                f"{first_named(self.paths)}; replace or delete them, or raise max_broken_images"
             )
 
 

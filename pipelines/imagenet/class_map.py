@@ -11,10 +11,10 @@ from typing import NamedTuple
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data.digests import digest_of_files
-from pipelines.data.faults import data_errors, size_of_file
+from pipelines.data.faults import NUM_NAMED, data_errors, first_named, size_of_file
 from pipelines.data.text import load_text_if_there
 from pipelines.imagenet.folders import Index
-from pipelines.imagenet.source import NAMES_SHOWN, Split, named
+from pipelines.imagenet.source import Split
 
 CLASSES_NAME = "classes.txt"
 _NUMBER = re.compile(r"-?\d+")
@@ -63,7 +63,7 @@ class ClassMap:
         strange, missing = sorted(set(used) - set(classes)), sorted(set(classes) - set(used))
         if strange or missing:
             raise DataError(
-                f"{self._map(split)}: classes without an image: {named(missing)}; unknown classes: {named(strange)}"
+                f"{self._map(split)}: classes without an image: {first_named(missing)}; unknown classes: {first_named(strange)}"
             )
         return Index(self._root, classes, tuple(self._paths(split)), tuple(labels_of[name] for name in used))
 
@@ -80,7 +80,7 @@ class ClassMap:
             paths = [line.path for line in self._lines(split)]
             raise DataError(
                 f"{self._map(split)}: none of its {len(paths)} images is there, neither below {self._root} nor below "
-                f"{self._root / split}: {named(paths)}; correct the paths or complete the data set"
+                f"{self._root / split}: {first_named(paths)}; correct the paths or complete the data set"
             )
         sizes = ((path, self._size(path)) for path in self._paths(split))
         return [(path, size) for path, size in sizes if size is not None]
@@ -208,6 +208,6 @@ def _unknown(label: str, known: Sequence[str]) -> str:
 def _raise(path: Path | str, faults: Sequence[str]) -> None:
     if not faults:
         return
-    shown = [f"{path}:{fault}" for fault in faults[:NAMES_SHOWN]]
-    more = [f"and {len(faults) - NAMES_SHOWN} more"] if len(faults) > NAMES_SHOWN else []
+    shown = [f"{path}:{fault}" for fault in faults[:NUM_NAMED]]
+    more = [f"and {len(faults) - NUM_NAMED} more"] if len(faults) > NUM_NAMED else []
     raise DataError("\n".join(shown + more))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
-from pipelines.data.faults import data_errors
+from pipelines.data.faults import data_errors, first_named
 from pipelines.data.folder import data_place
 from pipelines.data.s3 import is_remote
 from pipelines.imagenet.class_map import ClassMap, map_name
@@ -16,7 +16,7 @@ from pipelines.imagenet.folders import Folders
 from pipelines.imagenet.shard.files import Shards
 from pipelines.imagenet.shard.index import INDEX_NAME
 from pipelines.imagenet.shard.place import open_place, split_of
-from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, named
+from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
 
 
 def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
@@ -54,8 +54,8 @@ def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, .
     if train != val:
         only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
         raise DataError(
-            f"{images.place}: train and val have different classes; only in train: {named(only_train)}; "
-            f"only in val: {named(only_val)}"
+            f"{images.place}: train and val have different classes; only in train: {first_named(only_train)}; "
+            f"only in val: {first_named(only_val)}"
         )
     _check_count(images, train, num_classes)
     return train
@@ -113,4 +113,4 @@ def _check_count(images: ImageFiles, classes: tuple[str, ...], num_classes: int 
             "out"
         )
     if len(classes) < 2:  # noqa: PLR2004
-        raise DataError(f"{images.place}: holds one class only, {named(classes)}; a classifier needs two or more")
+        raise DataError(f"{images.place}: holds one class only, {first_named(classes)}; a classifier needs two or more")

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-NAMES_SHOWN = 10
 
 
 class ImageSource(Protocol):
@@ -77,11 +76,3 @@ def sample_key(path: str) -> str:
     stem, _, _ = path.removeprefix("train/").removeprefix("val/").rpartition(".")
     folder, slash, file = stem.rpartition("/")
     return folder + slash + file.replace(".", "_")
-
-
-def named(names: Sequence[str]) -> str:
-    """The first names and how many more there are, for an error's text."""
-    if not names:
-        return "none"
-    shown = ", ".join(names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

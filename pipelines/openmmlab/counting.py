@@ -7,16 +7,23 @@ interpolation; nor do GELU and softmax.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+import pipelines.openmmlab.backbone  # noqa: F401 - registers CAT
 from cat_model.attention import Cpsa, Ipsa
 from cat_model.complexity import count_windows, cpsa_macs, ipsa_macs
 from cat_model.windows import is_windowed
-from pipelines.openmmlab.library import get_modules_mapping
+from pipelines.openmmlab.building import build_network
+from pipelines.openmmlab.library import MODELS, DefaultScope, Scope, get_modules_mapping, load_library
+from pipelines.openmmlab.library import Config as MmengineConfig
+from pipelines.openmmlab.recipe import Config
 
 _RULES = get_modules_mapping()
 """Of mmcv: type of module -> forward hook that adds to its `__flops__`."""
@@ -65,3 +72,37 @@ def _attention(attention: Ipsa | Cpsa, x: Tensor) -> int:
     num_windows = x.shape[1] if is_windowed(x) else count_windows((x.shape[1], x.shape[2]), attention.window)
     macs = ipsa_macs if isinstance(attention, Ipsa) else cpsa_macs
     return images * macs(channels=channels, window=attention.window, num_windows=num_windows).layers
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """How many parameters a network has, and multiply-accumulates on an image of the published size."""
+
+    params: int
+    macs: int | None
+    """None where nobody knows how to count them."""
+
+
+def count_built(scope: Scope, config: Config) -> int:
+    """The parameters of any model."""
+    return count_params(build_network(scope, config))
+
+
+def count_params(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@contextmanager
+def network_on_meta(scope: Scope, config: Config) -> Iterator[Any]:
+    """The network, for validation; tensors that are made in this context have a shape and no values (torch's meta)."""
+    load_library(scope)
+    with DefaultScope.overwrite_default_scope(scope), torch.device("meta"), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"):
+            network = MODELS.build(MmengineConfig(config)).eval()
+        yield network
+
+
+def run_backbone(network: Any, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """The maps of an image of that height and width, from the neck where there is one."""
+    maps: tuple[Tensor, ...] = network.backbone(torch.empty(1, 3, *size))
+    return network.neck(maps) if network.with_neck else maps

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.contract import StageContext
-from orchestrator.errors import DataError
-from pipelines.data.faults import escaped, first_named, reason
+from orchestrator.errors import DataError, escaped
+from pipelines.data.faults import first_named, reason
 from pipelines.data.image_files import BrokenImageError, image_fault, load_upright
 from pipelines.openmmlab.library import TRANSFORMS, all_gather_object
 
@@ -47,7 +47,7 @@ def broken_images(
     if len(broken) > max_broken_images:
         raise DataError(
             f"{len(broken)} of {len(paths)} images do not decode, and max_broken_images is {max_broken_images}: "
-            f"{named(broken)}; replace these files or raise max_broken_images"
+            f"{first_faulty(broken)}; replace these files or raise max_broken_images"
         )
     return frozenset(broken)
 
@@ -58,7 +58,7 @@ def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: St
     if missing:
         shown = (escaped(str(path)) + (f" ({why})" if why else "") for path, why in missing)
         raise DataError(
-            f"{len(missing)} of {len(paths)} files are missing: {first_named(len(missing), shown)}; complete the data "
+            f"{len(missing)} of {len(paths)} files are missing: {first_named(shown, len(missing))}; complete the data "
             "set"
         )
     mine = paths[context.rank :: context.world_size]
@@ -80,6 +80,6 @@ def _absence(path: Path) -> str | None:
     return None if stat.S_ISREG(status.st_mode) else "not a file"
 
 
-def named(broken: Mapping[Path, str]) -> str:
+def first_faulty(broken: Mapping[Path, str]) -> str:
     """The first faulty files with their faults."""
-    return first_named(len(broken), (f"{path} ({fault})" for path, fault in broken.items()))
+    return first_named((f"{path} ({fault})" for path, fault in broken.items()), len(broken))

@@ -207,8 +207,8 @@ def _difference(found: Sequence[str], asked: Sequence[str]) -> str:
     """How classes that are not those asked for differ from them."""
     lacking, more = ([name for name in one if name not in other] for one, other in ((asked, found), (found, asked)))
     if lacking:
-        return f"has no classes {first_named(len(lacking), lacking)}"
+        return f"has no classes {first_named(lacking)}"
     if more:
-        return f"also has {first_named(len(more), more)}"
+        return f"also has {first_named(more)}"
     place = next(place for place, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other)
     return f"has its classes in another order: {found[place]} comes before {asked[place]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,7 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import Metric, unit_of
 from orchestrator.contract import Event, StageContext
-from pipelines.complexity.networks import (
-    DETECTION_SIZE,
-    SEGMENTATION_SIZE,
-    NetworkSize,
-    count_built,
-    count_detector,
-    count_segmenter,
-)
+from pipelines.openmmlab.counting import NetworkSize, count_built
 from pipelines.openmmlab.library import Scope
 from pipelines.openmmlab.params import SIZES, FinetuneParams
 from pipelines.openmmlab.recipe import Config
@@ -59,26 +52,34 @@ def sizes_of(complexity: Mapping[str, JsonValue]) -> tuple[Metric, ...]:
     )
 
 
-def make_record(context: StageContext, scope: Scope, resolved: Config) -> Record:
+@dataclass(frozen=True)
+class Counter:
+    """How a kind counts the networks of its own methods."""
+
+    image_size: tuple[int, int]
+    """Height and width in pixels for which the published FLOPs hold."""
+    count: Callable[[Config], NetworkSize]
+    """Model config -> size."""
+
+
+def make_record(context: StageContext, scope: Scope, resolved: Config, counter: Counter) -> Record:
     """Of a training that is about to start; rank 0 counts, and says what it counted."""
     if context.rank != 0:
         return Record({}, resolved)
-    complexity = count_complexity(context.params, resolved["model"], scope)
+    complexity = count_complexity(context.params, resolved["model"], scope, counter)
     context.emit(Event(f"network: {_line(complexity)}"))
     return Record(complexity, resolved)
 
 
-def count_complexity(params: FinetuneParams, model: Config, scope: Scope) -> dict[str, JsonValue]:
+def count_complexity(params: FinetuneParams, model: Config, scope: Scope, counter: Counter) -> dict[str, JsonValue]:
     """Parameters in millions, and multiply-accumulates in billions at the size at which they are published.
 
     Of a config file's model only the parameters are counted: its parts are not known.
     """
     model = {**model, "backbone": {name: value for name, value in model["backbone"].items() if name != "checkpoint"}}
-    height, width = DETECTION_SIZE if scope == "mmdet" else SEGMENTATION_SIZE
-    if params.config is not None:
-        counted = NetworkSize(count_built(scope, model), None)
-    else:
-        counted = count_detector(model) if scope == "mmdet" else count_segmenter(model)
+    height, width = counter.image_size
+    is_own = params.config is None
+    counted = counter.count(model) if is_own else NetworkSize(count_built(scope, model), None)
     flops_g = None if counted.macs is None else round(counted.macs / 1e9, 2)
     return {"params_m": round(counted.params / 1e6, 2), "flops_g": flops_g, "height": height, "width": width}
 

@@ -108,7 +108,7 @@ def read_pairs(root: Path, split: Split) -> Pairs:
     if unusable:
         raise DataError(
             f"{images_dir}: a name must not begin or end with white space, nor have a line break; rename "
-            f"{first_named(len(unusable), map(repr, sorted(unusable)))} and the label maps"
+            f"{first_named(map(repr, sorted(unusable)))} and the label maps"
         )
     return Pairs(images_dir, root / "annotations" / split, tuple(sorted(path.stem for path in paths)), suffixes[0])
 

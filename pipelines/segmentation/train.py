@@ -12,13 +12,14 @@ from orchestrator.contract import StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data.folder import data_folder, stage_data_folder
 from pipelines.openmmlab.backbone_init import make_backbone_init, report_backbone_init
-from pipelines.openmmlab.images import broken_images, faults, named
+from pipelines.openmmlab.images import broken_images, faults, first_faulty
 from pipelines.openmmlab.outputs import save_model
 from pipelines.openmmlab.progress import TrainingSchedule
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import make_record
 from pipelines.openmmlab.runner import TrainingSetup, finished, train
 from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.complexity import COUNTER
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.measure import METRICS, Subject, measure_multi_scale_flip, percentages
 from pipelines.segmentation.model import check_batch, model_of
@@ -36,7 +37,7 @@ def run(context: StageContext) -> StageResult:
     schedule = TrainingSchedule(
         "iteration", params.max_iters, params.val_every, params.checkpoint_every, params.keep_best
     )
-    record = make_record(context, "mmseg", _config(context, model=model, classes=classes))
+    record = make_record(context, "mmseg", _config(context, model=model, classes=classes), COUNTER)
     trained = finished(context, schedule)
     if trained is None:
         trained = train(context, TrainingSetup("mmseg", record.resolved, schedule, percentages))
@@ -103,7 +104,7 @@ def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageCon
         context=context,
     )
     if wrong:
-        raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {named(wrong)}")
+        raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {first_faulty(wrong)}")
     for part in pairs:
         if not any(has_labels(part.label_path(path)) for path in part.image_paths if path not in broken):
             raise DataError(f"{part.labels_dir}: no label map has a labeled pixel; 0 and 255 are unlabeled")

@@ -11,14 +11,14 @@ from pathlib import Path
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data.digests import CONTENT_LIMIT_BYTES, digests_of_files
-from pipelines.data.faults import data_errors
+from pipelines.data.faults import data_errors, first_named
 from pipelines.data.remembered import cache_folder
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, how_to_index, parse_index
 from pipelines.imagenet.shard.indexing import make_index
 from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
 from pipelines.imagenet.shard.source import SHARDS_IN_SHUFFLE, CachedFiles, FolderFiles, ShardFiles, ShardSource
-from pipelines.imagenet.source import Split, named
+from pipelines.imagenet.source import Split
 
 
 class Shards:
@@ -39,7 +39,9 @@ class Shards:
         present = self.classes_in(split)
         missing = [name for name in self._index.classes if name not in set(present)]
         if missing or classes != present:
-            raise DataError(f"{self.place}: {split} has no image of the classes {named(missing or sorted(classes))}")
+            raise DataError(
+                f"{self.place}: {split} has no image of the classes {first_named(missing or sorted(classes))}"
+            )
         shards = self._shards(split)
         return ShardSource(classes, shards, self._files(shards), self.place)
 
@@ -134,6 +136,6 @@ def _check_bytes(place: FolderPlace, shards: Sequence[Shard]) -> None:
     other = [name for name, digest in digests if digest != described[name]]
     if other:
         raise DataError(
-            f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {named(other)}; copy them again, or "
+            f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy them again, or "
             f"{how_to_index(place.uri)}"
         )

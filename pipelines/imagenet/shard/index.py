@@ -10,9 +10,10 @@ from typing import Any
 
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
+from pipelines.data.faults import first_named
 from pipelines.data.text import decode_text, parse_json
 from pipelines.imagenet.shard.tar import Member
-from pipelines.imagenet.source import SPLITS, Split, named
+from pipelines.imagenet.source import SPLITS, Split
 
 INDEX_NAME = "index.json"
 VERSION = 1
@@ -97,8 +98,8 @@ def check_shards(index: ShardIndex, found: Mapping[Split, Mapping[str, int]], pl
     other = sorted(name for name in listed.keys() & there.keys() if listed[name] != there[name])
     if missing or unlisted or other:
         raise DataError(
-            f"{place}/{INDEX_NAME}: disagrees with the shards; missing: {named(missing)}; not in the index: "
-            f"{named(unlisted)}; of another size: {named(other)}; copy the shards again, or {how_to_index(place)}"
+            f"{place}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; not in the index: "
+            f"{first_named(unlisted)}; of another size: {first_named(other)}; copy the shards again, or {how_to_index(place)}"
         )
 
 

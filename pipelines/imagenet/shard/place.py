@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from orchestrator.errors import DataError
-from pipelines.data.faults import escaped, reason
+from orchestrator.errors import DataError, escaped
+from pipelines.data.faults import reason
 from pipelines.data.s3 import DataBucket, is_remote
 from pipelines.data.text import check_names
 from pipelines.imagenet.source import SPLITS, Split

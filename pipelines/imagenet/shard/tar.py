@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, escaped
 from pipelines.data.archives import is_data
-from pipelines.data.faults import escaped
+from pipelines.data.faults import first_named
 from pipelines.data.text import check_names, decode_text, parse_json
-from pipelines.imagenet.source import IMAGE_SUFFIXES, named
+from pipelines.imagenet.source import IMAGE_SUFFIXES
 
 BLOCK = 512
 """Bytes; members of a tar file begin at multiples of it."""
@@ -109,7 +109,7 @@ class _Found:
         missing = [name for key, (name, _, _) in self._images.items() if key not in self._labels]
         if missing:
             raise DataError(
-                f"{self._place}: images without a label: {named(missing)}; each needs <key>.cls or <key>.json"
+                f"{self._place}: images without a label: {first_named(missing)}; each needs <key>.cls or <key>.json"
             )
         return [Member(name, self._labels[key], offset, size) for key, (name, offset, size) in self._images.items()]
 

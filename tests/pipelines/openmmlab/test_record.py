@@ -13,6 +13,7 @@ from pipelines.openmmlab.kernels import BACKED, SOURCES
 from pipelines.openmmlab.library import MMLogger
 from pipelines.openmmlab.ops import active_ops
 from pipelines.openmmlab.record import count_complexity
+from pipelines.segmentation.complexity import COUNTER
 from pipelines.segmentation.model import make_model
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
@@ -88,6 +89,6 @@ def test_auxiliary_head_has_parameters_and_no_part_in_inference() -> None:
     cat = {"type": "CAT", "config": {"embed_dim": 16, "num_heads": [1, 2, 4, 8], "depths": [1, 1, 1, 1]}}
     model = make_model(params, backbone=cat, widths=(16, 32, 64, 128), num_classes=3, device="cpu")
     alone = {name: part for name, part in model.items() if name != "auxiliary_head"}
-    whole, without = (count_complexity(params, network, "mmseg") for network in (model, alone))
+    whole, without = (count_complexity(params, network, "mmseg", COUNTER) for network in (model, alone))
     assert whole["flops_g"] == without["flops_g"]
     assert float(str(whole["params_m"])) - float(str(without["params_m"])) == pytest.approx(0.15, abs=0.011)
