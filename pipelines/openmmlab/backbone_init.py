@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cat_model import CONFIGS, CatConfig
+from cat_model import CatConfig
 from orchestrator.contract import Event, StageContext
-from orchestrator.errors import CheckpointError, JobError
-from pipelines.cat.params import ModelName, ModelParams
+from orchestrator.errors import JobError
+from pipelines.cat.network import check_network, config_of
 from pipelines.openmmlab.backbone import ALL_MAPS, read_pretrained
 from pipelines.openmmlab.params import REFERENCE_BATCH, FinetuneParams
 from pipelines.openmmlab.recipe import Config, backbone
-
-NOT_COMPARED = frozenset({"img_size", "drop_rate", "attn_drop_rate", "drop_path_rate"})
-"""Fields of a CatConfig in which a checkpoint may differ from `model`: what a backbone interpolates or drops."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,6 @@ def lr_line(params: FinetuneParams) -> str:
     return f"{own}, as the job says; {published} would be {params.scaled_lr:g}"
 
 
-def config_of(model: ModelName | ModelParams) -> CatConfig:
-    return CONFIGS[model] if isinstance(model, str) else CatConfig(**model.model_dump())
-
-
 def _from_scratch(params: FinetuneParams) -> BackboneInit:
     assert params.model is not None, "start_fault"
     config = config_of(params.model)
@@ -93,18 +86,12 @@ def _from_scratch(params: FinetuneParams) -> BackboneInit:
 def _from_checkpoint(params: FinetuneParams, directory: Path) -> BackboneInit:
     found = read_pretrained(directory, drop_path_rate=params.drop_path_rate)
     if params.model is not None:
-        _check_network(found.config, config_of(params.model))
-    return BackboneInit(found.config, directory, params.frozen_stages, found.told)
-
-
-def _check_network(held: CatConfig, wanted: CatConfig) -> None:
-    own, asked = held.to_dict(), wanted.to_dict()
-    differing = [
-        f"{name} {own[name]} instead of {asked[name]}"
-        for name in own
-        if name not in NOT_COMPARED and own[name] != asked[name]
-    ]
-    if differing:
-        raise CheckpointError(
-            f"backbone: holds another network than `model`: {', '.join(differing)}; correct `backbone` or `model`"
+        check_network(
+            found.config,
+            config_of(params.model),
+            what="backbone",
+            wanted_by="`model`",
+            correct="`backbone` or `model`",
+            ignores_img_size=True,
         )
+    return BackboneInit(found.config, directory, params.frozen_stages, found.told)

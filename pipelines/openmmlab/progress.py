@@ -15,8 +15,9 @@ from orchestrator.contract import Event, StageContext
 from orchestrator.errors import StageError
 from pipelines.openmmlab.library import Hook, Runner
 from pipelines.openmmlab.state import Position
+from pipelines.training.divergence import Losses, NonFiniteLossError
 from pipelines.training.intervals import CheckpointEvery
-from pipelines.training.losses import Losses, NonFiniteLossError
+from pipelines.training.speed import SpeedMeter
 
 EMIT_EVERY = 10
 """Iterations between two lines; each costs a GPU one synchronisation."""
@@ -45,38 +46,12 @@ class TrainingSchedule:
 
 
 @dataclass
-class Speed:
-    """Seconds of training, without validations and checkpoints, and what part of them was spent waiting for data."""
-
-    trained_s: float = 0.0
-    waited_s: float = 0.0
-    num_iterations: int = 0
-    """Of this attempt, as `attempt_s`: what the time to go is estimated from."""
-    attempt_s: float = 0.0
-
-    def add(self, *, trained_s: float, waited_s: float) -> None:
-        self.trained_s += trained_s
-        self.waited_s += waited_s
-        self.attempt_s += trained_s
-        self.num_iterations += 1
-
-    @property
-    def s_per_iteration(self) -> float:
-        return self.attempt_s / max(1, self.num_iterations)
-
-    @property
-    def data_wait(self) -> float:
-        """Part of the training time that was spent waiting for data, in %."""
-        return 100 * self.waited_s / self.trained_s if self.trained_s else 0.0
-
-
-@dataclass
 class RunningMetrics:
     """What the iterations since the last validation measured on this rank. Reads the device once a line."""
 
     losses: Losses
     num_losses: int
-    speed: Speed
+    speed: SpeedMeter
     _parts: dict[str, Tensor] = field(default_factory=dict)
     """Sums over the iterations since the last line."""
     _num_parts: int = 0
@@ -87,7 +62,7 @@ class RunningMetrics:
         return cls(
             Losses(position.loss_sum_of(rank, world_size=world_size)),
             position.num_losses,
-            Speed(position.trained_s, position.waited_s),
+            SpeedMeter(position.trained_s, position.waited_s),
         )
 
     def add(self, iteration: int, outputs: Mapping[str, Tensor]) -> None:
@@ -137,7 +112,7 @@ class EventWriter:
     batch_size: int
     """Images an iteration over all workers."""
 
-    def tell_iteration(self, iteration: int, means: Mapping[str, float], *, lr: float, speed: Speed) -> None:
+    def tell_iteration(self, iteration: int, means: Mapping[str, float], *, lr: float, speed: SpeedMeter) -> None:
         """`means` are the loss and its parts, and the norm of the gradients where they are clipped."""
         left_s = speed.s_per_iteration * (self.max_iters - iteration)
         values = {
@@ -150,7 +125,7 @@ class EventWriter:
         shown = f"loss {means['loss']:.4g} lr {lr:.3g} eta {timedelta(seconds=round(left_s))}"
         self._emit(iteration, shown, values)
 
-    def tell_validation(self, iteration: int, *, loss: float, metrics: Mapping[str, float], speed: Speed) -> None:
+    def tell_validation(self, iteration: int, *, loss: float, metrics: Mapping[str, float], speed: SpeedMeter) -> None:
         values = {"loss": loss, **metrics}
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         images_per_s = self.batch_size / speed.s_per_iteration if speed.num_iterations else 0.0

@@ -31,11 +31,12 @@ from pipelines.openmmlab.library import (
     revert_sync_batchnorm,
 )
 from pipelines.openmmlab.loop import LoopConfig, StageLoop
-from pipelines.openmmlab.progress import Speed, TrainingSchedule, ValidationHook, num_val_images
+from pipelines.openmmlab.progress import TrainingSchedule, ValidationHook, num_val_images
 from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_state, put_weights, unwrapped, weights_of
 from pipelines.training.compiling import compile_in_place
 from pipelines.training.distributed import check_equal_on_ranks, let_group_go
 from pipelines.training.metrics import training_metrics
+from pipelines.training.speed import SpeedMeter
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ def finished(context: StageContext, schedule: TrainingSchedule) -> Trained | Non
     done = position.epoch if schedule.unit == "epoch" else position.iteration
     if done < schedule.total or not position.is_validated:
         return None
-    speed = Speed(position.trained_s, position.waited_s)
+    speed = SpeedMeter(position.trained_s, position.waited_s)
     training = _training_metrics(context, position.metrics, position.iteration, speed)
     return Trained(position.metrics, position.num_samples, state["weights"], training)
 
 
 def _training_metrics(
-    context: StageContext, metrics: Mapping[str, float], iterations: int, speed: Speed
+    context: StageContext, metrics: Mapping[str, float], iterations: int, speed: SpeedMeter
 ) -> tuple[Metric, ...]:
     num_images = iterations * context.params.batch_size
     images_per_s = num_images / max(speed.trained_s, 1e-9)

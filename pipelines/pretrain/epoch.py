@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 from orchestrator.contract import Event, StageContext
-from orchestrator.errors import StageError, StoppedError
+from orchestrator.errors import StageError
 from pipelines.imagenet.broken import BrokenImages, share_broken
 from pipelines.imagenet.dataset import Batch
 from pipelines.pretrain.checkpoint import Checkpoints
@@ -17,10 +18,11 @@ from pipelines.pretrain.params import PretrainParams
 from pipelines.pretrain.progress import EpochRecord, Progress, joint_digest
 from pipelines.pretrain.scores import evaluate
 from pipelines.pretrain.trainer import Trainer
-from pipelines.training.coordinator import Action, Coordinator
+from pipelines.training.coordinator import Coordinator, save_or_stop
 from pipelines.training.distributed import gather_over_ranks, mean_over_ranks
-from pipelines.training.losses import Losses, NonFiniteLossError
+from pipelines.training.divergence import Losses, NonFiniteLossError, has_finite_weights
 from pipelines.training.seeding import Stream, seed_all, seeds
+from pipelines.training.speed import SpeedMeter
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class EpochLoopState:
     params: PretrainParams
     loaders: Loaders
     trainer: Trainer
-    control: Coordinator
+    coordinator: Coordinator
     checkpoints: Checkpoints
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
@@ -47,7 +49,7 @@ class Epoch:
         self._share = progress.share_of(context.rank, world_size=context.world_size)
         self._losses = Losses(self._share.loss_sum)
         self._num_updates, self._skipped = progress.num_updates, progress.skipped_updates
-        self._trained_s, self._waited_s = progress.trained_s, progress.waited_s
+        self._speed = SpeedMeter(progress.trained_s, progress.waited_s)
         limit = training.params.max_broken_images
         self._broken = BrokenImages(loaders.place, limit=limit, paths=progress.broken)
 
@@ -63,13 +65,13 @@ class Epoch:
         while self._num_updates < loaders.updates_per_epoch:
             began_s = training.clock()
             parts = list(islice(batches, training.params.accumulate))
-            self._waited_s += training.clock() - began_s
+            waited_s = training.clock() - began_s
             self._update(parts)
-            demand = training.control.after(self._total_updates)
+            action = training.coordinator.after(self._total_updates)
             # With it, since a GPU's ranks wait there for their updates to be done; without the writing of checkpoints.
-            self._trained_s += training.clock() - began_s
-            self._obey(demand)
-        return self._close()
+            self._speed.add(trained_s=training.clock() - began_s, waited_s=waited_s)
+            save_or_stop(action, training.context, write=self._write_checkpoint, last_checkpoint=self._last_checkpoint)
+        return self._evaluate_and_report()
 
     @property
     def _total_updates(self) -> int:
@@ -85,13 +87,13 @@ class Epoch:
         loss = self._training.trainer.update(parts, self._total_updates)
         self._num_updates += 1
         if loss is None:
-            self._skip()
+            self._count_skipped_update()
         else:
             self._losses.add(self._num_updates, loss)
         if self._losses.is_window_full or self._num_updates == self._training.loaders.updates_per_epoch:
-            self._look()
+            self._read_and_report_losses()
 
-    def _skip(self) -> None:
+    def _count_skipped_update(self) -> None:
         self._skipped += 1
         limit = self._training.params.max_skipped_updates
         total = self._skipped + sum(record.skipped_updates for record in self._began_with.epochs)
@@ -101,14 +103,14 @@ class Epoch:
                 f"no numbers, more than max_skipped_updates = {limit}; {self._advice}"
             )
 
-    def _look(self) -> None:
+    def _read_and_report_losses(self) -> None:
         """Read the losses, and tell how it goes; epochs shorter than a window have their own event only."""
         loss = self._read_losses()
         epoch, total = self._began_with.epoch, self._training.params.epochs
         step, num_steps = self._num_updates, self._training.loaders.updates_per_epoch
         if loss is None or step == num_steps or self._training.context.rank != 0:
             return
-        metrics = {"loss": loss, "data_wait": self._data_wait}
+        metrics = {"loss": loss, "data_wait": self._speed.data_wait}
         text = f"epoch {epoch + 1}/{total} step {step}/{num_steps} loss {loss:.3f}"
         self._training.context.emit(Event(text, done=epoch + step / num_steps, total=total, metrics=metrics))
 
@@ -122,7 +124,7 @@ class Epoch:
 
     def _check_weights(self) -> None:
         """The last gradient may have spoilt them after a loss that was a number: nothing goes on from there."""
-        if not self._training.trainer.is_sound:
+        if not has_finite_weights(self._training.trainer.unwrapped):
             raise StageError(
                 f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient was no number, and so are "
                 f"the weights; {self._advice}"
@@ -136,19 +138,11 @@ class Epoch:
             "warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: skip pass over single updates"
         )
 
-    @property
-    def _data_wait(self) -> float:
-        return 100 * self._waited_s / self._trained_s if self._trained_s else 0.0
+    def _write_checkpoint(self) -> Path | None:
+        return self._training.checkpoints.write(self._progress())
 
-    def _obey(self, demand: Action) -> None:
-        if demand is Action.NONE:
-            return
-        progress = self._progress()
-        directory = self._training.checkpoints.write(progress)
-        if directory is not None:
-            self._training.context.save(directory)
-        if demand is Action.STOP:
-            raise StoppedError(f"stopped as asked; {self._training.checkpoints.last}")
+    def _last_checkpoint(self) -> str:
+        return self._training.checkpoints.last
 
     def _progress(self) -> Progress:
         """Where the epoch stands, which the ranks put together; the losses so far and the weights are numbers."""
@@ -161,19 +155,19 @@ class Epoch:
             num_updates=self._num_updates,
             shares=gather_over_ranks(share),
             skipped_updates=self._skipped,
-            trained_s=self._trained_s,
-            waited_s=self._waited_s,
+            trained_s=self._speed.trained_s,
+            waited_s=self._speed.waited_s,
             broken=self._broken.paths,
         )
 
-    def _close(self) -> Progress:
+    def _evaluate_and_report(self) -> Progress:
         """Evaluate, tell, and report with a checkpoint where one is due."""
         record = self._record(self._progress())
         progress = Progress(epochs=(*self._began_with.epochs, record), broken=self._broken.paths)
         training, num_epochs = self._training, self._training.params.epochs
         if training.context.rank == 0:
             training.context.emit(_event(record, num_epochs, num_broken=len(progress.broken)))
-        is_due = training.control.is_epoch_due(progress.epoch, num_epochs=num_epochs)
+        is_due = training.coordinator.is_epoch_due(progress.epoch, num_epochs=num_epochs)
         directory = training.checkpoints.write(progress) if is_due else None
         metrics = {"epoch": record.epoch, "loss": record.loss, "top1": record.top1, "top5": record.top5}
         training.context.report(metrics, directory)
@@ -192,7 +186,7 @@ class Epoch:
             num_samples=scores.num_samples,
             skipped_updates=progress.skipped_updates,
             images_per_s=progress.num_updates * training.params.batch_size / max(progress.trained_s, 1e-9),
-            data_wait=self._data_wait,
+            data_wait=self._speed.data_wait,
             samples_sha256=joint_digest(progress.shares),
         )
 

@@ -16,7 +16,7 @@ from pipelines.pretrain.network import checked_device, load_checked_classifier, 
 from pipelines.pretrain.params import PretrainEvaluationParams
 from pipelines.pretrain.precision import Precision
 from pipelines.pretrain.scores import Scores, evaluate
-from pipelines.training.losses import WINDOW
+from pipelines.training.divergence import WINDOW
 
 LARGEST_BATCH = 128
 """Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones gain nothing."""

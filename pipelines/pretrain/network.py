@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cat_model.config import CONFIGS, CatConfig
+from cat_model.config import CatConfig
 from cat_model.errors import WeightsError
 from cat_model.model import Cat
 from cat_model.weights.fitting import STRICT, Allowance, fit
@@ -18,19 +18,15 @@ from cat_model.weights.official import load_official_classifier
 from orchestrator.contract import StageContext
 from orchestrator.errors import CheckpointError, JobError
 from pipelines.cat.checkpoint import check_classes, file_from_outside
+from pipelines.cat.network import check_network, config_of
 from pipelines.pretrain.params import PretrainParams
-
-TRAINING_ONLY = frozenset({"drop_rate", "attn_drop_rate", "drop_path_rate"})
-"""Fields of a CatConfig that play no part in evaluation."""
-
 
 HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 
 
 def make_config(params: PretrainParams) -> CatConfig:
     """The network of `params`, at their input size and with their drop path."""
-    config = CONFIGS[params.model] if isinstance(params.model, str) else CatConfig(**params.model.model_dump())
-    config = replace(config, img_size=params.input_size)
+    config = replace(config_of(params.model), img_size=params.input_size)
     return config if params.drop_path_rate is None else replace(config, drop_path_rate=params.drop_path_rate)
 
 
@@ -51,8 +47,13 @@ def start_weights(model: Cat, directory: Path, params: PretrainParams, classes: 
     classes may be others. Raises CheckpointError when it is another network, or has other classes.
     """
     found = _load_start(directory)
-    _check_network(
-        found.config, model.config, also_free=frozenset({"img_size"}), what="weights", correct="`model` or `weights`"
+    check_network(
+        found.config,
+        model.config,
+        what="weights",
+        wanted_by="the job's model",
+        correct="`model` or `weights`",
+        ignores_img_size=True,
     )
     weights, allow = found.weights, STRICT
     if params.reset_head:
@@ -114,7 +115,7 @@ def load_checked_classifier(
             )
     else:
         check_classes(known, classes)
-    _check_network(model.config, config, what="checkpoint", correct="`model`")
+    check_network(model.config, config, what="checkpoint", wanted_by="the job's model", correct="`model`")
     return model
 
 
@@ -128,18 +129,3 @@ def _load(directory: Path) -> tuple[Cat, tuple[str, ...] | None]:
             f"checkpoint: no classifier can be read from it: {err}; give the checkpoint of a pretrain stage, or a file "
             "of the official layout"
         ) from err
-
-
-def _check_network(
-    held: CatConfig, wanted: CatConfig, *, also_free: frozenset[str] = frozenset(), what: str, correct: str
-) -> None:
-    own, asked = held.to_dict(), wanted.to_dict()
-    differing = [
-        f"{name} {own[name]} instead of {asked[name]}"
-        for name in own
-        if name not in TRAINING_ONLY | also_free and own[name] != asked[name]
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{what}: holds another network than the job's model: {', '.join(differing)}; correct {correct}"
-        )

@@ -69,7 +69,7 @@ def make_training(
         params=params,
         loaders=loaders,
         trainer=trainer,
-        control=Coordinator(params.checkpoint_every, context.should_stop, device, params.keep_best),
+        coordinator=Coordinator(params.checkpoint_every, context.should_stop, device, params.keep_best),
         checkpoints=Checkpoints(context, trainer),
     )
 

@@ -46,11 +46,6 @@ class Trainer:
         """The model that is evaluated and published."""
         return self.unwrapped if self.ema is None else self.ema.module
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
-        return bool(nn.utils.get_total_norm(list(self.unwrapped.parameters())).isfinite())
-
     def warm_up_ddp(self, x_BCHW: Tensor) -> None:
         """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of later sums over ranks.
 

@@ -7,12 +7,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from orchestrator.contract import StageContext
+from orchestrator.errors import StoppedError
 from pipelines.training.intervals import CheckpointEvery
 
 
@@ -103,3 +106,20 @@ class ActionReduction:
         if self.is_there is not None:
             self.is_there.synchronize()
         return Action(int(self.greatest))
+
+
+def save_or_stop(
+    action: Action, context: StageContext, *, write: Callable[[], Path | None], last_checkpoint: Callable[[], str]
+) -> None:
+    """Do what `action` asks for. All ranks call it.
+
+    `write` returns the folder of a new checkpoint, None on other ranks than 0; `last_checkpoint` says in words which
+    one was written last. Raises StoppedError once the checkpoint is handed over, where the action is STOP.
+    """
+    if action is Action.NONE:
+        return
+    directory = write()
+    if directory is not None:
+        context.save(directory)
+    if action is Action.STOP:
+        raise StoppedError(f"stopped as asked; {last_checkpoint()}")

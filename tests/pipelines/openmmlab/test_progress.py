@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from orchestrator.errors import StageError
 from pipelines.detection.params import DetectionParams
-from pipelines.openmmlab.progress import EventWriter, RunningMetrics, Speed, TrainingSchedule
+from pipelines.openmmlab.progress import EventWriter, RunningMetrics, TrainingSchedule
 from pipelines.openmmlab.state import Position
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.training.intervals import CheckpointEvery, CheckpointEverySteps
+from pipelines.training.speed import SpeedMeter
 from tests.pipelines.openmmlab.harness import Recorder, make_context
 
 DETECTION: Any = {"method": "fcos", "backbone": "p.checkpoint", "data": "/d"}
@@ -87,7 +88,7 @@ def test_losses_go_on_whatever_the_number_of_workers(world_size: int, loss_sums:
 def test_a_line_estimates_the_time_to_go_from_this_attempt(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     context = make_context(recorder, DetectionParams(**DETECTION), tmp_path)
-    speed = Speed(trained_s=1000.0, waited_s=100.0)
+    speed = SpeedMeter(trained_s=1000.0, waited_s=100.0)
     speed.add(trained_s=2.0, waited_s=0.5)
     telling = EventWriter(
         context, TrainingSchedule("epoch", 2, 1, CheckpointEvery(epochs=1), 1), max_iters=100, batch_size=16

@@ -160,7 +160,7 @@ def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(ma
         training,
         context=context,
         clock=lambda: now_s,
-        control=Coordinator(CheckpointEvery(steps=1), lambda: passing(2), CPU),
+        coordinator=Coordinator(CheckpointEvery(steps=1), lambda: passing(2), CPU),
     )
     (record,) = Epoch(training, Progress()).run().epochs
     assert record.images_per_s == pytest.approx(40 / 2)

@@ -1,4 +1,7 @@
-"""The losses of an epoch's updates, read from the device a window at a time: each look waits for the GPU."""
+"""Notices a training that diverged: losses that are not numbers, read from the device a window at a time, and weights.
+
+Each look waits for the GPU.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WINDOW = 50
 """Updates between looks."""
@@ -50,3 +53,8 @@ class NonFiniteLossError(ArithmeticError):
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(step, loss)
         self.step, self.loss = step, loss
+
+
+def has_finite_weights(model: nn.Module) -> bool:
+    """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
+    return bool(nn.utils.get_total_norm(list(model.parameters())).isfinite())
