@@ -62,21 +62,13 @@ class Artifact(Value):
 Unit = Literal["%", "M", "G", "images/s", ""]
 """A number without a unit, such as a loss, has the empty one."""
 
-LESS_IS_BETTER = frozenset({"loss", "data_wait", "params_m", "flops_g"})
-"""Metrics that no search can mean to maximise."""
-
 
 def unit_of(name: str) -> Unit:
     """The unit of a metric, which its name says; shares say none."""
-    marks: Mapping[str, Unit] = {
-        "loss": "",
-        "_m": "M",
-        "_g": "G",
-        "_per_s": "images/s",
-        "_per_s_fp32": "images/s",
-        "_per_s_bf16": "images/s",
-    }
-    return next((unit for mark, unit in marks.items() if name.endswith(mark)), "%")
+    if "_per_s" in name:  # also where the precision follows, as in images_per_s_bf16
+        return "images/s"
+    suffixes: Mapping[str, Unit] = {"loss": "", "_m": "M", "_g": "G"}
+    return next((unit for suffix, unit in suffixes.items() if name.endswith(suffix)), "%")
 
 
 class Metric(Value):

@@ -29,6 +29,14 @@ class Role(Enum):
     """Changes how fast or how safely a stage runs, never its result: not in the Key."""
     ADDS = "adds"
     """Adds metrics or outputs and changes none of the others: in the Key, but no departure from a recipe."""
+    MODEL = "model"
+    """What is trained, not how: a model by its published name is a choice, no departure from a recipe."""
+    DURATION = "duration"
+    """How long it trains: a stage that has less of it, and no other departure, has a short schedule."""
+
+    @property
+    def is_in_key(self) -> bool:
+        return self not in (Role.DATA, Role.INPUT, Role.OUTSIDE_KEY)
 
 
 DataDir = Annotated[str, Role.DATA]
@@ -126,7 +134,7 @@ class Params(BaseModel):
 
         Not where the value follows from a param in `searched` (dotted paths): each sample then has its own.
         """
-        without = {name for role in Role if role is not Role.ADDS for name in self.fields_with(role)}
+        without = {name for role in Role if not role.is_in_key for name in self.fields_with(role)}
         content = self.model_dump(mode="json", exclude=without)
         sampled = {path.partition(".")[0] for path in searched}
         for name, usual in self.usual().items():
@@ -266,6 +274,10 @@ class Kind:
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
     stops: bool = False
     """Whether the entry heeds `should_stop`: an interrupted run waits for such stages' checkpoints, for no others."""
+    keep_best: Callable[[Any], int] = lambda params: 0
+    """Params -> how many checkpoints are kept for their score, besides the newest."""
+    less_is_better: frozenset[str] = frozenset()
+    """Metrics that no search can mean to maximise."""
     fits_workers: Callable[[Any, int], bool] = lambda params, num_workers: True
     """Params, a number of workers -> whether they can share the work; asked where `workers` is a range."""
     evaluates: Kind | None = None

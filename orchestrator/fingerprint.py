@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from orchestrator.artifact import digest_of
-from orchestrator.spec import Job, Stage, TuneParams, template_params
+from orchestrator.spec import Job, Stage, template_params
 
 Recipe = Mapping[str, JsonValue]
 
@@ -53,18 +53,19 @@ def recipe_of(job: Job, stage: Stage, key_inputs: KeyInputs) -> Recipe:
 
 
 def _params_in_key(job: Job, stage: Stage) -> dict[str, Any]:
-    if not isinstance(stage.params, TuneParams):
+    search = stage.search
+    if search is None:
         searched = searched_names(job, stage)
         return _without(stage.params.in_key(searched=searched), searched)
-    target = job.stages[stage.params.of].kind
-    template = template_params(job, stage).in_key(searched=stage.params.space)
-    own = stage.params.in_key()
+    target = job.stages[search.of].kind
+    template = template_params(job, stage).in_key(searched=search.space)
+    own = search.in_key()
     return {
         **{name: value for name, value in own.items() if name not in ("of", "overrides")},
         "template": {
             "kind": target.name,
             "version": target.version,
-            "params": _without(template, stage.params.space),
+            "params": _without(template, search.space),
         },
     }
 
@@ -73,8 +74,8 @@ def searched_names(job: Job, stage: Stage) -> tuple[str, ...]:
     """Dotted paths of the params that `params_from` brings in: they beat the stage's own."""
     if stage.params_from is None:
         return ()
-    search = job.stages[stage.params_from.stage].params
-    assert isinstance(search, TuneParams), "the spec lets params_from name searches alone"
+    search = job.stages[stage.params_from.stage].search
+    assert search is not None, "the spec lets params_from name searches alone"
     return tuple(search.space)
 
 

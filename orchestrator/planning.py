@@ -12,7 +12,7 @@ from orchestrator.contract import Kind, Params, Role
 from orchestrator.errors import DataError
 from orchestrator.plan import Digests, Plan, PriorRuns, make_plan, needed
 from orchestrator.runs.last_run import LastRun, load_last_run
-from orchestrator.spec import Job, Stage, TuneParams, template_params
+from orchestrator.spec import Job, Stage, template_params
 from orchestrator.store.outside import digest_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
@@ -83,8 +83,8 @@ class _Once:
 
 def _files(job: Job, stage: Stage, once: _Once) -> dict[str, str]:
     """The digests of inputs from outside the job, and of what files the params name besides."""
-    searched = job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else None
-    kind, params = (searched.kind, template_params(job, stage)) if searched else (stage.kind, stage.params)
+    search = stage.search
+    kind, params = (job.stages[search.of].kind, template_params(job, stage)) if search else (stage.kind, stage.params)
     digests = {field: once(place, partial(digest_outside, place)) for field, place in stage.files.items()}
     named = {field: getattr(params, field) for field in params.fields_with(Role.DATA)}
     return {**digests, **once((kind.reads, canonical_json(named)), lambda: kind.reads(params))}
@@ -92,10 +92,11 @@ def _files(job: Job, stage: Stage, once: _Once) -> dict[str, str]:
 
 def _fingerprint(job: Job, stage: Stage, once: _Once) -> str:
     """What the data are, as the job states it or as they are found."""
-    if not isinstance(stage.params, TuneParams):
+    search = stage.search
+    if search is None:
         return stage.data_fingerprint or _fingerprint_of(stage.kind, stage.params, once)
-    template = job.stages[stage.params.of]
-    has_own_data = not stage.params.overrides.keys().isdisjoint(template.params.fields_with(Role.DATA))
+    template = job.stages[search.of]
+    has_own_data = not search.overrides.keys().isdisjoint(template.params.fields_with(Role.DATA))
     stated = stage.data_fingerprint or (None if has_own_data else template.data_fingerprint)
     return stated or _fingerprint_of(template.kind, template_params(job, stage), once)
 

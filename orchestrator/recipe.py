@@ -13,9 +13,6 @@ from pydantic_core import to_jsonable_python
 from orchestrator.artifact import Departure
 from orchestrator.contract import Params, Role
 
-MODEL = "model"
-"""The param that says what is trained, not how."""
-
 
 def differences(
     params: Params, recipe: Mapping[str, JsonValue], *, searched: Iterable[str] = ()
@@ -43,10 +40,11 @@ def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, D
     fields = type(params).model_fields
     required = {name for name, info in fields.items() if info.is_required()}
     choices = required | params.choices | {*searched}
+    models = params.fields_with(Role.MODEL)
     return {
         name: departure
         for name, departure in differences(params, params.reference, searched=searched).items()
-        if name not in choices and not (name == MODEL and isinstance(departure.used, str))
+        if name not in choices and not (name in models and isinstance(departure.used, str))
     }
 
 

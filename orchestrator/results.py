@@ -16,7 +16,7 @@ from orchestrator.errors import IntegrityError
 from orchestrator.plan import Digests, make_plan
 from orchestrator.planning import prior_runs
 from orchestrator.runs.last_run import LastRun, LastStage, last_run_name, load_last_run
-from orchestrator.spec import Job, Stage, TuneParams, job_from_document
+from orchestrator.spec import Job, Stage, job_from_document
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import fetch_artifact, load_manifest
 from orchestrator.trials import TRIALS_FILE, Trials
@@ -105,7 +105,7 @@ def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> Fo
     trials: dict[str, Trials] = {}
     remarks: list[str] = []
     for name, stage in job.stages.items():
-        if not isinstance(stage.params, TuneParams) or name not in manifests:
+        if stage.search is None or name not in manifests:
             continue
         try:
             trials[name] = _fetch_trials(name, manifests[name], store)

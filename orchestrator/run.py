@@ -28,7 +28,6 @@ from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journa
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.record import RunState, StageEvent
 from orchestrator.schedule import Block, Start, State, decide
-from orchestrator.spec import TuneParams
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
@@ -272,8 +271,8 @@ class Run:
 
 def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
     """Whether a stage, or a search's trials, heed the wish to stop."""
-    params = planned.stage.params
-    kind = plan.job.stages[params.of].kind if isinstance(params, TuneParams) else planned.stage.kind
+    search = planned.stage.search
+    kind = planned.stage.kind if search is None else plan.job.stages[search.of].kind
     return kind.stops
 
 

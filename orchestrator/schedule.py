@@ -64,8 +64,8 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
 
 def _slots(planned: PlannedStage, free: Capacity) -> int:
     """How many groups of workers of the stage fit now, up to what it can use: 1, or a search's trials."""
-    params = planned.stage.params
-    wanted = _wanted_trials(params) if isinstance(params, TuneParams) else 1
+    search = planned.stage.search
+    wanted = 1 if search is None else _wanted_trials(search)
     group = group_capacity(planned.stage)
     while wanted and not group * wanted <= free:
         wanted -= 1

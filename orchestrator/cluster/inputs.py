@@ -15,7 +15,7 @@ from orchestrator.cluster.machine import scratch_folder
 from orchestrator.contract import Params, Role
 from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.spec import TuneParams, template_params
+from orchestrator.spec import template_params
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import fetch_artifact, load_manifest, publish_artifact
@@ -27,7 +27,7 @@ _SHOWN = 12
 def effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
     """The stage's params with the searched ones put in; a search's template. Raises JobError where they do not fit."""
     stage = planned.stage
-    if isinstance(stage.params, TuneParams):
+    if stage.search is not None:
         template: Params = template_params(plan.job, stage)
         return template
     params: Params = stage.params

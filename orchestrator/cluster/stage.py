@@ -37,11 +37,11 @@ def run_stage(
     """Run a stage of `plan` to its manifest; `slots` is the number of trials at a time. Raises OrchestratorError."""
     attempt = make_attempt(plan, planned, store, provenance)
     stage = planned.stage
-    if isinstance(stage.params, TuneParams):
+    if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
         attempt = replace(attempt, workers=room.take(attempt))
         (metric,) = stage.metrics
-        _search(attempt, stage.params, metric, most_slots=slots, channel=channel)
+        _search(attempt, stage.search, metric, most_slots=slots, channel=channel)
     else:
         counts = _usable_counts(stage, attempt.params)
         train(attempt, channel, Room(stage.name, stage.resources, counts, ledger, channel))
@@ -73,7 +73,7 @@ def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
 def make_attempt(plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]) -> Attempt:
     """The stage's first attempt. Publishes its inputs from outside the job; raises OrchestratorError."""
     stage = planned.stage
-    source: Stage = plan.job.stages[stage.params.of] if isinstance(stage.params, TuneParams) else stage
+    source = plan.job.stages[stage.search.of] if stage.search is not None else stage
     kind = source.kind
     assert kind.entry is not None, "a search's target is never a search"
     params = effective_params(plan, planned, store)
@@ -94,7 +94,7 @@ def make_attempt(plan: Plan, planned: PlannedStage, store: Store, provenance: Ma
         workers=stage.worker_counts[0],
         metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
         # Trials keep the newest alone: the best of them all is what a search is for.
-        keep_best=getattr(params, "keep_best", 0) if stage is source else 0,
+        keep_best=kind.keep_best(params) if stage is source else 0,
         inputs=publish_inputs(plan, planned, store),
         store_uri=store.uri,
         training=training_name(planned.key),

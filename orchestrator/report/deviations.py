@@ -13,14 +13,12 @@ from enum import StrEnum
 from pydantic import JsonValue
 
 from orchestrator.artifact import Departure, Manifest
-from orchestrator.contract import CHECKPOINT
+from orchestrator.contract import CHECKPOINT, Role
 from orchestrator.fingerprint import searched_names
-from orchestrator.recipe import MODEL, differences
+from orchestrator.recipe import differences
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
 from orchestrator.spec.faults import cut
-
-DURATIONS = ("epochs", "max_iters")
 
 
 class Reason(StrEnum):
@@ -131,10 +129,11 @@ def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
         for name, departure in differences(stage.params, row.recipe, searched=searched).items()
         if name not in searched
     }
-    is_only_short = not searched and changed.keys() - {MODEL} <= set(DURATIONS)
+    models, durations = (stage.params.fields_with(role) for role in (Role.MODEL, Role.DURATION))
+    is_only_short = not searched and changed.keys() <= {*models, *durations}
     for name, departure in changed.items():
         text = difference_text(name, departure)
-        if name == MODEL:
+        if name in models:
             yield Deviation(Reason.OTHER_MODEL, text)
         elif is_only_short and _is_lower(departure.used, departure.reference):
             yield Deviation(Reason.SHORT_SCHEDULE, text)

@@ -12,7 +12,6 @@ from orchestrator.errors import StoreError
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.runs.record import RunRecord, RunState, SearchRecord, StageEvent, StageRecord, record_name
 from orchestrator.schedule import State
-from orchestrator.spec import TuneParams
 from orchestrator.store.protocol import Store
 
 FLUSH_INTERVAL_S = 5.0
@@ -109,7 +108,7 @@ def open_journal(store: Store, plan: Plan, *, run_id: str, clock: Callable[[], f
 def _waiting(planned: PlannedStage) -> StageRecord:
     stage = planned.stage
     search = None
-    if isinstance(stage.params, TuneParams):
+    if stage.search is not None:
         (metric,) = stage.metrics
-        search = SearchRecord(metric=metric, mode=stage.params.mode, num_trials=stage.params.size)
+        search = SearchRecord(metric=metric, mode=stage.search.mode, num_trials=stage.search.size)
     return StageRecord(kind=stage.kind.name, key=planned.key, search=search)

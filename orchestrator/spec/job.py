@@ -124,6 +124,11 @@ class Stage:
     """The id of the published row that the report puts beside the stage; like `expect`, not part of the Key."""
 
     @property
+    def search(self) -> TuneParams | None:
+        """The params of a search; None for any other stage."""
+        return self.params if isinstance(self.params, TuneParams) else None
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the stages that come before this one. A search's `of` is none of them: it lends its params only."""
         refs = [*self.inputs.values(), *([self.params_from] if self.params_from else [])]
@@ -163,5 +168,5 @@ class Job:
 
 def template_params(job: Job, stage: Stage) -> Any:
     """The params of a search's trials before any value is sampled: its target's, `overrides` put in."""
-    assert isinstance(stage.params, TuneParams), f"{stage.name} is no search"
-    return job.stages[stage.params.of].params.overlay(stage.params.overrides)
+    assert stage.search is not None, f"{stage.name} is no search"
+    return job.stages[stage.search.of].params.overlay(stage.search.overrides)

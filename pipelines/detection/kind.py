@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 from pipelines.openmmlab.config_file import config_digest
-from pipelines.training.metrics import TRAINING
+from pipelines.training.metrics import LESS_IS_BETTER, TRAINING
 
 
 def metrics(params: DetectionParams) -> tuple[str, ...]:
@@ -44,6 +44,8 @@ KIND = Kind(
     misfits=DetectionParams.start_misfits,
     entry="pipelines.detection.train:run",
     stops=True,
+    keep_best=lambda params: params.keep_best,
+    less_is_better=LESS_IS_BETTER,
     fits_workers=DetectionParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.detection.evaluate:run",

@@ -32,7 +32,7 @@ class DetectionParams(FinetuneParams):
     """The detector; mask_rcnn gives boxes and masks, the others boxes. None: that of `config`."""
     masks: bool = False
     """Whether the model of `config` learns masks, too, and is measured by them; the methods say so themselves."""
-    epochs: Positive = 12
+    epochs: Annotated[Positive, Role.DURATION] = 12
     """Passes over the training images; 12 is the 1x schedule, 24 is 2x and 36 is 3x."""
     schedule: Literal["step", "cosine"] = "step"
     """After the warm-up: a tenth at each milestone, or a cosine down to min_lr."""

@@ -44,7 +44,7 @@ class FinetuneParams(Params):
     or of timm's. Not with `init: scratch`."""
     init: Literal["pretrained", "scratch"] = "pretrained"
     """What the backbone starts from: the weights of `backbone`, or random ones, drawn by the seed."""
-    model: Model | None = None
+    model: Annotated[Model | None, Role.MODEL] = None
     """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as of a pretraining. `init: scratch`
     needs it; a pretrained `backbone` says itself what it is, and must be this one where it is given."""
     data: Data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.pretrain.params import PretrainEvaluationParams, PretrainParams
-from pipelines.training.metrics import TRAINING
+from pipelines.training.metrics import LESS_IS_BETTER, TRAINING
 
 
 def fingerprint(params: PretrainParams) -> str:
@@ -32,6 +32,8 @@ KIND = Kind(
     from_outside=frozenset({"weights"}),
     entry="pipelines.pretrain.train:run",
     stops=True,
+    keep_best=lambda params: params.keep_best,
+    less_is_better=LESS_IS_BETTER,
     fits_workers=PretrainParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.pretrain.evaluate:run",

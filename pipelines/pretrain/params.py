@@ -37,7 +37,7 @@ class PretrainParams(Params):
     data: ImageData
     """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with tar shards; or
     `s3://BUCKET/PREFIX` with shards; or `sample:digits`."""
-    model: Model = "cat_tiny"
+    model: Annotated[Model, Role.MODEL] = "cat_tiny"
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
     """What the data must hold; None takes what it holds."""
@@ -50,7 +50,7 @@ class PretrainParams(Params):
 
     data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Part of each class's training images that is trained on, the same for every seed; val is never cut."""
-    epochs: Annotated[int, Field(ge=1)] = 300
+    epochs: Annotated[int, Field(ge=1), Role.DURATION] = 300
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Images an update, over all workers and accumulated parts; a multiple of their number."""

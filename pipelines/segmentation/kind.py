@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.contract import DETAILS, Evaluation, Kind
 from pipelines.openmmlab.config_file import config_digest
 from pipelines.segmentation.params import SegmentationEvaluationParams, SegmentationParams
-from pipelines.training.metrics import TRAINING
+from pipelines.training.metrics import LESS_IS_BETTER, TRAINING
 
 
 def scores(params: SegmentationParams) -> tuple[str, ...]:
@@ -53,6 +53,8 @@ KIND = Kind(
     misfits=SegmentationParams.start_misfits,
     entry="pipelines.segmentation.train:run",
     stops=True,
+    keep_best=lambda params: params.keep_best,
+    less_is_better=LESS_IS_BETTER,
     fits_workers=SegmentationParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.segmentation.evaluate:run",

@@ -31,7 +31,7 @@ class SegmentationParams(FinetuneParams):
     method: MethodName | None = None
     """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it on Swin. None: that
     of `config`."""
-    max_iters: Positive = 80_000
+    max_iters: Annotated[Positive, Role.DURATION] = 80_000
     """Iterations of training; 80000 is the 80k schedule, 160000 the 160k."""
     schedule: Literal["poly", "cosine"] = "poly"
     """After the warm-up: linearly (poly with power 1) or along a cosine down to min_lr."""

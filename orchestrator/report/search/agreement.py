@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from orchestrator.artifact import Manifest, Value, canonical_json
 from orchestrator.contract import Params, Role
 from orchestrator.report.search.importance import weighed_trials
-from orchestrator.spec import Job, Stage, TuneParams
+from orchestrator.spec import Job, Stage
 from orchestrator.trials import Trial, Trials
 
 MIN_PAIRS = 3
@@ -68,9 +68,8 @@ def _full_values(job: Job, search: str, metric: str, trial: Trial, manifests: Ma
 
 def _is_trial_in_full(job: Job, search: Stage, trial: Trial, stage: Stage, manifest: Manifest) -> bool:
     """Whether `stage` ran as the search's template with what `trial` sampled."""
-    params = search.params
-    assert isinstance(params, TuneParams)
-    template = job.stages.get(params.of)
+    assert search.search is not None
+    template = job.stages.get(search.search.of)
     if template is None or stage.kind is not template.kind:
         return False
     try:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.artifact import LESS_IS_BETTER
 from orchestrator.contract import Params, Role
 from orchestrator.spec.faults import Faults, dotted, shown, suggestion
 from orchestrator.spec.job import usable_counts
@@ -111,7 +110,7 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
     if reported is None or "metric" in missing_fields(params):
         return None  # it depends on what has a fault
     if params.metric in reported:
-        _check_direction(search, params, faults)
+        _check_direction(search, params, template, faults)
         return params.metric
     if params.metric is not None:
         message = f"unknown metric {shown(params.metric)}{suggestion(params.metric, reported)}"
@@ -123,8 +122,9 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
     return None
 
 
-def _check_direction(search: Draft, params: TuneParams, faults: Faults) -> None:
-    if params.metric in LESS_IS_BETTER and known(params, lambda: params.mode) == "max":
+def _check_direction(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> None:
+    less_is_better = template.kind.less_is_better if template.kind else frozenset()
+    if params.metric in less_is_better and known(params, lambda: params.mode) == "max":
         message = f"less of {params.metric} is better; set `mode: min`"
         faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
 
