@@ -1,1 +1,2 @@
-"""Measurements that print a ratio against a named rival, measured side by side in the same run. Not shipped."""
+"""Measurements that print a ratio against a named rival, measured side by side in the same run. Not
+shipped."""

@@ -1,4 +1,5 @@
-"""What benchmarks of whole runs share: a module run as its users do, in a process of its own, and counts as arguments.
+"""What benchmarks of whole runs share: a module run as its users do, in a process of its own, and
+counts as arguments.
 
 The process has a Ray of its own and one thread.
 """
@@ -32,7 +33,13 @@ def run_module(module: str, *arguments: str) -> Done:
     began_s = time.time()
     command = _command(module, arguments)
     done = subprocess.run(  # noqa: S603  of our own making
-        command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        command,
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-4000:]}")
@@ -40,11 +47,17 @@ def run_module(module: str, *arguments: str) -> Done:
 
 
 def start_module(
-    module: str, *arguments: str, stdout: IO[bytes], stderr: IO[bytes], environment: Mapping[str, str]
+    module: str,
+    *arguments: str,
+    stdout: IO[bytes],
+    stderr: IO[bytes],
+    environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     """`python -m module`, likewise, under way, with `environment` besides."""
     whole = _environment() | dict(environment)
-    return subprocess.Popen(_command(module, arguments), cwd=ROOT, env=whole, stdout=stdout, stderr=stderr)  # noqa: S603
+    return subprocess.Popen(  # noqa: S603
+        _command(module, arguments), cwd=ROOT, env=whole, stdout=stdout, stderr=stderr
+    )
 
 
 def _command(module: str, arguments: Sequence[str]) -> list[str]:
@@ -53,7 +66,11 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
-    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    return environment | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
 
 
 def at_least(least: int) -> Callable[[str], int]:

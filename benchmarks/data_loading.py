@@ -1,7 +1,9 @@
-"""`python -m benchmarks.data_loading`: CPU time to load and augment an image, by timm's path and by ours, in one run.
+"""`python -m benchmarks.data_loading`: CPU time to load and augment an image, by timm's path and by
+ours, in one run.
 
-Contestants take turns, round by round and in alternating order, each in one loader process with one thread. They load
-synthetic photographs of 500 x 375 pixels from files. docs/performance.md has results and says what they mean.
+Contestants take turns, round by round and in alternating order, each in one loader process with one
+thread. They load synthetic photographs of 500 x 375 pixels from files. docs/performance.md has
+results and says what they mean.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Document:
     file_bytes: int
     results: list[Result]
     batch_s: Mapping[str, Spread]
-    """Seconds an image that the batch's part of `augmentation: device` takes, on each kind of device."""
+    """Seconds an image that the batch's part of `augmentation: device` takes, on each kind of
+    device."""
 
     def to_json(self) -> str:
         content = {
@@ -61,11 +64,14 @@ class Document:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, whether or not the bars are met, 2 for what was wrongly asked for, 130 after Ctrl-C."""
+    """The exit code: 0, whether or not the bars are met, 2 for what was wrongly asked for, 130
+    after Ctrl-C."""
     settings = parse_settings(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        document = measure(settings, command=" ".join(["python -m benchmarks.data_loading", *words]))
+        document = measure(
+            settings, command=" ".join(["python -m benchmarks.data_loading", *words])
+        )
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
     if settings.json is not None:
@@ -98,7 +104,8 @@ def _contestants(root: Path, recipe: Recipe, settings: Settings) -> list[Contest
 
 
 def _alternate(contestants: Sequence[Contestant], settings: Settings) -> dict[str, list[float]]:
-    """CPU seconds an image, of each contestant in each round. Every other round runs in the opposite order."""
+    """CPU seconds an image, of each contestant in each round. Every other round runs in the
+    opposite order."""
     taken: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     order = list(contestants)
     for contestant in order:
@@ -110,8 +117,11 @@ def _alternate(contestants: Sequence[Contestant], settings: Settings) -> dict[st
     return taken
 
 
-def _time_batches(batches: Sequence[Batch], augmentation: Augmentation, settings: Settings) -> dict[str, Spread]:
-    """Seconds an image on the CPU, and on the GPU if that was asked for; batches are on the device before."""
+def _time_batches(
+    batches: Sequence[Batch], augmentation: Augmentation, settings: Settings
+) -> dict[str, Spread]:
+    """Seconds an image on the CPU, and on the GPU if that was asked for; batches are on the device
+    before."""
     timed: dict[str, Spread] = {}
     for name in dict.fromkeys(("cpu", settings.device)):
         device = torch.device(name)
@@ -132,11 +142,16 @@ def _pass_s(batches: Sequence[Batch], augmentation: Augmentation, device: torch.
     return time.perf_counter() - start
 
 
-def _title(machine: Mapping[str, str | int], settings: Settings, recipe: Recipe, file_bytes: int) -> str:
+def _title(
+    machine: Mapping[str, str | int], settings: Settings, recipe: Recipe, file_bytes: int
+) -> str:
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, timm {machine['timm']}\n"
-        f"{settings.images} JPEGs of {WIDTH_PX} x {HEIGHT_PX}, {file_bytes / 1000:.0f} kB on average, to "
-        f"{settings.img_size} x {settings.img_size}, {recipe.auto_augment}, batches of {settings.batch_size}, "
+        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, timm "
+        f"{machine['timm']}\n"
+        f"{settings.images} JPEGs of {WIDTH_PX} x {HEIGHT_PX}, {file_bytes / 1000:.0f} kB on "
+        "average, to "
+        f"{settings.img_size} x {settings.img_size}, {recipe.auto_augment}, batches of "
+        f"{settings.batch_size}, "
         f"{settings.rounds} rounds"
     )
 

@@ -1,9 +1,11 @@
-"""`python -m benchmarks.downstream_gpu`: how fast detectors and segmenters train on a GPU, and what that takes.
+"""`python -m benchmarks.downstream_gpu`: how fast detectors and segmenters train on a GPU, and what
+that takes.
 
-Each published network trains on random images of the published size that lie on the device. The cases that matter most
-come first: all methods, then in DistributedDataParallel on a group of one, with and without the search for unused
-parameters, then compiled. Before them stands the focal loss: plain, compiled, and torchvision's by autograd. No case is
-begun when the minutes are over: a lent GPU is a short loan. docs/performance.md has results.
+Each published network trains on random images of the published size that lie on the device. The
+cases that matter most come first: all methods, then in DistributedDataParallel on a group of one,
+with and without the search for unused parameters, then compiled. Before them stands the focal loss:
+plain, compiled, and torchvision's by autograd. No case is begun when the minutes are over: a lent
+GPU is a short loan. docs/performance.md has results.
 """
 
 from __future__ import annotations
@@ -77,19 +79,29 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
     """What matters most first."""
     plain = [
         Case(method, backbone, options.batch_size, _image_hw(method, options.img_scale), precision)
-        for backbone, precision, method in product(options.backbones, options.precisions, options.methods)
+        for backbone, precision, method in product(
+            options.backbones, options.precisions, options.methods
+        )
     ]
     yield from plain
     last = options.precisions[-1]
-    chosen = [case for case in plain if case.precision == last and case.backbone == options.backbones[0]]
+    chosen = [
+        case for case in plain if case.precision == last and case.backbone == options.backbones[0]
+    ]
     if options.ddp:
-        yield from (replace(case, ddp=ddp) for case in chosen for ddp in ("all", "search") if _may(case, ddp))
+        yield from (
+            replace(case, ddp=ddp)
+            for case in chosen
+            for ddp in ("all", "search")
+            if _may(case, ddp)
+        )
     if options.compile:
         yield from (replace(case, is_compiled=True) for case in chosen)
 
 
 def focal_loss_ways(*, compiles: bool) -> dict[str, Callable[..., object]]:
-    """Name -> forward and backward pass: the adapter's, the same compiled, and torchvision's by autograd."""
+    """Name -> forward and backward pass: the adapter's, the same compiled, and torchvision's by
+    autograd."""
     args = (2.0, 0.25)
 
     def plain(logits_NK: Tensor, targets_N: Tensor, weight_K: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
@@ -104,27 +116,44 @@ def focal_loss_ways(*, compiles: bool) -> dict[str, Callable[..., object]]:
         sigmoid_focal_loss(leaf_NK, one_hot_NK, alpha=0.25, gamma=2.0, reduction="sum").backward()
         return leaf_NK
 
-    return {"plain": plain, **({"compiled": torch.compile(plain)} if compiles else {}), "torchvision": rival}
+    return {
+        "plain": plain,
+        **({"compiled": torch.compile(plain)} if compiles else {}),
+        "torchvision": rival,
+    }
 
 
 def num_anchors(image_hw: tuple[int, int]) -> int:
     """Of an image, over all levels."""
     height, width = image_hw
-    return NUM_ANCHORS_PER_CELL * sum(-(-height // stride) * -(-width // stride) for stride in STRIDES)
+    return NUM_ANCHORS_PER_CELL * sum(
+        -(-height // stride) * -(-width // stride) for stride in STRIDES
+    )
 
 
-def _measure_focal_loss(document: dict[str, Any], options: argparse.Namespace, device: torch.device) -> None:
+def _measure_focal_loss(
+    document: dict[str, Any], options: argparse.Namespace, device: torch.device
+) -> None:
     num = options.batch_size * num_anchors(_image_hw("retinanet", options.img_scale))
-    logits_NK, targets_N = torch.randn(num, 80, device=device), torch.randint(0, 81, (num,), device=device)  # noqa: N806
+    logits_NK = torch.randn(num, 80, device=device)  # noqa: N806
+    targets_N = torch.randint(0, 81, (num,), device=device)  # noqa: N806
     for name, way in focal_loss_ways(compiles=options.compile).items():
         pace = measure_pace(partial(way, logits_NK, targets_N, logits_NK.new_empty(0)), device)
         spread = Spread.of([1e3 * seconds for seconds in pace.windows_s])
         document["focal_loss_ms"][name] = spread._asdict()
-        print(f"focal loss of {num} x 80 logits, forward and backward, {name}: {spread.median:.3g} ms", flush=True)
+        print(
+            (
+                f"focal loss of {num} x 80 logits, forward and backward, {name}: "
+                f"{spread.median:.3g} "
+                "ms"
+            ),
+            flush=True,
+        )
 
 
 def _may(case: Case, ddp: str) -> bool:
-    """Dense detectors leave the norm of the first map without a gradient, which DDP must be told to look for."""
+    """Dense detectors leave the norm of the first map without a gradient, which DDP must be told to
+    look for."""
     return ddp == "search" or case.method in ("mask_rcnn", "cascade_rcnn", "semantic_fpn")
 
 
@@ -148,14 +177,19 @@ def _measure(case: Case, document: dict[str, Any], device: torch.device) -> str 
     except torch.OutOfMemoryError:
         return "out of memory"
     except RuntimeError as err:
-        if not case.is_compiled or isinstance(err, torch.AcceleratorError):  # after which the device is lost
+        if not case.is_compiled or isinstance(
+            err, torch.AcceleratorError
+        ):  # after which the device is lost
             raise
         return f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
     values = {"images_per_s": measured.images_per_s._asdict(), "peak_bytes": measured.peak_bytes}
-    document["results"].append({"case": asdict(case), **values, "warm_up_s": measured.warm_up_s, "shares": found})
+    document["results"].append(
+        {"case": asdict(case), **values, "warm_up_s": measured.warm_up_s, "shares": found}
+    )
     rates = measured.images_per_s
     print(
-        f"{_label(case)}{rates.median:9.4g} images/s ({rates.min:.4g}..{rates.max:.4g})  {1e3 * measured.step_s:7.4g} "
+        f"{_label(case)}{rates.median:9.4g} images/s ({rates.min:.4g}..{rates.max:.4g})  "
+        f"{1e3 * measured.step_s:7.4g} "
         f"ms an iteration, idle {found[IDLE]:.0%}  {measured.peak_bytes / 2**30:6.2f} GiB  "
         f"warm-up {measured.warm_up_s:.1f} s",
         flush=True,
@@ -175,11 +209,12 @@ def _image_hw(method: str, img_scale: Sequence[int] | None) -> tuple[int, int]:
 
 
 def _label(case: Case) -> str:
-    ways = (
-        f"{case.precision}{' compiled' if case.is_compiled else ''}{'' if case.ddp == 'none' else f' ddp {case.ddp}'}"
-    )
+    compiled = " compiled" if case.is_compiled else ""
+    ddp = "" if case.ddp == "none" else f" ddp {case.ddp}"
+    ways = f"{case.precision}{compiled}{ddp}"
     return (
-        f"{case.method:<14}{case.backbone:<11}{case.batch_size:>3} of {case.image_hw[0]}x{case.image_hw[1]}  {ways:<16}"
+        f"{case.method:<14}{case.backbone:<11}{case.batch_size:>3} of "
+        f"{case.image_hw[0]}x{case.image_hw[1]}  {ways:<16}"
     )
 
 
@@ -191,19 +226,61 @@ def _write(document: dict[str, Any], path: Path | None) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.downstream_gpu",
-        description="Measure training of detectors and segmenters on a device: rate, memory, compiled and in DDP.",
+        description=(
+            "Measure training of detectors and segmenters on a device: rate, memory, "
+            "compiled and in DDP."
+        ),
     )
     add: Callable[..., Any] = parser.add_argument
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
-    add("--backbones", nargs="+", choices=tuple(CONFIGS), default=["cat_small", "cat_base"], help="default: S and B")
+    add(
+        "--backbones",
+        nargs="+",
+        choices=tuple(CONFIGS),
+        default=["cat_small", "cat_base"],
+        help="default: S and B",
+    )
     add("--precisions", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32", "bf16"])
-    add("--batch-size", type=at_least(1), default=2, metavar="N", help="images on the device; default: 2, as published")
-    add("--img-scale", type=at_least(32), nargs=2, metavar=("HEIGHT", "WIDTH"), help="default: as published")
-    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="the last precision compiled, too")
-    add("--ddp", action=argparse.BooleanOptionalAction, default=True, help="the last precision in DDP, too")
-    add("--minutes", type=float, default=5.0, metavar="N", help="after which no case is begun; default: 5")
+    add(
+        "--batch-size",
+        type=at_least(1),
+        default=2,
+        metavar="N",
+        help="images on the device; default: 2, as published",
+    )
+    add(
+        "--img-scale",
+        type=at_least(32),
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="default: as published",
+    )
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the last precision compiled, too",
+    )
+    add(
+        "--ddp",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the last precision in DDP, too",
+    )
+    add(
+        "--minutes",
+        type=float,
+        default=5.0,
+        metavar="N",
+        help="after which no case is begun; default: 5",
+    )
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--json", type=Path, metavar="PATH", help="write everything that was measured, anew after each case")
+    add(
+        "--json",
+        type=Path,
+        metavar="PATH",
+        help="write everything that was measured, anew after each case",
+    )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; use --device cpu")

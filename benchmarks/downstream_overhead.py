@@ -1,10 +1,13 @@
-"""`python -m benchmarks.downstream_overhead`: what detection and segmentation cost here beside mmengine's own Runner.
+"""`python -m benchmarks.downstream_overhead`: what detection and segmentation cost here beside
+mmengine's own Runner.
 
 The same config trains on the same data by `python -m orchestrator run`, which starts Ray, and by
-`benchmarks.downstream_rival`, which is mmdet's tools/train.py, with one worker and one thread. They train in turns of
-1.5 s, and while one does, the other's training process is stopped; the rest of Ray goes on beside both. Compared are
-the rates of turns that follow each other. Start-up, validation and checkpoints are left out; the time to the first
-iteration stands beside it.
+`benchmarks.downstream_rival`, which is mmdet's tools/train.py, with one worker and one thread. They
+train in turns of
+1.5 s, and while one does, the other's training process is stopped; the rest of Ray goes on beside
+  both. Compared are
+the rates of turns that follow each other. Start-up, validation and checkpoints are left out; the
+time to the first iteration stands beside it.
 """
 
 from __future__ import annotations
@@ -83,13 +86,19 @@ class Ratio(NamedTuple):
         return cls(median(ordered), ordered[max(rank - 1, 0)], ordered[-max(rank, 1)], num_pairs)
 
     def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f}..{self.high:.3f} with 95 %, {self.num_pairs} pairs of turns)"
+        return (
+            f"{self.median:.3f} ({self.low:.3f}..{self.high:.3f} with 95 %, {self.num_pairs} "
+            "pairs of turns)"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 from the bar on, 1 below it; a quick run is below no bar."""
     options = _parse(arguments)
-    print(f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch {torch.__version__}")
+    print(
+        f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch "
+        f"{torch.__version__}"
+    )
     with tempfile.TemporaryDirectory(prefix="downstream-") as scratch:
         ground = prepare(Path(scratch), options.iterations)
         rounds = [
@@ -97,7 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in range(options.rounds)
             for method in options.methods
         ]
-    by_method = {method: [one for one in rounds if one.method == method] for method in options.methods}
+    by_method = {
+        method: [one for one in rounds if one.method == method] for method in options.methods
+    }
     for of_method in by_method.values():
         print(_verdict(of_method))
     ratios = {method: _ratio(of_method) for method, of_method in by_method.items()}
@@ -113,10 +124,13 @@ def run_round(scratch: Path, ground: Ground, method: str, number: int) -> Round:
     play(*(players.values() if number % 2 == 0 else reversed(players.values())))
     one = Round(method, **{name: side_of(player) for name, player in players.items()})
     if not one.ratios:
-        sys.exit(f"{method}: no two turns with iterations enough to compare; give more --iterations")
+        sys.exit(
+            f"{method}: no two turns with iterations enough to compare; give more --iterations"
+        )
     print(
         f"{method} round {number + 1}: {Ratio.of(one.ratios)}; ours {one.ours.median:.2f} "
-        f"iterations/s, rival {one.rival.median:.2f}; first iteration after {one.ours.startup_s:.1f} and "
+        f"iterations/s, rival {one.rival.median:.2f}; first iteration after "
+        f"{one.ours.startup_s:.1f} and "
         f"{one.rival.startup_s:.1f} s; last loss {one.ours.loss:.3f} and {one.rival.loss:.3f}",
         flush=True,
     )
@@ -125,16 +139,21 @@ def run_round(scratch: Path, ground: Ground, method: str, number: int) -> Round:
 
 def side_of(player: Player) -> Side:
     stamps = read_stamps(player.folder)
-    assert len(stamps) == player.iterations, f"{len(stamps)} iterations instead of {player.iterations}"
+    assert len(stamps) == player.iterations, (
+        f"{len(stamps)} iterations instead of {player.iterations}"
+    )
     return Side(stamps[0].time_s - player.began_s, tuple(rates(player)), stamps[-1].loss)
 
 
 def _verdict(rounds: Sequence[Round]) -> str:
     ratio = _ratio(rounds)
-    ours, rival = (median(getattr(one, side).startup_s for one in rounds) for side in ("ours", "rival"))
+    ours, rival = (
+        median(getattr(one, side).startup_s for one in rounds) for side in ("ours", "rival")
+    )
     return (
         f"{rounds[0].method}: steady state, ours / mmengine's Runner: {ratio}; bar >= {BAR}: "
-        f"{'met' if ratio.median >= BAR else 'MISSED'}; command to first iteration: {ours:.1f} s and {rival:.1f} s"
+        f"{'met' if ratio.median >= BAR else 'MISSED'}; command to first iteration: {ours:.1f} s "
+        f"and {rival:.1f} s"
     )
 
 
@@ -142,7 +161,9 @@ def _ratio(rounds: Sequence[Round]) -> Ratio:
     return Ratio.of([ratio for one in rounds for ratio in one.ratios])
 
 
-def _document(options: argparse.Namespace, rounds: Sequence[Round], ratios: Mapping[str, Ratio]) -> str:
+def _document(
+    options: argparse.Namespace, rounds: Sequence[Round], ratios: Mapping[str, Ratio]
+) -> str:
     content = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(torch.device("cpu")),
@@ -157,16 +178,32 @@ def _document(options: argparse.Namespace, rounds: Sequence[Round], ratios: Mapp
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.downstream_overhead",
-        description="Compare detection and segmentation here with mmengine's Runner in a plain process.",
+        description=(
+            "Compare detection and segmentation here with mmengine's Runner in a plain process."
+        ),
     )
     is_quick = "--quick" in (sys.argv[1:] if arguments is None else arguments)
     rounds, iterations = (1, 60) if is_quick else (2, 600)
     methods = ["retinanet", "semantic_fpn"]
-    parser.add_argument("--quick", action="store_true", help="some iterations of each, which show that it works")
-    parser.add_argument("--rounds", type=at_least(1), default=rounds, metavar="N", help="default: %(default)s")
-    parser.add_argument("--iterations", type=at_least(60), default=iterations, metavar="N", help="default: %(default)s")
-    parser.add_argument("--methods", nargs="+", choices=methods, default=methods, help="default: both")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
+    parser.add_argument(
+        "--quick", action="store_true", help="some iterations of each, which show that it works"
+    )
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=rounds, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--iterations",
+        type=at_least(60),
+        default=iterations,
+        metavar="N",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=methods, default=methods, help="default: both"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,10 @@
-"""`python -m benchmarks.downstream_rival SETTINGS`: a training of benchmarks.downstream_overhead by mmengine's Runner.
+"""`python -m benchmarks.downstream_rival SETTINGS`: a training of benchmarks.downstream_overhead by
+mmengine's Runner.
 
-As tools/train.py of mmdet and mmseg do it: `Runner.from_cfg(config).train()` in a plain process, with the hooks that
-the Runner has by default. The config is ours: the same model, data, pipeline and schedule. SETTINGS is a JSON file with
-the `kind`, the `params` of its stage, the `checkpoint` and a `work_dir`.
+As tools/train.py of mmdet and mmseg do it: `Runner.from_cfg(config).train()` in a plain process,
+with the hooks that the Runner has by default. The config is ours: the same model, data, pipeline
+and schedule. SETTINGS is a JSON file with the `kind`, the `params` of its stage, the `checkpoint`
+and a `work_dir`.
 """
 
 from __future__ import annotations
@@ -33,14 +35,20 @@ SCOPES: Mapping[str, Scope] = {"detection": "mmdet", "segmentation": "mmseg"}
 def main(settings: Mapping[str, Any]) -> None:
     kind, work_dir = settings["kind"], Path(settings["work_dir"])
     load_library(SCOPES[kind])
-    config, loop = {"detection": _detection, "segmentation": _segmentation}[kind](settings, work_dir)
+    config, loop = {"detection": _detection, "segmentation": _segmentation}[kind](
+        settings, work_dir
+    )
     whole = {
         **config,
         "default_scope": SCOPES[kind],
         "work_dir": str(work_dir),
         "train_cfg": loop,
         "val_cfg": {"type": "ValLoop"},
-        "log_processor": {"type": "LogProcessor", "window_size": 50, "by_epoch": kind == "detection"},
+        "log_processor": {
+            "type": "LogProcessor",
+            "window_size": 50,
+            "by_epoch": kind == "detection",
+        },
         # Our side, too, writes its checkpoint after what is measured.
         "default_hooks": {"checkpoint": None},
         "randomness": {"seed": 0},
@@ -48,7 +56,9 @@ def main(settings: Mapping[str, Any]) -> None:
     Runner.from_cfg(Config(whole)).train()
 
 
-def _detection(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _detection(
+    settings: Mapping[str, Any], work_dir: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
     params = DetectionParams.model_validate_json(json.dumps(settings["params"]))
     root = data_folder(params.data, "coco")
     splits: tuple[DetectionSplit, ...] = ("train", "val")
@@ -65,17 +75,24 @@ def _detection(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str, A
         params,
         model=model,
         annotations={
-            split: checked_file(file, [], work_dir / f"instances_{split}.json") for split, file in files.items()
+            split: checked_file(file, [], work_dir / f"instances_{split}.json")
+            for split, file in files.items()
         },
         classes=classes,
         seed=0,
         world_size=1,
         device="cpu",
     )
-    return config, {"type": "EpochBasedTrainLoop", "max_epochs": params.epochs, "val_interval": params.epochs}
+    return config, {
+        "type": "EpochBasedTrainLoop",
+        "max_epochs": params.epochs,
+        "val_interval": params.epochs,
+    }
 
 
-def _segmentation(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _segmentation(
+    settings: Mapping[str, Any], work_dir: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
     params = SegmentationParams.model_validate_json(json.dumps(settings["params"]))
     root = data_folder(params.data, "ade20k")
     classes = read_classes(root, None)
@@ -93,13 +110,19 @@ def _segmentation(settings: Mapping[str, Any], work_dir: Path) -> tuple[dict[str
         params,
         model=model,
         pairs=pairs,
-        split_files={split: write_split(pairs[split], [], work_dir / f"{split}.txt") for split in splits},
+        split_files={
+            split: write_split(pairs[split], [], work_dir / f"{split}.txt") for split in splits
+        },
         classes=classes,
         seed=0,
         world_size=1,
         device="cpu",
     )
-    return config, {"type": "IterBasedTrainLoop", "max_iters": params.max_iters, "val_interval": params.max_iters}
+    return config, {
+        "type": "IterBasedTrainLoop",
+        "max_iters": params.max_iters,
+        "val_interval": params.max_iters,
+    }
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ PRETRAIN = {
     "loader_workers": 0,
     "resources": ONE_WORKER,
 }
-"""The quickstart's network; small networks show overhead, large ones hide it. What it has learnt does not matter."""
+"""The quickstart's network; small networks show overhead, large ones hide it. What it has learnt
+does not matter."""
 _COMMON = {
     "batch_size": BATCH_SIZE,
     "warmup_iters": 2,
@@ -50,14 +51,17 @@ class Ground:
 
 
 def prepare(scratch: Path, iterations: int) -> Ground:
-    """Write the data, an epoch of which has the iterations asked for, and pretrain; the work of all rounds."""
+    """Write the data, an epoch of which has the iterations asked for, and pretrain; the work of all
+    rounds."""
     data, store = scratch / "data", scratch / "store"
     write_sample(data, Size(train_scenes=iterations * BATCH_SIZE, val_scenes=2, scans_per_class=20))
     _write_job(scratch / "pretrain.yaml", store, {"pretrain": _pretrain(data)})
     run_module("orchestrator", "run", str(scratch / "pretrain.yaml"))
     (path,) = store.glob("manifests/*.json")
     manifest = Manifest.from_json(path.read_bytes(), where=str(path))
-    checkpoint = fetch_artifact(open_store(str(store)), manifest.artifacts["checkpoint"], scratch / "checkpoint")
+    checkpoint = fetch_artifact(
+        open_store(str(store)), manifest.artifacts["checkpoint"], scratch / "checkpoint"
+    )
     return Ground(data, store, checkpoint, iterations)
 
 
@@ -66,7 +70,12 @@ def params_of(method: str, ground: Ground) -> dict[str, Any]:
     common = {**_COMMON, "method": method, "backbone": "pretrain.checkpoint"}
     if method == "semantic_fpn":
         ends = dict.fromkeys(("max_iters", "val_every", "checkpoint_every"), ground.iterations)
-        own = {"crop_size": 128, "head_channels": 32, "ratio_range": [1.0, 1.0], "data": str(ground.data / "ade20k")}
+        own = {
+            "crop_size": 128,
+            "head_channels": 32,
+            "ratio_range": [1.0, 1.0],
+            "data": str(ground.data / "ade20k"),
+        }
         return {"kind": "segmentation", **common, **own, **ends}
     return {"kind": "detection", **common, "epochs": 1, "data": str(ground.data / "coco")}
 
@@ -77,7 +86,9 @@ def our_player(scratch: Path, ground: Ground, method: str, number: int) -> Playe
     store = folder / "store"
     shutil.copytree(ground.store, store)
     stage = {**params_of(method, ground), "resources": ONE_WORKER}
-    _write_job(folder / "job.yaml", store, {"pretrain": _pretrain(ground.data), "downstream": stage})
+    _write_job(
+        folder / "job.yaml", store, {"pretrain": _pretrain(ground.data), "downstream": stage}
+    )
     command = ["run", str(folder / "job.yaml")]
     return Player("orchestrator", command, folder, ground.iterations, worker="ray::StageWorker")
 
@@ -86,12 +97,22 @@ def rival_player(scratch: Path, ground: Ground, method: str, number: int) -> Pla
     folder = _new_folder(scratch, f"{method}{number}-rival")
     params = params_of(method, ground)
     kind = params.pop("kind")
-    settings = {"kind": kind, "params": params, "checkpoint": str(ground.checkpoint), "work_dir": str(folder)}
+    settings = {
+        "kind": kind,
+        "params": params,
+        "checkpoint": str(ground.checkpoint),
+        "work_dir": str(folder),
+    }
     (folder / "settings.json").write_text(json.dumps(settings))
-    return Player("benchmarks.downstream_rival", [str(folder / "settings.json")], folder, ground.iterations)
+    return Player(
+        "benchmarks.downstream_rival", [str(folder / "settings.json")], folder, ground.iterations
+    )
 
 
-SIDES: Mapping[str, Callable[[Path, Ground, str, int], Player]] = {"ours": our_player, "rival": rival_player}
+SIDES: Mapping[str, Callable[[Path, Ground, str, int], Player]] = {
+    "ours": our_player,
+    "rival": rival_player,
+}
 
 
 def _new_folder(scratch: Path, name: str) -> Path:

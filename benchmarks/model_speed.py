@@ -1,8 +1,9 @@
-"""`python -m benchmarks.model_speed`: the speed and memory of CAT beside models of timm, in one run.
+"""`python -m benchmarks.model_speed`: the speed and memory of CAT beside models of timm, in one
+run.
 
-All models of a case (forward or training step, precision, batch size) take turns, round by round and in alternating
-order, so that a ratio compares what the same machine did within seconds. Roofs are measured in the same run.
-docs/performance.md has results and says what they mean.
+All models of a case (forward or training step, precision, batch size) take turns, round by round
+and in alternating order, so that a ratio compares what the same machine did within seconds. Roofs
+are measured in the same run. docs/performance.md has results and says what they mean.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Document:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 where nothing could be measured, 2 for what was wrongly asked for, 130 after Ctrl-C."""
+    """The exit code: 0, 1 where nothing could be measured, 2 for what was wrongly asked for, 130
+    after Ctrl-C."""
     settings = parse_settings(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -83,7 +85,9 @@ def measure(settings: Settings, *, command: str) -> Document:
     names = (*settings.models, *settings.rivals)
     networks = [make_network(name, img_size=settings.img_size, device=device) for name in names]
     for case in settings.cases():
-        results, skipped = run_case(case, networks, settings, roofs=roofs[case.precision], device=device)
+        results, skipped = run_case(
+            case, networks, settings, roofs=roofs[case.precision], device=device
+        )
         document.results.extend(results)
         document.skipped.extend(skipped)
         print(f"\n{table(case, results, skipped)}", flush=True)

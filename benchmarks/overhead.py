@@ -1,9 +1,11 @@
-"""`python -m benchmarks.overhead`: what training through this pipeline costs beside a bare PyTorch DDP script.
+"""`python -m benchmarks.overhead`: what training through this pipeline costs beside a bare PyTorch
+DDP script.
 
-The same network, data and settings are trained by `python -m orchestrator run`, which starts Ray, and by
-`benchmarks.overhead_rival`, in alternating order, with one worker of one thread each. Compared is the steady state:
-images a second of an epoch's updates, from the first batch asked for to the last update, as both sides count them
-themselves. The first epoch, evaluation and start-up are left out; start-up stands beside it.
+The same network, data and settings are trained by `python -m orchestrator run`, which starts Ray,
+and by `benchmarks.overhead_rival`, in alternating order, with one worker of one thread each.
+Compared is the steady state: images a second of an epoch's updates, from the first batch asked for
+to the last update, as both sides count them themselves. The first epoch, evaluation and start-up
+are left out; start-up stands beside it.
 """
 
 from __future__ import annotations
@@ -70,7 +72,10 @@ class Round:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 from the bar on, 1 below it."""
     options = _parse(arguments)
-    print(f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch {torch.__version__}")
+    print(
+        f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch "
+        f"{torch.__version__}"
+    )
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
         settings = _settings(Path(scratch), epochs=options.epochs)
         rounds = [_round(Path(scratch), settings, number) for number in range(options.rounds)]
@@ -82,10 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settings(scratch: Path, *, epochs: int) -> dict[str, Any]:
-    """The fields of the stage, which both sides read; the data are written. One image a class is for evaluation."""
+    """The fields of the stage, which both sides read; the data are written. One image a class is
+    for evaluation."""
     scans_of = split_scans(load_scans(), scans_per_class=None)
     val = {scan.digit: scan for scan in scans_of["val"]}
-    for path, content in [*imagenet_files("train", scans_of["train"]), *imagenet_files("val", tuple(val.values()))]:
+    for path, content in [
+        *imagenet_files("train", scans_of["train"]),
+        *imagenet_files("val", tuple(val.values())),
+    ]:
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         (scratch / path).write_bytes(content)
     return {
@@ -103,13 +112,17 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
     """Both sides, ours first in every other round. Prints what came out."""
     folder = scratch / f"round{number}"
     folder.mkdir()
-    sides: dict[str, Callable[[Path, Mapping[str, Any]], Side]] = {"ours": _train_ours, "rival": _train_rival}
+    sides: dict[str, Callable[[Path, Mapping[str, Any]], Side]] = {
+        "ours": _train_ours,
+        "rival": _train_rival,
+    }
     order = ("ours", "rival") if number % 2 == 0 else ("rival", "ours")
     done = {name: sides[name](folder, settings) for name in order}
     one = Round(done["ours"], done["rival"])
     print(
         f"round {number + 1}: ours {one.ours.median:.1f} images/s, rival {one.rival.median:.1f}, "
-        f"ratio {one.ratio:.3f}; start-up {one.ours.startup_s:.1f} and {one.rival.startup_s:.1f} s; "
+        f"ratio {one.ratio:.3f}; start-up {one.ours.startup_s:.1f} and {one.rival.startup_s:.1f} "
+        "s; "
         f"last loss {one.ours.loss:.3f} and {one.rival.loss:.3f}",
         flush=True,
     )
@@ -117,7 +130,8 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
 
 
 def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
-    """JSON is YAML: the job file is written as JSON. Checkpoints, of which the rival writes none, come at the end."""
+    """JSON is YAML: the job file is written as JSON. Checkpoints, of which the rival writes none,
+    come at the end."""
     stage = {
         "kind": "pretrain",
         **settings,
@@ -126,9 +140,15 @@ def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
     }
     job = folder / "job.yaml"
     store = folder / "store"
-    job.write_text(json.dumps({"name": "overhead", "store": str(store), "stages": {"train": stage}}))
+    job.write_text(
+        json.dumps({"name": "overhead", "store": str(store), "stages": {"train": stage}})
+    )
     began_s = run_module("orchestrator", "run", str(job)).began_s
-    lines = [line for path in sorted(store.glob("runs/*/events/*.jsonl")) for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in sorted(store.glob("runs/*/events/*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     events = [(line["time_s"], line["event"]["metrics"]) for line in map(json.loads, lines)]
     # The stage's last event has the metrics of its manifest, and no epoch.
     epochs = [Epoch(time_s, m["images_per_s"], m["loss"]) for time_s, m in events if "epoch" in m]
@@ -139,12 +159,20 @@ def _train_rival(folder: Path, settings: Mapping[str, Any]) -> Side:
     path = folder / "settings.json"
     path.write_text(json.dumps(settings))
     done = run_module("benchmarks.overhead_rival", str(path))
-    return _side(done.began_s, [Epoch(**json.loads(line)) for line in done.stdout.splitlines()], settings)
+    return _side(
+        done.began_s, [Epoch(**json.loads(line)) for line in done.stdout.splitlines()], settings
+    )
 
 
 def _side(began_s: float, epochs: Sequence[Epoch], settings: Mapping[str, Any]) -> Side:
-    assert len(epochs) == settings["epochs"], f"{len(epochs)} epochs were told instead of {settings['epochs']}"
-    num_images = len(list(Path(settings["data"]).glob("train/*/*"))) // settings["batch_size"] * settings["batch_size"]
+    assert len(epochs) == settings["epochs"], (
+        f"{len(epochs)} epochs were told instead of {settings['epochs']}"
+    )
+    num_images = (
+        len(list(Path(settings["data"]).glob("train/*/*")))
+        // settings["batch_size"]
+        * settings["batch_size"]
+    )
     first, *steady = epochs
     startup_s = first.time_s - num_images / first.images_per_s - began_s
     return Side(startup_s, tuple(epoch.images_per_s for epoch in steady), epochs[-1].loss)
@@ -155,7 +183,8 @@ def _verdict(rounds: Sequence[Round], ratio: Spread) -> str:
     rival = median(one.rival.startup_s for one in rounds)
     spread = f"{ratio.median:.3f} ({ratio.min:.3f}..{ratio.max:.3f} in {len(rounds)} rounds)"
     return (
-        f"steady state, ours / bare DDP: {spread}; bar >= {BAR}: {'met' if ratio.median >= BAR else 'MISSED'}\n"
+        f"steady state, ours / bare DDP: {spread}; bar >= {BAR}: "
+        f"{'met' if ratio.median >= BAR else 'MISSED'}\n"
         f"start-up to the first batch: {ours:.1f} s and {rival:.1f} s"
     )
 
@@ -173,11 +202,22 @@ def _document(settings: Mapping[str, Any], rounds: Sequence[Round], ratio: Sprea
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.overhead", description="Compare this pipeline's training with a bare DDP script."
+        prog="python -m benchmarks.overhead",
+        description="Compare this pipeline's training with a bare DDP script.",
     )
-    parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5")
-    parser.add_argument("--epochs", type=at_least(2), default=6, metavar="N", help="the first is left out; default: 6")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=at_least(2),
+        default=6,
+        metavar="N",
+        help="the first is left out; default: 6",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+    )
     return parser.parse_args(arguments)
 
 

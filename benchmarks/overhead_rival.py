@@ -1,7 +1,8 @@
-"""`python -m benchmarks.overhead_rival SETTINGS`: the training of benchmarks.overhead as a bare DDP script.
+"""`python -m benchmarks.overhead_rival SETTINGS`: the training of benchmarks.overhead as a bare DDP
+script.
 
-One gloo process, ImageFolder, timm's transform, Mixup and schedule; of ours only the network. SETTINGS is a JSON file
-with the fields of a pretraining stage. Prints one JSON object an epoch.
+One gloo process, ImageFolder, timm's transform, Mixup and schedule; of ours only the network.
+SETTINGS is a JSON file with the fields of a pretraining stage. Prints one JSON object an epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from cat_model import Cat, CatConfig
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
     """timm's, which asks for 0 bits at full magnitude: an error since Pillow 13."""
-    return auto_augment.posterize(image, bits_to_keep) if bits_to_keep else Image.new(image.mode, image.size)
+    return (
+        auto_augment.posterize(image, bits_to_keep)
+        if bits_to_keep
+        else Image.new(image.mode, image.size)
+    )
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -49,12 +54,21 @@ def main(settings: dict[str, Any]) -> None:
     images = ImageFolder(str(Path(settings["data"]) / "train"), transform)
     sampler: DistributedSampler[Any] = DistributedSampler(images, num_replicas=1, rank=0)
     loader: DataLoader[Any] = DataLoader(images, batch_size, sampler=sampler, drop_last=True)
-    mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=len(images.classes))
-    model = DistributedDataParallel(Cat(CatConfig(**settings["model"]), num_classes=len(images.classes)))
+    mixup = Mixup(
+        mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=len(images.classes)
+    )
+    model = DistributedDataParallel(
+        Cat(CatConfig(**settings["model"]), num_classes=len(images.classes))
+    )
     optimizer = create_optimizer_v2(model.module, "adamw", lr=lr, weight_decay=0.05, fused=True)
     total, warmup = epochs * len(loader), settings["warmup_epochs"] * len(loader)
     schedule = CosineLRScheduler(
-        optimizer, total, lr_min=lr / 100, warmup_t=warmup, warmup_lr_init=lr / 1000, t_in_epochs=False
+        optimizer,
+        total,
+        lr_min=lr / 100,
+        warmup_t=warmup,
+        warmup_lr_init=lr / 1000,
+        t_in_epochs=False,
     )
     criterion = SoftTargetCrossEntropy()
     model.train()  # type: ignore[no-untyped-call]
@@ -72,7 +86,10 @@ def main(settings: dict[str, Any]) -> None:
             losses.append(loss.detach())
         images_per_s = len(loader) * batch_size / (time.monotonic() - start_s)
         mean_loss = torch.stack(losses).mean().item()
-        print(json.dumps({"time_s": time.time(), "images_per_s": images_per_s, "loss": mean_loss}), flush=True)
+        print(
+            json.dumps({"time_s": time.time(), "images_per_s": images_per_s, "loss": mean_loss}),
+            flush=True,
+        )
     dist.destroy_process_group()
 
 

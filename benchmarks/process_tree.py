@@ -2,8 +2,10 @@
 
 - A process whose parent has ended moves up to the nearest "child subreaper" above it.
 - A parent that waits for a child takes over the child's time, so nothing is counted twice or lost.
-- A parent that ignores SIGCHLD never waits. Ray's raylet does so, and its workers do the training. The meter
-  has to look several times a second and keeps what it saw last: at most the end of such a child's life is missed.
+- A parent that ignores SIGCHLD never waits. Ray's raylet does so, and its workers do the training.
+  The meter
+  has to look several times a second and keeps what it saw last: at most the end of such a child's
+life is missed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ LOOK_EVERY_S = 0.2
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of all processes below it whose own parent has ended. Raises OSError."""
+    """Make this process the parent of all processes below it whose own parent has ended. Raises
+    OSError."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
@@ -37,7 +40,8 @@ class Meter:
     def __init__(self, root: int) -> None:
         self._root = root
         self._seen: dict[tuple[int, str], _Process] = {}
-        """The living and the zombies when it last looked, by number and time of start: numbers are used again."""
+        """The living and the zombies when it last looked, by number and time of start: numbers are
+        used again."""
         self._unwaited: set[int] = set()
         """The processes among them that ignored SIGCHLD."""
         self._lost_s = 0.0
@@ -48,7 +52,9 @@ class Meter:
         now = _below(self._root, _processes())
         gone = (process for key, process in self._seen.items() if key not in now)
         self._lost_s += sum(process.cpu_s for process in gone if process.parent in self._unwaited)
-        self._unwaited = {pid for pid in {process.parent for process in now.values()} if _ignores_sigchld(pid)}
+        self._unwaited = {
+            pid for pid in {process.parent for process in now.values()} if _ignores_sigchld(pid)
+        }
         self._seen = now
         return self._lost_s + sum(process.cpu_s for process in now.values())
 
@@ -58,13 +64,18 @@ def _processes() -> dict[tuple[int, str], _Process]:
     found = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit() and (stat := _read(f"/proc/{entry.name}/stat")):
-            # Behind the name, which may hold spaces: state, parent, ..., four times (11 to 14), ..., start (19)
+            # Behind the name, which may hold spaces: state, parent, ..., four times (11 to 14),
+            # ..., start (19)
             fields = stat.rpartition(")")[2].split()
-            found[int(entry.name), fields[19]] = _Process(int(fields[1]), sum(map(int, fields[11:15])) / ticks_per_s)
+            found[int(entry.name), fields[19]] = _Process(
+                int(fields[1]), sum(map(int, fields[11:15])) / ticks_per_s
+            )
     return found
 
 
-def _below(root: int, processes: dict[tuple[int, str], _Process]) -> dict[tuple[int, str], _Process]:
+def _below(
+    root: int, processes: dict[tuple[int, str], _Process]
+) -> dict[tuple[int, str], _Process]:
     """`root` and its descendants, without this process."""
     children = defaultdict(list)
     for (pid, start), process in processes.items():
@@ -82,7 +93,8 @@ def _ignores_sigchld(pid: int) -> bool:
 
 
 def _read(path: str) -> str:
-    """A file of `/proc`; nothing if its process has ended. In a third of the time that `Path` needs."""
+    """A file of `/proc`; nothing if its process has ended. In a third of the time that `Path`
+    needs."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,9 +1,11 @@
-"""`python -m benchmarks.search`: what TPE with early stopping wins over random search, and what Tune adds to a trial.
+"""`python -m benchmarks.search`: what TPE with early stopping wins over random search, and what
+Tune adds to a trial.
 
-Both searches are jobs, run by `python -m orchestrator run` on the sample data, one trial at a time on one core, so that
-a search has spent as many core-seconds as it has run: the start of each trial's process is paid for too. Compared is
-the best model that each had to offer when the shorter of the two was over, for several seeds. Then trials of one
-search are trained again, one by one, each in a plain process without Ray (benchmarks.search_rival).
+Both searches are jobs, run by `python -m orchestrator run` on the sample data, one trial at a time
+on one core, so that a search has spent as many core-seconds as it has run: the start of each
+trial's process is paid for too. Compared is the best model that each had to offer when the shorter
+of the two was over, for several seeds. Then trials of one search are trained again, one by one,
+each in a plain process without Ray (benchmarks.search_rival).
 """
 
 from __future__ import annotations
@@ -30,13 +32,15 @@ BAR = 0.10
 BAR_FROM_S = 60.0
 """The bar is on what Tune adds to trials of a minute or more, as part of their time."""
 MORE_TRIALS = 3
-"""Times as many as at random may be stopped early in the same time; whichever search ends first sets the budget."""
+"""Times as many as at random may be stopped early in the same time; whichever search ends first
+sets the budget."""
 _EXIT_ABOVE_BAR = 1
 
 
 @dataclass(frozen=True)
 class Race:
-    """Both searches of a seed after `core_s`: the best top-1 in % (None: no trial had ended), and how many had."""
+    """Both searches of a seed after `core_s`: the best top-1 in % (None: no trial had ended), and
+    how many had."""
 
     seed: int
     core_s: float
@@ -48,7 +52,8 @@ class Race:
 
 @dataclass(frozen=True)
 class Overhead:
-    """Seconds from a search's beginning to its last trial's end, and of the same trials as plain processes."""
+    """Seconds from a search's beginning to its last trial's end, and of the same trials as plain
+    processes."""
 
     tune_s: float
     alone_s: tuple[float, ...]
@@ -64,10 +69,12 @@ class Overhead:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 up to the bar, where the trials are too short for it, and of a quick run; 1 above it."""
+    """The exit code: 0 up to the bar, where the trials are too short for it, and of a quick run; 1
+    above it."""
     options = _parse(arguments)
     print(
-        f"{describe_machine(torch.device('cpu'))['device']}, one trial at a time, one thread, torch {torch.__version__}"
+        f"{describe_machine(torch.device('cpu'))['device']}, one trial at a time, one thread, "
+        f"torch {torch.__version__}"
     )
     with tempfile.TemporaryDirectory(prefix="search-") as scratch:
         races = [race(Path(scratch), options, seed) for seed in range(options.seeds)]
@@ -75,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(_verdict(races, overhead))
     if options.json is not None:
         write_atomically(options.json, (_document(options, races, overhead) + "\n").encode())
-    is_missed = not options.quick and median(overhead.alone_s) >= BAR_FROM_S and overhead.ratio > BAR
+    is_missed = (
+        not options.quick and median(overhead.alone_s) >= BAR_FROM_S and overhead.ratio > BAR
+    )
     return _EXIT_ABOVE_BAR if is_missed else 0
 
 
@@ -85,12 +94,23 @@ def race(scratch: Path, options: argparse.Namespace, seed: int) -> Race:
     num_trials = {"asha+tpe": MORE_TRIALS * options.trials, "random": options.trials}
     order = list(SEARCHES) if seed % 2 == 0 else list(SEARCHES)[::-1]
     done = {
-        name: search(scratch / f"{name}-{seed}", SEARCHES[name], changes, num_trials=num_trials[name], seed=seed)
+        name: search(
+            scratch / f"{name}-{seed}",
+            SEARCHES[name],
+            changes,
+            num_trials=num_trials[name],
+            seed=seed,
+        )
         for name in order
     }
     one = compare(done, seed)
-    texts = [f"{name} {_shown(one.best[name])} of {one.num_trials[name]} trials" for name in SEARCHES]
-    print(f"seed {seed}: best top-1 after {one.core_s:.0f} core-seconds: {', '.join(texts)}", flush=True)
+    texts = [
+        f"{name} {_shown(one.best[name])} of {one.num_trials[name]} trials" for name in SEARCHES
+    ]
+    print(
+        f"seed {seed}: best top-1 after {one.core_s:.0f} core-seconds: {', '.join(texts)}",
+        flush=True,
+    )
     return one
 
 
@@ -104,13 +124,20 @@ def compare(done: Mapping[str, Searched], seed: int) -> Race:
 
 
 def measure_overhead(scratch: Path, options: argparse.Namespace) -> Overhead:
-    """A search without early stopping, then its trials alone. Raises AssertionError where they come to other scores."""
+    """A search without early stopping, then its trials alone. Raises AssertionError where they come
+    to other scores."""
     changes = {"epochs": options.long_epochs, "data_fraction": options.long_fraction}
-    done = search(scratch / "long", SEARCHES["random"], changes, num_trials=options.long_trials, seed=0)
+    done = search(
+        scratch / "long", SEARCHES["random"], changes, num_trials=options.long_trials, seed=0
+    )
     alone_s = []
     for trial in done.trials.trials:
         path = scratch / f"{trial.id}.json"
-        path.write_text(json.dumps({**TEMPLATE, **changes, **trial.params, "checkpoint_every": options.long_epochs}))
+        path.write_text(
+            json.dumps(
+                {**TEMPLATE, **changes, **trial.params, "checkpoint_every": options.long_epochs}
+            )
+        )
         plain = run_module("benchmarks.search_rival", str(path), "0")
         assert float(plain.stdout) == trial.value, (
             f"trial {trial.id}: {plain.stdout.strip()} alone, {trial.value} in Tune"
@@ -134,7 +161,11 @@ def _verdict(races: Sequence[Race], overhead: Overhead) -> str:
     wins = sum(gain > 0 for gain in gains)
     average = f"{mean(gains):+.2f} points of top-1 on average" if gains else "no trial had ended"
     applies = median(overhead.alone_s) >= BAR_FROM_S
-    bar = ("met" if overhead.ratio <= BAR else "MISSED") if applies else f"for trials from {BAR_FROM_S:.0f} s on"
+    bar = (
+        ("met" if overhead.ratio <= BAR else "MISSED")
+        if applies
+        else f"for trials from {BAR_FROM_S:.0f} s on"
+    )
     return (
         f"asha+tpe beside random at equal core-seconds: {average}, better with "
         f"{wins} of {len(races)} seeds\n"
@@ -162,11 +193,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     quick, whole = (2, 1, 0.05, 1), (27, 8, 0.3, 3)
     is_quick = "--quick" in (sys.argv[1:] if arguments is None else arguments)
     epochs, trials, fraction, seeds = quick if is_quick else whole
-    parser.add_argument("--quick", action="store_true", help="a minute of everything, which shows that it works")
-    parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help="of the searches; default: %(default)s")
-    parser.add_argument("--trials", type=int, default=trials, metavar="N", help="at random; default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=epochs, metavar="N", help="of a trial; default: %(default)s")
-    parser.add_argument("--data-fraction", type=float, default=fraction, metavar="X", help="default: %(default)s")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute of everything, which shows that it works"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=seeds,
+        metavar="N",
+        help="of the searches; default: %(default)s",
+    )
+    parser.add_argument(
+        "--trials", type=int, default=trials, metavar="N", help="at random; default: %(default)s"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=epochs, metavar="N", help="of a trial; default: %(default)s"
+    )
+    parser.add_argument(
+        "--data-fraction", type=float, default=fraction, metavar="X", help="default: %(default)s"
+    )
     parser.add_argument(
         "--long-trials",
         type=int,
@@ -175,12 +220,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="for Tune's share; default: %(default)s",
     )
     parser.add_argument(
-        "--long-epochs", type=int, default=1 if is_quick else 20, metavar="N", help="default: %(default)s"
+        "--long-epochs",
+        type=int,
+        default=1 if is_quick else 20,
+        metavar="N",
+        help="default: %(default)s",
     )
     parser.add_argument(
-        "--long-fraction", type=float, default=fraction if is_quick else 1.0, metavar="X", help="default: %(default)s"
+        "--long-fraction",
+        type=float,
+        default=fraction if is_quick else 1.0,
+        metavar="X",
+        help="default: %(default)s",
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.search_rival PARAMS SEED`: a trial of benchmarks.search as a plain process, without Ray.
+"""`python -m benchmarks.search_rival PARAMS SEED`: a trial of benchmarks.search as a plain process,
+without Ray.
 
 PARAMS is a JSON file with the params of a pretraining stage. Prints the top-1 that it comes to.
 """
@@ -42,4 +43,6 @@ def _report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    print(main(PretrainParams.model_validate_json(Path(sys.argv[1]).read_bytes()), int(sys.argv[2])))
+    print(
+        main(PretrainParams.model_validate_json(Path(sys.argv[1]).read_bytes()), int(sys.argv[2]))
+    )

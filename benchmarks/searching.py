@@ -1,4 +1,5 @@
-"""A search as benchmarks.search runs it: a job on the sample data, one trial at a time, read back from its store."""
+"""A search as benchmarks.search runs it: a job on the sample data, one trial at a time, read back
+from its store."""
 
 from __future__ import annotations
 
@@ -34,13 +35,17 @@ TEMPLATE: Mapping[str, Any] = {
     "loader_workers": 0,
 }
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
-    "asha+tpe": {"algorithm": "optuna", "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 3}},
+    "asha+tpe": {
+        "algorithm": "optuna",
+        "scheduler": {"name": "asha", "grace_period": 1, "reduction_factor": 3},
+    },
     "random": {"algorithm": "random", "scheduler": {"name": "none"}},
 }
 
 
 class Ended(NamedTuple):
-    """A trial: when it ended, in seconds since its search began, after which epoch, with which top-1 in %."""
+    """A trial: when it ended, in seconds since its search began, after which epoch, with which
+    top-1 in %."""
 
     after_s: float
     epoch: int
@@ -49,7 +54,8 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Searched:
-    """A search that is over; `ended_s` maps trials to when each ended, in seconds since the search began."""
+    """A search that is over; `ended_s` maps trials to when each ended, in seconds since the search
+    began."""
 
     trials: Trials
     ended_s: Mapping[str, float]
@@ -62,7 +68,9 @@ class Searched:
     @property
     def ended(self) -> tuple[Ended, ...]:
         """Its trials in the order of their numbers."""
-        return tuple(Ended(self.ended_s[trial.id], trial.epoch, trial.value) for trial in self.trials.trials)
+        return tuple(
+            Ended(self.ended_s[trial.id], trial.epoch, trial.value) for trial in self.trials.trials
+        )
 
     def within(self, core_s: float) -> Trials:
         """The trials that ended in so many core-seconds."""
@@ -71,7 +79,12 @@ class Searched:
 
 
 def search(
-    folder: Path, settings: Mapping[str, Any], changes: Mapping[str, Any], *, num_trials: int, seed: int
+    folder: Path,
+    settings: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    *,
+    num_trials: int,
+    seed: int,
 ) -> Searched:
     """Run a search as a job. JSON is YAML: its file is written as JSON."""
     folder.mkdir()
@@ -92,7 +105,11 @@ def search(
         "scheduler": settings["scheduler"],
         "algorithm": {"name": settings["algorithm"], "seed": seed},
     }
-    job = {"name": "search", "store": str(folder / "store"), "stages": {"search": stage, "train": template}}
+    job = {
+        "name": "search",
+        "store": str(folder / "store"),
+        "stages": {"search": stage, "train": template},
+    }
     (folder / "job.yaml").write_text(json.dumps(job))
     run_module("orchestrator", "run", str(folder / "job.yaml"), "--only", "search")
     return _searched(folder / "store", folder / "trials")
@@ -104,7 +121,15 @@ def _searched(store_dir: Path, folder: Path) -> Searched:
     manifest = Manifest.from_json(path.read_bytes(), where=str(path))
     fetched = fetch_artifact(open_store(str(store_dir)), manifest.artifacts["trials"], folder)
     trials = Trials.model_validate_json((fetched / TRIALS_FILE).read_bytes())
-    lines = [line for path in store_dir.glob("runs/*/events/*.jsonl") for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in store_dir.glob("runs/*/events/*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     events = sorted((json.loads(line) for line in lines), key=lambda event: event["time_s"])
-    began_s = next(event["time_s"] for event in events if event["event"]["total"] == len(trials.trials))
-    return Searched(trials, {event["trial"]: event["time_s"] - began_s for event in events if event["trial"]})
+    began_s = next(
+        event["time_s"] for event in events if event["event"]["total"] == len(trials.trials)
+    )
+    return Searched(
+        trials, {event["trial"]: event["time_s"] - began_s for event in events if event["trial"]}
+    )

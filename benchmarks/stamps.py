@@ -1,7 +1,9 @@
-"""When each iteration of mmengine was over, and its loss, told alike by any process that trains: ours and a rival's.
+"""When each iteration of mmengine was over, and its loss, told alike by any process that trains:
+ours and a rival's.
 
-A process whose environment is that of `stamping` wraps `OptimWrapper.update_params`, which ends each iteration's
-update, as soon as mmengine is imported in it; Ray hands the environment on to its workers.
+A process whose environment is that of `stamping` wraps `OptimWrapper.update_params`, which ends
+each iteration's update, as soon as mmengine is imported in it; Ray hands the environment on to its
+workers.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Stamp(NamedTuple):
 
 
 def stamping(folder: Path, root: Path) -> Mapping[str, str]:
-    """The environment of a command whose trainings write their stamps under `folder`; its modules are those of `root`.
+    """The environment of a command whose trainings write their stamps under `folder`; its modules
+    are those of `root`.
 
     Python imports `sitecustomize` at the start of every process.
     """
@@ -56,7 +59,9 @@ def _path(folder: Path) -> Path:
 
 
 class _Finder(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Any, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != _WRAPPED:
             return None
         sys.meta_path.remove(self)

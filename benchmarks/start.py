@@ -1,9 +1,9 @@
 """`python -m benchmarks.start`: what one evaluation costs as a job, compared with a plain process.
 
-A classifier with the network of jobs/quickstart.yaml is evaluated on the sample by `python -m orchestrator run`, which
-starts a Ray of its own, and by `benchmarks.start_rival`, in alternating order, with one thread each. Both do the same
-work, so the difference is what Ray and this pipeline add: to the time that a user waits, and to the CPU-seconds of all
-processes together.
+A classifier with the network of jobs/quickstart.yaml is evaluated on the sample by `python -m
+orchestrator run`, which starts a Ray of its own, and by `benchmarks.start_rival`, in alternating
+order, with one thread each. Both do the same work, so the difference is what Ray and this pipeline
+add: to the time that a user waits, and to the CPU-seconds of all processes together.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ MODEL = {"embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "im
 """The quickstart's network."""
 WALL_BAR_S = 15
 CPU_BAR_S = 14
-"""Set on 2026-11-29 for a machine of two cores on which the same run took 27 s and 26 CPU-seconds before."""
+"""Set on 2026-11-29 for a machine of two cores on which the same run took 27 s and 26 CPU-seconds
+before."""
 SCORES = ("top1", "top5")
 
 
@@ -60,7 +61,10 @@ class Round:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where both sides do not come to the same scores, else 0."""
     options = _parse(arguments)
-    print(f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch {torch.__version__}")
+    print(
+        f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch "
+        f"{torch.__version__}"
+    )
     with tempfile.TemporaryDirectory(prefix="start-") as scratch:
         folder = Path(scratch)
         _prepare(folder)
@@ -72,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare(folder: Path) -> None:
-    """Train the classifier for an epoch, evaluate it once, and leave for the rival what it needs."""
+    """Train the classifier for an epoch, evaluate it once, and leave for the rival what it
+    needs."""
     write_sample(folder / "digits", Size(train_scenes=1, val_scenes=1))
     worker = {"workers": 1, "cpus_per_worker": 1}
     pretrain = {
@@ -85,7 +90,10 @@ def _prepare(folder: Path) -> None:
         "loader_workers": 0,
         "resources": worker,
     }
-    stages = {"pretrain": pretrain, "evaluation": {"kind": "evaluate", "of": "pretrain", "resources": worker}}
+    stages = {
+        "pretrain": pretrain,
+        "evaluation": {"kind": "evaluate", "of": "pretrain", "resources": worker},
+    }
     # JSON is YAML.
     job = json.dumps({"name": "start", "store": str(folder / "store"), "stages": stages})
     (folder / "job.yaml").write_text(job)
@@ -100,7 +108,11 @@ def _prepare(folder: Path) -> None:
 def _manifest(store: Store, stage: str) -> Manifest:
     """The stage's newest manifest: each forced rerun has its own."""
     keys = [Path(name).stem for name in store.names("manifests")]
-    manifests = [manifest for key in keys if (manifest := load_manifest(store, key)) and manifest.stage == stage]
+    manifests = [
+        manifest
+        for key in keys
+        if (manifest := load_manifest(store, key)) and manifest.stage == stage
+    ]
     return max(manifests, key=lambda manifest: float(str(manifest.provenance["finished_at_s"])))
 
 
@@ -121,7 +133,11 @@ def _round(folder: Path, number: int) -> Round:
 def _evaluate_ours(folder: Path) -> Cost:
     done, cpu_s = _metered("orchestrator", "run", str(folder / "job.yaml"), "--force", "evaluation")
     manifest = _manifest(open_store(str(folder / "store")), "evaluation")
-    return Cost(done.wall_s, cpu_s, {metric.name: metric.value for metric in manifest.metrics if metric.name in SCORES})
+    return Cost(
+        done.wall_s,
+        cpu_s,
+        {metric.name: metric.value for metric in manifest.metrics if metric.name in SCORES},
+    )
 
 
 def _evaluate_rival(folder: Path) -> Cost:
@@ -139,7 +155,8 @@ def _metered(module: str, *arguments: str) -> tuple[Done, float]:
 
 @contextmanager
 def _cpu_meter() -> Iterator[Callable[[], float]]:
-    """Yields a function: the CPU-seconds of all processes that this one started since, however they ended."""
+    """Yields a function: the CPU-seconds of all processes that this one started since, however they
+    ended."""
     adopt_orphans()
     meter, lock, is_over = Meter(os.getpid()), threading.Lock(), threading.Event()
 
@@ -168,7 +185,8 @@ def _verdict(rounds: Sequence[Round]) -> str:
         f"medians of {len(rounds)} rounds: ours {wall_s:.1f} s and {cpu_s:.1f} CPU-s, "
         f"plain process {rival_wall_s:.1f} s and {rival_cpu_s:.1f} CPU-s\n"
         f"added: {wall_s - rival_wall_s:.1f} s and {cpu_s - rival_cpu_s:.1f} CPU-s; "
-        f"bars <= {WALL_BAR_S} s: {_met(wall_s, WALL_BAR_S)}, <= {CPU_BAR_S} CPU-s: {_met(cpu_s, CPU_BAR_S)}"
+        f"bars <= {WALL_BAR_S} s: {_met(wall_s, WALL_BAR_S)}, <= {CPU_BAR_S} CPU-s: "
+        f"{_met(cpu_s, CPU_BAR_S)}"
     )
 
 
@@ -191,10 +209,15 @@ def _document(rounds: Sequence[Round]) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.start", description="Compare an evaluation as a job with a plain process."
+        prog="python -m benchmarks.start",
+        description="Compare an evaluation as a job with a plain process.",
     )
-    parser.add_argument("--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write everything that was measured")
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+    )
     return parser.parse_args(arguments)
 
 

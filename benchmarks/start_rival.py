@@ -1,4 +1,5 @@
-"""The rival of `benchmarks.start`: one process that evaluates the classifier of a settings file, without Ray."""
+"""The rival of `benchmarks.start`: one process that evaluates the classifier of a settings file,
+without Ray."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.train_gpu`: how fast CAT trains on a GPU, how much of it that uses, and where the time goes.
+"""`python -m benchmarks.train_gpu`: how fast CAT trains on a GPU, how much of it that uses, and
+where the time goes.
 
-Each size is trained in bf16 over a sweep of batch sizes; at its fastest batch it is profiled, and run compiled. The
-first cases are those that matter most, and the sweep stops when its minutes are over: a lent GPU is a short loan.
-docs/performance.md has results.
+Each size is trained in bf16 over a sweep of batch sizes; at its fastest batch it is profiled, and
+run compiled. The first cases are those that matter most, and the sweep stops when its minutes are
+over: a lent GPU is a short loan. docs/performance.md has results.
 """
 
 from __future__ import annotations
@@ -40,8 +41,17 @@ _DATA_SHEETS = {
     "A100": 312e12,
     "L40S": 362e12,
 }
-"""Dense bf16 products a second by NVIDIA's data sheets, by a part of the device's name, the longer first."""
-_COLUMNS = {"img/s": 9, "min..max": 17, "TFLOP/s": 9, "of matmul": 11, "of data sheet": 15, "GiB": 7, "warm-up s": 11}
+"""Dense bf16 products a second by NVIDIA's data sheets, by a part of the device's name, the longer
+first."""
+_COLUMNS = {
+    "img/s": 9,
+    "min..max": 17,
+    "TFLOP/s": 9,
+    "of matmul": 11,
+    "of data sheet": 15,
+    "GiB": 7,
+    "warm-up s": 11,
+}
 
 
 @dataclass
@@ -61,40 +71,54 @@ class Sweep:
     """Cases one after the other until the time is up, each printed and written when it is done."""
 
     def __init__(
-        self, options: argparse.Namespace, *, command: str, clock: Callable[[], float] = time.monotonic
+        self,
+        options: argparse.Namespace,
+        *,
+        command: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.options = options
         self._clock = clock
         self._deadline_s: float = clock() + 60 * options.minutes
         self.device = torch.device(options.device)
-        roofs = measure_roofs(torch.bfloat16, device=self.device, synchronize=synchronizer(self.device))
+        roofs = measure_roofs(
+            torch.bfloat16, device=self.device, synchronize=synchronizer(self.device)
+        )
         machine = describe_machine(self.device)
         date = datetime.now(UTC).isoformat(timespec="seconds")
         self.document = Document(command, date, machine, roofs, data_sheet(str(machine["device"])))
         self._print_head()
 
     def run(self) -> Document:
-        """Every size's sweep of batches and profile first, then each compiled at its fastest batch."""
+        """Every size's sweep of batches and profile first, then each compiled at its fastest
+        batch."""
         fastest = [best for name in self.options.models if (best := self._sweep_batches(name))]
         if self.options.compile:
             for case in fastest:
-                self._try(Case(case.model, case.batch_size, case.img_size, is_compiled=True), is_profiled=True)
+                self._try(
+                    Case(case.model, case.batch_size, case.img_size, is_compiled=True),
+                    is_profiled=True,
+                )
         return self.document
 
     def _sweep_batches(self, model: str) -> Case | None:
-        """The case with the most images a second, which is profiled; None where nothing could run."""
+        """The case with the most images a second, which is profiled; None where nothing could
+        run."""
         best: Measured[Case] | None = None
         for batch_size in self.options.batch_sizes:
             case = Case(model, batch_size, self.options.img_size, is_compiled=False)
             measured = self._try(case, is_profiled=False)
-            if measured and (best is None or measured.images_per_s.median > best.images_per_s.median):
+            if measured and (
+                best is None or measured.images_per_s.median > best.images_per_s.median
+            ):
                 best = measured
         if best is not None and not self._lacks(1.0):
             self._profile(best, Step(best.case, self.device))
         return best.case if best else None
 
     def _try(self, case: Case, *, is_profiled: bool) -> Measured[Case] | None:
-        """None, with the reason told, for a case that does not fit the memory, the compiler or the time."""
+        """None, with the reason told, for a case that does not fit the memory, the compiler or the
+        time."""
         reason = "out of time" if self._lacks(COMPILE_S if case.is_compiled else 0.0) else None
         measured = None
         if reason is None:
@@ -105,7 +129,9 @@ class Sweep:
         self._write()
         return measured
 
-    def _measure(self, case: Case, *, is_profiled: bool) -> tuple[Measured[Case] | None, str | None]:
+    def _measure(
+        self, case: Case, *, is_profiled: bool
+    ) -> tuple[Measured[Case] | None, str | None]:
         reason = None
         try:
             step = Step(case, self.device)
@@ -113,7 +139,9 @@ class Sweep:
         except torch.OutOfMemoryError:
             reason = "out of memory"
         except RuntimeError as err:
-            if not case.is_compiled or isinstance(err, torch.AcceleratorError):  # after which the device is lost
+            if not case.is_compiled or isinstance(
+                err, torch.AcceleratorError
+            ):  # after which the device is lost
                 raise
             reason = f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
         if reason is not None:  # outside of `except`: the error's traceback holds the activations
@@ -173,14 +201,16 @@ class Sweep:
         print(f"{document.machine['device']}, torch {document.machine['torch']}, {document.date}")
         print(
             f"bf16 roofs: {document.roofs.matmul_flops_per_s / 1e12:.4g} TFLOP/s (matmul of side "
-            f"{document.roofs.matmul_side}), {document.roofs.copy_bytes_per_s / 1e9:.4g} GB/s (copy)"
-            + ("" if sheet is None else f"; data sheet {sheet / 1e12:.4g} TFLOP/s")
+            f"{document.roofs.matmul_side}), {document.roofs.copy_bytes_per_s / 1e9:.4g} GB/s "
+            "(copy)" + ("" if sheet is None else f"; data sheet {sheet / 1e12:.4g} TFLOP/s")
         )
         print(f"{'model':<10}{'batch':>6}  {'run':<8}{_aligned(tuple(_COLUMNS))}", flush=True)
 
     def _write(self) -> None:
         if self.options.json is not None:
-            write_atomically(self.options.json, (json.dumps(asdict(self.document), indent=2) + "\n").encode())
+            write_atomically(
+                self.options.json, (json.dumps(asdict(self.document), indent=2) + "\n").encode()
+            )
 
 
 def data_sheet(device: str) -> float | None:
@@ -206,16 +236,46 @@ def _aligned(cells: Sequence[str]) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train_gpu", description="Measure training of CAT in bf16: rate, MFU, memory, shares."
+        prog="python -m benchmarks.train_gpu",
+        description="Measure training of CAT in bf16: rate, MFU, memory, shares.",
     )
     add = parser.add_argument
-    add("--models", nargs="+", choices=tuple(CONFIGS), default=list(CONFIGS), help="default: all three")
-    add("--batch-sizes", nargs="+", type=_count, default=[256, 128, 512, 64], metavar="N", help="in this order")
+    add(
+        "--models",
+        nargs="+",
+        choices=tuple(CONFIGS),
+        default=list(CONFIGS),
+        help="default: all three",
+    )
+    add(
+        "--batch-sizes",
+        nargs="+",
+        type=_count,
+        default=[256, 128, 512, 64],
+        metavar="N",
+        help="in this order",
+    )
     add("--img-size", type=_count, default=224, metavar="PIXELS")
-    add("--compile", action=argparse.BooleanOptionalAction, default=True, help="compiled too, at the fastest batch")
-    add("--minutes", type=float, default=5.0, metavar="N", help="after which no case is begun; default: 5")
+    add(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compiled too, at the fastest batch",
+    )
+    add(
+        "--minutes",
+        type=float,
+        default=5.0,
+        metavar="N",
+        help="after which no case is begun; default: 5",
+    )
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--json", type=_file, metavar="PATH", help="write everything that was measured, anew after each case")
+    add(
+        "--json",
+        type=_file,
+        metavar="PATH",
+        help="write everything that was measured, anew after each case",
+    )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; use --device cpu")
@@ -232,7 +292,9 @@ def _file(text: str) -> Path:
     """Refused before the work rather than after it."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that can be written to, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a file in a folder that can be written to, got {text!r}"
+        )
     return path
 
 

@@ -1,7 +1,7 @@
 """Two trainings on one machine in turns: while one works, the other is stopped.
 
-Minutes of a shared machine differ by a fifth, and start-up would have whole runs lie minutes apart. Turns of seconds
-meet the same weather. Linux: processes are found by /proc.
+Minutes of a shared machine differ by a fifth, and start-up would have whole runs lie minutes apart.
+Turns of seconds meet the same weather. Linux: processes are found by /proc.
 """
 
 from __future__ import annotations
@@ -45,19 +45,28 @@ class Player:
     """Gets the files `stdout` and `stderr`, and its stamps."""
     iterations: int
     worker: str | None = None
-    """What the title of the process to stop begins with; None: all of them. Of Ray's, the worker alone: all together
-    had so much to catch up in their turns that they interrupted the worker 17 times an iteration instead of once."""
+    """What the title of the process to stop begins with; None: all of them. Of Ray's, the worker
+    alone: all together had so much to catch up in their turns that they interrupted the worker 17
+    times an iteration instead of once."""
     turns: list[Turn] = field(default_factory=list)
     began_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Works until its first iteration is over, then is stopped; killed where it is left before its end."""
+        """Works until its first iteration is over, then is stopped; killed where it is left before
+        its end."""
         self.began_s = time.time()
-        with (self.folder / "stdout").open("wb") as stdout, (self.folder / "stderr").open("wb") as stderr:
+        with (
+            (self.folder / "stdout").open("wb") as stdout,
+            (self.folder / "stderr").open("wb") as stderr,
+        ):
             self._process = start_module(
-                self.module, *self.arguments, stdout=stdout, stderr=stderr, environment=stamping(self.folder, ROOT)
+                self.module,
+                *self.arguments,
+                stdout=stdout,
+                stderr=stderr,
+                environment=stamping(self.folder, ROOT),
             )
         try:
             self._await(lambda: bool(read_stamps(self.folder)))
@@ -144,7 +153,8 @@ def _parents() -> Iterator[tuple[int, int]]:
 
 
 def play(first: Player, second: Player) -> None:
-    """Start both, one after the other; then each in its turn, until one is through; then both to their ends."""
+    """Start both, one after the other; then each in its turn, until one is through; then both to
+    their ends."""
     with first.started(), second.started():
         for pair in cycle(((first, second), (second, first))):
             for player in pair:
@@ -156,9 +166,13 @@ def play(first: Player, second: Player) -> None:
 
 
 def rates(player: Player) -> list[float | None]:
-    """Iterations a second in each of its turns; None where it was warming up, or fewer than two were over in it."""
+    """Iterations a second in each of its turns; None where it was warming up, or fewer than two
+    were over in it."""
     times = [stamp.time_s for stamp in read_stamps(player.folder)][WARM_UP:]
-    return [_rate([time_s for time_s in times if turn.start_s <= time_s <= turn.end_s]) for turn in player.turns]
+    return [
+        _rate([time_s for time_s in times if turn.start_s <= time_s <= turn.end_s])
+        for turn in player.turns
+    ]
 
 
 def _rate(times: Sequence[float]) -> float | None:

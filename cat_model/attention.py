@@ -1,14 +1,16 @@
-"""The two attentions of CAT: within each window (IPSA) and, for each channel on its own, among windows (CPSA).
+"""The two attentions of CAT: within each window (IPSA) and, for each channel on its own, among
+windows (CPSA).
 
-Both take a map x_BHWC or windows x_BPSSC (five dimensions) and return the same layout. A map that the window does
-not divide is padded with zeros, and nothing is masked: the padding takes part in the attention, as in the reference.
+Both take a map x_BHWC or windows x_BPSSC (five dimensions) and return the same layout. A map that
+the window does not divide is padded with zeros, and nothing is masked: the padding takes part in
+the attention, as in the reference.
 
 `attend_in_windows` is softmax(scale q k^T + bias) v in the form that measured fastest where it runs
 (docs/performance.md).
 
-Letters: B images, H and W map positions, L = HW, C channels, P windows of a map, S positions along a window, N = SS,
-h heads, d channels of a head, E = 3C (q, k and v side by side), K keys, O = 2S - 1 offsets between positions; in
-`attend_in_windows`, W windows of all images, and v = Wh.
+Letters: B images, H and W map positions, L = HW, C channels, P windows of a map, S positions along
+a window, N = SS, h heads, d channels of a head, E = 3C (q, k and v side by side), K keys, O = 2S -
+1 offsets between positions; in `attend_in_windows`, W windows of all images, and v = Wh.
 """
 
 import torch
@@ -22,9 +24,12 @@ from cat_model.windows import fits_window, is_windowed, merge, split
 
 @whole_module
 class Ipsa(nn.Module):
-    """Inner-patch self-attention: multi-head attention inside each window, with a relative position bias."""
+    """Inner-patch self-attention: multi-head attention inside each window, with a relative position
+    bias."""
 
-    __constants__ = ("reads_weights",)  # a script is of the layers that the module has when it is scripted
+    __constants__ = (
+        "reads_weights",
+    )  # a script is of the layers that the module has when it is scripted
     __jit_unused_properties__ = ("reads_weights",)
 
     def __init__(
@@ -43,7 +48,9 @@ class Ipsa(nn.Module):
         self.window = window
         self.scale = float(qk_scale or (dim // num_heads) ** -0.5)
         self.attn_drop = attn_drop
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, num_heads))
+        self.relative_position_bias_table = nn.Parameter(
+            torch.empty((2 * window - 1) ** 2, num_heads)
+        )
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -69,7 +76,8 @@ class Ipsa(nn.Module):
     def position_bias(self) -> Tensor:
         """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i.
 
-        A window that slides over the table holds, in reverse order, the offsets of all j to one i: no index is stored.
+        A window that slides over the table holds, in reverse order, the offsets of all j to one i:
+        no index is stored.
         """
         S = self.window
         table_OOh = self.relative_position_bias_table.view(2 * S - 1, 2 * S - 1, self.num_heads)
@@ -81,7 +89,8 @@ class Ipsa(nn.Module):
         return self._mix(qkv_BPNE, self.position_bias(), drop).view(x_BPSSC.shape)
 
     def _mix_map(self, x_BHWC: Tensor, drop: float) -> Tensor:
-        """A padded position is zero, so its q, k and v are the bias: only the map itself is multiplied."""
+        """A padded position is zero, so its q, k and v are the bias: only the map itself is
+        multiplied."""
         qkv_BPSSE = split(F.linear(x_BHWC, self.qkv.weight), self.window)
         if self.qkv.bias is not None:
             qkv_BPSSE = qkv_BPSSE + self.qkv.bias.to(qkv_BPSSE.dtype)
@@ -91,14 +100,20 @@ class Ipsa(nn.Module):
         return merge(mixed_BPSSC, x_BHWC.shape[1], x_BHWC.shape[2])
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
-        """A map within one window: all its padding acts as one key, whose bias is the logsumexp of theirs."""
+        """A map within one window: all its padding acts as one key, whose bias is the logsumexp of
+        theirs."""
         B, height, width, C = x_BHWC.shape
         S, h = self.window, self.num_heads
         qkv_B1LE: Tensor = self.qkv(x_BHWC.reshape(B, 1, height * width, C))
-        padding_E = qkv_B1LE.new_zeros(3 * C) if self.qkv.bias is None else self.qkv.bias.to(qkv_B1LE.dtype)
+        padding_E = (
+            qkv_B1LE.new_zeros(3 * C) if self.qkv.bias is None else self.qkv.bias.to(qkv_B1LE.dtype)
+        )
         qkv_B1KE = torch.cat([qkv_B1LE, padding_E.expand(B, 1, 1, 3 * C)], dim=2)
         bias_hLij = self.position_bias().reshape(h, S, S, S, S)[:, :height, :width].flatten(1, 2)
-        beside_hLn, below_hLn = bias_hLij[:, :, :height, width:].flatten(2), bias_hLij[:, :, height:].flatten(2)
+        beside_hLn, below_hLn = (
+            bias_hLij[:, :, :height, width:].flatten(2),
+            bias_hLij[:, :, height:].flatten(2),
+        )
         padding_hL1 = torch.cat([beside_hLn, below_hLn], dim=2).logsumexp(dim=2, keepdim=True)
         bias_hLK = torch.cat([bias_hLij[:, :, :height, :width].flatten(2), padding_hL1], dim=2)
         return self._mix(qkv_B1KE, bias_hLK, 0.0).view(B, height, width, C)
@@ -107,28 +122,40 @@ class Ipsa(nn.Module):
         """x_BPNC: the first N of the K positions attend to all K."""
         B, P, K, E = qkv_BPKE.shape
         N = bias_hNK.shape[1]
-        q_WKhd, k_WKhd, v_WKhd = qkv_BPKE.reshape(B * P, K, 3, self.num_heads, E // 3 // self.num_heads).unbind(2)
+        q_WKhd, k_WKhd, v_WKhd = qkv_BPKE.reshape(
+            B * P, K, 3, self.num_heads, E // 3 // self.num_heads
+        ).unbind(2)
         x_WNC = attend_in_windows(q_WKhd[:, :N], k_WKhd, v_WKhd, bias_hNK, self.scale, drop)
         return x_WNC.view(B, P, N, E // 3)
 
 
 @whole_module
 class Cpsa(nn.Module):
-    """Cross-patch self-attention: each channel on its own, its windows as tokens, their N positions as features.
+    """Cross-patch self-attention: each channel on its own, its windows as tokens, their N positions
+    as features.
 
-    There is one head, so its matrices fold into two. Of q k^T all that differs within a softmax is x_i M x_j + u x_j,
-    where M = Wq^T Wk and u = Wk^T bq; and as the softmax's rows add up to 1, proj(weights v) is weights x V^T + c,
-    where V = Wp Wv and c = Wp bv + bp. Two products with NxN matrices stand for four; x is its own key and value.
+    There is one head, so its matrices fold into two. Of q k^T all that differs within a softmax is
+    x_i M x_j + u x_j, where M = Wq^T Wk and u = Wk^T bq; and as the softmax's rows add up to 1,
+    proj(weights v) is weights x V^T + c, where V = Wp Wv and c = Wp bv + bp. Two products with NxN
+    matrices stand for four; x is its own key and value.
 
-    Folding reads the layers' weights. Layers that are more than their weights (adapters, quantised or pruned ones,
-    layers with hooks) are called instead, at twice the products.
+    Folding reads the layers' weights. Layers that are more than their weights (adapters, quantised
+    or pruned ones, layers with hooks) are called instead, at twice the products.
     """
 
-    __constants__ = ("reads_weights",)  # a script is of the layers that the module has when it is scripted
+    __constants__ = (
+        "reads_weights",
+    )  # a script is of the layers that the module has when it is scripted
     __jit_unused_properties__ = ("reads_weights",)
 
     def __init__(
-        self, *, window: int, qkv_bias: bool, qk_scale: float | None, attn_drop: float, proj_drop: float
+        self,
+        *,
+        window: int,
+        qkv_bias: bool,
+        qk_scale: float | None,
+        attn_drop: float,
+        proj_drop: float,
     ) -> None:
         super().__init__()
         features = window**2
@@ -149,7 +176,11 @@ class Cpsa(nn.Module):
         if not self.reads_weights:
             mixed = self._mix_by_calls(x, drop)
         elif is_windowed(x):
-            mixed = self._mix_one_window(x) if holds(x.shape[1] == 1) and drop == 0.0 else self._mix(x, drop)
+            mixed = (
+                self._mix_one_window(x)
+                if holds(x.shape[1] == 1) and drop == 0.0
+                else self._mix(x, drop)
+            )
         elif fits_window(x, self.window) and drop == 0.0:
             mixed = self._mix_small_map(x)
         else:
@@ -190,10 +221,12 @@ class Cpsa(nn.Module):
         return self._mix_small_map(x_B1SSC.squeeze(1)).unsqueeze(1)
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
-        """A map within one window: the softmax over one token is 1, so all there is to do is the output product.
+        """A map within one window: the softmax over one token is 1, so all there is to do is the
+        output product.
 
-        Positions of the padding are zero on the way in and cropped on the way out: they drop out of the product.
-        q and k stay in the graph as the unused rows of `qkv`: their gradient is zero, not missing.
+        Positions of the padding are zero on the way in and cropped on the way out: they drop out of
+        the product. q and k stay in the graph as the unused rows of `qkv`: their gradient is zero,
+        not missing.
         """
         B, height, width, C = x_BHWC.shape
         S, L = self.window, height * width
@@ -224,7 +257,8 @@ class Cpsa(nn.Module):
 def attend_in_windows(
     q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float
 ) -> Tensor:
-    """x_WNC: every head of every window on its own; `drop` is the dropout rate of the attention weights."""
+    """x_WNC: every head of every window on its own; `drop` is the dropout rate of the attention
+    weights."""
     bias_hNK = bias_hNK.to(q_WNhd.dtype)
     if q_WNhd.is_cuda:
         return _fused(q_WNhd, k_WKhd, v_WKhd, bias_hNK, scale, drop)
@@ -234,12 +268,15 @@ def attend_in_windows(
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Never in a trace: it keeps one way for all modes, and is checked by a second trace without gradients."""
+    """Never in a trace: it keeps one way for all modes, and is checked by a second trace without
+    gradients."""
     is_watched = is_tracing() or torch.compiler.is_compiling()
     return not (torch.is_grad_enabled() or is_watched) and x.dtype == torch.float32
 
 
-def _fused(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float) -> Tensor:
+def _fused(
+    q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float
+) -> Tensor:
     x_WhNd = F.scaled_dot_product_attention(
         q_WNhd.transpose(1, 2),
         k_WKhd.transpose(1, 2),
@@ -251,8 +288,11 @@ def _fused(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, sca
     return x_WhNd.transpose(1, 2).flatten(2)
 
 
-def _head_by_head(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float) -> Tensor:
-    """A head's windows are strided matrices that BLAS takes as they are: nothing is copied. Backward, slices lose."""
+def _head_by_head(
+    q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float
+) -> Tensor:
+    """A head's windows are strided matrices that BLAS takes as they are: nothing is copied.
+    Backward, slices lose."""
     heads_WNd = []
     for head in range(q_WNhd.shape[2]):
         q_WNd, k_WdK = q_WNhd[:, :, head], k_WKhd[:, :, head].transpose(1, 2)
@@ -261,7 +301,9 @@ def _head_by_head(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tens
     return torch.cat(heads_WNd, dim=2)
 
 
-def _batched(q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float) -> Tensor:
+def _batched(
+    q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float
+) -> Tensor:
     W, N, h, d = q_WNhd.shape
     K = k_WKhd.shape[1]
     q_vNd = q_WNhd.transpose(1, 2).reshape(W * h, N, d)

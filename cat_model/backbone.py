@@ -17,8 +17,8 @@ from cat_model.trunk import Trunk
 class CatBackbone(Trunk):
     """The backbone: images x_BIHW -> a normed map x_BCHW for each of `out_indices`.
 
-    A map has ceil(H / patch_size / 2**stage) rows. Stages beyond the last index are not built, so that
-    every parameter takes part in the result.
+    A map has ceil(H / patch_size / 2**stage) rows. Stages beyond the last index are not built, so
+    that every parameter takes part in the result.
     """
 
     output_fmt = "NCHW"
@@ -35,13 +35,16 @@ class CatBackbone(Trunk):
     def forward(self, x_BIHW: Tensor) -> tuple[Tensor, ...]:
         maps_BHWC = self.forward_maps(x_BIHW)
         return tuple(
-            self.get_submodule(f"norm{i}")(maps_BHWC[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices
+            self.get_submodule(f"norm{i}")(maps_BHWC[i]).permute(0, 3, 1, 2).contiguous()
+            for i in self.out_indices
         )
 
     def freeze(self, num_stages: int) -> None:
-        """Keep the embeddings and the first `num_stages` stages as they are: they learn nothing and drop nothing.
+        """Keep the embeddings and the first `num_stages` stages as they are: they learn nothing and
+        drop nothing.
 
-        The maps' norms go on learning, as no pretraining has them. Raises ValueError for more stages than there are.
+        The maps' norms go on learning, as no pretraining has them. Raises ValueError for more
+        stages than there are.
         """
         if not 0 <= num_stages <= len(self.stages):
             raise ValueError(f"num_stages must be within 0..{len(self.stages)}, got {num_stages}")
@@ -66,6 +69,11 @@ class CatBackbone(Trunk):
 
 def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[int, ...]:
     indices = tuple(out_indices)
-    if not indices or list(indices) != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_stages:
+    if (
+        not indices
+        or list(indices) != sorted(set(indices))
+        or indices[0] < 0
+        or indices[-1] >= num_stages
+    ):
         raise ValueError(f"out_indices must rise within 0..{num_stages - 1}, got {indices}")
     return indices

@@ -1,8 +1,10 @@
-"""Decides how many images of a batch a CPU works on at once, so that what is written for them is read from its cache.
+"""Decides how many images of a batch a CPU works on at once, so that what is written for them is
+read from its cache.
 
-A block's widest map, the hidden one of its MLP, fills tens of MB in the first stage of a batch. Eager float32 passes
-over it were measured at 15 to 30 % of a stage's time, forward and backward; in bfloat16 there is nothing to gain.
-Images of a batch never meet, so results do not depend on it, but for which random numbers drop path and dropout draw.
+A block's widest map, the hidden one of its MLP, fills tens of MB in the first stage of a batch.
+Eager float32 passes over it were measured at 15 to 30 % of a stage's time, forward and backward; in
+bfloat16 there is nothing to gain. Images of a batch never meet, so results do not depend on it, but
+for which random numbers drop path and dropout draw.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from torch.nn.modules.module import _has_any_global_hook
 from cat_model.layers import has_hooks
 from cat_model.tracing import is_tracing
 
-_WHOLE_BYTES = 16 * 2**20  # hidden maps up to here stay whole: smaller products would cost more than the cache gives
+_WHOLE_BYTES = (
+    16 * 2**20
+)  # hidden maps up to here stay whole: smaller products would cost more than the cache gives
 _PART_BYTES = 8 * 2**20
 
 
@@ -29,9 +33,12 @@ def images_at_once(x: Tensor, *, mlp_ratio: float, blocks: nn.Module) -> int | N
 
 
 def _is_eager_float32_on_cpu(x: Tensor) -> bool:
-    """Whether x holds values of its own: tracers, compilers and exporters see all of a batch at once."""
+    """Whether x holds values of its own: tracers, compilers and exporters see all of a batch at
+    once."""
     is_eager = type(x) is Tensor and not (torch.compiler.is_compiling() or is_tracing())
-    return is_eager and x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return (
+        is_eager and x.is_cpu and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def _has_hooks(blocks: nn.Module) -> bool:

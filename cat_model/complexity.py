@@ -1,20 +1,27 @@
-"""Counts a CAT's parameters and multiply-adds in closed form: from its config alone, without building or running it.
+"""Counts a CAT's parameters and multiply-adds in closed form: from its config alone, without
+building or running it.
 
-There are three conventions, and no single one of them gives all of the published figures (G, at 224 x 224):
+There are three conventions, and no single one of them gives all of the published figures (G, at 224
+x 224):
 
     convention                                             CAT-T   CAT-S   CAT-B
-    reference: products, and 1 a value that a norm reads   2.774   6.068   8.935   the reference's flops()
-    products: convolutions, linear layers, attention       2.770   6.063   8.928   half of torch's FlopCounterMode
-    modules: convolutions, linear layers, norms            2.650   5.883   8.703   what hooks on modules see
+    reference: products, and 1 a value that a norm reads   2.774   6.068   8.935   the reference's
+    flops()
+    products: convolutions, linear layers, attention       2.770   6.063   8.928   half of torch's
+    FlopCounterMode
+    modules: convolutions, linear layers, norms            2.650   5.883   8.703   what hooks on
+    modules see
     published                                              2.8     5.9     8.9
 
-`reference` and `products` round to what was published of CAT-T and CAT-B, `modules` alone to that of CAT-S (as do
-convolutions and linear layers without norms: 2.647, 5.878 and 8.697). Parameters are 16.87, 37.29 and 51.53 M,
-published as 17, 37 and 52. A multiply-add is 1 everywhere; biases, the position embedding, softmax and GELU are 0.
+`reference` and `products` round to what was published of CAT-T and CAT-B, `modules` alone to that
+of CAT-S (as do convolutions and linear layers without norms: 2.647, 5.878 and 8.697). Parameters
+are 16.87, 37.29 and 51.53 M, published as 17, 37 and 52. A multiply-add is 1 everywhere; biases,
+the position embedding, softmax and GELU are 0.
 
-Counted is what the reference's arithmetic does: attention runs over whole windows, their padding included, over one
-window as over many, and with four linear layers. `Cat` itself takes shortcuts and multiplies less: CAT-S 1.2 % less at
-224 x 224, where CPSA's four linear layers fold into two, and 6 % less at 200 x 300, where windows are padded as well.
+Counted is what the reference's arithmetic does: attention runs over whole windows, their padding
+included, over one window as over many, and with four linear layers. `Cat` itself takes shortcuts
+and multiplies less: CAT-S 1.2 % less at 224 x 224, where CPSA's four linear layers fold into two,
+and 6 % less at 200 x 300, where windows are padded as well.
 """
 
 from __future__ import annotations
@@ -42,7 +49,9 @@ class Macs:
         return self.layers + self.attention
 
     def __add__(self, other: Macs) -> Macs:
-        return Macs(self.layers + other.layers, self.attention + other.attention, self.norms + other.norms)
+        return Macs(
+            self.layers + other.layers, self.attention + other.attention, self.norms + other.norms
+        )
 
     def __mul__(self, times: int) -> Macs:
         return Macs(self.layers * times, self.attention * times, self.norms * times)
@@ -59,7 +68,8 @@ class Groups:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the network by its name in the model; `map_hw` and `channels` are what it returns."""
+    """A part of the network by its name in the model; `map_hw` and `channels` are what it
+    returns."""
 
     name: str
     map_hw: tuple[int, int] | None
@@ -75,10 +85,11 @@ class Complexity:
 
     parts: tuple[Part, ...]
     norm_excess: int
-    """What the reference's flops() counts for the last norm beyond the values that it reads (may be negative).
+    """What the reference's flops() counts for the last norm beyond the values that it reads (may be
+    negative).
 
-    It divides the positions of the first map by 2 a stage, where they have become fewer by 4 a halving: of CAT-T at
-    224 x 224 it says 100,352 values where the norm reads 25,088.
+    It divides the positions of the first map by 2 a stage, where they have become fewer by 4 a
+    halving: of CAT-T at 224 x 224 it says 100,352 values where the norm reads 25,088.
     """
 
     @property
@@ -102,7 +113,8 @@ class Complexity:
 
 @dataclass(frozen=True)
 class Published:
-    """Of a model with 1000 classes on images of 224 x 224 pixels, as the paper and the official README round them."""
+    """Of a model with 1000 classes on images of 224 x 224 pixels, as the paper and the official
+    README round them."""
 
     params_m: int
     flops_g: float
@@ -118,15 +130,20 @@ PUBLISHED: Mapping[str, Published] = {
 def complexity(config: CatConfig, *, image_hw: tuple[int, int], num_classes: int) -> Complexity:
     """Of one image of any size (height, width) in pixels.
 
-    The image grows to a multiple of the patch, a map to whole windows in attention, an odd map to an even one before
-    it is halved. Parameters do not depend on the image. `num_classes` 0 is a model without a classifier. Raises
-    ValueError for sizes below one pixel and a negative number of classes.
+    The image grows to a multiple of the patch, a map to whole windows in attention, an odd map to
+    an even one before it is halved. Parameters do not depend on the image. `num_classes` 0 is a
+    model without a classifier. Raises ValueError for sizes below one pixel and a negative number of
+    classes.
     """
     if min(image_hw) < 1:
-        raise ValueError(f"image_hw must be a height and a width of at least one pixel, got {image_hw}")
+        raise ValueError(
+            f"image_hw must be a height and a width of at least one pixel, got {image_hw}"
+        )
     if num_classes < 0:
         raise ValueError(f"num_classes must be 0 (no classifier) or more, got {num_classes}")
-    maps_hw = [_divided(image_hw, config.patch_size * 2**stage) for stage in range(len(config.depths))]
+    maps_hw = [
+        _divided(image_hw, config.patch_size * 2**stage) for stage in range(len(config.depths))
+    ]
     stages = (_stage(config, stage, map_hw) for stage, map_hw in enumerate(maps_hw))
     parts = (_embedding(config, maps_hw[0]), *stages, _head(config, maps_hw[-1], num_classes))
     said = config.dims[-1] * math.prod(maps_hw[0]) // 2 ** len(config.depths)
@@ -139,18 +156,23 @@ def count_windows(map_hw: tuple[int, int], window: int) -> int:
 
 
 def ipsa_macs(*, channels: int, window: int, num_windows: int) -> Macs:
-    """IPSA without its block's norm and MLP: the positions of a window attend to each other, in all channels."""
+    """IPSA without its block's norm and MLP: the positions of a window attend to each other, in all
+    channels."""
     return _attention_macs(sequences=num_windows, tokens=window**2, features=channels)
 
 
 def cpsa_macs(*, channels: int, window: int, num_windows: int) -> Macs:
-    """CPSA likewise: in each channel on its own, windows attend to each other, their positions as features."""
+    """CPSA likewise: in each channel on its own, windows attend to each other, their positions as
+    features."""
     return _attention_macs(sequences=channels, tokens=num_windows, features=window**2)
 
 
 def _attention_macs(*, sequences: int, tokens: int, features: int) -> Macs:
-    """Queries, keys, values and the projection are 4 linear layers; the two products do not depend on heads."""
-    return Macs(layers=sequences * tokens * 4 * features**2, attention=sequences * 2 * tokens**2 * features)
+    """Queries, keys, values and the projection are 4 linear layers; the two products do not depend
+    on heads."""
+    return Macs(
+        layers=sequences * tokens * 4 * features**2, attention=sequences * 2 * tokens**2 * features
+    )
 
 
 def _embedding(config: CatConfig, map_hw: tuple[int, int]) -> Part:
@@ -159,7 +181,9 @@ def _embedding(config: CatConfig, map_hw: tuple[int, int]) -> Part:
     weights = config.in_chans * config.patch_size**2 * channels
     norm = 2 * channels if config.patch_norm else 0
     ape = math.prod(config.map_hw) * channels if config.ape else 0
-    macs = Macs(layers=num_patches * weights, norms=num_patches * channels if config.patch_norm else 0)
+    macs = Macs(
+        layers=num_patches * weights, norms=num_patches * channels if config.patch_norm else 0
+    )
     return Part("patch_embed", map_hw, channels, None, weights + channels + norm + ape, macs)
 
 
@@ -181,13 +205,17 @@ def _head(config: CatConfig, map_hw: tuple[int, int], num_classes: int) -> Part:
     channels = config.dims[-1]
     weights = channels * num_classes
     macs = Macs(layers=weights, norms=channels * math.prod(map_hw))
-    return Part("head", None, num_classes or channels, None, 2 * channels + weights + num_classes, macs)
+    return Part(
+        "head", None, num_classes or channels, None, 2 * channels + weights + num_classes, macs
+    )
 
 
 def _group_macs(config: CatConfig, channels: int, positions: int, num_windows: int) -> Macs:
     """IPSA, CPSA, IPSA; norms and MLPs see the map without padding."""
     sizes = {"channels": channels, "window": config.window_size, "num_windows": num_windows}
-    mlp = Macs(layers=2 * positions * channels * _hidden(config, channels), norms=2 * positions * channels)
+    mlp = Macs(
+        layers=2 * positions * channels * _hidden(config, channels), norms=2 * positions * channels
+    )
     return ipsa_macs(**sizes) * 2 + cpsa_macs(**sizes) + mlp * 3
 
 
@@ -208,5 +236,6 @@ def _hidden(config: CatConfig, channels: int) -> int:
 
 
 def _divided(sides: tuple[int, int], by: int) -> tuple[int, int]:
-    """Rounded up, as whatever does not divide is padded; in whole numbers, which no size overflows."""
+    """Rounded up, as whatever does not divide is padded; in whole numbers, which no size
+    overflows."""
     return -(-sides[0] // by), -(-sides[1] // by)

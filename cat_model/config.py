@@ -1,4 +1,5 @@
-"""The shape of a CAT network as a value: its fields, their constraints, its JSON and the three published sizes."""
+"""The shape of a CAT network as a value: its fields, their constraints, its JSON and the three
+published sizes."""
 
 from __future__ import annotations
 
@@ -10,17 +11,20 @@ from typing import Literal, get_args
 
 PatchEmbed = Literal["conv", "slice"]
 
-# Far above any CAT that was published; they keep a config read from a file from asking for all memory.
+# Far above any CAT that was published; they keep a config read from a file from asking for all
+# memory.
 _LARGEST_WIDTH = 16_384
 _LARGEST_DEPTH = 1_000
 
 
 @dataclass(frozen=True)
 class CatConfig:
-    """Everything that a CAT's tensors and function depend on, but for the classifier's number of classes."""
+    """Everything that a CAT's tensors and function depend on, but for the classifier's number of
+    classes."""
 
     img_size: tuple[int, int] | int = 224
-    """Pixels, (H, W) or one number for a square: the size whose map the position embedding `ape` has."""
+    """Pixels, (H, W) or one number for a square: the size whose map the position embedding `ape`
+    has."""
     in_chans: int = 3
     patch_size: int = 4
     """Pixels: side and stride of a patch of the embedding (the reference's `patch_emb_size`)."""
@@ -55,7 +59,9 @@ class CatConfig:
         for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
             _require_rate(name, getattr(self, name))
         for name in ("qkv_bias", "ape", "patch_norm"):
-            _require(isinstance(getattr(self, name), bool), name, "be true or false", getattr(self, name))
+            _require(
+                isinstance(getattr(self, name), bool), name, "be true or false", getattr(self, name)
+            )
         _require_positive("mlp_ratio", self.mlp_ratio)
         if self.qk_scale is not None:
             _require_positive("qk_scale", self.qk_scale)
@@ -82,40 +88,66 @@ class CatConfig:
     def to_dict(self) -> dict[str, object]:
         """The fields as JSON values; `from_dict` turns them back."""
         return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, object]) -> CatConfig:
-        """A config from JSON values. Raises ValueError for a field that is unknown or breaks its constraint."""
+        """A config from JSON values. Raises ValueError for a field that is unknown or breaks its
+        constraint."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(content) - known)
         if unknown:
-            raise ValueError(f"unknown fields {', '.join(unknown)}: a CatConfig has {', '.join(sorted(known))}")
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+            raise ValueError(
+                f"unknown fields {', '.join(unknown)}: a CatConfig has {', '.join(sorted(known))}"
+            )
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()
+        }
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ checks the type of each field
 
     def _check_stages(self) -> None:
         _require(len(self.depths) <= 8, "depths", "have at most 8 stages", self.depths)
-        _require(sum(self.depths) <= _LARGEST_DEPTH, "depths", f"add up to at most {_LARGEST_DEPTH}", self.depths)
+        _require(
+            sum(self.depths) <= _LARGEST_DEPTH,
+            "depths",
+            f"add up to at most {_LARGEST_DEPTH}",
+            self.depths,
+        )
         hidden = int(self.embed_dim * self.mlp_ratio)
-        _require(hidden >= 1, "mlp_ratio", f"leave a channel of embed_dim {self.embed_dim}", self.mlp_ratio)
+        _require(
+            hidden >= 1,
+            "mlp_ratio",
+            f"leave a channel of embed_dim {self.embed_dim}",
+            self.mlp_ratio,
+        )
         if len(self.depths) != len(self.num_heads):
             raise ValueError(
-                f"num_heads must have one entry a stage, as depths has: got num_heads {self.num_heads} "
+                "num_heads must have one entry a stage, as depths has: got num_heads "
+                f"{self.num_heads} "
                 f"and depths {self.depths}"
             )
         for stage, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
             if dim % heads:
                 raise ValueError(
-                    f"num_heads must divide the width of their stage: stage {stage} has {dim} channels "
+                    f"num_heads must divide the width of their stage: stage {stage} has {dim} "
+                    "channels "
                     f"(embed_dim {self.embed_dim} x {2**stage}) and {heads} heads"
                 )
 
     def _check_patches(self) -> None:
-        _require(self.patch_embed in get_args(PatchEmbed), "patch_embed", "be 'conv' or 'slice'", self.patch_embed)
+        _require(
+            self.patch_embed in get_args(PatchEmbed),
+            "patch_embed",
+            "be 'conv' or 'slice'",
+            self.patch_embed,
+        )
         if self.patch_embed == "slice":
-            _require(self.patch_size == 4, "patch_size", "be 4 with patch_embed 'slice'", self.patch_size)
+            _require(
+                self.patch_size == 4, "patch_size", "be 4 with patch_embed 'slice'", self.patch_size
+            )
         _require(
             min(self.image_hw) >= self.patch_size,
             "img_size",
@@ -143,15 +175,24 @@ def _require_positive(name: str, value: float) -> None:
 
 
 def _require_rate(name: str, value: float) -> None:
-    _require(_is_number(value) and 0 <= value < 1, name, "be a number from 0 up to, but not 1", value)
+    _require(
+        _is_number(value) and 0 <= value < 1, name, "be a number from 0 up to, but not 1", value
+    )
 
 
 def _as_pair(img_size: Sequence[int] | int) -> tuple[int, int]:
     sides = tuple(img_size) if isinstance(img_size, Sequence) else (img_size, img_size)
     _require(len(sides) == 2, "img_size", "be a pair (height, width) or one number", img_size)
     for side in sides:
-        is_side = isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= _LARGEST_WIDTH
-        _require(is_side, "img_size", f"be one or two whole numbers of pixels, up to {_LARGEST_WIDTH}", img_size)
+        is_side = (
+            isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= _LARGEST_WIDTH
+        )
+        _require(
+            is_side,
+            "img_size",
+            f"be one or two whole numbers of pixels, up to {_LARGEST_WIDTH}",
+            img_size,
+        )
     return sides[0], sides[1]
 
 

@@ -1,10 +1,13 @@
-"""`python -m cat_model.convert IN OUT`: writes a checkpoint of any known layout for timm, mmdet or as safetensors.
+"""`python -m cat_model.convert IN OUT`: writes a checkpoint of any known layout for timm, mmdet or
+as safetensors.
 
     timm         a classifier for `timm.create_model('cat_tiny', checkpoint_path=OUT)`
-    mmdet        a backbone for `init_cfg=dict(type='Pretrained', checkpoint=OUT)`; norm0..3 are new where IN has none
+    mmdet        a backbone for `init_cfg=dict(type='Pretrained', checkpoint=OUT)`; norm0..3 are new
+    where IN has none
     safetensors  classifier or backbone as it is, with what describes the network in the metadata
 
-Without `--to`, OUT ending in .safetensors means safetensors and in .pth timm. OUT appears whole or not at all.
+Without `--to`, OUT ending in .safetensors means safetensors and in .pth timm. OUT appears whole or
+not at all.
 """
 
 from __future__ import annotations
@@ -53,7 +56,8 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 where OUT was written, 2 where the input is at fault, which one message on stderr explains."""
+    """The exit code: 0 where OUT was written, 2 where the input is at fault, which one message on
+    stderr explains."""
     try:
         lines = convert(_parse(arguments))
     except (UsageError, WeightsError, OSError) as err:
@@ -64,14 +68,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def convert(options: Options) -> list[str]:
-    """Writes `options.out` and tells what became of the tensors. Raises WeightsError, UsageError or OSError."""
-    checkpoint = load_checkpoint(options.source, model=options.model, allow_unexpected=options.allow_unexpected)
+    """Writes `options.out` and tells what became of the tensors. Raises WeightsError, UsageError or
+    OSError."""
+    checkpoint = load_checkpoint(
+        options.source, model=options.model, allow_unexpected=options.allow_unexpected
+    )
     config = _resized(checkpoint.config, options.img_size)
     if options.target == "timm" and not checkpoint.is_classifier:
-        raise UsageError(f"{options.source}: is a backbone, without the head that timm wants; use --to mmdet")
+        raise UsageError(
+            f"{options.source}: is a backbone, without the head that timm wants; use --to mmdet"
+        )
     fitted = _fit(checkpoint, config, options)
     # clones: views of a common memory would be saved with all of it, or refused
-    tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in fitted.tensors.items()}
+    tensors = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in fitted.tensors.items()
+    }
     classes = None if options.target == "mmdet" else checkpoint.classes
     content = _serialise(tensors, Description(config, classes), options.out)
     digest = write_atomically(options.out, content)
@@ -86,13 +98,16 @@ def convert(options: Options) -> list[str]:
 
 
 def _fit(checkpoint: Checkpoint, config: CatConfig, options: Options) -> Fit:
-    """The tensors of OUT. A classifier's become a backbone's for mmdet: its norm and head are left out."""
+    """The tensors of OUT. A classifier's become a backbone's for mmdet: its norm and head are left
+    out."""
     weights = checkpoint.weights
     model = checkpoint.make_model(config)
     if options.target == "mmdet" and checkpoint.is_classifier:
         with torch.device("meta"):
             model = CatBackbone(config, out_indices=range(len(config.depths)))
-    allow = classifier_to_backbone(model, weights) if isinstance(model, CatBackbone) else Allowance()
+    allow = (
+        classifier_to_backbone(model, weights) if isinstance(model, CatBackbone) else Allowance()
+    )
     if options.allow_unexpected:
         allow = replace(allow, unexpected=frozenset(weights.tensors))
     return fit(model.state_dict(), weights, source=checkpoint.source, allow=allow, resize=True)
@@ -117,20 +132,37 @@ def _serialise(tensors: Mapping[str, Tensor], description: Description, out: Pat
 
 
 def _parse(arguments: Sequence[str]) -> Options:
-    parser = argparse.ArgumentParser(prog="python -m cat_model.convert", description="Converts a checkpoint of CAT.")
-    parser.add_argument("source", metavar="IN", type=Path, help="a .pth or .safetensors file, or a folder of ours")
+    parser = argparse.ArgumentParser(
+        prog="python -m cat_model.convert", description="Converts a checkpoint of CAT."
+    )
+    parser.add_argument(
+        "source", metavar="IN", type=Path, help="a .pth or .safetensors file, or a folder of ours"
+    )
     parser.add_argument("out", metavar="OUT", type=Path)
-    parser.add_argument("--to", choices=TARGETS, help="by default safetensors for .safetensors, timm for .pth")
-    parser.add_argument("--img-size", metavar="N|HxW", type=_parse_size, help="pixels; resizes the position embedding")
-    parser.add_argument("--model", choices=tuple(CONFIGS), help="the size, where the tensors do not tell it")
-    parser.add_argument("--allow-unexpected", action="store_true", help="leave out tensors that are none of CAT's")
+    parser.add_argument(
+        "--to", choices=TARGETS, help="by default safetensors for .safetensors, timm for .pth"
+    )
+    parser.add_argument(
+        "--img-size",
+        metavar="N|HxW",
+        type=_parse_size,
+        help="pixels; resizes the position embedding",
+    )
+    parser.add_argument(
+        "--model", choices=tuple(CONFIGS), help="the size, where the tensors do not tell it"
+    )
+    parser.add_argument(
+        "--allow-unexpected", action="store_true", help="leave out tensors that are none of CAT's"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parsed = parser.parse_args(arguments)
     target = parsed.to or _TARGET_OF_SUFFIX.get(parsed.out.suffix)
     if target is None:
         raise UsageError(f"{parsed.out}: say what it is for: --to {' | '.join(TARGETS)}")
     _check_out(parsed.out, target, is_forced=parsed.force)
-    return Options(parsed.source, parsed.out, target, parsed.img_size, parsed.model, parsed.allow_unexpected)
+    return Options(
+        parsed.source, parsed.out, target, parsed.img_size, parsed.model, parsed.allow_unexpected
+    )
 
 
 def _check_out(out: Path, target: str, *, is_forced: bool) -> None:
@@ -140,7 +172,9 @@ def _check_out(out: Path, target: str, *, is_forced: bool) -> None:
     if target == "mmdet" and out.suffix == ".safetensors":
         raise UsageError(f"{out}: mmengine reads no .safetensors; name it .pth")
     if out.suffix in (".npy", ".npz"):
-        raise UsageError(f"{out}: timm takes {out.suffix} for arrays of NumPy; name it .pth or .safetensors")
+        raise UsageError(
+            f"{out}: timm takes {out.suffix} for arrays of NumPy; name it .pth or .safetensors"
+        )
     if out.is_dir():
         raise UsageError(f"{out}: is a folder; name a file")
     if out.exists() and not is_forced:
@@ -154,7 +188,9 @@ def _parse_size(text: str) -> tuple[int, int]:
     try:
         return int(height), int(width if cross else height)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be pixels, as 448 or 384x640, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"must be pixels, as 448 or 384x640, got {text!r}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Turns an image into the first map, tells its positions apart, and turns a map into the next stage's.
+"""Turns an image into the first map, tells its positions apart, and turns a map into the next
+stage's.
 
-The absolute position embedding `ape` has been stored in several layouts, and is resized to maps of other sizes.
+The absolute position embedding `ape` has been stored in several layouts, and is resized to maps of
+other sizes.
 
-Letters: B images, I input channels, H and W positions (of pixels or of a map), L = HW, C channels, 1 (the position
-embedding serves every image of a batch).
+Letters: B images, I input channels, H and W positions (of pixels or of a map), L = HW, C channels,
+1 (the position embedding serves every image of a batch).
 """
 
 import math
@@ -18,7 +20,8 @@ from cat_model.tracing import holds, is_scripting, whole_module
 
 @whole_module
 class PatchEmbedding(nn.Module):
-    """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the patch.
+    """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the
+    patch.
 
     Raises ValueError for what is no batch of images.
     """
@@ -31,7 +34,9 @@ class PatchEmbedding(nn.Module):
         if self.is_slice:
             self.proj = nn.Conv2d(config.in_chans * self.patch**2, config.embed_dim, kernel_size=1)
         else:
-            self.proj = nn.Conv2d(config.in_chans, config.embed_dim, kernel_size=self.patch, stride=self.patch)
+            self.proj = nn.Conv2d(
+                config.in_chans, config.embed_dim, kernel_size=self.patch, stride=self.patch
+            )
         self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else nn.Identity()
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
@@ -59,7 +64,8 @@ class PositionEmbedding(nn.Module):
 
 @whole_module
 class PatchProjection(nn.Module):
-    """Map x_BHWC -> half as high and wide with 2C channels; an odd map grows zeros to an even one first."""
+    """Map x_BHWC -> half as high and wide with 2C channels; an odd map grows zeros to an even one
+    first."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -72,7 +78,8 @@ class PatchProjection(nn.Module):
         if not (holds(height % 2 == 0) and holds(width % 2 == 0)):
             x_BHWC = F.pad(x_BHWC, (0, 0, 0, columns * 2 - width, 0, rows * 2 - height))
         x_Bh2w2C = x_BHWC.reshape(B, rows, 2, columns, 2, C)
-        # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row, column)
+        # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row,
+        # column)
         x_Bhw22C = x_Bh2w2C.permute(0, 1, 3, 4, 2, 5)
         out: Tensor = self.reduction(self.norm(x_Bhw22C.flatten(3)))
         return out
@@ -82,14 +89,16 @@ def _check_images(x_BIHW: Tensor, in_chans: int) -> None:
     """Raises ValueError, before any compute, for what no CAT can take."""
     if x_BIHW.ndim != 4 or x_BIHW.shape[1] != in_chans or min(x_BIHW.shape[2:]) < 1:
         raise ValueError(
-            f"the input must have the shape (images, {in_chans} channels, height, width), got {tuple(x_BIHW.shape)}"
+            f"the input must have the shape (images, {in_chans} channels, height, width), got "
+            f"{tuple(x_BIHW.shape)}"
         )
     if not x_BIHW.is_floating_point():
         raise ValueError(f"the input must be normalised floats, got {x_BIHW.dtype}")
 
 
 def _slice_in_two(x_BIHW: Tensor) -> Tensor:
-    """Space to depth by 2, with the channels of position (0,0) first, then (1,0), (0,1) and (1,1) as (row, column)."""
+    """Space to depth by 2, with the channels of position (0,0) first, then (1,0), (0,1) and (1,1)
+    as (row, column)."""
     B, channels, height, width = x_BIHW.shape
     x_BIh2w2 = x_BIHW.view(B, channels, height // 2, 2, width // 2, 2)
     return x_BIh2w2.permute(0, 5, 3, 1, 2, 4).reshape(B, 4 * channels, height // 2, width // 2)
@@ -108,7 +117,8 @@ def resize_ape(ape_1HWC: Tensor, map_hw: tuple[int, int]) -> Tensor:
 def as_map(ape: Tensor, *, map_hw: tuple[int, int], is_reference: bool) -> Tensor:
     """ape_1HWC from the reference's ape_1LC (classifier) or ape_1CHW (backbone), or from ours.
 
-    An ape_1LC of another length than `map_hw` is a square, else WeightsError. Other shapes stay as they are.
+    An ape_1LC of another length than `map_hw` is a square, else WeightsError. Other shapes stay as
+    they are.
     """
     if ape.ndim == 3:
         return ape.reshape(ape.shape[0], *_sides(ape.shape[1], map_hw), ape.shape[2])
@@ -121,6 +131,8 @@ def _sides(length: int, map_hw: tuple[int, int]) -> tuple[int, int]:
     side = math.isqrt(length)
     if side == 0 or side * side != length:
         raise WeightsError(
-            f"ape has {length} positions, neither {map_hw[0]} x {map_hw[1]}, the model's map, nor a square"
+            f"ape has {length} positions, neither {map_hw[0]} x {map_hw[1]}, the model's map, "
+            "nor "
+            "a square"
         )
     return side, side

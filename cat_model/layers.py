@@ -1,7 +1,7 @@
 """Decides whether a linear layer may be computed from its weights, or has to be called.
 
-Attention folds the matrices of neighbouring layers into one, which skips their calls. Only a plain layer allows that:
-whatever else someone puts in its place, or hangs on it, acts in the call.
+Attention folds the matrices of neighbouring layers into one, which skips their calls. Only a plain
+layer allows that: whatever else someone puts in its place, or hangs on it, acts in the call.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def can_skip_calls(*layers: nn.Module) -> bool:
-    """Whether a call of each of `layers` multiplies by its `weight`, adds its `bias`, and does nothing else.
+    """Whether a call of each of `layers` multiplies by its `weight`, adds its `bias`, and does
+    nothing else.
 
-    Hooks on all modules of the process do not count: FlopCounterMode sets some, and is to see what really runs.
+    Hooks on all modules of the process do not count: FlopCounterMode sets some, and is to see what
+    really runs.
     """
     return all(_is_plain(layer) for layer in layers)
 
@@ -21,7 +23,10 @@ def can_skip_calls(*layers: nn.Module) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Whether calls of `module` run hooks: pruning and `weight_norm` set the weight in one."""
     return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 

@@ -1,6 +1,7 @@
 """CAT as a classifier, with the methods that timm's users know of its models.
 
-Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels, K classes.
+Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels, K
+classes.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from cat_model.trunk import Trunk, init_linear
 
 
 class Cat(Trunk):
-    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC where there are no classes.
+    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC where there are no
+    classes.
 
-    `global_pool` is one of timm's poolings: avg (the reference's), max, avgmax, catavgmax, or '' for none, which
-    leaves the map x_BHWC.
+    `global_pool` is one of timm's poolings: avg (the reference's), max, avgmax, catavgmax, or ''
+    for none, which leaves the map x_BHWC.
     """
 
     def __init__(self, config: CatConfig, *, num_classes: int, global_pool: str = "avg") -> None:
@@ -30,7 +32,9 @@ class Cat(Trunk):
         self.global_pool = global_pool
         self.num_features = config.dims[-1]
         self.norm: nn.Module = nn.LayerNorm(self.num_features)
-        self.head = ClassifierHead(self.num_features, num_classes, pool_type=global_pool, input_fmt="NHWC")
+        self.head = ClassifierHead(
+            self.num_features, num_classes, pool_type=global_pool, input_fmt="NHWC"
+        )
         self.head_hidden_size = self.head.num_features
         self._init_weights()
 
@@ -60,11 +64,12 @@ class Cat(Trunk):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of the stages `indices` (an int: of the last so many; None: of all), and the last of the features.
+        """The maps of the stages `indices` (an int: of the last so many; None: of all), and the
+        last of the features.
 
-        `norm` norms the map of the last stage, the only one that the classifier has a norm for; `stop_early` leaves
-        out the stages behind the last index, and then the norm too. `output_fmt` is NCHW or NHWC, of the
-        intermediates; the features stay x_BHWC.
+        `norm` norms the map of the last stage, the only one that the classifier has a norm for;
+        `stop_early` leaves out the stages behind the last index, and then the norm too.
+        `output_fmt` is NCHW or NHWC, of the intermediates; the features stay x_BHWC.
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt must be NCHW or NHWC, got {output_fmt!r}")
@@ -81,12 +86,14 @@ class Cat(Trunk):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Takes off what the maps of the stages `indices` do not need; returns these indices, counted from 0."""
+        """Takes off what the maps of the stages `indices` do not need; returns these indices,
+        counted from 0."""
         taken, last = feature_take_indices(len(self.stages), indices)
         is_cut = last + 1 < len(self.stages)
         if is_cut and not prune_head:
             raise ValueError(
-                f"prune_head must be True where stages are taken off: the head fits stage {last + 1} or later"
+                "prune_head must be True where stages are taken off: the head fits stage "
+                f"{last + 1} or later"
             )
         if is_cut or prune_norm:
             self.norm = nn.Identity()  # it fits the last stage alone
@@ -104,7 +111,8 @@ class Cat(Trunk):
 
     @unscripted
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new, random classifier over `num_classes` (0: none); `global_pool` None keeps the pooling."""
+        """A new, random classifier over `num_classes` (0: none); `global_pool` None keeps the
+        pooling."""
         _check_num_classes(num_classes)
         reference = self.patch_embed.proj.weight
         self.head.reset(num_classes, pool_type=global_pool, in_features=self.num_features)
@@ -116,8 +124,11 @@ class Cat(Trunk):
         self.global_pool = self.global_pool if global_pool is None else global_pool
 
     @unscripted
-    def set_input_size(self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None) -> None:
-        """Interpolates the position embedding to the map of `img_size`, once; forward would do it for each batch.
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None
+    ) -> None:
+        """Interpolates the position embedding to the map of `img_size`, once; forward would do it
+        for each batch.
 
         None changes nothing; a patch keeps its size.
         """
@@ -138,4 +149,6 @@ def _laid_out(x_BHWC: Tensor, output_fmt: str) -> Tensor:
 
 def _check_num_classes(num_classes: int) -> None:
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
-        raise ValueError(f"num_classes must be a whole number, 0 for features alone, got {num_classes!r}")
+        raise ValueError(
+            f"num_classes must be a whole number, 0 for features alone, got {num_classes!r}"
+        )

@@ -1,4 +1,5 @@
-"""How a command of this package ends where its stdout is closed, full, or a pipe without a reader."""
+"""How a command of this package ends where its stdout is closed, full, or a pipe without a
+reader."""
 
 from __future__ import annotations
 

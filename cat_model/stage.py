@@ -1,6 +1,7 @@
 """A stage of CAT: its downsampling and its groups of blocks (IPSA, CPSA, IPSA).
 
-Letters: B images, H and W map positions, C channels, P windows of a map, S positions along a window.
+Letters: B images, H and W map positions, C channels, P windows of a map, S positions along a
+window.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,12 @@ from cat_model.windows import to_map, to_windows
 
 
 class AttentionBlock(nn.Module):
-    """An attention and an MLP, each normed before and added to its input: a map x_BHWC or windows x_BPSSC."""
+    """An attention and an MLP, each normed before and added to its input: a map x_BHWC or windows
+    x_BPSSC."""
 
-    def __init__(self, dim: int, attn: Ipsa | Cpsa, *, mlp_ratio: float, drop: float, drop_path: float) -> None:
+    def __init__(
+        self, dim: int, attn: Ipsa | Cpsa, *, mlp_ratio: float, drop: float, drop_path: float
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attn = attn
@@ -41,13 +45,18 @@ class Group(nn.Module):
     def __init__(self, config: CatConfig, *, stage: int, drop_path: float) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        self.pre_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
+        self.pre_ipsa = _make_block(
+            config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path
+        )
         self.cpsa = _make_block(config, _make_cpsa(config), stage=stage, drop_path=drop_path)
-        self.post_ipsa = _make_block(config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path)
+        self.post_ipsa = _make_block(
+            config, _make_ipsa(config, stage), stage=stage, drop_path=drop_path
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing and not is_scripting():
-            # a block at a time: the groups of stages 1, 2 and 4 are alone there, and recomputed whole they save nothing
+            # a block at a time: the groups of stages 1, 2 and 4 are alone there, and recomputed
+            # whole they save nothing
             for block in (self.pre_ipsa, self.cpsa, self.post_ipsa):
                 x = checkpoint(block, x)
             return x
@@ -63,12 +72,15 @@ class Stage(nn.Module):
         self.window = config.window_size
         self.mlp_ratio = config.mlp_ratio
         self.downsample = PatchProjection(config.dims[stage - 1]) if stage else nn.Identity()
-        self.blocks = nn.Sequential(*(Group(config, stage=stage, drop_path=rate) for rate in drop_paths))
+        self.blocks = nn.Sequential(
+            *(Group(config, stage=stage, drop_path=rate) for rate in drop_paths)
+        )
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         x_BHWC = self.downsample(x_BHWC)
         height, width = x_BHWC.shape[1], x_BHWC.shape[2]
-        # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not twice a block
+        # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not
+        # twice a block
         x = to_windows(x_BHWC, self.window)
         x = self.blocks(x) if is_scripting() else self._run_blocks(x)
         return to_map(x, height, width)
@@ -81,9 +93,15 @@ class Stage(nn.Module):
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
-def _make_block(config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float) -> AttentionBlock:
+def _make_block(
+    config: CatConfig, attn: Ipsa | Cpsa, *, stage: int, drop_path: float
+) -> AttentionBlock:
     return AttentionBlock(
-        config.dims[stage], attn, mlp_ratio=config.mlp_ratio, drop=config.drop_rate, drop_path=drop_path
+        config.dims[stage],
+        attn,
+        mlp_ratio=config.mlp_ratio,
+        drop=config.drop_rate,
+        drop_path=drop_path,
     )
 
 

@@ -1,4 +1,5 @@
-"""`python -m cat_model.summary cat_small --img-size 224`: stages, parameters and multiply-adds as a table.
+"""`python -m cat_model.summary cat_small --img-size 224`: stages, parameters and multiply-adds as a
+table.
 
 The counting is that of cat_model.complexity; here are the command line and the layout of the text.
 """
@@ -41,14 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = as_json(counted, model=parsed.model, image_hw=image_hw, published=published)
         text = json.dumps(content, indent=2)
     else:
-        text = f"{_title(parsed.model, image_hw, parsed.num_classes)}\n\n{as_text(counted, published)}"
+        text = (
+            f"{_title(parsed.model, image_hw, parsed.num_classes)}\n\n{as_text(counted, published)}"
+        )
     print(text)  # noqa: T201  a command's result
     return 0
 
 
 def as_text(counted: Complexity, published: Published | None) -> str:
-    """The table of parts and, below it, the sums by each convention beside what was published, where it applies."""
-    rows = [HEAD, *(_row(part, counted.macs.products) for part in counted.parts), _total_row(counted)]
+    """The table of parts and, below it, the sums by each convention beside what was published,
+    where it applies."""
+    rows = [
+        HEAD,
+        *(_row(part, counted.macs.products) for part in counted.parts),
+        _total_row(counted),
+    ]
     return "\n".join([*_aligned(rows), "", *_aligned(_sums(counted, published))])
 
 
@@ -82,13 +90,27 @@ def _row(part: Part, products: int) -> tuple[str, ...]:
 
 
 def _total_row(counted: Complexity) -> tuple[str, ...]:
-    return ("total", "", "", "", "", "", _millions(counted.params), _billions(counted.macs.products), "100.0%")
+    return (
+        "total",
+        "",
+        "",
+        "",
+        "",
+        "",
+        _millions(counted.params),
+        _billions(counted.macs.products),
+        "100.0%",
+    )
 
 
 def _sums(counted: Complexity, published: Published | None) -> list[tuple[str, ...]]:
-    """A line for the parameters and one for each convention; rounded as published, they agree with it or not."""
+    """A line for the parameters and one for each convention; rounded as published, they agree with
+    it or not."""
     params = ["parameters", _millions(counted.params)]
-    macs = {name: [f"MAC: {text}", _billions(counted.conventions[name])] for name, text in CONVENTIONS.items()}
+    macs = {
+        name: [f"MAC: {text}", _billions(counted.conventions[name])]
+        for name, text in CONVENTIONS.items()
+    }
     if published is None:
         return [tuple(line) for line in (params, *macs.values())]
     params += [str(published.params_m), _verdict(round(counted.params / 1e6) == published.params_m)]
@@ -99,7 +121,8 @@ def _sums(counted: Complexity, published: Published | None) -> list[tuple[str, .
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Each row as a line: the first column to the left, the others to the right, all as wide as their widest cell."""
+    """Each row as a line: the first column to the left, the others to the right, all as wide as
+    their widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_line(row, widths) for row in rows]
 
@@ -135,8 +158,10 @@ def _verdict(agrees: bool) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cat_model.summary",
-        description="Print the stages, parameters and multiply-adds (MAC) of a CAT. The network is the published one, "
-        "for images of 224 x 224 pixels: at other sizes its position embedding is resized, and its parameters stay.",
+        description="Print the stages, parameters and multiply-adds (MAC) of a CAT. The network is "
+        "the published one, "
+        "for images of 224 x 224 pixels: at other sizes its position embedding is resized, and its "
+        "parameters stay.",
     )
     parser.add_argument("model", metavar="MODEL", help=", ".join(CONFIGS))
     parser.add_argument(
@@ -168,7 +193,8 @@ def _sides(text: str) -> tuple[int, ...]:
     """The one or two sides in one word of --img-size."""
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", text, re.ASCII):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: behind the model's name give SIDE, HEIGHT WIDTH or HEIGHTxWIDTH, "
+            f"{text!r} is no size: behind the model's name give SIDE, HEIGHT WIDTH or "
+            "HEIGHTxWIDTH, "
             "each 1 to 99999 pixels"
         )
     return tuple(int(side) for side in text.split("x"))
@@ -177,13 +203,18 @@ def _sides(text: str) -> tuple[int, ...]:
 def _as_hw(parser: argparse.ArgumentParser, words: Sequence[tuple[int, ...]]) -> tuple[int, int]:
     sides = [side for word in words for side in word]
     if len(sides) > 2:
-        parser.error(f"argument --img-size: give one side or two, height and width, got {' '.join(map(str, sides))}")
+        parser.error(
+            "argument --img-size: give one side or two, height and width, got "
+            f"{' '.join(map(str, sides))}"
+        )
     return sides[0], sides[-1]
 
 
 def _num_classes(text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of classes: give 0 (no classifier) to 999999999")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of classes: give 0 (no classifier) to 999999999"
+        )
     return int(text)
 
 

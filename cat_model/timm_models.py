@@ -1,4 +1,5 @@
-"""The names under which `timm.create_model` finds the published CATs, and what it needs to build and load them."""
+"""The names under which `timm.create_model` finds the published CATs, and what it needs to build
+and load them."""
 
 from __future__ import annotations
 
@@ -65,8 +66,12 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: Cat) -> dict[str,
 
 def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Cat:
     if kwargs.get("feature_cls") in ("list", "dict"):
-        # timm's FeatureListNet runs the children of a model: the position embedding is none, and would be lost
-        raise ValueError(f"feature_cls must be 'getter' (the default), 'hook' or 'fx', got {kwargs['feature_cls']!r}")
+        # timm's FeatureListNet runs the children of a model: the position embedding is none, and
+        # would be lost
+        raise ValueError(
+            "feature_cls must be 'getter' (the default), 'hook' or 'fx', got "
+            f"{kwargs['feature_cls']!r}"
+        )
     model: Cat = build_model_with_cfg(
         _build,
         name,
@@ -90,14 +95,21 @@ def _build(
     dtype: torch.dtype | None = None,
     **changes: Any,
 ) -> Cat:
-    """`changes` are to fields of CatConfig. timm's two switches for the size of images have one value: any size."""
+    """`changes` are to fields of CatConfig. timm's two switches for the size of images have one
+    value: any size."""
     if strict_img_size or not dynamic_img_size:
-        raise ValueError("strict_img_size must be False and dynamic_img_size True: a CAT takes images of any size")
+        raise ValueError(
+            "strict_img_size must be False and dynamic_img_size True: a CAT takes images of "
+            "any "
+            "size"
+        )
     unknown = sorted(changes.keys() - _FIELDS)
     if unknown:
         raise TypeError(f"a CAT has no {', '.join(unknown)}; it has {', '.join(sorted(_FIELDS))}")
     with torch.device(device or torch.get_default_device()):
-        return Cat(replace(cfg, **changes), num_classes=num_classes, global_pool=global_pool).to(dtype)
+        return Cat(replace(cfg, **changes), num_classes=num_classes, global_pool=global_pool).to(
+            dtype
+        )
 
 
 for entry in (cat_tiny, cat_small, cat_base):

@@ -13,8 +13,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Module = TypeVar("Module", bound=type[nn.Module])
 
 COMPILER_OPTIONS: dict[str, Any] = {"comprehensive_padding": False}
-"""Of every compilation. On GPUs the compiler may round long strides up, and in torch 2.11 it can then read a tensor by
-other strides than it was written with: other numbers, or memory out of bounds, and no word about it (test_compiling).
+"""Of every compilation. On GPUs the compiler may round long strides up, and in torch 2.11 it can
+then read a tensor by other strides than it was written with: other numbers, or memory out of
+bounds, and no word about it (test_compiling).
 """
 
 is_scripting: Callable[[], bool] = jit.is_scripting  # type: ignore[attr-defined]
@@ -22,14 +23,18 @@ is_tracing: Callable[[], bool] = jit.is_tracing  # type: ignore[attr-defined]
 
 
 def holds(condition: bool) -> bool:
-    """Whether a condition on shapes is true, for compilers and exporters: for every shape that they were asked for.
+    """Whether a condition on shapes is true, for compilers and exporters: for every shape that they
+    were asked for.
 
-    They then take the general way for sizes that may change, rather than make one program for each way.
+    They then take the general way for sizes that may change, rather than make one program for each
+    way.
     """
     if is_scripting():
         return condition
     else:  # noqa: RET505 - the script compiler reads only the branch that it takes
-        if isinstance(condition, Tensor):  # torch.jit.trace follows shapes as tensors, and keeps the traced size
+        if isinstance(
+            condition, Tensor
+        ):  # torch.jit.trace follows shapes as tensors, and keeps the traced size
             return bool(condition)
         return statically_known_true(condition)
 

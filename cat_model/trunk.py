@@ -1,4 +1,5 @@
-"""What a classifier and a backbone share: patch embedding, absolute position, stages, and their start values.
+"""What a classifier and a backbone share: patch embedding, absolute position, stages, and their
+start values.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
 """
@@ -15,9 +16,11 @@ from cat_model.tracing import unscripted
 
 
 class Trunk(nn.Module):
-    """Patch embedding, absolute position and stages: the tensors that a classifier and a backbone share by name.
+    """Patch embedding, absolute position and stages: the tensors that a classifier and a backbone
+    share by name.
 
-    Any image size of at least one pixel works; the window never shrinks with the map, so weights fit at every size.
+    Any image size of at least one pixel works; the window never shrinks with the map, so weights
+    fit at every size.
     """
 
     output_fmt = "NHWC"
@@ -35,10 +38,15 @@ class Trunk(nn.Module):
             Stage(config, stage=i, drop_paths=stage_rates) for i, stage_rates in enumerate(rates)
         )
         self.feature_info = [
-            {"num_chs": config.dims[i], "reduction": config.patch_size * 2**i, "module": f"stages.{i}"}
+            {
+                "num_chs": config.dims[i],
+                "reduction": config.patch_size * 2**i,
+                "module": f"stages.{i}",
+            }
             for i in range(num_stages)
         ]
-        """Of each stage's map: its channels, the pixels along a position, and the module that returns it."""
+        """Of each stage's map: its channels, the pixels along a position, and the module that
+        returns it."""
 
     def embed(self, x_BIHW: Tensor) -> Tensor:
         """x_BHWC before the first stage. Raises ValueError for what is no batch of images."""
@@ -60,20 +68,31 @@ class Trunk(nn.Module):
 
     @unscripted
     def no_weight_decay(self) -> set[str]:
-        """Names of the position parameters that weight decay leaves alone, besides biases and norms."""
+        """Names of the position parameters that weight decay leaves alone, besides biases and
+        norms."""
         names = {name for name, _ in self.named_parameters()}
-        return {name for name in names if name == "ape" or name.endswith(".relative_position_bias_table")}
+        return {
+            name
+            for name in names
+            if name == "ape" or name.endswith(".relative_position_bias_table")
+        }
 
     @unscripted
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that order parameters by depth, for timm's layer-wise decay; `coarse`: by stage, not by group."""
+        """Patterns that order parameters by depth, for timm's layer-wise decay; `coarse`: by stage,
+        not by group."""
         stages = r"^stages\.(\d+)"
-        groups = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
+        groups = [
+            (r"^stages\.(\d+)\.downsample", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^norm", (99999,)),
+        ]
         return {"stem": r"^ape$|^patch_embed", "blocks": stages if coarse else groups}
 
     @unscripted
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training keeps only each block's input and computes the rest again: less memory, a third more work.
+        """Whether training keeps only each block's input and computes the rest again: less memory,
+        a third more work.
 
         Off unless asked for.
         """
@@ -82,9 +101,11 @@ class Trunk(nn.Module):
                 module.grad_checkpointing = enable
 
     def _init_weights(self) -> None:
-        """The reference's start: truncated normal of std 0.02, biases 0; convolutions and norms as torch has them.
+        """The reference's start: truncated normal of std 0.02, biases 0; convolutions and norms as
+        torch has them.
 
-        Not `init_weights`: mmengine calls a backbone's method of this name after its pretrained weights are in.
+        Not `init_weights`: mmengine calls a backbone's method of this name after its pretrained
+        weights are in.
         """
         if self.ape is not None:
             nn.init.trunc_normal_(self.ape, std=0.02)
@@ -102,7 +123,8 @@ def init_linear(linear: nn.Linear) -> None:
 
 
 def _drop_paths(config: CatConfig) -> list[list[float]]:
-    """The drop path rate of each group, by stage: linear from 0 to the config's rate over all groups."""
+    """The drop path rate of each group, by stage: linear from 0 to the config's rate over all
+    groups."""
     steps = max(sum(config.depths) - 1, 1)
     starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
     return [

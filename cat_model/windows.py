@@ -1,6 +1,7 @@
 """Cuts maps into square windows and puts them together again.
 
-Letters: B images, H and W map positions, C channels, P windows of a map in raster order, S positions along a window.
+Letters: B images, H and W map positions, C channels, P windows of a map in raster order, S
+positions along a window.
 """
 
 import torch.nn.functional as F
@@ -43,7 +44,8 @@ def merge(x_BPSSC: Tensor, height: int, width: int) -> Tensor:
 
 @whole_function
 def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
-    """x_BPSSC where the window divides the map; any other map as it is, for each attention to pad as it must."""
+    """x_BPSSC where the window divides the map; any other map as it is, for each attention to pad
+    as it must."""
     if holds(x_BHWC.shape[1] % window == 0) and holds(x_BHWC.shape[2] % window == 0):
         return split(x_BHWC, window)
     return x_BHWC

@@ -1,4 +1,5 @@
-"""Completes what libraries expect of a user's account: a name, a home, and caches that can be written.
+"""Completes what libraries expect of a user's account: a name, a home, and caches that can be
+written.
 
 Containers often run under a user id that has no entry in /etc/passwd (`docker run --user 12345`,
 OpenShift), without HOME, or with a HOME that this user may not write. Imports the standard library
@@ -25,8 +26,8 @@ CACHES = {
 def complete_environment() -> None:
     """Set USER, HOME and the folders of caches in `os.environ` where this user has none that work.
 
-    Processes that this one starts inherit them. A variable that is set already keeps its value; HOME
-    does also where it cannot be written, because AWS's configuration may be there.
+    Processes that this one starts inherit them. A variable that is set already keeps its value;
+    HOME does also where it cannot be written, because AWS's configuration may be there.
     """
     try:
         getpass.getuser()
@@ -46,7 +47,8 @@ def complete_environment() -> None:
 
 
 def provide_ray_token() -> None:
-    """Set a secret for the Ray that this process starts, where Ray cannot keep its own in the home folder."""
+    """Set a secret for the Ray that this process starts, where Ray cannot keep its own in the home
+    folder."""
     kept = Path(".ray") / "auth_token"
     is_given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
     home = _home()
@@ -78,7 +80,8 @@ def _private_folder() -> Path | None:
         found = folder.lstat()
     except OSError:
         return None
-    # Libraries run what they find in their caches: a folder that others made or may write is not used.
+    # Libraries run what they find in their caches: a folder that others made or may write is not
+    # used.
     is_ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700  # noqa: PLR2004
     if stat.S_ISDIR(found.st_mode) and is_ours:
         return folder

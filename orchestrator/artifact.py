@@ -1,4 +1,5 @@
-"""What the store holds about finished work: Ref, File, Artifact, Metric, Departure, Manifest, their JSON. No I/O."""
+"""What the store holds about finished work: Ref, File, Artifact, Metric, Departure, Manifest, their
+JSON. No I/O."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ class Metric(Value):
     unit: Unit = "%"
     split: str = "val"
     num_samples: Annotated[int, Field(ge=0)] | None
-    """None for what needs no samples, and where a search's best trial was stopped before its end."""
+    """None for what needs no samples, and where a search's best trial was stopped before its
+    end."""
 
 
 class Departure(Value):
@@ -101,7 +103,8 @@ class Manifest(Value):
     params: Mapping[str, JsonValue]
     """The effective params, searched values included."""
     recipe_audit: Mapping[str, Departure] | None = None
-    """By name, each of the params that is not as in the reference recipe; None in manifests older than audits."""
+    """By name, each of the params that is not as in the reference recipe; None in manifests older
+    than audits."""
     artifacts: Mapping[str, Artifact]
     metrics: tuple[Metric, ...]
     provenance: Mapping[str, JsonValue]
@@ -114,21 +117,29 @@ class Manifest(Value):
 
     @classmethod
     def from_json(cls, document: bytes, *, where: str) -> Self:
-        """Parse `document`; raises IntegrityError when it is not what `to_json` wrote. `where` names it there."""
+        """Parse `document`; raises IntegrityError when it is not what `to_json` wrote. `where`
+        names it there."""
         try:
             content: dict[str, Any] = json.loads(document)
             stated = content.pop("sha256", None)
             manifest = cls.model_validate(content)
         except (ValueError, TypeError, AttributeError) as err:
-            raise IntegrityError(f"{where}: not a manifest: {err}; delete it to run the stage again") from err
+            raise IntegrityError(
+                f"{where}: not a manifest: {err}; delete it to run the stage again"
+            ) from err
         if stated != digest_of(content):
-            raise IntegrityError(f"{where}: its content differs from its sha256; delete it to run the stage again")
+            raise IntegrityError(
+                f"{where}: its content differs from its sha256; delete it to run the stage again"
+            )
         return manifest
 
 
 def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
-    """One byte string for each JSON value: sorted keys, no spaces; anything else than JSON raises."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """One byte string for each JSON value: sorted keys, no spaces; anything else than JSON
+    raises."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     return text.encode()
 
 

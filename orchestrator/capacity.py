@@ -1,4 +1,5 @@
-"""CPUs, GPUs and memory: what machines have, what stages ask for, and how many groups of workers fit. Pure."""
+"""CPUs, GPUs and memory: what machines have, what stages ask for, and how many groups of workers
+fit. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ class Capacity:
     memory_gib: float = 0
 
     def __add__(self, other: Capacity) -> Capacity:
-        return Capacity(self.cpus + other.cpus, self.gpus + other.gpus, self.memory_gib + other.memory_gib)
+        return Capacity(
+            self.cpus + other.cpus, self.gpus + other.gpus, self.memory_gib + other.memory_gib
+        )
 
     def __sub__(self, other: Capacity) -> Capacity:
         return self + other * -1
@@ -27,10 +30,17 @@ class Capacity:
         return Capacity(self.cpus * count, self.gpus * count, self.memory_gib * count)
 
     def __le__(self, other: Capacity) -> bool:
-        return self.cpus <= other.cpus and self.gpus <= other.gpus and self.memory_gib <= other.memory_gib
+        return (
+            self.cpus <= other.cpus
+            and self.gpus <= other.gpus
+            and self.memory_gib <= other.memory_gib
+        )
 
     def __str__(self) -> str:
-        more = (f"{self.gpus:g} GPUs" if self.gpus else "", f"{self.memory_gib:.3g} GiB" if self.memory_gib else "")
+        more = (
+            f"{self.gpus:g} GPUs" if self.gpus else "",
+            f"{self.memory_gib:.3g} GiB" if self.memory_gib else "",
+        )
         return ", ".join([f"{self.cpus:g} CPUs", *filter(None, more)])
 
 
@@ -50,7 +60,9 @@ def total_of(machines: Iterable[Machine]) -> Capacity:
 
 
 def worker_capacity(resources: Resources) -> Capacity:
-    return Capacity(resources.cpus_per_worker, resources.gpus_per_worker, resources.memory_gib_per_worker)
+    return Capacity(
+        resources.cpus_per_worker, resources.gpus_per_worker, resources.memory_gib_per_worker
+    )
 
 
 def group_capacity(stage: Stage) -> Capacity:
@@ -59,7 +71,8 @@ def group_capacity(stage: Stage) -> Capacity:
 
 
 def choose_workers(counts: Sequence[int], worker: Capacity, *, places: int, free: Capacity) -> int:
-    """The most workers of `counts` for which machines have `places` and no other stage counts on the capacity.
+    """The most workers of `counts` for which machines have `places` and no other stage counts on
+    the capacity.
 
     At least the first of them: that much was free when the stage began.
     """
@@ -68,23 +81,31 @@ def choose_workers(counts: Sequence[int], worker: Capacity, *, places: int, free
 
 
 def shortfall(stage: PlannedStage, machines: tuple[Machine, ...]) -> str | None:
-    """Why the cluster can never hold the smallest group of the stage's workers, or None when it can."""
-    missing = missing_room(stage.stage.resources, machines, num_workers=stage.stage.worker_counts[0])
+    """Why the cluster can never hold the smallest group of the stage's workers, or None when it
+    can."""
+    missing = missing_room(
+        stage.stage.resources, machines, num_workers=stage.stage.worker_counts[0]
+    )
     if missing is None:
         return None
     return f"{stage.name}: {missing}; lower stages.{stage.name}.resources or use a larger cluster"
 
 
-def missing_room(resources: Resources, machines: tuple[Machine, ...], *, num_workers: int) -> str | None:
+def missing_room(
+    resources: Resources, machines: tuple[Machine, ...], *, num_workers: int
+) -> str | None:
     """Why `machines` cannot hold a group of `num_workers` workers now, or None when they can."""
     worker, places = worker_capacity(resources), places_for(resources, machines, most=num_workers)
     if places >= num_workers:
         return None
-    there = "; ".join(str(machine) for machine in _fitting(resources, machines)) or "no such machine"
+    there = (
+        "; ".join(str(machine) for machine in _fitting(resources, machines)) or "no such machine"
+    )
     least = "at least " if len(resources.worker_range) > 1 else ""
     labelled = f" on machines labelled {dict(resources.labels)}" if resources.labels else ""
     return (
-        f"asks for {least}{num_workers} workers with {worker} each{labelled}, and the cluster has {there}: "
+        f"asks for {least}{num_workers} workers with {worker} each{labelled}, and the cluster has "
+        f"{there}: "
         f"{places} of them fit"
     )
 
@@ -95,10 +116,14 @@ def places_for(resources: Resources, machines: tuple[Machine, ...], *, most: int
     return sum(_places(worker, machine.capacity, most) for machine in _fitting(resources, machines))
 
 
-def groups_for(resources: Resources, machines: tuple[Machine, ...], *, workers: int, most: int) -> int:
-    """How many groups of `workers` workers `machines` hold at a time, between 1 and `most`: a worker has one machine.
+def groups_for(
+    resources: Resources, machines: tuple[Machine, ...], *, workers: int, most: int
+) -> int:
+    """How many groups of `workers` workers `machines` hold at a time, between 1 and `most`: a
+    worker has one machine.
 
-    What is left over on each of them adds up to no further group, which would wait in vain for its last worker.
+    What is left over on each of them adds up to no further group, which would wait in vain for its
+    last worker.
     """
     return max(1, min(most, places_for(resources, machines, most=workers * most) // workers))
 

@@ -1,4 +1,5 @@
-"""What a pipeline receives and returns, and how the table of kinds describes it. Imports neither torch nor ray."""
+"""What a pipeline receives and returns, and how the table of kinds describes it. Imports neither
+torch nor ray."""
 
 from __future__ import annotations
 
@@ -16,23 +17,29 @@ from orchestrator.artifact import Metric, canonical_json
 
 
 class Role(Enum):
-    """What a field of Params is besides a value. A field without a role is part of the Key as it stands.
+    """What a field of Params is besides a value. A field without a role is part of the Key as it
+    stands.
 
-    Put it on the outside of the annotation: `Annotated[str | None, Role.INPUT]`, not `Annotated[str, ...] | None`.
+    Put it on the outside of the annotation: `Annotated[str | None, Role.INPUT]`, not
+    `Annotated[str, ...] | None`.
     """
 
     DATA = "data"
-    """A path to a data set: made absolute on the driver; the data's fingerprint is in the Key, the path is not."""
+    """A path to a data set: made absolute on the driver; the data's fingerprint is in the Key, the
+    path is not."""
     INPUT = "input"
     """A Ref `stage.output`: the other stage's Key is in the Key."""
     OUTSIDE_KEY = "outside_key"
     """Changes how fast or how safely a stage runs, never its result: not in the Key."""
     ADDS = "adds"
-    """Adds metrics or outputs and changes none of the others: in the Key, but no departure from a recipe."""
+    """Adds metrics or outputs and changes none of the others: in the Key, but no departure from a
+    recipe."""
     MODEL = "model"
-    """What is trained, not how: a model by its published name is a choice, no departure from a recipe."""
+    """What is trained, not how: a model by its published name is a choice, no departure from a
+    recipe."""
     DURATION = "duration"
-    """How long it trains: a stage that has less of it, and no other departure, has a short schedule."""
+    """How long it trains: a stage that has less of it, and no other departure, has a short
+    schedule."""
 
     @property
     def is_in_key(self) -> bool:
@@ -49,24 +56,28 @@ class Usual:
 
     value: JsonValue
     counts_as: JsonValue = None
-    """The other way to write it: None, unless said otherwise, which leaves the value to the kind."""
+    """The other way to write it: None, unless said otherwise, which leaves the value to the
+    kind."""
     follows: frozenset[str] = frozenset()
     """The fields that determine `value`."""
 
     def equals(self, other: JsonValue) -> bool:
-        """Whether `other` is `value`, but for rounding: 3e-4 and 6e-5 * 80 / 16 are one learning rate."""
+        """Whether `other` is `value`, but for rounding: 3e-4 and 6e-5 * 80 / 16 are one learning
+        rate."""
         if isinstance(self.value, float) and isinstance(other, float):
             return math.isclose(self.value, other)
         return self.value == other
 
 
 def settled(given: float | None, usual: float) -> float:
-    """The number that counts: `usual` also where `given` differs from it by rounding only, as in the Key."""
+    """The number that counts: `usual` also where `given` differs from it by rounding only, as in
+    the Key."""
     return usual if given is None or math.isclose(given, usual) else given
 
 
 class Misfit(NamedTuple):
-    """Fields that do not go together: the one to blame, by the steps that lead to it, and what is wrong."""
+    """Fields that do not go together: the one to blame, by the steps that lead to it, and what is
+    wrong."""
 
     steps: tuple[str | int, ...]
     message: str
@@ -78,32 +89,36 @@ MISFIT = "misfit"
 
 
 class Params(BaseModel):
-    """Base of every kind's params: frozen, strict, no unknown fields, no NaN. The docstring of a field
-    describes it in the JSON Schema of job files."""
+    """Base of every kind's params: frozen, strict, no unknown fields, no NaN. The docstring of a
+    field describes it in the JSON Schema of job files."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
         allow_inf_nan=False,
-        defer_build=True,  # a job uses one or two of the kinds, and the models of all take 0.3 s to build
+        # a job uses one or two of the kinds, and the models of all take 0.3 s to build
+        defer_build=True,
     )
 
     reference: ClassVar[Mapping[str, JsonValue]] = {}
     """What the reference recipe has otherwise than the defaults, by field."""
     choices: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say what is trained, not how, though they have a default: no departure from a recipe."""
+    """Fields that say what is trained, not how, though they have a default: no departure from a
+    recipe."""
     fingerprinted: ClassVar[frozenset[str]] = frozenset()
-    """All fields that the kind's fingerprint depends on: stages that agree in them share one reading of the data. None:
-    each stage reads for itself."""
+    """All fields that the kind's fingerprint depends on: stages that agree in them share one
+    reading of the data. None: each stage reads for itself."""
 
     @property
     def checking_fields(self) -> frozenset[str]:
-        """Fields that only check data or inputs, with which they have one right value: no departure from a recipe."""
+        """Fields that only check data or inputs, with which they have one right value: no departure
+        from a recipe."""
         return frozenset()
 
     def usual(self) -> Mapping[str, Usual]:
-        """By field, a value that has the same effect as another way to write it, given the other fields."""
+        """By field, a value that has the same effect as another way to write it, given the other
+        fields."""
         return {}
 
     def checks(self) -> tuple[Check, ...]:
@@ -122,7 +137,9 @@ class Params(BaseModel):
     def _fields_fit(self) -> Self:
         misfits = [misfit for check in self.checks() for misfit in check()]
         if misfits:
-            raise ValidationError.from_exception_data(type(self).__name__, [_error_of(misfit) for misfit in misfits])
+            raise ValidationError.from_exception_data(
+                type(self).__name__, [_error_of(misfit) for misfit in misfits]
+            )
         return self
 
     @classmethod
@@ -130,9 +147,11 @@ class Params(BaseModel):
         return tuple(name for name, info in cls.model_fields.items() if role in info.metadata)
 
     def in_key(self, *, searched: Iterable[str] = ()) -> dict[str, JsonValue]:
-        """The params that a Key hashes, as JSON, by their effect: a usual value counts as the other way to write it.
+        """The params that a Key hashes, as JSON, by their effect: a usual value counts as the other
+        way to write it.
 
-        Not where the value follows from a param in `searched` (dotted paths): each sample then has its own.
+        Not where the value follows from a param in `searched` (dotted paths): each sample then has
+        its own.
         """
         without = {name for role in Role if not role.is_in_key for name in self.fields_with(role)}
         content = self.model_dump(mode="json", exclude=without)
@@ -146,7 +165,8 @@ class Params(BaseModel):
     def overlay(self, values: Mapping[str, JsonValue]) -> Self:
         """A validated copy with `values`, keyed by dotted path, put in.
 
-        Raises pydantic's ValidationError for a value that does not fit, KeyError for a path that leads nowhere.
+        Raises pydantic's ValidationError for a value that does not fit, KeyError for a path that
+        leads nowhere.
         """
         content = self.model_dump(mode="json")
         for path, value in values.items():
@@ -167,7 +187,8 @@ def _error_of(misfit: Misfit) -> InitErrorDetails:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of progress. `done` of `total` is in the stage's own unit (epochs, iterations, trials)."""
+    """One line of progress. `done` of `total` is in the stage's own unit (epochs, iterations,
+    trials)."""
 
     text: str
     done: float | None = None
@@ -178,9 +199,10 @@ class Event:
 class Report(Protocol):
     """Commits progress: every rank calls it, at most once an epoch or interval.
 
-    `metrics` hold `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's folder with all that
-    a later attempt needs to go on (it comes back as `resume_dir`), None on the other ranks and where none is due. The
-    folder is handed over: it is uploaded while training goes on, and gone afterwards.
+    `metrics` hold `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's
+    folder with all that a later attempt needs to go on (it comes back as `resume_dir`), None on the
+    other ranks and where none is due. The folder is handed over: it is uploaded while training goes
+    on, and gone afterwards.
     """
 
     def __call__(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None: ...
@@ -205,17 +227,20 @@ class StageContext:
     """What the last `report` of an earlier attempt committed, or None for a fresh start."""
     report: Report
     save: Callable[[Path], None]
-    """Commits a checkpoint between reports, as `report` does with its `checkpoint_dir`; rank 0 alone calls it."""
+    """Commits a checkpoint between reports, as `report` does with its `checkpoint_dir`; rank 0
+    alone calls it."""
     should_stop: Callable[[], bool]
-    """Whether the stage should write a checkpoint and raise StoppedError: its run is interrupted, or its machine is
-    about to leave. Cheap, never blocks; ranks may come to hear of it at different times."""
+    """Whether the stage should write a checkpoint and raise StoppedError: its run is interrupted,
+    or its machine is about to leave. Cheap, never blocks; ranks may come to hear of it at different
+    times."""
     emit: Callable[[Event], None]
     """Tells the user; cheap, never blocks, may lose lines. Other ranks than 0 are not heard."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What rank 0 returns (other ranks' results are ignored): `outputs` maps each output's name to a folder."""
+    """What rank 0 returns (other ranks' results are ignored): `outputs` maps each output's name to
+    a folder."""
 
     outputs: Mapping[str, Path]
     metrics: tuple[Metric, ...]
@@ -240,10 +265,12 @@ class Evaluation:
     fingerprint: Callable[[Any], str]
     """Params -> a digest of the data that it reads. Raises DataError as that of the kind."""
     params: type[Params] | None = None
-    """The kind's Params with the fields that only its evaluation has; None: it has none of its own."""
+    """The kind's Params with the fields that only its evaluation has; None: it has none of its
+    own."""
     outputs: tuple[str, ...] = ()
     takes_file: bool = False
-    """Whether the model may be a file from outside the job, which is then all that the folder holds."""
+    """Whether the model may be a file from outside the job, which is then all that the folder
+    holds."""
 
 
 @dataclass(frozen=True)
@@ -258,27 +285,35 @@ class Kind:
     """For each field of role INPUT, what it may point to, written `kind.output`."""
     outputs: tuple[str, ...]
     metrics: Callable[[Any], tuple[str, ...]]
-    """Params -> names of all metrics that a stage's manifest may hold. A search maximises the first by default."""
+    """Params -> names of all metrics that a stage's manifest may hold. A search maximises the first
+    by default."""
     fingerprint: Callable[[Any], str]
-    """Params -> a digest of the data that they name. Raises DataError when it is missing or disagrees with them."""
+    """Params -> a digest of the data that they name. Raises DataError when it is missing or
+    disagrees with them."""
     entry: str | None
-    """`module:function` with the type Entry, imported only where the stage runs; None: the cluster runs it itself."""
+    """`module:function` with the type Entry, imported only where the stage runs; None: the cluster
+    runs it itself."""
     from_outside: frozenset[str] = frozenset()
-    """Fields of role INPUT that may also name a file from outside the job, which is then all that the folder holds."""
+    """Fields of role INPUT that may also name a file from outside the job, which is then all that
+    the folder holds."""
     misfits: Callable[[Any], Iterable[Misfit]] = lambda params: ()
-    """Params -> what keeps a stage from running that an evaluation, which has the same params, can do without."""
+    """Params -> what keeps a stage from running that an evaluation, which has the same params, can
+    do without."""
     reads: Callable[[Any], Mapping[str, str]] = lambda params: {}
-    """Params -> for each field that names a small file besides data and inputs, a digest of what is read of it.
-    Depends only on fields of role DATA, and raises DataError as `fingerprint` does."""
+    """Params -> for each field that names a small file besides data and inputs, a digest of what is
+    read of it. Depends only on fields of role DATA, and raises DataError as `fingerprint` does."""
     evaluation: Evaluation | None = None
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
     stops: bool = False
-    """Whether the entry heeds `should_stop`: an interrupted run waits for such stages' checkpoints, for no others."""
+    """Whether the entry heeds `should_stop`: an interrupted run waits for such stages' checkpoints,
+    for no others."""
     keep_best: Callable[[Any], int] = lambda params: 0
     """Params -> how many checkpoints are kept for their score, besides the newest."""
     less_is_better: frozenset[str] = frozenset()
     """Metrics that no search can mean to maximise."""
     fits_workers: Callable[[Any, int], bool] = lambda params, num_workers: True
-    """Params, a number of workers -> whether they can share the work; asked where `workers` is a range."""
+    """Params, a number of workers -> whether they can share the work; asked where `workers` is a
+    range."""
     evaluates: Kind | None = None
-    """The kind whose models are measured, where this is the kind `evaluate`: `params` are those of its evaluation."""
+    """The kind whose models are measured, where this is the kind `evaluate`: `params` are those of
+    its evaluation."""

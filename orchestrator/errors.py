@@ -3,7 +3,8 @@
     OrchestratorError                1  a stage failed
     ├── JobError                     2  the job or its data is wrong
     │   ├── SpecError                   faults of a job file, all at once
-    │   ├── DataError                   a data set that is missing, broken or other than the job says
+    │   ├── DataError                   a data set that is missing, broken or other than the job
+    says
     │   └── CheckpointError             weights that do not fit the model
     ├── UnreachableError             3  the store or the cluster is out of reach
     │   ├── StoreError                  a store that cannot be read or written
@@ -43,7 +44,8 @@ class JobError(OrchestratorError):
 class Fault:
     """One thing wrong with a job, and where: `FILE:LINE:COL: dotted.path: message`.
 
-    `line` and `column` count from 1; both are None for a fault of a `--set` override or of a file as a whole.
+    `line` and `column` count from 1; both are None for a fault of a `--set` override or of a file
+    as a whole.
     """
 
     source: str
@@ -54,7 +56,11 @@ class Fault:
 
     def __str__(self) -> str:
         position = "" if self.line is None else f":{self.line}:{self.column}"
-        where = f"{self.source} {self.path}" if self.source == "--set" else f"{self.source}{position}: {self.path}"
+        where = (
+            f"{self.source} {self.path}"
+            if self.source == "--set"
+            else f"{self.source}{position}: {self.path}"
+        )
         return f"{where.removesuffix(': ')}: {self.message}"
 
 
@@ -88,7 +94,8 @@ class StoreError(UnreachableError):
 
 
 class StoreRefusedError(StoreError):
-    """The store refuses what is asked of it, as with credentials that have expired: another try is in vain."""
+    """The store refuses what is asked of it, as with credentials that have expired: another try is
+    in vain."""
 
 
 class IntegrityError(StoreError):
@@ -100,7 +107,8 @@ class ClusterError(UnreachableError):
 
 
 class MachineError(UnreachableError):
-    """A machine lacks what a stage needs before it begins; another attempt would fail in the same way."""
+    """A machine lacks what a stage needs before it begins; another attempt would fail in the same
+    way."""
 
 
 class StageError(OrchestratorError):
@@ -108,7 +116,8 @@ class StageError(OrchestratorError):
 
 
 class StoppedError(OrchestratorError):
-    """A stage wrote a checkpoint and stopped, because `should_stop` said so; another attempt goes on from there."""
+    """A stage wrote a checkpoint and stopped, because `should_stop` said so; another attempt goes
+    on from there."""
 
     exit_code = 130
 

@@ -25,7 +25,8 @@ class KeyInputs:
     input_keys: Mapping[str, str]
     """The Key of every stage that this one needs."""
     file_digests: Mapping[str, str]
-    """The sha256 of each file from outside the job, an input or one that the params name, by its field."""
+    """The sha256 of each file from outside the job, an input or one that the params name, by its
+    field."""
 
 
 def key_of(recipe: Recipe) -> str:
@@ -33,10 +34,12 @@ def key_of(recipe: Recipe) -> str:
 
 
 def recipe_of(job: Job, stage: Stage, key_inputs: KeyInputs) -> Recipe:
-    """All that determines the stage's result. Not its name, its resources or anything that only changes the speed."""
+    """All that determines the stage's result. Not its name, its resources or anything that only
+    changes the speed."""
     edges = {**stage.inputs, **({"params_from": stage.params_from} if stage.params_from else {})}
     inputs: dict[str, JsonValue] = {
-        name: {"key": key_inputs.input_keys[ref.stage], "output": ref.output} for name, ref in edges.items()
+        name: {"key": key_inputs.input_keys[ref.stage], "output": ref.output}
+        for name, ref in edges.items()
     }
     inputs |= {name: {"sha256": digest} for name, digest in key_inputs.file_digests.items()}
     measured = stage.kind.evaluates

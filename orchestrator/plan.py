@@ -82,7 +82,8 @@ class Digests:
     data: str
     """The fingerprint of its data."""
     files: Mapping[str, str]
-    """The sha256 of each input that is a file, and of each other file that the params name, by its field."""
+    """The sha256 of each input that is a file, and of each other file that the params name, by its
+    field."""
 
 
 def make_plan(job: Job, *, digests: Mapping[str, Digests], prior: PriorRuns) -> Plan:
@@ -96,7 +97,10 @@ def make_plan(job: Job, *, digests: Mapping[str, Digests], prior: PriorRuns) -> 
         keys = {need: planned[need].key for need in stage.needs}
         read = digests[name]
         key_inputs = KeyInputs(
-            data=read.data, rerun=prior.reruns.get(name, 0), input_keys=keys, file_digests=read.files
+            data=read.data,
+            rerun=prior.reruns.get(name, 0),
+            input_keys=keys,
+            file_digests=read.files,
         )
         planned[name] = _plan_stage(stage, recipe_of(job, stage, key_inputs), prior)
     return Plan(job, tuple(planned.values()))

@@ -1,4 +1,5 @@
-"""Plans a job against a store: reads the digests of its data, what earlier runs did, and which manifests exist."""
+"""Plans a job against a store: reads the digests of its data, what earlier runs did, and which
+manifests exist."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from orchestrator.store.publish import load_manifest
 _T = TypeVar("_T")
 
 
-def plan_job(job: Job, store: Store, *, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> Plan:
+def plan_job(
+    job: Job, store: Store, *, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()
+) -> Plan:
     """The plan of `job` against `store`, or of just the stages `only` with what they need.
 
     Fingerprints the data of the planned stages. Raises DataError, StoreError.
@@ -61,20 +64,24 @@ def read_digests(job: Job, names: Collection[str]) -> dict[str, Digests]:
 
 
 class _Once:
-    """Reads each thing once, however many stages of the job name it, and remembers its fault, too."""
+    """Reads each thing once, however many stages of the job name it, and remembers its fault,
+    too."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Any] = {}
 
     def __call__(self, what: Hashable, read: Callable[[], _T]) -> _T:
-        """What `read` returned for `what`. Raises DataError for its DataError, and for any file it cannot read."""
+        """What `read` returned for `what`. Raises DataError for its DataError, and for any file it
+        cannot read."""
         if what not in self._found:
             try:
                 self._found[what] = read()
             except DataError as err:
                 self._found[what] = err
             except OSError as err:  # a kind that handles some of them will meet others
-                self._found[what] = DataError(f"{err.filename or 'data'}: cannot be read: {err.strerror or err}")
+                self._found[what] = DataError(
+                    f"{err.filename or 'data'}: cannot be read: {err.strerror or err}"
+                )
         found = self._found[what]
         if isinstance(found, DataError):
             raise found
@@ -84,8 +91,14 @@ class _Once:
 def _files(job: Job, stage: Stage, once: _Once) -> dict[str, str]:
     """The digests of inputs from outside the job, and of what files the params name besides."""
     search = stage.search
-    kind, params = (job.stages[search.of].kind, template_params(job, stage)) if search else (stage.kind, stage.params)
-    digests = {field: once(place, partial(digest_outside, place)) for field, place in stage.files.items()}
+    kind, params = (
+        (job.stages[search.of].kind, template_params(job, stage))
+        if search
+        else (stage.kind, stage.params)
+    )
+    digests = {
+        field: once(place, partial(digest_outside, place)) for field, place in stage.files.items()
+    }
     named = {field: getattr(params, field) for field in params.fields_with(Role.DATA)}
     return {**digests, **once((kind.reads, canonical_json(named)), lambda: kind.reads(params))}
 

@@ -1,4 +1,5 @@
-"""The process that `run` lives in: its signals as a count, and how long it may take to end. Imports no ray."""
+"""The process that `run` lives in: its signals as a count, and how long it may take to end. Imports
+no ray."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 ONE_WISH_S = 0.5
-"""Signals so close together are one: a terminal sends Ctrl-C to all of its processes, and make or a shell passes its
-own one on."""
+"""Signals so close together are one: a terminal sends Ctrl-C to all of its processes, and make or a
+shell passes its own one on."""
 
 
 @dataclass
@@ -31,7 +32,8 @@ class Signals:
 
 @contextmanager
 def counted_signals() -> Iterator[Signals]:
-    """Count Ctrl-C and SIGTERM for the length of the block. Enter it after ray.init, which has handlers of its own."""
+    """Count Ctrl-C and SIGTERM for the length of the block. Enter it after ray.init, which has
+    handlers of its own."""
     signals = Signals()
 
     def count(signum: int, frame: FrameType | None) -> None:
@@ -58,12 +60,14 @@ FINAL_EVENTS_TIMEOUT_S = 1.0
 
 
 def is_submitted() -> bool:
-    """True under `ray job submit`: Ray sets this variable for a job's command, and for nothing else."""
+    """True under `ray job submit`: Ray sets this variable for a job's command, and for nothing
+    else."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def stop_grace_s() -> float:
-    """Seconds that an interrupted run may wait for its stages: `ray job stop` kills a job's command after a while."""
+    """Seconds that an interrupted run may wait for its stages: `ray job stop` kills a job's command
+    after a while."""
     stated = os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "")
     if stated.isdecimal():
         return max(0.0, float(stated) - FINAL_EVENTS_TIMEOUT_S)

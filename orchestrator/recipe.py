@@ -1,4 +1,5 @@
-"""What of a stage's params differs from a reference: from a recipe, or from the defaults of its kind. Pure.
+"""What of a stage's params differs from a reference: from a recipe, or from the defaults of its
+kind. Pure.
 
 The defaults of a kind's params are the reference recipe, but for what its `reference` says.
 """
@@ -17,12 +18,18 @@ from orchestrator.contract import Params, Role
 def differences(
     params: Params, recipe: Mapping[str, JsonValue], *, searched: Iterable[str] = ()
 ) -> dict[str, Departure]:
-    """Each param in the Key that has another effect than in `recipe` and, where that says nothing, than by default.
+    """Each param in the Key that has another effect than in `recipe` and, where that says nothing,
+    than by default.
 
-    A param that is not there is null. A param that only adds metrics or outputs, or only checks, is not a difference.
+    A param that is not there is null. A param that only adds metrics or outputs, or only checks, is
+    not a difference.
     """
     ignored = {*params.fields_with(Role.ADDS), *params.checking_fields}
-    used = {name: value for name, value in params.in_key(searched=searched).items() if name not in ignored}
+    used = {
+        name: value
+        for name, value in params.in_key(searched=searched).items()
+        if name not in ignored
+    }
     reference = {**_defaults(params, used), **recipe}
     return {
         name: Departure(used=used.get(name), reference=reference.get(name))
@@ -32,7 +39,8 @@ def differences(
 
 
 def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Departure]:
-    """Each param in the Key that is not as in the reference recipe; not those `searched`, by dotted path.
+    """Each param in the Key that is not as in the reference recipe; not those `searched`, by dotted
+    path.
 
     What has no default and a model by its published name are choices, not departures.
     """

@@ -1,4 +1,5 @@
-"""What a report is made of, read from the store alone: manifests of the last run and the trials of its searches."""
+"""What a report is made of, read from the store alone: manifests of the last run and the trials of
+its searches."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Results:
     """What a report is made of."""
 
     job: Job
-    """As last run, with what the job file expects and has published now, and with its stages that never ran."""
+    """As last run, with what the job file expects and has published now, and with its stages that
+    never ran."""
     manifests: Mapping[str, Manifest]
     """By stage, without those that did not finish."""
     changes: Mapping[str, str]
@@ -43,10 +45,16 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
         return Results(job, {}, {}, None)
     where = f"store {store.uri}: {last_run_name(job.name)}"
     ran = job_from_document(last.job, kinds=kinds, where=where).stages
-    found = {name: load_manifest(store, last.stages[name].key) for name in ran if _is_shown(name, ran, last)}
+    found = {
+        name: load_manifest(store, last.stages[name].key)
+        for name in ran
+        if _is_shown(name, ran, last)
+    }
     names = dict.fromkeys([*job.stages, *ran])
     return Results(
-        job=replace(job, stages={name: _as_run(ran.get(name), job.stages.get(name)) for name in names}),
+        job=replace(
+            job, stages={name: _as_run(ran.get(name), job.stages.get(name)) for name in names}
+        ),
         manifests={name: manifest for name, manifest in found.items() if manifest is not None},
         changes=_changes_since(job, last),
         run_id=last.run_id,
@@ -59,7 +67,8 @@ def _is_shown(name: str, ran: Mapping[str, Stage], last: LastRun) -> bool:
 
 
 def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
-    """The stage as it ran, but held against what it is held against now; either may be missing, not both."""
+    """The stage as it ran, but held against what it is held against now; either may be missing, not
+    both."""
     if ran is None or now is None:
         stage = ran or now
         assert stage is not None
@@ -73,14 +82,20 @@ def _changes_since(job: Job, last: LastRun) -> dict[str, str]:
     digests = {name: _digests_then(job.stages[name], last.stages.get(name)) for name in job.stages}
     plan = make_plan(job, digests=digests, prior=prior_runs(last, is_done=lambda key: False))
     ran = (planned for planned in plan.stages if planned.name in last.stages)
-    return {planned.name: planned.why for planned in ran if planned.key != last.stages[planned.name].key}
+    return {
+        planned.name: planned.why for planned in ran if planned.key != last.stages[planned.name].key
+    }
 
 
 def _digests_then(stage: Stage, last: LastStage | None) -> Digests:
     """What the stage read when it ran; empty digests for what it had not."""
     inputs = last.recipe["inputs"] if last else None
     then = inputs if isinstance(inputs, dict) else {}
-    held = {field: str(was["sha256"]) for field, was in then.items() if isinstance(was, dict) and "sha256" in was}
+    held = {
+        field: str(was["sha256"])
+        for field, was in then.items()
+        if isinstance(was, dict) and "sha256" in was
+    }
     return Digests(
         data=str(last.recipe["data"]) if last else "",
         files={
@@ -94,14 +109,16 @@ OUTPUT = "trials"
 
 
 class FoundTrials(NamedTuple):
-    """By stage, the trials of its search; and a remark for each search whose trials cannot be told of."""
+    """By stage, the trials of its search; and a remark for each search whose trials cannot be told
+    of."""
 
     trials: Mapping[str, Trials]
     remarks: tuple[str, ...]
 
 
 def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> FoundTrials:
-    """The trials of each finished search of `job`. Raises StoreError where the store is out of reach."""
+    """The trials of each finished search of `job`. Raises StoreError where the store is out of
+    reach."""
     trials: dict[str, Trials] = {}
     remarks: list[str] = []
     for name, stage in job.stages.items():
@@ -117,7 +134,11 @@ def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> Fo
 def _fetch_trials(stage: str, manifest: Manifest, store: Store) -> Trials:
     """Raises IntegrityError for altered bytes and for what another release published."""
     artifact = manifest.artifacts.get(OUTPUT)
-    file = next((file for file in artifact.files if file.path == TRIALS_FILE), None) if artifact else None
+    file = (
+        next((file for file in artifact.files if file.path == TRIALS_FILE), None)
+        if artifact
+        else None
+    )
     if file is None:
         raise IntegrityError(f"it published no {TRIALS_FILE}")
     with TemporaryDirectory() as folder:

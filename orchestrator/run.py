@@ -1,4 +1,5 @@
-"""The loop of one run: decide which stage starts, start it, hear of its progress and its end, tell the journal."""
+"""The loop of one run: decide which stage starts, start it, hear of its progress and its end, tell
+the journal."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.contract import Event
-from orchestrator.errors import ClusterError, InterruptedRunError, OrchestratorError, StageError, StoppedError
+from orchestrator.errors import (
+    ClusterError,
+    InterruptedRunError,
+    OrchestratorError,
+    StageError,
+    StoppedError,
+)
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, stop_grace_s
 from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journal
@@ -74,7 +81,9 @@ class Run:
     watch: Watcher
     errors: dict[str, OrchestratorError] = field(default_factory=dict)
     running: dict[str, Start] = field(default_factory=dict)
-    ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(default_factory=queue.Queue)
+    ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(
+        default_factory=queue.Queue
+    )
     loss: Callable[[], str | None] = lambda: None
     """Why the cluster can run nothing any more; None while it can."""
 
@@ -86,13 +95,18 @@ class Run:
         try:
             self._reuse()
             if self._is_unfinished:
-                with connected(address, is_in_use=self._is_busy) as cluster, counted_signals() as signals:
+                with (
+                    connected(address, is_in_use=self._is_busy) as cluster,
+                    counted_signals() as signals,
+                ):
                     self._loop_until_lost(cluster, signals)
         except InterruptedRunError:
             raise
         except BaseException as err:
             was_interrupted = isinstance(err, KeyboardInterrupt)
-            self.journal.end(RunState.INTERRUPTED if was_interrupted else RunState.FAILED, error=_reason(err))
+            self.journal.end(
+                RunState.INTERRUPTED if was_interrupted else RunState.FAILED, error=_reason(err)
+            )
             raise
         self.journal.end(RunState.FAILED if self.errors else RunState.DONE)
         return Outcome(self.journal.states, self.errors)
@@ -110,7 +124,9 @@ class Run:
             if planned.verdict is Verdict.REUSE:
                 manifest = load_manifest(self.store, planned.key)
                 assert manifest is not None, "a manifest is never deleted while a run is under way"
-                self._enter(planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics)))
+                self._enter(
+                    planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics))
+                )
         self.journal.write()
 
     def _loop_until_lost(self, cluster: Cluster, signals: Signals) -> None:
@@ -141,15 +157,21 @@ class Run:
                 self._interrupt(channel, ledger, signals)
 
     def _interrupt(self, channel: EventChannel, ledger: Ledger, signals: Signals) -> NoReturn:
-        err = InterruptedRunError("interrupted; what was finished is kept, and the same command goes on from there")
-        # Written before the stages stop and the cluster is let go: who sent the signal may soon send SIGKILL.
+        err = InterruptedRunError(
+            "interrupted; what was finished is kept, and the same command goes on from there"
+        )
+        # Written before the stages stop and the cluster is let go: who sent the signal may soon
+        # send SIGKILL.
         self.journal.end(RunState.INTERRUPTED, error=_reason(err))
         self._stop_stages(channel, ledger, signals, grace_s=stop_grace_s())
         self.journal.write()
         raise err
 
-    def _stop_stages(self, channel: EventChannel, ledger: Ledger, signals: Signals, *, grace_s: float) -> None:
-        """Ask the stages to stop, and wait for those that can; a second signal ends the wait at once."""
+    def _stop_stages(
+        self, channel: EventChannel, ledger: Ledger, signals: Signals, *, grace_s: float
+    ) -> None:
+        """Ask the stages to stop, and wait for those that can; a second signal ends the wait at
+        once."""
         deadline_s = time.monotonic() + grace_s
         for start in self._stopping(channel):
             text = f"stopping: waiting up to {grace_s:g} s for checkpoints"
@@ -167,7 +189,8 @@ class Run:
         ]
 
     def _is_at_rest(self, start: Start, channel: EventChannel) -> bool:
-        """Whether all trials of a search that were under way have stopped: the search itself does not end."""
+        """Whether all trials of a search that were under way have stopped: the search itself does
+        not end."""
         search = self.journal.record.stages[start.stage.name].search
         if search is None:
             return False
@@ -179,7 +202,8 @@ class Run:
         ended = self._await_end()
         if (loss := self.loss()) is not None:
             raise ClusterError(loss)
-        # What a stage said last is waited for, though the actor may still be starting where a stage ends at once.
+        # What a stage said last is waited for, though the actor may still be starting where a stage
+        # ends at once.
         self._hear(channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain())
         if ended:
             start, result = ended
@@ -188,7 +212,11 @@ class Run:
             del self.running[start.stage.name]
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
-        waiting = [planned for planned in self.plan.stages if not self.journal.states[planned.name].is_final]
+        waiting = [
+            planned
+            for planned in self.plan.stages
+            if not self.journal.states[planned.name].is_final
+        ]
         reasons = [reason for planned in waiting if (reason := shortfall(planned, machines))]
         if reasons:
             raise ClusterError("\n".join(reasons))
@@ -238,20 +266,25 @@ class Run:
             return None
 
     def _close(self, start: Start, result: Manifest | OrchestratorError) -> None:
-        """Note how a stage ended. One that stopped with its run stays as it is: the run's own state says the rest."""
+        """Note how a stage ended. One that stopped with its run stays as it is: the run's own state
+        says the rest."""
         name = start.stage.name
         if isinstance(result, StoppedError) and self.journal.record.state is RunState.INTERRUPTED:
             attempt = self.journal.record.stages[name].attempt
             self._hear([StageEvent(name, attempt, time.time(), Event(str(result).splitlines()[0]))])
         elif isinstance(result, OrchestratorError):
             self.errors[name] = result
-            self._enter(start.stage, State.FAILED, Event(str(result).splitlines()[0]), error=str(result))
+            self._enter(
+                start.stage, State.FAILED, Event(str(result).splitlines()[0]), error=str(result)
+            )
         else:
             text = " ".join(f"{metric.name} {metric.value:.2f}" for metric in result.metrics)
             self._enter(start.stage, State.DONE, Event(text, metrics=_values(result.metrics)))
         self.journal.write()
 
-    def _enter(self, planned: PlannedStage, state: State, event: Event, *, error: str | None = None) -> None:
+    def _enter(
+        self, planned: PlannedStage, state: State, event: Event, *, error: str | None = None
+    ) -> None:
         self.journal.enter(planned.name, state, event, error=error)
         self.watch(Update(planned.name, state, event))
 
@@ -260,7 +293,9 @@ class Run:
             stage = self.journal.hear(heard)
             # A watcher sees how far the stage is: a search's trials have progress of their own.
             done = stage.newest.done if stage.newest else None
-            self.watch(Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total)))
+            self.watch(
+                Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total))
+            )
         outage = self.journal.write_if_due()
         if outage is not None:
             text = f"{outage}; trying again for up to {STORE_OUTAGE_LIMIT_S / 60:g} minutes"
@@ -281,7 +316,11 @@ def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:
 
 
 def _reason(err: BaseException) -> str:
-    return str(err) if isinstance(err, OrchestratorError) else f"{type(err).__name__}: {err}".removesuffix(": ")
+    return (
+        str(err)
+        if isinstance(err, OrchestratorError)
+        else f"{type(err).__name__}: {err}".removesuffix(": ")
+    )
 
 
 def run_plan(plan: Plan, store: Store, *, address: str | None, watch: Watcher) -> Outcome:

@@ -1,4 +1,5 @@
-"""Which stage starts next, on what: decisions as values, a pure function of the plan and the states."""
+"""Which stage starts next, on what: decisions as values, a pure function of the plan and the
+states."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Start:
-    """Begin `stage`, which takes `capacity` to begin with. `slots`: how many trials at a time, for a search."""
+    """Begin `stage`, which takes `capacity` to begin with. `slots`: how many trials at a time, for
+    a search."""
 
     stage: PlannedStage
     capacity: Capacity
@@ -42,14 +44,18 @@ class Block:
 
 
 def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterator[Start | Block]:
-    """What to do now. A stage starts as soon as what it needs is finished and the least that it asks for is free.
+    """What to do now. A stage starts as soon as what it needs is finished and the least that it
+    asks for is free.
 
-    Where it can use more, it takes that when its group starts (`choose_workers`): first all stages that can, begin.
+    Where it can use more, it takes that when its group starts (`choose_workers`): first all stages
+    that can, begin.
     """
     for planned in plan.stages:
         if states[planned.name] is not State.WAITING:
             continue
-        broken = [name for name in planned.stage.needs if states[name] in (State.FAILED, State.BLOCKED)]
+        broken = [
+            name for name in planned.stage.needs if states[name] in (State.FAILED, State.BLOCKED)
+        ]
         if broken:
             yield Block(planned, f"it needs {', '.join(broken)}")
             continue
@@ -63,7 +69,8 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
 
 
 def _slots(planned: PlannedStage, free: Capacity) -> int:
-    """How many groups of workers of the stage fit now, up to what it can use: 1, or a search's trials."""
+    """How many groups of workers of the stage fit now, up to what it can use: 1, or a search's
+    trials."""
     search = planned.stage.search
     wanted = 1 if search is None else _wanted_trials(search)
     group = group_capacity(planned.stage)
@@ -73,4 +80,6 @@ def _slots(planned: PlannedStage, free: Capacity) -> int:
 
 
 def _wanted_trials(params: TuneParams) -> int:
-    return params.size if params.max_concurrent == "auto" else min(params.size, params.max_concurrent)
+    return (
+        params.size if params.max_concurrent == "auto" else min(params.size, params.max_concurrent)
+    )

@@ -25,7 +25,9 @@ class Output(io.TextIOWrapper):
 
     has_reader = True
 
-    def __init__(self, fd: int, *, is_for_results: bool, encoding: str = "utf-8", errors: str = "strict") -> None:
+    def __init__(
+        self, fd: int, *, is_for_results: bool, encoding: str = "utf-8", errors: str = "strict"
+    ) -> None:
         buffer = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
         is_terminal = os.isatty(fd)
         super().__init__(buffer, encoding, errors, line_buffering=is_terminal or not is_for_results)
@@ -65,7 +67,8 @@ def _reason(err: OSError) -> str:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """The exit code of `command`, run with guarded standard streams. Errors are printed to stderr."""
+    """The exit code of `command`, run with guarded standard streams. Errors are printed to
+    stderr."""
     _guard_streams()
     try:
         exit_code = _code_of(command)
@@ -91,15 +94,24 @@ def _guard_streams() -> None:
 
 
 def _occupy(fd: int) -> None:
-    """Put something at a number that is free, so that no file that is opened later is written to as a stream."""
+    """Put something at a number that is free, so that no file that is opened later is written to as
+    a stream."""
     try:
         os.fstat(fd)
     except OSError:
         os.open(os.devnull, os.O_RDONLY)  # the lowest free number is taken
 
 
-def _guarded(stream: TextIO | None, fd: int, mode_if_closed: int, *, is_for_results: bool) -> Output:
-    """`stream` with its faults handled. One that was closed fails on writing, or drops what is written, by its mode."""
+def _guarded(
+    stream: TextIO | None, fd: int, mode_if_closed: int, *, is_for_results: bool
+) -> Output:
+    """`stream` with its faults handled. One that was closed fails on writing, or drops what is
+    written, by its mode."""
     if stream is None:
         return Output(os.open(os.devnull, mode_if_closed), is_for_results=is_for_results)
-    return Output(fd, is_for_results=is_for_results, encoding=stream.encoding, errors=stream.errors or "strict")
+    return Output(
+        fd,
+        is_for_results=is_for_results,
+        encoding=stream.encoding,
+        errors=stream.errors or "strict",
+    )

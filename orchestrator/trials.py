@@ -72,11 +72,17 @@ class Trials(Value):
     trials: tuple[Trial, ...]
 
     def best(self) -> Trial | None:
-        """The best of the finished trials; where none finished, of those that came farthest. The earliest of equals.
+        """The best of the finished trials; where none finished, of those that came farthest. The
+        earliest of equals.
 
-        A trial that was stopped early lost against others at its epoch, so it is no rival of a finished one.
+        A trial that was stopped early lost against others at its epoch, so it is no rival of a
+        finished one.
         """
-        with_value = [trial for trial in self.trials if trial.value is not None and trial.state != TrialState.FAILED]
+        with_value = [
+            trial
+            for trial in self.trials
+            if trial.value is not None and trial.state != TrialState.FAILED
+        ]
         finished = [trial for trial in with_value if trial.state is TrialState.FINISHED]
         farthest = max((trial.epoch for trial in with_value), default=0)
         rivals = finished or [trial for trial in with_value if trial.epoch == farthest]

@@ -1,7 +1,8 @@
 """Keeps both cores of a small machine busy while tests run: `-p tests.burners [--burners N]`.
 
-A test with a process, a signal or a wait has to pass on a machine that is four times slower. Burners run at the normal
-priority, above the one that Ray gives its workers, and end with the tests.
+A test with a process, a signal or a wait has to pass on a machine that is four times slower.
+Burners run at the normal priority, above the one that Ray gives its workers, and end with the
+tests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ _BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(ran
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--burners", type=int, default=2, metavar="N", help="processes that each keep one core busy")
+    parser.addoption(
+        "--burners", type=int, default=2, metavar="N", help="processes that each keep one core busy"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

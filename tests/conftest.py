@@ -23,21 +23,40 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores; threads that wait for one another do not
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tests share the cores; threads that wait for one another do not
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.3"  # 2 by default, longer than a whole run of most tests
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = (
+    "0.3"  # 2 by default, longer than a whole run of most tests
+)
 # Ray's dashboard, which takes the jobs, is given up after half a minute by default.
-os.environ |= {"RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180", "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300"}
-# A job goes to the cluster that its folder names as the current one: each process of tests has a folder of its own.
+os.environ |= {
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+}
+# A job goes to the cluster that its folder names as the current one: each process of tests has a
+# folder of its own.
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets have short names
 atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
-os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
+)
 os.environ["PYTHONPATH"] = str(ROOT)  # workers import kinds that tests define
 os.environ.pop("RAY_ADDRESS", None)
-for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE"):  # of the machine
+for name in (
+    "AWS_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_PROFILE",
+):  # of the machine
     os.environ.pop(name, None)
-os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 _BY_FIXTURE = ("jobs_url", "cluster")
 _LONGEST = (
@@ -48,35 +67,47 @@ _LONGEST = (
 )
 """Groups that begin before all others, so that no process is left with one of them at the end."""
 
-# A pause of the machine is no fault of an example. On top of the profile that Hypothesis picks, another in CI.
+# A pause of the machine is no fault of an example. On top of the profile that Hypothesis picks,
+# another in CI.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, one runs all that need the cluster, and a file stays in one.
+    """Where several processes share the tests, one runs all that need the cluster, and a file stays
+    in one.
 
-    Those that submit jobs are a group of their own, for the sake of balance: each process has its own cluster.
+    Those that submit jobs are a group of their own, for the sake of balance: each process has its
+    own cluster.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
-    items.sort(key=lambda item: _LONGEST.index(group) if (group := _group_of(item)) in _LONGEST else len(_LONGEST))
+    items.sort(
+        key=lambda item: (
+            _LONGEST.index(group) if (group := _group_of(item)) in _LONGEST else len(_LONGEST)
+        )
+    )
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group_of(item)))
 
 
 def _group_of(item: pytest.Item) -> str:
     fixtures = getattr(item, "fixturenames", ())
-    return next((group for group in _BY_FIXTURE if group in fixtures), item.nodeid.partition("::")[0])
+    return next(
+        (group for group in _BY_FIXTURE if group in fixtures), item.nodeid.partition("::")[0]
+    )
 
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A cluster with 4 CPUs, and 2 GPUs that are none, started once. It takes jobs where a test submits some."""
+    """A cluster with 4 CPUs, and 2 GPUs that are none, started once. It takes jobs where a test
+    submits some."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415  only the tests that use it pay for the import
 
-    takes_jobs = any("jobs_url" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    takes_jobs = any(
+        "jobs_url" in getattr(item, "fixturenames", ()) for item in request.session.items
+    )
     cluster = Cluster()
     _start_head(cluster, takes_jobs=takes_jobs)
     os.environ["RAY_ADDRESS"] = cluster.address
@@ -95,7 +126,8 @@ def _start_head(cluster: Cluster, *, takes_jobs: bool) -> None:
                 labels={"place": "here"},
                 include_dashboard=takes_jobs,
                 dashboard_port=_free_port(),
-                # Jobs are handed to whoever listens there; by its default that may be the agent of another cluster.
+                # Jobs are handed to whoever listens there; by its default that may be the agent of
+                # another cluster.
                 dashboard_agent_listen_port=_free_port(),
             )
         except Exception as err:
@@ -119,11 +151,17 @@ def jobs_url(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """The address of a server process that speaks S3; the environment names it, as a user's would."""
+    """The address of a server process that speaks S3; the environment names it, as a user's
+    would."""
     port = _free_port()
     command = [sys.executable, "-m", "tests.s3_server", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    server = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     _await_port(port, server)

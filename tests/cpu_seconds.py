@@ -1,11 +1,13 @@
 """CPU-seconds of each test, counted over all processes that it starts.
 
-Run the tests with `-p tests.cpu_seconds --cpu-seconds FILE`, then `python -m tests.cpu_seconds FILE`.
+Run the tests with `-p tests.cpu_seconds --cpu-seconds FILE`, then `python -m tests.cpu_seconds
+FILE`.
 
-Wall time says little where tests share cores with others and wait for one another. A second process, the meter, adds
-up the CPU time of the process that runs the tests and of everything below it in `/proc` (Linux). A test gets what was
-used since the test before it ended, so its set-up, its tear-down and a shared cluster's background work are in it.
-How it counts is told in `benchmarks.process_tree`.
+Wall time says little where tests share cores with others and wait for one another. A second
+process, the meter, adds up the CPU time of the process that runs the tests and of everything below
+it in `/proc` (Linux). A test gets what was used since the test before it ended, so its set-up, its
+tear-down and a shared cluster's background work are in it. How it counts is told in
+`benchmarks.process_tree`.
 """
 
 from __future__ import annotations
@@ -30,13 +32,17 @@ COLLECTION = "(start and collection)"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cpu-seconds", metavar="FILE", help="append a JSON line for each test to this file")
+    parser.addoption(
+        "--cpu-seconds", metavar="FILE", help="append a JSON line for each test to this file"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if (file := config.getoption("--cpu-seconds")) is None:
         raise pytest.UsageError("-p tests.cpu_seconds needs --cpu-seconds FILE")
-    runs_tests = hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"  # not xdist's controller
+    runs_tests = (
+        hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
+    )  # not xdist's controller
     if runs_tests:
         config.pluginmanager.register(_Recorder(config.invocation_params.dir / file))
 
@@ -48,7 +54,9 @@ class _Recorder:
         adopt_orphans()
         command = [sys.executable, "-m", "tests.cpu_seconds", "--meter", str(os.getpid())]
         pipe = subprocess.PIPE  # in a session of its own, where Ctrl-C does not reach it
-        self._meter = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+        self._meter = subprocess.Popen(
+            command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+        )
         self._file = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._before_s = 0.0
 
@@ -74,7 +82,11 @@ class _Recorder:
         self._meter.stdin.write("\n")
         self._meter.stdin.flush()
         now_s = float(self._meter.stdout.readline())
-        line = {"nodeid": name, "cpu_s": round(now_s - self._before_s, 2), "wall_s": round(wall_s, 2)}
+        line = {
+            "nodeid": name,
+            "cpu_s": round(now_s - self._before_s, 2),
+            "wall_s": round(wall_s, 2),
+        }
         self._before_s = now_s
         os.write(self._file, f"{json.dumps(line)}\n".encode())
 
@@ -86,7 +98,8 @@ def _name(item: pytest.Item) -> str:
 
 
 def _serve(root: int) -> None:
-    """Answer each line of the input with the total so far, until the input or the root process ends."""
+    """Answer each line of the input with the total so far, until the input or the root process
+    ends."""
     meter = Meter(root)
     while Path(f"/proc/{root}").exists():
         total_s = meter.look()
@@ -114,14 +127,18 @@ def _most_expensive(cpu_s: dict[str, float], num: int) -> list[str]:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.cpu_seconds", description="Sums up what was recorded.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cpu_seconds", description="Sums up what was recorded."
+    )
     parser.add_argument("files", metavar="FILE", nargs="*", type=Path)
     parser.add_argument("--meter", metavar="PID", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.meter is not None:
         _serve(arguments.meter)
     elif arguments.files:
-        print(_summary([line for file in arguments.files for line in file.read_text().splitlines()]))
+        print(
+            _summary([line for file in arguments.files for line in file.read_text().splitlines()])
+        )
     else:
         parser.error("name at least one FILE")
 

@@ -1,4 +1,5 @@
-"""A proxy before an S3 server that answers every request wrongly once, in turn by 503, by 500 and by a reset."""
+"""A proxy before an S3 server that answers every request wrongly once, in turn by 503, by 500 and
+by a reset."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "keep-alive"})
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """Passes a request on if the one before it of the same method and path met a fault, so no retry meets two."""
+    """Passes a request on if the one before it of the same method and path met a fault, so no retry
+    meets two."""
 
     daemon_threads = True
 
@@ -90,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self, body: bytes) -> None:
         server = HTTPConnection(*self.server.target)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP
+        }
         server.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
         answer = server.getresponse()
         self._answer(answer.status, _headers(answer), answer.read())

@@ -1,4 +1,5 @@
-"""A server in front of the tests' S3 server: answers some requests by itself, and passes on the others."""
+"""A server in front of the tests' S3 server: answers some requests by itself, and passes on the
+others."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-def refusal(status: int, code: str, message: str = "", *, headers: Mapping[str, str] = {}, **fields: str) -> Answer:
+def refusal(
+    status: int, code: str, message: str = "", *, headers: Mapping[str, str] = {}, **fields: str
+) -> Answer:
     """An error as S3 words it."""
     parts = {"Code": code, "Message": message or f"the message of {code}", **fields}
     body = "".join(f"<{name}>{text}</{name}>" for name, text in parts.items())
@@ -53,10 +56,11 @@ def front(
     tls_dir: Path | None = None,
     pause_s: float = 0,
 ) -> Iterator[Front]:
-    """A front on this machine; `answer` gets method, path and headers, and None passes the request to `behind`.
+    """A front on this machine; `answer` gets method, path and headers, and None passes the request
+    to `behind`.
 
-    With `tls_dir` it speaks TLS, by the certificate `cert.pem` that is written there. It waits for `pause_s` before
-    it reads the content of a request, as if the network were slow.
+    With `tls_dir` it speaks TLS, by the certificate `cert.pem` that is written there. It waits for
+    `pause_s` before it reads the content of a request, as if the network were slow.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,7 +88,9 @@ def front(
             server = http.client.HTTPConnection(behind.removeprefix("http://"))
             server.request(self.command, self.path, content, dict(self.headers))
             response = server.getresponse()
-            headers = {name: value for name, value in response.getheaders() if name.lower() != "connection"}
+            headers = {
+                name: value for name, value in response.getheaders() if name.lower() != "connection"
+            }
             return Answer(response.status, response.read(), headers)
 
         def log_message(self, *_: object) -> None:
@@ -121,12 +127,19 @@ def _speak_tls(server: ThreadingHTTPServer, folder: Path) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .sign(key, hashes.SHA256())
     )
     folder.mkdir(exist_ok=True)
     (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem, pkcs8, plain = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, plain))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")

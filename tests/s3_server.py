@@ -1,7 +1,8 @@
-"""`python -m tests.s3_server --host HOST --port PORT`: moto's S3, in which a conditional write is one step, as in S3's.
+"""`python -m tests.s3_server --host HOST --port PORT`: moto's S3, in which a conditional write is
+one step, as in S3's.
 
-moto looks whether an object is there, and then writes it: of writers that come at the same time two may win.
-Buckets whose names begin with IGNORING or REFUSING treat conditions as other servers do.
+moto looks whether an object is there, and then writes it: of writers that come at the same time two
+may win. Buckets whose names begin with IGNORING or REFUSING treat conditions as other servers do.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ _put_object = S3Response.put_object
 def put_object(response: S3Response) -> Any:
     is_conditional = "If-None-Match" in response.headers
     if is_conditional and response.bucket_name.startswith(REFUSING):
-        raise S3ClientError("NotImplemented", "A header you provided implies functionality that is not implemented")
+        raise S3ClientError(
+            "NotImplemented", "A header you provided implies functionality that is not implemented"
+        )
     if is_conditional and response.bucket_name.startswith(IGNORING):
-        response.headers = {name: value for name, value in response.headers.items() if name != "If-None-Match"}
+        response.headers = {
+            name: value for name, value in response.headers.items() if name != "If-None-Match"
+        }
     with _one_write:
         return _put_object(response)
 

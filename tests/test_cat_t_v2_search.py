@@ -1,4 +1,5 @@
-"""jobs/cat_t_v2_search.yaml: all networks of its grid have the published sizes, and no regular one is missing."""
+"""jobs/cat_t_v2_search.yaml: all networks of its grid have the published sizes, and no regular one
+is missing."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ WIDTHS, DEPTHS, RATIOS = range(48, 129, 8), (3, 4, 12, 4), (2.0, 3.0, 4.0)
 
 @cache
 def job() -> Job:
-    return load_job(JOB, kinds=KINDS, published={name: row.kind for name, row in ROWS.items()}, base_dir=None)
+    return load_job(
+        JOB, kinds=KINDS, published={name: row.kind for name, row in ROWS.items()}, base_dir=None
+    )
 
 
 def search() -> TuneParams:
@@ -78,9 +81,25 @@ def test_the_sizes_searched_for_are_those_published() -> None:
 def test_the_job_plans_one_trial_a_network() -> None:
     assert search().size == len(configs()) == len(set(configs())) == 5
     assert {(params.epochs, params.data_fraction) for params in trials()} == {(100, 0.2)}
-    command = [sys.executable, "-m", "orchestrator", "plan", str(JOB), "--json", "--store", "/nowhere"]
-    samples = ["--set", "stages.pretrain.data=sample:digits", "--set", "stages.pretrain.num_classes=10"]
-    done = subprocess.run([*command, *samples], cwd=ROOT, check=False, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "plan",
+        str(JOB),
+        "--json",
+        "--store",
+        "/nowhere",
+    ]
+    samples = [
+        "--set",
+        "stages.pretrain.data=sample:digits",
+        "--set",
+        "stages.pretrain.num_classes=10",
+    ]
+    done = subprocess.run(
+        [*command, *samples], cwd=ROOT, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert [(stage["name"], stage["verdict"], stage["needs"]) for stage in plan["stages"]] == [
@@ -89,7 +108,9 @@ def test_the_job_plans_one_trial_a_network() -> None:
     ]
 
 
-@pytest.mark.parametrize("config", configs(), ids=lambda config: f"{config.embed_dim}-{config.depths}")
+@pytest.mark.parametrize(
+    "config", configs(), ids=lambda config: f"{config.embed_dim}-{config.depths}"
+)
 def test_each_network_has_both_sizes_and_says_so(config: CatConfig) -> None:
     with torch.device("meta"):
         params = count_params(Cat(config, num_classes=1000))
@@ -104,14 +125,24 @@ def test_each_network_has_both_sizes_and_says_so(config: CatConfig) -> None:
 
 def test_no_regular_network_with_both_sizes_is_left_out() -> None:
     heads = (1, 2, 4, 8)  # they divide every width
-    found = {config for width, ratio in itertools.product(WIDTHS, RATIOS) for config in _fitting(width, ratio, heads)}
+    found = {
+        config
+        for width, ratio in itertools.product(WIDTHS, RATIOS)
+        for config in _fitting(width, ratio, heads)
+    }
     assert found == {replace(config, num_heads=heads) for config in configs()}
 
 
 def _fitting(width: int, ratio: float, heads: tuple[int, ...]) -> Iterator[CatConfig]:
-    """Of the networks that are so wide, those with both sizes; each group adds the same to them, wherever it comes."""
-    least = replace(CONFIGS["cat_tiny"], embed_dim=width, depths=(1, 1, 1, 1), num_heads=heads, mlp_ratio=ratio)
-    deeper = [replace(least, depths=tuple(1 + int(stage == other) for other in range(4))) for stage in range(4)]
+    """Of the networks that are so wide, those with both sizes; each group adds the same to them,
+    wherever it comes."""
+    least = replace(
+        CONFIGS["cat_tiny"], embed_dim=width, depths=(1, 1, 1, 1), num_heads=heads, mlp_ratio=ratio
+    )
+    deeper = [
+        replace(least, depths=tuple(1 + int(stage == other) for other in range(4)))
+        for stage in range(4)
+    ]
     (names, base), *more = (_sizes(config) for config in (least, *deeper))
     groups = np.array([sizes for _, sizes in more]) - base
     for added in itertools.product(*map(range, DEPTHS)):

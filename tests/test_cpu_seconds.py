@@ -1,4 +1,5 @@
-"""The plugin that counts CPU-seconds, run on test files whose processes report what they used themselves."""
+"""The plugin that counts CPU-seconds, run on test files whose processes report what they used
+themselves."""
 
 from __future__ import annotations
 
@@ -49,10 +50,13 @@ def wait_for(name):
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
 """
-ROUNDING_S = 0.1  # four fields of `/proc/*/stat`, each in hundredths of a second and rounded down, for each process
+# four fields of `/proc/*/stat`, each in hundredths of a second and rounded down, for each process
+ROUNDING_S = 0.1
 
 
-def test_the_time_of_a_detached_grandchild_counts_for_the_test_that_started_it(tmp_path: Path) -> None:
+def test_the_time_of_a_detached_grandchild_counts_for_the_test_that_started_it(
+    tmp_path: Path,
+) -> None:
     tests = """
         def test_nothing():
             pass
@@ -97,7 +101,10 @@ def test_processes_of_xdist_write_one_file_which_the_command_sums_up(tmp_path: P
     total, _, *files_and_tests = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
     assert total.endswith(" CPU-seconds in 2 tests of 1 files")
     assert float(total.split()[0]) >= used_s - 1
-    assert files_and_tests.index(f"{cpu_s['test_two']:9.1f}  test_burning.py::test_two") < len(files_and_tests) - 1
+    assert (
+        files_and_tests.index(f"{cpu_s['test_two']:9.1f}  test_burning.py::test_two")
+        < len(files_and_tests) - 1
+    )
 
 
 def _measure(tests: str, folder: Path, *options: str) -> tuple[dict[str, float], float]:
@@ -105,8 +112,22 @@ def _measure(tests: str, folder: Path, *options: str) -> tuple[dict[str, float],
     (folder / "processes.py").write_text(PROCESSES)
     (folder / "test_burning.py").write_text(f"import processes\n{dedent(tests)}")
     plugin = ["-p", "tests.cpu_seconds", "--cpu-seconds", "records"]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", *plugin, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        ".",
+        *plugin,
+        *options,
+    ]
     subprocess.run(command, cwd=folder, check=True)
     records = [json.loads(line) for line in (folder / "records").read_text().splitlines()]
-    cpu_s = {record["nodeid"].partition("::")[2]: record["cpu_s"] for record in records if "::" in record["nodeid"]}
+    cpu_s = {
+        record["nodeid"].partition("::")[2]: record["cpu_s"]
+        for record in records
+        if "::" in record["nodeid"]
+    }
     return cpu_s, float((folder / "used").read_text())

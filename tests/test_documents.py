@@ -23,7 +23,9 @@ DOWNSTREAM = (ROOT / "docs" / "downstream.md").read_text()
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_and_option_is_in_the_readme(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_and_option_is_in_the_readme(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         parse_arguments([verb, "--help"])
     usage = capsys.readouterr().out
@@ -36,7 +38,11 @@ def test_every_verb_and_option_is_in_the_readme(verb: str, capsys: pytest.Captur
 def test_every_kind_with_its_outputs_methods_and_metrics_is_in_the_readme(kind: Kind) -> None:
     (row,) = (line for line in README.splitlines() if line.startswith(f"| `{kind.name}` "))
     field = kind.params.model_fields.get("method")
-    methods = {name for member in get_args(field.annotation) for name in get_args(member)} if field else set()
+    methods = (
+        {name for member in get_args(field.annotation) for name in get_args(member)}
+        if field
+        else set()
+    )
     metrics = {metric for method in methods or [""] for metric in _metrics(kind, method)}
     assert metrics
     assert {word for word in (*kind.outputs, *methods, *metrics) if f"`{word}`" not in row} == set()
@@ -56,7 +62,9 @@ def test_stages_of_the_downstream_guide_are_valid(snippet: str, tmp_path: Path) 
 
 def test_fields_in_the_downstream_guide_exist() -> None:
     named = set(re.findall(r"`([a-z_]+):", DOWNSTREAM))
-    known = {field for kind in ("detection", "segmentation") for field in KINDS[kind].params.model_fields}
+    known = {
+        field for kind in ("detection", "segmentation") for field in KINDS[kind].params.model_fields
+    }
     assert named - known - {"mmdet", "mmseg"} == set()
 
 
@@ -73,7 +81,9 @@ def test_what_evaluations_measure_is_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_the_page_on_evaluations_has_every_metric_and_every_param_that_only_they_have(kind: Kind) -> None:
+def test_the_page_on_evaluations_has_every_metric_and_every_param_that_only_they_have(
+    kind: Kind,
+) -> None:
     page = (ROOT / "docs" / "evaluation.md").read_text()
     assert kind.evaluation is not None
     assert kind.evaluation.params is not None
@@ -85,11 +95,17 @@ def test_the_page_on_evaluations_has_every_metric_and_every_param_that_only_they
 def _evaluated(kind: Kind) -> tuple[str, ...]:
     """What an evaluation measures, where it can measure all."""
     assert kind.evaluation is not None
-    return kind.evaluation.metrics(kind.params.model_construct(None, **{"method": "mask_rcnn", "tta": True}))
+    return kind.evaluation.metrics(
+        kind.params.model_construct(None, **{"method": "mask_rcnn", "tta": True})
+    )
 
 
 def test_every_exit_code_is_in_the_readme() -> None:
-    codes = {0, *(child.exit_code for child in OrchestratorError.__subclasses__()), OrchestratorError.exit_code}
+    codes = {
+        0,
+        *(child.exit_code for child in OrchestratorError.__subclasses__()),
+        OrchestratorError.exit_code,
+    }
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
 
 

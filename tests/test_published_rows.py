@@ -1,4 +1,5 @@
-"""jobs/published_rows.yaml: the 16 published rows of COCO and ADE20K, on backbones that are trained once."""
+"""jobs/published_rows.yaml: the 16 published rows of COCO and ADE20K, on backbones that are trained
+once."""
 
 from __future__ import annotations
 
@@ -24,8 +25,13 @@ DOWNSTREAM = {name: row for name, row in ROWS.items() if row.kind in ("detection
 def _job(store: Path) -> Job:
     kinds = {name: row.kind for name, row in ROWS.items()}
     # The data are not here: the job says what they are.
-    stated = [f"stages.{name}.data_fingerprint={'d' * 64}" for name in ("pretrain", "coco", "coco_ms", "ade20k")]
-    return load_job(JOB, kinds=KINDS, published=kinds, overrides=stated, base_dir=None, store=str(store))
+    stated = [
+        f"stages.{name}.data_fingerprint={'d' * 64}"
+        for name in ("pretrain", "coco", "coco_ms", "ade20k")
+    ]
+    return load_job(
+        JOB, kinds=KINDS, published=kinds, overrides=stated, base_dir=None, store=str(store)
+    )
 
 
 def _verdicts(plan: Plan) -> dict[str, str]:
@@ -40,7 +46,9 @@ def test_each_published_row_is_one_cell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", DOWNSTREAM.values(), ids=DOWNSTREAM.keys())
-def test_a_cell_has_the_backbone_and_the_params_of_its_row(row: PublishedRow, tmp_path: Path) -> None:
+def test_a_cell_has_the_backbone_and_the_params_of_its_row(
+    row: PublishedRow, tmp_path: Path
+) -> None:
     (stage,) = [stage for stage in _job(tmp_path).stages.values() if stage.published == row.id]
     assert stage.inputs["backbone"].stage == f"pretrain/{row.id.rpartition('/')[2]}"
     wanted = type(stage.params)(**row.recipe, backbone="pretrain.checkpoint", data="data")
@@ -64,5 +72,13 @@ def test_with_finished_backbones_no_pretraining_starts(tmp_path: Path) -> None:
 
 
 def _finish(store_uri: str, key: str, stage: str) -> None:
-    nothing: dict[str, Any] = {"recipe": {}, "params": {}, "artifacts": {}, "metrics": (), "provenance": {}}
-    publish_manifest(open_store(store_uri), Manifest(key=key, stage=stage, kind="pretrain", **nothing))
+    nothing: dict[str, Any] = {
+        "recipe": {},
+        "params": {},
+        "artifacts": {},
+        "metrics": (),
+        "provenance": {},
+    }
+    publish_manifest(
+        open_store(store_uri), Manifest(key=key, stage=stage, kind="pretrain", **nothing)
+    )

@@ -33,18 +33,23 @@ SHRUNK = {
 
 
 TOP1 = (95.49, 97.18, 97.18, 96.90, 96.06, 96.62, 96.90, 96.62)
-"""Of the quickstart's pretraining as it is: on three CPUs, four seeds, and learning rates from 8e-4 to 3e-3."""
+"""Of the quickstart's pretraining as it is: on three CPUs, four seeds, and learning rates from 8e-4
+to 3e-3."""
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sample data, as `make demo` leaves it."""
     folder = tmp_path_factory.mktemp("workplace")
-    subprocess.run([sys.executable, "-m", "pipelines.sample", "data/digits"], cwd=folder, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pipelines.sample", "data/digits"], cwd=folder, check=True
+    )
     return folder
 
 
-def test_the_expected_top1_is_far_below_what_differs_from_machine_to_machine(tmp_path: Path) -> None:
+def test_the_expected_top1_is_far_below_what_differs_from_machine_to_machine(
+    tmp_path: Path,
+) -> None:
     job = load_job(QUICKSTART, kinds=KINDS, published={}, base_dir=tmp_path)
     expected = job.stages["pretrain"].expect["top1"]
     assert expected.is_met_by(mean(TOP1) - 8 * stdev(TOP1))
@@ -57,7 +62,9 @@ def _command(verb: str, *options: str, **changes: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator", verb, str(QUICKSTART), *sets, *options]
 
 
-def _json(workplace: Path, verb: str, *options: str, endpoint: str | None = None, **changes: str) -> Any:
+def _json(
+    workplace: Path, verb: str, *options: str, endpoint: str | None = None, **changes: str
+) -> Any:
     done = subprocess.run(
         _command(verb, "--json", *options, **changes),
         cwd=workplace,
@@ -78,7 +85,9 @@ def report(workplace: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplace: Path, report: Any) -> None:
+def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(
+    workplace: Path, report: Any
+) -> None:
     shares = [cell for cell in report["cells"] if cell["unit"] == "%"]
     values = {(cell["stage"], cell["metric"]): cell["value"] for cell in shares}
     assert {stage for stage, _ in values} == {"search", "pretrain", "detection", "segmentation"}
@@ -88,13 +97,18 @@ def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(workplac
 
     plan = _json(workplace, "plan")
     assert {stage["verdict"] for stage in plan["stages"]} == {"REUSE"}
-    manifests = {path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()}
+    manifests = {
+        path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()
+    }
     assert _json(workplace, "run") == report
-    assert {path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()} == manifests
+    assert {
+        path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()
+    } == manifests
 
 
 def _outputs(store: Store) -> dict[str, Any]:
-    """The sha256 of each file of each stage's outputs, without metrics of speed and what holds them."""
+    """The sha256 of each file of each stage's outputs, without metrics of speed and what holds
+    them."""
     manifests = [json.loads(store.read(name) or b"") for name in store.names("manifests")]
     return {
         f"{manifest['stage']}.{output}/{file['path']}": file["sha256"]
@@ -117,18 +131,31 @@ def test_a_run_through_a_faulty_s3_server_ends_with_the_bytes_of_a_run_on_a_fold
     workplace: Path, s3_endpoint: str, bucket: str, part: tuple[str, ...]
 ) -> None:
     # Neither is in the Key; both make many requests while training goes on.
-    often = {"stages__pretrain__checkpoint_every": "{steps: 1}", "stages__segmentation__checkpoint_every": "4"}
+    often = {
+        "stages__pretrain__checkpoint_every": "{steps: 1}",
+        "stages__segmentation__checkpoint_every": "4",
+    }
     with fault_proxy(s3_endpoint) as proxy:
-        _json(workplace, "run", *part, "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often)
+        _json(
+            workplace, "run", *part, "--store", f"s3://{bucket}/faulty", endpoint=proxy.url, **often
+        )
     assert proxy.num_faults >= 200
-    faulty, straight = _outputs(open_store(f"s3://{bucket}/faulty")), _outputs(open_store(str(workplace / "artifacts")))
-    assert {"pretrain.checkpoint/model.safetensors", "search.best_params/best_params.json"} <= faulty.keys()
+    faulty, straight = (
+        _outputs(open_store(f"s3://{bucket}/faulty")),
+        _outputs(open_store(str(workplace / "artifacts"))),
+    )
+    assert {
+        "pretrain.checkpoint/model.safetensors",
+        "search.best_params/best_params.json",
+    } <= faulty.keys()
     assert faulty == {output: straight[output] for output in faulty}
 
 
 def _start(workplace: Path, store: str) -> subprocess.Popen[str]:
     command = _command("run", "--only", "pretrain", "--store", store, stages__pretrain__epochs="6")
-    return subprocess.Popen(command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=workplace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def _await(folder: Path, pattern: str, run: subprocess.Popen[str], timeout_s: float = 1200) -> None:
@@ -141,9 +168,17 @@ def _await(folder: Path, pattern: str, run: subprocess.Popen[str], timeout_s: fl
 
 def _worked_epochs(store: Path) -> list[str]:
     """Texts of all epochs of the pretraining, over all runs of the store."""
-    lines = [line for path in sorted(store.glob("runs/*/events/*.jsonl")) for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in sorted(store.glob("runs/*/events/*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     events = [json.loads(line) for line in lines]
-    return [event["event"]["text"].split()[1] for event in events if event["event"]["text"].startswith("epoch ")]
+    return [
+        event["event"]["text"].split()[1]
+        for event in events
+        if event["event"]["text"].startswith("epoch ")
+    ]
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""The quickstarts of detectors as their users run them, shrunk: every cell that ran ends in the report."""
+"""The quickstarts of detectors as their users run them, shrunk: every cell that ran ends in the
+report."""
 
 from __future__ import annotations
 
@@ -16,17 +17,34 @@ BOX = {"box_map", "box_map50"}
 SHRUNK_DETECTOR = {"epochs": "1", "img_scale": "[64, 64]", "warmup_iters": "5", "batch_size": "16"}
 
 
-def _json(folder: Path, verb: str, job: str, sets: Mapping[str, str], only: Sequence[str] = ()) -> Any:
-    settings = [word for name, value in sets.items() for word in ("--set", f"stages.{name}={value}")]
+def _json(
+    folder: Path, verb: str, job: str, sets: Mapping[str, str], only: Sequence[str] = ()
+) -> Any:
+    settings = [
+        word for name, value in sets.items() for word in ("--set", f"stages.{name}={value}")
+    ]
     chosen = [word for stage in only for word in ("--only", stage)]
-    command = [sys.executable, "-m", "orchestrator", verb, str(JOBS / job), *settings, *chosen, "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=3600)
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        verb,
+        str(JOBS / job),
+        *settings,
+        *chosen,
+        "--json",
+    ]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=3600
+    )
     assert done.returncode == 0, done.stderr[-5000:]
     return json.loads(done.stdout)
 
 
 def _shrunk(*detectors: str) -> dict[str, str]:
-    fields = {f"{stage}.{name}": value for stage in detectors for name, value in SHRUNK_DETECTOR.items()}
+    fields = {
+        f"{stage}.{name}": value for stage in detectors for name, value in SHRUNK_DETECTOR.items()
+    }
     return {"pretrain.epochs": "2", "pretrain.data_fraction": "0.3", **fields}
 
 
@@ -61,8 +79,13 @@ def test_all_methods_train_from_one_backbone_two_at_a_time(workplace: Path) -> N
 def test_detectors_stand_side_by_side_from_a_backbone_and_from_scratch(workplace: Path) -> None:
     sets = _shrunk("retinanet", "mask_rcnn")
     ran = {"retinanet/pretrained", "retinanet/scratch"}
-    measured = _measured(_json(workplace, "run", "quickstart_detectors.yaml", sets, only=sorted(ran)))
+    measured = _measured(
+        _json(workplace, "run", "quickstart_detectors.yaml", sets, only=sorted(ran))
+    )
     assert measured.keys() == {"pretrain", *ran}
-    plan = {stage["name"]: stage for stage in _json(workplace, "plan", "quickstart_detectors.yaml", sets)["stages"]}
+    plan = {
+        stage["name"]: stage
+        for stage in _json(workplace, "plan", "quickstart_detectors.yaml", sets)["stages"]
+    }
     assert plan["retinanet/pretrained"]["needs"] == ["pretrain"]
     assert plan["retinanet/scratch"]["needs"] == []

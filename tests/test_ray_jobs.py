@@ -20,7 +20,9 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from orchestrator.store import Store, open_store
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = tuple(f"stages.{stage}.data=sample:digits" for stage in ("pretrain", "detection", "segmentation"))
+SAMPLE = tuple(
+    f"stages.{stage}.data=sample:digits" for stage in ("pretrain", "detection", "segmentation")
+)
 SHORT = (
     "stages.search.num_trials=2",
     "stages.search.overrides={epochs: 1}",
@@ -33,10 +35,16 @@ SHORT_TOY = (
 )
 
 
-def _submit(jobs_url: str, endpoint: str, job: str, *options: str, overrides: tuple[str, ...] = ()) -> str:
+def _submit(
+    jobs_url: str, endpoint: str, job: str, *options: str, overrides: tuple[str, ...] = ()
+) -> str:
     """Submit a file of jobs/ with `options`; returns the submission's id."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+    }
     sets = [word for override in overrides for word in ("--set", override)]
     command = [
         "ray",
@@ -74,7 +82,10 @@ def _await_checkpoint(
 ) -> None:
     """Wait for a checkpoint of a stage, or of a trial."""
     deadline = time.monotonic() + timeout_s
-    while not any("/checkpoints/" in found and ("/trials/" in found) is of_trial for found in store.names("train")):
+    while not any(
+        "/checkpoints/" in found and ("/trials/" in found) is of_trial
+        for found in store.names("train")
+    ):
         assert not client.get_job_status(name).is_terminal(), client.get_job_logs(name)[-5000:]
         assert time.monotonic() < deadline, f"no checkpoint in {timeout_s} s"
         time.sleep(0.2)
@@ -127,7 +138,11 @@ def test_a_job_whose_driver_was_killed_with_9_goes_on_when_it_is_submitted_again
     second = _submit(*command, overrides=overrides)
     assert _await_end(client, second) is JobStatus.SUCCEEDED, client.get_job_logs(second)[-5000:]
     names = store.names("train")
-    began = {name.partition("/checkpoints/")[0] for name in names if "/trials/" in name and "/checkpoints/" in name}
+    began = {
+        name.partition("/checkpoints/")[0]
+        for name in names
+        if "/trials/" in name and "/checkpoints/" in name
+    }
     logs = {name.removesuffix("/trial.json") for name in names if name.endswith("/trial.json")}
     assert began == logs, "no trial began anew under another name"
     assert len(logs) == 2
@@ -161,13 +176,18 @@ def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
 
 
 @pytest.mark.slow
-def test_a_job_with_relative_places_is_refused_with_the_reason(jobs_url: str, s3_endpoint: str) -> None:
+def test_a_job_with_relative_places_is_refused_with_the_reason(
+    jobs_url: str, s3_endpoint: str
+) -> None:
     client = JobSubmissionClient(jobs_url)
     name = _submit(jobs_url, s3_endpoint, "quickstart.yaml")
     assert _await_end(client, name) is JobStatus.FAILED
     assert client.get_job_info(name).driver_exit_code == 2
     logs = client.get_job_logs(name)
-    assert "store: must be absolute, not './artifacts': in a Ray job the current folder is a copy" in logs
+    assert (
+        "store: must be absolute, not './artifacts': in a Ray job the current folder is a copy"
+        in logs
+    )
     assert "stages.pretrain.data: must be absolute, not 'data/digits/imagenet'" in logs
     assert "Traceback" not in logs
 
@@ -176,7 +196,9 @@ def _orchestrator(*arguments: str, overrides: tuple[str, ...] = ()) -> str:
     """What a verb prints, on the machine of the user, who has nothing but the store."""
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "orchestrator", *arguments, *sets]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600).stdout
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
+    ).stdout
 
 
 @pytest.mark.slow
@@ -186,26 +208,42 @@ def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
     client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"
     store = ("--store", f"s3://{bucket}/toy")
     name = _submit(jobs_url, s3_endpoint, job, *store, overrides=SHORT_TOY)
-    assert _await_end(client, name, timeout_s=3600) is JobStatus.SUCCEEDED, client.get_job_logs(name)[-5000:]
+    assert _await_end(client, name, timeout_s=3600) is JobStatus.SUCCEEDED, client.get_job_logs(
+        name
+    )[-5000:]
     last_line = client.get_job_logs(name).strip().splitlines()[-1]
     assert last_line.startswith("full_pipeline_toy: done: 12 stages, 0 of them reused; ")
 
     status = json.loads(_orchestrator("status", f"jobs/{job}", *store, "--json"))
     assert status["state"] == "done"
     assert {stage["state"] for stage in status["stages"]} == {"done"}
-    cells = json.loads(_orchestrator("report", f"jobs/{job}", *store, "--json", overrides=SHORT_TOY))["cells"]
+    cells = json.loads(
+        _orchestrator("report", f"jobs/{job}", *store, "--json", overrides=SHORT_TOY)
+    )["cells"]
     beside = {cell["stage"]: cell for cell in cells if cell["published"] is not None}
     paper = json.loads(_orchestrator("validate", "jobs/full_pipeline.yaml", "--json"))["stages"]
-    assert {stage.partition("/")[0] for stage in beside} == {stage.partition("/")[0] for stage in paper} - {"search"}
-    assert all("other model" in cell["label"] and "other data" in cell["label"] for cell in beside.values())
-    markdown = _orchestrator("report", f"jobs/{job}", *store, "--format", "markdown", overrides=SHORT_TOY)
+    assert {stage.partition("/")[0] for stage in beside} == {
+        stage.partition("/")[0] for stage in paper
+    } - {"search"}
+    assert all(
+        "other model" in cell["label"] and "other data" in cell["label"] for cell in beside.values()
+    )
+    markdown = _orchestrator(
+        "report", f"jobs/{job}", *store, "--format", "markdown", overrides=SHORT_TOY
+    )
     assert all(f"| {stage} | " in markdown for stage in beside)
 
 
 def test_the_papers_job_plans_where_its_data_are_not(tmp_path: Path) -> None:
     stated = "0" * 64
     stages = ("pretrain", "pretrain_searched", "coco", "coco_ms", "ade20k", "measured")
-    sets = [word for name in stages for word in ("--set", f"stages.{name}.data_fingerprint='{stated}'")]
-    plan = json.loads(_orchestrator("plan", "jobs/full_pipeline.yaml", "--store", str(tmp_path), "--json", *sets))
+    sets = [
+        word for name in stages for word in ("--set", f"stages.{name}.data_fingerprint='{stated}'")
+    ]
+    plan = json.loads(
+        _orchestrator("plan", "jobs/full_pipeline.yaml", "--store", str(tmp_path), "--json", *sets)
+    )
     assert len(plan["stages"]) == 12
-    assert {(stage["verdict"], stage["data_fingerprint"]) for stage in plan["stages"]} == {("RUN", stated)}
+    assert {(stage["verdict"], stage["data_fingerprint"]) for stage in plan["stages"]} == {
+        ("RUN", stated)
+    }

@@ -1,1 +1,2 @@
-"""What `python -m benchmarks.data_loading` is made of: images, contestants, settings and the layout of results."""
+"""What `python -m benchmarks.data_loading` is made of: images, contestants, settings and the layout
+of results."""

@@ -1,4 +1,5 @@
-"""Ways to load a pass of training batches in one loader process, and the CPU time that a pass takes on both sides."""
+"""Ways to load a pass of training batches in one loader process, and the CPU time that a pass takes
+on both sides."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Contestant:
 
 
 def make_rival(root: Path, recipe: Recipe, settings: Settings) -> Contestant:
-    """torchvision's folders, timm's transform and torch's collate: what a script without us would use.
+    """torchvision's folders, timm's transform and torch's collate: what a script without us would
+    use.
 
     Its posterize is ours: timm's own raises on Pillow 13 where it is asked for 0 bits.
     """
@@ -65,9 +67,12 @@ def make_rival(root: Path, recipe: Recipe, settings: Settings) -> Contestant:
 
 
 def make_ours(mode: Mode, root: Path, recipe: Recipe, settings: Settings) -> Contestant:
-    """As a pretraining stage loads with `augmentation: mode`; what `device` leaves to the device is not in a pass."""
+    """As a pretraining stage loads with `augmentation: mode`; what `device` leaves to the device is
+    not in a pass."""
     augmentation = make_train_augmentation(mode, recipe)
-    index = load_index(root, "train", tuple(sorted(path.name for path in (root / "train").iterdir())))
+    index = load_index(
+        root, "train", tuple(sorted(path.name for path in (root / "train").iterdir()))
+    )
     loader = _loader(
         Images(index, augmentation.image, seed=0, substitutes=0),
         settings,

@@ -1,4 +1,5 @@
-"""Synthetic photographs as JPEGs in ImageNet's layout; with detail as real ones have it, which decoding hangs on."""
+"""Synthetic photographs as JPEGs in ImageNet's layout; with detail as real ones have it, which
+decoding hangs on."""
 
 # Shapes: H x W pixels, C channels.
 
@@ -29,7 +30,8 @@ def write_photographs(root: Path, *, num_images: int, num_classes: int = 2, seed
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Surfaces of one colour with sharp edges, under a texture of all frequencies, a calm tint, and grain."""
+    """Surfaces of one colour with sharp edges, under a texture of all frequencies, a calm tint, and
+    grain."""
     texture_HW = _texture(rng, HEIGHT_PX, WIDTH_PX)
     tint_HWC = np.stack([_texture(rng, HEIGHT_PX, WIDTH_PX, calm=1.0) for _ in range(3)], axis=-1)
     surfaces_HWC = _surfaces(rng)
@@ -44,12 +46,16 @@ def encode_jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _texture(rng: np.random.Generator, height: int, width: int, *, calm: float = 0.0) -> NDArray[np.float64]:
+def _texture(
+    rng: np.random.Generator, height: int, width: int, *, calm: float = 0.0
+) -> NDArray[np.float64]:
     """Noise of unit variance whose amplitude falls as frequency ** -(1 + calm)."""
     spectrum = np.fft.rfft2(rng.normal(size=(height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
-    texture_HW: NDArray[np.float64] = np.fft.irfft2(spectrum / frequency ** (_SLOPE + calm), s=(height, width))
+    texture_HW: NDArray[np.float64] = np.fft.irfft2(
+        spectrum / frequency ** (_SLOPE + calm), s=(height, width)
+    )
     texture_HW /= texture_HW.std()
     return texture_HW
 
@@ -60,6 +66,8 @@ def _surfaces(rng: np.random.Generator) -> NDArray[np.float64]:
     image_HWC = np.broadcast_to(rng.uniform(60, 200, 3), (HEIGHT_PX, WIDTH_PX, 3)).copy()
     for _ in range(_NUM_SURFACES):
         angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0, 180)
-        side_HW = (x_HW - WIDTH_PX / 2) * np.cos(angle) + (y_HW - HEIGHT_PX / 2) * np.sin(angle) > reach
+        side_HW = (x_HW - WIDTH_PX / 2) * np.cos(angle) + (y_HW - HEIGHT_PX / 2) * np.sin(
+            angle
+        ) > reach
         image_HWC[side_HW] = rng.uniform(30, 225, 3)
     return image_HWC

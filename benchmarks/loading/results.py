@@ -11,11 +11,13 @@ from benchmarks.speed.rounds import Spread
 from benchmarks.speed.table import aligned
 
 BARS = {"fast": 1.15, "device": 2.0}
-"""How many times the rival's images a core-second each is to reach; of `device`, the loader's share alone."""
+"""How many times the rival's images a core-second each is to reach; of `device`, the loader's share
+alone."""
 LEGEND = f"""\
-us/image: CPU time of the loader's process and of the training process, per image; the median of all rounds.
-x rival: the median of the rounds' ratios to {RIVAL}. From encoded files to normalised batches; of
-`device` up to the batch of uint8, the rest of it stands below. Mixup and cutmix, timm's in all, are left out."""
+us/image: CPU time of the loader's process and of the training process, per image; the median of
+all rounds. x rival: the median of the rounds' ratios to {RIVAL}. From encoded files to
+normalised batches; of `device` up to the batch of uint8, the rest of it stands below. Mixup and
+cutmix, timm's in all, are left out."""
 _HEAD = ("augmentation", "us/image", "images/core-s", "x rival", "min..max", "bar", "")
 _TEXT_COLUMNS = 1
 
@@ -57,7 +59,9 @@ def results_of(image_cpu_s: Mapping[str, Sequence[float]]) -> list[Result]:
         Result(
             name=name,
             image_cpu_s=tuple(times),
-            ratio_to_rival=None if name == RIVAL else Spread.of([a / b for a, b in zip(rival, times, strict=True)]),
+            ratio_to_rival=None
+            if name == RIVAL
+            else Spread.of([a / b for a, b in zip(rival, times, strict=True)]),
         )
         for name, times in image_cpu_s.items()
     ]

@@ -1,4 +1,5 @@
-"""The command line of `python -m benchmarks.data_loading` as a checked value; what is wrong with it exits with 2."""
+"""The command line of `python -m benchmarks.data_loading` as a checked value; what is wrong with it
+exits with 2."""
 
 from __future__ import annotations
 
@@ -32,7 +33,10 @@ def parse_settings(arguments: Sequence[str] | None) -> Settings:
     parser = _parser()
     parsed = parser.parse_args(arguments)
     if parsed.images % parsed.batch_size:
-        parser.error(f"--images: must be a multiple of --batch-size, {parsed.batch_size}, got {parsed.images}")
+        parser.error(
+            f"--images: must be a multiple of --batch-size, {parsed.batch_size}, got "
+            f"{parsed.images}"
+        )
     if parsed.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device here; use --device cpu")
     return Settings(**vars(parsed))
@@ -41,13 +45,26 @@ def parse_settings(arguments: Sequence[str] | None) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data_loading",
-        description="Compare the CPU time of loading and augmenting an image by timm's path and by ours.",
+        description=(
+            "Compare the CPU time of loading and augmenting an image by timm's path and by ours."
+        ),
     )
     add = parser.add_argument
-    add("--images", type=a_count, default=512, metavar="N", help="of a contestant's part of a round; default: 512")
+    add(
+        "--images",
+        type=a_count,
+        default=512,
+        metavar="N",
+        help="of a contestant's part of a round; default: 512",
+    )
     add("--batch-size", type=a_count, default=64, metavar="N", help="default: 64")
     add("--rounds", type=a_count, default=5, metavar="N", help="default: 5")
     add("--img-size", type=a_count, default=224, metavar="PIXELS", help="default: 224")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--json", type=a_file, metavar="PATH", help="write everything that was measured as one JSON document")
+    add(
+        "--json",
+        type=a_file,
+        metavar="PATH",
+        help="write everything that was measured as one JSON document",
+    )
     return parser

@@ -1,4 +1,5 @@
-"""Runs one case: all networks, in each way of running them, in the same rounds. What cannot run is told, not raised."""
+"""Runs one case: all networks, in each way of running them, in the same rounds. What cannot run is
+told, not raised."""
 
 from __future__ import annotations
 
@@ -37,10 +38,16 @@ class Started:
 
 
 def run_case(
-    case: Case, networks: Sequence[Network], settings: Settings, *, roofs: Roofs, device: torch.device
+    case: Case,
+    networks: Sequence[Network],
+    settings: Settings,
+    *,
+    roofs: Roofs,
+    device: torch.device,
 ) -> tuple[list[Result], list[Skipped]]:
     """The first of the settings' rivals is the one that ratios are taken to."""
-    torch.compiler.reset()  # else the modes and batch sizes of earlier cases use up the recompilations that it allows
+    # else the modes and batch sizes of earlier cases use up the recompilations that it allows
+    torch.compiler.reset()
     started, skipped = _start_all(case, networks, settings, device)
     taken = alternate(
         [one.entry for one in started],
@@ -48,7 +55,10 @@ def run_case(
         rounds=settings.rounds,
         synchronize=synchronizer(device),
     )
-    step_s = {(one.entry.network.name, one.entry.run): times for one, times in zip(started, taken, strict=True)}
+    step_s = {
+        (one.entry.network.name, one.entry.run): times
+        for one, times in zip(started, taken, strict=True)
+    }
     rival = settings.rivals[0] if settings.rivals else None
     results = [
         Result(
@@ -85,7 +95,9 @@ def _start_all(
     return started, [outcome for outcome in outcomes if isinstance(outcome, Skipped)]
 
 
-def _start(network: Network, run: Run, case: Case, batch: Batch, device: torch.device) -> Started | Skipped:
+def _start(
+    network: Network, run: Run, case: Case, batch: Batch, device: torch.device
+) -> Started | Skipped:
     entry = make_entry(network, run, case, batch)
     try:
         return Started(entry, warm_up(entry, synchronizer(device)))
@@ -99,7 +111,8 @@ def _start(network: Network, run: Run, case: Case, batch: Batch, device: torch.d
 
 
 def _reason(err: RuntimeError, run: Run) -> str:
-    """Why an entry cannot run, in one line; errors that are neither memory's nor the compiler's are raised again."""
+    """Why an entry cannot run, in one line; errors that are neither memory's nor the compiler's are
+    raised again."""
     text = str(err).strip().partition("\n")[0]
     if isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return "out of memory"

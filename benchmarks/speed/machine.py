@@ -28,7 +28,11 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
 def _cpu() -> str:
     """The model's name as Linux has it, else what Python knows."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$",
+            Path("/proc/cpuinfo").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()

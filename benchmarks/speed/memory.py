@@ -1,10 +1,12 @@
-"""The peak of the memory that a step takes from torch's allocator, in bytes; times are no matter of this module.
+"""The peak of the memory that a step takes from torch's allocator, in bytes; times are no matter of
+this module.
 
-Counted is what the step allocates beyond what it found: activations, gradients, results, and what operators need for
-themselves in between. Weights, the optimizer's state and the batch are there before it. On a CPU torch.profiler reports
-every allocation and release, so the count is exact and the same from run to run, where the process's peak memory would
-hold whatever earlier models left behind; what BLAS and oneDNN take past torch's allocator it does not see. On CUDA the
-allocator's own peak counter tells it.
+Counted is what the step allocates beyond what it found: activations, gradients, results, and what
+operators need for themselves in between. Weights, the optimizer's state and the batch are there
+before it. On a CPU torch.profiler reports every allocation and release, so the count is exact and
+the same from run to run, where the process's peak memory would hold whatever earlier models left
+behind; what BLAS and oneDNN take past torch's allocator it does not see. On CUDA the allocator's
+own peak counter tells it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# Without a GPU the profiler logs an error for the driver that it did not find; it reads this when it first starts.
+# Without a GPU the profiler logs an error for the driver that it did not find; it reads this when
+# it first starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 
@@ -37,7 +40,9 @@ def _peak_on_cuda(step: Callable[[], object], device: torch.device) -> int:
 
 
 def _peak_on_cpu(step: Callable[[], object]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         step()
     held = peak = 0
     for change in _changes(profiler):
@@ -47,7 +52,8 @@ def _peak_on_cpu(step: Callable[[], object]) -> int:
 
 
 def _changes(profiler: profile) -> list[int]:
-    """Bytes of each allocation (positive) and release (negative), in the order in which they happened."""
+    """Bytes of each allocation (positive) and release (negative), in the order in which they
+    happened."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))

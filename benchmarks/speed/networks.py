@@ -1,4 +1,5 @@
-"""Makes the networks that are compared, and a step of each: a forward pass, or one step of training with AdamW."""
+"""Makes the networks that are compared, and a step of each: a forward pass, or one step of training
+with AdamW."""
 
 from __future__ import annotations
 
@@ -34,7 +35,12 @@ class Network:
         """Weights and buffers, and in training the optimizer's state."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if is_training:
-            tensors += [x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
+            tensors += [
+                x
+                for state in self.optimizer.state.values()
+                for x in state.values()
+                if isinstance(x, Tensor)
+            ]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
@@ -96,25 +102,31 @@ def make_entry(network: Network, run: Run, case: Case, batch: Batch) -> Entry:
 
 def _precision(case: Case, batch: Batch) -> AbstractContextManager[object]:
     is_reduced = case.precision != "fp32"
-    return torch.autocast(batch.images.device.type, DTYPES[case.precision] if is_reduced else None, enabled=is_reduced)
+    return torch.autocast(
+        batch.images.device.type, DTYPES[case.precision] if is_reduced else None, enabled=is_reduced
+    )
 
 
 def _make_model(name: str, img_size: int) -> nn.Module:
     """Only models that are built for one image size are told it."""
     pretrained = timm.get_pretrained_cfg(name)
     is_sized = name in CONFIGS or (pretrained is not None and pretrained.fixed_input_size)
-    model: nn.Module = timm.create_model(name, num_classes=NUM_CLASSES, **({"img_size": img_size} if is_sized else {}))
+    model: nn.Module = timm.create_model(
+        name, num_classes=NUM_CLASSES, **({"img_size": img_size} if is_sized else {})
+    )
     return model
 
 
 def _flops_of_cat(name: str, img_size: int) -> int:
-    """What the reference's arithmetic takes, whatever shortcuts ours has: rates are then those of the same work."""
+    """What the reference's arithmetic takes, whatever shortcuts ours has: rates are then those of
+    the same work."""
     counted = complexity(CONFIGS[name], image_hw=(img_size, img_size), num_classes=NUM_CLASSES)
     return 2 * counted.conventions["products"]
 
 
 def _flops_of_rival(name: str, img_size: int) -> int:
-    """Products of convolutions, linear layers and attention, by torch's counter, without memory or compute."""
+    """Products of convolutions, linear layers and attention, by torch's counter, without memory or
+    compute."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         _make_model(name, img_size).eval()(torch.empty(1, 3, img_size, img_size))
     return int(counter.get_total_flops())

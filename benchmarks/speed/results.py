@@ -16,7 +16,8 @@ from benchmarks.speed.settings import Case, Run
 from benchmarks.speed.traffic import moved_bytes
 
 _FORWARDS = {"forward": 1, "train": 3}
-"""A backward pass has two products for each of the forward pass; what checkpointing computes again is not counted."""
+"""A backward pass has two products for each of the forward pass; what checkpointing computes again
+is not counted."""
 _COUNTABLE: tuple[Run, ...] = ("eager", "checkpointed")
 
 
@@ -33,7 +34,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class Result:
-    """An entry's rounds and counts. Ratios are of the rounds' images a second, each to its own round."""
+    """An entry's rounds and counts. Ratios are of the rounds' images a second, each to its own
+    round."""
 
     model: str
     run: Run

@@ -1,4 +1,5 @@
-"""Measures what a device can do at best, in the run whose numbers are held against it: one product and one copy."""
+"""Measures what a device can do at best, in the run whose numbers are held against it: one product
+and one copy."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _REPEATS = 10
 _SMALLEST_SIDE = 256
 _LARGEST_SIDES = {"cpu": 2048, "cuda": 8192}
 _LONG_S = 0.05
-"""A product that takes as long says enough. A CPU without instructions for bf16 takes a minute for side 2048."""
+"""A product that takes as long says enough. A CPU without instructions for bf16 takes a minute for
+side 2048."""
 _COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}  # many times any cache
 
 
@@ -29,9 +31,13 @@ class Roofs:
     """Read and written."""
 
 
-def measure_roofs(dtype: torch.dtype, *, device: torch.device, synchronize: Callable[[], None]) -> Roofs:
+def measure_roofs(
+    dtype: torch.dtype, *, device: torch.device, synchronize: Callable[[], None]
+) -> Roofs:
     side = _SMALLEST_SIDE
-    while (matmul_s := _matmul_s(side, dtype, device, synchronize)) < _LONG_S and side < _LARGEST_SIDES[device.type]:
+    while (
+        matmul_s := _matmul_s(side, dtype, device, synchronize)
+    ) < _LONG_S and side < _LARGEST_SIDES[device.type]:
         side *= 2
     num_bytes = _COPY_BYTES[device.type]
     source = torch.zeros(num_bytes // dtype.itemsize, dtype=dtype, device=device)
@@ -40,7 +46,9 @@ def measure_roofs(dtype: torch.dtype, *, device: torch.device, synchronize: Call
     return Roofs(side, 2 * side**3 / matmul_s, num_bytes, 2 * num_bytes / copy_s)
 
 
-def _matmul_s(side: int, dtype: torch.dtype, device: torch.device, synchronize: Callable[[], None]) -> float:
+def _matmul_s(
+    side: int, dtype: torch.dtype, device: torch.device, synchronize: Callable[[], None]
+) -> float:
     """Seconds for one product of square matrices."""
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     product = torch.empty_like(a)

@@ -1,4 +1,5 @@
-"""Times contestants round by round, in alternating order, so that drifts of a shared machine hit all of them alike."""
+"""Times contestants round by round, in alternating order, so that drifts of a shared machine hit
+all of them alike."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from statistics import median
 from typing import NamedTuple, Protocol
 
 SLOT_S = 0.5
-"""What a contestant's part of a round lasts at least: a few steps of a fast one, one step of a slow one."""
+"""What a contestant's part of a round lasts at least: a few steps of a fast one, one step of a slow
+one."""
 _WARM_UP_STEPS = 2  # the first compiles or plans, the second records a CUDA graph
 
 
@@ -42,9 +44,14 @@ def warm_up(contestant: Contestant, synchronize: Callable[[], None]) -> int:
 
 
 def alternate(
-    contestants: Sequence[Contestant], *, num_steps: Sequence[int], rounds: int, synchronize: Callable[[], None]
+    contestants: Sequence[Contestant],
+    *,
+    num_steps: Sequence[int],
+    rounds: int,
+    synchronize: Callable[[], None],
 ) -> list[list[float]]:
-    """Seconds a step, of each contestant in each round. Every other round runs in the opposite order."""
+    """Seconds a step, of each contestant in each round. Every other round runs in the opposite
+    order."""
     taken: list[list[float]] = [[] for _ in contestants]
     order = list(range(len(contestants)))
     for _ in range(rounds):

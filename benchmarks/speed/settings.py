@@ -1,4 +1,5 @@
-"""The command line of `python -m benchmarks.model_speed` as a checked value; what is wrong with it exits with 2."""
+"""The command line of `python -m benchmarks.model_speed` as a checked value; what is wrong with it
+exits with 2."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from cat_model import CONFIGS
 Mode = Literal["forward", "train"]
 Precision = Literal["fp32", "bf16"]
 Run = Literal["eager", "checkpointed", "compiled", "graphs"]
-"""How a network is run: as it is, recomputing its blocks in backward, by torch.compile, or that with CUDA graphs."""
+"""How a network is run: as it is, recomputing its blocks in backward, by torch.compile, or that
+with CUDA graphs."""
 RIVALS = ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "convnext_tiny")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STRIDE = 32
@@ -68,7 +70,11 @@ def parse_settings(arguments: Sequence[str] | None) -> Settings:
     parsed = parser.parse_args(arguments)
     runs: list[Run] = ["eager"]
     runs += ["checkpointed"] if parsed.checkpointing else []
-    runs += [] if parsed.compile is None else [_RUN_OF_COMPILE[mode] for mode in parsed.compile or ["default"]]
+    runs += (
+        []
+        if parsed.compile is None
+        else [_RUN_OF_COMPILE[mode] for mode in parsed.compile or ["default"]]
+    )
     settings = Settings(
         models=_unique(parsed.models),
         rivals=_unique(parsed.rivals),
@@ -106,10 +112,18 @@ def _fault(settings: Settings) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.model_speed",
-        description="Measure CAT beside models of timm in one process, round by round in alternating order.",
+        description=(
+            "Measure CAT beside models of timm in one process, round by round in alternating order."
+        ),
     )
     add = parser.add_argument
-    add("--models", nargs="+", choices=tuple(CONFIGS), default=list(CONFIGS), help="default: all three")
+    add(
+        "--models",
+        nargs="+",
+        choices=tuple(CONFIGS),
+        default=list(CONFIGS),
+        help="default: all three",
+    )
     add(
         "--rivals",
         nargs="*",
@@ -118,17 +132,49 @@ def _parser() -> argparse.ArgumentParser:
         default=list(RIVALS),
         help="of timm; ratios are to the first",
     )
-    add("--mode", nargs="+", choices=get_args(Mode), default=["forward", "train"], help="default: both")
-    add("--precision", nargs="+", choices=get_args(Precision), default=["fp32", "bf16"], help="default: both")
-    add("--compile", nargs="*", choices=tuple(_RUN_OF_COMPILE), help="torch.compile beside eager, by its mode")
-    add("--checkpointing", action="store_true", help="training that recomputes its blocks, beside one that does not")
+    add(
+        "--mode",
+        nargs="+",
+        choices=get_args(Mode),
+        default=["forward", "train"],
+        help="default: both",
+    )
+    add(
+        "--precision",
+        nargs="+",
+        choices=get_args(Precision),
+        default=["fp32", "bf16"],
+        help="default: both",
+    )
+    add(
+        "--compile",
+        nargs="*",
+        choices=tuple(_RUN_OF_COMPILE),
+        help="torch.compile beside eager, by its mode",
+    )
+    add(
+        "--checkpointing",
+        action="store_true",
+        help="training that recomputes its blocks, beside one that does not",
+    )
     add("--batch-sizes", nargs="+", type=a_count, default=[8], metavar="N", help="default: 8")
     add("--rounds", type=a_count, default=7, metavar="N", help="default: 7")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add("--threads", type=a_count, metavar="N", help="of a CPU; default: torch's")
-    add("--img-size", type=_side, default=224, metavar="PIXELS", help=f"a multiple of {STRIDE}; default: 224")
+    add(
+        "--img-size",
+        type=_side,
+        default=224,
+        metavar="PIXELS",
+        help=f"a multiple of {STRIDE}; default: 224",
+    )
     add("--tf32", action="store_true", help="TF32 in the float32 products of a CUDA device")
-    add("--json", type=a_file, metavar="PATH", help="write everything that was measured as one JSON document")
+    add(
+        "--json",
+        type=a_file,
+        metavar="PATH",
+        help="write everything that was measured as one JSON document",
+    )
     return parser
 
 
@@ -146,7 +192,9 @@ def a_count(text: str) -> int:
 def _side(text: str) -> int:
     side = a_count(text)
     if side % STRIDE:
-        raise argparse.ArgumentTypeError(f"must be a multiple of {STRIDE} pixels, the stride of the models, got {side}")
+        raise argparse.ArgumentTypeError(
+            f"must be a multiple of {STRIDE} pixels, the stride of the models, got {side}"
+        )
     return side
 
 
@@ -163,5 +211,7 @@ def a_file(text: str) -> Path:
     """Refused before the work rather than after it."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that can be written to, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a file in a folder that can be written to, got {text!r}"
+        )
     return path

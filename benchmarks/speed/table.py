@@ -1,4 +1,5 @@
-"""Lays results out as text: a title, an aligned table that fits 120 columns, a line for whatever did not run."""
+"""Lays results out as text: a title, an aligned table that fits 120 columns, a line for whatever
+did not run."""
 
 from __future__ import annotations
 
@@ -10,26 +11,47 @@ from benchmarks.speed.roofs import Roofs
 from benchmarks.speed.rounds import Spread
 from benchmarks.speed.settings import Case, Precision, Settings
 
-HEAD = ("model", "run", "img/s", "x rival", "min..max", "x eager", "MiB", "TFLOP/s", "share", "GB/s", "share")
+HEAD = (
+    "model",
+    "run",
+    "img/s",
+    "x rival",
+    "min..max",
+    "x eager",
+    "MiB",
+    "TFLOP/s",
+    "share",
+    "GB/s",
+    "share",
+)
 LEGEND = """\
-img/s: the median of all rounds. x rival, x eager: the median of the rounds' ratios to the first rival, run in the same
-way, and to the same model run eagerly. MiB: what a step takes at its peak, beyond weights and optimizer state.
-TFLOP/s and its share of the matmul: 2 a multiply-add of the plain network, training 3 times the forward pass. GB/s and
-its share of the copy: what operators read and write, as if no cache kept it; a share above 100% was kept by one."""
+img/s: the median of all rounds. x rival, x eager: the median of the rounds' ratios to the first
+rival, run in the same way, and to the same model run eagerly. MiB: what a step takes at its peak,
+beyond weights and optimizer state. TFLOP/s and its share of the matmul: 2 a multiply-add of the
+plain network, training 3 times the forward pass. GB/s and its share of the copy: what operators
+read and write, as if no cache kept it; a share above 100% was kept by one."""
 _TEXT_COLUMNS = 2
 _GAP = "  "
 
 
-def title(machine: Mapping[str, str | int], settings: Settings, roofs: Mapping[Precision, Roofs]) -> str:
+def title(
+    machine: Mapping[str, str | int], settings: Settings, roofs: Mapping[Precision, Roofs]
+) -> str:
     lines = [
-        f"{machine['device']}, {machine['threads']} CPU threads, torch {machine['torch']}, timm {machine['timm']}",
+        (
+            f"{machine['device']}, {machine['threads']} CPU threads, torch {machine['torch']}, "
+            "timm "
+            f"{machine['timm']}"
+        ),
         f"images of {settings.img_size} x {settings.img_size}, {settings.rounds} rounds, "
         f"rival: {settings.rivals[0] if settings.rivals else 'none'}",
     ]
     for precision, roof in roofs.items():
         lines.append(
-            f"{precision} roofs: {roof.matmul_flops_per_s / 1e12:.3g} TFLOP/s (matmul of side {roof.matmul_side}), "
-            f"{roof.copy_bytes_per_s / 1e9:.3g} GB/s (copy of {roof.copy_bytes // 2**20} MiB, read and written)"
+            f"{precision} roofs: {roof.matmul_flops_per_s / 1e12:.3g} TFLOP/s (matmul of side "
+            f"{roof.matmul_side}), "
+            f"{roof.copy_bytes_per_s / 1e9:.3g} GB/s (copy of {roof.copy_bytes // 2**20} MiB, read "
+            "and written)"
         )
     return "\n".join(lines)
 
@@ -40,7 +62,9 @@ def table(case: Case, results: Sequence[Result], skipped: Sequence[Skipped]) -> 
     columns = [column for column in zip(HEAD, *rows, strict=True) if any(column[1:])]
     lines = [f"{case.mode}, {case.precision}, batch {case.batch_size}"]
     lines += aligned(list(zip(*columns, strict=True)), num_text_columns=_TEXT_COLUMNS)
-    return "\n".join([*lines, *(f"skipped: {one.model}, {one.run}: {one.reason}" for one in skipped)])
+    return "\n".join(
+        [*lines, *(f"skipped: {one.model}, {one.run}: {one.reason}" for one in skipped)]
+    )
 
 
 def _row(result: Result) -> tuple[str, ...]:
@@ -63,7 +87,9 @@ def _number(value: float | None) -> str:
     """Three digits, without an exponent."""
     if value is None:
         return ""
-    num_decimals = next((decimals for limit, decimals in ((1, 3), (10, 2), (100, 1)) if value < limit), 0)
+    num_decimals = next(
+        (decimals for limit, decimals in ((1, 3), (10, 2), (100, 1)) if value < limit), 0
+    )
     return f"{value:.{num_decimals}f}"
 
 

@@ -1,8 +1,8 @@
 """The bytes that the operators of a step read and write, as if nothing stayed in a cache.
 
-An operator reads each tensor that it is given and writes each that it returns, once and whole; an expanded dimension
-counts once. A view moves nothing, and neither does making an empty tensor. What an operator keeps to itself in between
-is not seen, nor is the inside of compiled code.
+An operator reads each tensor that it is given and writes each that it returns, once and whole; an
+expanded dimension counts once. A view moves nothing, and neither does making an empty tensor. What
+an operator keeps to itself in between is not seen, nor is the inside of compiled code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.num_bytes = 0
 
     def __torch_dispatch__(
-        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         given = list(_tensors([args, *(kwargs or {}).values()]))

@@ -1,4 +1,5 @@
-"""A training step of a detector or segmenter as its stage does it, on images that lie on the device already.
+"""A training step of a detector or segmenter as its stage does it, on images that lie on the device
+already.
 
 Letters: B images, H and W pixels, N objects of an image, K classes.
 """
@@ -45,7 +46,8 @@ NUM_CLASSES = {"mmdet": 80, "mmseg": 150}
 NUM_OBJECTS = 7
 """In an image; COCO's have 7.3 on average."""
 Ddp = Literal["none", "all", "search"]
-"""Gradients: as they are; in DistributedDataParallel; there with a search for parameters that are not used."""
+"""Gradients: as they are; in DistributedDataParallel; there with a search for parameters that are
+not used."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ class Case:
 
     def params(self) -> Any:
         """Of its stage, as published but for the batch."""
-        common: dict[str, Any] = {"data": "nowhere", "backbone": "no.checkpoint", "batch_size": self.batch_size}
+        common: dict[str, Any] = {
+            "data": "nowhere",
+            "backbone": "no.checkpoint",
+            "batch_size": self.batch_size,
+        }
         fields = {**common, "method": self.method, "precision": self.precision}
         if self.scope == "mmseg":
             return SegmentationParams(**fields, crop_size=self.image_hw[0])
@@ -81,7 +87,9 @@ class Step:
         params = case.params()
         load_library(case.scope)
         self._scope = case.scope
-        MMLogger.get_current_instance().setLevel("ERROR")  # it would tell how it initialised each tensor
+        MMLogger.get_current_instance().setLevel(
+            "ERROR"
+        )  # it would tell how it initialised each tensor
         with DefaultScope.overwrite_default_scope(case.scope):
             model: Any = MODELS.build(Config(_model_config(case, device)))
             model.init_weights()
@@ -108,18 +116,24 @@ class Step:
 
 
 def make_batch(case: Case, device: torch.device) -> dict[str, Any]:
-    """What a loader hands to `train_step`: random pixels, and objects or labels at random places."""
+    """What a loader hands to `train_step`: random pixels, and objects or labels at random
+    places."""
     rng = np.random.default_rng(0)
     height, width = case.image_hw
     images = rng.integers(0, 256, (case.batch_size, 3, height, width), np.uint8)
     make = _labels if case.scope == "mmseg" else _objects
     samples = [make(case, rng).to(device) for _ in images]
-    return {"inputs": [torch.from_numpy(image).to(device) for image in images], "data_samples": samples}
+    return {
+        "inputs": [torch.from_numpy(image).to(device) for image in images],
+        "data_samples": samples,
+    }
 
 
 def _objects(case: Case, rng: np.random.Generator) -> Any:
     height, width = case.image_hw
-    sides = np.minimum(np.exp(rng.uniform(math.log(16), math.log(400), (NUM_OBJECTS, 2))), [width / 2, height / 2])
+    sides = np.minimum(
+        np.exp(rng.uniform(math.log(16), math.log(400), (NUM_OBJECTS, 2))), [width / 2, height / 2]
+    )
     corners = rng.uniform(0, 1, (NUM_OBJECTS, 2)) * ([width, height] - sides)
     boxes = np.concatenate([corners, corners + sides], 1)
     masks = np.zeros((NUM_OBJECTS, height, width), np.uint8)
@@ -155,6 +169,9 @@ def _wrapped(model: nn.Module, ddp: Ddp, device: torch.device) -> nn.Module:
         return revert_sync_batchnorm(model)  # type: ignore[no-any-return]
     devices = None if device.type == "cpu" else [device]
     wrapped: nn.Module = MMDistributedDataParallel(
-        module=model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=ddp == "search"
+        module=model,
+        device_ids=devices,
+        broadcast_buffers=False,
+        find_unused_parameters=ddp == "search",
     )
     return wrapped

@@ -1,4 +1,5 @@
-"""Where a step's time goes: the device's busy time by what its kernels do, and the rest, when it waits for work."""
+"""Where a step's time goes: the device's busy time by what its kernels do, and the rest, when it
+waits for work."""
 
 from __future__ import annotations
 
@@ -12,19 +13,41 @@ from torch.profiler import ProfilerActivity, profile
 
 _NUM_STEPS = 3
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
-"""Categories of a trace's events that take the device's time; annotations span kernels and would count them twice."""
+"""Categories of a trace's events that take the device's time; annotations span kernels and would
+count them twice."""
 IDLE = "idle"
 OTHER = "norm, elementwise"
 _MARKS: Mapping[str, tuple[str, ...]] = {
     "optimizer, clip": ("adam", "multi_tensor", "foreach", "lpnorm", "clip_grad"),
     "attention": ("flash", "fmha", "attention", "attn", "softmax"),
     "product": (
-        *("gemm", "gemv", "nvjet", "cutlass", "xmma", "wgrad", "dgrad", "cublas", "triton_tem", "splitk"),
+        *(
+            "gemm",
+            "gemv",
+            "nvjet",
+            "cutlass",
+            "xmma",
+            "wgrad",
+            "dgrad",
+            "cublas",
+            "triton_tem",
+            "splitk",
+        ),
         *("aten::mm", "addmm", "bmm", "aten::linear", "convol", "fprop", "mkldnn"),
     ),
-    "copy": ("memcpy", "memset", "copy", "catarray", "aten::cat", "aten::clone", "nchwtonhwc", "nhwctonchw"),
+    "copy": (
+        "memcpy",
+        "memset",
+        "copy",
+        "catarray",
+        "aten::cat",
+        "aten::clone",
+        "nchwtonhwc",
+        "nhwctonchw",
+    ),
 }
-"""Parts of the names of kernels (CUDA, Triton) and operators (CPU), in the order in which they are looked for.
+"""Parts of the names of kernels (CUDA, Triton) and operators (CPU), in the order in which they are
+looked for.
 
 The loss's softmax counts as attention: it is a thousandth of it.
 """
@@ -32,7 +55,8 @@ GROUPS = (*_MARKS, OTHER, IDLE)
 
 
 def shares(step: Callable[[], None], *, step_s: float, device: torch.device) -> dict[str, float]:
-    """The share of `step_s`, the time of a step without a profiler, by group; together 1, if nothing overlaps."""
+    """The share of `step_s`, the time of a step without a profiler, by group; together 1, if
+    nothing overlaps."""
     step()
     activities = [ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]
     with profile(activities=activities, acc_events=True) as profiler:
@@ -45,7 +69,8 @@ def shares(step: Callable[[], None], *, step_s: float, device: torch.device) -> 
 
 
 def shares_of(spent: Iterable[tuple[str, float]], *, total_s: float) -> dict[str, float]:
-    """Names of kernels or operators with their seconds -> the share of `total_s` of each group; the rest is idle."""
+    """Names of kernels or operators with their seconds -> the share of `total_s` of each group; the
+    rest is idle."""
     found = dict.fromkeys(GROUPS, 0.0)
     for name, spent_s in spent:
         found[group_of(name)] += spent_s / total_s
@@ -58,7 +83,9 @@ def group_of(name: str) -> str:
     # their names list the operators that they fused, products that they follow among them
     if lower.startswith("triton_") and not lower.startswith("triton_tem"):
         return OTHER
-    return next((group for group, marks in _MARKS.items() if any(mark in lower for mark in marks)), OTHER)
+    return next(
+        (group for group, marks in _MARKS.items() if any(mark in lower for mark in marks)), OTHER
+    )
 
 
 def _on_cuda(profiler: profile) -> list[tuple[str, float]]:
@@ -66,7 +93,11 @@ def _on_cuda(profiler: profile) -> list[tuple[str, float]]:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_bytes())["traceEvents"]
-    return [(event["name"], float(event["dur"]) / 1e6) for event in events if event.get("cat") in _ON_DEVICE]
+    return [
+        (event["name"], float(event["dur"]) / 1e6)
+        for event in events
+        if event.get("cat") in _ON_DEVICE
+    ]
 
 
 def _on_cpu(profiler: profile) -> list[tuple[str, float]]:

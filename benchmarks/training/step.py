@@ -1,4 +1,5 @@
-"""A step of training as a pretraining stage does it, on random images that lie on the device already.
+"""A step of training as a pretraining stage does it, on random images that lie on the device
+already.
 
 Letters: B images, C channels, H and W pixels, K classes.
 """
@@ -33,13 +34,18 @@ class Case:
 
 
 def forward_flops(case: Case) -> int:
-    """Of one image; a multiply-add is two. Products of the reference's arithmetic, shortcuts or not."""
+    """Of one image; a multiply-add is two. Products of the reference's arithmetic, shortcuts or
+    not."""
     image_hw = (case.img_size, case.img_size)
-    return 2 * complexity(CONFIGS[case.model], image_hw=image_hw, num_classes=NUM_CLASSES).macs.products
+    return (
+        2
+        * complexity(CONFIGS[case.model], image_hw=image_hw, num_classes=NUM_CLASSES).macs.products
+    )
 
 
 def flops_per_s(measured: Measured[Case]) -> float:
-    """Three forward passes' worth an image, whatever is computed again or left out: the F of MFU."""
+    """Three forward passes' worth an image, whatever is computed again or left out: the F of
+    MFU."""
     return 3 * forward_flops(measured.case) * measured.images_per_s.median
 
 
@@ -51,7 +57,9 @@ class Step:
         config = replace(CONFIGS[case.model], img_size=case.img_size)
         self.device = device
         self.model = Cat(config, num_classes=NUM_CLASSES).to(device).train()
-        self.optimizer = create_optimizer_v2(self.model, "adamw", lr=1e-4, weight_decay=0.05, fused=True)
+        self.optimizer = create_optimizer_v2(
+            self.model, "adamw", lr=1e-4, weight_decay=0.05, fused=True
+        )
         self.criterion = SoftTargetCrossEntropy()
         self.x_BCHW = torch.randn(case.batch_size, 3, case.img_size, case.img_size, device=device)
         self.targets_BK = torch.randn(case.batch_size, NUM_CLASSES, device=device).softmax(1)
@@ -70,6 +78,11 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
     def held_bytes(self) -> int:
-        states = (x for state in self.optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
+        states = (
+            x
+            for state in self.optimizer.state.values()
+            for x in state.values()
+            if isinstance(x, Tensor)
+        )
         tensors = [*self.model.parameters(), *self.model.buffers(), *states]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,4 +1,5 @@
-"""A training step's time, rate and memory: a warm-up, windows of equal length, then one step's peak."""
+"""A training step's time, rate and memory: a warm-up, windows of equal length, then one step's
+peak."""
 
 from __future__ import annotations
 
@@ -70,7 +71,9 @@ def measure_pace(step: Callable[[], object], device: torch.device) -> Pace:
     synchronize = synchronizer(device)
     warm_up_s = _time_s(step, _WARM_UP_STEPS, synchronize)
     num_steps = max(1, round(_WINDOW_S / _time_s(step, 1, synchronize)))
-    return Pace([_time_s(step, num_steps, synchronize) / num_steps for _ in range(_WINDOWS)], warm_up_s)
+    return Pace(
+        [_time_s(step, num_steps, synchronize) / num_steps for _ in range(_WINDOWS)], warm_up_s
+    )
 
 
 def _time_s(step: Callable[[], object], num_steps: int, synchronize: Callable[[], None]) -> float:

@@ -1,4 +1,5 @@
-"""What is written beside tensors so that the network can be made again: its config and the names of its classes."""
+"""What is written beside tensors so that the network can be made again: its config and the names of
+its classes."""
 
 from __future__ import annotations
 
@@ -11,12 +12,14 @@ from cat_model.errors import WeightsError
 FORMAT = 1
 FIELDS = ("format", "config", "classes")
 KEY = "cat_model"
-"""Where single files keep it: in the metadata of a .safetensors file, under `meta` of a torch file."""
+"""Where single files keep it: in the metadata of a .safetensors file, under `meta` of a torch
+file."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A network's config, and its classes in the order of its logits, None where nobody knows them."""
+    """A network's config, and its classes in the order of its logits, None where nobody knows
+    them."""
 
     config: CatConfig
     classes: tuple[str, ...] | None
@@ -28,13 +31,18 @@ class Description:
 
 
 def parse_description(content: object, *, source: str) -> Description:
-    """The description in JSON values, checked field by field. Raises WeightsError, which begins with `source`."""
+    """The description in JSON values, checked field by field. Raises WeightsError, which begins
+    with `source`."""
     if not isinstance(content, dict) or set(content) != set(FIELDS):
-        raise WeightsError(f"{source}: must be a mapping with exactly the fields format, config and classes")
+        raise WeightsError(
+            f"{source}: must be a mapping with exactly the fields format, config and classes"
+        )
     if content["format"] != FORMAT:
         raise WeightsError(f"{source}: format must be {FORMAT}, got {content['format']!r}")
     classes = content["classes"]
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+    if classes is not None and not (
+        isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    ):
         raise WeightsError(f"{source}: classes must be a list of names")
     if not isinstance(content["config"], dict):
         raise WeightsError(f"{source}: config must be a mapping")

@@ -1,4 +1,5 @@
-"""Names what a file is that is not a readable checkpoint, by its first bytes, and what to do about it."""
+"""Names what a file is that is not a readable checkpoint, by its first bytes, and what to do about
+it."""
 
 from __future__ import annotations
 
@@ -16,8 +17,14 @@ _MAGIC = (
     (b"\x28\xb5\x2f\xfd", "is compressed by zstd; unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it, and give the checkpoint in it"),
     (b"Rar!\x1a\x07", "is a RAR archive; unpack it, and give the checkpoint in it"),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes them; save the tensors by torch.save or as .safetensors"),
-    (b"\x93NUMPY", "is an array of NumPy (.npy); save all tensors by name in one file, by torch.save"),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "is an HDF5 file, as Keras writes them; save the tensors by torch.save or as .safetensors",
+    ),
+    (
+        b"\x93NUMPY",
+        "is an array of NumPy (.npy); save all tensors by name in one file, by torch.save",
+    ),
     (b"GGUF", "is a GGUF file; give a file of torch.save or a .safetensors file"),
     (b"\x89PNG", "is an image (PNG); give the checkpoint"),
     (b"\xff\xd8\xff", "is an image (JPEG); give the checkpoint"),
@@ -34,7 +41,8 @@ _OURS = "give only the weights: torch.save(model.state_dict(), PATH), or a .safe
 
 
 def describe_file(path: Path) -> str | None:
-    """What `path` is and what to do, to follow its name; None for a file of torch or safetensors, or of no known kind.
+    """What `path` is and what to do, to follow its name; None for a file of torch or safetensors,
+    or of no known kind.
 
     Raises OSError.
     """
@@ -49,7 +57,11 @@ def describe_file(path: Path) -> str | None:
         head = file.read(_HEAD_BYTES)
         file.seek(max(0, size - 8))
         tail = file.read()
-    return _describe_container(path, head, size=size) or _describe_bytes(head, tail) or _describe_text(head)
+    return (
+        _describe_container(path, head, size=size)
+        or _describe_bytes(head, tail)
+        or _describe_text(head)
+    )
 
 
 def _describe_container(path: Path, head: bytes, *, size: int) -> str | None:
@@ -81,7 +93,8 @@ def _describe_zip(path: Path) -> str | None:
     if pickled is not None:
         return _too_new(protocol)
     if any(
-        name.endswith(("/archive_format", "/serialized_exported_program.json")) for name in ["/" + n for n in names]
+        name.endswith(("/archive_format", "/serialized_exported_program.json"))
+        for name in ["/" + n for n in names]
     ):
         return f"is a program of torch.export; {_OURS}"
     if names and all(name.endswith(".npy") for name in names):
@@ -99,8 +112,10 @@ def _too_new(protocol: int) -> str | None:
     if protocol <= _SAFE_PROTOCOL:
         return None
     return (
-        f"is a file of torch.save with pickle protocol {protocol}, and only protocols up to {_SAFE_PROTOCOL} can be "
-        "read without running code of the file; save it again without `pickle_protocol`, or as .safetensors"
+        f"is a file of torch.save with pickle protocol {protocol}, and only protocols up to "
+        f"{_SAFE_PROTOCOL} can be "
+        "read without running code of the file; save it again without `pickle_protocol`, or as "
+        ".safetensors"
     )
 
 
@@ -111,8 +126,13 @@ def _describe_bytes(head: bytes, tail: bytes) -> str | None:
     if head[257:262] == b"ustar":
         return "is a tar archive; unpack it, and give the checkpoint in it"
     if tail == _TENSORFLOW_MAGIC:
-        return "is the index of a TensorFlow checkpoint; save the tensors by torch.save or as .safetensors"
-    if re.match(rb"\x08[\x01-\x20](\x12|:|\x1a)", head):  # a ModelProto: its version, then its producer or its graph
+        return (
+            "is the index of a TensorFlow checkpoint; save the tensors by torch.save or as "
+            ".safetensors"
+        )
+    if re.match(
+        rb"\x08[\x01-\x20](\x12|:|\x1a)", head
+    ):  # a ModelProto: its version, then its producer or its graph
         return f"is an ONNX model; {_OURS}"
     return None
 
@@ -124,11 +144,20 @@ def _describe_text(head: bytes) -> str | None:
         return None
     beginning = repr(" ".join(text.split())[:80])
     if head.startswith(_LFS_POINTER):
-        return "is a Git LFS pointer, not the file that it points to; run `git lfs pull`, or download the file"
+        return (
+            "is a Git LFS pointer, not the file that it points to; run `git lfs pull`, or "
+            "download the file"
+        )
     if text.lstrip().lower().startswith(("<!doctype html", "<html")):
-        return f"is a web page, which begins {beginning}; download the file itself, not the page about it"
+        return (
+            f"is a web page, which begins {beginning}; download the file itself, not the page "
+            "about it"
+        )
     if text.startswith("model_checkpoint_path:"):
-        return "is the list of a TensorFlow checkpoint; save the tensors by torch.save or as .safetensors"
+        return (
+            "is the list of a TensorFlow checkpoint; save the tensors by torch.save or as "
+            ".safetensors"
+        )
     return f"is {_kind_of_text(text)}, which begins {beginning}; give the checkpoint"
 
 
@@ -142,5 +171,8 @@ def _as_text(head: bytes) -> str | None:
     """`head` as text, None for binary data."""
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = head.decode(encoding, errors="replace")
-    broken = sum(not (character.isprintable() or character.isspace()) or character == "\ufffd" for character in text)
+    broken = sum(
+        not (character.isprintable() or character.isspace()) or character == "\ufffd"
+        for character in text
+    )
     return text if broken <= 1 else None  # the last character may be cut

@@ -1,8 +1,9 @@
-"""Reads single checkpoint files without running anything of theirs, and writes files whole or not at all.
+"""Reads single checkpoint files without running anything of theirs, and writes files whole or not
+at all.
 
-A torch file is a pickle, and a pickle may call any function. These are read by torch's restricted unpickler, which
-knows tensors and plain values. The objects of other libraries that released checkpoints hold beside their tensors
-become inert stand-ins; any other is refused by name.
+A torch file is a pickle, and a pickle may call any function. These are read by torch's restricted
+unpickler, which knows tensors and plain values. The objects of other libraries that released
+checkpoints hold beside their tensors become inert stand-ins; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from cat_model.weights.file_kinds import describe_file
 
 
 class _Items:
-    """Stands in for a class of mappings or of plain attributes: what comes out is an OrderedDict of the items.
+    """Stands in for a class of mappings or of plain attributes: what comes out is an OrderedDict of
+    the items.
 
     The unpickler sets items of exact dicts alone, so an instance of a class of ours would not do.
     """
@@ -52,10 +54,15 @@ _STAND_INS = {
     "yacs.config.CfgNode": _Items,  # the official files' `config`
     "argparse.Namespace": _Items,  # `args` of timm's training
     # numbers and arrays of numpy 1 and 2, such as the best accuracy so far
-    **{f"numpy.{core}.multiarray.{name}": _Opaque for core in ("core", "_core") for name in ("scalar", "_reconstruct")},
+    **{
+        f"numpy.{core}.multiarray.{name}": _Opaque
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    },
     "numpy.dtype": _Opaque,
     "numpy.ndarray": _Opaque,
-    # the log of mmengine's training; its pickle names methods by getattr, which is not called either
+    # the log of mmengine's training; its pickle names methods by getattr, which is not called
+    # either
     "mmengine.logging.history_buffer.HistoryBuffer": _Opaque,
     "builtins.getattr": _Opaque,
 }
@@ -66,16 +73,27 @@ _REFUSED = re.compile(r"GLOBAL (\S+)")
 _UNPICKLERS_WORDS = re.compile(r"WeightsUnpickler error:\s*(\S[^\n]*)")
 _UNREADABLE = (
     *(EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError),
-    *(LookupError, ValueError, TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError, struct.error),
+    *(
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        ArithmeticError,
+        MemoryError,
+        struct.error,
+    ),
 )
-"""What safetensors and torch's unpickler raise on files of another kind; the second line is on any garbage."""
+"""What safetensors and torch's unpickler raise on files of another kind; the second line is on any
+garbage."""
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """The content of a torch file (zip or legacy) or a .safetensors file, told apart by their first bytes.
+    """The content of a torch file (zip or legacy) or a .safetensors file, told apart by their first
+    bytes.
 
-    A .safetensors file that describes its network comes as `state_dict` and `meta`, as our torch files are. Dicts
-    and tensors are exactly that, no subclasses. Raises WeightsError.
+    A .safetensors file that describes its network comes as `state_dict` and `meta`, as our torch
+    files are. Dicts and tensors are exactly that, no subclasses. Raises WeightsError.
     """
     try:
         content = _load_safetensors(path) if _is_safetensors(path) else _plain(_load_torch(path))
@@ -96,7 +114,8 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_atomically(path: Path, content: bytes) -> str:
-    """The sha256 of what now is `path`: all of `content`, or as before where an OSError is raised."""
+    """The sha256 of what now is `path`: all of `content`, or as before where an OSError is
+    raised."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -131,19 +150,23 @@ def _load_torch(path: Path) -> object:
     with _allowance, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
         # of pickle protocols other than torch's: they are read, or refused with a reason
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
-        warnings.filterwarnings("ignore", message="'torch.load' received a zip file that looks like a TorchScript")
+        warnings.filterwarnings(
+            "ignore", message="'torch.load' received a zip file that looks like a TorchScript"
+        )
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _plain(value: Any) -> Any:
-    """`value` with dicts for mappings and bare tensors: a pickle can set attributes that hide methods of others."""
+    """`value` with dicts for mappings and bare tensors: a pickle can set attributes that hide
+    methods of others."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in dict.items(value)}
     return Tensor.detach(value) if isinstance(value, Tensor) else value
 
 
 def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
-    """Why `path` cannot be read: what it is, where that can be seen, else `err` without torch's advice on pickles."""
+    """Why `path` cannot be read: what it is, where that can be seen, else `err` without torch's
+    advice on pickles."""
     try:
         kind = describe_file(path)
     except OSError as unreadable:
@@ -154,7 +177,10 @@ def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
         return f"cannot be read: {err.strerror}"
     if match := _REFUSED.search(str(err)):
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
-        return f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing of it was run"
+        return (
+            f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing "
+            "of it was run"
+        )
     return f"not readable as {wanted}: {type(err).__name__}{_first_words(err)}"
 
 

@@ -1,6 +1,8 @@
-"""Holds tensors against the model that is to take them: what fits, what does not, and a report of both.
+"""Holds tensors against the model that is to take them: what fits, what does not, and a report of
+both.
 
-Nothing is left out, resized or missing unless the caller allows it, and what was allowed is reported.
+Nothing is left out, resized or missing unless the caller allows it, and what was allowed is
+reported.
 """
 
 from __future__ import annotations
@@ -72,18 +74,23 @@ def fit(
 ) -> Fit:
     """The `wanted` tensors (values do not matter, their shapes do) out of `weights`.
 
-    `resize` interpolates `ape` to the wanted map. Raises WeightsError, with `source` and all that differs, for any
-    difference that neither it nor `allow` covers.
+    `resize` interpolates `ape` to the wanted map. Raises WeightsError, with `source` and all that
+    differs, for any difference that neither it nor `allow` covers.
     """
     given = _resized(weights.tensors, wanted) if resize else weights.tensors
     faults = find_faults(wanted, replace(weights, tensors=given), allow=allow)
     if faults:
         listed = "\n  ".join(faults)
         raise WeightsError(f"{source} differ in {len(faults)} tensors:\n  {listed}")
-    shapes = {name: (tuple(weights.tensors[name].shape), tuple(tensor.shape)) for name, tensor in given.items()}
+    shapes = {
+        name: (tuple(weights.tensors[name].shape), tuple(tensor.shape))
+        for name, tensor in given.items()
+    }
     report = FitReport(
         mapped={name: weights.told(name) for name in given if name in wanted},
-        resized={name: (before, after) for name, (before, after) in shapes.items() if before != after},
+        resized={
+            name: (before, after) for name, (before, after) in shapes.items() if before != after
+        },
         missing=tuple(name for name in wanted if name not in given),
         unexpected=tuple(weights.told(name) for name in given if name not in wanted),
         dropped=weights.dropped,
@@ -91,8 +98,11 @@ def fit(
     return Fit({name: given[name] for name in report.mapped}, report)
 
 
-def find_faults(wanted: Mapping[str, Tensor], weights: Weights, *, allow: Allowance = STRICT) -> list[str]:
-    """What keeps `weights` from being the `wanted` tensors by name and shape, as floats; a line each, sorted."""
+def find_faults(
+    wanted: Mapping[str, Tensor], weights: Weights, *, allow: Allowance = STRICT
+) -> list[str]:
+    """What keeps `weights` from being the `wanted` tensors by name and shape, as floats; a line
+    each, sorted."""
     given, told = weights.tensors, weights.told
     missing = wanted.keys() - given.keys() - allow.missing
     unexpected = given.keys() - wanted.keys() - allow.unexpected
@@ -101,14 +111,17 @@ def find_faults(wanted: Mapping[str, Tensor], weights: Weights, *, allow: Allowa
     for name in wanted.keys() & given.keys():
         seen, needed = given[name], wanted[name]
         if seen.shape != needed.shape:
-            faults.append(f"shape: {told(name)} is {tuple(seen.shape)}, the model needs {tuple(needed.shape)}")
+            faults.append(
+                f"shape: {told(name)} is {tuple(seen.shape)}, the model needs {tuple(needed.shape)}"
+            )
         elif not seen.is_floating_point():
             faults.append(f"type: {told(name)} is {seen.dtype}, the model needs floats")
     return sorted(faults)
 
 
 def _resized(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`given` with its `ape` at the size of the wanted one, where both are maps of the same channels."""
+    """`given` with its `ape` at the size of the wanted one, where both are maps of the same
+    channels."""
     ape, target = given.get("ape"), wanted.get("ape")
     if ape is None or target is None or ape.ndim != 4 or ape.shape[::3] != target.shape[::3]:
         return given

@@ -1,7 +1,9 @@
-"""Loads whatever holds a CAT, a file of any known layout or a folder of ours, and tells which network it is.
+"""Loads whatever holds a CAT, a file of any known layout or a folder of ours, and tells which
+network it is.
 
-A file that does not describe its network is told by its tensors: first against the published sizes, then by the
-shapes alone, which say everything about a CAT that its function depends on, but for `qk_scale`.
+A file that does not describe its network is told by its tensors: first against the published sizes,
+then by the shapes alone, which say everything about a CAT that its function depends on, but for
+`qk_scale`.
 """
 
 from __future__ import annotations
@@ -47,11 +49,14 @@ class Checkpoint:
         return _make_model(config or self.config, self.weights)
 
 
-def load_checkpoint(path: Path, *, model: str | None = None, allow_unexpected: bool = False) -> Checkpoint:
-    """The network in a file (torch's or .safetensors, any known layout) or in a folder of `save_classifier`.
+def load_checkpoint(
+    path: Path, *, model: str | None = None, allow_unexpected: bool = False
+) -> Checkpoint:
+    """The network in a file (torch's or .safetensors, any known layout) or in a folder of
+    `save_classifier`.
 
-    `model`, a key of CONFIGS, says which size it must be. `allow_unexpected` passes over tensors that no CAT has.
-    Raises WeightsError, which lists names and shapes.
+    `model`, a key of CONFIGS, says which size it must be. `allow_unexpected` passes over tensors
+    that no CAT has. Raises WeightsError, which lists names and shapes.
     """
     description, weights = load_folder(path) if path.is_dir() else _load_file(path)
     source = str(path / TENSORS_FILE if path.is_dir() else path)
@@ -75,17 +80,26 @@ def _load_file(path: Path) -> tuple[Description | None, Weights]:
     return description, parse_weights(content, map_hw=map_hw, source=str(path))
 
 
-def _identify(named: Sequence[Candidate], weights: Weights, *, source: str, allow_unexpected: bool) -> Candidate:
-    """The first network that the weights fit. Raises WeightsError with what keeps them from being the nearest."""
+def _identify(
+    named: Sequence[Candidate], weights: Weights, *, source: str, allow_unexpected: bool
+) -> Candidate:
+    """The first network that the weights fit. Raises WeightsError with what keeps them from being
+    the nearest."""
     differences: list[tuple[int, str]] = []
     for name, config in named:
         faults = _find_faults(config, weights, allow_unexpected=allow_unexpected)
         if not faults:
             return name, config
-        listed = "\n  ".join([f"{source} and {name or config} differ in {len(faults)} tensors:", *faults])
+        listed = "\n  ".join(
+            [f"{source} and {name or config} differ in {len(faults)} tensors:", *faults]
+        )
         differences.append((len(faults), listed))
     _, nearest = min(differences)
-    others = f"{source}: not the tensors of {', '.join(CONFIGS)}; the nearest: " if len(named) > 1 else ""
+    others = (
+        f"{source}: not the tensors of {', '.join(CONFIGS)}; the nearest: "
+        if len(named) > 1
+        else ""
+    )
     raise WeightsError(others + nearest)
 
 
@@ -102,11 +116,14 @@ def _is_classifier(weights: Weights) -> bool:
 
 
 def _make_model(config: CatConfig, weights: Weights) -> Cat | CatBackbone:
-    """A classifier of as many classes as the head has, or a backbone of the maps that have norms, else of all."""
+    """A classifier of as many classes as the head has, or a backbone of the maps that have norms,
+    else of all."""
     with torch.device("meta"):
         if _is_classifier(weights):
             head = weights.tensors.get("head.fc.weight")
-            return Cat(config, num_classes=len(head) if head is not None and head.ndim and len(head) else 1)
+            return Cat(
+                config, num_classes=len(head) if head is not None and head.ndim and len(head) else 1
+            )
         stages = range(len(config.depths))
         indices = [stage for stage in stages if f"norm{stage}.weight" in weights.tensors]
         return CatBackbone(config, out_indices=indices or stages)

@@ -1,10 +1,12 @@
 """Turns a state_dict of any known layout into our names and shapes.
 
-Known are the reference's classifier and backbone and our own, bare or wrapped, with the prefixes that DDP,
-torch.compile and detectors put before names. Pure: nothing is read here, and no model is made.
+Known are the reference's classifier and backbone and our own, bare or wrapped, with the prefixes
+that DDP, torch.compile and detectors put before names. Pure: nothing is read here, and no model is
+made.
 
-The reference ends a stage with the downsampling that begins our next one, keeps the three blocks of a group in three
-lists, stores the index of the relative position bias, and lays `ape` out in two ways.
+The reference ends a stage with the downsampling that begins our next one, keeps the three blocks of
+a group in three lists, stores the index of the relative position bias, and lays `ape` out in two
+ways.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from cat_model.embedding import as_map
 from cat_model.errors import WeightsError
 
 WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_ema")
-"""Where files keep a state_dict, best first: averaged weights serve only where the plain ones are absent."""
+"""Where files keep a state_dict, best first: averaged weights serve only where the plain ones are
+absent."""
 _DEEPEST = 3  # wrappers within wrappers; a mapping that holds itself would never end
 _PREFIXES = re.compile(r"^((module|backbone|model|_orig_mod)\.)+")
 _INDEX = "relative_position_index"
@@ -49,16 +52,19 @@ class Weights:
 
 
 def to_ours(content: Mapping[str, Any], *, map_hw: tuple[int, int]) -> dict[str, Tensor]:
-    """The tensors of a state_dict of any known layout by our names, `ape` as (1, H, W, C), without index buffers.
+    """The tensors of a state_dict of any known layout by our names, `ape` as (1, H, W, C), without
+    index buffers.
 
-    `map_hw` is the first map of the model that they are for: it unfolds the classifier's flat `ape`, which is taken for
-    a square where it has another length. Nothing is resized. Raises WeightsError.
+    `map_hw` is the first map of the model that they are for: it unfolds the classifier's flat
+    `ape`, which is taken for a square where it has another length. Nothing is resized. Raises
+    WeightsError.
     """
     return dict(parse_weights(content, map_hw=map_hw, source="the checkpoint").tensors)
 
 
 def parse_weights(content: object, *, map_hw: tuple[int, int], source: str) -> Weights:
-    """As `to_ours`, with the names that the tensors came with. Raises WeightsError, which begins with `source`."""
+    """As `to_ours`, with the names that the tensors came with. Raises WeightsError, which begins
+    with `source`."""
     try:
         return _parse(content, map_hw)
     except WeightsError as err:
@@ -93,7 +99,9 @@ def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
             continue
         ours = our_name(stem)
         if ours in sources:
-            raise WeightsError(f"{sources[ours]} and {name} both stand for {ours}: keep one of them")
+            raise WeightsError(
+                f"{sources[ours]} and {name} both stand for {ours}: keep one of them"
+            )
         sources[ours] = name
     tensors = {ours: state[name] for ours, name in sources.items()}
     if "ape" in tensors:
@@ -105,9 +113,15 @@ def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
 def _unwrapped(content: object) -> Mapping[str, Tensor]:
     for _ in range(_DEEPEST):
         if isinstance(content, Mapping):
-            content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"holds no state_dict, neither by itself nor under {', '.join(WRAPPERS)}")
+            content = next(
+                (content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content
+            )
+    if not isinstance(content, Mapping) or not any(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise WeightsError(
+            f"holds no state_dict, neither by itself nor under {', '.join(WRAPPERS)}"
+        )
     odd = {name: _oddity(name, value) for name, value in content.items()}
     if any(odd.values()):
         listed = ", ".join(f"{name!r} is {reason}" for name, reason in odd.items() if reason)
@@ -133,5 +147,7 @@ def _is_reference(bare: Mapping[str, str]) -> bool:
     theirs = next((name for name, stem in bare.items() if stem.startswith("layers.")), None)
     ours = next((name for name, stem in bare.items() if stem.startswith("stages.")), None)
     if theirs and ours:
-        raise WeightsError(f"mixes two layouts: {theirs} is a name of the reference, {ours} one of ours")
+        raise WeightsError(
+            f"mixes two layouts: {theirs} is a name of the reference, {ours} one of ours"
+        )
     return theirs is not None

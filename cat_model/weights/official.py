@@ -1,4 +1,5 @@
-"""Networks of the published sizes from single files, as the official repository released them: no config inside.
+"""Networks of the published sizes from single files, as the official repository released them: no
+config inside.
 
 The sizes are told apart by their tensors. Nothing is unpickled but tensors and plain values.
 """
@@ -23,7 +24,10 @@ def load_official_classifier(path: StrPath) -> Cat:
     """The classifier in the file. Raises WeightsError, which lists names and shapes."""
     official = _load_published(path)
     if not official.is_classifier:
-        raise WeightsError(f"{path}: is the backbone of {official.name}, without the norm and the head of a classifier")
+        raise WeightsError(
+            f"{path}: is the backbone of {official.name}, without the norm and the head of a "
+            "classifier"
+        )
     with torch.device("meta"):
         model = Cat(official.config, num_classes=len(official.weights.tensors["head.fc.weight"]))
     fitted = fit(model.state_dict(), official.weights, source=f"{path} and {official.name}")
@@ -33,16 +37,22 @@ def load_official_classifier(path: StrPath) -> Cat:
 def load_official_backbone(path: StrPath, *, drop_path_rate: float | None = None) -> CatBackbone:
     """The trunk of the classifier in the file, with new norms for its maps. Raises WeightsError.
 
-    The file may hold a backbone too, whose norms are then kept. `drop_path_rate` None keeps that of the published
-    recipe.
+    The file may hold a backbone too, whose norms are then kept. `drop_path_rate` None keeps that of
+    the published recipe.
     """
     official = _load_published(path)
-    config = official.config if drop_path_rate is None else replace(official.config, drop_path_rate=drop_path_rate)
+    config = (
+        official.config
+        if drop_path_rate is None
+        else replace(official.config, drop_path_rate=drop_path_rate)
+    )
     return backbone_of(config, official.weights, source=f"{path} ({official.name})")
 
 
 def _load_published(path: StrPath) -> Checkpoint:
     checkpoint = load_checkpoint(Path(path))
     if checkpoint.name is None:
-        raise WeightsError(f"{path}: not the tensors of {', '.join(CONFIGS)}, but of {checkpoint.config}")
+        raise WeightsError(
+            f"{path}: not the tensors of {', '.join(CONFIGS)}, but of {checkpoint.config}"
+        )
     return checkpoint

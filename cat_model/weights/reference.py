@@ -22,8 +22,8 @@ _OURS = {
 } | {
     name: name
     for name in (
-        "img_size", "in_chans", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias", "qk_scale",
-        "drop_rate", "drop_path_rate", "ape", "patch_norm",
+        "img_size", "in_chans", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias",
+        "qk_scale", "drop_rate", "drop_path_rate", "ape", "patch_norm",
     )
 }  # fmt: skip
 _ATTN_DROPS = ("ipsa_attn_drop", "cpsa_attn_drop")
@@ -36,9 +36,10 @@ def from_reference(
 ) -> Cat | CatBackbone:
     """Our model with the reference's weights, from what its constructor was given.
 
-    `state_dict` may be wrapped, prefixed, hold index buffers, and be the reference's or ours. Raises ValueError for
-    keyword arguments that our model cannot follow, WeightsError for tensors that do not fit (in the names that they
-    came with): nothing may be missing or left over, but for the stages behind the last of a backbone's `out_indices`.
+    `state_dict` may be wrapped, prefixed, hold index buffers, and be the reference's or ours.
+    Raises ValueError for keyword arguments that our model cannot follow, WeightsError for tensors
+    that do not fit (in the names that they came with): nothing may be missing or left over, but for
+    the stages behind the last of a backbone's `out_indices`.
     """
     config = config_from_reference(kwargs)
     model = _make_on_meta(config, kwargs, backbone=backbone)
@@ -57,7 +58,9 @@ def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:
     known = (*_OURS, *_ATTN_DROPS, *_OF_THE_MODEL, *_WITHOUT_EFFECT)
     unknown = sorted(set(kwargs) - set(known))
     if unknown:
-        raise ValueError(f"kwargs {', '.join(unknown)} are none of the reference's: {', '.join(known)}")
+        raise ValueError(
+            f"kwargs {', '.join(unknown)} are none of the reference's: {', '.join(known)}"
+        )
     absent = [name for name in ("embed_dim", "depths", "num_heads", "ape") if name not in kwargs]
     if absent:
         raise ValueError(f"kwargs must say {', '.join(absent)}: got {', '.join(kwargs)}")
@@ -69,10 +72,14 @@ def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:
     return CatConfig.from_dict(fields)
 
 
-def _make_on_meta(config: CatConfig, kwargs: Mapping[str, Any], *, backbone: bool) -> Cat | CatBackbone:
+def _make_on_meta(
+    config: CatConfig, kwargs: Mapping[str, Any], *, backbone: bool
+) -> Cat | CatBackbone:
     with torch.device("meta"):
         if backbone:
-            return CatBackbone(config, out_indices=kwargs.get("out_indices", range(len(config.depths))))
+            return CatBackbone(
+                config, out_indices=kwargs.get("out_indices", range(len(config.depths)))
+            )
         return Cat(config, num_classes=kwargs.get("num_classes", 1000))
 
 
@@ -86,12 +93,16 @@ def _as_side(patch_emb_size: int | Sequence[int]) -> int:
 def _attn_drop(kwargs: Mapping[str, Any]) -> float:
     rates = {float(kwargs.get(name, 0.0)) for name in _ATTN_DROPS}
     if len(rates) != 1:
-        raise ValueError(f"{' and '.join(_ATTN_DROPS)} must be equal: CatConfig has one attn_drop_rate, got {rates}")
+        raise ValueError(
+            f"{' and '.join(_ATTN_DROPS)} must be equal: CatConfig has one attn_drop_rate, got "
+            f"{rates}"
+        )
     return rates.pop()
 
 
 def _slice_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The reference's slice embedding runs only when told the size after slicing, with patches of 1."""
+    """The reference's slice embedding runs only when told the size after slicing, with patches of
+    1."""
     if fields["patch_size"] != 1:
         raise ValueError(f"patch_emb_size must be 1 with slice_emb, got {fields['patch_size']}")
     img_size = fields.get("img_size", 56)

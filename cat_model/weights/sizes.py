@@ -19,12 +19,16 @@ _FIRST = "stages.{}.blocks.0.pre_ipsa."
 
 
 def candidates(tensors: Mapping[str, Tensor]) -> list[Candidate]:
-    """The networks that `tensors`, by our names, may be: the published sizes, by name, and what their shapes say.
+    """The networks that `tensors`, by our names, may be: the published sizes, by name, and what
+    their shapes say.
 
-    Each has the `img_size` of the tensors' `ape`. The shapes are not asked where they say no more than that a published
-    size lacks some of its tensors: such a file is broken, not another network.
+    Each has the `img_size` of the tensors' `ape`. The shapes are not asked where they say no more
+    than that a published size lacks some of its tensors: such a file is broken, not another
+    network.
     """
-    published: list[Candidate] = [(name, at_map(config, tensors)) for name, config in CONFIGS.items()]
+    published: list[Candidate] = [
+        (name, at_map(config, tensors)) for name, config in CONFIGS.items()
+    ]
     described = config_of(tensors)
     if described is None or name_of(replace(described, ape=True, patch_norm=True, qkv_bias=True)):
         return published
@@ -41,12 +45,15 @@ def name_of(config: CatConfig) -> str | None:
 
 
 def at_map(config: CatConfig, tensors: Mapping[str, Tensor]) -> CatConfig:
-    """`config` with the image size whose first map the tensors' `ape` has; as it is where there is none."""
+    """`config` with the image size whose first map the tensors' `ape` has; as it is where there is
+    none."""
     ape = tensors.get("ape")
     if ape is None or ape.ndim != 4 or tuple(ape.shape[1:3]) == config.map_hw:
         return config
     try:
-        return replace(config, img_size=(ape.shape[1] * config.patch_size, ape.shape[2] * config.patch_size))
+        return replace(
+            config, img_size=(ape.shape[1] * config.patch_size, ape.shape[2] * config.patch_size)
+        )
     except ValueError:  # no size of an image; the shape of `ape` is then told as it is
         return config
 
@@ -54,8 +61,9 @@ def at_map(config: CatConfig, tensors: Mapping[str, Tensor]) -> CatConfig:
 def config_of(tensors: Mapping[str, Tensor]) -> CatConfig | None:
     """The config that the shapes of `tensors` say, None where they say none.
 
-    What they cannot say is taken as the reference has it by default: `qk_scale` None, no dropout. A 1x1 embedding of
-    16 times some number of channels is the slice embedding, as the reference has no other use for it.
+    What they cannot say is taken as the reference has it by default: `qk_scale` None, no dropout. A
+    1x1 embedding of 16 times some number of channels is the slice embedding, as the reference has
+    no other use for it.
     """
     try:
         return _config_of(tensors)
@@ -66,7 +74,9 @@ def config_of(tensors: Mapping[str, Tensor]) -> CatConfig | None:
 def _config_of(tensors: Mapping[str, Tensor]) -> CatConfig:
     embed_dim, in_chans, patch_size, _ = tensors["patch_embed.proj.weight"].shape
     depths = _depths(tensors)
-    tables = [tensors[_FIRST.format(i) + "attn.relative_position_bias_table"] for i in range(len(depths))]
+    tables = [
+        tensors[_FIRST.format(i) + "attn.relative_position_bias_table"] for i in range(len(depths))
+    ]
     offsets, _ = tables[0].shape
     is_slice = patch_size == 1 and in_chans % 16 == 0
     config = CatConfig(
@@ -86,7 +96,8 @@ def _config_of(tensors: Mapping[str, Tensor]) -> CatConfig:
 
 
 def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Groups of each stage, by the highest numbers in names: a gap shows as missing tensors later."""
+    """Groups of each stage, by the highest numbers in names: a gap shows as missing tensors
+    later."""
     blocks = [match for name in tensors if (match := _BLOCK.match(name))]
     depths = [0] * (1 + max((int(match[1]) for match in blocks), default=-1))
     for match in blocks:

@@ -50,7 +50,9 @@ def _run_verb(arguments: Namespace) -> int:
 
 def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
     if json_stream is not None:
-        faults: list[JsonValue] = [str(fault) for fault in err.faults] if isinstance(err, SpecError) else [str(err)]
+        faults: list[JsonValue] = (
+            [str(fault) for fault in err.faults] if isinstance(err, SpecError) else [str(err)]
+        )
         print_json(json_stream, {"exit_code": err.exit_code, "errors": faults})
     say_last(str(err))
     return err.exit_code

@@ -22,10 +22,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_verb(verbs, "validate", "check a job file; touches no data, no store and no cluster")
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
     _add_run(_add_verb(verbs, "run", "run a job; what is finished already is reused"))
-    _add_status(_add_verb(verbs, "status", "show how a job's last run stands; reads the store alone"))
+    _add_status(
+        _add_verb(verbs, "status", "show how a job's last run stands; reads the store alone")
+    )
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
     schema = "print the JSON Schema of job files, for editors"
-    verbs.add_parser("schema", help=schema, description=f"{schema.capitalize()}.").set_defaults(json=False)
+    verbs.add_parser("schema", help=schema, description=f"{schema.capitalize()}.").set_defaults(
+        json=False
+    )
     words = sys.argv[1:] if argv is None else argv
     for word in words:
         if escaped(word) != word:
@@ -49,14 +53,20 @@ def _add_verb(
         default=[],
         help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
     )
-    verb.add_argument("--store", metavar="URI", help="where artifacts are kept; beats the job's own `store`")
+    verb.add_argument(
+        "--store", metavar="URI", help="where artifacts are kept; beats the job's own `store`"
+    )
     verb.add_argument("--json", action="store_true", help="print JSON alone on stdout")
     return verb
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--only", metavar="STAGE", action="append", default=[], help="run this stage and what it needs; may be repeated"
+        "--only",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="run this stage and what it needs; may be repeated",
     )
     verb.add_argument(
         "--force",
@@ -66,20 +76,30 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
         help="run this stage anew under a new Key; may be repeated",
     )
     verb.add_argument(
-        "--address", metavar="ADDR", help="the Ray cluster (default: RAY_ADDRESS, else one on this machine)"
+        "--address",
+        metavar="ADDR",
+        help="the Ray cluster (default: RAY_ADDRESS, else one on this machine)",
     )
-    verb.add_argument("--strict", action="store_true", help="exit with 1 when an expectation is missed")
+    verb.add_argument(
+        "--strict", action="store_true", help="exit with 1 when an expectation is missed"
+    )
 
 
 def _add_status(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--watch", action="store_true", help="show it again every few seconds until the run ends")
+    verb.add_argument(
+        "--watch", action="store_true", help="show it again every few seconds until the run ends"
+    )
 
 
 def _add_report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--format", choices=["terminal", "json", "markdown", "csv"], help="default: terminal, or json with --json"
+        "--format",
+        choices=["terminal", "json", "markdown", "csv"],
+        help="default: terminal, or json with --json",
     )
-    verb.add_argument("--output", metavar="FILE", type=_path, help="write to FILE instead of stdout")
+    verb.add_argument(
+        "--output", metavar="FILE", type=_path, help="write to FILE instead of stdout"
+    )
     verb.add_argument(
         "--plots",
         metavar="FOLDER",

@@ -21,7 +21,8 @@ _STDOUT, _STDERR = 1, 2
 
 @contextmanager
 def reserved_stdout() -> Iterator[Output]:
-    """The real stdout as a stream; meanwhile all that libraries and child processes print there goes to stderr."""
+    """The real stdout as a stream; meanwhile all that libraries and child processes print there
+    goes to stderr."""
     sys.stdout.flush()
     with Output(os.dup(sys.stdout.fileno()), is_for_results=True) as stream:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -39,7 +40,8 @@ def print_json(stream: IO[str], document: JsonValue) -> None:
 
 
 def say_last(text: str) -> None:
-    """Print the last line of the log: what else this process says after it, as Ray's C++ does, is dropped."""
+    """Print the last line of the log: what else this process says after it, as Ray's C++ does, is
+    dropped."""
     sys.stdout.flush()
     sys.stderr.flush()
     log = os.dup(_STDERR)
@@ -47,8 +49,12 @@ def say_last(text: str) -> None:
     for stream in (_STDOUT, _STDERR):  # stdout, too, has been the log since `reserved_stdout`
         os.dup2(nowhere, stream)
     os.close(nowhere)
-    # A log that cannot be written, or that nobody reads any more, changes nothing about how the command ends.
-    with suppress(OSError), os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as last:
+    # A log that cannot be written, or that nobody reads any more, changes nothing about how the
+    # command ends.
+    with (
+        suppress(OSError),
+        os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as last,
+    ):
         last.write(f"{text}\n")
 
 

@@ -21,7 +21,8 @@ from pipelines import KINDS
 
 
 def load(arguments: Namespace) -> Job:
-    # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes with the job.
+    # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes
+    # with the job.
     base_dir = None if is_submitted() else _current_folder()
     return load_job(
         arguments.job,
@@ -34,7 +35,8 @@ def load(arguments: Namespace) -> Job:
 
 
 def _current_folder() -> Path:
-    """The folder against which a job's paths count. Raises JobError where records could not name it."""
+    """The folder against which a job's paths count. Raises JobError where records could not name
+    it."""
     folder = str(Path.cwd())
     if escaped(folder) != folder:
         raise JobError(f"{escaped(folder)}: the current folder's name is not UTF-8 text; rename it")
@@ -46,7 +48,10 @@ def validate(arguments: Namespace, stdout: IO[str]) -> int:
     if arguments.json:
         print_json(stdout, {"job": job.name, "stages": list(job.stages), "valid": True})
     else:
-        print(f"{arguments.job}: valid, {len(job.stages)} stages: {', '.join(job.stages)}", file=stdout)
+        print(
+            f"{arguments.job}: valid, {len(job.stages)} stages: {', '.join(job.stages)}",
+            file=stdout,
+        )
     return 0
 
 
@@ -69,5 +74,12 @@ def _plan_table(plan: Plan) -> Table:
     table = Table("stage", "kind", "verdict", "why", "needs", "key", box=None, pad_edge=False)
     for planned in plan.stages:
         needs = ", ".join(planned.stage.needs)
-        table.add_row(planned.name, planned.stage.kind.name, planned.verdict, planned.why, needs, planned.key[:8])
+        table.add_row(
+            planned.name,
+            planned.stage.kind.name,
+            planned.verdict,
+            planned.why,
+            needs,
+            planned.key[:8],
+        )
     return table

@@ -58,13 +58,17 @@ def report(arguments: Namespace, stdout: IO[str]) -> int:
 
 
 def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) -> tuple[Cell, ...]:
-    """Show the report of the job's last run on `stream`, in the format asked for; remarks go to stderr."""
+    """Show the report of the job's last run on `stream`, in the format asked for; remarks go to
+    stderr."""
     results = load_results(job, store, kinds=KINDS)
     cells = make_cells(results.job, results.manifests, rows=published_rows())
     audits = audits_of(results.job, results.manifests)
     found = load_trials(results.job, results.manifests, store)
     searches = make_searches(results.job, results.manifests, found.trials)
-    plots, details = _write_plots(arguments, searches), _fetch_details(arguments, results.manifests, store)
+    plots, details = (
+        _write_plots(arguments, searches),
+        _fetch_details(arguments, results.manifests, store),
+    )
     origin = Origin(job.store, results.run_id, _run_command(arguments, job), results.changes)
     match "json" if arguments.json else getattr(arguments, "format", None):
         case "json":
@@ -100,8 +104,11 @@ def _print_report(
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _write_plots(arguments: Namespace, searches: Sequence[Search]) -> Mapping[str, Mapping[str, str]]:
-    """Write each search's plots to `--plots`, if given; by stage and title, their paths as seen from the report.
+def _write_plots(
+    arguments: Namespace, searches: Sequence[Search]
+) -> Mapping[str, Mapping[str, str]]:
+    """Write each search's plots to `--plots`, if given; by stage and title, their paths as seen
+    from the report.
 
     Raises StoreError where they cannot be written.
     """
@@ -117,7 +124,9 @@ def _write_plots(arguments: Namespace, searches: Sequence[Search]) -> Mapping[st
     except OSError as err:
         raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
     return {
-        stage: {plot.title: _seen(folder / stage / name, arguments) for name, plot in of_stage.items()}
+        stage: {
+            plot.title: _seen(folder / stage / name, arguments) for name, plot in of_stage.items()
+        }
         for stage, of_stage in plots.items()
     }
 
@@ -125,7 +134,8 @@ def _write_plots(arguments: Namespace, searches: Sequence[Search]) -> Mapping[st
 def _fetch_details(
     arguments: Namespace, manifests: Mapping[str, Manifest], store: Store
 ) -> Mapping[str, Mapping[str, str]]:
-    """Write each evaluation's details to `--plots`, if given; by stage and path, their paths as seen from the report.
+    """Write each evaluation's details to `--plots`, if given; by stage and path, their paths as
+    seen from the report.
 
     Raises StoreError where they cannot be written, IntegrityError where the store has lost one.
     """
@@ -133,7 +143,9 @@ def _fetch_details(
     if folder is None:
         return {}
     found = {
-        stage: manifest.artifacts[DETAILS] for stage, manifest in manifests.items() if DETAILS in manifest.artifacts
+        stage: manifest.artifacts[DETAILS]
+        for stage, manifest in manifests.items()
+        if DETAILS in manifest.artifacts
     }
     try:
         for stage, artifact in found.items():

@@ -29,7 +29,8 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     if any(planned.verdict is Verdict.RUN for planned in plan.stages):
         for warning in store.probe():
             print(f"warning: {warning}", file=sys.stderr)
-    # ray takes two seconds to import, torch three: only a job that is known to be right pays for them
+    # ray takes two seconds to import, torch three: only a job that is known to be right pays for
+    # them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
     from orchestrator.cli.verdict import verdict_of  # noqa: PLC0415
     from orchestrator.run import run_plan  # noqa: PLC0415
@@ -55,8 +56,21 @@ def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) 
     """Raises SpecError for a stage that is forced and not run."""
     left_aside = sorted(set(forced) - set(needed(job, only)))
     if left_aside:
-        message = f"{', '.join(left_aside)} would not run: --only runs {', '.join(only)} and what they need"
-        raise SpecError([Fault("--force", None, None, "", f"{message}; name it with --only too, or leave it out")])
+        message = (
+            f"{', '.join(left_aside)} would not run: --only runs {', '.join(only)} and what "
+            "they need"
+        )
+        raise SpecError(
+            [
+                Fault(
+                    "--force",
+                    None,
+                    None,
+                    "",
+                    f"{message}; name it with --only too, or leave it out",
+                )
+            ]
+        )
 
 
 def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:

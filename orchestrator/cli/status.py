@@ -1,4 +1,5 @@
-"""The verb status: a table on a terminal, a line for each stage where there is none, JSON when asked for."""
+"""The verb status: a table on a terminal, a line for each stage where there is none, JSON when
+asked for."""
 
 from __future__ import annotations
 
@@ -87,7 +88,8 @@ def show_json(statuses: Iterable[Status], stream: IO[str], *, is_watch: bool) ->
 
 
 def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
-    """On a terminal a table, drawn anew for each of `statuses`; else a line for the run and each stage that changed."""
+    """On a terminal a table, drawn anew for each of `statuses`; else a line for the run and each
+    stage that changed."""
     console = make_console(stream)
     if not console.is_terminal:
         _show_lines(statuses, stream)
@@ -98,7 +100,8 @@ def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 
 def make_view(status: Status, *, width: int) -> Group:
-    """The run in two lines, a table of its stages, and remarks on their attempts; for `width` columns."""
+    """The run in two lines, a table of its stages, and remarks on their attempts; for `width`
+    columns."""
     heading = Text(status.job, style="bold")
     if status.run_id is not None:
         heading.append(f"  run {status.run_id}, {_began(status)}", style="not bold dim")
@@ -126,8 +129,12 @@ def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 
 def _news(status: Status) -> dict[str, object]:
-    """What changes by news and not by the mere passing of time: of the run under `""`, and by stage."""
-    rows = {row.stage: (row.state, row.attempt, row.done, row.event, row.metrics, row.remarks) for row in status.stages}
+    """What changes by news and not by the mere passing of time: of the run under `""`, and by
+    stage."""
+    rows = {
+        row.stage: (row.state, row.attempt, row.done, row.event, row.metrics, row.remarks)
+        for row in status.stages
+    }
     return {"": (status.run_id, status.state), **rows}
 
 
@@ -194,13 +201,25 @@ def _table(status: Status, *, is_wide: bool) -> Table:
         cells = [_bar(row)] if is_wide else []
         attempt = str(row.attempt or "")
         table.add_row(
-            row.stage, state, attempt, *cells, _percent(row), _eta(row), _metrics(row), _age(row), _event(row)
+            row.stage,
+            state,
+            attempt,
+            *cells,
+            _percent(row),
+            _eta(row),
+            _metrics(row),
+            _age(row),
+            _event(row),
         )
     return table
 
 
 def _bar(row: StageStatus) -> ProgressBar | str:
-    return ProgressBar(total=1, completed=share, width=BAR_WIDTH) if (share := _share(row)) is not None else ""
+    return (
+        ProgressBar(total=1, completed=share, width=BAR_WIDTH)
+        if (share := _share(row)) is not None
+        else ""
+    )
 
 
 def _event(row: StageStatus) -> Text:

@@ -1,4 +1,5 @@
-"""The last line of a run: how it went, in the few words that a log's reader looks for. Prints nothing."""
+"""The last line of a run: how it went, in the few words that a log's reader looks for. Prints
+nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +10,24 @@ from orchestrator.schedule import State
 
 def verdict_of(job_name: str, outcome: Outcome, cells: tuple[Cell, ...]) -> str:
     """Such as `quickstart: done: 4 stages, 1 of them reused; 3 of 4 expectations met`."""
-    by_state = {state: [name for name, at in outcome.states.items() if at is state] for state in State}
+    by_state = {
+        state: [name for name, at in outcome.states.items() if at is state] for state in State
+    }
     if by_state[State.FAILED]:
         lost = "; ".join(
-            f"{state}: {', '.join(by_state[state])}" for state in (State.FAILED, State.BLOCKED) if by_state[state]
+            f"{state}: {', '.join(by_state[state])}"
+            for state in (State.FAILED, State.BLOCKED)
+            if by_state[state]
         )
-        return f"{job_name}: {lost}; what was finished is kept, and the same command goes on from there"
+        return (
+            f"{job_name}: {lost}; what was finished is kept, and the same command goes on from "
+            "there"
+        )
     reused = len(by_state[State.REUSED])
-    return f"{job_name}: done: {len(outcome.states)} stages, {reused} of them reused{_expectations(cells)}"
+    return (
+        f"{job_name}: done: {len(outcome.states)} stages, {reused} of them "
+        f"reused{_expectations(cells)}"
+    )
 
 
 def _expectations(cells: tuple[Cell, ...]) -> str:

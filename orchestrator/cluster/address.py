@@ -1,4 +1,5 @@
-"""Whether a Ray cluster answers at an address: found out in seconds, where ray.init waits for minutes."""
+"""Whether a Ray cluster answers at an address: found out in seconds, where ray.init waits for
+minutes."""
 
 from __future__ import annotations
 
@@ -26,12 +27,14 @@ _GIVE = (
     "or neither to start Ray on this machine"
 )
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""What opens a connection of gRPC: the preface and empty settings, which the server answers with its own."""
+"""What opens a connection of gRPC: the preface and empty settings, which the server answers with
+its own."""
 _FRAME_TYPE, _SETTINGS = 3, 4
 
 
 def check_address(address: str) -> None:
-    """Raise ClusterError where no Ray cluster can be reached at `address`: HOST:PORT, `auto` or `local`."""
+    """Raise ClusterError where no Ray cluster can be reached at `address`: HOST:PORT, `auto` or
+    `local`."""
     if address == "local":
         return
     _refuse_urls(address)
@@ -42,7 +45,11 @@ def check_address(address: str) -> None:
         raise unreachable(address, "that is not HOST:PORT")
     try:
         answer = _greet(host.strip("[]"), int(port))
-    except (OSError, OverflowError, UnicodeError) as err:  # the latter two from ports and names that cannot be
+    except (
+        OSError,
+        OverflowError,
+        UnicodeError,
+    ) as err:  # the latter two from ports and names that cannot be
         reason = getattr(err, "strerror", None) or str(err)
         raise unreachable(found, reason, f"{_stale_file_hint(found)}{_GIVE}") from err
     if answer and answer[_FRAME_TYPE : _FRAME_TYPE + 1] != bytes((_SETTINGS,)):
@@ -51,7 +58,8 @@ def check_address(address: str) -> None:
 
 @dataclass
 class HeadWatch:
-    """Looks now and then whether the head of a cluster, which others started, still takes connections."""
+    """Looks now and then whether the head of a cluster, which others started, still takes
+    connections."""
 
     address: str
     """HOST:PORT."""
@@ -65,7 +73,8 @@ class HeadWatch:
         self._asked_at_s = self.clock()
 
     def loss(self) -> str | None:
-        """That the head is gone, and what to do; None while it is there, or was a short while ago."""
+        """That the head is gone, and what to do; None while it is there, or was a short while
+        ago."""
         now_s = self.clock()
         if now_s - self._asked_at_s >= WATCH_EVERY_S:
             self._asked_at_s = now_s
@@ -74,8 +83,10 @@ class HeadWatch:
         if silence_s <= HEAD_SILENCE_S:
             return None
         return (
-            f"cluster {self.address}: its head has not answered for {silence_s:.0f} s; start it again, or give "
-            "another cluster by --address; finished stages and checkpoints are kept, and the same command resumes"
+            f"cluster {self.address}: its head has not answered for {silence_s:.0f} s; start it "
+            "again, or give "
+            "another cluster by --address; finished stages and checkpoints are kept, and the same "
+            "command resumes"
         )
 
     def _is_there(self) -> bool:
@@ -94,7 +105,10 @@ def unreachable(address: str, reason: str, hint: str = _GIVE) -> ClusterError:
 def _refuse_urls(address: str) -> None:
     if "://" not in address:
         return
-    scheme, host = address.partition("://")[0], urlsplit(without_userinfo(address)).hostname or "HOST"
+    scheme, host = (
+        address.partition("://")[0],
+        urlsplit(without_userinfo(address)).hostname or "HOST",
+    )
     is_client = scheme == "ray"
     dashboard = f"http://{host}:8265" if is_client else without_userinfo(address)
     reason = (
@@ -111,7 +125,8 @@ def _refuse_urls(address: str) -> None:
 
 
 def _running_here() -> str:
-    """HOST:PORT of the cluster that `auto` means: that of the environment, or of `ray start` on this machine."""
+    """HOST:PORT of the cluster that `auto` means: that of the environment, or of `ray start` on
+    this machine."""
     stated = os.environ.get("RAY_ADDRESS")
     if stated and stated != "auto":
         return stated
@@ -126,7 +141,8 @@ def _running_here() -> str:
 
 
 def _greet(host: str, port: int) -> bytes:
-    """What the server there says first; empty where TLS keeps that from us. Raises OSError when it says nothing."""
+    """What the server there says first; empty where TLS keeps that from us. Raises OSError when it
+    says nothing."""
     with socket.create_connection((host, port), timeout=KNOCK_TIMEOUT_S) as connection:
         if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
             return b""

@@ -56,21 +56,32 @@ class Attempt:
 
     @property
     def needs_group(self) -> bool:
-        """Whether Ray Train has to connect its workers: one worker has nobody to exchange gradients with."""
+        """Whether Ray Train has to connect its workers: one worker has nobody to exchange gradients
+        with."""
         return self.workers > 1
 
     @property
     def ray_name(self) -> str:
-        """The name in Ray's dashboard: `<job>.<stage>-<8 digits of the Key>`, at most 120 bytes before the digits."""
+        """The name in Ray's dashboard: `<job>.<stage>-<8 digits of the Key>`, at most 120 bytes
+        before the digits."""
         name = f"{self.provenance['job']}.{self.stage}".replace("/", ".")
         short = name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
         return f"{short}-{self.key[:8]}"
 
     def audit(self) -> dict[str, Departure]:
-        """What the stage has otherwise than the reference recipe; of a search, what all its trials have so."""
+        """What the stage has otherwise than the reference recipe; of a search, what all its trials
+        have so."""
         searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()
         return recipe_audit(self.params, searched=searched)
 
     def says(self, event: Event, *, lost: str | None = None, is_remark: bool = False) -> StageEvent:
         """`event`, now, as one of this attempt; `lost` is the reason why the attempt is lost."""
-        return StageEvent(self.stage, self.number, time.time(), event, trial=self.trial, lost=lost, is_remark=is_remark)
+        return StageEvent(
+            self.stage,
+            self.number,
+            time.time(),
+            event,
+            trial=self.trial,
+            lost=lost,
+            is_remark=is_remark,
+        )

@@ -55,21 +55,29 @@ class Cluster:
         """
         if self.own is None:
             return self.head.loss()
-        ended = {name: process.returncode for name, process in self.own.dead_processes() if name in VITAL}
+        ended = {
+            name: process.returncode for name, process in self.own.dead_processes() if name in VITAL
+        }
         return next((_loss_of(name, code) for name, code in ended.items()), None)
 
 
 def _loss_of(process: str, exit_code: int) -> str:
-    how = f"was killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with code {exit_code}"
+    how = (
+        f"was killed by {signal.Signals(-exit_code).name}"
+        if exit_code < 0
+        else f"ended with code {exit_code}"
+    )
     return (
         f"Ray's {process} on this machine {how}, as happens when memory runs out (see dmesg, and "
-        f"{get_default_ray_temp_dir()}/session_latest/logs); finished stages and checkpoints are kept, "
+        f"{get_default_ray_temp_dir()}/session_latest/logs); finished stages and checkpoints are "
+        "kept, "
         "and the same command resumes"
     )
 
 
 def all_machines() -> tuple[Machine, ...]:
-    """What each machine of the connected cluster has, those aside that are gone or about to leave."""
+    """What each machine of the connected cluster has, those aside that are gone or about to
+    leave."""
     return tuple(_machine(node["Resources"], node) for node in _staying())
 
 
@@ -90,23 +98,28 @@ def has_dashboard() -> bool:
 
 
 def is_leaving() -> bool:
-    """Whether the machine of this process has a drain notice: Ray's, which autoscalers and spot handlers give."""
+    """Whether the machine of this process has a drain notice: Ray's, which autoscalers and spot
+    handlers give."""
     return ray.get_runtime_context().get_node_id() in ray_state.get_draining_nodes()
 
 
 def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine:
-    capacity = Capacity(resources.get("CPU", 0), resources.get("GPU", 0), resources.get("memory", 0) / 2**30)
+    capacity = Capacity(
+        resources.get("CPU", 0), resources.get("GPU", 0), resources.get("memory", 0) / 2**30
+    )
     return Machine(capacity, node.get("Labels", {}))
 
 
 @contextmanager
-def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: False) -> Iterator[Cluster]:
+def connected(
+    address: str | None, *, is_in_use: Callable[[], bool] = lambda: False
+) -> Iterator[Cluster]:
     """The cluster at `address`, else at RAY_ADDRESS, else one started here and stopped at the end.
 
-    Where `is_in_use` says at the end that threads still wait for Ray, all is left to the end of the process: after
-    ray.shutdown, such a thread may end it at once, with code 1 and not a word. What was started here then ends by
-    itself, Ray's agents within two minutes.
-    Raises ClusterError when there is none at the address.
+    Where `is_in_use` says at the end that threads still wait for Ray, all is left to the end of the
+    process: after ray.shutdown, such a thread may end it at once, with code 1 and not a word. What
+    was started here then ends by itself, Ray's agents within two minutes. Raises ClusterError when
+    there is none at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
@@ -139,7 +152,8 @@ def connected(address: str | None, *, is_in_use: Callable[[], bool] = lambda: Fa
 
 
 def _start_ray() -> Node:
-    """Start Ray on this machine; tries again where it is too busy for the 30 s that Ray gives its raylet."""
+    """Start Ray on this machine; tries again where it is too busy for the 30 s that Ray gives its
+    raylet."""
     for _ in range(MAX_STARTS - 1):
         try:
             return _start_node()
@@ -152,13 +166,15 @@ def _start_ray() -> Node:
 def _start_node() -> Node:
     """As `ray.init` does, but without the monitors of an autoscaler and of log files.
 
-    Nothing reads what they write, and they take 1.6 CPU-seconds and 3 of the 11 seconds of Ray's start and end on two
-    busy cores. Ray's processes end with this one, whatever ends it.
+    Nothing reads what they write, and they take 1.6 CPU-seconds and 3 of the 11 seconds of Ray's
+    start and end on two busy cores. Ray's processes end with this one, whatever ends it.
     """
     params = RayParams(include_dashboard=False, no_monitor=True, include_log_monitor=False)
     node = Node.__new__(Node)  # its constructor starts the processes, and leaves them when it fails
     try:
-        node.__init__(params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
+        node.__init__(
+            params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True
+        )
     except BaseException:
         if hasattr(node, "all_processes"):
             node.kill_all_processes(check_alive=False, allow_graceful=False)
@@ -178,20 +194,29 @@ def _runtime_env() -> dict[str, dict[str, str]]:
     found = {} if is_submitted() else places(os.environ)
     if offer := make_offer(os.environ):
         found[OFFER] = json.dumps(offer)
-    return {"env_vars": found} if found else {}  # with one, Ray cannot use the workers that it has started already
+    return (
+        {"env_vars": found} if found else {}
+    )  # with one, Ray cannot use the workers that it has started already
 
 
 def _not_joined(address: str, err: Exception) -> ClusterError:
     """Why ray.init could not join a cluster that answers."""
     reason = " ".join(str(err).split()) or type(err).__name__
     if reason.startswith("Version mismatch"):
-        hint = "run this command with the cluster's versions of Ray and Python, as on one of its machines"
+        hint = (
+            "run this command with the cluster's versions of Ray and Python, as on one of its "
+            "machines"
+        )
         return unreachable(address, reason, hint)
     if "resolve node to connect to" in reason:
-        hint = "run the command on one of its machines, or `ray start --address=HOST:PORT` here first"
+        hint = (
+            "run the command on one of its machines, or `ray start --address=HOST:PORT` here first"
+        )
         return unreachable(address, "this machine is not one of the cluster's", hint)
     if reason.startswith("RPC error"):
-        return unreachable(address, f"what answers there is not the head of a Ray cluster ({reason})")
+        return unreachable(
+            address, f"what answers there is not the head of a Ray cluster ({reason})"
+        )
     return unreachable(address, reason)
 
 
@@ -206,5 +231,7 @@ def _not_started(err: Exception) -> ClusterError:
         hint = "set RAY_TMPDIR to a folder that you may write to, with a short path"
     else:
         reason = " ".join(str(err).split()) or type(err).__name__
-        hint = f"see {folder}/session_latest/logs, and check the memory and the disk of this machine"
+        hint = (
+            f"see {folder}/session_latest/logs, and check the memory and the disk of this machine"
+        )
     return ClusterError(f"cannot start Ray on this machine: {reason}; {hint}")

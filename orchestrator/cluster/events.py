@@ -1,4 +1,5 @@
-"""Events from workers to the driver, and its wish that they stop, through one small actor; nobody waits for it long."""
+"""Events from workers to the driver, and its wish that they stop, through one small actor; nobody
+waits for it long."""
 
 from __future__ import annotations
 
@@ -50,12 +51,21 @@ class EventChannel:
     """A handle that travels to the workers."""
 
     def __init__(self, run_id: str) -> None:
-        """The actor is named after the run, so that Ray's dashboard tells whose it is, and ends with its driver."""
-        # On the driver's machine, with which the run ends anyway: no other one takes events along when it is lost.
-        # Not softly: Ray then put it elsewhere, and 8 of 53 events went with that machine.
+        """The actor is named after the run, so that Ray's dashboard tells whose it is, and ends
+        with its driver."""
+        # On the driver's machine, with which the run ends anyway: no other one takes events along
+        # when it is lost. Not softly: Ray then put it elsewhere, and 8 of 53 events went with that
+        # machine.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"name": f"events-{run_id}", "namespace": NAMESPACE, "num_cpus": 0, "max_restarts": -1}
-        self._actor: ActorHandle = ray.remote(Events).options(**options, scheduling_strategy=here).remote()
+        options = {
+            "name": f"events-{run_id}",
+            "namespace": NAMESPACE,
+            "num_cpus": 0,
+            "max_restarts": -1,
+        }
+        self._actor: ActorHandle = (
+            ray.remote(Events).options(**options, scheduling_strategy=here).remote()
+        )
         self._draining: ObjectRef | None = None
         self._is_stopping = False
 
@@ -68,7 +78,8 @@ class EventChannel:
         self._actor.add.remote(event)
 
     def drain(self, timeout_s: float = 5.0) -> list[StageEvent]:
-        """All events sent since the last call; none when the actor does not answer in time: the next call has them."""
+        """All events sent since the last call; none when the actor does not answer in time: the
+        next call has them."""
         is_late = self._draining is not None
         events = self._drain(timeout_s)
         if is_late and self._draining is None:  # that answer lacks what was sent after its request
@@ -88,7 +99,8 @@ class EventChannel:
         return events
 
     def request_stop(self) -> None:
-        """Ask all workers to stop; say it again now and then, since an actor that starts anew has forgotten it."""
+        """Ask all workers to stop; say it again now and then, since an actor that starts anew has
+        forgotten it."""
         self._is_stopping = True
         self._actor.stop.remote()
 

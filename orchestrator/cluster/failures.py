@@ -1,4 +1,5 @@
-"""What the loss of an attempt means: another try, a move to another machine, or the end of the stage. Pure values."""
+"""What the loss of an attempt means: another try, a move to another machine, or the end of the
+stage. Pure values."""
 
 from __future__ import annotations
 
@@ -67,30 +68,47 @@ class LostAttemptError(Exception):
 
 
 def decide_retry(
-    loss: LostAttempt, *, num_lost: int, num_moves: int = 0, is_interrupted: bool = False, timeout_min: float = 10
+    loss: LostAttempt,
+    *,
+    num_lost: int,
+    num_moves: int = 0,
+    is_interrupted: bool = False,
+    timeout_min: float = 10,
 ) -> Retry | Fail:
-    """What to do about the loss of an attempt, before which `num_lost` were lost and `num_moves` had to move.
+    """What to do about the loss of an attempt, before which `num_lost` were lost and `num_moves`
+    had to move.
 
-    A lost worker is worth another try, and so is a store that was out of reach for a while. Who stops because its
-    machine leaves only moves on. An interrupted run tries nothing again.
+    A lost worker is worth another try, and so is a store that was out of reach for a while. Who
+    stops because its machine leaves only moves on. An interrupted run tries nothing again.
     """
     lasting = lasting_error(loss.failures)
     if lasting is not None:
         return Fail(lasting)
-    errors = [failure for failure in loss.failures.values() if isinstance(failure, OrchestratorError)]
+    errors = [
+        failure for failure in loss.failures.values() if isinstance(failure, OrchestratorError)
+    ]
     stopped = next((error for error in errors if isinstance(error, StoppedError)), None)
     why = _why(loss, timeout_min)
     if is_interrupted:
-        return Fail(stopped or StoppedError(f"{why}; not tried again, since the run was interrupted"))
+        return Fail(
+            stopped or StoppedError(f"{why}; not tried again, since the run was interrupted")
+        )
     if stopped or loss.is_move:
         moved = Retry("a machine is leaving" if stopped else loss.cause, is_move=True)
-        return moved if num_moves < MAX_MOVES else Fail(StageError(f"{moved.why}, for the {num_moves + 1}th time"))
+        return (
+            moved
+            if num_moves < MAX_MOVES
+            else Fail(StageError(f"{moved.why}, for the {num_moves + 1}th time"))
+        )
     if num_lost + 1 < MAX_ATTEMPTS:
         return Retry(why)
     return Fail(
         errors[0]
         if errors
-        else StageError(f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time: {why.removeprefix('lost ')}")
+        else StageError(
+            f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time: "
+            f"{why.removeprefix('lost ')}"
+        )
     )
 
 
@@ -104,7 +122,9 @@ def _why(loss: LostAttempt, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
     # A worker that lost a peer reports a broken connection, which is the effect and not the cause.
-    gone = {rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)}
+    gone = {
+        rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)
+    }
     lost = ", ".join(str(rank) for rank in sorted(gone)) or "unknown"
     cause = next((first_line(failure) for failure in (gone or loss.failures).values()), loss.cause)
     return f"lost worker {lost}: {cause}"
@@ -116,23 +136,27 @@ def first_line(failure: BaseException) -> str:
 
 
 def _may_pass(error: OrchestratorError) -> bool:
-    """Whether the same attempt may succeed later: damaged bytes stay damaged, expired credentials expired."""
+    """Whether the same attempt may succeed later: damaged bytes stay damaged, expired credentials
+    expired."""
     lasts = isinstance(error, IntegrityError | StoreRefusedError | MachineError)
     return isinstance(error, UnreachableError | StoppedError) and not lasts
 
 
 def is_loss_of_peer(err: BaseException) -> bool:
-    """Whether a collective failed because another worker is gone: gloo says so only in a RuntimeError's text."""
+    """Whether a collective failed because another worker is gone: gloo says so only in a
+    RuntimeError's text."""
     # By name: the driver judges losses too, and torch takes seconds to import.
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(err).__mro__}
     return "torch.distributed.DistError" in names or "gloo/transport" in str(err)
 
 
 def is_loss_of_loader(err: BaseException) -> bool:
-    """Whether a process that loads data for this worker is gone, as one that was killed for memory."""
+    """Whether a process that loads data for this worker is gone, as one that was killed for
+    memory."""
     return isinstance(err, RuntimeError) and str(err).startswith("DataLoader worker (pid")
 
 
 def is_stuck(err: BaseException) -> bool:
-    """Whether a collective gave up waiting for another worker; gloo, NCCL and Ray each say so in their own words."""
+    """Whether a collective gave up waiting for another worker; gloo, NCCL and Ray each say so in
+    their own words."""
     return any(words in str(err) for words in _STUCK)

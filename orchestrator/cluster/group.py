@@ -23,12 +23,18 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
 from orchestrator.cluster.worker import WorkerRank, report_result, run_pipeline
 
-os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # 60: two busy cores took 57 s to start a group
-# 2: a report waits for the next look, so that epochs of a second took two, and a stage ended seconds after its work.
+os.environ.setdefault(
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300"
+)  # 60: two busy cores took 57 s to start a group
+# 2: a report waits for the next look, so that epochs of a second took two, and a stage ended
+# seconds after its work.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")  # 5: some clouds give 30 s of notice
-# Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload a checkpoint
-# meanwhile: an hour is longer than that takes. One number for all stages, since Ray reads it from the environment.
+os.environ.setdefault(
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1"
+)  # 5: some clouds give 30 s of notice
+# Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload
+# a checkpoint meanwhile: an hour is longer than that takes. One number for all stages, since Ray
+# reads it from the environment.
 os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "3600")
 
 
@@ -40,12 +46,23 @@ def run(
     callbacks: tuple[ray.train.UserCallback, ...] = (),
     label: str = "",
 ) -> None:
-    """Run one attempt on fresh workers; resume state is the store's, so Ray keeps none. Raises LostAttemptError."""
-    if has_dashboard():  # its Train page is empty otherwise; read by the process that calls trainer.fit
+    """Run one attempt on fresh workers; resume state is the store's, so Ray keeps none. Raises
+    LostAttemptError."""
+    if (
+        has_dashboard()
+    ):  # its Train page is empty otherwise; read by the process that calls trainer.fit
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
-    # Ray's controller, which runs on this machine too, writes a marker and a snapshot there; nothing reads them again.
+    # Ray's controller, which runs on this machine too, writes a marker and a snapshot there;
+    # nothing reads them again.
     with tempfile.TemporaryDirectory(prefix="orchestrator-ray-train-") as storage:
-        trainer = _trainer(attempt, channel, Path(storage), closes_stage=closes_stage, callbacks=callbacks, label=label)
+        trainer = _trainer(
+            attempt,
+            channel,
+            Path(storage),
+            closes_stage=closes_stage,
+            callbacks=callbacks,
+            label=label,
+        )
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as err:
@@ -74,12 +91,19 @@ def _trainer(
 ) -> TorchTrainer:
     resources = attempt.resources
     gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}
-    memory = {"memory": resources.memory_bytes_per_worker} if resources.memory_bytes_per_worker else {}
+    memory = (
+        {"memory": resources.memory_bytes_per_worker} if resources.memory_bytes_per_worker else {}
+    )
     # Ray hands it to timedelta, but types it as whole seconds.
     timeout_s = max(1, round(resources.collective_timeout_min * 60))
     return TorchTrainer(
         _train_loop,
-        train_loop_config={"attempt": attempt, "channel": channel, "closes_stage": closes_stage, "label": label},
+        train_loop_config={
+            "attempt": attempt,
+            "channel": channel,
+            "closes_stage": closes_stage,
+            "label": label,
+        },
         torch_config=TorchConfig(backend=resources.backend, timeout_s=timeout_s),
         scaling_config=ScalingConfig(
             num_workers=attempt.workers,
@@ -90,8 +114,11 @@ def _trainer(
         run_config=RunConfig(
             name=attempt.ray_name,
             storage_path=str(storage),
-            # Each loss is ours to judge: Ray would start again by itself, in silence and with as many workers.
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
+            # Each loss is ours to judge: Ray would start again by itself, in silence and with as
+            # many workers.
+            failure_config=FailureConfig(
+                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+            ),
             callbacks=list(callbacks),
         ),
     )
@@ -100,7 +127,8 @@ def _trainer(
 def _train_loop(config: dict[str, Any]) -> None:
     """What each worker of the group runs."""
     context = ray.train.get_context()
-    # ray.train.get_preemption_info is a collective, which no background thread may call; this is what it reads.
+    # ray.train.get_preemption_info is a collective, which no background thread may call; this is
+    # what it reads.
     preemption = get_train_context().preemption_context
     place = WorkerRank(
         rank=context.get_world_rank(),
@@ -111,6 +139,12 @@ def _train_loop(config: dict[str, Any]) -> None:
         is_leaving=lambda: preemption.preemption_info is not None,
     )
     closes_stage: bool = config["closes_stage"]
-    result = run_pipeline(config["attempt"], place, config["channel"], closes_stage=closes_stage, label=config["label"])
+    result = run_pipeline(
+        config["attempt"],
+        place,
+        config["channel"],
+        closes_stage=closes_stage,
+        label=config["label"],
+    )
     if not closes_stage:
         report_result(place, result)

@@ -1,4 +1,5 @@
-"""What a stage reads: params with searched values in them, and inputs; and whether they are what was planned."""
+"""What a stage reads: params with searched values in them, and inputs; and whether they are what
+was planned."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _SHOWN = 12
 
 
 def effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
-    """The stage's params with the searched ones put in; a search's template. Raises JobError where they do not fit."""
+    """The stage's params with the searched ones put in; a search's template. Raises JobError where
+    they do not fit."""
     stage = planned.stage
     if stage.search is not None:
         template: Params = template_params(plan.job, stage)
@@ -34,20 +36,30 @@ def effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
     if stage.params_from is None:
         return params
     with scratch_folder("orchestrator-params-") as scratch:
-        folder = fetch_artifact(store, _published_output(plan, planned, stage.params_from, store), scratch)
+        folder = fetch_artifact(
+            store, _published_output(plan, planned, stage.params_from, store), scratch
+        )
         searched: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
     try:
         return params.overlay(searched)
     except ValidationError as err:
-        raise JobError(f"stages.{stage.name}: {stage.params_from} {searched} do not fit its params: {err}") from err
+        raise JobError(
+            f"stages.{stage.name}: {stage.params_from} {searched} do not fit its params: {err}"
+        ) from err
 
 
 def publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str, Artifact]:
-    """The stage's inputs by field, all of them in the store: files from outside the job are published first."""
+    """The stage's inputs by field, all of them in the store: files from outside the job are
+    published first."""
     stage = planned.stage
     return {
-        **{name: _published_output(plan, planned, ref, store) for name, ref in stage.inputs.items()},
-        **{name: _publish_outside(planned, name, location, store) for name, location in stage.files.items()},
+        **{
+            name: _published_output(plan, planned, ref, store) for name, ref in stage.inputs.items()
+        },
+        **{
+            name: _publish_outside(planned, name, location, store)
+            for name, location in stage.files.items()
+        },
     }
 
 
@@ -56,14 +68,16 @@ def _published_output(plan: Plan, planned: PlannedStage, ref: Ref, store: Store)
     assert manifest is not None, "a stage starts after those it needs"
     if ref.output not in manifest.artifacts:
         raise JobError(
-            f"stages.{planned.name}: there is no {ref}, since no trial of {ref.stage} finished: its best was "
+            f"stages.{planned.name}: there is no {ref}, since no trial of {ref.stage} finished: "
+            "its best was "
             "stopped early; give it more trials, or scheduler: {name: none}"
         )
     return manifest.artifacts[ref.output]
 
 
 def _publish_outside(planned: PlannedStage, field: str, location: str, store: Store) -> Artifact:
-    """The file from outside, published, so that workers read it from the store and its bytes are kept."""
+    """The file from outside, published, so that workers read it from the store and its bytes are
+    kept."""
     with scratch_folder("orchestrator-outside-") as scratch:
         fetch_outside(location, scratch)
         artifact = publish_artifact(store, scratch)
@@ -77,13 +91,16 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
 def check_read(attempt: Attempt) -> None:
     """Raises DataError unless data and files here are those of the Key.
 
-    Data in a folder that the plan itself looked at are not read again: that takes minutes for ImageNet on a network
-    drive. Data in S3 are, by a listing, and so are the small files that params name.
+    Data in a folder that the plan itself looked at are not read again: that takes minutes for
+    ImageNet on a network drive. Data in S3 are, by a listing, and so are the small files that
+    params name.
     """
     if attempt.stated_data is not None:
         _check_stated(attempt, attempt.stated_data)
     elif _names_remote_data(attempt):
-        _check_planned(attempt, "its data", str(attempt.recipe["data"]), attempt.fingerprint(attempt.params))
+        _check_planned(
+            attempt, "its data", str(attempt.recipe["data"]), attempt.fingerprint(attempt.params)
+        )
     for field, digest in attempt.reads(attempt.params).items():
         _check_planned(attempt, field, str(attempt.recipe["inputs"][field]["sha256"]), digest)
 
@@ -92,7 +109,8 @@ def _check_stated(attempt: Attempt, stated: str) -> None:
     found = attempt.fingerprint(attempt.params)
     if found != stated:
         raise DataError(
-            f"stages.{attempt.stage}.data_fingerprint is {stated}, but the data on {socket.gethostname()} "
+            f"stages.{attempt.stage}.data_fingerprint is {stated}, but the data on "
+            f"{socket.gethostname()} "
             f"have {found}; correct the field, or the data"
         )
 
@@ -100,8 +118,10 @@ def _check_stated(attempt: Attempt, stated: str) -> None:
 def _check_planned(attempt: Attempt, what: str, planned: str, found: str) -> None:
     if found != planned:
         raise DataError(
-            f"stages.{attempt.stage}: {what} changed after the run had been planned, from {planned[:_SHOWN]}... to "
-            f"{found[:_SHOWN]}..., and its Key would name what it did not read; run the job again, which plans anew"
+            f"stages.{attempt.stage}: {what} changed after the run had been planned, from "
+            f"{planned[:_SHOWN]}... to "
+            f"{found[:_SHOWN]}..., and its Key would name what it did not read; run the job again, "
+            "which plans anew"
         )
 
 

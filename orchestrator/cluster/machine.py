@@ -1,4 +1,5 @@
-"""Whether a machine has what a stage needs before it begins: room for temporary files, and the run's store."""
+"""Whether a machine has what a stage needs before it begins: room for temporary files, and the
+run's store."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def input_bytes(attempt: Attempt) -> int:
 
 
 def check_store(attempt: Attempt, *, is_writer: bool) -> None:
-    """Raises unless this machine reaches the store of the run, and may write to it where `is_writer`.
+    """Raises unless this machine reaches the store of the run, and may write to it where
+    `is_writer`.
 
     MachineError where another try cannot help, else StoreError.
     """
@@ -68,17 +70,21 @@ def check_store(attempt: Attempt, *, is_writer: bool) -> None:
 
 
 def _check_same(store: Store, run_id: str) -> None:
-    """A folder that the machines do not share is empty there, and so is the same bucket of another server."""
+    """A folder that the machines do not share is empty there, and so is the same bucket of another
+    server."""
     name = record_name(run_id)
     if store.read(name) is None:
         raise StoreRefusedError(
-            f"store {store.uri}: is not the store of the driver, which has {name} in it; share one folder "
-            "at the same path on all machines, or give s3://BUCKET/PREFIX by --store (with one AWS_ENDPOINT_URL)"
+            f"store {store.uri}: is not the store of the driver, which has {name} in it; share one "
+            "folder "
+            "at the same path on all machines, or give s3://BUCKET/PREFIX by --store (with one "
+            "AWS_ENDPOINT_URL)"
         )
 
 
 def _lacking(what: str) -> MachineError:
     return MachineError(
-        f"machine {socket.gethostname()}: {what}; free some space, or set TMPDIR to a folder that can be written "
+        f"machine {socket.gethostname()}: {what}; free some space, or set TMPDIR to a folder that "
+        "can be written "
         "before Ray starts there"
     )

@@ -1,4 +1,5 @@
-"""The only worker of an attempt, in a Ray actor of its own: without peers it needs none of Ray Train's processes."""
+"""The only worker of an attempt, in a Ray actor of its own: without peers it needs none of Ray
+Train's processes."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class StageWorker:
 
 
 def run(attempt: Attempt, channel: EventChannel) -> None:
-    """Run one attempt to the stage's manifest. Raises LostAttemptError, and StoppedError before the worker started."""
+    """Run one attempt to the stage's manifest. Raises LostAttemptError, and StoppedError before the
+    worker started."""
     resources = attempt.resources
     worker = (
         ray.remote(StageWorker)
@@ -63,7 +65,8 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
 
 
 def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
-    """Wait until the worker's process exists: other users of the cluster may take the room that was free."""
+    """Wait until the worker's process exists: other users of the cluster may take the room that was
+    free."""
     answer = worker.ready.remote()
     for _ in range(round(START_TIMEOUT_S / _LOOK_EVERY_S)):
         if ray.wait([answer], timeout=_LOOK_EVERY_S)[0]:
@@ -81,10 +84,18 @@ def _loss_of(err: ray.exceptions.RayActorError) -> LostAttempt:
 
 def _cause(text: str) -> str:
     """One line from Ray's many: which process ended, on which machine, and why if Ray knows it."""
-    facts = dict(line.strip().partition(": ")[::2] for line in text.splitlines() if line.startswith("\t"))
+    facts = dict(
+        line.strip().partition(": ")[::2] for line in text.splitlines() if line.startswith("\t")
+    )
     machine = facts.get("ip", "unknown")
     if "its node has died" in text:
         return f"its machine {machine} is gone"
     if "OUT_OF_MEMORY" in text or "running low on memory" in text:
-        return f"machine {machine} ran low on memory, so Ray ended the worker's process; ask for memory_gib_per_worker"
-    return f"its process ({facts.get('pid', 'unknown')} on {machine}) was killed or crashed, as when memory runs out"
+        return (
+            f"machine {machine} ran low on memory, so Ray ended the worker's process; ask for "
+            "memory_gib_per_worker"
+        )
+    return (
+        f"its process ({facts.get('pid', 'unknown')} on {machine}) was killed or crashed, as "
+        "when memory runs out"
+    )

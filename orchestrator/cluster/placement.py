@@ -1,4 +1,5 @@
-"""Room for a stage's workers: what this run's stages count on, and what the cluster, which others use too, has free."""
+"""Room for a stage's workers: what this run's stages count on, and what the cluster, which others
+use too, has free."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.capacity import Capacity, choose_workers, missing_room, places_for, total_of, worker_capacity
+from orchestrator.capacity import (
+    Capacity,
+    choose_workers,
+    missing_room,
+    places_for,
+    total_of,
+    worker_capacity,
+)
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines, free_machines
 from orchestrator.cluster.events import EventChannel
@@ -20,12 +28,13 @@ TELL_AFTER_S = 1.5
 """What a lost group held comes free in that time, which is no news."""
 TELL_EVERY_S = 60.0
 SETTLE_S = 5.0
-"""A stage that can use more workers than there is room for looks again for so long: what a group that just ended
-held comes free within a second or two."""
+"""A stage that can use more workers than there is room for looks again for so long: what a group
+that just ended held comes free within a second or two."""
 
 
 class Ledger:
-    """What each running stage of the run holds of the cluster, so that no two count on the same. Safe for threads."""
+    """What each running stage of the run holds of the cluster, so that no two count on the same.
+    Safe for threads."""
 
     def __init__(self, total: Capacity) -> None:
         self._total = total
@@ -45,13 +54,17 @@ class Ledger:
         with self._lock:
             self._held.pop(stage, None)
 
-    def resize(self, stage: str, counts: Sequence[int], worker: Capacity, *, places: int, total: Capacity) -> int:
+    def resize(
+        self, stage: str, counts: Sequence[int], worker: Capacity, *, places: int, total: Capacity
+    ) -> int:
         """Make what `stage` holds the most workers of `counts` that fit now; returns their number.
 
         `total` is all that the cluster has now: machines come and go.
         """
         with self._lock:
-            others = sum((held for name, held in self._held.items() if name != stage), Capacity(0, 0))
+            others = sum(
+                (held for name, held in self._held.items() if name != stage), Capacity(0, 0)
+            )
             chosen = choose_workers(counts, worker, places=places, free=total - others)
             self._held[stage] = worker * chosen
             return chosen
@@ -69,10 +82,12 @@ class Room:
     channel: EventChannel
 
     def take(self, attempt: Attempt) -> int:
-        """Wait until the cluster has room for the smallest group, then take the largest that there is room for.
+        """Wait until the cluster has room for the smallest group, then take the largest that there
+        is room for.
 
-        Ray itself would wait for ever, and say nothing. Returns the number of workers. Raises ClusterError after
-        `resources.max_wait_min`, StoppedError when the run is interrupted meanwhile.
+        Ray itself would wait for ever, and say nothing. Returns the number of workers. Raises
+        ClusterError after `resources.max_wait_min`, StoppedError when the run is interrupted
+        meanwhile.
         """
         self._await_least(attempt)
         if len(self.counts) == 1:
@@ -90,16 +105,21 @@ class Room:
     def _await_least(self, attempt: Attempt) -> None:
         start_s = time.monotonic()
         told_s = start_s + TELL_AFTER_S - TELL_EVERY_S
-        while (missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])) is not None:
+        while (
+            missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])
+        ) is not None:
             now_s = time.monotonic()
-            # Before the deadline ends the wait: an actor that is slow to start may make this the second look.
+            # Before the deadline ends the wait: an actor that is slow to start may make this the
+            # second look.
             if now_s - told_s > TELL_EVERY_S:
                 self.channel.send(attempt.says(Event(f"waiting for room: {missing} now")))
                 told_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(
-                    f"waited {self.resources.max_wait_min:g} minutes for room: {missing} now; run the same command "
-                    f"again later, or change stages.{attempt.stage}.resources (max_wait_min is among them)"
+                    f"waited {self.resources.max_wait_min:g} minutes for room: {missing} now; run "
+                    "the same command "
+                    f"again later, or change stages.{attempt.stage}.resources (max_wait_min is "
+                    "among them)"
                 )
             if self.channel.is_stopping():
                 raise StoppedError("stopped while it waited for room")

@@ -16,7 +16,16 @@ from orchestrator.contract import StageResult
 from orchestrator.store import open_store
 from orchestrator.store.publish import publish_artifact, publish_manifest
 
-PACKAGES = ("torch", "torchvision", "timm", "ray", "onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "numpy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "onedl-mmdetection",
+    "numpy",
+)
 
 
 def publish_result(
@@ -26,9 +35,11 @@ def publish_result(
     published: Mapping[str, Artifact] | None = None,
     hardware: Mapping[str, JsonValue] | None = None,
 ) -> Manifest:
-    """Publish outputs, then the manifest that closes the stage; returns the manifest that is then in the store.
+    """Publish outputs, then the manifest that closes the stage; returns the manifest that is then
+    in the store.
 
-    `published` are outputs, by name, that are in the store already; `hardware` is what this process computed on.
+    `published` are outputs, by name, that are in the store already; `hardware` is what this process
+    computed on.
     """
     store = open_store(attempt.store_uri)
     manifest = Manifest(

@@ -1,4 +1,5 @@
-"""Which trials Tune stops early. A search that is taken up again judges by all curves, of earlier runs too."""
+"""Which trials Tune stops early. A search that is taken up again judges by all curves, of earlier
+runs too."""
 
 from __future__ import annotations
 
@@ -7,7 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
 
 from orchestrator.cluster.suggest import NUMBER
 from orchestrator.cluster.trial_log import IS_LAST
@@ -17,7 +23,8 @@ from orchestrator.store.trial_logs import TrialLog
 NO_LIMIT = 10**9
 """ASHA's max_t: a trial ends by itself, after the epochs that its params give it."""
 NUM_BRACKETS = 3
-"""Of hyperband: each gives its trials `reduction_factor` times the grace period of the one before."""
+"""Of hyperband: each gives its trials `reduction_factor` times the grace period of the one
+before."""
 
 
 @dataclass(eq=False)
@@ -39,7 +46,8 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
     """A scheduler that has seen the curves of earlier runs, in front of one of Ray's."""
 
     logs: dict[int, TrialLog]
-    """By number; those of trials that begin anew are told once, though Tune adds a trial again when it lost it."""
+    """By number; those of trials that begin anew are told once, though Tune adds a trial again when
+    it lost it."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Begin a trial, with the reports that it made in earlier runs."""
@@ -47,7 +55,8 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
         self._tell_past(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What the trial is to do; one that has trained its whole budget may finish, and publish its model."""
+        """What the trial is to do; one that has trained its whole budget may finish, and publish
+        its model."""
         action: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if IS_LAST in result else action
 
@@ -73,17 +82,20 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
 class Asha(Remembering, AsyncHyperBandScheduler):  # type: ignore[misc]
     """Asynchronous successive halving, in one bracket or several.
 
-    A trial's bracket follows from its number: at random, a search taken up again would judge it by others, and the
-    same seed would not stop the same trials.
+    A trial's bracket follows from its number: at random, a search taken up again would judge it by
+    others, and the same seed would not stop the same trials.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Begin a trial in its bracket: where Ray's draw puts it, with random numbers that nothing else draws."""
+        """Begin a trial in its bracket: where Ray's draw puts it, with random numbers that nothing
+        else draws."""
         super().on_trial_add(tune_controller, trial)
         brackets = self._brackets
         # As Ray weighs them: a bracket with more rungs takes more trials.
         weights = np.exp([float(len(bracket._rungs)) for bracket in brackets])
-        drawn = np.random.RandomState(trial.config[NUMBER]).choice(len(brackets), p=weights / weights.sum())
+        drawn = np.random.RandomState(trial.config[NUMBER]).choice(
+            len(brackets), p=weights / weights.sum()
+        )
         self._trial_info[trial.trial_id] = brackets[drawn]
 
 
@@ -91,12 +103,14 @@ class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
     """Stops what is below the median of the others' averages."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Never a pause: Ray's lets each trial make room for those that wait, which starts its process anew."""
+        """Never a pause: Ray's lets each trial make room for those that wait, which starts its
+        process anew."""
         action: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if action == TrialScheduler.PAUSE else action
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Take no last result that is no epoch's, as that of a trial which trained to its end: Ray's would fail on it.
+        """Take no last result that is no epoch's, as that of a trial which trained to its end:
+        Ray's would fail on it.
 
         That of a trial which was stopped is known.
         """
@@ -107,16 +121,24 @@ class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
 
 
 def make_scheduler(params: TuneParams, metric: str, logs: Sequence[TrialLog]) -> TrialScheduler:
-    """By epochs, each trial's own, so that those of a trial that was resumed compare with the others'."""
+    """By epochs, each trial's own, so that those of a trial that was resumed compare with the
+    others'."""
     wanted = params.scheduler
     if wanted.name == "none":
         return FIFOScheduler()
     scheduler: Remembering
-    common = {"time_attr": "epoch", "metric": metric, "mode": params.mode, "grace_period": wanted.grace_period}
+    common = {
+        "time_attr": "epoch",
+        "metric": metric,
+        "mode": params.mode,
+        "grace_period": wanted.grace_period,
+    }
     if wanted.name == "median":
         scheduler = Median(**common)
     else:
         brackets = NUM_BRACKETS if wanted.name == "hyperband" else 1
-        scheduler = Asha(**common, max_t=NO_LIMIT, reduction_factor=wanted.reduction_factor, brackets=brackets)
+        scheduler = Asha(
+            **common, max_t=NO_LIMIT, reduction_factor=wanted.reduction_factor, brackets=brackets
+        )
     scheduler.remember(logs)
     return scheduler

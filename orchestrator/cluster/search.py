@@ -26,7 +26,8 @@ from orchestrator.store import open_store
 from orchestrator.store.trial_logs import TrialLog, load_logs
 from orchestrator.trials import TRIALS_FILE, Trial, Trials, TrialState
 
-# A search speaks through events alone: Tune's new output prints even at verbose=0, its logger each trial's traceback.
+# A search speaks through events alone: Tune's new output prints even at verbose=0, its logger each
+# trial's traceback.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # A trial that finished tells its end without the name of an epoch's metrics; and its log is ours.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
@@ -36,25 +37,38 @@ logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
 def search(
-    attempt: Attempt, params: TuneParams, metric: str, *, slots: int, channel: EventChannel, scratch: Path
+    attempt: Attempt,
+    params: TuneParams,
+    metric: str,
+    *,
+    slots: int,
+    channel: EventChannel,
+    scratch: Path,
 ) -> tuple[StageResult, Mapping[str, Artifact]]:
     """Search `params.space` with `slots` trials at a time, from where earlier runs left it.
 
-    Returns the result, and the best trial's model where it finished. Raises StageError when no trial succeeds, JobError
-    when all of them show the job or its data wrong.
+    Returns the result, and the best trial's model where it finished. Raises StageError when no
+    trial succeeds, JobError when all of them show the job or its data wrong.
     """
     store = open_store(attempt.store_uri)
     logs = load_logs(store, attempt.training)
     channel.send(attempt.says(_beginning(logs, params, metric, slots=slots)))
-    errors = _run(attempt, params, metric, logs, slots=slots, channel=channel, storage=scratch / "ray")
+    errors = _run(
+        attempt, params, metric, logs, slots=slots, channel=channel, storage=scratch / "ray"
+    )
     logs = load_logs(store, attempt.training)
     trials = Trials(metric=metric, mode=params.mode, trials=_trials(attempt, logs, errors))
     best = trials.best()
     if best is None or best.value is None:
         raise _failure(attempt.stage, trials, logs)
     log = next(log for log in logs if log.number == best.number)
-    outputs = {"best_params": _write_params(scratch / "best_params", best), "trials": _write_trials(scratch, trials)}
-    result = StageResult(outputs, (Metric(name=metric, value=best.value, num_samples=best.num_samples),))
+    outputs = {
+        "best_params": _write_params(scratch / "best_params", best),
+        "trials": _write_trials(scratch, trials),
+    }
+    result = StageResult(
+        outputs, (Metric(name=metric, value=best.value, num_samples=best.num_samples),)
+    )
     return result, {BEST_CHECKPOINT: log.checkpoint} if log.checkpoint else {}
 
 
@@ -81,13 +95,16 @@ def _run(
 ) -> dict[int, str]:
     """Run what is left of the search. Returns why trials were lost, by number. Raises StoreError.
 
-    Ray Tune writes its own records to `storage`, a folder of this machine; nothing reads them again.
+    Ray Tune writes its own records to `storage`, a folder of this machine; nothing reads them
+    again.
     """
     store = open_store(attempt.store_uri)
     num_left = params.size - sum(log.state is not None for log in logs)
     if num_left <= 0:
         return {}
-    suggestions = Suggestions(params, seed=attempt.seed, metric=metric, store=store, training=attempt.training)
+    suggestions = Suggestions(
+        params, seed=attempt.seed, metric=metric, store=store, training=attempt.training
+    )
     suggestions.learn(logs)
     tuner = tune.Tuner(
         make_trainable(attempt, channel),
@@ -119,7 +136,9 @@ def _first_line(error: Exception) -> str:
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
-def _trials(attempt: Attempt, logs: Sequence[TrialLog], errors: Mapping[int, str]) -> tuple[Trial, ...]:
+def _trials(
+    attempt: Attempt, logs: Sequence[TrialLog], errors: Mapping[int, str]
+) -> tuple[Trial, ...]:
     gpus = attempt.workers * attempt.resources.gpus_per_worker
     cpus = attempt.workers * attempt.resources.cpus_per_worker
     return tuple(log.trial(gpus=gpus, cpus=cpus, error=errors.get(log.number)) for log in logs)
@@ -127,7 +146,9 @@ def _trials(attempt: Attempt, logs: Sequence[TrialLog], errors: Mapping[int, str
 
 def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError | JobError:
     failed = [trial for trial in trials.trials if trial.state is TrialState.FAILED]
-    first = f"{len(failed)} failed, the first by: {failed[0].error}" if failed else "none reported it"
+    first = (
+        f"{len(failed)} failed, the first by: {failed[0].error}" if failed else "none reported it"
+    )
     # What was lost has no end in its log, so another run takes it up; what failed would fail again.
     is_lost = any(log.state is None for log in logs)
     forced = f"mend the job, or try the same trials again by --force {stage}"
@@ -146,7 +167,10 @@ def _write_trials(scratch: Path, trials: Trials) -> Path:
     content = trials.model_dump(mode="json")
     folder = _write(scratch / "trials", TRIALS_FILE, content)
     rows = [
-        {name: json.dumps(value) if name in ("params", "curve") else value for name, value in trial.items()}
+        {
+            name: json.dumps(value) if name in ("params", "curve") else value
+            for name, value in trial.items()
+        }
         for trial in content["trials"]
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "trials.parquet")

@@ -34,7 +34,8 @@ def run_stage(
     ledger: Ledger,
     provenance: Mapping[str, JsonValue],
 ) -> Manifest:
-    """Run a stage of `plan` to its manifest; `slots` is the number of trials at a time. Raises OrchestratorError."""
+    """Run a stage of `plan` to its manifest; `slots` is the number of trials at a time. Raises
+    OrchestratorError."""
     attempt = make_attempt(plan, planned, store, provenance)
     stage = planned.stage
     if stage.search is not None:
@@ -50,28 +51,39 @@ def run_stage(
     return manifest
 
 
-def _search(attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel) -> None:
+def _search(
+    attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel
+) -> None:
     # Ray Tune and torch take four seconds to import, and most runs search nothing.
     from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
     from orchestrator.cluster.search import search  # noqa: PLC0415
 
     slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=most_slots)
     with scratch_folder("orchestrator-tune-") as scratch:
-        result, models = search(attempt, params, metric, slots=slots, channel=channel, scratch=scratch)
+        result, models = search(
+            attempt, params, metric, slots=slots, channel=channel, scratch=scratch
+        )
         publish_result(attempt, result, published=models)
 
 
 def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
-    """How many workers a group may have, searched params put in. Raises JobError where they suit no such number."""
+    """How many workers a group may have, searched params put in. Raises JobError where they suit no
+    such number."""
     counts = usable_counts(stage.kind, params, stage.resources)
     if not counts:
         workers = stage.resources.workers
-        raise JobError(f"stages.{stage.name}.resources.workers: no number in {workers} suits the searched params")
+        raise JobError(
+            f"stages.{stage.name}.resources.workers: no number in {workers} suits the searched "
+            "params"
+        )
     return counts
 
 
-def make_attempt(plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]) -> Attempt:
-    """The stage's first attempt. Publishes its inputs from outside the job; raises OrchestratorError."""
+def make_attempt(
+    plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]
+) -> Attempt:
+    """The stage's first attempt. Publishes its inputs from outside the job; raises
+    OrchestratorError."""
     stage = planned.stage
     source = plan.job.stages[stage.search.of] if stage.search is not None else stage
     kind = source.kind
@@ -87,7 +99,9 @@ def make_attempt(plan: Plan, planned: PlannedStage, store: Store, provenance: Ma
         recipe=planned.recipe,
         params=params,
         fingerprint=kind.fingerprint,
-        stated_data=str(planned.recipe["data"]) if stage.data_fingerprint or source.data_fingerprint else None,
+        stated_data=str(planned.recipe["data"])
+        if stage.data_fingerprint or source.data_fingerprint
+        else None,
         reads=kind.reads,
         seed=stage.seed,
         resources=stage.resources,

@@ -1,4 +1,5 @@
-"""Whether a worker should stop: asked in the background, so that training reads a flag and waits for nobody."""
+"""Whether a worker should stop: asked in the background, so that training reads a flag and waits
+for nobody."""
 
 from __future__ import annotations
 

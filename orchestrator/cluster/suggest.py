@@ -1,4 +1,5 @@
-"""Which samples of the space a search tries: draws by Optuna, each written to the store before its trial starts."""
+"""Which samples of the space a search tries: draws by Optuna, each written to the store before its
+trial starts."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import JsonValue
@@ -27,14 +33,19 @@ NUMBER = "number"
 MACHINE_ERROR = "machine_error"
 """What a trial reports where its machine cannot run it; the search ends with it."""
 
-_ENDS = {State.FINISHED: TrialState.COMPLETE, State.STOPPED: TrialState.PRUNED, State.FAILED: TrialState.FAIL}
+_ENDS = {
+    State.FINISHED: TrialState.COMPLETE,
+    State.STOPPED: TrialState.PRUNED,
+    State.FAILED: TrialState.FAIL,
+}
 
 
 class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
-    """Hands out the samples that earlier runs left unfinished, then the given points, then new draws.
+    """Hands out the samples that earlier runs left unfinished, then the given points, then new
+    draws.
 
-    A draw follows from the seed, its number and what was known by then: with one trial at a time, a search that was
-    killed and taken up again draws as one that was not.
+    A draw follows from the seed, its number and what was known by then: with one trial at a time, a
+    search that was killed and taken up again draws as one that was not.
     """
 
     def __init__(
@@ -55,9 +66,12 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._clock = clock
         """In seconds."""
         self._began_s = clock()
-        # In the order of the names: that in which a job file has them is not in the Key, and draws follow from it.
+        # In the order of the names: that in which a job file has them is not in the Key, and draws
+        # follow from it.
         self._space = {name: _distribution(drawn) for name, drawn in sorted(params.space.items())}
-        self._study = optuna.create_study(direction="maximize" if params.mode == "max" else "minimize")
+        self._study = optuna.create_study(
+            direction="maximize" if params.mode == "max" else "minimize"
+        )
         self._trials: dict[str, tuple[optuna.Trial, TrialLog]] = {}
         """Those under way, by Tune's id."""
         self._unfinished: list[TrialLog] = []
@@ -65,7 +79,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._values: list[float | None] = []
         """What trials came to, in the order in which they ended."""
         self.failure: UnreachableError | None = None
-        """The error of the store or of a machine that ended a trial; no other trial starts after it."""
+        """The error of the store or of a machine that ended a trial; no other trial starts after
+        it."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
         """Know what earlier runs of the search have drawn, and what came of it."""
@@ -75,7 +90,10 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         ended = [log for log in logs if log.state is not None]
         for log in ended:
             self._study.add_trial(self._frozen(log))
-        self._values = [_outcome(log) for log in sorted(ended, key=lambda log: log.drawn_after_s + log.elapsed_s)]
+        self._values = [
+            _outcome(log)
+            for log in sorted(ended, key=lambda log: log.drawn_after_s + log.elapsed_s)
+        ]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The config of the trial that Tune calls `trial_id`, or that there is none left."""
@@ -90,10 +108,14 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         _, log = found
         return {NUMBER: log.number}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what came of the trial, by its log, and the log where only the scheduler knows that it is over.
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna what came of the trial, by its log, and the log where only the scheduler
+        knows that it is over.
 
-        Tune takes an error from here for the trial's own and starts that again, so one of the store is kept for later.
+        Tune takes an error from here for the trial's own and starts that again, so one of the store
+        is kept for later.
         """
         trial, drawn = self._trials.pop(trial_id)
         if result and MACHINE_ERROR in result:
@@ -130,7 +152,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         """Nothing: the logs in the store are what a search is taken up again from."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles what it is given, and reads it back for its own way of taking a search up again: not ours."""
+        """Tune pickles what it is given, and reads it back for its own way of taking a search up
+        again: not ours."""
         return {}
 
     def _next(self) -> tuple[optuna.Trial, TrialLog] | None:
@@ -144,7 +167,9 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
     def _draw(self) -> tuple[optuna.Trial, TrialLog]:
         number, points = self._num_drawn + 1, self._params.points
         trial = self._ask(points[number - 1] if number <= len(points) else None, number)
-        values = {name: _decoded(value, self._params.space[name]) for name, value in trial.params.items()}
+        values = {
+            name: _decoded(value, self._params.space[name]) for name, value in trial.params.items()
+        }
         log = TrialLog(number=number, params=values, drawn_after_s=self._clock() - self._began_s)
         save_log(self._store, trial_training(self._training, number), log)
         self._num_drawn = number
@@ -162,12 +187,16 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         if stop.hours is not None and self._clock() - self._began_s >= stop.hours * 3600:
             return True
         return (
-            stop.no_improvement is not None and num_since_best(self._values, self._params.mode) >= stop.no_improvement
+            stop.no_improvement is not None
+            and num_since_best(self._values, self._params.mode) >= stop.no_improvement
         )
 
     def _encoded(self, params: Mapping[str, JsonValue]) -> dict[str, Any]:
         space = self._params.space
-        return {name: canonical(value) if space[name].choice else value for name, value in params.items()}
+        return {
+            name: canonical(value) if space[name].choice else value
+            for name, value in params.items()
+        }
 
     def _frozen(self, log: TrialLog) -> FrozenTrial:
         assert log.state is not None
@@ -179,12 +208,15 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
             value=log.value if state is TrialState.COMPLETE else None,
             params=self._encoded(log.params),
             distributions=self._space,
-            intermediate_values={point.epoch: point.value for point in log.curve if point.value is not None},
+            intermediate_values={
+                point.epoch: point.value for point in log.curve if point.value is not None
+            },
         )
 
 
 def _outcome(log: TrialLog) -> float | None:
-    """What the trial came to, if it did not fail: one that broke down is never the best, whatever it was before."""
+    """What the trial came to, if it did not fail: one that broke down is never the best, whatever
+    it was before."""
     return None if log.state in (State.FAILED, None) else log.last_value
 
 
@@ -194,7 +226,11 @@ def num_since_best(values: Sequence[float | None], mode: str) -> int:
     best = max((sign * value for value in values if value is not None), default=None)
     if best is None:
         return len(values)
-    return len(values) - 1 - next(i for i, value in enumerate(values) if value is not None and sign * value == best)
+    return (
+        len(values)
+        - 1
+        - next(i for i, value in enumerate(values) if value is not None and sign * value == best)
+    )
 
 
 def canonical(value: JsonValue) -> str:
@@ -223,8 +259,11 @@ def _distribution(drawn: Distribution) -> BaseDistribution:
 
 
 def _sampler(params: TuneParams, *, seed: int, number: int) -> BaseSampler:
-    """A new one for each draw: its random numbers then do not depend on how often the search was taken up again."""
+    """A new one for each draw: its random numbers then do not depend on how often the search was
+    taken up again."""
     own = params.algorithm.seed
     drawn = int(np.random.SeedSequence([seed if own is None else own, number]).generate_state(1)[0])
     # Trials under way count as bad ones: of several at a time, no two look at the same place.
-    return TPESampler(seed=drawn) if params.algorithm.name == "optuna" else RandomSampler(seed=drawn)
+    return (
+        TPESampler(seed=drawn) if params.algorithm.name == "optuna" else RandomSampler(seed=drawn)
+    )

@@ -15,12 +15,15 @@ from orchestrator.contract import Event
 def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
     """Run the stage to its manifest.
 
-    Raises the worker's OrchestratorError, StageError when all attempts fail, StoppedError in an interrupted run.
+    Raises the worker's OrchestratorError, StageError when all attempts fail, StoppedError in an
+    interrupted run.
     """
     num_lost = num_moves = 0
     while True:
         attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
-        channel.send(attempt.says(Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")))
+        channel.send(
+            attempt.says(Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}"))
+        )
         try:
             _run(attempt, channel)
         except LostAttemptError as err:

@@ -1,4 +1,5 @@
-"""A trial of a search, as Ray Tune runs it: its only worker, or the driver of a group of workers."""
+"""A trial of a search, as Ray Tune runs it: its only worker, or the driver of a group of
+workers."""
 
 from __future__ import annotations
 
@@ -29,19 +30,28 @@ from orchestrator.cluster.trial_log import Logbook
 from orchestrator.contract import Event
 from orchestrator.errors import MachineError
 from orchestrator.store import Store, open_store
-from orchestrator.store.trial_logs import TrialLog, Tries, load_log, save_log, trial_id, trial_training
+from orchestrator.store.trial_logs import (
+    TrialLog,
+    Tries,
+    load_log,
+    save_log,
+    trial_id,
+    trial_training,
+)
 
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
 """Of Tune at a trial: more than we let it have."""
 ANSWER_S = 60.0
-"""How long a trial that has stopped waits to hear whether its run is interrupted; else its machine leaves."""
+"""How long a trial that has stopped waits to hear whether its run is interrupted; else its machine
+leaves."""
 
 
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """What Tune calls with the config of each trial, with the resources that it takes."""
     resources = attempt.resources
     if attempt.needs_group:
-        # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait for.
+        # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait
+        # for.
         trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
     trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
@@ -60,7 +70,9 @@ def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChanne
     place = only_worker(attempt.resources, tell=lambda metrics: tune.report(dict(metrics)))
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
-            result = run_pipeline(begun.attempt, place, channel, closes_stage=False, label=begun.label)
+            result = run_pipeline(
+                begun.attempt, place, channel, closes_stage=False, label=begun.label
+            )
             report_result(place, result)
 
 
@@ -71,7 +83,13 @@ def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: Event
 
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
-            group.run(begun.attempt, channel, closes_stage=False, callbacks=(TuneReportCallback(),), label=begun.label)
+            group.run(
+                begun.attempt,
+                channel,
+                closes_stage=False,
+                callbacks=(TuneReportCallback(),),
+                label=begun.label,
+            )
 
 
 @dataclass(frozen=True)
@@ -90,14 +108,20 @@ class _Begun:
         return _label(self.log.params)
 
     def say(self, text: str, *, done: float | None = None, lost: str | None = None) -> None:
-        self.channel.send(self.attempt.says(Event(f"{self.label}{text}", done=done, total=1), lost=lost))
+        self.channel.send(
+            self.attempt.says(Event(f"{self.label}{text}", done=done, total=1), lost=lost)
+        )
 
 
 @contextmanager
-def _trial(attempt: Attempt, config: Mapping[str, Any], channel: EventChannel) -> Iterator[_Begun | None]:
-    """Begin the trial of `config`, and tell its end, also where the scheduler stops it before its last epoch.
+def _trial(
+    attempt: Attempt, config: Mapping[str, Any], channel: EventChannel
+) -> Iterator[_Begun | None]:
+    """Begin the trial of `config`, and tell its end, also where the scheduler stops it before its
+    last epoch.
 
-    None where this run has lost it too often, or the machine cannot run it. What is raised makes Tune begin it again.
+    None where this run has lost it too often, or the machine cannot run it. What is raised makes
+    Tune begin it again.
     """
     try:
         check_store(attempt, is_writer=False)
@@ -130,10 +154,14 @@ def _begin(search: Attempt, store: Store, channel: EventChannel, number: int) ->
     training = trial_training(search.training, number)
     log = load_log(store, training)
     run_id = str(search.provenance["run_id"])
-    tries = (log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)).begin()
+    tries = (
+        log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)
+    ).begin()
     log = log.model_copy(update={"tries": tries, "error": None})
     save_log(store, training, log)
-    trial = replace(search, trial=trial_id(number), params=search.params.overlay(log.params), training=training)
+    trial = replace(
+        search, trial=trial_id(number), params=search.params.overlay(log.params), training=training
+    )
     begun = _Begun(trial, store, channel, log, tries)
     if tries.num_begun == 1:
         begun.say("starting", done=0)
@@ -141,15 +169,17 @@ def _begin(search: Attempt, store: Store, channel: EventChannel, number: int) ->
 
 
 def _rest_if_interrupted(begun: _Begun) -> None:
-    """A trial of an interrupted run rests when its checkpoint is committed: Tune would start the next one in its place,
-    or note it as failed, while a trial that ends with its driver is taken up again."""
+    """A trial of an interrupted run rests when its checkpoint is committed: Tune would start the
+    next one in its place, or note it as failed, while a trial that ends with its driver is taken up
+    again."""
     if begun.channel.is_stopping(timeout_s=ANSWER_S):
         begun.channel.rest(begun.attempt.stage)
         threading.Event().wait()
 
 
 def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
-    """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this run; notes it."""
+    """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this
+    run; notes it."""
     loss = err.loss if isinstance(err, LostAttemptError) else LostAttempt({0: err})
     trial, tries = begun.attempt, begun.tries
     lasting = lasting_error(loss.failures)
@@ -160,7 +190,9 @@ def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
         Logbook(begun.store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
         return True
     timeout_min = trial.resources.collective_timeout_min
-    decision = decide_retry(loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min)
+    decision = decide_retry(
+        loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min
+    )
     if not isinstance(decision, Retry):
         _lose(begun, str(decision.error), elapsed_s=elapsed_s)
         return True
@@ -172,7 +204,8 @@ def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
 
 
 def _end_search(err: MachineError) -> None:
-    """Report an error that Tune would answer by a hundred more tries, and other trials would meet too."""
+    """Report an error that Tune would answer by a hundred more tries, and other trials would meet
+    too."""
     tune.report({MACHINE_ERROR: str(err)})
 
 
@@ -186,6 +219,7 @@ def _lose(begun: _Begun, why: str, *, elapsed_s: float) -> None:
 def _label(params: Mapping[str, JsonValue]) -> str:
     """What stands before the events of a trial: the values that it tries."""
     values = (
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
     )
     return f"trial {' '.join(values)}: "

@@ -14,14 +14,20 @@ from orchestrator.store.trial_logs import TrialLog, load_log, save_log
 from orchestrator.trials import Point, TrialState
 
 IS_LAST = "is_last"
-"""Name of a value in a trial's last report to Tune, after which stopping the trial saves nothing."""
+"""Name of a value in a trial's last report to Tune, after which stopping the trial saves
+nothing."""
 
 
 class Logbook:
     """Of the trial whose resume state is under `training`; time counts from here on."""
 
     def __init__(
-        self, store: Store, training: str, metric: str, *, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        training: str,
+        metric: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._training = training
@@ -32,20 +38,26 @@ class Logbook:
         self._began_s = clock() - self.log.elapsed_s
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Note an epoch's metrics. What an earlier attempt noted of it, or of later ones, was not committed."""
+        """Note an epoch's metrics. What an earlier attempt noted of it, or of later ones, was not
+        committed."""
         elapsed_s = self._elapsed_s()
         epoch, value = int(metrics["epoch"]), metrics.get(self._metric)
         if value is None:
             return
         before = tuple(point for point in self.log.curve if point.epoch < epoch)
         finite = value if math.isfinite(value) else None
-        self._save(elapsed_s, curve=(*before, Point(epoch=epoch, value=finite, elapsed_s=elapsed_s)))
+        self._save(
+            elapsed_s, curve=(*before, Point(epoch=epoch, value=finite, elapsed_s=elapsed_s))
+        )
 
     def finish(self, result: StageResult) -> None:
-        """Note the end of the training and publish its model: the search may turn out to be its own."""
+        """Note the end of the training and publish its model: the search may turn out to be its
+        own."""
         values = {metric.name: metric for metric in result.metrics}
         if self._metric not in values:
-            raise StageError(f"the pipeline ended without a value of {self._metric}, which the search compares")
+            raise StageError(
+                f"the pipeline ended without a value of {self._metric}, which the search compares"
+            )
         model = result.outputs.get(CHECKPOINT)
         self._save(
             self._elapsed_s(),
@@ -56,9 +68,15 @@ class Logbook:
         )
 
     def fail(self, error: OrchestratorError, *, elapsed_s: float) -> None:
-        """Note an error that another try would meet again, after `elapsed_s` of all attempts together."""
+        """Note an error that another try would meet again, after `elapsed_s` of all attempts
+        together."""
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self._save(elapsed_s, state=TrialState.FAILED, error=first_line, blames_job=isinstance(error, JobError))
+        self._save(
+            elapsed_s,
+            state=TrialState.FAILED,
+            error=first_line,
+            blames_job=isinstance(error, JobError),
+        )
 
     def _elapsed_s(self) -> float:
         return self._clock() - self._began_s

@@ -16,10 +16,11 @@ Commit = Callable[[Path, float | None], None]
 
 
 class Uploads:
-    """Commits folders in the background, one at a time and in their order; each is deleted afterwards.
+    """Commits folders in the background, one at a time and in their order; each is deleted
+    afterwards.
 
-    Leaving the `with` block waits for the last one. Its error is raised there unless another one is under way: but
-    StoppedError promises a checkpoint, so the upload's error takes its place.
+    Leaving the `with` block waits for the last one. Its error is raised there unless another one is
+    under way: but StoppedError promises a checkpoint, so the upload's error takes its place.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -45,7 +46,9 @@ class Uploads:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self._pool.shutdown(wait=True)
         if kind is None or issubclass(kind, StoppedError):
             self.finish()

@@ -1,4 +1,5 @@
-"""The worker's edge: fetches inputs, calls the pipeline's entry point, publishes its outputs and the manifest."""
+"""The worker's edge: fetches inputs, calls the pipeline's entry point, publishes its outputs and
+the manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
 from orchestrator.spec import Resources
 from orchestrator.store import Store, open_store
-from orchestrator.store.checkpoints import Newest, commit_checkpoint, fetch_checkpoint, fetch_newest_checkpoint
+from orchestrator.store.checkpoints import (
+    Newest,
+    commit_checkpoint,
+    fetch_checkpoint,
+    fetch_newest_checkpoint,
+)
 from orchestrator.store.publish import fetch_artifact
 
 
@@ -66,13 +72,18 @@ def _has_gpu() -> bool:
 
 
 def run_pipeline(
-    attempt: Attempt, place: WorkerRank, channel: EventChannel, *, closes_stage: bool, label: str = ""
+    attempt: Attempt,
+    place: WorkerRank,
+    channel: EventChannel,
+    *,
+    closes_stage: bool,
+    label: str = "",
 ) -> StageResult:
     """Run the attempt's entry point in this process, with its events' texts behind `label`.
 
-    Where that closes the stage, rank 0 publishes the outputs and the manifest.
-    Raises OrchestratorErrors as they are, MachineError for a full disk, the loss of a peer or of a loader process as it
-    comes, and anything else as StageError.
+    Where that closes the stage, rank 0 publishes the outputs and the manifest. Raises
+    OrchestratorErrors as they are, MachineError for a full disk, the loss of a peer or of a loader
+    process as it comes, and anything else as StageError.
     """
 
     def report_store(text: str) -> None:
@@ -101,7 +112,12 @@ def _logbook(attempt: Attempt, place: WorkerRank) -> Logbook | None:
 
 
 def _run_until_stopped(
-    attempt: Attempt, place: WorkerRank, channel: EventChannel, scratch: Path, label: str, logbook: Logbook | None
+    attempt: Attempt,
+    place: WorkerRank,
+    channel: EventChannel,
+    scratch: Path,
+    label: str,
+    logbook: Logbook | None,
 ) -> StageResult:
     """The pipeline's result, all its checkpoints committed."""
     store = open_store(attempt.store_uri)
@@ -110,19 +126,32 @@ def _run_until_stopped(
         commit_checkpoint(store, attempt.training, folder, score=score, keep_best=attempt.keep_best)
 
     try:
-        with StopWatch(lambda: place.is_leaving() or channel.is_stopping()) as watch, Uploads(commit) as uploads:
+        with (
+            StopWatch(lambda: place.is_leaving() or channel.is_stopping()) as watch,
+            Uploads(commit) as uploads,
+        ):
             context = _context(
-                attempt, place, channel, scratch, label, store=store, watch=watch, uploads=uploads, logbook=logbook
+                attempt,
+                place,
+                channel,
+                scratch,
+                label,
+                store=store,
+                watch=watch,
+                uploads=uploads,
+                logbook=logbook,
             )
             return _call(attempt, context)
     except StoppedError:
-        # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it here.
+        # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it
+        # here.
         place.broadcast_from_rank_zero(None)
         raise
 
 
 def report_result(place: WorkerRank, result: StageResult) -> None:
-    """Report a trial's final metrics, also when it was found finished and so reported no epoch of its own."""
+    """Report a trial's final metrics, also when it was found finished and so reported no epoch of
+    its own."""
     values = {metric.name: metric.value for metric in result.metrics}
     place.tell({**values, "num_samples": result.metrics[0].num_samples or 0})
 
@@ -148,7 +177,9 @@ def _context(
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         if logbook is not None:
             logbook.report(metrics)  # before Tune hears of it, which may end the trial here
-        place.tell({**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})})
+        place.tell(
+            {**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})}
+        )
 
     def emit(event: Event) -> None:
         nonlocal newest
@@ -161,7 +192,10 @@ def _context(
 
     return StageContext(
         params=attempt.params,
-        inputs={name: fetch_artifact(store, art, scratch / "inputs" / name) for name, art in attempt.inputs.items()},
+        inputs={
+            name: fetch_artifact(store, art, scratch / "inputs" / name)
+            for name, art in attempt.inputs.items()
+        },
         seed=attempt.seed,
         device=place.device,
         rank=place.rank,
@@ -188,8 +222,13 @@ def _finite(score: float | None) -> float | None:
 def _fetch_resume_state(
     store: Store, attempt: Attempt, place: WorkerRank, folder: Path, remark: Callable[[str], None]
 ) -> Path | None:
-    """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt has written."""
-    found = fetch_newest_checkpoint(store, attempt.training, folder) if place.rank == 0 else Newest(None)
+    """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt
+    has written."""
+    found = (
+        fetch_newest_checkpoint(store, attempt.training, folder)
+        if place.rank == 0
+        else Newest(None)
+    )
     if (loss := found.remark()) is not None:
         remark(loss)
     number = place.broadcast_from_rank_zero(found.number)

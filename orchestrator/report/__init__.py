@@ -1,4 +1,5 @@
-"""Manifests -> Cells beside the published numbers, trials of searches -> terminal, JSON, Markdown and CSV."""
+"""Manifests -> Cells beside the published numbers, trials of searches -> terminal, JSON, Markdown
+and CSV."""
 
 from orchestrator.report.audit import Audits, audit_lines, audits_of
 from orchestrator.report.cells import Cell, CellVerdict, make_cells
@@ -6,7 +7,13 @@ from orchestrator.report.export import make_csv, report_json
 from orchestrator.report.markdown import make_markdown
 from orchestrator.report.notes import Origin, changes_of, notes_of
 from orchestrator.report.published import PublishedRow, published_rows
-from orchestrator.report.search import Search, make_plots, make_searches, make_trials_table, search_lines
+from orchestrator.report.search import (
+    Search,
+    make_plots,
+    make_searches,
+    make_trials_table,
+    search_lines,
+)
 from orchestrator.report.terminal import make_table
 
 __all__ = [

@@ -1,4 +1,5 @@
-"""Manifests -> the recipe audit: what each stage has otherwise than the reference recipe of its kind. Pure."""
+"""Manifests -> the recipe audit: what each stage has otherwise than the reference recipe of its
+kind. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ Audits = Mapping[str, Mapping[str, Departure]]
 def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
     """The audit of each stage whose manifest has one, in the job's order.
 
-    An evaluation trains nothing: of it only those that the stage which it measures has not are told, if any.
+    An evaluation trains nothing: of it only those that the stage which it measures has not are
+    told, if any.
     """
     audits: dict[str, Mapping[str, Departure]] = {}
     for name, stage in job.stages.items():
@@ -30,7 +32,8 @@ def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
 
 
 def audit_lines(audits: Audits) -> tuple[str, ...]:
-    """A line a stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead of 1024`."""
+    """A line a stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead of
+    1024`."""
     return tuple(f"{stage}: {_words(departures)}" for stage, departures in audits.items())
 
 
@@ -38,10 +41,14 @@ def _recorded(name: str, manifests: Mapping[str, Manifest]) -> Mapping[str, Depa
     return manifests[name].recipe_audit if name in manifests else None
 
 
-def _own(stage: Stage, recorded: Mapping[str, Departure], manifests: Mapping[str, Manifest]) -> Mapping[str, Departure]:
+def _own(
+    stage: Stage, recorded: Mapping[str, Departure], manifests: Mapping[str, Manifest]
+) -> Mapping[str, Departure]:
     ref = stage.inputs.get(CHECKPOINT)
     measured = (_recorded(ref.stage, manifests) if ref else None) or {}
-    return {name: departure for name, departure in recorded.items() if measured.get(name) != departure}
+    return {
+        name: departure for name, departure in recorded.items() if measured.get(name) != departure
+    }
 
 
 def _words(departures: Mapping[str, Departure]) -> str:

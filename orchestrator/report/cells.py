@@ -1,4 +1,5 @@
-"""Manifests -> Cells: each number of the report beside what was expected of it and what was published. Pure."""
+"""Manifests -> Cells: each number of the report beside what was expected of it and what was
+published. Pure."""
 
 from __future__ import annotations
 
@@ -32,9 +33,11 @@ class Cell(Value):
     verdict: CellVerdict | None
     key: str | None
     label: str | None = None
-    """Why the value is no reproduction of the published one; None for a reproduction, and where none was published."""
+    """Why the value is no reproduction of the published one; None for a reproduction, and where
+    none was published."""
     differs: str | None = None
-    """What differs from the published recipe and data, such as `epochs 10 instead of 300; lr searched`."""
+    """What differs from the published recipe and data, such as `epochs 10 instead of 300; lr
+    searched`."""
 
     @property
     def standing(self) -> str:
@@ -43,7 +46,9 @@ class Cell(Value):
         return self.label or ("reproduction" if is_compared else "")
 
 
-def make_cells(job: Job, manifests: Mapping[str, Manifest], *, rows: Mapping[str, PublishedRow]) -> tuple[Cell, ...]:
+def make_cells(
+    job: Job, manifests: Mapping[str, Manifest], *, rows: Mapping[str, PublishedRow]
+) -> tuple[Cell, ...]:
     """A cell for each metric of each stage, in the job's order.
 
     `manifests` are by stage, without those not run; `rows` are what was published, by id.
@@ -67,7 +72,11 @@ def _stage_cells(stage: Stage, manifest: Manifest | None) -> list[Cell]:
 
 def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
     expectation = stage.expect.get(name)
-    metric = next((metric for metric in manifest.metrics if metric.name == name), None) if manifest else None
+    metric = (
+        next((metric for metric in manifest.metrics if metric.name == name), None)
+        if manifest
+        else None
+    )
     if metric is None or manifest is None:
         verdict: CellVerdict | None = CellVerdict.NOT_RUN
     elif expectation is None:

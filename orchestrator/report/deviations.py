@@ -1,6 +1,8 @@
-"""What speaks against calling a stage a reproduction of a published row. Pure; what cannot be shown counts against it.
+"""What speaks against calling a stage a reproduction of a published row. Pure; what cannot be shown
+counts against it.
 
-The defaults of a kind's params are the reference recipe: a stage is compared with these and with what its row says.
+The defaults of a kind's params are the reference recipe: a stage is compared with these and with
+what its row says.
 """
 
 from __future__ import annotations
@@ -39,9 +41,15 @@ class Deviation:
 
 
 def find_deviations(
-    job: Job, stage: Stage, row: PublishedRow, *, manifests: Mapping[str, Manifest], rows: Mapping[str, PublishedRow]
+    job: Job,
+    stage: Stage,
+    row: PublishedRow,
+    *,
+    manifests: Mapping[str, Manifest],
+    rows: Mapping[str, PublishedRow],
 ) -> tuple[Deviation, ...]:
-    """All differences of `stage`, and of the stages that it needs, from `row` and the rows that this one builds on.
+    """All differences of `stage`, and of the stages that it needs, from `row` and the rows that
+    this one builds on.
 
     A stage without a manifest is judged by its recipe alone.
     """
@@ -79,7 +87,11 @@ def _deviations(
     for field in dict.fromkeys([*row.inputs, *stage.inputs, *stage.files]):
         ref, followed = stage.inputs.get(field), row.inputs.get(field)
         if ref is None:
-            text = f"{field} from outside the job" if getattr(stage.params, field, None) else f"no {field}"
+            text = (
+                f"{field} from outside the job"
+                if getattr(stage.params, field, None)
+                else f"no {field}"
+            )
             yield Deviation(Reason.OTHER_RECIPE, text)
         elif followed is None:
             yield Deviation(Reason.OTHER_RECIPE, f"{field} {ref}, which was not published")
@@ -94,7 +106,8 @@ def _of_evaluation(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[Deviation]:
-    """Those of the stage whose model is measured, and what the evaluation itself has otherwise than that stage."""
+    """Those of the stage whose model is measured, and what the evaluation itself has otherwise than
+    that stage."""
     own = list(_own(job, stage, row))
     ref = stage.inputs.get(CHECKPOINT)
     if ref is None:
@@ -122,7 +135,8 @@ def _inherited(
 
 
 def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
-    """What differs in the stage's own params. The label `short schedule` is for those that differ in nothing else."""
+    """What differs in the stage's own params. The label `short schedule` is for those that differ
+    in nothing else."""
     searched = searched_names(job, stage)
     changed = {
         name: departure
@@ -144,13 +158,19 @@ def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
 
 def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[Deviation]:
     if manifest is None:
-        yield Deviation(Reason.OTHER_DATA, "no manifest that says on how many val images it was measured")
+        yield Deviation(
+            Reason.OTHER_DATA, "no manifest that says on how many val images it was measured"
+        )
         return
-    scores = [metric for metric in manifest.metrics if metric.name in row.metrics and metric.unit == "%"]
+    scores = [
+        metric for metric in manifest.metrics if metric.name in row.metrics and metric.unit == "%"
+    ]
     counts = {metric.num_samples for metric in scores}
     if counts != {row.num_samples}:
         seen = " and ".join(_words(count) for count in sorted(counts, key=lambda count: count or 0))
-        yield Deviation(Reason.OTHER_DATA, f"{seen or 'no'} val images instead of {row.num_samples}")
+        yield Deviation(
+            Reason.OTHER_DATA, f"{seen or 'no'} val images instead of {row.num_samples}"
+        )
 
 
 def _is_lower(used: JsonValue, published: JsonValue) -> bool:

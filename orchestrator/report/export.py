@@ -15,14 +15,16 @@ from orchestrator.report.search import Search, search_json
 def report_json(
     job_name: str, cells: tuple[Cell, ...], audits: Audits, searches: tuple[Search, ...] = ()
 ) -> dict[str, JsonValue]:
-    """`{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used", "reference"}}}, "searches":
-    {stage: {..., "trials": [...]}}}`."""
+    """`{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used",
+    "reference"}}}, "searches": {stage: {..., "trials": [...]}}}`."""
     return {
         "schema": 1,
         "job": job_name,
         "cells": [cell.model_dump(mode="json") for cell in cells],
         "recipe_audit": {
-            stage: {name: departure.model_dump(mode="json") for name, departure in departures.items()}
+            stage: {
+                name: departure.model_dump(mode="json") for name, departure in departures.items()
+            }
             for stage, departures in audits.items()
         },
         "searches": {search.stage: search_json(search) for search in searches},

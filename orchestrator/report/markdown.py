@@ -1,4 +1,5 @@
-"""Cells -> Markdown that GitHub renders: a table, notes, searches, the recipe audit, where the numbers come from."""
+"""Cells -> Markdown that GitHub renders: a table, notes, searches, the recipe audit, where the
+numbers come from."""
 
 from __future__ import annotations
 
@@ -27,15 +28,19 @@ def make_markdown(
 ) -> str:
     """The report as a document of its own, two decimals to a number, ended by a newline.
 
-    `plots` are, by stage, the links to a search's charts by their titles; `details` those to what an evaluation tells
-    beside its metrics, by their paths in its artifact.
+    `plots` are, by stage, the links to a search's charts by their titles; `details` those to what
+    an evaluation tells beside its metrics, by their paths in its artifact.
     """
     audited = [f"- {escaped(line)}" for line in audit_lines(audits)]
     parts = [
         [f"# Report of {escaped(job_name)}"],
         _table(cells),
         [f"- {escaped(note)}" for note in (*notes_of(cells), *changes_of(origin))],
-        *(part for search in searches for part in search_parts(search, plots.get(search.stage, {}))),
+        *(
+            part
+            for search in searches
+            for part in search_parts(search, plots.get(search.stage, {}))
+        ),
         *(part for stage, links in details.items() for part in details_parts(stage, links)),
         ["## Recipe audit"] if audited else [],
         audited,
@@ -48,12 +53,16 @@ def make_markdown(
 def _place(job_name: str, origin: Origin) -> str:
     run = f"run {code(origin.run_id)}" if origin.run_id else "not run yet"
     where = f"Job {code(job_name)}, {run}, store {code(origin.store)}."
-    return f"{where} A key begins the name of the manifest, in `manifests/`, that a number comes from."
+    return (
+        f"{where} A key begins the name of the manifest, in `manifests/`, that a number comes from."
+    )
 
 
 def _table(cells: tuple[Cell, ...]) -> list[str]:
     has_published = any(cell.published is not None for cell in cells)
-    columns = [name for name in _COLUMNS if has_published or name not in ("published", "delta", "label")]
+    columns = [
+        name for name in _COLUMNS if has_published or name not in ("published", "delta", "label")
+    ]
     rows = (_texts(cell) for cell in cells)
     return table_lines(columns, ([row[name] for name in columns] for row in rows), right=_RIGHT)
 
@@ -82,10 +91,18 @@ HIDDEN = "predictions"
 def details_parts(stage: str, links: Mapping[str, str]) -> list[list[str]]:
     """A heading, pictures, and links to the other files; `links` are by path in the artifact."""
     told = {path: link for path, link in sorted(links.items()) if not _is_hidden(path)}
-    pictures = [f"![{escaped(path)}](<{link}>)" for path, link in told.items() if path.endswith(SHOWN)]
-    others = [f"[{escaped(path)}](<{link}>)" for path, link in told.items() if not path.endswith(SHOWN)]
+    pictures = [
+        f"![{escaped(path)}](<{link}>)" for path, link in told.items() if path.endswith(SHOWN)
+    ]
+    others = [
+        f"[{escaped(path)}](<{link}>)" for path, link in told.items() if not path.endswith(SHOWN)
+    ]
     num_hidden = len(links) - len(told)
-    files = [f"predictions in {num_hidden} {'file' if num_hidden == 1 else 'files'} beside these"] if num_hidden else []
+    files = (
+        [f"predictions in {num_hidden} {'file' if num_hidden == 1 else 'files'} beside these"]
+        if num_hidden
+        else []
+    )
     return [[f"## Details of {escaped(stage)}"], pictures, [", ".join([*others, *files])]]
 
 

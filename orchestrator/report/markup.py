@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 _MARKUP = re.compile(r"([\\`*\[\]<|~&]|(?<!\w)_|_(?!\w))")
-"""What GitHub may read as markup within a line; an underscore inside a word, as in box_map, is none."""
+"""What GitHub may read as markup within a line; an underscore inside a word, as in box_map, is
+none."""
 
 
-def table_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str]) -> list[str]:
+def table_lines(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str]
+) -> list[str]:
     """A table of cells that are escaped already; the columns named by `right` are flush right."""
     marks = ["--:" if name in right else ":--" for name in columns]
     return [_line(columns), _line(marks), *(_line(row) for row in rows)]

@@ -1,4 +1,5 @@
-"""What a table cannot hold: beside what a stage stands, why it is no reproduction, and where a report comes from."""
+"""What a table cannot hold: beside what a stage stands, why it is no reproduction, and where a
+report comes from."""
 
 from __future__ import annotations
 
@@ -38,4 +39,6 @@ def changes_of(origin: Origin) -> tuple[str, ...]:
 def _note(cell: Cell) -> str:
     if cell.label is None:
         return f"{cell.stage}: by the recipe of {cell.published_source}"
-    return f"{cell.stage}: no reproduction of {cell.published_source} ({cell.label}): {cell.differs}"
+    return (
+        f"{cell.stage}: no reproduction of {cell.published_source} ({cell.label}): {cell.differs}"
+    )

@@ -1,4 +1,5 @@
-"""Numbers as tables show them: two decimals, a sign where it is a change, nothing for what is not there; times."""
+"""Numbers as tables show them: two decimals, a sign where it is a change, nothing for what is not
+there; times."""
 
 from __future__ import annotations
 

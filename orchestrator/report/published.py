@@ -1,4 +1,5 @@
-"""The published numbers of CAT: the rows of `published.yaml`, each with the recipe by which it was got."""
+"""The published numbers of CAT: the rows of `published.yaml`, each with the recipe by which it was
+got."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from orchestrator.artifact import Value
 
 
 class PublishedRow(Value):
-    """What was published of one model or method, and what a stage must do to be a reproduction of it."""
+    """What was published of one model or method, and what a stage must do to be a reproduction of
+    it."""
 
     id: str
     kind: str
@@ -26,7 +28,8 @@ class PublishedRow(Value):
     recipe: Mapping[str, JsonValue]
     """Params that are not the defaults of the kind's params."""
     inputs: Mapping[str, str]
-    """By the stage's field of role INPUT, the id of the row that the stage behind it must follow."""
+    """By the stage's field of role INPUT, the id of the row that the stage behind it must
+    follow."""
     metrics: Mapping[str, float]
     """Scores in %, params_m in M, flops_g in G, throughput_v100 in images/s."""
 
@@ -57,11 +60,14 @@ def published_rows() -> Mapping[str, PublishedRow]:
 
 
 def parse_rows(text: str) -> dict[str, PublishedRow]:
-    """The rows of a text such as `published.yaml`. An id that stands twice is refused: in one table by YAML."""
+    """The rows of a text such as `published.yaml`. An id that stands twice is refused: in one table
+    by YAML."""
     paper = _Paper.model_validate(YAML(typ="safe", pure=True).load(text))
     rows: dict[str, PublishedRow] = {}
     for table in paper.tables:
-        assert rows.keys().isdisjoint(table.rows), f"ids of {table.title} stand in a table before it"
+        assert rows.keys().isdisjoint(table.rows), (
+            f"ids of {table.title} stand in a table before it"
+        )
         rows |= {row_id: _row(paper, table, row_id) for row_id in table.rows}
     return rows
 

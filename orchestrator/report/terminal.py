@@ -15,18 +15,28 @@ STYLES = {CellVerdict.PASS: "green", CellVerdict.FAIL: "bold red", CellVerdict.N
 def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Table:
     """One row a cell; a stage's name stands in its first row only."""
     has_published = any(cell.published is not None for cell in cells)
-    table = Table(title=f"Report of {job_name}", box=box.ASCII if is_ascii else box.SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title=f"Report of {job_name}",
+        box=box.ASCII if is_ascii else box.SIMPLE_HEAD,
+        title_justify="left",
+    )
     _add_columns(table, has_published=has_published)
     stage = None
     for cell in cells:
-        compared = (number_text(cell.published), change_text(cell.delta), cell.standing) if has_published else ()
+        compared = (
+            (number_text(cell.published), change_text(cell.delta), cell.standing)
+            if has_published
+            else ()
+        )
         table.add_row(
             cell.stage if cell.stage != stage else "",
             cell.metric,
             value_text(cell),
             cell.expected or "",
             *compared,
-            Text(str(cell.verdict or ""), style=STYLES.get(cell.verdict, "") if cell.verdict else ""),
+            Text(
+                str(cell.verdict or ""), style=STYLES.get(cell.verdict, "") if cell.verdict else ""
+            ),
             cell.key[:8] if cell.key else "",
         )
         stage = cell.stage

@@ -1,4 +1,5 @@
-"""The journal of a run under way: keeps its record and its events in the store. The driver is its only writer."""
+"""The journal of a run under way: keeps its record and its events in the store. The driver is its
+only writer."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from orchestrator.contract import Event
 from orchestrator.errors import StoreError
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.runs.record import RunRecord, RunState, SearchRecord, StageEvent, StageRecord, record_name
+from orchestrator.runs.record import (
+    RunRecord,
+    RunState,
+    SearchRecord,
+    StageEvent,
+    StageRecord,
+    record_name,
+)
 from orchestrator.schedule import State
 from orchestrator.store.protocol import Store
 
@@ -26,8 +34,9 @@ STORE_OUTAGE_LIMIT_S = 600.0
 class Journal:
     """A run's record and the events not yet written.
 
-    Every write puts the record, and before it the events since the last one as a batch of their own: two requests to
-    S3 at most every FLUSH_INTERVAL_S, one every HEARTBEAT_S in silence. The record alone tells how the run stands.
+    Every write puts the record, and before it the events since the last one as a batch of their
+    own: two requests to S3 at most every FLUSH_INTERVAL_S, one every HEARTBEAT_S in silence. The
+    record alone tells how the run stands.
     """
 
     store: Store
@@ -46,7 +55,10 @@ class Journal:
         """Note a stage's new state and the event that brought it; nothing is written yet."""
         entered = self.record.stages[stage].entering(state, event, time_s=self.clock(), error=error)
         self._note(
-            StageEvent(stage, entered.attempt, self.clock(), replace(event, text=f"{state}: {event.text}")), entered
+            StageEvent(
+                stage, entered.attempt, self.clock(), replace(event, text=f"{state}: {event.text}")
+            ),
+            entered,
         )
 
     def hear(self, heard: StageEvent) -> StageRecord:
@@ -57,7 +69,9 @@ class Journal:
 
     def _note(self, event: StageEvent, stage: StageRecord) -> None:
         self._unwritten.append(event)
-        self.record = self.record.model_copy(update={"stages": {**self.record.stages, event.stage: stage}})
+        self.record = self.record.model_copy(
+            update={"stages": {**self.record.stages, event.stage: stage}}
+        )
 
     def end(self, state: RunState, *, error: str | None = None) -> None:
         """Write how the run ended."""
@@ -76,7 +90,8 @@ class Journal:
         try:
             self.write()
         except StoreError as err:
-            # Nothing is lost: what was not written goes with the next batch. Hours of training outlive a short outage.
+            # Nothing is lost: what was not written goes with the next batch. Hours of training
+            # outlive a short outage.
             is_first = self._failing_since_s is None
             self._failing_since_s = self._failing_since_s or self.clock()
             if self.clock() - self._failing_since_s > STORE_OUTAGE_LIMIT_S:
@@ -90,16 +105,24 @@ class Journal:
         if self._unwritten:
             self._num_batches += 1
             lines = "".join(json.dumps(asdict(event)) + "\n" for event in self._unwritten)
-            self.store.write(f"runs/{self.record.run_id}/events/{self._num_batches:06d}.jsonl", lines.encode())
+            self.store.write(
+                f"runs/{self.record.run_id}/events/{self._num_batches:06d}.jsonl", lines.encode()
+            )
             self._unwritten.clear()
-        self.store.write(record_name(self.record.run_id), self.record.model_dump_json(indent=2).encode())
+        self.store.write(
+            record_name(self.record.run_id), self.record.model_dump_json(indent=2).encode()
+        )
         self._failing_since_s = None
 
 
-def open_journal(store: Store, plan: Plan, *, run_id: str, clock: Callable[[], float] = time.time) -> Journal:
+def open_journal(
+    store: Store, plan: Plan, *, run_id: str, clock: Callable[[], float] = time.time
+) -> Journal:
     """The journal of a run of `plan` that begins now, written once."""
     stages = {planned.name: _waiting(planned) for planned in plan.stages}
-    record = RunRecord(run_id=run_id, job=plan.job.name, began_at_s=clock(), heard_at_s=clock(), stages=stages)
+    record = RunRecord(
+        run_id=run_id, job=plan.job.name, began_at_s=clock(), heard_at_s=clock(), stages=stages
+    )
     journal = Journal(store, record, clock)
     journal.write()
     return journal

@@ -1,4 +1,5 @@
-"""`jobs/<name>/latest.json`: the resolved job with its Keys, as last run. What `status` and `report` read."""
+"""`jobs/<name>/latest.json`: the resolved job with its Keys, as last run. What `status` and
+`report` read."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class LastRun(Value):
     job: Mapping[str, JsonValue]
     run_id: str
     stages: Mapping[str, LastStage]
-    """Those of the last run, and those of earlier ones that a run of a part (`--only`) left aside."""
+    """Those of the last run, and those of earlier ones that a run of a part (`--only`) left
+    aside."""
 
     def has_inputs_of(self, stage: Stage) -> bool:
         """Whether the stage was run on the outputs that the stages it needs have by this record.
@@ -37,7 +39,9 @@ class LastRun(Value):
         """
         inputs = self.stages[stage.name].recipe["inputs"]
         assert isinstance(inputs, dict)
-        keys = {str(ref["key"]) for ref in inputs.values() if isinstance(ref, dict) and "key" in ref}
+        keys = {
+            str(ref["key"]) for ref in inputs.values() if isinstance(ref, dict) and "key" in ref
+        }
         return keys == {self.stages[name].key for name in stage.needs if name in self.stages}
 
 
@@ -58,9 +62,11 @@ def load_last_run(store: Store, job_name: str) -> LastRun | None:
 
 
 def write_last_run(store: Store, plan: Plan, *, run_id: str) -> None:
-    """Write `plan` as the job's last run. What earlier runs recorded of stages outside it is kept."""
+    """Write `plan` as the job's last run. What earlier runs recorded of stages outside it is
+    kept."""
     stages = {
-        planned.name: LastStage(key=planned.key, recipe=planned.recipe, rerun=planned.rerun) for planned in plan.stages
+        planned.name: LastStage(key=planned.key, recipe=planned.recipe, rerun=planned.rerun)
+        for planned in plan.stages
     }
     record = LastRun(job=job_document(plan.job), run_id=run_id, stages=stages)
     if stages.keys() < plan.job.stages.keys():

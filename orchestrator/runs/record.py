@@ -1,7 +1,8 @@
-"""What a run leaves of itself in the store: `runs/<run id>/run.json` says how it and each of its stages stand.
+"""What a run leaves of itself in the store: `runs/<run id>/run.json` says how it and each of its
+stages stand.
 
-The record holds the newest of everything, so that a reader never needs the events. Values and their folding; the
-journal writes them.
+The record holds the newest of everything, so that a reader never needs the events. Values and their
+folding; the journal writes them.
 """
 
 from __future__ import annotations
@@ -108,8 +109,11 @@ class StageRecord(Value):
     error: str | None = None
     search: SearchRecord | None = None
 
-    def entering(self, state: State, event: Event, *, time_s: float, error: str | None = None) -> Self:
-        """The record of the stage in a new state. Metrics that come with the news replace those of the way there."""
+    def entering(
+        self, state: State, event: Event, *, time_s: float, error: str | None = None
+    ) -> Self:
+        """The record of the stage in a new state. Metrics that come with the news replace those of
+        the way there."""
         changes = {
             "state": state,
             "attempt": 1 if state is State.RUNNING else self.attempt,
@@ -121,8 +125,14 @@ class StageRecord(Value):
         return self.model_copy(update=changes)
 
     def hearing(self, heard: StageEvent) -> Self:
-        """The record with `heard` in it; late news, of a lost attempt or of a stage that ended, change nothing."""
-        if self.state.is_final or self.attempt is None or heard.attempt is None or heard.attempt < self.attempt:
+        """The record with `heard` in it; late news, of a lost attempt or of a stage that ended,
+        change nothing."""
+        if (
+            self.state.is_final
+            or self.attempt is None
+            or heard.attempt is None
+            or heard.attempt < self.attempt
+        ):
             return self
         search = self._search_after(heard)
         newest, total = _progress(heard, search)
@@ -155,11 +165,18 @@ class StageRecord(Value):
         if self.search is None:
             return metrics
         name, better = self.search.metric, max if self.search.mode == "max" else min
-        return {name: better(metrics[name], self.metrics.get(name, metrics[name]))} if name in metrics else {}
+        return (
+            {name: better(metrics[name], self.metrics.get(name, metrics[name]))}
+            if name in metrics
+            else {}
+        )
 
 
-def _progress(heard: StageEvent, search: SearchRecord | None) -> tuple[ProgressMark | None, float | None]:
-    """How far the stage is, and of how much; a search counts in trials, whatever its trials count in."""
+def _progress(
+    heard: StageEvent, search: SearchRecord | None
+) -> tuple[ProgressMark | None, float | None]:
+    """How far the stage is, and of how much; a search counts in trials, whatever its trials count
+    in."""
     if heard.event.done is None or not heard.event.total:
         return None, None
     if search is not None:
@@ -212,15 +229,20 @@ def record_name(run_id: str) -> str:
 
 
 def load_record(store: Store, run_id: str) -> RunRecord:
-    """The record of a run that the store knows of. Raises IntegrityError when it is missing or damaged."""
+    """The record of a run that the store knows of. Raises IntegrityError when it is missing or
+    damaged."""
     where = f"store {store.uri}: {record_name(run_id)}"
     document = store.read(record_name(run_id))
     if document is None:
-        raise IntegrityError(f"{where}: is missing, though the run is known; run the job again to write it anew")
+        raise IntegrityError(
+            f"{where}: is missing, though the run is known; run the job again to write it anew"
+        )
     try:
         return RunRecord.model_validate_json(document)
     except ValidationError as err:
-        raise IntegrityError(f"{where}: {_first_fault(err)}; run the job again to write it anew") from err
+        raise IntegrityError(
+            f"{where}: {_first_fault(err)}; run the job again to write it anew"
+        ) from err
 
 
 def _first_fault(err: ValidationError) -> str:

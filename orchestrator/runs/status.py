@@ -1,4 +1,5 @@
-"""How a job's last run stands, from what the store has of it: record and clock -> Status. Knows no Ray and no data."""
+"""How a job's last run stands, from what the store has of it: record and clock -> Status. Knows no
+Ray and no data."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
 LOST_AFTER_S = 120.0
-"""Silence after which a driver is held to be dead: it is heard every 10 s, but may wait a minute for Ray or S3."""
+"""Silence after which a driver is held to be dead: it is heard every 10 s, but may wait a minute
+for Ray or S3."""
 
 
 class Condition(StrEnum):
@@ -77,7 +79,8 @@ class Status:
     """Why the run as a whole ended early."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """`{"schema": 1, "job", "run_id", "state", "began_at_s", "heard_s_ago", "error", "stages": [...]}`."""
+        """`{"schema": 1, "job", "run_id", "state", "began_at_s", "heard_s_ago", "error", "stages":
+        [...]}`."""
         return {
             "schema": 1,
             "job": self.job,
@@ -109,7 +112,8 @@ def _row_json(row: StageStatus) -> dict[str, JsonValue]:
 
 
 def load_status(job: Job, store: Store, *, now_s: float) -> Status:
-    """How the job's last run stands at `now_s`. Reads two objects, and a manifest for each stage outside that run.
+    """How the job's last run stands at `now_s`. Reads two objects, and a manifest for each stage
+    outside that run.
 
     Raises StoreError, and IntegrityError for damaged records.
     """
@@ -122,20 +126,31 @@ def load_status(job: Job, store: Store, *, now_s: float) -> Status:
 
 
 def _manifests_of_others(store: Store, last: LastRun, record: RunRecord) -> dict[str, Manifest]:
-    """Manifests of the stages that the run left aside (`--only`), but that an earlier one finished."""
-    found = {name: load_manifest(store, stage.key) for name, stage in last.stages.items() if name not in record.stages}
+    """Manifests of the stages that the run left aside (`--only`), but that an earlier one
+    finished."""
+    found = {
+        name: load_manifest(store, stage.key)
+        for name, stage in last.stages.items()
+        if name not in record.stages
+    }
     return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
-def make_status(job: Job, record: RunRecord, *, others: Mapping[str, Manifest], now_s: float) -> Status:
-    """The status at `now_s`: a row for each stage of the job as it is now, and for those of the run that it lacks.
+def make_status(
+    job: Job, record: RunRecord, *, others: Mapping[str, Manifest], now_s: float
+) -> Status:
+    """The status at `now_s`: a row for each stage of the job as it is now, and for those of the run
+    that it lacks.
 
     `others` are the manifests of stages that are not of the run.
     """
     state = _run_condition(record, now_s)
     rows = {
         **_rows_outside(job, others),
-        **{name: _row(job, name, stage, state, now_s=now_s) for name, stage in record.stages.items()},
+        **{
+            name: _row(job, name, stage, state, now_s=now_s)
+            for name, stage in record.stages.items()
+        },
     }
     return Status(
         job=job.name,
@@ -164,7 +179,9 @@ def _row_outside(stage: Stage, manifest: Manifest | None) -> StageStatus:
     if manifest is None:
         return StageStatus(name, kind, Condition.WAITING, "it has not run yet")
     metrics = {metric.name: metric.value for metric in manifest.metrics}
-    return StageStatus(name, kind, Condition.DONE, "in an earlier run", metrics=metrics, key=manifest.key)
+    return StageStatus(
+        name, kind, Condition.DONE, "in an earlier run", metrics=metrics, key=manifest.key
+    )
 
 
 def _row(job: Job, name: str, stage: StageRecord, run: Condition, *, now_s: float) -> StageStatus:
@@ -178,7 +195,9 @@ def _row(job: Job, name: str, stage: StageRecord, run: Condition, *, now_s: floa
         # The last line of a stage that went well may be lost, or be a pruned trial's.
         done=stage.total if state is Condition.DONE else done,
         total=stage.total,
-        eta_s=eta_s(stage.first, stage.newest, stage.total, now_s=now_s) if state is Condition.RUNNING else None,
+        eta_s=eta_s(stage.first, stage.newest, stage.total, now_s=now_s)
+        if state is Condition.RUNNING
+        else None,
         metrics=_ordered(stage.metrics, job.stages[name].metrics if name in job.stages else ()),
         event=stage.event or "it has not started yet",
         heard_s_ago=None if stage.heard_at_s is None else _age_s(stage.heard_at_s, now_s),
@@ -197,9 +216,11 @@ def _stage_condition(state: State, run: Condition) -> Condition:
 def eta_s(
     first: ProgressMark | None, newest: ProgressMark | None, total: float | None, *, now_s: float
 ) -> float | None:
-    """Seconds until `total`, at the pace since the first progress of this attempt; None where no pace is known.
+    """Seconds until `total`, at the pace since the first progress of this attempt; None where no
+    pace is known.
 
-    What was done at `first` was resumed, or took the start-up with it: it tells nothing about the pace.
+    What was done at `first` was resumed, or took the start-up with it: it tells nothing about the
+    pace.
     """
     if first is None or newest is None or total is None or newest.done <= first.done:
         return None

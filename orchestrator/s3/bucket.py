@@ -19,7 +19,8 @@ SCHEME = "s3://"
 
 
 class Object(NamedTuple):
-    """An object below a prefix. `etag` changes with its bytes; it is a digest of them for some uploads only."""
+    """An object below a prefix. `etag` changes with its bytes; it is a digest of them for some
+    uploads only."""
 
     name: str
     size: int
@@ -47,10 +48,12 @@ class Bucket(ABC):
 
     @abstractmethod
     def as_error(self, failure: Failure, verb: str, name: str) -> Exception:
-        """The error that the house raises where one could not `verb` the object `name`; "" stands for all of them."""
+        """The error that the house raises where one could not `verb` the object `name`; "" stands
+        for all of them."""
 
     def objects(self, prefix: str, *, deep: bool) -> list[Object]:
-        """Those whose names begin with `prefix`, in the order of their names; `deep`: also with a further `/`."""
+        """Those whose names begin with `prefix`, in the order of their names; `deep`: also with a
+        further `/`."""
         depth = {} if deep else {"Delimiter": "/"}
         with self.errors("list", prefix):
             pages = self.connection.get_paginator("list_objects_v2").paginate(
@@ -112,5 +115,7 @@ class Bucket(ABC):
         """The client with such a timeout; one that was made before a fork is not used after it."""
         key = os.getpid(), read_timeout_s
         if key not in self._clients:
-            self._clients[key] = client.new_client(max_connections=self._max_connections, read_timeout_s=read_timeout_s)
+            self._clients[key] = client.new_client(
+                max_connections=self._max_connections, read_timeout_s=read_timeout_s
+            )
         return self._clients[key]

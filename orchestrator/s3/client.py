@@ -57,14 +57,17 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         )
         session.register("needs-retry", _Patience())
         client = boto3.session.Session(botocore_session=session).client("s3")
-        # Now and not at the first request, so that a file or program that is missing is known as a setting.
+        # Now and not at the first request, so that a file or program that is missing is known as a
+        # setting.
         credentials = session.get_credentials()
         if credentials is not None:
             credentials.get_frozen_credentials()
     except BotoCoreError:
         raise
     except json.JSONDecodeError:  # its text may hold what the program printed
-        raise SettingsError("the program that credential_process names did not print JSON") from None
+        raise SettingsError(
+            "the program that credential_process names did not print JSON"
+        ) from None
     except ValueError as err:
         if str(err).startswith("Invalid endpoint"):  # its text has the URL, which may hold a secret
             raise EndpointError from None
@@ -84,12 +87,15 @@ def _checksum_settings(session: Any) -> dict[str, str]:
     """
     stated = session.get_scoped_config()
     return {
-        name: "when_required" for name in _CHECKSUMS if name not in stated and f"AWS_{name.upper()}" not in os.environ
+        name: "when_required"
+        for name in _CHECKSUMS
+        if name not in stated and f"AWS_{name.upper()}" not in os.environ
     }
 
 
 def _addressing(session: Any, offered_style: str | None) -> dict[str, Any]:
-    """The driver's addressing style, for which AWS has no variable, where this machine states none."""
+    """The driver's addressing style, for which AWS has no variable, where this machine states
+    none."""
     is_stated = "s3" in session.get_scoped_config()
     return {} if is_stated or not offered_style else {"s3": {"addressing_style": offered_style}}
 
@@ -112,18 +118,30 @@ class _Patience:
         has_failed = caught_exception is not None or event["response"][0].status_code >= 500  # noqa: PLR2004
         # A single lost request is no news; the second in a row is.
         if attempts < most and (is_silent or (has_failed and attempts > 1)):
-            self._say("does not answer" if caught_exception else "fails", event["endpoint"].host, attempts, most)
+            self._say(
+                "does not answer" if caught_exception else "fails",
+                event["endpoint"].host,
+                attempts,
+                most,
+            )
 
     def _say(self, what: str, url: str, attempts: int, most: int) -> None:
         now_s = time.monotonic()
         if now_s - self._logged_at_s < LOG_EVERY_S:
             return
         self._logged_at_s = now_s
-        _log.warning("the server %s %s; trying again (%d of %d)", without_userinfo(url), what, attempts + 1, most)
+        _log.warning(
+            "the server %s %s; trying again (%d of %d)",
+            without_userinfo(url),
+            what,
+            attempts + 1,
+            most,
+        )
 
 
 def read_object(client: Any, **request: str) -> bytes:
-    """The bytes that `get_object` answers; boto3 asks again for an answer, but not for the rest of one."""
+    """The bytes that `get_object` answers; boto3 asks again for an answer, but not for the rest of
+    one."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
 
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -139,7 +157,8 @@ def read_object(client: Any, **request: str) -> bytes:
 
 
 def transfers(*, num_threads: int) -> Any:
-    """Settings of classic transfers: the CRT client ignores a custom endpoint and would talk to AWS itself."""
+    """Settings of classic transfers: the CRT client ignores a custom endpoint and would talk to AWS
+    itself."""
     from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
 
     return TransferConfig(

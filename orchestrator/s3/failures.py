@@ -27,7 +27,8 @@ _REASON = re.compile(r"(?:\[Errno -?\d+\] |Tunnel connection failed: )([^()'\"]+
 _AGAIN = "run the same command again"
 _RIGHTS = (
     "the credentials found by AWS's standard chain may not do that; grant them s3:GetObject, "
-    "s3:PutObject, s3:DeleteObject and s3:ListBucket (without s3:ListBucket, S3 answers AccessDenied "
+    "s3:PutObject, s3:DeleteObject and s3:ListBucket (without s3:ListBucket, S3 answers "
+    "AccessDenied "
     "for an object that does not exist)"
 )
 _EXPIRED = (
@@ -41,8 +42,15 @@ _UNSUPPORTED = (
     "conditional and multipart uploads"
 )
 _FULL = "the server has no room, or the bucket's quota is reached; free some"
-_BUSY = f"the server is overloaded or down; {_AGAIN} later, and check that {_ENDPOINT} names an S3 server"
-_DAMAGED = f"bytes were changed or lost on the way; {_AGAIN}, and check proxies between here and the server"
+_BUSY = (
+    f"the server is overloaded or down; {_AGAIN} later, and check that {_ENDPOINT} names an "
+    "S3 "
+    "server"
+)
+_DAMAGED = (
+    f"bytes were changed or lost on the way; {_AGAIN}, and check proxies between here and "
+    "the server"
+)
 _REFUSED = f"check the bucket's policy, and that {_ENDPOINT} names an S3 server"
 _BAD_HEADER = "the credentials hold a line break or another character that no header may have"
 
@@ -52,31 +60,45 @@ _LASTING = {
     **dict.fromkeys(("RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"), _CLOCK),
     **dict.fromkeys(("NotImplemented", "501", "MethodNotAllowed", "405"), _UNSUPPORTED),
     **dict.fromkeys(("PermanentRedirect", "TemporaryRedirect", "301", "307"), _REGION),
-    **dict.fromkeys(("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION),
+    **dict.fromkeys(
+        ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _REGION
+    ),
     **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"), _FULL),
     "400": (
         "the answer names no reason; most often the credentials have expired (renew them), or the "
         f"bucket is in another region ({_REGION})"
     ),
-    "407": "give the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or list the server in NO_PROXY",
+    "407": (
+        "give the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or list the server "
+        "in "
+        "NO_PROXY"
+    ),
     "InvalidToken": (
-        "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID; renew all three, or unset it for keys that last"
+        "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID; renew all three, or unset it for "
+        "keys that last"
     ),
     "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
     "InvalidClientTokenId": "AWS does not know the credentials found by AWS's standard chain",
     "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
-    "InvalidBucketName": "correct the bucket's name: 3 to 63 lower-case letters, digits, `-` and `.`",
+    "InvalidBucketName": (
+        "correct the bucket's name: 3 to 63 lower-case letters, digits, `-` and `.`"
+    ),
     "InvalidObjectState": "the object is archived; restore it first",
 }
 """What to do by the server's code, where another try meets the same."""
 _PASSING = {
-    **dict.fromkeys(("SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "429"), _BUSY),
+    **dict.fromkeys(
+        ("SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "429"), _BUSY
+    ),
     **dict.fromkeys(("RequestTimeout", "408", "IncompleteBody", "BadDigest"), _DAMAGED),
     **dict.fromkeys(("XAmzContentSHA256Mismatch", "InvalidDigest"), _DAMAGED),
-    **dict.fromkeys(("NoSuchUpload", "InvalidPart"), f"the server dropped an upload under way; {_AGAIN}"),
+    **dict.fromkeys(
+        ("NoSuchUpload", "InvalidPart"), f"the server dropped an upload under way; {_AGAIN}"
+    ),
     **dict.fromkeys(("PreconditionFailed", "412"), f"the object was replaced meanwhile; {_AGAIN}"),
     **dict.fromkeys(
-        ("OperationAborted", "ConditionalRequestConflict"), f"another client writes there as well; {_AGAIN}"
+        ("OperationAborted", "ConditionalRequestConflict"),
+        f"another client writes there as well; {_AGAIN}",
     ),
 }
 """The same, where another try may succeed."""
@@ -117,7 +139,14 @@ def errors() -> tuple[type[Exception], ...]:
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
     from s3transfer.exceptions import RetriesExceededError  # noqa: PLC0415
 
-    return BotoCoreError, ClientError, Boto3Error, ResponseParserError, RetriesExceededError, SettingsError
+    return (
+        BotoCoreError,
+        ClientError,
+        Boto3Error,
+        ResponseParserError,
+        RetriesExceededError,
+        SettingsError,
+    )
 
 
 def code_of(err: Exception) -> str:
@@ -131,7 +160,8 @@ def without_userinfo(text: str) -> str:
 
 
 def explain(err: Exception, *, no_bucket: str) -> Failure:
-    """What one of `errors` means; `no_bucket` says what to do about a bucket that does not exist."""
+    """What one of `errors` means; `no_bucket` says what to do about a bucket that does not
+    exist."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     cause = _cause_of(err)
@@ -140,7 +170,9 @@ def explain(err: Exception, *, no_bucket: str) -> Failure:
     text = _text_of(cause)
     shown = " ".join(without_userinfo(text).split())[:MAX_REASON].rstrip(".")
     hint, is_lasting = _advice(cause, text)
-    is_whole = str(cause) in text and text == without_userinfo(text)  # else the error may hold a secret
+    is_whole = str(cause) in text and text == without_userinfo(
+        text
+    )  # else the error may hold a secret
     return Failure(shown, hint, "", is_lasting, behind=err if is_whole else None)
 
 
@@ -148,7 +180,11 @@ def _cause_of(err: BaseException) -> BaseException:
     """The error behind one that a transfer wraps."""
     from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415
 
-    behind = err.__context__ if isinstance(err, S3UploadFailedError) else getattr(err, "last_exception", None)
+    behind = (
+        err.__context__
+        if isinstance(err, S3UploadFailedError)
+        else getattr(err, "last_exception", None)
+    )
     return behind or err
 
 
@@ -156,7 +192,9 @@ def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
     """What the server answered."""
     code = code_of(cause)
     answer = cause.response.get("Error", {})
-    message = " ".join(without_userinfo(str(answer.get("Message") or code)).split())[:MAX_REASON].rstrip(".")
+    message = " ".join(without_userinfo(str(answer.get("Message") or code)).split())[
+        :MAX_REASON
+    ].rstrip(".")
     header = f", header {answer['Header']}" if "Header" in answer else ""
     reason = f"{message} ({code}{header})" if code not in message else f"{message}{header}"
     status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -166,7 +204,10 @@ def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
     if hint == _REGION:
         hint = _region_hint(cause.response)
     if hint == _RIGHTS and cause.operation_name.startswith("AssumeRole"):
-        hint = f"the credentials {_here()} may not assume the role; correct its trust policy, or the profile"
+        hint = (
+            f"the credentials {_here()} may not assume the role; correct its trust policy, or "
+            "the profile"
+        )
     is_lasting = code in _LASTING or (code not in _PASSING and status < _SERVER_FAILED)
     return Failure(reason, hint, code, is_lasting=is_lasting, behind=err)
 
@@ -186,10 +227,15 @@ def _text_of(cause: BaseException) -> str:
         return "no credentials for S3"
     if "Invalid header value" in text:  # followed by the value, such as a session token
         return _BAD_HEADER
-    if isinstance(cause, aws.CredentialRetrievalError) and cause.kwargs["provider"] == "custom-process":
+    if (
+        isinstance(cause, aws.CredentialRetrievalError)
+        and cause.kwargs["provider"] == "custom-process"
+    ):
         return "the program that credential_process names failed"  # it may print secrets
     if isinstance(cause, aws.ParamValidationError):
-        return text.removeprefix("Parameter validation failed:").partition(": Bucket name must match")[0]
+        return text.removeprefix("Parameter validation failed:").partition(
+            ": Bucket name must match"
+        )[0]
     if isinstance(cause, aws.EndpointConnectionError | aws.ProxyConnectionError):
         behind = _REASON.search(str(cause.kwargs.get("error")))
         return f"{text}: {behind[1]}" if behind else text
@@ -207,9 +253,14 @@ def _advice(cause: BaseException, text: str) -> tuple[str, bool]:
     if isinstance(cause, EndpointConnectionError) and "name" in text.rpartition(": ")[2].lower():
         return f"no server has that name; check DNS, {_ENDPOINT}, and AWS_DEFAULT_REGION", False
     if text == _BAD_HEADER:
-        return f"correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN {_here()}", True
+        return (
+            f"correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN {_here()}",
+            True,
+        )
     kinds = {**_connections(), **_settings()}
-    return next((advice for kind, advice in kinds.items() if isinstance(cause, kind)), (_BUSY, False))
+    return next(
+        (advice for kind, advice in kinds.items() if isinstance(cause, kind)), (_BUSY, False)
+    )
 
 
 def _connections() -> dict[type[BaseException], tuple[str, bool]]:
@@ -218,7 +269,10 @@ def _connections() -> dict[type[BaseException], tuple[str, bool]]:
 
     proxy = "correct HTTPS_PROXY or HTTP_PROXY, or list the server in NO_PROXY"
     refused = f"check that the server is running and the network lets you reach it, and {_ENDPOINT}"
-    silent = f"the server does not answer; check it, the network, HTTPS_PROXY and NO_PROXY, and {_ENDPOINT}"
+    silent = (
+        "the server does not answer; check it, the network, HTTPS_PROXY and NO_PROXY, and "
+        f"{_ENDPOINT}"
+    )
     broken = f"check the network and {_ENDPOINT}: https:// or http://"
     return {
         aws.ProxyConnectionError: (proxy, False),

@@ -14,7 +14,8 @@ from pathlib import Path
 from orchestrator.s3.failures import without_userinfo
 
 OFFER = "ORCHESTRATOR_S3_OFFER"
-"""The variable that carries the offer, as JSON: the names of AWS's variables, and `addressing_style`."""
+"""The variable that carries the offer, as JSON: the names of AWS's variables, and
+`addressing_style`."""
 PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Where S3 is."""
 FILES = ("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
@@ -49,7 +50,8 @@ def make_offer(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def adopt_offer(environ: MutableMapping[str, str]) -> str | None:
-    """Take over what the driver offers, where this machine says nothing itself; returns the addressing style.
+    """Take over what the driver offers, where this machine says nothing itself; returns the
+    addressing style.
 
     A file is taken if it exists here, a profile if it does and this machine names no credentials.
     """
@@ -79,7 +81,8 @@ def _has_profile(name: str) -> bool:
 
 
 def _configured(environ: Mapping[str, str]) -> dict[str, str]:
-    """What AWS's rules make of variables and ~/.aws/config; nothing where a client will report a fault in them."""
+    """What AWS's rules make of variables and ~/.aws/config; nothing where a client will report a
+    fault in them."""
     import botocore.session  # noqa: PLC0415
     from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415

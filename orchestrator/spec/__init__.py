@@ -1,4 +1,5 @@
-"""A YAML job file -> Job, or one SpecError with every fault and its line. Nothing but the file is read."""
+"""A YAML job file -> Job, or one SpecError with every fault and its line. Nothing but the file is
+read."""
 
 from __future__ import annotations
 
@@ -47,11 +48,12 @@ def load_job(
     store: str | None = None,
     base_dir: Path | None,
 ) -> Job:
-    """The job of a file. Raises SpecError with all faults of the file, of `overrides` and of `store`.
+    """The job of a file. Raises SpecError with all faults of the file, of `overrides` and of
+    `store`.
 
-    `published` maps the ids that a stage's `published` may name to the kind of each; `overrides` are texts
-    `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`, and refused where that is
-    None.
+    `published` maps the ids that a stage's `published` may name to the kind of each; `overrides`
+    are texts `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`,
+    and refused where that is None.
     """
     faults = Faults()
     tree = load_extended_tree(path, faults)
@@ -60,7 +62,9 @@ def load_job(
     if tree is not None:
         tree = apply_overrides(tree, parsed, faults)
         inside = Faults()
-        job = resolve_job(tree, kinds=kinds, published=published, store=store, base_dir=base_dir, faults=inside)
+        job = resolve_job(
+            tree, kinds=kinds, published=published, store=store, base_dir=base_dir, faults=inside
+        )
         faults.extend_elsewhere(inside)
     faults.raise_if_any()
     assert job is not None, "no faults, but no job"

@@ -1,4 +1,5 @@
-"""Job <-> the JSON document that the store keeps of it, for those who read it without the file or its data."""
+"""Job <-> the JSON document that the store keeps of it, for those who read it without the file or
+its data."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def job_document(job: Job) -> dict[str, JsonValue]:
 
 
 def job_from_document(document: Mapping[str, Any], *, kinds: Mapping[str, Kind], where: str) -> Job:
-    """The job that `job_document` was given; SpecError, naming `where`, for a document of other kinds."""
+    """The job that `job_document` was given; SpecError, naming `where`, for a document of other
+    kinds."""
     known = {**kinds, TUNE.name: TUNE}
     try:
         parsed = _JobDocument.model_validate_json(canonical_json(document))

@@ -16,7 +16,8 @@ MAX_SHOWN = 60
 
 
 class Mark(NamedTuple):
-    """Where a value stands; `line` and `column` count from 1 and are None outside files (`--set`)."""
+    """Where a value stands; `line` and `column` count from 1 and are None outside files
+    (`--set`)."""
 
     source: str
     line: int | None = None
@@ -39,15 +40,25 @@ class Faults:
         return len(self._faults)
 
     def extend_elsewhere(self, others: Faults) -> None:
-        """Take those of `others` that stand where no fault stands yet: what a broken value entails is no news."""
-        taken = {(fault.source, fault.line, fault.column) for fault in self if fault.line is not None}
-        self._faults += [fault for fault in others if (fault.source, fault.line, fault.column) not in taken]
+        """Take those of `others` that stand where no fault stands yet: what a broken value entails
+        is no news."""
+        taken = {
+            (fault.source, fault.line, fault.column) for fault in self if fault.line is not None
+        }
+        self._faults += [
+            fault for fault in others if (fault.source, fault.line, fault.column) not in taken
+        ]
 
     def raise_if_any(self) -> None:
         """Raises SpecError in the order of the file, what has no line last."""
         if self._faults:
             faults = dict.fromkeys(self._faults)
-            raise SpecError(sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0, fault.column or 0)))
+            raise SpecError(
+                sorted(
+                    faults,
+                    key=lambda fault: (fault.line is None, fault.line or 0, fault.column or 0),
+                )
+            )
 
 
 def dotted(path: str, step: str | int) -> str:
@@ -72,7 +83,8 @@ def shown(value: Any) -> str:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` when one of `known` is near, else the list of them, to be put behind `unknown ...`."""
+    """`, did you mean 'x'?` when one of `known` is near, else the list of them, to be put behind
+    `unknown ...`."""
     names = list(known)
     near = difflib.get_close_matches(cut(word), names, n=1)
     if near:

@@ -62,7 +62,8 @@ class Resources(Params):
     """What a stage asks of the cluster; never part of a Key."""
 
     workers: Count | tuple[Count, Count] = 1
-    """Processes that train together (of a search: in each trial), or `[least, most]`: as many as there is room for."""
+    """Processes that train together (of a search: in each trial), or `[least, most]`: as many as
+    there is room for."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """A fraction shares one GPU; 0 runs on the CPU."""
@@ -71,11 +72,13 @@ class Resources(Params):
     memory_gib_per_worker: Annotated[float, Field(ge=0)] = 0
     """Memory that the cluster sets aside for a worker; 0 asks for none in particular."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels that a machine must have to hold a worker, such as `{accelerator-type: H100}`; Ray's label selector."""
+    """Labels that a machine must have to hold a worker, such as `{accelerator-type: H100}`; Ray's
+    label selector."""
     max_wait_min: Annotated[float, Field(gt=0)] = 60
     """Minutes that the stage waits for room on a cluster which others use too, before it fails."""
     collective_timeout_min: Annotated[float, Field(gt=0)] = 10
-    """Minutes that workers wait for each other in an exchange of gradients before the attempt counts as lost."""
+    """Minutes that workers wait for each other in an exchange of gradients before the attempt
+    counts as lost."""
 
     @property
     def memory_bytes_per_worker(self) -> int:
@@ -85,7 +88,9 @@ class Resources(Params):
     @property
     def worker_range(self) -> range:
         """The numbers of workers that a group may have."""
-        least, most = (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+        least, most = (
+            (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+        )
         return range(least, most + 1)
 
     def checks(self) -> tuple[Check, ...]:
@@ -93,12 +98,16 @@ class Resources(Params):
 
     def _least_before_most(self) -> Iterator[Misfit]:
         if not self.worker_range:
-            message = f"workers {shown(self.workers)}: its first number, the least, exceeds its second"
+            message = (
+                f"workers {shown(self.workers)}: its first number, the least, exceeds its second"
+            )
             yield Misfit(("workers",), message)
 
     def _whole_above_one(self) -> Iterator[Misfit]:
         if self.gpus_per_worker > 1 and not self.gpus_per_worker.is_integer():
-            message = f"gpus_per_worker must be a whole number above 1, not {self.gpus_per_worker:g}"
+            message = (
+                f"gpus_per_worker must be a whole number above 1, not {self.gpus_per_worker:g}"
+            )
             yield Misfit(("gpus_per_worker",), message)
 
 
@@ -117,11 +126,13 @@ class Stage:
     inputs: Mapping[str, Ref]
     """By field of role INPUT; of a search, those of its template, which its trials read."""
     files: Mapping[str, str]
-    """Likewise, where a file from outside the job is read instead: an absolute path or `s3://BUCKET/PREFIX/NAME`."""
+    """Likewise, where a file from outside the job is read instead: an absolute path or
+    `s3://BUCKET/PREFIX/NAME`."""
     data_fingerprint: str | None = None
     """What the data are stated to be; None: they are looked at while planning."""
     published: str | None = None
-    """The id of the published row that the report puts beside the stage; like `expect`, not part of the Key."""
+    """The id of the published row that the report puts beside the stage; like `expect`, not part of
+    the Key."""
 
     @property
     def search(self) -> TuneParams | None:
@@ -130,7 +141,8 @@ class Stage:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the stages that come before this one. A search's `of` is none of them: it lends its params only."""
+        """Names of the stages that come before this one. A search's `of` is none of them: it lends
+        its params only."""
         refs = [*self.inputs.values(), *([self.params_from] if self.params_from else [])]
         return tuple(dict.fromkeys(ref.stage for ref in refs))
 
@@ -141,13 +153,14 @@ class Stage:
 
     @property
     def worker_counts(self) -> tuple[int, ...]:
-        """How many workers a group of the stage may have, ascending; empty where its params suit no such number."""
+        """How many workers a group of the stage may have, ascending; empty where its params suit no
+        such number."""
         return usable_counts(self.kind, self.params, self.resources)
 
 
 def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, ...]:
-    """The numbers of workers that a group may have, ascending. A single number stands: its misfit is the pipeline's
-    to tell."""
+    """The numbers of workers that a group may have, ascending. A single number stands: its misfit
+    is the pipeline's to tell."""
     if isinstance(resources.workers, int):
         return (resources.workers,)
     if isinstance(params, TuneParams):
@@ -157,7 +170,8 @@ def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, .
 
 @dataclass(frozen=True)
 class Job:
-    """A validated job file. Paths are absolute, names of stages are keys in the order of the file."""
+    """A validated job file. Paths are absolute, names of stages are keys in the order of the
+    file."""
 
     name: str
     store: str
@@ -167,6 +181,7 @@ class Job:
 
 
 def template_params(job: Job, stage: Stage) -> Any:
-    """The params of a search's trials before any value is sampled: its target's, `overrides` put in."""
+    """The params of a search's trials before any value is sampled: its target's, `overrides` put
+    in."""
     assert stage.search is not None, f"{stage.name} is no search"
     return job.stages[stage.search.of].params.overlay(stage.search.overrides)

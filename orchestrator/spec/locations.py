@@ -24,7 +24,8 @@ _UNEXPANDED = re.compile(
 
 
 def data_place(text: str, base_dir: Path | None) -> str:
-    """The absolute folder of a data set, its `s3://BUCKET/PREFIX`, or `sample:NAME`, which kinds make where needed.
+    """The absolute folder of a data set, its `s3://BUCKET/PREFIX`, or `sample:NAME`, which kinds
+    make where needed.
 
     `file:///...` is a folder whose name holds what a shell would expand. `PACKAGE::PATH` is a file
     of an installed package. ValueError for any other place.
@@ -39,7 +40,8 @@ def data_place(text: str, base_dir: Path | None) -> str:
 
 
 def refuse_unexpanded(text: str) -> None:
-    """Raises ValueError for `~`, `$NAME`, `%NAME%` and the like, which would become names of folders.
+    """Raises ValueError for `~`, `$NAME`, `%NAME%` and the like, which would become names of
+    folders.
 
     Nothing expands them: a job says the same on each machine and for each user.
     """
@@ -61,20 +63,25 @@ def absolute_folder(text: str, base_dir: Path | None) -> str:
     refuse_unexpanded(text)
     if base_dir is None and not Path(text).is_absolute():
         raise ValueError(
-            f"must be absolute, not {shown(text)}: in a Ray job the current folder is a copy that vanishes with it; "
-            "name a folder that all machines share; a store and images may also be s3://BUCKET/PREFIX, data sample:NAME"
+            f"must be absolute, not {shown(text)}: in a Ray job the current folder is a copy that "
+            "vanishes with it; "
+            "name a folder that all machines share; a store and images may also be "
+            "s3://BUCKET/PREFIX, data sample:NAME"
         )
     return os.path.normpath((base_dir or Path("/")) / text)
 
 
 def outside_file(text: str, base_dir: Path | None) -> str:
-    """The absolute path of a file, or its `s3://BUCKET/PREFIX/NAME`; ValueError for any other place."""
+    """The absolute path of a file, or its `s3://BUCKET/PREFIX/NAME`; ValueError for any other
+    place."""
     if not _SCHEME.match(text):
         return absolute_folder(text, base_dir)
     if text.startswith("file://"):
         return store_uri(text, base_dir)
     if not text.startswith("s3://") or text.rstrip("/").count("/") < 3:  # noqa: PLR2004  two of the scheme's
-        raise ValueError(f"a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not {shown(text)}")
+        raise ValueError(
+            f"a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not {shown(text)}"
+        )
     return store_uri(text, base_dir)
 
 
@@ -92,7 +99,10 @@ def store_uri(text: str, base_dir: Path | None) -> str:
             return _file_uri(text, place)
         case "s3":
             return _s3_uri(text, place.rstrip("/"))
-    raise ValueError(f"unknown kind of store {scheme[0]!r}; known: a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX")
+    raise ValueError(
+        f"unknown kind of store {scheme[0]!r}; known: a folder, file:///ABSOLUTE/PATH, "
+        "s3://BUCKET/PREFIX"
+    )
 
 
 def _file_uri(text: str, place: str) -> str:
@@ -106,12 +116,19 @@ def _file_uri(text: str, place: str) -> str:
 def _s3_uri(text: str, place: str) -> str:
     bucket, slash, prefix = place.partition("/")
     if "@" in bucket:  # not shown: what stands before the @ may be a secret
-        raise ValueError("must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never from a job")
+        raise ValueError(
+            "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never "
+            "from a "
+            "job"
+        )
     refuse_unexpanded(text)
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(
-            f"must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not {shown(text)}"
+            "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not "
+            f"{shown(text)}"
         )
     if slash and not (_PREFIX.fullmatch(prefix) and {".", ".."}.isdisjoint(prefix.split("/"))):
-        raise ValueError(f"the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not {shown(text)}")
+        raise ValueError(
+            f"the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not {shown(text)}"
+        )
     return f"s3://{place}"

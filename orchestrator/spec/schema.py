@@ -1,4 +1,5 @@
-"""The JSON Schema of job files, for editors: fields, types, ranges and descriptions, all taken from the models."""
+"""The JSON Schema of job files, for editors: fields, types, ranges and descriptions, all taken from
+the models."""
 
 from __future__ import annotations
 
@@ -18,26 +19,41 @@ from orchestrator.spec.kinds.tune import TUNE
 from orchestrator.spec.resolve.draft import STAGE_NAME, Common
 from orchestrator.spec.resolve.job import JobFields
 
-EXTENDS = {"type": "string", "description": "A job file that this one is laid over, against the folder of this one."}
+EXTENDS = {
+    "type": "string",
+    "description": "A job file that this one is laid over, against the folder of this one.",
+}
 MATRIX = {
-    "description": "The stage becomes one for each combination of values of the fields, or for each mapping of a list.",
+    "description": (
+        "The stage becomes one for each combination of values of the fields, or for "
+        "each mapping of a list."
+    ),
     "anyOf": [
-        {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}, "minProperties": 1},
+        {
+            "type": "object",
+            "additionalProperties": {"type": "array", "minItems": 1},
+            "minProperties": 1,
+        },
         {"type": "array", "items": {"type": "object", "minProperties": 1}, "minItems": 1},
     ],
 }
 
 
 def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a job file with stages of `kinds`. It knows fields one by one, not how stages fit."""
+    """JSON Schema (2020-12) of a job file with stages of `kinds`. It knows fields one by one, not
+    how stages fit."""
     known = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
-    measuring = {name: evaluation_of(kind).params for name, kind in kinds.items() if kind.evaluation}
+    measuring = {
+        name: evaluation_of(kind).params for name, kind in kinds.items() if kind.evaluation
+    }
     models: list[type[BaseModel]] = [
         JobFields,
         Common,
         *dict.fromkeys([*(kind.params for kind in known.values()), *measuring.values()]),
     ]
-    _, document = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    _, document = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/$defs/{model}"
+    )
     definitions = document["$defs"]
     _describe(definitions)
     fields, common = definitions.pop("JobFields"), definitions.pop("Common")
@@ -77,7 +93,8 @@ def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """The docstring of each field, its own or inherited.
 
-    Pydantic would read them whenever a model is defined, which costs every command a fifth of a second.
+    Pydantic would read them whenever a model is defined, which costs every command a fifth of a
+    second.
     """
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
@@ -91,7 +108,9 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 def _docstrings_below_names(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
     for field, text in pairwise(definition.body):
         match field, text:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(docstring))):
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                value=ast.Constant(value=str(docstring))
+            ):
                 yield name, inspect.cleandoc(docstring)
 
 
@@ -101,7 +120,9 @@ def _describe(definitions: Mapping[str, Any]) -> None:
         properties = definitions.get(model.__name__, {}).get("properties", {})
         for name, docstring in field_docstrings(model).items():
             if name in properties:
-                properties[name] = dict(sorted({**properties[name], "description": docstring}.items()))
+                properties[name] = dict(
+                    sorted({**properties[name], "description": docstring}.items())
+                )
 
 
 def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -113,15 +134,25 @@ def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def _stage(name: str, params: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
     kind = {"const": name, "description": params.get("description", "").partition("\n")[0]}
     return {
-        "properties": {**common["properties"], "kind": kind, "matrix": MATRIX, **params["properties"]},
+        "properties": {
+            **common["properties"],
+            "kind": kind,
+            "matrix": MATRIX,
+            **params["properties"],
+        },
         "additionalProperties": False,
         # an axis of a matrix, or a search, may bring a field
-        "anyOf": [{"required": params.get("required", [])}, {"required": ["matrix"]}, {"required": ["params_from"]}],
+        "anyOf": [
+            {"required": params.get("required", [])},
+            {"required": ["matrix"]},
+            {"required": ["params_from"]},
+        ],
     }
 
 
 def _of_any_task(params: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What may stand in an evaluation with `task`: the params of each kind, whose types are left to the models."""
+    """What may stand in an evaluation with `task`: the params of each kind, whose types are left to
+    the models."""
     fields = {name: field for one in params for name, field in one["properties"].items()}
     return {name: {"description": field.get("description", "")} for name, field in fields.items()}
 

@@ -1,4 +1,5 @@
-"""A marked tree -> a pydantic model, or pydantic's errors as faults in plain words at their marks."""
+"""A marked tree -> a pydantic model, or pydantic's errors as faults in plain words at their
+marks."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Checked(Generic[M]):
 
 @dataclass(frozen=True)
 class _Problem:
-    """One error of pydantic's; `branch` names the member of a union that it comes from, which stands at `branch_at`."""
+    """One error of pydantic's; `branch` names the member of a union that it comes from, which
+    stands at `branch_at`."""
 
     steps: tuple[str | int, ...]
     branch: str | None
@@ -45,8 +47,11 @@ class _Problem:
         return self.steps == self.branch_at and is_type_mismatch(self.error)
 
 
-def validate(model: type[M], node: Node, path: str, faults: Faults, *, also_known: Iterable[str] = ()) -> M | None:
-    """The model, or None with its faults added. Strict: "3" is no number, 1.0 no whole number, a list is a tuple.
+def validate(
+    model: type[M], node: Node, path: str, faults: Faults, *, also_known: Iterable[str] = ()
+) -> M | None:
+    """The model, or None with its faults added. Strict: "3" is no number, 1.0 no whole number, a
+    list is a tuple.
 
     `also_known` are names that live beside the model's fields: they are suggested, too.
     """
@@ -62,7 +67,8 @@ def check(
     also_known: Iterable[str] = (),
     base: Params | None = None,
 ) -> Checked[M]:
-    """As `validate`, with the fields that are sound. Faults that the `base` of the node has are known already."""
+    """As `validate`, with the fields that are sound. Faults that the `base` of the node has are
+    known already."""
     content = plain(node)
     assert isinstance(content, dict), "the fields of a model are a mapping"
     lacking = missing_fields(base) if base else frozenset()
@@ -71,16 +77,27 @@ def check(
     except ValidationError as err:
         problems = [_located(error, content) for error in err.errors(include_url=False)]
     else:
-        return Checked(None, sound_part(model, content, lacking=lacking)) if lacking else Checked(whole, whole)
-    problems = [problem for problem in problems if not problem.steps or problem.steps[0] not in lacking]
+        return (
+            Checked(None, sound_part(model, content, lacking=lacking))
+            if lacking
+            else Checked(whole, whole)
+        )
+    problems = [
+        problem for problem in problems if not problem.steps or problem.steps[0] not in lacking
+    ]
     for group in _by_place(problem for problem in problems if problem.error["type"] != MISFIT):
         problem = group[0]
-        names = [*_fields_at(model, problem.steps[:-1]), *(also_known if len(problem.steps) == 1 else ())]
+        names = [
+            *_fields_at(model, problem.steps[:-1]),
+            *(also_known if len(problem.steps) == 1 else ()),
+        ]
         message = message_of([member.error for member in group], names)
         faults.add(_mark(node, problem), _path(path, problem.steps), message)
     sound = sound_part(model, content, lacking=lacking)
     blamed = {misfit.steps for misfit in _misfits_in(base, {})} if base else set()
-    among = () if lacking else _misfits_among(problems)  # pydantic took defaults for the fields that are lacking
+    among = (
+        () if lacking else _misfits_among(problems)
+    )  # pydantic took defaults for the fields that are lacking
     for misfit in dict.fromkeys([*_misfits_in(sound, content), *among]):
         if misfit.steps not in blamed:
             add_misfit(misfit, node, path, faults)
@@ -104,7 +121,8 @@ def missing_fields(params: Params) -> frozenset[str]:
 
 
 def known(params: Params, question: Callable[[], T]) -> T | None:
-    """The answer to a question about `params`, None where it depends on a field that has a fault."""
+    """The answer to a question about `params`, None where it depends on a field that has a
+    fault."""
     if not missing_fields(params):
         return question()
     try:
@@ -113,15 +131,20 @@ def known(params: Params, question: Callable[[], T]) -> T | None:
         return None
 
 
-def sound_part(model: type[M], content: Mapping[str, JsonValue], *, lacking: Collection[str] = ()) -> M:
-    """The fields of `content` that are valid each on its own, with the defaults of those that are not given.
+def sound_part(
+    model: type[M], content: Mapping[str, JsonValue], *, lacking: Collection[str] = ()
+) -> M:
+    """The fields of `content` that are valid each on its own, with the defaults of those that are
+    not given.
 
     Those `lacking` had a fault before.
     """
     values: dict[str, Any] = {}
     for name in model.model_fields.keys() & content.keys():
         try:
-            values[name] = _type_of(model, name).validate_json(canonical_json(content[name]), strict=True)
+            values[name] = _type_of(model, name).validate_json(
+                canonical_json(content[name]), strict=True
+            )
         except ValidationError:
             continue
     sound: M = cast(Any, model).model_construct(**values)
@@ -142,7 +165,8 @@ def _all_of(fields_fit: Check) -> tuple[Misfit, ...]:
 
 
 def _misfits_in(sound: Params, content: Mapping[str, JsonValue]) -> Iterator[Misfit]:
-    """Those of the sound fields of `content`, which pydantic does not look for where others have faults."""
+    """Those of the sound fields of `content`, which pydantic does not look for where others have
+    faults."""
     for fields_fit in sound.checks():
         yield from known(sound, partial(_all_of, fields_fit)) or ()
     for name in missing_fields(sound) & content.keys():
@@ -165,7 +189,9 @@ def _located(error: ErrorDetails, content: JsonValue) -> _Problem:
             room = room[step] if _leads_on(room, step) else None
         elif branch is None:
             branch, branch_at = str(step), len(steps)
-    return _Problem(tuple(steps), branch, tuple(steps[:branch_at]) if branch else tuple(steps), error)
+    return _Problem(
+        tuple(steps), branch, tuple(steps[:branch_at]) if branch else tuple(steps), error
+    )
 
 
 def _leads_on(room: Any, step: str | int) -> bool:
@@ -175,7 +201,8 @@ def _leads_on(room: Any, step: str | int) -> bool:
 
 
 def _by_place(problems: Iterable[_Problem]) -> Iterator[list[_Problem]]:
-    """Problems that make one fault: each on its own, but the mismatches of a union that has no member of that type."""
+    """Problems that make one fault: each on its own, but the mismatches of a union that has no
+    member of that type."""
     unions: dict[tuple[str | int, ...], list[_Problem]] = {}
     for problem in problems:
         if problem.branch is None:
@@ -193,7 +220,9 @@ def _by_place(problems: Iterable[_Problem]) -> Iterator[list[_Problem]]:
 def _mark(node: Node, problem: _Problem) -> Mark:
     nearest, kind = node.nearest(problem.steps), problem.error["type"]
     is_about_fields = kind == "value_error" and isinstance(nearest.value, Mapping)
-    return nearest.key_at if is_about_fields or kind in ("extra_forbidden", "missing") else nearest.at
+    return (
+        nearest.key_at if is_about_fields or kind in ("extra_forbidden", "missing") else nearest.at
+    )
 
 
 def _mark_of_misfit(node: Node, steps: Sequence[str | int]) -> Mark:
@@ -213,9 +242,18 @@ def _fields_at(model: type[Params], steps: Sequence[str | int]) -> list[str]:
     """The names of the fields that may stand at the end of `steps`."""
     models = [model]
     for step in steps:
-        fields = [inner.model_fields[step] for inner in models if isinstance(step, str) and step in inner.model_fields]
-        # a step that is no field is an index or the key of a dict: the models stay those of its values
-        models = [found for field in fields for found in _models_in(field.annotation)] if fields else models
+        fields = [
+            inner.model_fields[step]
+            for inner in models
+            if isinstance(step, str) and step in inner.model_fields
+        ]
+        # a step that is no field is an index or the key of a dict: the models stay those of its
+        # values
+        models = (
+            [found for field in fields for found in _models_in(field.annotation)]
+            if fields
+            else models
+        )
     return [name for inner in models for name in inner.model_fields]
 
 

@@ -45,7 +45,8 @@ def is_type_mismatch(error: ErrorDetails) -> bool:
 
 
 def message_of(errors: Sequence[ErrorDetails], known: Sequence[str]) -> str:
-    """What is wrong with one value; several errors are those of a union, one for each type that it is not.
+    """What is wrong with one value; several errors are those of a union, one for each type that it
+    is not.
 
     `known` are the fields that may stand there.
     """
@@ -61,7 +62,10 @@ def message_of(errors: Sequence[ErrorDetails], known: Sequence[str]) -> str:
     if kind == "too_short" and context["min_length"] == 1:
         return "must not be empty"
     if kind in _TEMPLATES:
-        limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
+        limits = {
+            name: f"{limit:g}" if isinstance(limit, float) else limit
+            for name, limit in context.items()
+        }
         return _TEMPLATES[kind].format(**limits, value=shown(value))
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}, not {shown(value)}"
 

@@ -1,4 +1,5 @@
-"""The resume state of unfinished stages: numbered checkpoints under `train/<key>`, each closed by a seal."""
+"""The resume state of unfinished stages: numbered checkpoints under `train/<key>`, each closed by a
+seal."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Seal(Value):
 
     files: tuple[File, ...]
     score: float | None = None
-    """Better when higher; None where nothing was measured, and in the seals of versions that knew no scores."""
+    """Better when higher; None where nothing was measured, and in the seals of versions that knew
+    no scores."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,21 @@ class Newest:
         lost = "; ".join(self.damaged)
         if self.number is None:
             return f"{lost}; no intact checkpoint is left, so training starts from the beginning"
-        return f"{lost}; resuming from checkpoint {self.number}, so what was trained after it is trained again"
+        return (
+            f"{lost}; resuming from checkpoint {self.number}, so what was trained after it is "
+            "trained again"
+        )
 
 
 def commit_checkpoint(
     store: Store, training: str, folder: Path, *, score: float | None = None, keep_best: int = 0
 ) -> None:
-    """Upload `folder` as the newest checkpoint of the training under `training`; once this returns it is safe.
+    """Upload `folder` as the newest checkpoint of the training under `training`; once this returns
+    it is safe.
 
-    The seal, which lists every file with its sha256, is written last, so a half-written checkpoint is never resumed.
-    Then older checkpoints go, but for the newest NUM_KEPT and the `keep_best` with the highest scores.
+    The seal, which lists every file with its sha256, is written last, so a half-written checkpoint
+    is never resumed. Then older checkpoints go, but for the newest NUM_KEPT and the `keep_best`
+    with the highest scores.
     """
     older = _numbers(store, training)
     number = max(older, default=0) + 1
@@ -60,13 +67,16 @@ def commit_checkpoint(
         relative = path.relative_to(folder).as_posix()
         store.upload(f"{_folder(training, number)}/{relative}", path)
         files.append(File(path=relative, sha256=sha256_of(path), size=path.stat().st_size))
-    store.write(_seal(training, number), Seal(files=tuple(files), score=score).model_dump_json().encode())
+    store.write(
+        _seal(training, number), Seal(files=tuple(files), score=score).model_dump_json().encode()
+    )
     for old in _superfluous(store, training, [*older, number], keep_best):
         _delete_checkpoint(store, training, old)
 
 
 def _superfluous(store: Store, training: str, numbers: Sequence[int], keep_best: int) -> list[int]:
-    """Those of `numbers`, which are all there are and ascend, that are neither among the newest nor the best."""
+    """Those of `numbers`, which are all there are and ascend, that are neither among the newest nor
+    the best."""
     old = numbers[:-NUM_KEPT]
     if not old or not keep_best:
         return list(old)
@@ -98,7 +108,8 @@ def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> Newest
 
 
 def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> None:
-    """Download checkpoint `number` into `folder`; raises IntegrityError unless every file has its sha256."""
+    """Download checkpoint `number` into `folder`; raises IntegrityError unless every file has its
+    sha256."""
     shutil.rmtree(folder, ignore_errors=True)
     for file in _load_seal(store, training, number).files:
         path, name = folder / file.path, f"{_folder(training, number)}/{file.path}"
@@ -106,7 +117,9 @@ def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> 
             raise IntegrityError(f"store {store.uri}: {name} is missing")
         size = path.stat().st_size
         if size != file.size:
-            raise IntegrityError(f"store {store.uri}: {name} has {size} bytes instead of {file.size}")
+            raise IntegrityError(
+                f"store {store.uri}: {name} has {size} bytes instead of {file.size}"
+            )
         if sha256_of(path) != file.sha256:
             raise IntegrityError(f"store {store.uri}: {name} differs from its sha256")
 

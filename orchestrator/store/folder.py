@@ -18,20 +18,32 @@ LEAST_FREE_BYTES = 2**24
 FEW_FREE_BYTES = 2**30
 """Less is worth a warning: a checkpoint of cat_base takes 0.6 GB, and a stage keeps several."""
 CLAIM_WAIT_S = 30.0
-"""How long a claim is respected without its file: the two are milliseconds apart unless the claimant crashed."""
+"""How long a claim is respected without its file: the two are milliseconds apart unless the
+claimant crashed."""
 CLAIM_LOOK_S = 0.05
 _LASTING = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENOSYS, errno.EOPNOTSUPP}
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENOTDIR,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+    }
 )
 """Errors that another try meets again; the others may be a network's, as ESTALE and EIO of NFS."""
 _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class FolderStore:
-    """Atomic by rename. Create-only by hard link, which any POSIX file system has, NFS included; else by a claim.
+    """Atomic by rename. Create-only by hard link, which any POSIX file system has, NFS included;
+    else by a claim.
 
-    SMB, exFAT and most FUSE file systems (gcsfuse) have no hard links, but do create a file exclusively. There a
-    hidden claim of that kind goes before the rename, so that a reader still sees all of a file or nothing.
+    SMB, exFAT and most FUSE file systems (gcsfuse) have no hard links, but do create a file
+    exclusively. There a hidden claim of that kind goes before the rename, so that a reader still
+    sees all of a file or nothing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,7 +75,8 @@ class FolderStore:
             except FileExistsError:
                 return False
             except OSError:
-                # File systems refuse a hard link with many codes; an error of the disk itself comes again below.
+                # File systems refuse a hard link with many codes; an error of the disk itself comes
+                # again below.
                 return _rename_claimed(draft, self._path(name))
             return True
 
@@ -88,7 +101,11 @@ class FolderStore:
 
     def names(self, prefix: str) -> list[str]:
         with self._errors("read", prefix):
-            files = (path for path in self._path(prefix).rglob("*") if path.is_file() and path.name[0] != ".")
+            files = (
+                path
+                for path in self._path(prefix).rglob("*")
+                if path.is_file() and path.name[0] != "."
+            )
             return sorted(path.relative_to(self._root).as_posix() for path in files)
 
     def probe(self) -> tuple[str, ...]:
@@ -112,7 +129,9 @@ class FolderStore:
         try:
             self.write(name, b"second")
         except StoreError as err:
-            raise self._lacking("cannot rename a file over another one", str(err.__cause__)) from err
+            raise self._lacking(
+                "cannot rename a file over another one", str(err.__cause__)
+            ) from err
         if self.read(name) != b"second":
             raise self._lacking("does not show what was written to it")
 
@@ -120,20 +139,25 @@ class FolderStore:
         try:
             won = [self.create(f"{name}-once", content) for content in (b"first", b"second")]
         except StoreError as err:
-            raise self._lacking("has neither hard links nor exclusive creation of files", str(err.__cause__)) from err
+            raise self._lacking(
+                "has neither hard links nor exclusive creation of files", str(err.__cause__)
+            ) from err
         if won != [True, False] or self.read(f"{name}-once") != b"first":
             raise self._lacking("creates a file that exists")
 
     def _lacking(self, what: str, reason: str | None = None) -> StoreRefusedError:
         return StoreRefusedError(
-            f"store {self._root}: its file system {what}{f' ({reason})' if reason else ''}, which a store needs; "
+            f"store {self._root}: its file system {what}{f' ({reason})' if reason else ''}, which "
+            "a store needs; "
             "give another folder, or s3://BUCKET/PREFIX, by `store:` in the job or --store"
         )
 
     def _probe_room(self) -> tuple[str, ...]:
         with self._errors("read", "."):
             usage = shutil.disk_usage(self._root)
-        if not usage.total or usage.free >= FEW_FREE_BYTES:  # file systems without a size report 0 of 0
+        if (
+            not usage.total or usage.free >= FEW_FREE_BYTES
+        ):  # file systems without a size report 0 of 0
             return ()
         room = f"store {self._root}: {usage.free / 2**20:.0f} MiB are free on its disk"
         if usage.free < LEAST_FREE_BYTES:
@@ -162,15 +186,18 @@ class FolderStore:
             reason = err.strerror or str(err)
             kind = StoreRefusedError if err.errno in _LASTING else StoreError
             raise kind(
-                f"store {self._root}: cannot {verb} {name}: {reason}; give a folder that you can write to "
+                f"store {self._root}: cannot {verb} {name}: {reason}; give a folder that you can "
+                "write to "
                 "by `store:` in the job or --store"
             ) from err
 
 
 def _rename_claimed(draft: Path, target: Path) -> bool:
-    """Whether `draft` became `target`: of many processes that try, the one with the newest claim does it.
+    """Whether `draft` became `target`: of many processes that try, the one with the newest claim
+    does it.
 
-    Claims stay. Where `target` does not follow a claim, its maker crashed, and the claim after it counts.
+    Claims stay. Where `target` does not follow a claim, its maker crashed, and the claim after it
+    counts.
     """
     number = 1
     while not target.exists():
@@ -198,7 +225,9 @@ def _create_exclusively(path: Path) -> bool:
 
 
 def _rename_once(draft: Path, target: Path, claim: Path, *, later: Path) -> bool:
-    if target.exists() or later.exists():  # this process was paused for so long that its claim was given up
+    if (
+        target.exists() or later.exists()
+    ):  # this process was paused for so long that its claim was given up
         return False
     try:
         draft.replace(target)
@@ -209,7 +238,8 @@ def _rename_once(draft: Path, target: Path, claim: Path, *, later: Path) -> bool
 
 
 def _is_abandoned(claim: Path, target: Path, *, now_s: float) -> bool:
-    """Wait for the maker of `claim` to finish; whether it did not. `now_s` is by the clock of the file system."""
+    """Wait for the maker of `claim` to finish; whether it did not. `now_s` is by the clock of the
+    file system."""
     try:
         age_s = now_s - claim.stat().st_mtime
     except FileNotFoundError:

@@ -14,7 +14,8 @@ from orchestrator.store.publish import sha256_of
 
 
 def digest_outside(place: str) -> str:
-    """The sha256 (hex) of the file at an absolute path or `s3://BUCKET/PREFIX/NAME`; from S3 all of it is fetched.
+    """The sha256 (hex) of the file at an absolute path or `s3://BUCKET/PREFIX/NAME`; from S3 all of
+    it is fetched.
 
     Raises DataError when there is none, StoreError when S3 is out of reach.
     """

@@ -7,7 +7,8 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """Names are relative, `/`-separated paths. Every method raises StoreError when the store is out of reach."""
+    """Names are relative, `/`-separated paths. Every method raises StoreError when the store is out
+    of reach."""
 
     @property
     def uri(self) -> str:
@@ -17,10 +18,12 @@ class Store(Protocol):
         """The content of `name`, None when there is none."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Put `content` under `name` at once; a reader sees the old content or the new, never a part."""
+        """Put `content` under `name` at once; a reader sees the old content or the new, never a
+        part."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Like `write`, but only where nothing stands: of many writers one gets True and its content stays."""
+        """Like `write`, but only where nothing stands: of many writers one gets True and its
+        content stays."""
 
     def upload(self, name: str, path: Path) -> None:
         """Like `write`, from a file."""
@@ -35,7 +38,8 @@ class Store(Protocol):
         """All names below the folder `prefix`, sorted."""
 
     def probe(self) -> tuple[str, ...]:
-        """Warnings about what the store cannot do, from a few quick writes that leave nothing behind.
+        """Warnings about what the store cannot do, from a few quick writes that leave nothing
+        behind.
 
         Raises StoreError where a run could not publish what it trains.
         """

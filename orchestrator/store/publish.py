@@ -1,4 +1,5 @@
-"""Publishing to a store and fetching from it: blobs by their sha256, manifests by their Key, every read checked."""
+"""Publishing to a store and fetching from it: blobs by their sha256, manifests by their Key, every
+read checked."""
 
 from __future__ import annotations
 
@@ -24,33 +25,39 @@ def training_name(key: str) -> str:
 
 
 def publish_artifact(store: Store, folder: Path) -> Artifact:
-    """Upload every file below `folder` as a blob. A blob that stands is put again: that heals a damaged one."""
+    """Upload every file below `folder` as a blob. A blob that stands is put again: that heals a
+    damaged one."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return Artifact(files=tuple(_publish_file(store, folder, path) for path in paths))
 
 
 def _publish_file(store: Store, folder: Path, path: Path) -> File:
-    file = File(path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size=path.stat().st_size)
+    file = File(
+        path=path.relative_to(folder).as_posix(), sha256=sha256_of(path), size=path.stat().st_size
+    )
     store.upload(blob_name(file.sha256), path)
     return file
 
 
 def fetch_artifact(store: Store, artifact: Artifact, folder: Path) -> Path:
-    """Download `artifact` into `folder` and return it; raises IntegrityError for a missing or altered blob."""
+    """Download `artifact` into `folder` and return it; raises IntegrityError for a missing or
+    altered blob."""
     for file in artifact.files:
         path = folder / file.path
         found = store.download(blob_name(file.sha256), path) and sha256_of(path) == file.sha256
         if not found:
             path.unlink(missing_ok=True)
             raise IntegrityError(
-                f"store {store.uri}: {blob_name(file.sha256)} ({file.path}) is missing or differs from its sha256; "
+                f"store {store.uri}: {blob_name(file.sha256)} ({file.path}) is missing or differs "
+                "from its sha256; "
                 "run again with --force STAGE for the stage that made it"
             )
     return folder
 
 
 def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
-    """Close a stage. Returns the manifest that stands: another one's, when that was published first."""
+    """Close a stage. Returns the manifest that stands: another one's, when that was published
+    first."""
     if store.create(manifest_name(manifest.key), manifest.to_json()):
         return manifest
     standing = load_manifest(store, manifest.key)

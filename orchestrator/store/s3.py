@@ -1,4 +1,5 @@
-"""A Store in a bucket of S3, or of a server that speaks its protocol. Credentials: boto3's standard chain alone."""
+"""A Store in a bucket of S3, or of a server that speaks its protocol. Credentials: boto3's standard
+chain alone."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ LEAST_LEFT_MIN = 10
 """Credentials that expire sooner are refused before the run begins."""
 
 _NO_CONDITIONS = (
-    "the server does not honour conditional puts (If-None-Match), so have only one run at a time use this store: "
+    "the server does not honour conditional puts (If-None-Match), so have only one run at a time "
+    "use this store: "
     "of two that finish the same stage together, the later one overwrites the other's manifest"
 )
 _RENEWED = "use a profile or a role, whose credentials are renewed"
 
 
 class S3Store(Bucket):
-    """Whole objects are put at once; create-only by a conditional put, which the server should honour as S3 does.
+    """Whole objects are put at once; create-only by a conditional put, which the server should
+    honour as S3 does.
 
     Where it does not, a store is safe for one run at a time only; `probe` warns of that.
     """
@@ -45,18 +48,23 @@ class S3Store(Bucket):
 
     def as_error(self, failure: Failure, verb: str, name: str) -> StoreError:
         kind = StoreRefusedError if failure.is_lasting else StoreError
-        return kind(f"store {self.uri}: cannot {'read' if verb == 'list' else verb} {name}: {failure}")
+        return kind(
+            f"store {self.uri}: cannot {'read' if verb == 'list' else verb} {name}: {failure}"
+        )
 
     def create(self, name: str, content: bytes) -> bool:
         is_created = self._put_if_absent(name, content)
-        if is_created is None:  # the server knows no conditions; right for one writer at a time, see `probe`
+        if (
+            is_created is None
+        ):  # the server knows no conditions; right for one writer at a time, see `probe`
             is_created = self.read(name) is None
             if is_created:
                 self.write(name, content)
         return is_created
 
     def _put_if_absent(self, name: str, content: bytes) -> bool | None:
-        """Whether `name` is new and has `content` now; None where the server refuses a condition."""
+        """Whether `name` is new and has `content` now; None where the server refuses a
+        condition."""
         with self.errors("write", name):
             for _ in range(CONFLICT_TRIES):
                 try:
@@ -71,13 +79,17 @@ class S3Store(Bucket):
                     time.sleep(CONFLICT_WAIT_S)
                 else:
                     return True
-        raise StoreError(f"store {self.uri}: cannot write {name}: others went on writing it; run again")
+        raise StoreError(
+            f"store {self.uri}: cannot write {name}: others went on writing it; run again"
+        )
 
     def download(self, name: str, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self.errors("read", name):
             try:
-                self.connection.download_file(**self.request(name), Filename=str(path), Config=self.transfers)
+                self.connection.download_file(
+                    **self.request(name), Filename=str(path), Config=self.transfers
+                )
             except ClientError as err:
                 if code_of(err) in MISSING:
                     return False
@@ -97,7 +109,9 @@ class S3Store(Bucket):
         finally:
             self.delete(name)
         if first is False:
-            what = "the server takes a new object for one that exists: give another store by --store"
+            what = (
+                "the server takes a new object for one that exists: give another store by --store"
+            )
             raise StoreRefusedError(f"store {self.uri}: {what}")
         return warnings if second is False else (f"store {self.uri}: {_NO_CONDITIONS}", *warnings)
 
@@ -108,21 +122,28 @@ class S3Store(Bucket):
         self.delete(name)
 
     def _check_credentials(self) -> tuple[str, ...]:
-        """A warning where the environment's credentials expire; others are renewed, or their end is unknown."""
+        """A warning where the environment's credentials expire; others are renewed, or their end is
+        unknown."""
         stated = os.environ.get("AWS_CREDENTIAL_EXPIRATION")
         if not stated or not os.environ.get("AWS_ACCESS_KEY_ID"):
             return ()
         end = _time_of(stated)
         if end is None:
             what = (
-                f"AWS_CREDENTIAL_EXPIRATION is {stated!r}, not a time such as 2030-01-31T12:00:00Z; correct or unset it"
+                f"AWS_CREDENTIAL_EXPIRATION is {stated!r}, not a time such as "
+                "2030-01-31T12:00:00Z; correct or unset it"
             )
             raise StoreRefusedError(f"store {self.uri}: {what}")
         left_min = (end - datetime.now(UTC)).total_seconds() / 60
         what = f"the credentials in the environment expire at {stated} and cannot renew themselves"
         if left_min < LEAST_LEFT_MIN:
             raise StoreRefusedError(f"store {self.uri}: {what}; get new ones, or {_RENEWED}")
-        return (f"store {self.uri}: {what}, so a run that takes more than {left_min:.0f} minutes fails; {_RENEWED}",)
+        return (
+            (
+                f"store {self.uri}: {what}, so a run that takes more than {left_min:.0f} minutes "
+                f"fails; {_RENEWED}"
+            ),
+        )
 
 
 def _time_of(text: str) -> datetime | None:

@@ -1,4 +1,5 @@
-"""What is known of a search's trials while it runs: a log beside each one's checkpoints, which outlives every process.
+"""What is known of a search's trials while it runs: a log beside each one's checkpoints, which
+outlives every process.
 
 The logs are all that a search is taken up again from: none of Ray Tune's own state is read back.
 """
@@ -18,7 +19,8 @@ from orchestrator.trials import Point, Trial, TrialState
 _LOG = "trial.json"
 _AFRESH = "restore it, or start the search afresh by --force STAGE"
 _STOP = "stopped.json"
-"""The scheduler's word that the trial is over. The trial's own process writes the log, so each file has one writer."""
+"""The scheduler's word that the trial is over. The trial's own process writes the log, so each file
+has one writer."""
 
 
 class Tries(Value):
@@ -58,7 +60,8 @@ class TrialLog(Value):
     """Of a finished trial: what it came to."""
     num_samples: int | None = None
     error: str | None = None
-    """Why it failed, or how it was lost, where it has no state: another run takes that one up again."""
+    """Why it failed, or how it was lost, where it has no state: another run takes that one up
+    again."""
     blames_job: bool = False
     """Whether the error says that the job or its data is wrong."""
     checkpoint: Artifact | None = None
@@ -73,10 +76,13 @@ class TrialLog(Value):
     @property
     def last_value(self) -> float | None:
         """What it came to, or has come to so far."""
-        return self.value if self.value is not None else self.curve[-1].value if self.curve else None
+        return (
+            self.value if self.value is not None else self.curve[-1].value if self.curve else None
+        )
 
     def trial(self, *, gpus: float, cpus: float, error: str | None) -> Trial:
-        """What is published of it when the search is over; `gpus` and `cpus` are those that it held.
+        """What is published of it when the search is over; `gpus` and `cpus` are those that it
+        held.
 
         `error` says how it was lost, if it was.
         """
@@ -108,7 +114,8 @@ def trial_training(training: str, number: int) -> str:
 def load_logs(store: Store, training: str) -> tuple[TrialLog, ...]:
     """The logs of the search under `training`, by number.
 
-    Raises IntegrityError for one that is damaged or missing: trials are drawn by how many there are.
+    Raises IntegrityError for one that is damaged or missing: trials are drawn by how many there
+    are.
     """
     folders = {name.split("/")[0] for name in _below(store, f"{training}/trials")}
     last = max((int(folder) for folder in folders if folder.isdecimal()), default=0)
@@ -132,7 +139,8 @@ def save_log(store: Store, training: str, log: TrialLog) -> None:
 
 
 def save_stop(store: Store, training: str) -> None:
-    """Note that the scheduler stopped the trial; what workers that ran ahead write later changes nothing about it."""
+    """Note that the scheduler stopped the trial; what workers that ran ahead write later changes
+    nothing about it."""
     store.write(f"{training}/{_STOP}", b"{}")
 
 
@@ -147,10 +155,18 @@ def _load(store: Store, name: str) -> TrialLog | None:
     try:
         log = TrialLog.model_validate_json(content)
     except ValidationError as err:
-        raise IntegrityError(f"store {store.uri}: {name} is not the log of a trial; {_AFRESH}") from err
+        raise IntegrityError(
+            f"store {store.uri}: {name} is not the log of a trial; {_AFRESH}"
+        ) from err
     return log if store.read(name.removesuffix(_LOG) + _STOP) is None else _stopped(log)
 
 
 def _stopped(log: TrialLog) -> TrialLog:
-    end = {"state": TrialState.STOPPED, "value": None, "num_samples": None, "error": None, "checkpoint": None}
+    end = {
+        "state": TrialState.STOPPED,
+        "value": None,
+        "num_samples": None,
+        "error": None,
+        "checkpoint": None,
+    }
     return log.model_copy(update=end)

@@ -1,4 +1,5 @@
-"""A finished model's folder as an evaluation meets it: its classes beside the data's, a lone file from outside."""
+"""A finished model's folder as an evaluation meets it: its classes beside the data's, a lone file
+from outside."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from pipelines.data.faults import first_named
 
 
 def file_from_outside(directory: Path) -> Path | None:
-    """The only file of a folder that holds a checkpoint from outside the job, None for a folder of ours."""
+    """The only file of a folder that holds a checkpoint from outside the job, None for a folder of
+    ours."""
     files = list(directory.iterdir())
     return files[0] if len(files) == 1 else None
 
@@ -28,7 +30,12 @@ def check_classes(
     if tuple(held) == tuple(wanted):
         return
     only_held, only_wanted = sorted(set(held) - set(wanted)), sorted(set(wanted) - set(held))
-    differing = f"only in the checkpoint: {first_named(only_held)}; only in the data: {first_named(only_wanted)}"
+    differing = (
+        f"only in the checkpoint: {first_named(only_held)}; only in the data: "
+        f"{first_named(only_wanted)}"
+    )
     if not only_held and not only_wanted:
         differing = "they stand in another order"
-    raise CheckpointError(f"{what}: its {len(held)} classes are not the data's {len(wanted)}: {differing}; {fitting}")
+    raise CheckpointError(
+        f"{what}: its {len(held)} classes are not the data's {len(wanted)}: {differing}; {fitting}"
+    )

@@ -16,11 +16,18 @@ def config_of(model: ModelName | ModelParams) -> CatConfig:
 
 
 def check_network(
-    held: CatConfig, wanted: CatConfig, *, what: str, wanted_by: str, correct: str, ignores_img_size: bool = False
+    held: CatConfig,
+    wanted: CatConfig,
+    *,
+    what: str,
+    wanted_by: str,
+    correct: str,
+    ignores_img_size: bool = False,
 ) -> None:
     """Raises CheckpointError unless the two networks are one, but for what only training uses.
 
-    The error says that `what` holds another network than `wanted_by`, and to correct the fields `correct`.
+    The error says that `what` holds another network than `wanted_by`, and to correct the fields
+    `correct`.
     """
     ignored = TRAINING_ONLY | ({"img_size"} if ignores_img_size else set())
     own, asked = held.to_dict(), wanted.to_dict()
@@ -31,5 +38,6 @@ def check_network(
     ]
     if differing:
         raise CheckpointError(
-            f"{what}: holds another network than {wanted_by}: {', '.join(differing)}; correct {correct}"
+            f"{what}: holds another network than {wanted_by}: {', '.join(differing)}; correct "
+            f"{correct}"
         )

@@ -1,4 +1,5 @@
-"""The network as a job names it: one of CAT's published sizes, or settings of its own. Imports no torch."""
+"""The network as a job names it: one of CAT's published sizes, or settings of its own. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -24,9 +25,16 @@ class ModelParams(Params):
     """Side in tokens of an attention window."""
     embed_dim: Annotated[int, Field(ge=1, le=4096)] = 96
     """Channels of the first stage; each stage doubles them."""
-    depths: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=6)] = (1, 1, 3, 1)
+    depths: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=6)
+    ] = (1, 1, 3, 1)
     """Groups of blocks in each stage."""
-    num_heads: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1)] = (3, 6, 12, 24)
+    num_heads: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1)] = (
+        3,
+        6,
+        12,
+        24,
+    )
     """Attention heads in each stage; they divide its channels."""
     mlp_ratio: Annotated[float, Field(gt=0, le=16)] = 4.0
     """Hidden channels of an MLP over its input channels."""
@@ -55,12 +63,17 @@ class ModelParams(Params):
 
     def _slices_fit(self) -> Iterator[Misfit]:
         if self.patch_embed == "slice" and self.patch_size != 4:  # noqa: PLR2004  two halvings
-            message = f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 pixels only"
+            message = (
+                f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 "
+                "pixels only"
+            )
             yield Misfit(("patch_size",), message)
 
     def _stages_agree(self) -> Iterator[Misfit]:
         if len(self.num_heads) != len(self.depths):
-            message = f"num_heads has {len(self.num_heads)} stages, but depths has {len(self.depths)}"
+            message = (
+                f"num_heads has {len(self.num_heads)} stages, but depths has {len(self.depths)}"
+            )
             yield Misfit((self.written("num_heads", "depths"),), message)
 
     def _heads_divide(self) -> Iterator[Misfit]:
@@ -101,7 +114,8 @@ def settings_of(model: ModelName | ModelParams) -> ModelParams:
 
 
 def usual_name(model: ModelName | ModelParams) -> Usual:
-    """The settings of `model` count as the name of the published size that has the same; a name as itself."""
+    """The settings of `model` count as the name of the published size that has the same; a name as
+    itself."""
     written = model.model_dump(mode="json") if isinstance(model, ModelParams) else model
     name = next((name for name, settings in PUBLISHED.items() if settings == model), None)
     return Usual(written, counts_as=name or written)

@@ -1,4 +1,5 @@
-"""`python -m pipelines.complexity`: the parameters and FLOPs of all published COCO and ADE20K rows."""
+"""`python -m pipelines.complexity`: the parameters and FLOPs of all published COCO and ADE20K
+rows."""
 
 from __future__ import annotations
 
@@ -17,14 +18,19 @@ LINE = "{:10} {:13} {:11} {:8} {:>9} {:>8}"
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     rows = make_rows()
-    print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) if parsed.json else table(rows))
+    print(
+        json.dumps({"rows": [asdict(row) for row in rows]}, indent=2)
+        if parsed.json
+        else table(rows)
+    )
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.complexity",
-        description="Count the parameters and FLOPs of the published rows: detectors on an image of 1280x800 pixels, "
+        description="Count the parameters and FLOPs of the published rows: detectors on an image "
+        "of 1280x800 pixels, "
         "segmenters on 1024x1024, a multiply-accumulate as one, as mmcv 1.x counted.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

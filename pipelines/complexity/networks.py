@@ -1,4 +1,5 @@
-"""Builds a published network without values (on torch's meta device) and runs an image through it for the count."""
+"""Builds a published network without values (on torch's meta device) and runs an image through it
+for the count."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ NOWHERE: dict[str, Any] = {"backbone": "pretrain.checkpoint", "data": "."}
 def detector_complexity(method: MethodName, backbone: str) -> NetworkSize:
     params, cat_config = DetectionParams(method=method, **NOWHERE), CONFIGS[backbone]
     config = make_model(
-        params, backbone=cat(cat_config.to_dict(), None), widths=cat_config.dims, num_classes=COCO_CLASSES
+        params,
+        backbone=cat(cat_config.to_dict(), None),
+        widths=cat_config.dims,
+        num_classes=COCO_CLASSES,
     )
     return count_detector(config)
 

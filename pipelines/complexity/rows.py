@@ -50,7 +50,9 @@ def make_rows() -> list[Row]:
     return coco + ade20k
 
 
-def _row(backbone: str, method: str, schedule: str, complexity: NetworkSize, *, multi_scale: bool) -> Row:
+def _row(
+    backbone: str, method: str, schedule: str, complexity: NetworkSize, *, multi_scale: bool
+) -> Row:
     assert complexity.macs is not None, "the methods are ours"
     return Row(
         backbone=backbone,

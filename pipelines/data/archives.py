@@ -1,4 +1,5 @@
-"""Unpacks the files of a zip or tar that a caller wants. A damaged archive, or one that reaches outside, is refused."""
+"""Unpacks the files of a zip or tar that a caller wants. A damaged archive, or one that reaches
+outside, is refused."""
 
 from __future__ import annotations
 
@@ -30,19 +31,26 @@ _DAMAGED = (
     NotImplementedError,
     UnicodeDecodeError,
 )
-"""RuntimeError: a password; NotImplementedError: a way of packing that Python does not know; UnicodeDecodeError: a name
-of a zip that says it is UTF-8."""
+"""RuntimeError: a password; NotImplementedError: a way of packing that Python does not know;
+UnicodeDecodeError: a name of a zip that says it is UTF-8."""
 _NAMES_ARE_UTF8 = 0x800
 """Flag of a member of a zip; without it the encoding of its name is unknown."""
 _FOLDER_OF_DOS = 0x10
 """Attribute of a member of a zip."""
 
 
-def unpack(archive: Path, name: str, to: Path, place_of: Callable[[str], str | None], *, needed: Sequence[str]) -> None:
+def unpack(
+    archive: Path,
+    name: str,
+    to: Path,
+    place_of: Callable[[str], str | None],
+    *,
+    needed: Sequence[str],
+) -> None:
     """Write each file of `archive` for which `place_of` has a place to that place below `to`.
 
-    Raises DataError, which calls the archive `name`, when it is damaged or has none of the files that are `needed`, and
-    for names that are not UTF-8.
+    Raises DataError, which calls the archive `name`, when it is damaged or has none of the files
+    that are `needed`, and for names that are not UTF-8.
     """
     found = False
     others: Counter[str] = Counter()
@@ -64,13 +72,15 @@ def unpack(archive: Path, name: str, to: Path, place_of: Callable[[str], str | N
         raise DataError(f"{name}: the archive cannot be unpacked: {err}; upload it again") from err
     if not found:
         raise DataError(
-            f"{name}: the archive has no file of the data set; it has {_described(others)}; it needs "
+            f"{name}: the archive has no file of the data set; it has {_described(others)}; it "
+            "needs "
             f"{', '.join(needed)}, in its root or in one folder"
         )
 
 
 def is_data(path: str) -> bool:
-    """Whether a member of an archive may be data: hidden files are not, nor what macOS or tar itself adds."""
+    """Whether a member of an archive may be data: hidden files are not, nor what macOS or tar
+    itself adds."""
     return not any(_is_litter(part) for part in path.split("/"))
 
 
@@ -81,10 +91,14 @@ def _is_litter(part: str) -> bool:
 
 def _check_place(place: str, path: str, name: str) -> None:
     if ".." in place.split("/"):
-        raise DataError(f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used")
+        raise DataError(
+            f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used"
+        )
     if not is_utf8(path):
         raise DataError(
-            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the file and pack it again"
+            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the "
+            "file "
+            "and pack it again"
         )
 
 
@@ -98,7 +112,10 @@ def _described(others: Mapping[str, int]) -> str:
     """Folders with their numbers of files, for an error's text."""
     if not others:
         return "no files"
-    shown = (escaped(name) + (f" ({num} files)" if name.endswith("/") else "") for name, num in sorted(others.items()))
+    shown = (
+        escaped(name) + (f" ({num} files)" if name.endswith("/") else "")
+        for name, num in sorted(others.items())
+    )
     return first_named(shown, len(others))
 
 
@@ -123,7 +140,8 @@ def _tarred(archive: Path) -> Iterator[tuple[str, Opened]]:
 
 
 def _is_folder_or_link(member: zipfile.ZipInfo) -> bool:
-    """By what the tool that packed it says: some of Windows write folders without a separator at the end."""
+    """By what the tool that packed it says: some of Windows write folders without a separator at
+    the end."""
     return bool(member.external_attr & _FOLDER_OF_DOS) or stat.S_ISLNK(member.external_attr >> 16)
 
 
@@ -133,7 +151,8 @@ def _plain(name: str) -> str:
 
 
 def _zipped_name(member: zipfile.ZipInfo) -> str:
-    """Many tools write UTF-8 without saying so, which zipfile reads as code page 437. Other bytes stay undecoded."""
+    """Many tools write UTF-8 without saying so, which zipfile reads as code page 437. Other bytes
+    stay undecoded."""
     if member.flag_bits & _NAMES_ARE_UTF8:
         return member.filename
     return member.filename.encode("cp437").decode("utf-8", "surrogateescape")

@@ -1,4 +1,5 @@
-"""Digests of data sets on disk, without decoding them: what a Key says about the data of a stage."""
+"""Digests of data sets on disk, without decoding them: what a Key says about the data of a
+stage."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from pipelines.data.faults import data_errors
 from pipelines.data.remembered import is_settled, recall, remember
 
 CONTENT_LIMIT_BYTES = 256 * 2**20
-"""Up to this size a data set is hashed byte by byte (a second on one core); beyond it by paths and sizes."""
+"""Up to this size a data set is hashed byte by byte (a second on one core); beyond it by paths and
+sizes."""
 _DIGESTS_NAME = "digests.json"
 _VERSION = 1
 
@@ -32,7 +34,8 @@ def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
 
 
 def digests_of_files(root: Path, paths: Sequence[str]) -> list[str]:
-    """sha256 (hex) of each file, by its path relative to `root`; raises DataError for one that cannot be read.
+    """sha256 (hex) of each file, by its path relative to `root`; raises DataError for one that
+    cannot be read.
 
     A file that has the size and the times of an earlier call, in any process, is not read again.
     """

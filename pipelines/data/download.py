@@ -1,6 +1,8 @@
-"""Downloads objects of S3 side by side and in parts. An object is whole under its name, or is not there.
+"""Downloads objects of S3 side by side and in parts. An object is whole under its name, or is not
+there.
 
-What a killed process had fetched stays: of a large object its finished parts, of which a journal tells.
+What a killed process had fetched stays: of a large object its finished parts, of which a journal
+tells.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ Tell = Callable[[str], None]
 
 
 def download(bucket: DataBucket, wanted: Mapping[Path, Listed], tell: Tell) -> None:
-    """Make each path hold its object; raises DataError for one that is replaced meanwhile, or is not its sha256."""
+    """Make each path hold its object; raises DataError for one that is replaced meanwhile, or is
+    not its sha256."""
     wrong: list[str] = []
     for _ in range(TRIES):
         downloads = [_Download(path, one) for path, one in wanted.items() if not path.exists()]
@@ -38,7 +41,11 @@ def download(bucket: DataBucket, wanted: Mapping[Path, Listed], tell: Tell) -> N
         if not wrong:
             return
     names = first_named(wrong)
-    raise DataError(f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or correct that file")
+    raise DataError(
+        f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or "
+        "correct "
+        "that file"
+    )
 
 
 class _Part(NamedTuple):
@@ -69,7 +76,9 @@ class _Download:
         try:
             os.pwrite(descriptor, content, start)
             if self._has_parts:
-                os.fsync(descriptor)  # before the journal says so, or a crash of the machine makes that a lie
+                os.fsync(
+                    descriptor
+                )  # before the journal says so, or a crash of the machine makes that a lie
         finally:
             os.close(descriptor)
         with self._lock:
@@ -81,7 +90,10 @@ class _Download:
 
     def is_right(self) -> bool:
         """Whether the bytes are those of the sha256; then they get their name, else they go."""
-        is_right = self.listed.sha256 in (None, digest_of_file(self._partial) if self.listed.sha256 else None)
+        is_right = self.listed.sha256 in (
+            None,
+            digest_of_file(self._partial) if self.listed.sha256 else None,
+        )
         if is_right:
             self._partial.replace(self.path)
         self._partial.unlink(missing_ok=True)
@@ -89,7 +101,8 @@ class _Download:
         return is_right
 
     def _written(self) -> set[int]:
-        """Starts of the parts that an earlier process has written; a line that was cut off does not count."""
+        """Starts of the parts that an earlier process has written; a line that was cut off does not
+        count."""
         if not (self._partial.is_file() and self._journal.is_file()):
             self._journal.unlink(missing_ok=True)
             return set()
@@ -112,7 +125,9 @@ class _Progress:
         self._done += num_bytes
         if time.monotonic() - self._told_s >= TELL_EVERY_S:
             self._told_s = time.monotonic()
-            self._tell(f"fetching {self._uri}: {self._done / 2**30:.2f} of {self._total / 2**30:.2f} GiB")
+            self._tell(
+                f"fetching {self._uri}: {self._done / 2**30:.2f} of {self._total / 2**30:.2f} GiB"
+            )
 
 
 def _fetch(bucket: DataBucket, downloads: list[_Download], tell: Tell) -> list[str]:
@@ -137,7 +152,9 @@ def _fetch(bucket: DataBucket, downloads: list[_Download], tell: Tell) -> list[s
             progress.add(size)
     finally:
         pool.shutdown(cancel_futures=True)
-    for one in downloads:  # all of its parts were there, and the process was killed before it got its name
+    for one in (
+        downloads
+    ):  # all of its parts were there, and the process was killed before it got its name
         if not one.path.exists() and one.listed.object.name not in wrong and not one.is_right():
             wrong.append(one.listed.object.name)
     return wrong

@@ -1,4 +1,5 @@
-"""The files below a folder with their sizes: walked once, and remembered as long as no folder changes."""
+"""The files below a folder with their sizes: walked once, and remembered as long as no folder
+changes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Listing:
-    """`paths` are relative, sorted, and without hidden ones; `directories` has each folder's time of change in ns."""
+    """`paths` are relative, sorted, and without hidden ones; `directories` has each folder's time
+    of change in ns."""
 
     directories: Mapping[str, int]
     paths: Sequence[str]
@@ -34,8 +36,9 @@ class Listing:
 def list_files(root: Path, top: str) -> Listing:
     """The files below `root/top`, with paths that begin with `top`.
 
-    Only a set that is too large to be hashed byte by byte is remembered: a file that is overwritten in place changes
-    no folder. Raises DataError when the folder is missing, empty or cannot be read.
+    Only a set that is too large to be hashed byte by byte is remembered: a file that is overwritten
+    in place changes no folder. Raises DataError when the folder is missing, empty or cannot be
+    read.
     """
     for document in recall(root, _memory_name(top)):
         remembered = _still_true(root, document)
@@ -44,15 +47,20 @@ def list_files(root: Path, top: str) -> Listing:
     start_s = time.time()
     listing = _walk(root, top)
     check_names(root / top, [*listing.directories, *listing.paths])
-    if listing.total_bytes > CONTENT_LIMIT_BYTES and is_settled(max(listing.directories.values()), start_s):
+    if listing.total_bytes > CONTENT_LIMIT_BYTES and is_settled(
+        max(listing.directories.values()), start_s
+    ):
         remember(root, _memory_name(top), {"version": VERSION, **asdict(listing)})
     return listing
 
 
 def digest_of_folders(root: Path, folders: Sequence[str]) -> str:
-    """Digest of all files below `root/folder` for each of `folders`, wherever `root` lies; raises as `list_files`."""
+    """Digest of all files below `root/folder` for each of `folders`, wherever `root` lies; raises
+    as `list_files`."""
     listings = [list_files(root, folder) for folder in folders]
-    return digest_of_files(root, [pair for one in listings for pair in zip(one.paths, one.sizes, strict=True)])
+    return digest_of_files(
+        root, [pair for one in listings for pair in zip(one.paths, one.sizes, strict=True)]
+    )
 
 
 def _walk(root: Path, top: str) -> Listing:
@@ -74,12 +82,22 @@ def _no_folder(root: Path, top: str) -> str:
     what = "a file" if (root / top).exists() else "missing"
     for place in (root / top, root):
         if what == "missing" and place.is_symlink():
-            what = f"missing: {escaped(str(place))} is a symbolic link to {escaped(str(place.readlink()))}"
-    return f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds {top}/"
+            what = (
+                f"missing: {escaped(str(place))} is a symbolic link to "
+                f"{escaped(str(place.readlink()))}"
+            )
+    return (
+        f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds "
+        f"{top}/"
+    )
 
 
 def _list_one(
-    root: Path, folder: str, directories: dict[str, int], files: list[tuple[str, int]], pending: list[str]
+    root: Path,
+    folder: str,
+    directories: dict[str, int],
+    files: list[tuple[str, int]],
+    pending: list[str],
 ) -> None:
     place = f"{root}/{folder}"
     # The time comes first: a change during the listing is noticed by the next call.

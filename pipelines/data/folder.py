@@ -1,4 +1,5 @@
-"""Where a stage's data are: in a folder that the job names, or in one made here from a sample. Imports no torch."""
+"""Where a stage's data are: in a folder that the job names, or in one made here from a sample.
+Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,13 +26,15 @@ SAMPLES = ("digits",)
 
 def _known_sample(data: str) -> str:
     if data.startswith(SAMPLE) and data.removeprefix(SAMPLE) not in SAMPLES:
-        raise ValueError(f"unknown sample {data!r}; known: {', '.join(SAMPLE + name for name in SAMPLES)}")
+        raise ValueError(
+            f"unknown sample {data!r}; known: {', '.join(SAMPLE + name for name in SAMPLES)}"
+        )
     return data
 
 
 Data = Annotated[str, AfterValidator(_known_sample), Role.DATA]
-"""A folder; `s3://BUCKET/PREFIX`, fetched by each machine that needs it; or `sample:digits`: handwritten digits in the
-kind's layout, made on each machine."""
+"""A folder; `s3://BUCKET/PREFIX`, fetched by each machine that needs it; or `sample:digits`:
+handwritten digits in the kind's layout, made on each machine."""
 
 ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
 """As `Data`, but of S3 shards alone, which are read as they are needed."""
@@ -45,9 +48,9 @@ def data_place(data: str, layout: Layout) -> str:
 def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: None) -> Path:
     """The folder of `data`, which holds `splits` at least; none named: all.
 
-    A sample is made, and data of S3 are fetched, first, once a machine; `tell` hears how far that is, and ends it where
-    it raises. Raises DataError when that cannot be written or the data are not there, UnreachableError when S3 does not
-    answer.
+    A sample is made, and data of S3 are fetched, first, once a machine; `tell` hears how far that
+    is, and ends it where it raises. Raises DataError when that cannot be written or the data are
+    not there, UnreachableError when S3 does not answer.
     """
     if data.startswith(SAMPLE):
         return _sample_folder() / layout
@@ -62,12 +65,15 @@ def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: 
 
 
 def stage_data_folder(context: StageContext, layout: Layout, *splits: str) -> Path:
-    """The same of the stage's `data`; its events say how far that is. Raises StoppedError when it should stop."""
+    """The same of the stage's `data`; its events say how far that is. Raises StoppedError when it
+    should stop."""
 
     def tell(text: str) -> None:
         context.emit(Event(text))
         if context.should_stop():
-            raise StoppedError("stopped while its data were fetched; what has arrived stays on this machine")
+            raise StoppedError(
+                "stopped while its data were fetched; what has arrived stays on this machine"
+            )
 
     return data_folder(context.params.data, layout, *splits, tell=tell)
 
@@ -83,7 +89,8 @@ def fingerprint_remote(data: str, layout: Layout, *splits: str) -> str:
 
 @cache
 def _sample_folder() -> Path:
-    """The sample in this user's cache, whole. Workers that start together wait for the one that makes it."""
+    """The sample in this user's cache, whole. Workers that start together wait for the one that
+    makes it."""
     caches = cache_folder()
     try:
         caches.mkdir(parents=True, exist_ok=True)
@@ -93,7 +100,8 @@ def _sample_folder() -> Path:
             write_sample(folder, Size())
     except OSError as err:
         raise DataError(
-            f"{caches}: the sample cannot be kept here: {err.strerror}; set XDG_CACHE_HOME to a folder "
+            f"{caches}: the sample cannot be kept here: {err.strerror}; set XDG_CACHE_HOME to a "
+            "folder "
             "that can be written"
         ) from err
     return folder

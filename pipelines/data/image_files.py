@@ -42,7 +42,8 @@ class BrokenImageError(Exception):
 
 @contextmanager
 def opened(file: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
-    """Opens an image without decoding it. Turns what Pillow raises in the block into BrokenImageError."""
+    """Opens an image without decoding it. Turns what Pillow raises in the block into
+    BrokenImageError."""
     try:
         with Image.open(file) as image:
             yield image
@@ -109,7 +110,10 @@ def _grey_of_8_bits(image: Image.Image) -> Image.Image:
     low, high = grey.min(), grey.max()
     if not (low >= 0 and high <= white):  # NaN is neither
         raise BrokenImageError(
-            f"grey values from {low:g} to {high:g}; floats must be from 0 to 1, integers from 0 to {_DEEPEST_GREY}"
+            f"grey values from {low:g} to {high:g}; floats must be from 0 to 1, integers from "
+            "0 "
+            "to "
+            f"{_DEEPEST_GREY}"
         )
     scaled = np.rint(grey.astype(np.float32) / (white / 255)).astype(np.uint8)
     return Image.fromarray(255 - scaled if _is_negative(image) else scaled)

@@ -1,4 +1,5 @@
-"""A data set in S3, as a tree of files or in the archives that its authors publish: what of it a stage needs.
+"""A data set in S3, as a tree of files or in the archives that its authors publish: what of it a
+stage needs.
 
 Imports no torch; nothing here downloads the data.
 """
@@ -19,7 +20,8 @@ from pipelines.data.text import decode_text
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 DIGESTS = "SHA256SUMS"
-"""Beside the data, as `sha256sum` writes it: optional, and for as many of the objects as one likes."""
+"""Beside the data, as `sha256sum` writes it: optional, and for as many of the objects as one
+likes."""
 _SHA256_CHARACTERS = 64
 
 
@@ -32,14 +34,20 @@ class Piece(NamedTuple):
 
 
 def _coco(split: str) -> tuple[Piece, ...]:
-    annotations = Piece((f"annotations/instances_{split}2017.json",), ("annotations_trainval2017", "annotations"))
+    annotations = Piece(
+        (f"annotations/instances_{split}2017.json",), ("annotations_trainval2017", "annotations")
+    )
     return Piece((f"{split}2017/",), (f"{split}2017",)), annotations
 
 
 def _ade20k(split: str) -> tuple[Piece, ...]:
     archives = ("ADEChallengeData2016",)
     classes = Piece(("classes.json", "classes.txt", "objectInfo150.txt"), archives)
-    return Piece((f"images/{split}/",), archives), Piece((f"annotations/{split}/",), archives), classes
+    return (
+        Piece((f"images/{split}/",), archives),
+        Piece((f"annotations/{split}/",), archives),
+        classes,
+    )
 
 
 PIECES: Mapping[str, Mapping[str, tuple[Piece, ...]]] = {
@@ -86,20 +94,26 @@ class RemoteListing:
         return tuple(name for piece in pieces for name in piece.names)
 
     def wanted(self, path: str) -> str | None:
-        """Where in the layout a file of an archive belongs, with or without a folder around it all; None: nowhere."""
+        """Where in the layout a file of an archive belongs, with or without a folder around it all;
+        None: nowhere."""
         if not is_data(path):
             return None
         for name in (path, path.partition("/")[2]):
             for piece in (piece for pieces in PIECES[self.layout].values() for piece in pieces):
-                if any(name.startswith(one) if one.endswith("/") else name == one for one in piece.names):
+                if any(
+                    name.startswith(one) if one.endswith("/") else name == one
+                    for one in piece.names
+                ):
                     return name
         return None
 
 
 def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing:
-    """Ask S3 what there is of `splits`; one request for archives, one for each 1000 files of a tree.
+    """Ask S3 what there is of `splits`; one request for archives, one for each 1000 files of a
+    tree.
 
-    Raises DataError, which says what is missing, and UnreachableError when the server does not answer.
+    Raises DataError, which says what is missing, and UnreachableError when the server does not
+    answer.
     """
     bucket = DataBucket(uri)
     top = {one.name: one for one in bucket.objects("", deep=False)}
@@ -110,9 +124,13 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing
         objects = list(_find(bucket, top, piece))
         found |= {one.name: one for one in objects}
         if not objects:
-            faults.say(f"holds neither {' nor '.join(piece.names)}, nor {' or '.join(_files(piece))}")
+            faults.say(
+                f"holds neither {' nor '.join(piece.names)}, nor {' or '.join(_files(piece))}"
+            )
     faults.raise_any("upload the data set there, or correct `data`")
-    return RemoteListing(bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found)))
+    return RemoteListing(
+        bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found))
+    )
 
 
 def _find(bucket: DataBucket, top: Mapping[str, Object], piece: Piece) -> Iterator[Object]:
@@ -127,7 +145,11 @@ def _files_of(bucket: DataBucket, top: Mapping[str, Object], name: str) -> Seque
         return [top[name]] if name in top else []
     objects = bucket.objects(name, deep=True)
     # Consoles of S3 make empty objects that stand for folders.
-    return [one for one in objects if not one.name.endswith("/") and "/." not in one.name and is_data(one.name)]
+    return [
+        one
+        for one in objects
+        if not one.name.endswith("/") and "/." not in one.name and is_data(one.name)
+    ]
 
 
 def _files(piece: Piece) -> list[str]:
@@ -140,6 +162,10 @@ def _read_digests(bucket: DataBucket) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         digest, _, name = line.partition(" ")
         if len(digest) != _SHA256_CHARACTERS or not name.strip():
-            raise DataError(f"{bucket.uri}/{DIGESTS}:{number}: must be `<sha256>  <name>`, as sha256sum writes it")
+            raise DataError(
+                f"{bucket.uri}/{DIGESTS}:{number}: must be `<sha256>  <name>`, as sha256sum "
+                "writes "
+                "it"
+            )
         digests[name.lstrip(" *").removeprefix("./")] = digest.lower()
     return digests

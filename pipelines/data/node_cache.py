@@ -4,10 +4,12 @@
         lock            held by whoever fetches; the others wait
         objects/        whole objects by identity; with .partial, what is being fetched
         unpacked/       the files of archives, by the archive's identity
-        trees/          data sets, hard links to these files (symbolic ones on a file system without),
+        trees/          data sets, hard links to these files (symbolic ones on a file system
+        without),
                         by the digest of what they were listed as
 
-A tree never changes: where an object in S3 does, the next stage gets another tree, which shares all other files.
+A tree never changes: where an object in S3 does, the next stage gets another tree, which shares all
+other files.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from pipelines.data.s3 import DataBucket
 
 
 def fetch(listing: RemoteListing, caches: Path, tell: Tell) -> Path:
-    """The folder of the data set, in its layout. Raises DataError for a full disk, and as the download does."""
+    """The folder of the data set, in its layout. Raises DataError for a full disk, and as the
+    download does."""
     home = caches / "data" / _name_of(listing.uri)
     tree = home / "trees" / listing.digest[:40]
     with _errors(home):
@@ -58,7 +61,10 @@ def _fetch_objects(listing: RemoteListing, home: Path, tell: Tell) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if wanted:
         total = sum(one.object.size for one in wanted.values())
-        tell(f"fetching {listing.uri}: {len(wanted)} of {len(listing.objects)} objects, {total / 2**30:.2f} GiB")
+        tell(
+            f"fetching {listing.uri}: {len(wanted)} of {len(listing.objects)} objects, "
+            f"{total / 2**30:.2f} GiB"
+        )
         download(DataBucket(listing.uri), wanted, tell)
 
 
@@ -73,12 +79,16 @@ def _is_here(home: Path, one: Listed) -> bool:
 
 
 def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
-    """An archive needs its size twice, until it is unpacked: photographs do not get smaller by packing."""
+    """An archive needs its size twice, until it is unpacked: photographs do not get smaller by
+    packing."""
     needed = sum(one.object.size * (2 if one.is_archive else 1) for one in wanted.values())
     held = sum(path.stat().st_blocks * 512 for path in home.glob("objects/*/*.partial"))
     free = shutil.disk_usage(home).free
     if needed - held > free:
-        raise OSError(errno.ENOSPC, f"{(needed - held) / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB free")
+        raise OSError(
+            errno.ENOSPC,
+            f"{(needed - held) / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB free",
+        )
 
 
 def _unpack_archives(listing: RemoteListing, home: Path, tell: Tell) -> None:
@@ -91,7 +101,13 @@ def _unpack_archives(listing: RemoteListing, home: Path, tell: Tell) -> None:
             partial.mkdir(parents=True)
             path = _object_path(home, one)
             try:
-                unpack(path, f"{listing.uri}/{one.object.name}", partial, listing.wanted, needed=listing.needed)
+                unpack(
+                    path,
+                    f"{listing.uri}/{one.object.name}",
+                    partial,
+                    listing.wanted,
+                    needed=listing.needed,
+                )
             except DataError:
                 path.unlink()  # or the next run would unpack it again instead of fetching it
                 shutil.rmtree(partial)
@@ -157,6 +173,7 @@ def _errors(home: Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise DataError(
-            f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, or set "
+            f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, "
+            "or set "
             "XDG_CACHE_HOME to a folder with room on a local disk"
         ) from err

@@ -1,4 +1,5 @@
-"""What is remembered about data: JSON documents next to them or, where they are read-only, in the user's cache.
+"""What is remembered about data: JSON documents next to them or, where they are read-only, in the
+user's cache.
 
 Whoever recalls a document checks that it is still true: nothing here knows what changed.
 """
@@ -23,7 +24,8 @@ SETTLED_S = 2.0
 
 
 def recall(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
-    """The documents of that name about the data at `root`, next to the data first; none where there is none."""
+    """The documents of that name about the data at `root`, next to the data first; none where there
+    is none."""
     for path in _places(root, name):
         try:
             document = json.loads(path.read_bytes())
@@ -34,7 +36,8 @@ def recall(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def remember(root: Path, name: str, document: Mapping[str, Any]) -> None:
-    """Keep `document`, whole or not at all; where it cannot be written nothing is lost but seconds."""
+    """Keep `document`, whole or not at all; where it cannot be written nothing is lost but
+    seconds."""
     text = json.dumps(document, separators=(",", ":"))
     for path in _places(root, name):
         if _is_written(path, text):

@@ -24,7 +24,8 @@ def is_remote(data: str) -> bool:
 class DataBucket(Bucket):
     """Objects of a data set, by their names below `uri`.
 
-    Raises DataError for what is missing or not allowed, UnreachableError when the server does not answer.
+    Raises DataError for what is missing or not allowed, UnreachableError when the server does not
+    answer.
     """
 
     no_bucket = "correct the stage's `data`, or create the bucket"
@@ -47,16 +48,21 @@ class DataBucket(Bucket):
         return {one.name: one.size for one in self.objects(prefix, deep=False)}
 
     def read_part(self, one: Object, start: int, size: int) -> bytes:
-        """`size` bytes from `start` on; raises DataError when the object is not the one that was listed any more."""
+        """`size` bytes from `start` on; raises DataError when the object is not the one that was
+        listed any more."""
         part = {"Range": f"bytes={start}-{start + size - 1}"} if size < one.size else {}
         with self.errors("read", one.name):
-            return client.read_object(self.connection, **self.request(one.name), IfMatch=f'"{one.etag}"', **part)
+            return client.read_object(
+                self.connection, **self.request(one.name), IfMatch=f'"{one.etag}"', **part
+            )
 
     def download(self, name: str, path: Path) -> None:
         """Into `path`, which exists; a longer file is cut."""
         with self.errors("read", name), path.open("r+b") as file:
             size = self.connection.head_object(**self.request(name))["ContentLength"]
-            self.connection.download_fileobj(**self.request(name), Fileobj=file, Config=self.transfers)
+            self.connection.download_fileobj(
+                **self.request(name), Fileobj=file, Config=self.transfers
+            )
             file.truncate(size)
 
     def connect(self) -> None:

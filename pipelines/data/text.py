@@ -1,4 +1,5 @@
-"""Text of data sets: decodes files, and refuses text and names of files that are not UTF-8. Imports no torch."""
+"""Text of data sets: decodes files, and refuses text and names of files that are not UTF-8. Imports
+no torch."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def load_text_if_there(path: Path) -> str | None:
 def decode_text(content: bytes, where: str) -> str:
     """Text of UTF-8 with or without a byte-order mark, or of UTF-16 or UTF-32 with one.
 
-    The mark is not part of the text. Raises DataError, which calls the file `where`, for anything else.
+    The mark is not part of the text. Raises DataError, which calls the file `where`, for anything
+    else.
     """
     encoding = encoding_of(content)
     try:
@@ -47,12 +49,15 @@ def decode_text(content: bytes, where: str) -> str:
         line = content.count(b"\n", 0, err.start) + 1
         name = (encoding or "utf-8").removesuffix("-sig").upper()
         raise DataError(
-            f"{where}:{line}: not {name} text: {err.reason} at the byte 0x{content[err.start]:02x}; save the file as "
+            f"{where}:{line}: not {name} text: {err.reason} at the byte "
+            f"0x{content[err.start]:02x}; save the file as "
             f"UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
         ) from err
     if "\0" in text:
         raise DataError(
-            f"{where}: holds NUL characters: not a text file, or UTF-16 without a byte-order mark; save it as UTF-8"
+            f"{where}: holds NUL characters: not a text file, or UTF-16 without a byte-order "
+            "mark; "
+            "save it as UTF-8"
         )
     return text
 
@@ -63,11 +68,13 @@ def encoding_of(content: bytes) -> str | None:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError or RecursionError where it is not JSON, or has characters that no
-    UTF-8 text can hold."""
+    """The value of a JSON text. Raises ValueError or RecursionError where it is not JSON, or has
+    characters that no UTF-8 text can hold."""
     value = json.loads(text)
     if _ESCAPED_SURROGATE.search(text) and not is_utf8(json.dumps(value, ensure_ascii=False)):
-        raise ValueError("half of a surrogate pair is not a character: correct the escapes \\ud800 to \\udfff")
+        raise ValueError(
+            "half of a surrogate pair is not a character: correct the escapes \\ud800 to \\udfff"
+        )
     return value
 
 
@@ -80,7 +87,8 @@ def check_names(where: object, names: Sequence[str]) -> None:
         return
     wrong = [escaped(name) for name in names if not is_utf8(name)]
     raise DataError(
-        f"{where}: names of files that are not UTF-8: {first_named(wrong)}; rename these files, for "
+        f"{where}: names of files that are not UTF-8: {first_named(wrong)}; rename these files, "
+        "for "
         "example: convmv -f LATIN1 -t UTF-8 --notest -r FOLDER"
     )
 

@@ -1,4 +1,5 @@
-"""The confusion matrix: how often each class was taken for which. Kept sparse: ImageNet-21K's would take 4 GB."""
+"""The confusion matrix: how often each class was taken for which. Kept sparse: ImageNet-21K's would
+take 4 GB."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ class Confusion:
     def write(self, directory: Path, *, counted: str, **about: float) -> None:
         """`confusion.json` and, up to LARGEST_PLOT classes, `confusion.png`.
 
-        The JSON: `counted` names what is counted, `about` with which thresholds, `counts` are [true, predicted, number]
-        by place in `classes`, without zeros.
+        The JSON: `counted` names what is counted, `about` with which thresholds, `counts` are
+        [true, predicted, number] by place in `classes`, without zeros.
         """
         counts = [[*pair, count] for pair, count in sorted(self.counts.items())]
         document = {"counted": counted, **about, "classes": list(self.classes), "counts": counts}
@@ -47,7 +48,9 @@ class Confusion:
             _plot(self, directory / "confusion.png", counted)
 
 
-def count_pairs(true_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> dict[tuple[int, int], int]:
+def count_pairs(
+    true_N: NDArray[np.int64], predicted_N: NDArray[np.int64]
+) -> dict[tuple[int, int], int]:
     """How often each pair of labels stands at the same place of both."""
     width = int(predicted_N.max(initial=0)) + 1
     pairs, counts = np.unique(true_N.astype(np.int64) * width + predicted_N, return_counts=True)
@@ -63,7 +66,8 @@ def sum_counts(parts: Sequence[Counts]) -> dict[tuple[int, int], int]:
 
 
 def _plot(confusion: Confusion, path: Path, counted: str) -> None:
-    """Each row is in shares of its true class, so that rare classes show as well as frequent ones."""
+    """Each row is in shares of its true class, so that rare classes show as well as frequent
+    ones."""
     from matplotlib.figure import Figure  # noqa: PLC0415  half a second that only rank 0 pays, once
 
     matrix_TP = confusion.dense().astype(np.float64)

@@ -38,7 +38,9 @@ def paint_mask(image: Image.Image, mask_HW: NDArray[np.bool_], colour: Colour) -
     return Image.composite(Image.new("RGB", image.size, colour), image, opacity)
 
 
-def paint_box(image: Image.Image, xyxy: tuple[float, float, float, float], text: str, colour: Colour) -> None:
+def paint_box(
+    image: Image.Image, xyxy: tuple[float, float, float, float], text: str, colour: Colour
+) -> None:
     """A frame in pixels of the image and its `text`, drawn into `image`."""
     draw = ImageDraw.Draw(image)
     x0, y0, x1, y1 = xyxy
@@ -58,7 +60,8 @@ def paint_text(image: Image.Image, xy: tuple[float, float], text: str, colour: C
 
 
 def fitted(image: Image.Image) -> tuple[Image.Image, float]:
-    """`image` with its longer side at LONGEST_SIDE_PX, and the factor. Small ones grow, so that texts can be read."""
+    """`image` with its longer side at LONGEST_SIDE_PX, and the factor. Small ones grow, so that
+    texts can be read."""
     factor = LONGEST_SIDE_PX / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR), factor

@@ -13,7 +13,8 @@ class DetailParams(Params):
     """Fields of every evaluation; they change no metric."""
 
     num_painted: Annotated[int, Field(ge=0, le=1000), Role.ADDS] = 8
-    """Of an evaluation: val images, evenly spread, which `details` shows with what the model says beside the truth."""
+    """Of an evaluation: val images, evenly spread, which `details` shows with what the model says
+    beside the truth."""
     predictions: Annotated[bool, Role.ADDS] = False
-    """Of an evaluation: whether `details` holds what the model says of every val image, which for COCO or ADE20K takes
-    tens of megabytes."""
+    """Of an evaluation: whether `details` holds what the model says of every val image, which for
+    COCO or ADE20K takes tens of megabytes."""

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Row = Mapping[str, str | float | None]
-"""`class`, then numbers: shares in %, and counts. None: there is no number, as for a class that val does not have."""
+"""`class`, then numbers: shares in %, and counts. None: there is no number, as for a class that val
+does not have."""
 
 
 def write_per_class(directory: Path, rows: Sequence[Row]) -> None:
-    """Write both files; all rows have the same fields. The JSON: `{"unit": "%", "classes": [row, ...]}`."""
+    """Write both files; all rows have the same fields. The JSON: `{"unit": "%", "classes": [row,
+    ...]}`."""
     document = {"unit": "%", "classes": [dict(row) for row in rows]}
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     (directory / "per_class.json").write_text(text, encoding="utf-8")

@@ -9,12 +9,19 @@ from torch import nn
 
 import pipelines.openmmlab.backbone  # noqa: F401 - registers CAT
 from pipelines.detection.methods import two_stage
-from pipelines.openmmlab.counting import NetworkSize, count_params, counting, network_on_meta, run_backbone
+from pipelines.openmmlab.counting import (
+    NetworkSize,
+    count_params,
+    counting,
+    network_on_meta,
+    run_backbone,
+)
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import Counter
 
 IMAGE_SIZE = 1280, 800
-"""Height and width in pixels for which the published FLOPs hold: the default of the tool that counted them."""
+"""Height and width in pixels for which the published FLOPs hold: the default of the tool that
+counted them."""
 NUM_BOX_ROIS, NUM_MASK_ROIS = 1000, 100
 """Regions that the box heads and the mask head look at in the count."""
 
@@ -32,12 +39,19 @@ def count_detector(config: Config) -> NetworkSize:
 
 
 def _run_roi_head(roi_head: Any, *, channels: int) -> None:
-    """Run the heads on maps of regions as they come from RoIAlign, each box head of a cascade on all."""
-    box_heads = roi_head.bbox_head if isinstance(roi_head.bbox_head, nn.ModuleList) else [roi_head.bbox_head]
+    """Run the heads on maps of regions as they come from RoIAlign, each box head of a cascade on
+    all."""
+    box_heads = (
+        roi_head.bbox_head
+        if isinstance(roi_head.bbox_head, nn.ModuleList)
+        else [roi_head.bbox_head]
+    )
     for box_head in box_heads:
         box_head(torch.empty(NUM_BOX_ROIS, channels, two_stage.BOX_SIZE, two_stage.BOX_SIZE))
     if roi_head.with_mask:
-        roi_head.mask_head(torch.empty(NUM_MASK_ROIS, channels, two_stage.MASK_SIZE, two_stage.MASK_SIZE))
+        roi_head.mask_head(
+            torch.empty(NUM_MASK_ROIS, channels, two_stage.MASK_SIZE, two_stage.MASK_SIZE)
+        )
 
 
 COUNTER = Counter(IMAGE_SIZE, count_detector)

@@ -1,4 +1,5 @@
-"""The whole mmengine config of a detection stage but for its model: data, evaluator, optimizer and schedule."""
+"""The whole mmengine config of a detection stage but for its model: data, evaluator, optimizer and
+schedule."""
 
 from __future__ import annotations
 
@@ -13,7 +14,14 @@ from pipelines.detection.dataset import CountedCoco
 from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
+from pipelines.openmmlab.recipe import (
+    LOAD_IMAGE,
+    Config,
+    cosine_end,
+    optim_wrapper,
+    train_loader,
+    val_loader,
+)
 from pipelines.openmmlab.samplers import EpochSampler
 
 
@@ -38,15 +46,23 @@ def make_config(
         ),
         "optim_wrapper": optim_wrapper(params, device=device),
         # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
-        "param_scheduler": [*([_warmup(params)] if params.warmup_iters > 1 else []), _decay(params)],
+        "param_scheduler": [
+            *([_warmup(params)] if params.warmup_iters > 1 else []),
+            _decay(params),
+        ],
         **make_val_config(params, annotations=annotations["val"], classes=classes),
     }
 
 
 def make_val_config(
-    params: DetectionParams, *, annotations: CheckedFile, classes: Sequence[str], details_dir: Path | None = None
+    params: DetectionParams,
+    *,
+    annotations: CheckedFile,
+    classes: Sequence[str],
+    details_dir: Path | None = None,
 ) -> Config:
-    """The part that measures: what an evaluation needs beside the model. Rank 0 writes to `details_dir`, if given."""
+    """The part that measures: what an evaluation needs beside the model. Rank 0 writes to
+    `details_dir`, if given."""
     return {
         "val_dataloader": val_loader(
             _val_dataset(params, annotations.path, classes), num_workers=params.loader_workers
@@ -63,7 +79,9 @@ def make_val_config(
     }
 
 
-def _train_dataset(params: DetectionParams, annotations: CheckedFile, classes: Sequence[str]) -> Config:
+def _train_dataset(
+    params: DetectionParams, annotations: CheckedFile, classes: Sequence[str]
+) -> Config:
     pipeline = [
         LOAD_IMAGE,
         {"type": "LoadAnnotations", "with_bbox": True, "with_mask": params.traits.has_masks},
@@ -86,7 +104,11 @@ def _val_dataset(params: DetectionParams, annotations: Path, classes: Sequence[s
         _resize(params),
         {"type": "PackDetInputs", "meta_keys": meta_keys},
     ]
-    return {**_dataset(params, annotations, "val", classes), "test_mode": True, "pipeline": pipeline}
+    return {
+        **_dataset(params, annotations, "val", classes),
+        "test_mode": True,
+        "pipeline": pipeline,
+    }
 
 
 def _augmentation(params: DetectionParams) -> list[Config]:
@@ -100,7 +122,9 @@ def _resize(params: DetectionParams) -> Config:
     return {"type": "Resize", "scale": params.img_scale, "keep_ratio": True}
 
 
-def _dataset(params: DetectionParams, annotations: Path, split: Split, classes: Sequence[str]) -> Config:
+def _dataset(
+    params: DetectionParams, annotations: Path, split: Split, classes: Sequence[str]
+) -> Config:
     return {
         "type": "CocoDataset",
         "ann_file": str(annotations),

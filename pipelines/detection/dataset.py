@@ -29,9 +29,11 @@ class CountedCoco(CocoDataset):  # type: ignore[misc]  # untyped base
 
 
 def check_num_objects(path: object, *, num_held: int, num_counted: int) -> None:
-    """Raises DataError where a reader holds other objects than the check of the file has counted."""
+    """Raises DataError where a reader holds other objects than the check of the file has
+    counted."""
     if num_held != num_counted:
         raise DataError(
-            f"{path}: holds {num_counted} objects, but its reader finds {num_held}: it reads names, ids "
+            f"{path}: holds {num_counted} objects, but its reader finds {num_held}: it reads "
+            "names, ids "
             "or flags in another way; write them as COCO's own files do"
         )

@@ -1,4 +1,5 @@
-"""The evaluation of a detector: the AP of its method on val, by the validation that training runs. Trains nothing."""
+"""The evaluation of a detector: the AP of its method on val, by the validation that training runs.
+Trains nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from pipelines.openmmlab.runner import Validation, validate
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics in %, as those of training and more; not of sizes that no object of val has."""
+    """Output `details`. Metrics in %, as those of training and more; not of sizes that no object of
+    val has."""
     params: DetectionEvaluationParams = context.params
     root = stage_data_folder(context, "coco", "val")
     file = read_annotations(root, "val")
@@ -38,13 +40,21 @@ def run(context: StageContext) -> StageResult:
     saved = load_model(context.inputs[CHECKPOINT])
     saved.check(method=params.method_name, classes=file.classes)
     annotations, details = _annotations(context, file), context.work_dir / "outputs" / DETAILS
-    val = make_val_config(params, annotations=annotations, classes=file.classes, details_dir=details)
+    val = make_val_config(
+        params, annotations=annotations, classes=file.classes, details_dir=details
+    )
     method = params.traits
     config = {"model": _model(context, saved), **val}
-    measured = validate(context, Validation("mmdet", config, saved.weights, partial(_percentages, method=method)))
+    measured = validate(
+        context, Validation("mmdet", config, saved.weights, partial(_percentages, method=method))
+    )
     if context.rank == 0:
         complete_details(
-            details, params, ann_file=annotations.path, images_dir=file.images_dir, has_masks=method.has_masks
+            details,
+            params,
+            ann_file=annotations.path,
+            images_dir=file.images_dir,
+            has_masks=method.has_masks,
         )
     return StageResult({DETAILS: details}, measured.as_metrics(measured.metrics) + saved.sizes)
 
@@ -52,7 +62,9 @@ def run(context: StageContext) -> StageResult:
 def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, float]:
     """Those of training, and of the others those that there are."""
     measured = {name for name in method.all_metrics if not math.isnan(values[f"{PREFIX}/{name}"])}
-    return percentages(values, names=[name for name in method.all_metrics if name in {*measured, *method.metrics}])
+    return percentages(
+        values, names=[name for name in method.all_metrics if name in {*measured, *method.metrics}]
+    )
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:
@@ -63,4 +75,6 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
 
 def _annotations(context: StageContext, file: Annotations) -> CheckedFile:
     """The annotation file, or a copy of it, over the images that decode."""
-    return checked_file(file, check_images([file], context), context.work_dir / "instances_val.json")
+    return checked_file(
+        file, check_images([file], context), context.work_dir / "instances_val.json"
+    )

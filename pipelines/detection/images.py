@@ -1,4 +1,5 @@
-"""The images of annotation files: whether they decode, and are of the size that their boxes were drawn on."""
+"""The images of annotation files: whether they decode, and are of the size that their boxes were
+drawn on."""
 
 from __future__ import annotations
 
@@ -16,20 +17,33 @@ from pipelines.openmmlab.images import broken_images, faults, first_faulty
 def check_images(files: Collection[Annotations], context: StageContext) -> frozenset[Path]:
     """The images to leave out, since they do not decode.
 
-    Raises DataError for too many of them, for a missing one, and for one of another size than its annotation file says.
+    Raises DataError for too many of them, for a missing one, and for one of another size than its
+    annotation file says.
     """
     params: DetectionParams = context.params
     paths = [path for file in files for path in file.image_paths]
     broken = broken_images(
-        paths, max_broken_images=params.max_broken_images, num_threads=params.loader_workers, context=context
+        paths,
+        max_broken_images=params.max_broken_images,
+        num_threads=params.loader_workers,
+        context=context,
     )
-    said = {path: size for file in files for path, size in file.image_sizes.items() if path not in broken}
+    said = {
+        path: size
+        for file in files
+        for path, size in file.image_sizes.items()
+        if path not in broken
+    }
     wrong = faults(
-        list(said), lambda path: _size_fault(path, said[path]), num_threads=params.loader_workers, context=context
+        list(said),
+        lambda path: _size_fault(path, said[path]),
+        num_threads=params.loader_workers,
+        context=context,
     )
     if wrong:
         raise DataError(
-            f"{len(wrong)} of {len(said)} images are of another size than their annotation file says: {first_faulty(wrong)}; "
+            f"{len(wrong)} of {len(said)} images are of another size than their annotation file "
+            f"says: {first_faulty(wrong)}; "
             "their boxes cannot be trusted: correct the file, or replace the images"
         )
     return broken

@@ -14,7 +14,9 @@ def metrics(params: DetectionParams) -> tuple[str, ...]:
 
 def reads(params: DetectionParams) -> dict[str, str]:
     """The digest of `config` with what it builds on; raises DataError where it is no config."""
-    return {} if params.config is None else {"config": config_digest(params.config, library="mmdet")}
+    return (
+        {} if params.config is None else {"config": config_digest(params.config, library="mmdet")}
+    )
 
 
 def fingerprint(params: DetectionParams) -> str:

@@ -1,4 +1,5 @@
-"""The confusion matrix of a detector: which class each object was found as, found nowhere, or found where none is."""
+"""The confusion matrix of a detector: which class each object was found as, found nowhere, or found
+where none is."""
 
 from __future__ import annotations
 
@@ -15,16 +16,18 @@ SCORE_THRESHOLD = 0.3
 """Detections below are not counted, nor painted."""
 IOU_THRESHOLD = 0.5
 BACKGROUND = "background"
-"""The last class: true where a detection has no object, predicted where an object has no detection."""
+"""The last class: true where a detection has no object, predicted where an object has no
+detection."""
 
 Entries = Sequence[Mapping[str, Any]]
 
 
 def confuse(truth: COCO, results: Entries) -> Confusion:
-    """Of boxes: in falling order of score, each detection takes the object that it overlaps most, whatever its class.
+    """Of boxes: in falling order of score, each detection takes the object that it overlaps most,
+    whatever its class.
 
-    An object is taken once, so that a row sums to the objects of its class. As in COCO's AP, a detection on a crowd of
-    its class counts as nothing.
+    An object is taken once, so that a row sums to the objects of its class. As in COCO's AP, a
+    detection on a crowd of its class counts as nothing.
     """
     labels = {category["id"]: label for label, category in enumerate(truth.dataset["categories"])}
     classes = (*(category["name"] for category in truth.dataset["categories"]), BACKGROUND)
@@ -52,19 +55,29 @@ def _pairs(objects: Entries, detections: Entries) -> Iterator[tuple[int | None, 
             yield objects[taken]["category_id"], detection["category_id"]
         elif not _is_on_crowd(detection, objects, overlaps_G):
             yield None, detection["category_id"]
-    yield from ((one["category_id"], None) for one, is_free in zip(objects, is_free_G, strict=True) if is_free)
+    yield from (
+        (one["category_id"], None)
+        for one, is_free in zip(objects, is_free_G, strict=True)
+        if is_free
+    )
 
 
 def _overlaps(detections: Entries, objects: Entries) -> Any:
     """(detections, objects): IoU, and for a crowd the share of the detection that lies in it."""
     if not detections or not objects:
         return np.zeros((len(detections), len(objects)))
-    boxes = [np.array([one["bbox"] for one in entries], np.float64) for entries in (detections, objects)]
+    boxes = [
+        np.array([one["bbox"] for one in entries], np.float64) for entries in (detections, objects)
+    ]
     return rle.iou(*boxes, [one["iscrowd"] for one in objects])
 
 
-def _is_on_crowd(detection: Mapping[str, Any], objects: Entries, overlaps_G: Sequence[float]) -> bool:
+def _is_on_crowd(
+    detection: Mapping[str, Any], objects: Entries, overlaps_G: Sequence[float]
+) -> bool:
     return any(
-        one["iscrowd"] and one["category_id"] == detection["category_id"] and overlap >= IOU_THRESHOLD
+        one["iscrowd"]
+        and one["category_id"] == detection["category_id"]
+        and overlap >= IOU_THRESHOLD
         for one, overlap in zip(objects, overlaps_G, strict=True)
     )

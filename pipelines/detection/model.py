@@ -35,20 +35,30 @@ BUILDERS: Mapping[MethodName, DetectorBuilder] = MappingProxyType(
 )
 
 
-def make_model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
+def make_model(
+    params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
+) -> Config:
     """The model config of `params.method`."""
     assert params.method is not None
-    return BUILDERS[params.method](params, backbone=backbone, widths=widths, num_classes=num_classes)
+    return BUILDERS[params.method](
+        params, backbone=backbone, widths=widths, num_classes=num_classes
+    )
 
 
 def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
-    """The model of the stage, a method's or that of a config file. Raises JobError for a config that does not fit."""
+    """The model of the stage, a method's or that of a config file. Raises JobError for a config
+    that does not fit."""
     params: DetectionParams = context.params
     if params.config is None:
         assert start.config is not None
-        return make_model(params, backbone=start.backbone, widths=start.config.dims, num_classes=num_classes)
+        return make_model(
+            params, backbone=start.backbone, widths=start.config.dims, num_classes=num_classes
+        )
     model = config_model.make_model(context, start, scope="mmdet", num_classes=num_classes)
     has_masks = bool(model.get("mask_head") or model.get("roi_head", {}).get("mask_head"))
     if has_masks != params.masks:
-        raise JobError(f"masks: the model of {params.config} has {'a' if has_masks else 'no'} mask head; correct it")
+        raise JobError(
+            f"masks: the model of {params.config} has {'a' if has_masks else 'no'} mask head; "
+            "correct it"
+        )
     return model

@@ -1,4 +1,5 @@
-"""The multi-scale training of DETR and Sparse R-CNN, by which the rows published with a plus were trained."""
+"""The multi-scale training of DETR and Sparse R-CNN, by which the rows published with a plus were
+trained."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ CROP_SIDES = (384, 600)
 
 
 def multi_scale(*, long: int, short: int) -> Config:
-    """Resize at random, or (as often) resize, crop and resize again; `long` bounds the long side throughout."""
+    """Resize at random, or (as often) resize, crop and resize again; `long` bounds the long side
+    throughout."""
     ratio = Fraction(short, PUBLISHED_SHORT)
     resize = _resize(long, (round(side * ratio) for side in SHORT_SIDES))
     resize_to_crop = _resize(long, (round(side * ratio) for side in SHORT_SIDES_TO_CROP))
@@ -30,4 +32,8 @@ def multi_scale(*, long: int, short: int) -> Config:
 
 
 def _resize(long: int, short_sides: Iterable[int]) -> Config:
-    return {"type": "RandomChoiceResize", "scales": [(short, long) for short in short_sides], "keep_ratio": True}
+    return {
+        "type": "RandomChoiceResize",
+        "scales": [(short, long) for short in short_sides],
+        "keep_ratio": True,
+    }

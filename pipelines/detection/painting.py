@@ -17,7 +17,8 @@ Entries = Sequence[Mapping[str, Any]]
 
 
 def paint(image_path: Path, truth: COCO, objects: Entries, detections: Entries, to: Path) -> None:
-    """Objects and detections, in COCO's format and with masks where they have any, over the image; a JPEG at `to`."""
+    """Objects and detections, in COCO's format and with masks where they have any, over the image;
+    a JPEG at `to`."""
     image = load_upright(image_path)
     save_beside(_over(image, truth, objects), _over(image, truth, detections), to)
 
@@ -29,8 +30,12 @@ def _over(image: Image.Image, truth: COCO, entries: Entries) -> Image.Image:
     ranked = sorted(entries, key=lambda entry: entry.get("score", 0))
     for entry in ranked:
         if entry.get("segmentation"):
-            mask = Image.fromarray(truth.annToMask(entry)).resize(painted.size, Image.Resampling.NEAREST)
-            painted = paint_mask(painted, np.asarray(mask) > 0, colour_of(labels[entry["category_id"]]))
+            mask = Image.fromarray(truth.annToMask(entry)).resize(
+                painted.size, Image.Resampling.NEAREST
+            )
+            painted = paint_mask(
+                painted, np.asarray(mask) > 0, colour_of(labels[entry["category_id"]])
+            )
     for entry in ranked:
         x, y, width, height = (factor * number for number in entry["bbox"])
         colour = colour_of(labels[entry["category_id"]])

@@ -26,40 +26,49 @@ class DetectionParams(FinetuneParams):
     published_lr: ClassVar[float] = 1e-4
 
     choices: ClassVar[frozenset[str]] = frozenset({"method", "masks"})
-    fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes", "classes", "method", "masks"})
+    fingerprinted: ClassVar[frozenset[str]] = frozenset(
+        {"data", "num_classes", "classes", "method", "masks"}
+    )
 
     method: MethodName | None = None
     """The detector; mask_rcnn gives boxes and masks, the others boxes. None: that of `config`."""
     masks: bool = False
-    """Whether the model of `config` learns masks, too, and is measured by them; the methods say so themselves."""
+    """Whether the model of `config` learns masks, too, and is measured by them; the methods say so
+    themselves."""
     epochs: Annotated[Positive, Role.DURATION] = 12
     """Passes over the training images; 12 is the 1x schedule, 24 is 2x and 36 is 3x."""
     schedule: Literal["step", "cosine"] = "step"
     """After the warm-up: a tenth at each milestone, or a cosine down to min_lr."""
     milestones: tuple[Positive, ...] | None = None
-    """Epochs after which a step schedule divides lr by ten; those beyond `epochs` do nothing. None: as usual for 1x,
-    2x and 3x, [8, 11], [16, 22] and [27, 33], and after two thirds and eleven twelfths of other lengths."""
+    """Epochs after which a step schedule divides lr by ten; those beyond `epochs` do nothing. None:
+    as usual for 1x, 2x and 3x, [8, 11], [16, 22] and [27, 33], and after two thirds and eleven
+    twelfths of other lengths."""
     warmup_iters: Annotated[int, Field(ge=0)] = 500
     """Iterations over which lr rises linearly from a thousandth."""
     img_scale: tuple[Side, Side] = (1333, 800)
     """Pixels: images are resized to fit, long side and short side, keeping their ratio."""
     multi_scale: bool = False
-    """Training images get random short sides of 0.6 to 1 times that of `img_scale`, half of them after a random crop.
+    """Training images get random short sides of 0.6 to 1 times that of `img_scale`, half of them
+    after a random crop.
 
-    The rows published with a plus, such as Cascade R-CNN+, are trained so; validation is always at `img_scale`.
+    The rows published with a plus, such as Cascade R-CNN+, are trained so; validation is always at
+    `img_scale`.
     """
     channels: Positive = 256
     """Width of the feature pyramid and of the heads; fcos and atss need a multiple of 8."""
     fc_channels: Positive | None = None
     """Width of the two layers of a box head; None: 1024. For mask_rcnn and cascade_rcnn."""
     num_rois: Positive | None = None
-    """Regions an image on which box and mask heads learn; None: 512. For mask_rcnn and cascade_rcnn."""
+    """Regions an image on which box and mask heads learn; None: 512. For mask_rcnn and
+    cascade_rcnn."""
     anchor_scale: Annotated[float, Field(gt=0)] | None = None
-    """Side of a level's smallest anchor in strides of that level; None: 4 for retinanet, else 8. Not for fcos."""
+    """Side of a level's smallest anchor in strides of that level; None: 4 for retinanet, else 8.
+    Not for fcos."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
     """Epochs between validations; the last epoch always has one, and only that one counts."""
     checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
-    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations), `{minutes: N}`; a number: epochs."""
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations), `{minutes: N}`;
+    a number: epochs."""
 
     @property
     def traits(self) -> Method:
@@ -74,7 +83,10 @@ class DetectionParams(FinetuneParams):
     def settings(self) -> Settings:
         """Those of the method, as published but for what the params say."""
         own = {field.name: getattr(self, field.name) for field in fields(Settings)}
-        return replace(self.traits.settings, **{name: value for name, value in own.items() if value is not None})
+        return replace(
+            self.traits.settings,
+            **{name: value for name, value in own.items() if value is not None},
+        )
 
     @property
     def method_or_config(self) -> tuple[str | None, str | None]:
@@ -101,13 +113,16 @@ class DetectionParams(FinetuneParams):
 
     def _masks_go_with_config(self) -> Iterator[Misfit]:
         if self.masks and self.method is not None:
-            yield Misfit(("masks",), f"goes with `config`; {self.method} says itself what it learns")
+            yield Misfit(
+                ("masks",), f"goes with `config`; {self.method} says itself what it learns"
+            )
 
     def _channels_divide(self) -> Iterator[Misfit]:
         divisor = self.traits.channels_divisor
         if self.channels % divisor:
             message = (
-                f"must be a multiple of {divisor} with {self.method}, whose head normalises groups of {divisor}, "
+                f"must be a multiple of {divisor} with {self.method}, whose head normalises groups "
+                f"of {divisor}, "
                 f"not {self.channels}"
             )
             yield Misfit(("channels",), message)
@@ -131,7 +146,10 @@ class DetectionParams(FinetuneParams):
         return {
             **super().usual(),
             "milestones": Usual(list(schedule_steps(self.epochs)), follows=frozenset({"epochs"})),
-            **{field.name: Usual(getattr(published, field.name), follows=method) for field in fields(Settings)},
+            **{
+                field.name: Usual(getattr(published, field.name), follows=method)
+                for field in fields(Settings)
+            },
         }
 
 

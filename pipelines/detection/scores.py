@@ -1,4 +1,5 @@
-"""COCO's average precision of boxes and masks, whole and by class, over all ranks, each image once."""
+"""COCO's average precision of boxes and masks, whole and by class, over all ranks, each image
+once."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def predictions_path(details_dir: Path, iou_type: str) -> Path:
 
 @METRICS.register_module()
 class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
-    """The evaluator of detection, in training and after. mmdet's own rounds to 0.1 % and skips what detects nothing.
+    """The evaluator of detection, in training and after. mmdet's own rounds to 0.1 % and skips what
+    detects nothing.
 
     Rank 0 writes to `details_dir`, where it is given, the table by class and all detections.
     """
@@ -42,9 +44,16 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
     default_prefix = PREFIX
 
     def __init__(
-        self, ann_file: str, *, num_objects: int, has_masks: bool, details_dir: str | None = None, **base: Any
+        self,
+        ann_file: str,
+        *,
+        num_objects: int,
+        has_masks: bool,
+        details_dir: str | None = None,
+        **base: Any,
     ) -> None:
-        """`num_objects` are to be found in `ann_file`; raises DataError where COCO's tools read other ones."""
+        """`num_objects` are to be found in `ann_file`; raises DataError where COCO's tools read
+        other ones."""
         super().__init__(**base)
         self._truth = load_truth(Path(ann_file))
         ids = self._truth.getAnnIds(self._truth.getImgIds(), self._truth.getCatIds())
@@ -54,7 +63,8 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
         self._details_dir = None if details_dir is None else Path(details_dir)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Ranks gather arrays: as results in COCO's format those of COCO's val would be 500 MB on each of them."""
+        """Ranks gather arrays: as results in COCO's format those of COCO's val would be 500 MB on
+        each of them."""
         self.results += [_arrays_of(sample, self._iou_types) for sample in data_samples]
 
     def compute_metrics(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -64,7 +74,10 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
             name: [one for image in results for one in _results_of(image, name, category_ids)]
             for name in self._iou_types
         }
-        precisions = {NOUNS[name]: measure_precision(self._truth, found[name], name) for name in self._iou_types}
+        precisions = {
+            NOUNS[name]: measure_precision(self._truth, found[name], name)
+            for name in self._iou_types
+        }
         if self._details_dir is not None:
             self._details_dir.mkdir(parents=True, exist_ok=True)
             write_per_class(self._details_dir, class_rows(self._truth, precisions))
@@ -79,13 +92,17 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
 
 @dataclass(frozen=True)
 class CocoPrecision:
-    """COCO's precision by IoU threshold, recall, class and area range; -1 where there is no object."""
+    """COCO's precision by IoU threshold, recall, class and area range; -1 where there is no
+    object."""
 
     precision_TRKA: NDArray[np.float64]  # noqa: N815
     iou_thresholds_T: NDArray[np.float64]  # noqa: N815
 
-    def average(self, *, iou: float | None = None, area: str = "all", label: int | None = None) -> float:
-        """AP, by default over the IoU thresholds from .5 to .95 and all classes; NaN where there is no object."""
+    def average(
+        self, *, iou: float | None = None, area: str = "all", label: int | None = None
+    ) -> float:
+        """AP, by default over the IoU thresholds from .5 to .95 and all classes; NaN where there is
+        no object."""
         places = [AREAS.index(area)]
         labels = slice(None) if label is None else [label]
         chosen = self.precision_TRKA[:, :, :, places][:, :, labels]
@@ -101,12 +118,15 @@ def load_truth(path: Path) -> COCO:
 
 
 def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> CocoPrecision:
-    """By the official protocol: at most 100 detections an image. `results` may be none at all: then AP is 0."""
+    """By the official protocol: at most 100 detections an image. `results` may be none at all: then
+    AP is 0."""
     with quiet_stdout():
         evaluation = COCOeval_faster(truth, _indexed(truth, results, iou_type), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
-    return CocoPrecision(evaluation.eval["precision"][..., -1], np.asarray(evaluation.params.iouThrs))
+    return CocoPrecision(
+        evaluation.eval["precision"][..., -1], np.asarray(evaluation.params.iouThrs)
+    )
 
 
 def class_rows(truth: COCO, precisions: Mapping[str, CocoPrecision]) -> list[Row]:
@@ -127,20 +147,30 @@ def class_rows(truth: COCO, precisions: Mapping[str, CocoPrecision]) -> list[Row
 
 
 def _indexed(truth: COCO, results: Sequence[Result], iou_type: str) -> COCO:
-    """`results` as the evaluation needs them: a mask without a box, so that its size is the mask's own."""
+    """`results` as the evaluation needs them: a mask without a box, so that its size is the mask's
+    own."""
     if results:
         return truth.loadRes([dict(one) for one in results])
     nothing = COCO()
-    nothing.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
+    nothing.dataset = {
+        "images": truth.dataset["images"],
+        "categories": truth.dataset["categories"],
+        "annotations": [],
+    }
     nothing.createIndex()
     return nothing
 
 
 def _arrays_of(sample: Mapping[str, Any], iou_types: Sequence[str]) -> dict[str, Any]:
-    """The detections of an image: its id, labels, then boxes with scores and, if asked for, masks with theirs."""
+    """The detections of an image: its id, labels, then boxes with scores and, if asked for, masks
+    with theirs."""
     found = sample["pred_instances"]
     arrays = {name: found[name].cpu().numpy() for name in ("labels", "bboxes", "scores")}
-    image = {"image_id": sample["img_id"], "labels": arrays["labels"], "bbox": (arrays["bboxes"], arrays["scores"])}
+    image = {
+        "image_id": sample["img_id"],
+        "labels": arrays["labels"],
+        "bbox": (arrays["bboxes"], arrays["scores"]),
+    }
     if "segm" not in iou_types:
         return image
     masks_DHW = found["masks"].cpu().numpy()
@@ -148,13 +178,17 @@ def _arrays_of(sample: Mapping[str, Any], iou_types: Sequence[str]) -> dict[str,
     return {**image, "segm": (masks, found.get("mask_scores", found["scores"]).cpu().numpy())}
 
 
-def _results_of(image: Mapping[str, Any], iou_type: str, category_ids: Sequence[int]) -> list[Result]:
+def _results_of(
+    image: Mapping[str, Any], iou_type: str, category_ids: Sequence[int]
+) -> list[Result]:
     """What `_arrays_of` holds, in COCO's format."""
     shapes, scores = image[iou_type]
     formatted = _boxes(shapes) if iou_type == "bbox" else _masks(shapes)
     return [
         {"image_id": image["image_id"], "category_id": category_ids[label], **shape, "score": score}
-        for label, shape, score in zip(image["labels"].tolist(), formatted, scores.tolist(), strict=True)
+        for label, shape, score in zip(
+            image["labels"].tolist(), formatted, scores.tolist(), strict=True
+        )
     ]
 
 
@@ -165,4 +199,6 @@ def _boxes(corners_D4: NDArray[np.float32]) -> list[Result]:
 
 def _masks(masks: Sequence[Mapping[str, Any]]) -> list[Result]:
     """Run lengths as text, as JSON holds them."""
-    return [{"segmentation": {"size": one["size"], "counts": one["counts"].decode()}} for one in masks]
+    return [
+        {"segmentation": {"size": one["size"], "counts": one["counts"].decode()}} for one in masks
+    ]

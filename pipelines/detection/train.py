@@ -1,4 +1,5 @@
-"""Runs a detection stage: checks the data, trains on the pretrained backbone, measures the AP of its method."""
+"""Runs a detection stage: checks the data, trains on the pretrained backbone, measures the AP of
+its method."""
 
 from __future__ import annotations
 
@@ -9,7 +10,12 @@ from functools import partial
 from orchestrator.contract import Event, StageContext, StageResult
 from orchestrator.errors import DataError
 from pipelines.data.folder import stage_data_folder
-from pipelines.detection.annotations.coco import Annotations, check_annotations, checked_file, read_annotations
+from pipelines.detection.annotations.coco import (
+    Annotations,
+    check_annotations,
+    checked_file,
+    read_annotations,
+)
 from pipelines.detection.annotations.usage import Split
 from pipelines.detection.complexity import COUNTER
 from pipelines.detection.config import make_config
@@ -29,17 +35,30 @@ def run(context: StageContext) -> StageResult:
     """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation."""
     params: DetectionParams = context.params
     names = params.traits.metrics
-    schedule = TrainingSchedule("epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best)
+    schedule = TrainingSchedule(
+        "epoch", params.epochs, params.val_every, params.checkpoint_every, params.keep_best
+    )
     classes, model, config = _prepare(context)
     record = make_record(context, "mmdet", config, COUNTER)
     trained = finished(context, schedule)
     if trained is None:
-        trained = train(context, TrainingSetup("mmdet", record.resolved, schedule, partial(percentages, names=names)))
+        trained = train(
+            context,
+            TrainingSetup("mmdet", record.resolved, schedule, partial(percentages, names=names)),
+        )
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
+        save_model(
+            directory,
+            method=params.method_name,
+            model=model,
+            classes=classes,
+            weights=trained.weights,
+        )
         record.write(directory, context)
-    return StageResult({"checkpoint": directory}, (*trained.as_metrics(names), *record.metrics, *trained.training))
+    return StageResult(
+        {"checkpoint": directory}, (*trained.as_metrics(names), *record.metrics, *trained.training)
+    )
 
 
 def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[str, float]:
@@ -47,12 +66,16 @@ def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[st
     metrics = {name: float(values[f"{PREFIX}/{name}"]) for name in names}
     for name, value in metrics.items():
         if math.isnan(value):
-            raise DataError(f"{name} cannot be measured: the val annotations have no objects of the job's classes")
+            raise DataError(
+                f"{name} cannot be measured: the val annotations have no objects of the job's "
+                "classes"
+            )
     return metrics
 
 
 def _prepare(context: StageContext) -> tuple[Sequence[str], Config, Config]:
-    """Classes, model and the whole config. The annotations, 2.7 GiB of COCO's in each process, are not kept."""
+    """Classes, model and the whole config. The annotations, 2.7 GiB of COCO's in each process, are
+    not kept."""
     files = _read(context)
     context.emit(Event(files["train"].use))
     classes = files["train"].classes
@@ -82,7 +105,9 @@ def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annot
     return make_config(
         params,
         model=model,
-        annotations={split: checked_file(file, broken, copies[split]) for split, file in files.items()},
+        annotations={
+            split: checked_file(file, broken, copies[split]) for split, file in files.items()
+        },
         classes=files["train"].classes,
         seed=context.seed,
         world_size=context.world_size,

@@ -1,4 +1,5 @@
-"""The detectors by name: what each measures, and the settings that only some of them have. Imports no torch."""
+"""The detectors by name: what each measures, and the settings that only some of them have. Imports
+no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ AVERAGES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "map_large": {"area": "large"},
     }
 )
-"""The parts of metrics' names, behind `box_` or `mask_`, and what each averages: by default all of it."""
+"""The parts of metrics' names, behind `box_` or `mask_`, and what each averages: by default all of
+it."""
 TRAINED = ("map", "map50")
 """Those that training reports."""
 
@@ -36,12 +38,15 @@ class Settings:
     @property
     def names(self) -> frozenset[str]:
         """Of the settings that there are."""
-        return frozenset(field.name for field in fields(self) if getattr(self, field.name) is not None)
+        return frozenset(
+            field.name for field in fields(self) if getattr(self, field.name) is not None
+        )
 
 
 @dataclass(frozen=True)
 class Method:
-    """What the rest of the house has to know about a detector; its network is in the module of its name."""
+    """What the rest of the house has to know about a detector; its network is in the module of its
+    name."""
 
     settings: Settings
     """As published."""
@@ -69,7 +74,9 @@ GROUP = 8
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
-        "mask_rcnn": Method(Settings(anchor_scale=8.0, fc_channels=1024, num_rois=512), has_masks=True),
+        "mask_rcnn": Method(
+            Settings(anchor_scale=8.0, fc_channels=1024, num_rois=512), has_masks=True
+        ),
         "retinanet": Method(Settings(anchor_scale=4.0)),
         "fcos": Method(Settings(), channels_divisor=GROUP),
         "atss": Method(Settings(anchor_scale=8.0), channels_divisor=GROUP),

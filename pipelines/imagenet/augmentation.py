@@ -1,9 +1,11 @@
-"""The three ways to augment training images, each as a part for loader processes and a part for the batch's device.
+"""The three ways to augment training images, each as a part for loader processes and a part for the
+batch's device.
 
-All three draw the same random numbers in the same order, timm's: with one seed they show the same crop of the same
-image under the same operations, and differ in the arithmetic of pixels alone. `reference` is timm's, bit for bit.
-`fast` decodes, crops and resizes on torch's uint8 kernels and normalises and erases the batch; the operations are
-timm's but for affine ones along one axis. `device` leaves the operations to the batch's device as well.
+All three draw the same random numbers in the same order, timm's: with one seed they show the same
+crop of the same image under the same operations, and differ in the arithmetic of pixels alone.
+`reference` is timm's, bit for bit. `fast` decodes, crops and resizes on torch's uint8 kernels and
+normalises and erases the batch; the operations are timm's but for affine ones along one axis.
+`device` leaves the operations to the batch's device as well.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ Mode = Literal["reference", "fast", "device"]
 
 
 class Augmentation(NamedTuple):
-    """`image` runs in loader processes and pickles; `batch` runs on the batch's device and returns normalised floats.
+    """`image` runs in loader processes and pickles; `batch` runs on the batch's device and returns
+    normalised floats.
 
     `batch` is (B, 3, H, W), contiguous, float32, and waits for the device at no point.
     """
@@ -89,12 +92,15 @@ class DeviceImage:
     def __call__(self, content: bytes) -> Augmented:
         image_CHW = self.crop(content)
         ops = [op_of(call.name, call.args, size=self.crop.crop.size) for call in self.policy.draw()]
-        return Augmented(image_CHW, Drawn(tuple(op for op in ops if op is not None), self.erasing.draw()))
+        return Augmented(
+            image_CHW, Drawn(tuple(op for op in ops if op is not None), self.erasing.draw())
+        )
 
 
 @dataclass(frozen=True)
 class Finish:
-    """What is left to do to a batch of uint8: its operations, if any, then normalising, then erasing."""
+    """What is left to do to a batch of uint8: its operations, if any, then normalising, then
+    erasing."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -112,7 +118,9 @@ class Finish:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Tensor:
         assert batch.draws is not None, "the batch was loaded by another augmentation's `image`"
-        images_BCHW = apply_ops(batch.images_BCHW, batch.draws, fill=self.fill, interpolation=self.interpolation)
+        images_BCHW = apply_ops(
+            batch.images_BCHW, batch.draws, fill=self.fill, interpolation=self.interpolation
+        )
         x_BCHW = normalise(images_BCHW, self.mean, self.std)
         erase(x_BCHW, batch.draws)
         return x_BCHW

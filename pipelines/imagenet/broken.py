@@ -26,12 +26,14 @@ class BrokenImages:
         self._paths.update(paths)
         if len(self._paths) > self._limit:
             raise DataError(
-                f"{self._root}: {len(self._paths)} images do not decode, more than max_broken_images = {self._limit}: "
+                f"{self._root}: {len(self._paths)} images do not decode, more than "
+                f"max_broken_images = {self._limit}: "
                 f"{first_named(self.paths)}; replace or delete them, or raise max_broken_images"
             )
 
 
 def share_broken(broken: BrokenImages) -> None:
-    """Every rank comes to know the broken images of all, so that all of them stop at the same limit."""
+    """Every rank comes to know the broken images of all, so that all of them stop at the same
+    limit."""
     for paths in gather_over_ranks(broken.paths):
         broken.add(paths)

@@ -1,4 +1,5 @@
-"""Images that a file lists with their labels: `train_map.txt` and `val_map.txt`, as Swin's and CAT's repositories."""
+"""Images that a file lists with their labels: `train_map.txt` and `val_map.txt`, as Swin's and
+CAT's repositories."""
 
 from __future__ import annotations
 
@@ -33,11 +34,12 @@ class Line(NamedTuple):
 
 
 class ClassMap:
-    """The layout as ImageFiles. Lines are `path label`, split by a tab or the last space; empty ones are passed over.
+    """The layout as ImageFiles. Lines are `path label`, split by a tab or the last space; empty
+    ones are passed over.
 
-    Paths are relative to the folder of the split where the first image that is there lies in it, else to `root`. A
-    label is a class of classes.txt, or a place in it counted from 0; without that file classes are the labels
-    themselves, in numeric order when all are numbers.
+    Paths are relative to the folder of the split where the first image that is there lies in it,
+    else to `root`. A label is a class of classes.txt, or a place in it counted from 0; without that
+    file classes are the labels themselves, in numeric order when all are numbers.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,14 +65,21 @@ class ClassMap:
         strange, missing = sorted(set(used) - set(classes)), sorted(set(classes) - set(used))
         if strange or missing:
             raise DataError(
-                f"{self._map(split)}: classes without an image: {first_named(missing)}; unknown classes: {first_named(strange)}"
+                f"{self._map(split)}: classes without an image: {first_named(missing)}; "
+                "unknown "
+                f"classes: {first_named(strange)}"
             )
-        return Index(self._root, classes, tuple(self._paths(split)), tuple(labels_of[name] for name in used))
+        return Index(
+            self._root, classes, tuple(self._paths(split)), tuple(labels_of[name] for name in used)
+        )
 
     def digest(self, splits: Sequence[Split]) -> str:
         """An image that is missing counts as one of no bytes: reading finds it broken."""
         known = self._known_classes()
-        listed = [list(zip(self._paths(split), self._labels(split, known), strict=True)) for split in splits]
+        listed = [
+            list(zip(self._paths(split), self._labels(split, known), strict=True))
+            for split in splits
+        ]
         files = [file for split in splits for file in self._files(split)]
         return digest_of([listed, digest_of_files(self._root, files)])
 
@@ -79,8 +88,10 @@ class ClassMap:
         if self._prefix(split) is None:
             paths = [line.path for line in self._lines(split)]
             raise DataError(
-                f"{self._map(split)}: none of its {len(paths)} images is there, neither below {self._root} nor below "
-                f"{self._root / split}: {first_named(paths)}; correct the paths or complete the data set"
+                f"{self._map(split)}: none of its {len(paths)} images is there, neither below "
+                f"{self._root} nor below "
+                f"{self._root / split}: {first_named(paths)}; correct the paths or complete the "
+                "data set"
             )
         sizes = ((path, self._size(path)) for path in self._paths(split))
         return [(path, size) for path, size in sizes if size is not None]
@@ -91,9 +102,12 @@ class ClassMap:
         return [prefix + line.path for line in self._lines(split)]
 
     def _prefix(self, split: Split) -> str | None:
-        """What comes before each path of the map, by the first image that is there; None where none is."""
+        """What comes before each path of the map, by the first image that is there; None where none
+        is."""
         if split not in self._prefix_of:
-            places = ((prefix, line.path) for line in self._lines(split) for prefix in (f"{split}/", ""))
+            places = (
+                (prefix, line.path) for line in self._lines(split) for prefix in (f"{split}/", "")
+            )
             found = (prefix for prefix, path in places if self._size(prefix + path) is not None)
             self._prefix_of[split] = next(found, None)
         return self._prefix_of[split]
@@ -121,7 +135,11 @@ class ClassMap:
             return [line.label for line in lines]
         places = {name: name for name in known}
         names = [_class_of(line.label, known, places) for line in lines]
-        faults = [(line, _unknown(line.label, known)) for line, name in zip(lines, names, strict=True) if name is None]
+        faults = [
+            (line, _unknown(line.label, known))
+            for line, name in zip(lines, names, strict=True)
+            if name is None
+        ]
         _raise(self._map(split), [f"{line.number}: {text}" for line, text in faults])
         return [name for name in names if name is not None]
 
@@ -154,7 +172,9 @@ def parse_class_names(text: str, place: str) -> tuple[str, ...]:
 def _load_lines(path: Path) -> tuple[Line, ...]:
     text = load_text_if_there(path)
     if text is None:
-        raise DataError(f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each")
+        raise DataError(
+            f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each"
+        )
     lines: list[Line] = []
     faults: list[str] = []
     first_of: dict[str, int] = {}

@@ -1,4 +1,5 @@
-"""Encoded bytes -> a random crop, resized and perhaps flipped, as uint8: timm's draws, torch's arithmetic."""
+"""Encoded bytes -> a random crop, resized and perhaps flipped, as uint8: timm's draws, torch's
+arithmetic."""
 
 # Shapes: C channels, H x W pixels.
 
@@ -15,14 +16,16 @@ from torchvision.transforms import RandomHorizontalFlip
 from pipelines.imagenet.decoding import decode_tensor
 
 _MODES = {"bicubic": "bicubic", "bilinear": "bilinear", "nearest": "nearest-exact"}
-"""torch's names of Pillow's filters: where an image shrinks, all of them but the last widen with it."""
+"""torch's names of Pillow's filters: where an image shrinks, all of them but the last widen with
+it."""
 
 
 @dataclass(frozen=True)
 class RandomCrop:
     """timm's random resized crop and flip of an encoded image; the draws are timm's, one for one.
 
-    On vector instructions torch resizes uint8 four times as fast as Pillow, and within a grey level of it.
+    On vector instructions torch resizes uint8 four times as fast as Pillow, and within a grey level
+    of it.
     """
 
     crop: Any

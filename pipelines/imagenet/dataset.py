@@ -1,4 +1,5 @@
-"""Decodes images in any number of loader processes, with random draws that depend on (seed, epoch, image) alone."""
+"""Decodes images in any number of loader processes, with random draws that depend on (seed, epoch,
+image) alone."""
 
 from __future__ import annotations
 
@@ -18,14 +19,16 @@ from pipelines.training.seeding import Stream, seed_generators, seeds
 
 
 class SampleIndex(NamedTuple):
-    """One image to load in one epoch. The epoch travels with it, since loader processes outlive epochs."""
+    """One image to load in one epoch. The epoch travels with it, since loader processes outlive
+    epochs."""
 
     epoch: int
     image: int
 
 
 class Sample(NamedTuple):
-    """`image_CHW` is None when nothing could be decoded; `broken` names the files that could not."""
+    """`image_CHW` is None when nothing could be decoded; `broken` names the files that could
+    not."""
 
     image_CHW: Tensor | None  # noqa: N815
     label: int
@@ -57,13 +60,16 @@ class Batch(NamedTuple):
 
 
 class Images(Dataset[Sample]):
-    """The images of `source`; a broken one gives way to the next of up to `substitutes` images that follow it.
+    """The images of `source`; a broken one gives way to the next of up to `substitutes` images that
+    follow it.
 
-    With substitutes a training batch keeps its size, on which mixup and equal step counts on all ranks rely; with
-    none, as in evaluation, a broken image is left out.
+    With substitutes a training batch keeps its size, on which mixup and equal step counts on all
+    ranks rely; with none, as in evaluation, a broken image is left out.
     """
 
-    def __init__(self, source: ImageSource, transform: Transform, *, seed: int, substitutes: int) -> None:
+    def __init__(
+        self, source: ImageSource, transform: Transform, *, seed: int, substitutes: int
+    ) -> None:
         self._source, self._transform = source, transform
         self._seed, self._substitutes = seed, substitutes
 
@@ -76,25 +82,32 @@ class Images(Dataset[Sample]):
             place = (draw.image + step) % len(self._source)
             try:
                 content = self._source.read(place)
-                # Not put back afterwards: that takes NumPy 90 us, and whoever draws seeds first, as every update does.
+                # Not put back afterwards: that takes NumPy 90 us, and whoever draws seeds first, as
+                # every update does.
                 seed_generators(seeds(Stream.IMAGE, self._seed, *draw))
                 transformed = self._transform(content)
             except (OSError, BrokenImageError):
                 broken.append(self._source.names[place])
                 continue
-            image_CHW, drawn = (transformed, None) if isinstance(transformed, Tensor) else transformed
+            image_CHW, drawn = (
+                (transformed, None) if isinstance(transformed, Tensor) else transformed
+            )
             return Sample(image_CHW, self._source.labels[place], tuple(broken), draw.image, drawn)
         return Sample(None, -1, tuple(broken), draw.image)
 
 
 class TrainSampler(Sampler[SampleIndex]):
-    """This rank's part of an epoch's shuffle, without the remainder that does not fill a global batch.
+    """This rank's part of an epoch's shuffle, without the remainder that does not fill a global
+    batch.
 
-    Ranks interleave, so a global batch holds the same images whatever the number of workers. `epoch` and
-    `first_update` choose the next pass: all of it is a function of the seed, so that it can begin anywhere.
+    Ranks interleave, so a global batch holds the same images whatever the number of workers.
+    `epoch` and `first_update` choose the next pass: all of it is a function of the seed, so that it
+    can begin anywhere.
     """
 
-    def __init__(self, source: ImageSource, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, source: ImageSource, *, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> None:
         self._source, self._batch_size = source, batch_size
         self._num_used = len(source) // batch_size * batch_size
         self._seed, self._rank, self._world_size = seed, rank, world_size
@@ -105,9 +118,14 @@ class TrainSampler(Sampler[SampleIndex]):
         return (self._num_used - self.first_update * self._batch_size) // self._world_size
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        order = self._source.shuffled(np.random.default_rng(seeds(Stream.ORDER, self._seed, self.epoch)))
+        order = self._source.shuffled(
+            np.random.default_rng(seeds(Stream.ORDER, self._seed, self.epoch))
+        )
         first = self.first_update * self._batch_size + self._rank
-        return (SampleIndex(self.epoch, int(place)) for place in order[first : self._num_used : self._world_size])
+        return (
+            SampleIndex(self.epoch, int(place))
+            for place in order[first : self._num_used : self._world_size]
+        )
 
 
 class ValSampler(Sampler[SampleIndex]):
@@ -138,11 +156,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W). Images whose channels lie last in memory stay so: turning them round is left to the device."""
+    """(B, C, H, W). Images whose channels lie last in memory stay so: turning them round is left to
+    the device."""
     if not images:
         return torch.empty(0)
     is_channels_last = images[0].dim() == 3 and images[0].stride(0) == 1  # noqa: PLR2004
-    # default_collate writes into shared memory in a loader process, which spares the batch another copy
-    stacked = default_collate([image.permute(1, 2, 0) if is_channels_last else image for image in images])
+    # default_collate writes into shared memory in a loader process, which spares the batch another
+    # copy
+    stacked = default_collate(
+        [image.permute(1, 2, 0) if is_channels_last else image for image in images]
+    )
     batch: Tensor = stacked.permute(0, 3, 1, 2) if is_channels_last else stacked
     return batch

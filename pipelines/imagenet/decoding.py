@@ -13,10 +13,12 @@ from pipelines.data.image_files import opened, to_rgb
 
 
 def decode_tensor(content: bytes) -> Tensor:
-    """As `decode_rgb`, as uint8 (3, H, W) whose channels lie last in memory. Raises BrokenImageError.
+    """As `decode_rgb`, as uint8 (3, H, W) whose channels lie last in memory. Raises
+    BrokenImageError.
 
-    JPEGs of one or three channels take torchvision's decoder: the same library and pixels as Pillow's, without its
-    fourth byte a pixel and the copies to and fro. What that decoder refuses is Pillow's to decode or to call broken.
+    JPEGs of one or three channels take torchvision's decoder: the same library and pixels as
+    Pillow's, without its fourth byte a pixel and the copies to and fro. What that decoder refuses
+    is Pillow's to decode or to call broken.
     """
     with opened(BytesIO(content)) as image:
         if image.format == "JPEG" and image.mode in ("RGB", "L"):

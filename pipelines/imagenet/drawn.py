@@ -24,7 +24,8 @@ class Op(NamedTuple):
 
 
 class Erasure(NamedTuple):
-    """A rectangle of one image, in pixels, and what it comes to hold: float (C, height, width) or (C, 1, 1)."""
+    """A rectangle of one image, in pixels, and what it comes to hold: float (C, height, width) or
+    (C, 1, 1)."""
 
     top: int
     left: int
@@ -34,7 +35,8 @@ class Erasure(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What is left to do to one image: operations in their order, then, on the normalised image, erasures."""
+    """What is left to do to one image: operations in their order, then, on the normalised image,
+    erasures."""
 
     ops: tuple[Op, ...]
     erasures: tuple[Erasure, ...]
@@ -48,7 +50,8 @@ class Augmented(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rectangle of the image at a place in the batch, and the shape of its part of `BatchDraws.erased`."""
+    """A rectangle of the image at a place in the batch, and the shape of its part of
+    `BatchDraws.erased`."""
 
     image: int
     top: int
@@ -66,19 +69,22 @@ Layer = tuple[tuple[str, int], ...]
 class BatchDraws:
     """The draws of a batch, grouped so that each operation runs once a layer.
 
-    Counts and boxes stay on the host: slices by them make no device wait. All else is two tensors, since each one that
-    crosses the border of a process costs a file descriptor and a mapping.
+    Counts and boxes stay on the host: slices by them make no device wait. All else is two tensors,
+    since each one that crosses the border of a process costs a file descriptor and a mapping.
     """
 
     layers: tuple[Layer, ...]
     table_N7: Tensor  # noqa: N815
-    """float64, a row an operation, in the order of `layers`: the image's place in the batch, then its values."""
+    """float64, a row an operation, in the order of `layers`: the image's place in the batch, then
+    its values."""
     boxes: tuple[Box, ...]
     erased: Tensor
     """What the boxes come to hold, one after the other, flat."""
 
     def to(self, device: torch.device) -> BatchDraws:
-        return self._moved(self.table_N7.to(device, non_blocking=True), self.erased.to(device, non_blocking=True))
+        return self._moved(
+            self.table_N7.to(device, non_blocking=True), self.erased.to(device, non_blocking=True)
+        )
 
     def pin_memory(self) -> BatchDraws:
         return self._moved(self.table_N7.pin_memory(), self.erased.pin_memory())
@@ -96,8 +102,12 @@ def collate_draws(drawn: Sequence[Drawn]) -> BatchDraws:
     return BatchDraws(
         layers=layers,
         table_N7=torch.tensor(rows, dtype=torch.float64).reshape(-1, 1 + NUM_VALUES),
-        boxes=tuple(Box(image, *erasure[:4], tuple(erasure.values.shape)) for image, erasure in erasures),
-        erased=torch.cat([erasure.values.flatten() for _, erasure in erasures]) if erasures else torch.empty(0),
+        boxes=tuple(
+            Box(image, *erasure[:4], tuple(erasure.values.shape)) for image, erasure in erasures
+        ),
+        erased=torch.cat([erasure.values.flatten() for _, erasure in erasures])
+        if erasures
+        else torch.empty(0),
     )
 
 

@@ -1,4 +1,5 @@
-"""Images in ImageNet's layout: `train/<class>/*` and `val/<class>/*`. Decodes nothing, imports no torch."""
+"""Images in ImageNet's layout: `train/<class>/*` and `val/<class>/*`. Decodes nothing, imports no
+torch."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Index:
-    """The images of a split as files: paths relative to `root`, each with its class's place in `classes`."""
+    """The images of a split as files: paths relative to `root`, each with its class's place in
+    `classes`."""
 
     root: Path
     classes: tuple[str, ...]
@@ -56,10 +58,16 @@ class Folders:
 
     def classes_in(self, split: Split) -> tuple[str, ...]:
         """Sorted names of the class folders; one may be empty, which `source` tells."""
-        names = sorted(path.partition("/")[2] for path in self._listing(split).directories if path.count("/") == 1)
+        names = sorted(
+            path.partition("/")[2]
+            for path in self._listing(split).directories
+            if path.count("/") == 1
+        )
         if not names:
             folder = self._root / split
-            raise DataError(f"{folder}: holds no class folders; images belong into {split}/<class>/")
+            raise DataError(
+                f"{folder}: holds no class folders; images belong into {split}/<class>/"
+            )
         return tuple(names)
 
     def source(self, split: Split, classes: tuple[str, ...]) -> Index:

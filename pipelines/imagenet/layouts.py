@@ -20,14 +20,17 @@ from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
 
 
 def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
-    """The images of a stage's `data`, in the first of these layouts that its place has; nothing is read yet.
+    """The images of a stage's `data`, in the first of these layouts that its place has; nothing is
+    read yet.
 
     `cache_gib` limits the disk that shards read from S3 may take; what reads no images needs none.
 
     | layout    | where                         | what is there |
     |-----------|-------------------------------|---------------|
-    | shards    | `s3://BUCKET/PREFIX`, ROOT    | index.json, train/*.tar or train-*.tar, likewise val |
-    | class map | ROOT                          | train_map.txt, val_map.txt; classes.txt where it names the classes |
+    | shards    | `s3://BUCKET/PREFIX`, ROOT    | index.json, train/*.tar or train-*.tar, likewise
+    val |
+    | class map | ROOT                          | train_map.txt, val_map.txt; classes.txt where it
+    names the classes |
     | folders   | ROOT                          | train/<class>/*, val/<class>/* |
     """
     place = data_place(data, "imagenet")
@@ -39,22 +42,26 @@ def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
     return Folders(Path(place))
 
 
-def open_source(data: str, split: Split, *, classes: tuple[str, ...], cache_gib: float = math.inf) -> ImageSource:
-    """The images of `split`; raises DataError where one of `classes` has none, or another class some."""
+def open_source(
+    data: str, split: Split, *, classes: tuple[str, ...], cache_gib: float = math.inf
+) -> ImageSource:
+    """The images of `split`; raises DataError where one of `classes` has none, or another class
+    some."""
     return open_images(data, cache_gib=cache_gib).source(split, classes)
 
 
 def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, ...]:
     """Names of the classes, which train and val share.
 
-    Raises DataError for splits that are missing, empty or of different classes, and for another number of classes than
-    `num_classes`, or less than two.
+    Raises DataError for splits that are missing, empty or of different classes, and for another
+    number of classes than `num_classes`, or less than two.
     """
     train, val = images.classes_in("train"), images.classes_in("val")
     if train != val:
         only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
         raise DataError(
-            f"{images.place}: train and val have different classes; only in train: {first_named(only_train)}; "
+            f"{images.place}: train and val have different classes; only in train: "
+            f"{first_named(only_train)}; "
             f"only in val: {first_named(only_val)}"
         )
     _check_count(images, train, num_classes)
@@ -62,7 +69,8 @@ def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, .
 
 
 def load_val_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, ...]:
-    """Names of the classes in val, whatever train holds; raises DataError as `load_classes` does."""
+    """Names of the classes in val, whatever train holds; raises DataError as `load_classes`
+    does."""
     classes = images.classes_in("val")
     _check_count(images, classes, num_classes)
     return classes
@@ -75,7 +83,8 @@ def fingerprint(data: str, *, num_classes: int | None) -> str:
 
 
 def fingerprint_val(data: str, *, num_classes: int | None) -> str:
-    """Digest of val alone, which is all that an evaluation reads; raises DataError as `load_classes` does."""
+    """Digest of val alone, which is all that an evaluation reads; raises DataError as
+    `load_classes` does."""
     images = open_images(data)
     return digest_of([load_val_classes(images, num_classes=num_classes), images.digest(["val"])])
 
@@ -89,7 +98,9 @@ def _holds_shards(root: Path) -> bool:
 def _is_shard_folder(folder: Path) -> bool:
     """Not one of class folders, beside which the tar files may lie that they were unpacked from."""
     entries = _entries(folder)
-    return any(name.endswith(".tar") for name, _ in entries) and not any(is_folder for _, is_folder in entries)
+    return any(name.endswith(".tar") for name, _ in entries) and not any(
+        is_folder for _, is_folder in entries
+    )
 
 
 def _is_bare_index(root: Path) -> bool:
@@ -98,10 +109,13 @@ def _is_bare_index(root: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Names in `folder` that are not hidden, and whether each is a folder; none where it cannot be read."""
+    """Names in `folder` that are not hidden, and whether each is a folder; none where it cannot be
+    read."""
     try:
         with os.scandir(folder) as entries:
-            return [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            return [
+                (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
+            ]
     except OSError:  # what reads the folder tells that
         return []
 
@@ -109,8 +123,13 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 def _check_count(images: ImageFiles, classes: tuple[str, ...], num_classes: int | None) -> None:
     if num_classes not in (None, len(classes)):
         raise DataError(
-            f"{images.place}: holds {len(classes)} classes, but num_classes says {num_classes}; correct it or leave it "
+            f"{images.place}: holds {len(classes)} classes, but num_classes says {num_classes}; "
+            "correct it or leave it "
             "out"
         )
     if len(classes) < 2:  # noqa: PLR2004
-        raise DataError(f"{images.place}: holds one class only, {first_named(classes)}; a classifier needs two or more")
+        raise DataError(
+            f"{images.place}: holds one class only, {first_named(classes)}; a classifier needs "
+            "two "
+            "or more"
+        )

@@ -13,10 +13,17 @@ from pipelines.imagenet.dataset import Batch, Images, Sample, SampleIndex, colla
 
 
 class Loader:
-    """The batches of `images` that `draws` choose, from `num_workers` processes that outlive each pass."""
+    """The batches of `images` that `draws` choose, from `num_workers` processes that outlive each
+    pass."""
 
     def __init__(
-        self, images: Images, draws: Sampler[SampleIndex], *, batch_size: int, num_workers: int, pin_memory: bool
+        self,
+        images: Images,
+        draws: Sampler[SampleIndex],
+        *,
+        batch_size: int,
+        num_workers: int,
+        pin_memory: bool,
     ) -> None:
         self._batches: DataLoader[Any] = DataLoader(
             _Carrying(images),
@@ -42,12 +49,16 @@ class Loader:
                     raise batch
                 yield batch
         except (EOFError, ConnectionError, FileNotFoundError) as err:
-            # What `images` meet of these is their own; here a process was killed while it handed a batch over.
-            raise RuntimeError(f"DataLoader worker (pid unknown) is gone: {str(err) or type(err).__name__}") from err
+            # What `images` meet of these is their own; here a process was killed while it handed a
+            # batch over.
+            raise RuntimeError(
+                f"DataLoader worker (pid unknown) is gone: {str(err) or type(err).__name__}"
+            ) from err
 
 
 class _Carrying(Dataset[Any]):
-    """Images whose errors are values, which DataLoader would turn into its own words around a traceback."""
+    """Images whose errors are values, which DataLoader would turn into its own words around a
+    traceback."""
 
     def __init__(self, images: Images) -> None:
         self._images = images

@@ -1,7 +1,8 @@
-"""Lets timm's own policies draw what to do to an image without doing it, so that no distribution is written twice.
+"""Lets timm's own policies draw what to do to an image without doing it, so that no distribution is
+written twice.
 
-timm's RandAugment, AutoAugment and RandomErasing run on a tape in place of an image: every random number is drawn by
-timm's code in timm's order, and what timm would have done is noted instead.
+timm's RandAugment, AutoAugment and RandomErasing run on a tape in place of an image: every random
+number is drawn by timm's code in timm's order, and what timm would have done is noted instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from timm.data.auto_augment import AutoAugment, RandAugment, brightness, color, contrast, gaussian_blur
+from timm.data.auto_augment import (
+    AutoAugment,
+    RandAugment,
+    brightness,
+    color,
+    contrast,
+    gaussian_blur,
+)
 from timm.data.auto_augment import gaussian_blur_rand as timm_gaussian_blur_rand
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -43,7 +51,8 @@ Tape = tuple[Call, ...]
 
 @dataclass(frozen=True)
 class Policy:
-    """timm's transforms of the small image, as draws: a policy of operations, or colour jitter, or both."""
+    """timm's transforms of the small image, as draws: a policy of operations, or colour jitter, or
+    both."""
 
     transforms: tuple[Callable[[Tape], Tape], ...]
 
@@ -70,13 +79,15 @@ class Recorder:
     def __call__(self, tape: Tape, *args: float, **options: Any) -> Tape:
         if self.function is timm_gaussian_blur_rand:  # the one function that draws by itself
             least, greatest = _BLUR_RADIUS_PX
-            return (*tape, Call(gaussian_blur, (random.uniform(least, greatest * args[0]),), options))  # noqa: S311
+            strength = random.uniform(least, greatest * args[0])  # noqa: S311
+            return (*tape, Call(gaussian_blur, (strength,), options))
         return (*tape, Call(self.function, args, options))
 
 
 @dataclass(frozen=True)
 class JitterDraws:
-    """torchvision's ColorJitter: brightness, contrast and saturation by random factors in random order."""
+    """torchvision's ColorJitter: brightness, contrast and saturation by random factors in random
+    order."""
 
     jitter: ColorJitter
 
@@ -85,7 +96,11 @@ class JitterDraws:
         order, *factors, _ = one.get_params(one.brightness, one.contrast, one.saturation, one.hue)
         functions = (brightness, contrast, color)
         # the fourth is hue, which timm leaves out
-        drawn = [(functions[i], factors[i]) for i in order.tolist() if i < len(functions) and factors[i] is not None]
+        drawn = [
+            (functions[i], factors[i])
+            for i in order.tolist()
+            if i < len(functions) and factors[i] is not None
+        ]
         return (*tape, *(Call(function, (factor,), {}) for function, factor in drawn))
 
 
@@ -124,13 +139,21 @@ class _Canvas:
     def __setitem__(self, place: tuple[slice, slice, slice], values: Tensor) -> None:
         _, rows, columns = place
         self.erasures.append(
-            Erasure(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start, values)
+            Erasure(
+                rows.start,
+                columns.start,
+                rows.stop - rows.start,
+                columns.stop - columns.start,
+                values,
+            )
         )
 
 
 def _recording(transform: Any) -> Callable[[Tape], Tape]:
     if isinstance(transform, ColorJitter):
         return JitterDraws(transform)
-    assert isinstance(transform, RandAugment | AutoAugment), f"timm augments by {transform!r}, which has no draws here"
+    assert isinstance(transform, RandAugment | AutoAugment), (
+        f"timm augments by {transform!r}, which has no draws here"
+    )
     drawing: Callable[[Tape], Tape] = transform
     return drawing

@@ -1,7 +1,9 @@
-"""timm's shears and translations of one image, as shifts of its rows: a quarter of the time of Pillow's affine map.
+"""timm's shears and translations of one image, as shifts of its rows: a quarter of the time of
+Pillow's affine map.
 
-Along one axis a row shifts by one number of pixels, so that its weights are computed once and four pixels are mixed
-for each of the result, where Pillow computes weights for each pixel and mixes sixteen. Within one grey level of it.
+Along one axis a row shifts by one number of pixels, so that its weights are computed once and four
+pixels are mixed for each of the result, where Pillow computes weights for each pixel and mixes
+sixteen. Within one grey level of it.
 """
 
 # Shapes: C channels and a byte of nothing, H x W pixels, T taps of a filter, E = W + T - 1.
@@ -34,11 +36,19 @@ def shear_x(image: Image.Image, factor: float, **options: Any) -> Image.Image:
 
 
 def shear_y(image: Image.Image, factor: float, **options: Any) -> Image.Image:
-    return _shifted(image, factor * _centres(image.width), timm_ops.shear_y, factor, options, is_along_y=True)
+    return _shifted(
+        image, factor * _centres(image.width), timm_ops.shear_y, factor, options, is_along_y=True
+    )
 
 
 def translate_x_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
-    return _shifted(image, np.full(image.height, pct * image.width, np.float64), timm_ops.translate_x_rel, pct, options)
+    return _shifted(
+        image,
+        np.full(image.height, pct * image.width, np.float64),
+        timm_ops.translate_x_rel,
+        pct,
+        options,
+    )
 
 
 def translate_y_rel(image: Image.Image, pct: float, **options: Any) -> Image.Image:
@@ -63,7 +73,8 @@ def _shifted(
     *,
     is_along_y: bool = False,
 ) -> Image.Image:
-    """The image whose row y (or column, along y) shows the place `shifts_H[y]` pixels further on."""
+    """The image whose row y (or column, along y) shows the place `shifts_H[y]` pixels further
+    on."""
     if options["resample"] not in _REACHES:
         return slower(image, arg, **options)
     size = image.size
@@ -71,7 +82,9 @@ def _shifted(
     if is_along_y:
         pixels_HW = np.ascontiguousarray(pixels_HW.T)
     shifted_HW = _shift_rows(pixels_HW, shifts_H, options["resample"])
-    np.copyto(shifted_HW, _packed(options["fillcolor"]), where=_is_outside(shifts_H, shifted_HW.shape[1]))
+    np.copyto(
+        shifted_HW, _packed(options["fillcolor"]), where=_is_outside(shifts_H, shifted_HW.shape[1])
+    )
     if is_along_y:
         shifted_HW = np.ascontiguousarray(shifted_HW.T)
     return Image.frombytes("RGB", size, shifted_HW.tobytes(), "raw", "RGBX")

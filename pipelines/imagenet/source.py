@@ -1,4 +1,5 @@
-"""What every source of images is to the rest: encoded files by place, with their labels, names and a shuffle."""
+"""What every source of images is to the rest: encoded files by place, with their labels, names and
+a shuffle."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
+)
 
 
 class ImageSource(Protocol):
@@ -30,7 +33,8 @@ class ImageSource(Protocol):
         """Of every image, as messages name it."""
 
     def sample_keys(self) -> Iterable[str]:
-        """Of every image: what `sample_key` makes of its path, in shards too that were made of such paths."""
+        """Of every image: what `sample_key` makes of its path, in shards too that were made of such
+        paths."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -46,7 +50,8 @@ class ImageSource(Protocol):
 
 
 class ImageFiles(Protocol):
-    """The images at one place in one of the layouts. All methods raise DataError for what is missing or wrong."""
+    """The images at one place in one of the layouts. All methods raise DataError for what is
+    missing or wrong."""
 
     @property
     def place(self) -> str:
@@ -59,7 +64,8 @@ class ImageFiles(Protocol):
         """The images of `split`, of which each of `classes` has one at least."""
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """Of all that `splits` hold: names, sizes, labels, and the bytes too where these are few."""
+        """Of all that `splits` hold: names, sizes, labels, and the bytes too where these are
+        few."""
 
 
 def is_image(name: str) -> bool:
@@ -69,7 +75,8 @@ def is_image(name: str) -> bool:
 
 
 def sample_key(path: str) -> str:
-    """An image's key in the shards that are made of it: its path below the folder of its split, without the suffix.
+    """An image's key in the shards that are made of it: its path below the folder of its split,
+    without the suffix.
 
     A key ends at the first dot of the file's name, so that dots in it become `_`.
     """

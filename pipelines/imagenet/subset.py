@@ -1,4 +1,5 @@
-"""A part of a split's images that is a source itself: of each class the same fraction, whatever the seed or layout."""
+"""A part of a split's images that is a source itself: of each class the same fraction, whatever the
+seed or layout."""
 
 from __future__ import annotations
 
@@ -13,14 +14,16 @@ from numpy.typing import NDArray
 from pipelines.imagenet.source import ImageSource
 
 _DIGEST_BYTES = 8
-"""Of an image's rank: among 1.3 million two are equal once in 20 million times, and then the first comes first."""
+"""Of an image's rank: among 1.3 million two are equal once in 20 million times, and then the first
+comes first."""
 
 
 def take_fraction(source: ImageSource, fraction: float) -> ImageSource:
-    """`fraction` of the images of each class, rounded, and one at least; `source` itself where that is 1.
+    """`fraction` of the images of each class, rounded, and one at least; `source` itself where that
+    is 1.
 
-    Images are ranked within their class by a hash of their key, so that a smaller fraction lies inside a larger one,
-    and so that shards hold the same part as the files that they were made of.
+    Images are ranked within their class by a hash of their key, so that a smaller fraction lies
+    inside a larger one, and so that shards hold the same part as the files that they were made of.
     """
     return source if fraction == 1 else Subset(source, _chosen(source, fraction))
 
@@ -50,7 +53,9 @@ class Subset:
     def sample_keys(self) -> Iterator[str]:
         is_chosen = np.zeros(len(self._source), np.bool_)
         is_chosen[self._places] = True
-        return (key for key, chosen in zip(self._source.sample_keys(), is_chosen, strict=True) if chosen)
+        return (
+            key for key, chosen in zip(self._source.sample_keys(), is_chosen, strict=True) if chosen
+        )
 
     def read(self, place: int) -> bytes:
         return self._source.read(int(self._places[place]))
@@ -87,7 +92,9 @@ def _chosen(source: ImageSource, fraction: float) -> NDArray[np.int64]:
     """Places of the images whose ranks are the least of their class, in ascending order."""
     labels = np.asarray(source.labels, np.int64)
     ranks = np.fromiter(map(_rank, source.sample_keys()), np.uint64, count=len(source))
-    by_class = np.lexsort((ranks, labels))  # stable: images of equal ranks stay in the source's order
+    by_class = np.lexsort(
+        (ranks, labels)
+    )  # stable: images of equal ranks stay in the source's order
     sizes = np.bincount(labels, minlength=len(source.classes))
     parts = [
         by_class[end - size : end - size + _num_chosen(size, fraction)]

@@ -1,4 +1,5 @@
-"""Image -> normalised tensor by timm's transforms: augmentation for training, centre crop for evaluation."""
+"""Image -> normalised tensor by timm's transforms: augmentation for training, centre crop for
+evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from pipelines.data.image_files import decode_rgb
 from pipelines.imagenet.drawn import Augmented
 
 Transform = Callable[[bytes], Tensor | Augmented]
-"""An encoded image -> a tensor, or one with what is left to do to it in its batch. Raises BrokenImageError."""
+"""An encoded image -> a tensor, or one with what is left to do to it in its batch. Raises
+BrokenImageError."""
 ErasingMode = Literal["const", "rand", "pixel"]
 
 
@@ -61,14 +63,19 @@ class Recipe:
 
 
 def train_transform(recipe: Recipe) -> Decoded:
-    """Random resized crop, flip, augmentation, erasing: timm's own, bit for bit, on timm's own draws."""
+    """Random resized crop, flip, augmentation, erasing: timm's own, bit for bit, on timm's own
+    draws."""
     primary, secondary, final = recipe.timm_transforms()
     return Decoded(Chain((*primary, *secondary, *final)))
 
 
 def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Decoded:
     """The shorter side resized to img_size / crop_pct, then the central square of img_size."""
-    return Decoded(create_transform(img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct))
+    return Decoded(
+        create_transform(
+            img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def augment_ops(transforms: list[Any]) -> Iterator[AugmentOp]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.Image:
-    """timm's posterize, which asks for 0 bits at full magnitude: black, but an error since Pillow 13."""
+    """timm's posterize, which asks for 0 bits at full magnitude: black, but an error since Pillow
+    13."""
     if bits_to_keep == 0:
         return Image.new(image.mode, image.size)
     posterized: Image.Image = posterize(image, bits_to_keep, **unused)

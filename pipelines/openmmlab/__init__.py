@@ -1,1 +1,2 @@
-"""What detection and segmentation share: params, ops, the backbone, and mmengine's Runner on a given process group."""
+"""What detection and segmentation share: params, ops, the backbone, and mmengine's Runner on a
+given process group."""

@@ -21,7 +21,8 @@ ALL_MAPS = (0, 1, 2, 3)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A backbone as a checkpoint has it: its network, the tensors that it takes, and what became of the others."""
+    """A backbone as a checkpoint has it: its network, the tensors that it takes, and what became of
+    the others."""
 
     config: CatConfig
     name: str | None
@@ -31,16 +32,20 @@ class Pretrained:
     @property
     def told(self) -> str:
         """What was loaded and what was not, on one line."""
-        return f"{self.name or 'a CAT of no published size'}; {'; '.join(self.fitted.report.lines())}"
+        return (
+            f"{self.name or 'a CAT of no published size'}; {'; '.join(self.fitted.report.lines())}"
+        )
 
 
 def read_pretrained(
     checkpoint_dir: Path, *, drop_path_rate: float | None, out_indices: Sequence[int] = ALL_MAPS
 ) -> Pretrained:
-    """The backbone in the folder of a classifier's checkpoint: ours, or the only file, official or timm's.
+    """The backbone in the folder of a classifier's checkpoint: ours, or the only file, official or
+    timm's.
 
-    `drop_path_rate` replaces its own unless None. The norms of the maps may be new, and a classifier's norm and head
-    are left out; raises CheckpointError, with names and shapes, where anything else is missing or left over.
+    `drop_path_rate` replaces its own unless None. The norms of the maps may be new, and a
+    classifier's norm and head are left out; raises CheckpointError, with names and shapes, where
+    anything else is missing or left over.
     """
     try:
         found = load_checkpoint(file_from_outside(checkpoint_dir) or checkpoint_dir)
@@ -50,10 +55,13 @@ def read_pretrained(
             model = CatBackbone(config, out_indices=out_indices)
         allow = classifier_to_backbone(model, found.weights)
         source = f"{Path(found.source).name} and a CatBackbone"
-        return Pretrained(config, found.name, fit(model.state_dict(), found.weights, source=source, allow=allow))
+        return Pretrained(
+            config, found.name, fit(model.state_dict(), found.weights, source=source, allow=allow)
+        )
     except (WeightsError, OSError) as err:
         raise CheckpointError(
-            f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the checkpoint of a "
+            f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the "
+            "checkpoint of a "
             "pretrain stage, or at a file of the official layout or of timm's"
         ) from err
 
@@ -79,9 +87,13 @@ def make_backbone(
 
 
 def _load(checkpoint_dir: Path, config: CatConfig, out_indices: Sequence[int]) -> CatBackbone:
-    found = read_pretrained(checkpoint_dir, drop_path_rate=config.drop_path_rate, out_indices=out_indices)
+    found = read_pretrained(
+        checkpoint_dir, drop_path_rate=config.drop_path_rate, out_indices=out_indices
+    )
     if found.config != config:
-        raise CheckpointError(f"{checkpoint_dir}: holds the network {found.config}, but {config} was asked for")
+        raise CheckpointError(
+            f"{checkpoint_dir}: holds the network {found.config}, but {config} was asked for"
+        )
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)
     return fill(model, found.fitted.tensors)

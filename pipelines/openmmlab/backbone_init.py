@@ -1,4 +1,5 @@
-"""What the backbone of a training starts as: the weights of a checkpoint or random ones, and the lines that say so."""
+"""What the backbone of a training starts as: the weights of a checkpoint or random ones, and the
+lines that say so."""
 
 from __future__ import annotations
 
@@ -34,18 +35,26 @@ class BackboneInit:
 
 
 def make_backbone_init(context: StageContext) -> BackboneInit:
-    """Raises JobError where the params say no start, CheckpointError where the checkpoint is another network's."""
+    """Raises JobError where the params say no start, CheckpointError where the checkpoint is
+    another network's."""
     params: FinetuneParams = context.params
-    misfits = [f"{'.'.join(map(str, misfit.steps))}: {misfit.message}" for misfit in params.start_misfits()]
+    misfits = [
+        f"{'.'.join(map(str, misfit.steps))}: {misfit.message}" for misfit in params.start_misfits()
+    ]
     if misfits:
         raise JobError("\n".join(misfits))
     if params.keep_backbone:
         return BackboneInit(None, told="the config's own, random weights")
-    start = _from_scratch(params) if params.init == "scratch" else _from_checkpoint(params, context.inputs["backbone"])
+    start = (
+        _from_scratch(params)
+        if params.init == "scratch"
+        else _from_checkpoint(params, context.inputs["backbone"])
+    )
     assert start.config is not None
     if len(start.config.depths) != len(ALL_MAPS):
         raise JobError(
-            f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take the maps of "
+            f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take "
+            "the maps of "
             f"{len(ALL_MAPS)}; give a CAT of {len(ALL_MAPS)} stages"
         )
     return start
@@ -67,11 +76,13 @@ def _frozen(num_stages: int | None) -> str:
 
 
 def lr_line(params: FinetuneParams) -> str:
-    """Such as `lr 0.0002 for 32 images an iteration: the published 0.0001 for 16, scaled linearly`."""
+    """Such as `lr 0.0002 for 32 images an iteration: the published 0.0001 for 16, scaled
+    linearly`."""
     own = f"lr {params.peak_lr:g} for {params.batch_size} images an iteration"
     published = f"the published {params.published_lr:g} for {REFERENCE_BATCH}"
     if params.lr is None:
-        return f"{own}: {published}{'' if params.batch_size == REFERENCE_BATCH else ', scaled linearly'}"
+        scaled = "" if params.batch_size == REFERENCE_BATCH else ", scaled linearly"
+        return f"{own}: {published}{scaled}"
     return f"{own}, as the job says; {published} would be {params.scaled_lr:g}"
 
 

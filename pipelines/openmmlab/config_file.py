@@ -1,7 +1,9 @@
-"""A config file of mmdet or mmseg and the files that it builds on, read as text: nothing of them is executed here.
+"""A config file of mmdet or mmseg and the files that it builds on, read as text: nothing of them is
+executed here.
 
-The Key of a stage holds their digest. So a config may bring in nothing that this cannot see: no imports, no environment
-variables, no bases but files beside it and configs of the installed library.
+The Key of a stage holds their digest. So a config may bring in nothing that this cannot see: no
+imports, no environment variables, no bases but files beside it and configs of the installed
+library.
 """
 
 from __future__ import annotations
@@ -25,9 +27,39 @@ BASES = "_base_"
 MODEL = "model"
 _PLACEHOLDER = re.compile(r"\{\{\s*(\$\w*|file\w+)")
 """What mmengine would fill in from the environment or the file's own place."""
-PURE = frozenset({"abs", "all", "any", "divmod", "enumerate", "isinstance", "len", "map", "max", "min", "pow", "range"})
-PURE |= {"bool", "dict", "float", "int", "list", "reversed", "round", "slice", "sorted", "str", "sum", "tuple", "zip"}
-"""Python's functions whose values come of their arguments alone. A set's order comes of the process's hash seed."""
+PURE = frozenset(
+    {
+        "abs",
+        "all",
+        "any",
+        "divmod",
+        "enumerate",
+        "isinstance",
+        "len",
+        "map",
+        "max",
+        "min",
+        "pow",
+        "range",
+    }
+)
+PURE |= {
+    "bool",
+    "dict",
+    "float",
+    "int",
+    "list",
+    "reversed",
+    "round",
+    "slice",
+    "sorted",
+    "str",
+    "sum",
+    "tuple",
+    "zip",
+}
+"""Python's functions whose values come of their arguments alone. A set's order comes of the
+process's hash seed."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +79,17 @@ class ConfigFile:
 
 
 def config_digest(config: str, *, library: str) -> str:
-    """Digest of the file's content and its bases', wherever they lie. Raises DataError as `read_config` does."""
+    """Digest of the file's content and its bases', wherever they lie. Raises DataError as
+    `read_config` does."""
     return digest_of(_digests(read_config(config, library=library)))
 
 
 def read_config(config: str, *, library: str) -> ConfigFile:
-    """`config` is a path, or `mmdet::PATH` below the configs of the installed `library`, mmdet or mmseg.
+    """`config` is a path, or `mmdet::PATH` below the configs of the installed `library`, mmdet or
+    mmseg.
 
-    Raises DataError, which names the file, for what is no config of a model, for a base that is missing or leads back
-    to where it came from, and for what a Key could not hold.
+    Raises DataError, which names the file, for what is no config of a model, for a base that is
+    missing or leads back to where it came from, and for what a Key could not hold.
     """
     path = _resolve(config, None, library)
     with data_errors(f"config: {path}"):
@@ -64,7 +98,9 @@ def read_config(config: str, *, library: str) -> ConfigFile:
             raise DataError(f"config: {path}: {what}; name a config's .py file")
     file = _read(path, (), library)
     if not file.has_model:
-        raise DataError(f"config: {path}: no config of a model: neither it nor a base of it assigns `{MODEL}`")
+        raise DataError(
+            f"config: {path}: no config of a model: neither it nor a base of it assigns `{MODEL}`"
+        )
     return file
 
 
@@ -91,7 +127,8 @@ def _read(path: Path, trail: tuple[Path, ...], library: str) -> ConfigFile:
 
 
 def _resolve(name: str, folder: Path | None, library: str) -> Path:
-    """The file of a path, against `folder`, or of `library::PATH`, without asking mmengine, which may call pip."""
+    """The file of a path, against `folder`, or of `library::PATH`, without asking mmengine, which
+    may call pip."""
     package, separator, inside = name.partition("::")
     if not separator:
         place = Path(name) if folder is None else folder / name
@@ -100,33 +137,45 @@ def _resolve(name: str, folder: Path | None, library: str) -> Path:
         except RuntimeError as err:  # so Python calls a loop of symbolic links
             raise DataError(f"config: {place}: a loop of symbolic links") from err
     if package != library:
-        raise DataError(f"config: {name}: is of {package}, and this stage builds models of {library}")
+        raise DataError(
+            f"config: {name}: is of {package}, and this stage builds models of {library}"
+        )
     spec = find_spec(library)
     places = (spec.submodule_search_locations if spec else None) or []
-    return next((Path(place) / ".mim" / "configs" / inside for place in places), Path(inside)).resolve()
+    return next(
+        (Path(place) / ".mim" / "configs" / inside for place in places), Path(inside)
+    ).resolve()
 
 
 def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
-    """Raises DataError for what would make the config depend on more than its own text and its bases'."""
+    """Raises DataError for what would make the config depend on more than its own text and its
+    bases'."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             raise DataError(
-                f"config: {path}:{node.lineno}: imports are not taken, as no Key would hold what they bring in; write "
+                f"config: {path}:{node.lineno}: imports are not taken, as no Key would hold what "
+                "they bring in; write "
                 f"bases as {BASES} = ['../some.py', 'mmdet::...']"
             )
         if isinstance(node, ast.Name | ast.Attribute) and (name := _reaching_out(node)):
             raise DataError(
-                f"config: {path}:{node.lineno}: {name} is not taken, as no Key would hold what it brings in; write the "
+                f"config: {path}:{node.lineno}: {name} is not taken, as no Key would hold what it "
+                "brings in; write the "
                 f"value. Of Python's functions a config may use {', '.join(sorted(PURE))}"
             )
     if found := _PLACEHOLDER.search(text):
-        raise DataError(f"config: {path}: {found[0]} }}}} would be filled in from outside; write its value")
+        raise DataError(
+            f"config: {path}: {found[0]} }}}} would be filled in from outside; write its value"
+        )
     if any("custom_imports" in _assigned(statement) for statement in tree.body):
-        raise DataError(f"config: {path}: custom_imports are not taken, as no Key would hold what they bring in")
+        raise DataError(
+            f"config: {path}: custom_imports are not taken, as no Key would hold what they bring in"
+        )
 
 
 def _reaching_out(node: ast.Name | ast.Attribute) -> str | None:
-    """The name where it is one of Python's that is not pure, or leads to such, as `().__class__` does."""
+    """The name where it is one of Python's that is not pure, or leads to such, as `().__class__`
+    does."""
     name = node.id if isinstance(node, ast.Name) else node.attr
     if name.startswith("__"):
         return name
@@ -138,11 +187,14 @@ def _reaching_out(node: ast.Name | ast.Attribute) -> str | None:
 
 
 def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
-    """Raises DataError for any `_base_` but one plain statement: mmengine would follow what is not seen here."""
+    """Raises DataError for any `_base_` but one plain statement: mmengine would follow what is not
+    seen here."""
     bound = [node for node in ast.walk(tree) if _binds(node, BASES)]
     if not bound:
         return ()
-    found = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets == bound]
+    found = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets == bound
+    ]
     try:
         names = ast.literal_eval(found[0]) if found else None
     except ValueError:
@@ -150,13 +202,16 @@ def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f"config: {path}: {BASES} must be written once and out, as a path or a list of paths: {BASES} = ['some.py']"
+            f"config: {path}: {BASES} must be written once and out, as a path or a list of "
+            "paths: "
+            f"{BASES} = ['some.py']"
         )
     return tuple(names)
 
 
 def _binds(node: ast.AST, name: str) -> bool:
-    """Whether it gives `name` a meaning: an assignment of any form, a function, a class, a caught error."""
+    """Whether it gives `name` a meaning: an assignment of any form, a function, a class, a caught
+    error."""
     if isinstance(node, ast.Name):
         return node.id == name and not isinstance(node.ctx, ast.Load)
     return not isinstance(node, ast.alias) and getattr(node, "name", None) == name

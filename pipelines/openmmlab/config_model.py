@@ -1,7 +1,8 @@
-"""A model from a config file, made to fit a stage: on CAT or on its own backbone, with the classes of the stage's data.
+"""A model from a config file, made to fit a stage: on CAT or on its own backbone, with the classes
+of the stage's data.
 
-Of the file only `model` is taken; data, loaders, optimizer and schedule are the stage's params. The file is executed
-here, in the worker, and nowhere else.
+Of the file only `model` is taken; data, loaders, optimizer and schedule are the stage's params. The
+file is executed here, in the worker, and nowhere else.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ _WEIGHTS = re.compile(r"://|\.(pth|pt|npz|bin|pkl|ckpt|safetensors)$")
 """What names weights, wherever in a model it stands."""
 
 
-def make_model(context: StageContext, start: BackboneInit, *, scope: Scope, num_classes: int) -> Config:
-    """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with the field.
+def make_model(
+    context: StageContext, start: BackboneInit, *, scope: Scope, num_classes: int
+) -> Config:
+    """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with
+    the field.
 
     Each rank builds it once, as what one alone found out would leave the others waiting for it.
     """
@@ -53,7 +57,8 @@ def make_model(context: StageContext, start: BackboneInit, *, scope: Scope, num_
 
 
 def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
-    """What the file and its bases assign to `model`. Executes them; raises JobError where that fails."""
+    """What the file and its bases assign to `model`. Executes them; raises JobError where that
+    fails."""
     folder = work_dir / "config"
     folder.mkdir(exist_ok=True)
     path = _write(read_config(config, library=scope), folder)
@@ -71,7 +76,8 @@ def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
 
 @contextmanager
 def _at_the_edge(config: str, fault: str) -> Iterator[None]:
-    """What a foreign file, and the parts that it names, raise as a JobError: that may be anything."""
+    """What a foreign file, and the parts that it names, raise as a JobError: that may be
+    anything."""
     try:
         yield
     except JobError:
@@ -82,7 +88,8 @@ def _at_the_edge(config: str, fault: str) -> Iterator[None]:
 
 
 def adapted(model: Config, start: BackboneInit, *, num_classes: int, device: str) -> Config:
-    """`model` on the stage's backbone and classes. Raises ValueError, which begins with the field."""
+    """`model` on the stage's backbone and classes. Raises ValueError, which begins with the
+    field."""
     model = copy.deepcopy(model)
     model.pop("pretrained", None)
     _check(model)
@@ -91,7 +98,9 @@ def adapted(model: Config, start: BackboneInit, *, num_classes: int, device: str
     else:
         maps = _maps_taken(model)
         _set_widths(model, [start.config.dims[index] for index in maps])
-        model["backbone"] = start.backbone if maps == ALL_MAPS else {**start.backbone, "out_indices": list(maps)}
+        model["backbone"] = (
+            start.backbone if maps == ALL_MAPS else {**start.backbone, "out_indices": list(maps)}
+        )
         model["data_preprocessor"] = {**model["data_preprocessor"], **NORMALISATION}
     for part, value in model.items():
         if part not in CLASSLESS:
@@ -103,11 +112,14 @@ def adapted(model: Config, start: BackboneInit, *, num_classes: int, device: str
 
 
 def _write(file: ConfigFile, folder: Path) -> Path:
-    """A copy of the file in `folder` that builds on copies of its bases: mmengine resolves no name of a package."""
+    """A copy of the file in `folder` that builds on copies of its bases: mmengine resolves no name
+    of a package."""
     bases = [str(_write(base, folder)) for base in file.bases]
     tree = copy.deepcopy(file.tree)
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and any(getattr(t, "id", None) == BASES for t in statement.targets):
+        if isinstance(statement, ast.Assign) and any(
+            getattr(t, "id", None) == BASES for t in statement.targets
+        ):
             statement.value = ast.parse(repr(bases), mode="eval").body
     path = folder / f"{sum(1 for _ in folder.iterdir()):03d}_{file.path.name}"
     path.write_text(ast.unparse(tree) + "\n", encoding="utf-8")
@@ -117,15 +129,23 @@ def _write(file: ConfigFile, folder: Path) -> Path:
 def _check(model: Config) -> None:
     for name in ("backbone", "data_preprocessor"):
         if not isinstance(model.get(name), dict):
-            raise ValueError(f"model.{name}: is missing; the model of a detector or a segmenter has one")
+            raise ValueError(
+                f"model.{name}: is missing; the model of a detector or a segmenter has one"
+            )
     heads = {name: value for name, value in model.items() if name != "backbone"}
     for part in _dicts(heads):
         if _is_pretrained(part):
-            raise ValueError(f"init_cfg {part}: weights of heads are not taken from outside; remove it")
+            raise ValueError(
+                f"init_cfg {part}: weights of heads are not taken from outside; remove it"
+            )
         if named := _named_weights(part):
             raise ValueError(f"{named}: weights of heads are not taken from outside; remove it")
         if odd := sorted(OF_PANOPTIC_HEADS & part.keys()):
-            raise ValueError(f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose another model")
+            raise ValueError(
+                f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose "
+                "another "
+                "model"
+            )
     try:
         json.dumps(model)
     except (TypeError, ValueError) as err:
@@ -133,24 +153,33 @@ def _check(model: Config) -> None:
 
 
 def _kept(backbone: Config) -> Config:
-    """The config's own backbone at random weights: mmengine would load others without saying what does not fit."""
+    """The config's own backbone at random weights: mmengine would load others without saying what
+    does not fit."""
     kept: Config = _at_random(backbone)
     for part in _dicts(kept):
         if named := _named_weights(part):
-            raise ValueError(f"model.backbone: {named}: keep_backbone starts from random weights; remove it")
+            raise ValueError(
+                f"model.backbone: {named}: keep_backbone starts from random weights; remove it"
+            )
         for name, learning in (("frozen_stages", -1), ("norm_eval", False)):
             if part.get(name, learning) != learning:
                 raise ValueError(
-                    f"model.backbone.{name}: {part[name]} would keep random weights as they are; build a config on "
+                    f"model.backbone.{name}: {part[name]} would keep random weights as they are; "
+                    "build a config on "
                     f"this one that sets {learning}"
                 )
     return kept
 
 
 def _at_random(value: Any) -> Any:
-    """`value` without `pretrained` and without what loads weights; a list that held nothing else goes, too."""
+    """`value` without `pretrained` and without what loads weights; a list that held nothing else
+    goes, too."""
     if isinstance(value, dict):
-        own = {name: entry for name, entry in value.items() if name != "pretrained" and not _is_pretrained(entry)}
+        own = {
+            name: entry
+            for name, entry in value.items()
+            if name != "pretrained" and not _is_pretrained(entry)
+        }
         return {name: _at_random(entry) for name, entry in own.items()}
     if isinstance(value, list | tuple):
         return type(value)(_at_random(entry) for entry in value if not _is_pretrained(entry))
@@ -158,7 +187,8 @@ def _at_random(value: Any) -> Any:
 
 
 def _is_pretrained(value: Any) -> bool:
-    """An `init_cfg` of type Pretrained or Pretrained_Part, or of a checkpoint alone, or a list of such."""
+    """An `init_cfg` of type Pretrained or Pretrained_Part, or of a checkpoint alone, or a list of
+    such."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_pretrained, value))
     if not isinstance(value, dict):
@@ -180,16 +210,23 @@ def _maps_taken(model: Config) -> tuple[int, ...]:
     consumer = _necks(model)[0] if "neck" in model else None
     if consumer is None:
         if "decode_head" not in model:
-            raise ValueError("model.neck: is missing; what takes the maps of a backbone must be one, or a decode_head")
+            raise ValueError(
+                "model.neck: is missing; what takes the maps of a backbone must be one, or a "
+                "decode_head"
+            )
         return ALL_MAPS
-    widths, taken = consumer.get("in_channels"), tuple(model["backbone"].get("out_indices", ALL_MAPS))
+    widths, taken = (
+        consumer.get("in_channels"),
+        tuple(model["backbone"].get("out_indices", ALL_MAPS)),
+    )
     num = len(widths) if isinstance(widths, list | tuple) else 1
     if num == len(ALL_MAPS):
         return ALL_MAPS
     if num == len(taken) and set(taken) <= set(ALL_MAPS):
         return taken
     raise ValueError(
-        f"model.neck.in_channels: has {num} entries, which says not which of CAT's {len(ALL_MAPS)} maps it takes; give "
+        f"model.neck.in_channels: has {num} entries, which says not which of CAT's {len(ALL_MAPS)} "
+        "maps it takes; give "
         f"{len(ALL_MAPS)}, or name {num} as backbone.out_indices"
     )
 
@@ -197,7 +234,9 @@ def _maps_taken(model: Config) -> tuple[int, ...]:
 def _set_widths(model: Config, widths: Sequence[int]) -> None:
     if "neck" in model:
         neck = _necks(model)[0]
-        neck["in_channels"] = list(widths) if isinstance(neck["in_channels"], list | tuple) else widths[0]
+        neck["in_channels"] = (
+            list(widths) if isinstance(neck["in_channels"], list | tuple) else widths[0]
+        )
         return
     for name in ("decode_head", "auxiliary_head"):
         for head in _listed(model.get(name)):
@@ -209,7 +248,9 @@ def _set_widths(model: Config, widths: Sequence[int]) -> None:
 def _necks(model: Config) -> list[Config]:
     necks = _listed(model["neck"])
     if not necks or "in_channels" not in necks[0]:
-        raise ValueError("model.neck.in_channels: is missing; without it the neck cannot be fitted to CAT")
+        raise ValueError(
+            "model.neck.in_channels: is missing; without it the neck cannot be fitted to CAT"
+        )
     return necks
 
 
@@ -229,6 +270,12 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
     """All dicts within, from the outside inwards."""
     if isinstance(value, dict):
         yield value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    inner = (
+        value.values()
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, list | tuple)
+        else ()
+    )
     for entry in inner:
         yield from _dicts(entry)

@@ -1,8 +1,9 @@
-"""Counts a network's multiply-accumulates by mmcv's rules: the published FLOPs of detectors and segmenters are these.
+"""Counts a network's multiply-accumulates by mmcv's rules: the published FLOPs of detectors and
+segmenters are these.
 
-A multiply-accumulate of a convolution or a linear layer is 1, as are an output of a ReLU, an input of a norm, and
-another 1 where the norm is affine. What is no module counts nothing: products of queries, keys and values, RoIAlign,
-interpolation; nor do GELU and softmax.
+A multiply-accumulate of a convolution or a linear layer is 1, as are an output of a ReLU, an input
+of a norm, and another 1 where the norm is affine. What is no module counts nothing: products of
+queries, keys and values, RoIAlign, interpolation; nor do GELU and softmax.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from cat_model.attention import Cpsa, Ipsa
 from cat_model.complexity import count_windows, cpsa_macs, ipsa_macs
 from cat_model.windows import is_windowed
 from pipelines.openmmlab.building import build_network
-from pipelines.openmmlab.library import MODELS, DefaultScope, Scope, get_modules_mapping, load_library
+from pipelines.openmmlab.library import (
+    MODELS,
+    DefaultScope,
+    Scope,
+    get_modules_mapping,
+    load_library,
+)
 from pipelines.openmmlab.library import Config as MmengineConfig
 from pipelines.openmmlab.recipe import Config
 
@@ -67,16 +74,20 @@ def _counted(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _attention(attention: Ipsa | Cpsa, x: Tensor) -> int:
-    """Its linear layers, qkv and proj, as the reference applies them: to the padding of its windows as well."""
+    """Its linear layers, qkv and proj, as the reference applies them: to the padding of its windows
+    as well."""
     images, channels = x.shape[0], x.shape[-1]
-    num_windows = x.shape[1] if is_windowed(x) else count_windows((x.shape[1], x.shape[2]), attention.window)
+    num_windows = (
+        x.shape[1] if is_windowed(x) else count_windows((x.shape[1], x.shape[2]), attention.window)
+    )
     macs = ipsa_macs if isinstance(attention, Ipsa) else cpsa_macs
     return images * macs(channels=channels, window=attention.window, num_windows=num_windows).layers
 
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """How many parameters a network has, and multiply-accumulates on an image of the published size."""
+    """How many parameters a network has, and multiply-accumulates on an image of the published
+    size."""
 
     params: int
     macs: int | None
@@ -94,7 +105,8 @@ def count_params(network: nn.Module) -> int:
 
 @contextmanager
 def network_on_meta(scope: Scope, config: Config) -> Iterator[Any]:
-    """The network, for validation; tensors that are made in this context have a shape and no values (torch's meta)."""
+    """The network, for validation; tensors that are made in this context have a shape and no values
+    (torch's meta)."""
     load_library(scope)
     with DefaultScope.overwrite_default_scope(scope), torch.device("meta"), torch.no_grad():
         with warnings.catch_warnings(action="ignore"):

@@ -27,7 +27,9 @@ class LoadUpright:
         try:
             pixels_HWC = np.array(load_upright(path))  # noqa: N806
         except BrokenImageError as err:
-            raise DataError(f"{path}: does not decode: {err}; the file changed during the stage: restore it") from err
+            raise DataError(
+                f"{path}: does not decode: {err}; the file changed during the stage: restore it"
+            ) from err
         size = pixels_HWC.shape[:2]
         return {**sample, "img": pixels_HWC[:, :, ::-1], "img_shape": size, "ori_shape": size}
 
@@ -39,32 +41,41 @@ Probe = Callable[[Path], str | None]
 def broken_images(
     paths: Sequence[Path], *, max_broken_images: int, num_threads: int, context: StageContext
 ) -> frozenset[Path]:
-    """The images that do not decode; raises DataError when they are too many, or when one is missing.
+    """The images that do not decode; raises DataError when they are too many, or when one is
+    missing.
 
-    A full decode costs 0.6 ms an image of COCO's size and core, against hours of training that would meet it late.
+    A full decode costs 0.6 ms an image of COCO's size and core, against hours of training that
+    would meet it late.
     """
     broken = faults(paths, image_fault, num_threads=num_threads, context=context)
     if len(broken) > max_broken_images:
         raise DataError(
-            f"{len(broken)} of {len(paths)} images do not decode, and max_broken_images is {max_broken_images}: "
+            f"{len(broken)} of {len(paths)} images do not decode, and max_broken_images is "
+            f"{max_broken_images}: "
             f"{first_faulty(broken)}; replace these files or raise max_broken_images"
         )
     return frozenset(broken)
 
 
-def faults(paths: Sequence[Path], probe: Probe, *, num_threads: int, context: StageContext) -> dict[Path, str]:
-    """What `probe` says about each faulty file, the same on every rank; raises DataError when one is missing."""
+def faults(
+    paths: Sequence[Path], probe: Probe, *, num_threads: int, context: StageContext
+) -> dict[Path, str]:
+    """What `probe` says about each faulty file, the same on every rank; raises DataError when one
+    is missing."""
     missing = [(path, why) for path in paths if (why := _absence(path)) is not None]
     if missing:
         shown = (escaped(str(path)) + (f" ({why})" if why else "") for path, why in missing)
         raise DataError(
-            f"{len(missing)} of {len(paths)} files are missing: {first_named(shown, len(missing))}; complete the data "
+            f"{len(missing)} of {len(paths)} files are missing: "
+            f"{first_named(shown, len(missing))}; complete the data "
             "set"
         )
     mine = paths[context.rank :: context.world_size]
     # PIL lets go of the interpreter while it decodes, so threads do run side by side.
     with ThreadPoolExecutor(max(1, num_threads)) as pool:
-        found = [(path, fault) for path, fault in zip(mine, pool.map(probe, mine), strict=True) if fault]
+        found = [
+            (path, fault) for path, fault in zip(mine, pool.map(probe, mine), strict=True) if fault
+        ]
     gathered: list[list[tuple[Path, str]]] = all_gather_object(found)
     return dict(sorted(pair for part in gathered for pair in part))
 

@@ -1,4 +1,5 @@
-"""The compiled ops of mmcv that our methods call, on torchvision's kernels, with mmcv's own calling conventions.
+"""The compiled ops of mmcv that our methods call, on torchvision's kernels, with mmcv's own calling
+conventions.
 
 Shapes: N boxes as (x1, y1, x2, y2); K RoIs as (image index, x1, y1, x2, y2); C channels or classes.
 """
@@ -31,14 +32,17 @@ class MissingOpError(StageError):
 
     def __str__(self) -> str:
         return (
-            f"mmcv's {self.op} has no kernel here: mmcv was installed without its compiled ops; install them with "
-            "`MAX_JOBS=4 pip install --no-build-isolation --force-reinstall --no-deps onedl-mmcv` (needs a C++ "
+            f"mmcv's {self.op} has no kernel here: mmcv was installed without its compiled ops; "
+            "install them with "
+            "`MAX_JOBS=4 pip install --no-build-isolation --force-reinstall --no-deps onedl-mmcv` "
+            "(needs a C++ "
             "compiler, and nvcc for GPUs) or use a method that does without this op"
         )
 
 
 def nms(boxes_N4: Tensor, scores_N: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
-    """Indices that stay, best score first; with offset 1 a box is one pixel larger to the right and below."""
+    """Indices that stay, best score first; with offset 1 a box is one pixel larger to the right and
+    below."""
     grown_N4 = boxes_N4 + boxes_N4.new_tensor([0, 0, offset, offset])
     kept: Tensor = torchvision.ops.nms(grown_N4.float(), scores_N.float(), iou_threshold)
     return kept
@@ -55,7 +59,8 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Indices that stay, in order; their boxes and decayed scores go to the first rows of `dets_N5`.
+    """Indices that stay, in order; their boxes and decayed scores go to the first rows of
+    `dets_N5`.
 
     Bodla et al., "Soft-NMS", arXiv 1704.04503.
     """
@@ -91,7 +96,8 @@ def roi_align_forward(
 ) -> None:
     """Average-pooled RoIAlign, written into `output_KCPQ`; `argmax_*` belong to max pooling."""
     _only_average(pool_mode)
-    # In float32: torchvision has no bfloat16 kernel, and float16 coordinates are off by a pixel beyond 2048.
+    # In float32: torchvision has no bfloat16 kernel, and float16 coordinates are off by a pixel
+    # beyond 2048.
     output_KCPQ.copy_(
         torchvision.ops.roi_align(
             input_BCHW.float(),
@@ -118,7 +124,8 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """The gradient of `roi_align_forward` with respect to its input, written into `grad_input_BCHW`."""
+    """The gradient of `roi_align_forward` with respect to its input, written into
+    `grad_input_BCHW`."""
     _only_average(pool_mode)
     backward: Any = torch.ops.torchvision._roi_align_backward
     grad_input_BCHW.copy_(
@@ -136,31 +143,51 @@ def roi_align_backward(
 
 
 def sigmoid_focal_loss_forward(
-    input_NC: Tensor, target_N: Tensor, weight_C: Tensor, output_NC: Tensor, *, gamma: float, alpha: float
+    input_NC: Tensor,
+    target_N: Tensor,
+    weight_C: Tensor,
+    output_NC: Tensor,
+    *,
+    gamma: float,
+    alpha: float,
 ) -> None:
     """`focal_loss`, written into `output_NC`."""
     output_NC.copy_(_focal_passes[0](input_NC, target_N, weight_C, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
-    input_NC: Tensor, target_N: Tensor, weight_C: Tensor, grad_input_NC: Tensor, *, gamma: float, alpha: float
+    input_NC: Tensor,
+    target_N: Tensor,
+    weight_C: Tensor,
+    grad_input_NC: Tensor,
+    *,
+    gamma: float,
+    alpha: float,
 ) -> None:
     """`focal_loss_gradient`, written into `grad_input_NC`."""
     grad_input_NC.copy_(_focal_passes[1](input_NC, target_N, weight_C, gamma, alpha))
 
 
-def focal_loss(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Lin et al., "Focal Loss", arXiv 1708.02002, unreduced, in float32; a target of C is background.
+def focal_loss(
+    logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    """Lin et al., "Focal Loss", arXiv 1708.02002, unreduced, in float32; a target of C is
+    background.
 
-    In their terms -alpha_t (1 - p_t)^gamma log p_t, where p_t is the sigmoid of the logit towards the target.
-    `weight_C` is a factor on the losses of a target; none if it is empty.
+    In their terms -alpha_t (1 - p_t)^gamma log p_t, where p_t is the sigmoid of the logit towards
+    the target. `weight_C` is a factor on the losses of a target; none if it is empty.
     """
     _, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
-    return torch.sigmoid(-towards_NC).pow_(gamma).mul_(F.logsigmoid(towards_NC)).mul_(scale_NC).neg_()
+    return (
+        torch.sigmoid(-towards_NC).pow_(gamma).mul_(F.logsigmoid(towards_NC)).mul_(scale_NC).neg_()
+    )
 
 
-def focal_loss_gradient(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float) -> Tensor:
-    """Of the summed `focal_loss` with respect to the logits, in closed form: in half as many passes as autograd."""
+def focal_loss_gradient(
+    logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float
+) -> Tensor:
+    """Of the summed `focal_loss` with respect to the logits, in closed form: in half as many passes
+    as autograd."""
     is_target_NC, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
     miss_NC = torch.sigmoid(-towards_NC)
     slope_NC = F.logsigmoid(towards_NC).mul_(1 - miss_NC).mul_(gamma).sub_(miss_NC)
@@ -168,8 +195,11 @@ def focal_loss_gradient(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, g
     return torch.where(is_target_NC, slope_NC, -slope_NC)
 
 
-def _focal_parts(logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the target is, the logits towards it (p_t before the sigmoid), and the factors alpha_t and weight."""
+def _focal_parts(
+    logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the target is, the logits towards it (p_t before the sigmoid), and the factors alpha_t
+    and weight."""
     logits_NC = logits_NC.float()
     is_target_NC = target_N[:, None] == torch.arange(logits_NC.shape[1], device=target_N.device)
     scale_NC = torch.where(is_target_NC, alpha, 1 - alpha)
@@ -184,7 +214,8 @@ _focal_passes = (focal_loss, focal_loss_gradient)
 
 @contextmanager
 def compiled_focal_loss() -> Iterator[None]:
-    """Within the block the two passes are compiled when they are first called: one kernel each instead of a dozen."""
+    """Within the block the two passes are compiled when they are first called: one kernel each
+    instead of a dozen."""
     global _focal_passes  # noqa: PLW0603  see there
     plain = _focal_passes
     # Each level of a pyramid has another number of logits.
@@ -222,5 +253,7 @@ BACKED = {
 }
 """What the adapter has, by the names of `mmcv._ext`."""
 
-SOURCES = {name: "python" if name.startswith(("softnms", "sigmoid")) else "torchvision" for name in BACKED}
+SOURCES = {
+    name: "python" if name.startswith(("softnms", "sigmoid")) else "torchvision" for name in BACKED
+}
 """Whose kernels these are: torchvision's compiled ones, or several of torch's from Python."""

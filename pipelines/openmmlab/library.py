@@ -1,4 +1,5 @@
-"""The edge to OpenMMLab: installs the ops, then imports mmengine in silence; others take its names from here."""
+"""The edge to OpenMMLab: installs the ops, then imports mmengine in silence; others take its names
+from here."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def quiet_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """What these libraries say about their own code on import is nothing that a user could act on."""
+    """What these libraries say about their own code on import is nothing that a user could act
+    on."""
     with quiet_stdout(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -37,7 +39,12 @@ with quiet_import():
     from mmengine.evaluator import BaseMetric
     from mmengine.hooks import Hook
     from mmengine.logging import MMLogger
-    from mmengine.model import BaseModel, MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+    from mmengine.model import (
+        BaseModel,
+        MMDistributedDataParallel,
+        is_model_wrapper,
+        revert_sync_batchnorm,
+    )
     from mmengine.registry import (
         DATA_SAMPLERS,
         DATASETS,

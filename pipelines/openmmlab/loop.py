@@ -1,4 +1,5 @@
-"""The training loop of mmengine's Runner for a stage: goes on between any two updates, saves, validates, stops."""
+"""The training loop of mmengine's Runner for a stage: goes on between any two updates, saves,
+validates, stops."""
 
 from __future__ import annotations
 
@@ -25,7 +26,12 @@ from pipelines.openmmlab.progress import (
 from pipelines.openmmlab.state import Position, save_state, unwrapped
 from pipelines.openmmlab.stopping import StopInValidation
 from pipelines.training.coordinator import Action, Coordinator, save_or_stop
-from pipelines.training.distributed import check_equal_on_ranks, gather_over_ranks, mean_over_ranks, share_buffers
+from pipelines.training.distributed import (
+    check_equal_on_ranks,
+    gather_over_ranks,
+    mean_over_ranks,
+    share_buffers,
+)
 from pipelines.training.divergence import has_finite_weights
 from pipelines.training.seeding import Stream, seed_all, seeds
 from pipelines.training.speed import SpeedMeter
@@ -46,7 +52,8 @@ class LoopConfig:
 class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
     """Epochs, or iterations as one long epoch, with validations in between.
 
-    mmengine's own loops begin at the start of an epoch, and its hooks for checkpoints cannot be told to stop.
+    mmengine's own loops begin at the start of an epoch, and its hooks for checkpoints cannot be
+    told to stop.
     """
 
     stop_training = False
@@ -61,7 +68,10 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             config.schedule.checkpoint_every, context.should_stop, device, config.schedule.keep_best
         )
         self._events = EventWriter(
-            context, config.schedule, self.max_iters, self.dataloader.batch_size * context.world_size
+            context,
+            config.schedule,
+            self.max_iters,
+            self.dataloader.batch_size * context.world_size,
         )
         runner.register_hook(StopInValidation(context, lambda: self._save_or_stop(Action.STOP)))
         self._num_written = 0
@@ -71,10 +81,16 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         """Go on from there; the runner's weights and optimizer are of that position too."""
         context = self._config.context
         self._began_at = position.iteration
-        self._epoch, self._iter, self._is_validated = position.epoch, position.iteration, position.is_validated
+        self._epoch, self._iter, self._is_validated = (
+            position.epoch,
+            position.iteration,
+            position.is_validated,
+        )
         self.metrics: Mapping[str, float] = position.metrics
         """Metrics of the last validation, by our names, with the mean loss before it."""
-        self._metrics = RunningMetrics.at(position, rank=context.rank, world_size=context.world_size)
+        self._metrics = RunningMetrics.at(
+            position, rank=context.rank, world_size=context.world_size
+        )
 
     @property
     def speed(self) -> SpeedMeter:
@@ -102,7 +118,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
     def run(self) -> nn.Module:
         """Train to the end.
 
-        Raises StoppedError after a checkpoint, StageError for a loss that is no number and for ranks that differ.
+        Raises StoppedError after a checkpoint, StageError for a loss that is no number and for
+        ranks that differ.
         """
         self.runner.call_hook("before_train")
         if self._is_epochs:
@@ -138,7 +155,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         lr = max(group["lr"] for group in self.runner.optim_wrapper.param_groups)
         self._step(batch)
         action = self._coordinator.after(self._iter)
-        # With it, since a GPU's ranks wait there for their updates to be done; without the writing of checkpoints.
+        # With it, since a GPU's ranks wait there for their updates to be done; without the writing
+        # of checkpoints.
         self._metrics.speed.add(trained_s=clock() - began_s, waited_s=waited_s)
         if self._iter % EMIT_EVERY == 0 or is_last:
             self._events.tell_iteration(self._iter, self._means(), lr=lr, speed=self._metrics.speed)
@@ -162,11 +180,15 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             check_equal_on_ranks(runner.model, when="after the first update")
 
     def _means(self) -> dict[str, float]:
-        """Of the losses since the last line; and the norm of the last gradient, where gradients are clipped."""
+        """Of the losses since the last line; and the norm of the last gradient, where gradients are
+        clipped."""
         means = self._metrics.read()
         if self.runner.optim_wrapper.clip_grad_kwargs is not None:
-            means["grad_norm"] = float(self.runner.message_hub.get_scalar("train/grad_norm").current())
-        # The loss scaler of fp16 begins with gradients that overflow; the losses are known to be numbers.
+            means["grad_norm"] = float(
+                self.runner.message_hub.get_scalar("train/grad_norm").current()
+            )
+        # The loss scaler of fp16 begins with gradients that overflow; the losses are known to be
+        # numbers.
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
     def _save_or_stop(self, action: Action) -> None:
@@ -179,10 +201,13 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
 
     def _is_val_due(self) -> bool:
         """Whether this iteration, where iterations are counted, ends with a validation."""
-        return not self._is_epochs and self._iter > 0 and self._config.schedule.is_val_due(self._iter)
+        return (
+            not self._is_epochs and self._iter > 0 and self._config.schedule.is_val_due(self._iter)
+        )
 
     def _validate_interrupted_epoch(self) -> None:
-        """Validate after an epoch that ended in an earlier attempt, which stopped before its validation was done."""
+        """Validate after an epoch that ended in an earlier attempt, which stopped before its
+        validation was done."""
         is_between = self._iter == self._epoch * len(self.dataloader) > 0
         if is_between and not self._is_validated and self._config.schedule.is_val_due(self._epoch):
             self._validate_and_save(self._epoch)
@@ -193,7 +218,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             self.runner.model.train()
 
     def _validate_and_save(self, done: int) -> None:
-        """Validate after `done` epochs or iterations where that is due, tell, and hand over a checkpoint if it is."""
+        """Validate after `done` epochs or iterations where that is due, tell, and hand over a
+        checkpoint if it is."""
         schedule = self._config.schedule
         is_val_due = schedule.is_val_due(done)
         is_checkpoint_due = schedule.is_checkpoint_due(done, is_validated=is_val_due)
@@ -208,17 +234,21 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._config.context.report({"epoch": number, "loss": loss, **self.metrics}, directory)
 
     def _validate(self) -> float:
-        """Measure the model as rank 0 has it, and tell; returns the mean loss since the last time."""
+        """Measure the model as rank 0 has it, and tell; returns the mean loss since the last
+        time."""
         self._metrics.check()
         share_buffers(unwrapped(self.runner.model))
         loss = mean_over_ranks(self._metrics.mean_loss, self._device)
         self.metrics = {**self._config.metrics_of(self.runner.val_loop.run()), "loss": loss}
         self._is_validated = True
-        self._events.tell_validation(self._iter, loss=loss, metrics=self.metrics, speed=self._metrics.speed)
+        self._events.tell_validation(
+            self._iter, loss=loss, metrics=self.metrics, speed=self._metrics.speed
+        )
         return loss
 
     def _write_checkpoint(self) -> Path | None:
-        """The folder of a new checkpoint, to be handed over; None on other ranks than 0. All ranks call it."""
+        """The folder of a new checkpoint, to be handed over; None on other ranks than 0. All ranks
+        call it."""
         self._metrics.check()
         self._check_weights()
         position = self._gathered()
@@ -232,10 +262,12 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         return directory
 
     def _check_weights(self) -> None:
-        """The last gradient may have spoilt them after a loss that was a number: nothing goes on from there."""
+        """The last gradient may have spoilt them after a loss that was a number: nothing goes on
+        from there."""
         if not has_finite_weights(self.runner.model):
             raise StageError(
-                f"the gradient was no number at iteration {self._iter}, and so are the weights: training diverged; "
+                f"the gradient was no number at iteration {self._iter}, and so are the weights: "
+                "training diverged; "
                 "lower `lr`, set `clip_grad`, or use `precision: fp32`"
             )
 

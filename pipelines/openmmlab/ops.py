@@ -1,4 +1,5 @@
-"""`mmcv._ext` for an mmcv that was installed without compiling its ops. A compiled `_ext` wins where there is one."""
+"""`mmcv._ext` for an mmcv that was installed without compiling its ops. A compiled `_ext` wins
+where there is one."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ EXTENSION = "mmcv._ext"
 
 
 class OpsFinder:
-    """Finds `mmcv._ext` when nobody before it did. mmcv asks all its ops for a name at import, so each name answers."""
+    """Finds `mmcv._ext` when nobody before it did. mmcv asks all its ops for a name at import, so
+    each name answers."""
 
     @classmethod
     def find_spec(
@@ -34,14 +36,16 @@ class OpsFinder:
 
 
 def install_ops() -> None:
-    """Make `mmcv.ops` importable in this process. To be called before the first import of mmcv; again is harmless."""
+    """Make `mmcv.ops` importable in this process. To be called before the first import of mmcv;
+    again is harmless."""
     if OpsFinder not in sys.meta_path:
         # Last, so that the file finders see a compiled extension first.
         sys.meta_path.append(OpsFinder)
 
 
 def active_ops() -> dict[str, str]:
-    """Which implementation of each op that our methods call this process has: `compiled` (mmcv's own), or ours."""
+    """Which implementation of each op that our methods call this process has: `compiled` (mmcv's
+    own), or ours."""
     spec = importlib.import_module(EXTENSION).__spec__
     is_ours = spec is not None and spec.loader is OpsFinder  # type: ignore[comparison-overlap]
     return {op: source if is_ours else "compiled" for op, source in SOURCES.items()}

@@ -1,4 +1,5 @@
-"""The published form of a fine-tuned model: a folder with model.safetensors, config.json and the record's files."""
+"""The published form of a fine-tuned model: a folder with model.safetensors, config.json and the
+record's files."""
 
 from __future__ import annotations
 
@@ -24,11 +25,17 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 UNMEASURED = frozenset({"train_cfg", "norm_cfg", "size", "drop_path_rate"})
-"""Parts of a model's config that may differ where it is measured: how it learns, SyncBN on a GPU alone, dropout."""
+"""Parts of a model's config that may differ where it is measured: how it learns, SyncBN on a GPU
+alone, dropout."""
 
 
 def save_model(
-    directory: Path, *, method: str, model: Config, classes: Sequence[str], weights: Mapping[str, Tensor]
+    directory: Path,
+    *,
+    method: str,
+    model: Config,
+    classes: Sequence[str],
+    weights: Mapping[str, Tensor],
 ) -> None:
     """Write what builds the model again: its config needs no pretrained checkpoint any more."""
     directory.mkdir(parents=True)
@@ -41,12 +48,15 @@ def save_model(
         "ops": active_ops(),
     }
     (directory / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in weights.items()}, directory / WEIGHTS_FILE
+    )
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What `save_model` wrote. Its config is never built: the job's own is, once it is known to agree."""
+    """What `save_model` wrote. Its config is never built: the job's own is, once it is known to
+    agree."""
 
     method: str
     classes: tuple[str, ...]
@@ -60,19 +70,25 @@ class SavedModel:
     def check(self, *, method: str, classes: Sequence[str]) -> None:
         """Raises CheckpointError unless it is of the job's method, over the classes of its data."""
         if self.method != method:
-            raise CheckpointError(f"checkpoint: is a {self.method}, the job says {method}; correct `method`")
+            raise CheckpointError(
+                f"checkpoint: is a {self.method}, the job says {method}; correct `method`"
+            )
         check_classes(self.classes, classes)
 
     def check_model(self, model: Config) -> None:
-        """Raises CheckpointError, which names the fields, where a setting of the job's `model` has another value.
+        """Raises CheckpointError, which names the fields, where a setting of the job's `model` has
+        another value.
 
-        Tensors of other shapes are told when they are loaded; this tells what shapes do not show, such as anchors.
+        Tensors of other shapes are told when they are loaded; this tells what shapes do not show,
+        such as anchors.
         """
         ours = json.loads(json.dumps(model))
         differing = list(_differences("", self.model, ours))
         if differing:
             raise CheckpointError(
-                f"checkpoint: is another model than the job's params make: {'; '.join(differing)}; correct the params"
+                "checkpoint: is another model than the job's params make: "
+                f"{'; '.join(differing)}; "
+                "correct the params"
             )
 
 
@@ -90,9 +106,18 @@ def load_model(directory: Path) -> SavedModel:
             weights=load_file(directory / WEIGHTS_FILE),
             sizes=sizes_of(json.loads((directory / COMPLEXITY_FILE).read_text(encoding="utf-8"))),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as err:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        SafetensorError,
+    ) as err:
         raise CheckpointError(
-            f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; give the checkpoint of "
+            f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; "
+            "give the checkpoint of "
             "a detection or segmentation stage"
         ) from err
 
@@ -102,7 +127,8 @@ def _cat_config(backbone: Mapping[str, Any]) -> CatConfig | None:
 
 
 def _differences(path: str, held: object, ours: object) -> Iterator[str]:
-    """Values of fields that both configs have; those of one alone came or went with a version of this code."""
+    """Values of fields that both configs have; those of one alone came or went with a version of
+    this code."""
     if isinstance(held, Mapping) and isinstance(ours, Mapping):
         for name in held:
             if name in ours and name not in UNMEASURED:

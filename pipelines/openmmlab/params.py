@@ -40,39 +40,44 @@ class FinetuneParams(Params):
     """Highest learning rate of the published recipe, for REFERENCE_BATCH images."""
 
     backbone: Annotated[str | None, Role.INPUT] = None
-    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file (a path, s3://) of the official layout
-    or of timm's. Not with `init: scratch`."""
+    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file (a path, s3://) of
+    the official layout or of timm's. Not with `init: scratch`."""
     init: Literal["pretrained", "scratch"] = "pretrained"
-    """What the backbone starts from: the weights of `backbone`, or random ones, drawn by the seed."""
+    """What the backbone starts from: the weights of `backbone`, or random ones, drawn by the
+    seed."""
     model: Annotated[Model | None, Role.MODEL] = None
-    """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as of a pretraining. `init: scratch`
-    needs it; a pretrained `backbone` says itself what it is, and must be this one where it is given."""
+    """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as of a pretraining.
+    `init: scratch` needs it; a pretrained `backbone` says itself what it is, and must be this one
+    where it is given."""
     data: Data
-    """Folder of the data set, in its published layout; or `s3://BUCKET/PREFIX` with the same files or the published
-    archives, which each machine fetches once; or `sample:digits`."""
+    """Folder of the data set, in its published layout; or `s3://BUCKET/PREFIX` with the same files
+    or the published archives, which each machine fetches once; or `sample:digits`."""
     config: Annotated[ConfigPath | None, Role.DATA] = None
-    """Instead of `method`: a config of mmdet or mmseg, as a .py file (on every machine, as the data) or as
-    `mmdet::PATH` or `mmseg::PATH` of the installed library. Of it, `model` alone is taken, on CAT and for the classes
-    of the data."""
+    """Instead of `method`: a config of mmdet or mmseg, as a .py file (on every machine, as the
+    data) or as `mmdet::PATH` or `mmseg::PATH` of the installed library. Of it, `model` alone is
+    taken, on CAT and for the classes of the data."""
     keep_backbone: bool = False
-    """Whether the model of `config` keeps its own backbone instead of CAT; it then starts from random weights."""
+    """Whether the model of `config` keeps its own backbone instead of CAT; it then starts from
+    random weights."""
     num_classes: Positive | None = None
     """How many classes the data must have; None takes what the data says."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of the classes that the data must have, in this order; None takes what the data says."""
+    """Names of the classes that the data must have, in this order; None takes what the data
+    says."""
     batch_size: Positive = 16
     """Images an iteration over all workers together; a multiple of the number of workers."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Highest learning rate, for the batch as a whole, whatever the number of workers; None: the published one, which
-    is for 16 images, times batch_size / 16."""
+    """Highest learning rate, for the batch as a whole, whatever the number of workers; None: the
+    published one, which is for 16 images, times batch_size / 16."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """AdamW's, for all but norms and position parameters."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor on the learning rate from each depth of the backbone to the one before it; neck and heads learn at the
-    full rate. 1: so does the backbone."""
+    """Factor on the learning rate from each depth of the backbone to the one before it; neck and
+    heads learn at the full rate. 1: so does the backbone."""
     frozen_stages: Annotated[int, Field(ge=0, le=4)] | None = None
-    """Stages of the backbone that keep their weights, from the first on, and the embeddings with them; 0: the
-    embeddings alone; None: all learns. The norms of the backbone's maps, which are new, always learn."""
+    """Stages of the backbone that keep their weights, from the first on, and the embeddings with
+    them; 0: the embeddings alone; None: all learns. The norms of the backbone's maps, which are
+    new, always learn."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at which a poly or cosine schedule ends."""
     clip_grad: Annotated[float, Field(gt=0)] | None = None
@@ -80,10 +85,12 @@ class FinetuneParams(Params):
     flip_prob: Probability = 0.5
     """Probability of a left-right flip in training."""
     drop_path_rate: Rate | None = 0.2
-    """Stochastic depth of the backbone's last group; None keeps the rate of its pretraining, or of `model`."""
+    """Stochastic depth of the backbone's last group; None keeps the rate of its pretraining, or of
+    `model`."""
     fidelity: Literal["intent", "reference"] = "intent"
-    """Where the reference's code does other than it evidently means to: `reference` follows the code, in how FCOS
-    normalises images and in the decay of the position embedding; docs/deviations.md has the list."""
+    """Where the reference's code does other than it evidently means to: `reference` follows the
+    code, in how FCOS normalises images and in the decay of the position embedding;
+    docs/deviations.md has the list."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of training; validation is always fp32. bf16 and fp16 need a GPU."""
     max_broken_images: Annotated[int, Field(ge=0)] = 0
@@ -91,11 +98,11 @@ class FinetuneParams(Params):
     loader_workers: Annotated[int, Field(ge=0, le=64), Role.OUTSIDE_KEY] = 2
     """Processes that load images, for each worker; 0 loads in the training process."""
     keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 1
-    """Checkpoints with the best score (box_map, miou) that are kept besides the latest until the stage is done; with
-    any, each validation ends with a checkpoint."""
+    """Checkpoints with the best score (box_map, miou) that are kept besides the latest until the
+    stage is done; with any, each validation ends with a checkpoint."""
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compile backbone, feature pyramid and focal loss by torch.compile, which needs a C++ compiler; the same function
-    but for rounding."""
+    """Compile backbone, feature pyramid and focal loss by torch.compile, which needs a C++
+    compiler; the same function but for rounding."""
 
     def fits_workers(self, num_workers: int) -> bool:
         """Whether `num_workers` workers can share a batch equally."""
@@ -103,7 +110,8 @@ class FinetuneParams(Params):
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """The metrics that are the network's own; of a config file's only the parameters are counted."""
+        """The metrics that are the network's own; of a config file's only the parameters are
+        counted."""
         return SIZES if self.config is None else SIZES[:1]
 
     @property
@@ -117,7 +125,8 @@ class FinetuneParams(Params):
 
     @property
     def stated_lr(self) -> float:
-        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need no more."""
+        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need
+        no more."""
         return self.peak_lr if self.lr is None else self.lr
 
     @property
@@ -139,24 +148,37 @@ class FinetuneParams(Params):
             yield from self._kept_misfits()
             return
         if self.init == "pretrained" and self.backbone is None:
-            message = "is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+            message = (
+                "is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+            )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.backbone is not None:
-            message = "has no use with init: scratch, which starts from random weights; leave one of them out"
+            message = (
+                "has no use with init: scratch, which starts from random weights; leave one "
+                "of them out"
+            )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.model is None:
             yield Misfit(("model",), "is missing: init: scratch needs it, such as cat_small")
 
     def _kept_misfits(self) -> Iterator[Misfit]:
         if self.init == "pretrained":
-            message = "must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+            message = (
+                "must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+            )
             yield Misfit(("init",), message)
         for name in ("backbone", "model", "frozen_stages"):
             if getattr(self, name) is not None:
-                message = "is for CAT, and keep_backbone takes the backbone of `config`; leave one of them out"
+                message = (
+                    "is for CAT, and keep_backbone takes the backbone of `config`; leave "
+                    "one "
+                    "of them out"
+                )
                 yield Misfit((name,), message)
         if self.layer_decay < 1:
-            yield Misfit(("layer_decay",), "knows the depths of CAT only; leave it out with keep_backbone")
+            yield Misfit(
+                ("layer_decay",), "knows the depths of CAT only; leave it out with keep_backbone"
+            )
 
     @property
     def method_or_config(self) -> tuple[str | None, str | None]:
@@ -170,12 +192,20 @@ class FinetuneParams(Params):
         return (method is None) != (config is None)
 
     def checks(self) -> tuple[Check, ...]:
-        return (self._has_one_source, self._keeps_a_config, self._classes_differ, self._classes_are_counted)
+        return (
+            self._has_one_source,
+            self._keeps_a_config,
+            self._classes_differ,
+            self._classes_are_counted,
+        )
 
     def _has_one_source(self) -> Iterator[Misfit]:
         if not self.has_source:
             method, _ = self.method_or_config
-            message = "must have one of `method` (a model by name) and `config` (a config file of its library)"
+            message = (
+                "must have one of `method` (a model by name) and `config` (a config file of "
+                "its library)"
+            )
             yield Misfit(() if method is None else ("config",), message)
 
     def _keeps_a_config(self) -> Iterator[Misfit]:
@@ -194,21 +224,32 @@ class FinetuneParams(Params):
             yield Misfit(("num_classes",), message)
 
     def check_classes(self, found: Sequence[str], where: object) -> None:
-        """Raises DataError unless the classes `found` in the data at `where` are those that the job asks for."""
+        """Raises DataError unless the classes `found` in the data at `where` are those that the job
+        asks for."""
         if self.num_classes not in (None, len(found)):
             raise DataError(
-                f"{where}: has {len(found)} classes, but num_classes is {self.num_classes}; correct it or leave it out"
+                f"{where}: has {len(found)} classes, but num_classes is {self.num_classes}; "
+                "correct it or leave it out"
             )
         if self.classes not in (None, tuple(found)):
-            raise DataError(f"{where}: {_difference(found, self.classes or ())}; correct `classes`, or leave it out")
+            raise DataError(
+                f"{where}: {_difference(found, self.classes or ())}; correct `classes`, or "
+                "leave "
+                "it out"
+            )
 
 
 def _difference(found: Sequence[str], asked: Sequence[str]) -> str:
     """How classes that are not those asked for differ from them."""
-    lacking, more = ([name for name in one if name not in other] for one, other in ((asked, found), (found, asked)))
+    lacking, more = (
+        [name for name in one if name not in other]
+        for one, other in ((asked, found), (found, asked))
+    )
     if lacking:
         return f"has no classes {first_named(lacking)}"
     if more:
         return f"also has {first_named(more)}"
-    place = next(place for place, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other)
+    place = next(
+        place for place, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other
+    )
     return f"has its classes in another order: {found[place]} comes before {asked[place]}"

@@ -1,4 +1,5 @@
-"""What a training tells while it runs: loss and its parts, learning rate, speed, time to go; and how long it trains."""
+"""What a training tells while it runs: loss and its parts, learning rate, speed, time to go; and
+how long it trains."""
 
 from __future__ import annotations
 
@@ -25,20 +26,23 @@ EMIT_EVERY = 10
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How long to train, in epochs or iterations, at which of them to validate, and when to write checkpoints."""
+    """How long to train, in epochs or iterations, at which of them to validate, and when to write
+    checkpoints."""
 
     unit: Literal["epoch", "iteration"]
     total: int
     val_every: int
     checkpoint_every: CheckpointEvery
     keep_best: int
-    """Checkpoints with the best scores that are kept; with any, each validation ends with a checkpoint."""
+    """Checkpoints with the best scores that are kept; with any, each validation ends with a
+    checkpoint."""
 
     def is_val_due(self, done: int) -> bool:
         return done % self.val_every == 0 or done == self.total
 
     def is_checkpoint_due(self, done: int, *, is_validated: bool) -> bool:
-        """Whether to write one after `done` epochs or iterations, apart from those that steps and minutes ask for."""
+        """Whether to write one after `done` epochs or iterations, apart from those that steps and
+        minutes ask for."""
         if done == self.total or (is_validated and self.keep_best > 0):
             return True
         every = self.checkpoint_every.epochs
@@ -47,7 +51,8 @@ class TrainingSchedule:
 
 @dataclass
 class RunningMetrics:
-    """What the iterations since the last validation measured on this rank. Reads the device once a line."""
+    """What the iterations since the last validation measured on this rank. Reads the device once a
+    line."""
 
     losses: Losses
     num_losses: int
@@ -66,7 +71,8 @@ class RunningMetrics:
         )
 
     def add(self, iteration: int, outputs: Mapping[str, Tensor]) -> None:
-        """`outputs` are the model's losses, `loss` their sum; other values of it are parts and scores."""
+        """`outputs` are the model's losses, `loss` their sum; other values of it are parts and
+        scores."""
         self.losses.add(iteration, outputs["loss"].detach())
         self.num_losses += 1
         self._num_parts += 1
@@ -74,9 +80,14 @@ class RunningMetrics:
             self._parts[name] = self._parts.get(name, 0) + value.detach().float()
 
     def read(self) -> dict[str, float]:
-        """Means since the last line, `loss` first; raises StageError for a loss that is no number."""
+        """Means since the last line, `loss` first; raises StageError for a loss that is no
+        number."""
         self.check()
-        values = (torch.stack(list(self._parts.values())) / self._num_parts).tolist() if self._parts else []
+        values = (
+            (torch.stack(list(self._parts.values())) / self._num_parts).tolist()
+            if self._parts
+            else []
+        )
         means = dict(zip(self._parts, values, strict=True))
         self._parts.clear()
         self._num_parts = 0
@@ -88,7 +99,8 @@ class RunningMetrics:
             self.losses.read()
         except NonFiniteLossError as err:
             raise StageError(
-                f"the loss is {err.loss} at iteration {err.step}: training diverged; lower `lr`, set `clip_grad`, or "
+                f"the loss is {err.loss} at iteration {err.step}: training diverged; lower `lr`, "
+                "set `clip_grad`, or "
                 "use `precision: fp32`"
             ) from err
 
@@ -112,8 +124,11 @@ class EventWriter:
     batch_size: int
     """Images an iteration over all workers."""
 
-    def tell_iteration(self, iteration: int, means: Mapping[str, float], *, lr: float, speed: SpeedMeter) -> None:
-        """`means` are the loss and its parts, and the norm of the gradients where they are clipped."""
+    def tell_iteration(
+        self, iteration: int, means: Mapping[str, float], *, lr: float, speed: SpeedMeter
+    ) -> None:
+        """`means` are the loss and its parts, and the norm of the gradients where they are
+        clipped."""
         left_s = speed.s_per_iteration * (self.max_iters - iteration)
         values = {
             **means,
@@ -125,7 +140,9 @@ class EventWriter:
         shown = f"loss {means['loss']:.4g} lr {lr:.3g} eta {timedelta(seconds=round(left_s))}"
         self._emit(iteration, shown, values)
 
-    def tell_validation(self, iteration: int, *, loss: float, metrics: Mapping[str, float], speed: SpeedMeter) -> None:
+    def tell_validation(
+        self, iteration: int, *, loss: float, metrics: Mapping[str, float], speed: SpeedMeter
+    ) -> None:
         values = {"loss": loss, **metrics}
         shown = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         images_per_s = self.batch_size / speed.s_per_iteration if speed.num_iterations else 0.0
@@ -148,7 +165,9 @@ class ValidationHook(Hook):  # type: ignore[misc]  # untyped base
     def __init__(self, context: StageContext) -> None:
         self._context = context
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
         done, total = batch_idx + 1, len(runner.val_dataloader)
         if self._context.rank == 0 and (done % EMIT_EVERY == 0 or done == total):
             self._context.emit(Event(f"image {done}/{total}", done, total))

@@ -1,4 +1,5 @@
-"""Pieces of mmengine configs that both libraries share, and what they demand of params and device."""
+"""Pieces of mmengine configs that both libraries share, and what they demand of params and
+device."""
 
 from __future__ import annotations
 
@@ -13,10 +14,18 @@ from pipelines.openmmlab.samplers import SeededDataset
 
 Config = dict[str, Any]
 
-NORMALISATION: Config = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
+NORMALISATION: Config = {
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "bgr_to_rgb": True,
+}
 """ImageNet's, on RGB, as in CAT's pretraining."""
 
-CAFFE_NORMALISATION: Config = {"mean": [102.9801, 115.9465, 122.7717], "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False}
+CAFFE_NORMALISATION: Config = {
+    "mean": [102.9801, 115.9465, 122.7717],
+    "std": [1.0, 1.0, 1.0],
+    "bgr_to_rgb": False,
+}
 """BGR, only centred, as the weights of Caffe's ResNets want it."""
 
 LOAD_IMAGE: Config = {"type": LoadUpright.__name__}
@@ -27,15 +36,26 @@ def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:
     wrapper: Config = {
         "type": "OptimWrapper",
         "constructor": FewGroups.__name__,
-        "optimizer": {"lr": params.peak_lr, "betas": (0.9, 0.999), "weight_decay": params.weight_decay},
-        "paramwise_cfg": {"without_decay": _without_decay(params), "layer_decay": params.layer_decay},
+        "optimizer": {
+            "lr": params.peak_lr,
+            "betas": (0.9, 0.999),
+            "weight_decay": params.weight_decay,
+        },
+        "paramwise_cfg": {
+            "without_decay": _without_decay(params),
+            "layer_decay": params.layer_decay,
+        },
     }
     if params.clip_grad is not None:
         wrapper["clip_grad"] = {"max_norm": params.clip_grad, "norm_type": 2}
     if params.precision == "fp32":
         return wrapper
     if device == "cpu":
-        raise JobError(f"precision: {params.precision} needs a GPU and this worker has none; use `precision: fp32`")
+        raise JobError(
+            f"precision: {params.precision} needs a GPU and this worker has none; use "
+            "`precision: "
+            "fp32`"
+        )
     dtype = {"bf16": "bfloat16", "fp16": "float16"}[params.precision]
     # bfloat16 has the range of float32 and needs no scaled loss.
     loss_scale = "dynamic" if params.precision == "fp16" else 1.0
@@ -43,19 +63,30 @@ def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:
 
 
 def cosine_end(params: FinetuneParams) -> Config:
-    """Where a cosine ends, for each group of the optimizer: its share of `min_lr` where their rates differ."""
-    return {"eta_min": params.min_lr} if params.layer_decay == 1 else {"eta_min_ratio": params.min_lr / params.peak_lr}
+    """Where a cosine ends, for each group of the optimizer: its share of `min_lr` where their rates
+    differ."""
+    return (
+        {"eta_min": params.min_lr}
+        if params.layer_decay == 1
+        else {"eta_min_ratio": params.min_lr / params.peak_lr}
+    )
 
 
 def _without_decay(params: FinetuneParams) -> tuple[str, ...]:
-    """Parts of names. The reference meant to spare its position embedding, too, and named it wrongly."""
+    """Parts of names. The reference meant to spare its position embedding, too, and named it
+    wrongly."""
     spared = ("norm", "relative_position_bias_table")
     return spared if params.fidelity == "reference" else (*spared, "backbone.ape")
 
 
-def loader(dataset: Config, *, batch_size: int, num_workers: int, sampler: Config, **more: object) -> Config:
-    """A DataLoader; its processes come from a clean server, since a worker with threads and CUDA cannot fork safely."""
-    processes: Config = {"multiprocessing_context": "forkserver", "persistent_workers": True} if num_workers else {}
+def loader(
+    dataset: Config, *, batch_size: int, num_workers: int, sampler: Config, **more: object
+) -> Config:
+    """A DataLoader; its processes come from a clean server, since a worker with threads and CUDA
+    cannot fork safely."""
+    processes: Config = (
+        {"multiprocessing_context": "forkserver", "persistent_workers": True} if num_workers else {}
+    )
     return {
         "batch_size": batch_size,
         "num_workers": num_workers,
@@ -66,7 +97,9 @@ def loader(dataset: Config, *, batch_size: int, num_workers: int, sampler: Confi
     }
 
 
-def train_loader(dataset: Config, params: FinetuneParams, *, sampler: Config, seed: int, world_size: int) -> Config:
+def train_loader(
+    dataset: Config, params: FinetuneParams, *, sampler: Config, seed: int, world_size: int
+) -> Config:
     """`sampler` is one of draws.py, without what all of them take."""
     return loader(
         {"type": SeededDataset.__name__, "dataset": dataset, "seed": seed},
@@ -86,14 +119,18 @@ def share_of_batch(batch_size: int, world_size: int) -> int:
     """Images an iteration on each worker."""
     if batch_size % world_size:
         raise JobError(
-            f"batch_size: {batch_size} images cannot be shared equally by {world_size} workers; give a multiple of "
+            f"batch_size: {batch_size} images cannot be shared equally by {world_size} workers; "
+            "give a multiple of "
             f"{world_size}, or another number of workers"
         )
     return batch_size // world_size
 
 
 def backbone(
-    cat_config: Mapping[str, object], checkpoint_dir: str | None, *, frozen_stages: int | None = None
+    cat_config: Mapping[str, object],
+    checkpoint_dir: str | None,
+    *,
+    frozen_stages: int | None = None,
 ) -> Config:
     """CAT with the weights of a pretrained checkpoint; None: random ones."""
     frozen = {} if frozen_stages is None else {"frozen_stages": frozen_stages}

@@ -1,4 +1,5 @@
-"""What a trained model's folder says besides its weights: how large it is, and the whole config that trained it."""
+"""What a trained model's folder says besides its weights: how large it is, and the whole config
+that trained it."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ RESOLVED_FILE = "resolved.json"
 
 @dataclass(frozen=True)
 class Record:
-    """`complexity`: as `count_complexity` has it; `resolved`: all that mmengine's Runner is given."""
+    """`complexity`: as `count_complexity` has it; `resolved`: all that mmengine's Runner is
+    given."""
 
     complexity: Mapping[str, JsonValue]
     resolved: Config
@@ -71,17 +73,30 @@ def make_record(context: StageContext, scope: Scope, resolved: Config, counter: 
     return Record(complexity, resolved)
 
 
-def count_complexity(params: FinetuneParams, model: Config, scope: Scope, counter: Counter) -> dict[str, JsonValue]:
-    """Parameters in millions, and multiply-accumulates in billions at the size at which they are published.
+def count_complexity(
+    params: FinetuneParams, model: Config, scope: Scope, counter: Counter
+) -> dict[str, JsonValue]:
+    """Parameters in millions, and multiply-accumulates in billions at the size at which they are
+    published.
 
     Of a config file's model only the parameters are counted: its parts are not known.
     """
-    model = {**model, "backbone": {name: value for name, value in model["backbone"].items() if name != "checkpoint"}}
+    model = {
+        **model,
+        "backbone": {
+            name: value for name, value in model["backbone"].items() if name != "checkpoint"
+        },
+    }
     height, width = counter.image_size
     is_own = params.config is None
     counted = counter.count(model) if is_own else NetworkSize(count_built(scope, model), None)
     flops_g = None if counted.macs is None else round(counted.macs / 1e9, 2)
-    return {"params_m": round(counted.params / 1e6, 2), "flops_g": flops_g, "height": height, "width": width}
+    return {
+        "params_m": round(counted.params / 1e6, 2),
+        "flops_g": flops_g,
+        "height": height,
+        "width": width,
+    }
 
 
 def _line(complexity: Mapping[str, JsonValue]) -> str:

@@ -1,4 +1,5 @@
-"""mmengine's Runner in a worker of a stage: on the process group that is there, logging to files, safe to resume."""
+"""mmengine's Runner in a worker of a stage: on the process group that is there, logging to files,
+safe to resume."""
 
 from __future__ import annotations
 
@@ -32,7 +33,15 @@ from pipelines.openmmlab.library import (
 )
 from pipelines.openmmlab.loop import LoopConfig, StageLoop
 from pipelines.openmmlab.progress import TrainingSchedule, ValidationHook, num_val_images
-from pipelines.openmmlab.state import FILE_NAME, load_state, position_of, put_state, put_weights, unwrapped, weights_of
+from pipelines.openmmlab.state import (
+    FILE_NAME,
+    load_state,
+    position_of,
+    put_state,
+    put_weights,
+    unwrapped,
+    weights_of,
+)
 from pipelines.training.compiling import compile_in_place
 from pipelines.training.distributed import check_equal_on_ranks, let_group_go
 from pipelines.training.metrics import training_metrics
@@ -72,7 +81,10 @@ class Measured:
 
     def as_metrics(self, names: Iterable[str]) -> tuple[Metric, ...]:
         """In %, over the val images."""
-        return tuple(Metric(name=name, value=self.metrics[name], num_samples=self.num_samples) for name in names)
+        return tuple(
+            Metric(name=name, value=self.metrics[name], num_samples=self.num_samples)
+            for name in names
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,9 @@ def _training_metrics(
 ) -> tuple[Metric, ...]:
     num_images = iterations * context.params.batch_size
     images_per_s = num_images / max(speed.trained_s, 1e-9)
-    return training_metrics(loss=metrics.get("loss"), images_per_s=images_per_s, data_wait=speed.data_wait)
+    return training_metrics(
+        loss=metrics.get("loss"), images_per_s=images_per_s, data_wait=speed.data_wait
+    )
 
 
 def train(context: StageContext, training: TrainingSetup) -> Trained:
@@ -116,14 +130,18 @@ def train(context: StageContext, training: TrainingSetup) -> Trained:
     with quiet_stdout(), ExitStack() as compiled:
         runner = StageRunner.from_cfg(_training_config(context, training))
         runner.plan = LoopConfig(context, training.schedule, training.metrics_of)
-        if context.params.compile and compile_in_place(parts_of_tensors(unwrapped(runner.model)), context):
+        if context.params.compile and compile_in_place(
+            parts_of_tensors(unwrapped(runner.model)), context
+        ):
             compiled.enter_context(compiled_focal_loss())
         try:
             runner.train()
             check_equal_on_ranks(runner.model, when="after training")
             loop = runner.train_loop
             training_of_loop = _training_metrics(context, loop.metrics, loop.iter, loop.speed)
-            return Trained(loop.metrics, num_val_images(runner), weights_of(runner), training_of_loop)
+            return Trained(
+                loop.metrics, num_val_images(runner), weights_of(runner), training_of_loop
+            )
         finally:
             runner.close()
 
@@ -137,7 +155,8 @@ def parts_of_tensors(model: Any) -> list[nn.Module]:
 
 
 def validate(context: StageContext, validation: Validation) -> Measured:
-    """Run the validation that a training runs, and nothing of the training; every rank returns the same.
+    """Run the validation that a training runs, and nothing of the training; every rank returns the
+    same.
 
     Raises CheckpointError, with names and shapes, unless the weights are those of the model.
     """
@@ -159,12 +178,15 @@ def _load(scope: Scope) -> None:
 
 
 class StageRunner(Runner):  # type: ignore[misc]  # untyped base
-    """The Runner with what a worker needs otherwise: device, loop, log, the reading of checkpoints, and an end."""
+    """The Runner with what a worker needs otherwise: device, loop, log, the reading of checkpoints,
+    and an end."""
 
     plan: LoopConfig
     """Of the training; to be set before it starts."""
 
-    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: object) -> MMLogger:
+    def build_logger(
+        self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: object
+    ) -> MMLogger:
         logger = super().build_logger(log_level, log_file, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
@@ -172,10 +194,14 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
                 handler.setLevel(logging.WARNING)
         return logger
 
-    def wrap_model(self, model_wrapper_cfg: Mapping[str, object] | None, model: nn.Module) -> nn.Module:
-        """`model` on its device, in DDP where several workers train it; to measure it, each has its own.
+    def wrap_model(
+        self, model_wrapper_cfg: Mapping[str, object] | None, model: nn.Module
+    ) -> nn.Module:
+        """`model` on its device, in DDP where several workers train it; to measure it, each has its
+        own.
 
-        mmengine takes LOCAL_RANK for the device, which fails on CPUs and where each worker sees one GPU only.
+        mmengine takes LOCAL_RANK for the device, which fails on CPUs and where each worker sees one
+        GPU only.
         """
         device = torch.device(self.cfg.device)
         model = model.to(device)
@@ -187,16 +213,21 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
             module=model,
             device_ids=None if is_cpu else [device],
             broadcast_buffers=False,
-            # Dense detectors skip the backbone's first map, whose norm then has no gradient. And without it gradients
-            # are laid out anew after the first backward pass, and three ranks or more sum an element in an order that
-            # depends on its place: a resumed training would not be the straight one to the bit.
+            # Dense detectors skip the backbone's first map, whose norm then has no gradient. And
+            # without it gradients are laid out anew after the first backward pass, and three ranks
+            # or more sum an element in an order that depends on its place: a resumed training would
+            # not be the straight one to the bit.
             find_unused_parameters=True,
         )
         return wrapped
 
     def build_train_loop(self, loop: object) -> StageLoop:
         """Ours, whatever the config says; mmengine asks for it more than once."""
-        return loop if isinstance(loop, StageLoop) else StageLoop(self, self._train_dataloader, self.plan)
+        return (
+            loop
+            if isinstance(loop, StageLoop)
+            else StageLoop(self, self._train_dataloader, self.plan)
+        )
 
     def resume(self, filename: str, *args: object, **kwargs: object) -> None:
         """Never unpickles objects, and never leaves a tensor out, as mmengine's does."""
@@ -208,19 +239,22 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         """Nothing: the stage's outputs hold the model's config as JSON."""
 
     def _log_env(self, env_cfg: object) -> None:
-        """Nothing: a stage's manifest has its provenance, and this starts compilers to ask for their versions."""
+        """Nothing: a stage's manifest has its provenance, and this starts compilers to ask for
+        their versions."""
 
     def close(self) -> None:
         """Let go of files, and of all that holds the process group.
 
-        Runner, loops and hooks hold each other, so that only the garbage collector frees them, and with them
-        DistributedDataParallel.
+        Runner, loops and hooks hold each other, so that only the garbage collector frees them, and
+        with them DistributedDataParallel.
         """
         for handler in self.logger.handlers[:]:
             self.logger.removeHandler(handler)  # else who logs next writes to a closed file
             handler.close()
         self._hooks.clear()
-        self.model = self.optim_wrapper = self.param_schedulers = self._train_loop = self._val_loop = None
+        self.model = self.optim_wrapper = self.param_schedulers = self._train_loop = (
+            self._val_loop
+        ) = None
         gc.collect()
         let_group_go()
 
@@ -241,11 +275,15 @@ def _training_config(context: StageContext, training: TrainingSetup) -> Config:
     return _common_config(context, training.scope, config, is_epoch=is_epoch)
 
 
-def _common_config(context: StageContext, scope: Scope, config: Mapping[str, Any], *, is_epoch: bool = True) -> Config:
-    """What every Runner needs around the `config` of its work; `is_epoch`: whether its log counts epochs."""
+def _common_config(
+    context: StageContext, scope: Scope, config: Mapping[str, Any], *, is_epoch: bool = True
+) -> Config:
+    """What every Runner needs around the `config` of its work; `is_epoch`: whether its log counts
+    epochs."""
     if context.device != "cpu":
         torch.cuda.set_device(context.device)
-        # For mmengine's loggers, which look their device up among those that this worker sees; it may see one alone.
+        # For mmengine's loggers, which look their device up among those that this worker sees; it
+        # may see one alone.
         os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())
     return Config(
         {
@@ -259,7 +297,10 @@ def _common_config(context: StageContext, scope: Scope, config: Mapping[str, Any
             "env_cfg": {"mp_cfg": {"mp_start_method": multiprocessing.get_start_method()}},
             "randomness": {"seed": context.seed, "diff_rank_seed": True},
             "val_cfg": {"type": "ValLoop"},
-            "default_hooks": {"checkpoint": None, "logger": {"type": "LoggerHook", "log_metric_by_epoch": is_epoch}},
+            "default_hooks": {
+                "checkpoint": None,
+                "logger": {"type": "LoggerHook", "log_metric_by_epoch": is_epoch},
+            },
             "log_processor": {"type": "LogProcessor", "window_size": 50, "by_epoch": is_epoch},
         }
     )

@@ -1,6 +1,8 @@
-"""Which image a training sees when, and with which random numbers: a function of (seed, position) alone.
+"""Which image a training sees when, and with which random numbers: a function of (seed, position)
+alone.
 
-So neither the number of workers and of loader processes, nor what was prefetched, nor a resume changes a sample.
+So neither the number of workers and of loader processes, nor what was prefetched, nor a resume
+changes a sample.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class SamplePosition(NamedTuple):
 
 
 class SeededDataset(Dataset[Any]):
-    """The samples of a dataset of mmdet or mmseg, augmented with random numbers of their positions."""
+    """The samples of a dataset of mmdet or mmseg, augmented with random numbers of their
+    positions."""
 
     def __init__(self, dataset: dict[str, Any], seed: int) -> None:
         self._dataset: Any = DATASETS.build(dataset)
@@ -52,7 +55,9 @@ class SeededDataset(Dataset[Any]):
         self._dataset.full_init()
         if len(self) == 0:
             raise DataError(
-                "train holds no image to learn from; those without objects of the job's classes are left out"
+                "train holds no image to learn from; those without objects of the job's "
+                "classes "
+                "are left out"
             )
 
     def is_upright(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -62,24 +67,31 @@ class SeededDataset(Dataset[Any]):
 
 
 class _BatchShareSampler(Sampler[SamplePosition]):
-    """This worker's part of each batch from `first_batch` on, a number that counts from the start of the training.
+    """This worker's part of each batch from `first_batch` on, a number that counts from the start
+    of the training.
 
-    The workers' parts lie side by side, so that a batch holds the same images however many share it.
+    The workers' parts lie side by side, so that a batch holds the same images however many share
+    it.
     """
 
     def __init__(self, dataset: SeededDataset, seed: int, batch_size: int) -> None:
         self._dataset, self._seed, self._batch_size = dataset, seed, batch_size
         rank, world_size = get_dist_info()
-        self._share = range(batch_size)[rank * batch_size // world_size : (rank + 1) * batch_size // world_size]
+        self._share = range(batch_size)[
+            rank * batch_size // world_size : (rank + 1) * batch_size // world_size
+        ]
         self.first_batch = 0
 
     def _order(self, number: int) -> Order:
         """The shuffle of this number."""
-        return np.random.default_rng(seeds(Stream.ORDER, self._seed, number)).permutation(len(self._dataset))
+        return np.random.default_rng(seeds(Stream.ORDER, self._seed, number)).permutation(
+            len(self._dataset)
+        )
 
 
 class EpochSampler(_BatchShareSampler):
-    """The epoch in which `first_batch` lies, in batches of images that are all upright or all not, to pad little.
+    """The epoch in which `first_batch` lies, in batches of images that are all upright or all not,
+    to pad little.
 
     The last batches take what is left; the epoch's first images fill the very last one up.
     """
@@ -106,17 +118,23 @@ class EpochSampler(_BatchShareSampler):
         batches, rest = [], []
         for group in (order[upright], order[~upright]):
             num_whole = len(group) // self._batch_size * self._batch_size
-            batches += np.split(group[:num_whole], num_whole // self._batch_size) if num_whole else []
+            batches += (
+                np.split(group[:num_whole], num_whole // self._batch_size) if num_whole else []
+            )
             rest.append(group[num_whole:])
         place_of = np.argsort(order)
         batches.sort(key=lambda batch: int(place_of[batch[-1]]))
-        return np.resize(np.concatenate([*batches, *rest, order]), self._num_batches * self._batch_size)
+        return np.resize(
+            np.concatenate([*batches, *rest, order]), self._num_batches * self._batch_size
+        )
 
 
 class StreamSampler(_BatchShareSampler):
     """`num_batches` batches out of one shuffle after another, without a seam between them."""
 
-    def __init__(self, dataset: SeededDataset, seed: int, batch_size: int, num_batches: int) -> None:
+    def __init__(
+        self, dataset: SeededDataset, seed: int, batch_size: int, num_batches: int
+    ) -> None:
         super().__init__(dataset, seed, batch_size)
         self._num_batches = num_batches
 

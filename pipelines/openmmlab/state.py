@@ -1,8 +1,10 @@
-"""What an interrupted training needs to go on: one file of tensors and plain values, read without executing anything.
+"""What an interrupted training needs to go on: one file of tensors and plain values, read without
+executing anything.
 
-It holds no generator states: every update seeds the generators anew, from the seed, its number and the rank, and every
-image those of its augmentation. So a checkpoint between any two updates, and for any number of workers, is exact.
-mmengine's own checkpoints hold log histories that only a full unpickling restores, and mmengine falls back to one.
+It holds no generator states: every update seeds the generators anew, from the seed, its number and
+the rank, and every image those of its augmentation. So a checkpoint between any two updates, and
+for any number of workers, is exact. mmengine's own checkpoints hold log histories that only a full
+unpickling restores, and mmengine falls back to one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Position:
     """How far a training has come."""
 
     epoch: int = 0
-    """Epochs done, with the validations that were due after them; always 0 when a training counts iterations."""
+    """Epochs done, with the validations that were due after them; always 0 when a training counts
+    iterations."""
     iteration: int = 0
     is_validated: bool = False
     """Whether the validation at this iteration, had one been due, is done."""
@@ -44,7 +47,8 @@ class Position:
     """Part of it that rank 0 waited for data."""
 
     def loss_sum_of(self, rank: int, *, world_size: int) -> float:
-        """This rank's, also where the group had another size: each rank then answers for the mean."""
+        """This rank's, also where the group had another size: each rank then answers for the
+        mean."""
         if len(self.loss_sums) == world_size:
             return self.loss_sums[rank]
         return sum(self.loss_sums) / max(1, len(self.loss_sums))
@@ -69,22 +73,29 @@ def load_state(path: Path) -> dict[str, Any]:
         position_of(state)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as err:
         raise CheckpointError(
-            f"{path}: not a training state of this stage: {err}; delete the stage's training state to start it afresh"
+            f"{path}: not a training state of this stage: {err}; delete the stage's training "
+            "state "
+            "to start it afresh"
         ) from err
     return state
 
 
 def put_state(runner: Runner, state: Mapping[str, Any], *, where: str) -> None:
-    """Load what `load_state` read into `runner`, all but its position; raises CheckpointError unless it fits."""
+    """Load what `load_state` read into `runner`, all but its position; raises CheckpointError
+    unless it fits."""
     put_weights(runner, state["weights"], where=where)
     try:
         runner.optim_wrapper.load_state_dict(dict(state["optimizer"]))
-        for scheduler, saved in zip(runner.param_schedulers, state["param_schedulers"], strict=True):
+        for scheduler, saved in zip(
+            runner.param_schedulers, state["param_schedulers"], strict=True
+        ):
             scheduler.load_state_dict(saved)
             # Of updates in this process, to warn of a scheduler that is stepped before any.
             scheduler.optimizer._global_step = position_of(state).iteration
     except (ValueError, KeyError, TypeError) as err:
-        raise CheckpointError(f"{where}: the optimizer's state does not fit this stage: {err}") from err
+        raise CheckpointError(
+            f"{where}: the optimizer's state does not fit this stage: {err}"
+        ) from err
 
 
 def position_of(state: Mapping[str, Any]) -> Position:
@@ -93,11 +104,14 @@ def position_of(state: Mapping[str, Any]) -> Position:
 
 def weights_of(runner: Runner) -> dict[str, Tensor]:
     """The model's tensors on the CPU, by name."""
-    return {name: tensor.detach().cpu() for name, tensor in unwrapped(runner.model).state_dict().items()}
+    return {
+        name: tensor.detach().cpu() for name, tensor in unwrapped(runner.model).state_dict().items()
+    }
 
 
 def put_weights(runner: Runner, weights: Mapping[str, Tensor], *, where: str) -> None:
-    """Load `weights` into the model; raises CheckpointError, with names and shapes, unless they fit exactly."""
+    """Load `weights` into the model; raises CheckpointError, with names and shapes, unless they fit
+    exactly."""
     try:
         unwrapped(runner.model).load_state_dict(weights, strict=True)
     except RuntimeError as err:

@@ -1,4 +1,5 @@
-"""Asks during a validation whether to stop: over a large data set it lasts longer than a machine that leaves stays."""
+"""Asks during a validation whether to stop: over a large data set it lasts longer than a machine
+that leaves stays."""
 
 from __future__ import annotations
 
@@ -20,11 +21,16 @@ class StopInValidation(Hook):  # type: ignore[misc]  # untyped base
 
     def __init__(self, context: StageContext, stop: Callable[[], None]) -> None:
         self._world_size = context.world_size
-        # Of what a Coordinator demands it leaves checkpoints alone: weights stay as they are meanwhile.
-        self._control = Coordinator(CheckpointEvery(epochs=1), context.should_stop, torch.device(context.device))
+        # Of what a Coordinator demands it leaves checkpoints alone: weights stay as they are
+        # meanwhile.
+        self._control = Coordinator(
+            CheckpointEvery(epochs=1), context.should_stop, torch.device(context.device)
+        )
         self._stop = stop
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
+    ) -> None:
         done = batch_idx + 1
         has_every_worker_one = done * self._world_size <= len(runner.val_dataloader.dataset)
         if done % ASK_EVERY == 0 and has_every_worker_one and self._control.after(0) is Action.STOP:

@@ -1,7 +1,9 @@
-"""What a stage writes to go on from there: weights, their average, optimizer, scaler, progress. Reads no pickle.
+"""What a stage writes to go on from there: weights, their average, optimizer, scaler, progress.
+Reads no pickle.
 
-It holds no generator states: every update seeds the generators anew, from the seed, its number and the rank, and every
-image those of its augmentation. So a checkpoint between any two updates, and for any number of ranks, is exact.
+It holds no generator states: every update seeds the generators anew, from the seed, its number and
+the rank, and every image those of its augmentation. So a checkpoint between any two updates, and
+for any number of ranks, is exact.
 """
 
 from __future__ import annotations
@@ -47,29 +49,47 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
     Raises CheckpointError when it is unreadable or of another model.
     """
     try:
-        state: dict[str, Any] = torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(
+            directory / STATE_FILE, map_location="cpu", weights_only=True
+        )
         trainer.unwrapped.load_state_dict(load_file(directory / WEIGHTS_FILE))
         if trainer.ema is not None:
             trainer.ema.module.load_state_dict(load_file(directory / EMA_FILE))
         _load_optimizer(trainer.optimizer, state["optimizer"])
         trainer.scaler.load_state_dict(state["scaler"])
         return Progress.from_dict(state["progress"])
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as err:
+    except (
+        OSError,
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as err:
         raise CheckpointError(
-            f"{directory}: the training state does not fit this stage; delete it to start over: {err}"
+            f"{directory}: the training state does not fit this stage; delete it to start "
+            "over: "
+            f"{err}"
         ) from err
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """How updates are computed stays as the job has it now: torch would bring back what the checkpoint had."""
-    computed = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+    """How updates are computed stays as the job has it now: torch would bring back what the
+    checkpoint had."""
+    computed = [
+        {name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, computed, strict=True):
         group.update(own)
 
 
 def _save_weights(model: nn.Module, path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()},
+        path,
+    )
 
 
 @dataclass
@@ -82,7 +102,8 @@ class Checkpoints:
     """The last one in words, for an error."""
 
     def load(self) -> Progress:
-        """The progress of an earlier attempt, its state put into the trainer; that of a fresh start without one."""
+        """The progress of an earlier attempt, its state put into the trainer; that of a fresh start
+        without one."""
         if self.context.resume_dir is None:
             return Progress()
         progress = load_state(self.context.resume_dir, self.trainer)
@@ -94,7 +115,9 @@ class Checkpoints:
         self._remember(progress)
         if self.context.rank != 0:
             return None
-        directory = self.context.work_dir / f"epoch_{progress.epoch:04d}_update_{progress.num_updates:06d}"
+        directory = (
+            self.context.work_dir / f"epoch_{progress.epoch:04d}_update_{progress.num_updates:06d}"
+        )
         save_state(directory, progress, self.trainer)
         return directory
 

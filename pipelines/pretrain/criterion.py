@@ -10,7 +10,8 @@ from pipelines.pretrain.params import PretrainParams
 
 
 class Criterion:
-    """timm's mixup and losses, as a job sets them. Draws on NumPy's generator, for each batch anew."""
+    """timm's mixup and losses, as a job sets them. Draws on NumPy's generator, for each batch
+    anew."""
 
     def __init__(self, params: PretrainParams, *, num_classes: int) -> None:
         self._mixup = _mixup(params, num_classes) if params.is_mixing else None

@@ -1,4 +1,5 @@
-"""The loaders of a pretraining stage: its images, this rank's share of them, and their transforms."""
+"""The loaders of a pretraining stage: its images, this rank's share of them, and their
+transforms."""
 
 from __future__ import annotations
 
@@ -35,15 +36,22 @@ class Loaders:
 
 
 def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, ...]) -> Loaders:
-    """Raises JobError when the batch does not fit the workers, DataError when it does not fit the images."""
+    """Raises JobError when the batch does not fit the workers, DataError when it does not fit the
+    images."""
     params: PretrainParams = context.params
     part_size = _part_size(params, context.world_size)
     train, val = _train_images(images, classes, params), images.source("val", classes)
     draws = TrainSampler(
-        train, batch_size=params.batch_size, seed=context.seed, rank=context.rank, world_size=context.world_size
+        train,
+        batch_size=params.batch_size,
+        seed=context.seed,
+        rank=context.rank,
+        world_size=context.world_size,
     )
     augmentation = make_train_augmentation(params.augmentation, recipe_of(params))
-    augmented = Images(train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images)
+    augmented = Images(
+        train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images
+    )
     return Loaders(
         place=images.place,
         train=_loader(augmented, draws, part_size, context),
@@ -60,7 +68,9 @@ def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int)
     return _loader(_val_images(val, context), draws, batch_size, context)
 
 
-def _train_images(images: ImageFiles, classes: tuple[str, ...], params: PretrainParams) -> ImageSource:
+def _train_images(
+    images: ImageFiles, classes: tuple[str, ...], params: PretrainParams
+) -> ImageSource:
     """The part of train that is trained on; raises DataError where it does not fill a batch."""
     whole = images.source("train", classes)
     train = take_fraction(whole, params.data_fraction)
@@ -69,19 +79,32 @@ def _train_images(images: ImageFiles, classes: tuple[str, ...], params: Pretrain
     if train is whole:
         held, what_to_do = f"{len(train)} images", "lower it"
     else:
-        held = f"{len(whole)} images, of which data_fraction = {params.data_fraction:g} takes {len(train)}"
+        held = (
+            f"{len(whole)} images, of which data_fraction = {params.data_fraction:g} takes "
+            f"{len(train)}"
+        )
         what_to_do = "lower it or raise data_fraction"
-    raise DataError(f"{images.place}: train holds {held}, less than batch_size = {params.batch_size}; {what_to_do}")
+    raise DataError(
+        f"{images.place}: train holds {held}, less than batch_size = {params.batch_size}; "
+        f"{what_to_do}"
+    )
 
 
 def _part_size(params: PretrainParams, world_size: int) -> int:
-    """Images in a part of a batch; raises JobError when the batch cannot be divided among `world_size` workers."""
+    """Images in a part of a batch; raises JobError when the batch cannot be divided among
+    `world_size` workers."""
     if params.fits_workers(world_size):
         return params.part_size(world_size)
-    why = "mixup and cutmix mix images in pairs" if params.is_mixing else "each worker gets an equal share"
+    why = (
+        "mixup and cutmix mix images in pairs"
+        if params.is_mixing
+        else "each worker gets an equal share"
+    )
     raise JobError(
-        f"batch_size = {params.batch_size} is not a multiple of {params.batch_multiple(world_size)}, which "
-        f"{world_size} workers with accumulate = {params.accumulate} need since {why}; change batch_size, accumulate "
+        f"batch_size = {params.batch_size} is not a multiple of "
+        f"{params.batch_multiple(world_size)}, which "
+        f"{world_size} workers with accumulate = {params.accumulate} need since {why}; change "
+        "batch_size, accumulate "
         "or resources.workers"
     )
 
@@ -104,11 +127,15 @@ def recipe_of(params: PretrainParams) -> Recipe:
 
 def _val_images(source: ImageSource, context: StageContext) -> Images:
     params: PretrainParams = context.params
-    transform = eval_transform(img_size=params.input_size, crop_pct=params.crop_pct, interpolation=params.interpolation)
+    transform = eval_transform(
+        img_size=params.input_size, crop_pct=params.crop_pct, interpolation=params.interpolation
+    )
     return Images(source, transform, seed=context.seed, substitutes=0)
 
 
-def _loader(images: Images, draws: Sampler[SampleIndex], batch_size: int, context: StageContext) -> Loader:
+def _loader(
+    images: Images, draws: Sampler[SampleIndex], batch_size: int, context: StageContext
+) -> Loader:
     return Loader(
         images,
         draws,

@@ -1,4 +1,5 @@
-"""The output `details` of a classifier's evaluation: by class, what was taken for what, and examples."""
+"""The output `details` of a classifier's evaluation: by class, what was taken for what, and
+examples."""
 
 from __future__ import annotations
 
@@ -24,12 +25,19 @@ LINE_PX = 20
 
 
 def write_details(
-    directory: Path, predictions: Predictions, source: ImageSource, *, num_painted: int, writes_predictions: bool
+    directory: Path,
+    predictions: Predictions,
+    source: ImageSource,
+    *,
+    num_painted: int,
+    writes_predictions: bool,
 ) -> None:
     """`predictions` are those of `source`'s images that decode."""
     directory.mkdir(parents=True, exist_ok=True)
     write_per_class(directory, list(_class_rows(predictions, source.classes)))
-    confusion = Confusion(source.classes, count_pairs(predictions.labels_N, predictions.best_NG[:, 0]))
+    confusion = Confusion(
+        source.classes, count_pairs(predictions.labels_N, predictions.best_NG[:, 0])
+    )
     confusion.write(directory, counted="images")
     for number in evenly_spread(len(predictions.places_N), num_painted):
         _paint(directory / "painted", predictions, number, source)
@@ -44,20 +52,32 @@ def _class_rows(predictions: Predictions, classes: tuple[str, ...]) -> Iterator[
         for weights_N in (None, hits_NG[:, 0], hits_NG.any(axis=1))
     )
     for name, num_images, top1, top5 in zip(classes, num_images_K, top1_K, top5_K, strict=True):
-        of_images = [percent(hits / num_images if num_images else float("nan")) for hits in (top1, top5)]
-        yield {"class": name, "top1": of_images[0], "top5": of_images[1], "num_images": int(num_images)}
+        of_images = [
+            percent(hits / num_images if num_images else float("nan")) for hits in (top1, top5)
+        ]
+        yield {
+            "class": name,
+            "top1": of_images[0],
+            "top5": of_images[1],
+            "num_images": int(num_images),
+        }
 
 
 def _write_predictions(path: Path, predictions: Predictions, source: ImageSource) -> None:
-    """A line an image: its name and class, then predictions and their probabilities, the best first."""
+    """A line an image: its name and class, then predictions and their probabilities, the best
+    first."""
     numbers = range(1, predictions.best_NG.shape[1] + 1)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        guess_columns = [column for number in numbers for column in (f"guess{number}", f"probability{number}")]
+        guess_columns = [
+            column for number in numbers for column in (f"guess{number}", f"probability{number}")
+        ]
         writer.writerow(["image", "class", *guess_columns])
         for place, label, best_G, probabilities_G in zip(*predictions, strict=True):
             pairs = zip(best_G, probabilities_G, strict=True)
-            cells = [cell for guess, share in pairs for cell in (source.classes[guess], f"{share:.4f}")]
+            cells = [
+                cell for guess, share in pairs for cell in (source.classes[guess], f"{share:.4f}")
+            ]
             writer.writerow([source.names[place], source.classes[label], *cells])
 
 
@@ -67,7 +87,12 @@ def _paint(folder: Path, predictions: Predictions, number: int, source: ImageSou
     predicted = true.copy()
     paint_text(true, (0, 0), source.classes[label], colour_of(int(label)))
     for line, (guess, share) in enumerate(zip(best_G, probabilities_G, strict=True)):
-        paint_text(predicted, (0, line * LINE_PX), f"{source.classes[guess]} {share:.2f}", colour_of(int(guess)))
+        paint_text(
+            predicted,
+            (0, line * LINE_PX),
+            f"{source.classes[guess]} {share:.2f}",
+            colour_of(int(guess)),
+        )
     name = Path(source.names[place]).with_suffix(".jpg").as_posix().replace("/", "_")
     save_beside(true, predicted, folder / name)
 

@@ -1,4 +1,5 @@
-"""An epoch of training under way: feeds the trainer, keeps the figures, writes checkpoints, stops when asked to."""
+"""An epoch of training under way: feeds the trainer, keeps the figures, writes checkpoints, stops
+when asked to."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ class Epoch:
     def run(self) -> Progress:
         """Train to the end of the epoch and evaluate.
 
-        Raises StoppedError after a checkpoint, StageError for a loss that is no number, DataError for too many broken
-        images.
+        Raises StoppedError after a checkpoint, StageError for a loss that is no number, DataError
+        for too many broken images.
         """
         training, loaders = self._training, self._training.loaders
         loaders.draws.epoch, loaders.draws.first_update = self._began_with.epoch, self._num_updates
@@ -68,9 +69,15 @@ class Epoch:
             waited_s = training.clock() - began_s
             self._update(parts)
             action = training.coordinator.after(self._total_updates)
-            # With it, since a GPU's ranks wait there for their updates to be done; without the writing of checkpoints.
+            # With it, since a GPU's ranks wait there for their updates to be done; without the
+            # writing of checkpoints.
             self._speed.add(trained_s=training.clock() - began_s, waited_s=waited_s)
-            save_or_stop(action, training.context, write=self._write_checkpoint, last_checkpoint=self._last_checkpoint)
+            save_or_stop(
+                action,
+                training.context,
+                write=self._write_checkpoint,
+                last_checkpoint=self._last_checkpoint,
+            )
         return self._evaluate_and_report()
 
     @property
@@ -83,14 +90,25 @@ class Epoch:
         for part in parts:
             self._broken.add(part.broken)
             self._share = self._share.seeing(part.places)
-        seed_all(seeds(Stream.UPDATES, context.seed, self._began_with.epoch, self._num_updates, context.rank))
+        seed_all(
+            seeds(
+                Stream.UPDATES,
+                context.seed,
+                self._began_with.epoch,
+                self._num_updates,
+                context.rank,
+            )
+        )
         loss = self._training.trainer.update(parts, self._total_updates)
         self._num_updates += 1
         if loss is None:
             self._count_skipped_update()
         else:
             self._losses.add(self._num_updates, loss)
-        if self._losses.is_window_full or self._num_updates == self._training.loaders.updates_per_epoch:
+        if (
+            self._losses.is_window_full
+            or self._num_updates == self._training.loaders.updates_per_epoch
+        ):
             self._read_and_report_losses()
 
     def _count_skipped_update(self) -> None:
@@ -99,12 +117,14 @@ class Epoch:
         total = self._skipped + sum(record.skipped_updates for record in self._began_with.epochs)
         if total > limit:
             raise StageError(
-                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: {total} updates had gradients that are "
+                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: {total} updates "
+                "had gradients that are "
                 f"no numbers, more than max_skipped_updates = {limit}; {self._advice}"
             )
 
     def _read_and_report_losses(self) -> None:
-        """Read the losses, and tell how it goes; epochs shorter than a window have their own event only."""
+        """Read the losses, and tell how it goes; epochs shorter than a window have their own event
+        only."""
         loss = self._read_losses()
         epoch, total = self._began_with.epoch, self._training.params.epochs
         step, num_steps = self._num_updates, self._training.loaders.updates_per_epoch
@@ -112,21 +132,26 @@ class Epoch:
             return
         metrics = {"loss": loss, "data_wait": self._speed.data_wait}
         text = f"epoch {epoch + 1}/{total} step {step}/{num_steps} loss {loss:.3f}"
-        self._training.context.emit(Event(text, done=epoch + step / num_steps, total=total, metrics=metrics))
+        self._training.context.emit(
+            Event(text, done=epoch + step / num_steps, total=total, metrics=metrics)
+        )
 
     def _read_losses(self) -> float | None:
         try:
             return self._losses.read()
         except NonFiniteLossError as err:
             raise StageError(
-                f"epoch {self._began_with.epoch + 1}, step {err.step}: the loss is {err.loss}; {self._advice}"
+                f"epoch {self._began_with.epoch + 1}, step {err.step}: the loss is {err.loss}; "
+                f"{self._advice}"
             ) from err
 
     def _check_weights(self) -> None:
-        """The last gradient may have spoilt them after a loss that was a number: nothing goes on from there."""
+        """The last gradient may have spoilt them after a loss that was a number: nothing goes on
+        from there."""
         if not has_finite_weights(self._training.trainer.unwrapped):
             raise StageError(
-                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient was no number, and so are "
+                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient was "
+                "no number, and so are "
                 f"the weights; {self._advice}"
             )
 
@@ -134,8 +159,10 @@ class Epoch:
     def _advice(self) -> str:
         lr = self._training.trainer.schedule.lr(max(0, self._total_updates - 1))
         return (
-            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, or lengthen "
-            "warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: skip pass over single updates"
+            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, or "
+            "lengthen "
+            "warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: skip pass "
+            "over single updates"
         )
 
     def _write_checkpoint(self) -> Path | None:
@@ -145,7 +172,8 @@ class Epoch:
         return self._training.checkpoints.last
 
     def _progress(self) -> Progress:
-        """Where the epoch stands, which the ranks put together; the losses so far and the weights are numbers."""
+        """Where the epoch stands, which the ranks put together; the losses so far and the weights
+        are numbers."""
         self._read_losses()
         self._check_weights()
         share_broken(self._broken)
@@ -169,7 +197,12 @@ class Epoch:
             training.context.emit(_event(record, num_epochs, num_broken=len(progress.broken)))
         is_due = training.coordinator.is_epoch_due(progress.epoch, num_epochs=num_epochs)
         directory = training.checkpoints.write(progress) if is_due else None
-        metrics = {"epoch": record.epoch, "loss": record.loss, "top1": record.top1, "top5": record.top5}
+        metrics = {
+            "epoch": record.epoch,
+            "loss": record.loss,
+            "top1": record.top1,
+            "top5": record.top5,
+        }
         training.context.report(metrics, directory)
         return progress
 
@@ -185,17 +218,24 @@ class Epoch:
             top5=scores.top5,
             num_samples=scores.num_samples,
             skipped_updates=progress.skipped_updates,
-            images_per_s=progress.num_updates * training.params.batch_size / max(progress.trained_s, 1e-9),
+            images_per_s=progress.num_updates
+            * training.params.batch_size
+            / max(progress.trained_s, 1e-9),
             data_wait=self._speed.data_wait,
             samples_sha256=joint_digest(progress.shares),
         )
 
 
 def _event(record: EpochRecord, num_epochs: int, *, num_broken: int) -> Event:
-    metrics = {name: getattr(record, name) for name in ("loss", "top1", "top5", "images_per_s", "data_wait")}
+    metrics = {
+        name: getattr(record, name)
+        for name in ("loss", "top1", "top5", "images_per_s", "data_wait")
+    }
     text = f"epoch {record.epoch}/{num_epochs} loss {record.loss:.3f} top1 {record.top1:.1f}"
     if record.skipped_updates:
         text += f" skipped updates {record.skipped_updates}"
     if num_broken:
         text += f" broken images {num_broken}"
-    return Event(text, done=record.epoch, total=num_epochs, metrics={"epoch": record.epoch, **metrics})
+    return Event(
+        text, done=record.epoch, total=num_epochs, metrics={"epoch": record.epoch, **metrics}
+    )

@@ -19,30 +19,41 @@ from pipelines.pretrain.scores import Scores, evaluate
 from pipelines.training.divergence import WINDOW
 
 LARGEST_BATCH = 128
-"""Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones gain nothing."""
+"""Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones
+gain nothing."""
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics on val as training measures them, in `precision`; rank 0 adds size and speed."""
+    """Output `details`. Metrics on val as training measures them, in `precision`; rank 0 adds size
+    and speed."""
     params: PretrainEvaluationParams = context.params
     device = checked_device(context)
     images = open_images(params.data, cache_gib=params.cache_gib)
     classes = load_val_classes(images, num_classes=params.num_classes)
     model = load_checked_classifier(
-        context.inputs[CHECKPOINT], config=make_config(params), classes=classes, img_size=params.img_size
+        context.inputs[CHECKPOINT],
+        config=make_config(params),
+        classes=classes,
+        img_size=params.img_size,
     ).to(device)
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
     source, collector = images.source("val", classes), PredictionCollector()
     loader = make_val_loader(source, context, batch_size=batch_size)
     broken = BrokenImages(images.place, limit=params.max_broken_images)
-    scores = evaluate(model, _told(loader, context), Precision(params.precision, device), broken, collector.add)
+    scores = evaluate(
+        model, _told(loader, context), Precision(params.precision, device), broken, collector.add
+    )
     metrics = scores.as_metrics()
     predictions = collector.gather()
     details = context.work_dir / "outputs" / DETAILS
     if context.rank == 0:
         _tell_scores(context, scores)
         write_details(
-            details, predictions, source, num_painted=params.num_painted, writes_predictions=params.predictions
+            details,
+            predictions,
+            source,
+            num_painted=params.num_painted,
+            writes_predictions=params.predictions,
         )
         metrics += measure(model, img_size=params.input_size, device=device)
     return StageResult({DETAILS: details}, metrics)

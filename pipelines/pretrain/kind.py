@@ -8,7 +8,8 @@ from pipelines.training.metrics import LESS_IS_BETTER, TRAINING
 
 
 def fingerprint(params: PretrainParams) -> str:
-    """Digest of the images and classes; raises DataError when they are missing or not as many as `num_classes`."""
+    """Digest of the images and classes; raises DataError when they are missing or not as many as
+    `num_classes`."""
     from pipelines.imagenet import layouts  # noqa: PLC0415  only a job that is planned pays for NumPy
 
     return layouts.fingerprint(params.data, num_classes=params.num_classes)
@@ -37,7 +38,14 @@ KIND = Kind(
     fits_workers=PretrainParams.fits_workers,
     evaluation=Evaluation(
         entry="pipelines.pretrain.evaluate:run",
-        metrics=lambda _: ("top1", "top5", "params_m", "flops_g", "images_per_s_fp32", "images_per_s_bf16"),
+        metrics=lambda _: (
+            "top1",
+            "top5",
+            "params_m",
+            "flops_g",
+            "images_per_s_fp32",
+            "images_per_s_bf16",
+        ),
         fingerprint=fingerprint_val,
         params=PretrainEvaluationParams,
         outputs=(DETAILS,),

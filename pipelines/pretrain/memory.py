@@ -12,7 +12,9 @@ from pipelines.pretrain.params import PretrainParams
 
 
 @contextmanager
-def explaining_memory(params: PretrainParams, *, world_size: int, device: torch.device) -> Iterator[None]:
+def explaining_memory(
+    params: PretrainParams, *, world_size: int, device: torch.device
+) -> Iterator[None]:
     """Turns torch.OutOfMemoryError into a JobError that names the fields to change."""
     try:
         yield
@@ -28,15 +30,23 @@ def explained(
     num_images = params.part_size(world_size)
     reason = str(err).strip().partition("\n")[0]
     return JobError(
-        f"{device}: out of memory with {num_images} images of {side} x {side} pixels at a time (batch_size "
-        f"{params.batch_size}, workers {world_size}, accumulate {params.accumulate}, precision {params.precision}); "
+        f"{device}: out of memory with {num_images} images of {side} x {side} pixels at a time "
+        "(batch_size "
+        f"{params.batch_size}, workers {world_size}, accumulate {params.accumulate}, precision "
+        f"{params.precision}); "
         f"{'; '.join(_remedies(params))}. {reason}"
     )
 
 
 def _remedies(params: PretrainParams) -> list[str]:
     """Those that keep the recipe first."""
-    remedies = [f"raise accumulate to {2 * params.accumulate} or resources.workers: the recipe stays the same"]
+    remedies = [
+        (
+            f"raise accumulate to {2 * params.accumulate} or resources.workers: the recipe stays "
+            "the "
+            "same"
+        )
+    ]
     if not params.activation_checkpointing:
         remedies.append("set activation_checkpointing: true, at a third more time")
     if params.precision == "fp32":

@@ -1,4 +1,5 @@
-"""The network that a job names, the device that it runs on, and finished classifiers: to measure, or to start from."""
+"""The network that a job names, the device that it runs on, and finished classifiers: to measure,
+or to start from."""
 
 from __future__ import annotations
 
@@ -27,11 +28,16 @@ HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 def make_config(params: PretrainParams) -> CatConfig:
     """The network of `params`, at their input size and with their drop path."""
     config = replace(config_of(params.model), img_size=params.input_size)
-    return config if params.drop_path_rate is None else replace(config, drop_path_rate=params.drop_path_rate)
+    return (
+        config
+        if params.drop_path_rate is None
+        else replace(config, drop_path_rate=params.drop_path_rate)
+    )
 
 
 def checked_device(context: StageContext) -> torch.device:
-    """The context's device, made this process's own; raises JobError where it has no arithmetic of `precision`."""
+    """The context's device, made this process's own; raises JobError where it has no arithmetic of
+    `precision`."""
     device = torch.device(context.device)
     if context.params.precision == "fp16" and device.type == "cpu":
         raise JobError("precision: fp16 needs a GPU; on CPUs set precision to fp32 or bf16")
@@ -40,11 +46,15 @@ def checked_device(context: StageContext) -> torch.device:
     return device
 
 
-def start_weights(model: Cat, directory: Path, params: PretrainParams, classes: Sequence[str]) -> None:
-    """Put the classifier in `directory`, a stage's checkpoint or a single file, into `model` over `classes`.
+def start_weights(
+    model: Cat, directory: Path, params: PretrainParams, classes: Sequence[str]
+) -> None:
+    """Put the classifier in `directory`, a stage's checkpoint or a single file, into `model` over
+    `classes`.
 
-    Its position embedding is interpolated to the model's map; with `reset_head` the model keeps its own head, and the
-    classes may be others. Raises CheckpointError when it is another network, or has other classes.
+    Its position embedding is interpolated to the model's map; with `reset_head` the model keeps its
+    own head, and the classes may be others. Raises CheckpointError when it is another network, or
+    has other classes.
     """
     found = _load_start(directory)
     check_network(
@@ -63,7 +73,11 @@ def start_weights(model: Cat, directory: Path, params: PretrainParams, classes: 
         _check_start_classes(found, classes)
     try:
         fitted = fit(
-            model.state_dict(), weights, source=f"{found.source} and the job's model", allow=allow, resize=True
+            model.state_dict(),
+            weights,
+            source=f"{found.source} and the job's model",
+            allow=allow,
+            resize=True,
         )
     except WeightsError as err:
         raise CheckpointError(f"weights: {err}; correct `model` or `weights`") from err
@@ -75,18 +89,21 @@ def _load_start(directory: Path) -> Checkpoint:
         found = load_checkpoint(file_from_outside(directory) or directory)
     except WeightsError as err:
         raise CheckpointError(
-            f"weights: no classifier can be read from it: {err}; give the checkpoint of a pretrain stage, or a file of "
+            f"weights: no classifier can be read from it: {err}; give the checkpoint of a pretrain "
+            "stage, or a file of "
             "the official layout"
         ) from err
     if not found.is_classifier:
         raise CheckpointError(
-            "weights: is a backbone, without the norm and the head of a classifier; give a classifier"
+            "weights: is a backbone, without the norm and the head of a classifier; give a "
+            "classifier"
         )
     return found
 
 
 def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
-    """A file names no classes: only their number is compared, their order is taken to be that of sorted folders."""
+    """A file names no classes: only their number is compared, their order is taken to be that of
+    sorted folders."""
     fitting = "fine-tune on data with its classes, or set reset_head: true to replace its head"
     if found.classes is not None:
         check_classes(found.classes, classes, what="weights", fitting=fitting)
@@ -94,28 +111,37 @@ def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
     head = found.weights.tensors.get("head.fc.weight")
     num_classes = 0 if head is None else len(head)
     if num_classes != len(classes):
-        raise CheckpointError(f"weights: has {num_classes} classes, the data {len(classes)}; {fitting}")
+        raise CheckpointError(
+            f"weights: has {num_classes} classes, the data {len(classes)}; {fitting}"
+        )
 
 
 def load_checked_classifier(
     directory: Path, *, config: CatConfig, classes: Sequence[str], img_size: int | None = None
 ) -> Cat:
-    """The classifier of a stage's checkpoint, or of the only file of `directory`, in the official layout.
+    """The classifier of a stage's checkpoint, or of the only file of `directory`, in the official
+    layout.
 
-    Given `img_size`, its position embedding is interpolated to images of that side. Raises CheckpointError unless it
-    is then the network `config` over `classes`. An official file names no classes: they are taken to be in the order
-    of the sorted folders, as ImageNet's are, and only their number is compared.
+    Given `img_size`, its position embedding is interpolated to images of that side. Raises
+    CheckpointError unless it is then the network `config` over `classes`. An official file names no
+    classes: they are taken to be in the order of the sorted folders, as ImageNet's are, and only
+    their number is compared.
     """
     model, known = _load(directory)
     model.set_input_size(img_size)
     if known is None:
         if model.num_classes != len(classes):
             raise CheckpointError(
-                f"checkpoint: has {model.num_classes} classes, the data {len(classes)}; measure it on its own data"
+                f"checkpoint: has {model.num_classes} classes, the data {len(classes)}; "
+                "measure "
+                "it "
+                "on its own data"
             )
     else:
         check_classes(known, classes)
-    check_network(model.config, config, what="checkpoint", wanted_by="the job's model", correct="`model`")
+    check_network(
+        model.config, config, what="checkpoint", wanted_by="the job's model", correct="`model`"
+    )
     return model
 
 
@@ -123,9 +149,12 @@ def _load(directory: Path) -> tuple[Cat, tuple[str, ...] | None]:
     """The classifier and, if it names them, its classes."""
     try:
         file = file_from_outside(directory)
-        return load_classifier(directory) if file is None else (load_official_classifier(file), None)
+        return (
+            load_classifier(directory) if file is None else (load_official_classifier(file), None)
+        )
     except WeightsError as err:
         raise CheckpointError(
-            f"checkpoint: no classifier can be read from it: {err}; give the checkpoint of a pretrain stage, or a file "
+            f"checkpoint: no classifier can be read from it: {err}; give the checkpoint of a "
+            "pretrain stage, or a file "
             "of the official layout"
         ) from err

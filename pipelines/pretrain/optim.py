@@ -1,4 +1,5 @@
-"""AdamW with the recipe's decay exclusions, and its learning rate as a pure function of the update."""
+"""AdamW with the recipe's decay exclusions, and its learning rate as a pure function of the
+update."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ from pipelines.pretrain.params import PretrainParams
 class LrSchedule:
     """Linear warm-up, then a cosine over all updates, those of the warm-up included.
 
-    The cosine is not restarted after the warm-up, so the rate steps down a little there (to 0.989 of the peak with
-    20 of 300 epochs), and each update uses its predecessor's place: both as in the reference.
+    The cosine is not restarted after the warm-up, so the rate steps down a little there (to 0.989
+    of the peak with 20 of 300 epochs), and each update uses its predecessor's place: both as in the
+    reference.
     """
 
     first_lr: float
@@ -50,8 +52,8 @@ def make_schedule(params: PretrainParams, *, updates_per_epoch: int) -> LrSchedu
 def make_optimizer(model: Cat, params: PretrainParams) -> AdamW:
     """AdamW that decays matrices only: no 1-D parameter, bias, position embedding or bias table.
 
-    Where `layer_decay` is not 1, each group has an `lr_scale`. Fused kernels exist for CPUs and for CUDA; else torch
-    chooses between one kernel for each list of tensors and a loop.
+    Where `layer_decay` is not 1, each group has an `lr_scale`. Fused kernels exist for CPUs and for
+    CUDA; else torch chooses between one kernel for each list of tensors and a loop.
     """
     return AdamW(
         _groups(model, params),

@@ -1,4 +1,5 @@
-"""What a job says about a pretraining stage; the defaults are the reference recipe on ImageNet-1K. Imports no torch.
+"""What a job says about a pretraining stage; the defaults are the reference recipe on ImageNet-1K.
+Imports no torch.
 
 But for `precision`: the reference's fp16 needs a GPU.
 """
@@ -17,26 +18,31 @@ from pipelines.details.params import DetailParams
 from pipelines.training.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
-"""Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it grows linearly with the batch."""
+"""Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it grows linearly with
+the batch."""
 REFERENCE_BATCH = 512
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 RandAugment = Annotated[
-    str, Field(pattern=r"^(rand(-(mstd\d+(\.\d+)?|mmax\d+|inc[01]|m\d+|n\d+|p\d+(\.\d+)?))*|(original|v0)r?|3a)$")
+    str,
+    Field(
+        pattern=r"^(rand(-(mstd\d+(\.\d+)?|mmax\d+|inc[01]|m\d+|n\d+|p\d+(\.\d+)?))*|(original|v0)r?|3a)$"
+    ),
 ]
 
 
 class PretrainParams(Params):
-    """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's augmentation."""
+    """CAT as a classifier: AdamW, warm-up and cosine per update, mixup and cutmix, timm's
+    augmentation."""
 
     reference: ClassVar[Mapping[str, JsonValue]] = {"precision": "fp16"}
     fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes"})
 
     data: ImageData
-    """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with tar shards; or
-    `s3://BUCKET/PREFIX` with shards; or `sample:digits`."""
+    """Folder with train/<class>/* and val/<class>/*, with train_map.txt and val_map.txt, or with
+    tar shards; or `s3://BUCKET/PREFIX` with shards; or `sample:digits`."""
     model: Annotated[Model, Role.MODEL] = "cat_tiny"
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
@@ -44,18 +50,21 @@ class PretrainParams(Params):
     img_size: Annotated[int, Field(ge=8, le=2048)] | None = None
     """Side of the square input in pixels, for training and evaluation; None: the model's own."""
     weights: Annotated[str | None, Role.INPUT] = None
-    """Fine-tuning starts from this classifier, a stage's checkpoint or a file; None: from random weights."""
+    """Fine-tuning starts from this classifier, a stage's checkpoint or a file; None: from random
+    weights."""
     reset_head: bool = False
     """Whether the head of `weights` is replaced by a fresh one, as other classes need."""
 
     data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of each class's training images that is trained on, the same for every seed; val is never cut."""
+    """Part of each class's training images that is trained on, the same for every seed; val is
+    never cut."""
     epochs: Annotated[int, Field(ge=1), Role.DURATION] = 300
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Images an update, over all workers and accumulated parts; a multiple of their number."""
     accumulate: Annotated[int, Field(ge=1)] = 1
-    """Parts in which each worker computes its share of an update, for batches that do not fit its memory."""
+    """Parts in which each worker computes its share of an update, for batches that do not fit its
+    memory."""
     lr: Rate | None = None
     """Peak learning rate for `batch_size`, used as it stands; None: 5e-4 * batch_size / 512."""
     min_lr: Rate | None = None
@@ -63,7 +72,8 @@ class PretrainParams(Params):
     warmup_lr: Rate | None = None
     """Learning rate of the first update; None: a thousandth of the peak, as in the reference."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 20
-    """Epochs of linear warm-up; a run shorter than that warms up throughout, so short trials need no other value."""
+    """Epochs of linear warm-up; a run shorter than that warms up throughout, so short trials need
+    no other value."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Decoupled decay of matrices; biases, norms, position embeddings and bias tables have none."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -71,7 +81,8 @@ class PretrainParams(Params):
     eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
     """AdamW's addend to the root of the averaged squares."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor on the learning rate from each depth of the network to the one before it; 1: the same for all."""
+    """Factor on the learning rate from each depth of the network to the one before it; 1: the same
+    for all."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
     """Largest norm of the gradient; None: unlimited."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -79,9 +90,11 @@ class PretrainParams(Params):
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Stochastic depth of the last group; None: the model's own."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay a step of an average of the weights, which is then what is evaluated and published; None: no average."""
+    """Decay a step of an average of the weights, which is then what is evaluated and published;
+    None: no average."""
     non_finite: Literal["stop", "skip"] = "stop"
-    """What a gradient that is no number does: stop the stage, or skip its update, up to `max_skipped_updates`."""
+    """What a gradient that is no number does: stop the stage, or skip its update, up to
+    `max_skipped_updates`."""
     max_skipped_updates: Annotated[int, Field(ge=0)] = 10
     """Updates that may be skipped over the whole training before the stage stops all the same."""
 
@@ -98,11 +111,14 @@ class PretrainParams(Params):
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
     """Whether a batch, each pair of images or each image has a mixing ratio of its own."""
     augmentation: Literal["reference", "fast", "device"] = "reference"
-    """timm on PIL images, bit for bit; or the same distributions made faster, on the CPU or, in part, on the device."""
+    """timm on PIL images, bit for bit; or the same distributions made faster, on the CPU or, in
+    part, on the device."""
     auto_augment: RandAugment | None = "rand-m9-mstd0.5-inc1"
-    """timm's policy: RandAugment, or AutoAugment `original`, `originalr`, `v0`, `v0r`, `3a`; None: off."""
+    """timm's policy: RandAugment, or AutoAugment `original`, `originalr`, `v0`, `v0r`, `3a`; None:
+    off."""
     color_jitter: Probability = 0.4
-    """Strength of jitter in brightness, contrast and saturation; without effect where `auto_augment` is on."""
+    """Strength of jitter in brightness, contrast and saturation; without effect where
+    `auto_augment` is on."""
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     random_erasing: Probability = 0.25
@@ -111,7 +127,10 @@ class PretrainParams(Params):
     """What an erased rectangle holds: the mean colour, one random colour, or noise."""
     erasing_count: Annotated[int, Field(ge=1, le=16)] = 1
     """Most rectangles in an image."""
-    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (
+        0.08,
+        1.0,
+    )
     """Least and greatest share of the image's area that a training crop shows."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
     """Least and greatest width of a training crop over its height."""
@@ -120,21 +139,26 @@ class PretrainParams(Params):
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Side of the evaluation's centre crop over the side of the resized image."""
     max_broken_images: Annotated[int, Field(ge=0)] = 10
-    """Images that may fail to decode before the stage stops; train replaces them by others, val leaves them out."""
+    """Images that may fail to decode before the stage stops; train replaces them by others, val
+    leaves them out."""
 
     loader_workers: Annotated[int, Field(ge=0, le=256), Role.OUTSIDE_KEY] = 4
     """Processes that decode and augment, for each worker; 0: the worker itself."""
     cache_gib: Annotated[float, Field(gt=0), Role.OUTSIDE_KEY] = 200
     """Disk that each machine may fill with shards read from S3; ImageNet-1K's take 140."""
     checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
-    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (updates) or `{minutes: N}`; a number: epochs."""
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (updates) or `{minutes: N}`; a
+    number: epochs."""
     keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 0
-    """Checkpoints with the best top-1 that are kept besides the latest until the stage is done; only those of an
-    epoch's end have one, so that with `steps` or `minutes` each epoch ends with a checkpoint too."""
+    """Checkpoints with the best top-1 that are kept besides the latest until the stage is done;
+    only those of an epoch's end have one, so that with `steps` or `minutes` each epoch ends with a
+    checkpoint too."""
     activation_checkpointing: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third
+    more time."""
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compile the network by torch.compile, which needs a C++ compiler; the same function but for rounding."""
+    """Compile the network by torch.compile, which needs a C++ compiler; the same function but for
+    rounding."""
     channels_last: Annotated[bool, Role.OUTSIDE_KEY] = False
     """Lay the weights of convolutions, and so their maps, out with channels last."""
     fused_optimizer: Annotated[bool, Role.OUTSIDE_KEY] = True
@@ -156,7 +180,8 @@ class PretrainParams(Params):
 
     @property
     def stated_lr(self) -> float:
-        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need no more."""
+        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need
+        no more."""
         return self.peak_lr if self.lr is None else self.lr
 
     @property
@@ -172,7 +197,8 @@ class PretrainParams(Params):
         return frozenset({"num_classes"})
 
     def usual(self) -> Mapping[str, Usual]:
-        """What each param that may be left to the kind is then, and the published name of the model's settings."""
+        """What each param that may be left to the kind is then, and the published name of the
+        model's settings."""
         peak, model = frozenset({"lr", "batch_size"}), frozenset({"model"})
         return {
             "lr": Usual(self.reference_lr, follows=frozenset({"batch_size"})),
@@ -188,7 +214,8 @@ class PretrainParams(Params):
         return self.mixup > 0 or self.cutmix > 0
 
     def batch_multiple(self, num_workers: int) -> int:
-        """What `batch_size` is a multiple of: equal parts for all workers, pairs of images where they are mixed."""
+        """What `batch_size` is a multiple of: equal parts for all workers, pairs of images where
+        they are mixed."""
         return num_workers * self.accumulate * (2 if self.is_mixing else 1)
 
     def part_size(self, num_workers: int) -> int:
@@ -213,16 +240,25 @@ class PretrainParams(Params):
 
     def _min_lr_fits(self) -> Iterator[Misfit]:
         if self.min_lr is not None and self.min_lr > self.stated_lr:
-            yield Misfit(("min_lr",), f"min_lr {self.min_lr:g} exceeds the peak learning rate, lr {self.stated_lr:g}")
+            yield Misfit(
+                ("min_lr",),
+                f"min_lr {self.min_lr:g} exceeds the peak learning rate, lr {self.stated_lr:g}",
+            )
 
     def _warmup_lr_fits(self) -> Iterator[Misfit]:
         if self.warmup_lr is not None and self.warmup_lr > self.stated_lr:
-            message = f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr {self.stated_lr:g}"
+            message = (
+                f"warmup_lr {self.warmup_lr:g} exceeds the peak learning rate, lr "
+                f"{self.stated_lr:g}"
+            )
             yield Misfit(("warmup_lr",), message)
 
     def _parts_fit(self) -> Iterator[Misfit]:
         if self.accumulate > self.batch_size:
-            yield Misfit(("accumulate",), f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}")
+            yield Misfit(
+                ("accumulate",),
+                f"accumulate {self.accumulate} exceeds batch_size {self.batch_size}",
+            )
 
     def _patches_fit(self) -> Iterator[Misfit]:
         patch_size = self.model.patch_size if isinstance(self.model, ModelParams) else 4
@@ -232,21 +268,29 @@ class PretrainParams(Params):
 
     def _head_is_there(self) -> Iterator[Misfit]:
         if self.reset_head and self.weights is None:
-            yield Misfit(("reset_head",), "reset_head: there is no head to replace without `weights`")
+            yield Misfit(
+                ("reset_head",), "reset_head: there is no head to replace without `weights`"
+            )
 
     def _scale_rises(self) -> Iterator[Misfit]:
         if self.scale[0] > self.scale[1]:
-            message = f"scale {list(self.scale)}: its first number, the least share, exceeds its second"
+            message = (
+                f"scale {list(self.scale)}: its first number, the least share, exceeds its second"
+            )
             yield Misfit(("scale",), message)
 
     def _ratio_rises(self) -> Iterator[Misfit]:
         if self.ratio[0] > self.ratio[1]:
-            message = f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second"
+            message = (
+                f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second"
+            )
             yield Misfit(("ratio",), message)
 
     def _pairs_fit(self) -> Iterator[Misfit]:
         if self.is_mixing and self.batch_size % 2:
-            message = f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs"
+            message = (
+                f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs"
+            )
             yield Misfit(("batch_size",), message)
 
 

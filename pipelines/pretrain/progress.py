@@ -1,4 +1,5 @@
-"""Where a training stands: finished epochs with their figures, and how far the unfinished one is. Values only."""
+"""Where a training stands: finished epochs with their figures, and how far the unfinished one is.
+Values only."""
 
 from __future__ import annotations
 
@@ -41,12 +42,16 @@ class Share:
     def seeing(self, places: Iterable[int]) -> Self:
         """The share after images of these places were trained on."""
         seen = ",".join(map(str, places))
-        return replace(self, samples_sha256=hashlib.sha256(f"{self.samples_sha256}:{seen}".encode()).hexdigest())
+        return replace(
+            self,
+            samples_sha256=hashlib.sha256(f"{self.samples_sha256}:{seen}".encode()).hexdigest(),
+        )
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`num_updates` of the epoch after `epochs` are done; the figures of an epoch that has not begun are zero."""
+    """`num_updates` of the epoch after `epochs` are done; the figures of an epoch that has not
+    begun are zero."""
 
     epochs: tuple[EpochRecord, ...] = ()
     num_updates: int = 0
@@ -71,7 +76,8 @@ class Progress:
         return Scores(last.top1, last.top5, last.num_samples)
 
     def share_of(self, rank: int, *, world_size: int) -> Share:
-        """This rank's share, also where the group had another size: rank 0 then answers for what was summed up."""
+        """This rank's share, also where the group had another size: rank 0 then answers for what
+        was summed up."""
         if not self.shares:
             return Share()
         if len(self.shares) == world_size:

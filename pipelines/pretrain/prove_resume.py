@@ -1,8 +1,10 @@
-"""Proves on this machine that a killed training ends like a straight one: `python -m pipelines.pretrain.prove_resume`.
+"""Proves on this machine that a killed training ends like a straight one: `python -m
+pipelines.pretrain.prove_resume`.
 
-It runs `python -m orchestrator run` twice over, on sample data with two workers and the whole recipe: once straight,
-once killed with SIGKILL at random moments, a worker and the driver in turn, and started again. Then it compares the
-weights bit for bit, and the metric log with its digests of the order of samples. Exit code 0: they are equal, 1: not.
+It runs `python -m orchestrator run` twice over, on sample data with two workers and the whole
+recipe: once straight, once killed with SIGKILL at random moments, a worker and the driver in turn,
+and started again. Then it compares the weights bit for bit, and the metric log with its digests of
+the order of samples. Exit code 0: they are equal, 1: not.
 """
 
 from __future__ import annotations
@@ -59,14 +61,22 @@ class Ended:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--kills", type=int, default=3, help="how often the second training is killed (3)")
+    parser.add_argument(
+        "--kills", type=int, default=3, help="how often the second training is killed (3)"
+    )
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each training (3)")
-    parser.add_argument("--seed", type=int, default=None, help="of the moments of the kills; without one they differ")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=None,
+        help="of the moments of the kills; without one they differ",
+    )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**16)
     _say(f"moments of the kills are drawn with --seed {seed}")
     with tempfile.TemporaryDirectory(prefix="prove-resume-") as scratch:
-        return _prove(Path(scratch), epochs=options.epochs, num_kills=options.kills, rng=random.Random(seed))  # noqa: S311
+        rng = random.Random(seed)  # noqa: S311
+        return _prove(Path(scratch), epochs=options.epochs, num_kills=options.kills, rng=rng)
 
 
 def _prove(scratch: Path, *, epochs: int, num_kills: int, rng: random.Random) -> int:
@@ -79,7 +89,9 @@ def _prove(scratch: Path, *, epochs: int, num_kills: int, rng: random.Random) ->
     straight = _ended(scratch / "straight")
     _say(f"straight: {epochs} epochs, {time.monotonic() - began_s:.0f} s")
     for number in range(num_kills):
-        _kill_one(jobs["killed"], scratch / "killed", victim=("worker", "driver")[number % 2], rng=rng)
+        _kill_one(
+            jobs["killed"], scratch / "killed", victim=("worker", "driver")[number % 2], rng=rng
+        )
     _finish(jobs["killed"])
     return _compare(straight, _ended(scratch / "killed"))
 
@@ -87,8 +99,14 @@ def _prove(scratch: Path, *, epochs: int, num_kills: int, rng: random.Random) ->
 def _compare(straight: Ended, killed: Ended) -> int:
     same_weights, same_log = straight.files == killed.files, straight.log == killed.log
     for record in killed.log:
-        _say(f"epoch {record['epoch']}: loss {record['loss']!r}, order of samples {record['samples_sha256'][:16]}")
-    _say(f"weights, {straight.files['model.safetensors'][:16]}: {'equal' if same_weights else 'DIFFERENT'} bit for bit")
+        _say(
+            f"epoch {record['epoch']}: loss {record['loss']!r}, order of samples "
+            f"{record['samples_sha256'][:16]}"
+        )
+    _say(
+        f"weights, {straight.files['model.safetensors'][:16]}: "
+        f"{'equal' if same_weights else 'DIFFERENT'} bit for bit"
+    )
     _say(f"losses, scores and order of samples: {'equal' if same_log else 'DIFFERENT'}")
     if not same_log:
         _say(f"straight: {json.dumps(straight.log)}")
@@ -97,13 +115,15 @@ def _compare(straight: Ended, killed: Ended) -> int:
 
 
 def _start(job: Path) -> subprocess.Popen[bytes]:
-    # On a Ray of its own, below the driver, where its workers are found. Bitwise equality needs one order of summation,
-    # whatever the number of cores.
+    # On a Ray of its own, below the driver, where its workers are found. Bitwise equality needs one
+    # order of summation, whatever the number of cores.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "orchestrator", "run", str(job)]
     output = job.with_suffix(".log").open("ab")
-    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)  # noqa: S603  our own words
+    return subprocess.Popen(  # noqa: S603  our own words
+        command, env=environment, stdout=output, stderr=output, start_new_session=True
+    )
 
 
 def _finish(job: Path) -> None:
@@ -123,7 +143,8 @@ def _end_of_output(job: Path) -> str:
 
 
 def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> None:
-    """Start the job, wait for a new checkpoint and a moment more, and kill the driver, or a worker and then the driver.
+    """Start the job, wait for a new checkpoint and a moment more, and kill the driver, or a worker
+    and then the driver.
 
     A worker's death is survived by the run itself; its driver is killed after the next checkpoint.
     """
@@ -141,10 +162,14 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
         process.wait()
 
 
-def _await_moment(process: subprocess.Popen[bytes], job: Path, store: Path, rng: random.Random) -> None:
-    """Wait for workers, for one to three new checkpoints, and for a part of the time in which the next is made.
+def _await_moment(
+    process: subprocess.Popen[bytes], job: Path, store: Path, rng: random.Random
+) -> None:
+    """Wait for workers, for one to three new checkpoints, and for a part of the time in which the
+    next is made.
 
-    Of the 27 of three epochs, the five moments of three kills take 20 at most: the training does not end before them.
+    Of the 27 of three epochs, the five moments of three kills take 20 at most: the training does
+    not end before them.
     """
     _await(process, job, lambda: bool(_workers(process.pid)))
     wanted = _num_checkpoints(store) + rng.randint(1, 3)
@@ -174,7 +199,8 @@ def _workers(driver: int) -> list[int]:
 
 
 def _kill_all(driver: int) -> None:
-    """End a run with SIGKILL, the driver first and then its local Ray, whose processes are looked up before."""
+    """End a run with SIGKILL, the driver first and then its local Ray, whose processes are looked
+    up before."""
     for pid in [driver, *_descendants(driver)]:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -216,7 +242,10 @@ def _ended(store: Path) -> Ended:
     records = [json.loads(line) for line in lines]
     return Ended(
         files={file.path: file.sha256 for file in manifest.artifacts["checkpoint"].files},
-        log=[{name: value for name, value in record.items() if name not in WHAT_CLOCKS_SAY} for record in records],
+        log=[
+            {name: value for name, value in record.items() if name not in WHAT_CLOCKS_SAY}
+            for record in records
+        ],
     )
 
 

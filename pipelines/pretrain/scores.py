@@ -18,7 +18,8 @@ from pipelines.training.distributed import sum_over_ranks
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares in % of `num_samples` images, over all ranks, whose class is the best guess, or among the best five."""
+    """Shares in % of `num_samples` images, over all ranks, whose class is the best guess, or among
+    the best five."""
 
     top1: float
     top5: float

@@ -1,4 +1,5 @@
-"""The entry point of the kind `pretrain`: epochs of training and evaluation, a checkpoint, the trained classifier."""
+"""The entry point of the kind `pretrain`: epochs of training and evaluation, a checkpoint, the
+trained classifier."""
 
 from __future__ import annotations
 
@@ -39,12 +40,15 @@ WEIGHTS = "weights"
 
 
 def run(context: StageContext) -> StageResult:
-    """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the classifier."""
+    """Train from `context.resume_dir`, or from the start, to the last epoch; rank 0 writes the
+    classifier."""
     params: PretrainParams = context.params
     device = checked_device(context)
     images = open_images(params.data, cache_gib=params.cache_gib)
     classes = load_classes(images, num_classes=params.num_classes)
-    training = make_training(context, make_loaders(context, images, classes), classes=classes, device=device)
+    training = make_training(
+        context, make_loaders(context, images, classes), classes=classes, device=device
+    )
     progress = training.checkpoints.load()
     with explaining_memory(params, world_size=context.world_size, device=device):
         training.trainer.warm_up_ddp(_blank_part(params, context.world_size, device))
@@ -55,7 +59,9 @@ def run(context: StageContext) -> StageResult:
 
 def _blank_part(params: PretrainParams, world_size: int, device: torch.device) -> Tensor:
     """Images as many and as large as a worker computes at a time."""
-    return torch.zeros(params.part_size(world_size), 3, params.input_size, params.input_size, device=device)
+    return torch.zeros(
+        params.part_size(world_size), 3, params.input_size, params.input_size, device=device
+    )
 
 
 def make_training(
@@ -69,7 +75,9 @@ def make_training(
         params=params,
         loaders=loaders,
         trainer=trainer,
-        coordinator=Coordinator(params.checkpoint_every, context.should_stop, device, params.keep_best),
+        coordinator=Coordinator(
+            params.checkpoint_every, context.should_stop, device, params.keep_best
+        ),
         checkpoints=Checkpoints(context, trainer),
     )
 
@@ -138,7 +146,10 @@ def _training_metrics(progress: Progress) -> tuple[Metric, ...]:
     """The loss of the last epoch; speed and wait for data over the whole training."""
     # Epochs have the same number of images: the time of each, up to a factor.
     trained_s = [1 / record.images_per_s for record in progress.epochs]
-    waited_s = [record.data_wait * seconds for record, seconds in zip(progress.epochs, trained_s, strict=True)]
+    waited_s = [
+        record.data_wait * seconds
+        for record, seconds in zip(progress.epochs, trained_s, strict=True)
+    ]
     return training_metrics(
         loss=progress.epochs[-1].loss,
         images_per_s=len(trained_s) / sum(trained_s),

@@ -24,7 +24,8 @@ from pipelines.training.distributed import any_over_ranks
 
 @dataclass(frozen=True)
 class Trainer:
-    """What updates a model; `model` is wrapped for gradient exchange where there are several ranks."""
+    """What updates a model; `model` is wrapped for gradient exchange where there are several
+    ranks."""
 
     model: nn.Module
     unwrapped: nn.Module
@@ -47,11 +48,12 @@ class Trainer:
         return self.unwrapped if self.ema is None else self.ema.module
 
     def warm_up_ddp(self, x_BCHW: Tensor) -> None:
-        """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of later sums over ranks.
+        """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of
+        later sums over ranks.
 
-        DistributedDataParallel lays out gradients anew after its first backward pass, and three ranks or more sum an
-        element in an order that depends on its place: without this the first update of a resumed training would not
-        be that of the straight one. All ranks call it.
+        DistributedDataParallel lays out gradients anew after its first backward pass, and three
+        ranks or more sum an element in an order that depends on its place: without this the first
+        update of a resumed training would not be that of the straight one. All ranks call it.
         """
         if self.model is self.unwrapped:
             return
@@ -62,14 +64,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def update(self, parts: Sequence[Batch], update: int) -> Tensor | None:
-        """Make the update of this number, counted from 0; returns this rank's mean loss over `parts`, on the device.
+        """Make the update of this number, counted from 0; returns this rank's mean loss over
+        `parts`, on the device.
 
-        None says that the update was skipped, on all ranks. Raises DataError for a part without images.
+        None says that the update was skipped, on all ranks. Raises DataError for a part without
+        images.
         """
         self.model.train()
         set_lr(self.optimizer, self.schedule.lr(update))
         self.optimizer.zero_grad(set_to_none=True)
-        losses = [self._backward(part, parts, is_last=place == len(parts)) for place, part in enumerate(parts, 1)]
+        losses = [
+            self._backward(part, parts, is_last=place == len(parts))
+            for place, part in enumerate(parts, 1)
+        ]
         loss = torch.stack(losses).mean()
         if not self._step(loss):
             return None
@@ -106,6 +113,9 @@ class Trainer:
         return True
 
     def _is_lost(self, loss: Tensor, norm: Tensor) -> bool:
-        """Whether any rank's loss or, but for what the scaler deals with, the gradient is no number."""
+        """Whether any rank's loss or, but for what the scaler deals with, the gradient is no
+        number."""
         suspects = loss if self.scaler.is_enabled() else torch.stack([loss, norm])
-        return any_over_ranks(claim=not bool(suspects.isfinite().all()), device=self.precision.device)
+        return any_over_ranks(
+            claim=not bool(suspects.isfinite().all()), device=self.precision.device
+        )

@@ -1,4 +1,5 @@
-"""`python -m pipelines.sample DIR`: makes the sample data sets that the quickstart job and the tests train on."""
+"""`python -m pipelines.sample DIR`: makes the sample data sets that the quickstart job and the
+tests train on."""
 
 from __future__ import annotations
 
@@ -31,13 +32,19 @@ def _parser() -> argparse.ArgumentParser:
     default = Size()
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.sample",
-        description="Make imagenet/, coco/ and ade20k/ below DIR from scikit-learn's handwritten digits.",
+        description=(
+            "Make imagenet/, coco/ and ade20k/ below DIR from scikit-learn's handwritten digits."
+        ),
     )
     parser.add_argument("dir", type=Path, metavar="DIR")
     parser.add_argument("--train-scenes", type=_count, default=default.train_scenes, metavar="N")
     parser.add_argument("--val-scenes", type=_count, default=default.val_scenes, metavar="N")
     parser.add_argument(
-        "--scans-per-class", type=_scans, default=default.scans_per_class, metavar="N", help="at least 5; default: all"
+        "--scans-per-class",
+        type=_scans,
+        default=default.scans_per_class,
+        metavar="N",
+        help="at least 5; default: all",
     )
     return parser
 

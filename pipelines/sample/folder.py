@@ -1,4 +1,5 @@
-"""Writes the sample into a folder: each file atomically, the list of them last, and only what is missing."""
+"""Writes the sample into a folder: each file atomically, the list of them last, and only what is
+missing."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def write_sample(root: Path, size: Size) -> SampleSummary:
         return _write(root, size)
     except OSError as err:
         raise DataError(
-            f"{err.filename or root}: the sample cannot be written: {err.strerror}; choose a folder that can be written"
+            f"{err.filename or root}: the sample cannot be written: {err.strerror}; choose a "
+            "folder that can be written"
         ) from err
 
 
@@ -83,10 +85,14 @@ def _load_list(root: Path, size: Size) -> dict[str, str] | None:
         document: dict[str, Any] = json.loads(path.read_bytes())
         held, files = (document["version"], document["size"]), dict(document["files"])
     except (ValueError, TypeError, KeyError) as err:
-        raise DataError(f"{path}: not a list of a sample's files; delete the folder or choose another") from err
+        raise DataError(
+            f"{path}: not a list of a sample's files; delete the folder or choose another"
+        ) from err
     if held != (VERSION, asdict(size)):
         raise DataError(
-            f"{root}: holds another sample, {held[1]} of version {held[0]}; delete it or choose another folder"
+            f"{root}: holds another sample, {held[1]} of version {held[0]}; delete it or "
+            "choose "
+            "another folder"
         )
     return files
 

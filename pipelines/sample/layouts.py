@@ -18,7 +18,8 @@ from pipelines.sample.scans import NAMES, Scan, Split
 
 IMAGE_PX = 64
 CROP_PX = 56
-"""Digits of the ImageNet layout lie within this central square, so that an evaluation's centre crop cuts none."""
+"""Digits of the ImageNet layout lie within this central square, so that an evaluation's centre crop
+cuts none."""
 SCENE_PX = 128
 DIGIT_PX = (28, 60)
 DIGITS_PER_SCENE = (2, 5)
@@ -52,7 +53,8 @@ def imagenet_files(split: Split, scans: Sequence[Scan]) -> Iterator[FileOfSample
 
 
 def scene_files(split: Split, scans: Sequence[Scan], num_scenes: int) -> Iterator[FileOfSample]:
-    """The scenes of a split, once for COCO and once for ADE20K, with COCO's instances at the end."""
+    """The scenes of a split, once for COCO and once for ADE20K, with COCO's instances at the
+    end."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(1, num_scenes + 1):
@@ -60,8 +62,13 @@ def scene_files(split: Split, scans: Sequence[Scan], num_scenes: int) -> Iterato
         rng = np.random.default_rng([SEEDS[split], 1_000_000 + number])
         things = [_thing(placed) for placed in _place(rng, scans)]
         image, name = _scene(rng, things), f"{number:012d}.png"
-        images.append({"id": number, "file_name": name, "width": SCENE_PX, "height": SCENE_PX, "license": 1})
-        annotations += [_instance(thing, number, len(annotations) + place) for place, thing in enumerate(things, 1)]
+        images.append(
+            {"id": number, "file_name": name, "width": SCENE_PX, "height": SCENE_PX, "license": 1}
+        )
+        annotations += [
+            _instance(thing, number, len(annotations) + place)
+            for place, thing in enumerate(things, 1)
+        ]
         yield f"coco/{split}2017/{name}", image
         yield f"ade20k/images/{ADE20K_SPLITS[split]}/{name}", image
         yield f"ade20k/annotations/{ADE20K_SPLITS[split]}/{name}", _label_map(things)
@@ -96,7 +103,9 @@ def _is_apart(one: Placed, other: Placed) -> bool:
 
 def _thing(placed: Placed) -> Thing:
     polygons = outline(placed)
-    runs = coco_mask.merge(coco_mask.frPyObjects([list(one) for one in polygons], SCENE_PX, SCENE_PX))
+    runs = coco_mask.merge(
+        coco_mask.frPyObjects([list(one) for one in polygons], SCENE_PX, SCENE_PX)
+    )
     return Thing(placed, polygons, coco_mask.decode(runs).astype(bool))
 
 
@@ -133,10 +142,18 @@ def _label_map(things: Sequence[Thing]) -> bytes:
 
 def _coco_document(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> bytes:
     document = {
-        "info": {"description": "Scenes of handwritten digits, drawn from scikit-learn's scans", "version": "1"},
-        "licenses": [{"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}],
+        "info": {
+            "description": "Scenes of handwritten digits, drawn from scikit-learn's scans",
+            "version": "1",
+        },
+        "licenses": [
+            {"id": 1, "name": "CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
+        ],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": digit + 1, "name": name, "supercategory": "digit"} for digit, name in enumerate(NAMES)],
+        "categories": [
+            {"id": digit + 1, "name": name, "supercategory": "digit"}
+            for digit, name in enumerate(NAMES)
+        ],
     }
     return json.dumps(document).encode()

@@ -1,4 +1,5 @@
-"""Handwritten digits scanned on paper (scikit-learn's bundled set), split once for every sample data set."""
+"""Handwritten digits scanned on paper (scikit-learn's bundled set), split once for every sample
+data set."""
 
 from __future__ import annotations
 
@@ -37,12 +38,18 @@ def load_scans() -> tuple[Scan, ...]:
     return tuple(Scan(index, int(digit), ink[index]) for index, digit in enumerate(digits.target))
 
 
-def split_scans(scans: Sequence[Scan], *, scans_per_class: int | None) -> dict[Split, tuple[Scan, ...]]:
+def split_scans(
+    scans: Sequence[Scan], *, scans_per_class: int | None
+) -> dict[Split, tuple[Scan, ...]]:
     """Each scan in one split only; of every digit the first `scans_per_class` scans, or all."""
     of_digit: defaultdict[int, list[Scan]] = defaultdict(list)
     for scan in scans:
         of_digit[scan.digit].append(scan)
-    kept = [(place, scan) for one in of_digit.values() for place, scan in enumerate(one[:scans_per_class])]
+    kept = [
+        (place, scan)
+        for one in of_digit.values()
+        for place, scan in enumerate(one[:scans_per_class])
+    ]
     return {
         "train": tuple(scan for place, scan in kept if not _is_held_out(place)),
         "val": tuple(scan for place, scan in kept if _is_held_out(place)),

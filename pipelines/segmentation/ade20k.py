@@ -1,4 +1,5 @@
-"""Reads a data set in ADE20K's layout: class names and pairs of image and label map. Imports no torch."""
+"""Reads a data set in ADE20K's layout: class names and pairs of image and label map. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Pairs:
-    """The images of a split, all with one suffix, and the folder of their label maps of the same names."""
+    """The images of a split, all with one suffix, and the folder of their label maps of the same
+    names."""
 
     images_dir: Path
     labels_dir: Path
@@ -45,14 +47,17 @@ class Pairs:
 
 
 def fingerprint(params: SegmentationParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params say.
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params
+    say.
 
     Data in S3 are listed, not read: what they hold is checked where the stage runs.
     """
     if is_remote(params.data):
         return fingerprint_remote(params.data, "ade20k", "training", "validation")
     root = data_folder(params.data, "ade20k")
-    folders = digest_of_folders(root, ("images/training", "images/validation", "annotations/training"))
+    folders = digest_of_folders(
+        root, ("images/training", "images/validation", "annotations/training")
+    )
     labels = digest_of_folders(root, ("annotations/validation",))
     read_classes(root, params)
     return digest_of([folders, labels, digest_of_file(class_file(root))])
@@ -74,47 +79,72 @@ def class_file(root: Path) -> Path:
         for name in READERS:
             if (root / name).is_file():
                 return root / name
-    raise DataError(f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value from 1")
+    raise DataError(
+        f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value "
+        "from "
+        "1"
+    )
 
 
 def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ...]:
-    """Names of the classes; raises DataError unless they are those that the job says. `params` None: any will do."""
+    """Names of the classes; raises DataError unless they are those that the job says. `params`
+    None: any will do."""
     path = class_file(root)
     try:
         classes = READERS[path.name](load_text(path))
     except (ValueError, RecursionError) as err:
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
-        raise DataError(f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} apart")
+        raise DataError(
+            f"{path}: has {len(classes)} class names; a label map tells 2 to "
+            f"{LARGEST_NUM_CLASSES} "
+            "apart"
+        )
     if params is not None:
         params.check_classes(classes, path)
     return classes
 
 
 def read_pairs(root: Path, split: Split) -> Pairs:
-    """Raises DataError when the split has no images, or images of several suffixes or unusable names."""
+    """Raises DataError when the split has no images, or images of several suffixes or unusable
+    names."""
     images_dir = root / "images" / split
     with data_errors(images_dir):
         if not images_dir.is_dir():
             raise DataError(f"{images_dir}: the data folder is missing")
-        paths = [path for path in images_dir.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+        paths = [
+            path
+            for path in images_dir.iterdir()
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
+        ]
     check_names(images_dir, [path.name for path in paths])
     suffixes = sorted({path.suffix for path in paths})
     if len(suffixes) != 1:
         found = ", ".join(suffixes) or "none"
-        raise DataError(f"{images_dir}: images must all have one suffix out of {IMAGE_SUFFIXES}; found {found}")
+        raise DataError(
+            f"{images_dir}: images must all have one suffix out of {IMAGE_SUFFIXES}; found {found}"
+        )
     # mmseg reads the names from a list, a line each, and strips them.
-    unusable = [path.name for path in paths if path.stem != path.stem.strip() or {*path.stem} & {"\n", "\r"}]
+    unusable = [
+        path.name for path in paths if path.stem != path.stem.strip() or {*path.stem} & {"\n", "\r"}
+    ]
     if unusable:
         raise DataError(
-            f"{images_dir}: a name must not begin or end with white space, nor have a line break; rename "
+            f"{images_dir}: a name must not begin or end with white space, nor have a line break; "
+            "rename "
             f"{first_named(map(repr, sorted(unusable)))} and the label maps"
         )
-    return Pairs(images_dir, root / "annotations" / split, tuple(sorted(path.stem for path in paths)), suffixes[0])
+    return Pairs(
+        images_dir,
+        root / "annotations" / split,
+        tuple(sorted(path.stem for path in paths)),
+        suffixes[0],
+    )
 
 
 def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | None:
-    """What is wrong with a label map, or None: it must decode, fit its image and hold known classes only."""
+    """What is wrong with a label map, or None: it must decode, fit its image and hold known classes
+    only."""
     try:
         label_map, image_size = read_label_map(label_path), upright_size(image_path)
     except BrokenImageError as err:

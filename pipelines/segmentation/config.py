@@ -1,4 +1,5 @@
-"""The whole mmengine config of a segmentation stage but for its model: data, evaluator, optimizer and schedule."""
+"""The whole mmengine config of a segmentation stage but for its model: data, evaluator, optimizer
+and schedule."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.openmmlab.recipe import LOAD_IMAGE, Config, cosine_end, optim_wrapper, train_loader, val_loader
+from pipelines.openmmlab.recipe import (
+    LOAD_IMAGE,
+    Config,
+    cosine_end,
+    optim_wrapper,
+    train_loader,
+    val_loader,
+)
 from pipelines.openmmlab.samplers import StreamSampler
 from pipelines.segmentation.ade20k import Pairs, Split
 from pipelines.segmentation.loading import LOAD_LABELS
@@ -46,7 +54,9 @@ def make_config(
         ),
         "optim_wrapper": optim_wrapper(params, device=device),
         "param_scheduler": _param_schedulers(params),
-        **make_val_config(params, pairs=pairs["validation"], split_file=split_files["validation"], classes=classes),
+        **make_val_config(
+            params, pairs=pairs["validation"], split_file=split_files["validation"], classes=classes
+        ),
     }
 
 
@@ -59,13 +69,17 @@ def make_val_config(
     pipeline: Sequence[Config] | None = None,
     kept: Kept | None = None,
 ) -> Config:
-    """The part that measures: what an evaluation needs beside the model. `pipeline`: other than training's for val."""
+    """The part that measures: what an evaluation needs beside the model. `pipeline`: other than
+    training's for val."""
     validation = _dataset(pairs, split_file, classes)
     dataset = {**validation, "test_mode": True, "pipeline": list(pipeline or _val_pipeline(params))}
     # Over the process group: the other way needs a folder that all nodes share.
     evaluator: Config = {"type": LabelMapScores.__name__, "collect_device": "gpu"}
     if kept is not None:
-        evaluator |= {"details_dir": str(kept.directory), "keep": kept.names if kept.names is None else [*kept.names]}
+        evaluator |= {
+            "details_dir": str(kept.directory),
+            "keep": kept.names if kept.names is None else [*kept.names],
+        }
     return {
         "val_dataloader": val_loader(dataset, num_workers=params.loader_workers),
         "val_evaluator": evaluator,
@@ -89,8 +103,17 @@ def _train_pipeline(params: SegmentationParams) -> list[Config]:
     return [
         LOAD_IMAGE,
         LOAD_LABELS,
-        {"type": "RandomResize", "scale": params.img_scale, "ratio_range": params.ratio_range, "keep_ratio": True},
-        {"type": "RandomCrop", "crop_size": (params.crop_size, params.crop_size), "cat_max_ratio": 0.75},
+        {
+            "type": "RandomResize",
+            "scale": params.img_scale,
+            "ratio_range": params.ratio_range,
+            "keep_ratio": True,
+        },
+        {
+            "type": "RandomCrop",
+            "crop_size": (params.crop_size, params.crop_size),
+            "cat_max_ratio": 0.75,
+        },
         {"type": "RandomFlip", "prob": params.flip_prob},
         *distortion,
         {"type": "PackSegInputs"},
@@ -108,11 +131,19 @@ def _val_pipeline(params: SegmentationParams) -> list[Config]:
 
 
 def _param_schedulers(params: SegmentationParams) -> list[Config]:
-    warmup = {"type": "LinearLR", "start_factor": 1e-6, "by_epoch": False, "begin": 0, "end": params.warmup_iters}
+    warmup = {
+        "type": "LinearLR",
+        "start_factor": 1e-6,
+        "by_epoch": False,
+        "begin": 0,
+        "end": params.warmup_iters,
+    }
     span: Config = {"by_epoch": False, "begin": params.warmup_iters, "end": params.max_iters}
     if params.schedule == "poly":
         decay = {"type": "PolyLR", "power": 1.0, "eta_min": params.min_lr, **span}
     else:
         length = params.max_iters - params.warmup_iters
         decay = {"type": "CosineAnnealingLR", "T_max": length, **span, **cosine_end(params)}
-    return [warmup, decay] if params.warmup_iters > 1 else [decay]  # over one iteration mmengine's never rises
+    return (
+        [warmup, decay] if params.warmup_iters > 1 else [decay]
+    )  # over one iteration mmengine's never rises

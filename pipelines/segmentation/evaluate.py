@@ -1,4 +1,5 @@
-"""The evaluation of a segmenter: mIoU on validation, by the validation that training runs. Trains nothing."""
+"""The evaluation of a segmenter: mIoU on validation, by the validation that training runs. Trains
+nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def _paint(details: Path, pairs: Pairs, names: tuple[str, ...], classes: tuple[s
     for name in names:
         image = pairs.images_dir / (name + pairs.suffix)
         predicted = details / PREDICTIONS / f"{name}.png"
-        paint(image, pairs.label_path(image), predicted, classes, details / "painted" / f"{name}.jpg")
+        paint(
+            image, pairs.label_path(image), predicted, classes, details / "painted" / f"{name}.jpg"
+        )
 
 
 def _model(context: StageContext, saved: SavedModel) -> Config:

@@ -23,7 +23,9 @@ def measured(params: SegmentationParams) -> tuple[str, ...]:
 
 def reads(params: SegmentationParams) -> dict[str, str]:
     """The digest of `config` with what it builds on; raises DataError where it is no config."""
-    return {} if params.config is None else {"config": config_digest(params.config, library="mmseg")}
+    return (
+        {} if params.config is None else {"config": config_digest(params.config, library="mmseg")}
+    )
 
 
 def fingerprint(params: SegmentationParams) -> str:

@@ -18,7 +18,8 @@ UNLABELED = frozenset({0, 255})
 IGNORED = 255
 """The label, counted from 0, of a pixel that is no class."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Pillow spreads grey of 2 and 4 bits over 0 to 255: the step between values, by its name for them."""
+"""Pillow spreads grey of 2 and 4 bits over 0 to 255: the step between values, by its name for
+them."""
 
 LabelMap = NDArray[np.integer[Any]]
 """(H, W), in the data set's own numbering."""

@@ -25,7 +25,9 @@ class LoadLabelMap:
         try:
             labels = labels_of(read_label_map(path))
         except BrokenImageError as err:
-            raise DataError(f"{path}: {err}; the file changed during the stage: restore it") from err
+            raise DataError(
+                f"{path}: {err}; the file changed during the stage: restore it"
+            ) from err
         return {**sample, "gt_seg_map": labels, "seg_fields": [*sample["seg_fields"], "gt_seg_map"]}
 
 

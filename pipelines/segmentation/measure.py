@@ -1,4 +1,5 @@
-"""Measures a finished segmenter on validation, by one view of each image or by all of multi-scale + flip."""
+"""Measures a finished segmenter on validation, by one view of each image or by all of multi-scale +
+flip."""
 
 from __future__ import annotations
 
@@ -44,17 +45,25 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
     metrics = {name: float(values[f"{PREFIX}/{name}"]) for name in METRICS}
     for name, value in metrics.items():
         if math.isnan(value):
-            raise DataError(f"{name} cannot be measured: the validation's label maps hold no labeled pixel")
+            raise DataError(
+                f"{name} cannot be measured: the validation's label maps hold no labeled pixel"
+            )
     return metrics
 
 
-def measure(context: StageContext, subject: Subject, kept: Kept | None = None) -> tuple[Metric, ...]:
+def measure(
+    context: StageContext, subject: Subject, kept: Kept | None = None
+) -> tuple[Metric, ...]:
     """METRICS, as training's validation measures them; rank 0 writes what is `kept`."""
     config = {"model": subject.model, **_val_config(context, subject, kept)}
-    return validate(context, Validation("mmseg", config, subject.weights, percentages)).as_metrics(METRICS)
+    return validate(context, Validation("mmseg", config, subject.weights, percentages)).as_metrics(
+        METRICS
+    )
 
 
-def measure_multi_scale_flip(context: StageContext, subject: Subject, kept: Kept | None = None) -> tuple[Metric, ...]:
+def measure_multi_scale_flip(
+    context: StageContext, subject: Subject, kept: Kept | None = None
+) -> tuple[Metric, ...]:
     """MULTI_SCALE_FLIP, likewise."""
     val = _val_config(context, subject, kept, multi_scale_flip_pipeline(context.params))
     config = {"model": multi_scale_flip_model(subject.model), **val}
@@ -67,7 +76,10 @@ def measure_multi_scale_flip(context: StageContext, subject: Subject, kept: Kept
 
 
 def _val_config(
-    context: StageContext, subject: Subject, kept: Kept | None, pipeline: Sequence[Config] | None = None
+    context: StageContext,
+    subject: Subject,
+    kept: Kept | None,
+    pipeline: Sequence[Config] | None = None,
 ) -> Config:
     return make_val_config(
         context.params,

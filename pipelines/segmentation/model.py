@@ -20,7 +20,13 @@ class SegmenterBuilder(Protocol):
     """`widths`: channels of the backbone's four maps."""
 
     def __call__(
-        self, params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
+        self,
+        params: SegmentationParams,
+        *,
+        backbone: Config,
+        widths: Sequence[int],
+        num_classes: int,
+        device: str,
     ) -> Config: ...
 
 
@@ -30,7 +36,12 @@ BUILDERS: Mapping[MethodName, SegmenterBuilder] = MappingProxyType(
 
 
 def make_model(
-    params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
+    params: SegmentationParams,
+    *,
+    backbone: Config,
+    widths: Sequence[int],
+    num_classes: int,
+    device: str,
 ) -> Config:
     """The model config of `params.method`."""
     assert params.method is not None
@@ -39,12 +50,15 @@ def make_model(
 
 
 def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
-    """The model of the stage, a method's or that of a config file. Raises JobError for a config that does not fit."""
+    """The model of the stage, a method's or that of a config file. Raises JobError for a config
+    that does not fit."""
     params: SegmentationParams = context.params
     if params.config is None:
         assert start.config is not None
         widths, device = start.config.dims, context.device
-        return make_model(params, backbone=start.backbone, widths=widths, num_classes=num_classes, device=device)
+        return make_model(
+            params, backbone=start.backbone, widths=widths, num_classes=num_classes, device=device
+        )
     model = config_model.make_model(context, start, scope="mmseg", num_classes=num_classes)
     if model["data_preprocessor"].get("size_divisor") is None:
         model["data_preprocessor"]["size"] = (params.crop_size, params.crop_size)
@@ -52,10 +66,16 @@ def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) ->
 
 
 def check_batch(context: StageContext) -> None:
-    """Raises JobError where UperNet's coarsest map, one position an image, leaves batch norm a single value."""
+    """Raises JobError where UperNet's coarsest map, one position an image, leaves batch norm a
+    single value."""
     params: SegmentationParams = context.params
     is_shared = context.device != "cpu"
     images = params.batch_size if is_shared else params.batch_size // context.world_size
     if params.method == "upernet" and images < 2:  # noqa: PLR2004  a variance takes two
-        over = "all workers" if is_shared else "each worker, as on CPUs the statistics are not shared"
-        raise JobError(f"batch_size: upernet needs 2 images or more over {over}; raise it, or use fewer workers")
+        over = (
+            "all workers" if is_shared else "each worker, as on CPUs the statistics are not shared"
+        )
+        raise JobError(
+            f"batch_size: upernet needs 2 images or more over {over}; raise it, or use fewer "
+            "workers"
+        )

@@ -1,7 +1,8 @@
 """Multi-scale and flip at test time, by the reference's protocol: the metric `miou_ms_flip`.
 
-Each image is seen at six scales, each as it is and mirrored; the twelve softmaxes, mirrored back and resized to the
-image, are averaged. The scales are of `img_scale`, as in the reference, and not of the image, as in mmseg's baseline.
+Each image is seen at six scales, each as it is and mirrored; the twelve softmaxes, mirrored back
+and resized to the image, are averaged. The scales are of `img_scale`, as in the reference, and not
+of the image, as in mmseg's baseline.
 """
 
 from __future__ import annotations
@@ -44,23 +45,31 @@ def weights_of_module(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @MODELS.register_module()
 class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
-    """Averages a segmenter over the views of an image. One running sum: twelve maps of 150 classes can take 20 GB."""
+    """Averages a segmenter over the views of an image. One running sum: twelve maps of 150 classes
+    can take 20 GB."""
 
     def __init__(self, module: Config) -> None:
         super().__init__()
         self.module = MODELS.build(module)
 
     def val_step(self, data: Mapping[str, Any]) -> list[Any]:
-        """The sample of the image's last view, with the prediction of all views; `data` as collated by TestTimeAug.
+        """The sample of the image's last view, with the prediction of all views; `data` as collated
+        by TestTimeAug.
 
         Raises JobError for a head of one channel, which has no softmax to average.
         """
-        views = [{name: part[view] for name, part in data.items()} for view in range(len(data["inputs"]))]
+        views = [
+            {name: part[view] for name, part in data.items()} for view in range(len(data["inputs"]))
+        ]
         total_KHW: Tensor | None = None
         for view in views:
             (sample,) = self.module.val_step(view)  # mirrored back, and of the image's size
             if len(sample.seg_logits.data) == 1:
-                raise JobError("tta: needs a channel for each class, and the head of this config has one for two")
+                raise JobError(
+                    "tta: needs a channel for each class, and the head of this config has one "
+                    "for "
+                    "two"
+                )
             softmax_KHW = sample.seg_logits.data.softmax(dim=0)
             total_KHW = softmax_KHW if total_KHW is None else total_KHW.add_(softmax_KHW)
         assert total_KHW is not None

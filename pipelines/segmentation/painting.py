@@ -17,8 +17,11 @@ SMALLEST_NAMED = 1 / 500
 """Share of the image that a class must fill for its name to be written."""
 
 
-def paint(image_path: Path, true_path: Path, predicted_path: Path, classes: Sequence[str], to: Path) -> None:
-    """Both label maps, in the data set's own numbering, over the image; written to `to` as a JPEG."""
+def paint(
+    image_path: Path, true_path: Path, predicted_path: Path, classes: Sequence[str], to: Path
+) -> None:
+    """Both label maps, in the data set's own numbering, over the image; written to `to` as a
+    JPEG."""
     image, _ = fitted(load_upright(image_path))
     true, predicted = (_over(image, path, classes) for path in (true_path, predicted_path))
     save_beside(true, predicted, to)

@@ -19,8 +19,9 @@ Side = Annotated[int, Field(ge=32, le=8192)]
 class SegmentationParams(FinetuneParams):
     """Fine-tunes a segmenter on a data set in ADE20K's layout.
 
-    The layout: `images/{training,validation}/`, `annotations/{training,validation}/` (PNG; 0 is unlabeled, class n
-    counts from 1), and the class names in `classes.json`, `classes.txt` or ADE20K's own `objectInfo150.txt`.
+    The layout: `images/{training,validation}/`, `annotations/{training,validation}/` (PNG; 0 is
+    unlabeled, class n counts from 1), and the class names in `classes.json`, `classes.txt` or
+    ADE20K's own `objectInfo150.txt`.
     """
 
     published_lr: ClassVar[float] = 6e-5
@@ -29,8 +30,8 @@ class SegmentationParams(FinetuneParams):
     fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes", "classes"})
 
     method: MethodName | None = None
-    """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it on Swin. None: that
-    of `config`."""
+    """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it
+    on Swin. None: that of `config`."""
     max_iters: Annotated[Positive, Role.DURATION] = 80_000
     """Iterations of training; 80000 is the 80k schedule, 160000 the 160k."""
     schedule: Literal["poly", "cosine"] = "poly"
@@ -50,12 +51,16 @@ class SegmentationParams(FinetuneParams):
     head_channels: Positive | None = None
     """Width of the head, for upernet of the auxiliary head; None: 128, and 256 for upernet."""
     tta: Annotated[bool, Role.ADDS] = False
-    """Whether the finished model is also measured at six scales, each mirrored too: `miou_ms_flip`. In time some 20
-    validations."""
+    """Whether the finished model is also measured at six scales, each mirrored too: `miou_ms_flip`.
+    In time some 20 validations."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
-    """Iterations between validations; the last iteration always has one, and only that one counts."""
-    checkpoint_every: Annotated[CheckpointEverySteps, Role.OUTSIDE_KEY] = CheckpointEverySteps(steps=8000)
-    """How often a checkpoint is written: `{steps: N}` (iterations) or `{minutes: N}`; a number: iterations."""
+    """Iterations between validations; the last iteration always has one, and only that one
+    counts."""
+    checkpoint_every: Annotated[CheckpointEverySteps, Role.OUTSIDE_KEY] = CheckpointEverySteps(
+        steps=8000
+    )
+    """How often a checkpoint is written: `{steps: N}` (iterations) or `{minutes: N}`; a number:
+    iterations."""
 
     @property
     def method_name(self) -> str:
@@ -102,7 +107,10 @@ class SegmentationParams(FinetuneParams):
     def _warmup_ends(self) -> Iterator[Misfit]:
         if self.warmup_iters >= self.max_iters:
             field = self.written("warmup_iters", "max_iters")
-            yield Misfit((field,), f"warmup_iters ({self.warmup_iters}) must be below max_iters ({self.max_iters})")
+            yield Misfit(
+                (field,),
+                f"warmup_iters ({self.warmup_iters}) must be below max_iters ({self.max_iters})",
+            )
 
     def _lr_falls(self) -> Iterator[Misfit]:
         if self.min_lr >= self.stated_lr:
@@ -111,7 +119,8 @@ class SegmentationParams(FinetuneParams):
     def _least_rates_hold(self) -> Iterator[Misfit]:
         if self.layer_decay < 1 and self.min_lr and self.schedule == "poly":
             message = (
-                "must be 0 with layer_decay on a poly schedule, which would raise the least rates to it; or choose "
+                "must be 0 with layer_decay on a poly schedule, which would raise the least rates "
+                "to it; or choose "
                 "schedule: cosine"
             )
             yield Misfit(("min_lr",), message)

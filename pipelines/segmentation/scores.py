@@ -1,4 +1,5 @@
-"""mIoU, mAcc and aAcc from one confusion matrix of pixels: exact counts, over all ranks, each image once."""
+"""mIoU, mAcc and aAcc from one confusion matrix of pixels: exact counts, over all ranks, each image
+once."""
 
 from __future__ import annotations
 
@@ -22,36 +23,46 @@ PREFIX = "seg"
 NUM_VALUES = 256
 """Labels that a byte can tell apart."""
 PREDICTIONS = "predictions"
-"""Folder of label maps in the data set's own numbering: class n of its list, counted from 1, has the value n."""
+"""Folder of label maps in the data set's own numbering: class n of its list, counted from 1, has
+the value n."""
 
 Labels = NDArray[np.integer[Any]]
 
 
 @METRICS.register_module()
 class LabelMapScores(BaseMetric):  # type: ignore[misc]  # untyped base
-    """The evaluator of segmentation, in training and after. mmseg's own counts in float32 and rounds to 0.01.
+    """The evaluator of segmentation, in training and after. mmseg's own counts in float32 and
+    rounds to 0.01.
 
-    Rank 0 writes to `details_dir` where it is given: the table by class, the confusion matrix, and predictions of the
-    images whose names, without suffix, are in `keep`; None: of all.
+    Rank 0 writes to `details_dir` where it is given: the table by class, the confusion matrix, and
+    predictions of the images whose names, without suffix, are in `keep`; None: of all.
     """
 
     default_prefix = PREFIX
 
-    def __init__(self, details_dir: str | None = None, keep: Collection[str] | None = (), **base: Any) -> None:
+    def __init__(
+        self, details_dir: str | None = None, keep: Collection[str] | None = (), **base: Any
+    ) -> None:
         super().__init__(**base)
         self._details_dir = None if details_dir is None else Path(details_dir)
         self._keep = None if keep is None else frozenset(keep)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Ranks gather sparse counts and files, not label maps: 2000 images of ADE20K would be 2 GB."""
+        """Ranks gather sparse counts and files, not label maps: 2000 images of ADE20K would be 2
+        GB."""
         for sample in data_samples:
-            predicted_HW, label_HW = sample["pred_sem_seg"]["data"].squeeze(0), sample["gt_sem_seg"]["data"].squeeze(0)
+            predicted_HW, label_HW = (
+                sample["pred_sem_seg"]["data"].squeeze(0),
+                sample["gt_sem_seg"]["data"].squeeze(0),
+            )
             name = Path(sample["img_path"]).stem
             is_kept = self._keep is None or name in self._keep
             png = _label_png(predicted_HW) if is_kept else None
             self.results.append((_count(label_HW.to(predicted_HW.device), predicted_HW), name, png))
 
-    def compute_metrics(self, results: Sequence[tuple[Counts, str, bytes | None]]) -> dict[str, float]:
+    def compute_metrics(
+        self, results: Sequence[tuple[Counts, str, bytes | None]]
+    ) -> dict[str, float]:
         """In %; NaN where no pixel of val has a label."""
         classes = tuple(self.dataset_meta["classes"])
         confusion = Confusion(classes, sum_counts([counts for counts, _, _ in results]))
@@ -59,12 +70,15 @@ class LabelMapScores(BaseMetric):  # type: ignore[misc]  # untyped base
             self._details_dir.mkdir(parents=True, exist_ok=True)
             write_per_class(self._details_dir, class_rows(confusion))
             confusion.write(self._details_dir, counted="pixels")
-            _write_predictions(self._details_dir / PREDICTIONS, {name: png for _, name, png in results if png})
+            _write_predictions(
+                self._details_dir / PREDICTIONS, {name: png for _, name, png in results if png}
+            )
         return scores_of(confusion.dense())
 
 
 def scores_of(matrix_TP: Labels) -> dict[str, float]:
-    """miou, macc and aacc in % of a matrix of pixels, true by predicted. Means are over the classes that there are."""
+    """miou, macc and aacc in % of a matrix of pixels, true by predicted. Means are over the classes
+    that there are."""
     iou_K, accuracy_K = _shares(matrix_TP)
     with np.errstate(invalid="ignore"):
         aacc = np.float64(matrix_TP.trace()) / matrix_TP.sum()
@@ -76,7 +90,12 @@ def class_rows(confusion: Confusion) -> list[Row]:
     """IoU and accuracy of each class in %, and how many pixels are of it."""
     matrix_TP = confusion.dense()
     return [
-        {"class": name, "iou": percent(iou), "accuracy": percent(accuracy), "num_pixels": int(num_pixels)}
+        {
+            "class": name,
+            "iou": percent(iou),
+            "accuracy": percent(accuracy),
+            "num_pixels": int(num_pixels),
+        }
         for name, iou, accuracy, num_pixels in zip(
             confusion.classes, *_shares(matrix_TP), matrix_TP.sum(axis=1), strict=True
         )
@@ -84,7 +103,8 @@ def class_rows(confusion: Confusion) -> list[Row]:
 
 
 def _shares(matrix_TP: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """IoU and accuracy of each class, NaN for one that is neither there nor predicted, or not there."""
+    """IoU and accuracy of each class, NaN for one that is neither there nor predicted, or not
+    there."""
     hits_K, true_K, predicted_K = matrix_TP.diagonal(), matrix_TP.sum(axis=1), matrix_TP.sum(axis=0)
     with np.errstate(invalid="ignore"):
         return hits_K / (true_K + predicted_K - hits_K), hits_K / true_K
@@ -99,7 +119,9 @@ def _count(label_HW: Tensor, predicted_HW: Tensor) -> Counts:
     is_labeled_HW = label_HW != IGNORED
     pairs_N = label_HW[is_labeled_HW].long() * NUM_VALUES + predicted_HW[is_labeled_HW].long()
     counts_Q = torch.bincount(pairs_N, minlength=NUM_VALUES**2).cpu()
-    return {divmod(int(pair), NUM_VALUES): int(counts_Q[pair]) for pair in counts_Q.nonzero().flatten()}
+    return {
+        divmod(int(pair), NUM_VALUES): int(counts_Q[pair]) for pair in counts_Q.nonzero().flatten()
+    }
 
 
 def _label_png(predicted_HW: Tensor) -> bytes:

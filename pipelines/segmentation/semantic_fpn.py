@@ -1,4 +1,5 @@
-"""Semantic FPN (Panoptic FPN's semantic branch, arXiv 1901.02446) on CAT, as mmseg's model config."""
+"""Semantic FPN (Panoptic FPN's semantic branch, arXiv 1901.02446) on CAT, as mmseg's model
+config."""
 
 from __future__ import annotations
 
@@ -10,15 +11,26 @@ from pipelines.segmentation.params import SegmentationParams
 
 
 def model(
-    params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
+    params: SegmentationParams,
+    *,
+    backbone: Config,
+    widths: Sequence[int],
+    num_classes: int,
+    device: str,
 ) -> Config:
-    """`widths`: channels of the backbone's four maps. Settings that are no params are mmseg's baseline's."""
+    """`widths`: channels of the backbone's four maps. Settings that are no params are mmseg's
+    baseline's."""
     pyramid, head = params.widths.pyramid, params.widths.head
     return {
         "type": "EncoderDecoder",
         "data_preprocessor": parts.preprocessor(params),
         "backbone": backbone,
-        "neck": {"type": "FPN", "in_channels": list(widths), "out_channels": pyramid, "num_outs": 4},
+        "neck": {
+            "type": "FPN",
+            "in_channels": list(widths),
+            "out_channels": pyramid,
+            "num_outs": 4,
+        },
         "decode_head": {
             "type": "FPNHead",
             "in_channels": [pyramid] * 4,

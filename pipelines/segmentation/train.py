@@ -18,7 +18,15 @@ from pipelines.openmmlab.progress import TrainingSchedule
 from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import make_record
 from pipelines.openmmlab.runner import TrainingSetup, finished, train
-from pipelines.segmentation.ade20k import Pairs, Split, has_labels, label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.ade20k import (
+    Pairs,
+    Split,
+    has_labels,
+    label_fault,
+    read_classes,
+    read_pairs,
+    write_split,
+)
 from pipelines.segmentation.complexity import COUNTER
 from pipelines.segmentation.config import make_config
 from pipelines.segmentation.measure import METRICS, Subject, measure_multi_scale_flip, percentages
@@ -29,7 +37,8 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with `tta` one more."""
+    """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with
+    `tta` one more."""
     params: SegmentationParams = context.params
     root = stage_data_folder(context, "ade20k", *SPLITS)
     classes = read_classes(root, params)
@@ -43,7 +52,13 @@ def run(context: StageContext) -> StageResult:
         trained = train(context, TrainingSetup("mmseg", record.resolved, schedule, percentages))
     directory = context.work_dir / "outputs" / "checkpoint"
     if context.rank == 0:
-        save_model(directory, method=params.method_name, model=model, classes=classes, weights=trained.weights)
+        save_model(
+            directory,
+            method=params.method_name,
+            model=model,
+            classes=classes,
+            weights=trained.weights,
+        )
         record.write(directory, context)
     metrics = trained.as_metrics(METRICS)
     if params.tta:
@@ -68,7 +83,10 @@ def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> 
         params,
         model=model,
         pairs=pairs,
-        split_files={split: write_split(pairs[split], broken, context.work_dir / f"{split}.txt") for split in SPLITS},
+        split_files={
+            split: write_split(pairs[split], broken, context.work_dir / f"{split}.txt")
+            for split in SPLITS
+        },
         classes=classes,
         seed=context.seed,
         world_size=context.world_size,
@@ -86,8 +104,11 @@ def _multi_scale_flip(
     return measure_multi_scale_flip(context, Subject(model, weights, pairs, split_file, classes))
 
 
-def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageContext) -> frozenset[Path]:
-    """The images to leave out; raises DataError for too many of them, and for any label map that is wrong."""
+def check_pairs(
+    pairs: Collection[Pairs], *, num_classes: int, context: StageContext
+) -> frozenset[Path]:
+    """The images to leave out; raises DataError for too many of them, and for any label map that is
+    wrong."""
     params: SegmentationParams = context.params
     of_image = {path: part.label_path(path) for part in pairs for path in part.image_paths}
     broken = broken_images(
@@ -104,8 +125,14 @@ def check_pairs(pairs: Collection[Pairs], *, num_classes: int, context: StageCon
         context=context,
     )
     if wrong:
-        raise DataError(f"{len(wrong)} of {len(of_label)} label maps are wrong: {first_faulty(wrong)}")
+        raise DataError(
+            f"{len(wrong)} of {len(of_label)} label maps are wrong: {first_faulty(wrong)}"
+        )
     for part in pairs:
-        if not any(has_labels(part.label_path(path)) for path in part.image_paths if path not in broken):
-            raise DataError(f"{part.labels_dir}: no label map has a labeled pixel; 0 and 255 are unlabeled")
+        if not any(
+            has_labels(part.label_path(path)) for path in part.image_paths if path not in broken
+        ):
+            raise DataError(
+                f"{part.labels_dir}: no label map has a labeled pixel; 0 and 255 are unlabeled"
+            )
     return broken

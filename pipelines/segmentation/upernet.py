@@ -1,4 +1,5 @@
-"""UperNet (arXiv 1807.10221) on CAT with an auxiliary FCN head on stage 3, as mmseg has it on Swin."""
+"""UperNet (arXiv 1807.10221) on CAT with an auxiliary FCN head on stage 3, as mmseg has it on
+Swin."""
 
 from __future__ import annotations
 
@@ -13,9 +14,15 @@ AUXILIARY_MAP = 2
 
 
 def model(
-    params: SegmentationParams, *, backbone: Config, widths: Sequence[int], num_classes: int, device: str
+    params: SegmentationParams,
+    *,
+    backbone: Config,
+    widths: Sequence[int],
+    num_classes: int,
+    device: str,
 ) -> Config:
-    """`widths`: channels of the backbone's four maps. Settings that are no params are those of mmseg on Swin."""
+    """`widths`: channels of the backbone's four maps. Settings that are no params are those of
+    mmseg on Swin."""
     shared = {
         "dropout_ratio": 0.1,
         "num_classes": num_classes,

@@ -13,10 +13,16 @@ from orchestrator.contract import Event, StageContext
 
 
 def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> bool:
-    """Compile each of `modules`, or say that it cannot be done here and go on without; returns whether it can."""
+    """Compile each of `modules`, or say that it cannot be done here and go on without; returns
+    whether it can."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        context.emit(Event(f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on uncompiled"))
+        context.emit(
+            Event(
+                f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on "
+                "uncompiled"
+            )
+        )
         return False
     for module in modules:
         module.compile(options=COMPILER_OPTIONS)

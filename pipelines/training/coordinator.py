@@ -41,14 +41,20 @@ class Coordinator:
     _votes: deque[ActionReduction] = field(default_factory=deque)
 
     def after(self, num_updates: int) -> Action:
-        """What to do after `num_updates` updates of the whole training; every rank gets the same answer."""
+        """What to do after `num_updates` updates of the whole training; every rank gets the same
+        answer."""
         demand = self._agreed(self._own())
-        if demand is Action.NONE and self.every.steps is not None and num_updates % self.every.steps == 0:
+        if (
+            demand is Action.NONE
+            and self.every.steps is not None
+            and num_updates % self.every.steps == 0
+        ):
             return Action.SAVE
         return demand
 
     def is_epoch_due(self, epoch: int, *, num_epochs: int) -> bool:
-        """Whether the end of `epoch`, counted from 1, writes a checkpoint: no other moment has scores to keep it by."""
+        """Whether the end of `epoch`, counted from 1, writes a checkpoint: no other moment has
+        scores to keep it by."""
         if epoch == num_epochs:
             return True
         return self.keep_best > 0 if self.every.epochs is None else epoch % self.every.epochs == 0
@@ -56,7 +62,8 @@ class Coordinator:
     def _own(self) -> Action:
         if self.should_stop():
             return Action.STOP
-        # One clock alone: those of others would each demand a checkpoint of their own, an update later.
+        # One clock alone: those of others would each demand a checkpoint of their own, an update
+        # later.
         if self.every.minutes is None or _rank() != 0:
             return Action.NONE
         now_s = self.clock()
@@ -71,7 +78,8 @@ class Coordinator:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return own
         self._votes.append(ActionReduction.cast(own, self.device))
-        # A GPU's votes are counted an update later: to read this one now would keep it from being fed.
+        # A GPU's votes are counted an update later: to read this one now would keep it from being
+        # fed.
         is_behind = self.device.type == "cuda" and len(self._votes) == 1
         return Action.NONE if is_behind else self._votes.popleft().count()
 
@@ -109,12 +117,17 @@ class ActionReduction:
 
 
 def save_or_stop(
-    action: Action, context: StageContext, *, write: Callable[[], Path | None], last_checkpoint: Callable[[], str]
+    action: Action,
+    context: StageContext,
+    *,
+    write: Callable[[], Path | None],
+    last_checkpoint: Callable[[], str],
 ) -> None:
     """Do what `action` asks for. All ranks call it.
 
-    `write` returns the folder of a new checkpoint, None on other ranks than 0; `last_checkpoint` says in words which
-    one was written last. Raises StoppedError once the checkpoint is handed over, where the action is STOP.
+    `write` returns the folder of a new checkpoint, None on other ranks than 0; `last_checkpoint`
+    says in words which one was written last. Raises StoppedError once the checkpoint is handed
+    over, where the action is STOP.
     """
     if action is Action.NONE:
         return

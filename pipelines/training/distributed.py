@@ -45,20 +45,24 @@ def gather_over_ranks(value: T) -> tuple[T, ...]:
 def let_group_go() -> None:
     """Leave the process group to those who made it: once they destroy it, its threads end too.
 
-    DistributedDataParallel imports torch.distributed.nn.functional, whose functions then hold the group of that moment
-    as a default, for the life of the process. Its threads live as long, and one of them that is about to free a tensor
-    when the interpreter ends aborts the process. None stands for the same group.
+    DistributedDataParallel imports torch.distributed.nn.functional, whose functions then hold the
+    group of that moment as a default, for the life of the process. Its threads live as long, and
+    one of them that is about to free a tensor when the interpreter ends aborts the process. None
+    stands for the same group.
     """
     module = sys.modules.get("torch.distributed.nn.functional")
     if module is None or not dist.is_initialized():
         return
     for _, function in inspect.getmembers(module, inspect.isfunction):
         defaults = function.__defaults__ or ()
-        function.__defaults__ = tuple(None if value is dist.group.WORLD else value for value in defaults) or None
+        function.__defaults__ = (
+            tuple(None if value is dist.group.WORLD else value for value in defaults) or None
+        )
 
 
 def check_equal_on_ranks(model: nn.Module, *, when: str) -> None:
-    """Raises StageError unless all ranks have the same parameters, bit by bit: the proof that they train together."""
+    """Raises StageError unless all ranks have the same parameters, bit by bit: the proof that they
+    train together."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     digest = hashlib.sha256()
@@ -67,13 +71,15 @@ def check_equal_on_ranks(model: nn.Module, *, when: str) -> None:
     digests = gather_over_ranks(digest.hexdigest())
     if len(set(digests)) > 1:
         raise StageError(
-            f"the parameters differ between the {len(digests)} workers {when}: their gradients were not shared; check "
+            f"the parameters differ between the {len(digests)} workers {when}: their gradients "
+            "were not shared; check "
             "that the workers are of one process group"
         )
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all ranks the running statistics of rank 0, which are those that are saved; BatchNorm has its own on each.
+    """Give all ranks the running statistics of rank 0, which are those that are saved; BatchNorm
+    has its own on each.
 
     They are of no use to training, so that this may be done at any time.
     """

@@ -1,4 +1,5 @@
-"""Notices a training that diverged: losses that are not numbers, read from the device a window at a time, and weights.
+"""Notices a training that diverged: losses that are not numbers, read from the device a window at a
+time, and weights.
 
 Each look waits for the GPU.
 """
@@ -56,5 +57,6 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def has_finite_weights(model: nn.Module) -> bool:
-    """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all agree."""
+    """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all
+    agree."""
     return bool(nn.utils.get_total_norm(list(model.parameters())).isfinite())

@@ -14,7 +14,9 @@ from orchestrator.contract import Params
 class CheckpointEvery(Params):
     """One interval; the last epoch, and a stage that is stopped, always write a checkpoint."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)  # its own JSON Schema hides the fields from `spec.schema`
+    model_config = ConfigDict(
+        use_attribute_docstrings=True
+    )  # its own JSON Schema hides the fields from `spec.schema`
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training images."""
@@ -30,14 +32,18 @@ class CheckpointEvery(Params):
         return {"epochs": value} if is_number else value
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         return {"anyOf": [handler(core_schema), {"type": "integer", "minimum": 1}]}
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
-            raise ValueError(f"give one of epochs, steps and minutes, not {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"give one of epochs, steps and minutes, not {', '.join(given) or 'none'}"
+            )
         return self
 
 

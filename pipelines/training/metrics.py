@@ -1,4 +1,5 @@
-"""What every training reports besides its scores: its loss, its speed, and its wait for data. Imports no torch."""
+"""What every training reports besides its scores: its loss, its speed, and its wait for data.
+Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,13 +7,16 @@ from orchestrator.artifact import Metric, unit_of
 
 TRAINING = ("loss", "images_per_s", "data_wait")
 """Names of these metrics: the mean loss of the last epoch, or between the last two validations;
-images per second over all workers; and the part of the time in % in which rank 0 waited for data."""
+images per second over all workers; and the part of the time in % in which rank 0 waited for
+data."""
 
 LESS_IS_BETTER = frozenset({"loss", "data_wait", "params_m", "flops_g"})
 """Metrics that no search can mean to maximise."""
 
 
-def training_metrics(*, loss: float | None, images_per_s: float, data_wait: float) -> tuple[Metric, ...]:
+def training_metrics(
+    *, loss: float | None, images_per_s: float, data_wait: float
+) -> tuple[Metric, ...]:
     """Metrics on train. `loss` is None where an older version trained, which kept none."""
     values = dict(zip(TRAINING, (loss, images_per_s, data_wait), strict=True))
     return tuple(

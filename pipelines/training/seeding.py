@@ -1,4 +1,5 @@
-"""Random streams that are named by what they are for, so that no two of them draw the same numbers."""
+"""Random streams that are named by what they are for, so that no two of them draw the same
+numbers."""
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ def seed_generators(sequence: np.random.SeedSequence) -> None:
 def seed_all(sequence: np.random.SeedSequence) -> None:
     """As `seed_generators`, and the generators of the GPUs too."""
     seed_generators(sequence)
-    # torch.manual_seed writes down its caller for each kind of device that is not there: 0.4 ms an update.
+    # torch.manual_seed writes down its caller for each kind of device that is not there: 0.4 ms an
+    # update.
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(int(sequence.generate_state(3)[2]))

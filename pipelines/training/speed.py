@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass
 class SpeedMeter:
-    """Seconds of training, without validations and checkpoints, and what part of them was spent waiting for data."""
+    """Seconds of training, without validations and checkpoints, and what part of them was spent
+    waiting for data."""
 
     trained_s: float = 0.0
     waited_s: float = 0.0

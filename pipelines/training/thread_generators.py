@@ -1,4 +1,5 @@
-"""Python's and NumPy's random functions, with generators of its own for each thread that asks for them.
+"""Python's and NumPy's random functions, with generators of its own for each thread that asks for
+them.
 
 `random` and `numpy.random` draw from one generator for the whole process. Another thread that
 draws in the middle of an augmentation changes all that follows: botocore draws its waits between
@@ -28,12 +29,14 @@ class _Generators(threading.local):
 
 _of_thread = _Generators()
 _METHOD_OF = {"ranf": "random_sample", "sample": "random_sample", "seed": "seed"}
-"""Functions of `numpy.random` that are not bound to its generator, with the methods that they call."""
+"""Functions of `numpy.random` that are not bound to its generator, with the methods that they
+call."""
 _installing = threading.Lock()
 
 
 def seed_this_thread(python_seed: int, numpy_seed: int) -> None:
-    """Seed both generators of this thread, which the first call makes; other threads cannot reach them."""
+    """Seed both generators of this thread, which the first call makes; other threads cannot reach
+    them."""
     if _of_thread.python is None:
         _install()
         _of_thread.python, _of_thread.numpy = random.Random(), np.random.RandomState()  # noqa: S311
@@ -49,15 +52,20 @@ def _install() -> None:
             _replace(np.random, np.random.RandomState, lambda: _of_thread.numpy, _METHOD_OF)
 
 
-def _replace(module: ModuleType, generator: type, own: Callable[[], Any], method_of: Mapping[str, str]) -> None:
-    """Make the module's functions that draw from its `generator` draw from `own()`, where that is not None."""
+def _replace(
+    module: ModuleType, generator: type, own: Callable[[], Any], method_of: Mapping[str, str]
+) -> None:
+    """Make the module's functions that draw from its `generator` draw from `own()`, where that is
+    not None."""
     for name in module.__all__:
         function = getattr(module, name)
         if name in method_of or isinstance(getattr(function, "__self__", None), generator):
             setattr(module, name, _dispatching(function, own, method_of.get(name, name)))
 
 
-def _dispatching(shared: Callable[..., Any], own: Callable[[], Any], method: str) -> Callable[..., Any]:
+def _dispatching(
+    shared: Callable[..., Any], own: Callable[[], Any], method: str
+) -> Callable[..., Any]:
     @wraps(shared)
     def function(*args: Any, **kwargs: Any) -> Any:
         generator = own()

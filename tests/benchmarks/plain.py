@@ -1,10 +1,11 @@
 """The reference's arithmetic, written down plainly, with the parameters of a model of ours.
 
-Every block cuts its windows and puts them together again; attention is four linear layers, two products and a softmax;
-nothing is folded, fused or skipped. Maps must be divisible by the window, as the reference's are.
+Every block cuts its windows and puts them together again; attention is four linear layers, two
+products and a softmax; nothing is folded, fused or skipped. Maps must be divisible by the window,
+as the reference's are.
 
-Letters: B images, I input channels, H and W positions, C channels, P windows of a map, N positions of a window,
-h heads, d channels of a head, K classes.
+Letters: B images, I input channels, H and W positions, C channels, P windows of a map, N positions
+of a window, h heads, d channels of a head, K classes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from cat_model.stage import AttentionBlock, Group, Stage
 
 
 class PlainCat(nn.Module):
-    """Images x_BIHW -> logits_BK, equal to those of `model` up to rounding, by way of the plain arithmetic."""
+    """Images x_BIHW -> logits_BK, equal to those of `model` up to rounding, by way of the plain
+    arithmetic."""
 
     def __init__(self, model: Cat) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.data_loading` on a toy setting: what it prints, writes and refuses. No time is asserted."""
+"""`python -m benchmarks.data_loading` on a toy setting: what it prints, writes and refuses. No time
+is asserted."""
 
 from __future__ import annotations
 
@@ -36,8 +37,14 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
 def test_each_contestant_has_a_time_in_each_round(toy: tuple[str, dict[str, Any]]) -> None:
     results = {result["name"]: result for result in toy[1]["results"]}
     assert list(results) == [RIVAL, "reference", "fast", "device"]
-    assert all(len(result["image_cpu_s"]) == 2 and min(result["image_cpu_s"]) > 1e-5 for result in results.values())
-    assert {name: result["bar"] for name, result in results.items() if result["bar"]} == {"fast": 1.15, "device": 2.0}
+    assert all(
+        len(result["image_cpu_s"]) == 2 and min(result["image_cpu_s"]) > 1e-5
+        for result in results.values()
+    )
+    assert {name: result["bar"] for name, result in results.items() if result["bar"]} == {
+        "fast": 1.15,
+        "device": 2.0,
+    }
 
 
 def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[str, Any]]) -> None:
@@ -52,7 +59,10 @@ def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[st
 def test_it_prints_ratios_bars_and_the_batches_part(toy: tuple[str, dict[str, Any]]) -> None:
     lines = toy[0].splitlines()
     assert any(line.startswith(RIVAL) for line in lines)
-    assert any(line.startswith("device ") and "2.00" in line and line.endswith(("met", "MISSED")) for line in lines)
+    assert any(
+        line.startswith("device ") and "2.00" in line and line.endswith(("met", "MISSED"))
+        for line in lines
+    )
     assert lines[-1].startswith("the batch's part of `device` on cpu: ")
     assert max(map(len, lines)) <= 120
 
@@ -64,7 +74,10 @@ def test_a_ratio_is_the_median_of_the_rounds_own_and_is_held_against_its_bar() -
     assert device.ratio_to_rival is not None
     assert (fast.ratio_to_rival.median, fast.is_met) == (4 / 3, True)
     assert (device.ratio_to_rival.median, device.is_met) == (1.8, False)
-    assert [line.split()[-1] for line in table(results_of(times)).splitlines()[2:]] == ["met", "MISSED"]
+    assert [line.split()[-1] for line in table(results_of(times)).splitlines()[2:]] == [
+        "met",
+        "MISSED",
+    ]
 
 
 class Busy:
@@ -98,7 +111,10 @@ def test_a_photograph_depends_on_its_seed_alone_and_is_no_flat_picture() -> None
     [
         (["--images", "100"], "--images: must be a multiple of --batch-size, 64, got 100"),
         (["--rounds", "0"], "--rounds: must be a whole number from 1, got '0'"),
-        (["--json", "/nowhere/at.json"], "--json: must be a file in a folder that can be written to"),
+        (
+            ["--json", "/nowhere/at.json"],
+            "--json: must be a file in a folder that can be written to",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

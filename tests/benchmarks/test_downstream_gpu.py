@@ -1,4 +1,5 @@
-"""`python -m benchmarks.downstream_gpu`, small and on a CPU: what it measures, in which order. No time is asserted."""
+"""`python -m benchmarks.downstream_gpu`, small and on a CPU: what it measures, in which order. No
+time is asserted."""
 
 from __future__ import annotations
 
@@ -17,8 +18,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*find_unused_parameters=True wa
 
 
 @pytest.mark.slow
-def test_each_case_has_a_rate_a_peak_and_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--device", "cpu", "--methods", "semantic_fpn", "--backbones", "cat_tiny", "--precisions", "fp32"]
+def test_each_case_has_a_rate_a_peak_and_shares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--device",
+        "cpu",
+        "--methods",
+        "semantic_fpn",
+        "--backbones",
+        "cat_tiny",
+        "--precisions",
+        "fp32",
+    ]
     small = ["--img-scale", "32", "32", "--batch-size", "2", "--no-compile", "--no-ddp"]
     assert main([*words, *small, "--json", str(tmp_path / "found.json")]) == 0
     document = json.loads((tmp_path / "found.json").read_text())
@@ -27,8 +39,13 @@ def test_each_case_has_a_rate_a_peak_and_shares(tmp_path: Path, capsys: pytest.C
     assert set(result["shares"]) == set(GROUPS)
     assert result["images_per_s"]["median"] > 0
     assert set(document["focal_loss_ms"]) == {"plain", "torchvision"}
-    held = sum(tensor.numel() for tensor in Step(_case("semantic_fpn"), torch.device("cpu")).model.parameters())
-    assert result["peak_bytes"] > 15 * held  # weights, AdamW's two averages, and gradients of nearly all
+    held = sum(
+        tensor.numel()
+        for tensor in Step(_case("semantic_fpn"), torch.device("cpu")).model.parameters()
+    )
+    assert (
+        result["peak_bytes"] > 15 * held
+    )  # weights, AdamW's two averages, and gradients of nearly all
     assert "semantic_fpn  cat_tiny     2 of 32x32  fp32" in capsys.readouterr().out
 
 
@@ -36,14 +53,25 @@ def test_a_step_of_a_detector_updates_backbone_and_head_but_for_the_map_that_it_
     step = Step(_case("retinanet"), torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in step.model.named_parameters()}
     step()
-    still = {name for name, tensor in step.model.named_parameters() if torch.equal(tensor, before[name])}
-    assert {name.partition(".")[0] for name in before.keys() - still} == {"backbone", "neck", "bbox_head"}
+    still = {
+        name for name, tensor in step.model.named_parameters() if torch.equal(tensor, before[name])
+    }
+    assert {name.partition(".")[0] for name in before.keys() - still} == {
+        "backbone",
+        "neck",
+        "bbox_head",
+    }
     assert {"backbone.norm0.weight", "backbone.norm0.bias"} <= still
 
 
 def test_cases_stand_in_the_order_in_which_they_matter() -> None:
-    options = _parse(["--methods", "retinanet", "mask_rcnn", "--backbones", "cat_small", "cat_base"])
-    found = [(case.method, case.backbone, case.precision, case.ddp, case.is_compiled) for case in cases(options)]
+    options = _parse(
+        ["--methods", "retinanet", "mask_rcnn", "--backbones", "cat_small", "cat_base"]
+    )
+    found = [
+        (case.method, case.backbone, case.precision, case.ddp, case.is_compiled)
+        for case in cases(options)
+    ]
     plain = [one for one in found if one[3] == "none" and not one[4]]
     assert found[:8] == plain
     assert plain[:3] == [
@@ -52,7 +80,9 @@ def test_cases_stand_in_the_order_in_which_they_matter() -> None:
         ("retinanet", "cat_small", "bf16", "none", False),
     ]
     assert [one[3] for one in found[8:11]] == ["search", "all", "search"]
-    assert [one[:3] for one in found[11:]] == [(method, "cat_small", "bf16") for method in ("retinanet", "mask_rcnn")]
+    assert [one[:3] for one in found[11:]] == [
+        (method, "cat_small", "bf16") for method in ("retinanet", "mask_rcnn")
+    ]
 
 
 def test_anchors_are_those_of_a_pyramid() -> None:
@@ -67,7 +97,9 @@ def test_anchors_are_those_of_a_pyramid() -> None:
         (["--json", "/nowhere/found.json"], "/nowhere is no folder that can be written to"),
     ],
 )
-def test_what_is_wrongly_asked_for_is_refused(words: list[str], fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrongly_asked_for_is_refused(
+    words: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert fault in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.downstream_overhead`: what becomes of what both sides tell; the real thing in small if slow."""
+"""`python -m benchmarks.downstream_overhead`: what becomes of what both sides tell; the real thing
+in small if slow."""
 
 from __future__ import annotations
 
@@ -18,16 +19,24 @@ from pipelines import KINDS
 GROUND = Ground(Path("data"), Path("store"), Path("checkpoint"), iterations=40)
 
 
-def _player(folder: Path, times: Sequence[float], turns: Sequence[Turn], *, name: str = "ours") -> Player:
+def _player(
+    folder: Path, times: Sequence[float], turns: Sequence[Turn], *, name: str = "ours"
+) -> Player:
     """One that began at 1000 s, warmed up at 1030 s, and had further iterations over at `times`."""
     home = folder / name
     home.mkdir(exist_ok=True)
-    (home / "stamps").write_text("".join(f"{time_s} 1.5\n" for time_s in [1030.0] * WARM_UP + [*times]))
+    (home / "stamps").write_text(
+        "".join(f"{time_s} 1.5\n" for time_s in [1030.0] * WARM_UP + [*times])
+    )
     return Player("nothing", [], home, WARM_UP + len(times), turns=[*turns], began_s=1000.0)
 
 
 def test_a_rate_is_of_one_turn_and_of_no_iteration_that_warms_up(tmp_path: Path) -> None:
-    player = _player(tmp_path, [1101.0, 1101.5, 1102.0, 1106.0], [Turn(1029, 1031), Turn(1100, 1103), Turn(1105, 1107)])
+    player = _player(
+        tmp_path,
+        [1101.0, 1101.5, 1102.0, 1106.0],
+        [Turn(1029, 1031), Turn(1100, 1103), Turn(1105, 1107)],
+    )
     assert side_of(player) == Side(startup_s=30.0, iterations_per_s=(None, 2.0, None), loss=1.5)
 
 
@@ -55,7 +64,9 @@ def test_both_sides_train_valid_params(method: str) -> None:
     KINDS[params.pop("kind")].params.model_validate_json(json.dumps(params))
 
 
-@pytest.mark.parametrize(("rate", "arguments", "code"), [(2.0, [], 0), (2.5, [], 1), (2.5, ["--quick"], 0)])
+@pytest.mark.parametrize(
+    ("rate", "arguments", "code"), [(2.0, [], 0), (2.5, [], 1), (2.5, ["--quick"], 0)]
+)
 def test_the_exit_code_says_whether_the_bar_is_met(
     rate: float,
     arguments: list[str],
@@ -74,22 +85,34 @@ def test_the_exit_code_says_whether_the_bar_is_met(
 
     monkeypatch.setattr(benchmark, "prepare", lambda *_: GROUND)
     monkeypatch.setattr(benchmark, "SIDES", {name: partial(make, name) for name in rates})
-    monkeypatch.setattr(benchmark, "play", lambda *players: order.extend(player.module for player in players))
+    monkeypatch.setattr(
+        benchmark, "play", lambda *players: order.extend(player.module for player in players)
+    )
     found = tmp_path / "found.json"
-    assert main([*arguments, "--rounds", "2", "--methods", "retinanet", "--json", str(found)]) == code
+    assert (
+        main([*arguments, "--rounds", "2", "--methods", "retinanet", "--json", str(found)]) == code
+    )
     assert order == ["ours", "rival", "rival", "ours"]
     out = capsys.readouterr().out
     ratio = f"{2 / rate:.3f} ({2 / rate:.3f}..{2 / rate:.3f} with 95 %,"
-    assert f"retinanet round 2: {ratio} 1 pairs of turns); ours 2.00 iterations/s, rival {rate:.2f}" in out
+    assert (
+        f"retinanet round 2: {ratio} 1 pairs of turns); ours 2.00 iterations/s, rival {rate:.2f}"
+        in out
+    )
     assert f"{ratio} 2 pairs of turns); bar >= 0.98: {'met' if rate == 2 else 'MISSED'}" in out
     assert "command to first iteration: 30.0 s and 30.0 s" in out
     assert json.loads(found.read_text())["ratios"]["retinanet"]["median"] == pytest.approx(2 / rate)
 
 
-def test_rounds_without_turns_to_compare_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_without_turns_to_compare_say_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(benchmark, "prepare", lambda *_: GROUND)
     make = lambda turns, *_: _player(tmp_path, [1100.0], turns)  # noqa: E731
-    sides = {"ours": partial(make, [Turn(1000, 1200), Turn(1300, 1400)]), "rival": partial(make, [])}
+    sides = {
+        "ours": partial(make, [Turn(1000, 1200), Turn(1300, 1400)]),
+        "rival": partial(make, []),
+    }
     monkeypatch.setattr(benchmark, "SIDES", sides)
     monkeypatch.setattr(benchmark, "play", lambda *_: None)
     with pytest.raises(SystemExit, match="give more --iterations"):

@@ -1,4 +1,5 @@
-"""The counter counts to the byte, and a training step of ours takes no more memory than the plain arithmetic."""
+"""The counter counts to the byte, and a training step of ours takes no more memory than the plain
+arithmetic."""
 
 from __future__ import annotations
 
@@ -42,13 +43,15 @@ def test_memory_from_before_the_step_is_not_counted_and_neither_is_its_release()
 
 
 def test_what_an_operator_needs_for_itself_is_counted() -> None:
-    """The softmax of a transposed matrix copies it first: that copy and the result are held at once."""
+    """The softmax of a transposed matrix copies it first: that copy and the result are held at
+    once."""
     x = torch.zeros(512, 512).t()
     assert peak_bytes(lambda: x.softmax(dim=1), CPU) >= 2 * MIB
 
 
 def training_step(network: nn.Module, *, is_bf16: bool) -> Callable[[], None]:
-    """A step of AdamW whose state exists already, so that only what a step takes is left to count."""
+    """A step of AdamW whose state exists already, so that only what a step takes is left to
+    count."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     images, labels = torch.randn(2, 3, 224, 224), torch.zeros(2, dtype=torch.long)
 

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.model_speed` on a toy setting: what it prints, writes and refuses. No time is asserted."""
+"""`python -m benchmarks.model_speed` on a toy setting: what it prints, writes and refuses. No time
+is asserted."""
 
 from __future__ import annotations
 
@@ -18,13 +19,29 @@ from cat_model.complexity import complexity
 
 ROOT = Path(__file__).parents[2]
 SWIN = "swin_tiny_patch4_window7_224"
-TOY = ["--models", "cat_tiny", "--rivals", SWIN, "--img-size", "64", "--rounds", "1", "--threads", "1"]
+TOY = [
+    "--models",
+    "cat_tiny",
+    "--rivals",
+    SWIN,
+    "--img-size",
+    "64",
+    "--rounds",
+    "1",
+    "--threads",
+    "1",
+]
 
 
 def measured(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.model_speed", "--device", "cpu", *TOY, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -54,7 +71,9 @@ def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[st
     document = toy[1]
     assert document["machine"]["threads"] == 1
     assert document["machine"]["torch"] == torch.__version__
-    assert document["command"].startswith("python -m benchmarks.model_speed --device cpu --models cat_tiny")
+    assert document["command"].startswith(
+        "python -m benchmarks.model_speed --device cpu --models cat_tiny"
+    )
     assert {"device", "cpu", "cores", "timm", "python"} <= document["machine"].keys()
     assert document["settings"]["img_size"] == 64
     assert document["roofs"]["fp32"]["matmul_flops_per_s"] > 1e8
@@ -64,14 +83,19 @@ def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[st
 def test_ratios_are_those_of_the_rates(toy: tuple[str, dict[str, Any]]) -> None:
     """With one round, whose ratio is also the ratio of the medians."""
     results = toy[1]["results"]
-    rates = {(r["mode"], r["precision"], r["run"], r["model"]): r["images_per_s"]["median"] for r in results}
+    rates = {
+        (r["mode"], r["precision"], r["run"], r["model"]): r["images_per_s"]["median"]
+        for r in results
+    }
     for r in results:
         rate, case = r["images_per_s"]["median"], (r["mode"], r["precision"])
         assert r["ratio_to_rival"]["median"] == pytest.approx(rate / rates[*case, r["run"], SWIN])
         if r["run"] == "eager":
             assert r["ratio_to_eager"] is None
         else:
-            assert r["ratio_to_eager"]["median"] == pytest.approx(rate / rates[*case, "eager", r["model"]])
+            assert r["ratio_to_eager"]["median"] == pytest.approx(
+                rate / rates[*case, "eager", r["model"]]
+            )
 
 
 def test_rates_and_shares_follow_from_the_counts_of_a_step(toy: tuple[str, dict[str, Any]]) -> None:
@@ -82,7 +106,8 @@ def test_rates_and_shares_follow_from_the_counts_of_a_step(toy: tuple[str, dict[
         assert r["flops_per_s"] == pytest.approx(r["step"]["flops"] / step_s)
         assert r["bytes_per_s"] == pytest.approx(r["step"]["moved_bytes"] / step_s)
         assert r["share_of_matmul"] == pytest.approx(r["flops_per_s"] / roofs["matmul_flops_per_s"])
-        # Where a processor has no units for it, torch multiplies large bf16 matrices more slowly than small ones.
+        # Where a processor has no units for it, torch multiplies large bf16 matrices more slowly
+        # than small ones.
         assert 0 < r["share_of_matmul"] < (1.2 if r["precision"] == "fp32" else float("inf"))
         assert r["share_of_copy"] > 0  # what a cache keeps may take it beyond 1
 
@@ -90,15 +115,23 @@ def test_rates_and_shares_follow_from_the_counts_of_a_step(toy: tuple[str, dict[
 def test_a_step_counts_the_plain_networks_multiply_adds_and_training_three_times(
     toy: tuple[str, dict[str, Any]],
 ) -> None:
-    macs = complexity(CONFIGS["cat_tiny"], image_hw=(64, 64), num_classes=1000).conventions["products"]
+    macs = complexity(CONFIGS["cat_tiny"], image_hw=(64, 64), num_classes=1000).conventions[
+        "products"
+    ]
     flops = {(r["mode"], r["model"]): r["step"]["flops"] for r in toy[1]["results"]}
     assert flops["forward", "cat_tiny"] == 2 * macs
     assert flops["train", "cat_tiny"] == 6 * macs
     assert flops["train", SWIN] == 3 * flops["forward", SWIN] > 0
 
 
-def test_training_takes_and_holds_more_memory_than_a_forward_pass(toy: tuple[str, dict[str, Any]]) -> None:
-    steps = {(r["mode"], r["run"], r["model"]): r["step"] for r in toy[1]["results"] if r["precision"] == "fp32"}
+def test_training_takes_and_holds_more_memory_than_a_forward_pass(
+    toy: tuple[str, dict[str, Any]],
+) -> None:
+    steps = {
+        (r["mode"], r["run"], r["model"]): r["step"]
+        for r in toy[1]["results"]
+        if r["precision"] == "fp32"
+    }
     for model in ("cat_tiny", SWIN):
         forward, train = steps["forward", "eager", model], steps["train", "eager", model]
         assert 0 < forward["peak_bytes"] < train["peak_bytes"]
@@ -106,7 +139,9 @@ def test_training_takes_and_holds_more_memory_than_a_forward_pass(toy: tuple[str
         assert steps["train", "checkpointed", model]["peak_bytes"] <= train["peak_bytes"]
 
 
-def test_the_tables_have_a_line_for_each_result_within_120_columns(toy: tuple[str, dict[str, Any]]) -> None:
+def test_the_tables_have_a_line_for_each_result_within_120_columns(
+    toy: tuple[str, dict[str, Any]],
+) -> None:
     printed, document = toy
     lines = printed.splitlines()
     assert max(map(len, lines)) <= 120
@@ -116,16 +151,26 @@ def test_the_tables_have_a_line_for_each_result_within_120_columns(toy: tuple[st
 
 def test_without_a_compiler_or_memory_the_rest_goes_on(tmp_path: Path) -> None:
     done = measured(
-        *("--rivals", "--mode", "forward", "--precision", "fp32", "--batch-sizes", "1", str(10**10), "--compile"),
+        *(
+            "--rivals",
+            "--mode",
+            "forward",
+            "--precision",
+            "fp32",
+            "--batch-sizes",
+            "1",
+            str(10**10),
+            "--compile",
+        ),
         CXX=str(tmp_path / "no-compiler"),
         TORCHINDUCTOR_CACHE_DIR=str(tmp_path),  # else code that was compiled before would be found
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "skipped: cat_tiny, compiled: cannot be compiled here: " in done.stdout
     assert "skipped: cat_tiny, eager: out of memory" in done.stdout
-    assert [line.split()[:2] for line in done.stdout.splitlines() if line.startswith("cat_tiny ")] == [
-        ["cat_tiny", "eager"]
-    ]
+    assert [
+        line.split()[:2] for line in done.stdout.splitlines() if line.startswith("cat_tiny ")
+    ] == [["cat_tiny", "eager"]]
 
 
 @pytest.mark.parametrize(
@@ -136,10 +181,19 @@ def test_without_a_compiler_or_memory_the_rest_goes_on(tmp_path: Path) -> None:
         (["--mode", "backward"], "--mode: invalid choice: 'backward'"),
         (["--batch-sizes", "8", "0"], "--batch-sizes: must be a whole number from 1, got '0'"),
         (["--rounds", "-1"], "--rounds: must be a whole number from 1, got '-1'"),
-        (["--img-size", "100"], "--img-size: must be a multiple of 32 pixels, the stride of the models, got 100"),
+        (
+            ["--img-size", "100"],
+            "--img-size: must be a multiple of 32 pixels, the stride of the models, got 100",
+        ),
         (["--device", "cpu", "--tf32"], "--tf32: is of CUDA devices; leave it out"),
-        (["--device", "cpu", "--compile", "reduce-overhead"], "--compile reduce-overhead: CUDA graphs, for --device "),
-        (["--mode", "forward", "--checkpointing"], "--checkpointing: a forward pass keeps nothing; use --mode train"),
+        (
+            ["--device", "cpu", "--compile", "reduce-overhead"],
+            "--compile reduce-overhead: CUDA graphs, for --device ",
+        ),
+        (
+            ["--mode", "forward", "--checkpointing"],
+            "--checkpointing: a forward pass keeps nothing; use --mode train",
+        ),
         (
             ["--json", "/no/such/folder/speed.json"],
             "--json: must be a file in a folder that can be written to, got '/no",

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.overhead`: the rival as a real process, and what becomes of rounds. No time is asserted."""
+"""`python -m benchmarks.overhead`: the rival as a real process, and what becomes of rounds. No time
+is asserted."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def settings(tmp_path: Path) -> dict[str, object]:
     return settings
 
 
-def test_the_rival_trains_and_tells_every_epoch(settings: dict[str, object], tmp_path: Path) -> None:
+def test_the_rival_trains_and_tells_every_epoch(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
     side = overhead._train_rival(tmp_path, settings)
     assert len(side.images_per_s) == 1
     assert side.images_per_s[0] > 0
@@ -33,7 +36,9 @@ def test_the_rival_trains_and_tells_every_epoch(settings: dict[str, object], tmp
 
 
 @pytest.mark.slow
-def test_a_round_trains_both_sides_to_about_the_same_loss(settings: dict[str, object], tmp_path: Path) -> None:
+def test_a_round_trains_both_sides_to_about_the_same_loss(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
     one = overhead._round(tmp_path, settings, 1)
     assert one.ours.loss == pytest.approx(one.rival.loss, rel=0.2)
     assert min(one.ours.startup_s, one.rival.startup_s, one.ratio) > 0
@@ -43,9 +48,15 @@ def test_start_up_ends_and_the_steady_state_begins_where_they_should(tmp_path: P
     (tmp_path / "train/a").mkdir(parents=True)
     for number in range(70):
         (tmp_path / f"train/a/{number}.png").touch()
-    told = [Epoch(time_s=1010.0, images_per_s=32.0, loss=3.0), Epoch(1011.0, 64.0, 2.0), Epoch(1012.0, 60.0, 1.5)]
+    told = [
+        Epoch(time_s=1010.0, images_per_s=32.0, loss=3.0),
+        Epoch(1011.0, 64.0, 2.0),
+        Epoch(1012.0, 60.0, 1.5),
+    ]
     side = overhead._side(1000.0, told, {"data": str(tmp_path), "batch_size": 32, "epochs": 3})
-    assert side == Side(startup_s=8.0, images_per_s=(64.0, 60.0), loss=1.5)  # 64 of 70 images in two batches: 2 s
+    assert side == Side(
+        startup_s=8.0, images_per_s=(64.0, 60.0), loss=1.5
+    )  # 64 of 70 images in two batches: 2 s
 
 
 def test_the_ratio_is_that_of_medians_and_the_exit_code_says_whether_the_bar_is_met(
@@ -57,7 +68,10 @@ def test_the_ratio_is_that_of_medians_and_the_exit_code_says_whether_the_bar_is_
     assert main(["--rounds", "2", "--json", str(tmp_path / "x.json")]) == 1
     out = capsys.readouterr().out
     assert "round 2: ours 100.0 images/s, rival 125.0, ratio 0.800" in out
-    assert "steady state, ours / bare DDP: 0.800 (0.800..0.800 in 2 rounds); bar >= 0.98: MISSED" in out
+    assert (
+        "steady state, ours / bare DDP: 0.800 (0.800..0.800 in 2 rounds); bar >= 0.98: MISSED"
+        in out
+    )
     document = json.loads((tmp_path / "x.json").read_text())
     assert (len(document["rounds"]), document["ratio"]["median"]) == (2, pytest.approx(0.8))
     monkeypatch.setattr(overhead, "_train_rival", lambda *_: SIDE)
@@ -65,7 +79,9 @@ def test_the_ratio_is_that_of_medians_and_the_exit_code_says_whether_the_bar_is_
 
 
 @pytest.mark.parametrize("arguments", [["--epochs", "1"], ["--rounds", "0"], ["--rounds", "x"]])
-def test_what_leaves_no_steady_state_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_leaves_no_steady_state_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "must be a whole number from" in capsys.readouterr().err

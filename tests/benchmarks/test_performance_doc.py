@@ -18,7 +18,9 @@ LOADING_COMMANDS = re.findall(r"^ {4}python -m benchmarks\.data_loading(.*)$", T
 
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_each_command_is_accepted(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # some are for a machine with a GPU
+    monkeypatch.setattr(
+        "torch.cuda.is_available", lambda: True
+    )  # some are for a machine with a GPU
     assert parse_settings(shlex.split(arguments)).models
 
 
@@ -27,7 +29,9 @@ def test_there_are_commands_for_both_devices() -> None:
 
 
 @pytest.mark.parametrize("arguments", LOADING_COMMANDS)
-def test_each_command_of_the_input_path_is_accepted(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
+def test_each_command_of_the_input_path_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert parse_loading_settings(shlex.split(arguments)).rounds >= 5
 

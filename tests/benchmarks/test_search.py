@@ -1,4 +1,5 @@
-"""`python -m benchmarks.search`: budgets, sums and exit codes; the real thing in small where time allows."""
+"""`python -m benchmarks.search`: budgets, sums and exit codes; the real thing in small where time
+allows."""
 
 from __future__ import annotations
 
@@ -43,7 +44,12 @@ def _trial(number: int, state: TrialState, top1: float) -> Trial:
 
 def test_searches_compare_at_the_core_seconds_of_the_cheaper_one() -> None:
     random = searched((20.0, FINISHED, 70.0), (40.0, FINISHED, 60.0))
-    stopping = searched((21.0, FINISHED, 65.0), (25.0, STOPPED, 90.0), (40.0, FINISHED, 75.0), (60.0, FINISHED, 99.0))
+    stopping = searched(
+        (21.0, FINISHED, 65.0),
+        (25.0, STOPPED, 90.0),
+        (40.0, FINISHED, 75.0),
+        (60.0, FINISHED, 99.0),
+    )
     race = compare({"asha+tpe": stopping, "random": random}, seed=0)
     assert race.core_s == 40.0
     assert race.best == {"asha+tpe": 75.0, "random": 70.0}
@@ -52,7 +58,10 @@ def test_searches_compare_at_the_core_seconds_of_the_cheaper_one() -> None:
 
 
 def test_a_search_that_has_no_model_yet_has_none_to_offer() -> None:
-    race = compare({"asha+tpe": searched((9.0, FINISHED, 50.0)), "random": searched((10.0, FINISHED, 60.0))}, seed=0)
+    race = compare(
+        {"asha+tpe": searched((9.0, FINISHED, 50.0)), "random": searched((10.0, FINISHED, 60.0))},
+        seed=0,
+    )
     assert race.best == {"asha+tpe": 50.0, "random": None}
 
 
@@ -65,7 +74,11 @@ def test_what_tune_adds_is_shared_among_the_trials() -> None:
 @pytest.mark.parametrize(
     ("overhead", "code", "text"),
     [
-        (Overhead(129.0, (60.0, 60.0)), 0, "Tune adds 4.5 s to a trial of 60.0 s alone, 7.5 %; bar <= 10 %: met"),
+        (
+            Overhead(129.0, (60.0, 60.0)),
+            0,
+            "Tune adds 4.5 s to a trial of 60.0 s alone, 7.5 %; bar <= 10 %: met",
+        ),
         (Overhead(140.0, (60.0, 60.0)), 1, "16.7 %; bar <= 10 %: MISSED"),
         (Overhead(20.0, (5.0, 5.0)), 0, "100.0 %; bar <= 10 %: for trials from 60 s on"),
     ],

@@ -28,11 +28,15 @@ def test_costs_are_medians_and_each_bar_is_judged(
 ) -> None:
     walls = iter([12.0, 20.0, 13.0])
     monkeypatch.setattr(start, "_prepare", lambda _: None)
-    monkeypatch.setattr(start, "_evaluate_ours", lambda _: replace(COST, wall_s=next(walls), cpu_s=14.5))
+    monkeypatch.setattr(
+        start, "_evaluate_ours", lambda _: replace(COST, wall_s=next(walls), cpu_s=14.5)
+    )
     monkeypatch.setattr(start, "_evaluate_rival", lambda _: replace(COST, wall_s=8.0, cpu_s=9.0))
     assert main(["--rounds", "3", "--json", str(tmp_path / "start.json")]) == 0
     out = capsys.readouterr().out
-    assert "medians of 3 rounds: ours 13.0 s and 14.5 CPU-s, plain process 8.0 s and 9.0 CPU-s" in out
+    assert (
+        "medians of 3 rounds: ours 13.0 s and 14.5 CPU-s, plain process 8.0 s and 9.0 CPU-s" in out
+    )
     assert "added: 5.0 s and 5.5 CPU-s; bars <= 15 s: met, <= 14 CPU-s: MISSED" in out
     assert len(json.loads((tmp_path / "start.json").read_text())["rounds"]) == 3
 

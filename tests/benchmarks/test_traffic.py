@@ -26,7 +26,8 @@ def test_an_operator_on_lists_writes_the_first_one() -> None:
 
 
 def test_the_backward_pass_is_counted() -> None:
-    """It makes a gradient of 4 bytes like the loss, and expanded to a map it is multiplied with the input."""
+    """It makes a gradient of 4 bytes like the loss, and expanded to a map it is multiplied with the
+    input."""
     weight = torch.zeros(20, 30, requires_grad=True)  # 2400 bytes
     forward = (800 + 2400 + 1200) + (1200 + 4)
     moved = moved_bytes(lambda: (X @ weight).sum().backward())  # type: ignore[no-untyped-call]

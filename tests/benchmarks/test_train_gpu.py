@@ -1,4 +1,5 @@
-"""`python -m benchmarks.train_gpu`, small and on a CPU: what it prints, writes and stops at. No time is asserted."""
+"""`python -m benchmarks.train_gpu`, small and on a CPU: what it prints, writes and stops at. No
+time is asserted."""
 
 from __future__ import annotations
 
@@ -25,13 +26,25 @@ TOY = ["--device", "cpu", "--models", "cat_tiny", "--img-size", "32", "--no-comp
 def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """What was printed, and the JSON document."""
     path = tmp_path_factory.mktemp("train") / "train.json"
-    command = [sys.executable, "-m", "benchmarks.train_gpu", *TOY, "--batch-sizes", "1", "2", "--json", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.train_gpu",
+        *TOY,
+        "--batch-sizes",
+        "1",
+        "2",
+        "--json",
+        str(path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(path.read_text())
 
 
-def test_each_batch_is_measured_and_the_fastest_is_profiled(toy: tuple[str, dict[str, Any]]) -> None:
+def test_each_batch_is_measured_and_the_fastest_is_profiled(
+    toy: tuple[str, dict[str, Any]],
+) -> None:
     out, document = toy
     results = document["results"]
     assert [one["case"]["batch_size"] for one in results] == [1, 2]
@@ -46,24 +59,40 @@ def test_each_batch_is_measured_and_the_fastest_is_profiled(toy: tuple[str, dict
 def test_rates_follow_from_the_counts(toy: tuple[str, dict[str, Any]]) -> None:
     document = toy[1]
     for one in document["results"]:
-        flops = 3 * forward_flops(Case("cat_tiny", 1, 32, is_compiled=False)) * one["images_per_s"]["median"]
+        flops = (
+            3
+            * forward_flops(Case("cat_tiny", 1, 32, is_compiled=False))
+            * one["images_per_s"]["median"]
+        )
         assert one["flops_per_s"] == pytest.approx(flops)
-        assert one["mfu_of_matmul"] == pytest.approx(flops / document["roofs"]["matmul_flops_per_s"])
+        assert one["mfu_of_matmul"] == pytest.approx(
+            flops / document["roofs"]["matmul_flops_per_s"]
+        )
         assert one["mfu_of_data_sheet"] is None
         # weights, AdamW's two averages, and gradients of nearly all: four bytes each
-        num_params = sum(parameter.numel() for parameter in Cat(CONFIGS["cat_tiny"], num_classes=1000).parameters())
+        num_params = sum(
+            parameter.numel()
+            for parameter in Cat(CONFIGS["cat_tiny"], num_classes=1000).parameters()
+        )
         assert one["peak_bytes"] > 15 * num_params
 
 
 def test_a_forward_pass_is_counted_as_published() -> None:
-    assert forward_flops(Case("cat_tiny", 8, 224, is_compiled=False)) == pytest.approx(2 * 2.770e9, rel=1e-3)
+    assert forward_flops(Case("cat_tiny", 8, 224, is_compiled=False)) == pytest.approx(
+        2 * 2.770e9, rel=1e-3
+    )
 
 
-def test_no_case_is_begun_when_the_minutes_are_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_case_is_begun_when_the_minutes_are_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "train.json"
     assert main([*TOY, "--batch-sizes", "1", "2", "--minutes", "0", "--json", str(path)]) == 1
     assert capsys.readouterr().out.count("skipped: out of time") == 2
-    assert [one["reason"] for one in json.loads(path.read_text())["skipped"]] == ["out of time", "out of time"]
+    assert [one["reason"] for one in json.loads(path.read_text())["skipped"]] == [
+        "out of time",
+        "out of time",
+    ]
 
 
 def test_what_does_not_fit_the_memory_is_told_and_the_sweep_goes_on(
@@ -87,7 +116,9 @@ def test_a_step_changes_every_weight() -> None:
     step = Step(Case("cat_tiny", 2, 32, is_compiled=False), torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in step.model.named_parameters()}
     step()
-    same = {name for name, tensor in step.model.named_parameters() if torch.equal(tensor, before[name])}
+    same = {
+        name for name, tensor in step.model.named_parameters() if torch.equal(tensor, before[name])
+    }
     assert not {name for name in same if not name.endswith(("bias", "bias_table"))}
     assert all(parameter.grad is None for parameter in step.model.parameters())
 
@@ -98,13 +129,26 @@ def test_a_step_changes_every_weight() -> None:
         ("nvjet_tst_128x256_64x4_2x1_v_bz_coopA_NNT", "product"),
         ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64", "product"),
         ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu_bf16_64x64>", "product"),
-        ("fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)", "attention"),
+        (
+            "fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)",
+            "attention",
+        ),
         ("void pytorch_flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel", "attention"),
-        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>", "optimizer, clip"),
+        (
+            "void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>",
+            "optimizer, clip",
+        ),
         ("void at::native::elementwise_kernel<128, 4, direct_copy_kernel_cuda(...)>", "copy"),
         ("Memcpy DtoD (Device -> Device)", "copy"),
         ("void at::native::vectorized_elementwise_kernel<4, GeluCUDAKernelImpl>", OTHER),
-        ("void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::BFloat16, float>", OTHER),
+        (
+            (
+                "void at::native::(anonymous "
+                "namespace)::vectorized_layer_norm_kernel<c10::BFloat16, "
+                "float>"
+            ),
+            OTHER,
+        ),
         ("triton_per_fused_addmm_native_layer_norm_view_3", OTHER),
         ("triton_tem_fused_mm_1", "product"),
         ("aten::addmm", "product"),
@@ -127,5 +171,8 @@ def test_the_data_sheet_is_that_of_the_device() -> None:
 
 
 def test_it_needs_neither_ray_nor_pydantic() -> None:
-    code = "import sys, benchmarks.train_gpu; sys.exit(len({'ray', 'pydantic', 'orchestrator'} & set(sys.modules)))"
+    code = (
+        "import sys, benchmarks.train_gpu; sys.exit(len({'ray', 'pydantic', 'orchestrator'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

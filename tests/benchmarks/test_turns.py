@@ -16,7 +16,12 @@ from benchmarks.turns import Player, play, processes_below, rates
 
 def _player(folder: Path, name: str, iterations: int, *, fails_at: int = 0) -> Player:
     (folder / name).mkdir()
-    return Player("tests.benchmarks.tiny_training", [str(iterations), str(fails_at)], folder / name, iterations)
+    return Player(
+        "tests.benchmarks.tiny_training",
+        [str(iterations), str(fails_at)],
+        folder / name,
+        iterations,
+    )
 
 
 def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_path: Path) -> None:
@@ -29,13 +34,17 @@ def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_pa
         assert len(stamps) == worker.iterations
         for turn in other.turns:
             # until the signals have reached all of them, and from when the next turn begins
-            inside = [stamp for stamp in stamps if turn.start_s + 0.1 < stamp.time_s < turn.end_s - 0.3]
+            inside = [
+                stamp for stamp in stamps if turn.start_s + 0.1 < stamp.time_s < turn.end_s - 0.3
+            ]
             assert not inside
     assert all(rate is None or rate > 0 for rate in rates(first))
     assert any(rates(first))
 
 
-def test_a_command_that_fails_ends_the_benchmark_with_its_words_and_the_other_command(tmp_path: Path) -> None:
+def test_a_command_that_fails_ends_the_benchmark_with_its_words_and_the_other_command(
+    tmp_path: Path,
+) -> None:
     first, second = _player(tmp_path, "first", 1000), _player(tmp_path, "second", 1000, fails_at=30)
     with pytest.raises(SystemExit, match=r"exit code 1 before its last iteration\nno more"):
         play(first, second)
@@ -44,7 +53,10 @@ def test_a_command_that_fails_ends_the_benchmark_with_its_words_and_the_other_co
 
 
 def test_children_of_children_are_found() -> None:
-    sleeps = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    sleeps = (
+        "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; "
+        "time.sleep(60)'])"
+    )
     process = subprocess.Popen([sys.executable, "-c", f"{sleeps}  # a name (with brackets"])
     try:
         while not (found := processes_below(process.pid)):

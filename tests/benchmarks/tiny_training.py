@@ -1,4 +1,5 @@
-"""`python -m tests.benchmarks.tiny_training ITERATIONS FAILS_AT`: by mmengine, in a child of its own as Ray's are."""
+"""`python -m tests.benchmarks.tiny_training ITERATIONS FAILS_AT`: by mmengine, in a child of its
+own as Ray's are."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import time
 def main() -> None:
     if sys.argv[-1] != "child":
         done = subprocess.run(
-            [sys.executable, "-m", "tests.benchmarks.tiny_training", *sys.argv[1:], "child"], check=False
+            [sys.executable, "-m", "tests.benchmarks.tiny_training", *sys.argv[1:], "child"],
+            check=False,
         )
         sys.exit(done.returncode)
     _train(*map(int, sys.argv[1:3]))

@@ -1,8 +1,9 @@
-"""The golden vectors: weights and inputs from a rule that needs numpy alone, and the reference's values for them.
+"""The golden vectors: weights and inputs from a rule that needs numpy alone, and the reference's
+values for them.
 
 Streams are keyed by the reference's state_dict names, so any order of names gives the same tensors.
-`rows_note` of each JSON file says how values are laid out: a statistic row is mean, std, absmax, l2, and a sample row
-holds the flattened tensor's values at `sample_indices`.
+`rows_note` of each JSON file says how values are laid out: a statistic row is mean, std, absmax,
+l2, and a sample row holds the flattened tensor's values at `sample_indices`.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ class Vector:
         return int(self.description["seed"])
 
     def image(self) -> Tensor:
-        return torch.from_numpy(unit(self.seed, "input", tuple(self.description["input_shape"])).astype(np.float32))
+        return torch.from_numpy(
+            unit(self.seed, "input", tuple(self.description["input_shape"])).astype(np.float32)
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The reference's state_dict; the index buffers only have their shape, as no value of theirs is needed."""
+        """The reference's state_dict; the index buffers only have their shape, as no value of
+        theirs is needed."""
         return {
             name: parameter(self.seed, name, tuple(shape))
             if dtype == "float32"
@@ -60,7 +64,7 @@ class Vector:
     def loss(self, outputs: tuple[Tensor, ...]) -> Tensor:
         names = [f"loss_w{i}" for i in range(len(outputs))] if self.is_backbone else ["loss_w"]
         return torch.stack([
-            (output * torch.from_numpy(unit(self.seed, name, output.shape).astype(np.float32))).mean()
+            (output * torch.from_numpy(unit(self.seed, name, output.shape).astype("f4"))).mean()
             for name, output in zip(names, outputs, strict=True)
         ]).sum()  # fmt: skip
 
@@ -99,9 +103,16 @@ def unit(seed: int, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def parameter(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     """The float32 parameter that the reference calls `name`."""
-    if name == "ape" and len(shape) == 4:  # the backbone's is the classifier's, its channels moved to the front
+    if (
+        name == "ape" and len(shape) == 4
+    ):  # the backbone's is the classifier's, its channels moved to the front
         _, channels, height, width = shape
-        return parameter(seed, name, (1, height * width, channels)).permute(0, 2, 1).reshape(shape).contiguous()
+        return (
+            parameter(seed, name, (1, height * width, channels))
+            .permute(0, 2, 1)
+            .reshape(shape)
+            .contiguous()
+        )
     z = unit(seed, name, shape)
     if name == "ape" or name.endswith("relative_position_bias_table"):
         z = 0.5 * z
@@ -113,12 +124,13 @@ def parameter(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def sample_indices(name: str, size: int, count: int) -> NDArray[np.int64]:
-    """Where the samples of a flattened tensor of `size` values were taken; `name` has its prefix, as `grad/ape`."""
+    """Where the samples of a flattened tensor of `size` values were taken; `name` has its prefix,
+    as `grad/ape`."""
     return (_raw(7, f"sample:{name}", count) % np.uint64(size)).astype(np.int64)
 
 
 def _raw(seed: int, name: str, count: int) -> NDArray[np.uint64]:
-    raw: NDArray[np.uint64] = np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(name.encode())])).random_raw(
-        count
-    )
+    raw: NDArray[np.uint64] = np.random.PCG64(
+        np.random.SeedSequence([seed, zlib.crc32(name.encode())])
+    ).random_raw(count)
     return raw

@@ -1,4 +1,5 @@
-"""The reference's arithmetic on one image, layer by layer and without a shortcut, and what counters see of it.
+"""The reference's arithmetic on one image, layer by layer and without a shortcut, and what counters
+see of it.
 
 Everything lies on the meta device: shapes are real, values and memory there are none.
 """
@@ -20,7 +21,8 @@ from cat_model import CatConfig
 
 @dataclass
 class Counts:
-    """Multiply-adds of Conv2d and Linear and values that norms read, by hooks on modules; products by torch."""
+    """Multiply-adds of Conv2d and Linear and values that norms read, by hooks on modules; products
+    by torch."""
 
     layers: int = 0
     norms: int = 0
@@ -35,7 +37,8 @@ class Counts:
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """Makes modules and tensors on the meta device; all that runs within is counted when it ends."""
+    """Makes modules and tensors on the meta device; all that runs within is counted when it
+    ends."""
     counts = Counts()
     hook = register_module_forward_hook(counts.add)
     try:
@@ -49,7 +52,9 @@ def counting() -> Iterator[Counts]:
 def run_plainly(config: CatConfig, image_hw: tuple[int, int], *, num_classes: int) -> None:
     """The embedding, the stages and the head; maps are (height, width, channels)."""
     image = padded(torch.empty(*image_hw, config.in_chans), config.patch_size).permute(2, 0, 1)
-    x = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, config.patch_size)(image).permute(1, 2, 0)
+    x = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, config.patch_size)(
+        image
+    ).permute(1, 2, 0)
     if config.patch_norm:
         x = normed(x)
     for stage, (depth, heads) in enumerate(zip(config.depths, config.num_heads, strict=True)):
@@ -81,7 +86,9 @@ def _attend(x: Tensor, *, heads: int) -> None:
 
 
 def _projected(x: Tensor) -> Tensor:
-    gathered = functional.pixel_unshuffle(padded(x, 2).permute(2, 0, 1)[None], 2)[0].permute(1, 2, 0)
+    gathered = functional.pixel_unshuffle(padded(x, 2).permute(2, 0, 1)[None], 2)[0].permute(
+        1, 2, 0
+    )
     width = gathered.shape[2]
     halved: Tensor = nn.Linear(width, width // 2, bias=False)(normed(gathered))
     return halved

@@ -14,7 +14,9 @@ Form = Callable[[Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
 CONFIG = CatConfig(img_size=112, embed_dim=32, depths=(1, 1), num_heads=(2, 4))
 
 
-def head_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, drop: float) -> Tensor:
+def head_by_head(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, drop: float
+) -> Tensor:
     assert drop == 0.0
     return attention._head_by_head(q, k, v, bias, scale)
 
@@ -23,7 +25,10 @@ def head_by_head(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dr
 def arguments() -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
     """Five windows of 6 queries and 7 keys, 3 heads of 8 channels."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(5, tokens, 3, 8, generator=generator, dtype=torch.float64) for tokens in (6, 7, 7))
+    q, k, v = (
+        torch.randn(5, tokens, 3, 8, generator=generator, dtype=torch.float64)
+        for tokens in (6, 7, 7)
+    )
     return q, k, v, torch.randn(3, 6, 7, generator=generator, dtype=torch.float64), 0.3, 0.0
 
 
@@ -58,8 +63,12 @@ def network_on(device: str, images: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; its form runs on the CPU above")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU; its form runs on the CPU above"
+)
 @pytest.mark.parametrize("size", [(112, 112), (100, 90)])
 def test_a_gpu_has_the_logits_and_gradients_of_the_cpu(size: tuple[int, int]) -> None:
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(network_on("cuda", images), network_on("cpu", images), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        network_on("cuda", images), network_on("cpu", images), rtol=1e-3, atol=1e-4
+    )

@@ -16,7 +16,8 @@ from tests.cat_model.plain import Counts, counting, run_plainly
 
 CLASSES = 1000
 AT_224 = {
-    # parameters; G multiply-adds as the reference's flops(), FlopCounterMode / 2 and hooks on its modules gave them
+    # parameters; G multiply-adds as the reference's flops(), FlopCounterMode / 2 and hooks on its
+    # modules gave them
     "cat_tiny": (16_870_996, 2.774, 2.770, 2.650),
     "cat_small": (37_294_258, 6.068, 6.063, 5.883),
     "cat_base": (51_531_922, 8.935, 8.928, 8.703),
@@ -49,7 +50,11 @@ def test_the_measured_figures_come_out_to_their_last_digit(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_docstring_says_which_convention_gives_the_published_figure(name: str) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
-    agreeing = {key for key, count in counted.conventions.items() if round(count / 1e9, 1) == PUBLISHED[name].flops_g}
+    agreeing = {
+        key
+        for key, count in counted.conventions.items()
+        if round(count / 1e9, 1) == PUBLISHED[name].flops_g
+    }
     assert agreeing == ({"modules"} if name == "cat_small" else {"reference", "products"})
     assert round(counted.params / 1e6) == PUBLISHED[name].params_m
 
@@ -61,8 +66,12 @@ def test_the_published_figures_are_those_of_the_report() -> None:
         assert (published.params_m, published.flops_g) == (metrics["params_m"], metrics["flops_g"])
 
 
-@pytest.mark.parametrize(("name", "said", "read"), [("cat_tiny", 100_352, 25_088), ("cat_small", 150_528, 37_632)])
-def test_the_last_norm_is_counted_as_it_is_and_the_references_excess_apart(name: str, said: int, read: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "said", "read"), [("cat_tiny", 100_352, 25_088), ("cat_small", 150_528, 37_632)]
+)
+def test_the_last_norm_is_counted_as_it_is_and_the_references_excess_apart(
+    name: str, said: int, read: int
+) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
     assert counted.parts[-1].macs.norms == read
     assert counted.norm_excess == said - read
@@ -72,7 +81,9 @@ def test_the_last_norm_is_counted_as_it_is_and_the_references_excess_apart(name:
 
 @settings(max_examples=40)
 @given(config=CONFIG, image_hw=st.tuples(st.integers(1, 60), st.integers(1, 60)))
-def test_any_network_counts_as_its_plain_arithmetic_at_any_size(config: CatConfig, image_hw: tuple[int, int]) -> None:
+def test_any_network_counts_as_its_plain_arithmetic_at_any_size(
+    config: CatConfig, image_hw: tuple[int, int]
+) -> None:
     with counting() as counts:
         run_plainly(config, image_hw, num_classes=CLASSES)
     macs = complexity(config, image_hw=image_hw, num_classes=CLASSES).macs
@@ -81,20 +92,26 @@ def test_any_network_counts_as_its_plain_arithmetic_at_any_size(config: CatConfi
 
 @settings(max_examples=40)
 @given(config=CONFIG, num_classes=st.sampled_from([0, 1, 10]))
-def test_parameters_are_those_of_the_network_part_by_part(config: CatConfig, num_classes: int) -> None:
+def test_parameters_are_those_of_the_network_part_by_part(
+    config: CatConfig, num_classes: int
+) -> None:
     with torch.device("meta"):
         model = Cat(config, num_classes=num_classes)
     counted = complexity(config, image_hw=(40, 30), num_classes=num_classes)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     assert counted.params == sum(sizes.values())
     for part in counted.parts[1:-1]:
-        assert part.params == sum(size for name, size in sizes.items() if name.startswith(f"{part.name}."))
+        assert part.params == sum(
+            size for name, size in sizes.items() if name.startswith(f"{part.name}.")
+        )
 
 
 def test_slicing_the_image_first_costs_the_same() -> None:
     config = replace(CONFIGS["cat_tiny"], patch_embed="slice")
     with torch.device("meta"):
-        params = sum(parameter.numel() for parameter in Cat(config, num_classes=CLASSES).parameters())
+        params = sum(
+            parameter.numel() for parameter in Cat(config, num_classes=CLASSES).parameters()
+        )
     sliced = complexity(config, image_hw=(224, 224), num_classes=CLASSES)
     assert sliced == complexity(CONFIGS["cat_tiny"], image_hw=(224, 224), num_classes=CLASSES)
     assert sliced.params == params
@@ -107,21 +124,33 @@ def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_our_network_multiplies_as_counted_but_for_half_of_the_linear_layers_of_cpsa(name: str) -> None:
-    """At 448 x 448, where no window is padded or alone; folding the matrices is two products of them a block."""
+def test_our_network_multiplies_as_counted_but_for_half_of_the_linear_layers_of_cpsa(
+    name: str,
+) -> None:
+    """At 448 x 448, where no window is padded or alone; folding the matrices is two products of
+    them a block."""
     expected = complexity(CONFIGS[name], image_hw=(448, 448), num_classes=CLASSES)
     stages = [(part, part.groups) for part in expected.parts if part.groups]
     saved = sum(
         groups.num_groups
-        * (cpsa_macs(channels=part.channels, window=7, num_windows=groups.num_windows).layers // 2 - 2 * 49**3)
+        * (
+            cpsa_macs(channels=part.channels, window=7, num_windows=groups.num_windows).layers // 2
+            - 2 * 49**3
+        )
         for part, groups in stages
     )
     assert products_of_ours(name, (448, 448)) == expected.macs.products - saved
 
 
-@pytest.mark.parametrize(("image_hw", "saved"), [((224, 224), 0.012), ((448, 448), 0.011), ((200, 300), 0.062)])
-def test_our_networks_shortcuts_save_what_the_docstring_says(image_hw: tuple[int, int], saved: float) -> None:
-    expected = complexity(CONFIGS["cat_small"], image_hw=image_hw, num_classes=CLASSES).macs.products
+@pytest.mark.parametrize(
+    ("image_hw", "saved"), [((224, 224), 0.012), ((448, 448), 0.011), ((200, 300), 0.062)]
+)
+def test_our_networks_shortcuts_save_what_the_docstring_says(
+    image_hw: tuple[int, int], saved: float
+) -> None:
+    expected = complexity(
+        CONFIGS["cat_small"], image_hw=image_hw, num_classes=CLASSES
+    ).macs.products
     assert 1 - products_of_ours("cat_small", image_hw) / expected == pytest.approx(saved, abs=0.001)
 
 
@@ -147,11 +176,17 @@ def test_no_classifier_costs_nothing_and_its_part_returns_features() -> None:
 @pytest.mark.parametrize(
     ("image_hw", "num_classes", "message"),
     [
-        ((0, 224), CLASSES, r"image_hw must be a height and a width of at least one pixel, got \(0, 224\)"),
+        (
+            (0, 224),
+            CLASSES,
+            r"image_hw must be a height and a width of at least one pixel, got \(0, 224\)",
+        ),
         ((224, -1), CLASSES, r"image_hw must be .* got \(224, -1\)"),
         ((224, 224), -1, r"num_classes must be 0 \(no classifier\) or more, got -1"),
     ],
 )
-def test_sizes_that_no_image_has_are_refused(image_hw: tuple[int, int], num_classes: int, message: str) -> None:
+def test_sizes_that_no_image_has_are_refused(
+    image_hw: tuple[int, int], num_classes: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         complexity(CONFIGS["cat_tiny"], image_hw=image_hw, num_classes=num_classes)

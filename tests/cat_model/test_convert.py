@@ -1,4 +1,5 @@
-"""`python -m cat_model.convert` on real files, read back by the real loaders of timm and mmengine."""
+"""`python -m cat_model.convert` on real files, read back by the real loaders of timm and
+mmengine."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cat_model import Cat, CatBackbone, CatConfig, from_reference, load_classifier, load_weights, save_classifier
+from cat_model import (
+    Cat,
+    CatBackbone,
+    CatConfig,
+    from_reference,
+    load_classifier,
+    load_weights,
+    save_classifier,
+)
 from cat_model.convert import main
 from cat_model.weights.identify import load_checkpoint
 from pipelines.openmmlab.library import quiet_import
@@ -74,13 +83,20 @@ def test_mmengine_loads_a_backbone_that_lacks_nothing_but_norms(tiny: Path, tmp_
     backbone = CatBackbone(expected.config)
     with pytest.raises(RuntimeError) as caught:
         load_with_mmengine(backbone, str(tmp_path / "out.pth"), map_location="cpu", strict=True)
-    assert str(caught.value).split("\n", 2)[2] == f"missing keys in source state_dict: {', '.join(NORMS)}\n"
+    assert (
+        str(caught.value).split("\n", 2)[2]
+        == f"missing keys in source state_dict: {', '.join(NORMS)}\n"
+    )
     fresh = CatBackbone(expected.config)
     initialize(fresh, {"type": "Pretrained", "checkpoint": str(tmp_path / "out.pth")})
     loaded = {name: tensor for name, tensor in fresh.state_dict().items() if name not in NORMS}
     assert_equal(loaded, {name: expected.state_dict()[name] for name in loaded})
     with torch.no_grad():
-        maps = zip(fresh.eval().forward_maps(TINY.image()), expected.eval().forward_maps(TINY.image()), strict=True)
+        maps = zip(
+            fresh.eval().forward_maps(TINY.image()),
+            expected.eval().forward_maps(TINY.image()),
+            strict=True,
+        )
         assert all(torch.equal(one, other) for one, other in maps)
 
 
@@ -120,18 +136,23 @@ def test_a_backbone_comes_back_from_mmdet(toy: Path, tmp_path: Path) -> None:
     assert convert(tmp_path / "a.pth", tmp_path / "b.safetensors") == 0
     found = load_checkpoint(tmp_path / "b.safetensors").weights.tensors
     assert_equal(
-        dict(found), {name: tensor for name, tensor in ours().items() if not name.startswith(("norm", "head"))}
+        dict(found),
+        {name: tensor for name, tensor in ours().items() if not name.startswith(("norm", "head"))},
     )
 
 
 def test_our_folder_keeps_its_config_and_classes(tmp_path: Path) -> None:
-    config = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2), qk_scale=0.3, drop_path_rate=0.2)
+    config = CatConfig(
+        img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2), qk_scale=0.3, drop_path_rate=0.2
+    )
     model = Cat(config, num_classes=2)
     save_classifier(tmp_path / "ours", model, classes=("a", "b"))
     assert convert(tmp_path / "ours", tmp_path / "out.pth") == 0
     found = load_checkpoint(tmp_path / "out.pth")
     assert (found.config, found.classes) == (config, ("a", "b"))
-    assert_equal(dict(found.weights.tensors), dict(load_classifier(tmp_path / "ours")[0].state_dict()))
+    assert_equal(
+        dict(found.weights.tensors), dict(load_classifier(tmp_path / "ours")[0].state_dict())
+    )
 
 
 def test_the_report_tells_all_and_the_digest_is_that_of_the_file(
@@ -140,7 +161,9 @@ def test_the_report_tells_all_and_the_digest_is_that_of_the_file(
     out = tmp_path / "out.pth"
     assert convert(toy, out, "--to", "mmdet", "--img-size", "84x140") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{toy}: classifier, no published size: CatConfig(img_size=(112, 112)")
+    assert lines[0].startswith(
+        f"{toy}: classifier, no published size: CatConfig(img_size=(112, 112)"
+    )
     assert lines[1:6] == [
         f"mapped: {len(ours()) - 4} tensors",
         "resized: ape (1, 56, 56, 32) -> (1, 42, 70, 32)",
@@ -156,7 +179,9 @@ def test_the_report_tells_all_and_the_digest_is_that_of_the_file(
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_the_same_input_gives_the_same_bytes_under_any_name(toy: Path, tmp_path: Path, suffix: str) -> None:
+def test_the_same_input_gives_the_same_bytes_under_any_name(
+    toy: Path, tmp_path: Path, suffix: str
+) -> None:
     outs = [tmp_path / f"{stem}.{suffix}" for stem in ("a", "longer_name")]
     assert [convert(toy, out) for out in outs] == [0, 0]
     assert outs[0].read_bytes() == outs[1].read_bytes()
@@ -168,7 +193,9 @@ def test_plain_weights_are_taken_where_averaged_ones_stand_beside_them(tmp_path:
     assert_equal(dict(load_checkpoint(tmp_path / "out.safetensors").weights.tensors), ours())
 
 
-def test_out_is_overwritten_only_by_force(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_is_overwritten_only_by_force(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out.pth"
     out.write_bytes(b"precious")
     assert convert(toy, out) == 2
@@ -186,7 +213,10 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
     torch.save({"state_dict": state | {"neck.bias": torch.zeros(3)}}, tmp_path / "in.pth")
     assert convert(tmp_path / "in.pth", tmp_path / "out.pth", "--to", "mmdet") == 2
     assert "unexpected: neck.bias (3,)" in capsys.readouterr().err
-    assert convert(tmp_path / "in.pth", tmp_path / "out.pth", "--to", "mmdet", "--allow-unexpected") == 0
+    assert (
+        convert(tmp_path / "in.pth", tmp_path / "out.pth", "--to", "mmdet", "--allow-unexpected")
+        == 0
+    )
     assert "left out: neck.bias" in capsys.readouterr().out
 
 
@@ -196,21 +226,37 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
         (("nowhere.pth", "out.pth"), r"nowhere\.pth: cannot be read: No such file or directory"),
         (
             (".", "out.pth"),
-            r"\.: `save_classifier` did not write this folder, as it has no model\.json; give the check",
+            (
+                r"\.: `save_classifier` did not write this folder, as it has no model\.json; give "
+                r"the "
+                r"check"
+            ),
         ),
         (("toy.pth", "out"), r"out: say what it is for: --to timm \| mmdet \| safetensors"),
         (("toy.pth", "out.pth", "--to", "safetensors"), r"out\.pth: must end in \.safetensors"),
-        (("toy.pth", "out.safetensors", "--to", "mmdet"), r"out\.safetensors: mmengine reads no \.safetensors"),
+        (
+            ("toy.pth", "out.safetensors", "--to", "mmdet"),
+            r"out\.safetensors: mmengine reads no \.safetensors",
+        ),
         (("toy.pth", "out.npz", "--to", "timm"), r"out\.npz: timm takes \.npz for arrays of NumPy"),
         (("toy.pth", "folder", "--to", "timm"), r"folder: is a folder; name a file"),
         (("toy.pth", "no/out.pth"), r"no: no such folder; make it first"),
-        (("toy.pth", "out.pth", "--img-size", "1"), r"--img-size: img_size must be at least a patch"),
-        (("toy.pth", "out.pth", "--model", "cat_tiny"), r"toy\.pth and cat_tiny differ in \d+ tensors:\n  missing"),
+        (
+            ("toy.pth", "out.pth", "--img-size", "1"),
+            r"--img-size: img_size must be at least a patch",
+        ),
+        (
+            ("toy.pth", "out.pth", "--model", "cat_tiny"),
+            r"toy\.pth and cat_tiny differ in \d+ tensors:\n  missing",
+        ),
         (
             ("backbone.pth", "out.pth"),
             r"backbone\.pth: is a backbone, without the head that timm wants; use --to mmdet",
         ),
-        (("broken.pth", "out.pth"), r"broken\.pth: not the tensors of cat_tiny, .*\n  missing: head\.bias \(10,\)$"),
+        (
+            ("broken.pth", "out.pth"),
+            r"broken\.pth: not the tensors of cat_tiny, .*\n  missing: head\.bias \(10,\)$",
+        ),
         (("text.pth", "out.pth"), r"text\.pth: is text, which begins 'hello'; give the checkpoint"),
         (("list.pth", "out.pth"), r"list\.pth: holds no state_dict, but a list"),
     ],
@@ -228,7 +274,10 @@ def test_a_users_mistake_is_one_message_and_code_2(
     Path("text.pth").write_text("hello")
     torch.save([1, 2], "list.pth")
     torch.save(load_vector("toy_backbone_100x140").state_dict(), "backbone.pth")
-    torch.save({name: tensor for name, tensor in TOY.state_dict().items() if name != "head.bias"}, "broken.pth")
+    torch.save(
+        {name: tensor for name, tensor in TOY.state_dict().items() if name != "head.bias"},
+        "broken.pth",
+    )
     before = sorted(tmp_path.rglob("*"))
     assert convert(*arguments) == 2
     told = capsys.readouterr()
@@ -238,7 +287,9 @@ def test_a_users_mistake_is_one_message_and_code_2(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("arguments", [(), ("in",), ("in", "out", "--to", "onnx"), ("in", "out", "--img-size", "big")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("in",), ("in", "out", "--to", "onnx"), ("in", "out", "--img-size", "big")]
+)
 def test_a_wrong_command_line_ends_with_code_2(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         convert(*arguments)
@@ -247,13 +298,23 @@ def test_a_wrong_command_line_ends_with_code_2(arguments: tuple[str, ...]) -> No
 
 def test_it_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cat_model.convert"]
-    done = subprocess.run([*command, toy, tmp_path / "out.pth"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, toy, tmp_path / "out.pth"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == f"sha256 {sha256((tmp_path / 'out.pth').read_bytes()).hexdigest()}"
-    again = subprocess.run([*command, toy, tmp_path / "out.pth"], capture_output=True, text=True, check=False)
+    assert (
+        done.stdout.splitlines()[-1]
+        == f"sha256 {sha256((tmp_path / 'out.pth').read_bytes()).hexdigest()}"
+    )
+    again = subprocess.run(
+        [*command, toy, tmp_path / "out.pth"], capture_output=True, text=True, check=False
+    )
     assert again.returncode == 2
     assert again.stderr.splitlines() == [
-        f"cat_model.convert: {tmp_path / 'out.pth'}: exists; use --force to overwrite it, or another name"
+        (
+            f"cat_model.convert: {tmp_path / 'out.pth'}: exists; use --force to overwrite it, or "
+            "another name"
+        )
     ]
 
 

@@ -1,4 +1,5 @@
-"""Adapters, quantised and pruned layers, hooks: what users put in place of linear layers, or hang on them, acts."""
+"""Adapters, quantised and pruned layers, hooks: what users put in place of linear layers, or hang
+on them, acts."""
 
 from __future__ import annotations
 
@@ -84,7 +85,9 @@ def assert_same(ours: object, expected: object, *, atol: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_layers_that_are_called_compute_the_function_of_those_that_are_read(size: tuple[int, int]) -> None:
+def test_layers_that_are_called_compute_the_function_of_those_that_are_read(
+    size: tuple[int, int],
+) -> None:
     plain = make_model()
     wrapped = replace_linears(plain, Wrapper)
     gradients = []
@@ -105,7 +108,11 @@ def test_every_adapter_learns(size: tuple[int, int], checkpoints: bool) -> None:
     for trunk in (module for module in model.modules() if isinstance(module, Cat)):
         trunk.set_grad_checkpointing(checkpoints)
     model(images(*size)).square().sum().backward()
-    without = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    without = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and weight.grad is None
+    ]
     assert without == []
     values = model.get_submodule("stages.0.blocks.0.cpsa.attn.qkv")
     assert isinstance(values, Lora)
@@ -115,7 +122,8 @@ def test_every_adapter_learns(size: tuple[int, int], checkpoints: bool) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "register", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"]
+    "register",
+    ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"],
 )
 def test_hooks_on_every_linear_layer_fire(register: str, size: tuple[int, int]) -> None:
     model, fired = make_model(), set[str]()
@@ -163,7 +171,8 @@ def test_a_subclass_of_the_linear_layer_is_called(size: tuple[int, int]) -> None
 
 @from_elsewhere
 @pytest.mark.parametrize(
-    "reparametrise", [weight_norm_by_hook, parametrizations.weight_norm, parametrizations.spectral_norm]
+    "reparametrise",
+    [weight_norm_by_hook, parametrizations.weight_norm, parametrizations.spectral_norm],
 )
 def test_parametrised_layers_learn(reparametrise: Callable[[nn.Linear], nn.Linear]) -> None:
     model = replace_linears(make_model(), reparametrise).train()
@@ -220,7 +229,9 @@ def test_a_backbone_with_adapters_and_dropped_attention_runs_on_any_size() -> No
 
 
 def test_plain_layers_are_read_again_once_hooks_are_gone() -> None:
-    ipsa = Ipsa(16, num_heads=2, window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0)
+    ipsa = Ipsa(
+        16, num_heads=2, window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0
+    )
     cpsa = Cpsa(window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0)
     for attention in (ipsa, cpsa):
         assert attention.reads_weights

@@ -1,4 +1,5 @@
-"""Nine golden vectors: our network has the reference's values, activations, gradients and optimizer steps."""
+"""Nine golden vectors: our network has the reference's values, activations, gradients and optimizer
+steps."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ GRADIENT_GATE = 1e-4
 
 @dataclass(frozen=True)
 class Run:
-    """A forward and backward pass in float32: all that is compared, in the reference's names and layouts."""
+    """A forward and backward pass in float32: all that is compared, in the reference's names and
+    layouts."""
 
     outputs: dict[str, Tensor]
     activations: dict[str, Tensor]
@@ -44,7 +46,11 @@ def run(tag: str) -> Run:
     outputs = as_tuple(model(vector.image()))
     loss = vector.loss(outputs)
     loss.backward()  # type: ignore[no-untyped-call]
-    gradients = {f"grad/{reference_name(name)}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {
+        f"grad/{reference_name(name)}": p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
     if "grad/ape" in gradients and vector.is_backbone:
         gradients["grad/ape"] = gradients["grad/ape"].permute(0, 3, 1, 2)
     names = vector.statistics("out")
@@ -69,9 +75,13 @@ def test_float64_outputs_match(tag: str) -> None:
     with torch.no_grad():
         outputs = as_tuple(build(vector).double()(vector.image().double()))
     for (name, sample), output in zip(vector.samples("out").items(), outputs, strict=True):
-        np.testing.assert_allclose(sampled(name, output, len(sample)), sample, rtol=0, atol=FLOAT64_GATE)
+        np.testing.assert_allclose(
+            sampled(name, output, len(sample)), sample, rtol=0, atol=FLOAT64_GATE
+        )
     if not vector.is_backbone:
-        np.testing.assert_allclose(outputs[0].numpy(), vector.arrays["logits"], rtol=0, atol=FLOAT64_GATE)
+        np.testing.assert_allclose(
+            outputs[0].numpy(), vector.arrays["logits"], rtol=0, atol=FLOAT64_GATE
+        )
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -84,7 +94,9 @@ def test_float32_outputs_activations_and_gradients_match(tag: str) -> None:
     assert ours.loss == pytest.approx(float(vector.arrays["loss"]), abs=1e-6)
     if not vector.is_backbone:
         logits = ours.outputs["logits"].detach().numpy()
-        np.testing.assert_allclose(logits, vector.arrays["logits"], rtol=0, atol=FLOAT32_LOGITS_GATE)
+        np.testing.assert_allclose(
+            logits, vector.arrays["logits"], rtol=0, atol=FLOAT32_LOGITS_GATE
+        )
     else:
         shapes = [tuple(vector.arrays[f"shape.{name}"]) for name in ours.outputs]
         assert [tuple(output.shape) for output in ours.outputs.values()] == shapes
@@ -116,7 +128,9 @@ def test_five_adamw_steps_match() -> None:
     np.testing.assert_allclose(losses, vector.arrays["adamw.loss"], rtol=1e-5)
     np.testing.assert_allclose(norms, vector.arrays["adamw.gradnorm"], rtol=1e-5)
     # two parameters with a true gradient of zero walk on rounding noise, and the logits with them
-    np.testing.assert_allclose(model(image).detach().numpy(), vector.arrays["adamw.logits"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        model(image).detach().numpy(), vector.arrays["adamw.logits"], rtol=0, atol=1e-5
+    )
     trained = {f"adamw/{reference_name(name)}": p for name, p in model.named_parameters()}
     compare(vector, "adamw", trained, gate=1e-5)
 
@@ -126,11 +140,22 @@ def decay_groups(model: Cat | CatBackbone, *, weight_decay: float) -> list[dict[
     is_decayed = {name: p.ndim > 1 and name not in excluded for name, p in model.named_parameters()}
     decayed = [p for name, p in model.named_parameters() if is_decayed[name]]
     others = [p for name, p in model.named_parameters() if not is_decayed[name]]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
 
 
-def compare(vector: Vector, group: str, ours: Mapping[str, Tensor], *, gate: float, is_relative: bool = False) -> None:
-    """Each tensor of `group` agrees in its statistics and samples, but for parameters without a true gradient."""
+def compare(
+    vector: Vector,
+    group: str,
+    ours: Mapping[str, Tensor],
+    *,
+    gate: float,
+    is_relative: bool = False,
+) -> None:
+    """Each tensor of `group` agrees in its statistics and samples, but for parameters without a
+    true gradient."""
     samples, statistics = vector.samples(group), vector.statistics(group)
     assert samples.keys() == statistics.keys()
     dead = {f"{group}/{name}" for name in vector.description["dead_params"]}
@@ -139,7 +164,9 @@ def compare(vector: Vector, group: str, ours: Mapping[str, Tensor], *, gate: flo
         sample = sampled(name, ours[name], len(samples[name]))
         np.testing.assert_allclose(sample, samples[name], rtol=0, atol=atol, err_msg=name)
         mean_std_absmax = statistics_of(ours[name])
-        np.testing.assert_allclose(mean_std_absmax, statistics[name][:3], rtol=0, atol=atol, err_msg=name)
+        np.testing.assert_allclose(
+            mean_std_absmax, statistics[name][:3], rtol=0, atol=atol, err_msg=name
+        )
 
 
 def statistics_of(tensor: Tensor) -> NDArray[np.float64]:
@@ -157,7 +184,8 @@ def _reference_module(name: str) -> str:
 
 
 def _recorder(model: Cat | CatBackbone, name: str, activations: dict[str, Tensor]) -> Any:
-    """A hook that keeps a module's output as the reference lays it out: in raster order, not in windows."""
+    """A hook that keeps a module's output as the reference lays it out: in raster order, not in
+    windows."""
 
     def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         if "_blocks." in name:

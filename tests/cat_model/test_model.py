@@ -27,7 +27,15 @@ def backbone() -> CatBackbone:
 
 def make_ipsa(*, qkv_bias: bool = True, attn_drop: float = 0.0) -> Ipsa:
     torch.manual_seed(0)
-    ipsa = Ipsa(8, num_heads=2, window=4, qkv_bias=qkv_bias, qk_scale=None, attn_drop=attn_drop, proj_drop=0.0)
+    ipsa = Ipsa(
+        8,
+        num_heads=2,
+        window=4,
+        qkv_bias=qkv_bias,
+        qk_scale=None,
+        attn_drop=attn_drop,
+        proj_drop=0.0,
+    )
     for parameter in ipsa.parameters():
         torch.nn.init.normal_(parameter)
     return ipsa.double()
@@ -39,7 +47,8 @@ def make_cpsa() -> Cpsa:
 
 
 def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
-    """What the padding rule says, word for word: zeros to a multiple of the window, attend in windows, crop."""
+    """What the padding rule says, word for word: zeros to a multiple of the window, attend in
+    windows, crop."""
     height, width = x.shape[1:3]
     padded = functional.pad(x, (0, 0, 0, -width % 4, 0, -height % 4))
     out: Tensor = attention(split(padded, 4))
@@ -51,18 +60,24 @@ def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
 def test_any_size_gives_ceiled_maps_which_an_image_has_alone_and_in_a_batch(
     backbone: CatBackbone, height: int, width: int
 ) -> None:
-    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(height * width))
+    images = torch.randn(
+        2, 3, height, width, generator=torch.Generator().manual_seed(height * width)
+    )
     with torch.no_grad():
         maps, alone = backbone(images), backbone(images[1:])
     sizes = [(math.ceil(height / stride), math.ceil(width / stride)) for stride in (4, 8, 16, 32)]
-    assert [tuple(x.shape) for x in maps] == [(2, 16 * 2**i, h, w) for i, (h, w) in enumerate(sizes)]
+    assert [tuple(x.shape) for x in maps] == [
+        (2, 16 * 2**i, h, w) for i, (h, w) in enumerate(sizes)
+    ]
     for together, single in zip(maps, alone, strict=True):
         torch.testing.assert_close(together[1:], single, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 3), (4, 4), (5, 4), (7, 9), (8, 8)])
-def test_ipsa_of_a_map_is_ipsa_of_its_zero_padded_windows(size: tuple[int, int], qkv_bias: bool) -> None:
+def test_ipsa_of_a_map_is_ipsa_of_its_zero_padded_windows(
+    size: tuple[int, int], qkv_bias: bool
+) -> None:
     ipsa = make_ipsa(qkv_bias=qkv_bias)
     x = torch.randn(2, *size, 8, dtype=torch.float64)
     torch.testing.assert_close(ipsa(x), on_padded_map(ipsa, x))
@@ -84,7 +99,9 @@ def test_cpsa_of_one_window_is_the_full_attention_over_it() -> None:
 def test_dropout_of_cpsa_is_that_of_its_attention_weights() -> None:
     """The plain arithmetic, unfolded, with the same random numbers."""
     torch.manual_seed(0)
-    cpsa = Cpsa(window=4, qkv_bias=True, qk_scale=None, attn_drop=0.5, proj_drop=0.0).double().train()
+    cpsa = (
+        Cpsa(window=4, qkv_bias=True, qk_scale=None, attn_drop=0.5, proj_drop=0.0).double().train()
+    )
     x = torch.randn(2, 6, 4, 4, 3, dtype=torch.float64)
     tokens = x.flatten(2, 3).permute(0, 3, 1, 2).reshape(6, 6, 16)
     q, k, v = cpsa.qkv(tokens).chunk(3, dim=-1)
@@ -132,10 +149,14 @@ def test_bfloat16_autocast_trains_and_stays_near_float32(size: int) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("model", [Cat(TOY, num_classes=5), CatBackbone(TOY), CatBackbone(TOY, out_indices=(1,))])
+@pytest.mark.parametrize(
+    "model", [Cat(TOY, num_classes=5), CatBackbone(TOY), CatBackbone(TOY, out_indices=(1,))]
+)
 def test_every_parameter_gets_a_gradient(model: Cat | CatBackbone) -> None:
     outputs = model.train()(torch.randn(2, 3, 64, 48))
-    sum(x.square().mean() for x in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
+    sum(
+        x.square().mean() for x in (outputs if isinstance(outputs, tuple) else (outputs,))
+    ).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
@@ -156,10 +177,15 @@ def test_drop_path_rises_linearly_over_all_groups() -> None:
         (torch.zeros(1, 4, 56, 56), r"\(images, 3 channels, height, width\), got \(1, 4, 56, 56\)"),
         (torch.zeros(3, 56, 56), r"\(images, 3 channels, height, width\), got \(3, 56, 56\)"),
         (torch.zeros(1, 3, 0, 56), r"got \(1, 3, 0, 56\)"),
-        (torch.zeros(1, 3, 56, 56, dtype=torch.uint8), r"must be normalised floats, got torch.uint8"),
+        (
+            torch.zeros(1, 3, 56, 56, dtype=torch.uint8),
+            r"must be normalised floats, got torch.uint8",
+        ),
     ],
 )
-def test_a_wrong_input_is_refused_before_any_compute(backbone: CatBackbone, image: Tensor, message: str) -> None:
+def test_a_wrong_input_is_refused_before_any_compute(
+    backbone: CatBackbone, image: Tensor, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         backbone(image)
 

@@ -1,4 +1,5 @@
-"""What docs/model.md says is what there is: its code runs, its table is printed, its numbers are counted."""
+"""What docs/model.md says is what there is: its code runs, its table is printed, its numbers are
+counted."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 def code_name(block: str) -> str:
     """The call that the block is about: its first line that is neither empty nor an import."""
-    lines = (line for line in block.splitlines() if line and not line.startswith(("import", "from")))
+    lines = (
+        line for line in block.splitlines() if line and not line.startswith(("import", "from"))
+    )
     return next(lines)[:60]
 
 
@@ -36,8 +39,12 @@ def test_code_on_the_page_runs(block: str) -> None:
     exec(compile(block, "docs/model.md", "exec"), {})
 
 
-def test_the_summary_on_the_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    ((command, output),) = re.findall(r"```console\n\$ python -m cat_model\.summary (.*?)\n(.*?)```", PAGE, re.DOTALL)
+def test_the_summary_on_the_page_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ((command, output),) = re.findall(
+        r"```console\n\$ python -m cat_model\.summary (.*?)\n(.*?)```", PAGE, re.DOTALL
+    )
     assert summary.main(shlex.split(command)) == 0
     assert capsys.readouterr().out == output
 
@@ -62,8 +69,18 @@ def test_the_table_of_sizes_is_that_of_the_configs(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "convention", "params_m", "flops_g"),
     [
-        ({"embed_dim": 88, "depths": (1, 2, 1, 3), "mlp_ratio": 2.0}, "reference", "36.08", "3.894"),
-        ({"embed_dim": 64, "depths": (1, 1, 4, 3), "num_heads": (2, 4, 8, 16)}, "modules", "35.83", "3.904"),
+        (
+            {"embed_dim": 88, "depths": (1, 2, 1, 3), "mlp_ratio": 2.0},
+            "reference",
+            "36.08",
+            "3.894",
+        ),
+        (
+            {"embed_dim": 64, "depths": (1, 1, 4, 3), "num_heads": (2, 4, 8, 16)},
+            "modules",
+            "35.83",
+            "3.904",
+        ),
     ],
 )
 def test_the_guesses_at_cat_tiny_v2_count_as_the_page_says(
@@ -72,12 +89,19 @@ def test_the_guesses_at_cat_tiny_v2_count_as_the_page_says(
     heads = fields.pop("num_heads", (2, 4, 8, 16))
     config = replace(CONFIGS["cat_tiny"], num_heads=heads, **fields)
     counted = complexity(config, image_hw=(224, 224), num_classes=1000)
-    assert (f"{counted.params / 1e6:.2f}", f"{counted.conventions[convention] / 1e9:.3f}") == (params_m, flops_g)
+    assert (f"{counted.params / 1e6:.2f}", f"{counted.conventions[convention] / 1e9:.3f}") == (
+        params_m,
+        flops_g,
+    )
     assert f"({params_m} M, {flops_g} G)" in PAGE
 
 
 def test_no_name_is_registered_for_cat_tiny_v2() -> None:
-    assert {name.split(".")[0] for name in default_cfgs} == set(CONFIGS) == {"cat_tiny", "cat_small", "cat_base"}
+    assert (
+        {name.split(".")[0] for name in default_cfgs}
+        == set(CONFIGS)
+        == {"cat_tiny", "cat_small", "cat_base"}
+    )
 
 
 def test_nan_in_an_image_stays_in_its_own_logits() -> None:

@@ -33,7 +33,9 @@ def _count_forwards(model: Cat) -> list[AttentionBlock]:
 
 
 @pytest.mark.parametrize(("calls", "num_runs"), [([], 1), ([True], 2), ([True, False], 1)])
-def test_backward_computes_blocks_again_only_while_checkpointing_is_on(calls: list[bool], num_runs: int) -> None:
+def test_backward_computes_blocks_again_only_while_checkpointing_is_on(
+    calls: list[bool], num_runs: int
+) -> None:
     """Off is off: the reference recomputes every block either way."""
     model = _model().train()
     for is_on in calls:

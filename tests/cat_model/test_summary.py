@@ -59,7 +59,9 @@ def test_the_command_prints_the_table() -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("size", ["1", "224", "800x1280", "2048x2048"])
-def test_no_line_is_longer_than_80_columns(capsys: pytest.CaptureFixture[str], name: str, size: str) -> None:
+def test_no_line_is_longer_than_80_columns(
+    capsys: pytest.CaptureFixture[str], name: str, size: str
+) -> None:
     lines = printed(capsys, name, "--img-size", size).splitlines()
     assert max(map(len, lines)) <= 80
     assert [line for line in lines if line != line.rstrip()] == []
@@ -89,7 +91,11 @@ def test_no_classes_are_no_classifier(capsys: pytest.CaptureFixture[str]) -> Non
 def test_json_has_whole_numbers_by_convention(capsys: pytest.CaptureFixture[str]) -> None:
     content: dict[str, Any] = json.loads(printed(capsys, "cat_base", "--json"))
     assert content["params"] == 51_531_922
-    assert content["macs"] == {"reference": 8_934_680_064, "products": 8_928_056_832, "modules": 8_703_130_368}
+    assert content["macs"] == {
+        "reference": 8_934_680_064,
+        "products": 8_928_056_832,
+        "modules": 8_703_130_368,
+    }
     assert content["published"] == {"params_m": 52, "flops_g": 8.9}
     assert content["image_hw"] == [224, 224]
     assert sum(part["params"] for part in content["parts"]) == content["params"]
@@ -99,18 +105,36 @@ def test_json_has_whole_numbers_by_convention(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cat_smal"], "unknown model 'cat_smal', did you mean 'cat_small'? The models are cat_tiny, cat_small, "),
+        (
+            ["cat_smal"],
+            (
+                "unknown model 'cat_smal', did you mean 'cat_small'? The models are cat_tiny, "
+                "cat_small, "
+            ),
+        ),
         (["cat_tiny_v2"], "unknown model 'cat_tiny_v2', did you mean 'cat_tiny'? The models are "),
         (["resnet50"], "unknown model 'resnet50'. The models are cat_tiny, cat_small, cat_base"),
         ([], "arguments are required: MODEL"),
-        (["cat_tiny", "--img-size", "0"], "--img-size: '0' is no size: behind the model's name give SIDE, HEIGHT "),
+        (
+            ["cat_tiny", "--img-size", "0"],
+            "--img-size: '0' is no size: behind the model's name give SIDE, HEIGHT ",
+        ),
         (["cat_tiny", "--img-size", "224", "-7"], "--img-size: '-7' is no size: "),
         (["cat_tiny", "--img-size", "224x"], "--img-size: '224x' is no size: "),
         (["cat_tiny", "--img-size", "22.4"], "--img-size: '22.4' is no size: "),
         (["cat_tiny", "--img-size", "9" * 5000], "is no size: "),
-        (["cat_tiny", "--img-size", "1x2", "3"], "--img-size: give one side or two, height and width, got 1 2 3"),
-        (["--img-size", "224", "cat_tiny"], "--img-size: 'cat_tiny' is no size: behind the model's name "),
-        (["cat_tiny", "--num-classes", "-1"], "--num-classes: '-1' is no number of classes: give 0 (no classifier)"),
+        (
+            ["cat_tiny", "--img-size", "1x2", "3"],
+            "--img-size: give one side or two, height and width, got 1 2 3",
+        ),
+        (
+            ["--img-size", "224", "cat_tiny"],
+            "--img-size: 'cat_tiny' is no size: behind the model's name ",
+        ),
+        (
+            ["cat_tiny", "--num-classes", "-1"],
+            "--num-classes: '-1' is no number of classes: give 0 (no classifier)",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_refused_with_what_to_do(

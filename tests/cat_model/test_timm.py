@@ -1,4 +1,5 @@
-"""What users of timm expect of any of its models, asked of CAT: by name, through timm's own functions."""
+"""What users of timm expect of any of its models, asked of CAT: by name, through timm's own
+functions."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ from cat_model import CONFIGS, Cat, CatBackbone, CatConfig, to_ours
 from tests.cat_model.golden import load_vector
 
 PUBLISHED_PARAMETERS = {"cat_tiny": 16_870_996, "cat_small": 37_294_258, "cat_base": 51_531_922}
-SMALL: dict[str, Any] = {"embed_dim": 16, "num_heads": (1, 2, 4, 8), "depths": (1, 1, 2, 1), "img_size": 64}
+SMALL: dict[str, Any] = {
+    "embed_dim": 16,
+    "num_heads": (1, 2, 4, 8),
+    "depths": (1, 1, 2, 1),
+    "img_size": 64,
+}
 """Arguments that make any of the names quick to run."""
 
 
@@ -46,8 +52,12 @@ def test_no_name_is_registered_for_the_unpublished_cat_t_v2() -> None:
 
 def test_arguments_reach_the_network() -> None:
     with torch.device("meta"):
-        model = timm.create_model("cat_small", num_classes=7, drop_path_rate=0.25, img_size=112, in_chans=1)
-    assert model.config == replace(CONFIGS["cat_small"], drop_path_rate=0.25, img_size=112, in_chans=1)
+        model = timm.create_model(
+            "cat_small", num_classes=7, drop_path_rate=0.25, img_size=112, in_chans=1
+        )
+    assert model.config == replace(
+        CONFIGS["cat_small"], drop_path_rate=0.25, img_size=112, in_chans=1
+    )
     assert model.get_classifier().out_features == 7
     assert max(m.drop_prob for m in model.modules() if isinstance(m, DropPath)) == 0.25
 
@@ -84,7 +94,9 @@ def test_no_images_give_no_logits() -> None:
         ({"pretrained": True}, "No pretrained weights exist for cat_tiny"),
     ],
 )
-def test_wrong_arguments_are_named_with_their_constraint(kwargs: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_named_with_their_constraint(
+    kwargs: dict[str, Any], message: str
+) -> None:
     with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
         create(**kwargs)
 
@@ -93,14 +105,19 @@ def test_features_keep_the_position_embedding_and_equal_the_intermediates(images
     features, model = create(features_only=True).eval(), create().eval()
     with torch.no_grad():
         maps = model.forward_intermediates(images, intermediates_only=True)
-        assert all(torch.equal(ours, expected) for ours, expected in zip(features(images), maps, strict=True))
+        assert all(
+            torch.equal(ours, expected)
+            for ours, expected in zip(features(images), maps, strict=True)
+        )
         model.ape.zero_()
         without = model.forward_intermediates(images, intermediates_only=True)
     assert not torch.allclose(without[0], maps[0])
 
 
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (0,), (-1,)])
-def test_features_have_the_channels_and_reductions_that_they_say(out_indices: tuple[int, ...]) -> None:
+def test_features_have_the_channels_and_reductions_that_they_say(
+    out_indices: tuple[int, ...],
+) -> None:
     features = create(features_only=True, out_indices=out_indices, img_size=(64, 96)).eval()
     maps = features(torch.zeros(1, 3, 64, 96))
     told = zip(features.feature_info.channels(), features.feature_info.reduction(), strict=True)
@@ -108,11 +125,17 @@ def test_features_have_the_channels_and_reductions_that_they_say(out_indices: tu
     assert len(maps) == len(out_indices)
 
 
-@pytest.mark.filterwarnings("ignore:NOTE. The nodes obtained by tracing")  # of torchvision: DropPath is train only
+@pytest.mark.filterwarnings(
+    "ignore:NOTE. The nodes obtained by tracing"
+)  # of torchvision: DropPath is train only
 @pytest.mark.parametrize("feature_cls", ["hook", "fx"])
-def test_other_ways_of_timm_to_features_give_the_same_maps(images: Tensor, feature_cls: str) -> None:
+def test_other_ways_of_timm_to_features_give_the_same_maps(
+    images: Tensor, feature_cls: str
+) -> None:
     expected = create(features_only=True).eval()(images)
-    in_nhwc = create(features_only=True, feature_cls=feature_cls).eval()(images)  # as the stages return them
+    in_nhwc = create(features_only=True, feature_cls=feature_cls).eval()(
+        images
+    )  # as the stages return them
     for ours, theirs in zip(in_nhwc, expected, strict=True):
         torch.testing.assert_close(ours.permute(0, 3, 1, 2), theirs, rtol=0, atol=1e-6)
 
@@ -144,7 +167,9 @@ def test_stopping_early_leaves_out_later_stages(images: Tensor) -> None:
 
 
 def test_pruning_keeps_what_the_maps_need(images: Tensor) -> None:
-    expected = create().eval().forward_intermediates(images, indices=[0, 1], intermediates_only=True)
+    expected = (
+        create().eval().forward_intermediates(images, indices=[0, 1], intermediates_only=True)
+    )
     pruned = create().eval()
     assert pruned.prune_intermediate_layers([0, 1]) == [0, 1]
     maps = pruned.forward_intermediates(images, intermediates_only=True)
@@ -178,7 +203,9 @@ def test_the_head_can_be_taken_off_and_put_back(images: Tensor, pool: str, width
     model = create().eval()
     model.reset_classifier(0, pool)
     assert model(images).shape == (2, width)
-    assert torch.equal(model(images), model.forward_head(model.forward_features(images), pre_logits=True))
+    assert torch.equal(
+        model(images), model.forward_head(model.forward_features(images), pre_logits=True)
+    )
     model.reset_classifier(0, "")
     assert model(images).shape == (2, 2, 2, 128)
     model.reset_classifier(5, "avg")
@@ -195,13 +222,18 @@ def test_layer_decay_orders_every_parameter_by_depth() -> None:
     assert scale.keys() == dict(model.named_parameters()).keys()
     ordered = [
         "ape",
-        *(f"stages.{i}.blocks.{j}.cpsa.norm1.weight" for i, j in [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]),
+        *(
+            f"stages.{i}.blocks.{j}.cpsa.norm1.weight"
+            for i, j in [(0, 0), (1, 0), (2, 0), (2, 1), (3, 0)]
+        ),
     ]
     assert [scale[name] for name in ordered] == sorted({scale[name] for name in ordered})
     assert scale["ape"] == scale["patch_embed.proj.weight"] == min(scale.values())
     assert scale["head.fc.weight"] == max(scale.values()) == 1
     assert {name for name in decay if decay[name] == 0} == {
-        name for name, p in model.named_parameters() if p.ndim == 1 or name in model.no_weight_decay()
+        name
+        for name, p in model.named_parameters()
+        if p.ndim == 1 or name in model.no_weight_decay()
     }
 
 
@@ -232,12 +264,19 @@ def test_checkpointing_is_off_until_asked_for_and_gives_equal_gradients(images: 
 def test_pretrained_weights_are_read_from_a_file_of_any_layout(tmp_path: Path, layout: str) -> None:
     vector = load_vector("cat_tiny_224")
     reference = vector.state_dict()
-    contents = {"ours": {"state_dict": to_ours(reference, map_hw=(56, 56))}, "reference": {"model": reference}}
+    contents = {
+        "ours": {"state_dict": to_ours(reference, map_hw=(56, 56))},
+        "reference": {"model": reference},
+    }
     torch.save(contents[layout], tmp_path / "cat.pth")
-    model = timm.create_model("cat_tiny", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "cat.pth")})
+    model = timm.create_model(
+        "cat_tiny", pretrained=True, pretrained_cfg_overlay={"file": str(tmp_path / "cat.pth")}
+    )
     with torch.no_grad():
         logits = model.eval()(vector.image())
-    torch.testing.assert_close(logits, torch.from_numpy(vector.arrays["logits"]).float(), rtol=0, atol=4e-6)
+    torch.testing.assert_close(
+        logits, torch.from_numpy(vector.arrays["logits"]).float(), rtol=0, atol=4e-6
+    )
 
 
 def test_pretrained_weights_fit_other_classes_channels_and_sizes(tmp_path: Path) -> None:
@@ -272,9 +311,13 @@ def test_nan_stays_within_its_image(images: Tensor) -> None:
     torch.testing.assert_close(logits[1], model(images)[1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", [Cat(CatConfig(**SMALL), num_classes=2), CatBackbone(CatConfig(**SMALL))])
+@pytest.mark.parametrize(
+    "model", [Cat(CatConfig(**SMALL), num_classes=2), CatBackbone(CatConfig(**SMALL))]
+)
 def test_only_position_parameters_are_named_for_no_weight_decay(model: Cat | CatBackbone) -> None:
     names = model.no_weight_decay()
     assert "ape" in names
     assert len(names) == 1 + 5 * 2
-    assert all(name == "ape" or name.endswith("ipsa.attn.relative_position_bias_table") for name in names)
+    assert all(
+        name == "ape" or name.endswith("ipsa.attn.relative_position_bias_table") for name in names
+    )

@@ -1,4 +1,5 @@
-"""Scripted, traced by torch.fx, exported, run by onnxruntime or compiled, it is the same function."""
+"""Scripted, traced by torch.fx, exported, run by onnxruntime or compiled, it is the same
+function."""
 
 from __future__ import annotations
 
@@ -24,9 +25,11 @@ from cat_model.attention import Cpsa
 CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 SMALL = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2))
 SIZES = [(64, 64), (224, 224), (70, 33)]
-"""First maps of padded windows, of whole windows, and an odd one; last maps within a window, and of one."""
+"""First maps of padded windows, of whole windows, and an odd one; last maps within a window, and of
+one."""
 needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="Inductor needs a C++ compiler"
+    shutil.which("g++") is None and shutil.which("clang++") is None,
+    reason="Inductor needs a C++ compiler",
 )
 jit_is_deprecated = pytest.mark.filterwarnings("ignore:.torch.jit.*:DeprecationWarning")
 from_elsewhere = pytest.mark.filterwarnings(
@@ -50,11 +53,15 @@ def backbone() -> CatBackbone:
 
 
 def images(height: int, width: int, *, batch: int = 2) -> Tensor:
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height + width))
+    return torch.randn(
+        batch, 3, height, width, generator=torch.Generator().manual_seed(height + width)
+    )
 
 
 def _timm_features() -> nn.Module:
-    model: nn.Module = timm.create_model("cat_tiny", features_only=True, out_indices=(0, 1), **SMALL.to_dict())
+    model: nn.Module = timm.create_model(
+        "cat_tiny", features_only=True, out_indices=(0, 1), **SMALL.to_dict()
+    )
     return model.eval()
 
 
@@ -77,7 +84,9 @@ def _wrapped() -> nn.Module:
 
 
 def _dropping() -> nn.Module:
-    return Cat(replace(SMALL, drop_path_rate=0.2, drop_rate=0.1, attn_drop_rate=0.1), num_classes=5).train()
+    return Cat(
+        replace(SMALL, drop_path_rate=0.2, drop_rate=0.1, attn_drop_rate=0.1), num_classes=5
+    ).train()
 
 
 def assert_same(ours: object, expected: object, *, atol: float = 2e-6) -> None:
@@ -107,7 +116,8 @@ def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
 @from_elsewhere
 @keeps_the_traced_size
 def test_traced_by_torch_jit_it_is_the_same_function_at_the_traced_size(classifier: Cat) -> None:
-    """The trace is checked by a second one without gradients, as torch.jit.trace does by default."""
+    """The trace is checked by a second one without gradients, as torch.jit.trace does by
+    default."""
     for size in SIZES:
         traced = torch.jit.trace(classifier, images(*size))  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -168,13 +178,19 @@ def test_exported_it_takes_any_batch(model: str, request: pytest.FixtureRequest)
     program = torch.export.export(module, (images(64, 64),), dynamic_shapes=({0: batch},))
     with torch.no_grad():
         for size in (1, 5):
-            assert_same(program.module()(images(64, 64, batch=size)), module(images(64, 64, batch=size)))
+            assert_same(
+                program.module()(images(64, 64, batch=size)), module(images(64, 64, batch=size))
+            )
 
 
-def test_exported_with_free_sides_one_program_takes_images_of_many_sizes(backbone: CatBackbone) -> None:
+def test_exported_with_free_sides_one_program_takes_images_of_many_sizes(
+    backbone: CatBackbone,
+) -> None:
     """Above 224 pixels, from where every map is wider than a window."""
     free = torch.export.Dim.AUTO
-    program = torch.export.export(backbone, (images(300, 420),), dynamic_shapes=({0: free, 2: free, 3: free},))
+    program = torch.export.export(
+        backbone, (images(300, 420),), dynamic_shapes=({0: free, 2: free, 3: free},)
+    )
     with torch.no_grad():
         for size in ((333, 500), (448, 256), (240, 272)):
             assert_same(program.module()(images(*size)), backbone(images(*size)))
@@ -182,22 +198,32 @@ def test_exported_with_free_sides_one_program_takes_images_of_many_sizes(backbon
 
 @from_elsewhere
 @pytest.mark.parametrize("model", ["classifier", "backbone"])
-def test_onnxruntime_returns_the_same_numbers(model: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_onnxruntime_returns_the_same_numbers(
+    model: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     module: nn.Module = request.getfixturevalue(model)
-    program = torch.onnx.export(module, (images(64, 64),), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False)
+    program = torch.onnx.export(
+        module, (images(64, 64),), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False
+    )
     assert program is not None
     program.save(tmp_path / "cat.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "cat.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "cat.onnx", providers=["CPUExecutionProvider"]
+    )
     given_images = images(64, 64, batch=3)
     outs = session.run(None, {session.get_inputs()[0].name: given_images.numpy()})
     with torch.no_grad():
         expected = module(given_images)
-    for ours, theirs in zip(outs, expected if isinstance(expected, tuple) else (expected,), strict=True):
+    for ours, theirs in zip(
+        outs, expected if isinstance(expected, tuple) else (expected,), strict=True
+    ):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=2e-5)
 
 
 @from_elsewhere
-def test_dynamo_takes_images_of_many_sizes_in_one_graph_without_a_break(backbone: CatBackbone) -> None:
+def test_dynamo_takes_images_of_many_sizes_in_one_graph_without_a_break(
+    backbone: CatBackbone,
+) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(backbone, fullgraph=True, dynamic=True, backend=counter)
@@ -215,7 +241,9 @@ def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) ->
     """Two stages of whole windows, the last of one."""
     torch._dynamo.reset()
     torch.manual_seed(0)
-    model = Cat(CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2)), num_classes=5).eval()
+    model = Cat(
+        CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2)), num_classes=5
+    ).eval()
     outs = []
     for runs in (model, torch.compile(model, fullgraph=True)):
         model.zero_grad()
@@ -230,14 +258,20 @@ def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) ->
 
 @needs_compiler
 @from_elsewhere
-def test_compiled_with_strides_rounded_up_attention_among_many_windows_is_the_same_function() -> None:
-    """As on GPUs, by default, where rows of a tensor are longer than 1024: here 80 windows of 49 positions.
+def test_compiled_with_strides_rounded_up_attention_among_many_windows_is_the_same_function() -> (
+    None
+):
+    """As on GPUs, by default, where rows of a tensor are longer than 1024: here 80 windows of 49
+    positions.
 
     Autocast on a GPU norms in float32.
     """
     torch._dynamo.reset()
     torch.manual_seed(0)
-    norm, cpsa = nn.LayerNorm(8), Cpsa(window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0)
+    norm, cpsa = (
+        nn.LayerNorm(8),
+        Cpsa(window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0),
+    )
 
     def run(x_BHWC: Tensor) -> Tensor:  # noqa: N803
         normed = norm(x_BHWC)

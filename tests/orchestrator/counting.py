@@ -1,4 +1,5 @@
-"""A kind for tests: a pipeline that counts epochs, resumes, fails and dies on request, and logs each epoch it works."""
+"""A kind for tests: a pipeline that counts epochs, resumes, fails and dies on request, and logs
+each epoch it works."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.artifact import Metric
-from orchestrator.contract import DataDir, Evaluation, Event, Kind, Params, Role, StageContext, StageResult
+from orchestrator.contract import (
+    DataDir,
+    Evaluation,
+    Event,
+    Kind,
+    Params,
+    Role,
+    StageContext,
+    StageResult,
+)
 from orchestrator.errors import DataError, StoppedError
 from pipelines.data.digests import digest_of_file
 
@@ -51,10 +61,13 @@ def run(context: StageContext) -> StageResult:
         _work(context, params, epoch)
     output = context.work_dir / "count"
     output.mkdir()
-    total = params.gain * params.epochs + sum(_total_of(folder) for folder in context.inputs.values())
+    total = params.gain * params.epochs + sum(
+        _total_of(folder) for folder in context.inputs.values()
+    )
     (output / "count.json").write_text(json.dumps(total))
     return StageResult(
-        {"count": output, "checkpoint": output}, (Metric(name="total", value=total, num_samples=params.epochs),)
+        {"count": output, "checkpoint": output},
+        (Metric(name="total", value=total, num_samples=params.epochs),),
     )
 
 
@@ -64,7 +77,9 @@ def evaluate(context: StageContext) -> StageResult:
     context.emit(Event("counting again"))
     total = 10 * context.params.gain * _total_of(context.inputs["checkpoint"])
     size = Metric(name="params_m", value=1.5, unit="M", num_samples=None)
-    return StageResult({}, (Metric(name="total", value=total, num_samples=context.world_size), size))
+    return StageResult(
+        {}, (Metric(name="total", value=total, num_samples=context.world_size), size)
+    )
 
 
 def _total_of(folder: Path) -> float:
@@ -107,9 +122,14 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
     total = params.gain * epoch
     context.emit(Event(f"epoch {epoch}/{params.epochs}", epoch, params.epochs, {"total": total}))
     context.report(
-        {"epoch": epoch, "total": total}, _checkpoint(context, epoch, "reported") if context.rank == 0 else None
+        {"epoch": epoch, "total": total},
+        _checkpoint(context, epoch, "reported") if context.rank == 0 else None,
     )
-    if epoch == params.dies_after and context.resume_dir is None and context.rank == context.world_size - 1:
+    if (
+        epoch == params.dies_after
+        and context.resume_dir is None
+        and context.rank == context.world_size - 1
+    ):
         os.kill(os.getpid(), signal.SIGKILL)
     if context.rank == 0:
         _die_again(Path(params.data) / "deaths.log", params.num_deaths)

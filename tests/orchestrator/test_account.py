@@ -18,7 +18,8 @@ from orchestrator.account import complete_environment
 ROOT = Path(__file__).parents[2]
 UID = 12345
 PRIVATE = f"/tmp/orchestrator-home-{UID}"
-# The interpreter may be in a folder of root's: its files are open to read, and nothing but /tmp to write.
+# The interpreter may be in a folder of root's: its files are open to read, and nothing but /tmp to
+# write.
 AS_UID = (
     *("setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups"),
     *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
@@ -35,14 +36,16 @@ CACHES = """
 from pipelines.data.folder import cache_folder
 folder = cache_folder()
 import json, getpass, os, pathlib, matplotlib
-folders = [str(folder), matplotlib.get_cachedir(), matplotlib.get_configdir(), os.environ["TRITON_HOME"]]
+folders = [str(folder), matplotlib.get_cachedir(), matplotlib.get_configdir(),
+  os.environ["TRITON_HOME"]]
 for folder in folders:
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
 print(json.dumps({"user": getpass.getuser(), "home": str(pathlib.Path.home()), "folders": folders}))
 """
 
 needs_root = pytest.mark.skipif(
-    os.getuid() != 0 or shutil.which("setpriv") is None, reason="takes another user id, which only root can"
+    os.getuid() != 0 or shutil.which("setpriv") is None,
+    reason="takes another user id, which only root can",
 )
 
 
@@ -57,11 +60,24 @@ def work_dir() -> Iterator[Path]:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _run(work_dir: Path, env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    kept = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+def _run(
+    work_dir: Path, env: Mapping[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     command = [*AS_UID, sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=work_dir, env={**kept, **env}, capture_output=True, text=True, timeout=900, check=False
+        command,
+        cwd=work_dir,
+        env={**kept, **env},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
 
 
@@ -78,7 +94,9 @@ def test_libraries_find_a_name_and_folders_that_can_be_written(
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["user"], found["home"]) == (f"uid-{UID}", home)
-    assert all(folder.startswith((PRIVATE, f"/tmp/torchinductor_uid-{UID}")) for folder in found["folders"])
+    assert all(
+        folder.startswith((PRIVATE, f"/tmp/torchinductor_uid-{UID}")) for folder in found["folders"]
+    )
 
 
 @needs_root
@@ -94,10 +112,22 @@ def test_a_job_trains_under_an_id_without_a_name(work_dir: Path, env: dict[str, 
     sets = {"pretrain.data": "sample:digits", "pretrain.data_fraction": 0.3, "pretrain.epochs": 1}
     sets |= {"search.num_trials": 1, "search.overrides": "{epochs: 1}"}
     options = [word for name, value in sets.items() for word in ("--set", f"stages.{name}={value}")]
-    run = ("-m", "orchestrator", "run", str(job), "--json", "--only", "pretrain", "--store", str(work_dir / "store"))
+    run = (
+        "-m",
+        "orchestrator",
+        "run",
+        str(job),
+        "--json",
+        "--only",
+        "pretrain",
+        "--store",
+        str(work_dir / "store"),
+    )
     done = _run(work_dir, env, *run, *options)
     assert done.returncode == 0, done.stderr[-3000:]
-    values = {(cell["stage"], cell["metric"]): cell["value"] for cell in json.loads(done.stdout)["cells"]}
+    values = {
+        (cell["stage"], cell["metric"]): cell["value"] for cell in json.loads(done.stdout)["cells"]
+    }
     assert values["pretrain", "top1"] is not None
 
 
@@ -114,7 +144,9 @@ def test_caches_that_the_user_named_stay(monkeypatch: pytest.MonkeyPatch, tmp_pa
     private = tmp_path / "tmp"
     private.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(private))
-    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # root may write anywhere, but not below a file
+    monkeypatch.setenv(
+        "HOME", str(tmp_path / "file")
+    )  # root may write anywhere, but not below a file
     monkeypatch.setenv("XDG_CACHE_HOME", "/mine")
     for name in ("MPLCONFIGDIR", "TRITON_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -123,10 +155,15 @@ def test_caches_that_the_user_named_stay(monkeypatch: pytest.MonkeyPatch, tmp_pa
     complete_environment()
     folder = private / f"orchestrator-home-{os.getuid()}"
     assert (os.environ["HOME"], os.environ["XDG_CACHE_HOME"]) == (str(tmp_path / "file"), "/mine")
-    assert (os.environ["MPLCONFIGDIR"], os.environ["TRITON_HOME"]) == (str(folder / ".config/matplotlib"), str(folder))
+    assert (os.environ["MPLCONFIGDIR"], os.environ["TRITON_HOME"]) == (
+        str(folder / ".config/matplotlib"),
+        str(folder),
+    )
 
 
-def test_a_folder_that_somebody_else_can_write_holds_no_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_that_somebody_else_can_write_holds_no_caches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Libraries load code from their caches."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     planted = tmp_path / f"orchestrator-home-{os.getuid()}"

@@ -53,10 +53,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _orchestrator(folder: Path, *arguments: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+def _orchestrator(
+    folder: Path, *arguments: str, env: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator", *arguments]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=600, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
 
@@ -65,12 +73,16 @@ def poisoned(tmp_path: Path) -> dict[str, str]:
     """An environment in which importing torch or ray fails."""
     for name in ("torch", "ray"):
         (tmp_path / "poison" / name).mkdir(parents=True)
-        (tmp_path / "poison" / name / "__init__.py").write_text(f"raise ImportError('{name} was imported')")
+        (tmp_path / "poison" / name / "__init__.py").write_text(
+            f"raise ImportError('{name} was imported')"
+        )
     return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
 
 
 @pytest.mark.parametrize("verb", ["validate", "plan", "status", "report"])
-def test_verbs_that_only_look_import_neither_torch_nor_ray(folder: Path, poisoned: dict[str, str], verb: str) -> None:
+def test_verbs_that_only_look_import_neither_torch_nor_ray(
+    folder: Path, poisoned: dict[str, str], verb: str
+) -> None:
     done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -88,10 +100,16 @@ def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
 def test_run_warns_of_a_server_without_conditional_puts_before_ray_is_imported(
     folder: Path, poisoned: dict[str, str], s3_endpoint: str
 ) -> None:
-    done = _orchestrator(folder, "run", "job.yaml", "--store", f"s3://{make_bucket(IGNORING)}/a", env=poisoned)
+    done = _orchestrator(
+        folder, "run", "job.yaml", "--store", f"s3://{make_bucket(IGNORING)}/a", env=poisoned
+    )
     warning, rest = done.stderr.split("\n", 1)
     assert warning.startswith("warning: store s3://ignoring-")
-    assert "does not honour conditional puts (If-None-Match), so have only one run at a time use this store" in warning
+    assert (
+        "does not honour conditional puts (If-None-Match), so have only one run at a time use "
+        "this "
+        "store"
+    ) in warning
     assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
 
 
@@ -105,11 +123,15 @@ def test_plan_json_is_alone_on_stdout(folder: Path) -> None:
 
 
 def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path) -> None:
-    (folder / "job.yaml").write_text(JOB.replace("epochs: 2", "epoch: 2").replace("data: images", "data: 3"))
+    (folder / "job.yaml").write_text(
+        JOB.replace("epochs: 2", "epoch: 2").replace("data: images", "data: 3")
+    )
     done = _orchestrator(folder, "validate", "job.yaml", "--set", "stages.pretrain.batch_size=-1")
     assert done.returncode == 2
     assert "job.yaml:8:11: stages.pretrain.data: " in done.stderr
-    assert "job.yaml:10:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?" in done.stderr
+    assert (
+        "job.yaml:10:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?" in done.stderr
+    )
     assert "--set stages.pretrain.batch_size: " in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -135,7 +157,18 @@ def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path) -> No
     ]
     assert cells[1]["expected"] == ">= 50"
     assert set(cells[0]) == {
-        *("stage", "metric", "value", "unit", "expected", "published", "published_source", "delta", "verdict", "key"),
+        *(
+            "stage",
+            "metric",
+            "value",
+            "unit",
+            "expected",
+            "published",
+            "published_source",
+            "delta",
+            "verdict",
+            "key",
+        ),
         *("label", "differs"),
     }
 
@@ -146,13 +179,18 @@ def test_report_goes_to_a_file_when_asked(folder: Path) -> None:
     assert json.loads((folder / "report.json").read_text())["job"] == "small"
     done = _orchestrator(folder, "report", "job.yaml", "--output", "no/such/report.json")
     assert done.returncode == 3
-    assert "--output no/such/report.json: cannot be written: No such file or directory" in done.stderr
+    assert (
+        "--output no/such/report.json: cannot be written: No such file or directory" in done.stderr
+    )
 
 
 def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) -> None:
     options = ("report", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_tiny")
     cell = json.loads(_orchestrator(folder, *options, "--json").stdout)["cells"][1]
-    assert (cell["published"], cell["published_source"]) == (80.3, "arXiv 2106.05786, ImageNet-1K, CAT-T*")
+    assert (cell["published"], cell["published_source"]) == (
+        80.3,
+        "arXiv 2106.05786, ImageNet-1K, CAT-T*",
+    )
     assert (cell["label"], cell["differs"]) == (
         "other recipe",
         "epochs 2 instead of 300; precision fp32 instead of fp16; lr searched",
@@ -177,7 +215,9 @@ def test_csv_reaches_a_file_with_the_line_ends_that_it_has_by_rfc_4180(folder: P
 
 
 def test_a_published_row_that_is_not_known_is_a_fault(folder: Path) -> None:
-    done = _orchestrator(folder, "validate", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_smal")
+    done = _orchestrator(
+        folder, "validate", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_smal"
+    )
     assert done.returncode == 2
     fault = "unknown published row 'imagenet1k/cat_smal', did you mean 'imagenet1k/cat_small'?"
     assert done.stderr == f"--set stages.pretrain.published: {fault}\n"
@@ -191,7 +231,8 @@ def test_json_and_another_format_cannot_both_be_had(folder: Path) -> None:
 
 @pytest.fixture
 def silent_run(folder: Path) -> Path:
-    """The folder, with a run of the job in its store that has not been heard of for an hour; the record's path."""
+    """The folder, with a run of the job in its store that has not been heard of for an hour; the
+    record's path."""
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store, began_at_s = open_store(job.store), time.time() - 3600
     plan = plan_job(job, store)
@@ -234,14 +275,19 @@ def test_a_watch_of_a_run_that_has_ended_ends_at_once(folder: Path, silent_run: 
     assert (done.returncode, json.loads(line)["state"]) == (0, "lost")
 
 
-def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(folder: Path, silent_run: Path) -> None:
+def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(
+    folder: Path, silent_run: Path
+) -> None:
     record = json.loads(silent_run.read_text())
     silent_run.write_text(json.dumps({**record, "heard_at_s": time.time() + 1e6}))
-    # As at a terminal: a shell's background jobs, and with them these tests, may have been started deaf to Ctrl-C.
+    # As at a terminal: a shell's background jobs, and with them these tests, may have been started
+    # deaf to Ctrl-C.
     hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = f"{hears}; from orchestrator.cli import main; main(['status', 'job.yaml', '--watch'])"
     command = [sys.executable, "-c", code]
-    watch = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watch = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert watch.stdout is not None
     assert "running, last heard of 0 s ago" in watch.stdout.readline()
     watch.send_signal(signal.SIGINT)
@@ -254,7 +300,9 @@ def test_a_reader_of_status_may_leave_early(folder: Path, silent_run: Path) -> N
     stages = {f"stage{number}": record["stages"]["search"] for number in range(2000)}
     silent_run.write_text(json.dumps({**record, "stages": stages}))
     command = f"{sys.executable} -m orchestrator status job.yaml | head -1"
-    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False
+    )
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
@@ -306,17 +354,31 @@ def test_a_stage_that_is_forced_and_would_not_run_is_refused(folder: Path) -> No
     )
 
 
-def test_a_finished_part_is_reported_though_the_data_of_the_rest_are_gone_and_stdout_is_full(folder: Path) -> None:
+def test_a_finished_part_is_reported_though_the_data_of_the_rest_are_gone_and_stdout_is_full(
+    folder: Path,
+) -> None:
     (folder / "job.yaml").write_text(f"{JOB}  other: {{kind: pretrain, data: nowhere}}\n")
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store = open_store(job.store)
     plan = plan_job(job, store, only=("search",))
-    nothing: dict[str, Any] = {"recipe": {}, "params": {}, "artifacts": {}, "metrics": (), "provenance": {}}
-    publish_manifest(store, Manifest(key=plan["search"].key, stage="search", kind="tune", **nothing))
+    nothing: dict[str, Any] = {
+        "recipe": {},
+        "params": {},
+        "artifacts": {},
+        "metrics": (),
+        "provenance": {},
+    }
+    publish_manifest(
+        store, Manifest(key=plan["search"].key, stage="search", kind="tune", **nothing)
+    )
     command = f"{sys.executable} -m orchestrator run job.yaml --only search >/dev/full"
-    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False
+    )
     *_, error, verdict = done.stderr.splitlines()
-    assert error == "stdout: cannot be written: No space left on device; write the results elsewhere"
+    assert (
+        error == "stdout: cannot be written: No space left on device; write the results elsewhere"
+    )
     assert (done.returncode, verdict) == (3, "small: done: 1 stages, 1 of them reused")
 
 
@@ -337,14 +399,21 @@ def test_names_that_are_not_utf8_are_reported_without_a_traceback(folder: Path) 
     (folder / "images/train/cat" / f"{name}.png").write_bytes(b"")
     plan = _orchestrator(folder, "plan", "job.yaml")
     assert plan.returncode == 2
-    assert "images/train: names of files that are not UTF-8: train/cat/caf\\xe9.png; rename" in plan.stderr
+    assert (
+        "images/train: names of files that are not UTF-8: train/cat/caf\\xe9.png; rename"
+        in plan.stderr
+    )
     argument = _orchestrator(folder, "validate", f"{name}.yaml", "--json")
     assert argument.returncode == 2
-    assert argument.stderr.endswith("error: argument caf\\xe9.yaml: not UTF-8 text; rename the file or folder\n")
+    assert argument.stderr.endswith(
+        "error: argument caf\\xe9.yaml: not UTF-8 text; rename the file or folder\n"
+    )
     (folder / name).mkdir()
     current = _orchestrator(folder / name, "plan", "../job.yaml")
     assert (current.returncode, current.stdout) == (2, "")
-    assert current.stderr.endswith("/caf\\xe9: the current folder's name is not UTF-8 text; rename it\n")
+    assert current.stderr.endswith(
+        "/caf\\xe9: the current folder's name is not UTF-8 text; rename it\n"
+    )
 
 
 LAST = """
@@ -361,5 +430,7 @@ end(3)
 
 
 def test_nothing_follows_the_verdict_in_a_log_whatever_libraries_write() -> None:
-    done = subprocess.run([sys.executable, "-c", LAST], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LAST], capture_output=True, text=True, timeout=600, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (3, "results\n", "progress\njob: done\n")

@@ -16,14 +16,21 @@ def _all(base: type[OrchestratorError]) -> list[type[OrchestratorError]]:
     return [base, *(found for child in children for found in _all(child))]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in _all(OrchestratorError) if kind is not SpecError])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in _all(OrchestratorError) if kind is not SpecError]
+)
 def test_every_error_pickles(kind: type[OrchestratorError]) -> None:
     error = pickle.loads(pickle.dumps(kind("what, where, what to do")))
     assert (type(error), str(error)) == (kind, "what, where, what to do")
 
 
 def test_a_spec_error_pickles_with_its_faults() -> None:
-    error = SpecError([Fault("a.yaml", 3, 5, "stages.x.lr", "is wrong"), Fault("--set", None, None, "seed", "too")])
+    error = SpecError(
+        [
+            Fault("a.yaml", 3, 5, "stages.x.lr", "is wrong"),
+            Fault("--set", None, None, "seed", "too"),
+        ]
+    )
     again = pickle.loads(pickle.dumps(error))
     assert again.faults == error.faults
     assert str(again) == "a.yaml:3:5: stages.x.lr: is wrong\n--set seed: too"

@@ -1,4 +1,5 @@
-"""Deaths of every kind on real processes: what is lost is the work since the last checkpoint, and no more."""
+"""Deaths of every kind on real processes: what is lost is the work since the last checkpoint, and
+no more."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def _write_job(folder: Path, **fields: object) -> Path:
 
 
 def _write(folder: Path, stages: Mapping[str, object]) -> Path:
-    (folder / "job.yaml").write_text(json.dumps({"name": "single", "store": "./store", "stages": stages}))
+    (folder / "job.yaml").write_text(
+        json.dumps({"name": "single", "store": "./store", "stages": stages})
+    )
     return folder / "job.yaml"
 
 
@@ -54,10 +57,18 @@ def _start(folder: Path, *overrides: str, **environment: str) -> subprocess.Pope
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml", *sets]
     env = os.environ | environment
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
-def _await(folder: Path, pattern: str, driver: subprocess.Popen[str], count: int = 1, timeout_s: float = 600) -> None:
+def _await(
+    folder: Path,
+    pattern: str,
+    driver: subprocess.Popen[str],
+    count: int = 1,
+    timeout_s: float = 600,
+) -> None:
     """Wait until so many folders have a file of the pattern."""
     deadline = time.monotonic() + timeout_s
     while len({path.parent for path in folder.glob(pattern)}) < count:
@@ -75,13 +86,16 @@ def _epochs(last: int, gain: float = 1) -> list[str]:
 
 
 def _records(folder: Path) -> list[Any]:
-    return [json.loads(path.read_text()) for path in sorted((folder / "store").glob("runs/*/run.json"))]
+    return [
+        json.loads(path.read_text()) for path in sorted((folder / "store").glob("runs/*/run.json"))
+    ]
 
 
 def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_it(
     folder: Path, cluster_address: str
 ) -> None:
-    """By SIGTERM; that SIGINT is the same to a run is shown by tests of signals and of the quickstart."""
+    """By SIGTERM; that SIGINT is the same to a run is shown by tests of signals and of the
+    quickstart."""
     _write_job(folder, epochs=30, epoch_s=3, resources={"workers": 2})
     driver = _start(folder, **LONG_GRACE)
     _await(folder, "store/train/*/checkpoints/*.json", driver)
@@ -93,7 +107,11 @@ def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_i
     (record,) = _records(folder)
     stage = record["stages"]["only"]
     last = len(_worked(folder))
-    assert (record["state"], stage["state"], stage["lost_attempts"]) == ("interrupted", "running", [])
+    assert (record["state"], stage["state"], stage["lost_attempts"]) == (
+        "interrupted",
+        "running",
+        [],
+    )
     assert stage["event"] == f"stopped after epoch {last}; its checkpoint is committed"
     assert _worked(folder) == _epochs(last)
 
@@ -103,12 +121,16 @@ def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_i
     assert _worked(folder) == _epochs(30)
 
 
-def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: Path, cluster_address: str) -> None:
+def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(
+    folder: Path, cluster_address: str
+) -> None:
     _write_job(folder, epochs=1000, epoch_s=3, is_deaf=True)
     driver = _start(folder, **LONG_GRACE)
     _await(folder, "data/worked.log", driver)
     driver.send_signal(signal.SIGTERM)
-    while _records(folder)[0]["state"] != "interrupted":  # before the wait: who asked may send SIGKILL next
+    while (
+        _records(folder)[0]["state"] != "interrupted"
+    ):  # before the wait: who asked may send SIGKILL next
         assert driver.poll() is None, "it does not wait"
         time.sleep(0.1)
     time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
@@ -117,25 +139,44 @@ def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(folder: 
     assert driver.returncode == 130, errors[-5000:]
 
 
-def test_an_interrupted_search_takes_its_trials_up_again(folder: Path, cluster_address: str) -> None:
-    search = {"kind": "tune", "of": "only", "space": {"gain": {"choice": [2.0]}}, "num_trials": 3, "max_concurrent": 2}
+def test_an_interrupted_search_takes_its_trials_up_again(
+    folder: Path, cluster_address: str
+) -> None:
+    search = {
+        "kind": "tune",
+        "of": "only",
+        "space": {"gain": {"choice": [2.0]}},
+        "num_trials": 3,
+        "max_concurrent": 2,
+    }
     only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 2}
-    _write(folder, {"search": {**search, "algorithm": {"name": "random"}, "scheduler": {"name": "none"}}, "only": only})
+    _write(
+        folder,
+        {
+            "search": {**search, "algorithm": {"name": "random"}, "scheduler": {"name": "none"}},
+            "only": only,
+        },
+    )
     driver = _start(folder, "stages.only.params_from=search.best_params", **LONG_GRACE)
     _await(folder, "store/train/*/trials/*/checkpoints/*.json", driver, count=2)
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=600)  # the trials say that they rest, so nobody waits for longer
+    _, errors = driver.communicate(
+        timeout=600
+    )  # the trials say that they rest, so nobody waits for longer
     assert driver.returncode == 130, errors[-5000:]
     driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
-    assert sorted(_worked(folder)) == sorted(4 * _epochs(30, gain=2))  # three trials and the stage, no epoch twice
+    assert sorted(_worked(folder)) == sorted(
+        4 * _epochs(30, gain=2)
+    )  # three trials and the stage, no epoch twice
 
 
 def test_a_search_whose_driver_was_killed_with_9_ends_with_the_same_trials_and_repeats_no_work(
     folder: Path, cluster_address: str
 ) -> None:
-    """Two at a time, of which none has ended when the driver dies: two epochs of each are all that is lost."""
+    """Two at a time, of which none has ended when the driver dies: two epochs of each are all that
+    is lost."""
     space = {"gain": {"uniform": [1.0, 2.0]}}
     search = {"kind": "tune", "of": "only", "space": space, "num_trials": 4, "max_concurrent": 2}
     only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 1.5}
@@ -155,8 +196,12 @@ def test_a_search_whose_driver_was_killed_with_9_ends_with_the_same_trials_and_r
     worked = _worked(folder)
     finished = [line for params in after.values() for line in _epochs(30, gain=params["gain"])]
     assert set(finished) <= set(worked)
-    repeated = len(worked) - len(finished) - len(_epochs(30))  # the searched stage's own epochs are none of the trials'
-    assert repeated <= 4, "of each of the two, the epoch whose checkpoint was on its way and the one after it"
+    repeated = (
+        len(worked) - len(finished) - len(_epochs(30))
+    )  # the searched stage's own epochs are none of the trials'
+    assert repeated <= 4, (
+        "of each of the two, the epoch whose checkpoint was on its way and the one after it"
+    )
 
 
 def _logs(folder: Path) -> list[Path]:
@@ -189,13 +234,18 @@ class Watched:
         return [text for text in self.texts if text.startswith(start)]
 
 
-def test_a_group_that_loses_a_machine_goes_on_with_fewer_workers(folder: Path, cluster: Cluster) -> None:
+def test_a_group_that_loses_a_machine_goes_on_with_fewer_workers(
+    folder: Path, cluster: Cluster
+) -> None:
     resources = {"workers": [1, 3], "cpus_per_worker": 2}
     _write_job(folder, epochs=20, epoch_s=3, resumed_epoch_s=0, resources=resources)
     node = cluster.add_node(num_cpus=2)
     watched = Watched(folder, cluster.address)
     watched.run(at="epoch 2/", act=lambda: cluster.remove_node(node, allow_graceful=False))
-    assert watched.told("starting ") == ["starting 3 workers (1 to 3)", "starting 2 workers (1 to 3)"]
+    assert watched.told("starting ") == [
+        "starting 3 workers (1 to 3)",
+        "starting 2 workers (1 to 3)",
+    ]
     worked = _worked(folder)
     assert sorted(set(worked)) == sorted(_epochs(20))
     assert len(worked) <= 20 + 2, "an epoch whose checkpoint was on its way, and the one under way"
@@ -216,13 +266,23 @@ def _drain_busy_machine(address: str) -> None:
     free = available_resources_per_node()
     spare = [node["NodeID"] for node in ray.nodes() if node["Labels"].get("place") == "spare"]
     busy = next(node for node in spare if free[node].get("CPU", 0) < 1)
-    reason = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds")
-    subprocess.run(["ray", "drain-node", "--address", address, "--node-id", busy, *reason, "120"], check=True)
+    reason = (
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+    )
+    subprocess.run(
+        ["ray", "drain-node", "--address", address, "--node-id", busy, *reason, "120"], check=True
+    )
 
 
 @pytest.mark.parametrize("workers", [1, [1, 2]], ids=["one worker", "a group"])
 @pytest.mark.usefixtures("spare_machines")
-def test_a_stage_moves_when_its_machine_has_a_drain_notice(folder: Path, cluster: Cluster, workers: Any) -> None:
+def test_a_stage_moves_when_its_machine_has_a_drain_notice(
+    folder: Path, cluster: Cluster, workers: Any
+) -> None:
     resources = {"workers": workers, "labels": {"place": "spare"}}
     _write_job(folder, epochs=60, epoch_s=2, resumed_epoch_s=0, resources=resources)
     watched = Watched(folder, cluster.address)
@@ -232,7 +292,9 @@ def test_a_stage_moves_when_its_machine_has_a_drain_notice(folder: Path, cluster
 
 
 def test_workers_that_wait_for_one_in_vain_start_again(folder: Path, cluster_address: str) -> None:
-    _write_job(folder, epochs=4, hangs_after=2, resources={"workers": 2, "collective_timeout_min": 0.5})
+    _write_job(
+        folder, epochs=4, hangs_after=2, resources={"workers": 2, "collective_timeout_min": 0.5}
+    )
     watched = Watched(folder, cluster_address)
     watched.run(at="never", act=None)
     why = "workers waited more than 0.5 minutes for each other; attempt 2 of 3"

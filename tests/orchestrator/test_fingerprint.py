@@ -32,7 +32,10 @@ def params_in_recipe(folder: Path, stage: str, *, space: str, params: str) -> An
 @pytest.mark.parametrize(
     ("space", "written"),
     [
-        ("batch_size: {choice: [512, 1024]}", "lr: 1.0e-3"),  # left out, it would follow the batch of each trial
+        (
+            "batch_size: {choice: [512, 1024]}",
+            "lr: 1.0e-3",
+        ),  # left out, it would follow the batch of each trial
         ("lr: {uniform: [1.0e-4, 1.0e-3]}", "min_lr: 1.0e-5"),
         ("model.embed_dim: {choice: [96, 192]}", "model: {drop_path_rate: 0.2}"),
     ],
@@ -47,7 +50,9 @@ def test_a_value_written_out_is_not_one_that_follows_from_a_searched_param(
 
 
 @pytest.mark.parametrize("stage", ["search", "pretrain"])
-def test_a_usual_value_that_follows_from_nothing_searched_counts_as_left_out(tmp_path: Path, stage: str) -> None:
+def test_a_usual_value_that_follows_from_nothing_searched_counts_as_left_out(
+    tmp_path: Path, stage: str
+) -> None:
     space = "weight_decay: {uniform: [0.0, 0.1]}"
     one, other = (
         params_in_recipe(tmp_path, stage, space=space, params=text)

@@ -43,10 +43,18 @@ def planner(tmp_path: Path) -> Planner:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
 
-    def plan(*overrides: str, text: str = JOB, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> Plan:
+    def plan(
+        *overrides: str, text: str = JOB, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()
+    ) -> Plan:
         (tmp_path / "job.yaml").write_text(text)
         rows = {"counts/five": "count"}
-        job = load_job(tmp_path / "job.yaml", kinds=KINDS, published=rows, overrides=overrides, base_dir=tmp_path)
+        job = load_job(
+            tmp_path / "job.yaml",
+            kinds=KINDS,
+            published=rows,
+            overrides=overrides,
+            base_dir=tmp_path,
+        )
         return plan_job(job, open_store(job.store), forced=forced, only=only)
 
     return plan
@@ -64,7 +72,14 @@ def _finish(plan: Plan) -> None:
     write_last_run(store, plan, run_id="r")
     for planned in plan.stages:
         manifest = Manifest(
-            key=planned.key, stage=planned.name, kind="", recipe={}, params={}, artifacts={}, metrics=(), provenance={}
+            key=planned.key,
+            stage=planned.name,
+            kind="",
+            recipe={},
+            params={},
+            artifacts={},
+            metrics=(),
+            provenance={},
         )
         if planned.verdict == "RUN":
             publish_manifest(store, manifest)
@@ -98,7 +113,9 @@ def test_an_unchanged_job_reuses_everything(done: Planner) -> None:
         ("stages.first.fails=bug", {"search", "first", "second"}),
     ],
 )
-def test_a_change_reruns_its_stage_and_what_depends_on_it(done: Planner, override: str, runs_again: set[str]) -> None:
+def test_a_change_reruns_its_stage_and_what_depends_on_it(
+    done: Planner, override: str, runs_again: set[str]
+) -> None:
     assert _running(done(override)) == runs_again
 
 
@@ -161,7 +178,9 @@ EVALUATED = (
 )
 
 
-def test_an_evaluation_runs_again_with_its_model_its_params_and_its_file(planner: Planner, tmp_path: Path) -> None:
+def test_an_evaluation_runs_again_with_its_model_its_params_and_its_file(
+    planner: Planner, tmp_path: Path
+) -> None:
     (tmp_path / "count.json").write_text("40")
     _finish(planner(text=EVALUATED))
     assert _running(planner(text=EVALUATED)) == set()
@@ -169,7 +188,9 @@ def test_an_evaluation_runs_again_with_its_model_its_params_and_its_file(planner
     plan = planner("stages.first.epochs=4", text=EVALUATED)
     assert _running(plan) == {"first", "second", "measured"}
     assert plan["measured"].why == "epochs: 3 -> 4; its input checkpoint changed"
-    assert _running(planner("stages.measured.overrides={epochs: 9}", text=EVALUATED)) == {"measured"}
+    assert _running(planner("stages.measured.overrides={epochs: 9}", text=EVALUATED)) == {
+        "measured"
+    }
     (tmp_path / "count.json").write_text("41")
     assert _running(planner(text=EVALUATED)) == {"alone"}
 
@@ -204,7 +225,10 @@ def test_a_run_of_a_part_keeps_what_earlier_runs_recorded_of_the_others(done: Pl
     assert (_running(plan), plan["other"].rerun) == (set(), 1)
     results = load_results(plan.job, open_store(plan.job.store), kinds=KINDS)
     assert set(results.manifests) == ALL
-    assert (results.job.stages["other"].params.gain, results.job.stages["second"].params.epochs) == (5.0, 4)
+    assert (
+        results.job.stages["other"].params.gain,
+        results.job.stages["second"].params.epochs,
+    ) == (5.0, 4)
     assert results.changes == {"second": "epochs: 4 -> 3"}
 
 
@@ -219,7 +243,9 @@ def test_a_run_of_a_part_of_a_job_that_never_ran_records_that_part(planner: Plan
     assert _running(planner()) == {"second", "other"}
 
 
-def test_a_report_leaves_out_what_was_run_on_an_input_that_a_part_has_renewed(done: Planner) -> None:
+def test_a_report_leaves_out_what_was_run_on_an_input_that_a_part_has_renewed(
+    done: Planner,
+) -> None:
     _finish(done("stages.first.epochs=4", only=("first",)))
     job = done().job
     results = load_results(job, open_store(job.store), kinds=KINDS)
@@ -237,7 +263,9 @@ def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
     ] * 4
 
 
-def test_a_report_shows_the_last_run_and_says_where_the_job_has_changed_since(done: Planner, tmp_path: Path) -> None:
+def test_a_report_shows_the_last_run_and_says_where_the_job_has_changed_since(
+    done: Planner, tmp_path: Path
+) -> None:
     held = ("stages.other.expect={total: '> 1'}", "stages.other.published=counts/five")
     job = done("stages.first.epochs=4", *held).job
     (tmp_path / "data").rename(tmp_path / "gone")

@@ -1,4 +1,5 @@
-"""A plan reads each data set, file and config once, however many stages name it, and says each fault once."""
+"""A plan reads each data set, file and config once, however many stages name it, and says each
+fault once."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def digests(folder: Path, stages: str) -> dict[str, str]:
 
 
 def stages(num: int, data: str, more: str = "") -> str:
-    return "".join(STAGE.format(name=f"p{seed}", data=data, seed=seed, more=more) for seed in range(num))
+    return "".join(
+        STAGE.format(name=f"p{seed}", data=data, seed=seed, more=more) for seed in range(num)
+    )
 
 
 def test_a_data_set_is_read_once_for_all_its_stages(data: Path, walks: list[str]) -> None:
@@ -62,7 +65,10 @@ def test_a_data_set_is_read_once_for_all_its_stages(data: Path, walks: list[str]
 def test_evaluations_and_searches_share_it_too(data: Path, walks: list[str]) -> None:
     measured = "".join(f"  e{seed}: {{kind: evaluate, of: p{seed}}}\n" for seed in range(3))
     searches = "".join(
-        f"  s{seed}: {{kind: tune, of: p{seed}, space: {{lr: {{uniform: [0.1, 0.2]}}}}, num_trials: 2}}\n"
+        (
+            f"  s{seed}: {{kind: tune, of: p{seed}, space: {{lr: {{uniform: [0.1, 0.2]}}}}, "
+            f"num_trials: 2}}\n"
+        )
         for seed in range(3)
     )
     found = digests(data.parent, stages(3, "data") + measured + searches)
@@ -71,7 +77,9 @@ def test_evaluations_and_searches_share_it_too(data: Path, walks: list[str]) -> 
 
 
 def test_stages_that_ask_for_other_classes_are_checked_for_themselves(data: Path) -> None:
-    text = stages(2, "data") + STAGE.format(name="three", data="data", seed=0, more=", num_classes: 3")
+    text = stages(2, "data") + STAGE.format(
+        name="three", data="data", seed=0, more=", num_classes: 3"
+    )
     with pytest.raises(DataError) as caught:
         digests(data.parent, text)
     assert str(caught.value).startswith("stages.three: ")
@@ -106,7 +114,9 @@ def test_an_error_of_the_file_system_that_no_kind_expects_is_a_fault_of_the_data
         raise OSError(5, "Input/output error", "/data/disk")
 
     monkeypatch.setattr("pipelines.imagenet.layouts.open_images", broken)
-    with pytest.raises(DataError, match=r"^stages\.p0: /data/disk: cannot be read: Input/output error$"):
+    with pytest.raises(
+        DataError, match=r"^stages\.p0: /data/disk: cannot be read: Input/output error$"
+    ):
         digests(data.parent, stages(2, "data"))
 
 
@@ -126,7 +136,9 @@ def _params(name: str, root: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("is_evaluation", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_fingerprint_depends_on_no_field_but_those_that_share_it(data: Path, name: str, is_evaluation: bool) -> None:
+def test_a_fingerprint_depends_on_no_field_but_those_that_share_it(
+    data: Path, name: str, is_evaluation: bool
+) -> None:
     kind, read = KINDS[name], set[str]()
     assert kind.evaluation is not None
     known = (kind.evaluation.params or kind.params) if is_evaluation else kind.params

@@ -1,4 +1,5 @@
-"""The recipe audit: what of a stage's params is not the reference's, in the manifest that closes the stage."""
+"""The recipe audit: what of a stage's params is not the reference's, in the manifest that closes
+the stage."""
 
 from __future__ import annotations
 
@@ -22,8 +23,10 @@ JOB = """
 name: audited
 store: ./store
 stages:
-  pretrain: {kind: pretrain, data: imagenet, model: cat_small, epochs: 10, batch_size: 32, loader_workers: 9}
-  scenes: {kind: segmentation, data: ade20k, method: semantic_fpn, backbone: pretrain.checkpoint, num_classes: 150}
+  pretrain: {kind: pretrain, data: imagenet, model: cat_small, epochs: 10, batch_size: 32,
+    loader_workers: 9}
+  scenes: {kind: segmentation, data: ade20k, method: semantic_fpn, backbone: pretrain.checkpoint,
+    num_classes: 150}
   search:
     kind: tune
     of: pretrain
@@ -68,15 +71,22 @@ def make_attempt(folder: Path, name: str) -> Attempt:
     ("stage", "audit"),
     [
         # a published size is a choice, and what is outside the Key changes no result
-        ("pretrain", {"epochs": (10, 300), "batch_size": (32, 1024), "precision": ("fp32", "fp16")}),
+        (
+            "pretrain",
+            {"epochs": (10, 300), "batch_size": (32, 1024), "precision": ("fp32", "fp16")},
+        ),
         ("scenes", {}),
         # of a search, what its trials share: not the template's values of what is searched
         ("search", {"epochs": (2, 300), "precision": ("fp32", "fp16")}),
     ],
 )
-def test_a_manifest_holds_what_differs_from_the_reference(tmp_path: Path, stage: str, audit: dict[str, Any]) -> None:
+def test_a_manifest_holds_what_differs_from_the_reference(
+    tmp_path: Path, stage: str, audit: dict[str, Any]
+) -> None:
     manifest = publish_result(make_attempt(tmp_path, stage), StageResult({}, ()))
-    expected = {name: Departure(used=used, reference=reference) for name, (used, reference) in audit.items()}
+    expected = {
+        name: Departure(used=used, reference=reference) for name, (used, reference) in audit.items()
+    }
     assert manifest.recipe_audit == expected
     assert Manifest.from_json(manifest.to_json(), where="here") == manifest
 
@@ -91,7 +101,9 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
     assert audit["betas"] == Departure(used=[0.9, 0.99], reference=[0.9, 0.999])
 
 
-def test_a_method_is_a_choice_and_its_usual_settings_written_out_are_no_departure(tmp_path: Path) -> None:
+def test_a_method_is_a_choice_and_its_usual_settings_written_out_are_no_departure(
+    tmp_path: Path,
+) -> None:
     params = make_attempt(tmp_path, "scenes").params
     assert recipe_audit(params) == {}
     assert recipe_audit(params.overlay({"lr": 6e-5, "channels": 256, "head_channels": 128})) == {}

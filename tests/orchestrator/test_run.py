@@ -41,7 +41,8 @@ stages:
     algorithm: {name: random}
     scheduler: {name: none}
     overrides: {epochs: 2}
-  first: {kind: count, data: data, params_from: search.best_params, epochs: 3, resources: {workers: 2}}
+  first: {kind: count, data: data, params_from: search.best_params, epochs: 3,
+    resources: {workers: 2}}
   second: {kind: count, data: data, source: first.count, epochs: 1}
 """
 
@@ -52,11 +53,15 @@ Runner = Callable[..., tuple[Outcome, list[Update]]]
 def run(tmp_path: Path, cluster_address: str) -> Runner:
     """Runs JOB with overrides; returns its outcome and what a watcher heard."""
 
-    def run_job(*overrides: str, text: str = JOB, only: tuple[str, ...] = ()) -> tuple[Outcome, list[Update]]:
+    def run_job(
+        *overrides: str, text: str = JOB, only: tuple[str, ...] = ()
+    ) -> tuple[Outcome, list[Update]]:
         job = _counting_job(tmp_path, text, *overrides)
         store = open_store(job.store)
         heard: list[Update] = []
-        outcome = run_plan(plan_job(job, store, only=only), store, address=cluster_address, watch=heard.append)
+        outcome = run_plan(
+            plan_job(job, store, only=only), store, address=cluster_address, watch=heard.append
+        )
         return outcome, heard
 
     return run_job
@@ -94,7 +99,9 @@ def _single(**fields: object) -> str:
     return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
 
 
-def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all(run: Runner, tmp_path: Path) -> None:
+def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all(
+    run: Runner, tmp_path: Path
+) -> None:
     outcome, heard = run()
     assert outcome.exit_code == 0
     assert "gain 2 epoch 1" in _worked(tmp_path)  # the initial point: the seed draws 8, 6 and 5
@@ -104,7 +111,11 @@ def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all
     assert _totals(tmp_path)["second"] == 1 + 3 * best
     assert any(update.stage == "first" and update.event.text == "epoch 3/3" for update in heard)
     search = _record(tmp_path).stages["search"]
-    assert (search.newest and search.newest.done, search.total, search.metrics) == (3, 3, {"total": 2 * best})
+    assert (search.newest and search.newest.done, search.total, search.metrics) == (
+        3,
+        3,
+        {"total": 2 * best},
+    )
 
     worked = _worked(tmp_path)
     outcome, _ = run()
@@ -113,13 +124,18 @@ def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all
     assert _record(tmp_path).stages["search"].metrics == {"total": 2 * best}
 
 
-def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(run: Runner, tmp_path: Path) -> None:
+def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(
+    run: Runner, tmp_path: Path
+) -> None:
     text = _single(epochs=4, dies_after=2, resources={"workers": 2})
     outcome, heard = run(text=text)
     assert outcome.exit_code == 0
     worked = [int(line.split()[-1]) for line in _worked(tmp_path)]
     assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
-    assert any("lost worker" in update.event.text and "attempt 2 of 3" in update.event.text for update in heard)
+    assert any(
+        "lost worker" in update.event.text and "attempt 2 of 3" in update.event.text
+        for update in heard
+    )
     stage = _record(tmp_path).stages["only"]
     (lost,) = stage.lost_attempts
     assert (stage.attempt, lost.attempt) == (2, 1)
@@ -129,7 +145,9 @@ def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(ru
     assert stage.first.done >= 2
 
 
-def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(run: Runner, tmp_path: Path) -> None:
+def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(
+    run: Runner, tmp_path: Path
+) -> None:
     outcome, heard = run(text=_single(fails="wrong_data"))
     error = outcome.errors["only"]
     assert isinstance(error, DataError)
@@ -159,13 +177,17 @@ def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> No
 
 
 def test_resources_that_the_cluster_never_has_are_refused_at_once(run: Runner) -> None:
-    expected = r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, .* GiB: 4 of them fit"
+    expected = (
+        r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, "
+        r".* GiB: 4 of them fit"
+    )
     with pytest.raises(ClusterError, match=expected):
         run(text=_single(resources={"workers": 64}))
 
 
 def _search(**fields: object) -> str:
-    """A job with a search over the stage `only`, and a stage that goes on from the model of its best trial."""
+    """A job with a search over the stage `only`, and a stage that goes on from the model of its
+    best trial."""
     stages = {
         "search": {
             "kind": "tune",
@@ -192,9 +214,12 @@ def _trials(tmp_path: Path) -> Trials:
     return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
 
 
-def test_failed_trials_are_told_with_their_reason_and_end_no_search(run: Runner, tmp_path: Path) -> None:
+def test_failed_trials_are_told_with_their_reason_and_end_no_search(
+    run: Runner, tmp_path: Path
+) -> None:
     text = _search(
-        scheduler={"name": "none"}, space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}}
+        scheduler={"name": "none"},
+        space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}},
     )
     outcome, _ = run(text=text, only=("next",))
     assert outcome.errors == {}
@@ -217,7 +242,9 @@ def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run
     assert isinstance(outcome.errors["search"], JobError)
     told = str(outcome.errors["search"])
     assert told.startswith("none of 1 trials came to a value of total: 1 failed, the first by: ")
-    assert told.endswith("is not to my taste; mend the job, or try the same trials again by --force search")
+    assert told.endswith(
+        "is not to my taste; mend the job, or try the same trials again by --force search"
+    )
 
 
 @pytest.mark.slow
@@ -227,7 +254,10 @@ def test_a_trial_whose_process_is_killed_has_as_many_attempts_as_a_stage_and_as_
     text = _search(space={"gain": {"choice": [3.0]}}).replace('"epochs": 2', '"epochs": 9')
     outcome, _ = run("stages.only.num_deaths=99", text=text, only=("search",))
     told = str(outcome.errors["search"])
-    assert "lost its process in each of 3 attempts; run again to go on with those that were lost" in told
+    assert (
+        "lost its process in each of 3 attempts; run again to go on with those that were lost"
+        in told
+    )
     assert len((tmp_path / "data" / "deaths.log").read_text().splitlines()) == 3
     outcome, _ = run("stages.only.num_deaths=5", text=text, only=("search",))
     assert outcome.errors == {}
@@ -235,12 +265,17 @@ def test_a_trial_whose_process_is_killed_has_as_many_attempts_as_a_stage_and_as_
     assert (trial.state, trial.value, trial.epoch) == ("finished", 27.0, 9)
 
 
-def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(run: Runner, tmp_path: Path) -> None:
+def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(
+    run: Runner, tmp_path: Path
+) -> None:
     asha = {"name": "asha", "grace_period": 2}
     text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)
     outcome, _ = run(text=text, only=("search",))
     assert outcome.errors == {}
-    assert [(trial.value, trial.state) for trial in _trials(tmp_path).trials] == [(6.0, "finished"), (4.0, "finished")]
+    assert [(trial.value, trial.state) for trial in _trials(tmp_path).trials] == [
+        (6.0, "finished"),
+        (4.0, "finished"),
+    ]
 
 
 @pytest.mark.slow
@@ -252,14 +287,20 @@ def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_p
     assert _totals(tmp_path)["search"] == 2 * max(gains)
 
 
-def test_a_search_that_goes_on_counts_what_an_earlier_run_finished(run: Runner, tmp_path: Path) -> None:
+def test_a_search_that_goes_on_counts_what_an_earlier_run_finished(
+    run: Runner, tmp_path: Path
+) -> None:
     run(only=("search",))
     before = _record(tmp_path).stages["search"]
     (tmp_path / "store" / "manifests" / f"{before.key}.json").unlink()
     outcome, heard = run(only=("search",))
     assert outcome.exit_code == 0
     (began,) = (update.event for update in heard if "trials finished" in update.event.text)
-    assert (began.text.split(",")[0], began.done, began.metrics) == ("3 of 3 trials finished", 3, before.metrics)
+    assert (began.text.split(",")[0], began.done, began.metrics) == (
+        "3 of 3 trials finished",
+        3,
+        before.metrics,
+    )
 
 
 def test_a_run_leaves_its_events_and_record_in_the_store_and_names_its_actor(
@@ -278,7 +319,9 @@ def test_a_run_leaves_its_events_and_record_in_the_store_and_names_its_actor(
     assert {"name": f"events-{_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors
     (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
     assert json.loads(record.read_text())["stages"]["only"]["state"] == "done"
-    lines = "".join(path.read_text() for path in sorted(record.parent.glob("events/*.jsonl"))).splitlines()
+    lines = "".join(
+        path.read_text() for path in sorted(record.parent.glob("events/*.jsonl"))
+    ).splitlines()
     texts = [json.loads(line)["event"]["text"] for line in lines]
     assert texts[0].startswith("running: ")
     assert "epoch 2/2" in texts
@@ -289,23 +332,36 @@ EVALUATED = """
 name: evaluated
 store: ./store
 stages:
-  search: {kind: tune, of: first, space: {gain: {choice: [2.0]}}, num_trials: 1, overrides: {epochs: 1}}
+  search: {kind: tune, of: first, space: {gain: {choice: [2.0]}}, num_trials: 1,
+    overrides: {epochs: 1}}
   first: {kind: count, data: data, params_from: search.best_params, epochs: 3}
   measured: {kind: evaluate, of: first, overrides: {epochs: 9}, resources: {workers: 2}}
   outside: {kind: evaluate, task: count, data: data, checkpoint: ./count.json}
 """
 
 
-def test_an_evaluation_measures_a_finished_model_and_a_second_run_reuses_it(run: Runner, tmp_path: Path) -> None:
+def test_an_evaluation_measures_a_finished_model_and_a_second_run_reuses_it(
+    run: Runner, tmp_path: Path
+) -> None:
     (tmp_path / "count.json").write_text("40")
     outcome, heard = run(text=EVALUATED)
     assert outcome.errors == {}
-    assert _totals(tmp_path) == {"search": 2.0, "first": 6.0, "measured": 10 * 2.0 * 6.0, "outside": 400.0}
-    assert any(update.stage == "measured" and update.event.text == "counting again" for update in heard)
+    assert _totals(tmp_path) == {
+        "search": 2.0,
+        "first": 6.0,
+        "measured": 10 * 2.0 * 6.0,
+        "outside": 400.0,
+    }
+    assert any(
+        update.stage == "measured" and update.event.text == "counting again" for update in heard
+    )
 
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     manifest = load_results(job, open_store(job.store), kinds=KINDS).manifests["measured"]
-    assert (manifest.kind, manifest.recipe["measures"]) == ("evaluate", {"kind": "count", "version": 1})
+    assert (manifest.kind, manifest.recipe["measures"]) == (
+        "evaluate",
+        {"kind": "count", "version": 1},
+    )
     assert (manifest.params["gain"], manifest.params["epochs"]) == (2.0, 9)
     assert (manifest.artifacts, manifest.metrics[0].num_samples) == ({}, 2)
     assert manifest.provenance["device"]
@@ -323,7 +379,9 @@ def _outside(tmp_path: Path, bucket: str, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
-def test_a_file_from_outside_is_an_input_by_its_bytes(run: Runner, tmp_path: Path, bucket: str, kind: str) -> None:
+def test_a_file_from_outside_is_an_input_by_its_bytes(
+    run: Runner, tmp_path: Path, bucket: str, kind: str
+) -> None:
     place = _outside(tmp_path, bucket, kind)
     text = _single(epochs=2, source=place)
     run(text=text)
@@ -343,18 +401,29 @@ def test_a_file_from_outside_is_an_input_by_its_bytes(run: Runner, tmp_path: Pat
     assert (planned.verdict, planned.why) == (Verdict.RUN, "its input source changed")
 
 
-def test_a_file_from_outside_that_is_missing_is_named(run: Runner, tmp_path: Path, bucket: str) -> None:
-    with pytest.raises(DataError, match=rf"stages\.only: {tmp_path}/none\.pth: the file cannot be read: No such file"):
+def test_a_file_from_outside_that_is_missing_is_named(
+    run: Runner, tmp_path: Path, bucket: str
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=rf"stages\.only: {tmp_path}/none\.pth: the file cannot be read: No such file",
+    ):
         run(text=_single(source=str(tmp_path / "none.pth")))
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name the file in it"):
+    with pytest.raises(
+        DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name the file in it"
+    ):
         run(text=_single(source=str(tmp_path / "folder.pth")))
-    with pytest.raises(DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: there is no such object"):
+    with pytest.raises(
+        DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: there is no such object"
+    ):
         run(text=_single(source=f"s3://{bucket}/none.pth"))
 
 
 def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket: str) -> None:
-    text = JOB.replace("./store", f"s3://{bucket}/jobs").replace("resources: {workers: 2}", "resources: {workers: 1}")
+    text = JOB.replace("./store", f"s3://{bucket}/jobs").replace(
+        "resources: {workers: 2}", "resources: {workers: 1}"
+    )
     outcome, _ = run(text=text)
     assert outcome.exit_code == 0
     assert _totals(tmp_path)["second"] == 1 + _totals(tmp_path)["first"]
@@ -377,7 +446,8 @@ def test_two_stages_run_side_by_side_each_on_its_gpu(run: Runner) -> None:
 def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
     """A process of somebody else that holds all CPUs of the cluster, until it is told to end."""
     code = (
-        "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': 4}]).ready());"
+        "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': "
+        "4}]).ready());"
         "print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", code]
@@ -391,11 +461,15 @@ def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
     holder.communicate()
 
 
-def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(run: Runner, occupied: subprocess.Popen[str]) -> None:
+def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(
+    run: Runner, occupied: subprocess.Popen[str]
+) -> None:
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
     assert str(outcome.errors["only"]).startswith(
-        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster has 0 CPUs, "
+        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster "
+        "has 0 "
+        "CPUs, "
     )
     assert any(update.event.text.startswith("waiting for room: ") for update in heard)
 
@@ -406,7 +480,9 @@ def test_a_stage_starts_when_others_make_room(run: Runner, occupied: subprocess.
     assert outcome.exit_code == 0
 
 
-def test_stated_data_are_believed_by_the_plan_and_checked_by_the_workers(run: Runner, tmp_path: Path) -> None:
+def test_stated_data_are_believed_by_the_plan_and_checked_by_the_workers(
+    run: Runner, tmp_path: Path
+) -> None:
     digest = hashlib.sha256(b"content").hexdigest()
     assert run(text=_single(epochs=1))[0].states == {"only": "done"}
     assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
@@ -416,7 +492,9 @@ def test_stated_data_are_believed_by_the_plan_and_checked_by_the_workers(run: Ru
     (tmp_path / "data" / "content.txt").write_text("other")
     outcome, _ = run(text=_single(epochs=2, data_fingerprint=digest))
     assert outcome.exit_code == 2
-    assert f"stages.only.data_fingerprint is {digest}, but the data on " in str(outcome.errors["only"])
+    assert f"stages.only.data_fingerprint is {digest}, but the data on " in str(
+        outcome.errors["only"]
+    )
 
 
 def test_the_record_says_why_a_run_failed_as_a_whole(run: Runner, tmp_path: Path) -> None:

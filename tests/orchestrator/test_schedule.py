@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.capacity import Capacity, Machine, choose_workers, groups_for, missing_room, places_for, shortfall
+from orchestrator.capacity import (
+    Capacity,
+    Machine,
+    choose_workers,
+    groups_for,
+    missing_room,
+    places_for,
+    shortfall,
+)
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.schedule import Block, Start, State, decide
@@ -18,7 +26,8 @@ JOB = """
 name: counts
 store: ./store
 stages:
-  search: {kind: tune, of: a, space: {gain: {uniform: [1.0, 2.0]}}, num_trials: 5, resources: {cpus_per_worker: 2}}
+  search: {kind: tune, of: a, space: {gain: {uniform: [1.0, 2.0]}}, num_trials: 5,
+    resources: {cpus_per_worker: 2}}
   a: {kind: count, data: data, resources: {workers: 2, cpus_per_worker: 2}}
   b: {kind: count, data: data, source: a.count}
   c: {kind: count, data: data, source: b.count}
@@ -44,7 +53,9 @@ def _states(plan: Plan, **states: State) -> dict[str, State]:
 
 def _started(plan: Plan, states: dict[str, State], cpus: float) -> dict[str, int]:
     decisions = decide(plan, states, free=Capacity(cpus, 0))
-    return {decision.stage.name: decision.slots for decision in decisions if isinstance(decision, Start)}
+    return {
+        decision.stage.name: decision.slots for decision in decisions if isinstance(decision, Start)
+    }
 
 
 def test_independent_stages_start_side_by_side_as_far_as_cpus_allow(plan: Plan) -> None:
@@ -80,19 +91,30 @@ def test_a_group_that_no_machine_set_can_hold_is_told_with_what_there_is(plan: P
     assert shortfall(plan["a"], (_machine(2), _machine(2))) is None
     reason = shortfall(plan["a"], machines)
     assert reason is not None
-    assert "a: asks for 2 workers with 2 CPUs each, and the cluster has 3 CPUs; 1 CPUs: 1 of them fit" in reason
+    assert (
+        "a: asks for 2 workers with 2 CPUs each, and the cluster has 3 CPUs; 1 CPUs: 1 of them fit"
+        in reason
+    )
 
 
 def test_workers_go_only_where_labels_and_memory_fit() -> None:
-    resources = Resources(workers=2, gpus_per_worker=1, memory_gib_per_worker=16, labels={"zone": "a"})
-    roomy, narrow, elsewhere = _machine(8, 4, 64, zone="a"), _machine(8, 4, 20, zone="a"), _machine(8, 4, 64, zone="b")
+    resources = Resources(
+        workers=2, gpus_per_worker=1, memory_gib_per_worker=16, labels={"zone": "a"}
+    )
+    roomy, narrow, elsewhere = (
+        _machine(8, 4, 64, zone="a"),
+        _machine(8, 4, 20, zone="a"),
+        _machine(8, 4, 64, zone="b"),
+    )
     assert missing_room(resources, (roomy,), num_workers=2) is None
     assert missing_room(resources, (narrow, narrow), num_workers=2) is None
     assert missing_room(resources, (narrow, elsewhere), num_workers=2) == (
         "asks for 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
         "and the cluster has 8 CPUs, 4 GPUs, 20 GiB: 1 of them fit"
     )
-    assert "the cluster has no such machine: 0 of them fit" in str(missing_room(resources, (elsewhere,), num_workers=2))
+    assert "the cluster has no such machine: 0 of them fit" in str(
+        missing_room(resources, (elsewhere,), num_workers=2)
+    )
 
 
 def test_a_stage_with_a_range_of_workers_is_admitted_with_the_least_of_them(tmp_path: Path) -> None:
@@ -104,7 +126,9 @@ def test_a_stage_with_a_range_of_workers_is_admitted_with_the_least_of_them(tmp_
     )
     assert start.capacity == Capacity(2, 0)
     assert shortfall(plan["a"], (_machine(2),)) is None
-    reason = "a: asks for at least 2 workers with 1 CPUs each, and the cluster has 1 CPUs: 1 of them fit"
+    reason = (
+        "a: asks for at least 2 workers with 1 CPUs each, and the cluster has 1 CPUs: 1 of them fit"
+    )
     assert reason in str(shortfall(plan["a"], (_machine(1),)))
 
 
@@ -115,7 +139,9 @@ def test_a_range_holds_the_numbers_of_workers_that_can_share_the_work(tmp_path: 
 
 
 def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
-    plan = _plan(tmp_path, JOB.replace("resources: {cpus_per_worker: 2}}", "resources: {workers: [2, 4]}}"))
+    plan = _plan(
+        tmp_path, JOB.replace("resources: {cpus_per_worker: 2}}", "resources: {workers: [2, 4]}}")
+    )
     assert plan["search"].stage.worker_counts == (2,)
     assert _started(plan, _states(plan, a=State.RUNNING), 7) == {"search": 3}
 
@@ -124,7 +150,9 @@ def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
     ("places", "cpus", "chosen"),
     [(9, 99, 4), (3, 99, 3), (9, 5, 2), (9, 6, 3), (0, 0, 2)],  # never fewer than it began with
 )
-def test_a_group_is_as_large_as_machines_and_other_stages_leave_room_for(places: int, cpus: float, chosen: int) -> None:
+def test_a_group_is_as_large_as_machines_and_other_stages_leave_room_for(
+    places: int, cpus: float, chosen: int
+) -> None:
     worker = Capacity(2, 0)
     assert choose_workers((2, 3, 4), worker, places=places, free=Capacity(cpus, 0)) == chosen
 
@@ -135,8 +163,12 @@ def test_places_are_counted_on_machines_with_the_labels_alone() -> None:
     assert places_for(resources, machines, most=8) == 3
 
 
-@pytest.mark.parametrize(("cpus", "most", "groups"), [([3, 3, 3], 9, 1), ([3, 3, 4], 9, 2), ([8], 1, 1), ([1], 9, 1)])
-def test_what_machines_have_left_over_makes_no_group(cpus: list[int], most: int, groups: int) -> None:
+@pytest.mark.parametrize(
+    ("cpus", "most", "groups"), [([3, 3, 3], 9, 1), ([3, 3, 4], 9, 2), ([8], 1, 1), ([1], 9, 1)]
+)
+def test_what_machines_have_left_over_makes_no_group(
+    cpus: list[int], most: int, groups: int
+) -> None:
     machines = tuple(Machine(Capacity(count, 0)) for count in cpus)
     resources = Resources(workers=2, cpus_per_worker=2)
     assert groups_for(resources, machines, workers=2, most=most) == groups

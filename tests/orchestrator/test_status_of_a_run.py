@@ -46,7 +46,9 @@ def job(tmp_path: Path, cluster_address: str) -> Job:
 
 def _start(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", MAIN, "run", "job.yaml"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def _status(job: Job, *, after_s: float = 0) -> Status:
@@ -54,7 +56,10 @@ def _status(job: Job, *, after_s: float = 0) -> Status:
 
 
 def _await(
-    run: subprocess.Popen[str], job: Job, is_reached: Callable[[Status], bool], timeout_s: float = 600
+    run: subprocess.Popen[str],
+    job: Job,
+    is_reached: Callable[[Status], bool],
+    timeout_s: float = 600,
 ) -> Status:
     deadline = time.monotonic() + timeout_s
     while not is_reached(status := _status(job)):
@@ -64,10 +69,16 @@ def _await(
     return status
 
 
-def test_a_driver_killed_with_9_is_lost_and_the_same_command_goes_on(job: Job, tmp_path: Path) -> None:
+def test_a_driver_killed_with_9_is_lost_and_the_same_command_goes_on(
+    job: Job, tmp_path: Path
+) -> None:
     run = _start(tmp_path)
     status = _await(run, job, lambda status: (status.stages[0].done or 0) >= 2)
-    assert [status.state, *(row.state for row in status.stages)] == ["running", "running", "waiting"]
+    assert [status.state, *(row.state for row in status.stages)] == [
+        "running",
+        "running",
+        "waiting",
+    ]
     first = status.stages[0]
     assert (first.attempt, first.total, first.metrics) == (1, 30, {"total": first.done})
     os.kill(run.pid, signal.SIGKILL)
@@ -79,7 +90,9 @@ def test_a_driver_killed_with_9_is_lost_and_the_same_command_goes_on(job: Job, t
     )
 
     run = _start(tmp_path)
-    resumed = _await(run, job, lambda status: status.run_id != lost.run_id and status.stages[0].eta_s is not None)
+    resumed = _await(
+        run, job, lambda status: status.run_id != lost.run_id and status.stages[0].eta_s is not None
+    )
     row = resumed.stages[0]
     assert row.eta_s is not None and row.done is not None and row.done > 2  # noqa: PT018
     _, errors = run.communicate(timeout=600)

@@ -22,7 +22,13 @@ LEAVES = "> >(exec true)"
 
 def _shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", command], cwd=cwd, env=os.environ, capture_output=True, text=True, timeout=600, check=False
+        ["bash", "-c", command],
+        cwd=cwd,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
 
@@ -32,7 +38,12 @@ def _python(*arguments: str) -> str:
 
 def _script(tmp_path: Path, imports: str, *body: str) -> str:
     """What runs a command with this body, from the root of the project."""
-    lines = ["import pathlib, sys, time", imports, "def command():", *(f"    {line}" for line in body)]
+    lines = [
+        "import pathlib, sys, time",
+        imports,
+        "def command():",
+        *(f"    {line}" for line in body),
+    ]
     (tmp_path / "script.py").write_text("\n".join([*lines, "sys.exit(exit_code_of(command))"]))
     return f"cd {ROOT} && {_python(str(tmp_path / 'script.py'))}"
 
@@ -65,7 +76,9 @@ def test_a_command_that_prints_nothing_needs_no_stdout(imports: str, tmp_path: P
 
 def test_the_work_goes_on_after_the_reader_of_its_progress_left(tmp_path: Path) -> None:
     body = ["for number in range(2000):", "    print(f'{number:01000}', flush=True)"]
-    script = _script(tmp_path, OURS, *body, f"pathlib.Path({str(tmp_path / 'made')!r}).touch()", "return 0")
+    script = _script(
+        tmp_path, OURS, *body, f"pathlib.Path({str(tmp_path / 'made')!r}).touch()", "return 0"
+    )
     done = _shell(f"set -o pipefail; ({script}) | head -1", tmp_path)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
     assert (tmp_path / "made").exists()
@@ -86,12 +99,18 @@ def test_a_stderr_that_cannot_be_written_changes_nothing(redirection: str, tmp_p
 
 
 def test_every_command_of_the_project_runs_on_guarded_streams() -> None:
-    sources = [path for room in ("orchestrator", "pipelines", "cat_model") for path in (ROOT / room).rglob("*.py")]
+    sources = [
+        path
+        for room in ("orchestrator", "pipelines", "cat_model")
+        for path in (ROOT / room).rglob("*.py")
+    ]
     commands = [path for path in sources if '\nif __name__ == "__main__":' in path.read_text()]
     assert len(commands) >= 7
     for path in commands:
         end = path.read_text().partition('\nif __name__ == "__main__":\n')[2].strip()
-        ends_guarded = end.startswith("sys.exit(exit_code_of(") or path.parent.name == "orchestrator"
+        ends_guarded = (
+            end.startswith("sys.exit(exit_code_of(") or path.parent.name == "orchestrator"
+        )
         assert ends_guarded, f"{path.relative_to(ROOT)} ends with {end}"
 
 
@@ -118,13 +137,17 @@ def folder(tmp_path: Path) -> Path:
         ("validate nowhere.yaml --json", LEAVES, 2, "nowhere.yaml: no such file\n"),
     ],
 )
-def test_a_verb_ends_without_a_traceback(folder: Path, verb: str, redirection: str, code: int, error: str) -> None:
+def test_a_verb_ends_without_a_traceback(
+    folder: Path, verb: str, redirection: str, code: int, error: str
+) -> None:
     done = _shell(f"{_python('-m', 'orchestrator')} {verb} {redirection}", folder)
     assert (done.returncode, done.stderr) == (code, error)
 
 
 def test_shards_are_written_to_the_end_though_nobody_reads_the_progress(folder: Path) -> None:
-    command = _python("-m", "pipelines.imagenet.shard", "images", "shards", "--images-per-shard", "1")
+    command = _python(
+        "-m", "pipelines.imagenet.shard", "images", "shards", "--images-per-shard", "1"
+    )
     done = _shell(f"{command} {LEAVES}", folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert (folder / "shards" / "index.json").exists()

@@ -22,7 +22,8 @@ WORLD_SIZE = 2
 
 
 def metrics_of_two_ranks(run: Entry, context: StageContext, root: Path) -> list[tuple[Metric, ...]]:
-    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty folder.
+    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty
+    folder.
 
     Rank 0's outputs are in `root / "work0" / "outputs"` afterwards.
     """
@@ -36,16 +37,23 @@ def _run_entry(rank: int, run: Entry, context: StageContext, root: Path) -> None
 
 
 def of_rank(context: StageContext, rank: int, work_dir: Path) -> StageContext:
-    """The context of one of the workers, here in its process, with its own folder, which is made."""
+    """The context of one of the workers, here in its process, with its own folder, which is
+    made."""
     work_dir.mkdir(parents=True)
-    return replace(context, rank=rank, world_size=torch.distributed.get_world_size(), work_dir=work_dir)
+    return replace(
+        context, rank=rank, world_size=torch.distributed.get_world_size(), work_dir=work_dir
+    )
 
 
-def run_ranks(function: Callable[..., None], root: Path, *args: Any, world_size: int = WORLD_SIZE) -> None:
-    """Call `function(rank, *args)` in processes of one group, which meet in the folder `root`; all must succeed."""
+def run_ranks(
+    function: Callable[..., None], root: Path, *args: Any, world_size: int = WORLD_SIZE
+) -> None:
+    """Call `function(rank, *args)` in processes of one group, which meet in the folder `root`; all
+    must succeed."""
     spawning = multiprocessing.get_context("spawn")
     processes = [
-        spawning.Process(target=_run_rank, args=(rank, world_size, root, function, args)) for rank in range(world_size)
+        spawning.Process(target=_run_rank, args=(rank, world_size, root, function, args))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
@@ -54,17 +62,24 @@ def run_ranks(function: Callable[..., None], root: Path, *args: Any, world_size:
     assert [process.exitcode for process in processes] == [0] * world_size
 
 
-def _run_rank(rank: int, world_size: int, root: Path, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """What a worker of Ray Train would run: the environment and the group are there before the stage starts."""
+def _run_rank(
+    rank: int, world_size: int, root: Path, function: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    """What a worker of Ray Train would run: the environment and the group are there before the
+    stage starts."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{root}/group", rank=rank, world_size=world_size)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{root}/group", rank=rank, world_size=world_size
+    )
     function(rank, *args)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     deadline = time.monotonic() + 30  # the system may still list a thread that has just been joined
     while _threads_of_gloo():
-        assert time.monotonic() < deadline, "something holds the group: its threads can abort the process when it ends"
+        assert time.monotonic() < deadline, (
+            "something holds the group: its threads can abort the process when it ends"
+        )
         time.sleep(0.1)
 
 

@@ -65,7 +65,9 @@ def _load(folder: Path, stages: str, *overrides: str) -> Job:
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "detect", "segment"])
-def test_a_training_may_be_held_against_its_loss_its_speed_and_its_wait_for_data(stage: str, tmp_path: Path) -> None:
+def test_a_training_may_be_held_against_its_loss_its_speed_and_its_wait_for_data(
+    stage: str, tmp_path: Path
+) -> None:
     expected = "{loss: '<= 2.5', images_per_s: '>= 100', data_wait: '<= 20'}"
     job = _load(tmp_path, STAGES, f"stages.{stage}.expect={expected}")
     assert set(job.stages[stage].expect) == set(TRAINING)
@@ -73,12 +75,20 @@ def test_a_training_may_be_held_against_its_loss_its_speed_and_its_wait_for_data
 
 
 def test_a_search_never_maximises_a_metric_of_which_less_is_better(tmp_path: Path) -> None:
-    search = "  s: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, metric: loss}\n"
-    with pytest.raises(SpecError, match=r"7:92: stages\.s\.metric: less of loss is better; set `mode: min`"):
+    search = (
+        "  s: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, "
+        "metric: loss}\n"
+    )
+    with pytest.raises(
+        SpecError, match=r"7:92: stages\.s\.metric: less of loss is better; set `mode: min`"
+    ):
         _load(tmp_path, STAGES + search)
     assert _load(tmp_path, STAGES + search, "stages.s.mode=min").stages["s"].metrics == ("loss",)
 
 
 def test_the_table_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, pipelines; sys.exit(len({'torch', 'ray', 'mmengine', 'timm'} & set(sys.modules)))"
+    code = (
+        "import sys, pipelines; sys.exit(len({'torch', 'ray', 'mmengine', 'timm'} & "
+        "set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0

@@ -1,5 +1,5 @@
-"""Trials of a search -> its summary -> terminal, Markdown, JSON, plots. Imports neither torch nor ray; optuna and
-matplotlib only where they are needed."""
+"""Trials of a search -> its summary -> terminal, Markdown, JSON, plots. Imports neither torch nor
+ray; optuna and matplotlib only where they are needed."""
 
 from orchestrator.report.search.document import search_json
 from orchestrator.report.search.markdown import search_parts

@@ -19,7 +19,8 @@ MIN_PAIRS = 3
 
 
 class Agreement(Value):
-    """The rank correlation between what trials came to and what full training with their params came to."""
+    """The rank correlation between what trials came to and what full training with their params
+    came to."""
 
     kendall_tau: float
     """From -1, the reverse order, to 1, the same order; ties count as in tau-b."""
@@ -27,14 +28,20 @@ class Agreement(Value):
     """Trials whose params were trained in full too."""
 
 
-def agreement_of(job: Job, search: str, trials: Trials, manifests: Mapping[str, Manifest]) -> Agreement | None:
-    """None where fewer than three trials' params were trained in full, or where one side is all the same.
+def agreement_of(
+    job: Job, search: str, trials: Trials, manifests: Mapping[str, Manifest]
+) -> Agreement | None:
+    """None where fewer than three trials' params were trained in full, or where one side is all the
+    same.
 
-    A trial's full value is that of the job's finished stages that are the search's template with the trial's params,
-    `params_from` or written out: the mean, where they differ in their seeds. The search's overrides are what makes its
-    trials short, so these stages need not follow them.
+    A trial's full value is that of the job's finished stages that are the search's template with
+    the trial's params, `params_from` or written out: the mean, where they differ in their seeds.
+    The search's overrides are what makes its trials short, so these stages need not follow them.
     """
-    full = {trial.number: _full_values(job, search, trials.metric, trial, manifests) for trial in trials.trials}
+    full = {
+        trial.number: _full_values(job, search, trials.metric, trial, manifests)
+        for trial in trials.trials
+    }
     known = [trial for trial in weighed_trials(trials.trials) if full[trial.number]]
     if len(known) < MIN_PAIRS:
         return None
@@ -56,17 +63,22 @@ def _sign(difference: float) -> int:
     return (difference > 0) - (difference < 0)
 
 
-def _full_values(job: Job, search: str, metric: str, trial: Trial, manifests: Mapping[str, Manifest]) -> list[float]:
+def _full_values(
+    job: Job, search: str, metric: str, trial: Trial, manifests: Mapping[str, Manifest]
+) -> list[float]:
     return [
         measured.value
         for name, manifest in manifests.items()
-        if name in job.stages and _is_trial_in_full(job, job.stages[search], trial, job.stages[name], manifest)
+        if name in job.stages
+        and _is_trial_in_full(job, job.stages[search], trial, job.stages[name], manifest)
         for measured in manifest.metrics
         if measured.name == metric
     ]
 
 
-def _is_trial_in_full(job: Job, search: Stage, trial: Trial, stage: Stage, manifest: Manifest) -> bool:
+def _is_trial_in_full(
+    job: Job, search: Stage, trial: Trial, stage: Stage, manifest: Manifest
+) -> bool:
     """Whether `stage` ran as the search's template with what `trial` sampled."""
     assert search.search is not None
     template = job.stages.get(search.search.of)
@@ -75,12 +87,16 @@ def _is_trial_in_full(job: Job, search: Stage, trial: Trial, stage: Stage, manif
     try:
         expected, full = template.params.overlay(trial.params), stage.params.overlay(trial.params)
         ran = stage.kind.params.model_validate_json(canonical_json(manifest.params))
-    except (ValueError, KeyError):  # the stage cannot take the trial's params, or is of an older release
+    except (
+        ValueError,
+        KeyError,
+    ):  # the stage cannot take the trial's params, or is of an older release
         return False
     return _recipe(full) == _recipe(expected) and full.in_key() == ran.in_key()
 
 
 def _recipe(params: Params) -> dict[str, JsonValue]:
-    """What makes two stages of a job alike: the params by their effect, with the names of data and inputs."""
+    """What makes two stages of a job alike: the params by their effect, with the names of data and
+    inputs."""
     named = {*params.fields_with(Role.DATA), *params.fields_with(Role.INPUT)}
     return {**params.model_dump(mode="json", include=named), **params.in_key()}

@@ -8,6 +8,7 @@ from orchestrator.report.search.summary import Search
 
 
 def search_json(search: Search) -> dict[str, JsonValue]:
-    """`{"metric", "mode", "best", "best_so_far", "spent", ..., "trials": [...]}`, trials in order of number."""
+    """`{"metric", "mode", "best", "best_so_far", "spent", ..., "trials": [...]}`, trials in order
+    of number."""
     trials: dict[str, JsonValue] = search.trials.model_dump(mode="json", include={"trials"})
     return {**search.summary.model_dump(mode="json"), **trials}

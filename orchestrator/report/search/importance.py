@@ -14,9 +14,11 @@ SEED = 0
 
 
 def importances_of(trials: Sequence[Trial]) -> tuple[Mapping[str, float] | None, str | None]:
-    """Each varied param's share, the largest first, adding up to 1; or None and the reason why there are none.
+    """Each varied param's share, the largest first, adding up to 1; or None and the reason why
+    there are none.
 
-    Of a stopped trial its last value counts, though it was reached in fewer epochs; failed trials do not count.
+    Of a stopped trial its last value counts, though it was reached in fewer epochs; failed trials
+    do not count.
     """
     valued = weighed_trials(trials)
     if len(valued) < MIN_TRIALS:
@@ -31,7 +33,11 @@ def importances_of(trials: Sequence[Trial]) -> tuple[Mapping[str, float] | None,
 
 
 def weighed_trials(trials: Sequence[Trial]) -> list[Trial]:
-    return [trial for trial in trials if trial.value is not None and trial.state is not TrialState.FAILED]
+    return [
+        trial
+        for trial in trials
+        if trial.value is not None and trial.state is not TrialState.FAILED
+    ]
 
 
 def _fanova(params: Sequence[SampledParam], values: Sequence[float]) -> dict[str, float]:
@@ -47,15 +53,17 @@ def _fanova(params: Sequence[SampledParam], values: Sequence[float]) -> dict[str
     distributions = {param.name: _distribution(param) for param in params}
     for number, value in enumerate(values):
         sample = {name: column[number] for name, column in columns.items()}
-        study.add_trial(optuna.create_trial(params=sample, distributions=distributions, value=value))
+        study.add_trial(
+            optuna.create_trial(params=sample, distributions=distributions, value=value)
+        )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=SEED)
     shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {name: float(share) for name, share in shares.items()}
 
 
 def _column(param: SampledParam) -> Sequence[float | str]:
-    """The values as the forest sees them. Optuna's fANOVA weighs a param evenly from end to end even where it was
-    sampled by its logarithm, so the logarithm is what it gets."""
+    """The values as the forest sees them. Optuna's fANOVA weighs a param evenly from end to end
+    even where it was sampled by its logarithm, so the logarithm is what it gets."""
     numbers = param.numbers
     if numbers is None:
         return param.texts

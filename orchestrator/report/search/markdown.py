@@ -25,7 +25,10 @@ def _table(search: Search) -> list[str]:
     columns = trial_columns(search)
     headers = [escaped(column.header) for column in columns]
     right = [escaped(column.header) for column in columns if column.is_number]
-    rows = ([_text(search, trial, column.text(trial)) for column in columns] for trial in shown_trials(search))
+    rows = (
+        [_text(search, trial, column.text(trial)) for column in columns]
+        for trial in shown_trials(search)
+    )
     return table_lines(headers, rows, right=right)
 
 

@@ -1,4 +1,5 @@
-"""A search's trials as the rows of a table, and what is said of it in lines; the terminal and Markdown share them."""
+"""A search's trials as the rows of a table, and what is said of it in lines; the terminal and
+Markdown share them."""
 
 from __future__ import annotations
 
@@ -23,9 +24,14 @@ GAP = 3
 """Between two columns."""
 
 MAX_CELL = 17
-"""Characters of a param in a column of its own; the line that tells of the best trial has them all."""
+"""Characters of a param in a column of its own; the line that tells of the best trial has them
+all."""
 
-STATE_WORDS = {TrialState.FINISHED: "finished", TrialState.STOPPED: "stopped", TrialState.FAILED: "failed"}
+STATE_WORDS = {
+    TrialState.FINISHED: "finished",
+    TrialState.STOPPED: "stopped",
+    TrialState.FAILED: "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class TrialColumn:
 
 
 def trial_columns(search: Search, *, width: int = WIDTH) -> tuple[TrialColumn, ...]:
-    """A column a param; one for all of them where lines of `width` characters have no room for that."""
+    """A column a param; one for all of them where lines of `width` characters have no room for
+    that."""
     has_gpus = search.summary.spent.gpu > 0
     hours = TrialColumn("GPU-hours", lambda trial: hours_text(trial.gpu_hours))
     core_hours = TrialColumn("core-hours", lambda trial: hours_text(trial.core_hours))
@@ -86,7 +93,11 @@ def _param_columns(trials: Sequence[Trial], *, room: int) -> tuple[TrialColumn, 
     columns = tuple(_param_column(name, trials) for name in names)
     widths = [max(map(len, (column.header, *map(column.text, trials)))) for column in columns]
     if sum(widths) + GAP * len(widths) > room:
-        return (TrialColumn("params", lambda trial: params_words(trial.params), is_number=False, is_long=True),)
+        return (
+            TrialColumn(
+                "params", lambda trial: params_words(trial.params), is_number=False, is_long=True
+            ),
+        )
     return columns
 
 
@@ -125,7 +136,10 @@ def _best(search: Search) -> str | None:
         return None
     metric = search.trials.metric
     value = f"{number_text(best.value)} {unit_of(metric)}".rstrip()
-    return f"best: trial {best.number}, {metric} {value} at epoch {best.epoch}, with {params_words(best.params)}"
+    return (
+        f"best: trial {best.number}, {metric} {value} at epoch {best.epoch}, with "
+        f"{params_words(best.params)}"
+    )
 
 
 def _cost(summary: SearchSummary) -> str:
@@ -137,7 +151,10 @@ def _cost(summary: SearchSummary) -> str:
         return line
     saved = summary.saved.gpu if is_on_gpus else summary.saved.core
     share = saved / (spent + saved) if spent + saved else 0
-    return f"{line}; stopping early saved about {hours_text(saved)} more, {share:.0%} of what all would have cost"
+    return (
+        f"{line}; stopping early saved about {hours_text(saved)} more, {share:.0%} of what all "
+        "would have cost"
+    )
 
 
 def _importance(summary: SearchSummary) -> str:

@@ -33,8 +33,8 @@ class SearchSummary(Value):
     """The number of the best trial."""
     best_value: float | None
     best_so_far: tuple[float | None, ...]
-    """By trials in order of number; None before the first that counts. Trials that were stopped early count only where
-    none finished, as in the choice of the best."""
+    """By trials in order of number; None before the first that counts. Trials that were stopped
+    early count only where none finished, as in the choice of the best."""
     spent: Hours
     saved: Hours | None
     """What stopped trials would have cost yet, an estimate; None where no trial finished."""
@@ -55,10 +55,16 @@ class Search:
     summary: SearchSummary
 
 
-def make_searches(job: Job, manifests: Mapping[str, Manifest], trials: Mapping[str, Trials]) -> tuple[Search, ...]:
+def make_searches(
+    job: Job, manifests: Mapping[str, Manifest], trials: Mapping[str, Trials]
+) -> tuple[Search, ...]:
     """The searches of which there are trials, in the job's order."""
     return tuple(
-        Search(name, trials[name], summarise(trials[name], agreement_of(job, name, trials[name], manifests)))
+        Search(
+            name,
+            trials[name],
+            summarise(trials[name], agreement_of(job, name, trials[name], manifests)),
+        )
         for name in job.stages
         if name in trials
     )
@@ -93,7 +99,8 @@ def is_rival(trial: Trial, best: Trial) -> bool:
 
 
 def best_first(trials: Trials) -> list[Trial]:
-    """Finished trials by value, stopped ones by how far they came and then by value, failed ones last."""
+    """Finished trials by value, stopped ones by how far they came and then by value, failed ones
+    last."""
     states, sign = list(TrialState), -1 if trials.mode == "max" else 1
 
     def rank(trial: Trial) -> tuple[float, ...]:
@@ -116,7 +123,10 @@ def _best_so_far(trials: Trials, best: Trial | None) -> Iterable[float | None]:
 def _failures(trials: Sequence[Trial]) -> dict[str, tuple[int, ...]]:
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     reasons = dict.fromkeys(_reason(trial) for trial in failed)
-    return {reason: tuple(trial.number for trial in failed if _reason(trial) == reason) for reason in reasons}
+    return {
+        reason: tuple(trial.number for trial in failed if _reason(trial) == reason)
+        for reason in reasons
+    }
 
 
 def _reason(trial: Trial) -> str:
@@ -124,13 +134,19 @@ def _reason(trial: Trial) -> str:
 
 
 def _saved(trials: Sequence[Trial]) -> Hours | None:
-    """The epochs that stopped trials lack to those of the shortest finished one, each at its own trial's pace."""
-    full = min((trial.epoch for trial in trials if trial.state is TrialState.FINISHED), default=None)
+    """The epochs that stopped trials lack to those of the shortest finished one, each at its own
+    trial's pace."""
+    full = min(
+        (trial.epoch for trial in trials if trial.state is TrialState.FINISHED), default=None
+    )
     if full is None:
         return None
-    stopped = [trial for trial in trials if trial.state is TrialState.STOPPED and trial.duration_s > 0]
+    stopped = [
+        trial for trial in trials if trial.state is TrialState.STOPPED and trial.duration_s > 0
+    ]
     return _total(
-        (trial, max(0, full - trial.epoch) * seconds_per_epoch(trial) / trial.duration_s) for trial in stopped
+        (trial, max(0, full - trial.epoch) * seconds_per_epoch(trial) / trial.duration_s)
+        for trial in stopped
     )
 
 
@@ -144,7 +160,8 @@ def _total(shares: Iterable[tuple[Trial, float]]) -> Hours:
 
 
 def seconds_per_epoch(trial: Trial) -> float:
-    """Between the first report and the last, so that starting up counts only where there is one; 0 where none is."""
+    """Between the first report and the last, so that starting up counts only where there is one; 0
+    where none is."""
     if not trial.curve:
         return 0.0
     first, last = trial.curve[0], trial.curve[-1]

@@ -1,4 +1,5 @@
-"""A Search -> what the terminal shows of it: a table of trials, a sparkline, lines. Prints nothing."""
+"""A Search -> what the terminal shows of it: a table of trials, a sparkline, lines. Prints
+nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def make_trials_table(search: Search, *, width: int, is_ascii: bool) -> Table:
             overflow="fold",
         )
     for trial in shown_trials(search):
-        table.add_row(*(Text(column.text(trial)) for column in columns), style=_style(search, trial))
+        table.add_row(
+            *(Text(column.text(trial)) for column in columns), style=_style(search, trial)
+        )
     return table
 
 
@@ -43,7 +46,8 @@ def search_lines(search: Search, *, is_ascii: bool) -> tuple[str, ...]:
 
 
 def sparkline(values: Sequence[float | None], *, is_higher_better: bool = True) -> str:
-    """A bar a value, a space for None; the tallest is the best. At most SPARKLINE_WIDTH, the last value among them."""
+    """A bar a value, a space for None; the tallest is the best. At most SPARKLINE_WIDTH, the last
+    value among them."""
     step = -(-len(values) // SPARKLINE_WIDTH) or 1
     drawn = values[::-1][::step][::-1]
     known = [value for value in drawn if value is not None]

@@ -1,4 +1,5 @@
-"""The kind `evaluate`: measures a finished model and trains nothing. Each kind brings how its models are measured."""
+"""The kind `evaluate`: measures a finished model and trains nothing. Each kind brings how its
+models are measured."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class EvaluateParams(Params):
     task: str | None = None
     """Instead of `of`: the kind whose models are measured, such as `pretrain`."""
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
-    """The model: an output of a stage, or a file from outside; by default that of the stage `of`."""
+    """The model: an output of a stage, or a file from outside; by default that of the stage
+    `of`."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
     """With `of`: params other than that stage's, by dotted path, such as `crop_pct: 0.9`."""
 
@@ -30,7 +32,9 @@ class EvaluateParams(Params):
 
     def _measures_one_thing(self) -> Iterator[Misfit]:
         if (self.of is None) == (self.task is None):
-            message = "must have one of `of` (a stage to measure) and `task` (a kind, with its params)"
+            message = (
+                "must have one of `of` (a stage to measure) and `task` (a kind, with its params)"
+            )
             yield Misfit(() if self.of is None else ("task",), message)
 
     def _overrides_a_stage(self) -> Iterator[Misfit]:
@@ -57,7 +61,8 @@ EVALUATE = Kind(
 
 
 def evaluation_of(kind: Kind) -> Kind:
-    """The kind `evaluate` of stages that measure models of `kind`, with its params and its entry for that."""
+    """The kind `evaluate` of stages that measure models of `kind`, with its params and its entry
+    for that."""
     assert kind.evaluation is not None, f"{kind.name} has no evaluation"
     return Kind(
         name=EVALUATE.name,

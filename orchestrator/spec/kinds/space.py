@@ -6,7 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from orchestrator.artifact import canonical_json
 from orchestrator.contract import Params
@@ -39,7 +45,8 @@ class Distribution(Params):
 
     @property
     def extremes(self) -> tuple[JsonValue, ...]:
-        """The values that must fit the searched param for all samples to fit: the ends, or all choices."""
+        """The values that must fit the searched param for all samples to fit: the ends, or all
+        choices."""
         if self.randint is not None:
             low, high = self.randint
             return low, high - 1
@@ -56,7 +63,9 @@ class Distribution(Params):
             return False
         assert isinstance(low, int | float)
         assert isinstance(high, int | float)
-        return low <= value <= high and (self.quniform is None or _is_multiple(value, self.quniform[2]))
+        return low <= value <= high and (
+            self.quniform is None or _is_multiple(value, self.quniform[2])
+        )
 
     @model_validator(mode="after")
     def _one_sound_distribution(self) -> Self:
@@ -76,7 +85,9 @@ class Distribution(Params):
 def _check_bounds(name: str, args: Sequence[float]) -> None:
     low, high, *step = args
     if low >= high:
-        raise ValueError(f"the low end of {name} must be below the high end, not {shown(list(args))}")
+        raise ValueError(
+            f"the low end of {name} must be below the high end, not {shown(list(args))}"
+        )
     if name == "loguniform" and low <= 0:
         raise ValueError(f"both ends of loguniform must be above 0, not {shown(list(args))}")
     if step:
@@ -88,7 +99,9 @@ def _check_step(low: float, high: float, step: float) -> None:
         raise ValueError(f"the step of quniform must be above 0, not {step:g}")
     # Ray rounds samples to multiples of the step, which would lead out of other bounds
     if not (_is_multiple(low, step) and _is_multiple(high, step)):
-        raise ValueError(f"both ends of quniform must be multiples of its step, not {shown([low, high, step])}")
+        raise ValueError(
+            f"both ends of quniform must be multiples of its step, not {shown([low, high, step])}"
+        )
 
 
 def _is_multiple(value: float, step: float) -> bool:

@@ -37,9 +37,11 @@ class Common(Params):
     params_from: str | None = None
     """A search's best params, `STAGE.best_params`, which go over the stage's own."""
     data_fingerprint: Sha256 | None = None
-    """Of the data, as `plan --json` tells it where they are, to plan where they are not. Workers check it."""
+    """Of the data, as `plan --json` tells it where they are, to plan where they are not. Workers
+    check it."""
     published: str | None = None
-    """The published row that the report shows the stage's metrics beside, such as `imagenet1k/cat_small`."""
+    """The published row that the report shows the stage's metrics beside, such as
+    `imagenet1k/cat_small`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Draft:
         return known(sound, lambda: kind.metrics(sound)) if kind and sound else None
 
     def text_of(self, field: str) -> str | None:
-        """A text field of the params as written, or its default, even if other fields are wrong; None for no text."""
+        """A text field of the params as written, or its default, even if other fields are wrong;
+        None for no text."""
         assert self.kind is not None
         written, known = self.node.members.get(field), self.kind.params.model_fields.get(field)
         value = written.value if written else known and known.default
@@ -79,13 +82,21 @@ class Draft:
 
 
 def draft_stage(
-    name: str, written: WrittenStage, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults
+    name: str,
+    written: WrittenStage,
+    kinds: Mapping[str, Kind],
+    base_dir: Path | None,
+    faults: Faults,
 ) -> Draft:
     node, path = written.node, dotted("stages", written.name_in_file)
     if not STAGE_NAME.fullmatch(written.name_in_file):
-        faults.add(node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -")
+        faults.add(
+            node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -"
+        )
     if not isinstance(node.value, Mapping):
-        faults.add(node.at, path, f"must be a mapping with `kind` and its params, not {shown(plain(node))}")
+        faults.add(
+            node.at, path, f"must be a mapping with `kind` and its params, not {shown(plain(node))}"
+        )
         return Draft(name, path, node, None, None, None)
     common_node, params_node = node.split(Common.model_fields)
     common = check(Common, common_node, path, faults)
@@ -110,12 +121,16 @@ def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> K
 def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Checked[Params]:
     shared = Common.model_fields.keys() & kind.params.model_fields.keys()
     assert not shared, f"params of {kind.name} take names of common fields: {shared}"
-    if kind is EVALUATE:  # what stands beside its own fields is checked once it is known what is measured
+    if (
+        kind is EVALUATE
+    ):  # what stands beside its own fields is checked once it is known what is measured
         node, _ = node.split(EVALUATE.params.model_fields)
     return check(kind.params, node, path, faults, also_known=Common.model_fields)
 
 
-def with_params(draft: Draft, params: Checked[Params], base_dir: Path | None, faults: Faults) -> Draft:
+def with_params(
+    draft: Draft, params: Checked[Params], base_dir: Path | None, faults: Faults
+) -> Draft:
     """The draft with `params`, their data folders made absolute."""
     sound = with_absolute_data(params.sound, draft.node, draft.path, base_dir, faults)
     return replace(draft, params=sound if params.whole is not None else None, sound=sound)
@@ -136,7 +151,9 @@ def outside_files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[s
     return files
 
 
-def with_absolute_data(params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults) -> Params:
+def with_absolute_data(
+    params: Params, node: Node, path: str, base_dir: Path | None, faults: Faults
+) -> Params:
     folders = {}
     for name in params.fields_with(Role.DATA):
         text = getattr(params, name, None)

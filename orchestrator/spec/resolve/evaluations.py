@@ -23,9 +23,14 @@ INPUTS_ARE = f"an evaluation reads its `{CHECKPOINT}` alone"
 
 
 def resolve_evaluation(
-    draft: Draft, drafts: Mapping[str, Draft], kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults
+    draft: Draft,
+    drafts: Mapping[str, Draft],
+    kinds: Mapping[str, Kind],
+    base_dir: Path | None,
+    faults: Faults,
 ) -> Draft:
-    """The draft of an evaluation with the kind and the params of what it measures; without those that have faults."""
+    """The draft of an evaluation with the kind and the params of what it measures; without those
+    that have faults."""
     of, task = (getattr(draft.sound, name, None) for name in ("of", "task"))
     if (of is None) == (task is None):
         return replace(draft, kind=None, params=None, sound=None)
@@ -33,13 +38,23 @@ def resolve_evaluation(
         resolved = _of_stage(draft, of, drafts, base_dir, faults)
     else:
         resolved = _of_kind(draft, task or "", kinds, base_dir, faults)
-    return replace(resolved, files=outside_files(resolved, base_dir, faults)) if resolved.kind else resolved
+    return (
+        replace(resolved, files=outside_files(resolved, base_dir, faults))
+        if resolved.kind
+        else resolved
+    )
 
 
-def _of_kind(draft: Draft, task: str, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults) -> Draft:
+def _of_kind(
+    draft: Draft, task: str, kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults
+) -> Draft:
     measurable = [name for name, kind in kinds.items() if kind.evaluation]
     if task not in measurable:
-        faults.add(draft.mark_of("task"), dotted(draft.path, "task"), _not_measured(task, kinds, measurable))
+        faults.add(
+            draft.mark_of("task"),
+            dotted(draft.path, "task"),
+            _not_measured(task, kinds, measurable),
+        )
         return replace(draft, kind=None, params=None, sound=None)
     kind, measuring = kinds[task], evaluation_of(kinds[task])
     _, node = draft.node.split({*Common.model_fields, *FIELDS})
@@ -56,18 +71,22 @@ def _not_measured(task: str, kinds: Mapping[str, Kind], measurable: Collection[s
 
 
 def _without_inputs(draft: Draft, node: Node, kind: Kind, faults: Faults) -> Node:
-    """`node` without the inputs of `kind`, which training starts from; where one is required, the checkpoint stands
-    in for it: nothing reads it, no Key holds it.
+    """`node` without the inputs of `kind`, which training starts from; where one is required, the
+    checkpoint stands in for it: nothing reads it, no Key holds it.
     """
     given, rest = node.split(kind.inputs)
     for name, member in given.members.items():
         faults.add(member.key_at, dotted(draft.path, name), INPUTS_ARE)
     stand_in = draft.node.members.get(CHECKPOINT) or marked(CHECKPOINT, draft.node.at)
-    required = {name: stand_in for name in kind.inputs if kind.params.model_fields[name].is_required()}
+    required = {
+        name: stand_in for name in kind.inputs if kind.params.model_fields[name].is_required()
+    }
     return replace(rest, value={**rest.members, **required})
 
 
-def _of_stage(draft: Draft, of: str, drafts: Mapping[str, Draft], base_dir: Path | None, faults: Faults) -> Draft:
+def _of_stage(
+    draft: Draft, of: str, drafts: Mapping[str, Draft], base_dir: Path | None, faults: Faults
+) -> Draft:
     _refuse_params(draft, faults)
     measured = _find_measured(draft, of, drafts, faults)
     if measured is None or measured.kind is None or measured.sound is None:
@@ -79,21 +98,32 @@ def _of_stage(draft: Draft, of: str, drafts: Mapping[str, Draft], base_dir: Path
     overrides = absolute_overrides(draft, written, sound, base_dir, faults, inputs_are=INPUTS_ARE)
     overridden(draft, sound, faults)
     _check_searched(draft, measured, drafts, faults)
-    is_whole = draft.params is not None and measured.params is not None and len(faults) == num_faults
+    is_whole = (
+        draft.params is not None and measured.params is not None and len(faults) == num_faults
+    )
     params = sound.overlay(overrides) if is_whole else None
-    return replace(draft, node=_linked(draft, measured), kind=kind, params=params, sound=params or sound)
+    return replace(
+        draft, node=_linked(draft, measured), kind=kind, params=params, sound=params or sound
+    )
 
 
 def _refuse_params(draft: Draft, faults: Faults) -> None:
     for name, node in draft.node.members.items():
         if name == SEARCHED:
-            faults.add(node.key_at, dotted(draft.path, name), "comes with `of`: that stage's own is taken")
+            faults.add(
+                node.key_at, dotted(draft.path, name), "comes with `of`: that stage's own is taken"
+            )
         elif name not in Common.model_fields and name not in FIELDS:
-            message = f"is no field of an evaluation; with `of`, params other than that stage's go into `{OVERRIDES}`"
+            message = (
+                "is no field of an evaluation; with `of`, params other than that stage's go "
+                f"into `{OVERRIDES}`"
+            )
             faults.add(node.key_at, dotted(draft.path, name), message)
 
 
-def _find_measured(draft: Draft, of: str, drafts: Mapping[str, Draft], faults: Faults) -> Draft | None:
+def _find_measured(
+    draft: Draft, of: str, drafts: Mapping[str, Draft], faults: Faults
+) -> Draft | None:
     """The stage that `of` names, if it leaves a model to measure."""
     measured = drafts.get(of)
     if measured is None:
@@ -102,31 +132,42 @@ def _find_measured(draft: Draft, of: str, drafts: Mapping[str, Draft], faults: F
     elif measured.kind is None or measured.kind.evaluation is not None:
         return measured
     else:
-        what = "an evaluation itself" if measured.kind is EVALUATE else f"of kind {measured.kind.name}"
+        what = (
+            "an evaluation itself" if measured.kind is EVALUATE else f"of kind {measured.kind.name}"
+        )
         message = f"{of} is {what} and leaves no model to measure; name a stage that trains one"
     faults.add(draft.mark_of("of"), dotted(draft.path, "of"), message)
     return None
 
 
 def _as_params_of(kind: Kind, measured: Params) -> Params:
-    """The params of the measured stage, with the defaults of those fields that only its evaluation has."""
-    return sound_part(kind.params, measured.model_dump(mode="json"), lacking=missing_fields(measured))
+    """The params of the measured stage, with the defaults of those fields that only its evaluation
+    has."""
+    return sound_part(
+        kind.params, measured.model_dump(mode="json"), lacking=missing_fields(measured)
+    )
 
 
-def _check_searched(draft: Draft, measured: Draft, drafts: Mapping[str, Draft], faults: Faults) -> None:
-    """Faults for overrides of params that the measured stage takes from a search, whose values would beat them."""
+def _check_searched(
+    draft: Draft, measured: Draft, drafts: Mapping[str, Draft], faults: Faults
+) -> None:
+    """Faults for overrides of params that the measured stage takes from a search, whose values
+    would beat them."""
     searched_from = getattr(measured.sound_common, SEARCHED, None)
     search = drafts.get((searched_from or "").rpartition(".")[0])
     space = search.node.members_of("space") if search and search.kind is TUNE else ()
     for name in getattr(draft.sound, OVERRIDES, {}):
-        if any(f"{name}.".startswith(f"{path}.") or f"{path}.".startswith(f"{name}.") for path in space):
+        if any(
+            f"{name}.".startswith(f"{path}.") or f"{path}.".startswith(f"{name}.") for path in space
+        ):
             at = draft.node.nearest([OVERRIDES, name]).key_at
             message = f"{measured.name} takes it from {searched_from}; it cannot be overridden"
             faults.add(at, dotted(dotted(draft.path, OVERRIDES), name), message)
 
 
 def _linked(draft: Draft, measured: Draft) -> Node:
-    """The node of the draft with what is implied written out: the checkpoint of the measured stage, and its search."""
+    """The node of the draft with what is implied written out: the checkpoint of the measured stage,
+    and its search."""
     node = draft.node
     if getattr(draft.sound, CHECKPOINT, None) is None and CHECKPOINT not in node.members:
         implied = marked(str(Ref(measured.name, CHECKPOINT)), draft.mark_of("of"))

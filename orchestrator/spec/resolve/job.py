@@ -1,4 +1,5 @@
-"""The tree of a job file -> Job: the job's own fields, its stages, then what these say about each other."""
+"""The tree of a job file -> Job: the job's own fields, its stages, then what these say about each
+other."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ from orchestrator.spec.yaml.node import Node, plain
 def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError(
-            f"must be up to 100 letters, digits, '.', '_' and '-', a letter or digit first, not {shown(name)}"
+            "must be up to 100 letters, digits, '.', '_' and '-', a letter or digit first, not "
+            f"{shown(name)}"
         )
     return name
 
@@ -66,12 +68,18 @@ def resolve_job(
     `published` maps the id of each published row to the kind that it is of.
     """
     if not isinstance(tree.value, Mapping):
-        faults.add(tree.at, "", f"must be a mapping with `name`, `store` and `stages`, not {shown(plain(tree))}")
+        faults.add(
+            tree.at,
+            "",
+            f"must be a mapping with `name`, `store` and `stages`, not {shown(plain(tree))}",
+        )
         return None
     fields = validate(JobFields, tree, "", faults)
     folder = _store(tree, store, base_dir, faults)
     written = expand_stages(tree.members_of("stages"), faults)
-    stages = _resolve_stages(written, kinds=kinds, published=published, base_dir=base_dir, faults=faults)
+    stages = _resolve_stages(
+        written, kinds=kinds, published=published, base_dir=base_dir, faults=faults
+    )
     if fields is None or folder is None or len(faults):
         return None
     return Job(
@@ -93,7 +101,10 @@ def _resolve_stages(
     """Each stage with what it points to, as far as they are sound."""
     known_kinds = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
     outer, faults = faults, Faults()
-    drafts = {name: draft_stage(name, stage, known_kinds, base_dir, faults) for name, stage in written.items()}
+    drafts = {
+        name: draft_stage(name, stage, known_kinds, base_dir, faults)
+        for name, stage in written.items()
+    }
     drafts, templates = _with_searches(drafts, base_dir, faults)
     drafts = _with_evaluations(drafts, kinds, base_dir, faults)
     links = link_stages(drafts, templates, faults)
@@ -114,11 +125,17 @@ def _store(tree: Node, given: str | None, base_dir: Path | None, faults: Faults)
     if written is not None and isinstance(written.value, str):
         return _store_uri(written.value, written.at, "store", base_dir, faults)
     if written is None or written.value is None:
-        faults.add(written.key_at if written else tree.at, "store", "is required: give it in the file or as --store")
+        faults.add(
+            written.key_at if written else tree.at,
+            "store",
+            "is required: give it in the file or as --store",
+        )
     return None  # what is no text has its fault as a field
 
 
-def _store_uri(text: str, mark: Mark, path: str, base_dir: Path | None, faults: Faults) -> str | None:
+def _store_uri(
+    text: str, mark: Mark, path: str, base_dir: Path | None, faults: Faults
+) -> str | None:
     try:
         return store_uri(text, base_dir)
     except ValueError as err:
@@ -129,7 +146,8 @@ def _store_uri(text: str, mark: Mark, path: str, base_dir: Path | None, faults: 
 def _with_searches(
     drafts: Mapping[str, Draft], base_dir: Path | None, faults: Faults
 ) -> tuple[dict[str, Draft], dict[str, Draft]]:
-    """The drafts with searches resolved against their templates, and the template of each search by its name."""
+    """The drafts with searches resolved against their templates, and the template of each search by
+    its name."""
     resolved, templates = dict(drafts), {}
     for name, draft in drafts.items():
         if draft.kind is not TUNE:
@@ -141,7 +159,11 @@ def _with_searches(
             common = with_workers_of(template, params, common)
         sound = with_metric_of(template, draft.sound)
         resolved[name] = replace(
-            draft, params=params, common=common, sound=params or sound, sound_common=common or draft.sound_common
+            draft,
+            params=params,
+            common=common,
+            sound=params or sound,
+            sound_common=common or draft.sound_common,
         )
         if template is not None:
             templates[name] = template
@@ -149,8 +171,14 @@ def _with_searches(
 
 
 def _common_of_trials(search: Draft, template: Draft | None) -> Common | None:
-    """The search's own, with the template's resources where it gives none: each trial takes as much."""
-    if search.common is None or template is None or template.common is None or "resources" in search.node.members:
+    """The search's own, with the template's resources where it gives none: each trial takes as
+    much."""
+    if (
+        search.common is None
+        or template is None
+        or template.common is None
+        or "resources" in search.node.members
+    ):
         return search.common
     return search.common.model_copy(update={"resources": template.common.resources})
 
@@ -159,12 +187,16 @@ def _with_evaluations(
     drafts: Mapping[str, Draft], kinds: Mapping[str, Kind], base_dir: Path | None, faults: Faults
 ) -> dict[str, Draft]:
     return {
-        name: resolve_evaluation(draft, drafts, kinds, base_dir, faults) if draft.kind is EVALUATE else draft
+        name: resolve_evaluation(draft, drafts, kinds, base_dir, faults)
+        if draft.kind is EVALUATE
+        else draft
         for name, draft in drafts.items()
     }
 
 
-def _check_searched_params(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults: Faults) -> None:
+def _check_searched_params(
+    drafts: Mapping[str, Draft], links: Mapping[str, Links], faults: Faults
+) -> None:
     for name, link in links.items():
         if link.params_from is not None:
             check_consumer(drafts[name], drafts[link.params_from.stage], faults)
@@ -181,7 +213,9 @@ def _check_expectations(drafts: Mapping[str, Draft], faults: Faults) -> None:
                 faults.add(node.key_at, path, f"unknown metric{suggestion(name, metrics)}")
 
 
-def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], faults: Faults) -> None:
+def _check_published(
+    drafts: Mapping[str, Draft], published: Mapping[str, str], faults: Faults
+) -> None:
     for draft in drafts.values():
         written = draft.node.members.get("published")
         if draft.kind is None or written is None or not isinstance(written.value, str):
@@ -190,7 +224,9 @@ def _check_published(drafts: Mapping[str, Draft], published: Mapping[str, str], 
         kind, is_of = (measured.name, "measures") if measured else (draft.kind.name, "is")
         if row not in published:
             fitting = [known for known, row_kind in published.items() if row_kind == kind]
-            faults.add(written.at, path, f"unknown published row {shown(row)}{suggestion(row, fitting)}")
+            faults.add(
+                written.at, path, f"unknown published row {shown(row)}{suggestion(row, fitting)}"
+            )
         elif published[row] != kind:
             faults.add(written.at, path, f"{row} is of {published[row]}, this stage {is_of} {kind}")
 
@@ -202,11 +238,16 @@ def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
             steps = ("resources", "workers")
             workers = shown(draft.sound_common.resources.workers)
             message = f"no number of workers in {workers} suits the params of the stage"
-            faults.add(draft.node.nearest(steps).at, dotted(dotted(draft.path, steps[0]), steps[1]), message)
+            faults.add(
+                draft.node.nearest(steps).at,
+                dotted(dotted(draft.path, steps[0]), steps[1]),
+                message,
+            )
 
 
 def _known_counts(draft: Draft) -> tuple[int, ...] | None:
-    """The numbers of workers that suit the stage; None where that depends on a field that has a fault."""
+    """The numbers of workers that suit the stage; None where that depends on a field that has a
+    fault."""
     kind, common, sound = draft.kind, draft.sound_common, draft.sound
     if kind is None or common is None or sound is None or "resources" in missing_fields(common):
         return None

@@ -1,4 +1,5 @@
-"""What the stages of a job point to: their inputs and searched params, and that these lead round no circle."""
+"""What the stages of a job point to: their inputs and searched params, and that these lead round no
+circle."""
 
 from __future__ import annotations
 
@@ -25,8 +26,11 @@ class Links:
     """By the needed stage, the field to blame."""
 
 
-def link_stages(drafts: Mapping[str, Draft], templates: Mapping[str, Draft], faults: Faults) -> dict[str, Links]:
-    """The links of every stage; a search has the inputs of its template, since its trials read them."""
+def link_stages(
+    drafts: Mapping[str, Draft], templates: Mapping[str, Draft], faults: Faults
+) -> dict[str, Links]:
+    """The links of every stage; a search has the inputs of its template, since its trials read
+    them."""
     stages = _Stages(
         {name: draft.kind for name, draft in drafts.items()},
         {name: template.kind for name, template in templates.items()},
@@ -49,7 +53,11 @@ def check_cycles(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults
     for chain in find_cycles({name: list(link.fields) for name, link in links.items()}):
         draft = drafts[chain[0]]
         field = links[chain[0]].fields[chain[1]]
-        faults.add(draft.mark_of(field), dotted(draft.path, field), f"a cycle of stages: {' -> '.join(chain)}")
+        faults.add(
+            draft.mark_of(field),
+            dotted(draft.path, field),
+            f"a cycle of stages: {' -> '.join(chain)}",
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,8 @@ def _ref(
     stages: _Stages,
     faults: Faults,
 ) -> Ref | None:
-    """The ref if its stage exists, be its output right or wrong: cycles are looked for all the same."""
+    """The ref if its stage exists, be its output right or wrong: cycles are looked for all the
+    same."""
     ref = None
     try:
         ref = parse_ref(text, stages.kinds)

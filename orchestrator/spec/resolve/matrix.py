@@ -1,7 +1,8 @@
-"""`matrix: {method: [fcos, atss], seed: [0, 1]}`: one written stage -> a stage for each combination, its cells.
+"""`matrix: {method: [fcos, atss], seed: [0, 1]}`: one written stage -> a stage for each
+combination, its cells.
 
-A matrix may also list its cells, `matrix: [{epochs: 3, lr: 0.1}, {epochs: 9, lr: 0.01}]`; and a field that points to
-all cells of another matrix, written `STAGE/*`, makes a cell for each of those.
+A matrix may also list its cells, `matrix: [{epochs: 3, lr: 0.1}, {epochs: 9, lr: 0.01}]`; and a
+field that points to all cells of another matrix, written `STAGE/*`, makes a cell for each of those.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _ALL_CELLS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/\*(\.[A-Za-z][A-Za-z0-9_]*)?"
 
 @dataclass(frozen=True)
 class WrittenStage:
-    """A stage as the rest of the spec sees it; `name_in_file` is its own, or that of the matrix whose cell it is."""
+    """A stage as the rest of the spec sees it; `name_in_file` is its own, or that of the matrix
+    whose cell it is."""
 
     node: Node
     name_in_file: str
@@ -82,7 +84,8 @@ class _Expansion:
             return cells
         if matrix is None and not axes:
             return {name: WrittenStage(rest, name)}
-        # A matrix with a fault: one stage, so that its other fields are checked, and what points to it finds it.
+        # A matrix with a fault: one stage, so that its other fields are checked, and what points to
+        # it finds it.
         self._without_cells.add(name)
         return {name: WrittenStage(_filled(rest, [axis[0] for axis in axes if axis]), name)}
 
@@ -91,19 +94,32 @@ class _Expansion:
         names = [f"{name}/{'-'.join(choice.label for choice in cell)}" for cell in cells]
         twice = [cell for cell, count in Counter(names).items() if count > 1]
         if twice:
-            self._fault(name, self._stages[name], f"two cells are called {twice[0]}; give values of other letters")
+            self._fault(
+                name,
+                self._stages[name],
+                f"two cells are called {twice[0]}; give values of other letters",
+            )
             return {}
-        return {cell: WrittenStage(_filled(rest, choices), name) for cell, choices in zip(names, cells, strict=True)}
+        return {
+            cell: WrittenStage(_filled(rest, choices), name)
+            for cell, choices in zip(names, cells, strict=True)
+        }
 
     def _axes(self, name: str, matrix: Node, rest: Node) -> list[_Axis]:
         if isinstance(matrix.value, tuple) and matrix.value:
             return [self._listed(name, matrix.value, rest)]
         if not matrix.members:
-            self._fault(name, matrix, "must map fields to lists of values, such as {seed: [0, 1]}, or list cells")
+            self._fault(
+                name,
+                matrix,
+                "must map fields to lists of values, such as {seed: [0, 1]}, or list cells",
+            )
         for field, values in matrix.members.items():
             self._check_free(name, field, values, rest)
             if not isinstance(values.value, tuple):
-                self._fault(name, values, f"must be a list of values, not {_described(values)}", field)
+                self._fault(
+                    name, values, f"must be a list of values, not {_described(values)}", field
+                )
             elif not values.value:
                 self._fault(name, values, "must not be empty", field)
         return [_values(field, values) for field, values in matrix.members.items()]
@@ -116,7 +132,8 @@ class _Expansion:
             for field, value in cell.members.items():
                 self._check_free(name, field, value, rest, index)
         return [
-            _Choice(_label(next(iter(cell.members.values()), cell), i), cell.members) for i, cell in enumerate(cells)
+            _Choice(_label(next(iter(cell.members.values()), cell), i), cell.members)
+            for i, cell in enumerate(cells)
         ]
 
     def _pointed(self, name: str, rest: Node) -> list[_Axis]:
@@ -127,7 +144,11 @@ class _Expansion:
             if match is None:
                 continue
             target, output = match[1], match[2] or ""
-            cells = [cell for cell in self.cells_of(target) if "/" in cell] if target in self._stages else []
+            cells = (
+                [cell for cell in self.cells_of(target) if "/" in cell]
+                if target in self._stages
+                else []
+            )
             if target in self._without_cells:
                 axes.append([_Choice("", {field: replace(node, value=f"{target}{output}")})])
                 continue
@@ -135,7 +156,10 @@ class _Expansion:
                 message = f"{target!r} has no cells; STAGE/* points to a stage with a matrix"
                 self._faults.add(node.at, dotted(dotted("stages", name), field), message)
             axes.append(
-                [_Choice(cell.partition("/")[2], {field: replace(node, value=f"{cell}{output}")}) for cell in cells]
+                [
+                    _Choice(cell.partition("/")[2], {field: replace(node, value=f"{cell}{output}")})
+                    for cell in cells
+                ]
             )
         return axes
 
@@ -153,7 +177,10 @@ class _Expansion:
 
 def _values(field: str, values: Node) -> _Axis:
     items = values.value if isinstance(values.value, tuple) else ()
-    return [_Choice(_label(item, i), {field: replace(item, key_at=values.key_at)}) for i, item in enumerate(items)]
+    return [
+        _Choice(_label(item, i), {field: replace(item, key_at=values.key_at)})
+        for i, item in enumerate(items)
+    ]
 
 
 def _label(item: Node, index: int) -> str:
@@ -164,7 +191,11 @@ def _label(item: Node, index: int) -> str:
 
 
 def _text(item: Node) -> str:
-    return str(item.value).lower() if item.value is None or isinstance(item.value, bool) else str(item.value)
+    return (
+        str(item.value).lower()
+        if item.value is None or isinstance(item.value, bool)
+        else str(item.value)
+    )
 
 
 def _described(node: Node) -> str:
@@ -172,20 +203,26 @@ def _described(node: Node) -> str:
 
 
 def _filled(stage: Node, choices: Sequence[_Choice]) -> Node:
-    """The stage with the cell's fields, and `{field}` in its texts replaced by what that is called."""
+    """The stage with the cell's fields, and `{field}` in its texts replaced by what that is
+    called."""
     fields = {field: node for choice in choices for field, node in choice.fields.items()}
-    labels = {f"{{{field}}}": _label_of(field, choice) for choice in choices for field in choice.fields}
+    labels = {
+        f"{{{field}}}": _label_of(field, choice) for choice in choices for field in choice.fields
+    }
     return _replaced(replace(stage, value={**stage.members, **fields}), labels)
 
 
 def _label_of(field: str, choice: _Choice) -> str:
-    """What a field is called in the cell's name: what points to a cell of another matrix, by the name of that cell."""
+    """What a field is called in the cell's name: what points to a cell of another matrix, by the
+    name of that cell."""
     return choice.label if len(choice.fields) == 1 else _label(choice.fields[field], 0)
 
 
 def _replaced(node: Node, labels: Mapping[str, str]) -> Node:
     if isinstance(node.value, Mapping):
-        return replace(node, value={key: _replaced(member, labels) for key, member in node.value.items()})
+        return replace(
+            node, value={key: _replaced(member, labels) for key, member in node.value.items()}
+        )
     if isinstance(node.value, tuple):
         return replace(node, value=tuple(_replaced(item, labels) for item in node.value))
     if isinstance(node.value, str):

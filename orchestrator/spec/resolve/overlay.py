@@ -1,4 +1,5 @@
-"""`overrides` and searched values over the params of another stage: do they fit? Every fault at its mark."""
+"""`overrides` and searched values over the params of another stage: do they fit? Every fault at its
+mark."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def absolute_overrides(
     *,
     inputs_are: str,
 ) -> dict[str, JsonValue]:
-    """The draft's `overrides` of `params` with absolute data folders; those of inputs are refused as `inputs_are`."""
+    """The draft's `overrides` of `params` with absolute data folders; those of inputs are refused
+    as `inputs_are`."""
     absolute = dict(overrides)
     for name, value in overrides.items():
         try:
@@ -48,7 +50,9 @@ def overridden(draft: Draft, params: Params, faults: Faults) -> Params:
     return overlaid(params, written.members, written.key_at, dotted(draft.path, OVERRIDES), faults)
 
 
-def overlaid(params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults) -> Params:
+def overlaid(
+    params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults
+) -> Params:
     """The sound part of `params` with `values`, keyed by dotted path, put in.
 
     As Params.overlay, but with faults at their marks. Fields that `params` lack are passed over.

@@ -20,14 +20,19 @@ def is_outside(text: str) -> bool:
 
 
 def parse_ref(text: str, stages: Mapping[str, Kind | None]) -> Ref:
-    """ValueError says what is wrong with the text, or that it names no stage; `stages` are the kinds by stage."""
+    """ValueError says what is wrong with the text, or that it names no stage; `stages` are the
+    kinds by stage."""
     match = _REF.fullmatch(text)
     if match is not None and match[1] in stages:
         return Ref(match[1], match[2])
     if is_outside(text):
-        raise ValueError(f"must be an output of a stage, written STAGE.OUTPUT: {shown(text)} is outside the job")
+        raise ValueError(
+            f"must be an output of a stage, written STAGE.OUTPUT: {shown(text)} is outside the job"
+        )
     if match is None:
-        raise ValueError(f"must be written STAGE.OUTPUT{_completed(text, stages)}, not {shown(text)}")
+        raise ValueError(
+            f"must be written STAGE.OUTPUT{_completed(text, stages)}, not {shown(text)}"
+        )
     raise ValueError(unknown_stage(match[1], stages))
 
 
@@ -45,17 +50,24 @@ def _completed(text: str, stages: Mapping[str, Kind | None]) -> str:
     return f", such as {text}.{kind.outputs[0]}" if kind and kind.outputs else ""
 
 
-def check_output(ref: Ref, kind: Kind | None, accepted: frozenset[str], *, stands_for: str | None = None) -> None:
-    """ValueError if `ref`, to a stage of `kind`, is no output of it or none of the `accepted` (`kind.output`).
+def check_output(
+    ref: Ref, kind: Kind | None, accepted: frozenset[str], *, stands_for: str | None = None
+) -> None:
+    """ValueError if `ref`, to a stage of `kind`, is no output of it or none of the `accepted`
+    (`kind.output`).
 
-    `stands_for` is the output that it is as good as, where it is another kind's in all but its origin.
+    `stands_for` is the output that it is as good as, where it is another kind's in all but its
+    origin.
     """
     if kind is None:
         return  # the unknown kind has its own fault
     if ref.output not in kind.outputs:
         raise ValueError(
-            f"{ref.stage} ({kind.name}) has no output {ref.output!r}{suggestion(ref.output, kind.outputs)}"
+            f"{ref.stage} ({kind.name}) has no output "
+            f"{ref.output!r}{suggestion(ref.output, kind.outputs)}"
         )
     offered = stands_for or f"{kind.name}.{ref.output}"
     if offered not in accepted:
-        raise ValueError(f"takes an output of kind {' or '.join(sorted(accepted))}, but {ref} is {offered}")
+        raise ValueError(
+            f"takes an output of kind {' or '.join(sorted(accepted))}, but {ref} is {offered}"
+        )

@@ -1,4 +1,5 @@
-"""A search against its template and against the stages that take its best params: do all samples fit?"""
+"""A search against its template and against the stages that take its best params: do all samples
+fit?"""
 
 from __future__ import annotations
 
@@ -32,13 +33,20 @@ def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) ->
         faults.add(search.mark_of("of"), dotted(search.path, "of"), unknown_stage(of, others))
     elif template.kind in (TUNE, EVALUATE):
         what = "a search itself" if template.kind is TUNE else "an evaluation"
-        faults.add(search.mark_of("of"), dotted(search.path, "of"), f"{of} is {what}; name a stage that trains")
+        faults.add(
+            search.mark_of("of"),
+            dotted(search.path, "of"),
+            f"{of} is {what}; name a stage that trains",
+        )
         return None
     return template
 
 
-def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults: Faults) -> TuneParams | None:
-    """The search's params with its metric and with absolute data folders, if `template` is sound and all fits it.
+def resolve_search(
+    search: Draft, template: Draft, base_dir: Path | None, faults: Faults
+) -> TuneParams | None:
+    """The search's params with its metric and with absolute data folders, if `template` is sound
+    and all fits it.
 
     What has faults is checked as far as it goes: all of them are found at once.
     """
@@ -47,7 +55,9 @@ def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults
         return None
     num_faults = len(faults)
     written = getattr(own, OVERRIDES, {})
-    overrides = absolute_overrides(search, written, template.sound, base_dir, faults, inputs_are=INPUTS_ARE)
+    overrides = absolute_overrides(
+        search, written, template.sound, base_dir, faults, inputs_are=INPUTS_ARE
+    )
     base = overridden(search, template.sound, faults)
     trained = replace(template, sound=base)
     metric = _metric(search, own, trained, faults)
@@ -60,7 +70,8 @@ def resolve_search(search: Draft, template: Draft, base_dir: Path | None, faults
 
 
 def with_metric_of(template: Draft | None, params: Params | None) -> Params | None:
-    """The sound part of a search's params with its metric; without one where that cannot be known."""
+    """The sound part of a search's params with its metric; without one where that cannot be
+    known."""
     metrics = template.metrics if template else None
     if not isinstance(params, TuneParams) or "metric" in missing_fields(params):
         return params
@@ -76,15 +87,26 @@ def _sound_space(search: Draft) -> dict[str, Distribution]:
     written = search.node.members_of("space").items()
     mappings = {name: node for name, node in written if isinstance(node.value, Mapping)}
     checked = {name: validate(Distribution, node, "", Faults()) for name, node in mappings.items()}
-    return {name: distribution for name, distribution in checked.items() if distribution is not None}
+    return {
+        name: distribution for name, distribution in checked.items() if distribution is not None
+    }
 
 
 def with_workers_of(template: Draft, params: TuneParams, common: Common) -> Common:
-    """A range of workers made the least number that suits the trials' params, so that most trials run at a time."""
-    if template.kind is None or template.params is None or isinstance(common.resources.workers, int):
+    """A range of workers made the least number that suits the trials' params, so that most trials
+    run at a time."""
+    if (
+        template.kind is None
+        or template.params is None
+        or isinstance(common.resources.workers, int)
+    ):
         return common
-    counts = usable_counts(template.kind, template.params.overlay(params.overrides), common.resources)
-    changes = {"resources": common.resources.model_copy(update={"workers": counts[0]})} if counts else {}
+    counts = usable_counts(
+        template.kind, template.params.overlay(params.overrides), common.resources
+    )
+    changes = (
+        {"resources": common.resources.model_copy(update={"workers": counts[0]})} if counts else {}
+    )
     return common.model_copy(update=changes)
 
 
@@ -116,7 +138,11 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
         message = f"unknown metric {shown(params.metric)}{suggestion(params.metric, reported)}"
         faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
     elif not reported:
-        faults.add(search.mark_of("of"), dotted(search.path, "of"), f"{template.name} reports no metric to maximise")
+        faults.add(
+            search.mark_of("of"),
+            dotted(search.path, "of"),
+            f"{template.name} reports no metric to maximise",
+        )
     else:
         return reported[0]
     return None
@@ -130,22 +156,35 @@ def _check_direction(search: Draft, params: TuneParams, template: Draft, faults:
 
 
 def _check_space(
-    search: Draft, space: Mapping[str, Distribution], template: Draft, metric: str | None, faults: Faults
+    search: Draft,
+    space: Mapping[str, Distribution],
+    template: Draft,
+    metric: str | None,
+    faults: Faults,
 ) -> None:
-    """Faults for values that the template cannot take, or with which it would not report `metric`."""
+    """Faults for values that the template cannot take, or with which it would not report
+    `metric`."""
     assert template.sound is not None
     path = dotted(search.path, "space")
     fixed = {*template.sound.fields_with(Role.INPUT), *template.sound.fields_with(Role.DATA)}
     for name, distribution in space.items():
         written = search.node.nearest(["space", name])
         if name in fixed:
-            faults.add(written.key_at, dotted(path, name), "names data or an input, which cannot be searched")
+            faults.add(
+                written.key_at,
+                dotted(path, name),
+                "names data or an input, which cannot be searched",
+            )
             continue
         for index, value in enumerate(distribution.extremes):
             at = written.nearest([distribution.name, index]).at
             num_faults = len(faults)
-            sampled = overlaid(template.sound, {name: marked(value, at, written.key_at)}, at, path, faults)
-            reported = replace(template, sound=sampled).metrics if len(faults) == num_faults else None
+            sampled = overlaid(
+                template.sound, {name: marked(value, at, written.key_at)}, at, path, faults
+            )
+            reported = (
+                replace(template, sound=sampled).metrics if len(faults) == num_faults else None
+            )
             if metric and reported is not None and metric not in reported:
                 faults.add(at, dotted(path, name), f"with {shown(value)} no trial reports {metric}")
 
@@ -162,7 +201,13 @@ def _check_initial(search: Draft, params: TuneParams, faults: Faults) -> None:
         for name, value in point.items():
             distribution, at = params.space.get(name), written.nearest([name])
             if distribution is None:
-                faults.add(at.key_at, dotted(path, name), f"is not in the space{suggestion(name, params.space)}")
+                faults.add(
+                    at.key_at,
+                    dotted(path, name),
+                    f"is not in the space{suggestion(name, params.space)}",
+                )
             elif not distribution.holds(value):
-                drawn = f"{distribution.name} {shown(list(getattr(distribution, distribution.name)))}"
+                drawn = (
+                    f"{distribution.name} {shown(list(getattr(distribution, distribution.name)))}"
+                )
                 faults.add(at.at, dotted(path, name), f"{shown(value)} is no value of {drawn}")

@@ -1,4 +1,5 @@
-"""Parser events -> Node: duplicate keys, tags, aliases and their limits. Recursion is bounded by MAX_DEPTH."""
+"""Parser events -> Node: duplicate keys, tags, aliases and their limits. Recursion is bounded by
+MAX_DEPTH."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ class Composer:
 
     def mark(self, line: int, column: int) -> Mark:
         """A mark from ruamel's, which counts from 0."""
-        return Mark(self._source) if self._source == SET else Mark(self._source, line + 1, column + 1)
+        return (
+            Mark(self._source) if self._source == SET else Mark(self._source, line + 1, column + 1)
+        )
 
     def compose(self, events: Iterator[Any]) -> Node | None:
         """The tree of the first document, None where there is none."""
@@ -70,7 +73,9 @@ class Composer:
         for event in events:
             if isinstance(event, DocumentStartEvent):
                 if tree is not None:
-                    raise LimitError(self._at(event), "", "a second document starts here; a job file holds one")
+                    raise LimitError(
+                        self._at(event), "", "a second document starts here; a job file holds one"
+                    )
                 tree = self._node(next(events), events, "", 0)
                 end = next(events)
                 assert isinstance(end, DocumentEndEvent)
@@ -86,7 +91,9 @@ class Composer:
             return self._aliased(event, path, depth)
         if event.ctag is not None:
             self._faults.add(
-                self._at(event), path, f"YAML tags ({cut(str(event.ctag))}) are not allowed; give the plain value"
+                self._at(event),
+                path,
+                f"YAML tags ({cut(str(event.ctag))}) are not allowed; give the plain value",
             )
         if event.anchor is None:
             return self._untagged(event, events, path, depth)
@@ -98,7 +105,11 @@ class Composer:
         if depth > MAX_DEPTH:
             raise LimitError(self._at(event), path, f"is nested more than {MAX_DEPTH} levels deep")
         if self._num_nodes > MAX_NODES:
-            raise LimitError(self._at(event), path, f"the file has more than {MAX_NODES} values, aliases expanded")
+            raise LimitError(
+                self._at(event),
+                path,
+                f"the file has more than {MAX_NODES} values, aliases expanded",
+            )
 
     def _untagged(self, event: Any, events: Iterator[Any], path: str, depth: int) -> Node:
         at = self._at(event)
@@ -114,17 +125,25 @@ class Composer:
         self._anchors[event.anchor] = _Anchored(None, 0, 0)
         self._deepest = depth
         node = self._untagged(event, events, path, depth)
-        self._anchors[event.anchor] = _Anchored(node, self._num_nodes - num_before, self._deepest - depth)
+        self._anchors[event.anchor] = _Anchored(
+            node, self._num_nodes - num_before, self._deepest - depth
+        )
         self._deepest = max(self._deepest, deepest_before)
         return node
 
     def _aliased(self, event: Any, path: str, depth: int) -> Node:
         anchored = self._anchors.get(event.anchor)
         if anchored is None:
-            raise LimitError(self._at(event), path, f"the alias *{cut(event.anchor)} refers to no anchor before it")
+            raise LimitError(
+                self._at(event),
+                path,
+                f"the alias *{cut(event.anchor)} refers to no anchor before it",
+            )
         if anchored.node is None:
             raise LimitError(
-                self._at(event), path, f"the alias *{cut(event.anchor)} refers to a value that contains it"
+                self._at(event),
+                path,
+                f"the alias *{cut(event.anchor)} refers to a value that contains it",
             )
         self._count(event, path, depth + anchored.height, anchored.num_nodes - 1)
         return replace(anchored.node, key_at=self._at(event))
@@ -143,7 +162,9 @@ class Composer:
             inside = path if key is None else dotted(path, key)
             node = self._node(event := next(events), events, inside, depth + 1)
             if isinstance(event, ScalarEvent) and event.start_mark.index == event.end_mark.index:
-                node = replace(node, at=key_at)  # nothing is written: ruamel's mark is the next line's
+                node = replace(
+                    node, at=key_at
+                )  # nothing is written: ruamel's mark is the next line's
             if key is not None and key in members:
                 self._duplicate(key_at, inside, members[key].key_at)
             elif key is not None:
@@ -158,13 +179,21 @@ class Composer:
             return None
         is_plain = isinstance(event, ScalarEvent) and not event.style
         if is_plain and node.value == "<<":
-            self._faults.add(self._at(event), path, "merge keys (<<) are not part of YAML 1.2; write the fields out")
+            self._faults.add(
+                self._at(event),
+                path,
+                "merge keys (<<) are not part of YAML 1.2; write the fields out",
+            )
         elif isinstance(node.value, str):
             return node.value
         elif isinstance(node.value, dict | tuple):
             self._faults.add(self._at(event), path, "a key must be a text, not a list or a mapping")
         else:
-            self._faults.add(self._at(event), path, f"a key must be a text, not {shown(node.value)}; put it in quotes")
+            self._faults.add(
+                self._at(event),
+                path,
+                f"a key must be a text, not {shown(node.value)}; put it in quotes",
+            )
         return None
 
     def _duplicate(self, mark: Mark, path: str, first: Mark) -> None:

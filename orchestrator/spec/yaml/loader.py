@@ -1,4 +1,5 @@
-"""YAML text -> a tree of marked values, and every fault of the text itself. It knows nothing of jobs."""
+"""YAML text -> a tree of marked values, and every fault of the text itself. It knows nothing of
+jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from orchestrator.spec.yaml.composer import Composer, LimitError
 from orchestrator.spec.yaml.node import Node
 
 MAX_BYTES = 2**19
-"""A job of a thousand stages has two thirds of it; a larger file is something else, and YAML is read at 200 kB/s."""
+"""A job of a thousand stages has two thirds of it; a larger file is something else, and YAML is
+read at 200 kB/s."""
 
 _DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 _HINTS = {
@@ -35,7 +37,9 @@ def load_tree(path: Path, faults: Faults) -> Node | None:
     tree = parse_tree(text, source, faults)
     if tree is not None and tree.value is None:
         if not len(faults):
-            faults.add(Mark(source), "", "is empty; a job file has at least `name`, `store` and `stages`")
+            faults.add(
+                Mark(source), "", "is empty; a job file has at least `name`, `store` and `stages`"
+            )
         return None
     return tree
 
@@ -45,18 +49,26 @@ def parse_tree(text: str, source: str, faults: Faults) -> Node | None:
     composer = Composer(source, faults)
     directive = _DIRECTIVE.search(text)
     if directive is not None:
-        faults.add(composer.mark(*_position(text, directive.start())), "", "YAML directives (%...) are not allowed")
+        faults.add(
+            composer.mark(*_position(text, directive.start())),
+            "",
+            "YAML directives (%...) are not allowed",
+        )
         return None
     try:
         return composer.compose(_events(text))
     except ReaderError as err:
         line, column = _position(text, err.position)
         faults.add(
-            composer.mark(line, column), "", f"holds the control character {_character(err)}; is it a text file?"
+            composer.mark(line, column),
+            "",
+            f"holds the control character {_character(err)}; is it a text file?",
         )
     except MarkedYAMLError as err:
         mark = err.problem_mark or err.context_mark
-        faults.add(composer.mark(mark.line, mark.column) if mark else Mark(source), "", _wording(err))
+        faults.add(
+            composer.mark(mark.line, mark.column) if mark else Mark(source), "", _wording(err)
+        )
     except LimitError as err:
         faults.add(err.mark, err.path, err.message)
     except (YAMLError, ValueError, OverflowError) as err:
@@ -96,7 +108,9 @@ def _decode(content: bytes, whole: Mark, faults: Faults) -> str | None:
         line = content.count(b"\n", 0, err.start)
         column = err.start - (content.rfind(b"\n", 0, err.start) + 1)
         mark = Mark(whole.source, line + 1, column + 1)
-        faults.add(mark, "", f"not UTF-8 text: the byte 0x{content[err.start]:02x}; is it a text file?")
+        faults.add(
+            mark, "", f"not UTF-8 text: the byte 0x{content[err.start]:02x}; is it a text file?"
+        )
     return None
 
 
@@ -111,4 +125,6 @@ def _character(err: ReaderError) -> str:
 
 def _wording(err: MarkedYAMLError) -> str:
     text = ", ".join(part for part in (err.context, err.problem) if part)
-    return f"not YAML: {text}" + next((f"; {hint}" for sign, hint in _HINTS.items() if sign in text), "")
+    return f"not YAML: {text}" + next(
+        (f"; {hint}" for sign, hint in _HINTS.items() if sign in text), ""
+    )

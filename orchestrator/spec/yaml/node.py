@@ -1,4 +1,5 @@
-"""Node: a plain value with the marks of where it and its key stand, and how one is put into another."""
+"""Node: a plain value with the marks of where it and its key stand, and how one is put into
+another."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ Steps: TypeAlias = Sequence[str | int]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`key_at` is where the key of the value stands; for an item of a list, and for a root, the value itself."""
+    """`key_at` is where the key of the value stands; for an item of a list, and for a root, the
+    value itself."""
 
     value: Scalar | tuple[Node, ...] | Mapping[str, Node]
     at: Mark
@@ -70,14 +72,18 @@ def marked(value: JsonValue, at: Mark, key_at: Mark | None = None) -> Node:
 
 
 def put(tree: Node, steps: Sequence[str], value: Node, *, may_make: bool) -> Node:
-    """`tree` with `value` at the end of `steps`. `may_make`: mappings that are missing on the way are made.
+    """`tree` with `value` at the end of `steps`. `may_make`: mappings that are missing on the way
+    are made.
 
-    Raises ValueError with the reason where the way leads through something else than a mapping, or ends.
+    Raises ValueError with the reason where the way leads through something else than a mapping, or
+    ends.
     """
     if not steps:
         return value
     if not isinstance(tree.value, Mapping):
-        raise ValueError(f"cannot be reached: what holds it is {_described(tree)}; give that as a whole")
+        raise ValueError(
+            f"cannot be reached: what holds it is {_described(tree)}; give that as a whole"
+        )
     first, *rest = steps
     if rest and first not in tree.value and not may_make:
         raise ValueError(f"unknown field {shown(first)}{suggestion(first, tree.value)}")

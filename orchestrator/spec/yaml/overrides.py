@@ -1,4 +1,5 @@
-"""`--set stages.pretrain.epochs=3`: one value put into the tree of a job file, checked later like the rest of it."""
+"""`--set stages.pretrain.epochs=3`: one value put into the tree of a job file, checked later like
+the rest of it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def parse_overrides(texts: Sequence[str], faults: Faults) -> list[Override]:
 def _parse(text: str, faults: Faults) -> Override | None:
     path, equals, value = text.partition("=")
     if not equals or not all(path.split(".")):
-        faults.add(_MARK, repr(text), "must be written PATH=VALUE, such as stages.pretrain.epochs=3")
+        faults.add(
+            _MARK, repr(text), "must be written PATH=VALUE, such as stages.pretrain.epochs=3"
+        )
         return None
     inside = Faults()
     node = parse_tree(value, SET, inside)
@@ -57,5 +60,11 @@ def apply_overrides(tree: Node, overrides: Sequence[Override], faults: Faults) -
 def _check_stage(tree: Node, steps: Sequence[str]) -> None:
     """A misspelt stage must not become a new one that lacks everything."""
     stages = tree.members.get("stages")
-    if len(steps) > 1 and steps[0] == "stages" and stages and stages.members and steps[1] not in stages.members:
+    if (
+        len(steps) > 1
+        and steps[0] == "stages"
+        and stages
+        and stages.members
+        and steps[1] not in stages.members
+    ):
         raise ValueError(f"unknown stage {steps[1]!r}{suggestion(steps[1], stages.members)}")

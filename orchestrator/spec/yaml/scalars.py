@@ -1,4 +1,5 @@
-"""Plain YAML scalars -> values, by the core schema of YAML 1.2: `1e-3` is a number, `on` and `no` are texts."""
+"""Plain YAML scalars -> values, by the core schema of YAML 1.2: `1e-3` is a number, `on` and `no`
+are texts."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MAX_DIGITS = 66
-"""More than any 64-bit number has in base 8 to 16; beyond it Python's int() takes quadratic time."""
+"""More than any 64-bit number has in base 8 to 16; beyond it Python's int() takes quadratic
+time."""
 
 
 def parse_plain(text: str) -> Scalar:

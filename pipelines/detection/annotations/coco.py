@@ -1,4 +1,5 @@
-"""Reads a data set in COCO's layout: annotation files, class names, image paths. Imports no torch."""
+"""Reads a data set in COCO's layout: annotation files, class names, image paths. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -18,10 +19,20 @@ from pipelines.data.files import digest_of_folders
 from pipelines.data.folder import data_folder, fingerprint_remote
 from pipelines.data.s3 import is_remote
 from pipelines.data.text import decode_text, parse_json
-from pipelines.detection.annotations.faults import Columns, find_content_faults, find_structure_faults
+from pipelines.detection.annotations.faults import (
+    Columns,
+    find_content_faults,
+    find_structure_faults,
+)
 from pipelines.detection.annotations.mask_faults import find_mask_faults, find_measure_faults
 from pipelines.detection.annotations.one_reading import in_one_reading, is_plain
-from pipelines.detection.annotations.usage import Split, describe_use, find_mask_use, find_use, trains
+from pipelines.detection.annotations.usage import (
+    Split,
+    describe_use,
+    find_mask_use,
+    find_use,
+    trains,
+)
 from pipelines.detection.params import DetectionParams
 
 if TYPE_CHECKING:
@@ -29,7 +40,8 @@ if TYPE_CHECKING:
 
 _REMEDY = "correct the annotation file"
 PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
-"""Annotation files up to this size are parsed while planning; COCO's own of 450 MB only where the stage runs."""
+"""Annotation files up to this size are parsed while planning; COCO's own of 450 MB only where the
+stage runs."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,10 @@ class Annotations:
     def image_sizes(self) -> dict[Path, tuple[int, int]]:
         """Width and height of each image in pixels, as the file has them."""
         images = self.document["images"]
-        return {self.images_dir / image["file_name"]: (image["width"], image["height"]) for image in images}
+        return {
+            self.images_dir / image["file_name"]: (image["width"], image["height"])
+            for image in images
+        }
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,8 @@ class CheckedFile:
 
 
 def fingerprint(params: DetectionParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params say.
+    """Digest of the data of a stage; raises DataError when it is missing or other than the params
+    say.
 
     Data in S3 are listed, not read: what they hold is checked where the stage runs.
     """
@@ -86,10 +102,16 @@ def fingerprint(params: DetectionParams) -> str:
         return fingerprint_remote(params.data, "coco", *splits)
     root = data_folder(params.data, "coco")
     folders = digest_of_folders(root, ("annotations", "train2017", "val2017"))
-    small = [split for split in splits if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES]
+    small = [
+        split
+        for split in splits
+        if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES
+    ]
     check_annotations([read_annotations(root, split) for split in small], params)
     # Their bytes in any case: an edit often leaves the size as it was.
-    return digest_of([folders, *digests_of_files(root, [annotation_name(split) for split in splits])])
+    return digest_of(
+        [folders, *digests_of_files(root, [annotation_name(split) for split in splits])]
+    )
 
 
 def fingerprint_val(params: DetectionParams) -> str:
@@ -97,7 +119,9 @@ def fingerprint_val(params: DetectionParams) -> str:
     if is_remote(params.data):
         return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
-    digest = digest_of([*digests_of_files(root, [annotation_name("val")]), digest_of_folders(root, ("val2017",))])
+    digest = digest_of(
+        [*digests_of_files(root, [annotation_name("val")]), digest_of_folders(root, ("val2017",))]
+    )
     if _size(annotation_path(root, "val")) <= PARSED_WHILE_PLANNING_BYTES:
         check_annotations([read_annotations(root, "val")], params)
     return digest
@@ -112,7 +136,8 @@ def annotation_name(split: Split) -> str:
 
 
 def read_annotations(root: Path, split: Split) -> Annotations:
-    """Raises DataError, with all that is wrong, unless the file is COCO's JSON and agrees with itself."""
+    """Raises DataError, with all that is wrong, unless the file is COCO's JSON and agrees with
+    itself."""
     path = annotation_path(root, split)
     as_written, is_plain_text = _parse(path)
     faults = DataFaults(path)
@@ -146,7 +171,8 @@ def _parse(path: Path) -> tuple[Any, bool]:
 
 
 def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
-    """Raises DataError unless the files have what the stage needs: the same classes, as many as it says, and masks."""
+    """Raises DataError unless the files have what the stage needs: the same classes, as many as it
+    says, and masks."""
     for file in files:
         params.check_classes(file.classes, file.path)
         if params.traits.has_masks:
@@ -157,12 +183,16 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
             else:
                 find_mask_use(file.columns, file.document["annotations"], faults)
             faults.raise_any(
-                f"{params.method_name} learns masks; complete the file, or choose a method that learns boxes"
+                f"{params.method_name} learns masks; complete the file, or choose a method "
+                "that "
+                "learns boxes"
             )
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]
-            raise DataError(f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}")
+            raise DataError(
+                f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}"
+            )
 
 
 def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> CheckedFile:
@@ -172,10 +202,16 @@ def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> Check
     images, which the copy lacks. Raises DataError where all objects are on broken images.
     """
     images, annotations = file.document["images"], file.document["annotations"]
-    is_gone = np.array([file.images_dir / image["file_name"] in broken for image in images], np.bool_)
+    is_gone = np.array(
+        [file.images_dir / image["file_name"] in broken for image in images], np.bool_
+    )
     num_objects = int(np.count_nonzero(file.is_object & ~is_gone[file.columns.image_of]))
     if num_objects == 0:
-        raise DataError(f"{file.path}: no object is left, as the images of all objects do not decode; replace them")
+        raise DataError(
+            f"{file.path}: no object is left, as the images of all objects do not decode; "
+            "replace "
+            "them"
+        )
     if file.is_read_alike and not is_gone.any():
         return CheckedFile(file.path, num_objects)
     gone = {image["id"] for image, is_out in zip(images, is_gone, strict=True) if is_out}

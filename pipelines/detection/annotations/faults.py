@@ -1,4 +1,5 @@
-"""What may be wrong with the content of COCO's annotations, and what training passes over. Imports no torch.
+"""What may be wrong with the content of COCO's annotations, and what training passes over. Imports
+no torch.
 
 Columns, not rows: COCO's own 860,000 annotations are checked in seconds.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,16 +68,25 @@ def find_structure_faults(document: Any, faults: DataFaults) -> None:
             faults.say(f"'{part}' is missing or empty; it must be a file of COCO instances")
             continue
         needed = set(fields)
-        rows = [row for row, entry in enumerate(entries) if not isinstance(entry, dict) or not needed <= entry.keys()]
-        faults.add(f"{part} without all fields", rows, lambda row, part=part: _lacks(document, part, row))  # type: ignore[misc]
+        rows = [
+            row
+            for row, entry in enumerate(entries)
+            if not isinstance(entry, dict) or not needed <= entry.keys()
+        ]
+        faults.add(f"{part} without all fields", rows, partial(_lacks, document, part))
         if not rows:
             _find_type_faults(part, entries, faults)
 
 
 def find_content_faults(document: Mapping[str, Any], faults: DataFaults) -> Columns:
-    """What contradicts itself or its image; the document is in one reading, without structure faults."""
+    """What contradicts itself or its image; the document is in one reading, without structure
+    faults."""
     images, annotations, categories = (document[part] for part in FIELDS)
-    for part, entries in (("images", images), ("annotations", annotations), ("categories", categories)):
+    for part, entries in (
+        ("images", images),
+        ("annotations", annotations),
+        ("categories", categories),
+    ):
         _find_repeated(part, entries, faults)
     columns = _columns(images, annotations)
 
@@ -104,15 +115,18 @@ def _find_type_faults(part: str, entries: Entries, faults: DataFaults) -> None:
     def named(row: int) -> str:
         return f"{part}[{row}] ({', '.join(f'{name} {entries[row][name]!r}' for name in ids)})"
 
-    nameless = [row for row, one in enumerate(entries) if not all(_is_id(one[name]) for name in ids)]
+    nameless = [
+        row for row, one in enumerate(entries) if not all(_is_id(one[name]) for name in ids)
+    ]
     faults.add(f"{part} whose {', '.join(ids)} are not whole numbers of 64 bits", nameless, named)
     for what, fields, is_right in _TYPES[part]:
         wrong = [row for row, one in enumerate(entries) if not is_right(one)]
-        faults.add(f"{part} {what}", wrong, lambda row, fields=fields: _shown(part, row, entries[row], fields))  # type: ignore[misc]
+        faults.add(f"{part} {what}", wrong, partial(_shown, part, entries, fields))
 
 
-def _shown(part: str, row: int, entry: Mapping[str, Any], fields: Sequence[str]) -> str:
+def _shown(part: str, entries: Entries, fields: Sequence[str], row: int) -> str:
     """An entry with its id and the values of its `fields`."""
+    entry = entries[row]
     values = [f"{name} {entry[name]!r}" for name in fields if name in entry]
     return " ".join([f"{part}[{row}] (id {entry['id']!r})", *values])
 
@@ -124,24 +138,34 @@ def _is_id(value: object) -> bool:
 
 def _is_sized(image: Mapping[str, Any]) -> bool:
     sides = image["width"], image["height"]
-    return isinstance(image["file_name"], str) and all(type(side) is int and 0 < side < LARGEST for side in sides)
+    return isinstance(image["file_name"], str) and all(
+        type(side) is int and 0 < side < LARGEST for side in sides
+    )
 
 
 def _is_measured(annotation: Mapping[str, Any]) -> bool:
     box, area = annotation["bbox"], annotation["area"]
     if not isinstance(box, list) or len(box) != _COORDINATES:
         return False
-    return all(type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area))  # NaN is not
+    return all(
+        type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area)
+    )  # NaN is not
 
 
 def _is_flagged(annotation: Mapping[str, Any]) -> bool:
     ignore = annotation.get("ignore")
-    return flag_of(annotation["iscrowd"]) is not None and (ignore is None or flag_of(ignore) is not None)
+    return flag_of(annotation["iscrowd"]) is not None and (
+        ignore is None or flag_of(ignore) is not None
+    )
 
 
 def _is_named(category: Mapping[str, Any]) -> bool:
     name = category["name"]
-    return bool(name.strip()) if isinstance(name, str) else type(name) in (int, float) and math.isfinite(name)
+    return (
+        bool(name.strip())
+        if isinstance(name, str)
+        else type(name) in (int, float) and math.isfinite(name)
+    )
 
 
 _TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], bool]]]] = {
@@ -153,18 +177,31 @@ _TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, A
         )
     ],
     "annotations": [
-        ("whose bbox is not four finite numbers, or whose area is none", ("bbox", "area"), _is_measured),
+        (
+            "whose bbox is not four finite numbers, or whose area is none",
+            ("bbox", "area"),
+            _is_measured,
+        ),
         ("whose iscrowd or ignore is neither 0 nor 1", ("iscrowd", "ignore"), _is_flagged),
     ],
     "categories": [("whose name is empty, or neither a text nor a number", ("name",), _is_named)],
 }
-"""What may be wrong with the values of an entry, the fields that have them, and whether they are right."""
+"""What may be wrong with the values of an entry, the fields that have them, and whether they are
+right."""
 
 
 def _find_repeated(part: str, entries: Entries, faults: DataFaults) -> None:
     first = {one["id"]: row for row, one in reversed(list(enumerate(entries)))}
-    again = [row for row, one in enumerate(entries) if first[one["id"]] != row] if len(first) < len(entries) else []
-    faults.add(f"{part} with the id of an earlier one", again, lambda row: f"{part}[{row}] (id {entries[row]['id']})")
+    again = (
+        [row for row, one in enumerate(entries) if first[one["id"]] != row]
+        if len(first) < len(entries)
+        else []
+    )
+    faults.add(
+        f"{part} with the id of an earlier one",
+        again,
+        lambda row: f"{part}[{row}] (id {entries[row]['id']})",
+    )
 
 
 def _columns(images: Entries, annotations: Entries) -> Columns:

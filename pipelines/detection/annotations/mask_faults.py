@@ -1,6 +1,8 @@
-"""What may be wrong with the masks of COCO's annotations: polygons, or run lengths. Imports no torch.
+"""What may be wrong with the masks of COCO's annotations: polygons, or run lengths. Imports no
+torch.
 
-Each value is looked at by what Python has in C: those of COCO's own 860,000 annotations take seconds.
+Each value is looked at by what Python has in C: those of COCO's own 860,000 annotations take
+seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _FIRST_CHARACTER, _MOST, _MORE, _SIGN, _BITS, _PLAIN_RUNS = 48, 63, 32, 16, 31, 
 
 
 def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults) -> None:
-    """Annotations without a mask, and masks that cannot be read or are of another size than their image.
+    """Annotations without a mask, and masks that cannot be read or are of another size than their
+    image.
 
     `columns` are those of the annotations, each of which has its image.
     """
@@ -26,7 +29,9 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults)
     polygons = {row: mask for row, mask in enumerate(masks) if _is_polygons(mask)}
     runs = {row: mask for row, mask in enumerate(masks) if _is_rle(mask)}
     empty = [row for row, mask in enumerate(masks) if not mask]
-    strange = [row for row, mask in enumerate(masks) if mask and row not in polygons and row not in runs]
+    strange = [
+        row for row, mask in enumerate(masks) if mask and row not in polygons and row not in runs
+    ]
 
     def named(row: int) -> str:
         return _named(annotations, row)
@@ -34,24 +39,40 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults)
     faults.add("annotations have no segmentation", empty, named)
     faults.add("annotations have neither polygons nor run lengths as segmentation", strange, named)
     wrong = {row for row, mask in polygons.items() if not all(map(_is_finite, mask))}
-    faults.add("annotations have polygons of other things than finite numbers", sorted(wrong), named)
-    odd = [row for row, mask in polygons.items() if row not in wrong and any(len(one) % 2 for one in mask)]
+    faults.add(
+        "annotations have polygons of other things than finite numbers", sorted(wrong), named
+    )
+    odd = [
+        row
+        for row, mask in polygons.items()
+        if row not in wrong and any(len(one) % 2 for one in mask)
+    ]
     faults.add("annotations have polygons of an odd number of coordinates", odd, named)
     _find_run_faults(runs, annotations, columns, faults)
 
 
 def find_measure_faults(annotations: Entries, faults: DataFaults) -> None:
-    """Masks of which COCO's tools would measure another shape: the first polygon tells them what all of them are."""
+    """Masks of which COCO's tools would measure another shape: the first polygon tells them what
+    all of them are."""
     masks = [entry.get("segmentation") for entry in annotations]
-    short = [row for row, mask in enumerate(masks) if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES]
+    short = [
+        row
+        for row, mask in enumerate(masks)
+        if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES
+    ]
     faults.add(
-        "annotations begin with a polygon of fewer than three points", short, lambda row: _named(annotations, row)
+        "annotations begin with a polygon of fewer than three points",
+        short,
+        lambda row: _named(annotations, row),
     )
 
 
 def has_no_polygon(mask: object) -> bool:
-    """Whether no polygon of a mask has three points: mmdet takes such an object for a region to ignore."""
-    return _is_polygons(mask) and not any(len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask)
+    """Whether no polygon of a mask has three points: mmdet takes such an object for a region to
+    ignore."""
+    return _is_polygons(mask) and not any(
+        len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask
+    )
 
 
 def _named(annotations: Entries, row: int) -> str:
@@ -69,7 +90,9 @@ def _find_run_faults(
         other,
         lambda row: f"{_named(annotations, row)} size {runs[row]['size']} instead of {sizes[row]}",
     )
-    short = [row for row, mask in runs.items() if not _adds_up(mask["counts"], math.prod(sizes[row]))]
+    short = [
+        row for row, mask in runs.items() if not _adds_up(mask["counts"], math.prod(sizes[row]))
+    ]
     faults.add(
         "annotations have run lengths that do not add up to their image's pixels",
         short,
@@ -78,19 +101,27 @@ def _find_run_faults(
 
 
 def _is_polygons(mask: object) -> TypeGuard[list[list[Any]]]:
-    return isinstance(mask, list) and bool(mask) and all(isinstance(polygon, list) for polygon in mask)
+    return (
+        isinstance(mask, list) and bool(mask) and all(isinstance(polygon, list) for polygon in mask)
+    )
 
 
 def _is_finite(polygon: Sequence[Any]) -> bool:
     """Whether all are numbers, and of a size that coordinates may have."""
     try:
-        return _NUMBERS.issuperset(map(type, polygon)) and math.hypot(*polygon) < LARGEST  # NaN is not
+        return (
+            _NUMBERS.issuperset(map(type, polygon)) and math.hypot(*polygon) < LARGEST
+        )  # NaN is not
     except OverflowError:
         return False
 
 
 def _is_rle(mask: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(mask, dict) and isinstance(mask.get("counts"), list | str) and bool(mask.get("size"))
+    return (
+        isinstance(mask, dict)
+        and isinstance(mask.get("counts"), list | str)
+        and bool(mask.get("size"))
+    )
 
 
 def _is_size(value: object, size: list[int]) -> bool:
@@ -107,14 +138,18 @@ def _image_size(columns: Columns, row: int) -> list[int]:
 def _adds_up(counts: list[Any] | str, num_pixels: int) -> bool:
     """Whether the runs cover the image."""
     runs = _uncompressed(counts) if isinstance(counts, str) else counts
-    return _WHOLE_NUMBERS.issuperset(map(type, runs)) and min(runs, default=-1) >= 0 and sum(runs) == num_pixels
+    return (
+        _WHOLE_NUMBERS.issuperset(map(type, runs))
+        and min(runs, default=-1) >= 0
+        and sum(runs) == num_pixels
+    )
 
 
 def _uncompressed(text: str) -> list[int]:
     """The runs that COCO's text holds, none if it is another's.
 
-    A character holds five bits, the lowest first, and whether more follow; from the fourth run on, what is held is the
-    difference to the last but one.
+    A character holds five bits, the lowest first, and whether more follow; from the fourth run on,
+    what is held is the difference to the last but one.
     """
     runs: list[int] = []
     value = shift = 0

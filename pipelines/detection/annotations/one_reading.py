@@ -33,7 +33,9 @@ def in_one_reading(document: Mapping[str, Any]) -> Mapping[str, Any]:
         "categories": [_named(entry) for entry in document["categories"]],
     }
     is_same = all(
-        ours is theirs for name, entries in parts.items() for ours, theirs in zip(entries, document[name], strict=True)
+        ours is theirs
+        for name, entries in parts.items()
+        for ours, theirs in zip(entries, document[name], strict=True)
     )
     return document if is_same else {**document, **parts}
 
@@ -47,7 +49,11 @@ def _flagged(annotation: Entry) -> Entry:
     crowd, ignore = annotation["iscrowd"], annotation.get("ignore", 0)
     if type(crowd) is int and type(ignore) is int:
         return annotation
-    return {**annotation, "iscrowd": flag_of(crowd), "ignore": 0 if ignore is None else flag_of(ignore)}
+    return {
+        **annotation,
+        "iscrowd": flag_of(crowd),
+        "ignore": 0 if ignore is None else flag_of(ignore),
+    }
 
 
 def _numbered(annotations: Sequence[Entry]) -> Sequence[Entry]:

@@ -24,32 +24,41 @@ def find_use(columns: Columns, split: Split, faults: DataFaults) -> None:
             faults.say(f"all {num} annotations are crowds or have `ignore`: AP cannot be measured")
     elif (is_crowd | is_dropped).all():
         faults.say(
-            f"no object to learn from: {is_dropped.sum()} of {num} annotations have a side below 1 pixel, area 0 or "
+            f"no object to learn from: {is_dropped.sum()} of {num} annotations have a side below 1 "
+            "pixel, area 0 or "
             "`ignore`, the others are crowds"
         )
     elif not trains(columns).any():
-        faults.say(f"no image to learn from: all that have objects have a side below {MIN_SIDE} pixels")
+        faults.say(
+            f"no image to learn from: all that have objects have a side below {MIN_SIDE} pixels"
+        )
 
 
 def find_mask_use(columns: Columns, annotations: Entries, faults: DataFaults) -> None:
     """No mask to learn from, where all objects have boxes that could be learnt."""
-    is_useless = np.array([has_no_polygon(entry.get("segmentation")) for entry in annotations], np.bool_)
+    is_useless = np.array(
+        [has_no_polygon(entry.get("segmentation")) for entry in annotations], np.bool_
+    )
     is_object = trains(columns)
     if (is_object & is_useless).any() and not (is_object & ~is_useless).any():
         faults.say(
-            f"no object to learn from: {(is_object & is_useless).sum()} masks have no polygon of three points, of "
+            f"no object to learn from: {(is_object & is_useless).sum()} masks have no polygon of "
+            "three points, of "
             "which COCO writes the coordinates in one list, [x1, y1, x2, y2, x3, y3, ...]"
         )
 
 
 def trains(columns: Columns) -> NDArray[np.bool_]:
     """Whether each annotation is an object that training learns."""
-    is_object: NDArray[np.bool_] = ~columns.is_crowd & ~columns.is_dropped & _is_seen(columns)[columns.image_of]
+    is_object: NDArray[np.bool_] = (
+        ~columns.is_crowd & ~columns.is_dropped & _is_seen(columns)[columns.image_of]
+    )
     return is_object
 
 
 def describe_use(columns: Columns, annotations: Entries) -> str:
-    """Objects and images of a train split, and what mmdet leaves out or passes over without a word."""
+    """Objects and images of a train split, and what mmdet leaves out or passes over without a
+    word."""
     is_dropped, is_trained = columns.is_dropped, _is_seen(columns)
     is_crowd = columns.is_crowd & ~is_dropped
     is_object = ~columns.is_crowd & ~is_dropped
@@ -62,12 +71,15 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
         "annotations passed over (a side below 1 pixel, area 0, or `ignore`)": is_dropped,
         "images left out for want of annotations": ~has_any,
         f"images left out for a side below {MIN_SIDE} pixels": has_any & ~is_trained,
-        "images with crowds or passed-over annotations alone, which train as background": is_trained & ~has_object,
+        "images with crowds or passed-over annotations alone, which train as background": is_trained
+        & ~has_object,
     }
     told = [f"{chosen.sum()} {what}" for what, chosen in counts.items() if chosen.any()]
     useless = sum(has_no_polygon(entry.get("segmentation")) for entry in annotations)
     if useless:
-        told.append(f"{useless} masks without a polygon of three points, ignored where masks are learnt")
+        told.append(
+            f"{useless} masks without a polygon of three points, ignored where masks are learnt"
+        )
     return f"{is_trained.sum()} of {len(is_trained)} images to train on; {'; '.join(told)}"
 
 
@@ -78,7 +90,9 @@ def _has_annotation(columns: Columns) -> NDArray[np.bool_]:
 
 def _is_seen(columns: Columns) -> NDArray[np.bool_]:
     """Of each image, whether training sees it."""
-    is_trained: NDArray[np.bool_] = _has_annotation(columns) & (columns.sizes.min(axis=1) >= MIN_SIDE)
+    is_trained: NDArray[np.bool_] = _has_annotation(columns) & (
+        columns.sizes.min(axis=1) >= MIN_SIDE
+    )
     return is_trained
 
 

@@ -1,4 +1,5 @@
-"""ATSS (arXiv 1912.02424) as mmdet's model config: one square anchor a position, positives chosen by IoU statistics."""
+"""ATSS (arXiv 1912.02424) as mmdet's model config: one square anchor a position, positives chosen
+by IoU statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import Config
 
 
-def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
+def model(
+    params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
+) -> Config:
     return {
         "type": "ATSS",
         "data_preprocessor": parts.preprocessor(),

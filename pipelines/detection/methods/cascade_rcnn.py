@@ -29,7 +29,9 @@ STAGES = (
 )
 
 
-def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
+def model(
+    params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
+) -> Config:
     return {
         "type": "CascadeRCNN",
         "data_preprocessor": parts.preprocessor(),
@@ -46,7 +48,10 @@ def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], n
         "train_cfg": {
             "rpn": two_stage.rpn_training(allowed_border=0),
             "rpn_proposal": two_stage.proposals(nms_pre=2000, max_per_img=2000),
-            "rcnn": [two_stage.roi_training(params, iou=stage.iou, match_low_quality=False) for stage in STAGES],
+            "rcnn": [
+                two_stage.roi_training(params, iou=stage.iou, match_low_quality=False)
+                for stage in STAGES
+            ],
         },
         "test_cfg": {
             "rpn": two_stage.proposals(nms_pre=1000, max_per_img=1000),

@@ -1,4 +1,5 @@
-"""What the one-stage detectors share: boxes are predicted at every position of the pyramid's maps."""
+"""What the one-stage detectors share: boxes are predicted at every position of the pyramid's
+maps."""
 
 from __future__ import annotations
 
@@ -11,12 +12,17 @@ from pipelines.openmmlab.recipe import Config
 
 STRIDES = (8, 16, 32, 64, 128)
 
-CENTERNESS: Config = {"loss_centerness": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}}
+CENTERNESS: Config = {
+    "loss_centerness": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}
+}
 """How near to its object's centre a position is, learned beside class and box."""
 
 
-def pyramid(params: DetectionParams, widths: Sequence[int], *, extra_from: str, **more: object) -> Config:
-    """From stride 8 on; the two coarsest maps are convolved from the last map: the backbone's or the pyramid's own."""
+def pyramid(
+    params: DetectionParams, widths: Sequence[int], *, extra_from: str, **more: object
+) -> Config:
+    """From stride 8 on; the two coarsest maps are convolved from the last map: the backbone's or
+    the pyramid's own."""
     return parts.pyramid(params, widths, start_level=1, add_extra_convs=extra_from, **more)
 
 
@@ -27,7 +33,13 @@ def head(params: DetectionParams, num_classes: int) -> Config:
         "in_channels": params.channels,
         "stacked_convs": 4,
         "feat_channels": params.channels,
-        "loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "gamma": 2.0, "alpha": 0.25, "loss_weight": 1.0},
+        "loss_cls": {
+            "type": "FocalLoss",
+            "use_sigmoid": True,
+            "gamma": 2.0,
+            "alpha": 0.25,
+            "loss_weight": 1.0,
+        },
     }
 
 

@@ -1,4 +1,5 @@
-"""FCOS (arXiv 1904.01355) as mmdet's model config: no anchors; the range of a level's box sizes is fixed in pixels."""
+"""FCOS (arXiv 1904.01355) as mmdet's model config: no anchors; the range of a level's box sizes is
+fixed in pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import Config
 
 
-def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
+def model(
+    params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
+) -> Config:
     return {
         "type": "FCOS",
         "data_preprocessor": parts.preprocessor(is_caffe=params.fidelity == "reference"),

@@ -11,7 +11,9 @@ from pipelines.openmmlab.recipe import Config
 BOX_LOSS: Config = {"type": "L1Loss", "loss_weight": 1.0}
 
 
-def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
+def model(
+    params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
+) -> Config:
     roi_training = two_stage.roi_training(params, iou=0.5, match_low_quality=True)
     return {
         "type": "MaskRCNN",

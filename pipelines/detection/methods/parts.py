@@ -1,4 +1,5 @@
-"""Pieces of mmdet's model configs that all detectors are made of. What is no param is as in mmdet's 1x baselines."""
+"""Pieces of mmdet's model configs that all detectors are made of. What is no param is as in mmdet's
+1x baselines."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def pyramid(params: DetectionParams, widths: Sequence[int], **more: object) -> C
 
 
 def box_coder(*, xy: float, wh: float) -> Config:
-    """`xy` and `wh`: standard deviations of the offsets of a box's centre and of the log ratios of its sides."""
+    """`xy` and `wh`: standard deviations of the offsets of a box's centre and of the log ratios of
+    its sides."""
     return {
         "type": "DeltaXYWHBBoxCoder",
         "target_means": [0.0, 0.0, 0.0, 0.0],
@@ -38,8 +40,11 @@ def box_coder(*, xy: float, wh: float) -> Config:
     }
 
 
-def iou_assigner(*, positive: float, negative: float, lowest: float, match_low_quality: bool = True) -> Config:
-    """Boxes learn an object from IoU `positive` on, and its best box from `lowest` on if a low quality matches.
+def iou_assigner(
+    *, positive: float, negative: float, lowest: float, match_low_quality: bool = True
+) -> Config:
+    """Boxes learn an object from IoU `positive` on, and its best box from `lowest` on if a low
+    quality matches.
 
     Those below `negative` learn the background.
     """
@@ -55,4 +60,8 @@ def iou_assigner(*, positive: float, negative: float, lowest: float, match_low_q
 
 def detections(*, iou_threshold: float = 0.5) -> Config:
     """What is left of the boxes of an image: at most 100."""
-    return {"score_thr": 0.05, "nms": {"type": "nms", "iou_threshold": iou_threshold}, "max_per_img": 100}
+    return {
+        "score_thr": 0.05,
+        "nms": {"type": "nms", "iou_threshold": iou_threshold},
+        "max_per_img": 100,
+    }

@@ -9,7 +9,9 @@ from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import Config
 
 
-def model(params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int) -> Config:
+def model(
+    params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
+) -> Config:
     return {
         "type": "RetinaNet",
         "data_preprocessor": parts.preprocessor(),

@@ -1,4 +1,5 @@
-"""What the two-stage detectors share: a head proposes regions (RoIs), others look at each of them."""
+"""What the two-stage detectors share: a head proposes regions (RoIs), others look at each of
+them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,12 @@ def rpn_head(params: DetectionParams, *, box_loss: Config) -> Config:
 
 
 def box_head(
-    params: DetectionParams, num_classes: int, *, coder: Config, is_class_agnostic: bool, box_loss: Config
+    params: DetectionParams,
+    num_classes: int,
+    *,
+    coder: Config,
+    is_class_agnostic: bool,
+    box_loss: Config,
 ) -> Config:
     return {
         "type": "Shared2FCBBoxHead",
@@ -61,9 +67,13 @@ def rpn_training(*, allowed_border: int) -> Config:
 
 def roi_training(params: DetectionParams, *, iou: float, match_low_quality: bool) -> Config:
     """How a head learns on RoIs: those from `iou` on show an object."""
-    assigner = parts.iou_assigner(positive=iou, negative=iou, lowest=iou, match_low_quality=match_low_quality)
+    assigner = parts.iou_assigner(
+        positive=iou, negative=iou, lowest=iou, match_low_quality=match_low_quality
+    )
     assert params.settings.num_rois is not None, f"{params.method} has RoIs"
-    return _training(assigner, _sampler(num=params.settings.num_rois, positive=0.25, with_truth=True))
+    return _training(
+        assigner, _sampler(num=params.settings.num_rois, positive=0.25, with_truth=True)
+    )
 
 
 def proposals(*, nms_pre: int, max_per_img: int) -> Config:

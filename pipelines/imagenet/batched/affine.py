@@ -1,4 +1,5 @@
-"""Affine maps of images, each by a map of its own: Pillow's sampling, which torch's grid_sample does not have."""
+"""Affine maps of images, each by a map of its own: Pillow's sampling, which torch's grid_sample
+does not have."""
 
 # Shapes: N images, C channels, H x W pixels, P = H * W of them.
 
@@ -13,14 +14,15 @@ _REACHES = {"nearest": (0,), "bilinear": (0, 1), "bicubic": (-1, 0, 1, 2)}
 """Pixels along an axis, from the one at or before a place, that a filter mixes."""
 
 CUT_ABOVE = 1e-3
-"""Pillow cuts what it mixes to whole numbers, in float64; in float32 a flat 100 may come out as 99.9999."""
+"""Pillow cuts what it mixes to whole numbers, in float64; in float32 a flat 100 may come out as
+99.9999."""
 
 
 def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolation: str) -> Tensor:
     """Pixel centre (x, y) of the result shows what the image has at (a x + b y + c, d x + e y + f).
 
-    Outside of the image that is `fill_C`; what a filter needs beyond an edge is the edge. Bicubic is Pillow's, with a
-    slope of -1, not grid_sample's -0.75.
+    Outside of the image that is `fill_C`; what a filter needs beyond an edge is the edge. Bicubic
+    is Pillow's, with a slope of -1, not grid_sample's -0.75.
     """
     num_images, num_channels, height, width = images_NCHW.shape
     x_NP, y_NP = _places(maps_N6.double(), height, width)
@@ -32,7 +34,9 @@ def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolatio
     for row_NP, weight_y in zip(rows, weights_y, strict=True):
         for column_NP, weight_x in zip(columns, weights_x, strict=True):
             index_NPC = (row_NP * width + column_NP)[..., None].expand(-1, -1, num_channels)
-            mixed_NPC.addcmul_(pixels_NPC.gather(1, index_NPC).float(), (weight_x * weight_y)[..., None])
+            mixed_NPC.addcmul_(
+                pixels_NPC.gather(1, index_NPC).float(), (weight_x * weight_y)[..., None]
+            )
     cut_NPC = mixed_NPC.add_(CUT_ABOVE).clamp_(0, WHITE)
     result_NPC = torch.where(is_inside_NP[..., None], cut_NPC, fill_C).to(torch.uint8)
     return result_NPC.view(num_images, height, width, num_channels).permute(0, 3, 1, 2)
@@ -53,7 +57,9 @@ def _places(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 def _taps(places_NP: Tensor, length: int, interpolation: str) -> tuple[list[Tensor], list[Tensor]]:
     """The pixels along one axis that are mixed for each place, and the weight of each."""
     if interpolation == "nearest":
-        return [_clamped(places_NP.floor(), length)], [torch.ones_like(places_NP, dtype=torch.float32)]
+        return [_clamped(places_NP.floor(), length)], [
+            torch.ones_like(places_NP, dtype=torch.float32)
+        ]
     before_NP = (places_NP - 0.5).floor()
     weights = _WEIGHTS[interpolation]((places_NP - 0.5 - before_NP).float())
     return [_clamped(before_NP + reach, length) for reach in _REACHES[interpolation]], weights

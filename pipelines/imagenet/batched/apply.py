@@ -1,4 +1,5 @@
-"""Does to a batch what was drawn for its images: each operation once a layer, on the images that drew it."""
+"""Does to a batch what was drawn for its images: each operation once a layer, on the images that
+drew it."""
 
 # Shapes: B images of a batch, N of them, C channels, H x W pixels.
 
@@ -16,16 +17,21 @@ from pipelines.imagenet.batched.points import look_up
 from pipelines.imagenet.drawn import BatchDraws
 
 _CHUNKS = {True: 1, False: 128}
-"""Images at a time, on a CPU or not: as many as its cache holds, or as keep an affine map's memory below 700 MB."""
+"""Images at a time, on a CPU or not: as many as its cache holds, or as keep an affine map's memory
+below 700 MB."""
 
 
-def apply_ops(images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], interpolation: str) -> Tensor:
+def apply_ops(
+    images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], interpolation: str
+) -> Tensor:
     """uint8 (B, C, H, W); the batch itself where nothing is to be done, else a new one."""
     if not draws.layers:
         return images_BCHW
     images_BCHW = images_BCHW.clone()
     fill_C = _constant(fill, images_BCHW.device)
-    for name, places_N, values_NV in _groups(draws, chunk=_CHUNKS[images_BCHW.device.type == "cpu"]):
+    for name, places_N, values_NV in _groups(
+        draws, chunk=_CHUNKS[images_BCHW.device.type == "cpu"]
+    ):
         chosen_NCHW = images_BCHW.index_select(0, places_N)
         if name == AFFINE:
             done_NCHW = affine(chosen_NCHW, values_NV, fill_C=fill_C, interpolation=interpolation)
@@ -43,7 +49,9 @@ def normalise(images_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ..
     mean_C11, std_C11 = (_constant(values, device)[:, None, None] for values in (mean, std))
     x_BCHW = torch.empty(images_BCHW.shape, device=device)
     # image by image on a CPU, whose caches hold one but no batch: half the time
-    for x, images in [(x_BCHW, images_BCHW)] if device.type != "cpu" else zip(x_BCHW, images_BCHW, strict=True):
+    for x, images in (
+        [(x_BCHW, images_BCHW)] if device.type != "cpu" else zip(x_BCHW, images_BCHW, strict=True)
+    ):
         x.copy_(images).mul_(1 / (255 * std_C11)).sub_(mean_C11 / std_C11)
     return x_BCHW
 
@@ -53,12 +61,15 @@ def erase(x_BCHW: Tensor, draws: BatchDraws) -> None:
     start = 0
     for image, top, left, height, width, shape in draws.boxes:
         stop = start + shape[0] * shape[1] * shape[2]
-        x_BCHW[image, :, top : top + height, left : left + width] = draws.erased[start:stop].view(shape)
+        x_BCHW[image, :, top : top + height, left : left + width] = draws.erased[start:stop].view(
+            shape
+        )
         start = stop
 
 
 def _groups(draws: BatchDraws, *, chunk: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each operation of each layer, the places of up to `chunk` images in the batch, and its values for them."""
+    """Each operation of each layer, the places of up to `chunk` images in the batch, and its values
+    for them."""
     places, values = draws.table_N7[:, 0].long(), draws.table_N7[:, 1:]
     start = 0
     for layer in draws.layers:

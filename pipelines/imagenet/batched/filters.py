@@ -11,7 +11,8 @@ from torch.nn.functional import pad
 from pipelines.imagenet.batched.points import blend, grey
 
 _SMOOTH_SUM, _SMOOTH_CENTRE = 13, 5
-"""Pillow's SMOOTH: the mean of a pixel and its eight neighbours, in which the pixel counts five times."""
+"""Pillow's SMOOTH: the mean of a pixel and its eight neighbours, in which the pixel counts five
+times."""
 _BLUR_PASSES = 3
 _BLUR_REACH = 2
 """Pixels to each side that a pass reaches; enough for a radius of 2, timm's greatest."""
@@ -27,13 +28,19 @@ def sharpness(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
     images = images_NCHW.float()
     smooth = images.clone()
     rows = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
-    sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + (_SMOOTH_CENTRE - 1) * images[..., 1:-1, 1:-1]
+    sums = (
+        rows[..., :-2]
+        + rows[..., 1:-1]
+        + rows[..., 2:]
+        + (_SMOOTH_CENTRE - 1) * images[..., 1:-1, 1:-1]
+    )
     smooth[..., 1:-1, 1:-1] = ((2 * sums + _SMOOTH_SUM) / (2 * _SMOOTH_SUM)).floor()
     return blend(smooth, images, factors_N[:, None, None, None])
 
 
 def gaussian_blur(images_NCHW: Tensor, radii_N: Tensor) -> Tensor:
-    """Pillow's: three box filters along each axis, whose edges count in part. Radii of up to 2 pixels."""
+    """Pillow's: three box filters along each axis, whose edges count in part. Radii of up to 2
+    pixels."""
     weights_NT = _box_weights(radii_N)
     images = images_NCHW.float()
     for axis in (-1, -2):
@@ -47,13 +54,15 @@ def _filtered(images_NCHW: Tensor, weights_NT: Tensor, axis: int) -> Tensor:
     padded = pad(images_NCHW, margin, mode="replicate")
     length = images_NCHW.shape[axis]
     taps = [
-        padded.narrow(axis, tap, length) * weights_NT[:, tap, None, None, None] for tap in range(len(weights_NT[0]))
+        padded.narrow(axis, tap, length) * weights_NT[:, tap, None, None, None]
+        for tap in range(len(weights_NT[0]))
     ]
     return torch.stack(taps).sum(0)
 
 
 def _box_weights(radii_N: Tensor) -> Tensor:
-    """(N, 2 * _BLUR_REACH + 1): a box as wide as three of them in a row need to be for a Gaussian of that radius."""
+    """(N, 2 * _BLUR_REACH + 1): a box as wide as three of them in a row need to be for a Gaussian
+    of that radius."""
     variance_N = radii_N.double() ** 2 / _BLUR_PASSES
     whole_N = (((12 * variance_N + 1).sqrt() - 1) / 2).floor()
     part_N = (2 * whole_N + 1) * (whole_N * (whole_N + 1) - 3 * variance_N)

@@ -22,7 +22,8 @@ POINT_TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "solarize": points.solarize,
     "solarize_add": points.solarize_add,
 }
-"""(images_NCHW of uint8, values_N) -> lookup tables_NC256 of uint8: what depends on a channel's value alone."""
+"""(images_NCHW of uint8, values_N) -> lookup tables_NC256 of uint8: what depends on a channel's
+value alone."""
 FILTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "color": filters.color,
     "gaussian_blur": filters.gaussian_blur,
@@ -34,7 +35,8 @@ AFFINE = "affine"
 
 
 def op_of(name: str, args: tuple[float, ...], *, size: tuple[int, int]) -> Op | None:
-    """timm's function `name` with `args` on an image of `size` (height, width); None where it changes nothing.
+    """timm's function `name` with `args` on an image of `size` (height, width); None where it
+    changes nothing.
 
     Raises KeyError for a function that has no batched form.
     """

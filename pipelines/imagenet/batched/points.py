@@ -18,7 +18,9 @@ def look_up(images_NCHW: Tensor, tables_NC256: Tensor) -> Tensor:
     """Each value replaced by its entry in the table of its image and channel."""
     num_images, num_channels, height, width = images_NCHW.shape
     flat_RP = images_NCHW.reshape(num_images * num_channels, height * width).long()
-    tables_R256 = tables_NC256.expand(num_images, num_channels, -1).reshape(num_images * num_channels, -1)
+    tables_R256 = tables_NC256.expand(num_images, num_channels, -1).reshape(
+        num_images * num_channels, -1
+    )
     return tables_R256.gather(1, flat_RP).view(images_NCHW.shape)
 
 
@@ -34,7 +36,9 @@ def posterize(images_NCHW: Tensor, bits_N: Tensor) -> Tensor:
 
 def solarize(images_NCHW: Tensor, thresholds_N: Tensor) -> Tensor:
     levels = _levels(images_NCHW)
-    return torch.where(levels < thresholds_N[:, None], levels, WHITE - levels).to(torch.uint8)[:, None]
+    return torch.where(levels < thresholds_N[:, None], levels, WHITE - levels).to(torch.uint8)[
+        :, None
+    ]
 
 
 def solarize_add(images_NCHW: Tensor, additions_N: Tensor) -> Tensor:
@@ -55,18 +59,22 @@ def contrast(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
 
 
 def auto_contrast(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
-    """Stretched so that the darkest value becomes 0 and the lightest 255; a channel of one value stays."""
+    """Stretched so that the darkest value becomes 0 and the lightest 255; a channel of one value
+    stays."""
     flat_NCP = images_NCHW.flatten(2)
     lows_NC1, highs_NC1 = (one[..., None].double() for one in (flat_NCP.amin(2), flat_NCP.amax(2)))
     ranges_NC1 = highs_NC1 - lows_NC1
-    scales_NC1 = torch.full_like(ranges_NC1, WHITE) / ranges_NC1  # a number over a tensor is rounded twice
+    scales_NC1 = (
+        torch.full_like(ranges_NC1, WHITE) / ranges_NC1
+    )  # a number over a tensor is rounded twice
     levels = _levels(images_NCHW)
     stretched_NC256 = (levels * scales_NC1 + -lows_NC1 * scales_NC1).clamp(0, WHITE)
     return torch.where(ranges_NC1 > 0, stretched_NC256, levels.double()).to(torch.uint8)
 
 
 def equalize(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
-    """Values spread so that each range of them has as many pixels as any other; a channel of one value stays."""
+    """Values spread so that each range of them has as many pixels as any other; a channel of one
+    value stays."""
     counts_NC256 = histograms(images_NCHW)
     levels = _levels(images_NCHW)
     last_NC1 = torch.where(counts_NC256 > 0, levels, 0).amax(2, keepdim=True)
@@ -84,7 +92,9 @@ def histograms(images_NCHW: Tensor) -> Tensor:
     bins = (images_NCHW.reshape(num_rows, -1) + rows_R1).flatten()
     counts = torch.zeros(num_rows * NUM_LEVELS, dtype=torch.int64, device=images_NCHW.device)
     # of one dimension, so that it also runs where torch is asked to be deterministic
-    counts.scatter_add_(0, bins, torch.ones((), dtype=torch.int64, device=bins.device).expand(bins.shape))
+    counts.scatter_add_(
+        0, bins, torch.ones((), dtype=torch.int64, device=bins.device).expand(bins.shape)
+    )
     return counts.view(num_images, num_channels, NUM_LEVELS)
 
 
@@ -95,7 +105,8 @@ def grey(images_NCHW: Tensor) -> Tensor:
 
 
 def blend(start: Tensor, end: Tensor, factors: Tensor) -> Tensor:
-    """uint8 of `start` at a factor of 0, `end` at 1, and beyond; cut to whole numbers in float32, as Pillow does it."""
+    """uint8 of `start` at a factor of 0, `end` at 1, and beyond; cut to whole numbers in float32,
+    as Pillow does it."""
     return (start + factors.float() * (end - start)).clamp(0, WHITE).to(torch.uint8)
 
 

@@ -1,4 +1,5 @@
-"""`python -m pipelines.imagenet.shard SRC DST`: shards of a folder tree or class map; `--index` indexes others."""
+"""`python -m pipelines.imagenet.shard SRC DST`: shards of a folder tree or class map; `--index`
+indexes others."""
 
 from __future__ import annotations
 
@@ -39,11 +40,18 @@ def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
     if src is None or dst is None:
         raise JobError("SRC and DST are needed, or --index PLACE")
     if src.rstrip("/") == dst.rstrip("/"):
-        raise JobError(f"{dst}: shards cannot be written among the images that they are made of; choose another DST")
+        raise JobError(
+            f"{dst}: shards cannot be written among the images that they are made of; choose "
+            "another DST"
+        )
     place = open_place(dst)
     written = write_shards(open_images(src), place, images_per_shard=images_per_shard, told=_tell)
     if written.num_written == 0:
-        print(f"{place.uri}: complete already, {written.num_images} images in {written.num_shards} shards")
+        print(
+            f"{place.uri}: complete already, {written.num_images} images in "
+            f"{written.num_shards} "
+            "shards"
+        )
     else:
         print(f"{place.uri}: wrote {written.num_images} images in {written.num_shards} shards")
 
@@ -53,7 +61,10 @@ def _index(where: str) -> None:
     found = place.find_shards()
     total = sum(map(len, found.values()))
     if total == 0:
-        raise DataError(f"{place.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and likewise val")
+        raise DataError(
+            f"{place.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and "
+            "likewise val"
+        )
     done: list[Shard] = []
 
     def tell(shard: Shard) -> None:
@@ -65,21 +76,31 @@ def _index(where: str) -> None:
 
 
 def _tell(shard: Shard, number: int, total: int) -> None:
-    print(f"{shard.name}: {len(shard)} images, {shard.size / 1e6:.1f} MB; {number}/{total}", flush=True)
+    print(
+        f"{shard.name}: {len(shard)} images, {shard.size / 1e6:.1f} MB; {number}/{total}",
+        flush=True,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.imagenet.shard",
-        description="Write the images of SRC (train/<class>/*, or train_map.txt, and likewise val) as tar shards with "
+        description="Write the images of SRC (train/<class>/*, or train_map.txt, and likewise val) "
+        "as tar shards with "
         "an index into DST, a folder or s3://BUCKET/PREFIX.",
     )
     parser.add_argument("src", nargs="?", metavar="SRC", help="a folder, or sample:digits")
     parser.add_argument("dst", nargs="?", metavar="DST", help="a folder, or s3://BUCKET/PREFIX")
     parser.add_argument(
-        "--images-per-shard", type=_count, default=IMAGES_PER_SHARD, metavar="N", help=f"default: {IMAGES_PER_SHARD}"
+        "--images-per-shard",
+        type=_count,
+        default=IMAGES_PER_SHARD,
+        metavar="N",
+        help=f"default: {IMAGES_PER_SHARD}",
     )
-    parser.add_argument("--index", metavar="PLACE", help=f"only write {INDEX_NAME} for the shards that lie at PLACE")
+    parser.add_argument(
+        "--index", metavar="PLACE", help=f"only write {INDEX_NAME} for the shards that lie at PLACE"
+    )
     return parser
 
 

@@ -1,4 +1,5 @@
-"""Shards of S3 on this machine's disk: each fetched once for all processes, the least recently used evicted."""
+"""Shards of S3 on this machine's disk: each fetched once for all processes, the least recently used
+evicted."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ FETCHES = 2
 class ShardCache:
     """`folder` is shared by all processes of this user on the machine and by all places in S3.
 
-    A shard is whole under its name, or a `.partial` of its full length while it is fetched. Whoever has one open
-    goes on reading it after it was evicted.
+    A shard is whole under its name, or a `.partial` of its full length while it is fetched. Whoever
+    has one open goes on reading it after it was evicted.
     """
 
     folder: Path
@@ -40,7 +41,9 @@ class ShardCache:
                     descriptor = os.open(path, os.O_RDONLY)
                 except FileNotFoundError:
                     return self._fetch(place, shard, path)
-                if os.fstat(descriptor).st_size != shard.size:  # a crash of the machine may leave that
+                if (
+                    os.fstat(descriptor).st_size != shard.size
+                ):  # a crash of the machine may leave that
                     os.close(descriptor)
                     return self._fetch(place, shard, path)
                 os.utime(path)
@@ -59,12 +62,14 @@ class ShardCache:
                 return descriptor
         partial.unlink()
         raise DataError(
-            f"{place.uri}/{shard.name}: the shard is not the one that the index describes; copy it there again, or "
+            f"{place.uri}/{shard.name}: the shard is not the one that the index describes; copy it "
+            "there again, or "
             f"{how_to_index(place.uri)}"
         )
 
     def _reserve(self, partial: Path, size: int) -> None:
-        """Make `partial` of `size` bytes (without writing any), after as many were evicted as the limit asks."""
+        """Make `partial` of `size` bytes (without writing any), after as many were evicted as the
+        limit asks."""
         with _locked(self.folder / "evicting.lock"):
             partial.unlink(missing_ok=True)
             kept = sorted(self._kept(), key=lambda one: one[1].st_mtime_ns)
@@ -93,7 +98,8 @@ class ShardCache:
             yield
         except OSError as err:
             raise DataError(
-                f"{self.folder}: shards cannot be kept here: {err.strerror}; lower cache_gib, or set XDG_CACHE_HOME "
+                f"{self.folder}: shards cannot be kept here: {err.strerror}; lower cache_gib, or "
+                "set XDG_CACHE_HOME "
                 "to a folder with room"
             ) from err
 

@@ -1,4 +1,5 @@
-"""The layout of shards as ImageFiles: opens the index, makes a missing one of local shards, checks it against them."""
+"""The layout of shards as ImageFiles: opens the index, makes a missing one of local shards, checks
+it against them."""
 
 from __future__ import annotations
 
@@ -14,15 +15,29 @@ from pipelines.data.digests import CONTENT_LIMIT_BYTES, digests_of_files
 from pipelines.data.faults import data_errors, first_named
 from pipelines.data.remembered import cache_folder
 from pipelines.imagenet.shard.cache import ShardCache
-from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, how_to_index, parse_index
+from pipelines.imagenet.shard.index import (
+    INDEX_NAME,
+    Shard,
+    ShardIndex,
+    check_shards,
+    how_to_index,
+    parse_index,
+)
 from pipelines.imagenet.shard.indexing import make_index
 from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
-from pipelines.imagenet.shard.source import SHARDS_IN_SHUFFLE, CachedFiles, FolderFiles, ShardFiles, ShardSource
+from pipelines.imagenet.shard.source import (
+    SHARDS_IN_SHUFFLE,
+    CachedFiles,
+    FolderFiles,
+    ShardFiles,
+    ShardSource,
+)
 from pipelines.imagenet.source import Split
 
 
 class Shards:
-    """`limit_bytes` of disk hold the shards that are read from S3; those of a folder are read where they lie."""
+    """`limit_bytes` of disk hold the shards that are read from S3; those of a folder are read where
+    they lie."""
 
     def __init__(self, place: ShardPlace, *, limit_bytes: float) -> None:
         self._place, self._limit_bytes = place, limit_bytes
@@ -40,15 +55,20 @@ class Shards:
         missing = [name for name in self._index.classes if name not in set(present)]
         if missing or classes != present:
             raise DataError(
-                f"{self.place}: {split} has no image of the classes {first_named(missing or sorted(classes))}"
+                f"{self.place}: {split} has no image of the classes "
+                f"{first_named(missing or sorted(classes))}"
             )
         shards = self._shards(split)
         return ShardSource(classes, shards, self._files(shards), self.place)
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """From the index alone. Shards on disk that are small enough to be hashed are compared with it."""
+        """From the index alone. Shards on disk that are small enough to be hashed are compared with
+        it."""
         shards = [shard for split in splits for shard in self._shards(split)]
-        if isinstance(self._place, FolderPlace) and sum(shard.size for shard in shards) <= CONTENT_LIMIT_BYTES:
+        if (
+            isinstance(self._place, FolderPlace)
+            and sum(shard.size for shard in shards) <= CONTENT_LIMIT_BYTES
+        ):
             _check_bytes(self._place, shards)
         return self._index.digest(splits)
 
@@ -56,7 +76,8 @@ class Shards:
         shards = self._index.shards.get(split, ())
         if not any(map(len, shards)):
             raise DataError(
-                f"{self.place}: holds no image of {split}; shards belong into {split}/*.tar or {split}-*.tar"
+                f"{self.place}: holds no image of {split}; shards belong into {split}/*.tar or "
+                f"{split}-*.tar"
             )
         return shards
 
@@ -66,8 +87,10 @@ class Shards:
         largest = sorted((shard.size for shard in shards), reverse=True)[:SHARDS_IN_SHUFFLE]
         if sum(largest) > self._limit_bytes:
             raise DataError(
-                f"{self.place}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the {len(largest)} shards, "
-                f"{sum(largest) / 2**30:.3g} GiB, that are read at a time; raise it, or write smaller shards"
+                f"{self.place}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the "
+                f"{len(largest)} shards, "
+                f"{sum(largest) / 2**30:.3g} GiB, that are read at a time; raise it, or write "
+                "smaller shards"
             )
         return CachedFiles(self._place, ShardCache(cache_folder() / "shards", self._limit_bytes))
 
@@ -84,15 +107,20 @@ class Shards:
     def _made_index(self, found: Sizes) -> ShardIndex:
         if not found:
             raise DataError(
-                f"{self.place}: holds no shards; they belong into train/*.tar or train-*.tar, and likewise val"
+                f"{self.place}: holds no shards; they belong into train/*.tar or train-*.tar, "
+                "and "
+                "likewise val"
             )
         if not isinstance(self._place, FolderPlace):
-            raise DataError(f"{self.place}: the shards have no {INDEX_NAME}; {how_to_index(self.place)}")
+            raise DataError(
+                f"{self.place}: the shards have no {INDEX_NAME}; {how_to_index(self.place)}"
+            )
         return _index_of_folder(self._place, found)
 
 
 def _index_of_folder(place: FolderPlace, found: Sizes) -> ShardIndex:
-    """Scanned by the first process that asks; kept beside the shards or, where these are read-only, in the cache."""
+    """Scanned by the first process that asks; kept beside the shards or, where these are read-only,
+    in the cache."""
     kept = _kept_index(place, found)
     with _locked(kept.with_suffix(".lock")):
         for content in (place.read(INDEX_NAME), FolderPlace(kept.parent).read(kept.name)):
@@ -112,8 +140,16 @@ def _index_of_folder(place: FolderPlace, found: Sizes) -> ShardIndex:
 def _kept_index(place: FolderPlace, found: Sizes) -> Path:
     """Of these very shards: their times of change are in its name."""
     with data_errors(place.uri):
-        times = {name: (place.root / name).stat().st_mtime_ns for sizes in found.values() for name in sizes}
-    return cache_folder() / "indices" / f"{digest_of([str(place.root.absolute()), found, times])[:40]}.json"
+        times = {
+            name: (place.root / name).stat().st_mtime_ns
+            for sizes in found.values()
+            for name in sizes
+        }
+    return (
+        cache_folder()
+        / "indices"
+        / f"{digest_of([str(place.root.absolute()), found, times])[:40]}.json"
+    )
 
 
 @contextmanager
@@ -124,7 +160,8 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
         except OSError as err:
             raise DataError(
-                f"{path.parent}: cannot be written, or not be locked: {err.strerror}; set XDG_CACHE_HOME to a folder "
+                f"{path.parent}: cannot be written, or not be locked: {err.strerror}; set "
+                "XDG_CACHE_HOME to a folder "
                 "on a local disk"
             ) from err
         yield
@@ -136,6 +173,7 @@ def _check_bytes(place: FolderPlace, shards: Sequence[Shard]) -> None:
     other = [name for name, digest in digests if digest != described[name]]
     if other:
         raise DataError(
-            f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy them again, or "
+            f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy "
+            "them again, or "
             f"{how_to_index(place.uri)}"
         )

@@ -1,4 +1,5 @@
-"""index.json: which image lies where in which shard. With it a shard is read at any place, and none is scanned."""
+"""index.json: which image lies where in which shard. With it a shard is read at any place, and none
+is scanned."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ VERSION = 1
 class Shard:
     """A tar file and the images in it, in the order of the file.
 
-    `name` is relative to the folder of the index; `offsets` and `sizes` are in bytes, of the images themselves.
+    `name` is relative to the folder of the index; `offsets` and `sizes` are in bytes, of the images
+    themselves.
     """
 
     name: str
@@ -51,13 +53,24 @@ class Shard:
 
     @property
     def document(self) -> dict[str, Any]:
-        columns = {"labels": list(self.labels), "offsets": list(self.offsets), "sizes": list(self.sizes)}
-        return {"name": self.name, "size": self.size, "sha256": self.sha256, "members": list(self.members), **columns}
+        columns = {
+            "labels": list(self.labels),
+            "offsets": list(self.offsets),
+            "sizes": list(self.sizes),
+        }
+        return {
+            "name": self.name,
+            "size": self.size,
+            "sha256": self.sha256,
+            "members": list(self.members),
+            **columns,
+        }
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Labels are places in `classes`; `made_from` is the digest of what the writer made the shards from."""
+    """Labels are places in `classes`; `made_from` is the digest of what the writer made the shards
+    from."""
 
     classes: tuple[str, ...]
     shards: Mapping[Split, tuple[Shard, ...]]
@@ -65,16 +78,29 @@ class ShardIndex:
 
     def digest(self, splits: Sequence[Split]) -> str:
         """Of classes, shards and images of `splits`, wherever they lie."""
-        return digest_of([self.classes, [[shard.document for shard in self.shards.get(split, ())] for split in splits]])
+        return digest_of(
+            [
+                self.classes,
+                [[shard.document for shard in self.shards.get(split, ())] for split in splits],
+            ]
+        )
 
     def to_json(self) -> bytes:
-        splits = {split: [shard.document for shard in shards] for split, shards in self.shards.items()}
-        document = {"version": VERSION, "classes": self.classes, "made_from": self.made_from, "splits": splits}
+        splits = {
+            split: [shard.document for shard in shards] for split, shards in self.shards.items()
+        }
+        document = {
+            "version": VERSION,
+            "classes": self.classes,
+            "made_from": self.made_from,
+            "splits": splits,
+        }
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
 def parse_index(content: bytes, place: str) -> ShardIndex:
-    """Raises DataError, which says how to write a new one, for anything but an index of this version."""
+    """Raises DataError, which says how to write a new one, for anything but an index of this
+    version."""
     try:
         document = parse_json(decode_text(content, f"{place}/{INDEX_NAME}"))
         if document["version"] != VERSION:
@@ -87,19 +113,24 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
         }
         return ShardIndex(classes, splits, document["made_from"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as err:
-        raise DataError(f"{place}/{INDEX_NAME}: no index of shards: {err}; {how_to_index(place)}") from err
+        raise DataError(
+            f"{place}/{INDEX_NAME}: no index of shards: {err}; {how_to_index(place)}"
+        ) from err
 
 
 def check_shards(index: ShardIndex, found: Mapping[Split, Mapping[str, int]], place: str) -> None:
-    """Raises DataError unless the shards `found`, sizes in bytes by name, are those of the index."""
+    """Raises DataError unless the shards `found`, sizes in bytes by name, are those of the
+    index."""
     listed = {shard.name: shard.size for shards in index.shards.values() for shard in shards}
     there = {name: size for sizes in found.values() for name, size in sizes.items()}
     missing, unlisted = sorted(listed.keys() - there.keys()), sorted(there.keys() - listed.keys())
     other = sorted(name for name in listed.keys() & there.keys() if listed[name] != there[name])
     if missing or unlisted or other:
         raise DataError(
-            f"{place}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; not in the index: "
-            f"{first_named(unlisted)}; of another size: {first_named(other)}; copy the shards again, or {how_to_index(place)}"
+            f"{place}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; "
+            "not in the index: "
+            f"{first_named(unlisted)}; of another size: {first_named(other)}; copy the shards "
+            f"again, or {how_to_index(place)}"
         )
 
 

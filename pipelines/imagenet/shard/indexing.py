@@ -1,4 +1,5 @@
-"""Shards without an index -> their index: headers and labels are read once, and where asked every byte for sha256."""
+"""Shards without an index -> their index: headers and labels are read once, and where asked every
+byte for sha256."""
 
 from __future__ import annotations
 
@@ -23,11 +24,13 @@ THREADS = 8
 Told = Callable[[Shard], None]
 
 
-def make_index(place: ShardPlace, found: Sizes, *, with_sha256: bool, told: Told | None = None) -> ShardIndex:
+def make_index(
+    place: ShardPlace, found: Sizes, *, with_sha256: bool, told: Told | None = None
+) -> ShardIndex:
     """The index of the shards `found` at `place`; `told` hears of each that is done.
 
-    Classes are the lines of classes.txt, else the labels from 0 to the greatest. Raises DataError for a shard that is
-    no whole tar file, or whose labels have no class.
+    Classes are the lines of classes.txt, else the labels from 0 to the greatest. Raises DataError
+    for a shard that is no whole tar file, or whose labels have no class.
     """
     shards: dict[Split, tuple[Shard, ...]] = {}
     for split, sizes in found.items():
@@ -47,14 +50,17 @@ def _scan(place: ShardPlace, name: str, *, with_sha256: bool) -> Shard:
             with path.open("rb") as file:
                 members = scan_tar(file, f"{place.uri}/{name}")
         except OSError as err:
-            raise DataError(f"{place.uri}/{name}: the shard cannot be read: {err.strerror}; copy it again") from err
+            raise DataError(
+                f"{place.uri}/{name}: the shard cannot be read: {err.strerror}; copy it again"
+            ) from err
         sha256 = digest_of_file(path) if with_sha256 else None
         return Shard.of(name, size=path.stat().st_size, sha256=sha256, members=members)
 
 
 @contextmanager
 def _on_disk(place: ShardPlace, name: str) -> Iterator[Path]:
-    """The shard as a local file. One of S3 is fetched whole: a request for each of its headers would take longer."""
+    """The shard as a local file. One of S3 is fetched whole: a request for each of its headers
+    would take longer."""
     if isinstance(place, FolderPlace):
         yield place.root / name
         return
@@ -81,7 +87,8 @@ def _classes(place: ShardPlace, shards: Sequence[Shard]) -> tuple[str, ...]:
     names = parse_class_names(decode_text(content, where), where)
     if max(greatest) >= len(names):
         raise DataError(
-            f"{place.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: {where} has {len(names)} "
+            f"{place.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: "
+            f"{where} has {len(names)} "
             "classes"
         )
     return names

@@ -1,4 +1,5 @@
-"""Where shards lie, a folder or a prefix in S3: which there are, their small files, and how shards get there."""
+"""Where shards lie, a folder or a prefix in S3: which there are, their small files, and how shards
+get there."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def open_place(place: str) -> ShardPlace:
 
 
 def split_of(name: str) -> Split | None:
-    """The split of a shard: `train/*.tar` and `train-*.tar`, likewise val; None for any other name."""
+    """The split of a shard: `train/*.tar` and `train-*.tar`, likewise val; None for any other
+    name."""
     for split in SPLITS:
         if name.endswith(".tar") and "/." not in name:
             if name.startswith(f"{split}/") and name.count("/") == 1:
@@ -69,7 +71,11 @@ class FolderPlace:
 
     def find_shards(self) -> Sizes:
         with self._errors():
-            names = [*_tars(self.root, ""), *_tars(self.root / "train", "train/"), *_tars(self.root / "val", "val/")]
+            names = [
+                *_tars(self.root, ""),
+                *_tars(self.root / "train", "train/"),
+                *_tars(self.root / "val", "val/"),
+            ]
             check_names(self.root, names)
             return by_split({name: (self.root / name).stat().st_size for name in names})
 
@@ -119,7 +125,10 @@ class BucketPlace:
     def find_shards(self) -> Sizes:
         sizes: dict[str, int] = {}
         for split in SPLITS:
-            for prefix in (f"{split}/", f"{split}-"):  # a million class folders' images beside them are not listed
+            for prefix in (
+                f"{split}/",
+                f"{split}-",
+            ):  # a million class folders' images beside them are not listed
                 sizes |= self._bucket.sizes(prefix)
         return by_split(sizes)
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHARDS_IN_SHUFFLE = 16
-"""Shards whose images are shuffled together: 16,000 images of ImageNet, and the shards that are read at a time."""
+"""Shards whose images are shuffled together: 16,000 images of ImageNet, and the shards that are
+read at a time."""
 OPEN_SHARDS = 2 * SHARDS_IN_SHUFFLE
 """Kept open by a process; more than a block, since loaders read ahead into the next one."""
 
@@ -63,9 +64,12 @@ class CachedFiles:
 
 
 class ShardSource:
-    """Images in the order of the shards' names. Files are opened by each process for itself, as late as possible."""
+    """Images in the order of the shards' names. Files are opened by each process for itself, as
+    late as possible."""
 
-    def __init__(self, classes: tuple[str, ...], shards: Sequence[Shard], files: ShardFiles, place: str) -> None:
+    def __init__(
+        self, classes: tuple[str, ...], shards: Sequence[Shard], files: ShardFiles, place: str
+    ) -> None:
         self.classes = classes
         self._shards, self._files, self._place = tuple(shards), files, place
         self._starts = [0, *accumulate(len(shard) for shard in shards)]
@@ -106,23 +110,32 @@ class ShardSource:
             content = os.pread(self._descriptor(number), shard.sizes[row], shard.offsets[row])
         except OSError as err:
             raise DataError(
-                f"{self._place}/{shard.name}: the shard cannot be read: {err.strerror}; copy it there again"
+                f"{self._place}/{shard.name}: the shard cannot be read: {err.strerror}; copy "
+                "it "
+                "there again"
             ) from err
         if len(content) != shard.sizes[row]:
             raise DataError(
-                f"{self._place}/{shard.name}: the shard ends before {shard.members[row]}; copy it there again, or "
+                f"{self._place}/{shard.name}: the shard ends before {shard.members[row]}; copy it "
+                "there again, or "
                 f"{how_to_index(self._place)}"
             )
         return content
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Shards in random order, in blocks of SHARDS_IN_SHUFFLE whose images are permuted together."""
+        """Shards in random order, in blocks of SHARDS_IN_SHUFFLE whose images are permuted
+        together."""
         order = rng.permutation(len(self._shards))
-        blocks = (order[start : start + SHARDS_IN_SHUFFLE] for start in range(0, len(order), SHARDS_IN_SHUFFLE))
+        blocks = (
+            order[start : start + SHARDS_IN_SHUFFLE]
+            for start in range(0, len(order), SHARDS_IN_SHUFFLE)
+        )
         return np.concatenate([rng.permutation(self._places_in(block)) for block in blocks])
 
     def _places_in(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.concatenate([np.arange(self._starts[shard], self._starts[shard + 1]) for shard in block])
+        return np.concatenate(
+            [np.arange(self._starts[shard], self._starts[shard + 1]) for shard in block]
+        )
 
     def _at(self, place: int) -> tuple[int, int]:
         """The number of the shard, and the image's place in it."""

@@ -1,4 +1,5 @@
-"""Tar files of images in WebDataset's layout: `<key>.jpg` with `<key>.cls` or `<key>.json`. Scanned and written."""
+"""Tar files of images in WebDataset's layout: `<key>.jpg` with `<key>.cls` or `<key>.json`. Scanned
+and written."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from pipelines.imagenet.source import IMAGE_SUFFIXES
 BLOCK = 512
 """Bytes; members of a tar file begin at multiples of it."""
 LARGEST_LABEL = 999_999
-"""A greater number is an id of something else: without classes.txt there is a class for each number up to it."""
+"""A greater number is an id of something else: without classes.txt there is a class for each number
+up to it."""
 _DIGITS = re.compile(r"\s*([0-9]{1,4000})\s*")
 
 
@@ -42,8 +44,8 @@ class Encoded(NamedTuple):
 def scan_tar(file: IO[bytes], place: str) -> list[Member]:
     """The images of a tar file in its order; only headers and labels are read.
 
-    Raises DataError, which names the shard as `place`, for a file that is truncated or no tar, for images without a
-    label, and for names that are not UTF-8.
+    Raises DataError, which names the shard as `place`, for a file that is truncated or no tar, for
+    images without a label, and for names that are not UTF-8.
     """
     found = _Found(place)
     try:
@@ -53,7 +55,9 @@ def scan_tar(file: IO[bytes], place: str) -> list[Member]:
                     found.take(tar, info)
             _check_end(tar, file)
     except (tarfile.TarError, EOFError) as err:
-        raise DataError(f"{place}: the shard is no whole tar file: {err}; copy it again or write it anew") from err
+        raise DataError(
+            f"{place}: the shard is no whole tar file: {err}; copy it again or write it anew"
+        ) from err
     return found.members()
 
 
@@ -109,9 +113,13 @@ class _Found:
         missing = [name for key, (name, _, _) in self._images.items() if key not in self._labels]
         if missing:
             raise DataError(
-                f"{self._place}: images without a label: {first_named(missing)}; each needs <key>.cls or <key>.json"
+                f"{self._place}: images without a label: {first_named(missing)}; each needs "
+                "<key>.cls or <key>.json"
             )
-        return [Member(name, self._labels[key], offset, size) for key, (name, offset, size) in self._images.items()]
+        return [
+            Member(name, self._labels[key], offset, size)
+            for key, (name, offset, size) in self._images.items()
+        ]
 
     def _take_image(self, key: str, info: tarfile.TarInfo) -> None:
         if info.isdir():
@@ -119,17 +127,21 @@ class _Found:
         name = escaped(info.name)
         if not info.isfile() or info.issparse():
             raise DataError(
-                f"{self._place}/{name}: a link or a sparse file; write the shard again with whole files, for example "
+                f"{self._place}/{name}: a link or a sparse file; write the shard again with whole "
+                "files, for example "
                 "by tar --dereference --hard-dereference"
             )
         if key in self._images:
             other = escaped(self._images[key][0])
-            raise DataError(f"{self._place}: two images have the key {escaped(key)}: {other} and {name}")
+            raise DataError(
+                f"{self._place}: two images have the key {escaped(key)}: {other} and {name}"
+            )
         self._images[key] = (info.name, info.offset_data, info.size)
 
     def _no_label(self, name: str) -> DataError:
         return DataError(
-            f"{self._place}/{escaped(name)}: holds no label, which is an integer from 0 to {LARGEST_LABEL}"
+            f"{self._place}/{escaped(name)}: holds no label, which is an integer from 0 to "
+            f"{LARGEST_LABEL}"
         )
 
 
@@ -162,7 +174,8 @@ def _checked(label: int) -> int | None:
 
 
 def _check_end(tar: tarfile.TarFile, file: IO[bytes]) -> None:
-    """tarfile takes what was cut between two members, or goes on with rubbish, for a whole file; zeros end one."""
+    """tarfile takes what was cut between two members, or goes on with rubbish, for a whole file;
+    zeros end one."""
     file.seek(tar.offset)
     if file.read(BLOCK) != bytes(BLOCK):
         raise tarfile.ReadError(f"no end at byte {tar.offset}")

@@ -1,4 +1,5 @@
-"""Images of any layout -> shards with an index: the same bytes each time, shuffled, the index last."""
+"""Images of any layout -> shards with an index: the same bytes each time, shuffled, the index
+last."""
 
 from __future__ import annotations
 
@@ -21,11 +22,13 @@ from pipelines.imagenet.shard.tar import Encoded, Member, key_of, write_tar
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, sample_key
 
 MARK_NAME = "writing.json"
-"""Lies at the place while shards are written: whatever tar files are there are ours, of a run that did not end."""
+"""Lies at the place while shards are written: whatever tar files are there are ours, of a run that
+did not end."""
 VERSION = 1
 """Raised when the same images come to give other shards."""
 SEED = 0
-"""Of the order in which images go into shards: in that of their classes a shuffle of blocks would be none."""
+"""Of the order in which images go into shards: in that of their classes a shuffle of blocks would
+be none."""
 
 Told = Callable[[Shard, int, int], None]
 """Hears of each shard that is written, its number from 1, and how many there will be."""
@@ -40,10 +43,13 @@ class ShardSummary:
     num_written: int
 
 
-def write_shards(images: ImageFiles, place: ShardPlace, *, images_per_shard: int, told: Told) -> ShardSummary:
+def write_shards(
+    images: ImageFiles, place: ShardPlace, *, images_per_shard: int, told: Told
+) -> ShardSummary:
     """Make `place` hold train-*.tar and val-*.tar of `images`, classes.txt and, last, index.json.
 
-    Raises DataError where an image cannot be read, or when the place holds shards of something else.
+    Raises DataError where an image cannot be read, or when the place holds shards of something
+    else.
     """
     classes = load_classes(images, num_classes=None)
     made_from = digest_of([VERSION, SEED, images_per_shard, classes, images.digest(SPLITS)])
@@ -51,7 +57,10 @@ def write_shards(images: ImageFiles, place: ShardPlace, *, images_per_shard: int
     if held is not None:
         return _held(parse_index(held, place.uri), made_from, place)
     sources = {split: images.source(split, classes) for split in SPLITS}
-    names = {split: _shard_names(split, len(source), images_per_shard) for split, source in sources.items()}
+    names = {
+        split: _shard_names(split, len(source), images_per_shard)
+        for split, source in sources.items()
+    }
     _claim(place, {name for of_split in names.values() for name in of_split})
     shards = _write_all(sources, names, images_per_shard, place, told)
     place.write(CLASSES_NAME, "".join(f"{name}\n" for name in classes).encode())
@@ -65,17 +74,22 @@ def _held(index: ShardIndex, made_from: str, place: ShardPlace) -> ShardSummary:
     check_shards(index, place.find_shards(), place.uri)
     if index.made_from != made_from:
         raise DataError(
-            f"{place.uri}: holds shards of other images, or of another size; delete them or choose another place"
+            f"{place.uri}: holds shards of other images, or of another size; delete them or "
+            "choose "
+            "another place"
         )
     shards = [shard for of_split in index.shards.values() for shard in of_split]
     return ShardSummary(len(shards), sum(map(len, shards)), 0)
 
 
 def _claim(place: ShardPlace, wanted: set[str]) -> None:
-    """Mark the place as ours; tar files that an unfinished run left and this one will not overwrite are deleted."""
+    """Mark the place as ours; tar files that an unfinished run left and this one will not overwrite
+    are deleted."""
     there = {name for sizes in place.find_shards().values() for name in sizes}
     if there and place.read(MARK_NAME) is None:
-        raise DataError(f"{place.uri}: holds {len(there)} tar files of another origin; choose an empty place")
+        raise DataError(
+            f"{place.uri}: holds {len(there)} tar files of another origin; choose an empty place"
+        )
     place.write(MARK_NAME, b"{}\n")
     for name in sorted(there - wanted):
         place.delete(name)
@@ -116,7 +130,9 @@ def _write_one(name: str, images: Iterator[Encoded], place: ShardPlace) -> Shard
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
             path = Path(folder) / name
             members: list[Member] = write_tar(path, images)
-            shard = Shard.of(name, size=path.stat().st_size, sha256=digest_of_file(path), members=members)
+            shard = Shard.of(
+                name, size=path.stat().st_size, sha256=digest_of_file(path), members=members
+            )
             place.put(name, path)
             path.unlink(missing_ok=True)
     except OSError as err:
@@ -124,7 +140,9 @@ def _write_one(name: str, images: Iterator[Encoded], place: ShardPlace) -> Shard
     return shard
 
 
-def _encoded(source: ImageSource, members: Sequence[str], places: Iterator[int]) -> Iterator[Encoded]:
+def _encoded(
+    source: ImageSource, members: Sequence[str], places: Iterator[int]
+) -> Iterator[Encoded]:
     for place in places:
         try:
             yield Encoded(members[place], source.labels[place], source.read(place))

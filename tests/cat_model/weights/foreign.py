@@ -1,6 +1,8 @@
-"""Checkpoints as others write them, with real pickles of their classes: the official files, timm's and mmengine's.
+"""Checkpoints as others write them, with real pickles of their classes: the official files, timm's
+and mmengine's.
 
-yacs is not installed: a module of its name, whose class pickles as yacs's does, stands in while a file is written.
+yacs is not installed: a module of its name, whose class pickles as yacs's does, stands in while a
+file is written.
 """
 
 from __future__ import annotations
@@ -24,13 +26,21 @@ with quiet_import():
 
 
 class CfgNode(dict[str, Any]):
-    """yacs's node: a dict of settings, whose marks are attributes of the instance and travel as its state."""
+    """yacs's node: a dict of settings, whose marks are attributes of the instance and travel as its
+    state."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(
-            {key: CfgNode(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+            {
+                key: CfgNode(value) if isinstance(value, Mapping) else value
+                for key, value in settings.items()
+            }
         )
-        self.__dict__ |= {"__immutable__": True, "__deprecated_keys__": set(), "__new_allowed__": False}
+        self.__dict__ |= {
+            "__immutable__": True,
+            "__deprecated_keys__": set(),
+            "__new_allowed__": False,
+        }
         self.__dict__["__renamed_keys__"] = {"OLD": "NEW"}
 
 
@@ -50,8 +60,15 @@ def yacs_installed() -> Iterator[None]:
 
 def save_official(path: Path, state: Mapping[str, Tensor], *, is_legacy: bool = False) -> None:
     """What the official repository's training writes."""
-    config = CfgNode({"MODEL": {"NAME": "cat_tiny", "CAT": {"DEPTHS": [1, 1, 3, 1], "APE": True}}, "AMP": "O1"})
-    content = {"model": dict(state), "max_accuracy": np.float64(80.3), "epoch": 299, "config": config}
+    config = CfgNode(
+        {"MODEL": {"NAME": "cat_tiny", "CAT": {"DEPTHS": [1, 1, 3, 1], "APE": True}}, "AMP": "O1"}
+    )
+    content = {
+        "model": dict(state),
+        "max_accuracy": np.float64(80.3),
+        "epoch": 299,
+        "config": config,
+    }
     with yacs_installed():
         torch.save(content, path, _use_new_zipfile_serialization=not is_legacy)
 
@@ -60,11 +77,16 @@ def save_timm(path: Path, state: Mapping[str, Tensor]) -> None:
     """What timm's train.py writes, averaged weights beside the plain ones."""
     averaged = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     args = Namespace(model="cat_tiny", lr=np.float32(1e-3), mean=np.ones(3), opt_betas=(0.9, 0.999))
-    torch.save({"arch": "cat_tiny", "state_dict": dict(state), "state_dict_ema": averaged, "args": args}, path)
+    torch.save(
+        {"arch": "cat_tiny", "state_dict": dict(state), "state_dict_ema": averaged, "args": args},
+        path,
+    )
 
 
 def save_mmengine(path: Path, state: Mapping[str, Tensor]) -> None:
     """What mmengine's CheckpointHook writes, its log of scalars included."""
     hub = MessageHub("checkpoints under test")
     hub.update_scalar("train/loss", 1.5)
-    torch.save({"meta": {"epoch": 1}, "state_dict": dict(state), "message_hub": hub.state_dict()}, path)
+    torch.save(
+        {"meta": {"epoch": 1}, "state_dict": dict(state), "message_hub": hub.state_dict()}, path
+    )

@@ -1,4 +1,5 @@
-"""Checkpoint files: what others put beside tensors is passed over, what would run code is refused and not run."""
+"""Checkpoint files: what others put beside tensors is passed over, what would run code is refused
+and not run."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ STATE = {"ape": torch.arange(6.0).view(1, 1, 6), "norm.bias": torch.ones(2, dtyp
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) for name in left
+    )
 
 
 @pytest.mark.parametrize("is_legacy", [False, True])
@@ -69,15 +72,22 @@ class Call:
 
 @pytest.mark.parametrize("is_legacy", [False, True])
 @pytest.mark.parametrize(
-    ("function", "told"), [(os.system, r"posix\.system|nt\.system"), (eval, r"builtins\.eval"), (exec, "builtins.exec")]
+    ("function", "told"),
+    [(os.system, r"posix\.system|nt\.system"), (eval, r"builtins\.eval"), (exec, "builtins.exec")],
 )
 def test_a_payload_is_refused_by_name_and_not_run(
     tmp_path: Path, function: Callable[..., object], told: str, is_legacy: bool
 ) -> None:
     path, proof = tmp_path / "cat.pth", tmp_path / "proof"
     command = f"touch {proof}" if function is os.system else f"open({str(proof)!r}, 'w').close()"
-    torch.save({"model": STATE, "x": Call(function, command)}, path, _use_new_zipfile_serialization=not is_legacy)
-    with pytest.raises(WeightsError, match=rf"cat\.pth: .*asks for ({told}), .*nothing of it was run"):
+    torch.save(
+        {"model": STATE, "x": Call(function, command)},
+        path,
+        _use_new_zipfile_serialization=not is_legacy,
+    )
+    with pytest.raises(
+        WeightsError, match=rf"cat\.pth: .*asks for ({told}), .*nothing of it was run"
+    ):
         load_file(path)
     assert not proof.exists()
     torch.load(path, weights_only=False)  # the payload is a real one
@@ -118,7 +128,9 @@ def test_the_kind_of_a_file_is_told_by_its_bytes_not_its_name(tmp_path: Path) ->
         (bytes(range(128, 256)) * 3, "not readable as tensors only: [A-Z]"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_what_is_no_checkpoint_is_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     if content is not None:
         (tmp_path / "cat.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=message):
@@ -126,7 +138,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None,
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_wrong_file_is_named_with_what_to_do_and_no_advice_to_run_it(tmp_path: Path, name: str) -> None:
+def test_a_wrong_file_is_named_with_what_to_do_and_no_advice_to_run_it(
+    tmp_path: Path, name: str
+) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
     with pytest.raises(WeightsError, match=rf"^{tmp_path}/cat\.pth: {MESSAGES[name]}") as caught:
         load_file(tmp_path / "cat.pth")

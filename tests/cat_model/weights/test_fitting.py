@@ -1,4 +1,5 @@
-"""Loading into a model: what was mapped, resized, new and left out is reported, and nothing of it happens unasked."""
+"""Loading into a model: what was mapped, resized, new and left out is reported, and nothing of it
+happens unasked."""
 
 from __future__ import annotations
 
@@ -38,11 +39,16 @@ def test_an_official_file_fills_a_model_and_is_reported(classifier: Cat, tmp_pat
     save_official(tmp_path / "toy.pth", TOY.state_dict())
     model = new(classifier.config)
     report = load_weights(model, tmp_path / "toy.pth")
-    assert all(torch.equal(tensor, classifier.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert all(
+        torch.equal(tensor, classifier.state_dict()[name])
+        for name, tensor in model.state_dict().items()
+    )
     assert report.mapped.keys() == model.state_dict().keys()
     assert report.mapped["stages.0.blocks.0.cpsa.norm1.bias"] == "layers.0.cpsa_blocks.0.norm1.bias"
     assert (report.resized, report.missing, report.unexpected) == ({}, (), ())
-    assert set(report.dropped) == {name for name in TOY.state_dict() if name.endswith("relative_position_index")}
+    assert set(report.dropped) == {
+        name for name in TOY.state_dict() if name.endswith("relative_position_index")
+    }
 
 
 def test_a_classifier_becomes_a_backbone_with_bitwise_equal_maps(classifier: Cat) -> None:
@@ -51,7 +57,9 @@ def test_a_classifier_becomes_a_backbone_with_bitwise_equal_maps(classifier: Cat
     assert sorted(report.missing) == sorted(NORMS)
     assert report.unexpected == ("norm.weight", "norm.bias", "head.weight", "head.bias")
     with torch.no_grad():
-        maps = zip(backbone.forward_maps(TOY.image()), classifier.forward_maps(TOY.image()), strict=True)
+        maps = zip(
+            backbone.forward_maps(TOY.image()), classifier.forward_maps(TOY.image()), strict=True
+        )
         assert all(torch.equal(ours, theirs) for ours, theirs in maps)
 
 
@@ -71,7 +79,9 @@ def test_a_backbone_with_half_of_its_norms_is_broken_not_new(classifier: Cat) ->
 def test_another_image_size_is_refused_unless_resizing_is_asked_for(classifier: Cat) -> None:
     model = new(replace(classifier.config, img_size=(84, 140)))
     before = tensors(model)
-    with pytest.raises(WeightsError, match=r"shape: ape is \(1, 56, 56, 32\), the model needs \(1, 42, 70, 32\)"):
+    with pytest.raises(
+        WeightsError, match=r"shape: ape is \(1, 56, 56, 32\), the model needs \(1, 42, 70, 32\)"
+    ):
         load_weights(model, TOY.state_dict())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     report = load_weights(model, TOY.state_dict(), resize=True)
@@ -110,7 +120,9 @@ def test_what_is_missing_stays_as_it_was_only_if_allowed(classifier: Cat) -> Non
 
 def test_what_is_unexpected_is_left_out_only_if_allowed(classifier: Cat) -> None:
     state = TOY.state_dict() | {"neck.conv.weight": torch.zeros(2, 3)}
-    with pytest.raises(WeightsError, match=r"differ in 1 tensors:\n  unexpected: neck\.conv\.weight \(2, 3\)"):
+    with pytest.raises(
+        WeightsError, match=r"differ in 1 tensors:\n  unexpected: neck\.conv\.weight \(2, 3\)"
+    ):
         load_weights(new(classifier.config), state)
     report = load_weights(new(classifier.config), state, allow_unexpected=True)
     assert report.unexpected == ("neck.conv.weight",)
@@ -132,7 +144,9 @@ def test_a_classifier_is_not_loaded_as_from_a_classifier(classifier: Cat) -> Non
 def test_from_reference_allows_no_difference() -> None:
     with pytest.raises(WeightsError, match=r"(?s)missing: norm0\.bias.*unexpected: head\.bias"):
         from_reference(TOY.kwargs, TOY.state_dict(), backbone=True)
-    with pytest.raises(WeightsError, match=r"shape: ape is \(1, 28, 28, 32\), the model needs \(1, 56, 56, 32\)"):
+    with pytest.raises(
+        WeightsError, match=r"shape: ape is \(1, 28, 28, 32\), the model needs \(1, 56, 56, 32\)"
+    ):
         from_reference(TOY.kwargs, TOY.state_dict() | {"ape": torch.zeros(1, 784, 32)})
 
 
@@ -141,6 +155,8 @@ def test_the_file_is_named_whatever_is_wrong_with_it(classifier: Cat, tmp_path: 
     with pytest.raises(WeightsError, match=r"cat\.pth: holds no state_dict"):
         load_weights(classifier, tmp_path / "cat.pth")
     torch.save({"norm.bias": torch.zeros(3)}, tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=r"cat\.pth and a Cat differ in 170 tensors:\n") as caught:
+    with pytest.raises(
+        WeightsError, match=r"cat\.pth and a Cat differ in 170 tensors:\n"
+    ) as caught:
         load_weights(classifier, tmp_path / "cat.pth")
     assert "shape: norm.bias is (3,), the model needs (256,)" in str(caught.value)

@@ -1,4 +1,5 @@
-"""The network of a checkpoint is told by its description, its tensors or the caller, or the nearest is named."""
+"""The network of a checkpoint is told by its description, its tensors or the caller, or the nearest
+is named."""
 
 from __future__ import annotations
 
@@ -9,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cat_model import CONFIGS, Cat, CatBackbone, CatConfig, WeightsError, from_reference, save_classifier
+from cat_model import (
+    CONFIGS,
+    Cat,
+    CatBackbone,
+    CatConfig,
+    WeightsError,
+    from_reference,
+    save_classifier,
+)
 from cat_model.weights.identify import load_checkpoint
 from cat_model.weights.reference import config_from_reference
 from tests.cat_model.golden import load_vector
@@ -36,7 +45,8 @@ def test_a_published_size_is_told_by_its_tensors_at_any_image_size(
 
 @pytest.mark.parametrize("tag", ["toy", "toy_backbone_100x140", "toy_slice", "toy_variant"])
 def test_any_other_network_is_told_by_its_shapes(tmp_path: Path, tag: str) -> None:
-    """But for what no tensor shows: qk_scale, the rates, and the image size where there is no `ape`."""
+    """But for what no tensor shows: qk_scale, the rates, and the image size where there is no
+    `ape`."""
     vector = load_vector(tag)
     torch.save(vector.state_dict(), tmp_path / "toy.pth")
     given = config_from_reference(vector.kwargs)
@@ -54,17 +64,26 @@ def test_a_flat_map_that_is_no_square_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_and_its_description_are_taken_as_they_are(tmp_path: Path) -> None:
-    config = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2), qk_scale=0.3, drop_path_rate=0.2)
+    config = CatConfig(
+        img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2), qk_scale=0.3, drop_path_rate=0.2
+    )
     save_classifier(tmp_path, Cat(config, num_classes=2), classes=("a", "b"))
     found = load_checkpoint(tmp_path)
     assert (found.name, found.config, found.classes) == (None, config, ("a", "b"))
 
 
-@pytest.mark.parametrize("lost", ["ape", "layers.2.cpsa_blocks.1.attn.qkv.bias", "patch_embed.proj.weight"])
-def test_a_published_size_that_lacks_a_tensor_is_broken_and_no_other_network(tmp_path: Path, lost: str) -> None:
+@pytest.mark.parametrize(
+    "lost", ["ape", "layers.2.cpsa_blocks.1.attn.qkv.bias", "patch_embed.proj.weight"]
+)
+def test_a_published_size_that_lacks_a_tensor_is_broken_and_no_other_network(
+    tmp_path: Path, lost: str
+) -> None:
     state = {name: tensor for name, tensor in TINY.state_dict().items() if name != lost}
     torch.save(state, tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=rf"the nearest: .* and cat_tiny differ in 1 tensors:\n  missing: {lost} "):
+    with pytest.raises(
+        WeightsError,
+        match=rf"the nearest: .* and cat_tiny differ in 1 tensors:\n  missing: {lost} ",
+    ):
         load_checkpoint(tmp_path / "cat.pth")
 
 
@@ -80,8 +99,12 @@ def test_the_backbone_of_a_detector_is_found_beside_its_other_parts(tmp_path: Pa
     with torch.device("meta"):
         names = CatBackbone(backbone.config).state_dict()
     state = {f"backbone.{name}": torch.zeros(tensor.shape) for name, tensor in names.items()}
-    torch.save({"state_dict": state | {"neck.conv.bias": torch.zeros(3)}}, tmp_path / "detector.pth")
-    with pytest.raises(WeightsError, match=r"cat_tiny differ in 1 tensors:\n  unexpected: neck\.conv\.bias \(3,\)"):
+    torch.save(
+        {"state_dict": state | {"neck.conv.bias": torch.zeros(3)}}, tmp_path / "detector.pth"
+    )
+    with pytest.raises(
+        WeightsError, match=r"cat_tiny differ in 1 tensors:\n  unexpected: neck\.conv\.bias \(3,\)"
+    ):
         load_checkpoint(tmp_path / "detector.pth")
     found = load_checkpoint(tmp_path / "detector.pth", allow_unexpected=True)
     assert (found.name, found.is_classifier) == ("cat_tiny", False)

@@ -1,4 +1,5 @@
-"""State dicts of every known layout come to the same tensors; those of none are refused with names."""
+"""State dicts of every known layout come to the same tensors; those of none are refused with
+names."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ WRAPPINGS: dict[str, Callable[[State], Any]] = {
 
 
 def equal(left: State, right: State) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    return left.keys() == right.keys() and all(
+        torch.equal(left[name], right[name]) for name in left
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +56,28 @@ def layouts() -> dict[str, tuple[State, State]]:
 
 
 @given(
-    layout=st.sampled_from(["reference classifier", "reference backbone", "our classifier", "our backbone"]),
+    layout=st.sampled_from(
+        ["reference classifier", "reference backbone", "our classifier", "our backbone"]
+    ),
     wrapping=st.sampled_from(sorted(WRAPPINGS)),
-    prefixes=st.lists(st.sampled_from(["module.", "backbone.", "model.", "_orig_mod."]), max_size=3),
+    prefixes=st.lists(
+        st.sampled_from(["module.", "backbone.", "model.", "_orig_mod."]), max_size=3
+    ),
     has_index=st.booleans(),
 )
 def test_any_prefix_and_wrapper_gives_the_same_tensors(
-    layouts: dict[str, tuple[State, State]], layout: str, wrapping: str, prefixes: list[str], has_index: bool
+    layouts: dict[str, tuple[State, State]],
+    layout: str,
+    wrapping: str,
+    prefixes: list[str],
+    has_index: bool,
 ) -> None:
     state, ours = layouts[layout]
-    kept = {name: tensor for name, tensor in state.items() if has_index or not name.endswith("position_index")}
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if has_index or not name.endswith("position_index")
+    }
     prefixed = {"".join(prefixes) + name: tensor for name, tensor in kept.items()}
     assert equal(to_ours(WRAPPINGS[wrapping](prefixed), map_hw=TOY_MAP), ours)
 
@@ -100,7 +115,9 @@ def test_a_flat_ape_of_the_models_length_gets_the_models_map() -> None:
 
 def test_a_flat_ape_of_another_length_is_a_square_or_refused() -> None:
     assert ape(torch.zeros(1, 49, 2)).shape == (1, 7, 7, 2)
-    with pytest.raises(WeightsError, match="ape has 15 positions, neither 3 x 4, the model's map, nor a square"):
+    with pytest.raises(
+        WeightsError, match="ape has 15 positions, neither 3 x 4, the model's map, nor a square"
+    ):
         ape(torch.zeros(1, 15, 2))
 
 
@@ -114,14 +131,27 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no state_dict, neither by itself nor under model, state_dict, state_dict_ema, model_ema"),
+        (
+            {},
+            (
+                "holds no state_dict, neither by itself nor under model, state_dict, "
+                "state_dict_ema, "
+                "model_ema"
+            ),
+        ),
         ({"model": {"epoch": 3}}, "holds no state_dict"),
         ({"weights": {"ape": torch.zeros(1)}}, "holds no state_dict"),
-        ({"norm.bias": torch.zeros(1), "epoch": 3}, "more than plain tensors by name: 'epoch' is of type int"),
+        (
+            {"norm.bias": torch.zeros(1), "epoch": 3},
+            "more than plain tensors by name: 'epoch' is of type int",
+        ),
         ({3: torch.zeros(1)}, "more than plain tensors by name: 3 is no name"),
         ({"ape": torch.zeros(3).to_sparse()}, "'ape' is not dense"),
         ({"ape": torch.zeros(3, device="meta")}, "'ape' is not dense"),
-        ({"ape": torch.zeros(1).expand(10**6, 10**6)}, r"'ape' is \(1000000, 1000000\), more than is stored of it"),
+        (
+            {"ape": torch.zeros(1).expand(10**6, 10**6)},
+            r"'ape' is \(1000000, 1000000\), more than is stored of it",
+        ),
         (
             {"norm.bias": torch.zeros(1), "module.norm.bias": torch.ones(1)},
             r"norm\.bias and module\.norm\.bias both stand for norm\.bias: keep one",

@@ -23,7 +23,9 @@ from cat_model import (
 )
 from tests.cat_model.golden import load_vector
 
-TOY = CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), drop_path_rate=0.1)
+TOY = CatConfig(
+    img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), drop_path_rate=0.1
+)
 CLASSES = ("cat", "dog", "bird")
 
 
@@ -64,16 +66,23 @@ def test_a_backbone_has_the_classifiers_trunk_and_fresh_norms(
     norms = {name for name in loaded if name not in trained}
     assert norms == {f"norm{i}.{part}" for i in out_indices for part in ("weight", "bias")}
     assert all(torch.equal(loaded[name], trained[name]) for name in loaded if name in trained)
-    assert all(torch.equal(loaded[name], torch.full_like(loaded[name], name.endswith("weight"))) for name in norms)
+    assert all(
+        torch.equal(loaded[name], torch.full_like(loaded[name], name.endswith("weight")))
+        for name in norms
+    )
     assert backbone.config == replace(TOY, drop_path_rate=0.3)
 
 
-def test_a_backbone_keeps_the_classifiers_drop_path_when_none_is_given(saved: tuple[Path, Cat]) -> None:
+def test_a_backbone_keeps_the_classifiers_drop_path_when_none_is_given(
+    saved: tuple[Path, Cat],
+) -> None:
     assert load_backbone(saved[0]).config.drop_path_rate == 0.1
 
 
 @pytest.mark.parametrize("load", [load_classifier, load_backbone])
-def test_tensors_that_do_not_fit_are_listed_with_their_shapes(saved: tuple[Path, Cat], load: Any) -> None:
+def test_tensors_that_do_not_fit_are_listed_with_their_shapes(
+    saved: tuple[Path, Cat], load: Any
+) -> None:
     rewrite(
         saved[0],
         ape=torch.zeros(1, 7, 7, 16),
@@ -104,7 +113,10 @@ def test_the_error_survives_pickling(saved: tuple[Path, Cat]) -> None:
     [
         ("{", r"model\.json: not readable as JSON"),
         ("[" * 100_000, r"model\.json: not readable as JSON"),
-        ("[]", r"model\.json: must be a mapping with exactly the fields format, config and classes"),
+        (
+            "[]",
+            r"model\.json: must be a mapping with exactly the fields format, config and classes",
+        ),
         ({"format": 2}, r"model\.json: format must be 1, got 2"),
         ({"classes": ["a", 2, "c"]}, r"model\.json: classes must be a list of names"),
         ({"config": 3}, r"model\.json: config must be a mapping"),
@@ -113,7 +125,9 @@ def test_the_error_survives_pickling(saved: tuple[Path, Cat]) -> None:
         ({"classes": ["a", "b"]}, r"shape: head\.fc\.bias is \(3,\), the model needs \(2,\)"),
     ],
 )
-def test_a_broken_description_is_refused(saved: tuple[Path, Cat], description: Any, message: str) -> None:
+def test_a_broken_description_is_refused(
+    saved: tuple[Path, Cat], description: Any, message: str
+) -> None:
     path = saved[0] / "model.json"
     if isinstance(description, dict):
         description = json.dumps(json.loads(path.read_text()) | description)
@@ -132,10 +146,15 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"nowhere: no such folder"):
         load_classifier(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
-    with pytest.raises(WeightsError, match=r"other: `save_classifier` did not write this folder, as it has no model"):
+    with pytest.raises(
+        WeightsError,
+        match=r"other: `save_classifier` did not write this folder, as it has no model",
+    ):
         load_classifier(tmp_path / "other")
     (tmp_path / "file").touch()
-    with pytest.raises(WeightsError, match=r"file: is a file; `load_weights` and the official loaders read single"):
+    with pytest.raises(
+        WeightsError, match=r"file: is a file; `load_weights` and the official loaders read single"
+    ):
         load_classifier(tmp_path / "file")
 
 
@@ -149,29 +168,42 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
     other = Cat(TOY, num_classes=3)
     load_weights(other, file)
     assert torch.equal(other.head.fc.weight, model.head.fc.weight)
-    with pytest.raises(WeightsError, match=r"^nowhere\.pth: cannot be read: No such file or directory"):
+    with pytest.raises(
+        WeightsError, match=r"^nowhere\.pth: cannot be read: No such file or directory"
+    ):
         load_weights(other, "nowhere.pth")
-    with pytest.raises(WeightsError, match=rf"^{folder}: is a folder; give the checkpoint file in it"):
+    with pytest.raises(
+        WeightsError, match=rf"^{folder}: is a folder; give the checkpoint file in it"
+    ):
         load_weights(other, folder)
-    with pytest.raises(WeightsError, match=r"^nowhere\.pth: cannot be read: No such file or directory"):
+    with pytest.raises(
+        WeightsError, match=r"^nowhere\.pth: cannot be read: No such file or directory"
+    ):
         load_official_classifier("nowhere.pth")
 
 
 def test_what_is_neither_a_path_nor_a_state_dict_is_refused() -> None:
     model: Any = Cat(TOY, num_classes=3)
-    with pytest.raises(WeightsError, match="weights must be the path of a file or a state_dict, got a Cat"):
+    with pytest.raises(
+        WeightsError, match="weights must be the path of a file or a state_dict, got a Cat"
+    ):
         load_weights(model, model)
 
 
 def test_saving_wants_a_name_for_each_class(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"classes must name each of the model's 3 classes, got 2 names"):
+    with pytest.raises(
+        ValueError, match=r"classes must name each of the model's 3 classes, got 2 names"
+    ):
         save_classifier(tmp_path, Cat(TOY, num_classes=3), classes=("a", "b"))
 
 
 def test_reference_tensors_that_do_not_fit_are_listed_in_its_names() -> None:
     vector = load_vector("toy")
     state_dict = vector.state_dict() | {"extra": torch.zeros(1), "head.bias": torch.zeros(3)}
-    del state_dict["layers.0.downsample.norm.weight"], state_dict["layers.1.cpsa_blocks.0.norm1.bias"]
+    del (
+        state_dict["layers.0.downsample.norm.weight"],
+        state_dict["layers.1.cpsa_blocks.0.norm1.bias"],
+    )
     with pytest.raises(WeightsError) as caught:
         from_reference(vector.kwargs, state_dict)
     assert str(caught.value).splitlines()[1:] == [
@@ -191,7 +223,9 @@ def test_reference_tensors_that_do_not_fit_are_listed_in_its_names() -> None:
         ({"slice_emb": True}, r"patch_emb_size must be 1 with slice_emb, got 2"),
     ],
 )
-def test_reference_arguments_that_we_cannot_follow_are_refused(change: dict[str, Any], message: str) -> None:
+def test_reference_arguments_that_we_cannot_follow_are_refused(
+    change: dict[str, Any], message: str
+) -> None:
     vector = load_vector("toy")
     with pytest.raises(ValueError, match=message):
         from_reference(vector.kwargs | change, vector.state_dict())
@@ -199,6 +233,12 @@ def test_reference_arguments_that_we_cannot_follow_are_refused(change: dict[str,
 
 def test_a_reference_backbone_may_leave_out_stages() -> None:
     vector = load_vector("toy_backbone_100x140")
-    tensors = {name: t for name, t in vector.state_dict().items() if not name.startswith(("norm0", "norm3"))}
-    maps = from_reference(vector.kwargs | {"out_indices": (1, 2)}, tensors, backbone=True)(vector.image())
+    tensors = {
+        name: t
+        for name, t in vector.state_dict().items()
+        if not name.startswith(("norm0", "norm3"))
+    }
+    maps = from_reference(vector.kwargs | {"out_indices": (1, 2)}, tensors, backbone=True)(
+        vector.image()
+    )
     assert [tuple(x.shape) for x in maps] == [(2, 64, 13, 18), (2, 128, 7, 9)]

@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cat_model import Cat, CatBackbone, WeightsError, from_reference, load_official_backbone, load_official_classifier
+from cat_model import (
+    Cat,
+    CatBackbone,
+    WeightsError,
+    from_reference,
+    load_official_backbone,
+    load_official_classifier,
+)
 from tests.cat_model.golden import load_vector
 from tests.cat_model.weights.foreign import save_official
 
@@ -27,7 +34,9 @@ def reference() -> dict[str, Tensor]:
 WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "raw": lambda state: state,
     "model": lambda state: {"model": state, "epoch": 299},
-    "state_dict of DDP": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+    "state_dict of DDP": lambda state: {
+        "state_dict": {f"module.{name}": value for name, value in state.items()}
+    },
 }
 
 
@@ -50,20 +59,27 @@ def test_a_file_with_a_yacs_config_inside_is_loaded_without_yacs(
     save_official(tmp_path / "cat.pth", reference)
     expected = from_reference(VECTOR.kwargs, reference).state_dict()
     state = load(tmp_path / "cat.pth").state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items() if name in expected)
+    assert all(
+        torch.equal(tensor, expected[name]) for name, tensor in state.items() if name in expected
+    )
     assert len(state.keys() & expected.keys()) > 200
 
 
 def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(load_vector("toy").state_dict(), tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=r"not the tensors of cat_tiny, cat_small, cat_base, but of .*embed_dim=32"):
+    with pytest.raises(
+        WeightsError,
+        match=r"not the tensors of cat_tiny, cat_small, cat_base, but of .*embed_dim=32",
+    ):
         load_official_classifier(tmp_path / "cat.pth")
 
 
 def test_a_backbone_is_no_classifier_but_keeps_its_norms_as_a_backbone(tmp_path: Path) -> None:
     vector = load_vector("backbone_tiny_192x320")
     torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=r"cat\.pth: is the backbone of cat_tiny, without the norm and the head"):
+    with pytest.raises(
+        WeightsError, match=r"cat\.pth: is the backbone of cat_tiny, without the norm and the head"
+    ):
         load_official_classifier(tmp_path / "cat.pth")
     state = load_official_backbone(tmp_path / "cat.pth").state_dict()
     expected = from_reference(vector.kwargs, vector.state_dict(), backbone=True).state_dict()
@@ -73,7 +89,10 @@ def test_a_backbone_is_no_classifier_but_keeps_its_norms_as_a_backbone(tmp_path:
 def test_a_safetensors_file_gives_a_backbone_with_the_classifiers_trunk(
     reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    save_file({name: value.contiguous() for name, value in reference.items()}, tmp_path / "cat.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in reference.items()},
+        tmp_path / "cat.safetensors",
+    )
     backbone = load_official_backbone(tmp_path / "cat.safetensors", drop_path_rate=0.3)
     expected = from_reference(VECTOR.kwargs, reference).state_dict()
     shared = [name for name in backbone.state_dict() if not name.startswith("norm")]
@@ -81,9 +100,13 @@ def test_a_safetensors_file_gives_a_backbone_with_the_classifiers_trunk(
     assert all(torch.equal(backbone.state_dict()[name], expected[name]) for name in shared)
 
 
-def test_tensors_of_no_published_size_are_listed(reference: dict[str, Tensor], tmp_path: Path) -> None:
+def test_tensors_of_no_published_size_are_listed(
+    reference: dict[str, Tensor], tmp_path: Path
+) -> None:
     broken = {name: value for name, value in reference.items() if name != "norm.bias"}
-    torch.save({**broken, "norm.weight": torch.zeros(3), "extra": torch.zeros(2)}, tmp_path / "cat.pth")
+    torch.save(
+        {**broken, "norm.weight": torch.zeros(3), "extra": torch.zeros(2)}, tmp_path / "cat.pth"
+    )
     with pytest.raises(WeightsError) as caught:
         load_official_classifier(tmp_path / "cat.pth")
     text = str(caught.value)

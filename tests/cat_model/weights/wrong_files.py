@@ -37,21 +37,30 @@ MESSAGES = {
     "npz": r"is an archive of NumPy \(\.npz\); save its arrays as tensors",
     "npy": r"is an array of NumPy \(\.npy\)",
     "onnx": r"is an ONNX model; give only the weights: torch\.save\(model\.state_dict\(\), PATH\)",
-    "torchscript": r"is a TorchScript program; give only the weights: torch\.save\(model\.state_dict\(\), PATH\)",
+    "torchscript": (
+        r"is a TorchScript program; give only the weights: "
+        r"torch\.save\(model\.state_dict\(\), PATH\)"
+    ),
     "exported": r"is a program of torch\.export; give only the weights",
     "keras": "is an HDF5 file, as Keras writes them",
     "image": r"is an image \(PNG\)",
-    "truncated_zip": r"is a file of torch\.save, or another zip archive, that is cut off or damaged",
+    "truncated_zip": (
+        r"is a file of torch\.save, or another zip archive, that is cut off or "
+        r"damaged"
+    ),
     "truncated_safetensors": r"is a \.safetensors file that is cut off or damaged",
     "truncated_header": r"is a \.safetensors file that is cut off or damaged",
     **{
-        f"protocol_{protocol}{suffix}": f"is a file of torch.save with pickle protocol {protocol}, and only "
+        f"protocol_{protocol}{suffix}": f"is a file of torch.save with pickle protocol {protocol}, "
+        "and only "
         "protocols up to 3 can be read without running code of the file; save it again"
         for protocol in (4, 5)
         for suffix in ("", "_legacy")
     },
     **{
-        f"plain_pickle_{protocol}": f"is a pickle of protocol {protocol} that torch.save did not write; give only"
+        f"plain_pickle_{protocol}": (
+            f"is a pickle of protocol {protocol} that torch.save did not write; give only"
+        )
         for protocol in (2, 3, 4, 5)
     },
 }
@@ -86,7 +95,9 @@ def _texts() -> dict[str, bytes]:
         "text": b"epoch 3\n",
         "utf16": "epoch 3\n".encode("utf-16"),
         "tensorflow_list": b'model_checkpoint_path: "model.ckpt-300"\n',
-        "tensorflow_index": b"\x00\x00\x02\x08\x01\x1a" + b"\x00" * 60 + bytes.fromhex("57fb808b247547db"),
+        "tensorflow_index": b"\x00\x00\x02\x08\x01\x1a"
+        + b"\x00" * 60
+        + bytes.fromhex("57fb808b247547db"),
     }
 
 
@@ -124,7 +135,9 @@ def _binaries() -> dict[str, bytes]:
 
 def _saved(*, protocol: int = 2, is_legacy: bool = False) -> bytes:
     file = io.BytesIO()
-    torch.save(dict(STATE), file, pickle_protocol=protocol, _use_new_zipfile_serialization=not is_legacy)
+    torch.save(
+        dict(STATE), file, pickle_protocol=protocol, _use_new_zipfile_serialization=not is_legacy
+    )
     return file.getvalue()
 
 

@@ -1,4 +1,5 @@
-"""The verb report shows the recipe audit of what stands in the store, in the terminal and in JSON."""
+"""The verb report shows the recipe audit of what stands in the store, in the terminal and in
+JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def job_file(tmp_path: Path) -> Path:
     path = tmp_path / "job.yaml"
     path.write_text(JOB.replace("STORE", str(tmp_path / "store")))
     job = load_job(path, kinds=KINDS, published={}, base_dir=tmp_path)
-    plan = make_plan(job, digests={"pretrain": Digests("d", {})}, prior=PriorRuns(lambda _: False, {}, {}))
+    plan = make_plan(
+        job, digests={"pretrain": Digests("d", {})}, prior=PriorRuns(lambda _: False, {}, {})
+    )
     store = open_store(job.store)
     write_last_run(store, plan, run_id="r")
     manifest = Manifest(
@@ -57,7 +60,10 @@ def _report(job_file: Path, *options: str) -> str:
 
 
 def test_the_terminal_has_a_line_for_the_stage(job_file: Path) -> None:
-    assert "Recipe audit\n  pretrain: epochs 10 instead of 300; mixup 0.0 instead of 0.8\n" in _report(job_file)
+    assert (
+        "Recipe audit\n  pretrain: epochs 10 instead of 300; mixup 0.0 instead of 0.8\n"
+        in _report(job_file)
+    )
 
 
 def test_json_has_both_values(job_file: Path) -> None:

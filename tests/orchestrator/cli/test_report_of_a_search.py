@@ -42,7 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _finish(folder: Path, trials: str) -> tuple[Store, Plan, str]:
-    """Leave the search finished, with `trials` as its file of them; the name of that file's blob."""
+    """Leave the search finished, with `trials` as its file of them; the name of that file's
+    blob."""
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store, nothing = open_store(job.store), Digests("", {})
     prior = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
@@ -78,18 +79,30 @@ def poisoned(tmp_path: Path) -> dict[str, str]:
     """An environment in which importing torch or ray fails."""
     for name in ("torch", "ray"):
         (tmp_path / "poison" / name).mkdir(parents=True)
-        (tmp_path / "poison" / name / "__init__.py").write_text(f"raise ImportError('{name} was imported')")
+        (tmp_path / "poison" / name / "__init__.py").write_text(
+            f"raise ImportError('{name} was imported')"
+        )
     return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
 
 
-def _report(folder: Path, *options: str, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:
+def _report(
+    folder: Path, *options: str, env: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator", "report", "job.yaml", *options]
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-def test_a_report_shows_the_trials_without_torch_and_ray(searched: Path, poisoned: dict[str, str]) -> None:
+def test_a_report_shows_the_trials_without_torch_and_ray(
+    searched: Path, poisoned: dict[str, str]
+) -> None:
     done = _report(searched, "--plots", "plots", env=poisoned)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Search search" in done.stdout
@@ -107,10 +120,16 @@ def test_json_has_the_search_by_its_stage_and_csv_the_cells_alone(searched: Path
 
 def test_markdown_links_plots_from_where_it_stands(searched: Path) -> None:
     (searched / "docs").mkdir()
-    done = _report(searched, "--format", "markdown", "--output", "docs/report.md", "--plots", "docs/plots")
+    done = _report(
+        searched, "--format", "markdown", "--output", "docs/report.md", "--plots", "docs/plots"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     text = (searched / "docs" / "report.md").read_text()
-    links = [line.partition("](")[2].removesuffix(")") for line in text.splitlines() if line.startswith("![")]
+    links = [
+        line.partition("](")[2].removesuffix(")")
+        for line in text.splitlines()
+        if line.startswith("![")
+    ]
     assert "plots/search/parallel.svg" in links
     assert len(links) == 7
     assert all((searched / "docs" / link).is_file() for link in links)
@@ -124,14 +143,17 @@ def test_plots_that_cannot_be_written_exit_with_3(searched: Path) -> None:
     assert done.stderr == "--plots file: cannot be written: Not a directory\n"
 
 
-@pytest.mark.parametrize("trials", ['[{"params": {"lr": 0.1}, "value": 3, "epoch": 2}]', '{"version": 2}', "["])
+@pytest.mark.parametrize(
+    "trials", ['[{"params": {"lr": 0.1}, "value": 3, "epoch": 2}]', '{"version": 2}', "["]
+)
 def test_trials_of_another_release_are_passed_over_with_a_remark(folder: Path, trials: str) -> None:
     _finish(folder, trials)
     done = _report(folder)
     assert done.returncode == 0
     assert re.search(r"\| search +\| top1 +\| +80\.95 % \|", done.stdout)
     assert done.stderr == (
-        "note: stages.search: its trials are passed over: its trials.json is that of another release; "
+        "note: stages.search: its trials are passed over: its trials.json is that of another "
+        "release; "
         "run again with --force search to make it anew\n"
     )
     assert json.loads(_report(folder, "--json").stdout)["searches"] == {}
@@ -142,12 +164,16 @@ def test_trials_that_the_store_has_lost_are_passed_over_with_a_remark(folder: Pa
     store.delete(blob)
     done = _report(folder)
     assert done.returncode == 0
-    assert done.stderr.startswith(f"note: stages.search: its trials are passed over: store {folder}/store: {blob} ")
+    assert done.stderr.startswith(
+        f"note: stages.search: its trials are passed over: store {folder}/store: {blob} "
+    )
     assert done.stderr.count("\n") == 1
 
 
 def test_a_reader_of_a_report_may_leave_early(folder: Path) -> None:
     _finish(folder, asha_search(500).model_dump_json())
     command = f"{sys.executable} -m orchestrator report job.yaml --json | head -1"
-    done = subprocess.run(command, cwd=folder, shell=True, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.stdout, done.stderr) == ("{\n", "")

@@ -1,4 +1,5 @@
-"""`orchestrator report --plots` of a job whose evaluation has finished: its details, fetched and shown."""
+"""`orchestrator report --plots` of a job whose evaluation has finished: its details, fetched and
+shown."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ JOB = """
 name: small
 store: ./store
 stages:
-  scenes: {kind: segmentation, data: ade20k, method: semantic_fpn, backbone: cat.pth, matrix: {seed: [1]}}
+  scenes: {kind: segmentation, data: ade20k, method: semantic_fpn, backbone: cat.pth,
+    matrix: {seed: [1]}}
   measured: {kind: evaluate, of: scenes/*}
 """
 FILES = {
@@ -42,7 +44,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "job.yaml").write_text(JOB)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     prior = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
-    digests = {name: Digests("", {"backbone": "b"} if name == "scenes/1" else {}) for name in job.stages}
+    digests = {
+        name: Digests("", {"backbone": "b"} if name == "scenes/1" else {}) for name in job.stages
+    }
     plan = make_plan(job, digests=digests, prior=prior)
     for path, content in FILES.items():
         (tmp_path / "output" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,10 @@ def test_plots_fetches_the_details_and_markdown_shows_them_from_where_it_lies(fo
     assert "## Details of measured/1\n" in text
     assert "![confusion.png](<plots/measured/1/confusion.png>)" in text
     assert r"![painted/a b.jpg](<plots/measured/1/painted/a b.jpg>)" in text
-    assert "[per_class.csv](<plots/measured/1/per_class.csv>), predictions in 2 files beside these\n" in text
+    assert (
+        "[per_class.csv](<plots/measured/1/per_class.csv>), predictions in 2 files beside these\n"
+        in text
+    )
 
 
 def test_without_plots_nothing_is_fetched(folder: Path) -> None:
@@ -88,5 +95,7 @@ def test_without_plots_nothing_is_fetched(folder: Path) -> None:
 
 def test_a_lost_file_is_told(folder: Path) -> None:
     (folder / "store" / blob_name(sha256_of(folder / "output/per_class.csv"))).unlink()
-    with pytest.raises(IntegrityError, match=r"\(per_class\.csv\) is missing or differs from its sha256"):
+    with pytest.raises(
+        IntegrityError, match=r"\(per_class\.csv\) is missing or differs from its sha256"
+    ):
         _report("--plots", "plots")

@@ -29,7 +29,14 @@ ROW = StageStatus(
     lost_attempts=(LostAttemptRecord(attempt=1, why="lost worker 1: killed"),),
 )
 NEXT = StageStatus("coco", "detection", Condition.WAITING, "it has not started yet", key="b" * 64)
-STATUS = Status("paper", Condition.RUNNING, (ROW, NEXT), run_id="20260301T101010-abc123", began_at_s=0.0, heard_s_ago=3)
+STATUS = Status(
+    "paper",
+    Condition.RUNNING,
+    (ROW, NEXT),
+    run_id="20260301T101010-abc123",
+    began_at_s=0.0,
+    heard_s_ago=3,
+)
 
 
 def _ended(state: Condition, **fields: object) -> Status:
@@ -54,7 +61,8 @@ def test_without_a_terminal_each_stage_is_a_line(monkeypatch: pytest.MonkeyPatch
     assert run.startswith("paper: run 20260301T101010-abc123, began ")
     assert run.endswith(", running, last heard of 3 s ago")
     assert pretrain == (
-        "pretrain: running, attempt 2, 37%, eta 2 h 5 min, top1 71.23 top5 90, 4 s ago: epoch 112/300 loss 2.31"
+        "pretrain: running, attempt 2, 37%, eta 2 h 5 min, top1 71.23 top5 90, 4 s ago: epoch "
+        "112/300 loss 2.31"
     )
     assert coco == "coco: waiting, it has not started yet"
 
@@ -63,15 +71,27 @@ def test_a_watch_without_a_terminal_tells_each_change_once() -> None:
     older = replace(STATUS, heard_s_ago=9, stages=(replace(ROW, heard_s_ago=10, eta_s=7494), NEXT))
     newer = replace(STATUS, stages=(replace(ROW, done=113, event="epoch 113/300"), NEXT))
     lines = _lines(STATUS, older, newer, _ended(Condition.DONE, stages=newer.stages))
-    assert [line.split(":")[0] for line in lines] == ["paper", "pretrain", "coco", "pretrain", "paper"]
+    assert [line.split(":")[0] for line in lines] == [
+        "paper",
+        "pretrain",
+        "coco",
+        "pretrain",
+        "paper",
+    ]
     assert "epoch 113/300" in lines[3]
 
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [
-        (_ended(Condition.LOST), "lost: nothing heard for 12 min; run the same command again to go on"),
-        (_ended(Condition.INTERRUPTED), "interrupted 12 min ago; run the same command again to go on"),
+        (
+            _ended(Condition.LOST),
+            "lost: nothing heard for 12 min; run the same command again to go on",
+        ),
+        (
+            _ended(Condition.INTERRUPTED),
+            "interrupted 12 min ago; run the same command again to go on",
+        ),
         (_ended(Condition.DONE), "done 12 min ago"),
         (_ended(Condition.FAILED, error="no cluster"), "failed 12 min ago: no cluster"),
         (Status("paper", Condition.WAITING, (NEXT,)), "has not run yet"),
@@ -84,7 +104,17 @@ def test_the_run_is_told_with_what_to_do(status: Status, verdict: str) -> None:
 
 def test_the_table_has_a_row_for_each_stage_and_a_remark_for_each_lost_attempt() -> None:
     lines = _drawn(STATUS, 140)
-    assert lines[3].split() == ["stage", "state", "attempt", "progress", "eta", "metrics", "heard", "last", "event"]
+    assert lines[3].split() == [
+        "stage",
+        "state",
+        "attempt",
+        "progress",
+        "eta",
+        "metrics",
+        "heard",
+        "last",
+        "event",
+    ]
     assert "37%" in lines[4]
     assert lines[4].endswith("epoch 112/300 loss 2.31")
     assert lines[5].split()[:2] == ["coco", "waiting"]
@@ -121,7 +151,10 @@ def test_json_is_one_document_and_of_a_watch_a_line_for_each_change() -> None:
     stream = io.StringIO()
     older = replace(STATUS, heard_s_ago=9)
     show_json((STATUS, older, _ended(Condition.DONE)), stream, is_watch=True)
-    assert [json.loads(line)["state"] for line in stream.getvalue().splitlines()] == ["running", "done"]
+    assert [json.loads(line)["state"] for line in stream.getvalue().splitlines()] == [
+        "running",
+        "done",
+    ]
 
 
 def test_a_watch_ends_with_its_run() -> None:
@@ -133,7 +166,14 @@ def test_a_watch_ends_with_its_run() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (276_000, "3 d 4 h")],
+    [
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (7500, "2 h 5 min"),
+        (276_000, "3 d 4 h"),
+    ],
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -35,10 +35,19 @@ def _listening(host: str, family: socket.AddressFamily = socket.AF_INET) -> Iter
 @pytest.mark.parametrize(
     ("address", "text"),
     [
-        ("ray://head:10001", f"this is the address of Ray Client, .*; give head:6379 on a machine .*, {SUBMIT}"),
-        ("http://head:8265", f"this is the address of a dashboard, .*; give head:6379 on a machine .*, {SUBMIT}"),
+        (
+            "ray://head:10001",
+            f"this is the address of Ray Client, .*; give head:6379 on a machine .*, {SUBMIT}",
+        ),
+        (
+            "http://head:8265",
+            f"this is the address of a dashboard, .*; give head:6379 on a machine .*, {SUBMIT}",
+        ),
         ("http://me:sEcReT@head:8265", f"cluster http://head:8265: cannot connect: .*, {SUBMIT}"),
-        ("head", r"that is not HOST:PORT; give HOST:PORT of the cluster's head \(port 6379 by default\)"),
+        (
+            "head",
+            r"that is not HOST:PORT; give HOST:PORT of the cluster's head \(port 6379 by default\)",
+        ),
         ("head:", "that is not HOST:PORT; give HOST:PORT"),
         ("head:port", "that is not HOST:PORT; give HOST:PORT"),
         ("a..b:6379", "cannot connect: .*; give HOST:PORT"),
@@ -47,29 +56,44 @@ def _listening(host: str, family: socket.AddressFamily = socket.AF_INET) -> Iter
         (f"{HERE}:1", "cannot connect: Connection refused; give HOST:PORT"),
     ],
 )
-def test_an_address_that_is_not_a_clusters_is_refused_with_what_to_give(address: str, text: str) -> None:
+def test_an_address_that_is_not_a_clusters_is_refused_with_what_to_give(
+    address: str, text: str
+) -> None:
     with pytest.raises(ClusterError, match=text) as caught:
         check_address(address)
     assert "sEcReT" not in str(caught.value)
 
 
-def test_an_address_from_the_environment_is_judged_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_from_the_environment_is_judged_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
     for address in (None, "auto"):
-        with pytest.raises(ClusterError, match="this is the address of a dashboard"), connected(address):
+        with (
+            pytest.raises(ClusterError, match="this is the address of a dashboard"),
+            connected(address),
+        ):
             pass
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "KNOCK_TIMEOUT_S", 0.2)
-    with _listening(HERE) as port, pytest.raises(ClusterError, match=f"{HERE}:{port}: cannot connect: timed out"):
+    with (
+        _listening(HERE) as port,
+        pytest.raises(ClusterError, match=f"{HERE}:{port}: cannot connect: timed out"),
+    ):
         check_address(f"{HERE}:{port}")
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
-def test_brackets_of_an_address_of_ipv6_are_not_part_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brackets_of_an_address_of_ipv6_are_not_part_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(addresses, "KNOCK_TIMEOUT_S", 0.2)
-    with _listening("::1", socket.AF_INET6) as port, pytest.raises(ClusterError, match="cannot connect: timed out"):
+    with (
+        _listening("::1", socket.AF_INET6) as port,
+        pytest.raises(ClusterError, match="cannot connect: timed out"),
+    ):
         check_address(f"[::1]:{port}")
 
 
@@ -81,7 +105,9 @@ class _Web(BaseHTTPRequestHandler):
 def test_a_web_server_is_not_taken_for_a_cluster() -> None:
     with HTTPServer((HERE, 0), _Web) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(ClusterError, match="what answers there is not Ray; it may be its dashboard"):
+        with pytest.raises(
+            ClusterError, match="what answers there is not Ray; it may be its dashboard"
+        ):
             check_address(f"{HERE}:{server.server_port}")
         server.shutdown()
 
@@ -99,32 +125,53 @@ def test_a_file_that_names_a_cluster_which_is_gone_is_named_itself(
     monkeypatch.setenv("RAY_ADDRESS", "auto" if address else str(gone))
     # Clusters of other tests may run on this machine.
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
-    text = f"cluster {gone}: cannot connect: Connection refused; {file} names that cluster, which is gone: delete"
+    text = (
+        f"cluster {gone}: cannot connect: Connection refused; {file} names that cluster, which "
+        "is gone: delete"
+    )
     with pytest.raises(ClusterError, match=text), connected(address):
         pass
 
 
-def test_auto_without_a_cluster_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_auto_without_a_cluster_says_how_to_start_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
-    with pytest.raises(ClusterError, match="no Ray is running on this machine; run `ray start --head` first, or give"):
+    with pytest.raises(
+        ClusterError,
+        match="no Ray is running on this machine; run `ray start --head` first, or give",
+    ):
         check_address("auto")
 
 
-def test_a_relative_folder_of_ray_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Ray's processes have other current folders: without it they wait half a minute for each other."""
+def test_a_relative_folder_of_ray_is_made_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray's processes have other current folders: without it they wait half a minute for each
+    other."""
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_TMPDIR", "file")
-    with pytest.raises(ClusterError, match=f"{tmp_path}/file/ray: Not a directory"), connected("local"):
+    with (
+        pytest.raises(ClusterError, match=f"{tmp_path}/file/ray: Not a directory"),
+        connected("local"),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
     ("folder", "text"),
     [
-        ("x" * 100, "the path of its folder, .*, is too long for sockets; set RAY_TMPDIR to a folder with a short"),
+        (
+            "x" * 100,
+            (
+                "the path of its folder, .*, is too long for sockets; set RAY_TMPDIR to a folder "
+                "with "
+                "a short"
+            ),
+        ),
         ("/proc/1", "/proc/1/ray: .*; set RAY_TMPDIR to a folder that you may write to"),
         ("file", "file/ray: Not a directory; set RAY_TMPDIR to a folder that you may write to"),
     ],
@@ -134,7 +181,10 @@ def test_a_folder_in_which_ray_cannot_start_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
-    with pytest.raises(ClusterError, match=f"cannot start Ray on this machine: .*{text}"), connected("local"):
+    with (
+        pytest.raises(ClusterError, match=f"cannot start Ray on this machine: .*{text}"),
+        connected("local"),
+    ):
         pass
 
 
@@ -151,7 +201,8 @@ def test_a_head_that_is_gone_for_long_is_named() -> None:
     text = watch.loss()
     assert text is not None
     assert text.startswith(
-        f"cluster {HERE}:{port}: its head has not answered for 41 s; start it again, or give another"
+        f"cluster {HERE}:{port}: its head has not answered for 41 s; start it again, or give "
+        "another"
     )
 
 
@@ -182,11 +233,18 @@ except ClusterError as err:
 
 def test_a_cluster_of_another_version_is_named_with_both_versions(cluster_address: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", OLD, cluster_address], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-c", OLD, cluster_address],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     text = done.stdout
-    assert "Version mismatch: The cluster was started with: Ray: 2.60.0 Python: 3." in text, done.stderr
+    assert "Version mismatch: The cluster was started with: Ray: 2.60.0 Python: 3." in text, (
+        done.stderr
+    )
     assert "was started with: Ray: 2.9.0 Python: 3." in text
     assert text.rstrip().endswith(
-        "; run this command with the cluster's versions of Ray and Python, as on one of its machines"
+        "; run this command with the cluster's versions of Ray and Python, as on one of its "
+        "machines"
     )

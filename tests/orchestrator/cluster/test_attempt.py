@@ -12,7 +12,9 @@ from orchestrator.cluster.attempt import Attempt
 
 def _attempt(job: str, stage: str) -> Attempt:
     values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Attempt))
-    return Attempt(**{**values, "stage": stage, "key": "0123456789abcdef", "provenance": {"job": job}})
+    return Attempt(
+        **{**values, "stage": stage, "key": "0123456789abcdef", "provenance": {"job": job}}
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""What a search hands to its trials: the template's params, its own metric, and one log for all workers of a group."""
+"""What a search hands to its trials: the template's params, its own metric, and one log for all
+workers of a group."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ name: searching
 store: ./store
 stages:
   pretrain: {kind: pretrain, data: imagenet, model: cat_small, keep_best: 4}
-  search: {kind: tune, of: pretrain, space: {lr: {uniform: [1.0e-5, 1.0e-4]}}, num_trials: 2, metric: top5}
+  search: {kind: tune, of: pretrain, space: {lr: {uniform: [1.0e-5, 1.0e-4]}}, num_trials: 2,
+    metric: top5}
 """
 
 
@@ -31,12 +33,18 @@ def _job(folder: Path) -> Job:
 
 def _attempt(job: Job, name: str) -> Attempt:
     stage = job.stages[name]
-    planned = SimpleNamespace(stage=stage, name=name, key="a" * 64, recipe={"inputs": {}, "data": "d"})
+    planned = SimpleNamespace(
+        stage=stage, name=name, key="a" * 64, recipe={"inputs": {}, "data": "d"}
+    )
     plan, store = SimpleNamespace(job=job), SimpleNamespace(uri=job.store)
-    return make_attempt(cast(Plan, plan), cast(PlannedStage, planned), cast(Store, store), provenance={})
+    return make_attempt(
+        cast(Plan, plan), cast(PlannedStage, planned), cast(Store, store), provenance={}
+    )
 
 
-def test_trials_keep_the_newest_checkpoint_alone_and_are_compared_by_the_metric_of_the_search(tmp_path: Path) -> None:
+def test_trials_keep_the_newest_checkpoint_alone_and_are_compared_by_the_metric_of_the_search(
+    tmp_path: Path,
+) -> None:
     job = _job(tmp_path)
     pretrain, search = (_attempt(job, name) for name in ("pretrain", "search"))
     assert (pretrain.keep_best, pretrain.metric) == (4, "top1")
@@ -47,6 +55,8 @@ def test_trials_keep_the_newest_checkpoint_alone_and_are_compared_by_the_metric_
 def test_one_worker_of_a_group_keeps_the_log_of_a_trial(tmp_path: Path) -> None:
     save_log(open_store(str(tmp_path)), "training", TrialLog(number=1, params={}, drawn_after_s=0))
     for trial, rank, is_kept in (("00001", 0, True), ("00001", 1, False), (None, 0, False)):
-        attempt: Any = SimpleNamespace(trial=trial, store_uri=str(tmp_path), training="training", metric="top1")
+        attempt: Any = SimpleNamespace(
+            trial=trial, store_uri=str(tmp_path), training="training", metric="top1"
+        )
         place: Any = SimpleNamespace(rank=rank)
         assert (_logbook(attempt, place) is not None) == is_kept

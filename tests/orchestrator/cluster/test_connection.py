@@ -31,7 +31,9 @@ os._exit(130 if ray.is_initialized() else 1)
 """
 
 
-def test_a_thread_that_still_waits_for_ray_takes_the_exit_code_from_nobody(cluster_address: str) -> None:
+def test_a_thread_that_still_waits_for_ray_takes_the_exit_code_from_nobody(
+    cluster_address: str,
+) -> None:
     """After ray.shutdown it may: that is what `is_in_use` is for."""
     command = [sys.executable, "-c", IN_USE]
     process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
@@ -59,7 +61,8 @@ def find_late(*arguments):
     return find(*arguments)
 
 def num_raylets():
-    pids = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+    files = Path("/proc/self/task").glob("*/children")
+    pids = [pid for file in files for pid in file.read_text().split()]
     return sum(Path(f"/proc/{pid}/comm").read_text().strip() == "raylet" for pid in pids)
 
 services.get_node = find_late
@@ -68,8 +71,11 @@ with connected("local"):
 """
 
 
-def test_a_machine_that_is_too_busy_for_ray_at_first_is_given_another_try_without_leftovers_of_the_first() -> None:
-    """In a process of its own: this one forks loaders later on, which may not take threads of Ray along."""
+def test_a_machine_that_is_too_busy_for_ray_at_first_is_given_another_try_without_leftovers_of_the_first() -> (
+    None
+):
+    """In a process of its own: this one forks loaders later on, which may not take threads of Ray
+    along."""
     command = [sys.executable, "-c", BUSY_AT_FIRST]
     process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert process.stdout.strip() == "[] 1 7", process.stderr[-5000:]
@@ -83,7 +89,8 @@ from orchestrator.store import open_store
 
 @ray.remote(num_cpus=1)
 def read() -> bytes | None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):  # what the cluster was started with goes first
+    # What the cluster was started with goes first.
+    for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
         os.environ.pop(name, None)
     return open_store("s3://bucket/x").read("a")
 
@@ -95,14 +102,24 @@ with connected(sys.argv[1]):
 def test_a_worker_finds_the_server_that_only_the_drivers_config_file_names(
     cluster_address: str, tmp_path: Path
 ) -> None:
-    """Endpoint, its authority's certificate, and the addressing style; the cluster was started without them."""
+    """Endpoint, its authority's certificate, and the addressing style; the cluster was started
+    without them."""
     with front(lambda *_: Answer(200, b"content"), tls_dir=tmp_path / "tls") as server:
-        config = f"endpoint_url = {server.url}\nca_bundle = {tmp_path}/tls/cert.pem\ns3 =\n  addressing_style = path\n"
+        config = (
+            f"endpoint_url = {server.url}\nca_bundle = {tmp_path}/tls/cert.pem\ns3 =\n  "
+            "addressing_style = path\n"
+        )
         (tmp_path / ".aws").mkdir()
         (tmp_path / ".aws" / "config").write_text(f"[default]\n{config}")
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_ENDPOINT", "AWS_CA"))}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_ENDPOINT", "AWS_CA"))
+        }
         env["HOME"] = str(tmp_path)  # the worker has another one
         command = [sys.executable, "-c", WORKER, cluster_address]
-        done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            command, env=env, check=False, capture_output=True, text=True, timeout=600
+        )
     assert done.stdout == "b'content'\n", done.stderr[-5000:]
     assert server.requests == [("GET", "/bucket/x/a")]

@@ -1,4 +1,5 @@
-"""Events on their way to the driver, and the wish to stop, where the actor between them is slow or gone."""
+"""Events on their way to the driver, and the wish to stop, where the actor between them is slow or
+gone."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def _keep_busy(channel: EventChannel, for_s: float) -> None:
     channel._actor.__ray_call__.remote(lambda _: time.sleep(for_s))
 
 
-def test_events_of_an_answer_that_came_too_late_are_told_by_the_next_call(channel: EventChannel) -> None:
+def test_events_of_an_answer_that_came_too_late_are_told_by_the_next_call(
+    channel: EventChannel,
+) -> None:
     channel.send(_event("first"))
     _keep_busy(channel, 5)
     heard = channel.drain(timeout_s=0.1)
@@ -48,7 +51,9 @@ def test_a_channel_travels_to_a_worker_while_an_answer_is_on_its_way(channel: Ev
     assert [event.event.text for event in heard] == ["from a worker"]
 
 
-def test_a_worker_hears_of_the_wish_and_who_wished_knows_it_without_the_actor(channel: EventChannel) -> None:
+def test_a_worker_hears_of_the_wish_and_who_wished_knows_it_without_the_actor(
+    channel: EventChannel,
+) -> None:
     there: EventChannel = pickle.loads(pickle.dumps(channel))
     assert not there.is_stopping(timeout_s=60)
     channel.request_stop()

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cluster.failures import MAX_ATTEMPTS, MAX_MOVES, Fail, LostAttempt, Retry, decide_retry
+from orchestrator.cluster.failures import (
+    MAX_ATTEMPTS,
+    MAX_MOVES,
+    Fail,
+    LostAttempt,
+    Retry,
+    decide_retry,
+)
 from orchestrator.errors import (
     CheckpointError,
     DataError,
@@ -21,7 +28,9 @@ LAST = MAX_ATTEMPTS - 1
 STOPPED = StoppedError("stopped after step 7")
 
 
-@pytest.mark.parametrize("lost", [{}, {1: RuntimeError("worker died.\nmore")}, {0: StoreError("S3 is out of reach")}])
+@pytest.mark.parametrize(
+    "lost", [{}, {1: RuntimeError("worker died.\nmore")}, {0: StoreError("S3 is out of reach")}]
+)
 def test_what_may_pass_is_tried_again_until_the_last_attempt(lost: dict[int, Exception]) -> None:
     assert isinstance(decide_retry(LostAttempt(lost), num_lost=0), Retry)
     assert isinstance(decide_retry(LostAttempt(lost), num_lost=LAST - 1), Retry)
@@ -32,22 +41,34 @@ def test_the_reason_of_a_retry_is_one_line_with_the_rank() -> None:
     assert decide_retry(LostAttempt({1: RuntimeError("worker died.\nmore")}), num_lost=0) == Retry(
         "lost worker 1: worker died"
     )
-    assert decide_retry(LostAttempt({}, cause="no actor"), num_lost=0) == Retry("lost worker unknown: no actor")
+    assert decide_retry(LostAttempt({}, cause="no actor"), num_lost=0) == Retry(
+        "lost worker unknown: no actor"
+    )
 
 
 def test_the_worker_that_is_gone_is_named_and_not_the_peers_that_noticed() -> None:
     noticed = RuntimeError("[gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer")
     failures = {0: noticed, 1: RuntimeError("worker died."), 2: noticed}
     assert decide_retry(LostAttempt(failures), num_lost=0) == Retry("lost worker 1: worker died")
-    assert decide_retry(LostAttempt({0: noticed, 2: noticed}), num_lost=0) == Retry(f"lost worker unknown: {noticed}")
+    assert decide_retry(LostAttempt({0: noticed, 2: noticed}), num_lost=0) == Retry(
+        f"lost worker unknown: {noticed}"
+    )
 
 
 @pytest.mark.parametrize(
-    "kind", [DataError, CheckpointError, IntegrityError, StoreRefusedError, MachineError, StageError]
+    "kind",
+    [DataError, CheckpointError, IntegrityError, StoreRefusedError, MachineError, StageError],
 )
-def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(kind: type[OrchestratorError]) -> None:
+def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(
+    kind: type[OrchestratorError],
+) -> None:
     error = kind("wrong")
-    failures = {0: StoreError("S3 is out of reach"), 1: error, 2: RuntimeError("peer lost"), 3: STOPPED}
+    failures = {
+        0: StoreError("S3 is out of reach"),
+        1: error,
+        2: RuntimeError("peer lost"),
+        3: STOPPED,
+    }
     assert decide_retry(LostAttempt(failures), num_lost=0) == Fail(error)
 
 
@@ -60,16 +81,23 @@ def test_a_store_that_stays_out_of_reach_fails_with_its_own_error() -> None:
     "loss", [LostAttempt({1: STOPPED}), LostAttempt({}, is_move=True, cause="a machine is leaving")]
 )
 def test_a_machine_that_leaves_costs_no_attempt_but_not_for_ever(loss: LostAttempt) -> None:
-    assert decide_retry(loss, num_lost=LAST, num_moves=MAX_MOVES - 1) == Retry("a machine is leaving", is_move=True)
+    assert decide_retry(loss, num_lost=LAST, num_moves=MAX_MOVES - 1) == Retry(
+        "a machine is leaving", is_move=True
+    )
     assert isinstance(decide_retry(loss, num_lost=0, num_moves=MAX_MOVES), Fail)
 
 
 def test_an_interrupted_run_tries_nothing_again() -> None:
     assert decide_retry(LostAttempt({0: STOPPED}), num_lost=0, is_interrupted=True) == Fail(STOPPED)
-    decision = decide_retry(LostAttempt({1: RuntimeError("worker died.")}), num_lost=0, is_interrupted=True)
+    decision = decide_retry(
+        LostAttempt({1: RuntimeError("worker died.")}), num_lost=0, is_interrupted=True
+    )
     assert isinstance(decision, Fail)
     assert isinstance(decision.error, StoppedError)
-    assert str(decision.error) == "lost worker 1: worker died; not tried again, since the run was interrupted"
+    assert (
+        str(decision.error)
+        == "lost worker 1: worker died; not tried again, since the run was interrupted"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +108,9 @@ def test_an_interrupted_run_tries_nothing_again() -> None:
         "The collective operation timed out after 600.00 seconds.",
     ],
 )
-def test_workers_that_waited_in_vain_are_tried_again_and_the_reason_says_how_long(words: str) -> None:
+def test_workers_that_waited_in_vain_are_tried_again_and_the_reason_says_how_long(
+    words: str,
+) -> None:
     failures = {0: RuntimeError("Connection closed by peer"), 1: RuntimeError(words)}
     why = "workers waited more than 2.5 minutes for each other"
     assert decide_retry(LostAttempt(failures), num_lost=0, timeout_min=2.5) == Retry(why)

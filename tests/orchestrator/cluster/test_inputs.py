@@ -1,4 +1,5 @@
-"""What changed between a plan and a stage's start never comes under the Key of what the plan saw."""
+"""What changed between a plan and a stage's start never comes under the Key of what the plan
+saw."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.orchestrator.test_recipe import make_attempt
 PLANNED, OTHER = "a" * 64, "b" * 64
 
 
-def _attempt(root: Path, *, data: str, found: str, files: Mapping[str, str] = {}, **changes: Any) -> Attempt:
+def _attempt(
+    root: Path, *, data: str, found: str, files: Mapping[str, str] = {}, **changes: Any
+) -> Attempt:
     """Of a plan that saw PLANNED, where the data are `found` now, and `files` the small ones."""
     attempt = make_attempt(root, "pretrain")
     inputs = {field: {"sha256": PLANNED} for field in files}
@@ -32,20 +35,32 @@ def _attempt(root: Path, *, data: str, found: str, files: Mapping[str, str] = {}
 
 
 def test_what_the_plan_saw_is_read(tmp_path: Path) -> None:
-    check_read(_attempt(tmp_path, data="s3://bucket/imagenet", found=PLANNED, files={"config": PLANNED}))
+    check_read(
+        _attempt(tmp_path, data="s3://bucket/imagenet", found=PLANNED, files={"config": PLANNED})
+    )
 
 
 def test_data_in_s3_that_changed_since_the_plan_end_the_stage(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^stages.pretrain: its data changed after .* from aaaaaaaaaaaa\.\.\. to bbbb"):
+    with pytest.raises(
+        DataError,
+        match=r"^stages.pretrain: its data changed after .* from aaaaaaaaaaaa\.\.\. to bbbb",
+    ):
         check_read(_attempt(tmp_path, data="s3://bucket/imagenet", found=OTHER))
 
 
 def test_a_file_that_changed_since_the_plan_ends_the_stage(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^stages.pretrain: config changed .*; run the job again, which plans anew"):
+    with pytest.raises(
+        DataError, match=r"^stages.pretrain: config changed .*; run the job again, which plans anew"
+    ):
         check_read(_attempt(tmp_path, data="/data", found=PLANNED, files={"config": OTHER}))
 
 
-def test_data_in_a_folder_are_looked_at_again_where_the_job_states_them_alone(tmp_path: Path) -> None:
+def test_data_in_a_folder_are_looked_at_again_where_the_job_states_them_alone(
+    tmp_path: Path,
+) -> None:
     check_read(_attempt(tmp_path, data="/data", found=OTHER))
-    with pytest.raises(DataError, match=f"^stages.pretrain.data_fingerprint is {PLANNED}, but the data on .* {OTHER}"):
+    with pytest.raises(
+        DataError,
+        match=f"^stages.pretrain.data_fingerprint is {PLANNED}, but the data on .* {OTHER}",
+    ):
         check_read(_attempt(tmp_path, data="/data", found=OTHER, stated_data=PLANNED))

@@ -86,7 +86,9 @@ def test_a_store_that_only_the_driver_may_write_is_refused_with_the_machines_nam
     assert ": Permission denied; give a folder that you can write to" in text
 
 
-def test_a_store_that_does_not_answer_may_answer_later(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+def test_a_store_that_does_not_answer_may_answer_later(
+    monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     with pytest.raises(StoreError, match=f"^{HERE}store s3://{bucket}: cannot read"):
@@ -99,7 +101,9 @@ def test_missing_credentials_are_the_machines_lack(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(MachineError, match=f"^{HERE}.* no credentials for S3; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        MachineError, match=f"^{HERE}.* no credentials for S3; set AWS_ACCESS_KEY_ID"
+    ):
         _check(f"s3://{bucket}")
 
 
@@ -109,7 +113,9 @@ def untrusted_endpoint(tmp_path: Path) -> Iterator[str]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1)
+    )
     pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
     pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "server.pem").write_bytes(pem)
@@ -117,7 +123,9 @@ def untrusted_endpoint(tmp_path: Path) -> Iterator[str]:
     context.load_cert_chain(tmp_path / "server.pem")
     server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client hangs up
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"https://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -130,24 +138,33 @@ def test_a_certificate_that_is_not_trusted_is_the_machines_lack(
     monkeypatch.setenv("AWS_ENDPOINT_URL", untrusted_endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
-    with pytest.raises(MachineError, match=f"^{HERE}store s3://a: cannot read .*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(
+        MachineError, match=f"^{HERE}store s3://a: cannot read .*CERTIFICATE_VERIFY_FAILED"
+    ):
         _check("s3://a")
 
 
 def test_scratch_without_room_for_the_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     file = File(path="a", sha256="a" * 64, size=2**30)
-    attempt: Any = SimpleNamespace(inputs={"backbone": Artifact(files=(file,)), "of": Artifact(files=(file,))})
+    attempt: Any = SimpleNamespace(
+        inputs={"backbone": Artifact(files=(file,)), "of": Artifact(files=(file,))}
+    )
     assert input_bytes(attempt) == 2**31
     usage = shutil.disk_usage("/")._replace(free=2**30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     needs = "has 1024 MiB free, and the stage needs 2064 MiB; free some space, or set TMPDIR"
-    with pytest.raises(MachineError, match=f"^{HERE}.*{needs}"), scratch_folder("x-", num_bytes=2**31):
+    with (
+        pytest.raises(MachineError, match=f"^{HERE}.*{needs}"),
+        scratch_folder("x-", num_bytes=2**31),
+    ):
         pass
     with scratch_folder("x-") as folder:
         assert folder.is_dir()
 
 
-def test_scratch_that_cannot_be_made_is_the_machines_lack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scratch_that_cannot_be_made_is_the_machines_lack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     lacks = "cannot make a folder for temporary files: No such file or directory; .*TMPDIR"
     with pytest.raises(MachineError, match=f"^{HERE}{lacks}"), scratch_folder("x-"):
@@ -156,7 +173,10 @@ def test_scratch_that_cannot_be_made_is_the_machines_lack(monkeypatch: pytest.Mo
 
 def test_a_disk_that_fills_up_is_the_machines_lack_and_other_errors_stay_what_they_are() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x/model.safetensors")
-    said = f"^{HERE}a disk is full: .*No space left on device: '/tmp/x/model.safetensors'; free some space"
+    said = (
+        f"^{HERE}a disk is full: .*No space left on device: '/tmp/x/model.safetensors'; free "
+        "some space"
+    )
     with pytest.raises(MachineError, match=said), scratch_folder("x-"):
         raise full
     with pytest.raises(FileNotFoundError), scratch_folder("x-"):

@@ -71,7 +71,9 @@ def run(tmp_path: Path, cluster_address: str) -> Run:
         kinds: Mapping[str, Kind] = KINDS,
         watch: Watcher = lambda _: None,
     ) -> tuple[Outcome, list[str]]:
-        (tmp_path / "job.yaml").write_text(json.dumps({"name": "single", "store": f"./{store}", "stages": stages}))
+        (tmp_path / "job.yaml").write_text(
+            json.dumps({"name": "single", "store": f"./{store}", "stages": stages})
+        )
         job = load_job(tmp_path / "job.yaml", kinds=kinds, base_dir=tmp_path)
         texts: list[str] = []
 
@@ -114,20 +116,29 @@ def count(run: Run, tmp_path: Path) -> Run:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
 
-    def run_counting(*, watch: Watcher = lambda _: None, **stages: Any) -> tuple[Outcome, list[str]]:
-        counting_stages = {name: {"kind": "count", "data": "data", **fields} for name, fields in stages.items()}
+    def run_counting(
+        *, watch: Watcher = lambda _: None, **stages: Any
+    ) -> tuple[Outcome, list[str]]:
+        counting_stages = {
+            name: {"kind": "count", "data": "data", **fields} for name, fields in stages.items()
+        }
         return run(counting_stages, kinds=counting.KINDS, watch=watch)
 
     return run_counting
 
 
-def test_a_worker_killed_with_9_is_started_again_from_its_last_checkpoint(count: Run, tmp_path: Path) -> None:
+def test_a_worker_killed_with_9_is_started_again_from_its_last_checkpoint(
+    count: Run, tmp_path: Path
+) -> None:
     outcome, texts = count(only={"epochs": 4, "dies_after": 2})
     assert outcome.errors == {}
     (lost,) = (text for text in texts if text.startswith("lost worker"))
     assert lost.startswith("lost worker 0: its process (")
     assert lost.endswith("was killed or crashed, as when memory runs out; attempt 2 of 3")
-    worked = [int(line.split()[-1]) for line in (tmp_path / "data" / "worked.log").read_text().splitlines()]
+    worked = [
+        int(line.split()[-1])
+        for line in (tmp_path / "data" / "worked.log").read_text().splitlines()
+    ]
     assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
 
 
@@ -180,14 +191,23 @@ class Holder:
         """Answers once the actor has its CPUs."""
 
 
-DIED = "The actor died unexpectedly before finishing this task.\n\tpid: 7\n\tip: 10.0.0.2\nThe actor is dead because "
+DIED = (
+    "The actor died unexpectedly before finishing this task.\n\tpid: 7\n\tip: 10.0.0.2\nThe "
+    "actor is dead because "
+)
 
 
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("its worker process has died. Worker exit type: SYSTEM_ERROR", "its process (7 on 10.0.0.2) was killed"),
-        ("its worker process has died. Worker exit type: NODE_OUT_OF_MEMORY", "machine 10.0.0.2 ran low on memory"),
+        (
+            "its worker process has died. Worker exit type: SYSTEM_ERROR",
+            "its process (7 on 10.0.0.2) was killed",
+        ),
+        (
+            "its worker process has died. Worker exit type: NODE_OUT_OF_MEMORY",
+            "machine 10.0.0.2 ran low on memory",
+        ),
         ("its node has died. Node Id: 5", "its machine 10.0.0.2 is gone"),
     ],
 )
@@ -197,7 +217,11 @@ def test_the_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
     assert _cause("The actor died.\n\tno fact").startswith("its process (unknown on unknown)")
 
 
-def test_a_worker_that_a_leaving_machine_took_along_moves_and_the_reason_names_the_machine() -> None:
-    error = ray.exceptions.RayActorError(error_msg=f"{DIED}its node has died. Node Id: 5", preempted=True)
+def test_a_worker_that_a_leaving_machine_took_along_moves_and_the_reason_names_the_machine() -> (
+    None
+):
+    error = ray.exceptions.RayActorError(
+        error_msg=f"{DIED}its node has died. Node Id: 5", preempted=True
+    )
     decision = decide_retry(_loss_of(error), num_lost=MAX_ATTEMPTS - 1)
     assert decision == Retry("its machine 10.0.0.2 is gone", is_move=True)

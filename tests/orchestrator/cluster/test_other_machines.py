@@ -52,13 +52,21 @@ def drivers_disk(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
     """A machine of the cluster that sees an empty folder where the driver's disk is."""
-    ray_start = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={cluster_address}"]
+    ray_start = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        f"--address={cluster_address}",
+    ]
     options = ["--num-cpus=2", "--labels=place=far", "--block"]
     hide = 'mount -t tmpfs none "$0" && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", hide, str(drivers_disk), *ray_start, *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
         ray.init(address=cluster_address, log_to_driver=False, logging_level="ERROR")
-        while not any(machine["Alive"] and machine["Labels"].get("place") == "far" for machine in ray.nodes()):
+        while not any(
+            machine["Alive"] and machine["Labels"].get("place") == "far" for machine in ray.nodes()
+        ):
             assert node.poll() is None, "the machine did not start"
             time.sleep(0.2)
         ray.shutdown()
@@ -73,7 +81,9 @@ def test_groups_and_trials_need_neither_disk_nor_config_file_of_the_driver(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
-    (tmp_path / "job.yaml").write_text(JOB.format(store=f"s3://{bucket}/far", data=tmp_path / "data"))
+    (tmp_path / "job.yaml").write_text(
+        JOB.format(store=f"s3://{bucket}/far", data=tmp_path / "data")
+    )
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     store = open_store(job.store)
     outcome = run_plan(plan_job(job, store), store, address=cluster_address, watch=lambda _: None)

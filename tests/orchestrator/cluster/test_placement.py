@@ -15,7 +15,8 @@ TOTAL = Capacity(8, 0)
 
 @pytest.fixture
 def ledger() -> Ledger:
-    """Of a cluster with 8 CPUs, on which two stages begin: with the least of 1 to 8 workers, and with 3."""
+    """Of a cluster with 8 CPUs, on which two stages begin: with the least of 1 to 8 workers, and
+    with 3."""
     ledger = Ledger(TOTAL)
     ledger.take("elastic", WORKER)
     ledger.take("fixed", WORKER * 3)

@@ -32,12 +32,18 @@ class Controller:
         return [Trial("waiting")]
 
 
-def _log(number: int, values: list[float], state: TrialState | None = TrialState.FINISHED) -> TrialLog:
-    curve = tuple(Point(epoch=epoch, value=value, elapsed_s=1.0) for epoch, value in enumerate(values, 1))
+def _log(
+    number: int, values: list[float], state: TrialState | None = TrialState.FINISHED
+) -> TrialLog:
+    curve = tuple(
+        Point(epoch=epoch, value=value, elapsed_s=1.0) for epoch, value in enumerate(values, 1)
+    )
     return TrialLog(number=number, params={}, drawn_after_s=0.0, state=state, curve=curve)
 
 
-def _scheduler(logs: list[TrialLog], name: str, mode: str = "max", *, grace: int = 2, factor: int = 2) -> Any:
+def _scheduler(
+    logs: list[TrialLog], name: str, mode: str = "max", *, grace: int = 2, factor: int = 2
+) -> Any:
     params = TuneParams.model_validate(
         {
             "of": "x",
@@ -64,15 +70,25 @@ GOOD = [_log(number, [30.0, 50.0, 60.0]) for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_trial_worse_than_those_of_earlier_runs_is_stopped_after_its_grace_period(name: str) -> None:
+def test_a_trial_worse_than_those_of_earlier_runs_is_stopped_after_its_grace_period(
+    name: str,
+) -> None:
     bad = {1: 5.0, 2: 10.0}
-    assert _actions(_scheduler(GOOD, name), 4, bad) == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
-    assert _actions(_scheduler([], name), 4, bad) == [TrialScheduler.CONTINUE, TrialScheduler.CONTINUE]
+    assert _actions(_scheduler(GOOD, name), 4, bad) == [
+        TrialScheduler.CONTINUE,
+        TrialScheduler.STOP,
+    ]
+    assert _actions(_scheduler([], name), 4, bad) == [
+        TrialScheduler.CONTINUE,
+        TrialScheduler.CONTINUE,
+    ]
 
 
 @pytest.mark.parametrize("name", ["asha", "median", "hyperband", "none"])
 def test_a_trial_better_than_those_of_earlier_runs_goes_on(name: str) -> None:
-    assert set(_actions(_scheduler(GOOD, name), 4, {1: 50.0, 2: 70.0, 3: 80.0})) == {TrialScheduler.CONTINUE}
+    assert set(_actions(_scheduler(GOOD, name), 4, {1: 50.0, 2: 70.0, 3: 80.0})) == {
+        TrialScheduler.CONTINUE
+    }
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
@@ -81,11 +97,16 @@ def test_a_trial_that_has_trained_its_whole_budget_may_finish(name: str) -> None
     scheduler.on_trial_add(Controller(), trial)
     last = {"epoch": 3, "top1": 1.0, IS_LAST: 1.0}
     assert scheduler.on_trial_result(Controller(), trial, last) == TrialScheduler.CONTINUE
-    assert scheduler.on_trial_result(Controller(), trial, {"top1": 1.0, "num_samples": 9}) == TrialScheduler.CONTINUE
+    assert (
+        scheduler.on_trial_result(Controller(), trial, {"top1": 1.0, "num_samples": 9})
+        == TrialScheduler.CONTINUE
+    )
 
 
 def test_without_a_scheduler_no_trial_is_stopped() -> None:
-    assert set(_actions(_scheduler(GOOD, "none"), 4, {1: 0.0, 2: 0.0, 3: 0.0})) == {TrialScheduler.CONTINUE}
+    assert set(_actions(_scheduler(GOOD, "none"), 4, {1: 0.0, 2: 0.0, 3: 0.0})) == {
+        TrialScheduler.CONTINUE
+    }
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
@@ -95,7 +116,9 @@ def test_less_is_better_where_the_search_says_so(name: str) -> None:
     assert _actions(scheduler, 5, {1: 90.0, 2: 90.0})[-1] == TrialScheduler.STOP
 
 
-def test_a_trial_that_is_taken_up_again_stands_at_its_rung_with_its_own_value_of_that_epoch() -> None:
+def test_a_trial_that_is_taken_up_again_stands_at_its_rung_with_its_own_value_of_that_epoch() -> (
+    None
+):
     """It reports epoch 3 next, which is no value for the rung of epoch 2."""
     resumed = _log(4, [40.0, 55.0], state=None)
     scheduler = _scheduler([*GOOD, resumed], "asha")
@@ -105,19 +128,27 @@ def test_a_trial_that_is_taken_up_again_stands_at_its_rung_with_its_own_value_of
 
 
 def test_trials_of_earlier_runs_may_have_no_values() -> None:
-    logs = [_log(1, []), TrialLog(number=2, params={}, drawn_after_s=0.0, state=TrialState.FAILED, error="lost")]
+    logs = [
+        _log(1, []),
+        TrialLog(number=2, params={}, drawn_after_s=0.0, state=TrialState.FAILED, error="lost"),
+    ]
     for name in ("asha", "median"):
         assert _actions(_scheduler(logs, name), 3, {1: 1.0, 2: 1.0})[-1] == TrialScheduler.CONTINUE
 
 
-def test_a_trial_that_finishes_tells_no_epoch_with_its_last_result_and_the_others_are_judged_on() -> None:
+def test_a_trial_that_finishes_tells_no_epoch_with_its_last_result_and_the_others_are_judged_on() -> (
+    None
+):
     scheduler = _scheduler(GOOD[:2], "median")
     third = Trial("third", {"number": 3})
     scheduler.on_trial_add(Controller(), third)
     for epoch, value in ((1, 30.0), (2, 50.0)):
         scheduler.on_trial_result(Controller(), third, {"epoch": epoch, "top1": value})
     scheduler.on_trial_complete(Controller(), third, {"top1": 60.0, "num_samples": 9, "done": True})
-    assert _actions(scheduler, 4, {1: 5.0, 2: 10.0}) == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+    assert _actions(scheduler, 4, {1: 5.0, 2: 10.0}) == [
+        TrialScheduler.CONTINUE,
+        TrialScheduler.STOP,
+    ]
 
 
 def test_a_trial_that_tune_adds_again_after_a_loss_has_its_past_once() -> None:
@@ -153,7 +184,9 @@ def _dealt() -> list[int]:
 
 
 @pytest.mark.parametrize(("factor", "is_stopped"), [(2, False), (4, True)])
-def test_asha_keeps_one_in_so_many_from_the_end_of_the_grace_period_on(factor: int, is_stopped: bool) -> None:
+def test_asha_keeps_one_in_so_many_from_the_end_of_the_grace_period_on(
+    factor: int, is_stopped: bool
+) -> None:
     logs = [_log(number, [10.0 * number]) for number in (1, 2, 3, 4)]
     (action,) = _actions(_scheduler(logs, "asha", grace=1, factor=factor), 5, {1: 31.0})
     assert (action == TrialScheduler.STOP) is is_stopped

@@ -17,7 +17,9 @@ from orchestrator.trials import Trials, TrialState
 
 
 def _params(**fields: Any) -> TuneParams:
-    return TuneParams.model_validate({"of": "x", "space": {"lr": {"uniform": (0.0, 1.0)}}, "num_trials": 2, **fields})
+    return TuneParams.model_validate(
+        {"of": "x", "space": {"lr": {"uniform": (0.0, 1.0)}}, "num_trials": 2, **fields}
+    )
 
 
 def _log(number: int, **fields: Any) -> TrialLog:
@@ -29,7 +31,10 @@ FAILED = {"state": TrialState.FAILED, "error": "bad"}
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 3.0), ("min", 1.0)])
 def test_a_search_that_goes_on_tells_the_best_so_far(mode: str, best: float) -> None:
-    logs = [_log(number, state=TrialState.FINISHED, value=value) for number, value in enumerate((3.0, 1.0, 2.0), 1)]
+    logs = [
+        _log(number, state=TrialState.FINISHED, value=value)
+        for number, value in enumerate((3.0, 1.0, 2.0), 1)
+    ]
     event = _beginning([*logs, _log(4)], _params(mode=mode, num_trials=9), "top1", slots=2)
     assert (event.metrics, event.done, event.total) == ({"top1": best}, 3, 9)
 
@@ -37,13 +42,27 @@ def test_a_search_that_goes_on_tells_the_best_so_far(mode: str, best: float) -> 
 @pytest.mark.parametrize(
     ("logs", "kind", "text"),
     [
-        ([{**FAILED, "blames_job": True}] * 2, JobError, "2 failed, the first by: bad; mend the job, or try"),
-        ([{**FAILED, "blames_job": True}, FAILED], StageError, "2 failed, the first by: bad; mend the job, or try"),
-        ([FAILED, {}], StageError, "2 failed, the first by: bad; run again to go on with those that were lost"),
+        (
+            [{**FAILED, "blames_job": True}] * 2,
+            JobError,
+            "2 failed, the first by: bad; mend the job, or try",
+        ),
+        (
+            [{**FAILED, "blames_job": True}, FAILED],
+            StageError,
+            "2 failed, the first by: bad; mend the job, or try",
+        ),
+        (
+            [FAILED, {}],
+            StageError,
+            "2 failed, the first by: bad; run again to go on with those that were lost",
+        ),
         ([{"state": TrialState.STOPPED}], StageError, "none reported it; mend the job, or try"),
     ],
 )
-def test_a_search_in_vain_says_what_helps(logs: list[dict[str, Any]], kind: type[OrchestratorError], text: str) -> None:
+def test_a_search_in_vain_says_what_helps(
+    logs: list[dict[str, Any]], kind: type[OrchestratorError], text: str
+) -> None:
     made = [_log(number, **fields) for number, fields in enumerate(logs, 1)]
     trials = tuple(log.trial(gpus=0, cpus=1, error=None if log.state else "gone") for log in made)
     error = _failure("search", Trials(metric="top1", mode="max", trials=trials), made)

@@ -37,23 +37,35 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def make(store: Store) -> MakeSuggestions:
     def make_suggestions(
-        *, clock: Callable[[], float] = lambda: 0.0, seed: int = 0, store: Store = store, **fields: Any
+        *,
+        clock: Callable[[], float] = lambda: 0.0,
+        seed: int = 0,
+        store: Store = store,
+        **fields: Any,
     ) -> Suggestions:
         content = {"of": "x", "space": SPACE, "num_trials": 8, "metric": "top1", **fields}
         params = TuneParams.model_validate_json(json.dumps(content))
-        return Suggestions(params, seed=seed, metric="top1", store=store, training=TRAINING, clock=clock)
+        return Suggestions(
+            params, seed=seed, metric="top1", store=store, training=TRAINING, clock=clock
+        )
 
     return make_suggestions
 
 
-def _end(suggestions: Suggestions, store: Store, trial_id: str, *, value: float | None, **changes: Any) -> None:
+def _end(
+    suggestions: Suggestions, store: Store, trial_id: str, *, value: float | None, **changes: Any
+) -> None:
     """As a trial that came to `value` in one epoch, or failed without one."""
     number = suggestions._trials[trial_id][1].number
     training = trial_training(TRAINING, number)
     log = load_log(store, training)
     state = TrialState.FAILED if value is None else TrialState.FINISHED
     curve = () if value is None else (Point(epoch=1, value=value, elapsed_s=1.0),)
-    save_log(store, training, log.model_copy(update={"state": state, "value": value, "curve": curve, **changes}))
+    save_log(
+        store,
+        training,
+        log.model_copy(update={"state": state, "value": value, "curve": curve, **changes}),
+    )
     suggestions.on_trial_complete(trial_id, {"epoch": 1, "top1": value}, error=value is None)
 
 
@@ -77,7 +89,9 @@ def _drawn(store: Store) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["optuna", "random"])
-def test_a_search_that_was_killed_draws_as_one_that_was_not(make: MakeSuggestions, tmp_path: Path, name: str) -> None:
+def test_a_search_that_was_killed_draws_as_one_that_was_not(
+    make: MakeSuggestions, tmp_path: Path, name: str
+) -> None:
     stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed", "other")]
     fields = {"num_trials": 14, "algorithm": {"name": name}}
     _train(make(store=stores[0], **fields), stores[0], count())
@@ -103,7 +117,9 @@ def _stop_all(suggestions: Suggestions, store: Store, names: range) -> None:
         _end(suggestions, store, str(name), value=lr, state=TrialState.STOPPED)
 
 
-def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(make: MakeSuggestions, tmp_path: Path) -> None:
+def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(
+    make: MakeSuggestions, tmp_path: Path
+) -> None:
     stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed")]
     fields = {"num_trials": 30, "space": {"lr": {"uniform": [0.0, 1.0]}}}
     _stop_all(make(store=stores[0], **fields), stores[0], range(30))
@@ -148,11 +164,15 @@ def _out_of_reach(*_: object) -> bytes:
 def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Path) -> None:
     stores = [open_store(str(tmp_path / part)) for part in "ab"]
     for store, seed in zip(stores, (1, 2), strict=True):
-        _train(make(store=store, seed=seed, algorithm={"name": "random", "seed": 7}), store, count())
+        _train(
+            make(store=store, seed=seed, algorithm={"name": "random", "seed": 7}), store, count()
+        )
     assert _drawn(stores[0]) == _drawn(stores[1])
 
 
-def test_draws_do_not_depend_on_the_order_of_the_space_in_the_job(make: MakeSuggestions, tmp_path: Path) -> None:
+def test_draws_do_not_depend_on_the_order_of_the_space_in_the_job(
+    make: MakeSuggestions, tmp_path: Path
+) -> None:
     stores = [open_store(str(tmp_path / part)) for part in "ab"]
     for store, names in zip(stores, (list(SPACE), sorted(SPACE, reverse=True)), strict=True):
         _train(make(store=store, space={name: SPACE[name] for name in names}), store, count())
@@ -189,7 +209,9 @@ def test_a_grid_has_each_combination_once(make: MakeSuggestions, store: Store) -
     assert drawn == [(lr, model) for lr in (0.1, 0.2) for model in ({"depths": [1]}, "tiny", None)]
 
 
-def test_trials_left_in_the_middle_are_taken_up_before_any_other(make: MakeSuggestions, store: Store) -> None:
+def test_trials_left_in_the_middle_are_taken_up_before_any_other(
+    make: MakeSuggestions, store: Store
+) -> None:
     first = make()
     for name in "abc":
         first.suggest(name)
@@ -199,9 +221,13 @@ def test_trials_left_in_the_middle_are_taken_up_before_any_other(make: MakeSugge
     assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
 
 
-def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(make: MakeSuggestions, store: Store) -> None:
+def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(
+    make: MakeSuggestions, store: Store
+) -> None:
     drawn = {"lr": 0.05, "drop": 0.1, "depth": 2, "model": {"depths": [1, 2]}}
-    save_log(store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0))
+    save_log(
+        store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0)
+    )
     suggestions = make()
     suggestions.learn(load_logs(store, TRAINING))
     suggestions.suggest("a")
@@ -211,26 +237,36 @@ def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(make: Mak
     assert (known.value, known.intermediate_values) == (0.5, {1: 0.5})
 
 
-def test_a_draw_is_in_the_store_before_its_trial_starts(make: MakeSuggestions, store: Store) -> None:
+def test_a_draw_is_in_the_store_before_its_trial_starts(
+    make: MakeSuggestions, store: Store
+) -> None:
     assert make().suggest("a") == {NUMBER: 1}
     (log,) = load_logs(store, TRAINING)
     assert (log.number, log.state, set(log.params)) == (1, None, set(SPACE))
 
 
-def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(make: MakeSuggestions, store: Store) -> None:
+def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(
+    make: MakeSuggestions, store: Store
+) -> None:
     suggestions = make()
     for name in "ab":
         suggestions.suggest(name)
     suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
-    suggestions.on_trial_complete("b", None, error=True)  # its process was lost: another run may try it again
+    suggestions.on_trial_complete(
+        "b", None, error=True
+    )  # its process was lost: another run may try it again
     assert [log.state for log in load_logs(store, TRAINING)] == [TrialState.STOPPED, None]
 
 
-def test_a_trial_that_is_left_to_another_run_is_not_stopped(make: MakeSuggestions, store: Store) -> None:
+def test_a_trial_that_is_left_to_another_run_is_not_stopped(
+    make: MakeSuggestions, store: Store
+) -> None:
     suggestions = make()
     suggestions.suggest("a")
     training = trial_training(TRAINING, 1)
-    save_log(store, training, load_log(store, training).model_copy(update={"error": "lost its process"}))
+    save_log(
+        store, training, load_log(store, training).model_copy(update={"error": "lost its process"})
+    )
     suggestions.on_trial_complete("a", {})
     (log,) = load_logs(store, TRAINING)
     assert log.state is None
@@ -239,7 +275,9 @@ def test_a_trial_that_is_left_to_another_run_is_not_stopped(make: MakeSuggestion
     assert resumed.suggest("b") == {NUMBER: 1}
 
 
-def test_no_trial_starts_after_so_many_hours_of_all_runs_together(make: MakeSuggestions, store: Store) -> None:
+def test_no_trial_starts_after_so_many_hours_of_all_runs_together(
+    make: MakeSuggestions, store: Store
+) -> None:
     now = iter([0.0, 0.0, 0.0, 1800.0, 1800.0, 3600.0]).__next__
     suggestions = make(clock=now, stop={"hours": 1})
     assert [suggestions.suggest(name) for name in "abc"] == [{NUMBER: 1}, {NUMBER: 2}, "FINISHED"]
@@ -253,7 +291,9 @@ def test_no_trial_starts_after_so_many_hours_of_all_runs_together(make: MakeSugg
     assert later.suggest("d") == "FINISHED"
 
 
-def test_no_trial_starts_after_so_many_without_improvement(make: MakeSuggestions, store: Store) -> None:
+def test_no_trial_starts_after_so_many_without_improvement(
+    make: MakeSuggestions, store: Store
+) -> None:
     suggestions = make(stop={"no_improvement": 2}, num_trials=20)
     for name, value in {"a": 0.1, "b": 0.3, "c": None, "d": 0.3}.items():
         assert suggestions.suggest(name) != "FINISHED"
@@ -278,19 +318,32 @@ def test_trials_of_earlier_runs_count_in_the_order_in_which_they_ended_and_faile
 
 @pytest.mark.parametrize(
     ("values", "mode", "num"),
-    [([], "max", 0), ([None], "max", 1), ([1, 3, 3, None], "max", 2), ([1, 3, 3], "min", 2), ([2, 1], "min", 0)],
+    [
+        ([], "max", 0),
+        ([None], "max", 1),
+        ([1, 3, 3, None], "max", 2),
+        ([1, 3, 3], "min", 2),
+        ([2, 1], "min", 0),
+    ],
 )
-def test_trials_are_counted_from_the_first_of_the_best(values: list[float | None], mode: str, num: int) -> None:
+def test_trials_are_counted_from_the_first_of_the_best(
+    values: list[float | None], mode: str, num: int
+) -> None:
     assert num_since_best(values, mode) == num
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions, store: Store, mode: str) -> None:
-    """Twenty trials say that more lr is better, or less: TPE then draws more of that than chance would."""
+def test_what_earlier_trials_came_to_guides_the_next_draws(
+    make: MakeSuggestions, store: Store, mode: str
+) -> None:
+    """Twenty trials say that more lr is better, or less: TPE then draws more of that than chance
+    would."""
     space = {"lr": {"uniform": [0.0, 1.0]}}
     for number in range(1, 21):
         lr = number / 20 - 0.025
-        log = TrialLog(number=number, params={"lr": lr}, drawn_after_s=0.0, state=TrialState.FINISHED, value=lr)
+        log = TrialLog(
+            number=number, params={"lr": lr}, drawn_after_s=0.0, state=TrialState.FINISHED, value=lr
+        )
         save_log(store, trial_training(TRAINING, number), log)
     suggestions = make(space=space, num_trials=40, mode=mode)
     suggestions.learn(load_logs(store, TRAINING))
@@ -300,7 +353,9 @@ def test_what_earlier_trials_came_to_guides_the_next_draws(make: MakeSuggestions
     assert sum(drawn) / len(drawn) > 0.75
 
 
-def test_a_loguniform_distribution_is_even_in_the_logarithm(make: MakeSuggestions, store: Store) -> None:
+def test_a_loguniform_distribution_is_even_in_the_logarithm(
+    make: MakeSuggestions, store: Store
+) -> None:
     _train(make(num_trials=40, algorithm={"name": "random"}), store, count())
     assert 20 <= sum(params["lr"] < 1e-2 for params in _drawn(store)) <= 33
 

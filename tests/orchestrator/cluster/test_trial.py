@@ -50,7 +50,9 @@ def search(tmp_path: Path) -> Attempt:
     """A search with one trial, which ran for 300 s in an earlier run."""
     open_store(str(tmp_path)).write(record_name("now"), b"{}")
     save_log(
-        open_store(str(tmp_path)), TRAINING, TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0, elapsed_s=300)
+        open_store(str(tmp_path)),
+        TRAINING,
+        TrialLog(number=1, params={"lr": 0.1}, drawn_after_s=0, elapsed_s=300),
     )
     values: dict[str, Any] = dict.fromkeys(field.name for field in fields(Attempt))
     own: dict[str, Any] = {
@@ -119,18 +121,25 @@ def test_a_trial_on_a_machine_without_the_store_is_not_begun_and_ends_the_search
 def test_a_machine_that_lacks_room_ends_the_search_and_leaves_the_trial_to_another_run(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
-    lost = LostAttemptError(LostAttempt({0: RuntimeError("gloo/transport"), 1: MachineError("no room")}))
+    lost = LostAttemptError(
+        LostAttempt({0: RuntimeError("gloo/transport"), 1: MachineError("no room")})
+    )
     assert _train(search, Channel(), lost)
     assert reported == [{MACHINE_ERROR: "no room"}]
     assert (_log(search).state, _log(search).error) == (None, None)
 
 
-def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another_run(search: Attempt) -> None:
+def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another_run(
+    search: Attempt,
+) -> None:
     channel, error = Channel(), StoreError("out of reach")
     for _ in range(MAX_ATTEMPTS - 1):
         with pytest.raises(StoreError):
             _train(search, channel, error)
-        assert channel.texts[-1] == "trial lr=0.1: lost worker 0: out of reach; it goes on from its last checkpoint"
+        assert (
+            channel.texts[-1]
+            == "trial lr=0.1: lost worker 0: out of reach; it goes on from its last checkpoint"
+        )
     assert _train(search, channel, error)
     assert channel.texts[-1] == "trial lr=0.1: ended"
     log = _log(search)
@@ -145,8 +154,13 @@ def test_a_trial_whose_process_dies_every_time_does_not_begin_for_ever(search: A
     dead = Tries(run_id="now", num_begun=MAX_ATTEMPTS)
     save_log(store, TRAINING, _log(search).model_copy(update={"tries": dead}))
     assert not _train(search, channel, None)
-    assert channel.texts == ["trial lr=0.1: lost its process in each of 3 attempts; left to another run"]
-    assert (_log(search).state, _log(search).error) == (None, f"lost its process in each of {MAX_ATTEMPTS} attempts")
+    assert channel.texts == [
+        "trial lr=0.1: lost its process in each of 3 attempts; left to another run"
+    ]
+    assert (_log(search).state, _log(search).error) == (
+        None,
+        f"lost its process in each of {MAX_ATTEMPTS} attempts",
+    )
 
 
 def test_a_machine_that_leaves_costs_a_trial_no_attempt(search: Attempt) -> None:
@@ -198,7 +212,9 @@ def test_a_driver_of_workers_takes_no_cpu_and_a_trial_in_its_own_process_what_a_
     workers: int, labels: dict[str, str], taken: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: partial(trial))
-    resources = Resources(cpus_per_worker=4, gpus_per_worker=1, memory_gib_per_worker=2, labels=labels)
+    resources = Resources(
+        cpus_per_worker=4, gpus_per_worker=1, memory_gib_per_worker=2, labels=labels
+    )
     attempt: Any = SimpleNamespace(resources=resources, needs_group=workers > 1)
     trainable = make_trainable(attempt, None)  # type: ignore[arg-type]
     assert trainable._resources.required_resources == taken

@@ -14,7 +14,14 @@ from orchestrator.contract import StageResult
 from orchestrator.errors import DataError, IntegrityError, StageError
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
-from orchestrator.store.trial_logs import TrialLog, load_log, load_logs, save_log, save_stop, trial_training
+from orchestrator.store.trial_logs import (
+    TrialLog,
+    load_log,
+    load_logs,
+    save_log,
+    save_stop,
+    trial_training,
+)
 from orchestrator.trials import TrialState
 
 TRAINING = trial_training("train/key", 1)
@@ -53,18 +60,33 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("w")
     metrics = (Metric(name="top1", value=71.5, num_samples=30),)
-    _open(store, 0.0, 9.0).finish(StageResult({"checkpoint": tmp_path / "model", "log": tmp_path}, metrics))
+    _open(store, 0.0, 9.0).finish(
+        StageResult({"checkpoint": tmp_path / "model", "log": tmp_path}, metrics)
+    )
     log = load_log(store, TRAINING)
-    assert (log.state, log.value, log.num_samples, log.elapsed_s) == (TrialState.FINISHED, 71.5, 30, 9.0)
+    assert (log.state, log.value, log.num_samples, log.elapsed_s) == (
+        TrialState.FINISHED,
+        71.5,
+        30,
+        9.0,
+    )
     assert log.checkpoint is not None
     assert (fetch_artifact(store, log.checkpoint, tmp_path / "back") / "weights").read_text() == "w"
 
 
-@pytest.mark.parametrize(("error", "blames_job"), [(DataError("no data\nat all"), True), (StageError("NaN"), False)])
-def test_a_failed_trial_says_why_on_one_line(store: Store, error: DataError | StageError, blames_job: bool) -> None:
+@pytest.mark.parametrize(
+    ("error", "blames_job"), [(DataError("no data\nat all"), True), (StageError("NaN"), False)]
+)
+def test_a_failed_trial_says_why_on_one_line(
+    store: Store, error: DataError | StageError, blames_job: bool
+) -> None:
     _open(store, 0.0).fail(error, elapsed_s=90.0)
     log = load_log(store, TRAINING)
-    assert (log.state, log.error, log.blames_job) == (TrialState.FAILED, str(error).split("\n")[0], blames_job)
+    assert (log.state, log.error, log.blames_job) == (
+        TrialState.FAILED,
+        str(error).split("\n")[0],
+        blames_job,
+    )
     assert log.elapsed_s == 90.0
     trial = log.trial(gpus=8, cpus=96, error="overridden")
     assert (trial.state, trial.error, trial.id) == (TrialState.FAILED, log.error, "00001")
@@ -80,7 +102,9 @@ def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
 
 
 def test_a_trial_that_was_lost_after_its_end_finished_all_the_same(store: Store) -> None:
-    _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
+    _open(store, 0.0, 9.0).finish(
+        StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),))
+    )
     trial = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
     assert (trial.state, trial.error, trial.value) == (TrialState.FINISHED, None, 71.5)
 
@@ -97,16 +121,25 @@ def test_what_workers_that_ran_ahead_note_does_not_undo_the_schedulers_stop(stor
 
 def test_a_pipeline_that_ends_without_the_metric_is_told_so(store: Store) -> None:
     with pytest.raises(StageError, match="without a value of top1"):
-        _open(store, 0.0, 9.0).finish(StageResult({}, (Metric(name="loss", value=0.1, num_samples=30),)))
+        _open(store, 0.0, 9.0).finish(
+            StageResult({}, (Metric(name="loss", value=0.1, num_samples=30),))
+        )
 
 
-def test_a_damaged_or_missing_log_is_reported_and_no_other_file_of_its_name_is_one(store: Store) -> None:
+def test_a_damaged_or_missing_log_is_reported_and_no_other_file_of_its_name_is_one(
+    store: Store,
+) -> None:
     store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")
     assert len(load_logs(store, "train/key")) == 1
     third = TrialLog(number=3, params={}, drawn_after_s=0)
     save_log(store, trial_training("train/key", 3), third)
-    with pytest.raises(IntegrityError, match=r"trials/00002/trial\.json is missing; restore it, or .* --force STAGE"):
+    with pytest.raises(
+        IntegrityError,
+        match=r"trials/00002/trial\.json is missing; restore it, or .* --force STAGE",
+    ):
         load_logs(store, "train/key")
     store.write(f"{TRAINING}/trial.json", b"{")
-    with pytest.raises(IntegrityError, match=r"train/key/trials/00001/trial\.json is not the log of a trial"):
+    with pytest.raises(
+        IntegrityError, match=r"train/key/trials/00001/trial\.json is not the log of a trial"
+    ):
         load_logs(store, "train/key")

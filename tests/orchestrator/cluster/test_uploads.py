@@ -69,7 +69,9 @@ def _fail_after_hand_over(target: Target, folder: Path, error: Exception) -> Non
         raise error
 
 
-@pytest.mark.parametrize(("error", "heard"), [(DataError("wrong"), DataError), (StoppedError("asked"), StoreError)])
+@pytest.mark.parametrize(
+    ("error", "heard"), [(DataError("wrong"), DataError), (StoppedError("asked"), StoreError)]
+)
 def test_who_stops_promises_a_checkpoint_and_who_fails_does_not(
     tmp_path: Path, error: Exception, heard: type[Exception]
 ) -> None:

@@ -24,7 +24,11 @@ from orchestrator.store.checkpoints import commit_checkpoint
 from orchestrator.store.publish import load_manifest
 from tests.orchestrator.counting import KINDS
 
-JOB = {"name": "single", "store": "./store", "stages": {"only": {"kind": "count", "data": "data", "epochs": 3}}}
+JOB = {
+    "name": "single",
+    "store": "./store",
+    "stages": {"only": {"kind": "count", "data": "data", "epochs": 3}},
+}
 ONE = WorkerRank(
     rank=0,
     world_size=1,
@@ -80,15 +84,22 @@ def _commit(attempt: Attempt, folder: Path, *epochs: int) -> None:
         shutil.rmtree(folder)
 
 
-def test_a_damaged_checkpoint_is_reported_with_what_training_resumes_from(attempt: Attempt, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_with_what_training_resumes_from(
+    attempt: Attempt, tmp_path: Path
+) -> None:
     store = open_store(attempt.store_uri)
     _commit(attempt, tmp_path / "state", 1, 2)
     store.write(f"{attempt.training}/checkpoints/00000002/state.json", b"3")
     events = _run(attempt)
     assert _worked(tmp_path) == ["gain 1 epoch 2", "gain 1 epoch 3"]
     (remark,) = [event for event in events if event.is_remark]
-    assert remark.event.text.startswith(f"checkpoint 2 is damaged: store {store.uri}: {attempt.training}/checkpoints/")
-    assert "; resuming from checkpoint 1, so what was trained after it is trained again" in remark.event.text
+    assert remark.event.text.startswith(
+        f"checkpoint 2 is damaged: store {store.uri}: {attempt.training}/checkpoints/"
+    )
+    assert (
+        "; resuming from checkpoint 1, so what was trained after it is trained again"
+        in remark.event.text
+    )
 
 
 def test_an_intact_checkpoint_is_resumed_without_a_remark(attempt: Attempt, tmp_path: Path) -> None:
@@ -98,7 +109,9 @@ def test_an_intact_checkpoint_is_resumed_without_a_remark(attempt: Attempt, tmp_
     assert not any(event.is_remark for event in events)
 
 
-def test_a_machine_without_the_drivers_store_trains_nothing(attempt: Attempt, tmp_path: Path) -> None:
+def test_a_machine_without_the_drivers_store_trains_nothing(
+    attempt: Attempt, tmp_path: Path
+) -> None:
     open_store(attempt.store_uri).delete(record_name("now"))
     with pytest.raises(MachineError, match="is not the store of the driver"):
         _run(attempt)

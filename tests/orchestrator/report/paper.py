@@ -1,4 +1,5 @@
-"""A job that follows the paper to the letter, and manifests as it leaves them, for tests of what departs from it."""
+"""A job that follows the paper to the letter, and manifests as it leaves them, for tests of what
+departs from it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ stages:
     data: ade20k
     published: ade20k/semantic_fpn_80k/cat_small
 """
-VALUES = {"pretrain": {"top1": 81.5, "top5": 95.7}, "scenes": {"miou": 40.0, "macc": 52.0, "aacc": 80.0}}
+VALUES = {
+    "pretrain": {"top1": 81.5, "top5": 95.7},
+    "scenes": {"miou": 40.0, "macc": 52.0, "aacc": 80.0},
+}
 NUM_SAMPLES = {"pretrain": 50_000, "scenes": 2_000}
 
 
@@ -56,8 +60,17 @@ def manifests(num_samples: Mapping[str, int | None] = NUM_SAMPLES) -> dict[str, 
 
 def _manifest(stage: str, num_samples: int | None) -> Manifest:
     values = VALUES[stage]
-    metrics = tuple(Metric(name=name, value=value, num_samples=num_samples) for name, value in values.items())
+    metrics = tuple(
+        Metric(name=name, value=value, num_samples=num_samples) for name, value in values.items()
+    )
     key = {"pretrain": "a", "scenes": "b"}[stage] * 64
     return Manifest(
-        key=key, stage=stage, kind=stage, recipe={}, params={}, artifacts={}, metrics=metrics, provenance={}
+        key=key,
+        stage=stage,
+        kind=stage,
+        recipe={},
+        params={},
+        artifacts={},
+        metrics=metrics,
+        provenance={},
     )

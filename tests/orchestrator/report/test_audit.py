@@ -1,4 +1,5 @@
-"""The recipe audit in the report: one line a stage in every format that has lines, each param in JSON."""
+"""The recipe audit in the report: one line a stage in every format that has lines, each param in
+JSON."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_each_finished_stage_has_a_line_that_says_what_differs(tmp_path: Path) -
 
 def test_an_evaluation_with_nothing_of_its_own_has_no_line(tmp_path: Path) -> None:
     job, done = _audited(tmp_path)
-    done["measure"] = done["measure"].model_copy(update={"recipe_audit": done["pretrain"].recipe_audit})
+    done["measure"] = done["measure"].model_copy(
+        update={"recipe_audit": done["pretrain"].recipe_audit}
+    )
     assert audits_of(job, done).keys() == {"pretrain", "scenes"}
 
 
@@ -47,7 +50,10 @@ def test_a_manifest_older_than_audits_has_no_line(tmp_path: Path) -> None:
 def test_markdown_has_the_audit_as_a_section_of_its_own(tmp_path: Path) -> None:
     job, done = _audited(tmp_path)
     text = make_markdown("paper", (), audits_of(job, done), ORIGIN)
-    assert "\n## Recipe audit\n\n- pretrain: as in the reference recipe\n- scenes: as in the reference" in text
+    assert (
+        "\n## Recipe audit\n\n- pretrain: as in the reference recipe\n- scenes: as in the reference"
+        in text
+    )
     assert "audit" not in make_markdown("paper", (), {}, ORIGIN)
 
 

@@ -32,7 +32,14 @@ def job(tmp_path: Path) -> Job:
 def _manifest(stage: str, value: float) -> Manifest:
     metric = Metric(name="total", value=value, num_samples=3)
     return Manifest(
-        key="a" * 64, stage=stage, kind="count", recipe={}, params={}, artifacts={}, metrics=(metric,), provenance={}
+        key="a" * 64,
+        stage=stage,
+        kind="count",
+        recipe={},
+        params={},
+        artifacts={},
+        metrics=(metric,),
+        provenance={},
     )
 
 
@@ -49,15 +56,23 @@ def test_a_verdict_follows_from_the_expectation(cells: dict[str, Cell]) -> None:
 
 def test_a_cell_leads_to_its_manifest_by_key(cells: dict[str, Cell]) -> None:
     assert (cells["good"].value, cells["good"].unit, cells["good"].key) == (5.0, "%", "a" * 64)
-    assert (cells["missing"].value, cells["missing"].key, cells["missing"].expected) == (None, None, "< 1")
+    assert (cells["missing"].value, cells["missing"].key, cells["missing"].expected) == (
+        None,
+        None,
+        "< 1",
+    )
 
 
 def test_a_stage_without_a_published_row_stands_beside_nothing(cells: dict[str, Cell]) -> None:
     good = cells["good"]
-    assert (good.published, good.published_source, good.delta, good.label, good.differs) == (None,) * 5
+    assert (good.published, good.published_source, good.delta, good.label, good.differs) == (
+        None,
+    ) * 5
 
 
-def _paper_cells(folder: Path, *overrides: str, stages: tuple[str, ...] = ("pretrain", "scenes")) -> dict[str, Cell]:
+def _paper_cells(
+    folder: Path, *overrides: str, stages: tuple[str, ...] = ("pretrain", "scenes")
+) -> dict[str, Cell]:
     measured = {name: manifest for name, manifest in manifests().items() if name in stages}
     cells = make_cells(load_paper(folder, *overrides), measured, rows=published_rows())
     return {f"{cell.stage}.{cell.metric}": cell for cell in cells}
@@ -66,7 +81,12 @@ def _paper_cells(folder: Path, *overrides: str, stages: tuple[str, ...] = ("pret
 def test_delta_is_the_value_less_the_published_one_unrounded(tmp_path: Path) -> None:
     cells = _paper_cells(tmp_path)
     top1, top5 = cells["pretrain.top1"], cells["pretrain.top5"]
-    assert (top1.published, top1.delta, top5.published, top5.delta) == (81.8, 81.5 - 81.8, 95.6, 95.7 - 95.6)
+    assert (top1.published, top1.delta, top5.published, top5.delta) == (
+        81.8,
+        81.5 - 81.8,
+        95.6,
+        95.7 - 95.6,
+    )
     assert top1.published_source == "arXiv 2106.05786, ImageNet-1K, CAT-S*"
     assert (top1.label, top1.differs, top1.standing) == (None, None, "reproduction")
 

@@ -1,4 +1,5 @@
-"""Which stages earn the right to be called a reproduction, and what is said of those that do not."""
+"""Which stages earn the right to be called a reproduction, and what is said of those that do
+not."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from tests.orchestrator.report.paper import NUM_SAMPLES, load_paper, manifests
 ROWS = published_rows()
 
 
-def _judge(job: Job, stage: str, num_samples: dict[str, int | None] | None = None) -> tuple[str | None, list[str]]:
+def _judge(
+    job: Job, stage: str, num_samples: dict[str, int | None] | None = None
+) -> tuple[str | None, list[str]]:
     """The label of a stage beside the row that it names, and what differs."""
     measured = manifests(NUM_SAMPLES if num_samples is None else num_samples)
     row = ROWS[job.stages[stage].published or ""]
@@ -47,7 +50,10 @@ def test_the_defaults_on_the_whole_data_are_a_reproduction(stage: str, tmp_path:
         "pretrain.warmup_lr=1.0e-6",
         "pretrain.img_size=224",
         "pretrain.drop_path_rate=0.2",
-        "pretrain.model={embed_dim: 96, depths: [1, 1, 3, 1], num_heads: [3, 6, 12, 24], drop_path_rate: 0.2}",
+        (
+            "pretrain.model={embed_dim: 96, depths: [1, 1, 3, 1], num_heads: [3, 6, 12, 24], "
+            "drop_path_rate: 0.2}"
+        ),
     ],
 )
 def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path: Path) -> None:
@@ -66,7 +72,11 @@ def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path
         (["batch_size=512"], "other recipe", ["batch_size 512 instead of 1024"]),
         (["precision=bf16"], "other recipe", ["precision bf16 instead of fp16"]),
         (["scale=[0.7, 1.0]"], "other recipe", ["scale [0.7, 1.0] instead of [0.08, 1.0]"]),
-        (["auto_augment=null"], "other recipe", ["auto_augment null instead of rand-m9-mstd0.5-inc1"]),
+        (
+            ["auto_augment=null"],
+            "other recipe",
+            ["auto_augment null instead of rand-m9-mstd0.5-inc1"],
+        ),
         (
             ["epochs=10", "warmup_epochs=1"],
             "other recipe",
@@ -103,9 +113,13 @@ def test_a_param_of_the_key_that_differs_is_named(
 
 
 def test_names_of_the_pretrained_model_and_of_the_classes_only_check(tmp_path: Path) -> None:
-    job = load_paper(tmp_path, "scenes.model=cat_small", "scenes.classes=[wall, sky]", "scenes.lr=6.0e-5")
+    job = load_paper(
+        tmp_path, "scenes.model=cat_small", "scenes.classes=[wall, sky]", "scenes.lr=6.0e-5"
+    )
     assert _judge(job, "scenes") == (None, [])
-    assert _judge(load_paper(tmp_path, "scenes.lr=6.0e-4"), "scenes")[1] == ["lr 0.0006 instead of null"]
+    assert _judge(load_paper(tmp_path, "scenes.lr=6.0e-4"), "scenes")[1] == [
+        "lr 0.0006 instead of null"
+    ]
 
 
 def test_settings_of_a_model_are_not_taken_for_the_published_one(tmp_path: Path) -> None:
@@ -124,8 +138,13 @@ def test_a_row_whose_configuration_was_never_released_has_no_reproduction(tmp_pa
     ("num_samples", "text"),
     [(360, "360 val images instead of 50000"), (49_999, "49999 val images instead of 50000")],
 )
-def test_other_val_data_are_told_by_their_number(num_samples: int, text: str, tmp_path: Path) -> None:
-    assert _judge(load_paper(tmp_path), "pretrain", {"pretrain": num_samples}) == ("other data", [text])
+def test_other_val_data_are_told_by_their_number(
+    num_samples: int, text: str, tmp_path: Path
+) -> None:
+    assert _judge(load_paper(tmp_path), "pretrain", {"pretrain": num_samples}) == (
+        "other data",
+        [text],
+    )
 
 
 def test_an_unknown_number_of_val_images_counts_against_a_stage(tmp_path: Path) -> None:
@@ -144,7 +163,9 @@ def test_metrics_that_are_no_published_score_say_nothing_of_the_data(tmp_path: P
 
 
 def test_reasons_of_recipe_and_data_stand_side_by_side(tmp_path: Path) -> None:
-    label, differs = _judge(load_paper(tmp_path, "pretrain.epochs=10"), "pretrain", {"pretrain": 360})
+    label, differs = _judge(
+        load_paper(tmp_path, "pretrain.epochs=10"), "pretrain", {"pretrain": 360}
+    )
     assert label == "short schedule, other data"
     assert differs == ["epochs 10 instead of 300", "360 val images instead of 50000"]
 
@@ -157,8 +178,11 @@ def test_reasons_of_recipe_and_data_stand_side_by_side(tmp_path: Path) -> None:
         ("model=cat_tiny", "other model", "pretrain: model cat_tiny instead of cat_small"),
     ],
 )
-def test_a_stage_inherits_what_its_backbone_did_otherwise(override: str, label: str, text: str, tmp_path: Path) -> None:
-    # the backbone is held against the row that the scenes build on, whatever row it names itself, if any
+def test_a_stage_inherits_what_its_backbone_did_otherwise(
+    override: str, label: str, text: str, tmp_path: Path
+) -> None:
+    # the backbone is held against the row that the scenes build on, whatever row it names itself,
+    # if any
     job = load_paper(tmp_path, f"pretrain.{override}", "pretrain.published=null")
     assert _judge(job, "scenes") == (label, [text])
 
@@ -191,11 +215,17 @@ def test_a_backbone_from_outside_the_job_proves_nothing(tmp_path: Path) -> None:
 def test_a_stage_from_scratch_is_another_recipe(tmp_path: Path) -> None:
     job = load_paper(tmp_path)
     scenes = job.stages["scenes"]
-    params = scenes.params.model_copy(update={"init": "scratch", "model": "cat_small", "backbone": None})
+    params = scenes.params.model_copy(
+        update={"init": "scratch", "model": "cat_small", "backbone": None}
+    )
     job = replace(job, stages={**job.stages, "scenes": replace(scenes, inputs={}, params=params)})
     label, differs = _judge(job, "scenes")
     assert label == "other model, other recipe"
-    assert differs == ["init scratch instead of pretrained", "model cat_small instead of null", "no backbone"]
+    assert differs == [
+        "init scratch instead of pretrained",
+        "model cat_small instead of null",
+        "no backbone",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +235,9 @@ def test_a_stage_from_scratch_is_another_recipe(tmp_path: Path) -> None:
         ("other.checkpoint", "weights other.checkpoint, which was not published"),
     ],
 )
-def test_fine_tuning_is_another_recipe_than_pretraining(tmp_path: Path, weights: str, text: str) -> None:
+def test_fine_tuning_is_another_recipe_than_pretraining(
+    tmp_path: Path, weights: str, text: str
+) -> None:
     other = "  other: {kind: pretrain, data: imagenet}\n"
     job = load_paper(tmp_path, f"pretrain.weights={weights}", more=other)
     assert _judge(job, "pretrain") == ("other recipe", [text])
@@ -213,7 +245,10 @@ def test_fine_tuning_is_another_recipe_than_pretraining(tmp_path: Path, weights:
 
 def test_a_longer_published_schedule_makes_the_default_a_short_one(tmp_path: Path) -> None:
     row = "scenes.published=ade20k/semantic_fpn_160k/cat_small"
-    assert _judge(load_paper(tmp_path, row), "scenes") == ("short schedule", ["max_iters 80000 instead of 160000"])
+    assert _judge(load_paper(tmp_path, row), "scenes") == (
+        "short schedule",
+        ["max_iters 80000 instead of 160000"],
+    )
     assert _judge(load_paper(tmp_path, row, "scenes.max_iters=160000"), "scenes") == (None, [])
 
 
@@ -227,4 +262,7 @@ def test_a_param_that_the_kind_does_not_have_is_no_recipe_met(tmp_path: Path) ->
     row = row.model_copy(update={"recipe": {**row.recipe, "distilled": True}})
     job = load_paper(tmp_path)
     deviations = find_deviations(job, job.stages["pretrain"], row, manifests=manifests(), rows=ROWS)
-    assert (label_of(deviations), deviations[0].text) == ("other recipe", "distilled null instead of true")
+    assert (label_of(deviations), deviations[0].text) == (
+        "other recipe",
+        "distilled null instead of true",
+    )

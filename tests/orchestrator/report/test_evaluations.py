@@ -1,4 +1,5 @@
-"""An evaluation beside a published row: what it inherits from the stage that it measures, and what it adds."""
+"""An evaluation beside a published row: what it inherits from the stage that it measures, and what
+it adds."""
 
 from __future__ import annotations
 
@@ -26,7 +27,12 @@ def _job(folder: Path, fields: str, *overrides: str) -> Job:
 
 def _manifest(num_samples: int) -> Manifest:
     metrics = tuple(
-        Metric(name=name, value=value, unit=unit_of(name), num_samples=num_samples if unit_of(name) == "%" else None)
+        Metric(
+            name=name,
+            value=value,
+            unit=unit_of(name),
+            num_samples=num_samples if unit_of(name) == "%" else None,
+        )
         for name, value in VALUES.items()
     )
     return Manifest(
@@ -45,7 +51,9 @@ def _judge(job: Job, *, num_samples: int = 50_000) -> tuple[str | None, list[str
     """The label of the evaluation, and what differs."""
     measured = {**manifests(), "measured": _manifest(num_samples)}
     stage = job.stages["measured"]
-    deviations = find_deviations(job, stage, ROWS[stage.published or ""], manifests=measured, rows=ROWS)
+    deviations = find_deviations(
+        job, stage, ROWS[stage.published or ""], manifests=measured, rows=ROWS
+    )
     return label_of(deviations), [deviation.text for deviation in deviations]
 
 
@@ -55,15 +63,22 @@ def test_the_evaluation_of_a_reproduction_is_one(fields: str, tmp_path: Path) ->
 
 
 def test_what_an_evaluation_shows_beside_its_metrics_is_no_deviation(tmp_path: Path) -> None:
-    assert _judge(_job(tmp_path, "of: pretrain, overrides: {num_painted: 50, predictions: true}")) == (None, [])
+    assert _judge(
+        _job(tmp_path, "of: pretrain, overrides: {num_painted: 50, predictions: true}")
+    ) == (None, [])
 
 
 @pytest.mark.parametrize("fields", ["of: pretrain", f"{BY_TASK}, checkpoint: pretrain.checkpoint"])
-def test_what_the_measured_stage_has_otherwise_is_inherited_and_told_once(fields: str, tmp_path: Path) -> None:
+def test_what_the_measured_stage_has_otherwise_is_inherited_and_told_once(
+    fields: str, tmp_path: Path
+) -> None:
     job = _job(tmp_path, fields, "pretrain.epochs=10")
     assert _judge(job) == ("short schedule", ["pretrain: epochs 10 instead of 300"])
     job = _job(tmp_path, fields, "pretrain.params_from=search.best_params")
-    assert _judge(job) == ("other recipe", ["pretrain: drop_path_rate searched", "pretrain: lr searched"])
+    assert _judge(job) == (
+        "other recipe",
+        ["pretrain: drop_path_rate searched", "pretrain: lr searched"],
+    )
 
 
 def test_overrides_count_on_top(tmp_path: Path) -> None:
@@ -79,7 +94,9 @@ def test_a_file_from_outside_has_no_recipe_to_compare(tmp_path: Path) -> None:
     assert _judge(job) == ("other recipe", ["checkpoint from outside the job"])
 
 
-def test_the_recipe_is_that_of_the_weights_not_of_the_stage_that_lends_its_params(tmp_path: Path) -> None:
+def test_the_recipe_is_that_of_the_weights_not_of_the_stage_that_lends_its_params(
+    tmp_path: Path,
+) -> None:
     fields = "kind: pretrain, model: cat_small, precision: fp16, data: x, hflip: 0.0"
     twin = f"of: pretrain, checkpoint: twin.checkpoint}}\n  twin: {{{fields}"
     label, differs = _judge(_job(tmp_path, twin))
@@ -95,15 +112,29 @@ def test_other_val_images_are_told(tmp_path: Path) -> None:
 def test_its_cells_stand_beside_every_published_number(tmp_path: Path) -> None:
     job = _job(tmp_path, "of: pretrain")
     measured = {**manifests(), "measured": _manifest(50_000)}
-    cells = {cell.metric: cell for cell in make_cells(job, measured, rows=ROWS) if cell.stage == "measured"}
+    cells = {
+        cell.metric: cell
+        for cell in make_cells(job, measured, rows=ROWS)
+        if cell.stage == "measured"
+    }
     published = {name: cell.published for name, cell in cells.items()}
-    assert published == {"top1": 81.8, "top5": 95.6, "params_m": 37, "flops_g": 5.9, "images_per_s_fp32": None}
+    assert published == {
+        "top1": 81.8,
+        "top5": 95.6,
+        "params_m": 37,
+        "flops_g": 5.9,
+        "images_per_s_fp32": None,
+    }
     assert [cell.standing for cell in cells.values()] == ["reproduction"] * 4 + [""]
     assert cells["params_m"].delta == pytest.approx(0.29)
 
 
 def test_cells_that_were_not_measured_have_their_units(tmp_path: Path) -> None:
-    cells = [cell for cell in make_cells(_job(tmp_path, "of: pretrain"), {}, rows=ROWS) if cell.stage == "measured"]
+    cells = [
+        cell
+        for cell in make_cells(_job(tmp_path, "of: pretrain"), {}, rows=ROWS)
+        if cell.stage == "measured"
+    ]
     assert {_unit(cell) for cell in cells} == {
         "top1 %",
         "top5 %",

@@ -25,9 +25,17 @@ from orchestrator.report import (
 )
 from tests.orchestrator.report.paper import load_paper, manifests
 
-ORIGIN = Origin("s3://bucket/paper", "20261125T150000-abc123", "orchestrator run jobs/paper.yaml", {})
+ORIGIN = Origin(
+    "s3://bucket/paper", "20261125T150000-abc123", "orchestrator run jobs/paper.yaml", {}
+)
 PLAIN = Cell(
-    stage="count", metric="total", value=5.0, unit="%", expected=">= 5", verdict=CellVerdict.PASS, key="c" * 64
+    stage="count",
+    metric="total",
+    value=5.0,
+    unit="%",
+    expected=">= 5",
+    verdict=CellVerdict.PASS,
+    key="c" * 64,
 )
 
 
@@ -39,21 +47,45 @@ def cells(tmp_path: Path) -> tuple[Cell, ...]:
 
 
 def _markdown_rows(text: str) -> list[list[str]]:
-    """The texts of the table's cells, row by row, as a Markdown parser that knows tables renders them."""
+    """The texts of the table's cells, row by row, as a Markdown parser that knows tables renders
+    them."""
     rendered = MarkdownIt("commonmark").enable("table").render(text)
     rows = re.findall(r"<tr>(.*?)</tr>", rendered, re.DOTALL)
     return [
-        [html.unescape(re.sub(r"<.*?>", "", cell)) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)]
+        [
+            html.unescape(re.sub(r"<.*?>", "", cell))
+            for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)
+        ]
         for row in rows
     ]
 
 
 def test_markdown_has_published_delta_label_and_key(cells: tuple[Cell, ...]) -> None:
     header, *rows = _markdown_rows(make_markdown("paper", cells, {}, ORIGIN))
-    assert header == ["stage", "metric", "value", "expected", "published", "delta", "label", "verdict", "key"]
+    assert header == [
+        "stage",
+        "metric",
+        "value",
+        "expected",
+        "published",
+        "delta",
+        "label",
+        "verdict",
+        "key",
+    ]
     assert rows == [
         ["search", "top1", "-", "", "", "", "", "not_run", ""],
-        ["pretrain", "top1", "81.50 %", "< 82", "81.80", "-0.30", "reproduction", "pass", "aaaaaaaa"],
+        [
+            "pretrain",
+            "top1",
+            "81.50 %",
+            "< 82",
+            "81.80",
+            "-0.30",
+            "reproduction",
+            "pass",
+            "aaaaaaaa",
+        ],
         ["pretrain", "top5", "95.70 %", "", "95.60", "+0.10", "reproduction", "", "aaaaaaaa"],
         ["scenes", "miou", "40.00 %", "", "40.60", "-0.60", "short schedule", "", "bbbbbbbb"],
         ["scenes", "macc", "52.00 %", "", "", "", "", "", "bbbbbbbb"],
@@ -64,7 +96,9 @@ def test_markdown_has_published_delta_label_and_key(cells: tuple[Cell, ...]) -> 
 def test_markdown_says_what_differs_and_how_to_reproduce(cells: tuple[Cell, ...]) -> None:
     text = make_markdown("paper", cells, {}, ORIGIN)
     assert "\n- pretrain: by the recipe of arXiv 2106.05786, ImageNet-1K, CAT-S\\*\n" in text
-    scenes = "no reproduction of arXiv 2106.05786, ADE20K val, Semantic FPN CAT-S 80K (short schedule)"
+    scenes = (
+        "no reproduction of arXiv 2106.05786, ADE20K val, Semantic FPN CAT-S 80K (short schedule)"
+    )
     assert f"\n- scenes: {scenes}: max_iters 20000 instead of 80000\n" in text
     assert "\nReproduce: `orchestrator run jobs/paper.yaml`\n" in text
     assert "Job `paper`, run `20261125T150000-abc123`, store `s3://bucket/paper`." in text
@@ -74,7 +108,10 @@ def test_markdown_says_what_differs_and_how_to_reproduce(cells: tuple[Cell, ...]
 def test_markdown_of_a_changed_job_says_so(cells: tuple[Cell, ...]) -> None:
     origin = Origin("/store", None, "orchestrator run job.yaml", {"scenes": "lr: 6e-05 -> 0.1"})
     text = make_markdown("paper", cells, {}, origin)
-    assert "- the report shows stages.scenes as last run; the job has changed since: lr: 6e-05 -> 0.1" in text
+    assert (
+        "- the report shows stages.scenes as last run; the job has changed since: lr: 6e-05 -> 0.1"
+        in text
+    )
     assert "Job `paper`, not run yet, store `/store`." in text
 
 
@@ -106,8 +143,12 @@ def test_the_table_names_each_stage_once_and_shows_two_decimals() -> None:
     assert columns["verdict"] == ["pass", ""]
 
 
-def test_the_terminal_shows_published_delta_and_label_in_120_columns(cells: tuple[Cell, ...]) -> None:
-    long = tuple(cell.model_copy(update={"stage": f"a-long-name/of_{cell.stage}-0"}) for cell in cells)
+def test_the_terminal_shows_published_delta_and_label_in_120_columns(
+    cells: tuple[Cell, ...],
+) -> None:
+    long = tuple(
+        cell.model_copy(update={"stage": f"a-long-name/of_{cell.stage}-0"}) for cell in cells
+    )
     stream = io.StringIO()
     Console(file=stream, width=120).print(make_table("paper", long, is_ascii=True))
     lines = stream.getvalue().splitlines()
@@ -118,7 +159,9 @@ def test_the_terminal_shows_published_delta_and_label_in_120_columns(cells: tupl
     ]
 
 
-def test_csv_has_a_record_for_each_cell_with_the_fields_of_the_json(cells: tuple[Cell, ...]) -> None:
+def test_csv_has_a_record_for_each_cell_with_the_fields_of_the_json(
+    cells: tuple[Cell, ...],
+) -> None:
     text = make_csv(cells)
     assert text.count("\r\n") == text.count("\n") == len(cells) + 1
     records = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -143,8 +186,19 @@ def test_a_csv_field_with_commas_quotes_and_lines_comes_back(cells: tuple[Cell, 
 
 
 @pytest.mark.parametrize(
-    ("delta", "shown"), [(0.1 + 0.2, "+0.30"), (-0.304, "-0.30"), (-0.004, "+0.00"), (0.0, "+0.00"), (12.345, "+12.35")]
+    ("delta", "shown"),
+    [
+        (0.1 + 0.2, "+0.30"),
+        (-0.304, "-0.30"),
+        (-0.004, "+0.00"),
+        (0.0, "+0.00"),
+        (12.345, "+12.35"),
+    ],
 )
-def test_a_delta_has_its_sign_and_two_decimals(cells: tuple[Cell, ...], delta: float, shown: str) -> None:
-    rows = _markdown_rows(make_markdown("paper", (cells[1].model_copy(update={"delta": delta}),), {}, ORIGIN))
+def test_a_delta_has_its_sign_and_two_decimals(
+    cells: tuple[Cell, ...], delta: float, shown: str
+) -> None:
+    rows = _markdown_rows(
+        make_markdown("paper", (cells[1].model_copy(update={"delta": delta}),), {}, ORIGIN)
+    )
     assert rows[1][5] == shown

@@ -17,8 +17,20 @@ SCORES = {
     "imagenet1k": [{"top1": 80.3}, {"top1": 81.8}, {"top1": 82.8}, {"top1": 81.7}],
     "coco": [
         *({"box_map": 41.6, "mask_map": 38.6}, {"box_map": 41.8, "mask_map": 38.7}),
-        *({"box_map": 40.0}, {"box_map": 41.0}, {"box_map": 42.0}, {"box_map": 42.5}, {"box_map": 40.1}),
-        *({"box_map": 41.4}, {"box_map": 44.1}, {"box_map": 44.8}, {"box_map": 45.2}, {"box_map": 46.3}),
+        *(
+            {"box_map": 40.0},
+            {"box_map": 41.0},
+            {"box_map": 42.0},
+            {"box_map": 42.5},
+            {"box_map": 40.1},
+        ),
+        *(
+            {"box_map": 41.4},
+            {"box_map": 44.1},
+            {"box_map": 44.8},
+            {"box_map": 45.2},
+            {"box_map": 46.3},
+        ),
     ],
     "ade20k": [
         *({"miou": 40.6, "miou_ms_flip": 42.1}, {"miou": 42.2, "miou_ms_flip": 43.6}),
@@ -31,7 +43,9 @@ SCORES = {
 def test_the_scores_are_those_of_the_paper_in_its_order(group: str) -> None:
     rows = [row for row in published_rows().values() if row.id.startswith(f"{group}/")]
     other = {"top5", "params_m", "flops_g", "throughput_v100"}
-    found = [{name: score for name, score in row.metrics.items() if name not in other} for row in rows]
+    found = [
+        {name: score for name, score in row.metrics.items() if name not in other} for row in rows
+    ]
     assert found == SCORES[group]
 
 
@@ -51,13 +65,19 @@ def test_a_row_is_of_a_kind_that_has_such_inputs(row: PublishedRow) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in published_rows().values() if row.kind != "detection"], ids=lambda row: row.id
+    "row",
+    [row for row in published_rows().values() if row.kind != "detection"],
+    ids=lambda row: row.id,
 )
 def test_defaults_and_recipe_together_say_every_param_of_the_key(row: PublishedRow) -> None:
     fields = KINDS[row.kind].params.model_fields
     assert set(row.recipe) <= set(fields)
     roles = set(Role)
-    required = {name for name, info in fields.items() if info.is_required() and roles.isdisjoint(info.metadata)}
+    required = {
+        name
+        for name, info in fields.items()
+        if info.is_required() and roles.isdisjoint(info.metadata)
+    }
     assert required <= set(row.recipe)
 
 

@@ -11,7 +11,13 @@ import pytest
 from orchestrator.contract import Event
 from orchestrator.errors import StoreError
 from orchestrator.planning import plan_job
-from orchestrator.runs.journal import FLUSH_INTERVAL_S, HEARTBEAT_S, STORE_OUTAGE_LIMIT_S, Journal, open_journal
+from orchestrator.runs.journal import (
+    FLUSH_INTERVAL_S,
+    HEARTBEAT_S,
+    STORE_OUTAGE_LIMIT_S,
+    Journal,
+    open_journal,
+)
 from orchestrator.runs.record import RunState, StageEvent, load_record
 from orchestrator.schedule import State
 from orchestrator.spec import load_job
@@ -60,7 +66,10 @@ def _batches(journal: Journal) -> list[str]:
 def test_a_run_that_begins_has_a_record_of_its_waiting_stages(journal: Journal) -> None:
     record = load_record(journal.store, "r")
     assert (record.job, record.state, record.began_at_s) == ("counts", "running", 1000)
-    assert {name: stage.state for name, stage in record.stages.items()} == {"search": "waiting", "a": "waiting"}
+    assert {name: stage.state for name, stage in record.stages.items()} == {
+        "search": "waiting",
+        "a": "waiting",
+    }
     search = record.stages["search"].search
     assert search is not None
     assert (search.metric, search.num_trials) == ("total", 5)
@@ -76,7 +85,9 @@ def test_in_silence_only_the_record_is_written_and_seldom(journal: Journal, cloc
     assert _batches(journal) == []
 
 
-def test_events_wait_for_their_batch_and_the_record_has_the_newest(journal: Journal, clock: Clock) -> None:
+def test_events_wait_for_their_batch_and_the_record_has_the_newest(
+    journal: Journal, clock: Clock
+) -> None:
     journal.enter("a", State.RUNNING, Event("starting"))
     for epoch in (1, 2):
         journal.hear(StageEvent("a", 1, clock.now_s, Event(f"epoch {epoch}/3", epoch, 3)))
@@ -86,7 +97,11 @@ def test_events_wait_for_their_batch_and_the_record_has_the_newest(journal: Jour
     journal.write_if_due()
     (name,) = _batches(journal)
     lines = (journal.store.read(name) or b"").splitlines()
-    assert [json.loads(line)["event"]["text"] for line in lines] == ["running: starting", "epoch 1/3", "epoch 2/3"]
+    assert [json.loads(line)["event"]["text"] for line in lines] == [
+        "running: starting",
+        "epoch 1/3",
+        "epoch 2/3",
+    ]
     assert load_record(journal.store, "r").stages["a"].event == "epoch 2/3"
 
 
@@ -109,7 +124,11 @@ def test_the_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
     journal.enter("a", State.FAILED, Event("a bug"), error="a bug\nTraceback")
     journal.end(RunState.FAILED, error="no cluster")
     record = load_record(journal.store, "r")
-    assert (record.state, record.error, record.stages["a"].error) == ("failed", "no cluster", "a bug\nTraceback")
+    assert (record.state, record.error, record.stages["a"].error) == (
+        "failed",
+        "no cluster",
+        "a bug\nTraceback",
+    )
     assert len(_batches(journal)) == 1
 
 
@@ -117,7 +136,9 @@ def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: 
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(JOB)
-    job = load_job(tmp_path / "job.yaml", kinds=KINDS, store=str(tmp_path / "store"), base_dir=tmp_path)
+    job = load_job(
+        tmp_path / "job.yaml", kinds=KINDS, store=str(tmp_path / "store"), base_dir=tmp_path
+    )
     store = open_store(job.store)
     journal = open_journal(store, plan_job(job, store), run_id="r", clock=clock)
     journal.enter("a", State.RUNNING, Event("starting"))
@@ -138,7 +159,7 @@ def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: 
     clock.now_s += FLUSH_INTERVAL_S
     journal.write_if_due()
     batches = [path.read_text() for path in (runs / "r" / "events").iterdir()]
-    assert [json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()] == [
-        "running: starting"
-    ]
+    assert [
+        json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()
+    ] == ["running: starting"]
     assert load_record(store, "r").heard_at_s == clock.now_s

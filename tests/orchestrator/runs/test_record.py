@@ -33,7 +33,10 @@ def test_progress_keeps_the_first_and_the_newest_of_an_attempt() -> None:
     record = RUNNING
     for time_s, done in ((110, 241), (120, 242), (130, 243)):
         record = _heard(record, time_s, Event(f"epoch {done}", done, 300))
-    assert (record.first, record.newest) == (ProgressMark(done=241, time_s=110), ProgressMark(done=243, time_s=130))
+    assert (record.first, record.newest) == (
+        ProgressMark(done=241, time_s=110),
+        ProgressMark(done=243, time_s=130),
+    )
     assert (record.total, record.event, record.heard_at_s) == (300, "epoch 243", 130)
 
 
@@ -55,10 +58,14 @@ def test_metrics_that_json_lacks_are_left_to_the_text() -> None:
 
 def test_a_lost_attempt_is_kept_with_its_reason_and_the_next_one_starts_without_progress() -> None:
     record = _heard(RUNNING, 110, Event("epoch 1", 1, 3))
-    record = record.hearing(StageEvent("stage", 1, 120, Event("attempt 2 of 3"), lost="lost worker 1: killed"))
+    record = record.hearing(
+        StageEvent("stage", 1, 120, Event("attempt 2 of 3"), lost="lost worker 1: killed")
+    )
     assert record.attempt == 1
     record = _heard(record, 121, Event("starting 2 workers"), attempt=2)
-    assert [(lost.attempt, lost.why) for lost in record.lost_attempts] == [(1, "lost worker 1: killed")]
+    assert [(lost.attempt, lost.why) for lost in record.lost_attempts] == [
+        (1, "lost worker 1: killed")
+    ]
     assert (record.attempt, record.first, record.newest) == (2, None, None)
 
 
@@ -67,7 +74,9 @@ def test_a_remark_is_kept_when_later_events_come() -> None:
     record = _heard(RUNNING.hearing(remark), 120, Event("epoch 1", 1, 3))
     record = _heard(record, 130, Event("starting 2 workers"), attempt=2)
     assert record.event == "starting 2 workers"
-    assert [(remark.attempt, remark.text) for remark in record.remarks] == [(1, "checkpoint 2 is damaged")]
+    assert [(remark.attempt, remark.text) for remark in record.remarks] == [
+        (1, "checkpoint 2 is damaged")
+    ]
 
 
 def test_late_news_of_a_lost_attempt_or_of_an_ended_stage_change_nothing() -> None:
@@ -79,8 +88,13 @@ def test_late_news_of_a_lost_attempt_or_of_an_ended_stage_change_nothing() -> No
 
 def test_the_metrics_of_a_finished_stage_are_those_of_its_manifest_alone() -> None:
     record = _heard(RUNNING, 110, Event("epoch 1", metrics={"loss": 1.0, "top1": 80.0}))
-    assert record.entering(State.DONE, Event("", metrics={"top1": 90.0}), time_s=130).metrics == {"top1": 90.0}
-    assert record.entering(State.FAILED, Event("a bug"), time_s=130).metrics == {"loss": 1.0, "top1": 80.0}
+    assert record.entering(State.DONE, Event("", metrics={"top1": 90.0}), time_s=130).metrics == {
+        "top1": 90.0
+    }
+    assert record.entering(State.FAILED, Event("a bug"), time_s=130).metrics == {
+        "loss": 1.0,
+        "top1": 80.0,
+    }
 
 
 def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
@@ -95,23 +109,32 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
 
 
 def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:
-    search = RUNNING.model_copy(update={"search": SearchRecord(metric="loss", mode="min", num_trials=4)})
+    search = RUNNING.model_copy(
+        update={"search": SearchRecord(metric="loss", mode="min", num_trials=4)}
+    )
     record = _heard(search, 110, Event("epoch 1/2", 1, 2, {"loss": 0.3}), trial="a")
     record = _heard(record, 120, Event("epoch 1/2", 1, 2, {"loss": 0.2}), trial="b")
-    assert _heard(record, 130, Event("epoch 2/2", 2, 2, {"loss": 0.9}), trial="b").metrics == {"loss": 0.2}
+    assert _heard(record, 130, Event("epoch 2/2", 2, 2, {"loss": 0.9}), trial="b").metrics == {
+        "loss": 0.2
+    }
 
 
 def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
     record = _heard(SEARCH, 110, Event("2 of 4 trials finished", 2, 4))
     record = _heard(record, 120, Event("epoch 1/2", 1, 2), trial="c")
-    assert (record.first, record.newest) == (ProgressMark(done=2, time_s=110), ProgressMark(done=2.5, time_s=120))
+    assert (record.first, record.newest) == (
+        ProgressMark(done=2, time_s=110),
+        ProgressMark(done=2.5, time_s=120),
+    )
     assert record.search is not None
     assert record.search.num_left == 2
 
 
 def test_a_record_is_read_as_it_was_written(store_uri: str) -> None:
     store = open_store(store_uri)
-    record = RunRecord(run_id="r", job="j", began_at_s=1.5, heard_at_s=2.5, stages={"a": SEARCH, "b": WAITING})
+    record = RunRecord(
+        run_id="r", job="j", began_at_s=1.5, heard_at_s=2.5, stages={"a": SEARCH, "b": WAITING}
+    )
     store.write(record_name("r"), record.model_dump_json().encode())
     assert load_record(store, "r") == record
 
@@ -120,10 +143,14 @@ def test_a_record_is_read_as_it_was_written(store_uri: str) -> None:
 def test_a_damaged_record_is_named(store_uri: str, content: bytes) -> None:
     store = open_store(store_uri)
     store.write(record_name("r"), content)
-    with pytest.raises(IntegrityError, match=r"runs/r/run\.json: not a record of a run: .*run the job again"):
+    with pytest.raises(
+        IntegrityError, match=r"runs/r/run\.json: not a record of a run: .*run the job again"
+    ):
         load_record(store, "r")
 
 
 def test_a_missing_record_is_named(store_uri: str) -> None:
-    with pytest.raises(IntegrityError, match=r"runs/r/run\.json: is missing, .*; run the job again"):
+    with pytest.raises(
+        IntegrityError, match=r"runs/r/run\.json: is missing, .*; run the job again"
+    ):
         load_record(open_store(store_uri), "r")

@@ -17,8 +17,22 @@ from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
 from orchestrator.runs.last_run import last_run_name, write_last_run
-from orchestrator.runs.record import ProgressMark, RunRecord, RunState, StageEvent, StageRecord, record_name
-from orchestrator.runs.status import LOST_AFTER_S, StageStatus, Status, eta_s, load_status, make_status
+from orchestrator.runs.record import (
+    ProgressMark,
+    RunRecord,
+    RunState,
+    StageEvent,
+    StageRecord,
+    record_name,
+)
+from orchestrator.runs.status import (
+    LOST_AFTER_S,
+    StageStatus,
+    Status,
+    eta_s,
+    load_status,
+    make_status,
+)
 from orchestrator.schedule import State
 from orchestrator.spec import Job, load_job
 from orchestrator.store import Store, open_store
@@ -53,10 +67,19 @@ def _stage(state: State, **fields: object) -> StageRecord:
 
 
 def _status(
-    job: Job, stages: Mapping[str, StageRecord], *, state: RunState = RunState.RUNNING, heard_s_ago: float = 3.0
+    job: Job,
+    stages: Mapping[str, StageRecord],
+    *,
+    state: RunState = RunState.RUNNING,
+    heard_s_ago: float = 3.0,
 ) -> Status:
     record = RunRecord(
-        run_id="r", job="counts", state=state, began_at_s=0, heard_at_s=NOW_S - heard_s_ago, stages=stages
+        run_id="r",
+        job="counts",
+        state=state,
+        began_at_s=0,
+        heard_at_s=NOW_S - heard_s_ago,
+        stages=stages,
     )
     return make_status(job, record, others={}, now_s=NOW_S)
 
@@ -77,7 +100,12 @@ STAGES = {
 
 
 def test_a_run_that_is_heard_of_is_running(job: Job) -> None:
-    assert _states(_status(job, STAGES, heard_s_ago=LOST_AFTER_S)) == ["running", "running", "waiting", "done"]
+    assert _states(_status(job, STAGES, heard_s_ago=LOST_AFTER_S)) == [
+        "running",
+        "running",
+        "waiting",
+        "done",
+    ]
 
 
 def test_a_run_that_was_not_heard_of_for_long_is_lost_with_the_stage_that_it_ran(job: Job) -> None:
@@ -87,7 +115,10 @@ def test_a_run_that_was_not_heard_of_for_long_is_lost_with_the_stage_that_it_ran
 
 
 def test_a_run_that_ended_is_never_lost(job: Job) -> None:
-    assert _states(_status(job, {"third": STAGES["third"]}, state=RunState.DONE, heard_s_ago=1e6))[0] == "done"
+    assert (
+        _states(_status(job, {"third": STAGES["third"]}, state=RunState.DONE, heard_s_ago=1e6))[0]
+        == "done"
+    )
 
 
 @pytest.mark.parametrize("state", [RunState.INTERRUPTED, RunState.FAILED])
@@ -96,7 +127,9 @@ def test_a_stage_that_ran_when_its_run_ended_is_interrupted(job: Job, state: Run
 
 
 def test_a_clock_that_runs_behind_the_drivers_gives_no_negative_age(job: Job) -> None:
-    status = _status(job, {"first": _stage(State.RUNNING, attempt=1, heard_at_s=NOW_S + 5)}, heard_s_ago=-5)
+    status = _status(
+        job, {"first": _stage(State.RUNNING, attempt=1, heard_at_s=NOW_S + 5)}, heard_s_ago=-5
+    )
     assert (status.heard_s_ago, _row(status, "first").heard_s_ago) == (0, 0)
 
 
@@ -111,13 +144,21 @@ def test_a_row_has_progress_eta_event_and_its_age(job: Job) -> None:
         heard_at_s=NOW_S - 4,
     )
     row = _row(_status(job, {"first": stage}), "first")
-    assert (row.attempt, row.done, row.total, row.event, row.heard_s_ago) == (2, 20, 30, "epoch 20/30", 4)
+    assert (row.attempt, row.done, row.total, row.event, row.heard_s_ago) == (
+        2,
+        20,
+        30,
+        "epoch 20/30",
+        4,
+    )
     assert row.eta_s == pytest.approx(96 - 4)
 
 
 def test_only_a_running_stage_has_an_eta(job: Job) -> None:
     marks = {"first": {"done": 1, "time_s": 0}, "newest": {"done": 2, "time_s": 10}, "total": 30}
-    status = _status(job, {"first": _stage(State.RUNNING, attempt=1, **marks)}, state=RunState.INTERRUPTED)
+    status = _status(
+        job, {"first": _stage(State.RUNNING, attempt=1, **marks)}, state=RunState.INTERRUPTED
+    )
     assert _row(status, "first").eta_s is None
 
 
@@ -172,7 +213,10 @@ def test_without_a_pace_there_is_no_eta(
 def test_an_eta_is_never_negative(done: list[float], times: list[float], total: float) -> None:
     first_s, newest_s, now_s = sorted(times)
     eta = eta_s(
-        ProgressMark(done=done[0], time_s=first_s), ProgressMark(done=done[1], time_s=newest_s), total, now_s=now_s
+        ProgressMark(done=done[0], time_s=first_s),
+        ProgressMark(done=done[1], time_s=newest_s),
+        total,
+        now_s=now_s,
     )
     assert eta is None or eta >= 0
 
@@ -207,7 +251,9 @@ def _finish(plan: Plan, store: Store, name: str) -> None:
     publish_manifest(store, manifest)
 
 
-def test_the_status_of_a_job_that_never_ran_has_waiting_stages_alone(plan: Plan, store_uri: str) -> None:
+def test_the_status_of_a_job_that_never_ran_has_waiting_stages_alone(
+    plan: Plan, store_uri: str
+) -> None:
     status = load_status(plan.job, open_store(store_uri), now_s=NOW_S)
     assert _states(status) == ["waiting"] * 4
     assert (status.run_id, status.began_at_s, status.heard_s_ago) == (None, None, None)
@@ -219,7 +265,13 @@ def test_the_status_of_a_run_comes_from_its_store(plan: Plan, store_uri: str) ->
     status = load_status(plan.job, store, now_s=NOW_S + 7)
     assert (status.run_id, _states(status)) == ("r", ["running", "running", "waiting", "waiting"])
     row = _row(status, "first")
-    assert (row.key, row.done, row.total, row.metrics, row.heard_s_ago) == (plan["first"].key, 1, 3, {"total": 1.0}, 7)
+    assert (row.key, row.done, row.total, row.metrics, row.heard_s_ago) == (
+        plan["first"].key,
+        1,
+        3,
+        {"total": 1.0},
+        7,
+    )
 
 
 def test_the_status_needs_no_event_of_the_run(plan: Plan, store_uri: str) -> None:
@@ -231,13 +283,20 @@ def test_the_status_needs_no_event_of_the_run(plan: Plan, store_uri: str) -> Non
     assert load_status(plan.job, store, now_s=NOW_S) == before
 
 
-def test_a_stage_that_an_earlier_run_finished_is_done_in_a_run_without_it(plan: Plan, store_uri: str) -> None:
+def test_a_stage_that_an_earlier_run_finished_is_done_in_a_run_without_it(
+    plan: Plan, store_uri: str
+) -> None:
     store = open_store(store_uri)
     third = plan["third"]
     _finish(plan, store, "third")
     _begin(plan, store, "first")
     row = _row(load_status(plan.job, store, now_s=NOW_S), "third")
-    assert (row.state, row.event, row.metrics, row.key) == ("done", "in an earlier run", {"total": 6.0}, third.key)
+    assert (row.state, row.event, row.metrics, row.key) == (
+        "done",
+        "in an earlier run",
+        {"total": 6.0},
+        third.key,
+    )
 
 
 def test_a_stage_that_a_run_of_a_part_left_aside_keeps_its_row(plan: Plan, store_uri: str) -> None:
@@ -264,11 +323,34 @@ def test_a_run_whose_record_is_gone_is_an_error_that_names_it(plan: Plan, store_
 def test_the_json_of_a_status_has_every_field_of_its_rows(job: Job) -> None:
     lost = {"attempt": 1, "why": "lost worker 1: killed"}
     remark = {"attempt": 2, "text": "checkpoint 2 is damaged"}
-    stage = _stage(State.RUNNING, attempt=2, lost_attempts=[lost], remarks=[remark], metrics={"total": 1.0})
+    stage = _stage(
+        State.RUNNING, attempt=2, lost_attempts=[lost], remarks=[remark], metrics={"total": 1.0}
+    )
     document: dict[str, Any] = _status(job, {"first": stage}).to_json()
-    assert set(document) == {"schema", "job", "run_id", "state", "began_at_s", "heard_s_ago", "error", "stages"}
+    assert set(document) == {
+        "schema",
+        "job",
+        "run_id",
+        "state",
+        "began_at_s",
+        "heard_s_ago",
+        "error",
+        "stages",
+    }
     assert document["stages"][0] == {
-        **{"stage": "first", "kind": "count", "state": "running", "attempt": 2, "done": None, "total": None},
-        **{"eta_s": None, "metrics": {"total": 1.0}, "event": "it has not started yet", "heard_s_ago": None},
+        **{
+            "stage": "first",
+            "kind": "count",
+            "state": "running",
+            "attempt": 2,
+            "done": None,
+            "total": None,
+        },
+        **{
+            "eta_s": None,
+            "metrics": {"total": 1.0},
+            "event": "it has not started yet",
+            "heard_s_ago": None,
+        },
         **{"key": "a" * 64, "lost_attempts": [lost], "remarks": [remark]},
     }

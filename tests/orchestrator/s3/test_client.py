@@ -1,4 +1,5 @@
-"""What a store in S3 says and does when the server, the network or AWS's settings are not as they should be."""
+"""What a store in S3 says and does when the server, the network or AWS's settings are not as they
+should be."""
 
 from __future__ import annotations
 
@@ -22,11 +23,15 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "sEcReT"}
 
 
 @pytest.fixture(autouse=True)
-def one_attempt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def one_attempt(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """No waits between attempts, and no settings of AWS but those of the test."""
     if "bucket" in request.fixturenames:
         request.getfixturevalue("bucket")  # made with the settings that all tests share
-    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+    for name in [
+        name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")
+    ]:
         monkeypatch.delenv(name)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
@@ -50,8 +55,14 @@ def _refuses_checksums(method: str, path: str, headers: Mapping[str, str]) -> An
     """As older MinIO and Ceph do."""
     names = {name.lower() for name in headers}
     is_chunked = "aws-chunked" in headers.get("Content-Encoding", "")
-    if is_chunked or any(name.startswith(("x-amz-trailer", "x-amz-checksum", "x-amz-sdk-checksum")) for name in names):
-        return refusal(501, "NotImplemented", "A header you provided implies functionality that is not implemented")
+    if is_chunked or any(
+        name.startswith(("x-amz-trailer", "x-amz-checksum", "x-amz-sdk-checksum")) for name in names
+    ):
+        return refusal(
+            501,
+            "NotImplemented",
+            "A header you provided implies functionality that is not implemented",
+        )
     return None
 
 
@@ -62,7 +73,9 @@ def test_a_server_that_knows_no_checksum_trailers_takes_files_of_one_part_and_of
     content = os.urandom(2**10) * (20 * 2**10)
     (tmp_path / "large").write_bytes(content)
     (tmp_path / "small").write_bytes(b"small")
-    with front(_refuses_checksums, behind=s3_endpoint, tls_dir=tmp_path / "tls" if is_tls else None) as server:
+    with front(
+        _refuses_checksums, behind=s3_endpoint, tls_dir=tmp_path / "tls" if is_tls else None
+    ) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "tls" / "cert.pem"))
         store = open_store(f"s3://{bucket}/x")
@@ -80,8 +93,12 @@ def test_a_user_who_states_checksums_gets_them(
 ) -> None:
     with front(_refuses_checksums, behind=s3_endpoint) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        (tmp_path / "config").write_text("[default]\nrequest_checksum_calculation = when_supported\n")
-        with pytest.raises(StoreRefusedError, match=r"not implemented \(NotImplemented\); the server lacks a part"):
+        (tmp_path / "config").write_text(
+            "[default]\nrequest_checksum_calculation = when_supported\n"
+        )
+        with pytest.raises(
+            StoreRefusedError, match=r"not implemented \(NotImplemented\); the server lacks a part"
+        ):
             open_store(f"s3://{bucket}/x").write("a", b"1")
 
 
@@ -105,24 +122,37 @@ main(sys.argv[1:])
 def test_a_server_that_never_answers_is_reported_while_it_is_tried_again_and_then_given_up(
     silent_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "job.yaml").write_text("{name: a, stages: {p: {kind: pretrain, data: 'sample:digits', epochs: 1}}}")
+    (tmp_path / "job.yaml").write_text(
+        "{name: a, stages: {p: {kind: pretrain, data: 'sample:digits', epochs: 1}}}"
+    )
     command = [sys.executable, "-c", PATIENT, "plan", "job.yaml", "--store", "s3://bucket/x"]
     env = os.environ | {"AWS_ENDPOINT_URL": silent_url}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
     lines = done.stderr.splitlines()
     assert done.returncode == 3, done.stderr
     assert lines[:-1] == [f"the server {silent_url} does not answer; trying again (2 of 3)"]
-    assert lines[-1].startswith("store s3://bucket/x: cannot read jobs/a/latest.json: Read timeout on endpoint URL: ")
-    assert "the server does not answer; check it, the network, HTTPS_PROXY and NO_PROXY" in lines[-1]
+    assert lines[-1].startswith(
+        "store s3://bucket/x: cannot read jobs/a/latest.json: Read timeout on endpoint URL: "
+    )
+    assert (
+        "the server does not answer; check it, the network, HTTPS_PROXY and NO_PROXY" in lines[-1]
+    )
 
 
-def test_no_request_waits_for_a_silent_server_for_more_than_four_minutes_and_a_small_one_for_one() -> None:
+def test_no_request_waits_for_a_silent_server_for_more_than_four_minutes_and_a_small_one_for_one() -> (
+    None
+):
     for timeout_s, most_s in (
         (client.READ_TIMEOUT_S, 60),
         (client.CONNECT_TIMEOUT_S, 60),
         (client.UPLOAD_READ_TIMEOUT_S, 240),
     ):
-        assert client.MAX_SILENCES * timeout_s + sum(2**tries for tries in range(client.MAX_SILENCES)) < most_s
+        assert (
+            client.MAX_SILENCES * timeout_s + sum(2**tries for tries in range(client.MAX_SILENCES))
+            < most_s
+        )
 
 
 def test_an_upload_waits_longer_for_a_slow_network_than_a_small_request_does(
@@ -150,18 +180,29 @@ def test_a_failing_server_is_reported_from_its_second_failure_on_once_for_all_th
         with pytest.raises(StoreError, match=r"SlowDown; the server is overloaded or down"):
             open_store("s3://bucket/x").read("a")
     assert len(server.requests) == 4
-    assert [record.message for record in caplog.records] == [f"the server {server.url} fails; trying again (3 of 4)"]
+    assert [record.message for record in caplog.records] == [
+        f"the server {server.url} fails; trying again (3 of 4)"
+    ]
 
 
 LASTING = {
-    (403, "AccessDenied"): "(without s3:ListBucket, S3 answers AccessDenied for an object that does not exist)",
-    (403, "InvalidAccessKeyId"): "the server does not know the credentials found by AWS's standard chain",
+    (
+        403,
+        "AccessDenied",
+    ): "(without s3:ListBucket, S3 answers AccessDenied for an object that does not exist)",
+    (
+        403,
+        "InvalidAccessKeyId",
+    ): "the server does not know the credentials found by AWS's standard chain",
     (403, "SignatureDoesNotMatch"): "the secret found by AWS's standard chain is wrong for its key",
     (400, "ExpiredToken"): "renew the credentials (`aws sso login`, or new AWS_ACCESS_KEY_ID",
     (400, "InvalidToken"): "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID",
     (403, "RequestTimeTooSkewed"): "set the clock of this machine",
     (501, "NotImplemented"): "the server lacks a part of S3's protocol",
-    (404, "NoSuchBucket"): "create the bucket, or give another one by `store:` in the job or --store",
+    (
+        404,
+        "NoSuchBucket",
+    ): "create the bucket, or give another one by `store:` in the job or --store",
     (400, "InvalidBucketName"): "correct the bucket's name",
     (507, "XMinioStorageFull"): "the server has no room",
     (403, "InvalidObjectState"): "the object is archived; restore it first",
@@ -178,7 +219,9 @@ PASSING = {
 }
 
 
-def test_each_refusal_says_what_to_do_and_whether_another_try_can_help(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_refusal_says_what_to_do_and_whether_another_try_can_help(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     answers = [refusal(status, code) for status, code in (*LASTING, *PASSING)]
     with front(lambda *_: answers.pop(0)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
@@ -199,7 +242,9 @@ def test_each_refusal_says_what_to_do_and_whether_another_try_can_help(monkeypat
         refusal(400, "AuthorizationHeaderMalformed", Region="eu-west-1"),
     ],
 )
-def test_a_bucket_of_another_region_is_named_with_it(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+def test_a_bucket_of_another_region_is_named_with_it(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
     with front(lambda *_: answer) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with pytest.raises(StoreRefusedError, match="; set AWS_DEFAULT_REGION=eu-west-1"):
@@ -207,9 +252,14 @@ def test_a_bucket_of_another_region_is_named_with_it(monkeypatch: pytest.MonkeyP
 
 
 def test_a_server_without_conditional_puts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with front(lambda *_: refusal(501, "NotImplemented", "not implemented", Header="If-None-Match")) as server:
+    with front(
+        lambda *_: refusal(501, "NotImplemented", "not implemented", Header="If-None-Match")
+    ) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        text = r"not implemented \(NotImplemented, header If-None-Match\); .*has conditional and multipart uploads"
+        text = (
+            r"not implemented \(NotImplemented, header If-None-Match\); .*has conditional and "
+            r"multipart uploads"
+        )
         with pytest.raises(StoreRefusedError, match=text):
             open_store("s3://bucket/x").create("a", b"")
 
@@ -220,7 +270,9 @@ def test_a_download_that_is_refused_without_a_reason_names_those_that_are_likely
     """A download begins with HEAD, whose answer has no content."""
     with front(lambda *_: Answer(400)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        with pytest.raises(StoreRefusedError, match=r"most often the credentials have expired .*another region"):
+        with pytest.raises(
+            StoreRefusedError, match=r"most often the credentials have expired .*another region"
+        ):
             open_store("s3://bucket/x").download("a", tmp_path / "down")
 
 
@@ -248,19 +300,63 @@ TOOL = "[default]\ncredential_process = {}\n"
 @pytest.mark.parametrize(
     ("config", "env", "text"),
     [
-        ("", {"AWS_PROFILE": "nope"}, r"profile \(nope\) could not be found; correct AWS_PROFILE, or add the profile"),
-        (SSO, {"AWS_PROFILE": "sso"}, r"SSO Token.*; run `aws sso login` with the same profile on "),
+        (
+            "",
+            {"AWS_PROFILE": "nope"},
+            r"profile \(nope\) could not be found; correct AWS_PROFILE, or add the profile",
+        ),
+        (
+            SSO,
+            {"AWS_PROFILE": "sso"},
+            r"SSO Token.*; run `aws sso login` with the same profile on ",
+        ),
         ("[default\n", {}, "Unable to parse config file: .*/config; correct the file"),
         ("[default]\ns3 = path\n", {}, "~/.aws/config has a value where it needs another"),
-        ("", {"AWS_ACCESS_KEY_ID": "x"}, "missing: AWS_SECRET_ACCESS_KEY; give both AWS_ACCESS_KEY_ID and"),
-        (TOOL.format("/no/such/tool"), {}, "/no/such/tool: No such file or directory; correct AWS's settings"),
-        (TOOL.format("echo sEcReT"), {}, "the program that credential_process names did not print JSON"),
-        (TOOL.format("cat /no/sEcReT"), {}, "the program that credential_process names failed; correct"),
-        ("", {**KEYS, "AWS_DEFAULT_REGION": "us east"}, "region_name 'us east' .*; set AWS_DEFAULT_REGION to a region"),
-        ("", {**KEYS, "AWS_ENDPOINT_URL": "http://localhost:99999"}, "not a valid URI; correct AWS_ENDPOINT_URL"),
-        ("", {**KEYS, "AWS_SESSION_TOKEN": "sEcReT\n"}, "credentials hold a line break .*; correct AWS_ACCESS_KEY_ID"),
-        ("", {**KEYS, "AWS_ACCESS_KEY_ID": "sEcReT\n"}, "credentials hold a line break .*; correct AWS_ACCESS_KEY_ID"),
-        ("[default]\nendpoint_url = me:sEcReT@host\n", KEYS, "must be a URL such as https://HOST:PORT; correct it"),
+        (
+            "",
+            {"AWS_ACCESS_KEY_ID": "x"},
+            "missing: AWS_SECRET_ACCESS_KEY; give both AWS_ACCESS_KEY_ID and",
+        ),
+        (
+            TOOL.format("/no/such/tool"),
+            {},
+            "/no/such/tool: No such file or directory; correct AWS's settings",
+        ),
+        (
+            TOOL.format("echo sEcReT"),
+            {},
+            "the program that credential_process names did not print JSON",
+        ),
+        (
+            TOOL.format("cat /no/sEcReT"),
+            {},
+            "the program that credential_process names failed; correct",
+        ),
+        (
+            "",
+            {**KEYS, "AWS_DEFAULT_REGION": "us east"},
+            "region_name 'us east' .*; set AWS_DEFAULT_REGION to a region",
+        ),
+        (
+            "",
+            {**KEYS, "AWS_ENDPOINT_URL": "http://localhost:99999"},
+            "not a valid URI; correct AWS_ENDPOINT_URL",
+        ),
+        (
+            "",
+            {**KEYS, "AWS_SESSION_TOKEN": "sEcReT\n"},
+            "credentials hold a line break .*; correct AWS_ACCESS_KEY_ID",
+        ),
+        (
+            "",
+            {**KEYS, "AWS_ACCESS_KEY_ID": "sEcReT\n"},
+            "credentials hold a line break .*; correct AWS_ACCESS_KEY_ID",
+        ),
+        (
+            "[default]\nendpoint_url = me:sEcReT@host\n",
+            KEYS,
+            "must be a URL such as https://HOST:PORT; correct it",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used_are_named_without_a_secret(
@@ -289,7 +385,11 @@ def test_a_bucket_name_that_no_server_takes_is_named(monkeypatch: pytest.MonkeyP
     ("name", "url", "text"),
     [
         ("AWS_ENDPOINT_URL", "http://no-such-host.invalid", "no server has that name; check DNS"),
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1", "Connection refused; check that the server is running"),
+        (
+            "AWS_ENDPOINT_URL",
+            "http://127.0.0.1:1",
+            "Connection refused; check that the server is running",
+        ),
         (
             "HTTP_PROXY",
             "http://me:sEcReT@127.0.0.1:1",
@@ -308,22 +408,33 @@ def test_a_server_out_of_reach_is_named_with_what_to_look_at(
     assert "sEcReT" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_proxy_that_wants_a_password_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_wants_a_password_is_named_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with front(lambda *_: Answer(407)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "https://server.invalid")
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-        with pytest.raises(StoreError, match=r"proxy URL: .*: 407 .*; correct HTTPS_PROXY or HTTP_PROXY"):
+        with pytest.raises(
+            StoreError, match=r"proxy URL: .*: 407 .*; correct HTTPS_PROXY or HTTP_PROXY"
+        ):
             open_store("s3://bucket/x").read("a")
 
 
-def test_faults_of_tls_name_the_variable_and_its_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_faults_of_tls_name_the_variable_and_its_value(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with front(lambda *_: Answer(200, b"content"), tls_dir=tmp_path / "tls") as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        unknown = r"set AWS_CA_BUNDLE to the certificate of the server's authority; AWS_CA_BUNDLE on .* is not set"
+        unknown = (
+            r"set AWS_CA_BUNDLE to the certificate of the server's authority; AWS_CA_BUNDLE "
+            r"on .* is not set"
+        )
         with pytest.raises(StoreRefusedError, match=unknown):
             open_store("s3://bucket/x").read("a")
         monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such/ca.pem")
-        with pytest.raises(StoreRefusedError, match=r"give a file with certificates: .* is /no/such/ca\.pem"):
+        with pytest.raises(
+            StoreRefusedError, match=r"give a file with certificates: .* is /no/such/ca\.pem"
+        ):
             open_store("s3://bucket/x").read("a")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "tls" / "cert.pem"))
         assert open_store("s3://bucket/x").read("a") == b"content"
@@ -332,10 +443,13 @@ def test_faults_of_tls_name_the_variable_and_its_value(monkeypatch: pytest.Monke
             open_store("s3://bucket/x").read("a")
 
 
-def test_a_server_without_tls_is_not_taken_for_a_wrong_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_tls_is_not_taken_for_a_wrong_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with front(lambda *_: Answer(200)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url.replace("http://", "https://"))
         with pytest.raises(
-            StoreRefusedError, match="the server speaks no TLS there; write http:// in AWS_ENDPOINT_URL"
+            StoreRefusedError,
+            match="the server speaks no TLS there; write http:// in AWS_ENDPOINT_URL",
         ):
             open_store("s3://bucket/x").read("a")

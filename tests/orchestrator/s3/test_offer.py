@@ -35,7 +35,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_offer_has_what_the_config_file_says_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_offer_has_what_the_config_file_says_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AWS_PROFILE", "lab")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, SECRET)
@@ -55,7 +57,11 @@ def test_the_offer_has_what_the_config_file_says_and_no_secret(monkeypatch: pyte
 
 
 def test_a_variable_goes_before_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PROFILE": "lab", "ENDPOINT_URL": "http://other", "CA_BUNDLE": "/other"}.items():
+    for name, value in {
+        "PROFILE": "lab",
+        "ENDPOINT_URL": "http://other",
+        "CA_BUNDLE": "/other",
+    }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     offer = make_offer(os.environ)
     assert (offer["AWS_ENDPOINT_URL_S3"], offer["AWS_CA_BUNDLE"]) == ("http://other", "/other")
@@ -66,7 +72,9 @@ def test_a_config_file_that_cannot_be_read_offers_nothing_of_it(machine: Path) -
     assert set(make_offer(os.environ)) == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
 
 
-def test_a_machine_without_settings_offers_nothing(monkeypatch: pytest.MonkeyPatch, machine: Path) -> None:
+def test_a_machine_without_settings_offers_nothing(
+    monkeypatch: pytest.MonkeyPatch, machine: Path
+) -> None:
     monkeypatch.delenv("AWS_CONFIG_FILE")
     monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE")
     monkeypatch.setenv("HOME", str(machine))
@@ -101,7 +109,11 @@ def test_a_worker_takes_what_its_machine_has_and_leaves_what_it_lacks(machine: P
 
 def test_what_a_machine_says_itself_goes_before_the_offer(machine: Path) -> None:
     own = {"AWS_ENDPOINT_URL": "http://own", "AWS_CA_BUNDLE": "/own", "AWS_ACCESS_KEY_ID": "own"}
-    offer = {"AWS_ENDPOINT_URL_S3": "http://offered", "AWS_CA_BUNDLE": str(machine / "config"), "AWS_PROFILE": "lab"}
+    offer = {
+        "AWS_ENDPOINT_URL_S3": "http://offered",
+        "AWS_CA_BUNDLE": str(machine / "config"),
+        "AWS_PROFILE": "lab",
+    }
     environ = {OFFER: json.dumps(offer), **own}
     adopt_offer(environ)
     assert environ == {OFFER: json.dumps(offer), **own}
@@ -117,6 +129,14 @@ def test_relative_paths_hold_in_a_worker_whose_current_folder_is_another_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    environ = {"AWS_CA_BUNDLE": "ca.pem", "AWS_CONFIG_FILE": "~/config", "AWS_SHARED_CREDENTIALS_FILE": "/a/b"}
+    environ = {
+        "AWS_CA_BUNDLE": "ca.pem",
+        "AWS_CONFIG_FILE": "~/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "/a/b",
+    }
     make_absolute(environ)
-    assert environ == {**environ, "AWS_CA_BUNDLE": str(tmp_path / "ca.pem"), "AWS_CONFIG_FILE": "~/config"}
+    assert environ == {
+        **environ,
+        "AWS_CA_BUNDLE": str(tmp_path / "ca.pem"),
+        "AWS_CONFIG_FILE": "~/config",
+    }

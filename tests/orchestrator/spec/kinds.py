@@ -1,4 +1,5 @@
-"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `finetune` reads it."""
+"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `finetune` reads
+it."""
 
 from __future__ import annotations
 
@@ -65,14 +66,20 @@ TRAIN = Kind(
     entry=None,
     fits_workers=lambda params, num_workers: num_workers <= params.epochs,
     evaluation=Evaluation(
-        entry="none:none", metrics=lambda _: ("top1", "params_m"), fingerprint=_no_data, takes_file=True
+        entry="none:none",
+        metrics=lambda _: ("top1", "params_m"),
+        fingerprint=_no_data,
+        takes_file=True,
     ),
 )
 FINETUNE = Kind(
     name="finetune",
     version=1,
     params=FinetuneParams,
-    inputs={"backbone": frozenset({"train.checkpoint"}), "teacher": frozenset({"train.checkpoint"})},
+    inputs={
+        "backbone": frozenset({"train.checkpoint"}),
+        "teacher": frozenset({"train.checkpoint"}),
+    },
     outputs=("report", "checkpoint"),
     metrics=lambda _: ("miou",),
     fingerprint=_no_data,
@@ -116,4 +123,6 @@ stages:
 def load_text(text: str, folder: Path, *overrides: str, store: str | None = None) -> Job:
     """The job of a file `job.yaml` in `folder`."""
     (folder / "job.yaml").write_text(text)
-    return load_job(folder / "job.yaml", kinds=KINDS, overrides=overrides, store=store, base_dir=folder)
+    return load_job(
+        folder / "job.yaml", kinds=KINDS, overrides=overrides, store=store, base_dir=folder
+    )

@@ -1,4 +1,5 @@
-"""Every fault of a job in one go, each at its field: fields that do not fit each other, and what else its stage has."""
+"""Every fault of a job in one go, each at its field: fields that do not fit each other, and what
+else its stage has."""
 
 from __future__ import annotations
 
@@ -40,12 +41,28 @@ def test_fields_of_a_pretraining_that_do_not_fit_are_faults_at_each_of_them(tmp_
 """
     assert faults_of(stage, tmp_path) == [
         "8:13: stages.pretrain.min_lr: min_lr 0.001 exceeds the peak learning rate, lr 0.0001",
-        "9:16: stages.pretrain.warmup_lr: warmup_lr 0.002 exceeds the peak learning rate, lr 0.0001",
-        "10:17: stages.pretrain.batch_size: batch_size 33 is odd, but mixup and cutmix mix images in pairs",
+        (
+            "9:16: stages.pretrain.warmup_lr: warmup_lr 0.002 exceeds the peak learning rate, lr "
+            "0.0001"
+        ),
+        (
+            "10:17: stages.pretrain.batch_size: batch_size 33 is odd, but mixup and cutmix mix "
+            "images "
+            "in pairs"
+        ),
         "11:17: stages.pretrain.accumulate: accumulate 64 exceeds batch_size 33",
-        "12:17: stages.pretrain.reset_head: reset_head: there is no head to replace without `weights`",
-        "13:12: stages.pretrain.scale: scale [0.9, 0.5]: its first number, the least share, exceeds its second",
-        "14:12: stages.pretrain.ratio: ratio [2.0, 1.0]: its first number, the least ratio, exceeds its second",
+        (
+            "12:17: stages.pretrain.reset_head: reset_head: there is no head to replace without "
+            "`weights`"
+        ),
+        (
+            "13:12: stages.pretrain.scale: scale [0.9, 0.5]: its first number, the least share, "
+            "exceeds its second"
+        ),
+        (
+            "14:12: stages.pretrain.ratio: ratio [2.0, 1.0]: its first number, the least ratio, "
+            "exceeds its second"
+        ),
         "15:15: stages.pretrain.img_size: img_size 16 is less than the model's patch_size 32",
     ]
 
@@ -75,16 +92,31 @@ def test_a_stage_with_faults_of_single_fields_is_checked_in_all_else(tmp_path: P
         "8:12: stages.pretrain.hflip: must be at most 1, not 1.5",
         "9:17: stages.pretrain.batch_size: must be a whole number, not 'none'",
         "11:13: stages.pretrain.min_lr: min_lr 0.001 exceeds the peak learning rate, lr 0.0001",
-        "13:12: stages.pretrain.scale: scale [0.9, 0.5]: its first number, the least share, exceeds its second",
+        (
+            "13:12: stages.pretrain.scale: scale [0.9, 0.5]: its first number, the least share, "
+            "exceeds its second"
+        ),
         "14:24: stages.pretrain.model.embed_dim: must be at least 1, not 0",
         "14:35: stages.pretrain.model.depths: num_heads has 4 stages, but depths has 2",
         "14:68: stages.pretrain.model.patch_size: patch_size 16 exceeds img_size 8",
         "15:11: stages.pretrain.seed: must be at least 0, not -1",
-        "16:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the least, exceeds its second",
-        "16:51: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole number above 1, not 1.5",
+        (
+            "16:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the "
+            "least, "
+            "exceeds its second"
+        ),
+        (
+            "16:51: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole "
+            "number "
+            "above 1, not 1.5"
+        ),
         "16:73: stages.pretrain.resources.cpus_per_worker: must be at least 1, not 0",
         "17:14: stages.pretrain.expect.top6: unknown metric, did you mean 'top5'?",
-        "17:35: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= 95', not 95",
+        (
+            "17:35: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= 95', "
+            "not "
+            "95"
+        ),
         "18:16: stages.pretrain.published: unknown published row 'imagenet1k/cat_smal', "
         "did you mean 'imagenet1k/cat_small'?",
         "19:18: stages.pretrain.params_from: unknown stage 'nowhere'; known: pretrain",
@@ -93,7 +125,9 @@ def test_a_stage_with_faults_of_single_fields_is_checked_in_all_else(tmp_path: P
 
 def test_a_check_that_reads_a_field_with_a_fault_says_nothing(tmp_path: Path) -> None:
     stage = (
-        "  p: {kind: pretrain, data: d, lr: fast, min_lr: 0.9, warmup_lr: 0.9, batch_size: 31, mixup: -1, cutmix: 0}\n"
+        "  p: {kind: pretrain, data: d, lr: fast, min_lr: 0.9, warmup_lr: 0.9, batch_size: "
+        "31, "
+        "mixup: -1, cutmix: 0}\n"
     )
     assert faults_of(stage, tmp_path) == [
         "4:36: stages.p.lr: must be a number, not 'fast'",
@@ -101,7 +135,9 @@ def test_a_check_that_reads_a_field_with_a_fault_says_nothing(tmp_path: Path) ->
     ]
 
 
-def test_fields_of_a_detector_and_a_segmenter_that_do_not_fit_are_faults_at_each(tmp_path: Path) -> None:
+def test_fields_of_a_detector_and_a_segmenter_that_do_not_fit_are_faults_at_each(
+    tmp_path: Path,
+) -> None:
     stages = """\
   detect:
     kind: detection
@@ -176,7 +212,7 @@ def test_a_search_and_an_evaluation_of_a_stage_with_faults_are_checked_too(tmp_p
     overrides: {epochs: 1}
     crop_pct: 2
     expect: {top2: "> 1"}
-"""
+"""  # noqa: E501
     found = faults_of(stages, tmp_path)
     assert [fault.partition(": ")[0] + " " + fault.split(": ")[1] for fault in found] == [
         "4:39 stages.pretrain.epoch",
@@ -207,10 +243,13 @@ def test_a_search_and_an_evaluation_of_a_stage_with_faults_are_checked_too(tmp_p
     ]
 
 
-def test_what_a_stage_has_wrong_is_not_said_again_of_its_searches_and_evaluations(tmp_path: Path) -> None:
+def test_what_a_stage_has_wrong_is_not_said_again_of_its_searches_and_evaluations(
+    tmp_path: Path,
+) -> None:
     stages = """\
   pretrain: {kind: pretrain, data: d, min_lr: 0.9, scale: [1, 0.1], model: {depths: [1]}}
-  search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 1}}
+  search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}},
+    overrides: {epochs: 1}}
   measure: {kind: evaluate, of: pretrain, overrides: {crop_pct: 1}}
 """
     assert [fault.split(": ")[1] for fault in faults_of(stages, tmp_path)] == [
@@ -220,10 +259,13 @@ def test_what_a_stage_has_wrong_is_not_said_again_of_its_searches_and_evaluation
     ]
 
 
-def test_what_depends_on_a_field_with_a_fault_is_not_checked_of_searches_and_evaluations_either(tmp_path: Path) -> None:
+def test_what_depends_on_a_field_with_a_fault_is_not_checked_of_searches_and_evaluations_either(
+    tmp_path: Path,
+) -> None:
     stages = """\
   pretrain: {kind: pretrain, data: d, batch_size: none}
-  search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, overrides: {accumulate: 2000}}
+  search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}},
+    overrides: {accumulate: 2000}}
   measure: {kind: evaluate, of: pretrain, overrides: {accumulate: 2000}}
   detect: {kind: detection, data: d, backbone: pretrain.checkpoint, method: none}
   boxes: {kind: evaluate, of: detect, overrides: {num_rois: 8}, expect: {mask_map: "> 1"}}
@@ -238,7 +280,11 @@ def test_params_check_their_fields_in_no_other_way_than_by_checks() -> None:
     """Validators of a whole model run only where no field has a fault, and end at the first one."""
     models: list[type[Params]] = [EvaluateParams, TuneParams, Resources, ModelParams]
     models += [kind.params for kind in KINDS.values()]
-    models += [kind.evaluation.params for kind in KINDS.values() if kind.evaluation and kind.evaluation.params]
+    models += [
+        kind.evaluation.params
+        for kind in KINDS.values()
+        if kind.evaluation and kind.evaluation.params
+    ]
     for model in models:
         assert list(model.__pydantic_decorators__.model_validators) == ["_fields_fit"], model
 
@@ -246,7 +292,9 @@ def test_params_check_their_fields_in_no_other_way_than_by_checks() -> None:
 def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
     checks: tuple[Check, ...] = Resources().checks()
     assert [list(fields_fit()) for fields_fit in checks] == [[], []]
-    with pytest.raises(ValueError, match=r"(?s)2 validation errors for Resources.workers.*exceeds its second.*1\.5"):
+    with pytest.raises(
+        ValueError, match=r"(?s)2 validation errors for Resources.workers.*exceeds its second.*1\.5"
+    ):
         Resources.model_validate_json('{"workers": [4, 2], "gpus_per_worker": 1.5}')
 
 
@@ -255,17 +303,34 @@ def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
     [
         ("{epochs: []}", "4:62: stages.p.matrix.epochs: must not be empty"),
         ("{epochs: 3}", "4:62: stages.p.matrix.epochs: must be a list of values, not 3"),
-        ("{epochs: [1, 1]}", "4:3: stages.p.matrix: two cells are called p/1; give values of other letters"),
-        ("{lr: [0.1]}", "4:62: stages.p.matrix.lr: is given as a field of the stage too; leave one of them out"),
+        (
+            "{epochs: [1, 1]}",
+            "4:3: stages.p.matrix: two cells are called p/1; give values of other letters",
+        ),
+        (
+            "{lr: [0.1]}",
+            "4:62: stages.p.matrix.lr: is given as a field of the stage too; leave one of them out",
+        ),
         ("{seed: [], lrr: [1]}", "4:62: stages.p.matrix.seed: must not be empty"),
-        ("[]", "4:53: stages.p.matrix: must map fields to lists of values, such as {seed: [0, 1]}, or list cells"),
+        (
+            "[]",
+            (
+                "4:53: stages.p.matrix: must map fields to lists of values, such as {seed: [0, "
+                "1]}, "
+                "or "
+                "list cells"
+            ),
+        ),
     ],
 )
 def test_a_stage_whose_matrix_has_a_fault_is_checked_in_all_else_and_found(
     matrix: str, fault: str, tmp_path: Path
 ) -> None:
     stages = f"  p: {{kind: pretrain, data: d, lr: 0.1, hflip: 1.5, matrix: {matrix}}}\n"
-    found = faults_of(stages + "  e: {kind: evaluate, of: p, seed: -1}\n  f: {kind: evaluate, of: p/*}\n", tmp_path)
+    found = faults_of(
+        stages + "  e: {kind: evaluate, of: p, seed: -1}\n  f: {kind: evaluate, of: p/*}\n",
+        tmp_path,
+    )
     assert [line for line in found if "p.hflip" in line or "e.seed" in line] == [
         "4:48: stages.p.hflip: must be at most 1, not 1.5",
         "5:36: stages.e.seed: must be at least 0, not -1",

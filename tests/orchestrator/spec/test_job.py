@@ -24,7 +24,10 @@ def test_stage_holds_its_common_fields_and_its_params(tmp_path: Path) -> None:
     assert stage.expect == {"top1": Expectation(">=", 95.0)}
     assert stage.params_from == Ref("search", "best_params")
     assert stage.params == TrainParams(
-        data=str(tmp_path / "data/digits"), model=Network(embed_dim=16, depths=(1, 2)), lr=1e-3, label="on"
+        data=str(tmp_path / "data/digits"),
+        model=Network(embed_dim=16, depths=(1, 2)),
+        lr=1e-3,
+        label="on",
     )
 
 
@@ -59,11 +62,15 @@ def test_absolute_data_stays_where_it_is(tmp_path: Path) -> None:
         ("null", None),
     ],
 )
-def test_numbers_are_read_as_yaml_1_2_has_them(written: str, value: float | None, tmp_path: Path) -> None:
+def test_numbers_are_read_as_yaml_1_2_has_them(
+    written: str, value: float | None, tmp_path: Path
+) -> None:
     assert load_text(f"{HEAD}    lr: {written}\n", tmp_path).stages["pretrain"].params.lr == value
 
 
-@pytest.mark.parametrize("text", ["on", "no", "1:30", "2020-01-01", "1_000", "0b1", "'3'", '"null"', ".e3", "e5", "="])
+@pytest.mark.parametrize(
+    "text", ["on", "no", "1:30", "2020-01-01", "1_000", "0b1", "'3'", '"null"', ".e3", "e5", "="]
+)
 def test_words_that_yaml_1_1_takes_for_something_else_are_texts(text: str, tmp_path: Path) -> None:
     label = load_text(f"{HEAD}    label: {text}\n", tmp_path).stages["pretrain"].params.label
     assert label == text.strip("'\"")
@@ -80,7 +87,8 @@ def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "met", "missed"), [(">= 95", 95.0, 94.9), ("> 1", 1.1, 1.0), ("<=3.5", 3.5, 3.6), (" < -2 ", -3.0, -2.0)]
+    ("text", "met", "missed"),
+    [(">= 95", 95.0, 94.9), ("> 1", 1.1, 1.0), ("<=3.5", 3.5, 3.6), (" < -2 ", -3.0, -2.0)],
 )
 def test_expectation_compares(text: str, met: float, missed: float) -> None:
     expectation = Expectation.parse(text)
@@ -126,16 +134,21 @@ def _num_calls(text: str, folder: Path) -> int:
 
 def test_the_work_to_load_a_job_grows_with_its_stages_and_no_faster(tmp_path: Path) -> None:
     stage = (
-        "  s{}: {{kind: train, data: d, model: {{depths: [1, 2]}}, epochs: 3, lr: 1e-3, params_from: s.best_params}}\n"
+        "  s{}: {{kind: train, data: d, model: {{depths: [1, 2]}}, epochs: 3, lr: 1e-3, "
+        "params_from: s.best_params}}\n"
     )
     search = "  s: {kind: tune, of: s0, num_trials: 1, space: {lr: {uniform: [0.1, 1]}}}\n"
     head = "name: x\nstore: s\nstages:\n" + search
-    few, many = (head + "".join(stage.format(index) for index in range(count)) for count in (50, 200))
+    few, many = (
+        head + "".join(stage.format(index) for index in range(count)) for count in (50, 200)
+    )
     assert _num_calls(many, tmp_path) < 4.5 * _num_calls(few, tmp_path)
 
 
 def test_spec_imports_neither_torch_nor_ray() -> None:
-    code = "import sys, orchestrator.spec; assert not {'torch', 'ray', 'pipelines'} & set(sys.modules)"
+    code = (
+        "import sys, orchestrator.spec; assert not {'torch', 'ray', 'pipelines'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -144,7 +157,8 @@ def test_relative_places_are_refused_where_the_current_folder_will_not_last(tmp_
     with pytest.raises(SpecError) as caught:
         load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
     places = [
-        str(fault).removeprefix(f"{tmp_path}/job.yaml:").partition(": in a Ray job")[0] for fault in caught.value.faults
+        str(fault).removeprefix(f"{tmp_path}/job.yaml:").partition(": in a Ray job")[0]
+        for fault in caught.value.faults
     ]
     assert places == [
         "3:8: store: must be absolute, not './artifacts'",
@@ -153,7 +167,10 @@ def test_relative_places_are_refused_where_the_current_folder_will_not_last(tmp_
     text = GOOD.replace("./artifacts", "s3://bucket/prefix").replace("data/digits", "sample:digits")
     (tmp_path / "job.yaml").write_text(text)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
-    assert (job.store, job.stages["pretrain"].params.data) == ("s3://bucket/prefix", "sample:digits")
+    assert (job.store, job.stages["pretrain"].params.data) == (
+        "s3://bucket/prefix",
+        "sample:digits",
+    )
 
 
 def test_stated_data_must_be_a_sha256(tmp_path: Path) -> None:

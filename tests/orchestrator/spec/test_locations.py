@@ -1,4 +1,5 @@
-"""Paths of a job that hold what a shell would expand: refused in every field, never made a folder."""
+"""Paths of a job that hold what a shell would expand: refused in every field, never made a
+folder."""
 
 from __future__ import annotations
 
@@ -37,16 +38,33 @@ PRETRAIN = "  pretrain: {kind: train, data: d}\n"
         ("s3://bucket/${USER}/runs", "${USER}"),
     ],
 )
-def test_what_a_shell_would_expand_is_refused_in_a_store_in_data_and_in_files(text: str, found: str) -> None:
+def test_what_a_shell_would_expand_is_refused_in_a_store_in_data_and_in_files(
+    text: str, found: str
+) -> None:
     for place_of, suffix in ((store_uri, ""), (data_place, ""), (outside_file, "/cat.pth")):
         with pytest.raises(ValueError, match="is not expanded here") as caught:
             place_of(text + suffix, Path("/here"))
-        assert str(caught.value) == f"{found} is not expanded here: write the path out, not {text + suffix!r}"
+        assert (
+            str(caught.value)
+            == f"{found} is not expanded here: write the path out, not {text + suffix!r}"
+        )
 
 
 @pytest.mark.parametrize(
     "name",
-    ["share$/images", "cost$", "a$5", "$", "50%", "a%20b%20c", "caf%C3%A9%20bar", "100%/50%", "a~b", "x/~y", "{a}"],
+    [
+        "share$/images",
+        "cost$",
+        "a$5",
+        "$",
+        "50%",
+        "a%20b%20c",
+        "caf%C3%A9%20bar",
+        "100%/50%",
+        "a~b",
+        "x/~y",
+        "{a}",
+    ],
 )
 def test_a_name_that_holds_such_a_letter_otherwise_is_a_name(name: str) -> None:
     assert data_place(f"/srv/{name}", None) == f"/srv/{name}"
@@ -54,7 +72,10 @@ def test_a_name_that_holds_such_a_letter_otherwise_is_a_name(name: str) -> None:
 
 def test_a_folder_whose_name_a_shell_would_expand_is_given_as_a_uri() -> None:
     for place_of in (store_uri, data_place, outside_file):
-        assert place_of("file:///srv/%24RECYCLE.BIN/%25TEMP%25/w.pth", None) == "/srv/$RECYCLE.BIN/%TEMP%/w.pth"
+        assert (
+            place_of("file:///srv/%24RECYCLE.BIN/%25TEMP%25/w.pth", None)
+            == "/srv/$RECYCLE.BIN/%TEMP%/w.pth"
+        )
 
 
 def test_a_secret_in_a_store_is_never_shown() -> None:
@@ -67,7 +88,10 @@ def test_a_secret_in_a_store_is_never_shown() -> None:
     ("text", "fault"),
     [
         (HEAD.replace("/s", "$S/runs") + PRETRAIN, "2:8: store: $S is not"),
-        (HEAD + "  pretrain: {kind: train, data: $D/digits}\n", "4:33: stages.pretrain.data: $D is not"),
+        (
+            HEAD + "  pretrain: {kind: train, data: $D/digits}\n",
+            "4:33: stages.pretrain.data: $D is not",
+        ),
         (
             HEAD + "  pretrain: {kind: train, matrix: {data: [a, '$D/b']}}\n",
             "4:46: stages.pretrain.data: $D is not",
@@ -77,15 +101,21 @@ def test_a_secret_in_a_store_is_never_shown() -> None:
             "4:59: stages.pretrain.data: ${epochs} is not",
         ),
         (
-            HEAD + PRETRAIN + "  s: {kind: finetune, data: d, backbone: pretrain.checkpoint, teacher: $W/best}\n",
+            HEAD
+            + PRETRAIN
+            + "  s: {kind: finetune, data: d, backbone: pretrain.checkpoint, teacher: $W/best}\n",
             "5:72: stages.s.teacher: $W is not",
         ),
         (
-            HEAD + PRETRAIN + "  e: {kind: evaluate, task: train, data: d, checkpoint: '%W%/best'}\n",
+            HEAD
+            + PRETRAIN
+            + "  e: {kind: evaluate, task: train, data: d, checkpoint: '%W%/best'}\n",
             "5:57: stages.e.checkpoint: %W% is not",
         ),
         (
-            HEAD + PRETRAIN + "  e: {kind: evaluate, task: train, data: '${D}/d', checkpoint: /c.pth}\n",
+            HEAD
+            + PRETRAIN
+            + "  e: {kind: evaluate, task: train, data: '${D}/d', checkpoint: /c.pth}\n",
             "5:42: stages.e.data: ${D} is not",
         ),
         (
@@ -103,7 +133,9 @@ def test_a_secret_in_a_store_is_never_shown() -> None:
         ("extends: ${JOBS}/base.yaml\n" + HEAD + PRETRAIN, "1:10: extends: ${JOBS} is not"),
     ],
 )
-def test_every_path_of_a_job_is_refused_where_it_stands(text: str, fault: str, tmp_path: Path) -> None:
+def test_every_path_of_a_job_is_refused_where_it_stands(
+    text: str, fault: str, tmp_path: Path
+) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(text, tmp_path)
     (line,) = str(caught.value).splitlines()
@@ -120,14 +152,19 @@ def test_paths_of_the_command_line_are_refused_too(tmp_path: Path) -> None:
 
 
 def test_a_config_of_a_library_is_refused_too(tmp_path: Path) -> None:
-    stage = "  d: {kind: detection, data: d, init: scratch, model: cat_tiny, config: 'mmdet::$C/a.py'}\n"
+    stage = (
+        "  d: {kind: detection, data: d, init: scratch, model: cat_tiny, config: "
+        "'mmdet::$C/a.py'}\n"
+    )
     (tmp_path / "job.yaml").write_text(HEAD + stage)
     with pytest.raises(SpecError, match=r"4:73: stages\.d\.config: \$C is not expanded here"):
         load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--output=~/report.md", "--plots=~/plots"])
-def test_a_report_is_never_written_into_a_folder_called_tilde(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_never_written_into_a_folder_called_tilde(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(["report", "job.yaml", option])
     assert "~ is not expanded here: write the path out, not '~/" in capsys.readouterr().err

@@ -19,31 +19,45 @@ ROWS = {"images/cat_small": "train", "scenes/cat_small": "finetune", "scenes/cat
 def _load(folder: Path, *lines: str, overrides: tuple[str, ...] = ()) -> Job:
     text = HEAD + "".join(f"    {line}\n" for line in lines)
     (folder / "job.yaml").write_text(text)
-    return load_job(folder / "job.yaml", kinds=KINDS, published=ROWS, overrides=overrides, base_dir=folder)
+    return load_job(
+        folder / "job.yaml", kinds=KINDS, published=ROWS, overrides=overrides, base_dir=folder
+    )
 
 
 def test_a_stage_holds_the_row_that_it_names(tmp_path: Path) -> None:
-    assert _load(tmp_path, "published: images/cat_small").stages["pretrain"].published == "images/cat_small"
+    assert (
+        _load(tmp_path, "published: images/cat_small").stages["pretrain"].published
+        == "images/cat_small"
+    )
     assert _load(tmp_path).stages["pretrain"].published is None
 
 
 @pytest.mark.parametrize(
     ("written", "fault"),
     [
-        ("images/cat_smal", r"unknown published row 'images/cat_smal', did you mean 'images/cat_small'\?"),
+        (
+            "images/cat_smal",
+            r"unknown published row 'images/cat_smal', did you mean 'images/cat_small'\?",
+        ),
         ("words", "unknown published row 'words'; known: images/cat_small"),
         ("scenes/cat_base", "scenes/cat_base is of finetune, this stage is train"),
         ("3", "must be a text, not 3"),
         ("''", "unknown published row ''; known: images/cat_small"),
     ],
 )
-def test_a_row_that_cannot_stand_beside_the_stage_is_a_fault(written: str, fault: str, tmp_path: Path) -> None:
+def test_a_row_that_cannot_stand_beside_the_stage_is_a_fault(
+    written: str, fault: str, tmp_path: Path
+) -> None:
     with pytest.raises(SpecError, match=rf"job\.yaml:7:16: stages\.pretrain\.published: {fault}$"):
         _load(tmp_path, f"published: {written}")
 
 
 def test_a_search_stands_beside_no_row(tmp_path: Path) -> None:
-    search = "\n  search: {kind: tune, of: pretrain, space: {lr: {uniform: [0.1, 1]}}, num_trials: 1, published: "
+    search = (
+        "\n  search: {kind: tune, of: pretrain, space: {lr: {uniform: [0.1, 1]}}, "
+        "num_trials: "
+        "1, published: "
+    )
     with pytest.raises(SpecError, match="images/cat_small is of train, this stage is tune"):
         _load(tmp_path, f"epochs: 1{search}images/cat_small}}")
 

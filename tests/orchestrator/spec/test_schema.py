@@ -32,7 +32,10 @@ def _errors(text: str, folder: Path) -> list[str]:
     (folder / "job.yaml").write_text(text)
     schema = job_schema(TEST_KINDS)
     Draft202012Validator.check_schema(schema)
-    return [error.message for error in Draft202012Validator(schema).iter_errors(_load(folder / "job.yaml"))]
+    return [
+        error.message
+        for error in Draft202012Validator(schema).iter_errors(_load(folder / "job.yaml"))
+    ]
 
 
 def test_the_committed_schema_is_current() -> None:
@@ -62,7 +65,9 @@ def test_every_field_of_every_stage_is_described() -> None:
 RANGE = GOOD.replace("{workers: 2,", "{workers: [2, 4],")
 
 
-@pytest.mark.parametrize("text", [GOOD, RANGE, MATRIX, "extends: base.yaml\nstages: {pretrain: {epochs: 3}}\n"])
+@pytest.mark.parametrize(
+    "text", [GOOD, RANGE, MATRIX, "extends: base.yaml\nstages: {pretrain: {epochs: 3}}\n"]
+)
 def test_what_is_valid_fits(text: str, tmp_path: Path) -> None:
     assert _errors(text, tmp_path) == []
 

@@ -18,7 +18,9 @@ def store(store_uri: str) -> Store:
     return open_store(store_uri)
 
 
-def _commit(store: Store, tmp_path: Path, number: int, *, score: float | None = None, keep_best: int = 0) -> None:
+def _commit(
+    store: Store, tmp_path: Path, number: int, *, score: float | None = None, keep_best: int = 0
+) -> None:
     folder = tmp_path / f"epoch{number}"
     folder.mkdir(exist_ok=True)
     (folder / "state.pt").write_text(f"state {number}")
@@ -28,7 +30,11 @@ def _commit(store: Store, tmp_path: Path, number: int, *, score: float | None = 
 def _kept(store: Store) -> list[int]:
     """The numbers of the checkpoints that have both seal and state."""
     names = {name.removeprefix(f"{TRAINING}/checkpoints/") for name in store.names(TRAINING)}
-    return sorted(int(name[:8]) for name in names if name.endswith(".json") and f"{name[:8]}/state.pt" in names)
+    return sorted(
+        int(name[:8])
+        for name in names
+        if name.endswith(".json") and f"{name[:8]}/state.pt" in names
+    )
 
 
 def _resumed(store: Store, tmp_path: Path) -> str | None:
@@ -47,7 +53,9 @@ def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: 
     assert len(store.names(TRAINING)) == 4
 
 
-def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(store: Store, tmp_path: Path) -> None:
+def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(
+    store: Store, tmp_path: Path
+) -> None:
     for number, score in enumerate((3.0, 9.0, None, 9.0, 4.0, 1.0, None, 2.0), start=1):
         _commit(store, tmp_path, number, score=score, keep_best=2)
     assert _kept(store) == [2, 4, 7, 8]
@@ -56,7 +64,9 @@ def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(store: Sto
     assert _resumed(store, tmp_path) == "state 9"
 
 
-def test_a_seal_without_a_score_is_read_and_a_damaged_one_is_never_among_the_best(store: Store, tmp_path: Path) -> None:
+def test_a_seal_without_a_score_is_read_and_a_damaged_one_is_never_among_the_best(
+    store: Store, tmp_path: Path
+) -> None:
     _commit(store, tmp_path, 1, score=5.0)
     seal = f"{TRAINING}/checkpoints/00000001.json"
     content = json.loads(store.read(seal) or b"")
@@ -98,10 +108,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_reported(
     assert (tmp_path / "fetched" / "state.pt").read_text() == "state 1"
     damage = f"checkpoint 2 is damaged: store {store.uri}: {TRAINING}/checkpoints/{why}"
     assert found == Newest(1, (damage,))
-    assert found.remark() == f"{damage}; resuming from checkpoint 1, so what was trained after it is trained again"
+    assert (
+        found.remark()
+        == f"{damage}; resuming from checkpoint 1, so what was trained after it is trained again"
+    )
 
 
-def test_a_training_without_an_intact_checkpoint_starts_over_and_that_is_reported(store: Store, tmp_path: Path) -> None:
+def test_a_training_without_an_intact_checkpoint_starts_over_and_that_is_reported(
+    store: Store, tmp_path: Path
+) -> None:
     assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").remark() is None
     for number in (1, 2):
         _commit(store, tmp_path, number)
@@ -121,7 +136,9 @@ def test_files_that_are_no_checkpoints_are_passed_over(store: Store, tmp_path: P
     assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched") == Newest(1)
 
 
-def test_what_a_killed_commit_left_behind_does_not_disturb_the_next(store: Store, tmp_path: Path) -> None:
+def test_what_a_killed_commit_left_behind_does_not_disturb_the_next(
+    store: Store, tmp_path: Path
+) -> None:
     _commit(store, tmp_path, 1)
     store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
     store.write(f"{TRAINING}/checkpoints/00000002/left.pt", b"over")

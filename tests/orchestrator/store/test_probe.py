@@ -1,4 +1,5 @@
-"""Probing a store: what a run would meet hours later is found at once, and nothing is left behind."""
+"""Probing a store: what a run would meet hours later is found at once, and nothing is left
+behind."""
 
 from __future__ import annotations
 
@@ -30,8 +31,11 @@ def _failing(code: int) -> Callable[..., NoReturn]:
 
 
 @pytest.fixture(params=[errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS, errno.EMLINK, errno.EACCES])
-def linkless(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store on a file system without hard links, by each of the codes that such file systems answer with."""
+def linkless(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
+    """A store on a file system without hard links, by each of the codes that such file systems
+    answer with."""
     monkeypatch.setattr(os, "link", _failing(request.param))
     return open_store(str(tmp_path / "store"))
 
@@ -76,7 +80,9 @@ def test_of_many_that_create_without_hard_links_one_wins_and_its_readers_see_all
     store, context = open_store(str(tmp_path)), multiprocessing.get_context("fork")
     wins: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
     seen: multiprocessing.SimpleQueue[tuple[int, int]] = context.SimpleQueue()
-    racers = [context.Process(target=_create, args=(store, b"%d" % n * 100_000, wins)) for n in range(8)]
+    racers = [
+        context.Process(target=_create, args=(store, b"%d" % n * 100_000, wins)) for n in range(8)
+    ]
     readers = [context.Process(target=_read, args=(store, seen)) for _ in range(2)]
     for process in (*readers, *racers):
         process.start()
@@ -86,7 +92,9 @@ def test_of_many_that_create_without_hard_links_one_wins_and_its_readers_see_all
     assert [seen.get() for _ in readers] == [(100_000, 1)] * 2
 
 
-def test_a_claim_whose_maker_crashed_gives_way_to_the_next_one(linkless: Store, tmp_path: Path) -> None:
+def test_a_claim_whose_maker_crashed_gives_way_to_the_next_one(
+    linkless: Store, tmp_path: Path
+) -> None:
     claim = tmp_path / "store" / "manifests" / ".k.json.claim1"
     claim.parent.mkdir(parents=True)
     claim.touch()
@@ -97,7 +105,9 @@ def test_a_claim_whose_maker_crashed_gives_way_to_the_next_one(linkless: Store, 
     assert linkless.read(NAME) == b"resumed"
 
 
-def test_a_claim_that_came_to_nothing_is_taken_back(linkless: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_came_to_nothing_is_taken_back(
+    linkless: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(os, "rename", _failing(errno.EIO))
         broken.setattr(os, "replace", _failing(errno.EIO))
@@ -106,10 +116,13 @@ def test_a_claim_that_came_to_nothing_is_taken_back(linkless: Store, monkeypatch
     assert linkless.create(NAME, b"second")
 
 
-def test_a_file_system_without_renames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_renames_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "replace", _failing(errno.ENOSYS))
     with pytest.raises(
-        StoreRefusedError, match=r"store .*: cannot write probe-.*: Function not implemented; .*--store"
+        StoreRefusedError,
+        match=r"store .*: cannot write probe-.*: Function not implemented; .*--store",
     ):
         open_store(str(tmp_path)).probe()
     assert list(tmp_path.iterdir()) == []
@@ -119,11 +132,15 @@ def test_a_file_system_that_cannot_create_exclusively_is_refused_by_name(
     linkless: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "_create_exclusively", _failing(errno.EINVAL))
-    with pytest.raises(StoreError, match=r"neither hard links nor exclusive creation of files \(.*Invalid argument"):
+    with pytest.raises(
+        StoreError, match=r"neither hard links nor exclusive creation of files \(.*Invalid argument"
+    ):
         linkless.probe()
 
 
-@pytest.mark.parametrize(("free", "says"), [(2**23, None), (2**29, "512 MiB are free on its disk; checkpoints")])
+@pytest.mark.parametrize(
+    ("free", "says"), [(2**23, None), (2**29, "512 MiB are free on its disk; checkpoints")]
+)
 def test_a_disk_without_room_is_refused_and_one_with_little_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, says: str | None
 ) -> None:
@@ -139,7 +156,9 @@ def test_a_disk_without_room_is_refused_and_one_with_little_is_warned_of(
 
 
 @pytest.mark.parametrize("kind", [IGNORING, REFUSING])
-def test_a_server_without_conditional_puts_is_warned_of_and_serves_one_writer(s3_endpoint: str, kind: str) -> None:
+def test_a_server_without_conditional_puts_is_warned_of_and_serves_one_writer(
+    s3_endpoint: str, kind: str
+) -> None:
     store = open_store(f"s3://{make_bucket(kind)}/runs")
     (warning,) = store.probe()
     assert "does not honour conditional puts" in warning
@@ -172,7 +191,9 @@ def test_credentials_that_end_soon_are_refused_and_later_ones_warned_of(
     store.check_access()
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _ends_in(hours=0.1))
     for probe in (store.probe, store.check_access):
-        with pytest.raises(StoreRefusedError, match=r"expire at .* cannot renew themselves; get new ones"):
+        with pytest.raises(
+            StoreRefusedError, match=r"expire at .* cannot renew themselves; get new ones"
+        ):
             probe()
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "soon")
     with pytest.raises(StoreError, match="AWS_CREDENTIAL_EXPIRATION is 'soon', not a time such as"):

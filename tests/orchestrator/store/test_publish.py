@@ -47,7 +47,9 @@ def _manifest(value: float) -> Manifest:
     )
 
 
-def test_an_artifact_comes_back_byte_for_byte(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+def test_an_artifact_comes_back_byte_for_byte(
+    store: Store, artifact: Artifact, tmp_path: Path
+) -> None:
     folder = fetch_artifact(store, artifact, tmp_path / "fetched")
     assert (folder / "model.bin").read_bytes() == b"weights"
     assert (folder / "deep" / "note.txt").read_bytes() == b"note"
@@ -67,7 +69,9 @@ def test_a_damaged_blob_is_refused_and_leaves_no_file(
     assert not (tmp_path / "fetched" / "model.bin").exists()
 
 
-def test_publishing_again_heals_a_damaged_blob(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+def test_publishing_again_heals_a_damaged_blob(
+    store: Store, artifact: Artifact, tmp_path: Path
+) -> None:
     store.write(blob_name(artifact.files[0].sha256), b"damaged")
     assert publish_artifact(store, tmp_path / "output") == artifact
     fetch_artifact(store, artifact, tmp_path / "fetched")
@@ -83,7 +87,9 @@ def test_an_edited_manifest_is_refused(store: Store) -> None:
     publish_manifest(store, _manifest(90))
     document = store.read(manifest_name("a" * 64)) or b""
     store.write(manifest_name("a" * 64), document.replace(b"90.0", b"99.0"))
-    with pytest.raises(IntegrityError, match=r"manifests/a+\.json: its content differs from its sha256"):
+    with pytest.raises(
+        IntegrityError, match=r"manifests/a+\.json: its content differs from its sha256"
+    ):
         load_manifest(store, "a" * 64)
 
 

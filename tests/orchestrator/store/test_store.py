@@ -75,7 +75,9 @@ def _write_for_ever(uri: str) -> None:
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store) -> None:
     for delay_s in (0.01, 0.03, 0.1):
-        writer = multiprocessing.get_context("fork").Process(target=_write_for_ever, args=(store.uri,))
+        writer = multiprocessing.get_context("fork").Process(
+            target=_write_for_ever, args=(store.uri,)
+        )
         writer.start()
         while store.read("jobs/torn") is None:
             time.sleep(0.005)
@@ -107,18 +109,23 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 def test_a_bucket_that_is_not_there_says_so(s3_endpoint: str, tmp_path: Path) -> None:
     store = open_store("s3://no-such-bucket/x")
-    with pytest.raises(StoreError, match=r"^store s3://no-such-bucket/x: cannot write a: .*; create the bucket"):
+    with pytest.raises(
+        StoreError, match=r"^store s3://no-such-bucket/x: cannot write a: .*; create the bucket"
+    ):
         store.write("a", b"")
     (tmp_path / "up").write_bytes(b"")
     with pytest.raises(StoreError, match=r"cannot write b: .*; create the bucket"):
         store.upload("b", tmp_path / "up")
 
 
-def test_an_endpoint_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch, bucket: str) -> None:
+def test_an_endpoint_that_does_not_answer_says_so(
+    monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     with pytest.raises(
-        StoreError, match=r"cannot read a: Could not connect .*127\.0\.0\.1:1/.*; check .*AWS_ENDPOINT_URL"
+        StoreError,
+        match=r"cannot read a: Could not connect .*127\.0\.0\.1:1/.*; check .*AWS_ENDPOINT_URL",
     ):
         open_store(f"s3://{bucket}").read("a")
 
@@ -127,7 +134,10 @@ def test_an_endpoint_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatc
     ("url", "text"),
     [
         ("http://name:se:c@ret@127.0.0.1:9", 'endpoint URL: "http://127.0.0.1:9/'),
-        ("name:secret@127.0.0.1", "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT; correct it"),
+        (
+            "name:secret@127.0.0.1",
+            "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT; correct it",
+        ),
     ],
 )
 def test_credentials_in_the_address_of_the_server_are_not_shown(
@@ -137,16 +147,24 @@ def test_credentials_in_the_address_of_the_server_are_not_shown(
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     (tmp_path / "made").write_bytes(b"x")
     store = open_store(f"s3://{bucket}")
-    for use in (lambda: store.names(""), lambda: store.read("y"), lambda: store.upload("y", tmp_path / "made")):
+    for use in (
+        lambda: store.names(""),
+        lambda: store.read("y"),
+        lambda: store.upload("y", tmp_path / "made"),
+    ):
         with pytest.raises(StoreError, match=text) as caught:
             use()
         shown = "".join(traceback.format_exception(caught.value))
         assert not any(part in shown for part in ("name:se", "c@ret", "secret"))
 
 
-def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path) -> None:
+def test_missing_credentials_are_named(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(StoreError, match=r"cannot read a: no credentials for S3; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        StoreError, match=r"cannot read a: no credentials for S3; set AWS_ACCESS_KEY_ID"
+    ):
         open_store(f"s3://{bucket}").read("a")

@@ -33,17 +33,22 @@ PUBLISHED = {
     ("cat_base", "semantic_fpn", False, "160k"): (55, 276),
 }
 COUNTED_OTHERWISE = {
-    # differs from ATSS and from its own row of cat_base, which agree, by nothing that could cost 2 G
+    # differs from ATSS and from its own row of cat_base, which agree, by nothing that could cost 2
+    # G
     ("cat_small", "fcos", False, "1x"): 243,
     # 355.49, so published as if rounded twice
     ("cat_base", "mask_rcnn", True, "1x"): 355,
 }
 
 
-def test_command_prints_the_published_parameters_and_flops(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_the_published_parameters_and_flops(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["--json"]) == 0
     rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["rows"]
-    by_name = {(row["backbone"], row["method"], row["multi_scale"], row["schedule"]): row for row in rows}
+    by_name = {
+        (row["backbone"], row["method"], row["multi_scale"], row["schedule"]): row for row in rows
+    }
     assert by_name.keys() == PUBLISHED.keys()
     for name, row in by_name.items():
         params_m, flops_g = PUBLISHED[name]
@@ -52,14 +57,27 @@ def test_command_prints_the_published_parameters_and_flops(capsys: pytest.Captur
 
 
 def test_table_has_a_line_for_each_row() -> None:
-    row = Row("cat_base", "mask_rcnn", multi_scale=True, schedule="1x", params_m=71.04, flops_g=355.5)
+    row = Row(
+        "cat_base", "mask_rcnn", multi_scale=True, schedule="1x", params_m=71.04, flops_g=355.5
+    )
     head, line = table([row]).splitlines()
-    assert head.split() == ["backbone", "method", "multi_scale", "schedule", "params,", "M", "FLOPs,", "G"]
+    assert head.split() == [
+        "backbone",
+        "method",
+        "multi_scale",
+        "schedule",
+        "params,",
+        "M",
+        "FLOPs,",
+        "G",
+    ]
     assert line.split() == ["cat_base", "mask_rcnn", "yes", "1x", "71.04", "355.50"]
 
 
 def test_layers_are_counted_by_mmcvs_rules_and_within_the_context_alone() -> None:
-    network = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.GroupNorm(2, 6), nn.ReLU(), nn.GELU())
+    network = nn.Sequential(
+        nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.GroupNorm(2, 6), nn.ReLU(), nn.GELU()
+    )
     with counting(network) as count:
         network(ones(1, 4, 5, 5))
         network(ones(1, 4, 5, 5))
@@ -72,7 +90,13 @@ def test_layers_are_counted_by_mmcvs_rules_and_within_the_context_alone() -> Non
 @pytest.mark.parametrize("shape", [(1, 8, 7, 16), (1, 14, 7, 16), (1, 2, 7, 7, 16)])
 def test_attention_counts_whole_windows(shape: tuple[int, ...]) -> None:
     """A map of 8 x 7 positions fills two windows of 49, as the reference pads it."""
-    attention: dict[str, Any] = {"window": 7, "qkv_bias": True, "qk_scale": None, "attn_drop": 0.0, "proj_drop": 0.0}
+    attention: dict[str, Any] = {
+        "window": 7,
+        "qkv_bias": True,
+        "qk_scale": None,
+        "attn_drop": 0.0,
+        "proj_drop": 0.0,
+    }
     ipsa, cpsa = Ipsa(16, num_heads=2, **attention), Cpsa(**attention)
     nn.init.zeros_(ipsa.relative_position_bias_table)
     for layer, macs in ((ipsa, 98 * 4 * 16 * 16), (cpsa, 98 * 16 * 4 * 49)):

@@ -1,4 +1,5 @@
-"""Runs a part of a test as a user without rights and without an entry in the password file: tests may run as root."""
+"""Runs a part of a test as a user without rights and without an entry in the password file: tests
+may run as root."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def as_foreign_user(call: Callable[[], str]) -> str:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach and write; only its own user can reach the folders of pytest."""
+    """A folder that every user can reach and write; only its own user can reach the folders of
+    pytest."""
     folder = Path(tempfile.mkdtemp(prefix="foreign-"))
     folder.chmod(0o777)
     try:

@@ -1,4 +1,5 @@
-"""Archives as tools of every system write them, and what is said of those that hold something else."""
+"""Archives as tools of every system write them, and what is said of those that hold something
+else."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def zipped(folder: Path, *names: str) -> Path:
 
 
 def renamed(archive: Path, name: str, raw: bytes, *, is_utf8: bool = False) -> Path:
-    """The archive with other bytes of the same number as that name, which may be in any encoding."""
+    """The archive with other bytes of the same number as that name, which may be in any
+    encoding."""
     content = archive.read_bytes().replace(name.encode(), raw)
     if is_utf8:
         for sign, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -44,9 +46,16 @@ def renamed(archive: Path, name: str, raw: bytes, *, is_utf8: bool = False) -> P
 
 def test_backslashes_of_windows_tools_are_separators(tmp_path: Path) -> None:
     archive = zipped(
-        tmp_path, "coco\\", "coco\\val2017\\", "coco\\val2017\\a.jpg", "coco\\annotations\\instances_val2017.json"
+        tmp_path,
+        "coco\\",
+        "coco\\val2017\\",
+        "coco\\val2017\\a.jpg",
+        "coco\\annotations\\instances_val2017.json",
     )
-    assert unpacked(archive, tmp_path / "to") == ["annotations/instances_val2017.json", "val2017/a.jpg"]
+    assert unpacked(archive, tmp_path / "to") == [
+        "annotations/instances_val2017.json",
+        "val2017/a.jpg",
+    ]
     assert (tmp_path / "to/val2017/a.jpg").read_bytes() == b"pixels"
 
 
@@ -60,7 +69,9 @@ def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
     assert unpacked(tmp_path / "made.zip", tmp_path / "to") == ["val2017/sub/a.jpg"]
 
 
-@pytest.mark.parametrize("name", ["val2017\\..\\..\\x.jpg", "val2017/../../x.jpg", "val2017/..\\..\\x.jpg"])
+@pytest.mark.parametrize(
+    "name", ["val2017\\..\\..\\x.jpg", "val2017/../../x.jpg", "val2017/..\\..\\x.jpg"]
+)
 def test_a_file_outside_is_refused_whatever_separates_its_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"made\.zip: the archive has a file outside itself"):
         unpacked(zipped(tmp_path, name), tmp_path / "to")
@@ -78,10 +89,14 @@ def test_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> None:
-    archive = zipped(tmp_path, "set/images/a.jpg", "set/images/b.jpg", "C:\\data\\val2017\\a.jpg", "readme.txt")
+    archive = zipped(
+        tmp_path, "set/images/a.jpg", "set/images/b.jpg", "C:\\data\\val2017\\a.jpg", "readme.txt"
+    )
     text = (
-        r"made\.zip: the archive has no file of the data set; it has C:/data/val2017/ \(1 files\), readme\.txt, "
-        r"set/images/ \(2 files\); it needs train2017/, annotations/instances_train2017\.json, val2017/, "
+        r"made\.zip: the archive has no file of the data set; it has C:/data/val2017/ \(1 files\), "
+        r"readme\.txt, "
+        r"set/images/ \(2 files\); it needs train2017/, annotations/instances_train2017\.json, "
+        r"val2017/, "
     )
     with pytest.raises(DataError, match=text):
         unpacked(archive, tmp_path / "to")
@@ -101,21 +116,30 @@ def test_names_in_utf8_need_not_say_so(tmp_path: Path) -> None:
 def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> None:
     """Code page 437, as Windows zips, or Latin-1: nothing in the archive says which."""
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", raw)
-    text = rf"made\.zip: the archive has a name that is not UTF-8: val2017/caf\\x{raw[-1]:x}\.jpg; rename the file"
+    text = (
+        r"made\.zip: the archive has a name that is not UTF-8: "
+        rf"val2017/caf\\x{raw[-1]:x}\.jpg; "
+        r"rename the file"
+    )
     with pytest.raises(DataError, match=text):
         unpacked(archive, tmp_path / "to")
 
 
 def test_a_name_that_is_not_the_utf8_it_says_is_reported(tmp_path: Path) -> None:
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", b"caf\xe9", is_utf8=True)
-    with pytest.raises(DataError, match=r"made\.zip: the archive cannot be unpacked: 'utf-8' codec can't decode"):
+    with pytest.raises(
+        DataError, match=r"made\.zip: the archive cannot be unpacked: 'utf-8' codec can't decode"
+    ):
         unpacked(archive, tmp_path / "to")
 
 
 def test_names_in_a_tar_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "made.tar", "w") as made:
         made.addfile(tarfile.TarInfo(os.fsdecode(b"./val2017/caf\xe9.jpg")), io.BytesIO())
-    with pytest.raises(DataError, match=r"made\.tar: the archive has a name that is not UTF-8: val2017/caf\\xe9\.jpg"):
+    with pytest.raises(
+        DataError,
+        match=r"made\.tar: the archive has a name that is not UTF-8: val2017/caf\\xe9\.jpg",
+    ):
         unpacked(tmp_path / "made.tar", tmp_path / "to")
 
 
@@ -129,5 +153,8 @@ def test_damaged_bytes_that_bz2_packed_are_reported(tmp_path: Path) -> None:
         made.writestr("val2017/a.jpg", b"pixels")
     content = (tmp_path / "made.zip").read_bytes()
     (tmp_path / "made.zip").write_bytes(content.replace(b"BZh9", b"BZx9"))
-    with pytest.raises(DataError, match=r"made\.zip: the archive cannot be unpacked: Invalid data stream; upload it"):
+    with pytest.raises(
+        DataError,
+        match=r"made\.zip: the archive cannot be unpacked: Invalid data stream; upload it",
+    ):
         unpacked(tmp_path / "made.zip", tmp_path / "to")

@@ -102,7 +102,9 @@ def test_a_file_that_has_just_changed_is_not_remembered(
     assert not (root / ".orchestrator").exists()
 
 
-def test_digests_of_read_only_data_are_remembered_in_the_cache(root: Path, caches: Path, reads: list[str]) -> None:
+def test_digests_of_read_only_data_are_remembered_in_the_cache(
+    root: Path, caches: Path, reads: list[str]
+) -> None:
     (root / ".orchestrator").write_text("no folder can be made here")
     first = digests_of_files(root, NAMES)
     assert digests_of_files(root, NAMES) == first
@@ -110,7 +112,9 @@ def test_digests_of_read_only_data_are_remembered_in_the_cache(root: Path, cache
     assert len(list(caches.glob("*/digests.json"))) == 1
 
 
-def test_what_is_outdated_next_to_read_only_data_does_not_hide_the_cache(root: Path, reads: list[str]) -> None:
+def test_what_is_outdated_next_to_read_only_data_does_not_hide_the_cache(
+    root: Path, reads: list[str]
+) -> None:
     digests_of_files(root, NAMES)
     _append(root / "a.jpg")
     outdated = (root / ".orchestrator/digests.json").read_text()
@@ -128,16 +132,27 @@ def test_what_is_outdated_next_to_read_only_data_does_not_hide_the_cache(root: P
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"version": 1}', '{"version": 0, "files": {}}', '{"version": 1, "files": {"a.jpg": [1]}}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"version": 1}',
+        '{"version": 0, "files": {}}',
+        '{"version": 1, "files": {"a.jpg": [1]}}',
+    ],
 )
 def test_a_damaged_memory_is_passed_over(root: Path, content: str) -> None:
     whole = digests_of_files(root, NAMES)
     (root / ".orchestrator/digests.json").write_text(content)
     assert digests_of_files(root, NAMES) == whole
-    assert json.loads((root / ".orchestrator/digests.json").read_text())["files"].keys() == set(NAMES)
+    assert json.loads((root / ".orchestrator/digests.json").read_text())["files"].keys() == set(
+        NAMES
+    )
 
 
-def test_without_any_place_to_remember_files_are_read_each_time(root: Path, caches: Path, reads: list[str]) -> None:
+def test_without_any_place_to_remember_files_are_read_each_time(
+    root: Path, caches: Path, reads: list[str]
+) -> None:
     caches.parent.parent.write_text("no folder can be made here")
     (root / ".orchestrator").write_text("nor here")
     assert digests_of_files(root, NAMES) == digests_of_files(root, NAMES)
@@ -145,7 +160,9 @@ def test_without_any_place_to_remember_files_are_read_each_time(root: Path, cach
 
 
 def test_a_file_that_is_gone_is_named(root: Path) -> None:
-    with pytest.raises(DataError, match=r"data/gone\.jpg: cannot be read: No such file or directory"):
+    with pytest.raises(
+        DataError, match=r"data/gone\.jpg: cannot be read: No such file or directory"
+    ):
         digests_of_files(root, ["gone.jpg"])
 
 

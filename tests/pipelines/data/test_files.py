@@ -86,7 +86,9 @@ def test_a_changed_tree_is_noticed(root: Path, walks: list[str], change: str) ->
     assert walks == ["train", "val", "train"]
 
 
-def test_a_tree_that_has_just_changed_is_not_remembered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tree_that_has_just_changed_is_not_remembered(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second change in the same tick of the file system's clock would go unnoticed."""
     monkeypatch.setattr(remembered, "SETTLED_S", 3600)
     put(root / "train/cat/b.jpg", 1)
@@ -101,7 +103,9 @@ def test_a_small_tree_is_walked_each_time(tmp_path: Path) -> None:
     assert not (tmp_path / ".orchestrator").exists()
 
 
-def test_data_that_may_not_be_written_are_remembered_in_the_cache(root: Path, walks: list[str]) -> None:
+def test_data_that_may_not_be_written_are_remembered_in_the_cache(
+    root: Path, walks: list[str]
+) -> None:
     (root / ".orchestrator").write_text("no folder can be made here")
     first = list_files(root, "train")
     assert list_files(root, "train") == first
@@ -121,7 +125,10 @@ def test_folders_of_a_folder_are_remembered_too(tmp_path: Path, walks: list[str]
 @pytest.mark.parametrize("name", [b"train/cat/caf\xe9.jpg", b"train/ca\xff/a.jpg"])
 def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     put(root / os.fsdecode(name), 1)
-    with pytest.raises(DataError, match=r"data/train: names of files that are not UTF-8: .*\\x(e9|ff).*; rename these"):
+    with pytest.raises(
+        DataError,
+        match=r"data/train: names of files that are not UTF-8: .*\\x(e9|ff).*; rename these",
+    ):
         layouts.fingerprint(str(root), num_classes=None)
     assert not (root / ".orchestrator/files-train.json").exists()
 
@@ -141,7 +148,9 @@ def _link_to_nothing(path: Path) -> None:
         (_link_to_nothing, r"a symbolic link to gone\.jpg, which does not exist"),
     ],
 )
-def test_links_that_lead_nowhere_are_named(root: Path, make: Callable[[Path], None], why: str) -> None:
+def test_links_that_lead_nowhere_are_named(
+    root: Path, make: Callable[[Path], None], why: str
+) -> None:
     make(root / "train/cat/b.jpg")
     with pytest.raises(DataError, match=rf"data/train/cat/b\.jpg: cannot be read: {why}"):
         list_files(root, "train")
@@ -153,14 +162,17 @@ def test_a_folder_that_is_a_link_to_nothing_is_named_with_its_target(root: Path,
     path.rename(root.parent / "elsewhere")
     path.symlink_to("unmounted")
     with pytest.raises(
-        DataError, match=rf"/train: the data folder is missing: {path} is a symbolic link to unmounted;"
+        DataError,
+        match=rf"/train: the data folder is missing: {path} is a symbolic link to unmounted;",
     ):
         list_files(root, "train")
 
 
 def test_a_pipe_is_named_and_not_read_forever(root: Path) -> None:
     os.mkfifo(root / "train/cat/b.jpg")
-    with pytest.raises(DataError, match=r"train/cat/b\.jpg: neither a file nor a folder; remove it"):
+    with pytest.raises(
+        DataError, match=r"train/cat/b\.jpg: neither a file nor a folder; remove it"
+    ):
         list_files(root, "train")
 
 
@@ -173,7 +185,9 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
     assert said == f"DataError: {folder}/data/train: cannot be read: Permission denied"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 0}', '{"version": 1, "paths": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"version": 0}', '{"version": 1, "paths": []}']
+)
 def test_a_damaged_memory_is_passed_over(root: Path, content: str) -> None:
     whole = list_files(root, "train")
     (root / ".orchestrator/files-train.json").write_text(content)

@@ -46,12 +46,16 @@ def test_workers_that_start_together_get_one_whole_sample(caches: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_named(caches: Path) -> None:
     (caches / "orchestrator").write_text("a file")
-    with pytest.raises(DataError, match="the sample cannot be kept here: File exists; set XDG_CACHE_HOME"):
+    with pytest.raises(
+        DataError, match="the sample cannot be kept here: File exists; set XDG_CACHE_HOME"
+    ):
         data_folder("sample:digits", "imagenet")
 
 
 def test_an_unknown_sample_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValidationError, match="unknown sample 'sample:digit'; known: sample:digits"):
+    with pytest.raises(
+        ValidationError, match="unknown sample 'sample:digit'; known: sample:digits"
+    ):
         PretrainParams(data="sample:digit")
 
 

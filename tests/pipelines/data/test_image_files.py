@@ -13,7 +13,13 @@ from PIL import Image
 
 from orchestrator.contract import StageContext
 from orchestrator.errors import DataError
-from pipelines.data.image_files import BrokenImageError, decode_rgb, image_fault, load_upright, upright_size
+from pipelines.data.image_files import (
+    BrokenImageError,
+    decode_rgb,
+    image_fault,
+    load_upright,
+    upright_size,
+)
 from pipelines.detection.annotations.coco import CheckedFile
 from pipelines.detection.config import _train_dataset
 from pipelines.detection.params import DetectionParams
@@ -110,14 +116,21 @@ def test_every_task_sees_the_same_picture_in_a_file_of_any_mode(name: str, tmp_p
 
 def test_images_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
     Image.fromarray(RAMP > 127).save(tmp_path / "1.png")
-    assert np.array_equal(np.asarray(load_upright(tmp_path / "1.png"))[:, :, 1], np.where(RAMP > 127, 255, 0))
+    assert np.array_equal(
+        np.asarray(load_upright(tmp_path / "1.png"))[:, :, 1], np.where(RAMP > 127, 255, 0)
+    )
 
 
 @pytest.mark.parametrize("name", UNKNOWN_RANGE)
-def test_a_grey_file_of_unknown_range_is_broken_instead_of_black_or_white(name: str, tmp_path: Path) -> None:
+def test_a_grey_file_of_unknown_range_is_broken_instead_of_black_or_white(
+    name: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     UNKNOWN_RANGE[name](path)
-    with pytest.raises(BrokenImageError, match=r"grey values from .* floats must be from 0 to 1, integers from 0 to"):
+    with pytest.raises(
+        BrokenImageError,
+        match=r"grey values from .* floats must be from 0 to 1, integers from 0 to",
+    ):
         decode_rgb(path.read_bytes())
     assert "grey values from" in (image_fault(path) or "")
 
@@ -147,12 +160,16 @@ def test_an_exif_block_that_says_no_orientation_turns_nothing(body: bytes, tmp_p
     path = tmp_path / "photo.jpg"
     Image.fromarray(RAMP).save(path)
     segment, content = b"Exif\x00\x00" + body.ljust(26, b"\x00"), path.read_bytes()
-    path.write_bytes(content[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + content[2:])
+    path.write_bytes(
+        content[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + content[2:]
+    )
     assert upright_size(path) == load_upright(path).size == (64, 48)
 
 
 def _damaged(folder: Path) -> dict[str, bytes]:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(folder / "whole.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(
+        folder / "whole.png"
+    )
     Image.open(folder / "whole.png").save(folder / "whole.jpg")
     jpg, png = ((folder / f"whole.{suffix}").read_bytes() for suffix in ("jpg", "png"))
     return {
@@ -178,7 +195,9 @@ def test_whatever_is_wrong_with_a_file_it_is_a_broken_image_with_its_name(tmp_pa
     found = broken_images(paths, max_broken_images=99, num_threads=2, context=_context(tmp_path))
     assert found == frozenset(paths)
     with pytest.raises(DataError, match=r"empty\.jpg \(not an image, or of an unknown format\)"):
-        broken_images(paths, max_broken_images=1, num_threads=2, context=_context(tmp_path / "again"))
+        broken_images(
+            paths, max_broken_images=1, num_threads=2, context=_context(tmp_path / "again")
+        )
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif", "ppm"])
@@ -212,6 +231,9 @@ def test_detection_and_segmentation_load_by_this_reader() -> None:
         multi_scale_flip_pipeline(segmentation),
     ]
     assert all(isinstance(TRANSFORMS.build(pipeline[0]), LoadUpright) for pipeline in pipelines)
-    for pipeline in (*pipelines[1:3], [step for view in pipelines[3][1]["transforms"] for step in view]):
+    for pipeline in (
+        *pipelines[1:3],
+        [step for view in pipelines[3][1]["transforms"] for step in view],
+    ):
         assert sum(step["type"] == LoadLabelMap.__name__ for step in pipeline) == 1
         assert not any(step["type"] == "LoadAnnotations" for step in pipeline)

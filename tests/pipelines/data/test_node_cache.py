@@ -1,4 +1,5 @@
-"""Data sets of S3 on a machine's disk: fetched once for all its processes, never seen half, and noticed to change."""
+"""Data sets of S3 on a machine's disk: fetched once for all its processes, never seen half, and
+noticed to change."""
 
 from __future__ import annotations
 
@@ -78,7 +79,11 @@ def upload(root: Path, bucket: str) -> str:
 
 
 def files_below(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def fetch_again(uri: str, *splits: str) -> Path:
@@ -98,7 +103,11 @@ def zip_of(root: Path, folders: dict[str, str]) -> bytes:
 
 
 def test_a_tree_is_fetched_whole_and_once(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    coco: Path,
+    bucket: str,
+    caches: Path,
+    fetched: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uri = upload(coco, bucket)
     monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
@@ -129,11 +138,17 @@ def test_a_disk_without_hard_links_keeps_the_data_by_symbolic_ones(
 
 
 def test_a_disk_without_links_is_refused_before_anything_is_fetched(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    coco: Path,
+    bucket: str,
+    caches: Path,
+    fetched: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "link", _refuse)
     monkeypatch.setattr(os, "symlink", _refuse)
-    with pytest.raises(DataError, match=r"cannot be kept here: Operation not supported; .* XDG_CACHE_HOME"):
+    with pytest.raises(
+        DataError, match=r"cannot be kept here: Operation not supported; .* XDG_CACHE_HOME"
+    ):
         data_folder(upload(coco, bucket), "coco", *SPLITS)
     assert fetched() == []
 
@@ -142,7 +157,11 @@ def test_an_evaluation_fetches_val_alone(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     root = data_folder(upload(coco, bucket), "coco", "val")
-    assert sorted(files_below(root)) == ["annotations/instances_val2017.json", "val2017/000.png", "val2017/001.png"]
+    assert sorted(files_below(root)) == [
+        "annotations/instances_val2017.json",
+        "val2017/000.png",
+        "val2017/001.png",
+    ]
     assert len(read_annotations(root, "val").image_paths) == 2
     assert not [name for name in fetched() if "train" in name]
 
@@ -153,7 +172,8 @@ def test_processes_that_start_together_fetch_each_object_once(
     uri, context = upload(coco, bucket), multiprocessing.get_context("fork")
     folders: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
     workers = [
-        context.Process(target=lambda: folders.put(str(data_folder(uri, "coco"))), daemon=True) for _ in range(3)
+        context.Process(target=lambda: folders.put(str(data_folder(uri, "coco"))), daemon=True)
+        for _ in range(3)
     ]
     for worker in workers:
         worker.start()
@@ -165,7 +185,11 @@ def test_processes_that_start_together_fetch_each_object_once(
 
 
 def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    coco: Path,
+    bucket: str,
+    caches: Path,
+    fetched: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (coco / "val2017/000.png").write_bytes(os.urandom(40_000))
     uri = upload(coco, bucket)
@@ -201,7 +225,11 @@ def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
 
 
 def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_rest(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    coco: Path,
+    bucket: str,
+    caches: Path,
+    fetched: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uri = upload(coco, bucket)
     monkeypatch.setattr(download, "THREADS", 1)
@@ -210,7 +238,8 @@ def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_re
     is_told, fast = threading.Event(), DataBucket.read_part
 
     def slow(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
-        """The first at once; each of the others takes half a second after the stage was told of the first."""
+        """The first at once; each of the others takes half a second after the stage was told of the
+        first."""
         if fetched():
             is_told.wait(60)
             time.sleep(0.5)
@@ -221,10 +250,14 @@ def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_re
         if len(told) == 2:
             is_told.set()
 
-    context: Any = SimpleNamespace(params=SimpleNamespace(data=uri), emit=emit, should_stop=lambda: len(told) == 2)
+    context: Any = SimpleNamespace(
+        params=SimpleNamespace(data=uri), emit=emit, should_stop=lambda: len(told) == 2
+    )
     with monkeypatch.context() as slowly:
         slowly.setattr(DataBucket, "read_part", slow)
-        with pytest.raises(StoppedError, match="stopped while its data were fetched; what has arrived stays"):
+        with pytest.raises(
+            StoppedError, match="stopped while its data were fetched; what has arrived stays"
+        ):
             stage_data_folder(context, "coco", *SPLITS)
     assert told[1].startswith(f"fetching {uri}: ")
     before = len(fetched())
@@ -250,10 +283,14 @@ def test_a_changed_object_is_noticed_and_alone_fetched_again(
     assert fetched()[7:] == ["val2017/000.png@0"]
 
 
-def test_an_object_that_is_replaced_while_it_is_fetched_is_refused(coco: Path, bucket: str, caches: Path) -> None:
+def test_an_object_that_is_replaced_while_it_is_fetched_is_refused(
+    coco: Path, bucket: str, caches: Path
+) -> None:
     listing = list_remote(upload(coco, bucket), "coco", SPLITS)
     put(bucket, "val2017/000.png", b"other")
-    with pytest.raises(DataError, match=r"coco/val2017/000\.png: was replaced while it was fetched; run again"):
+    with pytest.raises(
+        DataError, match=r"coco/val2017/000\.png: was replaced while it was fetched; run again"
+    ):
         node_cache.fetch(listing, caches, lambda _: None)
 
 
@@ -282,7 +319,11 @@ def test_archives_as_coco_publishes_them_give_the_same_tree(
     (coco / "annotations/captions_val2017.json").unlink()
     assert files_below(root) == files_below(coco)
     fetch_again(uri, "val")
-    assert sorted(fetched()) == ["annotations_trainval2017.zip@0", "train2017.zip@0", "val2017.zip@0"]
+    assert sorted(fetched()) == [
+        "annotations_trainval2017.zip@0",
+        "train2017.zip@0",
+        "val2017.zip@0",
+    ]
     assert not list(caches.glob("*/objects/*/*"))  # an archive goes when it is unpacked
 
 
@@ -336,9 +377,16 @@ def test_a_damaged_archive_is_told_and_fetched_again_once_it_was_replaced(
     coco: Path, bucket: str, caches: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     content = zip_of(coco, {"val2017": "val2017"})
-    put(bucket, "annotations/instances_val2017.json", (coco / "annotations/instances_val2017.json").read_bytes())
+    put(
+        bucket,
+        "annotations/instances_val2017.json",
+        (coco / "annotations/instances_val2017.json").read_bytes(),
+    )
     put(bucket, "val2017.zip", damage(content))
-    with pytest.raises(DataError, match=r"sets/coco/val2017\.zip: the archive cannot be unpacked: .*; upload it again"):
+    with pytest.raises(
+        DataError,
+        match=r"sets/coco/val2017\.zip: the archive cannot be unpacked: .*; upload it again",
+    ):
         data_folder(f"s3://{bucket}/sets/coco", "coco", "val")
     assert not list(caches.glob("*/trees/*"))
     put(bucket, "val2017.zip", content)
@@ -347,7 +395,10 @@ def test_a_damaged_archive_is_told_and_fetched_again_once_it_was_replaced(
 
 @pytest.mark.parametrize(
     ("name", "fault"),
-    [("val2017/../../x.png", "has a file outside itself, 'val2017/../../x.png'"), ("x.png", "has no file of the data")],
+    [
+        ("val2017/../../x.png", "has a file outside itself, 'val2017/../../x.png'"),
+        ("x.png", "has no file of the data"),
+    ],
 )
 def test_an_archive_of_something_else_is_refused(
     tmp_path: Path, bucket: str, caches: Path, name: str, fault: str
@@ -362,7 +413,10 @@ def test_an_archive_of_something_else_is_refused(
 
 
 def _sums(root: Path) -> str:
-    return "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files_below(root).items())
+    return "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in files_below(root).items()
+    )
 
 
 def test_sha256sums_are_compared_and_make_the_fingerprint_independent_of_etags(
@@ -376,10 +430,14 @@ def test_sha256sums_are_compared_and_make_the_fingerprint_independent_of_etags(
     content = (coco / "val2017/000.png").read_bytes()
     part = client.upload_part(Bucket=bucket, Key=key, UploadId=started, PartNumber=1, Body=content)
     parts = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
-    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=started, MultipartUpload=parts)
+    client.complete_multipart_upload(
+        Bucket=bucket, Key=key, UploadId=started, MultipartUpload=parts
+    )
     assert fingerprint_remote(uri, "coco", *SPLITS) == before
     put(bucket, "val2017/001.png", bytes(len((coco / "val2017/001.png").read_bytes())))
-    with pytest.raises(DataError, match=r"other bytes than SHA256SUMS says: val2017/001\.png; upload them again"):
+    with pytest.raises(
+        DataError, match=r"other bytes than SHA256SUMS says: val2017/001\.png; upload them again"
+    ):
         data_folder(uri, "coco")
     assert fetched().count("val2017/001.png@0") == 2  # a transfer may go wrong once
     assert fetched().count("val2017/000.png@0") == 1
@@ -390,15 +448,24 @@ def test_sha256sums_are_compared_and_make_the_fingerprint_independent_of_etags(
 def test_sha256sums_that_are_none_are_told_by_line(coco: Path, bucket: str) -> None:
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", b"abc  val2017/000.png\n")
-    with pytest.raises(DataError, match=r"SHA256SUMS:1: must be `<sha256>  <name>`, as sha256sum writes it"):
+    with pytest.raises(
+        DataError, match=r"SHA256SUMS:1: must be `<sha256>  <name>`, as sha256sum writes it"
+    ):
         fingerprint_remote(uri, "coco", "val")
 
 
 def test_a_disk_without_room_is_told_before_anything_is_fetched(
-    coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    coco: Path,
+    bucket: str,
+    caches: Path,
+    fetched: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
-    with pytest.raises(DataError, match=r"cannot be kept here: .* GiB are needed and 9.31e-10 GiB free; delete what"):
+    with pytest.raises(
+        DataError,
+        match=r"cannot be kept here: .* GiB are needed and 9.31e-10 GiB free; delete what",
+    ):
         data_folder(upload(coco, bucket), "coco")
     assert not fetched()
 
@@ -412,7 +479,10 @@ def test_a_disk_that_fills_meanwhile_is_told_and_the_rest_comes_later(
     uri = upload(coco, bucket)
     with monkeypatch.context() as context:
         context.setattr(os, "pwrite", full)
-        with pytest.raises(DataError, match="cannot be kept here: No space left on device; delete what is not needed"):
+        with pytest.raises(
+            DataError,
+            match="cannot be kept here: No space left on device; delete what is not needed",
+        ):
             data_folder(uri, "coco")
     assert files_below(data_folder(uri, "coco")) == files_below(coco)
 
@@ -423,11 +493,15 @@ def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> No
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", *SPLITS)
     text = str(caught.value)
     assert "holds neither train2017/, nor train2017.zip or train2017.tar" in text
-    assert "holds neither annotations/instances_val2017.json, nor annotations_trainval2017.zip" in text
+    assert (
+        "holds neither annotations/instances_val2017.json, nor annotations_trainval2017.zip" in text
+    )
     assert "val2017/" not in text
 
 
-def test_a_server_that_is_gone_is_another_error_than_missing_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_is_another_error_than_missing_data(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UnreachableError, match="cannot list"):
@@ -447,5 +521,7 @@ def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding
 def test_sha256sums_that_are_not_utf8_are_reported(coco: Path, bucket: str) -> None:
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", _sums(coco).encode() + b"caf\xe9\n")
-    with pytest.raises(DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+    with pytest.raises(
+        DataError, match=r"SHA256SUMS:8: not UTF-8 text: .* 0xe9; save the file as UTF-8"
+    ):
         fingerprint_remote(uri, "coco", "val")

@@ -18,18 +18,35 @@ from pipelines.data.s3 import DataBucket
 @pytest.mark.parametrize(
     ("url", "error", "text"),
     [
-        ("http://name:se:c@ret@127.0.0.1:9", UnreachableError, 'endpoint URL: "http://127.0.0.1:9/'),
-        ("name:secret@127.0.0.1", DataError, "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT"),
+        (
+            "http://name:se:c@ret@127.0.0.1:9",
+            UnreachableError,
+            'endpoint URL: "http://127.0.0.1:9/',
+        ),
+        (
+            "name:secret@127.0.0.1",
+            DataError,
+            "AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT",
+        ),
     ],
 )
 def test_credentials_in_the_address_of_the_server_are_not_shown(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, error: type[Exception], text: str
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    url: str,
+    error: type[Exception],
+    text: str,
 ) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     (tmp_path / "made").write_bytes(b"x")
     place = DataBucket(f"s3://{bucket}/x")
-    for use in (lambda: place.sizes(""), lambda: place.read("y"), lambda: place.upload("y", tmp_path / "made")):
+    for use in (
+        lambda: place.sizes(""),
+        lambda: place.read("y"),
+        lambda: place.upload("y", tmp_path / "made"),
+    ):
         with pytest.raises(error, match=text) as caught:
             use()
         shown = "".join(traceback.format_exception(caught.value))
@@ -57,6 +74,8 @@ def test_an_answer_that_breaks_off_is_asked_for_again(monkeypatch: pytest.Monkey
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        assert DataBucket("s3://bucket/x").read_part(Object("y", 1000, "tag"), 0, 1000) == bytes(1000)
+        assert DataBucket("s3://bucket/x").read_part(Object("y", 1000, "tag"), 0, 1000) == bytes(
+            1000
+        )
         server.shutdown()
     assert _BreaksOff.num_asked == 2

@@ -24,9 +24,15 @@ def test_big_endian_text_with_a_mark_is_the_same() -> None:
 
 
 FAULTS = {
-    "latin-1": ("one\ncaf\xe9\n".encode("latin-1"), r"a\.txt:2: not UTF-8 text: .* at the byte 0xe9; save the file as"),
+    "latin-1": (
+        "one\ncaf\xe9\n".encode("latin-1"),
+        r"a\.txt:2: not UTF-8 text: .* at the byte 0xe9; save the file as",
+    ),
     "cut UTF-16": (TEXT.encode("utf-16")[:-1], r"a\.txt:\d+: not UTF-16 text: truncated data"),
-    "UTF-16 without a mark": ("abc".encode("utf-16-le"), r"a\.txt: holds NUL characters: .* byte-order mark; save it"),
+    "UTF-16 without a mark": (
+        "abc".encode("utf-16-le"),
+        r"a\.txt: holds NUL characters: .* byte-order mark; save it",
+    ),
     "no text": (b"\x89PNG\r\n", r"a\.txt:1: not UTF-8 text: .* at the byte 0x89"),
 }
 
@@ -41,20 +47,27 @@ def test_anything_else_is_reported_with_its_line_and_what_to_do(name: str) -> No
 def test_a_missing_file_is_none_and_a_link_to_nothing_is_not(tmp_path: Path) -> None:
     assert load_text_if_there(tmp_path / "a.txt") is None
     (tmp_path / "a.txt").symlink_to("gone.txt")
-    with pytest.raises(DataError, match=r"a\.txt: cannot be read: a symbolic link to gone\.txt, which does not exist"):
+    with pytest.raises(
+        DataError,
+        match=r"a\.txt: cannot be read: a symbolic link to gone\.txt, which does not exist",
+    ):
         load_text_if_there(tmp_path / "a.txt")
 
 
 def test_names_that_are_not_utf8_are_counted_and_named_with_their_bytes() -> None:
     check_names("folder", ["a.jpg", "日本.jpg"])
     names = [os.fsdecode(b"caf\xe9.jpg"), "a.jpg", os.fsdecode(b"\xff.jpg"), "\ud800.jpg"]
-    text = r"folder: names of files that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; rename these files"
+    text = (
+        r"folder: names of files that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; "
+        r"rename these files"
+    )
     with pytest.raises(DataError, match=text):
         check_names("folder", names)
 
 
 def test_json_with_half_a_character_is_refused() -> None:
-    """It is text that nothing could write again, and by such a name Python opens a file that is not UTF-8."""
+    """It is text that nothing could write again, and by such a name Python opens a file that is not
+    UTF-8."""
     assert parse_json('["\\ud83d\\ude00", "\\u00e9"]') == ["😀", "é"]
     with pytest.raises(ValueError, match=r"half of a surrogate pair is not a character"):
         parse_json('["caf\\udce9.jpg"]')

@@ -29,7 +29,9 @@ def test_nothing_to_count_is_no_count() -> None:
 
 
 def test_the_file_says_what_is_counted_and_how_and_holds_no_zeros(tmp_path: Path) -> None:
-    Confusion(("wall", "ciel"), {(1, 0): 3, (0, 0): 7}).write(tmp_path, counted="objects", iou_threshold=0.5)
+    Confusion(("wall", "ciel"), {(1, 0): 3, (0, 0): 7}).write(
+        tmp_path, counted="objects", iou_threshold=0.5
+    )
     assert json.loads((tmp_path / "confusion.json").read_text()) == {
         "counted": "objects",
         "iou_threshold": 0.5,
@@ -40,7 +42,9 @@ def test_the_file_says_what_is_counted_and_how_and_holds_no_zeros(tmp_path: Path
 
 def test_the_plot_of_many_classes_has_bounds(tmp_path: Path) -> None:
     classes = tuple(f"class {number}" for number in range(150))
-    Confusion(classes, {(number, number): 1 for number in range(150)}).write(tmp_path, counted="pixels")
+    Confusion(classes, {(number, number): 1 for number in range(150)}).write(
+        tmp_path, counted="pixels"
+    )
     with Image.open(tmp_path / "confusion.png") as plot:
         assert max(plot.size) <= 3000
 
@@ -55,4 +59,8 @@ def test_a_table_has_nothing_where_there_is_no_number(tmp_path: Path) -> None:
     rows = [{"class": "a, b", "iou": percent(0.25)}, {"class": "c", "iou": percent(float("nan"))}]
     write_per_class(tmp_path, rows)
     assert json.loads((tmp_path / "per_class.json").read_text()) == {"unit": "%", "classes": rows}
-    assert (tmp_path / "per_class.csv").read_text().splitlines() == ["class,iou", '"a, b",25.0', "c,"]
+    assert (tmp_path / "per_class.csv").read_text().splitlines() == [
+        "class,iou",
+        '"a, b",25.0',
+        "c,",
+    ]

@@ -20,7 +20,9 @@ from pipelines.details.painting import (
 )
 
 
-@pytest.mark.parametrize(("total", "num", "places"), [(10, 3, (0, 3, 6)), (3, 8, (0, 1, 2)), (5, 0, ()), (0, 8, ())])
+@pytest.mark.parametrize(
+    ("total", "num", "places"), [(10, 3, (0, 3, 6)), (3, 8, (0, 1, 2)), (5, 0, ()), (0, 8, ())]
+)
 def test_images_are_spread_evenly(total: int, num: int, places: tuple[int, ...]) -> None:
     assert evenly_spread(total, num) == places
 

@@ -1,4 +1,5 @@
-"""Evaluations of a Mask R-CNN that has learned something: the AP that its training published; misfits are told."""
+"""Evaluations of a Mask R-CNN that has learned something: the AP that its training published;
+misfits are told."""
 
 from __future__ import annotations
 
@@ -35,8 +36,21 @@ from tests.pipelines.openmmlab.harness import (
 )
 from tests.pipelines.ranks import metrics_of_two_ranks
 
-SMALL = {"img_scale": (PX, PX), "channels": 16, "fc_channels": 32, "num_rois": 32, "anchor_scale": 4.0}
-TRAINING = {"epochs": 8, "batch_size": 2, "lr": 3e-3, "warmup_iters": 5, "val_every": 8, "clip_grad": 5.0}
+SMALL = {
+    "img_scale": (PX, PX),
+    "channels": 16,
+    "fc_channels": 32,
+    "num_rois": 32,
+    "anchor_scale": 4.0,
+}
+TRAINING = {
+    "epochs": 8,
+    "batch_size": 2,
+    "lr": 3e-3,
+    "warmup_iters": 5,
+    "val_every": 8,
+    "clip_grad": 5.0,
+}
 
 
 class Setting:
@@ -45,16 +59,25 @@ class Setting:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.data = write_coco(root / "coco", num_train=16)
-        context = make_context(Recorder(root / "train"), self.params(), save_toy_checkpoint(root / "pretrained"))
+        context = make_context(
+            Recorder(root / "train"), self.params(), save_toy_checkpoint(root / "pretrained")
+        )
         self.trained = train(context)
         self.scores = tuple(metric for metric in on_val(self.trained) if metric.unit == "%")
         self.checkpoint = self.trained.outputs["checkpoint"]
 
     def params(self, **fields: Any) -> DetectionParams:
-        common = {"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(self.data), "loader_workers": 0}
+        common = {
+            "method": "mask_rcnn",
+            "backbone": "p.checkpoint",
+            "data": str(self.data),
+            "loader_workers": 0,
+        }
         return DetectionParams(**{**common, **SMALL, **TRAINING, "drop_path_rate": 0.0, **fields})
 
-    def evaluation(self, folder: Path, *, checkpoint: Path | None = None, **fields: Any) -> StageContext:
+    def evaluation(
+        self, folder: Path, *, checkpoint: Path | None = None, **fields: Any
+    ) -> StageContext:
         """The context of an evaluation, of `checkpoint` if given, with other params."""
         params = evaluation_params(KIND, self.params(), **fields)
         context = make_context(Recorder(folder / "evaluation"), params, self.root)
@@ -66,14 +89,18 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(tmp_path_factory.mktemp("detection"))
 
 
-def test_the_metrics_are_those_that_training_published_and_more(setting: Setting, tmp_path: Path) -> None:
+def test_the_metrics_are_those_that_training_published_and_more(
+    setting: Setting, tmp_path: Path
+) -> None:
     assert KIND.evaluation is not None
     context = setting.evaluation(tmp_path)
     result = run(context)
     assert _trained(result) == setting.scores
     assert 0 < result.metrics[0].value < 100
     assert tuple(result.outputs) == KIND.evaluation.outputs
-    assert result.metrics[-2:] == on_val(setting.trained)[-2:]  # parameters and multiply-accumulates
+    assert (
+        result.metrics[-2:] == on_val(setting.trained)[-2:]
+    )  # parameters and multiply-accumulates
     measured = {metric.name for metric in result.metrics}
     # the scenes' squares of 16 to 27 pixels are all small
     unmeasured = {f"{noun}_map_{size}" for noun in ("box", "mask") for size in ("medium", "large")}
@@ -85,14 +112,22 @@ def _trained(result: StageResult) -> tuple[Metric, ...]:
     return tuple(metric for metric in result.metrics if metric.name in METHODS["mask_rcnn"].metrics)
 
 
-def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(setting: Setting, tmp_path: Path) -> None:
-    """Of three images two workers see two each; the one that both see counts once and is written once."""
+def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(
+    setting: Setting, tmp_path: Path
+) -> None:
+    """Of three images two workers see two each; the one that both see counts once and is written
+    once."""
     alone = run(setting.evaluation(tmp_path, predictions=True))
     together = setting.evaluation(tmp_path / "two", batch_size=3, predictions=True)
     assert metrics_of_two_ranks(run, together, tmp_path) == [alone.metrics] * 2
     details = contents(alone.outputs["details"])
     assert contents(tmp_path / "work0/outputs/details") == details
-    assert {"predictions.bbox.json", "predictions.segm.json", "confusion.png", "painted/000.jpg"} <= details.keys()
+    assert {
+        "predictions.bbox.json",
+        "predictions.segm.json",
+        "confusion.png",
+        "painted/000.jpg",
+    } <= details.keys()
 
 
 def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
@@ -101,10 +136,14 @@ def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
     (data / "annotations/instances_train2017.json").unlink()
     context = setting.evaluation(tmp_path, data=str(data))
     assert KIND.evaluation is not None
-    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(setting.params())
+    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(
+        setting.params()
+    )
     assert _trained(run(context)) == setting.scores
     (data / "val2017/000.png").unlink()
-    assert KIND.evaluation.fingerprint(context.params) != KIND.evaluation.fingerprint(setting.params())
+    assert KIND.evaluation.fingerprint(context.params) != KIND.evaluation.fingerprint(
+        setting.params()
+    )
     with pytest.raises(DataError, match=r"1 of 3 files are missing: .*val2017/000\.png"):
         run(setting.evaluation(tmp_path / "again", data=str(data)))
 
@@ -112,7 +151,9 @@ def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
 def test_progress_is_told_by_images(setting: Setting, tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     run(replace(setting.evaluation(tmp_path), report=recorder.report, emit=recorder.events.append))
-    assert [(event.text, event.done, event.total) for event in recorder.events] == [("image 3/3", 3, 3)]
+    assert [(event.text, event.done, event.total) for event in recorder.events] == [
+        ("image 3/3", 3, 3)
+    ]
     assert recorder.metrics == []
 
 
@@ -120,14 +161,22 @@ def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
     path = data / "annotations/instances_val2017.json"
     document = json.loads(path.read_text())
-    document["categories"] = [{"id": 7, "name": "red"}, {"id": 8, "name": "green"}, {"id": 9, "name": "pink"}]
+    document["categories"] = [
+        {"id": 7, "name": "red"},
+        {"id": 8, "name": "green"},
+        {"id": 9, "name": "pink"},
+    ]
     path.write_text(json.dumps(document))
-    with pytest.raises(CheckpointError, match=r"its 2 classes are not the data's 3: .*: blue; .*: green, pink"):
+    with pytest.raises(
+        CheckpointError, match=r"its 2 classes are not the data's 3: .*: blue; .*: green, pink"
+    ):
         run(setting.evaluation(tmp_path, data=str(data)))
 
 
 def test_settings_that_no_tensor_shows_are_compared(setting: Setting, tmp_path: Path) -> None:
-    expected = r"rpn_head\.anchor_generator\.scales \[4\.0\] instead of \[8\.0\]; correct the params"
+    expected = (
+        r"rpn_head\.anchor_generator\.scales \[4\.0\] instead of \[8\.0\]; correct the params"
+    )
     with pytest.raises(CheckpointError, match=expected):
         run(setting.evaluation(tmp_path, anchor_scale=8.0))
     run(setting.evaluation(tmp_path / "training", num_rois=64, lr=1.0, drop_path_rate=0.5))
@@ -138,7 +187,9 @@ def test_tensors_that_do_not_fit_are_named(setting: Setting, tmp_path: Path) -> 
     tensors = load_file(checkpoint / "model.safetensors")
     del tensors["rpn_head.rpn_cls.bias"]
     save_file(tensors, checkpoint / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r'(?s)checkpoint: .*Missing key.*"rpn_head\.rpn_cls\.bias"'):
+    with pytest.raises(
+        CheckpointError, match=r'(?s)checkpoint: .*Missing key.*"rpn_head\.rpn_cls\.bias"'
+    ):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 
 
@@ -149,15 +200,22 @@ def test_tensors_that_do_not_fit_are_named(setting: Setting, tmp_path: Path) -> 
         ("[]", "TypeError"),
         ('{"format": 2}', "ValueError format must be 1, not 2"),
         (
-            '{"format": 1, "method": "fcos", "classes": [], "model": {"backbone": {"config": {"dim": 3}}}}',
+            (
+                '{"format": 1, "method": "fcos", "classes": [], "model": {"backbone": {"config": '
+                '{"dim": 3}}}}'
+            ),
             "unknown fie",
         ),
     ],
 )
-def test_what_is_no_model_of_ours_is_refused(setting: Setting, tmp_path: Path, content: str, fault: str) -> None:
+def test_what_is_no_model_of_ours_is_refused(
+    setting: Setting, tmp_path: Path, content: str, fault: str
+) -> None:
     checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
     (checkpoint / "config.json").write_text(content)
-    with pytest.raises(CheckpointError, match=rf"no fine-tuned model can be read from it: .*{fault}"):
+    with pytest.raises(
+        CheckpointError, match=rf"no fine-tuned model can be read from it: .*{fault}"
+    ):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 
 
@@ -165,13 +223,17 @@ def test_a_model_of_another_method_is_refused(setting: Setting, tmp_path: Path) 
     checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
     document = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**document, "method": "semantic_fpn"}))
-    with pytest.raises(CheckpointError, match="is a semantic_fpn, the job says mask_rcnn; correct `method`"):
+    with pytest.raises(
+        CheckpointError, match="is a semantic_fpn, the job says mask_rcnn; correct `method`"
+    ):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 
 
 @pytest.fixture(scope="module")
 def evaluated(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
-    return run(setting.evaluation(tmp_path_factory.mktemp("details"), predictions=True, num_painted=2))
+    return run(
+        setting.evaluation(tmp_path_factory.mktemp("details"), predictions=True, num_painted=2)
+    )
 
 
 @pytest.mark.parametrize(("iou_type", "noun"), [("bbox", "box"), ("segm", "mask")])
@@ -186,7 +248,9 @@ def test_predictions_in_cocos_format_give_the_metrics_by_cocos_own_tool(
     evaluation.summarize()
     ours = {metric.name: metric.value for metric in evaluated.metrics}
     averages = ("map", "map50", "map75", "map_small")
-    assert [ours[f"{noun}_{name}"] for name in averages] == pytest.approx([100 * x for x in evaluation.stats[:4]])
+    assert [ours[f"{noun}_{name}"] for name in averages] == pytest.approx(
+        [100 * x for x in evaluation.stats[:4]]
+    )
 
 
 def test_the_table_by_class_averages_to_the_metrics(evaluated: StageResult) -> None:
@@ -201,7 +265,11 @@ def test_the_table_by_class_averages_to_the_metrics(evaluated: StageResult) -> N
 def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult) -> None:
     confusion = json.loads((evaluated.outputs["details"] / "confusion.json").read_text())
     assert confusion["classes"] == ["red", "blue", "background"]
-    assert (confusion["counted"], confusion["score_threshold"], confusion["iou_threshold"]) == ("objects", 0.3, 0.5)
+    assert (confusion["counted"], confusion["score_threshold"], confusion["iou_threshold"]) == (
+        "objects",
+        0.3,
+        0.5,
+    )
     for label in (0, 1):
         assert sum(count for true, _, count in confusion["counts"] if true == label) == 3
     found = sum(count for _, predicted, count in confusion["counts"] if predicted < 2)
@@ -212,9 +280,17 @@ def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult)
 def test_painted_images_are_as_many_as_asked_for_and_predictions_go_unless_kept(
     setting: Setting, evaluated: StageResult, tmp_path: Path
 ) -> None:
-    assert sorted(path.name for path in (evaluated.outputs["details"] / "painted").iterdir()) == ["000.jpg", "001.jpg"]
+    assert sorted(path.name for path in (evaluated.outputs["details"] / "painted").iterdir()) == [
+        "000.jpg",
+        "001.jpg",
+    ]
     plain = run(setting.evaluation(tmp_path, num_painted=0)).outputs["details"]
-    assert sorted(contents(plain)) == ["confusion.json", "confusion.png", "per_class.csv", "per_class.json"]
+    assert sorted(contents(plain)) == [
+        "confusion.json",
+        "confusion.png",
+        "per_class.csv",
+        "per_class.json",
+    ]
 
 
 def test_a_class_has_its_own_ap_whatever_the_order_of_the_ids(tmp_path: Path) -> None:
@@ -227,9 +303,15 @@ def test_a_class_has_its_own_ap_whatever_the_order_of_the_ids(tmp_path: Path) ->
     }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     details = tmp_path / "details"
-    scores = CocoScores(str(tmp_path / "truth.json"), num_objects=2, has_masks=False, details_dir=str(details))
+    scores = CocoScores(
+        str(tmp_path / "truth.json"), num_objects=2, has_masks=False, details_dir=str(details)
+    )
     scores.dataset_meta = {"classes": ("seven", "three")}
-    found = {"bboxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([0]), "scores": torch.ones(1)}
+    found = {
+        "bboxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]),
+        "labels": torch.tensor([0]),
+        "scores": torch.ones(1),
+    }
     scores.process(None, [{"img_id": 1, "pred_instances": found}])
     assert scores.compute_metrics(scores.results)["box_map"] == pytest.approx(50)
     rows = json.loads((tmp_path / "details" / "per_class.json").read_text())["classes"]

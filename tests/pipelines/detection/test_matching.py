@@ -20,7 +20,14 @@ def _truth(*objects: tuple[int, Box], crowds: tuple[tuple[int, Box], ...] = ()) 
         "images": [{"id": 1}, {"id": 2}],
         "categories": [{"id": CAT, "name": "cat"}, {"id": DOG, "name": "dog"}],
         "annotations": [
-            {"id": number, "image_id": 1, "category_id": category, "bbox": list(box), "iscrowd": crowd, "area": 100.0}
+            {
+                "id": number,
+                "image_id": 1,
+                "category_id": category,
+                "bbox": list(box),
+                "iscrowd": crowd,
+                "area": 100.0,
+            }
             for number, (category, box, crowd) in enumerate(entries, 1)
         ],
     }
@@ -36,9 +43,14 @@ HERE, THERE = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 10.0, 10.0)
 
 
 def test_rows_are_true_classes_and_columns_predicted_ones() -> None:
-    """One right, one taken for the other, one missed; one seen where nothing is, in another image."""
+    """One right, one taken for the other, one missed; one seen where nothing is, in another
+    image."""
     truth = _truth((CAT, HERE), (DOG, THERE), (DOG, (80.0, 0.0, 10.0, 10.0)))
-    results = [_found(CAT, HERE, 0.9), _found(CAT, (51.0, 50.0, 10.0, 10.0), 0.5), _found(DOG, HERE, 0.8, image_id=2)]
+    results = [
+        _found(CAT, HERE, 0.9),
+        _found(CAT, (51.0, 50.0, 10.0, 10.0), 0.5),
+        _found(DOG, HERE, 0.8, image_id=2),
+    ]
     confusion = confuse(truth, results)
     assert confusion.classes == ("cat", "dog", "background")
     assert confusion.counts == {(0, 0): 1, (1, 0): 1, (1, 2): 1, (2, 1): 1}

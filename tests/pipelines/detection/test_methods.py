@@ -1,4 +1,5 @@
-"""The five detectors as configs: what CAT changes in mmdet's baselines, and what their params refuse."""
+"""The five detectors as configs: what CAT changes in mmdet's baselines, and what their params
+refuse."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def _params(method: str, **fields: object) -> DetectionParams:
 
 
 def _model(method: str, **fields: object) -> dict[str, Any]:
-    return make_model(_params(method, **fields), backbone={"type": "CAT"}, widths=WIDTHS, num_classes=80)
+    return make_model(
+        _params(method, **fields), backbone={"type": "CAT"}, widths=WIDTHS, num_classes=80
+    )
 
 
 def test_each_method_has_a_network_and_each_network_a_method() -> None:
@@ -46,16 +49,24 @@ def test_each_method_has_a_network_and_each_network_a_method() -> None:
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_model_is_mmdets_baseline_but_for_the_backbone_and_its_normalisation(method: MethodName) -> None:
+def test_model_is_mmdets_baseline_but_for_the_backbone_and_its_normalisation(
+    method: MethodName,
+) -> None:
     (package,) = mmdet.__path__
-    baseline = Config.fromfile(Path(package) / ".mim" / "configs" / BASELINES[method]).model.to_dict()
+    baseline = Config.fromfile(
+        Path(package) / ".mim" / "configs" / BASELINES[method]
+    ).model.to_dict()
     baseline["backbone"] = {"type": "CAT"}
     baseline["neck"]["in_channels"] = list(WIDTHS)
     baseline["data_preprocessor"].update(NORMALISATION)
     ours = copy.deepcopy(_model(method))
     # mmdet's defaults that ours spell out
     if method in ("fcos", "atss"):
-        assert ours["bbox_head"].pop("norm_cfg") == {"type": "GN", "num_groups": 32, "requires_grad": True}
+        assert ours["bbox_head"].pop("norm_cfg") == {
+            "type": "GN",
+            "num_groups": 32,
+            "requires_grad": True,
+        }
     if method == "retinanet":
         assert ours["train_cfg"]["assigner"].pop("match_low_quality") is True
     assert ours == baseline
@@ -63,8 +74,12 @@ def test_model_is_mmdets_baseline_but_for_the_backbone_and_its_normalisation(met
 
 def test_fcos_normalises_images_as_the_reference_where_that_is_asked_for() -> None:
     (package,) = mmdet.__path__
-    baseline = Config.fromfile(Path(package) / ".mim" / "configs" / BASELINES["fcos"]).model.to_dict()
-    assert _model("fcos", fidelity="reference")["data_preprocessor"] == baseline["data_preprocessor"]
+    baseline = Config.fromfile(
+        Path(package) / ".mim" / "configs" / BASELINES["fcos"]
+    ).model.to_dict()
+    assert (
+        _model("fcos", fidelity="reference")["data_preprocessor"] == baseline["data_preprocessor"]
+    )
     assert _model("fcos")["data_preprocessor"]["bgr_to_rgb"] is True
     for method in ("atss", "retinanet", "cascade_rcnn", "mask_rcnn"):
         assert _model(method, fidelity="reference") == _model(method)
@@ -76,7 +91,10 @@ def test_settings_reach_the_model() -> None:
     assert {head["fc_out_channels"] for head in two_stage["roi_head"]["bbox_head"]} == {16}
     assert {stage["sampler"]["num"] for stage in two_stage["train_cfg"]["rcnn"]} == {8}
     for method in ("retinanet", "atss"):
-        assert _model(method, anchor_scale=1.5)["bbox_head"]["anchor_generator"]["octave_base_scale"] == 1.5
+        assert (
+            _model(method, anchor_scale=1.5)["bbox_head"]["anchor_generator"]["octave_base_scale"]
+            == 1.5
+        )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +111,9 @@ def test_settings_reach_the_model() -> None:
         ("yolo", {}, "method"),
     ],
 )
-def test_params_that_a_method_cannot_use_are_refused(method: str, fields: dict[str, Any], fault: str) -> None:
+def test_params_that_a_method_cannot_use_are_refused(
+    method: str, fields: dict[str, Any], fault: str
+) -> None:
     with pytest.raises(ValidationError, match=fault):
         _params(method, **fields)
 
@@ -122,7 +142,9 @@ def test_multi_scale_training_is_detrs_at_the_published_size_and_shrinks_with_th
 def _job(tmp_path: Path, stage: str) -> Path:
     pretrain = "  pretrain: {kind: pretrain, data: sample:digits}\n"
     path = tmp_path / "job.yaml"
-    path.write_text(f"name: job\nstore: store\nstages:\n{pretrain}  coco:\n    kind: detection\n{stage}")
+    path.write_text(
+        f"name: job\nstore: store\nstages:\n{pretrain}  coco:\n    kind: detection\n{stage}"
+    )
     return path
 
 
@@ -130,8 +152,12 @@ COMMON = "    backbone: pretrain.checkpoint\n    data: sample:digits\n"
 
 
 def test_expectation_of_masks_from_a_box_method_is_refused_with_its_place(tmp_path: Path) -> None:
-    path = _job(tmp_path, f"{COMMON}    method: fcos\n    expect: {{box_map: '> 1', mask_map50: '> 1'}}\n")
-    with pytest.raises(SpecError, match=r"job\.yaml:10:30: stages\.coco\.expect\.mask_map50: unknown metric"):
+    path = _job(
+        tmp_path, f"{COMMON}    method: fcos\n    expect: {{box_map: '> 1', mask_map50: '> 1'}}\n"
+    )
+    with pytest.raises(
+        SpecError, match=r"job\.yaml:10:30: stages\.coco\.expect\.mask_map50: unknown metric"
+    ):
         load_job(path, kinds=KINDS, base_dir=tmp_path)
 
 
@@ -144,5 +170,7 @@ def test_expectation_of_masks_from_mask_rcnn_is_accepted(tmp_path: Path) -> None
 
 def test_setting_that_a_method_lacks_is_refused_at_its_stage(tmp_path: Path) -> None:
     path = _job(tmp_path, f"{COMMON}    method: fcos\n    num_rois: 64\n")
-    with pytest.raises(SpecError, match=r"job\.yaml:10:15: stages\.coco\.num_rois: fcos has no such setting"):
+    with pytest.raises(
+        SpecError, match=r"job\.yaml:10:15: stages\.coco\.num_rois: fcos has no such setting"
+    ):
         load_job(path, kinds=KINDS, base_dir=tmp_path)

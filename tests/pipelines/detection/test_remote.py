@@ -49,7 +49,10 @@ def test_a_stage_trains_on_data_in_s3_as_on_a_folder(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(folder, "_FETCHED", {})
     monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
-    root, backbone = write_coco(tmp_path / "coco", num_train=4, num_val=1), save_toy_checkpoint(tmp_path / "pretrained")
+    root, backbone = (
+        write_coco(tmp_path / "coco", num_train=4, num_val=1),
+        save_toy_checkpoint(tmp_path / "pretrained"),
+    )
     remote = upload(root, bucket)
 
     def train(name: str, place: str) -> tuple[StageResult, Recorder]:
@@ -59,11 +62,17 @@ def test_a_stage_trains_on_data_in_s3_as_on_a_folder(
     there, recorder = train("there", remote)
     here, _ = train("here", str(root))
     assert on_val(there) == on_val(here)
-    ours, theirs = (load_file(one.outputs["checkpoint"] / "model.safetensors") for one in (there, here))
+    ours, theirs = (
+        load_file(one.outputs["checkpoint"] / "model.safetensors") for one in (there, here)
+    )
     assert all(ours[name].equal(theirs[name]) for name in theirs)
     assert recorder.events[0].text == f"fetching {remote}: 7 of 7 objects, 0.00 GiB"
-    assert recorder.events[1].text == "instances_train2017.json: 4 of 4 images to train on; 8 objects"
+    assert (
+        recorder.events[1].text == "instances_train2017.json: 4 of 4 images to train on; 8 objects"
+    )
 
-    context = make_context(Recorder(tmp_path / "evaluation"), evaluation_params(KIND, _params(remote)), backbone)
+    context = make_context(
+        Recorder(tmp_path / "evaluation"), evaluation_params(KIND, _params(remote)), backbone
+    )
     evaluated = evaluate(replace(context, inputs={"checkpoint": there.outputs["checkpoint"]}))
     assert scores_of(evaluated).items() >= scores_of(there).items()

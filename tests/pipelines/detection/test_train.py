@@ -27,12 +27,31 @@ from pipelines.detection.traits import METHODS
 from pipelines.openmmlab.library import MODELS, Config, DefaultScope
 from pipelines.openmmlab.params import SIZES
 from pipelines.openmmlab.runner import Trained, TrainingSetup
-from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, on_val, save_toy_checkpoint, write_coco
+from tests.pipelines.openmmlab.harness import (
+    PX,
+    Recorder,
+    make_context,
+    on_val,
+    save_toy_checkpoint,
+    write_coco,
+)
 
 
 def _params(root: Path, **fields: Any) -> DetectionParams:
-    small = {"epochs": 2, "batch_size": 4, "img_scale": (PX, PX), "channels": 8, "fc_channels": 16, "num_rois": 8}
-    common = {"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), "loader_workers": 0}
+    small = {
+        "epochs": 2,
+        "batch_size": 4,
+        "img_scale": (PX, PX),
+        "channels": 8,
+        "fc_channels": 16,
+        "num_rois": 8,
+    }
+    common = {
+        "method": "mask_rcnn",
+        "backbone": "p.checkpoint",
+        "data": str(root),
+        "loader_workers": 0,
+    }
     return DetectionParams(**{**common, **small, "warmup_iters": 2, **fields})
 
 
@@ -47,10 +66,17 @@ class Setting:
         self.result = run(self.context("straight", self.straight))
 
     def context(
-        self, name: str, recorder: Recorder | None = None, *, resume_dir: Path | None = None, **fields: Any
+        self,
+        name: str,
+        recorder: Recorder | None = None,
+        *,
+        resume_dir: Path | None = None,
+        **fields: Any,
     ) -> StageContext:
         recorder = recorder or Recorder(self.root / name)
-        return make_context(recorder, _params(self.data, **fields), self.backbone, resume_dir=resume_dir)
+        return make_context(
+            recorder, _params(self.data, **fields), self.backbone, resume_dir=resume_dir
+        )
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +111,25 @@ def test_result_has_the_last_validation_metrics_over_all_val_images(setting: Set
 def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
     declared = KIND.metrics(setting.context("declared").params)
     assert tuple(metric.name for metric in setting.result.metrics) == declared
-    assert {name for metrics in setting.straight.metrics for name in metrics} <= {"epoch", *declared}
+    assert {name for metrics in setting.straight.metrics for name in metrics} <= {
+        "epoch",
+        *declared,
+    }
     assert setting.result.metrics[-3].value == setting.straight.metrics[-1]["loss"]
 
 
 def test_training_changes_the_pretrained_backbone(setting: Setting) -> None:
-    pretrained, trained = load_file(setting.backbone / "model.safetensors"), _weights(setting.result)
+    pretrained, trained = (
+        load_file(setting.backbone / "model.safetensors"),
+        _weights(setting.result),
+    )
     shared = [name for name in pretrained if f"backbone.{name}" in trained]
     assert any(not torch.equal(pretrained[name], trained[f"backbone.{name}"]) for name in shared)
 
 
-def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(setting: Setting) -> None:
+def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(
+    setting: Setting,
+) -> None:
     document = json.loads((setting.result.outputs["checkpoint"] / "config.json").read_text())
     assert document["classes"] == ["red", "blue"]
     assert str(setting.root) not in json.dumps(document)
@@ -106,7 +140,9 @@ def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(set
 
 def test_finished_run_returns_its_result_without_training(setting: Setting) -> None:
     recorder = Recorder(setting.root / "finished")
-    finished = run(setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1]))
+    finished = run(
+        setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1])
+    )
     assert finished.metrics == setting.result.metrics
     assert recorder.metrics == []
     assert _weights(finished).keys() == _weights(setting.result).keys()
@@ -120,43 +156,63 @@ def test_validating_and_saving_less_often_changes_no_weight(setting: Setting) ->
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(rarely).items())
 
 
-def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(setting: Setting) -> None:
+def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(
+    setting: Setting,
+) -> None:
     # An update of 1e-60 is zero as a float32, so what comes out is what went in.
     still = _weights(run(setting.context("still", epochs=1, lr=1e-60)))
     pretrained = load_file(setting.backbone / "model.safetensors")
     arrived = {name for name in pretrained if f"backbone.{name}" in still}
-    assert pretrained.keys() - arrived == {"norm.weight", "norm.bias", "head.fc.weight", "head.fc.bias"}
+    assert pretrained.keys() - arrived == {
+        "norm.weight",
+        "norm.bias",
+        "head.fc.weight",
+        "head.fc.bias",
+    }
     assert all(torch.equal(pretrained[name], still[f"backbone.{name}"]) for name in arrived)
 
 
 def test_diverged_training_stops_with_the_fields_to_change(setting: Setting) -> None:
     with pytest.raises(StageError, match=r"the loss is (nan|inf) at iteration .*lower `lr`"):
-        run(setting.context("diverged", lr=1e30, epochs=4, warmup_iters=0, val_every=4, checkpoint_every=4))
+        run(
+            setting.context(
+                "diverged", lr=1e30, epochs=4, warmup_iters=0, val_every=4, checkpoint_every=4
+            )
+        )
 
 
 def test_state_with_code_in_it_is_refused(setting: Setting, tmp_path: Path) -> None:
     torch.save(
-        {"meta": {"epoch": 1, "iter": 2, "metrics": {}, "num_samples": 1}, "state_dict": print}, tmp_path / "state.pth"
+        {"meta": {"epoch": 1, "iter": 2, "metrics": {}, "num_samples": 1}, "state_dict": print},
+        tmp_path / "state.pth",
     )
     with pytest.raises(CheckpointError, match=r"state\.pth: not a training state"):
         run(setting.context("code", resume_dir=tmp_path))
 
 
-def test_broken_images_are_left_out_of_training_and_validation(setting: Setting, tmp_path: Path) -> None:
+def test_broken_images_are_left_out_of_training_and_validation(
+    setting: Setting, tmp_path: Path
+) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
     for image in ("train2017/000.png", "val2017/001.png"):
         (data / image).write_bytes(b"not an image")
     recorder = Recorder(tmp_path)
     context = make_context(recorder, _params(data, epochs=1, max_broken_images=2), setting.backbone)
-    assert {metric.num_samples for metric in on_val(run(context)) if metric.name not in SIZES} == {2}
+    assert {metric.num_samples for metric in on_val(run(context)) if metric.name not in SIZES} == {
+        2
+    }
     strict = replace(context, params=_params(data, max_broken_images=1))
-    with pytest.raises(DataError, match=r"2 of 11 images do not decode, and max_broken_images is 1"):
+    with pytest.raises(
+        DataError, match=r"2 of 11 images do not decode, and max_broken_images is 1"
+    ):
         run(strict)
 
 
 def test_batch_that_workers_cannot_share_is_refused(setting: Setting) -> None:
     context = setting.context("shared", batch_size=5)
-    with pytest.raises(JobError, match=r"batch_size: 5 images cannot be shared equally by 2 workers"):
+    with pytest.raises(
+        JobError, match=r"batch_size: 5 images cannot be shared equally by 2 workers"
+    ):
         run(replace(context, world_size=2, rank=1, inputs={"backbone": setting.backbone}))
 
 
@@ -164,7 +220,9 @@ class _Document(dict[str, Any]):
     """Dictionaries themselves cannot be referred to weakly."""
 
 
-def test_the_annotations_are_let_go_before_training(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_annotations_are_let_go_before_training(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held: list[weakref.ref[Any]] = []
 
     def noted(root: Path, split: Split) -> Annotations:
@@ -189,7 +247,9 @@ def test_training_and_its_validation_read_the_checked_copies(
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
     for path in (data / "annotations").iterdir():
         document = json.loads(path.read_text())
-        path.write_text(json.dumps({**document, "categories": [{"id": 7, "name": 1}, {"id": 8, "name": 2}]}))
+        path.write_text(
+            json.dumps({**document, "categories": [{"id": 7, "name": 1}, {"id": 8, "name": 2}]})
+        )
     configs: list[Any] = []
 
     def trains(_: StageContext, training: TrainingSetup) -> Trained:
@@ -202,7 +262,8 @@ def test_training_and_its_validation_read_the_checked_copies(
         run(make_context(recorder, _params(data), setting.backbone))
     (config,) = configs
     read = {
-        split: config[loader]["dataset"] for split, loader in (("train", "train_dataloader"), ("val", "val_dataloader"))
+        split: config[loader]["dataset"]
+        for split, loader in (("train", "train_dataloader"), ("val", "val_dataloader"))
     }
     read["train"] = read["train"]["dataset"]
     copies = {split: tmp_path / "work0" / f"instances_{split}.json" for split in read}
@@ -217,7 +278,9 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
         run(setting.context("half", precision="bf16"))
 
 
-def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(setting: Setting, tmp_path: Path) -> None:
+def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(
+    setting: Setting, tmp_path: Path
+) -> None:
     """A crowd is no object that could be found."""
     names = METHODS["mask_rcnn"].metrics
     path = setting.data / "annotations/instances_val2017.json"
@@ -226,8 +289,12 @@ def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(setting: Set
     document = json.loads(path.read_text())
     crowds = [{**box, "iscrowd": 1} for box in document["annotations"]]
     (tmp_path / "crowds.json").write_text(json.dumps({**document, "annotations": crowds}))
-    values = CocoScores(str(tmp_path / "crowds.json"), num_objects=0, has_masks=True).compute_metrics([])
-    with pytest.raises(DataError, match=r"box_map cannot be measured: the val annotations have no objects"):
+    values = CocoScores(
+        str(tmp_path / "crowds.json"), num_objects=0, has_masks=True
+    ).compute_metrics([])
+    with pytest.raises(
+        DataError, match=r"box_map cannot be measured: the val annotations have no objects"
+    ):
         percentages(_prefixed(values), names=names)
 
 

@@ -33,7 +33,8 @@ PLAIN = replace(REFERENCE, auto_augment=None, color_jitter=0.0, random_erasing=0
 
 @cache
 def photographs() -> tuple[Image.Image, ...]:
-    """Two photographs of 640 x 427 that come with scikit-learn: a temple before a clear sky, and a flower."""
+    """Two photographs of 640 x 427 that come with scikit-learn: a temple before a clear sky, and a
+    flower."""
     return tuple(Image.fromarray(pixels) for pixels in load_sample_images().images)
 
 

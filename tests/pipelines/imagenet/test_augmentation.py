@@ -1,4 +1,5 @@
-"""The three ways to augment: timm's bit for bit, and two that show what timm would show for the same seed."""
+"""The three ways to augment: timm's bit for bit, and two that show what timm would show for the
+same seed."""
 
 from __future__ import annotations
 
@@ -51,7 +52,11 @@ def samples(augmentation: Augmentation, seeds: range) -> Iterator[Sample]:
     for seed in seeds:
         seed_all(seed)
         out = augmentation.image(jpegs()[seed % 2])
-        yield Sample(out, 0, (), seed) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), seed, out.drawn)
+        yield (
+            Sample(out, 0, (), seed)
+            if isinstance(out, Tensor)
+            else Sample(out.image_CHW, 0, (), seed, out.drawn)
+        )
 
 
 def augmented(mode: Mode, recipe: Recipe, seeds: range) -> Tensor:
@@ -77,7 +82,10 @@ def timm_transform(recipe: Recipe) -> Any:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_reference_is_timms_transform_bit_for_bit(name: str) -> None:
-    transform, ours = timm_transform(VARIANTS[name]), make_train_augmentation("reference", VARIANTS[name])
+    transform, ours = (
+        timm_transform(VARIANTS[name]),
+        make_train_augmentation("reference", VARIANTS[name]),
+    )
     num_compared = 0
     for seed in range(40):
         image = decode_rgb(jpegs()[seed % 2])
@@ -100,7 +108,11 @@ def test_reference_has_nothing_left_for_the_batch() -> None:
 
 @pytest.mark.parametrize("mode", OURS)
 def test_crops_and_flips_are_timms_within_a_grey_level(mode: Mode) -> None:
-    for recipe in (PLAIN, replace(PLAIN, interpolation="bilinear"), replace(PLAIN, scale=(1.0, 1.0), ratio=(3.0, 3.0))):
+    for recipe in (
+        PLAIN,
+        replace(PLAIN, interpolation="bilinear"),
+        replace(PLAIN, scale=(1.0, 1.0), ratio=(3.0, 3.0)),
+    ):
         error = augmented(mode, recipe, range(30)) - augmented("reference", recipe, range(30))
         assert error.abs().max() < 1.01 * GREY_LEVEL
 
@@ -108,8 +120,12 @@ def test_crops_and_flips_are_timms_within_a_grey_level(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", OURS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_with_one_seed_all_ways_show_the_same(name: str, mode: Mode) -> None:
-    """A grey level of the crop can become many: where an operation has a threshold, or spreads what is close."""
-    error = (augmented(mode, VARIANTS[name], range(60)) - augmented("reference", VARIANTS[name], range(60))).abs()
+    """A grey level of the crop can become many: where an operation has a threshold, or spreads what
+    is close."""
+    error = (
+        augmented(mode, VARIANTS[name], range(60))
+        - augmented("reference", VARIANTS[name], range(60))
+    ).abs()
     assert error.mean() < 0.3 * GREY_LEVEL
     assert (error.flatten(1).mean(1) < GREY_LEVEL).float().mean() > 0.9
     assert (error > 2.01 * GREY_LEVEL).float().mean() < 0.02
@@ -137,7 +153,9 @@ def test_a_batch_crosses_to_the_device_as_bytes(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", OURS)
 def test_both_parts_pickle(mode: Mode) -> None:
-    augmentation = pickle.loads(pickle.dumps(make_train_augmentation(mode, VARIANTS["3a-and-jitter"])))
+    augmentation = pickle.loads(
+        pickle.dumps(make_train_augmentation(mode, VARIANTS["3a-and-jitter"]))
+    )
     expected = augmented(mode, VARIANTS["3a-and-jitter"], range(8))
     assert torch.equal(augmentation.batch(loaded(augmentation, range(8))), expected)
 
@@ -168,7 +186,9 @@ def index(tmp_path: Any) -> Index:
     return load_index(tmp_path, "train", ("one",))
 
 
-def epoch_of(index: Index, mode: Mode, *, num_workers: int, world_size: int = 1, rank: int = 0) -> Tensor:
+def epoch_of(
+    index: Index, mode: Mode, *, num_workers: int, world_size: int = 1, rank: int = 0
+) -> Tensor:
     augmentation = make_train_augmentation(mode, REFERENCE)
     loader: DataLoader[Batch] = DataLoader(
         Images(index, augmentation.image, seed=3, substitutes=0),  # type: ignore[arg-type]
@@ -198,7 +218,12 @@ def test_the_last_of_overlapping_erasures_stands() -> None:
     x_BCHW = torch.full((2, 3, 4, 5), 50.0)  # noqa: N806
     erase(x_BCHW, collate_draws(drawn))
     assert x_BCHW[0].eq(50).all()
-    assert x_BCHW[1, 0].tolist() == [[0, 1, 50, 50, 50], [2, -1, -1, -1, 50], [50, -1, -1, -1, 50], [50] * 5]
+    assert x_BCHW[1, 0].tolist() == [
+        [0, 1, 50, 50, 50],
+        [2, -1, -1, -1, 50],
+        [50, -1, -1, -1, 50],
+        [50] * 5,
+    ]
     assert x_BCHW[1, 2, 0, 0] == 8
 
 
@@ -211,8 +236,14 @@ def test_a_batch_of_another_way_is_refused() -> None:
 def test_draws_are_grouped_by_layer_and_operation() -> None:
     batch = loaded(make_train_augmentation("device", REFERENCE), range(40))
     assert batch.draws is not None
-    assert {name for layer in batch.draws.layers for name, _ in layer} > {"affine", "equalize", "color"}
-    assert len(batch.draws.table_N7) == sum(count for layer in batch.draws.layers for _, count in layer)
+    assert {name for layer in batch.draws.layers for name, _ in layer} > {
+        "affine",
+        "equalize",
+        "color",
+    }
+    assert len(batch.draws.table_N7) == sum(
+        count for layer in batch.draws.layers for _, count in layer
+    )
     assert isinstance(make_train_augmentation("device", REFERENCE).image(jpegs()[0]), Augmented)
 
 

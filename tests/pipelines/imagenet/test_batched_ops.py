@@ -32,17 +32,27 @@ EXACT: list[tuple[str, tuple[float, ...]]] = [
     *(("posterize", (bits,)) for bits in (1, 2, 4)),
     *(("solarize", (threshold,)) for threshold in (0, 26, 200, 256)),
     *(("solarize_add", (addition,)) for addition in (0, 99, 110)),
-    *((name, (factor,)) for name in ("brightness", "color", "contrast", "sharpness") for factor in (0.1, 0.9, 1.9)),
+    *(
+        (name, (factor,))
+        for name in ("brightness", "color", "contrast", "sharpness")
+        for factor in (0.1, 0.9, 1.9)
+    ),
     ("desaturate", (0.7,)),
 ]
 SHIFTS = [
     *((name, (factor,)) for name in ("shear_x", "shear_y") for factor in (0.27, -0.3, 0.0)),
-    *((name, (share,)) for name in ("translate_x_rel", "translate_y_rel") for share in (0.41, -0.2, 1.5)),
+    *(
+        (name, (share,))
+        for name in ("translate_x_rel", "translate_y_rel")
+        for share in (0.41, -0.2, 1.5)
+    ),
 ]
 TURNS = [("rotate", (degrees,)) for degrees in (27.0, -11.3, 0.0, 90.0)]
 
 
-def timm_result(name: str, args: tuple[float, ...], image: Image.Image, interpolation: str) -> NDArray[np.int64]:
+def timm_result(
+    name: str, args: tuple[float, ...], image: Image.Image, interpolation: str
+) -> NDArray[np.int64]:
     done = getattr(timm_ops, name)(image, *args, fillcolor=FILL, resample=RESAMPLE[interpolation])
     return np.asarray(done).astype(int)
 
@@ -51,7 +61,9 @@ def as_batch(*images: Image.Image) -> Tensor:
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
 
-def batched_result(ops: Sequence[tuple[Op, ...]], images: Tensor, interpolation: str = "bicubic") -> NDArray[np.int64]:
+def batched_result(
+    ops: Sequence[tuple[Op, ...]], images: Tensor, interpolation: str = "bicubic"
+) -> NDArray[np.int64]:
     draws = collate_draws([Drawn(one, ()) for one in ops])
     done_BCHW = apply_ops(images, draws, fill=FILL, interpolation=interpolation)  # noqa: N806
     return done_BCHW.permute(0, 2, 3, 1).numpy().astype(int)
@@ -69,7 +81,11 @@ def degenerate() -> list[Image.Image]:
     two[:40] = 255
     one_pixel = np.full((96, 96, 3), 7, np.uint8)
     one_pixel[3, 5] = (0, 255, 8)
-    return [Image.new("RGB", (96, 96), (9, 0, 255)), Image.fromarray(two), Image.fromarray(one_pixel)]
+    return [
+        Image.new("RGB", (96, 96), (9, 0, 255)),
+        Image.fromarray(two),
+        Image.fromarray(one_pixel),
+    ]
 
 
 @pytest.mark.parametrize(("name", "args"), EXACT)
@@ -82,9 +98,13 @@ def test_what_needs_no_sampling_is_timms_bit_for_bit(name: str, args: tuple[floa
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("name", "args"), [*SHIFTS, *TURNS])
-def test_affine_maps_are_timms_within_a_grey_level(name: str, args: tuple[float, ...], interpolation: str) -> None:
+def test_affine_maps_are_timms_within_a_grey_level(
+    name: str, args: tuple[float, ...], interpolation: str
+) -> None:
     images = [*small(), *degenerate()]
-    results = batched_result([(op_for(name, args),)] * len(images), as_batch(*images), interpolation)
+    results = batched_result(
+        [(op_for(name, args),)] * len(images), as_batch(*images), interpolation
+    )
     for image, result in zip(images, results, strict=True):
         error = np.abs(result - timm_result(name, args, image, interpolation))
         assert error.max() <= 1
@@ -100,11 +120,15 @@ def test_nearest_neighbours_are_timms_but_for_ties(name: str, args: tuple[float,
 
 @pytest.mark.parametrize("interpolation", RESAMPLE)
 @pytest.mark.parametrize(("name", "args"), SHIFTS)
-def test_shifted_rows_are_timms_within_a_grey_level(name: str, args: tuple[float, ...], interpolation: str) -> None:
+def test_shifted_rows_are_timms_within_a_grey_level(
+    name: str, args: tuple[float, ...], interpolation: str
+) -> None:
     function: Any = getattr(timm_ops, name)
     assert replaced(function) is not function
     for image in [*small(), small()[0].crop((0, 0, 96, 50)), *degenerate()]:
-        result = np.asarray(replaced(function)(image, *args, fillcolor=FILL, resample=RESAMPLE[interpolation]))
+        result = np.asarray(
+            replaced(function)(image, *args, fillcolor=FILL, resample=RESAMPLE[interpolation])
+        )
         error = np.abs(result.astype(int) - timm_result(name, args, image, interpolation))
         assert error.max() <= 1
         assert (error > 0).mean() < 0.1
@@ -132,7 +156,13 @@ def test_zero_bits_are_black_and_eight_are_nothing() -> None:
 
 def test_each_image_gets_its_own_operations_in_its_own_order() -> None:
     solarize, invert, color, rotate = (
-        op_for(name, args) for name, args in [("solarize", (90,)), ("invert", ()), ("color", (0.2,)), ("rotate", (20,))]
+        op_for(name, args)
+        for name, args in [
+            ("solarize", (90,)),
+            ("invert", ()),
+            ("color", (0.2,)),
+            ("rotate", (20,)),
+        ]
     )
     ops = [(solarize, color), (), (color, solarize), (rotate,), (invert, rotate, color)]
     images = as_batch(*(small()[i % 2] for i in range(len(ops))))
@@ -149,7 +179,9 @@ def test_the_batch_that_came_in_is_left_as_it_was() -> None:
 
 
 def test_every_function_of_timms_policies_has_a_batched_form() -> None:
-    names = {function.__name__ for function in timm_ops.NAME_TO_OP.values()} - {"gaussian_blur_rand"}
+    names = {function.__name__ for function in timm_ops.NAME_TO_OP.values()} - {
+        "gaussian_blur_rand"
+    }
     absolute = {"translate_x_abs", "translate_y_abs"}  # of no policy that a job can name
     assert all(op_of(name, (0.5,), size=(8, 8)) for name in names - absolute)
     with pytest.raises(KeyError, match="augmentation: fast"):
@@ -162,6 +194,14 @@ def test_every_function_of_timms_policies_has_a_batched_form() -> None:
 def test_a_gpu_agrees_with_the_cpu_within_a_grey_level(name: str) -> None:
     ops = [(op_for(name, (2.0 if name == "posterize" else 0.3,)),)] * 2
     draws = collate_draws([Drawn(one, ()) for one in ops])
-    on_gpu = apply_ops(as_batch(*small()).cuda(), draws.to(torch.device("cuda")), fill=FILL, interpolation="bicubic")
-    error = np.abs(on_gpu.permute(0, 2, 3, 1).cpu().numpy().astype(int) - batched_result(ops, as_batch(*small())))
+    on_gpu = apply_ops(
+        as_batch(*small()).cuda(),
+        draws.to(torch.device("cuda")),
+        fill=FILL,
+        interpolation="bicubic",
+    )
+    error = np.abs(
+        on_gpu.permute(0, 2, 3, 1).cpu().numpy().astype(int)
+        - batched_result(ops, as_batch(*small()))
+    )
     assert error.max() <= 1

@@ -52,7 +52,9 @@ def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> Non
     """As in Swin's and CAT's repositories."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/x.jpg").write_bytes(b"x")
-    source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source("val", ("0", "1"))
+    source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source(
+        "val", ("0", "1")
+    )
     assert source.names == ("val/n01/x.jpg", "val/n01/y.jpg")
     assert source.read(0) == b"x"
     with pytest.raises(OSError, match=r"n01/y\.jpg"):  # one that is missing is a broken image
@@ -60,21 +62,45 @@ def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> Non
 
 
 FAULTS = {
-    "no label": ("a.jpg\n", None, r"train_map\.txt:1: 'a\.jpg' has no label; write `path<TAB>label`"),
+    "no label": (
+        "a.jpg\n",
+        None,
+        r"train_map\.txt:1: 'a\.jpg' has no label; write `path<TAB>label`",
+    ),
     "no label after a tab": ("a.jpg x\t\n", None, r"train_map\.txt:1: .* has no label"),
-    "twice": ("a.jpg 0\nb.jpg 1\n\na.jpg 1\n", None, r"train_map\.txt:4: a\.jpg again, first in line 1"),
-    "outside": ("../a.jpg 0\n", None, r"train_map\.txt:1: \.\./a\.jpg is no path below the data folder"),
+    "twice": (
+        "a.jpg 0\nb.jpg 1\n\na.jpg 1\n",
+        None,
+        r"train_map\.txt:4: a\.jpg again, first in line 1",
+    ),
+    "outside": (
+        "../a.jpg 0\n",
+        None,
+        r"train_map\.txt:1: \.\./a\.jpg is no path below the data folder",
+    ),
     "absolute": ("/a.jpg 0\n", None, r"train_map\.txt:1: /a\.jpg is no path below the data folder"),
     "empty": ("\n", None, r"train_map\.txt: lists no image"),
-    "unknown class": ("a.jpg cow\n", "cat\ndog\n", r"train_map\.txt:1: class 'cow' is not in classes\.txt"),
-    "out of range": ("a.jpg 2\n", "cat\ndog\n", r"train_map\.txt:1: label 2 is out of range: .* classes 0 to 1"),
+    "unknown class": (
+        "a.jpg cow\n",
+        "cat\ndog\n",
+        r"train_map\.txt:1: class 'cow' is not in classes\.txt",
+    ),
+    "out of range": (
+        "a.jpg 2\n",
+        "cat\ndog\n",
+        r"train_map\.txt:1: label 2 is out of range: .* classes 0 to 1",
+    ),
     "negative": ("a.jpg -1\n", "cat\ndog\n", r"train_map\.txt:1: label -1 is out of range"),
     "class without images": (
         "a.jpg cat\n",
         "cat\ndog\ncow\n",
         r"different classes; only in train: none; only in val: dog",
     ),
-    "class twice": (NAMED, "cat\ndog\ncat\n", r"classes\.txt:3: class 'cat' again, first in line 1"),
+    "class twice": (
+        NAMED,
+        "cat\ndog\ncat\n",
+        r"classes\.txt:3: class 'cat' again, first in line 1",
+    ),
     "one class": ("a.jpg cat\n", None, r"different classes"),
 }
 
@@ -101,7 +127,9 @@ def test_a_missing_map_is_told(tmp_path: Path) -> None:
 
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds one class only, cat; a classifier needs two or more"):
+    with pytest.raises(
+        DataError, match=r"holds one class only, cat; a classifier needs two or more"
+    ):
         fingerprint(write(tmp_path, "a.jpg cat\n", "a.jpg cat\n"), num_classes=None)
 
 
@@ -120,20 +148,30 @@ def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path)
     """And not the first line, whose image may be the one that is missing."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/y.jpg").write_bytes(b"y")
-    source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source("val", ("0", "1"))
+    source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source(
+        "val", ("0", "1")
+    )
     assert source.read(1) == b"y"
 
 
 def test_a_map_of_which_no_image_is_there_is_reported_while_planning(tmp_path: Path) -> None:
     lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
-    text = r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: gone/a\.jpg, gone/b"
+    text = (
+        r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: "
+        r"gone/a\.jpg, gone/b"
+    )
     with pytest.raises(DataError, match=text):
         fingerprint(write(tmp_path, train=lines, val=lines), num_classes=None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_maps_and_classes_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
-    root = write(tmp_path, "images/a.jpg kočka\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "kočka\ndog\n")
+    root = write(
+        tmp_path,
+        "images/a.jpg kočka\nimages/d.jpg dog\n",
+        "images/a.jpg 0\nimages/d.jpg 1\n",
+        "kočka\ndog\n",
+    )
     before = fingerprint(root, num_classes=2)
     for path in tmp_path.glob("*.txt"):
         path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
@@ -143,9 +181,16 @@ def test_maps_and_classes_may_have_a_byte_order_mark(tmp_path: Path, encoding: s
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
 def test_a_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
-    root = write(tmp_path, "images/a.jpg cat\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "cat\ndog\n")
+    root = write(
+        tmp_path,
+        "images/a.jpg cat\nimages/d.jpg dog\n",
+        "images/a.jpg 0\nimages/d.jpg 1\n",
+        "cat\ndog\n",
+    )
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b"caf\xe9\n")
-    with pytest.raises(DataError, match=rf"{name}:3: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+    with pytest.raises(
+        DataError, match=rf"{name}:3: not UTF-8 text: .* 0xe9; save the file as UTF-8"
+    ):
         fingerprint(root, num_classes=None)
 
 
@@ -157,10 +202,17 @@ def test_a_path_that_no_file_can_have_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
 def test_a_link_to_nothing_is_not_taken_for_a_missing_file(tmp_path: Path, name: str) -> None:
-    root = write(tmp_path, "images/a.jpg cat\nimages/d.jpg dog\n", "images/a.jpg 0\nimages/d.jpg 1\n", "cat\ndog\n")
+    root = write(
+        tmp_path,
+        "images/a.jpg cat\nimages/d.jpg dog\n",
+        "images/a.jpg 0\nimages/d.jpg 1\n",
+        "cat\ndog\n",
+    )
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("gone")
-    with pytest.raises(DataError, match=rf"{name}: cannot be read: a symbolic link to gone, which does not exist"):
+    with pytest.raises(
+        DataError, match=rf"{name}: cannot be read: a symbolic link to gone, which does not exist"
+    ):
         fingerprint(root, num_classes=None)
 
 

@@ -1,4 +1,5 @@
-"""Decoding of good and broken files, and draws that depend on the seed, the epoch and the image alone."""
+"""Decoding of good and broken files, and draws that depend on the seed, the epoch and the image
+alone."""
 
 from __future__ import annotations
 
@@ -91,7 +92,9 @@ def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
 
 def test_an_image_that_stands_in_for_a_broken_one_has_its_own_label(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": b"", "b.png": encoded(noise(), "PNG")})
-    images = Images(replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1)
+    images = Images(
+        replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1
+    )
     assert images[SampleIndex(0, 0)].label == 1
 
 
@@ -100,10 +103,14 @@ def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
     assert len(collate([images[SampleIndex(0, 0)]]).labels_B) == 0
 
 
-@pytest.mark.parametrize("policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"])
+@pytest.mark.parametrize(
+    "policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"]
+)
 def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
     """RandAugment's posterize keeps 0 bits there, which Pillow refuses since 13."""
-    transform = train_transform(replace(REFERENCE, img_size=8, scale=(0.9, 1.0), hflip=0.0, auto_augment=policy))
+    transform = train_transform(
+        replace(REFERENCE, img_size=8, scale=(0.9, 1.0), hflip=0.0, auto_augment=policy)
+    )
     content = encoded(noise(size=8), "PNG")
     assert all(transform(content).isfinite().all() for _ in range(150))
 
@@ -135,7 +142,9 @@ def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_an_epoch_goes_on_after_any_update_with_the_draws_of_the_straight_one(world_size: int) -> None:
+def test_an_epoch_goes_on_after_any_update_with_the_draws_of_the_straight_one(
+    world_size: int,
+) -> None:
     for rank in range(world_size):
         straight, resumed = (_draws(rank=rank, world_size=world_size) for _ in range(2))
         resumed.first_update = 3
@@ -150,7 +159,8 @@ def test_global_batches_hold_the_same_images_for_any_number_of_workers(world_siz
         ranks = [list(_draws(rank=rank, world_size=world_size)) for rank in range(world_size)]
         local = 12 // world_size
         return [
-            {draw for rank in ranks for draw in rank[start : start + local]} for start in range(0, 4 * local, local)
+            {draw for rank in ranks for draw in rank[start : start + local]}
+            for start in range(0, 4 * local, local)
         ]
 
     assert batches(world_size) == batches(1)

@@ -39,7 +39,9 @@ def turned() -> bytes:
 
 
 def deep(dtype: Any) -> bytes:
-    return encoded(Image.fromarray(RAMP.astype(dtype) * 257), "PNG" if dtype is np.uint16 else "TIFF")
+    return encoded(
+        Image.fromarray(RAMP.astype(dtype) * 257), "PNG" if dtype is np.uint16 else "TIFF"
+    )
 
 
 RAMPS: dict[str, Callable[[], bytes]] = {
@@ -59,18 +61,25 @@ def loaded(mode: Mode, content: bytes) -> Tensor:
     augmentation = make_train_augmentation(mode, PLAIN)
     seed_all(0)
     out = augmentation.image(content)
-    sample = Sample(out, 0, (), 0) if isinstance(out, Tensor) else Sample(out.image_CHW, 0, (), 0, out.drawn)
+    sample = (
+        Sample(out, 0, (), 0)
+        if isinstance(out, Tensor)
+        else Sample(out.image_CHW, 0, (), 0, out.drawn)
+    )
     return augmentation.batch(collate([sample]))
 
 
 @pytest.mark.parametrize("decode", [decode_rgb, decode_tensor])
 @pytest.mark.parametrize("name", RAMPS)
 def test_every_mode_shows_the_same_ramp(name: str, decode: Callable[[bytes], Any]) -> None:
-    """Also 16 bits, which Pillow would clip to white; what alpha hides shows; the tag of EXIF is not followed."""
+    """Also 16 bits, which Pillow would clip to white; what alpha hides shows; the tag of EXIF is
+    not followed."""
     decoded = decode(RAMPS[name]())
-    pixels_HWC = decoded.permute(1, 2, 0).numpy() if isinstance(decoded, Tensor) else np.asarray(decoded)  # noqa: N806
-    assert pixels_HWC.dtype == np.uint8
-    assert np.abs(pixels_HWC.astype(int) - RAMP[:, :, None]).max() <= 24  # a palette has 16 colours
+    pixels = (
+        decoded.permute(1, 2, 0).numpy() if isinstance(decoded, Tensor) else np.asarray(decoded)
+    )
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - RAMP[:, :, None]).max() <= 24  # a palette has 16 colours
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -99,7 +108,9 @@ def test_broken_file_is_called_broken_by_each_way_of_loading(content: bytes, mod
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("options", [{"quality": 60}, {"quality": 95, "subsampling": 0}, {"progressive": True}])
+@pytest.mark.parametrize(
+    "options", [{"quality": 60}, {"quality": 95, "subsampling": 0}, {"progressive": True}]
+)
 def test_both_decoders_see_the_same_pixels(mode: str, options: dict[str, Any]) -> None:
     content = encoded(photographs()[1].convert(mode), "JPEG", **options)
     image_CHW = decode_tensor(content)  # noqa: N806

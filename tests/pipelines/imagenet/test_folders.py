@@ -1,4 +1,5 @@
-"""What is read off folders in ImageNet's layout before an image is decoded, and how faults in them are told."""
+"""What is read off folders in ImageNet's layout before an image is decoded, and how faults in them
+are told."""
 
 from __future__ import annotations
 
@@ -37,7 +38,12 @@ def test_index_lists_images_by_class(root: Path) -> None:
     (root / "train/dog/.hidden.png").write_text("not data")
     index = load_index(root, "train", load_classes(Folders(root), num_classes=2))
     assert index.classes == ("cat", "dog")
-    assert index.paths == ("train/cat/a.JPEG", "train/cat/b.png", "train/dog/a.JPEG", "train/dog/b.png")
+    assert index.paths == (
+        "train/cat/a.JPEG",
+        "train/cat/b.png",
+        "train/dog/a.JPEG",
+        "train/dog/b.png",
+    )
     assert index.labels == (0, 0, 1, 1)
 
 
@@ -56,7 +62,9 @@ def test_missing_folder_is_told(tmp_path: Path) -> None:
 
 def test_classes_of_one_split_only_are_named(root: Path) -> None:
     (root / "train/cat").rename(root / "train/lynx")
-    with pytest.raises(DataError, match=r"different classes; only in train: lynx; only in val: cat"):
+    with pytest.raises(
+        DataError, match=r"different classes; only in train: lynx; only in val: cat"
+    ):
         fingerprint(root, num_classes=None)
 
 
@@ -68,7 +76,9 @@ def test_class_count_of_the_job_must_agree(root: Path) -> None:
 def test_images_beside_class_folders_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "train/a.png")
-    with pytest.raises(DataError, match=r"train: holds no class folders; images belong into train/<class>/"):
+    with pytest.raises(
+        DataError, match=r"train: holds no class folders; images belong into train/<class>/"
+    ):
         load_classes(Folders(tmp_path), num_classes=None)
 
 
@@ -99,7 +109,9 @@ def test_kind_imports_neither_torch_nor_timm() -> None:
 def test_one_class_alone_is_refused(root: Path) -> None:
     for split in ("train", "val"):
         shutil.rmtree(root / split / "dog")
-    with pytest.raises(DataError, match=r"data: holds one class only, cat; a classifier needs two or more"):
+    with pytest.raises(
+        DataError, match=r"data: holds one class only, cat; a classifier needs two or more"
+    ):
         fingerprint(root, num_classes=None)
 
 

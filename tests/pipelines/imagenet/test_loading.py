@@ -45,7 +45,9 @@ class InOrder(Sampler[SampleIndex]):
 def loader_of(source: Index, *, num_workers: int) -> Loader:
     transform = eval_transform(img_size=16, crop_pct=0.875, interpolation="bicubic")
     images = Images(source, transform, seed=0, substitutes=0)
-    return Loader(images, InOrder(len(source)), batch_size=2, num_workers=num_workers, pin_memory=False)
+    return Loader(
+        images, InOrder(len(source)), batch_size=2, num_workers=num_workers, pin_memory=False
+    )
 
 
 @pytest.fixture
@@ -54,7 +56,9 @@ def index(tmp_path: Path) -> Index:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_fault_of_the_data_has_its_own_text_whichever_process_meets_it(index: Index, num_workers: int) -> None:
+def test_a_fault_of_the_data_has_its_own_text_whichever_process_meets_it(
+    index: Index, num_workers: int
+) -> None:
     batches = iter(loader_of(CutShort(**vars(index)), num_workers=num_workers))
     assert [next(batches).places for _ in range(2)] == [(0, 1), (2, 3)]
     with pytest.raises(DataError) as caught:
@@ -65,7 +69,9 @@ def test_a_fault_of_the_data_has_its_own_text_whichever_process_meets_it(index: 
 def is_loss_where_a_process_is_killed(source: Index) -> bool:
     batches = iter(loader_of(source, num_workers=1))
     next(batches)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch has no handler in threads, as those of Ray's workers
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # torch has no handler in threads, as those of Ray's workers
     (process,) = multiprocessing.active_children()
     process.kill()
     try:
@@ -80,8 +86,12 @@ def test_a_killed_loader_process_is_a_loss_and_no_fault_of_the_stage(index: Inde
         assert apart.submit(is_loss_where_a_process_is_killed, index).result()
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
-def test_a_process_that_is_gone_while_it_hands_a_batch_over_is_a_loss_too(index: Index, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()]
+)
+def test_a_process_that_is_gone_while_it_hands_a_batch_over_is_a_loss_too(
+    index: Index, error: Exception
+) -> None:
     loader = loader_of(index, num_workers=0)
 
     class Reset:

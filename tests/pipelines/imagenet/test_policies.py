@@ -1,4 +1,5 @@
-"""What is drawn for many images against what timm draws: operations, magnitudes, rectangles, pixels."""
+"""What is drawn for many images against what timm draws: operations, magnitudes, rectangles,
+pixels."""
 
 from __future__ import annotations
 
@@ -126,7 +127,10 @@ def test_rectangles_hold_noise_one_colour_or_the_mean() -> None:
 @pytest.mark.parametrize("mode", ["fast", "device"])
 def test_pixels_are_distributed_as_timms(mode: Mode) -> None:
     """On seeds of their own; the spread between images, 0.6, allows for 0.1 with 300 of them."""
-    ours, timms = augmented(mode, REFERENCE, range(1000, 1300)), augmented("reference", REFERENCE, range(300))
+    ours, timms = (
+        augmented(mode, REFERENCE, range(1000, 1300)),
+        augmented("reference", REFERENCE, range(300)),
+    )
     assert (ours.mean((0, 2, 3)) - timms.mean((0, 2, 3))).abs().max() < 0.15
     assert (ours.std((0, 2, 3)) - timms.std((0, 2, 3))).abs().max() < 0.1
     assert (

@@ -1,4 +1,5 @@
-"""A fraction of each class: which images it holds, that it is the same in every layout, and how it is shuffled."""
+"""A fraction of each class: which images it holds, that it is the same in every layout, and how it
+is shuffled."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def opened(root: Path, tmp_path: Path) -> Opened:
     """Train in one of the layouts; a map knows its classes by number only."""
 
     def opened(layout: str) -> ImageSource:
-        images = open_images(str({"folders": lambda: root, "class map": mapped, "shards": sharded}[layout]()))
+        images = open_images(
+            str({"folders": lambda: root, "class map": mapped, "shards": sharded}[layout]())
+        )
         return images.source("train", load_classes(images, num_classes=len(SIZES)))
 
     def mapped() -> Path:
@@ -53,7 +56,10 @@ def opened(root: Path, tmp_path: Path) -> Opened:
         for split in ("train", "val"):
             (folder / split).symlink_to(root / split)
             paths = sorted((root / split).glob("*/*"), reverse=True)
-            lines = [f"{path.relative_to(root / split)}\t{sorted(SIZES).index(path.parent.name)}\n" for path in paths]
+            lines = [
+                f"{path.relative_to(root / split)}\t{sorted(SIZES).index(path.parent.name)}\n"
+                for path in paths
+            ]
             (folder / f"{split}_map.txt").write_text("".join(lines))
         return folder
 
@@ -71,7 +77,9 @@ def contents(source: ImageSource) -> list[bytes]:
 def flat(num_images: int) -> Index:
     """Images of two classes in turn, that lie nowhere."""
     paths = tuple(f"train/{number}.png" for number in range(num_images))
-    return Index(Path("/nowhere"), ("even", "odd"), paths, tuple(number % 2 for number in range(num_images)))
+    return Index(
+        Path("/nowhere"), ("even", "odd"), paths, tuple(number % 2 for number in range(num_images))
+    )
 
 
 def test_each_class_gives_the_same_fraction_and_one_image_at_least(opened: Opened) -> None:
@@ -83,34 +91,44 @@ def test_each_class_gives_the_same_fraction_and_one_image_at_least(opened: Opene
 
 @given(FRACTIONS, FRACTIONS)
 def test_a_smaller_fraction_lies_inside_a_larger_one(one: float, other: float) -> None:
-    smaller, larger = (set(take_fraction(flat(30), fraction).names) for fraction in sorted((one, other)))
+    smaller, larger = (
+        set(take_fraction(flat(30), fraction).names) for fraction in sorted((one, other))
+    )
     assert smaller <= larger
 
 
 def test_labels_names_and_images_belong_together(opened: Opened) -> None:
     part = take_fraction(opened("folders"), 0.3)
     assert len(part) == len(part.labels) == len(part.names) == 19
-    for place, (name, label, key) in enumerate(zip(part.names, part.labels, part.sample_keys(), strict=True)):
+    for place, (name, label, key) in enumerate(
+        zip(part.names, part.labels, part.sample_keys(), strict=True)
+    ):
         assert part.read(place) == Path(name).name.encode()
         assert (part.classes[label], key) == (Path(name).parent.name, sample_key(name))
     assert part.names[2:5:2] == [part.names[2], part.names[4]]
 
 
 def test_a_fraction_holds_the_same_images_in_every_layout(opened: Opened) -> None:
-    images = {name: sorted(contents(take_fraction(opened(name), 0.2))) for name in ("folders", "class map", "shards")}
+    images = {
+        name: sorted(contents(take_fraction(opened(name), 0.2)))
+        for name in ("folders", "class map", "shards")
+    }
     assert len(images["folders"]) == 13
     assert images["folders"] == images["class map"] == images["shards"]
 
 
 def test_the_choice_is_fixed_for_ever() -> None:
-    """Another choice under the same Key would be another result; it needs a new version of the kind."""
+    """Another choice under the same Key would be another result; it needs a new version of the
+    kind."""
     names = [Path(name).stem for name in take_fraction(flat(24), 0.25).names]
     assert names == ["2", "5", "6", "17", "18", "23"]
 
 
 def test_images_of_one_name_are_taken_in_their_order() -> None:
     """As in shards whose writer counts the images of each anew."""
-    source = Index(Path("/nowhere"), ("cat", "dog"), ("a.jpg", "b.jpg", *["same.jpg"] * 8), (0, 0, *[1] * 8))
+    source = Index(
+        Path("/nowhere"), ("cat", "dog"), ("a.jpg", "b.jpg", *["same.jpg"] * 8), (0, 0, *[1] * 8)
+    )
     assert list(take_fraction(source, 0.5).labels).count(1) == 4
 
 
@@ -120,7 +138,8 @@ def test_the_whole_is_the_source_itself(opened: Opened) -> None:
 
 
 def test_an_epoch_takes_the_chosen_images_in_the_order_of_the_whole(opened: Opened) -> None:
-    """So that shards are read few at a time: each block of them gives what it has of the fraction."""
+    """So that shards are read few at a time: each block of them gives what it has of the
+    fraction."""
     train = opened("shards")
     part = take_fraction(train, 0.5)
     order = [part.names[place] for place in part.shuffled(np.random.default_rng(3))]

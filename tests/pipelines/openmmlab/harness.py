@@ -66,7 +66,12 @@ class KilledError(BaseException):
 
 
 def make_context(
-    recorder: Recorder, params: Params, backbone_dir: Path, *, resume_dir: Path | None = None, rank: int = 0
+    recorder: Recorder,
+    params: Params,
+    backbone_dir: Path,
+    *,
+    resume_dir: Path | None = None,
+    rank: int = 0,
 ) -> StageContext:
     work_dir = recorder.root / f"work{rank}"
     work_dir.mkdir(parents=True)
@@ -93,19 +98,29 @@ def save_toy_checkpoint(directory: Path, *, img_size: int = 56) -> Path:
     return directory
 
 
-def write_coco(root: Path, *, num_train: int = 8, num_val: int = 3, has_polygons: bool = True) -> Path:
+def write_coco(
+    root: Path, *, num_train: int = 8, num_val: int = 3, has_polygons: bool = True
+) -> Path:
     """Scenes of two coloured squares, with boxes and, if asked for, polygons."""
     for split, num in (("train", num_train), ("val", num_val)):
         rng = np.random.default_rng(len(split))
-        document: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
-        document["categories"] = [{"id": 7 + label, "name": name} for label, name in enumerate(CLASSES)]
+        document: dict[str, list[dict[str, Any]]] = {
+            "images": [],
+            "annotations": [],
+            "categories": [],
+        }
+        document["categories"] = [
+            {"id": 7 + label, "name": name} for label, name in enumerate(CLASSES)
+        ]
         folder = root / f"{split}2017"
         folder.mkdir(parents=True)
         for image_id in range(num):
             pixels, corners = _scene(rng)
             name = f"{image_id:03d}.png"
             Image.fromarray(pixels).save(folder / name)
-            document["images"].append({"id": image_id, "file_name": name, "width": PX, "height": PX})
+            document["images"].append(
+                {"id": image_id, "file_name": name, "width": PX, "height": PX}
+            )
             document["annotations"] += [
                 _instance(image_id, label, corner, len(document["annotations"]) + label + 1)
                 for label, corner in enumerate(corners)
@@ -137,18 +152,25 @@ def write_ade20k(root: Path, *, num_train: int = 8, num_val: int = 3) -> Path:
     return root
 
 
-def _scene(rng: np.random.Generator) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[tuple[int, int, int]]]:
+def _scene(
+    rng: np.random.Generator,
+) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[tuple[int, int, int]]]:
     pixels = rng.integers(90, 120, (PX, PX, 3)).astype(np.uint8)
     corners = []
     for place, colour in enumerate(COLOURS):
         side = int(rng.integers(16, 28))
-        x, y = int(rng.integers(0, PX // 2 - 28 + 1)) + place * PX // 2, int(rng.integers(0, PX - side))
+        x, y = (
+            int(rng.integers(0, PX // 2 - 28 + 1)) + place * PX // 2,
+            int(rng.integers(0, PX - side)),
+        )
         pixels[y : y + side, x : x + side] = colour
         corners.append((x, y, side))
     return pixels, corners
 
 
-def _instance(image_id: int, label: int, corner: tuple[int, int, int], annotation_id: int) -> dict[str, Any]:
+def _instance(
+    image_id: int, label: int, corner: tuple[int, int, int], annotation_id: int
+) -> dict[str, Any]:
     x, y, side = corner
     return {
         "id": annotation_id,
@@ -170,7 +192,9 @@ def evaluation_params(kind: Kind, params: Params, **fields: Any) -> Params:
 
 def scores_of(result: StageResult) -> dict[str, float]:
     """What was measured on val, by name: not the size of the network."""
-    return {metric.name: metric.value for metric in result.metrics if metric.num_samples is not None}
+    return {
+        metric.name: metric.value for metric in result.metrics if metric.num_samples is not None
+    }
 
 
 def on_val(result: StageResult) -> tuple[Metric, ...]:
@@ -180,4 +204,8 @@ def on_val(result: StageResult) -> tuple[Metric, ...]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below `folder` by its path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

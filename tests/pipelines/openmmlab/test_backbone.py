@@ -1,4 +1,5 @@
-"""CAT inside mmdet's and mmseg's models: its weights arrive and stay, or the error says what does not fit."""
+"""CAT inside mmdet's and mmseg's models: its weights arrive and stay, or the error says what does
+not fit."""
 
 from __future__ import annotations
 
@@ -37,16 +38,24 @@ def test_a_file_of_the_official_layout_is_a_backbone_too(tmp_path: Path) -> None
 
 
 def test_without_checkpoint_the_backbone_is_random(tmp_path: Path) -> None:
-    config = read_pretrained(save_toy_checkpoint(tmp_path / "checkpoint"), drop_path_rate=None).config
+    config = read_pretrained(
+        save_toy_checkpoint(tmp_path / "checkpoint"), drop_path_rate=None
+    ).config
     one, other = make_backbone(config.to_dict()), make_backbone(config.to_dict())
     assert not torch.equal(one.stages[0].state_dict().popitem()[1], torch.zeros(1))
-    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path: Path) -> None:
     directory = save_toy_checkpoint(tmp_path / "checkpoint")
     tensors = load_file(directory / "model.safetensors")
-    name = next(name for name, tensor in tensors.items() if tensor.shape == (16,) and name.startswith("stages.0"))
+    name = next(
+        name
+        for name, tensor in tensors.items()
+        if tensor.shape == (16,) and name.startswith("stages.0")
+    )
     tensors[name] = torch.zeros(17)
     save_file(tensors, directory / "model.safetensors")
     with pytest.raises(CheckpointError, match=rf"{name} is \(17,\), the model needs \(16,\)"):
@@ -54,12 +63,16 @@ def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path
 
 
 def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"):
+    with pytest.raises(
+        CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"
+    ):
         read_pretrained(tmp_path / "nowhere", drop_path_rate=None)
 
 
 @pytest.mark.parametrize("name", ["lfs_pointer", "web_page", "protocol_4", "torchscript"])
 def test_a_file_that_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
-    with pytest.raises(CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; point `backbone` at"):
+    with pytest.raises(
+        CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; point `backbone` at"
+    ):
         read_pretrained(tmp_path, drop_path_rate=None)

@@ -1,4 +1,5 @@
-"""What training starts from: random weights, or those of our, the official and timm's checkpoints; frozen stages."""
+"""What training starts from: random weights, or those of our, the official and timm's checkpoints;
+frozen stages."""
 
 from __future__ import annotations
 
@@ -23,7 +24,12 @@ from pipelines.openmmlab.backbone import read_pretrained
 from pipelines.openmmlab.backbone_init import lr_line, make_backbone_init
 from pipelines.segmentation.params import SegmentationParams
 from pipelines.segmentation.train import run
-from tests.pipelines.openmmlab.harness import Recorder, make_context, save_toy_checkpoint, write_ade20k
+from tests.pipelines.openmmlab.harness import (
+    Recorder,
+    make_context,
+    save_toy_checkpoint,
+    write_ade20k,
+)
 from tests.pipelines.ranks import metrics_of_two_ranks
 
 TOY = {"img_size": 56, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
@@ -33,9 +39,22 @@ STILL = {"max_iters": 1, "warmup_iters": 0, "lr": 1e-60}
 
 
 def _params(data: Path, **fields: Any) -> SegmentationParams:
-    small = {"batch_size": 4, "img_scale": (64, 64), "crop_size": 64, "channels": 8, "head_channels": 8}
-    common = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(data), "loader_workers": 0}
-    return SegmentationParams(**{**common, **small, "max_iters": 2, "warmup_iters": 0, "lr": 1e-3, **fields})
+    small = {
+        "batch_size": 4,
+        "img_scale": (64, 64),
+        "crop_size": 64,
+        "channels": 8,
+        "head_channels": 8,
+    }
+    common = {
+        "method": "semantic_fpn",
+        "backbone": "p.checkpoint",
+        "data": str(data),
+        "loader_workers": 0,
+    }
+    return SegmentationParams(
+        **{**common, **small, "max_iters": 2, "warmup_iters": 0, "lr": 1e-3, **fields}
+    )
 
 
 class Setting:
@@ -60,14 +79,20 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 def _backbone_of(result: StageResult) -> dict[str, Tensor]:
     tensors = load_file(result.outputs["checkpoint"] / "model.safetensors")
-    return {name.removeprefix("backbone."): tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+    return {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("backbone.")
+    }
 
 
 def _changed(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> set[str]:
     return {name for name in one.keys() & other.keys() if not torch.equal(one[name], other[name])}
 
 
-def test_from_scratch_the_backbone_is_random_by_the_seed_and_no_checkpoint_is_needed(setting: Setting) -> None:
+def test_from_scratch_the_backbone_is_random_by_the_seed_and_no_checkpoint_is_needed(
+    setting: Setting,
+) -> None:
     first, recorder = setting.train("scratch", **STILL, **SCRATCH)
     again, _ = setting.train("scratch_again", **STILL, **SCRATCH)
     weight = first["stages.2.blocks.0.cpsa.mlp.fc1.weight"]
@@ -82,17 +107,26 @@ def test_log_says_what_was_loaded_and_left_out(setting: Setting) -> None:
     assert not _changed(start, setting.pretrained)
     told = recorder.events[0].text
     norms = ", ".join(f"norm{stage}.{part}" for stage in range(4) for part in ("weight", "bias"))
-    assert told.startswith(f"backbone: a CAT of no published size; mapped: {len(start) - 8} tensors; new: {norms};")
+    assert told.startswith(
+        f"backbone: a CAT of no published size; mapped: {len(start) - 8} tensors; new: {norms};"
+    )
     assert told.endswith("left out: head.fc.bias, head.fc.weight, norm.bias, norm.weight")
 
 
 def test_frozen_stages_stay_bit_for_bit_and_the_rest_learns(setting: Setting) -> None:
     trained, recorder = setting.train("frozen", frozen_stages=2, layer_decay=0.7)
     changed = _changed(trained, setting.pretrained)
-    frozen = {name for name in setting.pretrained if name.startswith(("ape", "patch_embed", "stages.0", "stages.1"))}
+    frozen = {
+        name
+        for name in setting.pretrained
+        if name.startswith(("ape", "patch_embed", "stages.0", "stages.1"))
+    }
     assert frozen
     assert not changed & frozen
-    assert {"stages.2.downsample.reduction.weight", "stages.3.blocks.0.cpsa.mlp.fc1.weight"} <= changed
+    assert {
+        "stages.2.downsample.reduction.weight",
+        "stages.3.blocks.0.cpsa.mlp.fc1.weight",
+    } <= changed
     assert not torch.equal(trained["norm0.weight"], torch.ones(16))
     assert recorder.events[0].text.endswith("; frozen: embeddings and the first 2 stages")
 
@@ -113,10 +147,13 @@ def test_frozen_stages_drop_nothing_in_training() -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_train_one_random_and_partly_frozen_network(setting: Setting, tmp_path: Path) -> None:
+def test_two_workers_train_one_random_and_partly_frozen_network(
+    setting: Setting, tmp_path: Path
+) -> None:
     params = _params(setting.data, **SCRATCH, frozen_stages=1, layer_decay=0.5)
     context = make_context(Recorder(tmp_path / "r"), params, setting.backbone)
-    # Only rank 0 counts the network, and each rank has its own clock. The weights are compared after training.
+    # Only rank 0 counts the network, and each rank has its own clock. The weights are compared
+    # after training.
     first, second = (
         [metric for metric in metrics if metric.num_samples is not None]
         for metrics in metrics_of_two_ranks(run, context, tmp_path)
@@ -134,56 +171,96 @@ def test_checkpoint_of_timm_is_a_backbone_too(tmp_path: Path, name: str) -> None
         save_file(tensors, tmp_path / name)
     found = read_pretrained(tmp_path, drop_path_rate=0.2)
     assert (found.name, found.config.drop_path_rate) == ("cat_tiny", 0.2)
-    assert set(found.fitted.report.unexpected) == {"norm.weight", "norm.bias", "head.fc.weight", "head.fc.bias"}
+    assert set(found.fitted.report.unexpected) == {
+        "norm.weight",
+        "norm.bias",
+        "head.fc.weight",
+        "head.fc.bias",
+    }
     assert torch.equal(found.fitted.tensors["ape"], tensors["ape"])
 
 
 def test_tensor_that_no_cat_has_is_an_error(setting: Setting, tmp_path: Path) -> None:
-    torch.save({"state_dict": {**setting.pretrained, "neck.weight": torch.zeros(2)}}, tmp_path / "cat.pth")
+    torch.save(
+        {"state_dict": {**setting.pretrained, "neck.weight": torch.zeros(2)}}, tmp_path / "cat.pth"
+    )
     with pytest.raises(CheckpointError, match=r"(?s)cat\.pth .*neck\.weight"):
         read_pretrained(tmp_path, drop_path_rate=None)
 
 
-def test_checkpoint_of_another_size_than_the_model_names_the_fields(setting: Setting, tmp_path: Path) -> None:
-    context = make_context(Recorder(tmp_path), _params(setting.data, model="cat_small"), setting.backbone)
-    expected = r"another network than `model`: embed_dim 16 instead of 96, depths \[1, 1, 1, 1\] instead of \[1, 1, 3"
+def test_checkpoint_of_another_size_than_the_model_names_the_fields(
+    setting: Setting, tmp_path: Path
+) -> None:
+    context = make_context(
+        Recorder(tmp_path), _params(setting.data, model="cat_small"), setting.backbone
+    )
+    expected = (
+        r"another network than `model`: embed_dim 16 instead of 96, depths \[1, 1, 1, 1\] "
+        r"instead of \[1, 1, 3"
+    )
     with pytest.raises(CheckpointError, match=expected):
         make_backbone_init(context)
 
 
 def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) -> None:
     model = {**TOY, "depths": (1, 1, 1), "num_heads": (1, 2, 4)}
-    context = make_context(Recorder(tmp_path), _params(setting.data, **{**SCRATCH, "model": model}), setting.backbone)
-    with pytest.raises(JobError, match="has 3 stages, and detectors and segmenters take the maps of 4"):
+    context = make_context(
+        Recorder(tmp_path), _params(setting.data, **{**SCRATCH, "model": model}), setting.backbone
+    )
+    with pytest.raises(
+        JobError, match="has 3 stages, and detectors and segmenters take the maps of 4"
+    ):
         make_backbone_init(context)
 
 
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ("", r"job\.yaml:5:3: stages\.coco\.backbone: is missing: name the checkpoint .* or set init: scratch"),
-        ("init: scratch", r"stages\.coco\.model: is missing: init: scratch needs it, such as cat_small"),
+        (
+            "",
+            (
+                r"job\.yaml:5:3: stages\.coco\.backbone: is missing: name the checkpoint .* or set "
+                r"init: scratch"
+            ),
+        ),
+        (
+            "init: scratch",
+            r"stages\.coco\.model: is missing: init: scratch needs it, such as cat_small",
+        ),
         (
             "init: scratch\n    model: cat_tiny\n    backbone: pretrain.checkpoint",
             r"job\.yaml:12:15: stages\.coco\.backbone: has no use with init: scratch",
         ),
-        ("init: scratch\n    model: cat_huge", r"stages\.coco\.model: .*cat_tiny.*cat_small.*cat_base"),
+        (
+            "init: scratch\n    model: cat_huge",
+            r"stages\.coco\.model: .*cat_tiny.*cat_small.*cat_base",
+        ),
     ],
 )
-def test_job_that_says_no_start_is_refused_at_its_place(tmp_path: Path, fields: str, fault: str) -> None:
+def test_job_that_says_no_start_is_refused_at_its_place(
+    tmp_path: Path, fields: str, fault: str
+) -> None:
     path = tmp_path / "job.yaml"
     pretrain = "  pretrain: {kind: pretrain, data: sample:digits}\n"
     stage = "  coco:\n    kind: detection\n    method: fcos\n    data: sample:digits\n"
-    path.write_text(f"name: job\nstore: store\nstages:\n{pretrain}{stage}    epochs: 1\n    {fields}\n")
+    path.write_text(
+        f"name: job\nstore: store\nstages:\n{pretrain}{stage}    epochs: 1\n    {fields}\n"
+    )
     with pytest.raises(SpecError, match=fault):
         load_job(path, kinds=KINDS, base_dir=tmp_path)
 
 
 def test_evaluation_of_a_checkpoint_needs_no_start(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
-    scratch = "  coco: {kind: detection, method: fcos, data: sample:digits, init: scratch, model: cat_tiny}\n"
+    scratch = (
+        "  coco: {kind: detection, method: fcos, data: sample:digits, init: scratch, model: "
+        "cat_tiny}\n"
+    )
     measured = "  of: {kind: evaluate, of: coco}\n"
-    task = "  task: {kind: evaluate, task: detection, method: fcos, data: sample:digits, checkpoint: coco.checkpoint}\n"
+    task = (
+        "  task: {kind: evaluate, task: detection, method: fcos, data: sample:digits, "
+        "checkpoint: coco.checkpoint}\n"
+    )
     path.write_text(f"name: job\nstore: store\nstages:\n{scratch}{measured}{task}")
     job = load_job(path, kinds=KINDS, base_dir=tmp_path)
     assert {name: dict(stage.inputs) for name, stage in job.stages.items()}["coco"] == {}
@@ -199,35 +276,59 @@ def test_lr_is_the_published_one_scaled_to_the_batch_and_in_the_key_by_its_effec
     assert DetectionParams(**common, batch_size=64, lr=4e-4).in_key() == large.in_key()
     assert DetectionParams(**common, lr=2e-4).in_key() != plain.in_key()
     assert lr_line(plain) == "lr 0.0001 for 16 images an iteration: the published 0.0001 for 16"
-    assert lr_line(large) == "lr 0.0004 for 64 images an iteration: the published 0.0001 for 16, scaled linearly"
+    assert (
+        lr_line(large)
+        == "lr 0.0004 for 64 images an iteration: the published 0.0001 for 16, scaled linearly"
+    )
     assert lr_line(DetectionParams(**common, batch_size=32, lr=1e-3)) == (
-        "lr 0.001 for 32 images an iteration, as the job says; the published 0.0001 for 16 would be 0.0002"
+        "lr 0.001 for 32 images an iteration, as the job says; the published 0.0001 for 16 would "
+        "be 0.0002"
     )
 
 
 def test_settings_of_a_published_model_have_the_key_of_its_name() -> None:
     common: dict[str, Any] = {"method": "semantic_fpn", "init": "scratch", "data": "d"}
     named = SegmentationParams(**common, model="cat_small")
-    assert SegmentationParams(**common, model=ModelParams(drop_path_rate=0.2)).in_key() == named.in_key()
-    assert SegmentationParams(**common, model=ModelParams(drop_path_rate=0.3)).in_key() != named.in_key()
+    assert (
+        SegmentationParams(**common, model=ModelParams(drop_path_rate=0.2)).in_key()
+        == named.in_key()
+    )
+    assert (
+        SegmentationParams(**common, model=ModelParams(drop_path_rate=0.3)).in_key()
+        != named.in_key()
+    )
 
 
 @pytest.mark.parametrize(
-    ("epochs", "steps"), [(12, (8, 11)), (24, (16, 22)), (36, (27, 33)), (6, (4, 5)), (2, (1,)), (1, ())]
+    ("epochs", "steps"),
+    [(12, (8, 11)), (24, (16, 22)), (36, (27, 33)), (6, (4, 5)), (2, (1,)), (1, ())],
 )
 def test_milestones_go_with_the_schedule(epochs: int, steps: tuple[int, ...]) -> None:
     params = DetectionParams(method="fcos", backbone="p.checkpoint", data="d", epochs=epochs)
     assert params.steps == steps
     if steps:
-        assert DetectionParams(**{**params.model_dump(), "milestones": steps}).in_key() == params.in_key()
+        assert (
+            DetectionParams(**{**params.model_dump(), "milestones": steps}).in_key()
+            == params.in_key()
+        )
     assert DetectionParams(**{**params.model_dump(), "milestones": (3,)}).steps == (3,)
 
 
 def test_widths_of_a_segmenter_are_in_the_key_by_their_effect() -> None:
     common: dict[str, Any] = {"backbone": "p.checkpoint", "data": "d"}
-    fpn, upernet = (SegmentationParams(method=method, **common) for method in ("semantic_fpn", "upernet"))
-    assert (fpn.widths.pyramid, fpn.widths.head, upernet.widths.pyramid, upernet.widths.head) == (256, 128, 512, 256)
-    assert SegmentationParams(method="upernet", channels=512, head_channels=256, **common).in_key() == upernet.in_key()
+    fpn, upernet = (
+        SegmentationParams(method=method, **common) for method in ("semantic_fpn", "upernet")
+    )
+    assert (fpn.widths.pyramid, fpn.widths.head, upernet.widths.pyramid, upernet.widths.head) == (
+        256,
+        128,
+        512,
+        256,
+    )
+    assert (
+        SegmentationParams(method="upernet", channels=512, head_channels=256, **common).in_key()
+        == upernet.in_key()
+    )
     assert SegmentationParams(method="upernet", channels=256, **common).in_key() != upernet.in_key()
     with pytest.raises(ValueError, match=r"min_lr\s+must be 0 with layer_decay on a poly schedule"):
         SegmentationParams(method="upernet", layer_decay=0.9, min_lr=1e-6, **common)

@@ -1,4 +1,5 @@
-"""Config files read as text: what a Key takes of them, and what is refused, by the name of the file."""
+"""Config files read as text: what a Key takes of them, and what is refused, by the name of the
+file."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ def _digest(path: Path | str) -> str:
 
 
 def test_digest_follows_the_content_of_the_file_and_of_its_bases_alone(tmp_path: Path) -> None:
-    files = {"own": "_base_ = ['./base.py']\nmodel = dict(a=1)\n", "base": "_base_ = './deep.py'\n", "deep": "x = 1\n"}
+    files = {
+        "own": "_base_ = ['./base.py']\nmodel = dict(a=1)\n",
+        "base": "_base_ = './deep.py'\n",
+        "deep": "x = 1\n",
+    }
     digest = _digest(_write(tmp_path / "one", **files))
     assert _digest(_write(tmp_path / "two", **files)) == digest
     for stem, text in files.items():
@@ -64,29 +69,52 @@ def test_configs_of_the_installed_library_are_found_without_asking_for_its_packa
     ("files", "fault"),
     [
         ({"own": "model = dict(\n"}, r"own\.py: not a config in Python: .*line 1"),
-        ({"own": "x = 1\n"}, r"own\.py: no config of a model: neither it nor a base of it assigns `model`"),
+        (
+            {"own": "x = 1\n"},
+            r"own\.py: no config of a model: neither it nor a base of it assigns `model`",
+        ),
         (
             {"own": "_base_ = './gone.py'\nmodel = 1\n"},
             r"own\.py: its base \./gone\.py is missing: .*is no file",
         ),
         ({"own": "_base_ = 'mmdet::gone.py'\n"}, r"own\.py: its base mmdet::gone\.py is missing"),
-        ({"own": "_base_ = 'mmseg::fcn.py'\n"}, r"mmseg::fcn\.py: is of mmseg, and this stage builds models of mmdet"),
+        (
+            {"own": "_base_ = 'mmseg::fcn.py'\n"},
+            r"mmseg::fcn\.py: is of mmseg, and this stage builds models of mmdet",
+        ),
         (
             {"own": "_base_ = './other.py'\n", "other": "_base_ = ['./own.py']\n"},
             r"bases go round in a circle: .*own\.py -> .*other\.py -> .*own\.py",
         ),
-        ({"own": "_base_ = ['a' + '.py']\nmodel = 1\n"}, r"own\.py: _base_ must be written once and out"),
-        ({"own": "_base_ = 'a.py'\n_base_ = 'b.py'\n"}, r"own\.py: _base_ must be written once and out"),
+        (
+            {"own": "_base_ = ['a' + '.py']\nmodel = 1\n"},
+            r"own\.py: _base_ must be written once and out",
+        ),
+        (
+            {"own": "_base_ = 'a.py'\n_base_ = 'b.py'\n"},
+            r"own\.py: _base_ must be written once and out",
+        ),
         (
             {"own": "from mmengine.config import read_base\nmodel = 1\n"},
             r"own\.py:1: imports are not taken, as no Key would hold",
         ),
-        ({"own": "custom_imports = dict(imports=['a'])\nmodel = 1\n"}, r"own\.py: custom_imports are not taken"),
-        ({"own": "model = dict(a='{{ $HOME:x }}')\n"}, r"own\.py: \{\{ \$HOME }} would be filled in from outside"),
-        ({"own": "model = dict(a='{{ fileDirname }}')\n"}, r"own\.py: \{\{ fileDirname }} would be filled in"),
+        (
+            {"own": "custom_imports = dict(imports=['a'])\nmodel = 1\n"},
+            r"own\.py: custom_imports are not taken",
+        ),
+        (
+            {"own": "model = dict(a='{{ $HOME:x }}')\n"},
+            r"own\.py: \{\{ \$HOME }} would be filled in from outside",
+        ),
+        (
+            {"own": "model = dict(a='{{ fileDirname }}')\n"},
+            r"own\.py: \{\{ fileDirname }} would be filled in",
+        ),
     ],
 )
-def test_what_is_no_config_or_has_no_digest_is_refused(tmp_path: Path, files: dict[str, str], fault: str) -> None:
+def test_what_is_no_config_or_has_no_digest_is_refused(
+    tmp_path: Path, files: dict[str, str], fault: str
+) -> None:
     with pytest.raises(DataError, match=fault):
         _digest(_write(tmp_path, **files))
 
@@ -108,8 +136,12 @@ def test_what_is_no_config_or_has_no_digest_is_refused(tmp_path: Path, files: di
         ("id(1)", "id"),
     ],
 )
-def test_function_that_reaches_out_of_the_config_is_refused(tmp_path: Path, value: str, name: str) -> None:
-    fault = rf"own\.py:2: {name} is not taken, as no Key would hold what it brings in; .* may use abs, "
+def test_function_that_reaches_out_of_the_config_is_refused(
+    tmp_path: Path, value: str, name: str
+) -> None:
+    fault = (
+        rf"own\.py:2: {name} is not taken, as no Key would hold what it brings in; .* may use abs, "
+    )
     with pytest.raises(DataError, match=fault):
         _digest(_write(tmp_path, own=f"x = 1\nmodel = dict(a={value})\n"))
 
@@ -134,7 +166,10 @@ def test_bases_that_are_not_one_plain_statement_are_refused(tmp_path: Path, text
 
 
 def test_config_may_calculate(tmp_path: Path) -> None:
-    own = "type = 'A'\nwidths = [max(8, 2**i) for i in range(4)]\nif sum(widths) < 1:\n    raise ValueError('few')\n"
+    own = (
+        "type = 'A'\nwidths = [max(8, 2**i) for i in range(4)]\nif sum(widths) < 1:\n    raise "
+        "ValueError('few')\n"
+    )
     assert _digest(_write(tmp_path, own=f"{own}model = dict(a=sorted(widths)[-1], b=len('x'))\n"))
 
 
@@ -150,7 +185,11 @@ def _fault(path: Path, library: str) -> str:
 def test_configs_of_the_installed_libraries_are_closed(library: str) -> None:
     (package,) = importlib.import_module(library).__path__
     configs = sorted((Path(package) / ".mim" / "configs").rglob("*.py"))
-    calculating = [path for path in configs if re.search(r"\b(range|sum|len|enumerate|int)\(", path.read_text())]
+    calculating = [
+        path
+        for path in configs
+        if re.search(r"\b(range|sum|len|enumerate|int)\(", path.read_text())
+    ]
     faults = [_fault(path, library) for path in {*configs[::30], *calculating}]
     assert len([fault for fault in faults if not fault]) > 20
     assert not [fault for fault in faults if re.search("is not taken|must be written once", fault)]
@@ -159,13 +198,19 @@ def test_configs_of_the_installed_libraries_are_closed(library: str) -> None:
 def test_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "binary.py").write_bytes(b"\x00\xff")
-    for name, fault in (("gone", "no such file"), ("folder", "a folder"), ("binary", "not a config in Python")):
+    for name, fault in (
+        ("gone", "no such file"),
+        ("folder", "a folder"),
+        ("binary", "not a config in Python"),
+    ):
         with pytest.raises(DataError, match=rf"config: .*{name}\.py: {fault}"):
             _digest(tmp_path / f"{name}.py")
 
 
 def _params(**fields: Any) -> DetectionParams:
-    return DetectionParams.model_validate_json(json.dumps({"backbone": "p.checkpoint", "data": "/coco", **fields}))
+    return DetectionParams.model_validate_json(
+        json.dumps({"backbone": "p.checkpoint", "data": "/coco", **fields})
+    )
 
 
 def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -> None:
@@ -183,7 +228,10 @@ def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -
     [
         ({}, r"must have one of `method` .* and `config`"),
         ({"method": "fcos", "config": "/a.py"}, r"must have one of `method` .* and `config`"),
-        ({"config": "/a.yaml"}, r"must be a config's \.py file, or LIBRARY::PATH\.py, not '/a\.yaml'"),
+        (
+            {"config": "/a.yaml"},
+            r"must be a config's \.py file, or LIBRARY::PATH\.py, not '/a\.yaml'",
+        ),
         ({"config": "s3://b/a.py"}, r"must be a config's \.py file"),
         ({"config": "/a.py", "num_rois": 8}, r"num_rois\s+config has no such setting"),
         ({"config": "/a.py", "channels": 8}, r"channels\s+config has no such setting"),
@@ -203,7 +251,10 @@ def test_fields_that_do_not_go_together_are_refused(fields: dict[str, Any], faul
         ({"init": "scratch"}, "backbone: is for CAT"),
         ({"init": "scratch", "backbone": None, "model": "cat_tiny"}, "model: is for CAT"),
         ({"init": "scratch", "backbone": None, "frozen_stages": 1}, "frozen_stages: is for CAT"),
-        ({"init": "scratch", "backbone": None, "layer_decay": 0.5}, "layer_decay: knows the depths of CAT only"),
+        (
+            {"init": "scratch", "backbone": None, "layer_decay": 0.5},
+            "layer_decay: knows the depths of CAT only",
+        ),
     ],
 )
 def test_fields_of_cat_do_not_go_with_another_backbone(fields: dict[str, Any], fault: str) -> None:
@@ -212,7 +263,8 @@ def test_fields_of_cat_do_not_go_with_another_backbone(fields: dict[str, Any], f
 
 
 def _keys(tmp_path: Path, config: str) -> dict[str, str]:
-    """The Keys of a job with a stage of `config` and its evaluation, whose data are stated and absent."""
+    """The Keys of a job with a stage of `config` and its evaluation, whose data are stated and
+    absent."""
     path = tmp_path / "job.yaml"
     stated = f"data: /absent, data_fingerprint: {'a' * 64}"
     path.write_text(
@@ -224,11 +276,15 @@ def _keys(tmp_path: Path, config: str) -> dict[str, str]:
     evaluation = job.stages["measured"]
     stated_too = replace(evaluation, data_fingerprint="a" * 64)
     job = replace(job, stages={**job.stages, "measured": stated_too})
-    plan = make_plan(job, digests=read_digests(job, job.stages), prior=PriorRuns(lambda _: False, {}, {}))
+    plan = make_plan(
+        job, digests=read_digests(job, job.stages), prior=PriorRuns(lambda _: False, {}, {})
+    )
     return {planned.stage.name: planned.key for planned in plan.stages}
 
 
-def test_config_is_in_the_key_of_a_stage_and_of_its_evaluation_even_where_data_are_stated(tmp_path: Path) -> None:
+def test_config_is_in_the_key_of_a_stage_and_of_its_evaluation_even_where_data_are_stated(
+    tmp_path: Path,
+) -> None:
     _write(tmp_path, own="_base_ = 'base.py'\n", base="model = 1\n")
     keys = _keys(tmp_path, "own.py")
     assert _keys(tmp_path, str(tmp_path / "own.py")) == keys

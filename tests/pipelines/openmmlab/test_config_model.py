@@ -1,4 +1,5 @@
-"""Models of config files, mmdet's and mmseg's own and some of ours, on CAT: fitted, trained, measured again."""
+"""Models of config files, mmdet's and mmseg's own and some of ours, on CAT: fitted, trained,
+measured again."""
 
 from __future__ import annotations
 
@@ -39,10 +40,14 @@ from tests.pipelines.openmmlab.harness import (
 
 WIDTHS = [96, 192, 384, 768]
 SMALL = BackboneInit(CONFIGS["cat_small"])
-TOY = BackboneInit(CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)))
+TOY = BackboneInit(
+    CatConfig(img_size=56, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+)
 
 
-def _adapted(config: str, scope: Scope, work_dir: Path, *, start: BackboneInit = SMALL) -> dict[str, Any]:
+def _adapted(
+    config: str, scope: Scope, work_dir: Path, *, start: BackboneInit = SMALL
+) -> dict[str, Any]:
     return adapted(load_model(config, scope, work_dir), start, num_classes=5, device="cpu")
 
 
@@ -54,9 +59,14 @@ def test_detector_of_mmdet_is_put_on_cat_with_the_classes_of_the_data(tmp_path: 
     assert "num_classes" not in model["rpn_head"]
 
 
-def test_caffe_normalisation_of_a_config_gives_way_to_that_of_the_pretraining(tmp_path: Path) -> None:
+def test_caffe_normalisation_of_a_config_gives_way_to_that_of_the_pretraining(
+    tmp_path: Path,
+) -> None:
     model = _adapted("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", "mmdet", tmp_path)
-    assert (model["data_preprocessor"]["bgr_to_rgb"], model["data_preprocessor"]["std"][0]) == (True, 58.395)
+    assert (model["data_preprocessor"]["bgr_to_rgb"], model["data_preprocessor"]["std"][0]) == (
+        True,
+        58.395,
+    )
     assert model["data_preprocessor"]["pad_size_divisor"] == 32
 
 
@@ -81,26 +91,41 @@ def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) ->
         ("model = dict(backbone=dict(), data_preprocessor=dict())", r"model\.neck: is missing"),
         ("model = dict(neck=dict(in_channels=[1]))", r"model\.backbone: is missing"),
         (
-            "model = dict(backbone=dict(out_indices=(2, 3, 4)), data_preprocessor={}, neck=dict(in_channels=[1] * 3))",
+            (
+                "model = dict(backbone=dict(out_indices=(2, 3, 4)), data_preprocessor={}, "
+                "neck=dict(in_channels=[1] * 3))"
+            ),
             r"model\.neck\.in_channels: has 3 entries, which says not which of CAT's 4 maps",
         ),
         (
-            "model = dict(backbone={}, data_preprocessor={}, neck=dict(in_channels=[1]), h=dict(num_stuff_classes=3))",
+            (
+                "model = dict(backbone={}, data_preprocessor={}, neck=dict(in_channels=[1]), "
+                "h=dict(num_stuff_classes=3))"
+            ),
             r"num_stuff_classes: panoptic heads",
         ),
         (
-            "model = dict(backbone={}, data_preprocessor={}, init_cfg=dict(type='Pretrained', checkpoint='x'))",
+            (
+                "model = dict(backbone={}, data_preprocessor={}, init_cfg=dict(type='Pretrained', "
+                "checkpoint='x'))"
+            ),
             r"init_cfg .*weights of heads are not taken from outside",
         ),
         (
-            "model = dict(backbone={}, data_preprocessor={}, neck=dict(b=[dict(pretrained='torchvision://resnet50')]))",
+            (
+                "model = dict(backbone={}, data_preprocessor={}, "
+                "neck=dict(b=[dict(pretrained='torchvision://resnet50')]))"
+            ),
             r"pretrained 'torchvision://resnet50': weights of heads are not taken from outside",
         ),
         (
             "model = dict(backbone={}, data_preprocessor={}, teacher_ckpt='/teacher.pth')",
             r"teacher_ckpt '/teacher\.pth': weights of heads are not taken from outside",
         ),
-        ("model = dict(backbone={}, data_preprocessor={}, a={1, 2})", r"model: holds more than plain values"),
+        (
+            "model = dict(backbone={}, data_preprocessor={}, a={1, 2})",
+            r"model: holds more than plain values",
+        ),
     ],
 )
 def test_model_that_cannot_be_fitted_names_the_field(tmp_path: Path, text: str, fault: str) -> None:
@@ -121,7 +146,9 @@ def test_model_that_cannot_be_fitted_names_the_field(tmp_path: Path, text: str, 
     ],
 )
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_config_that_fails_when_executed_is_told_with_its_path(tmp_path: Path, text: str, fault: str) -> None:
+def test_config_that_fails_when_executed_is_told_with_its_path(
+    tmp_path: Path, text: str, fault: str
+) -> None:
     (tmp_path / "own.py").write_text(f"{text}\n")
     with pytest.raises(JobError, match=rf"config: .*own\.py: fails when it is executed: {fault}"):
         load_model(str(tmp_path / "own.py"), "mmdet", tmp_path)
@@ -131,14 +158,28 @@ def test_config_that_fails_when_executed_is_told_with_its_path(tmp_path: Path, t
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ("type='Nothing', bbox_head={}", r"its model cannot be built: KeyError: Nothing is not in the .*registry"),
-        ("bbox_head=dict(type='Nothing', _delete_=True)", r"its model cannot be built: KeyError: .*Nothing is not in"),
-        ("bbox_head=dict(size=3)", r"its model cannot be built: TypeError: .*unexpected keyword argument 'size'"),
-        ("backbone=dict(out_indices=(0, 1, 2, 5)), neck=dict(in_channels=[8] * 3)", r"model\.neck\.in_channels: has 3"),
+        (
+            "type='Nothing', bbox_head={}",
+            r"its model cannot be built: KeyError: Nothing is not in the .*registry",
+        ),
+        (
+            "bbox_head=dict(type='Nothing', _delete_=True)",
+            r"its model cannot be built: KeyError: .*Nothing is not in",
+        ),
+        (
+            "bbox_head=dict(size=3)",
+            r"its model cannot be built: TypeError: .*unexpected keyword argument 'size'",
+        ),
+        (
+            "backbone=dict(out_indices=(0, 1, 2, 5)), neck=dict(in_channels=[8] * 3)",
+            r"model\.neck\.in_channels: has 3",
+        ),
         ("neck=[3]", r"cannot be made to fit: TypeError: "),
     ],
 )
-def test_wrong_model_ends_every_rank_before_it_trains(tmp_path: Path, fields: str, fault: str) -> None:
+def test_wrong_model_ends_every_rank_before_it_trains(
+    tmp_path: Path, fields: str, fault: str
+) -> None:
     text = f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = dict({fields})\n"
     (tmp_path / "own.py").write_text(text)
     params = DetectionParams(config=str(tmp_path / "own.py"), data="/coco", backbone="p.checkpoint")
@@ -147,7 +188,9 @@ def test_wrong_model_ends_every_rank_before_it_trains(tmp_path: Path, fields: st
         make_model(context, TOY, scope="mmdet", num_classes=5)
 
 
-def test_model_that_reads_values_while_it_is_built_is_built_with_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_reads_values_while_it_is_built_is_built_with_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Valued(nn.Linear):
         def __init__(self, backbone: object) -> None:
             super().__init__(2, int(torch.ones(1).item()))
@@ -157,14 +200,25 @@ def test_model_that_reads_values_while_it_is_built_is_built_with_values(monkeypa
 
 
 @pytest.mark.parametrize("field", ["frozen_stages", "norm_eval"])
-def test_kept_backbone_that_would_keep_random_weights_is_refused(tmp_path: Path, field: str) -> None:
-    own = f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = dict(backbone=dict({field}=1))\n"
+def test_kept_backbone_that_would_keep_random_weights_is_refused(
+    tmp_path: Path, field: str
+) -> None:
+    own = (
+        "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = "
+        f"dict(backbone=dict({field}=1))\n"
+    )
     unfrozen = own.replace(f"{field}=1", "frozen_stages=-1, norm_eval=False")
-    (tmp_path / "own.py").write_text(own if field == "frozen_stages" else unfrozen.replace("False", "True"))
-    with pytest.raises(ValueError, match=rf"model\.backbone\.{field}: .* would keep random weights as they are"):
+    (tmp_path / "own.py").write_text(
+        own if field == "frozen_stages" else unfrozen.replace("False", "True")
+    )
+    with pytest.raises(
+        ValueError, match=rf"model\.backbone\.{field}: .* would keep random weights as they are"
+    ):
         _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))
     (tmp_path / "own.py").write_text(unfrozen)
-    backbone = _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))["backbone"]
+    backbone = _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))[
+        "backbone"
+    ]
     assert backbone["type"] == "ResNet"
     assert "init_cfg" not in backbone
 
@@ -191,13 +245,18 @@ PLAIN = {"type": "Kaiming", "layer": "Conv2d"}
 )
 def test_kept_backbone_loads_no_weights(fields: dict[str, Any], left: dict[str, Any]) -> None:
     model = {"backbone": {"type": "ResNet", **fields}, "data_preprocessor": {}}
-    assert adapted(model, BackboneInit(None), num_classes=5, device="cpu")["backbone"] == {"type": "ResNet", **left}
+    assert adapted(model, BackboneInit(None), num_classes=5, device="cpu")["backbone"] == {
+        "type": "ResNet",
+        **left,
+    }
 
 
 @pytest.mark.parametrize("value", ["https://place/a", "/weights/a.pth", "open-mmlab://resnet50"])
 def test_kept_backbone_that_loads_weights_in_a_way_of_its_own_is_refused(value: str) -> None:
     model = {"backbone": {"type": "Own", "stem": {"teacher": value}}, "data_preprocessor": {}}
-    with pytest.raises(ValueError, match=rf"model\.backbone: teacher '{value}': keep_backbone starts from random"):
+    with pytest.raises(
+        ValueError, match=rf"model\.backbone: teacher '{value}': keep_backbone starts from random"
+    ):
         adapted(model, BackboneInit(None), num_classes=5, device="cpu")
 
 
@@ -210,7 +269,8 @@ _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py']
 width = 8
 model = dict(
     neck=dict(out_channels=width, num_outs=5),
-    bbox_head=dict(in_channels=width, feat_channels=width, stacked_convs={{_base_.model.bbox_head.stacked_convs}}),
+    bbox_head=dict(in_channels=width, feat_channels=width,
+      stacked_convs={{_base_.model.bbox_head.stacked_convs}}),
 )
 """
 
@@ -218,7 +278,11 @@ model = dict(
 def test_detector_of_a_config_trains_and_its_evaluation_agrees(tmp_path: Path) -> None:
     data = write_coco(tmp_path / "coco", num_train=4, num_val=2)
     (tmp_path / "own.py").write_text(DETECTOR)
-    common: dict[str, Any] = {"config": str(tmp_path / "own.py"), "data": str(data), "loader_workers": 0}
+    common: dict[str, Any] = {
+        "config": str(tmp_path / "own.py"),
+        "data": str(data),
+        "loader_workers": 0,
+    }
     small: dict[str, Any] = {"epochs": 1, "batch_size": 4, "img_scale": (PX, PX), "warmup_iters": 0}
     params = DetectionParams(**common, **small, backbone="p.checkpoint")
     context = _context(tmp_path / "train", params)
@@ -229,7 +293,9 @@ def test_detector_of_a_config_trains_and_its_evaluation_agrees(tmp_path: Path) -
     again = _context(tmp_path / "evaluate", evaluation_params(KIND, params))
     again.inputs["checkpoint"] = trained.outputs["checkpoint"]  # type: ignore[index]  # a dict, as the harness makes it
     measured = {metric.name: metric.value for metric in evaluate_detector(again).metrics}
-    of_training = {metric.name: metric.value for metric in on_val(trained) if metric.name not in SIZES}
+    of_training = {
+        metric.name: metric.value for metric in on_val(trained) if metric.name not in SIZES
+    }
     assert {name: measured[name] for name in of_training} == of_training
     with pytest.raises(JobError, match=r"masks: the model of .* has no mask head"):
         train_detector(_context(tmp_path / "masks", params.model_copy(update={"masks": True})))
@@ -250,8 +316,18 @@ model = dict(
 def test_segmenter_keeps_its_own_backbone_from_scratch(tmp_path: Path) -> None:
     data = write_ade20k(tmp_path / "ade20k", num_train=4, num_val=2)
     (tmp_path / "own.py").write_text(SEGMENTER)
-    common: dict[str, Any] = {"config": str(tmp_path / "own.py"), "data": str(data), "loader_workers": 0}
-    small: dict[str, Any] = {"max_iters": 1, "warmup_iters": 0, "batch_size": 4, "img_scale": (64, 64), "crop_size": 64}
+    common: dict[str, Any] = {
+        "config": str(tmp_path / "own.py"),
+        "data": str(data),
+        "loader_workers": 0,
+    }
+    small: dict[str, Any] = {
+        "max_iters": 1,
+        "warmup_iters": 0,
+        "batch_size": 4,
+        "img_scale": (64, 64),
+        "crop_size": 64,
+    }
     params = SegmentationParams(**common, **small, keep_backbone=True, init="scratch")
     context = _context(tmp_path, params)
     trained = train_segmenter(context)

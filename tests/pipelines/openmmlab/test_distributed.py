@@ -1,4 +1,5 @@
-"""Processes on one gloo group train one model: as one worker would, equal on all ranks, stopped after one update."""
+"""Processes on one gloo group train one model: as one worker would, equal on all ranks, stopped
+after one update."""
 
 from __future__ import annotations
 
@@ -33,22 +34,44 @@ from tests.pipelines.openmmlab.harness import (
 )
 from tests.pipelines.ranks import of_rank, run_ranks
 
-SMALL: dict[str, Any] = {"backbone": "p.checkpoint", "img_scale": (PX, PX), "batch_size": 4, "loader_workers": 0}
+SMALL: dict[str, Any] = {
+    "backbone": "p.checkpoint",
+    "img_scale": (PX, PX),
+    "batch_size": 4,
+    "loader_workers": 0,
+}
 
 
 def segmentation_params(root: Path, **changes: Any) -> SegmentationParams:
-    recipe = {"method": "semantic_fpn", "max_iters": 3, "warmup_iters": 1, "lr": 1e-3, "crop_size": PX}
+    recipe = {
+        "method": "semantic_fpn",
+        "max_iters": 3,
+        "warmup_iters": 1,
+        "lr": 1e-3,
+        "crop_size": PX,
+    }
     small = {"channels": 8, "head_channels": 8, "data": str(root / "ade20k")}
     return SegmentationParams(**{**SMALL, **recipe, **small, **changes})
 
 
 def detection_params(root: Path, **changes: Any) -> DetectionParams:
-    recipe = {"method": "fcos", "epochs": 2, "warmup_iters": 0, "lr": 1e-3, "channels": 8, "data": str(root / "coco")}
+    recipe = {
+        "method": "fcos",
+        "epochs": 2,
+        "warmup_iters": 0,
+        "lr": 1e-3,
+        "channels": 8,
+        "data": str(root / "coco"),
+    }
     return DetectionParams(**{**SMALL, **recipe, **changes})
 
 
-def context_of_rank(root: Path, params: Params, recorder: Recorder, rank: int, **more: Any) -> StageContext:
-    return of_rank(make_context(recorder, params, root / "pretrained", **more), rank, recorder.root / "of_rank")
+def context_of_rank(
+    root: Path, params: Params, recorder: Recorder, rank: int, **more: Any
+) -> StageContext:
+    return of_rank(
+        make_context(recorder, params, root / "pretrained", **more), rank, recorder.root / "of_rank"
+    )
 
 
 def weights(result: StageResult) -> dict[str, torch.Tensor]:
@@ -57,13 +80,16 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
 
 
 def _stop_and_go_on(rank: int, root: Path) -> None:
-    """Rank 1 alone is asked to stop after the second of three updates; all go on, to the weights of a straight run."""
+    """Rank 1 alone is asked to stop after the second of three updates; all go on, to the weights of
+    a straight run."""
     params = segmentation_params(root, batch_size=6)
     straight = Recorder(root / f"straight{rank}")
     with pytest.MonkeyPatch.context() as patch:
         layouts = _watch_layouts(patch)
         result = segmentation.run(context_of_rank(root, params, straight, rank))
-    assert layouts == [0], "gradients were laid out anew: sums over three would depend on when the attempt began"
+    assert layouts == [0], (
+        "gradients were laid out anew: sums over three would depend on when the attempt began"
+    )
     assert [path is not None for path in straight.checkpoints] == [rank == 0]
     assert bool(straight.events) == (rank == 0)
     stopped = Recorder(root / f"stopped{rank}", stops_after=2 if rank == 1 else None)
@@ -77,7 +103,9 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
     assert on_val(again) == on_val(result)
     assert resumed.metrics == straight.metrics
     if rank == 0:
-        assert all(torch.equal(tensor, weights(result)[name]) for name, tensor in weights(again).items())
+        assert all(
+            torch.equal(tensor, weights(result)[name]) for name, tensor in weights(again).items()
+        )
     (root / f"metrics{rank}").write_bytes(pickle.dumps(straight.metrics))
     torch.manual_seed(rank)
     with pytest.raises(StageError, match="parameters differ between the 3 workers after training"):
@@ -85,7 +113,8 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
 
 
 def _watch_layouts(patch: pytest.MonkeyPatch) -> list[int]:
-    """How often DistributedDataParallel laid gradients out anew, for each runner when it is closed."""
+    """How often DistributedDataParallel laid gradients out anew, for each runner when it is
+    closed."""
     layouts: list[int] = []
     close = StageRunner.close
 
@@ -109,8 +138,11 @@ def test_three_processes_train_one_model_and_stop_together(tmp_path: Path) -> No
 
 
 def _train_both(rank: int, root: Path) -> None:
-    """Stages without randomness in the network, which depends on the rank, and with norms of single images."""
-    _train_both_as(root, str(rank), lambda params, recorder: context_of_rank(root, params, recorder, rank))
+    """Stages without randomness in the network, which depends on the rank, and with norms of single
+    images."""
+    _train_both_as(
+        root, str(rank), lambda params, recorder: context_of_rank(root, params, recorder, rank)
+    )
 
 
 def _train_both_as(root: Path, name: str, context_of: Any) -> None:
@@ -129,7 +161,11 @@ def _train_both_as(root: Path, name: str, context_of: Any) -> None:
 def _with_group_norm(*args: Any, **kwargs: Any) -> Config:
     """BatchNorm on CPUs takes each worker's part of the batch for itself, unlike SyncBN on GPUs."""
     model = make_segmenter(*args, **kwargs)
-    head = {**model["decode_head"], "norm_cfg": {"type": "GN", "num_groups": 4}, "dropout_ratio": 0.0}
+    head = {
+        **model["decode_head"],
+        "norm_cfg": {"type": "GN", "num_groups": 4},
+        "dropout_ratio": 0.0,
+    }
     return {**model, "decode_head": head}
 
 
@@ -142,11 +178,19 @@ def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> No
     write_coco(tmp_path / "coco")
     save_toy_checkpoint(tmp_path / "pretrained")
     run_ranks(_train_both, tmp_path, tmp_path)
-    _train_both_as(tmp_path, "alone", lambda params, recorder: make_context(recorder, params, tmp_path / "pretrained"))
+    _train_both_as(
+        tmp_path,
+        "alone",
+        lambda params, recorder: make_context(recorder, params, tmp_path / "pretrained"),
+    )
     for method in ("semantic_fpn", "fcos"):
-        losses, tensors = zip(*(_trained(tmp_path / f"{method}{name}") for name in ("0", "alone")), strict=True)
+        losses, tensors = zip(
+            *(_trained(tmp_path / f"{method}{name}") for name in ("0", "alone")), strict=True
+        )
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-        distances = torch.cat([(tensors[0][name] - tensor).abs().flatten() for name, tensor in tensors[1].items()])
+        distances = torch.cat(
+            [(tensors[0][name] - tensor).abs().flatten() for name, tensor in tensors[1].items()]
+        )
         # AdamW takes a step of lr = 1e-3 also where a gradient is nothing but rounding.
         assert float(distances.quantile(0.98)) < 1e-5, method
 
@@ -155,4 +199,6 @@ def _trained(root: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The losses that a stage reported, and the weights that it came to."""
     losses = [metrics["loss"] for metrics in json.loads((root / "metrics.json").read_text())]
     (path,) = root.glob("*/outputs/checkpoint/model.safetensors")
-    return losses, {name: tensor for name, tensor in load_file(path).items() if tensor.is_floating_point()}
+    return losses, {
+        name: tensor for name, tensor in load_file(path).items() if tensor.is_floating_point()
+    }

@@ -1,4 +1,5 @@
-"""A fine-tuning that stopped or died after any update goes on to the very weights of the straight one."""
+"""A fine-tuning that stopped or died after any update goes on to the very weights of the straight
+one."""
 
 from __future__ import annotations
 
@@ -56,18 +57,25 @@ class Stage:
         self.straight = Recorder(self.root / "straight")
         self.result = self.attempt(self.straight)
 
-    def attempt(self, recorder: Recorder, *, resume_dir: Path | None = None, **changes: Any) -> StageResult:
+    def attempt(
+        self, recorder: Recorder, *, resume_dir: Path | None = None, **changes: Any
+    ) -> StageResult:
         params = self.params.model_copy(update=changes)
         return self.run(make_context(recorder, params, self.pretrained, resume_dir=resume_dir))
 
     def interrupted(
         self, name: str, interruptions: Sequence[Mapping[str, Any]], **last: Any
     ) -> tuple[StageResult, list[Recorder]]:
-        """The result of attempts that end as `interruptions` say, and of one with `last` after them."""
+        """The result of attempts that end as `interruptions` say, and of one with `last` after
+        them."""
         recorders: list[Recorder] = []
         resume_dir: Path | None = None
         for number, changes in enumerate([*interruptions, last]):
-            ends = {field: value for field, value in changes.items() if field in ("stops_after", "dies_after")}
+            ends = {
+                field: value
+                for field, value in changes.items()
+                if field in ("stops_after", "dies_after")
+            }
             recorder = Recorder(self.root / f"{name}{number}", **ends)
             recorders.append(recorder)
             others = {field: value for field, value in changes.items() if field not in ends}
@@ -81,9 +89,13 @@ class Stage:
     def assert_straight(self, result: StageResult, recorders: Sequence[Recorder]) -> None:
         """The same weights, results and reports, bit by bit."""
         weights, straight = _weights(result), _weights(self.result)
-        assert [name for name, tensor in straight.items() if not torch.equal(tensor, weights[name])] == []
+        assert [
+            name for name, tensor in straight.items() if not torch.equal(tensor, weights[name])
+        ] == []
         assert on_val(result) == on_val(self.result)
-        assert [metrics for recorder in recorders for metrics in recorder.metrics] == self.straight.metrics
+        assert [
+            metrics for recorder in recorders for metrics in recorder.metrics
+        ] == self.straight.metrics
 
 
 def _weights(result: StageResult) -> dict[str, torch.Tensor]:
@@ -93,11 +105,21 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """Two epochs of four iterations, the last of which is filled up; at random scales, on random regions."""
+    """Two epochs of four iterations, the last of which is filled up; at random scales, on random
+    regions."""
     root = tmp_path_factory.mktemp("detection")
-    recipe = {"method": "mask_rcnn", "epochs": 2, "batch_size": 2, "lr": 1e-3, "warmup_iters": 3, "milestones": (1,)}
+    recipe = {
+        "method": "mask_rcnn",
+        "epochs": 2,
+        "batch_size": 2,
+        "lr": 1e-3,
+        "warmup_iters": 3,
+        "milestones": (1,),
+    }
     more = {"fc_channels": 16, "num_rois": 8, "clip_grad": 1.0, "multi_scale": True, "keep_best": 0}
-    params = DetectionParams(**{**COMMON, **recipe, **more, "data": str(write_coco(root / "coco", num_train=7))})
+    params = DetectionParams(
+        **{**COMMON, **recipe, **more, "data": str(write_coco(root / "coco", num_train=7))}
+    )
     return Stage(root, detection.run, params, save_toy_checkpoint(root / "pretrained"))
 
 
@@ -105,9 +127,17 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """Six iterations over 7 images, with validations after 3 and 6."""
     root = tmp_path_factory.mktemp("segmentation")
-    recipe = {"method": "semantic_fpn", "max_iters": 6, "batch_size": 2, "lr": 1e-3, "warmup_iters": 2}
+    recipe = {
+        "method": "semantic_fpn",
+        "max_iters": 6,
+        "batch_size": 2,
+        "lr": 1e-3,
+        "warmup_iters": 2,
+    }
     more = {"val_every": 3, "crop_size": PX, "head_channels": 8}
-    params = SegmentationParams(**{**COMMON, **recipe, **more, "data": str(write_ade20k(root / "ade20k", num_train=7))})
+    params = SegmentationParams(
+        **{**COMMON, **recipe, **more, "data": str(write_ade20k(root / "ade20k", num_train=7))}
+    )
     return Stage(root, segmentation.run, params, save_toy_checkpoint(root / "pretrained"))
 
 
@@ -119,7 +149,8 @@ def _asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_asked_often")
 def test_detection_goes_on_within_and_between_epochs(detector: Stage) -> None:
-    """Dies an update after a checkpoint; stops after the first epoch's last update, then within its validation."""
+    """Dies an update after a checkpoint; stops after the first epoch's last update, then within its
+    validation."""
     result, recorders = detector.interrupted(
         "stopped",
         [
@@ -135,8 +166,11 @@ def test_detection_goes_on_within_and_between_epochs(detector: Stage) -> None:
 
 
 @pytest.mark.usefixtures("_asked_often")
-def test_segmentation_goes_on_between_any_two_iterations(segmenter: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stops after an update, within the validation after the third, and after that; loads no image twice."""
+def test_segmentation_goes_on_between_any_two_iterations(
+    segmenter: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stops after an update, within the validation after the third, and after that; loads no image
+    twice."""
     loaded: list[int] = []
     load = SeededDataset.__getitem__
 
@@ -157,12 +191,16 @@ def test_segmentation_goes_on_between_any_two_iterations(segmenter: Stage, monke
     assert loaded == list(range(2, 12))  # the first two were loaded by processes
 
 
-def test_a_training_without_a_compiler_goes_on_uncompiled(segmenter: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_without_a_compiler_goes_on_uncompiled(
+    segmenter: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     recorder = Recorder(segmenter.root / "compiled")
     segmenter.assert_straight(segmenter.attempt(recorder, compile=True), [recorder])
     told = [event.text for event in recorder.events if event.text.startswith("compile: ")]
-    assert [text.split(" here")[0] for text in told] == ["compile: there is no C++ compiler 'no-such-compiler'"]
+    assert [text.split(" here")[0] for text in told] == [
+        "compile: there is no C++ compiler 'no-such-compiler'"
+    ]
 
 
 @pytest.mark.usefixtures("_asked_often")
@@ -180,7 +218,9 @@ def _lines(stage: Stage) -> list[Event]:
 
 
 def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmenter: Stage) -> None:
-    of_detector, of_segmenter = ([event.metrics for event in _lines(stage)] for stage in (detector, segmenter))
+    of_detector, of_segmenter = (
+        [event.metrics for event in _lines(stage)] for stage in (detector, segmenter)
+    )
     common = {"loss", "lr", "images_per_s", "data_wait", "eta_s"}
     assert of_detector[0].keys() >= common | {"loss_cls", "loss_mask", "loss_rpn_cls", "grad_norm"}
     assert of_segmenter[-2].keys() >= common | {"decode.loss_ce"}
@@ -199,7 +239,8 @@ def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmente
 
 
 def test_the_best_are_kept_and_the_last(detector: Stage, segmenter: Stage) -> None:
-    """Reports with a checkpoint have a score; segmentation keeps the best, detection here saves each epoch."""
+    """Reports with a checkpoint have a score; segmentation keeps the best, detection here saves
+    each epoch."""
     for stage in (detector, segmenter):
         assert all(stage.straight.checkpoints)
         assert [path.name for path in stage.straight.saved] == [

@@ -1,4 +1,5 @@
-"""Fine-tuning on a GPU. Twins for the CPU: test_exact_resume, test_distributed, test_ops, and the tests of methods."""
+"""Fine-tuning on a GPU. Twins for the CPU: test_exact_resume, test_distributed, test_ops, and the
+tests of methods."""
 
 from __future__ import annotations
 
@@ -69,15 +70,30 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _stage(root: Path, method: str, **fields: Any) -> tuple[Entry, Params]:
     """Four updates of `method`, in two epochs if it is a detector."""
     if method in ("semantic_fpn", "upernet"):
-        recipe = {"max_iters": 4, "warmup_iters": 1, "crop_size": PX, "head_channels": 32, "data": str(root / "ade20k")}
-        return segmentation.run, SegmentationParams(**{**SMALL, **recipe, "method": method, **fields})
+        recipe = {
+            "max_iters": 4,
+            "warmup_iters": 1,
+            "crop_size": PX,
+            "head_channels": 32,
+            "data": str(root / "ade20k"),
+        }
+        return segmentation.run, SegmentationParams(
+            **{**SMALL, **recipe, "method": method, **fields}
+        )
     recipe = {"epochs": 2, "warmup_iters": 1, "clip_grad": 5.0, "data": str(root / "coco")}
     heads = {"fc_channels": 32, "num_rois": 16} if "rcnn" in method else {}
-    return detection.run, DetectionParams(**{**SMALL, **recipe, **heads, "method": method, **fields})
+    return detection.run, DetectionParams(
+        **{**SMALL, **recipe, **heads, "method": method, **fields}
+    )
 
 
 def _train(
-    root: Path, recorder: Recorder, stage: tuple[Entry, Params], *, start: str = "pretrained", **more: Any
+    root: Path,
+    recorder: Recorder,
+    stage: tuple[Entry, Params],
+    *,
+    start: str = "pretrained",
+    **more: Any,
 ) -> StageResult:
     run, params = stage
     return run(replace(make_context(recorder, params, root / start, **more), device=GPU))
@@ -107,9 +123,17 @@ def test_every_method_trains_in_mixed_precision(
     recorder = Recorder(tmp_path / "r")
     result = _train(root, recorder, _stage(root, method, **fields))
     assert all(math.isfinite(value) for metrics in recorder.metrics for value in metrics.values())
-    assert all(tensor.isfinite().all() for tensor in _weights(result).values() if tensor.is_floating_point())
-    before = load_file(root / "pretrained" / "model.safetensors")["stages.3.blocks.0.cpsa.mlp.fc1.weight"]
-    assert not torch.equal(_weights(result)["backbone.stages.3.blocks.0.cpsa.mlp.fc1.weight"], before)
+    assert all(
+        tensor.isfinite().all()
+        for tensor in _weights(result).values()
+        if tensor.is_floating_point()
+    )
+    before = load_file(root / "pretrained" / "model.safetensors")[
+        "stages.3.blocks.0.cpsa.mlp.fc1.weight"
+    ]
+    assert not torch.equal(
+        _weights(result)["backbone.stages.3.blocks.0.cpsa.mlp.fc1.weight"], before
+    )
 
 
 @pytest.mark.usefixtures("deterministic")
@@ -123,7 +147,8 @@ def test_a_stop_after_any_update_changes_nothing(
 ) -> None:
     """fp16 takes its loss scale up again.
 
-    The position embedding has the size of the maps: CUDA adds the gradients of a bicubic resize in any order.
+    The position embedding has the size of the maps: CUDA adds the gradients of a bicubic resize in
+    any order.
     """
     stage = _stage(root, method, **fields)
     straight = _train(root, Recorder(tmp_path / "straight"), stage, start="of_that_size")
@@ -134,24 +159,46 @@ def test_a_stop_after_any_update_changes_nothing(
     resumed = _train(root, Recorder(tmp_path / "resumed"), stage, **last)
     assert on_val(resumed) == on_val(straight)
     weights = _weights(straight)
-    assert [name for name, tensor in _weights(resumed).items() if not torch.equal(tensor, weights[name])] == []
+    assert [
+        name for name, tensor in _weights(resumed).items() if not torch.equal(tensor, weights[name])
+    ] == []
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of dynamo about itself
-def test_compiled_it_trains_to_about_the_same_losses_on_images_of_many_sizes(root: Path, tmp_path: Path) -> None:
-    recorders = {is_compiled: Recorder(tmp_path / str(is_compiled)) for is_compiled in (False, True)}
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning"
+)  # of dynamo about itself
+def test_compiled_it_trains_to_about_the_same_losses_on_images_of_many_sizes(
+    root: Path, tmp_path: Path
+) -> None:
+    recorders = {
+        is_compiled: Recorder(tmp_path / str(is_compiled)) for is_compiled in (False, True)
+    }
     for is_compiled, recorder in recorders.items():
-        _train(root, recorder, _stage(root, "fcos", multi_scale=True, drop_path_rate=0.0, compile=is_compiled))
+        _train(
+            root,
+            recorder,
+            _stage(root, "fcos", multi_scale=True, drop_path_rate=0.0, compile=is_compiled),
+        )
     assert not any("uncompiled" in event.text for event in recorders[True].events)
-    losses = [[metrics["loss"] for metrics in recorders[is_compiled].metrics] for is_compiled in (False, True)]
+    losses = [
+        [metrics["loss"] for metrics in recorders[is_compiled].metrics]
+        for is_compiled in (False, True)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of dynamo about itself
-def test_compiled_it_is_the_same_function_of_images_of_the_published_size(root: Path, tmp_path: Path) -> None:
-    """Many windows, where the compiler rounds strides up unless it is told not to (test_compiling)."""
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning"
+)  # of dynamo about itself
+def test_compiled_it_is_the_same_function_of_images_of_the_published_size(
+    root: Path, tmp_path: Path
+) -> None:
+    """Many windows, where the compiler rounds strides up unless it is told not to
+    (test_compiling)."""
     torch.manual_seed(0)
-    backbone = CatBackbone(CatConfig(embed_dim=96, depths=(1, 1), num_heads=(3, 6)), out_indices=(0, 1)).to(GPU)
+    backbone = CatBackbone(
+        CatConfig(embed_dim=96, depths=(1, 1), num_heads=(3, 6)), out_indices=(0, 1)
+    ).to(GPU)
     images = torch.randn(2, 3, 800, 1088, device=GPU)
     found = []
     for is_compiled in (False, True):
@@ -159,10 +206,19 @@ def test_compiled_it_is_the_same_function_of_images_of_the_published_size(root: 
             assert compile_in_place([backbone], make_context(Recorder(tmp_path), Params(), root))
         with torch.autocast("cuda", torch.bfloat16):
             maps = backbone(images)
-        # Channels count differently: a norm keeps the sum of squares as it is, whatever comes before.
-        losses = [torch.einsum("bchw,c->", map_.float(), torch.linspace(-1, 1, map_.shape[1]).to(GPU)) for map_ in maps]
+        # Channels count differently: a norm keeps the sum of squares as it is, whatever comes
+        # before.
+        losses = [
+            torch.einsum("bchw,c->", map_.float(), torch.linspace(-1, 1, map_.shape[1]).to(GPU))
+            for map_ in maps
+        ]
         gradients = torch.autograd.grad(losses, list(backbone.parameters()))
-        found.append([*(map_.detach() for map_ in maps), torch.cat([gradient.flatten() for gradient in gradients])])
+        found.append(
+            [
+                *(map_.detach() for map_ in maps),
+                torch.cat([gradient.flatten() for gradient in gradients]),
+            ]
+        )
     for eager, compiled in zip(*found, strict=True):
         assert (compiled - eager).norm() < 0.03 * eager.norm()
 
@@ -185,7 +241,9 @@ def _gather_by_cpu(gathered: list[Tensor], tensor: Tensor, *args: Any, **kwargs:
 all_gather = torch.distributed.all_gather
 
 
-def _train_without_dropout(root: Path, recorder: Recorder, of: Callable[[StageContext], StageContext]) -> None:
+def _train_without_dropout(
+    root: Path, recorder: Recorder, of: Callable[[StageContext], StageContext]
+) -> None:
     """Random numbers in the network depend on the rank; those of the images do not."""
     run, params = _stage(root, "semantic_fpn", drop_path_rate=0.0)
     with pytest.MonkeyPatch.context() as patch:
@@ -204,12 +262,17 @@ def _without_dropout(*args: Any, **kwargs: Any) -> Config:
 make_model = segmentation_models.make_model
 
 
-def test_two_ranks_train_as_one_does_since_they_share_the_statistics_of_batch_norm(root: Path, tmp_path: Path) -> None:
+def test_two_ranks_train_as_one_does_since_they_share_the_statistics_of_batch_norm(
+    root: Path, tmp_path: Path
+) -> None:
     """Both on this GPU, which NCCL refuses: their group is gloo's."""
     run_ranks(_train_rank, tmp_path, root, tmp_path)
     _train_without_dropout(root, Recorder(tmp_path / "alone"), lambda context: context)
     losses = {
-        name: [metrics["loss"] for metrics in torch.load(tmp_path / name / "metrics", weights_only=True)]
+        name: [
+            metrics["loss"]
+            for metrics in torch.load(tmp_path / name / "metrics", weights_only=True)
+        ]
         for name in ("rank0", "rank1", "alone")
     }
     assert losses["rank0"] == losses["rank1"] == pytest.approx(losses["alone"], rel=1e-4)
@@ -236,7 +299,9 @@ def test_ops_give_what_they_give_on_a_cpu(dtype: torch.dtype) -> None:
     assert torch.equal(*kept)
 
 
-def _value_and_gradient(op: Callable[..., Tensor], leaf: Tensor, rest: tuple[Any, ...], device: str) -> list[Tensor]:
+def _value_and_gradient(
+    op: Callable[..., Tensor], leaf: Tensor, rest: tuple[Any, ...], device: str
+) -> list[Tensor]:
     leaf = leaf.to(device).requires_grad_()
     value = op(leaf, *(one.to(device) if isinstance(one, Tensor) else one for one in rest))
     (gradient,) = torch.autograd.grad(value.float().square().sum(), leaf)

@@ -23,7 +23,9 @@ def _images(folder: Path, *, num: int, num_truncated: int) -> list[Path]:
     paths = []
     for number in range(num):
         path = folder / f"{number}.jpg"
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(path)
+        Image.fromarray(
+            np.random.default_rng(number).integers(0, 255, (40, 40, 3)).astype(np.uint8)
+        ).save(path)
         if number < num_truncated:
             path.write_bytes(path.read_bytes()[:-200])
         paths.append(path)
@@ -42,13 +44,17 @@ def test_truncated_images_up_to_the_limit_are_left_out(tmp_path: Path) -> None:
 
 def test_truncated_images_beyond_the_limit_are_named(tmp_path: Path) -> None:
     paths = _images(tmp_path, num=14, num_truncated=12)
-    with pytest.raises(DataError, match=r"12 of 14 images do not decode, and .* is 11: .*0\.jpg .*2 more"):
+    with pytest.raises(
+        DataError, match=r"12 of 14 images do not decode, and .* is 11: .*0\.jpg .*2 more"
+    ):
         _find(paths, tmp_path, limit=11)
 
 
 def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
     paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
-    with pytest.raises(DataError, match=r"1 of 3 files are missing: .*gone\.jpg; complete the data set"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 files are missing: .*gone\.jpg; complete the data set"
+    ):
         _find(paths, tmp_path, limit=100)
 
 
@@ -57,7 +63,9 @@ def test_an_image_of_another_size_than_its_annotations_say_is_refused(tmp_path: 
     Image.new("RGB", (PX, 2 * PX)).save(root / "train2017/001.png")
     files = [read_annotations(root, "train"), read_annotations(root, "val")]
     context = make_context(Recorder(tmp_path), PARAMS, root)
-    with pytest.raises(DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"
+    ):
         check_images(files, context)
     assert check_images(files[1:], context) == frozenset()
 
@@ -83,11 +91,16 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(
 ) -> None:
     make(tmp_path / "gone.jpg")
     paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
-    with pytest.raises(DataError, match=rf"1 of 3 files are missing: .*gone\.jpg \({why}\); complete the data set"):
+    with pytest.raises(
+        DataError, match=rf"1 of 3 files are missing: .*gone\.jpg \({why}\); complete the data set"
+    ):
         _find(paths, tmp_path, limit=100)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b.jpg", "\ud800.jpg"])
 def test_a_name_that_no_file_can_have_is_reported(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"1 of 1 files are missing: .* \((File name too long|not a name of a file)\)"):
+    with pytest.raises(
+        DataError,
+        match=r"1 of 1 files are missing: .* \((File name too long|not a name of a file)\)",
+    ):
         _find([tmp_path / name], tmp_path, limit=100)

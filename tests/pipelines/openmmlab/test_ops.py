@@ -56,13 +56,17 @@ def test_compiled_extension_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_op_that_is_not_backed_names_itself_and_the_way_out() -> None:
     boxes = torch.rand(2, 5)
-    with pytest.raises(MissingOpError, match=r"box_iou_rotated .*pip install --no-build-isolation .*onedl-mmcv"):
+    with pytest.raises(
+        MissingOpError, match=r"box_iou_rotated .*pip install --no-build-isolation .*onedl-mmcv"
+    ):
         box_iou_rotated(boxes, boxes)
 
 
 def test_max_pooled_roi_align_is_refused() -> None:
     with pytest.raises(MissingOpError, match="pool_mode='max'"):
-        roi_align(torch.rand(1, 1, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), (2, 2), 1.0, 2, "max", True)
+        roi_align(
+            torch.rand(1, 1, 8, 8), torch.tensor([[0.0, 0, 0, 4, 4]]), (2, 2), 1.0, 2, "max", True
+        )
 
 
 def test_missing_op_error_survives_pickling() -> None:
@@ -111,7 +115,9 @@ def test_roi_align_equals_bilinear_reference(aligned: bool) -> None:
     rois = torch.tensor([[0, 4.0, 6, 30, 40], [1, 0, 0, 20, 16]])
     pooled = roi_align(maps, rois, (3, 2), 0.25, 2, "avg", aligned)
     for k, roi in enumerate(rois):
-        expected = _pooled(maps[int(roi[0])], roi[1:] * 0.25 - (0.5 if aligned else 0.0), (3, 2), aligned)
+        expected = _pooled(
+            maps[int(roi[0])], roi[1:] * 0.25 - (0.5 if aligned else 0.0), (3, 2), aligned
+        )
         torch.testing.assert_close(pooled[k], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -127,12 +133,18 @@ def test_roi_align_backward_is_the_adjoint_of_its_forward() -> None:
 
 
 def test_roi_align_keeps_half_precision_maps() -> None:
-    pooled = roi_align(torch.rand(1, 2, 8, 8).bfloat16(), torch.tensor([[0.0, 0, 0, 8, 8]]).bfloat16(), 2, 1.0, 2)
+    pooled = roi_align(
+        torch.rand(1, 2, 8, 8).bfloat16(), torch.tensor([[0.0, 0, 0, 8, 8]]).bfloat16(), 2, 1.0, 2
+    )
     assert pooled.dtype == torch.bfloat16
 
 
 def test_focal_loss_equals_its_formula() -> None:
-    logits, targets, weight = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 4, 4]), torch.rand(4) + 0.5
+    logits, targets, weight = (
+        torch.randn(6, 4),
+        torch.tensor([0, 1, 2, 3, 4, 4]),
+        torch.rand(4) + 0.5,
+    )
     loss = sigmoid_focal_loss(logits, targets, 2.0, 0.25, weight, "none")
     for n, c in np.ndindex(6, 4):
         p = 1 / (1 + np.exp(-float(logits[n, c])))
@@ -145,7 +157,9 @@ def test_focal_loss_equals_its_formula() -> None:
 def test_focal_loss_gradient_equals_finite_differences() -> None:
     torch.manual_seed(3)
     logits, targets = torch.randn(5, 3, requires_grad=True), torch.tensor([0, 1, 2, 3, 3])
-    (gradient,) = torch.autograd.grad(sigmoid_focal_loss(logits, targets, 2.0, 0.25, None, "sum"), logits)
+    (gradient,) = torch.autograd.grad(
+        sigmoid_focal_loss(logits, targets, 2.0, 0.25, None, "sum"), logits
+    )
     for n, c in np.ndindex(5, 3):
         step = torch.zeros(5, 3)
         step[n, c] = 1e-2
@@ -156,10 +170,15 @@ def test_focal_loss_gradient_equals_finite_differences() -> None:
 
 
 def _focal_inputs() -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of all sizes, some of which saturate the sigmoid; targets with background; a weight for each class."""
+    """Logits of all sizes, some of which saturate the sigmoid; targets with background; a weight
+    for each class."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(400, 6, generator=generator) * torch.tensor([1, 5, 20, 100, 1, 1])
-    return logits, torch.randint(0, 7, (400,), generator=generator), torch.rand(6, generator=generator) + 0.5
+    return (
+        logits,
+        torch.randint(0, 7, (400,), generator=generator),
+        torch.rand(6, generator=generator) + 0.5,
+    )
 
 
 def test_focal_loss_and_gradient_equal_torchvisions_by_autograd() -> None:
@@ -169,8 +188,12 @@ def test_focal_loss_and_gradient_equal_torchvisions_by_autograd() -> None:
     expected = torchvision.ops.sigmoid_focal_loss(leaf, one_hot, 0.3, 1.5)
     expected = expected * torch.cat([weight, torch.ones(1)])[targets, None]
     (slope,) = torch.autograd.grad(expected.sum(), leaf)
-    torch.testing.assert_close(focal_loss(logits, targets, weight, 1.5, 0.3), expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(focal_loss_gradient(logits, targets, weight, 1.5, 0.3), slope, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        focal_loss(logits, targets, weight, 1.5, 0.3), expected, rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        focal_loss_gradient(logits, targets, weight, 1.5, 0.3), slope, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""One AdamW in few groups: spared of decay by parts of names, slower with each depth under layer-wise decay."""
+"""One AdamW in few groups: spared of decay by parts of names, slower with each depth under
+layer-wise decay."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from pipelines.openmmlab.library import OPTIM_WRAPPER_CONSTRUCTORS, Config
 from pipelines.openmmlab.optimizer import FewGroups
 from pipelines.openmmlab.recipe import cosine_end, optim_wrapper
 
-PARAMS = DetectionParams(method="fcos", backbone="p.checkpoint", data="d", lr=0.1, weight_decay=0.05, clip_grad=2.0)
+PARAMS = DetectionParams(
+    method="fcos", backbone="p.checkpoint", data="d", lr=0.1, weight_decay=0.05, clip_grad=2.0
+)
 
 
 class Toy(nn.Module):
@@ -33,7 +36,10 @@ def test_norms_are_spared_of_decay_and_frozen_tensors_left_out() -> None:
     decayed, spared = wrapper.optimizer.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
     assert [id(tensor) for tensor in decayed["params"]] == [id(model.head.weight)]
-    assert {id(tensor) for tensor in spared["params"]} == {id(model.norm1.weight), id(model.norm1.bias)}
+    assert {id(tensor) for tensor in spared["params"]} == {
+        id(model.norm1.weight),
+        id(model.norm1.bias),
+    }
     assert wrapper.clip_grad_kwargs == {"max_norm": 2.0, "norm_type": 2}
 
 
@@ -80,16 +86,30 @@ def test_without_layer_decay_there_are_two_groups_at_one_rate() -> None:
 
 
 @pytest.mark.parametrize(("fidelity", "weight_decay"), [("intent", 0.0), ("reference", 0.05)])
-def test_position_embedding_decays_as_in_the_reference_alone(fidelity: str, weight_decay: float) -> None:
+def test_position_embedding_decays_as_in_the_reference_alone(
+    fidelity: str, weight_decay: float
+) -> None:
     model, groups = _groups(fidelity=fidelity)
-    (decay,) = {group["weight_decay"] for group in groups for tensor in group["params"] if tensor is model.backbone.ape}
+    (decay,) = {
+        group["weight_decay"]
+        for group in groups
+        for tensor in group["params"]
+        if tensor is model.backbone.ape
+    }
     (bias_decay,) = {
-        group["weight_decay"] for group in groups for tensor in group["params"] if tensor is model.head.bias
+        group["weight_decay"]
+        for group in groups
+        for tensor in group["params"]
+        if tensor is model.head.bias
     }
     assert (decay, bias_decay) == (weight_decay, 0.05)
 
 
 def test_cosine_ends_at_the_share_of_each_group() -> None:
-    params = DetectionParams(method="fcos", backbone="p.c", data="d", lr=1e-2, min_lr=1e-3, schedule="cosine")
+    params = DetectionParams(
+        method="fcos", backbone="p.c", data="d", lr=1e-2, min_lr=1e-3, schedule="cosine"
+    )
     assert cosine_end(params) == {"eta_min": 1e-3}
-    assert cosine_end(params.model_copy(update={"layer_decay": 0.9})) == {"eta_min_ratio": pytest.approx(0.1)}
+    assert cosine_end(params.model_copy(update={"layer_decay": 0.9})) == {
+        "eta_min_ratio": pytest.approx(0.1)
+    }

@@ -25,7 +25,11 @@ SEGMENTATION: Any = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data
 def epochs(every: CheckpointEvery, *, keep_best: int) -> list[int]:
     """After which of six epochs, every second of which is validated, a checkpoint is due."""
     schedule = TrainingSchedule("epoch", 6, 2, every, keep_best)
-    return [done for done in range(1, 7) if schedule.is_checkpoint_due(done, is_validated=schedule.is_val_due(done))]
+    return [
+        done
+        for done in range(1, 7)
+        if schedule.is_checkpoint_due(done, is_validated=schedule.is_val_due(done))
+    ]
 
 
 def test_validations_end_with_a_checkpoint_where_the_best_are_kept() -> None:
@@ -77,10 +81,16 @@ def test_a_loss_that_is_no_number_is_named_with_its_iteration() -> None:
         losses(1.0, float("nan"), 2.0).read()
 
 
-@pytest.mark.parametrize(("world_size", "loss_sums"), [(2, [1.0, 5.0]), (3, [3.0, 3.0, 3.0]), (1, [3.0])])
-def test_losses_go_on_whatever_the_number_of_workers(world_size: int, loss_sums: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("world_size", "loss_sums"), [(2, [1.0, 5.0]), (3, [3.0, 3.0, 3.0]), (1, [3.0])]
+)
+def test_losses_go_on_whatever_the_number_of_workers(
+    world_size: int, loss_sums: list[float]
+) -> None:
     position = Position(iteration=4, loss_sums=(1.0, 5.0), num_losses=2)
-    figures = [RunningMetrics.at(position, rank=rank, world_size=world_size) for rank in range(world_size)]
+    figures = [
+        RunningMetrics.at(position, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
     assert [figure.losses.sum for figure in figures] == loss_sums
     assert sum(figure.mean_loss for figure in figures) / world_size == 1.5
 
@@ -91,7 +101,10 @@ def test_a_line_estimates_the_time_to_go_from_this_attempt(tmp_path: Path) -> No
     speed = SpeedMeter(trained_s=1000.0, waited_s=100.0)
     speed.add(trained_s=2.0, waited_s=0.5)
     telling = EventWriter(
-        context, TrainingSchedule("epoch", 2, 1, CheckpointEvery(epochs=1), 1), max_iters=100, batch_size=16
+        context,
+        TrainingSchedule("epoch", 2, 1, CheckpointEvery(epochs=1), 1),
+        max_iters=100,
+        batch_size=16,
     )
     telling.tell_iteration(60, {"loss": 1.25, "loss_cls": 0.5}, lr=1e-4, speed=speed)
     (event,) = recorder.events

@@ -1,4 +1,5 @@
-"""Which image is drawn when: whatever the number of workers, from any batch on, and with what random numbers."""
+"""Which image is drawn when: whatever the number of workers, from any batch on, and with what
+random numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from pipelines.openmmlab.samplers import EpochSampler, SamplePosition, SeededDat
 
 
 class Scenes:
-    """Images of which every `num_wide + 1`th is upright; a sample is its number and a random one."""
+    """Images of which every `num_wide + 1`th is upright; a sample is its number and a random
+    one."""
 
     metainfo: dict[str, Any] = {}  # noqa: RUF012  # mmengine's datasets have it so
 
@@ -78,7 +80,9 @@ def test_batches_hold_the_same_images_however_many_workers_share_them(
 
 @pytest.mark.parametrize("make", [epoch_of, stream_of])
 @pytest.mark.parametrize("first_batch", [1, 2, 3])
-def test_a_later_beginning_draws_the_rest(make: Any, first_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_beginning_draws_the_rest(
+    make: Any, first_batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (whole,) = drawn(monkeypatch, lambda: make(22, 6))
     (rest,) = drawn(monkeypatch, lambda: make(22, 6), first_batch=first_batch)
     assert rest == whole[first_batch * 6 :]
@@ -86,7 +90,9 @@ def test_a_later_beginning_draws_the_rest(make: Any, first_batch: int, monkeypat
 
 @settings(max_examples=50)
 @given(length=st.integers(1, 40), batch_size=st.integers(1, 12), epoch=st.integers(0, 3))
-def test_an_epoch_has_every_image_and_fills_its_batches(length: int, batch_size: int, epoch: int) -> None:
+def test_an_epoch_has_every_image_and_fills_its_batches(
+    length: int, batch_size: int, epoch: int
+) -> None:
     sampler = epoch_of(length, batch_size)
     num_batches = -(-length // batch_size)
     sampler.first_batch = epoch * num_batches
@@ -117,7 +123,9 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
 
 def test_a_stream_takes_every_image_once_a_shuffle() -> None:
     images = [draw.image for draw in stream_of(12, 8)]
-    assert [sorted(images[begin : begin + 12]) for begin in range(0, 72, 12)] == [list(range(12))] * 6
+    assert [sorted(images[begin : begin + 12]) for begin in range(0, 72, 12)] == [
+        list(range(12))
+    ] * 6
 
 
 def test_a_sample_depends_on_seed_and_position_alone() -> None:

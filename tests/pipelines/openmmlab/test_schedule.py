@@ -28,7 +28,9 @@ def _rates(schedulers: list[dict[str, Any]]) -> list[float]:
     """The rate of each of ten iterations, all of one epoch."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     context = {"optimizer": optimizer, "epoch_length": NUM_ITERS}
-    built: list[Any] = [PARAM_SCHEDULERS.build(dict(config), default_args=context) for config in schedulers]
+    built: list[Any] = [
+        PARAM_SCHEDULERS.build(dict(config), default_args=context) for config in schedulers
+    ]
     rates = []
     for _ in range(NUM_ITERS):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -41,19 +43,39 @@ def _rates(schedulers: list[dict[str, Any]]) -> list[float]:
 
 def _detection(warmup_iters: int) -> list[float]:
     params = DetectionParams(method="mask_rcnn", warmup_iters=warmup_iters, **COMMON)
-    annotations: Any = {"train": CheckedFile(Path("/t.json"), 1), "val": CheckedFile(Path("/v.json"), 1)}
+    annotations: Any = {
+        "train": CheckedFile(Path("/t.json"), 1),
+        "val": CheckedFile(Path("/v.json"), 1),
+    }
     config = detection_config(
-        params, model={}, annotations=annotations, classes=("a",), seed=0, world_size=1, device="cpu"
+        params,
+        model={},
+        annotations=annotations,
+        classes=("a",),
+        seed=0,
+        world_size=1,
+        device="cpu",
     )
     return _rates(config["param_scheduler"])
 
 
 def _segmentation(warmup_iters: int) -> list[float]:
-    params = SegmentationParams(method="semantic_fpn", warmup_iters=warmup_iters, max_iters=1000, **COMMON)
-    pairs: Any = dict.fromkeys(("training", "validation"), Pairs(Path("/i"), Path("/l"), ("a",), ".png"))
+    params = SegmentationParams(
+        method="semantic_fpn", warmup_iters=warmup_iters, max_iters=1000, **COMMON
+    )
+    pairs: Any = dict.fromkeys(
+        ("training", "validation"), Pairs(Path("/i"), Path("/l"), ("a",), ".png")
+    )
     files: Any = dict.fromkeys(("training", "validation"), Path("/s.txt"))
     config = segmentation_config(
-        params, model={}, pairs=pairs, split_files=files, classes=("a",), seed=0, world_size=1, device="cpu"
+        params,
+        model={},
+        pairs=pairs,
+        split_files=files,
+        classes=("a",),
+        seed=0,
+        world_size=1,
+        device="cpu",
     )
     return _rates(config["param_scheduler"])
 

@@ -24,7 +24,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 training and 30 validation images of 10 classes."""
     root = tmp_path_factory.mktemp("digits")
     scans_of = split_scans(load_scans(), scans_per_class=15)
-    for path, content in [*imagenet_files("train", scans_of["train"]), *imagenet_files("val", scans_of["val"])]:
+    for path, content in [
+        *imagenet_files("train", scans_of["train"]),
+        *imagenet_files("val", scans_of["val"]),
+    ]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
     return root / "imagenet"
@@ -32,7 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Recorder:
-    """Takes a stage's reports and events; keeps the last checkpoint's bytes, as the cluster does."""
+    """Takes a stage's reports and events; keeps the last checkpoint's bytes, as the cluster
+    does."""
 
     kept_dir: Path
     metrics: list[dict[str, float]] = field(default_factory=list)
@@ -68,7 +72,9 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
     """A context whose params are a quick run's with `changes`, and what records it."""
     made = 0
 
-    def make(*, resume_dir: Path | None = None, world_size: int = 1, seed: int = 0, **changes: Any) -> Any:
+    def make(
+        *, resume_dir: Path | None = None, world_size: int = 1, seed: int = 0, **changes: Any
+    ) -> Any:
         nonlocal made
         made += 1
         work_dir = tmp_path / f"work{made}"
@@ -94,12 +100,20 @@ def make_context(data: Path, tmp_path: Path) -> MakeContext:
 
 
 def make_params(folder: Path, **changes: Any) -> PretrainParams:
-    quick = {"data": str(folder), "model": TOY, "epochs": 3, "batch_size": 40, "lr": 2e-3, "warmup_epochs": 1}
+    quick = {
+        "data": str(folder),
+        "model": TOY,
+        "epochs": 3,
+        "batch_size": 40,
+        "lr": 2e-3,
+        "warmup_epochs": 1,
+    }
     return PretrainParams.model_validate_json(json.dumps({**quick, "loader_workers": 0, **changes}))
 
 
 def as_evaluation(context: StageContext, checkpoint: Path, **fields: Any) -> StageContext:
-    """The context of an evaluation of `checkpoint` with the params of a stage's `context` and `fields` of its own."""
+    """The context of an evaluation of `checkpoint` with the params of a stage's `context` and
+    `fields` of its own."""
     params = PretrainEvaluationParams.model_validate_json(
         json.dumps({**context.params.model_dump(mode="json"), **fields})
     )

@@ -1,4 +1,5 @@
-"""The loss of a batch beside timm's mixing and losses, and which params reach which of timm's arguments."""
+"""The loss of a batch beside timm's mixing and losses, and which params reach which of timm's
+arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +20,12 @@ from tests.pipelines.pretrain.conftest import make_params
 
 NUM_CLASSES = 5
 TIMMS_NAMES = {
-    **{"mixup": "mixup_alpha", "cutmix": "cutmix_alpha", "mixup_prob": "prob", "mixup_switch_prob": "switch_prob"},
+    **{
+        "mixup": "mixup_alpha",
+        "cutmix": "cutmix_alpha",
+        "mixup_prob": "prob",
+        "mixup_switch_prob": "switch_prob",
+    },
     **{"mixup_mode": "mode", "label_smoothing": "label_smoothing"},
 }
 
@@ -49,7 +55,13 @@ def batch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 )
 def test_a_mixed_batch_has_the_loss_of_timms_parts(batch: Any, changes: dict[str, Any]) -> None:
     model, images, labels = batch
-    reference = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "prob": 1.0, "switch_prob": 0.5, "mode": "batch"}
+    reference = {
+        "mixup_alpha": 0.8,
+        "cutmix_alpha": 1.0,
+        "prob": 1.0,
+        "switch_prob": 0.5,
+        "mode": "batch",
+    }
     changed = {TIMMS_NAMES[name]: value for name, value in changes.items()}
     rival = Mixup(**{**reference, "label_smoothing": 0.1, **changed}, num_classes=NUM_CLASSES)
     criterion = Criterion(make_params(Path("/data"), **changes), num_classes=NUM_CLASSES)
@@ -66,17 +78,27 @@ def test_a_plain_batch_has_smoothed_labels(batch: Any, smoothing: float) -> None
     params = make_params(Path("/data"), mixup=0, cutmix=0, label_smoothing=smoothing)
     model, images, labels = batch
     expected = LabelSmoothingCrossEntropy(smoothing)(model(images), labels)
-    torch.testing.assert_close(Criterion(params, num_classes=NUM_CLASSES)(model, images, labels), expected)
+    torch.testing.assert_close(
+        Criterion(params, num_classes=NUM_CLASSES)(model, images, labels), expected
+    )
 
 
 def test_each_param_of_the_augmentation_reaches_it() -> None:
     changes: dict[str, Any] = {
-        **{"scale": [0.5, 0.9], "ratio": [1.0, 1.5], "interpolation": "bilinear", "hflip": 0.2, "auto_augment": None},
+        **{
+            "scale": [0.5, 0.9],
+            "ratio": [1.0, 1.5],
+            "interpolation": "bilinear",
+            "hflip": 0.2,
+            "auto_augment": None,
+        },
         **{"color_jitter": 0.3, "random_erasing": 0.1, "erasing_mode": "rand", "erasing_count": 2},
     }
     recipe = asdict(recipe_of(make_params(Path("/data"), img_size=56, **changes)))
     assert recipe.keys() == {"img_size", *changes}
-    assert {name: list(value) if isinstance(value, tuple) else value for name, value in recipe.items()} == {
+    assert {
+        name: list(value) if isinstance(value, tuple) else value for name, value in recipe.items()
+    } == {
         "img_size": 56,
         **changes,
     }

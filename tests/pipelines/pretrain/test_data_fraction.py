@@ -1,4 +1,5 @@
-"""Training on a fraction of train: the images of all trials of a search are the same, and val is whole."""
+"""Training on a fraction of train: the images of all trials of a search are the same, and val is
+whole."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ Colour = tuple[float, ...]
 
 @pytest.fixture
 def coloured(tmp_path: Path) -> str:
-    """12 training images of each class and one of val, each of one colour of its own, which no crop changes."""
+    """12 training images of each class and one of val, each of one colour of its own, which no crop
+    changes."""
     for split, num_images in (("train", 12), ("val", 1)):
         for label, number in product(range(10), range(num_images)):
             path = tmp_path / "coloured" / split / str(label) / f"{number}.png"
@@ -38,34 +40,54 @@ def loaders_of(context: StageContext) -> Loaders:
 
 def images_seen(context: StageContext) -> list[Colour]:
     """The colours of an epoch in their order."""
-    return [tuple(image[:, 9, 9].tolist()) for batch in loaders_of(context).train for image in batch.images_BCHW]
+    return [
+        tuple(image[:, 9, 9].tolist())
+        for batch in loaders_of(context).train
+        for image in batch.images_BCHW
+    ]
 
 
-def test_every_seed_sees_the_same_images_in_an_order_of_its_own(make_context: MakeContext, coloured: str) -> None:
-    contexts = (make_context(**PLAIN, data=coloured, data_fraction=0.5, batch_size=60, seed=seed)[0] for seed in (0, 1))
+def test_every_seed_sees_the_same_images_in_an_order_of_its_own(
+    make_context: MakeContext, coloured: str
+) -> None:
+    contexts = (
+        make_context(**PLAIN, data=coloured, data_fraction=0.5, batch_size=60, seed=seed)[0]
+        for seed in (0, 1)
+    )
     one, other = map(images_seen, contexts)
     assert len(set(one)) == 60
     assert one != other
     assert sorted(one) == sorted(other)
 
 
-def test_a_longer_proxy_sees_the_images_of_a_shorter_one(make_context: MakeContext, coloured: str) -> None:
+def test_a_longer_proxy_sees_the_images_of_a_shorter_one(
+    make_context: MakeContext, coloured: str
+) -> None:
     sizes = ((0.25, 30), (0.5, 60))
-    contexts = (make_context(**PLAIN, data=coloured, data_fraction=part, batch_size=size)[0] for part, size in sizes)
+    contexts = (
+        make_context(**PLAIN, data=coloured, data_fraction=part, batch_size=size)[0]
+        for part, size in sizes
+    )
     smaller, larger = map(set, map(images_seen, contexts))
     assert len(smaller) == 30
     assert smaller < larger
 
 
 def test_epochs_are_shorter_and_val_is_whole(make_context: MakeContext) -> None:
-    whole, part = (loaders_of(make_context(batch_size=10, data_fraction=part)[0]) for part in (1.0, 0.2))
+    whole, part = (
+        loaders_of(make_context(batch_size=10, data_fraction=part)[0]) for part in (1.0, 0.2)
+    )
     assert (whole.updates_per_epoch, part.updates_per_epoch) == (12, 2)
-    assert [sum(len(batch.labels_B) for batch in loaders.val) for loaders in (whole, part)] == [30, 30]
+    assert [sum(len(batch.labels_B) for batch in loaders.val) for loaders in (whole, part)] == [
+        30,
+        30,
+    ]
 
 
 def test_a_stage_trains_on_its_fraction(make_context: MakeContext) -> None:
     part, whole = (
-        train.run(make_context(data_fraction=fraction, epochs=1, loader_workers=1)[0]) for fraction in (0.4, 1.0)
+        train.run(make_context(data_fraction=fraction, epochs=1, loader_workers=1)[0])
+        for fraction in (0.4, 1.0)
     )
     assert _samples(part.outputs["log"]) != _samples(whole.outputs["log"])
     assert part.metrics[0].num_samples == whole.metrics[0].num_samples == 30
@@ -81,14 +103,20 @@ def test_a_batch_that_the_fraction_does_not_fill_is_told(make_context: MakeConte
     context, _ = make_context(data_fraction=0.1)
     with pytest.raises(
         DataError,
-        match=r"imagenet: train holds 120 images, of which data_fraction = 0.1 takes 10, less than batch_size = 40; "
+        match=r"imagenet: train holds 120 images, of which data_fraction = 0.1 takes 10, less than "
+        r"batch_size = 40; "
         r"lower it or raise data_fraction$",
     ):
         loaders_of(context)
 
 
-def test_a_fraction_is_a_departure_in_the_key_and_the_whole_is_the_reference(tmp_path: Path) -> None:
+def test_a_fraction_is_a_departure_in_the_key_and_the_whole_is_the_reference(
+    tmp_path: Path,
+) -> None:
     whole, part = make_params(tmp_path), make_params(tmp_path, data_fraction=0.2)
     assert whole.in_key()["data_fraction"] == 1.0
-    assert (recipe_audit(part)["data_fraction"].used, recipe_audit(part)["data_fraction"].reference) == (0.2, 1.0)
+    assert (
+        recipe_audit(part)["data_fraction"].used,
+        recipe_audit(part)["data_fraction"].reference,
+    ) == (0.2, 1.0)
     assert "data_fraction" not in recipe_audit(whole)

@@ -1,4 +1,5 @@
-"""Evaluations of real classifiers: the scores that training published, whoever measures; what does not fit is told."""
+"""Evaluations of real classifiers: the scores that training published, whoever measures; what does
+not fit is told."""
 
 from __future__ import annotations
 
@@ -43,7 +44,14 @@ class Trained:
 
 @pytest.fixture
 def trained(make_context: MakeContext, broken_image: None) -> Trained:
-    plain = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "scale": [0.8, 1]}
+    plain = {
+        "mixup": 0,
+        "cutmix": 0,
+        "auto_augment": None,
+        "random_erasing": 0,
+        "hflip": 0,
+        "scale": [0.8, 1],
+    }
     params = {**plain, "epochs": 4, "lr": 5e-3, "precision": "bf16"}
     context, _ = make_context(**params)
     result = train(context)
@@ -62,10 +70,14 @@ def broken_image(data: Path) -> Iterator[None]:
 
 @pytest.fixture
 def evaluation(make_context: MakeContext, trained: Trained) -> Callable[..., StageContext]:
-    """The context of an evaluation of `trained`, with other params and another checkpoint if given."""
+    """The context of an evaluation of `trained`, with other params and another checkpoint if
+    given."""
 
     def make(
-        *, checkpoint: Path | None = None, details: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+        *,
+        checkpoint: Path | None = None,
+        details: Mapping[str, Any] = MappingProxyType({}),
+        **changes: Any,
     ) -> StageContext:
         context, _ = make_context(**{**trained.params, **changes})
         return as_evaluation(context, checkpoint or trained.checkpoint, **details)
@@ -80,19 +92,27 @@ def _scores(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
     return tuple(metric for metric in metrics if metric.name in SCORES)
 
 
-def test_the_scores_are_those_that_training_published(trained: Trained, evaluation: Evaluation) -> None:
+def test_the_scores_are_those_that_training_published(
+    trained: Trained, evaluation: Evaluation
+) -> None:
     context = evaluation()
     result = run(context)
     assert KIND.evaluation is not None
-    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
+    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(
+        context.params
+    )
     assert _scores(result.metrics) == trained.metrics
     assert 10 < trained.metrics[0].value < 100
     assert trained.metrics[0].num_samples == 29
     assert tuple(result.outputs) == KIND.evaluation.outputs
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 2}, {"loader_workers": 1}, {"batch_size": 4096}, {"epochs": 1}])
-def test_how_it_is_loaded_changes_no_score(trained: Trained, evaluation: Evaluation, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 2}, {"loader_workers": 1}, {"batch_size": 4096}, {"epochs": 1}]
+)
+def test_how_it_is_loaded_changes_no_score(
+    trained: Trained, evaluation: Evaluation, changes: dict[str, Any]
+) -> None:
     assert _scores(run(evaluation(**changes)).metrics) == trained.metrics
 
 
@@ -104,9 +124,17 @@ def _evaluate_rank(rank: int, context: StageContext) -> None:
     work_dir = context.work_dir / str(rank)
     work_dir.mkdir()
     told: list[str] = []
-    here = replace(context, rank=rank, world_size=2, work_dir=work_dir, emit=lambda event: told.append(event.text))
+    here = replace(
+        context,
+        rank=rank,
+        world_size=2,
+        work_dir=work_dir,
+        emit=lambda event: told.append(event.text),
+    )
     result = run(here)
-    lines = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in _scores(result.metrics)]
+    lines = [
+        f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in _scores(result.metrics)
+    ]
     (work_dir / "scores.txt").write_text("\n".join(lines))
     assert rank == 0 or not any(work_dir.rglob("details"))
     assert bool(told) == (rank == 0)
@@ -117,13 +145,17 @@ def test_two_workers_split_val_and_come_to_the_same_scores_and_details(
 ) -> None:
     context = replace(evaluation(batch_size=41), report=_never, emit=print, should_stop=bool)
     run_ranks(_evaluate_rank, context.work_dir, context)
-    expected = [f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in trained.metrics]
+    expected = [
+        f"{metric.name} {metric.value!r} {metric.num_samples}" for metric in trained.metrics
+    ]
     for rank in range(2):
         assert (context.work_dir / str(rank) / "scores.txt").read_text().splitlines() == expected
     alone, together = run(evaluation()).outputs["details"], context.work_dir / "0/outputs/details"
     for name in ("per_class.json", "confusion.json", "confusion.png"):
         assert (together / name).read_bytes() == (alone / name).read_bytes()
-    painted = [sorted(path.name for path in (folder / "painted").iterdir()) for folder in (together, alone)]
+    painted = [
+        sorted(path.name for path in (folder / "painted").iterdir()) for folder in (together, alone)
+    ]
     assert len(painted[0]) == 8
     assert painted[0] == painted[1]
 
@@ -137,7 +169,9 @@ def test_the_details_are_by_class_by_image_and_by_what_was_taken_for_what(
     assert [row["class"] for row in rows] == list("0123456789")
     assert sum(row["num_images"] for row in rows) == 29  # one image of class 7 does not decode
     for name, metric in (("top1", top1), ("top5", top5)):
-        assert sum(row[name] * row["num_images"] for row in rows) / 29 == pytest.approx(metric.value)
+        assert sum(row[name] * row["num_images"] for row in rows) / 29 == pytest.approx(
+            metric.value
+        )
     confusion = json.loads((details / "confusion.json").read_text())
     hits = sum(count for true, guess, count in confusion["counts"] if true == guess)
     assert 100 * hits / 29 == pytest.approx(top1.value)
@@ -160,20 +194,27 @@ def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "params_m", "flops_g"), [("cat_tiny", 16.9, 2.8), ("cat_small", 37.3, 6.1), ("cat_base", 51.5, 8.9)]
+    ("name", "params_m", "flops_g"),
+    [("cat_tiny", 16.9, 2.8), ("cat_small", 37.3, 6.1), ("cat_base", 51.5, 8.9)],
 )
-def test_params_and_multiply_adds_of_the_published_sizes(name: str, params_m: float, flops_g: float) -> None:
+def test_params_and_multiply_adds_of_the_published_sizes(
+    name: str, params_m: float, flops_g: float
+) -> None:
     with torch.device("meta"):
         model = Cat(CONFIGS[name], num_classes=1000)
     assert round(count_params(model) / 1e6, 1) == params_m
     assert round(count_multiply_adds(model, img_size=224) / 1e9, 1) == flops_g
 
 
-def test_val_alone_is_enough(evaluation: Evaluation, trained: Trained, data: Path, tmp_path: Path) -> None:
+def test_val_alone_is_enough(
+    evaluation: Evaluation, trained: Trained, data: Path, tmp_path: Path
+) -> None:
     shutil.copytree(data / "val", tmp_path / "only/val")
     context = evaluation(data=str(tmp_path / "only"))
     assert KIND.evaluation is not None
-    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(evaluation().params)
+    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(
+        evaluation().params
+    )
     assert _scores(run(context).metrics) == trained.metrics
     with pytest.raises(DataError, match=r"nowhere/val: the data folder is missing"):
         KIND.evaluation.fingerprint(evaluation(data="/nowhere").params)
@@ -181,22 +222,34 @@ def test_val_alone_is_enough(evaluation: Evaluation, trained: Trained, data: Pat
 
 def test_another_network_than_the_jobs_is_named(evaluation: Evaluation) -> None:
     with pytest.raises(
-        CheckpointError, match=r"holds another network than the job's model: embed_dim 8 instead of 16; correct `model`"
+        CheckpointError,
+        match=(
+            r"holds another network than the job's model: embed_dim 8 instead of 16; correct "
+            r"`model`"
+        ),
     ):
         run(evaluation(model={**TOY, "embed_dim": 16}))
 
 
-def test_dropout_is_no_part_of_the_network_that_is_measured(evaluation: Evaluation, trained: Trained) -> None:
+def test_dropout_is_no_part_of_the_network_that_is_measured(
+    evaluation: Evaluation, trained: Trained
+) -> None:
     assert _scores(run(evaluation(drop_path_rate=0.5)).metrics) == trained.metrics
 
 
-def test_other_classes_are_named_and_counted(evaluation: Evaluation, data: Path, tmp_path: Path) -> None:
+def test_other_classes_are_named_and_counted(
+    evaluation: Evaluation, data: Path, tmp_path: Path
+) -> None:
     shutil.copytree(data / "val", tmp_path / "other/val")
     (tmp_path / "other/val/9").rename(tmp_path / "other/val/nine")
     shutil.copytree(tmp_path / "other/val/nine", tmp_path / "other/val/ten")
     with pytest.raises(
         CheckpointError,
-        match=r"its 10 classes are not the data's 11: only in the checkpoint: 9; only in the data: nine, ten",
+        match=(
+            r"its 10 classes are not the data's 11: only in the checkpoint: 9; only in the "
+            r"data: "
+            r"nine, ten"
+        ),
     ):
         run(evaluation(data=str(tmp_path / "other")))
 
@@ -205,17 +258,21 @@ def test_a_folder_that_holds_no_classifier_is_told(evaluation: Evaluation, tmp_p
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/cat.pth").write_text("hello")
     with pytest.raises(
-        CheckpointError, match=r"no classifier can be read from it: .*cat\.pth: is text, which begins 'hello'; give"
+        CheckpointError,
+        match=r"no classifier can be read from it: .*cat\.pth: is text, which begins 'hello'; give",
     ):
         run(evaluation(checkpoint=tmp_path / "odd"))
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
-    """A folder with CAT-T of ten classes, as the official repository releases it, and the reference's own network."""
+    """A folder with CAT-T of ten classes, as the official repository releases it, and the
+    reference's own network."""
     vector = load_vector("cat_tiny_224")
     state = vector.state_dict()
-    state = {name: tensor[:10] if name.startswith("head.") else tensor for name, tensor in state.items()}
+    state = {
+        name: tensor[:10] if name.startswith("head.") else tensor for name, tensor in state.items()
+    }
     folder = tmp_path_factory.mktemp("official")
     torch.save({"model": state}, folder / "cat_tiny_new.pth")
     model = from_reference({**vector.kwargs, "num_classes": 10}, state)
@@ -224,7 +281,10 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
 
 
 def test_an_official_file_from_outside_is_measured(
-    official: tuple[Path, Cat], make_context: MakeContext, data: Path, monkeypatch: pytest.MonkeyPatch
+    official: tuple[Path, Cat],
+    make_context: MakeContext,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))
     monkeypatch.setattr(measure, "BATCH_SIZE", 1)  # 64 images of 224 pixels in bf16 take a minute
@@ -246,7 +306,8 @@ def test_an_official_file_of_another_size_or_of_other_classes_is_told(
     folder, _ = official
     context, _ = make_context(model="cat_small")
     with pytest.raises(
-        CheckpointError, match=r"embed_dim 64 instead of 96, num_heads \[2, 4, 8, 16\] instead of \[3, 6"
+        CheckpointError,
+        match=r"embed_dim 64 instead of 96, num_heads \[2, 4, 8, 16\] instead of \[3, 6",
     ):
         run(as_evaluation(context, folder))
     shutil.copytree(data / "val", tmp_path / "fewer/val")

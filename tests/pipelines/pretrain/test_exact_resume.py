@@ -1,4 +1,5 @@
-"""A training that stopped between any two updates goes on to the very weights of the straight one."""
+"""A training that stopped between any two updates goes on to the very weights of the straight
+one."""
 
 from __future__ import annotations
 
@@ -38,17 +39,25 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
 def log(result: StageResult) -> list[dict[str, Any]]:
     """The metric log without what the clock says."""
     lines = (result.outputs["log"] / "epochs.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in lines]
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in TIMES}
+        for line in lines
+    ]
 
 
-def stopped_and_resumed(make_context: MakeContext, stops: list[int], **changes: Any) -> tuple[StageResult, list[Any]]:
-    """The result of attempts that are each stopped after so many updates, and what all of them reported."""
+def stopped_and_resumed(
+    make_context: MakeContext, stops: list[int], **changes: Any
+) -> tuple[StageResult, list[Any]]:
+    """The result of attempts that are each stopped after so many updates, and what all of them
+    reported."""
     reported: list[Any] = []
     resume_dir: Path | None = None
     for stop in stops:
         context, recorder = make_context(resume_dir=resume_dir, **changes)
         recorder.stops_after = stop
-        with pytest.raises(StoppedError, match="stopped as asked; the last checkpoint stands after"):
+        with pytest.raises(
+            StoppedError, match="stopped as asked; the last checkpoint stands after"
+        ):
             run(context)
         reported += recorder.metrics
         resume_dir = recorder.kept_dir
@@ -76,19 +85,25 @@ def test_a_stop_after_any_update_changes_nothing(
     context, recorder = make_context(**WHOLE_RECIPE, **changes)
     straight = run(context)
     resumed, reported = stopped_and_resumed(make_context, stops, **WHOLE_RECIPE, **changes)
-    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(resumed).items())
+    assert all(
+        torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(resumed).items()
+    )
     assert log(resumed) == log(straight)
     assert reported == recorder.metrics
     assert [record["epoch"] for record in log(resumed)] == [1, 2]
 
 
-def test_random_numbers_that_another_thread_draws_change_no_weight(make_context: MakeContext) -> None:
+def test_random_numbers_that_another_thread_draws_change_no_weight(
+    make_context: MakeContext,
+) -> None:
     context, _ = make_context(**WHOLE_RECIPE)
     straight = run(context)
     context, _ = make_context(**WHOLE_RECIPE)
     with drawing_in_another_thread():
         disturbed = run(context)
-    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(disturbed).items())
+    assert all(
+        torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(disturbed).items()
+    )
 
 
 class KilledError(BaseException):
@@ -96,7 +111,8 @@ class KilledError(BaseException):
 
 
 def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> StageContext:
-    """The same context, but for a process that dies right after its checkpoint of that number is committed."""
+    """The same context, but for a process that dies right after its checkpoint of that number is
+    committed."""
 
     def save(checkpoint_dir: Path) -> None:
         recorder.save(checkpoint_dir)
@@ -106,7 +122,9 @@ def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> S
     return replace(context, save=save)
 
 
-def test_what_was_done_after_the_last_checkpoint_is_done_again_the_same_way(make_context: MakeContext) -> None:
+def test_what_was_done_after_the_last_checkpoint_is_done_again_the_same_way(
+    make_context: MakeContext,
+) -> None:
     changes = {**WHOLE_RECIPE, "checkpoint_every": {"steps": 5}}
     straight_context, _ = make_context(**changes)
     straight = run(straight_context)
@@ -117,14 +135,21 @@ def test_what_was_done_after_the_last_checkpoint_is_done_again_the_same_way(make
     assert recorder.saved == ["epoch_0000_update_000005", "epoch_0001_update_000004"]
     resumed_context, _ = make_context(**changes, resume_dir=recorder.kept_dir)
     resumed = run(resumed_context)
-    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(resumed).items())
+    assert all(
+        torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(resumed).items()
+    )
     assert log(resumed) == log(straight)
 
 
 def _run_straight_and_stopped(rank: int, params: PretrainParams, root: Path) -> None:
-    """On this rank of three: a straight training, one that stops after its first update, and one that goes on there."""
+    """On this rank of three: a straight training, one that stops after its first update, and one
+    that goes on there."""
     results = []
-    for name, stops_after, resume_dir in (("straight", 0, None), ("stopped", 1, None), ("resumed", 0, root / "kept")):
+    for name, stops_after, resume_dir in (
+        ("straight", 0, None),
+        ("stopped", 1, None),
+        ("resumed", 0, root / "kept"),
+    ):
         work_dir = root / f"{name}{rank}"
         work_dir.mkdir()
         recorder = Recorder(root / "kept", stops_after=stops_after)
@@ -147,14 +172,17 @@ def _run_straight_and_stopped(rank: int, params: PretrainParams, root: Path) -> 
         dist.barrier()
     if rank == 0:
         straight, resumed = map(weights, results)
-        differing = [name for name, tensor in straight.items() if not torch.equal(tensor, resumed[name])]
+        differing = [
+            name for name, tensor in straight.items() if not torch.equal(tensor, resumed[name])
+        ]
         (root / "differing.json").write_text(json.dumps(differing))
 
 
 def test_three_ranks_go_on_with_sums_in_the_order_of_the_straight_training(
     make_context: MakeContext, tmp_path: Path
 ) -> None:
-    """Two sum in any order to the same bits; DistributedDataParallel changes that of three after its first update."""
+    """Two sum in any order to the same bits; DistributedDataParallel changes that of three after
+    its first update."""
     context, _ = make_context(epochs=1, batch_size=60, warmup_epochs=0, clip_grad=0.1)
     run_ranks(_run_straight_and_stopped, tmp_path, context.params, tmp_path, world_size=3)
     assert json.loads((tmp_path / "differing.json").read_text()) == []
@@ -179,9 +207,22 @@ def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContex
 
 @pytest.mark.slow
 def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
-    command = [sys.executable, "-m", "pipelines.pretrain.prove_resume", "--kills", "1", "--epochs", "2"]
-    elsewhere = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}  # a cluster in the environment is none of the proof's
-    proof = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=False, timeout=3600)
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.pretrain.prove_resume",
+        "--kills",
+        "1",
+        "--epochs",
+        "2",
+    ]
+    elsewhere = {
+        **os.environ,
+        "RAY_ADDRESS": "127.0.0.1:1",
+    }  # a cluster in the environment is none of the proof's
+    proof = subprocess.run(
+        command, env=elsewhere, capture_output=True, text=True, check=False, timeout=3600
+    )
     assert proof.returncode == 0, proof.stdout + proof.stderr
     assert proof.stdout.count("killed worker") == 1
     assert proof.stdout.count("killing the driver") == 1

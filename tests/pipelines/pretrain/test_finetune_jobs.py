@@ -31,7 +31,9 @@ def _job(folder: Path, weights: str = FROM_STAGE) -> Job:
 
 
 @pytest.mark.parametrize("weights", ["seed: 1", "weights: null"])
-def test_a_stage_without_weights_starts_at_random_and_needs_nothing(tmp_path: Path, weights: str) -> None:
+def test_a_stage_without_weights_starts_at_random_and_needs_nothing(
+    tmp_path: Path, weights: str
+) -> None:
     stage = _job(tmp_path, weights).stages["finer"]
     assert (stage.inputs, stage.files, stage.needs) == ({}, {}, ())
 
@@ -41,7 +43,9 @@ def test_weights_of_a_stage_are_an_edge_and_part_of_the_key(tmp_path: Path) -> N
     stage = job.stages["finer"]
     assert stage.inputs == {"weights": Ref("pretrain", "checkpoint")}
     keys = [
-        recipe_of(job, stage, KeyInputs(data="d", rerun=0, input_keys={"pretrain": key}, file_digests={}))["inputs"]
+        recipe_of(
+            job, stage, KeyInputs(data="d", rerun=0, input_keys={"pretrain": key}, file_digests={})
+        )["inputs"]
         for key in ("a", "b")
     ]
     assert keys == [{"weights": {"key": key, "output": "checkpoint"}} for key in ("a", "b")]
@@ -52,7 +56,9 @@ def test_weights_may_be_a_file_from_outside(tmp_path: Path) -> None:
     assert (stage.inputs, stage.files) == ({}, {"weights": str(tmp_path / "cat_tiny.pth")})
 
 
-def test_the_plan_runs_the_stage_behind_the_weights_first_and_trials_take_them_too(tmp_path: Path) -> None:
+def test_the_plan_runs_the_stage_behind_the_weights_first_and_trials_take_them_too(
+    tmp_path: Path,
+) -> None:
     job = _job(tmp_path)
     digests = {name: Digests("d", {}) for name in job.stages}
     plan = make_plan(job, digests=digests, prior=PriorRuns(lambda _: False, {}, {}))
@@ -72,7 +78,10 @@ def test_the_job_comes_back_from_its_document(tmp_path: Path) -> None:
     [
         ("weights: measure.checkpoint", r"finer\.weights: .*measure"),
         ("reset_head: true", r"reset_head: there is no head to replace without `weights`"),
-        ("weights: pretrian.checkpoint", r"finer\.weights: unknown stage 'pretrian', did you mean 'pretrain'"),
+        (
+            "weights: pretrian.checkpoint",
+            r"finer\.weights: unknown stage 'pretrian', did you mean 'pretrain'",
+        ),
     ],
 )
 def test_what_cannot_be_started_from_is_refused(tmp_path: Path, weights: str, text: str) -> None:

@@ -1,4 +1,5 @@
-"""Training on a GPU. Each test has a twin for the CPU in test_exact_resume, test_updates and test_memory."""
+"""Training on a GPU. Each test has a twin for the CPU in test_exact_resume, test_updates and
+test_memory."""
 
 from __future__ import annotations
 
@@ -43,11 +44,18 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
     [
         {"precision": "fp16"},
         {"precision": "bf16", "ema_decay": 0.9, "accumulate": 2},
-        {"precision": "bf16", "augmentation": "device", "activation_checkpointing": True, "channels_last": True},
+        {
+            "precision": "bf16",
+            "augmentation": "device",
+            "activation_checkpointing": True,
+            "channels_last": True,
+        },
     ],
     ids=str,
 )
-def test_a_stop_after_any_update_changes_nothing(make_context: MakeContext, changes: dict[str, Any]) -> None:
+def test_a_stop_after_any_update_changes_nothing(
+    make_context: MakeContext, changes: dict[str, Any]
+) -> None:
     context, _ = on_gpu(make_context(**RECIPE, **changes))
     straight = run(context)
     stopped, recorder = on_gpu(make_context(**RECIPE, **changes))
@@ -56,13 +64,26 @@ def test_a_stop_after_any_update_changes_nothing(make_context: MakeContext, chan
         run(stopped)
     resumed, _ = on_gpu(make_context(**RECIPE, **changes, resume_dir=recorder.kept_dir))
     result = run(resumed)
-    assert all(torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(result).items())
+    assert all(
+        torch.equal(tensor, weights(straight)[name]) for name, tensor in weights(result).items()
+    )
 
 
-@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning", "ignore::UserWarning:torch._inductor.*")
+@pytest.mark.filterwarnings(
+    "ignore:.*script_method:DeprecationWarning", "ignore::UserWarning:torch._inductor.*"
+)
 def test_it_learns_compiled_in_bf16(make_context: MakeContext) -> None:
-    plain = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "scale": [0.8, 1]}
-    context, recorder = on_gpu(make_context(**plain, epochs=8, lr=5e-3, precision="bf16", compile=True))
+    plain = {
+        "mixup": 0,
+        "cutmix": 0,
+        "auto_augment": None,
+        "random_erasing": 0,
+        "hflip": 0,
+        "scale": [0.8, 1],
+    }
+    context, recorder = on_gpu(
+        make_context(**plain, epochs=8, lr=5e-3, precision="bf16", compile=True)
+    )
     result = run(context)
     assert result.metrics[0].value > 30  # chance is 10
     assert not any("uncompiled" in event.text for event in recorder.events)
@@ -71,16 +92,23 @@ def test_it_learns_compiled_in_bf16(make_context: MakeContext) -> None:
 def test_out_of_memory_names_what_to_change(make_context: MakeContext) -> None:
     context, _ = on_gpu(make_context(epochs=1, batch_size=100, model="cat_base", img_size=1120))
     taken = torch.empty(torch.cuda.mem_get_info()[0] - 3 * 2**30, dtype=torch.uint8, device=GPU)
-    with pytest.raises(JobError, match=r"cuda:0: out of memory with 100 images of 1120 x 1120 .* raise accumulate"):
+    with pytest.raises(
+        JobError, match=r"cuda:0: out of memory with 100 images of 1120 x 1120 .* raise accumulate"
+    ):
         run(context)
     del taken
 
 
 def test_votes_of_a_gpus_ranks_are_counted_an_update_later(tmp_path: Path) -> None:
-    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU)
+    dist.init_process_group(
+        "nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU
+    )
     try:
         votes = [ActionReduction.cast(demand, GPU) for demand in (Action.NONE, Action.STOP)]
         assert [vote.count() for vote in votes] == [Action.NONE, Action.STOP]
     finally:
         dist.destroy_process_group()
-    assert Coordinator(CheckpointEvery(epochs=1), should_stop=lambda: True, device=GPU).after(1) is Action.STOP
+    assert (
+        Coordinator(CheckpointEvery(epochs=1), should_stop=lambda: True, device=GPU).after(1)
+        is Action.STOP
+    )

@@ -22,7 +22,14 @@ def test_out_of_memory_names_the_local_batch_the_resolution_and_the_fields_to_ch
         raise torch.OutOfMemoryError(TEXT)
     text = str(caught.value)
     assert text.startswith("cuda:1: out of memory with 128 images of 56 x 56 pixels at a time")
-    for field in ("batch_size 1024", "workers 4", "accumulate to 4", "activation_checkpointing", "bf16", "img_size"):
+    for field in (
+        "batch_size 1024",
+        "workers 4",
+        "accumulate to 4",
+        "activation_checkpointing",
+        "bf16",
+        "img_size",
+    ):
         assert field in text
     assert text.endswith("a total capacity of 79 GiB")
     assert str(pickle.loads(pickle.dumps(caught.value))) == text

@@ -1,4 +1,5 @@
-"""The learning rate beside timm's scheduler as the reference drives it, and what weight decay leaves alone."""
+"""The learning rate beside timm's scheduler as the reference drives it, and what weight decay
+leaves alone."""
 
 from __future__ import annotations
 
@@ -20,26 +21,40 @@ from tests.pipelines.pretrain.conftest import make_params
 def test_schedule_equals_the_references_updates() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     rival = CosineLRScheduler(
-        optimizer, t_initial=60, lr_min=1e-5, warmup_lr_init=1e-6, warmup_t=12, cycle_limit=1, t_in_epochs=False
+        optimizer,
+        t_initial=60,
+        lr_min=1e-5,
+        warmup_lr_init=1e-6,
+        warmup_t=12,
+        cycle_limit=1,
+        t_in_epochs=False,
     )
-    schedule = LrSchedule(first_lr=1e-6, peak_lr=1e-3, final_lr=1e-5, num_warmup_updates=12, num_updates=60)
+    schedule = LrSchedule(
+        first_lr=1e-6, peak_lr=1e-3, final_lr=1e-5, num_warmup_updates=12, num_updates=60
+    )
     for update in range(60):
         assert schedule.lr(update) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         rival.step_update(update)
 
 
-def test_schedule_of_the_reference_recipe_lags_by_an_update_and_steps_down_after_the_warmup() -> None:
+def test_schedule_of_the_reference_recipe_lags_by_an_update_and_steps_down_after_the_warmup() -> (
+    None
+):
     params = make_params(Path("/data"), lr=None, epochs=300, batch_size=1024, warmup_epochs=20)
     schedule = make_schedule(params, updates_per_epoch=1251)
     warmed = 20 * 1251
     assert schedule.lr(0) == schedule.lr(1) == pytest.approx(1e-6)
-    assert schedule.lr(warmed) == pytest.approx(1e-3, rel=1e-4)  # the last place of the warm-up, one update late
+    assert schedule.lr(warmed) == pytest.approx(
+        1e-3, rel=1e-4
+    )  # the last place of the warm-up, one update late
     assert schedule.lr(warmed + 1) == pytest.approx(0.989e-3, rel=1e-3)
     assert schedule.lr(300 * 1251 - 1) == pytest.approx(1e-5, rel=1e-4)
 
 
 def test_warmup_is_cut_to_a_short_run() -> None:
-    schedule = make_schedule(make_params(Path("/data"), epochs=2, warmup_epochs=20), updates_per_epoch=10)
+    schedule = make_schedule(
+        make_params(Path("/data"), epochs=2, warmup_epochs=20), updates_per_epoch=10
+    )
     rates = [schedule.lr(update) for update in range(20)]
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(2e-3 * 18 / 20, rel=2e-3)
@@ -49,7 +64,11 @@ def test_only_matrices_decay() -> None:
     model = Cat(CatConfig(img_size=28, embed_dim=8, depths=(1, 1), num_heads=(1, 2)), num_classes=3)
     optimizer = make_optimizer(model, make_params(Path("/data")))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decays = {names[id(one)]: group["weight_decay"] for group in optimizer.param_groups for one in group["params"]}
+    decays = {
+        names[id(one)]: group["weight_decay"]
+        for group in optimizer.param_groups
+        for one in group["params"]
+    }
     assert decays.keys() == set(names.values())
     free = {name for name, decay in decays.items() if decay == 0}
     assert "ape" in free
@@ -65,7 +84,9 @@ def _model() -> Cat:
 
 def _of_parameters(model: Cat, optimizer: torch.optim.Optimizer, field: str) -> dict[str, Any]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(one)]: group[field] for group in optimizer.param_groups for one in group["params"]}
+    return {
+        names[id(one)]: group[field] for group in optimizer.param_groups for one in group["params"]
+    }
 
 
 def test_layer_decay_scales_the_rate_by_depth_and_decays_the_same_weights() -> None:
@@ -73,7 +94,8 @@ def test_layer_decay_scales_the_rate_by_depth_and_decays_the_same_weights() -> N
     optimizer = make_optimizer(model, make_params(Path("/data"), layer_decay=0.5))
     set_lr(optimizer, 1e-2)
     rates = _of_parameters(model, optimizer, "lr")
-    # deepest first: head and norm, the two groups of stage 1, the group of stage 0, embedding and position
+    # deepest first: head and norm, the two groups of stage 1, the group of stage 0, embedding and
+    # position
     depth_of = {
         "head.fc.weight": 0,
         "stages.1.blocks.1.cpsa.norm1.bias": 1,
@@ -103,7 +125,9 @@ def test_groups_are_those_of_timms_factory(layer_decay: float) -> None:
 
 def test_betas_and_eps_are_those_of_the_params() -> None:
     optimizer = make_optimizer(_model(), make_params(Path("/data"), betas=[0.8, 0.95], eps=1e-6))
-    assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.95), 1e-6)}
+    assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {
+        ((0.8, 0.95), 1e-6)
+    }
 
 
 def test_fused_updates_are_the_plain_ones_but_for_rounding() -> None:
@@ -122,4 +146,7 @@ def test_fused_updates_are_the_plain_ones_but_for_rounding() -> None:
     rivals = plain.state_dict()
     for name, tensor in fused.state_dict().items():
         # dead parameters walk on rounding noise: a few steps at most
-        assert torch.allclose(tensor, rivals[name], atol=1e-6) or (tensor - rivals[name]).abs().max() < 6.1e-3, name
+        assert (
+            torch.allclose(tensor, rivals[name], atol=1e-6)
+            or (tensor - rivals[name]).abs().max() < 6.1e-3
+        ), name

@@ -23,7 +23,12 @@ def parse(**fields: Any) -> PretrainParams:
 def test_defaults_are_the_reference_recipe_for_1024_images() -> None:
     params = parse()
     assert (params.peak_lr, params.first_lr, params.final_lr) == pytest.approx((1e-3, 1e-6, 1e-5))
-    assert (params.epochs, params.warmup_epochs, params.weight_decay, params.clip_grad) == (300, 20, 0.05, 5.0)
+    assert (params.epochs, params.warmup_epochs, params.weight_decay, params.clip_grad) == (
+        300,
+        20,
+        0.05,
+        5.0,
+    )
 
 
 def test_lr_follows_the_batch_unless_given() -> None:
@@ -42,21 +47,33 @@ def test_lr_follows_the_batch_unless_given() -> None:
         ({"batch_size": 64.5}, r"(?s)batch_size\n.*valid integer"),
         ({"batch_size": 33}, r"batch_size 33 is odd, but mixup and cutmix mix images in pairs"),
         ({"lr": 1e-4, "min_lr": 1e-3}, r"min_lr 0.001 exceeds the peak learning rate, lr 0.0001"),
-        ({"lr": 1e-4, "warmup_lr": 1e-3}, r"warmup_lr 0.001 exceeds the peak learning rate, lr 0.0001"),
-        ({"scale": [0.9, 0.5]}, r"scale \[0.9, 0.5\]: its first number, the least share, exceeds its second"),
+        (
+            {"lr": 1e-4, "warmup_lr": 1e-3},
+            r"warmup_lr 0.001 exceeds the peak learning rate, lr 0.0001",
+        ),
+        (
+            {"scale": [0.9, 0.5]},
+            r"scale \[0.9, 0.5\]: its first number, the least share, exceeds its second",
+        ),
         ({"auto_augment": "rand-x9"}, r"(?s)auto_augment\n.*should match pattern"),
         ({"precision": "fp8"}, r"(?s)precision\n.*'fp32', 'bf16' or 'fp16'"),
         ({"hflip": 1.5}, r"(?s)hflip\n.*less than or equal to 1"),
         ({"model": "cat_tine"}, r"'cat_tiny', 'cat_small' or 'cat_base'"),
         ({"model": {"depths": [1, 1]}}, r"num_heads has 4 stages, but depths has 2"),
-        ({"img_size": 16, "model": {"patch_size": 32}}, r"img_size 16 is less than the model's patch_size 32"),
+        (
+            {"img_size": 16, "model": {"patch_size": 32}},
+            r"img_size 16 is less than the model's patch_size 32",
+        ),
         ({"reset_head": True}, r"reset_head: there is no head to replace without `weights`"),
         ({"model": {"img_size": 16, "patch_size": 32}}, r"patch_size 32 exceeds img_size 16"),
         (
             {"model": {"patch_embed": "slice", "patch_size": 8}},
             r"patch_size 8: patch_embed: slice works on patches of 4",
         ),
-        ({"model": {"embed_dim": 32}}, r"num_heads\[0\] = 3 does not divide the stage's channels, .* = 32"),
+        (
+            {"model": {"embed_dim": 32}},
+            r"num_heads\[0\] = 3 does not divide the stage's channels, .* = 32",
+        ),
     ],
 )
 def test_faults_are_named(fields: dict[str, Any], text: str) -> None:
@@ -77,7 +94,10 @@ def test_key_leaves_out_the_place_of_data_and_what_changes_no_result() -> None:
 @pytest.mark.parametrize(
     ("fields", "written"),
     [
-        ({}, {"lr": 1e-3, "min_lr": 1e-5, "warmup_lr": 1e-6, "img_size": 224, "drop_path_rate": 0.1}),
+        (
+            {},
+            {"lr": 1e-3, "min_lr": 1e-5, "warmup_lr": 1e-6, "img_size": 224, "drop_path_rate": 0.1},
+        ),
         ({"batch_size": 80}, {"lr": 7.8125e-05}),
         ({"batch_size": 3000}, {"lr": 0.0029296875000001}),  # a rounded number
         ({"lr": 3e-3}, {"min_lr": 3e-5, "warmup_lr": 3e-6}),
@@ -108,7 +128,9 @@ def test_what_the_kind_takes_by_itself_has_the_same_key_written_out(
         ({"model": "cat_small"}, {"model": {"drop_path_rate": 0.1}}),
     ],
 )
-def test_another_value_has_another_key_and_is_listed(fields: dict[str, Any], other: dict[str, Any]) -> None:
+def test_another_value_has_another_key_and_is_listed(
+    fields: dict[str, Any], other: dict[str, Any]
+) -> None:
     left_out, changed = parse(**fields), parse(**{**fields, **other})
     assert changed.in_key() != left_out.in_key()
     assert recipe_audit(changed).keys() >= other.keys()
@@ -116,11 +138,16 @@ def test_another_value_has_another_key_and_is_listed(fields: dict[str, Any], oth
 
 def test_published_settings_are_those_of_the_network() -> None:
     assert {name: make_config(parse(model=name)) for name in CONFIGS} == dict(CONFIGS)
-    assert {name: make_config(parse(model=settings.model_dump())) for name, settings in PUBLISHED.items()} == CONFIGS
+    assert {
+        name: make_config(parse(model=settings.model_dump()))
+        for name, settings in PUBLISHED.items()
+    } == CONFIGS
 
 
 def test_overlay_reaches_into_the_model() -> None:
-    params = parse(model={"embed_dim": 96, "img_size": 56}).overlay({"model.embed_dim": 48, "lr": 1e-3})
+    params = parse(model={"embed_dim": 96, "img_size": 56}).overlay(
+        {"model.embed_dim": 48, "lr": 1e-3}
+    )
     assert isinstance(params.model, ModelParams)
     assert (params.model.embed_dim, img_size_of(params.model), params.lr) == (48, 56, 1e-3)
 

@@ -1,4 +1,5 @@
-"""What a checkpoint says of an unfinished epoch: each rank's share, the scaler, what was skipped and what is broken."""
+"""What a checkpoint says of an unfinished epoch: each rank's share, the scaler, what was skipped
+and what is broken."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def test_each_rank_goes_on_with_its_own_share() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 3, 4])
 def test_in_a_group_of_another_size_the_mean_over_ranks_stays(world_size: int) -> None:
-    shares = [Progress(shares=SHARES).share_of(rank, world_size=world_size) for rank in range(world_size)]
+    shares = [
+        Progress(shares=SHARES).share_of(rank, world_size=world_size) for rank in range(world_size)
+    ]
     assert sum(share.loss_sum for share in shares) / world_size == pytest.approx(4.0)
     assert {share.samples_sha256 for share in shares} == {joint_digest(SHARES)}
 
@@ -43,7 +46,9 @@ def test_the_digest_is_of_all_places_in_their_order_and_of_the_ranks_in_theirs()
     assert len(digests) == 6
 
 
-def test_a_checkpoint_holds_the_scale_of_the_loss(make_context: MakeContext, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_the_scale_of_the_loss(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
     context, _ = make_context(epochs=1)
     trainer = started(context).trainer
     grown, fresh = (GradScaler("cpu", init_scale=scale) for scale in (512.0, 4.0))
@@ -55,14 +60,26 @@ def test_a_checkpoint_holds_the_scale_of_the_loss(make_context: MakeContext, tmp
 def test_a_checkpoint_holds_all_of_the_progress(make_context: MakeContext, tmp_path: Path) -> None:
     context, _ = make_context(epochs=1)
     trainer = started(context).trainer
-    progress = Progress((), 2, SHARES, skipped_updates=1, trained_s=3.0, waited_s=0.5, broken=("train/1/a.png",))
+    progress = Progress(
+        (), 2, SHARES, skipped_updates=1, trained_s=3.0, waited_s=0.5, broken=("train/1/a.png",)
+    )
     save_state(tmp_path / "state", progress, trainer)
     assert load_state(tmp_path / "state", trainer) == progress
 
 
-def test_an_epoch_goes_on_with_its_skipped_updates_its_times_and_its_broken_images(make_context: MakeContext) -> None:
+def test_an_epoch_goes_on_with_its_skipped_updates_its_times_and_its_broken_images(
+    make_context: MakeContext,
+) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)
-    before = Progress((), 2, (Share(8.0, "a"),), skipped_updates=1, trained_s=30.0, waited_s=15.0, broken=("a.png",))
+    before = Progress(
+        (),
+        2,
+        (Share(8.0, "a"),),
+        skipped_updates=1,
+        trained_s=30.0,
+        waited_s=15.0,
+        broken=("a.png",),
+    )
     training = replace(started(context), clock=lambda: 0.0)
     progress = Epoch(training, before).run()
     (record,) = progress.epochs

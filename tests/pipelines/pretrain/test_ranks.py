@@ -1,4 +1,5 @@
-"""Two gloo ranks train one model: the same as one rank does, with every validation image counted once."""
+"""Two gloo ranks train one model: the same as one rank does, with every validation image counted
+once."""
 
 from __future__ import annotations
 
@@ -35,14 +36,17 @@ def run_rank(rank: int, params: PretrainParams, root: Path) -> None:
             world_size=2,
             work_dir=work_dir,
             resume_dir=None,
-            report=lambda metrics, checkpoint_dir: reports.append({**metrics, "has_dir": checkpoint_dir is not None}),
+            report=lambda metrics, checkpoint_dir: reports.append(
+                {**metrics, "has_dir": checkpoint_dir is not None}
+            ),
             save=lambda checkpoint_dir: None,
             should_stop=lambda: False,
             emit=lambda event: texts.append(event.text),
         )
     )
     torch.save(
-        {"reports": reports, "texts": texts, "num_samples": result.metrics[0].num_samples}, root / f"rank{rank}.pt"
+        {"reports": reports, "texts": texts, "num_samples": result.metrics[0].num_samples},
+        root / f"rank{rank}.pt",
     )
 
 
@@ -57,13 +61,18 @@ def broken_image(data: Path) -> Any:
 
 
 @pytest.mark.usefixtures("broken_image")
-def test_two_ranks_train_as_one_and_count_each_image_once(make_context: MakeContext, tmp_path: Path) -> None:
+def test_two_ranks_train_as_one_and_count_each_image_once(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
     alone_context, alone = make_context(**CHANGES)
     run(alone_context)
     run_ranks(run_rank, tmp_path, alone_context.params, tmp_path)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert [rank["num_samples"] for rank in ranks] == [29, 29]
-    assert [[report.pop("has_dir") for report in rank["reports"]] for rank in ranks] == [[True] * 2, [False] * 2]
+    assert [[report.pop("has_dir") for report in rank["reports"]] for rank in ranks] == [
+        [True] * 2,
+        [False] * 2,
+    ]
     assert ranks[0]["reports"] == ranks[1]["reports"]
     assert ranks[0]["texts"][-1].endswith("broken images 1")  # which the other rank met
     for report, expected in zip(ranks[0]["reports"], alone.metrics, strict=True):

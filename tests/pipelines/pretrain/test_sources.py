@@ -1,4 +1,5 @@
-"""Training and evaluation from shards and class maps: the same images give the same scores, wherever they lie."""
+"""Training and evaluation from shards and class maps: the same images give the same scores,
+wherever they lie."""
 
 from __future__ import annotations
 
@@ -14,17 +15,26 @@ from tests.pipelines.pretrain.conftest import MakeContext, as_evaluation
 
 
 @pytest.fixture
-def places(data: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def places(
+    data: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """The sample in every layout."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    places = {"folders": str(data), "class map": str(tmp_path / "map"), "shards": str(tmp_path / "shards")}
+    places = {
+        "folders": str(data),
+        "class map": str(tmp_path / "map"),
+        "shards": str(tmp_path / "shards"),
+    }
     places["s3"] = f"s3://{bucket}/digits"
     for place in ("shards", "s3"):
         assert main([str(data), places[place], "--images-per-shard", "7"]) == 0
     (tmp_path / "map").mkdir()
     for split in ("train", "val"):
         (tmp_path / "map" / split).symlink_to(data / split)
-        lines = [f"{path.relative_to(data)}\t{path.parent.name}\n" for path in sorted((data / split).glob("*/*"))]
+        lines = [
+            f"{path.relative_to(data)}\t{path.parent.name}\n"
+            for path in sorted((data / split).glob("*/*"))
+        ]
         (tmp_path / "map" / f"{split}_map.txt").write_text("".join(lines))
     return places
 
@@ -41,7 +51,9 @@ def test_a_classifier_of_shards_scores_the_same_in_every_layout(
         assert scores == trained.metrics[:2]
 
 
-def test_training_does_not_depend_on_where_the_shards_lie(places: dict[str, str], make_context: MakeContext) -> None:
+def test_training_does_not_depend_on_where_the_shards_lie(
+    places: dict[str, str], make_context: MakeContext
+) -> None:
     results = []
     for place in ("shards", "s3"):
         context, recorder = make_context(data=places[place], epochs=1)
@@ -54,5 +66,8 @@ def test_a_batch_that_train_does_not_fill_is_told_with_the_place(
     places: dict[str, str], make_context: MakeContext
 ) -> None:
     context, _ = make_context(data=places["s3"], batch_size=200)
-    with pytest.raises(DataError, match=r"s3://bucket-\w+/digits: train holds 120 images, less than batch_size = 200"):
+    with pytest.raises(
+        DataError,
+        match=r"s3://bucket-\w+/digits: train holds 120 images, less than batch_size = 200",
+    ):
         train.run(context)

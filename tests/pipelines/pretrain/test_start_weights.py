@@ -1,4 +1,5 @@
-"""Fine-tuning starts from a classifier that fits: at another size, with a new head, or not at all."""
+"""Fine-tuning starts from a classifier that fits: at another size, with a new head, or not at
+all."""
 
 from __future__ import annotations
 
@@ -86,15 +87,24 @@ def test_a_reset_head_is_fresh_over_other_classes_and_the_rest_is_taken(saved: P
         (("cat", "dog"), "its 3 classes are not the data's 2"),
     ],
 )
-def test_other_classes_are_refused_and_reset_head_is_named(saved: Path, classes: tuple[str, ...], text: str) -> None:
+def test_other_classes_are_refused_and_reset_head_is_named(
+    saved: Path, classes: tuple[str, ...], text: str
+) -> None:
     model = _fresh(_params(), num_classes=len(classes))
-    with pytest.raises(CheckpointError, match=rf"^weights: .*{text}.*; .*set reset_head: true to replace its head"):
+    with pytest.raises(
+        CheckpointError, match=rf"^weights: .*{text}.*; .*set reset_head: true to replace its head"
+    ):
         start_weights(model, saved, _params(), classes)
 
 
 def test_another_network_is_refused_with_its_settings(saved: Path) -> None:
-    params = _params(model={"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 28})
-    with pytest.raises(CheckpointError, match=r"^weights: .*: embed_dim 8 instead of 16; correct `model` or `weights`"):
+    params = _params(
+        model={"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 28}
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"^weights: .*: embed_dim 8 instead of 16; correct `model` or `weights`",
+    ):
         start_weights(_fresh(params), saved, params, CLASSES)
 
 
@@ -129,7 +139,9 @@ def test_an_official_file_starts_a_model_of_another_size(official: Path) -> None
 
 def test_of_an_official_file_the_number_of_classes_counts(official: Path) -> None:
     params = _params(model="cat_tiny")
-    with pytest.raises(CheckpointError, match=r"^weights: has 1000 classes, the data 3; .*reset_head: true"):
+    with pytest.raises(
+        CheckpointError, match=r"^weights: has 1000 classes, the data 3; .*reset_head: true"
+    ):
         start_weights(_fresh(params), official, params, CLASSES)
 
 
@@ -137,11 +149,15 @@ def test_an_evaluation_may_look_at_larger_images(saved: Path) -> None:
     config = make_config(_params(img_size=56))
     model = load_checked_classifier(saved, config=config, classes=CLASSES, img_size=56)
     assert model.config.image_hw == (56, 56)
-    with pytest.raises(CheckpointError, match=r"img_size \[28, 28\] instead of \[56, 56\]; correct `model`"):
+    with pytest.raises(
+        CheckpointError, match=r"img_size \[28, 28\] instead of \[56, 56\]; correct `model`"
+    ):
         load_checked_classifier(saved, config=config, classes=CLASSES)
 
 
-def test_a_stage_is_fine_tuned_at_a_higher_resolution_and_measured(make_context: MakeContext) -> None:
+def test_a_stage_is_fine_tuned_at_a_higher_resolution_and_measured(
+    make_context: MakeContext,
+) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)
     folder = train(context).outputs["checkpoint"]
     tuned, _ = make_context(epochs=1, mixup=0, cutmix=0, img_size=56, weights="pretrain.checkpoint")
@@ -159,5 +175,9 @@ def test_published_sizes_take_another_input_size_as_they_are() -> None:
 
 
 def test_the_jobs_drop_path_is_the_networks() -> None:
-    assert make_config(_params(model="cat_small")).drop_path_rate == CONFIGS["cat_small"].drop_path_rate == 0.2
+    assert (
+        make_config(_params(model="cat_small")).drop_path_rate
+        == CONFIGS["cat_small"].drop_path_rate
+        == 0.2
+    )
     assert make_config(_params(model="cat_small", drop_path_rate=0.4)).drop_path_rate == 0.4

@@ -1,4 +1,5 @@
-"""Whole runs of the entry point in one process: learning, exact repetition and resumption, broken data."""
+"""Whole runs of the entry point in one process: learning, exact repetition and resumption, broken
+data."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ from pipelines.pretrain.scores import evaluate
 from pipelines.pretrain.train import run
 from tests.pipelines.pretrain.conftest import MakeContext
 
-PLAIN = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "scale": [0.8, 1]}
+PLAIN = {
+    "mixup": 0,
+    "cutmix": 0,
+    "auto_augment": None,
+    "random_erasing": 0,
+    "hflip": 0,
+    "scale": [0.8, 1],
+}
 
 
 def values(result: StageResult) -> dict[str, float]:
@@ -54,11 +62,16 @@ def test_it_learns(make_context: MakeContext) -> None:
     assert tuple(metric.name for metric in result.metrics) == declared
     assert {name for metrics in recorder.metrics for name in metrics} <= {"epoch", *declared}
     assert values(result)["loss"] == recorder.metrics[-1]["loss"]
-    slowest, fastest = (pick(event.metrics.get("images_per_s", 0) for event in recorder.events) for pick in (min, max))
+    slowest, fastest = (
+        pick(event.metrics.get("images_per_s", 0) for event in recorder.events)
+        for pick in (min, max)
+    )
     assert slowest <= values(result)["images_per_s"] <= fastest
 
 
-def test_same_seed_gives_bitwise_the_same_run_with_any_number_of_loader_workers(make_context: MakeContext) -> None:
+def test_same_seed_gives_bitwise_the_same_run_with_any_number_of_loader_workers(
+    make_context: MakeContext,
+) -> None:
     (one, records), (two, repeated), (three, differing) = (
         make_context(epochs=2, **changes) for changes in ({}, {"loader_workers": 1}, {"seed": 1})
     )
@@ -111,13 +124,19 @@ def test_checkpoints_come_at_the_interval_and_at_the_end(make_context: MakeConte
 
 
 def test_with_the_best_to_keep_each_epochs_end_is_a_checkpoint(make_context: MakeContext) -> None:
-    context, recorder = make_context(**PLAIN, epochs=2, checkpoint_every={"steps": 100}, keep_best=1)
+    context, recorder = make_context(
+        **PLAIN, epochs=2, checkpoint_every={"steps": 100}, keep_best=1
+    )
     run(context)
     assert recorder.saved == ["epoch_0001_update_000000", "epoch_0002_update_000000"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"crop_pct": 0.5}, {"interpolation": "nearest"}, {"img_size": 56}], ids=str)
-def test_val_images_are_resized_and_cropped_as_the_job_says(make_context: MakeContext, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"crop_pct": 0.5}, {"interpolation": "nearest"}, {"img_size": 56}], ids=str
+)
+def test_val_images_are_resized_and_cropped_as_the_job_says(
+    make_context: MakeContext, changes: dict[str, Any]
+) -> None:
     context, _ = make_context(**changes)
     images = open_images(context.params.data)
     classes = tuple("0123456789")
@@ -133,7 +152,9 @@ def test_published_classifier_scores_what_was_reported(make_context: MakeContext
     model, classes = load_classifier(result.outputs["checkpoint"])
     assert classes == tuple("0123456789")
     val = make_loaders(context, open_images(context.params.data), classes).val
-    scores = evaluate(model, val, Precision("bf16", torch.device("cpu")), BrokenImages(Path(), limit=0))
+    scores = evaluate(
+        model, val, Precision("bf16", torch.device("cpu")), BrokenImages(Path(), limit=0)
+    )
     assert (values(result)["top1"], values(result)["top5"]) == (scores.top1, scores.top5)
     assert scores.num_samples == 30 == result.metrics[0].num_samples
     assert scores.top5 >= scores.top1
@@ -150,16 +171,24 @@ def broken_data(data: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_broken_images_are_skipped_counted_and_not_scored(make_context: MakeContext, broken_data: Path) -> None:
+def test_broken_images_are_skipped_counted_and_not_scored(
+    make_context: MakeContext, broken_data: Path
+) -> None:
     context, recorder = make_context(**PLAIN, data=str(broken_data), epochs=1, max_broken_images=2)
     result = run(context)
     assert result.metrics[0].num_samples == 29
     assert recorder.events[-1].text.endswith("broken images 2")
 
 
-def test_too_many_broken_images_stop_the_stage_by_name(make_context: MakeContext, broken_data: Path) -> None:
-    context, _ = make_context(**PLAIN, data=str(broken_data), epochs=1, max_broken_images=1, loader_workers=1)
-    with pytest.raises(DataError, match=r"2 images do not decode.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace"):
+def test_too_many_broken_images_stop_the_stage_by_name(
+    make_context: MakeContext, broken_data: Path
+) -> None:
+    context, _ = make_context(
+        **PLAIN, data=str(broken_data), epochs=1, max_broken_images=1, loader_workers=1
+    )
+    with pytest.raises(
+        DataError, match=r"2 images do not decode.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace"
+    ):
         run(context)
 
 
@@ -170,7 +199,10 @@ def test_nan_loss_stops_with_epoch_and_step(make_context: MakeContext) -> None:
     tensors = load_file(weights_file)
     save_file({name: tensor * float("nan") for name, tensor in tensors.items()}, weights_file)
     spoilt, _ = make_context(**PLAIN, epochs=2, resume_dir=recorder.kept_dir)
-    with pytest.raises(StageError, match=r"epoch 2, step 1: the loss is nan; the .* stands after 1 epochs; lower lr"):
+    with pytest.raises(
+        StageError,
+        match=r"epoch 2, step 1: the loss is nan; the .* stands after 1 epochs; lower lr",
+    ):
         run(spoilt)
 
 
@@ -179,7 +211,10 @@ def test_state_of_another_model_is_refused(make_context: MakeContext) -> None:
     run(context)
     other = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 28}
     changed, _ = make_context(**PLAIN, epochs=2, model=other, resume_dir=recorder.kept_dir)
-    with pytest.raises(CheckpointError, match=r"kept1: the training state does not fit this stage(?s:.*)size mismatch"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"kept1: the training state does not fit this stage(?s:.*)size mismatch",
+    ):
         run(changed)
 
 
@@ -196,9 +231,21 @@ def test_truncated_state_is_refused(make_context: MakeContext) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"precision": "fp16"}, JobError, r"precision: fp16 needs a GPU; on CPUs set precision to fp32 or bf16"),
-        ({"batch_size": 42, "world_size": 4}, JobError, r"batch_size = 42 is not a multiple of 8, which 4 workers"),
-        ({"batch_size": 400}, DataError, r"train holds 120 images, less than batch_size = 400; lower it"),
+        (
+            {"precision": "fp16"},
+            JobError,
+            r"precision: fp16 needs a GPU; on CPUs set precision to fp32 or bf16",
+        ),
+        (
+            {"batch_size": 42, "world_size": 4},
+            JobError,
+            r"batch_size = 42 is not a multiple of 8, which 4 workers",
+        ),
+        (
+            {"batch_size": 400},
+            DataError,
+            r"train holds 120 images, less than batch_size = 400; lower it",
+        ),
         ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes says 1000"),
         ({"data": "/nowhere"}, DataError, r"/nowhere/train: the data folder is missing"),
     ],

@@ -1,4 +1,5 @@
-"""What an update does: parts of a batch, the weights' average, gradients that are no numbers, ranks that agree."""
+"""What an update does: parts of a batch, the weights' average, gradients that are no numbers, ranks
+that agree."""
 
 from __future__ import annotations
 
@@ -24,7 +25,14 @@ from pipelines.training.intervals import CheckpointEvery
 from tests.pipelines.pretrain.conftest import MakeContext
 from tests.pipelines.ranks import run_ranks
 
-PLAIN = {"mixup": 0, "cutmix": 0, "auto_augment": None, "random_erasing": 0, "hflip": 0, "drop_path_rate": 0}
+PLAIN = {
+    "mixup": 0,
+    "cutmix": 0,
+    "auto_augment": None,
+    "random_erasing": 0,
+    "hflip": 0,
+    "drop_path_rate": 0,
+}
 CLASSES = tuple("0123456789")
 CPU = torch.device("cpu")
 
@@ -40,7 +48,9 @@ def flat_weights(trainer: Trainer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
-def test_parts_of_a_batch_make_the_gradient_of_the_whole(make_context: MakeContext, accumulate: int) -> None:
+def test_parts_of_a_batch_make_the_gradient_of_the_whole(
+    make_context: MakeContext, accumulate: int
+) -> None:
     gradients = []
     for parts in (1, accumulate):
         context, _ = make_context(**PLAIN, epochs=1, batch_size=40, accumulate=parts)
@@ -49,7 +59,13 @@ def test_parts_of_a_batch_make_the_gradient_of_the_whole(make_context: MakeConte
         assert len(batches) == 3 * parts
         assert training.trainer.update(batches[:parts], 10) is not None
         gradients.append(
-            torch.cat([p.grad.flatten() for p in training.trainer.unwrapped.parameters() if p.grad is not None])
+            torch.cat(
+                [
+                    p.grad.flatten()
+                    for p in training.trainer.unwrapped.parameters()
+                    if p.grad is not None
+                ]
+            )
         )
     assert gradients[0].norm() > 0.1
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
@@ -82,7 +98,10 @@ def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> N
     training = started(context)
     with torch.no_grad():
         next(training.trainer.unwrapped.parameters()).fill_(float("nan"))
-    with pytest.raises(StageError, match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l"):
+    with pytest.raises(
+        StageError,
+        match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l",
+    ):
         Epoch(training, Progress()).run()
 
 
@@ -100,7 +119,9 @@ def test_checkpoints_are_due_by_updates_or_by_the_clock(
     every: dict[str, Any], times_s: list[float], due: list[int]
 ) -> None:
     clock = iter(times_s)
-    control = Coordinator(CheckpointEvery(**every), should_stop=lambda: False, device=CPU, clock=lambda: next(clock))
+    control = Coordinator(
+        CheckpointEvery(**every), should_stop=lambda: False, device=CPU, clock=lambda: next(clock)
+    )
     assert [n for n in range(1, 5) if control.after(n) is Action.SAVE] == due
 
 
@@ -117,7 +138,8 @@ def test_all_ranks_stop_after_the_same_update_when_one_is_asked_to(tmp_path: Pat
 
 
 def _clocks_of_two_ranks(rank: int, root: Path) -> None:
-    """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank 0's."""
+    """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank
+    0's."""
     clock = iter([rank, 60, 61, 62, 119, 120, 121])
     control = Coordinator(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
     saved = [number for number in range(7) if control.after(number) is Action.SAVE]
@@ -140,12 +162,16 @@ def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_an_epochs_end_is_kept_where_the_best_are(every: dict[str, Any], keep_best: int, due: list[int]) -> None:
+def test_an_epochs_end_is_kept_where_the_best_are(
+    every: dict[str, Any], keep_best: int, due: list[int]
+) -> None:
     control = Coordinator(CheckpointEvery(**every), lambda: False, CPU, keep_best)
     assert [epoch for epoch in range(1, 6) if control.is_epoch_due(epoch, num_epochs=5)] == due
 
 
-def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(make_context: MakeContext) -> None:
+def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(
+    make_context: MakeContext,
+) -> None:
     now_s = 0.0
 
     def passing(seconds: float) -> bool:
@@ -154,7 +180,9 @@ def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(ma
         return False
 
     context, recorder = make_context(**PLAIN, epochs=1, checkpoint_every={"steps": 1})
-    context = replace(context, save=lambda directory: None if passing(100) else recorder.save(directory))
+    context = replace(
+        context, save=lambda directory: None if passing(100) else recorder.save(directory)
+    )
     training = started(context)
     training = replace(
         training,
@@ -167,23 +195,36 @@ def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(ma
     assert record.data_wait == 0
 
 
-def test_weights_that_the_last_gradient_spoilt_are_neither_kept_nor_published(make_context: MakeContext) -> None:
+def test_weights_that_the_last_gradient_spoilt_are_neither_kept_nor_published(
+    make_context: MakeContext,
+) -> None:
     context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
     training = started(context)
     spoilt: Any = next(training.trainer.unwrapped.parameters())
     spoilt.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(StageError, match="epoch 1, step 1: the gradient was no number, and so are the weights; the l"):
+    with pytest.raises(
+        StageError,
+        match="epoch 1, step 1: the gradient was no number, and so are the weights; the l",
+    ):
         Epoch(training, Progress()).run()
     assert not recorder.metrics
     assert not recorder.saved
 
 
-def test_an_update_has_the_rate_of_its_number_and_a_gradient_of_limited_norm(make_context: MakeContext) -> None:
+def test_an_update_has_the_rate_of_its_number_and_a_gradient_of_limited_norm(
+    make_context: MakeContext,
+) -> None:
     context, _ = make_context(**PLAIN, clip_grad=0.01, layer_decay=0.5)
     trainer, loaders = (training := started(context)).trainer, training.loaders
     assert trainer.update([next(iter(loaders.train))], 2) is not None
-    assert max(group["lr"] for group in trainer.optimizer.param_groups) == trainer.schedule.lr(2) > 2e-6
-    gradients = [parameter.grad for parameter in trainer.unwrapped.parameters() if parameter.grad is not None]
+    assert (
+        max(group["lr"] for group in trainer.optimizer.param_groups)
+        == trainer.schedule.lr(2)
+        > 2e-6
+    )
+    gradients = [
+        parameter.grad for parameter in trainer.unwrapped.parameters() if parameter.grad is not None
+    ]
     assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -193,10 +234,14 @@ def test_activations_are_computed_again_and_channels_lie_last_where_the_job_says
 ) -> None:
     context, _ = make_context(activation_checkpointing=is_on, channels_last=is_on)
     unwrapped: Any = started(context).trainer.unwrapped
-    assert {module.grad_checkpointing for module in unwrapped.modules() if hasattr(module, "grad_checkpointing")} == {
-        is_on
-    }
-    assert unwrapped.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last) is is_on
+    assert {
+        module.grad_checkpointing
+        for module in unwrapped.modules()
+        if hasattr(module, "grad_checkpointing")
+    } == {is_on}
+    assert (
+        unwrapped.patch_embed.proj.weight.is_contiguous(memory_format=torch.channels_last) is is_on
+    )
 
 
 def draws_of(context: StageContext) -> list[float]:
@@ -220,9 +265,13 @@ def test_each_update_and_each_rank_mixes_by_draws_of_its_own(make_context: MakeC
     assert draws_of(context) == first
 
 
-def test_a_stop_in_the_middle_of_an_epoch_writes_a_checkpoint_first(make_context: MakeContext) -> None:
+def test_a_stop_in_the_middle_of_an_epoch_writes_a_checkpoint_first(
+    make_context: MakeContext,
+) -> None:
     context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)
     recorder.stops_after = 8
-    with pytest.raises(StoppedError, match="the last checkpoint stands after 1 epochs and 2 updates"):
+    with pytest.raises(
+        StoppedError, match="the last checkpoint stands after 1 epochs and 2 updates"
+    ):
         run(context)
     assert recorder.saved == ["epoch_0001_update_000000", "epoch_0001_update_000002"]

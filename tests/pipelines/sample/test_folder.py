@@ -1,4 +1,5 @@
-"""The folder of the sample: made to the byte, completed, never overwritten, refused with a reason."""
+"""The folder of the sample: made to the byte, completed, never overwritten, refused with a
+reason."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ SIZE = Size(train_scenes=4, val_scenes=2, scans_per_class=5)
 
 def digests(root: Path) -> dict[str, str]:
     files = (path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 @pytest.fixture
@@ -31,13 +34,22 @@ def sample_dir(tmp_path: Path) -> Path:
 def test_two_runs_make_identical_trees(sample_dir: Path, tmp_path: Path) -> None:
     write_sample(tmp_path / "again", SIZE)
     assert digests(tmp_path / "again") == digests(sample_dir)
-    assert len(digests(sample_dir)) == 50 + 3 * 6 + 4  # scans, scenes thrice, two documents, classes, the list
+    assert (
+        len(digests(sample_dir)) == 50 + 3 * 6 + 4
+    )  # scans, scenes thrice, two documents, classes, the list
 
 
-def test_complete_folder_is_left_alone(sample_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_complete_folder_is_left_alone(
+    sample_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in sample_dir.rglob("*")}
     assert write_sample(sample_dir, SIZE).num_written == 0
-    assert main([str(sample_dir), "--train-scenes", "4", "--val-scenes", "2", "--scans-per-class", "5"]) == 0
+    assert (
+        main(
+            [str(sample_dir), "--train-scenes", "4", "--val-scenes", "2", "--scans-per-class", "5"]
+        )
+        == 0
+    )
     assert "complete already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in sample_dir.rglob("*")} == before
 
@@ -53,7 +65,9 @@ def test_partial_folder_is_completed(sample_dir: Path) -> None:
 
 
 def test_sample_of_another_size_is_refused(sample_dir: Path) -> None:
-    with pytest.raises(DataError, match=r"made: holds another sample, .*'train_scenes': 4.*choose another folder"):
+    with pytest.raises(
+        DataError, match=r"made: holds another sample, .*'train_scenes': 4.*choose another folder"
+    ):
         write_sample(sample_dir, replace(SIZE, train_scenes=5))
 
 
@@ -63,14 +77,18 @@ def test_foreign_list_is_refused(tmp_path: Path) -> None:
         write_sample(tmp_path, SIZE)
 
 
-def test_unwritable_folder_exits_2_with_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_exits_2_with_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     assert main([str(tmp_path / "file/below")]) == 2
     assert "file/below" in (text := capsys.readouterr().err)
     assert "cannot be written: Not a directory; choose a folder that can be written" in text
 
 
-@pytest.mark.parametrize("arguments", [["--train-scenes", "0"], ["--val-scenes", "x"], ["--scans-per-class", "4"]])
+@pytest.mark.parametrize(
+    "arguments", [["--train-scenes", "0"], ["--val-scenes", "x"], ["--scans-per-class", "4"]]
+)
 def test_senseless_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path), *arguments])

@@ -1,4 +1,5 @@
-"""What the sample's data sets say about their scans: splits that share none, and labels that agree with each other."""
+"""What the sample's data sets say about their scans: splits that share none, and labels that agree
+with each other."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ def test_no_scan_is_in_both_splits(root: Path) -> None:
 def test_whole_sample_splits_every_scan_once() -> None:
     scans = load_scans()
     splits = split_scans(scans, scans_per_class=None)
-    hashes = [hashlib.sha256(scan.ink.tobytes()).hexdigest() for split in SPLITS for scan in splits[split]]
+    hashes = [
+        hashlib.sha256(scan.ink.tobytes()).hexdigest() for split in SPLITS for scan in splits[split]
+    ]
     assert len(hashes) == len(set(hashes)) == len(scans) == 1797
     assert {scan.digit for scan in splits["val"]} == set(range(10))
 
@@ -83,7 +86,10 @@ def test_ade20k_labels_are_the_masks_of_the_same_scenes(root: Path, split: Split
             expected[coco.annToMask(annotation) == 1] = annotation["category_id"] + 1
         assert (label_map(root, split, image["file_name"]) == expected).all()
         scene = (root / f"coco/{split}2017" / image["file_name"]).read_bytes()
-        assert scene == (root / "ade20k/images" / ADE20K_SPLITS[split] / image["file_name"]).read_bytes()
+        assert (
+            scene
+            == (root / "ade20k/images" / ADE20K_SPLITS[split] / image["file_name"]).read_bytes()
+        )
 
 
 def test_ade20k_names_its_11_classes(root: Path) -> None:
@@ -91,7 +97,11 @@ def test_ade20k_names_its_11_classes(root: Path) -> None:
 
 
 def test_scenes_hold_two_to_five_digits_of_different_sizes() -> None:
-    documents = [content for path, content in scene_files("train", load_scans(), 60) if path.endswith(".json")]
+    documents = [
+        content
+        for path, content in scene_files("train", load_scans(), 60)
+        if path.endswith(".json")
+    ]
     annotations = json.loads(documents[0])["annotations"]
     per_scene = np.bincount([annotation["image_id"] for annotation in annotations])[1:]
     heights = [annotation["bbox"][3] for annotation in annotations]
@@ -106,7 +116,9 @@ def test_outline_follows_the_ink() -> None:
     scan = next(scan for scan in load_scans() if scan.digit == 1)
     enlarged = Image.fromarray(scan.ink).resize((size, size), Image.Resampling.BICUBIC)
     inked = np.asarray(enlarged) >= OUTLINE_INK
-    xs, ys = zip(*[(one[0::2], one[1::2]) for one in outline(Placed(scan, 10, 20, size))], strict=True)
+    xs, ys = zip(
+        *[(one[0::2], one[1::2]) for one in outline(Placed(scan, 10, 20, size))], strict=True
+    )
     rows, columns = np.nonzero(inked)
     assert min(map(min, xs)) == pytest.approx(10 + columns.min(), abs=1)
     assert max(map(max, xs)) == pytest.approx(10 + columns.max() + 1, abs=1)

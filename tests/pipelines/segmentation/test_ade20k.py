@@ -1,4 +1,5 @@
-"""Faults of a data set in ADE20K's layout are found before training, and the digest follows the bytes."""
+"""Faults of a data set in ADE20K's layout are found before training, and the digest follows the
+bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from orchestrator.errors import DataError
-from pipelines.segmentation.ade20k import has_labels, label_fault, read_classes, read_pairs, write_split
+from pipelines.segmentation.ade20k import (
+    has_labels,
+    label_fault,
+    read_classes,
+    read_pairs,
+    write_split,
+)
 from pipelines.segmentation.kind import KIND
 from pipelines.segmentation.label_maps import read_label_map
 from pipelines.segmentation.loading import LoadLabelMap
@@ -27,7 +34,9 @@ from tests.pipelines.openmmlab.harness import PX, Recorder, make_context, write_
 
 
 def _params(root: Path, **fields: Any) -> SegmentationParams:
-    return SegmentationParams(method="semantic_fpn", backbone="p.checkpoint", data=str(root), **fields)
+    return SegmentationParams(
+        method="semantic_fpn", backbone="p.checkpoint", data=str(root), **fields
+    )
 
 
 @pytest.fixture
@@ -35,7 +44,9 @@ def root(tmp_path: Path) -> Path:
     return write_ade20k(tmp_path / "ade20k", num_train=2, num_val=2)
 
 
-def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_classes(root: Path, tmp_path: Path) -> None:
+def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_classes(
+    root: Path, tmp_path: Path
+) -> None:
     before = KIND.fingerprint(_params(root))
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     assert KIND.fingerprint(_params(copy)) == before
@@ -59,12 +70,17 @@ def test_num_classes_must_agree_with_the_names(root: Path) -> None:
 @pytest.mark.parametrize(
     ("classes", "fault"),
     [
-        (("red", "green", "background"), r"has no classes green; correct `classes`, or leave it out"),
+        (
+            ("red", "green", "background"),
+            r"has no classes green; correct `classes`, or leave it out",
+        ),
         (("red", "blue"), "also has background; correct `classes`"),
         (("blue", "red", "background"), "has its classes in another order: red comes before blue"),
     ],
 )
-def test_classes_that_the_job_names_must_be_those_of_the_data(root: Path, classes: tuple[str, ...], fault: str) -> None:
+def test_classes_that_the_job_names_must_be_those_of_the_data(
+    root: Path, classes: tuple[str, ...], fault: str
+) -> None:
     KIND.fingerprint(_params(root, classes=("red", "blue", "background")))
     with pytest.raises(DataError, match=rf"classes\.json: {fault}"):
         KIND.fingerprint(_params(root, classes=classes))
@@ -80,13 +96,17 @@ def test_classes_that_the_job_names_must_be_those_of_the_data(root: Path, classe
         ),
     ],
 )
-def test_class_names_come_from_lines_and_from_the_published_table(root: Path, name: str, text: str) -> None:
+def test_class_names_come_from_lines_and_from_the_published_table(
+    root: Path, name: str, text: str
+) -> None:
     (root / "classes.json").unlink()
     (root / name).write_text(text)
     assert read_classes(root, None) == ("wall", "flower pot")
 
 
-@pytest.mark.parametrize(("text", "fault"), [("{", "cannot be read"), ('{"a": 1}', "JSON list"), ("[]", "0 class")])
+@pytest.mark.parametrize(
+    ("text", "fault"), [("{", "cannot be read"), ('{"a": 1}', "JSON list"), ("[]", "0 class")]
+)
 def test_class_file_that_is_no_list_of_names_is_refused(root: Path, text: str, fault: str) -> None:
     (root / "classes.json").write_text(text)
     with pytest.raises(DataError, match=rf"classes\.json: .*{fault}"):
@@ -95,7 +115,9 @@ def test_class_file_that_is_no_list_of_names_is_refused(root: Path, text: str, f
 
 def test_data_without_class_names_says_which_file_to_add(root: Path) -> None:
     (root / "classes.json").unlink()
-    with pytest.raises(DataError, match=r"no class names; add classes\.json or classes\.txt or objectInfo150\.txt"):
+    with pytest.raises(
+        DataError, match=r"no class names; add classes\.json or classes\.txt or objectInfo150\.txt"
+    ):
         KIND.fingerprint(_params(root))
 
 
@@ -109,7 +131,10 @@ def test_images_of_several_suffixes_are_refused(root: Path) -> None:
 def test_a_name_that_mmseg_would_read_as_another_is_refused(root: Path, name: str) -> None:
     folder = root / "images" / "training"
     (folder / "000.png").rename(folder / f"{name}.png")
-    with pytest.raises(DataError, match=r"begin or end with white space, nor have a line break; rename '.*\.png' and"):
+    with pytest.raises(
+        DataError,
+        match=r"begin or end with white space, nor have a line break; rename '.*\.png' and",
+    ):
         read_pairs(root, "training")
 
 
@@ -123,11 +148,15 @@ def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_pa
     for fault, labels in cases.items():
         Image.fromarray(labels).save(label)
         assert (label_fault(label, image, num_classes=3) or "").startswith(fault)
-    Image.fromarray(np.array([0, 1, 2, 3, 255] * PX, np.uint8).repeat(13)[: PX * PX].reshape(PX, PX)).save(label)
+    Image.fromarray(
+        np.array([0, 1, 2, 3, 255] * PX, np.uint8).repeat(13)[: PX * PX].reshape(PX, PX)
+    ).save(label)
     assert label_fault(label, image, num_classes=3) is None
 
 
-def test_a_label_map_may_have_a_palette_and_its_values_are_the_classes(root: Path, tmp_path: Path) -> None:
+def test_a_label_map_may_have_a_palette_and_its_values_are_the_classes(
+    root: Path, tmp_path: Path
+) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     palette = Image.fromarray(np.full((PX, PX), 3, np.uint8)).convert("P")
     palette.putpalette([200, 0, 0] * 256)
@@ -172,7 +201,10 @@ def test_a_label_map_of_any_depth_holds_the_values_that_training_and_painting_se
     assert has_labels(label)
     loaded = LoadLabelMap()({"seg_map_path": str(label), "seg_fields": []})
     assert loaded["gt_seg_map"].dtype == np.uint8
-    assert loaded["gt_seg_map"].tolist() == [[255 if value in (0, 255) else value - 1 for value in values]] * 3
+    assert (
+        loaded["gt_seg_map"].tolist()
+        == [[255 if value in (0, 255) else value - 1 for value in values]] * 3
+    )
     paint(image, label, label, ("red", "blue", "background"), tmp_path / "painted.jpg")
 
 
@@ -214,17 +246,24 @@ def test_a_split_without_a_labeled_pixel_is_refused(root: Path, tmp_path: Path) 
     for path in (root / "annotations/training").glob("*.png"):
         Image.new("L", (PX, PX), 255).save(path)
     context = make_context(Recorder(tmp_path), _params(root), root)
-    assert check_pairs([read_pairs(root, "validation")], num_classes=3, context=context) == frozenset()
+    assert (
+        check_pairs([read_pairs(root, "validation")], num_classes=3, context=context) == frozenset()
+    )
     with pytest.raises(DataError, match="annotations/training: no label map has a labeled pixel"):
         check_pairs([read_pairs(root, "training")], num_classes=3, context=context)
 
 
-def test_wrong_label_maps_are_told_together_and_the_first_ten_named(root: Path, tmp_path: Path) -> None:
+def test_wrong_label_maps_are_told_together_and_the_first_ten_named(
+    root: Path, tmp_path: Path
+) -> None:
     write_ade20k(tmp_path / "many", num_train=12, num_val=1)
     for path in (tmp_path / "many/annotations/training").glob("*.png"):
         Image.new("L", (PX, PX), 4).save(path)
     context = make_context(Recorder(tmp_path), _params(root), root)
-    with pytest.raises(DataError, match=r"12 of 12 label maps are wrong: .*000\.png \(holds .*009\.png.* and 2 more"):
+    with pytest.raises(
+        DataError,
+        match=r"12 of 12 label maps are wrong: .*000\.png \(holds .*009\.png.* and 2 more",
+    ):
         check_pairs([read_pairs(tmp_path / "many", "training")], num_classes=3, context=context)
 
 
@@ -240,7 +279,10 @@ def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:
         ({"max_iters": 100}, r"max_iters\s+warmup_iters \(1500\) must be below max_iters \(100\)"),
         ({"min_lr": 1.0}, r"min_lr\s+must be below lr"),
         ({"classes": ["red", "red"]}, r"classes\s+red twice"),
-        ({"classes": ["red"], "num_classes": 2}, r"num_classes\s+is 2, but `classes` has 1; leave one out"),
+        (
+            {"classes": ["red"], "num_classes": 2},
+            r"num_classes\s+is 2, but `classes` has 1; leave one out",
+        ),
         ({"ratio_range": [2.0, 0.5]}, r"ratio_range\s+must be \[low, high\]"),
     ],
 )
@@ -250,20 +292,27 @@ def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fau
         SegmentationParams.model_validate_json(json.dumps(content))
 
 
-@pytest.mark.parametrize("name", ["images/training/000.png", "annotations/validation/x.png", "images/training/notes"])
+@pytest.mark.parametrize(
+    "name", ["images/training/000.png", "annotations/validation/x.png", "images/training/notes"]
+)
 def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to("gone")
     with pytest.raises(
-        DataError, match=f"{root}/{name}: cannot be read: a symbolic link to gone, which does not exist"
+        DataError,
+        match=f"{root}/{name}: cannot be read: a symbolic link to gone, which does not exist",
     ):
         KIND.fingerprint(_params(root))
 
 
-@pytest.mark.parametrize("name", [b"images/training/caf\xe9.png", b"annotations/training/caf\xe9.png"])
+@pytest.mark.parametrize(
+    "name", [b"images/training/caf\xe9.png", b"annotations/training/caf\xe9.png"]
+)
 def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     (root / os.fsdecode(name)).write_bytes(b"")
-    with pytest.raises(DataError, match=r"/training: names of files that are not UTF-8: .*/caf\\xe9\.png; rename"):
+    with pytest.raises(
+        DataError, match=r"/training: names of files that are not UTF-8: .*/caf\\xe9\.png; rename"
+    ):
         KIND.fingerprint(_params(root))
 
 
@@ -276,7 +325,9 @@ def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
         ("objectInfo150.txt", "x\n1\twand\n2\ttür\n"),
     ],
 )
-def test_class_names_may_have_a_byte_order_mark(root: Path, name: str, text: str, encoding: str) -> None:
+def test_class_names_may_have_a_byte_order_mark(
+    root: Path, name: str, text: str, encoding: str
+) -> None:
     (root / "classes.json").unlink()
     (root / name).write_bytes(text.encode(encoding))
     assert read_classes(root, None) == ("wand", "tür")
@@ -285,5 +336,7 @@ def test_class_names_may_have_a_byte_order_mark(root: Path, name: str, text: str
 def test_class_names_that_are_not_utf8_are_reported_with_their_line(root: Path) -> None:
     (root / "classes.json").unlink()
     (root / "classes.txt").write_bytes(b"wand\nt\xfcr\n")
-    with pytest.raises(DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xfc; save the file as UTF-8"):
+    with pytest.raises(
+        DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xfc; save the file as UTF-8"
+    ):
         KIND.fingerprint(_params(root))

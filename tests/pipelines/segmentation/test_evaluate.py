@@ -1,4 +1,5 @@
-"""Evaluations of a Semantic FPN that has learned something: the mIoU that its training published; misfits are told."""
+"""Evaluations of a Semantic FPN that has learned something: the mIoU that its training published;
+misfits are told."""
 
 from __future__ import annotations
 
@@ -38,8 +39,21 @@ from tests.pipelines.openmmlab.harness import (
 from tests.pipelines.ranks import metrics_of_two_ranks
 
 # mmseg's advice; averaging over ignored pixels too is what the published recipe does.
-SMALL = {"img_scale": (64, 64), "crop_size": 64, "channels": 16, "head_channels": 16, "ratio_range": (1.0, 1.0)}
-TRAINING = {"max_iters": 60, "batch_size": 4, "lr": 3e-3, "warmup_iters": 5, "val_every": 60, "clip_grad": 1.0}
+SMALL = {
+    "img_scale": (64, 64),
+    "crop_size": 64,
+    "channels": 16,
+    "head_channels": 16,
+    "ratio_range": (1.0, 1.0),
+}
+TRAINING = {
+    "max_iters": 60,
+    "batch_size": 4,
+    "lr": 3e-3,
+    "warmup_iters": 5,
+    "val_every": 60,
+    "clip_grad": 1.0,
+}
 
 
 class Setting:
@@ -49,13 +63,22 @@ class Setting:
         self.root = root
         self.data = write_ade20k(root / "ade20k")
         self.recorder = Recorder(root / "train")
-        self.context = make_context(self.recorder, self.params(), save_toy_checkpoint(root / "pretrained"))
+        self.context = make_context(
+            self.recorder, self.params(), save_toy_checkpoint(root / "pretrained")
+        )
         self.trained = train(self.context)
         self.scores = tuple(metric for metric in on_val(self.trained) if metric.unit == "%")
 
     def params(self, **fields: Any) -> SegmentationParams:
-        common = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(self.data), "loader_workers": 0}
-        return SegmentationParams(**{**common, **SMALL, **TRAINING, "photometric_distortion": False, **fields})
+        common = {
+            "method": "semantic_fpn",
+            "backbone": "p.checkpoint",
+            "data": str(self.data),
+            "loader_workers": 0,
+        }
+        return SegmentationParams(
+            **{**common, **SMALL, **TRAINING, "photometric_distortion": False, **fields}
+        )
 
     def evaluation(self, folder: Path, **fields: Any) -> StageContext:
         params = evaluation_params(KIND, self.params(), **fields)
@@ -75,11 +98,16 @@ def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_pat
     assert result.metrics == on_val(setting.trained)
     assert tuple(result.outputs) == KIND.evaluation.outputs
     assert 34 < result.metrics[0].value < 100  # one class of three everywhere is below
-    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(context.params)
+    assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(
+        context.params
+    )
 
 
-def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(setting: Setting, tmp_path: Path) -> None:
-    """Of three images two workers see two each; the one that both see counts once and is written once."""
+def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(
+    setting: Setting, tmp_path: Path
+) -> None:
+    """Of three images two workers see two each; the one that both see counts once and is written
+    once."""
     alone = run(setting.evaluation(tmp_path, tta=True, predictions=True))
     together = setting.evaluation(tmp_path / "two", batch_size=3, tta=True, predictions=True)
     assert metrics_of_two_ranks(run, together, tmp_path) == [alone.metrics] * 2
@@ -95,24 +123,34 @@ def test_validation_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
         shutil.rmtree(data / part / "training")
     context = setting.evaluation(tmp_path, data=str(data))
     assert KIND.evaluation is not None
-    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(setting.params())
+    assert KIND.evaluation.fingerprint(context.params) == KIND.evaluation.fingerprint(
+        setting.params()
+    )
     assert run(context).metrics[:3] == setting.scores
     label = data / "annotations/validation/001.png"
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(label)
-    assert KIND.evaluation.fingerprint(context.params) != KIND.evaluation.fingerprint(setting.params())
-    with pytest.raises(DataError, match=rf"1 of 3 label maps are wrong: {label} \(holds the values \[9\]"):
+    assert KIND.evaluation.fingerprint(context.params) != KIND.evaluation.fingerprint(
+        setting.params()
+    )
+    with pytest.raises(
+        DataError, match=rf"1 of 3 label maps are wrong: {label} \(holds the values \[9\]"
+    ):
         run(setting.evaluation(tmp_path / "again", data=str(data)))
 
 
 def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     (data / "classes.json").write_text(json.dumps(["blue", "red", "background"]))
-    with pytest.raises(CheckpointError, match=r"its 3 classes are not the data's 3: they stand in another order"):
+    with pytest.raises(
+        CheckpointError, match=r"its 3 classes are not the data's 3: they stand in another order"
+    ):
         run(setting.evaluation(tmp_path, data=str(data)))
 
 
 def test_a_head_of_another_width_is_named(setting: Setting, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"decode_head\.channels 16 instead of 8; correct the params"):
+    with pytest.raises(
+        CheckpointError, match=r"decode_head\.channels 16 instead of 8; correct the params"
+    ):
         run(setting.evaluation(tmp_path, head_channels=8))
 
 
@@ -124,7 +162,9 @@ def test_what_only_training_uses_may_differ(setting: Setting, tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def details(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With all predictions, those of multi-scale + flip too."""
-    context = setting.evaluation(tmp_path_factory.mktemp("details"), predictions=True, tta=True, num_painted=2)
+    context = setting.evaluation(
+        tmp_path_factory.mktemp("details"), predictions=True, tta=True, num_painted=2
+    )
     return run(context).outputs["details"]
 
 
@@ -142,7 +182,9 @@ def test_predictions_in_the_data_sets_numbering_give_the_metrics_of_mmsegs_own_e
     metric.dataset_meta = {"classes": ("red", "blue", "background")}
     for number, predicted in enumerate(_predictions(details)):
         label = np.asarray(Image.open(setting.data / f"annotations/validation/{number:03d}.png"))
-        areas = metric.intersect_and_union(torch.tensor(predicted) - 1, torch.tensor(label) - 1, 3, 255)
+        areas = metric.intersect_and_union(
+            torch.tensor(predicted) - 1, torch.tensor(label) - 1, 3, 255
+        )
         metric.results.append(areas)
     theirs = metric.evaluate(3)
     ours = {value.name: value.value for value in setting.scores}
@@ -151,14 +193,18 @@ def test_predictions_in_the_data_sets_numbering_give_the_metrics_of_mmsegs_own_e
     )
 
 
-def test_the_table_by_class_and_the_confusion_matrix_say_the_same(setting: Setting, details: Path) -> None:
+def test_the_table_by_class_and_the_confusion_matrix_say_the_same(
+    setting: Setting, details: Path
+) -> None:
     rows = json.loads((details / "per_class.json").read_text())["classes"]
     assert [row["class"] for row in rows] == ["red", "blue", "background"]
     assert np.mean([row["iou"] for row in rows]) == pytest.approx(setting.scores[0].value)
     confusion = json.loads((details / "confusion.json").read_text())
     assert (confusion["counted"], confusion["classes"]) == ("pixels", ["red", "blue", "background"])
     for place, row in enumerate(rows):
-        counts = {predicted: count for true, predicted, count in confusion["counts"] if true == place}
+        counts = {
+            predicted: count for true, predicted, count in confusion["counts"] if true == place
+        }
         assert sum(counts.values()) == row["num_pixels"]
         assert 100 * counts.get(place, 0) / row["num_pixels"] == pytest.approx(row["accuracy"])
     lines = (details / "per_class.csv").read_text().splitlines()
@@ -174,15 +220,23 @@ def test_painted_images_show_truth_and_prediction_and_can_be_left_out(
     with Image.open(painted[0]) as page:
         assert page.size == (2 * 800 + 8, 800 + 20)
     plain = run(setting.evaluation(tmp_path, num_painted=0)).outputs["details"]
-    assert sorted(contents(plain)) == ["confusion.json", "confusion.png", "per_class.csv", "per_class.json"]
+    assert sorted(contents(plain)) == [
+        "confusion.json",
+        "confusion.png",
+        "per_class.csv",
+        "per_class.json",
+    ]
 
 
 def _by_hand(network: Any, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The label map of the mean softmax over 0.5 to 1.75 of 64 px, each mirrored too, in the data set's numbering."""
+    """The label map of the mean softmax over 0.5 to 1.75 of 64 px, each mirrored too, in the data
+    set's numbering."""
     mean, std = (np.array(NORMALISATION[name], np.float32) for name in ("mean", "std"))
     total = torch.zeros(3, 64, 64)
     for px in (32, 48, 64, 80, 96, 112):
-        rgb = cv2.resize(bgr, (px, px), interpolation=cv2.INTER_LINEAR)[:, :, ::-1].astype(np.float32)
+        rgb = cv2.resize(bgr, (px, px), interpolation=cv2.INTER_LINEAR)[:, :, ::-1].astype(
+            np.float32
+        )
         x = torch.tensor((rgb - mean) / std).permute(2, 0, 1)[None]
         for flips in ((), (3,)):
             logits: Tensor = network.decode_head(network.extract_feat(x.flip(flips)))
@@ -192,25 +246,35 @@ def _by_hand(network: Any, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return label_map
 
 
-def test_multi_scale_flip_averages_the_softmax_of_twelve_views(setting: Setting, details: Path) -> None:
+def test_multi_scale_flip_averages_the_softmax_of_twelve_views(
+    setting: Setting, details: Path
+) -> None:
     saved = load_model(setting.trained.outputs["checkpoint"])
     load_library("mmseg")
     with DefaultScope.overwrite_default_scope("mmseg"), torch.no_grad():
-        network = MODELS.build(Config({**saved.model, "backbone": {**saved.model["backbone"], "checkpoint": None}}))
+        network = MODELS.build(
+            Config({**saved.model, "backbone": {**saved.model["backbone"], "checkpoint": None}})
+        )
         network.load_state_dict(saved.weights)
         network.eval()
         images = sorted((setting.data / "images/validation").iterdir())
         expected = [_by_hand(network, np.asarray(Image.open(path))[:, :, ::-1]) for path in images]
     found = _predictions(details / "multi_scale_flip")
     assert all((one == other).all() for one, other in zip(found, expected, strict=True))
-    assert any((one != other).any() for one, other in zip(found, _predictions(details), strict=True))
+    assert any(
+        (one != other).any() for one, other in zip(found, _predictions(details), strict=True)
+    )
 
 
-def test_training_measures_multi_scale_flip_as_its_evaluation_does(setting: Setting, tmp_path: Path) -> None:
+def test_training_measures_multi_scale_flip_as_its_evaluation_does(
+    setting: Setting, tmp_path: Path
+) -> None:
     """A training that has been finished goes on with what comes after it."""
     params = setting.params(tta=True)
     last = setting.recorder.checkpoints[-1]
-    resumed = make_context(Recorder(tmp_path / "again"), params, setting.context.inputs["backbone"], resume_dir=last)
+    resumed = make_context(
+        Recorder(tmp_path / "again"), params, setting.context.inputs["backbone"], resume_dir=last
+    )
     result = train(resumed)
     metrics = on_val(result)
     assert metrics == run(setting.evaluation(tmp_path, tta=True)).metrics

@@ -37,7 +37,9 @@ WIDTHS_OF_CAT = (96, 192, 384, 768)
 def _model(method: str, *, device: str = "cuda:0", **fields: object) -> dict[str, Any]:
     content = {"method": method, "backbone": "p.checkpoint", "data": "/ade20k", **fields}
     params = SegmentationParams.model_validate_json(json.dumps(content))
-    return make_model(params, backbone={"type": "CAT"}, widths=WIDTHS_OF_CAT, num_classes=150, device=device)
+    return make_model(
+        params, backbone={"type": "CAT"}, widths=WIDTHS_OF_CAT, num_classes=150, device=device
+    )
 
 
 def test_each_method_has_a_network_and_widths() -> None:
@@ -52,7 +54,9 @@ def test_model_is_mmsegs_baseline_but_for_the_backbone(method: MethodName) -> No
     heads = [name for name in ("decode_head", "auxiliary_head") if name in baseline]
     for head in heads:
         baseline[head]["num_classes"] = 150
-        baseline[head]["loss_decode"]["avg_non_ignore"] = False  # mmseg's default, which ours spells out
+        baseline[head]["loss_decode"]["avg_non_ignore"] = (
+            False  # mmseg's default, which ours spells out
+        )
     baseline["backbone"], baseline["pretrained"] = {"type": "CAT"}, None
     if "neck" in baseline:
         baseline["neck"]["in_channels"] = list(WIDTHS_OF_CAT)
@@ -68,22 +72,44 @@ def test_without_a_gpu_norms_are_of_each_worker_alone() -> None:
 
 def test_upernet_trains_with_its_auxiliary_head_and_is_measured_again(tmp_path: Path) -> None:
     data = write_ade20k(tmp_path / "ade20k", num_train=4, num_val=2)
-    small: dict[str, Any] = {"img_scale": (64, 64), "crop_size": 64, "channels": 8, "head_channels": 8}
-    times: dict[str, Any] = {"batch_size": 4, "max_iters": 2, "warmup_iters": 0, "lr": 1e-3, "loader_workers": 0}
-    params = SegmentationParams(method="upernet", backbone="p.checkpoint", data=str(data), **small, **times)
+    small: dict[str, Any] = {
+        "img_scale": (64, 64),
+        "crop_size": 64,
+        "channels": 8,
+        "head_channels": 8,
+    }
+    times: dict[str, Any] = {
+        "batch_size": 4,
+        "max_iters": 2,
+        "warmup_iters": 0,
+        "lr": 1e-3,
+        "loader_workers": 0,
+    }
+    params = SegmentationParams(
+        method="upernet", backbone="p.checkpoint", data=str(data), **small, **times
+    )
     context = make_context(Recorder(tmp_path), params, save_toy_checkpoint(tmp_path / "pretrained"))
     trained = run(context)
     checkpoint = trained.outputs["checkpoint"]
-    assert load_file(checkpoint / "model.safetensors")["auxiliary_head.conv_seg.weight"].shape == (3, 8, 1, 1)
+    assert load_file(checkpoint / "model.safetensors")["auxiliary_head.conv_seg.weight"].shape == (
+        3,
+        8,
+        1,
+        1,
+    )
     again = make_context(Recorder(tmp_path / "again"), evaluation_params(KIND, params), tmp_path)
     again.inputs["checkpoint"] = checkpoint  # type: ignore[index]  # a dict, as the harness makes it
     assert scores_of(evaluate(again)) == scores_of(trained)
 
 
 def test_upernet_on_single_images_is_refused_before_it_trains(tmp_path: Path) -> None:
-    params = SegmentationParams(method="upernet", backbone="p.checkpoint", data="/ade20k", batch_size=2)
+    params = SegmentationParams(
+        method="upernet", backbone="p.checkpoint", data="/ade20k", batch_size=2
+    )
     context = replace(make_context(Recorder(tmp_path), params, tmp_path), world_size=2)
-    with pytest.raises(JobError, match="batch_size: upernet needs 2 images or more over each worker"):
+    with pytest.raises(
+        JobError, match="batch_size: upernet needs 2 images or more over each worker"
+    ):
         check_batch(context)
     check_batch(replace(context, device="cuda:0"))
     check_batch(replace(context, world_size=1))

@@ -12,7 +12,8 @@ from pipelines.segmentation.scores import class_rows, scores_of
 
 
 def test_means_are_over_the_classes_that_there_are() -> None:
-    """One class is neither there nor predicted, one is predicted alone: it has an IoU of 0 and no accuracy."""
+    """One class is neither there nor predicted, one is predicted alone: it has an IoU of 0 and no
+    accuracy."""
     matrix = np.array([[6, 2, 0, 0], [1, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
     assert scores_of(matrix) == pytest.approx(
         {"miou": 100 * (6 / 9 + 3 / 6) / 2, "macc": 100 * (6 / 8 + 3 / 4) / 2, "aacc": 100 * 9 / 12}

@@ -1,4 +1,5 @@
-"""Segmentation stages that really train: four iterations of a tiny Semantic FPN, after mmdet in the same process."""
+"""Segmentation stages that really train: four iterations of a tiny Semantic FPN, after mmdet in the
+same process."""
 
 from __future__ import annotations
 
@@ -31,8 +32,19 @@ from tests.pipelines.openmmlab.harness import (
 
 
 def _params(root: Path, **fields: Any) -> SegmentationParams:
-    small = {"batch_size": 4, "img_scale": (64, 64), "crop_size": 64, "channels": 8, "head_channels": 8}
-    common = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data": str(root), "loader_workers": 0}
+    small = {
+        "batch_size": 4,
+        "img_scale": (64, 64),
+        "crop_size": 64,
+        "channels": 8,
+        "head_channels": 8,
+    }
+    common = {
+        "method": "semantic_fpn",
+        "backbone": "p.checkpoint",
+        "data": str(root),
+        "loader_workers": 0,
+    }
     times = {"max_iters": 4, "warmup_iters": 1, "val_every": 2, "checkpoint_every": 2}
     return SegmentationParams(**{**common, **small, **times, "lr": 1e-3, **fields})
 
@@ -49,10 +61,17 @@ class Setting:
         self.result = run(self.context("straight", self.straight))
 
     def context(
-        self, name: str, recorder: Recorder | None = None, *, resume_dir: Path | None = None, **fields: Any
+        self,
+        name: str,
+        recorder: Recorder | None = None,
+        *,
+        resume_dir: Path | None = None,
+        **fields: Any,
     ) -> StageContext:
         recorder = recorder or Recorder(self.root / name)
-        return make_context(recorder, _params(self.data, **fields), self.backbone, resume_dir=resume_dir)
+        return make_context(
+            recorder, _params(self.data, **fields), self.backbone, resume_dir=resume_dir
+        )
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +88,13 @@ def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setti
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all(recorder.checkpoints)
-    assert [metric.name for metric in on_val(setting.result)] == ["miou", "macc", "aacc", "params_m", "flops_g"]
+    assert [metric.name for metric in on_val(setting.result)] == [
+        "miou",
+        "macc",
+        "aacc",
+        "params_m",
+        "flops_g",
+    ]
     assert scores_of(setting.result).items() <= recorder.metrics[-1].items()
     assert [metric.num_samples for metric in on_val(setting.result)] == [3, 3, 3, None, None]
     assert (recorder.events[-1].done, recorder.events[-1].total) == (4, 4)
@@ -78,7 +103,10 @@ def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setti
 def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
     declared = KIND.metrics(setting.context("declared").params)
     assert tuple(metric.name for metric in setting.result.metrics) == declared
-    assert {name for metrics in setting.straight.metrics for name in metrics} <= {"epoch", *declared}
+    assert {name for metrics in setting.straight.metrics for name in metrics} <= {
+        "epoch",
+        *declared,
+    }
     loss, images_per_s, data_wait = setting.result.metrics[-3:]
     assert loss.value == setting.straight.metrics[-1]["loss"]
     assert (images_per_s.value > 0, 0 <= data_wait.value <= 100) == (True, True)
@@ -89,11 +117,16 @@ def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
     ]
 
 
-def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(setting: Setting) -> None:
+def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(
+    setting: Setting,
+) -> None:
     recorder = Recorder(setting.root / "between")
     run(setting.context("between", recorder, val_every=4, checkpoint_every=3))
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1]
-    assert [path.name for path in recorder.saved] == ["iteration_0000003", "iteration_0000004_validated"]
+    assert [path.name for path in recorder.saved] == [
+        "iteration_0000003",
+        "iteration_0000004_validated",
+    ]
     resumed = run(setting.context("from_between", resume_dir=recorder.saved[0], val_every=4))
     straight = _weights(setting.result)
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(resumed).items())
@@ -101,13 +134,17 @@ def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(se
 
 def test_finished_run_returns_its_result_without_training(setting: Setting) -> None:
     recorder = Recorder(setting.root / "finished")
-    finished = run(setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1]))
+    finished = run(
+        setting.context("finished", recorder, resume_dir=setting.straight.checkpoints[1])
+    )
     assert finished.metrics == setting.result.metrics
     assert recorder.metrics == []
 
 
 def test_cosine_with_clipped_gradients_trains(setting: Setting) -> None:
-    other = run(setting.context("cosine", schedule="cosine", photometric_distortion=False, clip_grad=0.1))
+    other = run(
+        setting.context("cosine", schedule="cosine", photometric_distortion=False, clip_grad=0.1)
+    )
     straight = _weights(setting.result)
     assert any(not torch.equal(tensor, straight[name]) for name, tensor in _weights(other).items())
 
@@ -117,7 +154,9 @@ def test_wrong_label_map_is_named(setting: Setting, tmp_path: Path) -> None:
     label = data / "annotations" / "training" / "002.png"
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(label)
     context = make_context(Recorder(tmp_path), _params(data), setting.backbone)
-    with pytest.raises(DataError, match=rf"1 of 11 label maps are wrong: {label} \(holds the values \[9\]"):
+    with pytest.raises(
+        DataError, match=rf"1 of 11 label maps are wrong: {label} \(holds the values \[9\]"
+    ):
         run(context)
 
 
@@ -125,5 +164,7 @@ def test_image_without_label_map_is_named(setting: Setting, tmp_path: Path) -> N
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     (data / "annotations" / "validation" / "001.png").unlink()
     context = make_context(Recorder(tmp_path), _params(data), setting.backbone)
-    with pytest.raises(DataError, match=r"1 of 11 files are missing: .*annotations/validation/001\.png"):
+    with pytest.raises(
+        DataError, match=r"1 of 11 files are missing: .*annotations/validation/001\.png"
+    ):
         run(context)

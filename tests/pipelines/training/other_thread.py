@@ -1,4 +1,5 @@
-"""A thread that draws random numbers all the time, as one that uploads to a busy server does now and then."""
+"""A thread that draws random numbers all the time, as one that uploads to a busy server does now
+and then."""
 
 from __future__ import annotations
 

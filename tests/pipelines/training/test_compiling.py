@@ -1,4 +1,5 @@
-"""Modules are compiled where there is a compiler; where there is none, the stage says so and goes on."""
+"""Modules are compiled where there is a compiler; where there is none, the stage says so and goes
+on."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from tests.pipelines.openmmlab.harness import Recorder, make_context
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
-@pytest.mark.parametrize(("compiler", "is_compiled"), [(sys.executable, True), ("no-such-compiler", False)])
+@pytest.mark.parametrize(
+    ("compiler", "is_compiled"), [(sys.executable, True), ("no-such-compiler", False)]
+)
 def test_modules_are_compiled_where_there_is_a_compiler(
     compiler: str, is_compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -44,9 +47,14 @@ class _ReadTwice(nn.Module):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's, of itself
-def test_what_is_compiled_does_not_round_strides_up_by_which_torch_gets_other_numbers(tmp_path: Path) -> None:
-    """It does so on GPUs, and on a CPU where it is told to; the rows of this copy have 80 * 49 > 1024 elements."""
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning"
+)  # torch's, of itself
+def test_what_is_compiled_does_not_round_strides_up_by_which_torch_gets_other_numbers(
+    tmp_path: Path,
+) -> None:
+    """It does so on GPUs, and on a CPU where it is told to; the rows of this copy have 80 * 49 >
+    1024 elements."""
     torch.manual_seed(0)
     module, x_BPNC = _ReadTwice(), torch.randn(2, 80, 49, 8)  # noqa: N806
     with torch.no_grad(), torch._inductor.config.patch(disable_padding_cpu=False):

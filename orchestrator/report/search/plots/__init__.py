@@ -24,8 +24,8 @@ class Plot(NamedTuple):
 
 
 def make_plots(search: Search) -> Mapping[str, Plot]:
-    """By file name: `best-so-far.svg`, `curves.svg`, `slice-PARAM.svg` a varied param, the most important first,
-    `parallel.svg`. Empty where no trial came to a value."""
+    """By file name: `best-so-far.svg`, `curves.svg`, `slice-PARAM.svg` a varied param, the most
+    important first, `parallel.svg`. Empty where no trial came to a value."""
     if search.summary.best is None:
         return {}
     trials = weighed_trials(search.trials.trials)
@@ -37,11 +37,15 @@ def make_plots(search: Search) -> Mapping[str, Plot]:
     }
     for param in params:
         draw = partial(draw_slice, search, trials, param)
-        plots[f"slice-{_file_name(param.name)}.svg"] = Plot(f"{search.trials.metric} over {param.name}", svg_of(draw))
+        plots[f"slice-{_file_name(param.name)}.svg"] = Plot(
+            f"{search.trials.metric} over {param.name}", svg_of(draw)
+        )
     if params:
         draw = partial(draw_parallel, search, trials, params)
         width_in = max(7.2, RAIL_IN * (len(params) + 1))
-        plots["parallel.svg"] = Plot("Params and what they came to", svg_of(draw, width_in=width_in))
+        plots["parallel.svg"] = Plot(
+            "Params and what they came to", svg_of(draw, width_in=width_in)
+        )
     return plots
 
 

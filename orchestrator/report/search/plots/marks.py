@@ -1,4 +1,5 @@
-"""How trials are marked in plots of their values, and which values a plot has room to tell apart."""
+"""How trials are marked in plots of their values, and which values a plot has room to tell
+apart."""
 
 from __future__ import annotations
 
@@ -12,10 +13,15 @@ from orchestrator.trials import Trial, TrialState
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STATE_LABELS = {TrialState.FINISHED: "finished", TrialState.STOPPED: "stopped early", TrialState.FAILED: "failed"}
+STATE_LABELS = {
+    TrialState.FINISHED: "finished",
+    TrialState.STOPPED: "stopped early",
+    TrialState.FAILED: "failed",
+}
 
 MIN_WORSE_SHARE = 0.25
-"""Of the span of all values, what is shown at least of those worse than any trial that went as far as the best."""
+"""Of the span of all values, what is shown at least of those worse than any trial that went as far
+as the best."""
 
 _MARKS: Mapping[TrialState, Mapping[str, Any]] = {
     TrialState.FINISHED: {"s": 34, "color": TRIAL},
@@ -38,12 +44,16 @@ class ShownRange(NamedTuple):
 
 
 def shown_range(search: Search) -> ShownRange:
-    """Those of the trials that went as far as the best, and as much again on the worse side: a trial stopped in its
-    first epochs is so far off that the others would look alike."""
+    """Those of the trials that went as far as the best, and as much again on the worse side: a
+    trial stopped in its first epochs is so far off that the others would look alike."""
     best = search.trials.best()
     assert best is not None, "a search without a value has no plots"
     values = [trial.value for trial in search.trials.trials if trial.value is not None]
-    rivals = [trial.value for trial in search.trials.trials if trial.value is not None and is_rival(trial, best)]
+    rivals = [
+        trial.value
+        for trial in search.trials.trials
+        if trial.value is not None and is_rival(trial, best)
+    ]
     more = max(max(rivals) - min(rivals), MIN_WORSE_SHARE * (max(values) - min(values)))
     if search.trials.mode == "max":
         return ShownRange(max(min(values), min(rivals) - more), max(values))
@@ -51,20 +61,45 @@ def shown_range(search: Search) -> ShownRange:
 
 
 def draw_trials(
-    search: Search, axes: Axes, places: Sequence[tuple[float, Trial]], *, best_label: str | None = None
+    search: Search,
+    axes: Axes,
+    places: Sequence[tuple[float, Trial]],
+    *,
+    best_label: str | None = None,
 ) -> None:
-    """A mark for each trial that has a value, by how it ended: a disc, a ring, a cross; the best a disc of its own.
-    An arrowhead at the edge stands for a trial whose value is beyond what is shown."""
+    """A mark for each trial that has a value, by how it ended: a disc, a ring, a cross; the best a
+    disc of its own. An arrowhead at the edge stands for a trial whose value is beyond what is
+    shown."""
     shown = shown_range(search)
     for state, look in _MARKS.items():
-        points = [(x, trial.value) for x, trial in places if trial.state is state and trial.value is not None]
+        points = [
+            (x, trial.value)
+            for x, trial in places
+            if trial.state is state and trial.value is not None
+        ]
         inside = [(x, value) for x, value in points if value in shown]
         if inside:
             axes.scatter(xs_of(inside), ys_of(inside), zorder=3, label=STATE_LABELS[state], **look)
-        _draw_beyond(axes, [(x, shown.clamped(value)) for x, value in points if value not in shown], state, search)
-    best = [(x, trial.value) for x, trial in places if trial.number == search.summary.best and trial.value is not None]
+        _draw_beyond(
+            axes,
+            [(x, shown.clamped(value)) for x, value in points if value not in shown],
+            state,
+            search,
+        )
+    best = [
+        (x, trial.value)
+        for x, trial in places
+        if trial.number == search.summary.best and trial.value is not None
+    ]
     axes.scatter(
-        xs_of(best), ys_of(best), s=70, color=BEST, edgecolors="white", linewidths=1.2, zorder=4, label=best_label
+        xs_of(best),
+        ys_of(best),
+        s=70,
+        color=BEST,
+        edgecolors="white",
+        linewidths=1.2,
+        zorder=4,
+        label=best_label,
     )
 
 
@@ -76,11 +111,20 @@ def ys_of(points: Sequence[tuple[float, float]]) -> list[float]:
     return [y for _, y in points]
 
 
-def _draw_beyond(axes: Axes, points: Sequence[tuple[float, float]], state: TrialState, search: Search) -> None:
+def _draw_beyond(
+    axes: Axes, points: Sequence[tuple[float, float]], state: TrialState, search: Search
+) -> None:
     if not points:
         return
     marker, where = ("v", "lower") if search.trials.mode == "max" else ("^", "higher")
     colour, label = STATE_COLOURS[state], f"{STATE_LABELS[state]}, {where}"
     axes.scatter(
-        xs_of(points), ys_of(points), s=30, marker=marker, facecolors="white", edgecolors=colour, zorder=3, label=label
+        xs_of(points),
+        ys_of(points),
+        s=30,
+        marker=marker,
+        facecolors="white",
+        edgecolors=colour,
+        zorder=3,
+        label=label,
     )

@@ -1,4 +1,5 @@
-"""Plots of what the params did: the value over each param, and all of them at once as parallel coordinates."""
+"""Plots of what the params did: the value over each param, and all of them at once as parallel
+coordinates."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from orchestrator.report.search.plots.marks import draw_trials, shown_range
-from orchestrator.report.search.plots.style import BEST, INK, MUTED, legend_below, metric_label, plain_log_x
+from orchestrator.report.search.plots.style import (
+    BEST,
+    INK,
+    MUTED,
+    legend_below,
+    metric_label,
+    plain_log_x,
+)
 from orchestrator.report.search.sampled import SampledParam
 from orchestrator.report.search.summary import Search, best_first
 from orchestrator.spec.faults import cut
@@ -34,8 +42,15 @@ MAX_CHOICE = 16
 def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axes: Axes) -> None:
     """Each trial's value over its value of `param`, whose values are those of `trials`."""
     numbers = param.numbers
-    places = numbers or [_column(param, text, trial) for text, trial in zip(param.texts, trials, strict=True)]
-    draw_trials(search, axes, list(zip(places, trials, strict=True)), best_label=f"best, trial {search.summary.best}")
+    places = numbers or [
+        _column(param, text, trial) for text, trial in zip(param.texts, trials, strict=True)
+    ]
+    draw_trials(
+        search,
+        axes,
+        list(zip(places, trials, strict=True)),
+        best_label=f"best, trial {search.summary.best}",
+    )
     if numbers is None:
         axes.set_xticks(range(len(param.choices)), [cut(choice) for choice in param.choices])
         axes.grid(visible=False, axis="x")
@@ -49,31 +64,44 @@ def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axe
 
 
 def _column(param: SampledParam, text: str, trial: Trial) -> float:
-    """The place of a choice, a little to the side by a rule of the trial's number, so that equals show."""
+    """The place of a choice, a little to the side by a rule of the trial's number, so that equals
+    show."""
     return param.choices.index(text) + JITTER * ((trial.number * GOLDEN) % 1 - 0.5)
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One upright axis of parallel coordinates: each trial's place on it from 0 to 1, and its ticks."""
+    """One upright axis of parallel coordinates: each trial's place on it from 0 to 1, and its
+    ticks."""
 
     name: str
     places: tuple[float, ...]
     ticks: tuple[tuple[float, str], ...]
 
 
-def draw_parallel(search: Search, trials: Sequence[Trial], params: Sequence[SampledParam], axes: Axes) -> None:
-    """A line a trial through its params to its value, the darker the better; the best one on top."""
+def draw_parallel(
+    search: Search, trials: Sequence[Trial], params: Sequence[SampledParam], axes: Axes
+) -> None:
+    """A line a trial through its params to its value, the darker the better; the best one on
+    top."""
     rails = [*map(rail_of, params), _value_rail(search, trials)]
     order = [trial.number for trial in reversed(best_first(search.trials))]
     for index in sorted(range(len(trials)), key=lambda index: order.index(trials[index].number)):
         is_best = trials[index].number == search.summary.best
         heights = [rail.places[index] for rail in rails]
-        colour, width = (BEST, 2.6) if is_best else (_shade(order.index(trials[index].number) / len(order)), 1.3)
-        axes.plot(range(len(rails)), heights, color=colour, linewidth=width, zorder=4 if is_best else 2)
+        colour, width = (
+            (BEST, 2.6)
+            if is_best
+            else (_shade(order.index(trials[index].number) / len(order)), 1.3)
+        )
+        axes.plot(
+            range(len(rails)), heights, color=colour, linewidth=width, zorder=4 if is_best else 2
+        )
     for position, rail in enumerate(rails):
         _draw_rail(axes, position, rail)
-    axes.set(title="Params and what they came to", xlim=(-0.25, len(rails) - 0.65), ylim=(-0.03, 1.05))
+    axes.set(
+        title="Params and what they came to", xlim=(-0.25, len(rails) - 0.65), ylim=(-0.03, 1.05)
+    )
     names = [*(_broken(param.name) for param in params), metric_label(search.trials.metric)]
     axes.set_xticks(range(len(rails)), names)
     axes.tick_params(axis="x", length=0, pad=6)
@@ -85,12 +113,18 @@ def draw_parallel(search: Search, trials: Sequence[Trial], params: Sequence[Samp
 def rail_of(param: SampledParam) -> Rail:
     numbers = param.numbers
     if numbers is None:
-        heights = {choice: _share(place, 0, len(param.choices) - 1) for place, choice in enumerate(param.choices)}
+        heights = {
+            choice: _share(place, 0, len(param.choices) - 1)
+            for place, choice in enumerate(param.choices)
+        }
         ticks = tuple((height, _short(choice)) for choice, height in heights.items())
         return Rail(param.name, tuple(heights[text] for text in param.texts), ticks)
     scaled = [log(number) for number in numbers] if param.is_log else list(numbers)
     low, high = min(scaled), max(scaled)
-    ticks = tuple((_share(mark, low, high), f"{exp(mark) if param.is_log else mark:.3g}") for mark in _marks(scaled))
+    ticks = tuple(
+        (_share(mark, low, high), f"{exp(mark) if param.is_log else mark:.3g}")
+        for mark in _marks(scaled)
+    )
     return Rail(param.name, tuple(_share(value, low, high) for value in scaled), ticks)
 
 
@@ -104,10 +138,13 @@ def _marks(values: Sequence[float]) -> list[float]:
 
 
 def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
-    """That of the metric; trials beyond the range that is shown end at its end, where a tick says so."""
+    """That of the metric; trials beyond the range that is shown end at its end, where a tick says
+    so."""
     shown = shown_range(search)
     values = [trial.value for trial in trials if trial.value is not None]
-    rail = rail_of(SampledParam(search.trials.metric, tuple(shown.clamped(value) for value in values)))
+    rail = rail_of(
+        SampledParam(search.trials.metric, tuple(shown.clamped(value) for value in values))
+    )
     if all(value in shown for value in values):
         return rail
     end, sign = (0, "<") if search.trials.mode == "max" else (-1, ">")
@@ -133,13 +170,23 @@ def _share(value: float, low: float, high: float) -> float:
 def _shade(share: float) -> tuple[float, float, float]:
     """From a pale grey blue to a deep one."""
     pale, deep = (0.80, 0.86, 0.92), (0.08, 0.29, 0.53)
-    red, green, blue = (start + share * (end - start) for start, end in zip(pale, deep, strict=True))
+    red, green, blue = (
+        start + share * (end - start) for start, end in zip(pale, deep, strict=True)
+    )
     return red, green, blue
 
 
 def _draw_rail(axes: Axes, position: int, rail: Rail) -> None:
     axes.plot([position, position], [0, 1], color=MUTED, linewidth=1, zorder=3)
     for height, text in dict(rail.ticks).items():
-        axes.plot([position - 0.015, position + 0.015], [height, height], color=MUTED, linewidth=1, zorder=3)
+        axes.plot(
+            [position - 0.015, position + 0.015],
+            [height, height],
+            color=MUTED,
+            linewidth=1,
+            zorder=3,
+        )
         halo = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}
-        axes.text(position + 0.03, height, text, fontsize=8, color=INK, va="center", zorder=5, bbox=halo)
+        axes.text(
+            position + 0.03, height, text, fontsize=8, color=INK, va="center", zorder=5, bbox=halo
+        )

@@ -1,4 +1,5 @@
-"""Plots of how a search went: the best value over its trials, each trial's curve over its epochs."""
+"""Plots of how a search went: the best value over its trials, each trial's curve over its
+epochs."""
 
 from __future__ import annotations
 
@@ -6,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from orchestrator.report.numbers import number_text
 from orchestrator.report.search.plots.marks import STATE_LABELS, draw_trials, xs_of, ys_of
-from orchestrator.report.search.plots.style import BEST, STATE_COLOURS, legend_below, metric_label, whole_numbers
+from orchestrator.report.search.plots.style import (
+    BEST,
+    STATE_COLOURS,
+    legend_below,
+    metric_label,
+    whole_numbers,
+)
 from orchestrator.report.search.summary import Search
 from orchestrator.trials import Trial, TrialState
 
@@ -21,7 +28,9 @@ def draw_best_so_far(search: Search, axes: Axes) -> None:
         for number, value in zip(_numbers(search), search.summary.best_so_far, strict=True)
         if value is not None
     ]
-    axes.step(xs_of(so_far), ys_of(so_far), where="post", color=BEST, linewidth=2, label="best so far")
+    axes.step(
+        xs_of(so_far), ys_of(so_far), where="post", color=BEST, linewidth=2, label="best so far"
+    )
     draw_trials(search, axes, [(float(trial.number), trial) for trial in search.trials.trials])
     number, value = so_far[-1]
     _label(axes, number, value, number_text(value))
@@ -46,7 +55,9 @@ def draw_curves(search: Search, axes: Axes) -> None:
     legend_below(axes)
 
 
-def _draw_curve(trial: Trial, axes: Axes, colour: str, label: str | None, *, is_best: bool = False) -> None:
+def _draw_curve(
+    trial: Trial, axes: Axes, colour: str, label: str | None, *, is_best: bool = False
+) -> None:
     points = [(point.epoch, point.value) for point in trial.curve if point.value is not None]
     if not points:
         return
@@ -60,7 +71,9 @@ def _draw_curve(trial: Trial, axes: Axes, colour: str, label: str | None, *, is_
         label=label,
         marker="o",
         markersize=4.5 if is_best else 3,
-        markevery=[len(points) - 1],  # where it ended; of a trial of one epoch it is all that there is
+        markevery=[
+            len(points) - 1
+        ],  # where it ended; of a trial of one epoch it is all that there is
     )
 
 

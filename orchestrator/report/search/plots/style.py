@@ -1,4 +1,5 @@
-"""How all plots of a search look, and how a figure becomes SVG: the same bytes for the same figure."""
+"""How all plots of a search look, and how a figure becomes SVG: the same bytes for the same
+figure."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ _LOOK: dict[Any, Any] = {
 }
 
 
-def svg_of(draw: Callable[[Axes], None], *, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> bytes:
+def svg_of(
+    draw: Callable[[Axes], None], *, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN
+) -> bytes:
     """The figure whose one pair of axes `draw` fills."""
     import matplotlib as mpl  # noqa: PLC0415  half a second that only --plots pays
 
@@ -89,7 +92,9 @@ def legend_below(axes: Axes) -> None:
     """In one row below the axes, where it hides no point."""
     figure = axes.get_figure()
     assert figure is not None
-    figure.legend(loc="outside lower center", ncols=6, fontsize=8.5, handletextpad=0.4, columnspacing=1.4)
+    figure.legend(
+        loc="outside lower center", ncols=6, fontsize=8.5, handletextpad=0.4, columnspacing=1.4
+    )
 
 
 def _figure(draw: Callable[[Axes], None], width_in: float, height_in: float) -> Figure:

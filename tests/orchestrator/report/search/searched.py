@@ -1,4 +1,5 @@
-"""Trials of a search as a fair-sized one leaves them, made by rule, for tests of what a report tells of a search."""
+"""Trials of a search as a fair-sized one leaves them, made by rule, for tests of what a report
+tells of a search."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def make_trial(
 ) -> Trial:
     """A trial that reported `values`, one an epoch, on four cores."""
     curve = tuple(
-        Point(epoch=epoch, value=value, elapsed_s=START_S + epoch * epoch_s) for epoch, value in enumerate(values, 1)
+        Point(epoch=epoch, value=value, elapsed_s=START_S + epoch * epoch_s)
+        for epoch, value in enumerate(values, 1)
     )
     duration_s = START_S + len(values) * epoch_s
     return Trial(
@@ -48,7 +50,8 @@ def make_trials(*trials: Trial, metric: str = "top1", mode: str = "max") -> Tria
 
 
 def asha_search(num_trials: int = 26) -> Trials:
-    """A search by ASHA over four params, of which `lr` matters most: few finish, most stop at a rung, two fail."""
+    """A search by ASHA over four params, of which `lr` matters most: few finish, most stop at a
+    rung, two fail."""
     return make_trials(*(_sampled(number) for number in range(1, num_trials + 1)))
 
 
@@ -63,7 +66,9 @@ def _sampled(number: int) -> Trial:
     }
     if number in (7, 19):
         error = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
-        return make_trial(number, params, *_curve(params, 2), state=TrialState.FAILED, error=error, gpus=1)
+        return make_trial(
+            number, params, *_curve(params, 2), state=TrialState.FAILED, error=error, gpus=1
+        )
     goal = _goal(params)
     epochs = FULL if goal > 76 else 9 if goal > 71 else 3
     state = TrialState.FINISHED if epochs == FULL else TrialState.STOPPED

@@ -1,4 +1,5 @@
-"""Whether short trials rank as full training does: which stages count as a trial in full, and tau itself."""
+"""Whether short trials rank as full training does: which stages count as a trial in full, and tau
+itself."""
 
 from __future__ import annotations
 
@@ -44,7 +45,10 @@ def job(tmp_path: Path) -> Job:
 def _trials(**values: float) -> Trials:
     """By the last digit of the lr."""
     return make_trials(
-        *(make_trial(number, {"lr": int(lr[2:]) / 1000}, value) for number, (lr, value) in _numbered(values))
+        *(
+            make_trial(number, {"lr": int(lr[2:]) / 1000}, value)
+            for number, (lr, value) in _numbered(values)
+        )
     )
 
 
@@ -52,9 +56,14 @@ def _numbered(values: Mapping[str, float]) -> list[tuple[int, tuple[str, float]]
     return list(enumerate(values.items(), 1))
 
 
-def _done(job: Job, values: Mapping[str, float], searched: Mapping[str, JsonValue]) -> dict[str, Manifest]:
+def _done(
+    job: Job, values: Mapping[str, float], searched: Mapping[str, JsonValue]
+) -> dict[str, Manifest]:
     """The manifests of stages that came to `values`; `pretrain` ran with what was searched."""
-    return {name: _manifest(job, name, value, searched if name == "pretrain" else {}) for name, value in values.items()}
+    return {
+        name: _manifest(job, name, value, searched if name == "pretrain" else {})
+        for name, value in values.items()
+    }
 
 
 def _manifest(job: Job, name: str, value: float, searched: Mapping[str, JsonValue]) -> Manifest:
@@ -65,7 +74,10 @@ def _manifest(job: Job, name: str, value: float, searched: Mapping[str, JsonValu
         recipe={},
         params=job.stages[name].params.overlay(searched).model_dump(mode="json"),
         artifacts={},
-        metrics=(Metric(name="top1", value=value, num_samples=10), Metric(name="top5", value=99, num_samples=10)),
+        metrics=(
+            Metric(name="top1", value=value, num_samples=10),
+            Metric(name="top5", value=99, num_samples=10),
+        ),
         provenance={},
     )
 
@@ -77,7 +89,8 @@ def test_stages_with_a_trials_params_are_paired_searched_or_written_out(job: Job
         {"lr": 0.008},
     )
     trials = _trials(lr1=50, lr2=52, lr4=55, lr8=58)
-    # in the order of full training: lr4 60, lr1 71, lr2 75, lr8 80; of six pairs two are turned round
+    # in the order of full training: lr4 60, lr1 71, lr2 75, lr8 80; of six pairs two are turned
+    # round
     agreement = agreement_of(job, "search", trials, manifests)
     assert agreement is not None
     assert agreement.kendall_tau == pytest.approx(2 / 6)
@@ -85,7 +98,9 @@ def test_stages_with_a_trials_params_are_paired_searched_or_written_out(job: Job
 
 
 def test_stages_that_differ_in_more_than_what_is_searched_are_no_pairs(job: Job) -> None:
-    manifests = _done(job, {"full/0_001-0": 70, "full/0_002-0": 75, "other": 60, "elsewhere": 61}, {})
+    manifests = _done(
+        job, {"full/0_001-0": 70, "full/0_002-0": 75, "other": 60, "elsewhere": 61}, {}
+    )
     assert agreement_of(job, "search", _trials(lr1=50, lr2=52, lr8=58), manifests) is None
 
 
@@ -107,7 +122,11 @@ def test_a_manifest_whose_params_are_of_an_older_release_is_no_pair(job: Job) ->
         ([1, 2, 3, 4], [10, 20, 30, 40], 1),
         ([1, 2, 3, 4], [4, 3, 2, 1], -1),
         ([1, 2, 3, 4], [2, 1, 4, 3], 1 / 3),
-        ([12, 2, 1, 12, 2], [1, 4, 7, 1, 0], -0.47140452079103173),  # the example of scipy.stats.kendalltau
+        (
+            [12, 2, 1, 12, 2],
+            [1, 4, 7, 1, 0],
+            -0.47140452079103173,
+        ),  # the example of scipy.stats.kendalltau
         ([1, 1, 1], [1, 2, 3], None),
     ],
 )

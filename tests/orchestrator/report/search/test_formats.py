@@ -1,4 +1,5 @@
-"""What each format shows of a search: a table of trials best first, and the same sentences below it."""
+"""What each format shows of a search: a table of trials best first, and the same sentences below
+it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from markdown_it import MarkdownIt
 from pydantic import JsonValue
 from rich.console import Console
 
-from orchestrator.report import Origin, Search, make_markdown, make_trials_table, report_json, search_lines
+from orchestrator.report import (
+    Origin,
+    Search,
+    make_markdown,
+    make_trials_table,
+    report_json,
+    search_lines,
+)
 from orchestrator.report.search import summarise
 from orchestrator.report.search.agreement import Agreement
 from orchestrator.report.search.terminal import sparkline
@@ -28,13 +36,17 @@ def _search(trials: Trials, agreement: Agreement | None = None) -> Search:
 
 @pytest.fixture
 def small() -> Search:
-    params: list[dict[str, JsonValue]] = [{"lr": 0.1 / number, "flip": number % 2 == 0} for number in range(1, 5)]
+    params: list[dict[str, JsonValue]] = [
+        {"lr": 0.1 / number, "flip": number % 2 == 0} for number in range(1, 5)
+    ]
     return _search(
         make_trials(
             make_trial(1, params[0], 10, 20.125),
             make_trial(2, params[1], 5, state=TrialState.STOPPED),
             make_trial(3, params[2], 10, 60.5),
-            make_trial(4, params[3], state=TrialState.FAILED, error="OutOfMemoryError: [CUDA] *no* room"),
+            make_trial(
+                4, params[3], state=TrialState.FAILED, error="OutOfMemoryError: [CUDA] *no* room"
+            ),
         ),
         AGREEMENT,
     )
@@ -42,12 +54,16 @@ def small() -> Search:
 
 def _shown(search: Search, *, width: int = 120, is_ascii: bool = True) -> list[str]:
     stream = io.StringIO()
-    Console(file=stream, width=width).print(make_trials_table(search, width=width, is_ascii=is_ascii))
+    Console(file=stream, width=width).print(
+        make_trials_table(search, width=width, is_ascii=is_ascii)
+    )
     return stream.getvalue().splitlines()
 
 
 def _rows(lines: list[str]) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if re.match(r"\| ", line)]
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if re.match(r"\| ", line)
+    ]
 
 
 def test_the_terminal_has_a_row_for_each_trial_best_first(small: Search) -> None:
@@ -66,7 +82,10 @@ def test_the_lines_tell_counts_reasons_the_best_the_cost_and_the_agreement(small
     assert counts == "4 trials: 2 finished, 1 stopped early, 1 failed"
     assert failed == "failed: trial 4: OutOfMemoryError: [CUDA] *no* room"
     assert best == "best: trial 3, top1 60.50 % at epoch 2, with lr=0.03333 flip=false"
-    assert cost == "spent: 0.8 core-hours; stopping early saved about 0.167 more, 17% of what all would have cost"
+    assert cost == (
+        "spent: 0.8 core-hours; stopping early saved about 0.167 more, 17% of what all would "
+        "have cost"
+    )
     assert importance == "importance of params: none, it takes 4 trials with a value, not 3"
     over = "over 4 trials' params that were trained in full too"
     assert agreement == f"short trials against full training: Kendall's tau +0.67 {over}"
@@ -106,7 +125,9 @@ def test_a_long_sparkline_is_thinned_and_keeps_its_end() -> None:
 def test_a_large_search_shows_twenty_trials_and_how_many_more_there_are() -> None:
     search = _search(asha_search())
     assert len(_rows(_shown(search))) == 1 + 20
-    assert search_lines(search, is_ascii=True)[0] == "and 6 more trials; --format json has all of them"
+    assert (
+        search_lines(search, is_ascii=True)[0] == "and 6 more trials; --format json has all of them"
+    )
     assert "- and 6 more trials" in make_markdown("job", (), {}, ORIGIN, (search,))
 
 
@@ -135,9 +156,14 @@ def test_a_mapping_is_shortened_in_its_middle_and_whole_in_the_line_of_the_best(
 
 
 def test_markdown_has_a_section_with_the_same_table_and_lines(small: Search) -> None:
-    text = make_markdown("job", (), {}, ORIGIN, (small,), {"search": {"Best so far": "plots dir/search/a.svg"}})
+    text = make_markdown(
+        "job", (), {}, ORIGIN, (small,), {"search": {"Best so far": "plots dir/search/a.svg"}}
+    )
     rendered = MarkdownIt("commonmark").enable("table").render(text)
-    rows = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", rendered, re.DOTALL)]
+    rows = [
+        re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)
+        for row in re.findall(r"<tr>(.*?)</tr>", rendered, re.DOTALL)
+    ]
     table = [[html.unescape(re.sub("<.*?>", "", cell)) for cell in row] for row in rows[-5:]]
     assert table == _rows(_shown(small))
     assert "<h2>Search search</h2>" in rendered

@@ -21,7 +21,9 @@ LARGE: JsonValue = {"depths": [2, 2], "embed_dim": 64}
 def test_the_param_that_makes_the_value_is_the_most_important() -> None:
     grid = itertools.product((1.0, 2.0, 3.0, 4.0), (SMALL, LARGE), (True, False))
     trials = [
-        make_trial(number, {"width": width, "model": model, "flip": flip}, 10 * (model == LARGE) + width)
+        make_trial(
+            number, {"width": width, "model": model, "flip": flip}, 10 * (model == LARGE) + width
+        )
         for number, (width, model, flip) in enumerate(grid, 1)
     ]
     importances, reason = importances_of(trials)
@@ -33,7 +35,9 @@ def test_the_param_that_makes_the_value_is_the_most_important() -> None:
     assert sum(importances.values()) == pytest.approx(1)
 
 
-def test_importances_are_the_same_each_time_and_optuna_stays_silent(caplog: pytest.LogCaptureFixture) -> None:
+def test_importances_are_the_same_each_time_and_optuna_stays_silent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     optuna.logging.enable_propagation()
     try:
         with caplog.at_level(logging.DEBUG):
@@ -53,7 +57,9 @@ def test_too_few_trials_with_a_value_have_no_importances() -> None:
 def test_params_that_are_the_same_in_all_trials_have_no_importance() -> None:
     alike = [make_trial(number, {"lr": 0.1}, float(number)) for number in range(1, 6)]
     assert importances_of(alike) == (None, "all trials have the same params")
-    mixed = [make_trial(number, {"lr": 0.1, "depth": number}, float(number)) for number in range(1, 6)]
+    mixed = [
+        make_trial(number, {"lr": 0.1, "depth": number}, float(number)) for number in range(1, 6)
+    ]
     assert importances_of(mixed) == ({"depth": 1.0}, None)
 
 

@@ -1,4 +1,5 @@
-"""A search's plots: which there are, what stands in them, and that the same search gives the same bytes."""
+"""A search's plots: which there are, what stands in them, and that the same search gives the same
+bytes."""
 
 from __future__ import annotations
 
@@ -77,9 +78,13 @@ def test_each_varied_param_has_a_slice_the_most_important_first(search: Search) 
 
 
 def test_plots_are_svg_and_the_same_bytes_in_another_process(search: Search) -> None:
-    done = subprocess.run([sys.executable, "-c", DIGESTS], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", DIGESTS], capture_output=True, text=True, check=True
+    )
     plots = make_plots(search)
-    assert json.loads(done.stdout) == {name: sha256(plot.svg).hexdigest() for name, plot in plots.items()}
+    assert json.loads(done.stdout) == {
+        name: sha256(plot.svg).hexdigest() for name, plot in plots.items()
+    }
     for plot in plots.values():
         assert ET.fromstring(plot.svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert b"dc:date" not in plot.svg
@@ -107,17 +112,30 @@ def test_a_param_with_signs_in_its_name_is_a_plain_file() -> None:
 
 def test_best_so_far_steps_up_and_marks_every_trial_that_has_a_value(search: Search) -> None:
     axes = _drawn(partial(draw_best_so_far, search))
-    assert _ys(axes.lines[0]) == [value for value in search.summary.best_so_far if value is not None]
+    assert _ys(axes.lines[0]) == [
+        value for value in search.summary.best_so_far if value is not None
+    ]
     marks = _marks(axes)
     drawn = {label: len(marks[label]) for label in marks if not label.startswith("_")}
-    assert drawn == {"finished": 14, "stopped early": 2, "stopped early, lower": 8, "failed, lower": 2}
+    assert drawn == {
+        "finished": 14,
+        "stopped early": 2,
+        "stopped early, lower": 8,
+        "failed, lower": 2,
+    }
     assert [text.get_text() for text in axes.texts] == ["80.95"]
 
 
 @pytest.mark.parametrize(
     ("mode", "finished", "stopped", "low", "high"),
     [
-        ("max", (76.0, 81.0), (41.0, 80.0), 66.0, 81.0),  # a quarter of all, which is more than the finished span
+        (
+            "max",
+            (76.0, 81.0),
+            (41.0, 80.0),
+            66.0,
+            81.0,
+        ),  # a quarter of all, which is more than the finished span
         ("max", (61.0, 81.0), (60.0,), 60.0, 81.0),  # nothing is worse than what would be shown
         ("max", (60.0, 80.0), (30.0,), 40.0, 80.0),  # as much again as the finished span
         ("min", (1.0, 2.0), (9.0,), 1.0, 4.0),
@@ -128,14 +146,19 @@ def test_what_is_shown_is_what_finished_and_as_much_again_on_the_worse_side(
     mode: str, finished: tuple[float, ...], stopped: tuple[float, ...], low: float, high: float
 ) -> None:
     trials = [make_trial(number, {}, 1, value) for number, value in enumerate(finished, 1)]
-    trials += [make_trial(number, {}, value, state=TrialState.STOPPED) for number, value in enumerate(stopped, 10)]
+    trials += [
+        make_trial(number, {}, value, state=TrialState.STOPPED)
+        for number, value in enumerate(stopped, 10)
+    ]
     assert shown_range(_search(make_trials(*trials, mode=mode))) == (low, high)
 
 
 def test_a_long_name_below_its_axis_is_broken_at_its_dots() -> None:
     name = "model.stages.block_1.rate"
     trials = make_trials(make_trial(1, {name: 1}, 5), make_trial(2, {name: 2}, 6))
-    axes = _drawn(partial(draw_parallel, _search(trials), trials.trials, varied_params(trials.trials)))
+    axes = _drawn(
+        partial(draw_parallel, _search(trials), trials.trials, varied_params(trials.trials))
+    )
     assert axes.get_xticklabels()[0].get_text() == "model.stages.\nblock_1.rate"
 
 
@@ -160,15 +183,21 @@ def test_points_that_were_no_number_are_left_out_of_a_curve() -> None:
     assert (_xs(axes.lines[0]), _ys(axes.lines[0])) == ([1, 3], [1, 3])
 
 
-@pytest.mark.parametrize(("name", "scale"), [("lr", "log"), ("drop_path_rate", "linear"), ("mixup", "linear")])
-def test_a_slice_is_logarithmic_where_the_samples_are(search: Search, name: str, scale: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "scale"), [("lr", "log"), ("drop_path_rate", "linear"), ("mixup", "linear")]
+)
+def test_a_slice_is_logarithmic_where_the_samples_are(
+    search: Search, name: str, scale: str
+) -> None:
     trials = weighed_trials(search.trials.trials)
     (param,) = (param for param in varied_params(trials) if param.name == name)
     axes = _drawn(partial(draw_slice, search, trials, param))
     assert axes.get_xscale() == scale
     shown = shown_range(search)
     assert {place for places in _marks(axes).values() for place in places} == {
-        (trial.params[name], shown.clamped(trial.value)) for trial in trials if trial.value is not None
+        (trial.params[name], shown.clamped(trial.value))
+        for trial in trials
+        if trial.value is not None
     }
 
 
@@ -181,7 +210,9 @@ def test_a_slice_of_choices_names_them(search: Search) -> None:
     assert {round(x) for places in _marks(axes).values() for x, _ in places} == {0, 1}
 
 
-def test_parallel_coordinates_lead_each_trial_through_its_params_the_best_on_top(search: Search) -> None:
+def test_parallel_coordinates_lead_each_trial_through_its_params_the_best_on_top(
+    search: Search,
+) -> None:
     trials = weighed_trials(search.trials.trials)
     axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
     lines = [line for line in axes.lines if len(_xs(line)) == 5]

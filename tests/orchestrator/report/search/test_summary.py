@@ -1,4 +1,5 @@
-"""What a search came to: which trials count for the best, what it cost and stopping saved, why trials failed."""
+"""What a search came to: which trials count for the best, what it cost and stopping saved, why
+trials failed."""
 
 from __future__ import annotations
 
@@ -6,7 +7,13 @@ import pytest
 
 from orchestrator.report.search.summary import best_first, summarise
 from orchestrator.trials import TrialState
-from tests.orchestrator.report.search.searched import EPOCH_S, START_S, asha_search, make_trial, make_trials
+from tests.orchestrator.report.search.searched import (
+    EPOCH_S,
+    START_S,
+    asha_search,
+    make_trial,
+    make_trials,
+)
 
 STOPPED, FAILED = TrialState.STOPPED, TrialState.FAILED
 
@@ -26,14 +33,17 @@ def test_best_so_far_counts_finished_trials_alone_where_one_finished() -> None:
 
 def test_best_so_far_goes_down_where_less_is_better() -> None:
     trials = make_trials(
-        *(make_trial(number, {}, value) for number, value in enumerate((3.0, 4.0, 1.0), 1)), mode="min"
+        *(make_trial(number, {}, value) for number, value in enumerate((3.0, 4.0, 1.0), 1)),
+        mode="min",
     )
     assert summarise(trials).best_so_far == (3, 3, 1)
 
 
 def test_best_so_far_is_of_the_farthest_trials_where_none_finished() -> None:
     trials = make_trials(
-        make_trial(1, {}, 90, state=STOPPED), make_trial(2, {}, 1, 20, state=STOPPED), make_trial(3, {}, state=STOPPED)
+        make_trial(1, {}, 90, state=STOPPED),
+        make_trial(2, {}, 1, 20, state=STOPPED),
+        make_trial(3, {}, state=STOPPED),
     )
     assert summarise(trials).best_so_far == (None, 20, 20)
 
@@ -86,13 +96,19 @@ def test_nothing_is_said_of_savings_where_no_trial_finished() -> None:
 
 
 def test_spent_hours_are_those_of_all_trials_failed_ones_too() -> None:
-    summary = summarise(make_trials(make_trial(1, {}, 1, gpus=1), make_trial(2, {}, 1, state=FAILED, gpus=1)))
+    summary = summarise(
+        make_trials(make_trial(1, {}, 1, gpus=1), make_trial(2, {}, 1, state=FAILED, gpus=1))
+    )
     assert summary.spent.gpu == pytest.approx(2 * (START_S + EPOCH_S) / 3600)
     assert summary.spent.core == pytest.approx(4 * summary.spent.gpu)
 
 
-@pytest.mark.parametrize(("mode", "order"), [("max", [4, 3, 6, 5, 2, 1]), ("min", [3, 4, 6, 5, 2, 1])])
-def test_trials_come_best_first_stopped_ones_by_how_far_they_came(mode: str, order: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("mode", "order"), [("max", [4, 3, 6, 5, 2, 1]), ("min", [3, 4, 6, 5, 2, 1])]
+)
+def test_trials_come_best_first_stopped_ones_by_how_far_they_came(
+    mode: str, order: list[int]
+) -> None:
     trials = make_trials(
         make_trial(1, {}, 99, state=FAILED),
         make_trial(2, {}, None, state=STOPPED),

@@ -1,4 +1,5 @@
-"""The kind `evaluate`: what it takes from the stage or the kind that it measures, and what it refuses."""
+"""The kind `evaluate`: what it takes from the stage or the kind that it measures, and what it
+refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ from orchestrator.spec import Job, Stage, job_document, job_from_document, load_
 from tests.orchestrator.spec.kinds import GOOD, KINDS, load_text
 from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
 
-BY_TASK = "kind: evaluate, task: train, data: data/digits, model: {embed_dim: 16, depths: [1, 2]}, label: on"
+BY_TASK = (
+    "kind: evaluate, task: train, data: data/digits, model: {embed_dim: 16, depths: [1, "
+    "2]}, "
+    "label: on"
+)
 
 
 def _measure(fields: str, folder: Path) -> Stage:
@@ -40,7 +45,10 @@ def test_an_evaluation_takes_the_searched_params_of_its_stage_too(tmp_path: Path
 
 
 def test_overrides_go_over_the_params_of_the_stage(tmp_path: Path) -> None:
-    stage = _measure("kind: evaluate, of: pretrain, overrides: {flip: false, model.depths: [3], data: other}", tmp_path)
+    stage = _measure(
+        "kind: evaluate, of: pretrain, overrides: {flip: false, model.depths: [3], data: other}",
+        tmp_path,
+    )
     assert (stage.params.flip, stage.params.model.depths) == (False, (3,))
     assert (stage.params.model.embed_dim, stage.params.data) == (16, str(tmp_path / "other"))
 
@@ -54,7 +62,9 @@ def test_an_evaluation_by_task_has_its_params_beside_it(tmp_path: Path) -> None:
 
 
 def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) -> None:
-    stage = _measure("kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path)
+    stage = _measure(
+        "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path
+    )
     assert stage.inputs == {"checkpoint": Ref("segment", "checkpoint")}
     assert _measure("kind: evaluate, of: segment", tmp_path).inputs == stage.inputs
 
@@ -63,14 +73,22 @@ def test_an_evaluation_has_outputs_and_params_that_its_stage_has_not(tmp_path: P
     assert _measure("kind: evaluate, of: segment", tmp_path).params.num_shown == 8
     stage = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2, lr: 0.3}", tmp_path)
     assert (stage.params.num_shown, stage.params.lr, stage.kind.outputs) == (2, 0.3, ("details",))
-    by_task = "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint, num_shown: 2, lr: 0.3"
+    by_task = (
+        "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint, "
+        "num_shown: "
+        "2, lr: 0.3"
+    )
     assert _measure(by_task, tmp_path).params.num_shown == 2
-    text = f"{GOOD}  other: {{kind: finetune, backbone: pretrain.checkpoint, data: d, num_shown: 2}}\n"
+    text = (
+        f"{GOOD}  other: {{kind: finetune, backbone: pretrain.checkpoint, data: d, num_shown: 2}}\n"
+    )
     with pytest.raises(SpecError, match=r"stages\.other\.num_shown: unknown field"):
         load_text(text, tmp_path)
 
 
-def test_what_an_evaluation_adds_is_in_its_key_alone_and_departs_from_no_recipe(tmp_path: Path) -> None:
+def test_what_an_evaluation_adds_is_in_its_key_alone_and_departs_from_no_recipe(
+    tmp_path: Path,
+) -> None:
     params = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2}", tmp_path).params
     assert params.in_key()["num_shown"] == 2
     assert "num_shown" not in load_text(GOOD, tmp_path).stages["segment"].params.in_key()
@@ -110,21 +128,34 @@ FAULTS = {
     "no text": (", of: 3", "7:33: stages.measure.of: must be a text, not 3"),
     "a search": (
         ", of: search",
-        "7:33: stages.measure.of: search is of kind tune and leaves no model to measure; name a stage that trains one",
+        (
+            "7:33: stages.measure.of: search is of kind tune and leaves no model to measure; name "
+            "a "
+            "stage that trains one"
+        ),
     ),
     "an evaluation": (
         ", of: other",
-        "7:33: stages.measure.of: other is an evaluation itself and leaves no model to measure; name a stage that "
+        "7:33: stages.measure.of: other is an evaluation itself and leaves no model to measure; "
+        "name a stage that "
         "trains one",
     ),
-    "itself": (", of: measure", "7:33: stages.measure.of: measure is an evaluation itself and leaves no model"),
+    "itself": (
+        ", of: measure",
+        "7:33: stages.measure.of: measure is an evaluation itself and leaves no model",
+    ),
     "a matrix as a whole": (
         ", of: many",
-        "7:33: stages.measure.of: 'many' is a matrix; name one of its cells (many/1), or all of them by many/*",
+        (
+            "7:33: stages.measure.of: 'many' is a matrix; name one of its cells (many/1), or all "
+            "of "
+            "them by many/*"
+        ),
     ),
     "params beside of": (
         ", of: pretrain, epochs: 3",
-        "7:43: stages.measure.epochs: is no field of an evaluation; with `of`, params other than that stage's go into "
+        "7:43: stages.measure.epochs: is no field of an evaluation; with `of`, params other than "
+        "that stage's go into "
         "`overrides`",
     ),
     "params_from beside of": (
@@ -141,20 +172,31 @@ FAULTS = {
     ),
     "override of an input": (
         ", of: segment, overrides: {backbone: pretrain.checkpoint}",
-        "7:64: stages.measure.overrides.backbone: is an input; an evaluation reads its `checkpoint` alone",
+        (
+            "7:64: stages.measure.overrides.backbone: is an input; an evaluation reads its "
+            "`checkpoint` alone"
+        ),
     ),
     "override of a searched param": (
         ", of: searched, overrides: {lr: 0.5}",
-        "7:55: stages.measure.overrides.lr: searched takes it from search.best_params; it cannot be overridden",
+        (
+            "7:55: stages.measure.overrides.lr: searched takes it from search.best_params; it "
+            "cannot "
+            "be overridden"
+        ),
     ),
     "checkpoint of another kind": (
         ", of: pretrain, checkpoint: segment.checkpoint",
-        "7:55: stages.measure.checkpoint: takes an output of kind train.checkpoint, but segment.checkpoint is "
+        "7:55: stages.measure.checkpoint: takes an output of kind train.checkpoint, but "
+        "segment.checkpoint is "
         "finetune.checkpoint",
     ),
     "another output": (
         ", of: pretrain, checkpoint: pretrain.log",
-        "7:55: stages.measure.checkpoint: takes an output of kind train.checkpoint, but pretrain.log is train.log",
+        (
+            "7:55: stages.measure.checkpoint: takes an output of kind train.checkpoint, but "
+            "pretrain.log is train.log"
+        ),
     ),
     "a file that the kind does not take": (
         ", of: segment, checkpoint: s3://models/cat.pth",
@@ -163,7 +205,10 @@ FAULTS = {
     ),
     "a file that is none": (
         ", of: pretrain, checkpoint: s3://models",
-        "7:55: stages.measure.checkpoint: a file from outside the job is a path or s3://BUCKET/PREFIX/NAME",
+        (
+            "7:55: stages.measure.checkpoint: a file from outside the job is a path or "
+            "s3://BUCKET/PREFIX/NAME"
+        ),
     ),
     "unknown metric": (
         ", of: pretrain, expect: {top5: '> 1'}",
@@ -177,12 +222,18 @@ FAULTS = {
         ", task: tune, checkpoint: x.pth",
         "7:35: stages.measure.task: tune leaves no model to measure; known: train, finetune",
     ),
-    "no checkpoint by task": (", task: train, data: d", "7:35: stages.measure.task: `task` needs a `checkpoint`"),
+    "no checkpoint by task": (
+        ", task: train, data: d",
+        "7:35: stages.measure.task: `task` needs a `checkpoint`",
+    ),
     "overrides by task": (
         ", task: train, checkpoint: x.pth, data: d, overrides: {epochs: 3}",
         "7:81: stages.measure.overrides: overrides go with `of`",
     ),
-    "missing params by task": (", task: train, checkpoint: x.pth", "7:3: stages.measure.data: is required"),
+    "missing params by task": (
+        ", task: train, checkpoint: x.pth",
+        "7:3: stages.measure.data: is required",
+    ),
     "unknown param by task": (
         ", task: train, checkpoint: x.pth, data: d, epoch: 3",
         "7:70: stages.measure.epoch: unknown field, did you mean 'epochs'?",
@@ -192,7 +243,10 @@ FAULTS = {
         "7:86: stages.measure.backbone: an evaluation reads its `checkpoint` alone",
     ),
     "search of an evaluation": (
-        ", of: pretrain}\n  hunt: {kind: tune, of: measure, space: {lr: {choice: [1]}}, num_trials: 1",
+        (
+            ", of: pretrain}\n  hunt: {kind: tune, of: measure, space: {lr: {choice: [1]}}, "
+            "num_trials: 1"
+        ),
         "8:26: stages.hunt.of: measure is an evaluation; name a stage that trains",
     ),
 }
@@ -206,7 +260,9 @@ OTHERS = """\
 
 
 @pytest.mark.parametrize(("fields", "fault"), FAULTS.values(), ids=FAULTS)
-def test_what_cannot_be_measured_is_one_fault_at_its_place(fields: str, fault: str, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_one_fault_at_its_place(
+    fields: str, fault: str, tmp_path: Path
+) -> None:
     (line,) = faults_of(f"{HEAD}  measure: {{kind: evaluate{fields}}}\n{OTHERS}", tmp_path)
     assert line.startswith(fault)
 
@@ -220,16 +276,23 @@ def test_an_evaluation_stands_beside_the_rows_of_what_it_measures(tmp_path: Path
     rows = {"images/cat_small": "train", "scenes/cat_small": "finetune"}
 
     def load(row: str) -> Job:
-        (tmp_path / "job.yaml").write_text(f"{HEAD}  measure: {{kind: evaluate, of: pretrain, published: {row}}}\n")
+        (tmp_path / "job.yaml").write_text(
+            f"{HEAD}  measure: {{kind: evaluate, of: pretrain, published: {row}}}\n"
+        )
         return load_job(tmp_path / "job.yaml", kinds=KINDS, published=rows, base_dir=tmp_path)
 
     assert load("images/cat_small").stages["measure"].published == "images/cat_small"
-    with pytest.raises(SpecError, match="scenes/cat_small is of finetune, this stage measures train"):
+    with pytest.raises(
+        SpecError, match="scenes/cat_small is of finetune, this stage measures train"
+    ):
         load("scenes/cat_small")
 
 
 def test_the_document_keeps_what_is_measured(tmp_path: Path) -> None:
-    lines = "  a: {kind: evaluate, of: segment}\n  b: {kind: evaluate, of: pretrain, checkpoint: /x/cat.pth}\n"
+    lines = (
+        "  a: {kind: evaluate, of: segment}\n  b: {kind: evaluate, of: pretrain, checkpoint: "
+        "/x/cat.pth}\n"
+    )
     job = load_text(GOOD + lines, tmp_path)
     document = json.loads(json.dumps(job_document(job), allow_nan=False))
     assert job_from_document(document, kinds=KINDS, where="latest.json") == job
@@ -249,10 +312,15 @@ def test_the_recipe_says_what_is_measured_and_of_which_version(tmp_path: Path) -
         "checkpoint": {"key": "p", "output": "checkpoint"},
         "params_from": {"key": "s", "output": "best_params"},
     }
-    assert _recipe("kind: evaluate, of: segment", tmp_path)["measures"] == {"kind": "finetune", "version": 1}
+    assert _recipe("kind: evaluate, of: segment", tmp_path)["measures"] == {
+        "kind": "finetune",
+        "version": 1,
+    }
 
 
 def test_the_same_measurement_has_one_recipe_by_stage_and_by_task(tmp_path: Path) -> None:
     by_stage = _recipe("kind: evaluate, of: segment", tmp_path)
-    assert by_stage == _recipe("kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path)
+    assert by_stage == _recipe(
+        "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path
+    )
     assert by_stage != _recipe("kind: evaluate, of: segment, overrides: {lr: 0.2}", tmp_path)

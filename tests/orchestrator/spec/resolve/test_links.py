@@ -26,14 +26,30 @@ stages:
     [
         ("pretrian.checkpoint", "unknown stage 'pretrian', did you mean 'pretrain'?"),
         ("nothing.checkpoint", "unknown stage 'nothing'; known: pretrain, segment"),
-        ("pretrain.chekpoint", "pretrain (train) has no output 'chekpoint', did you mean 'checkpoint'?"),
+        (
+            "pretrain.chekpoint",
+            "pretrain (train) has no output 'chekpoint', did you mean 'checkpoint'?",
+        ),
         ("pretrain.weights", "pretrain (train) has no output 'weights'; known: checkpoint, log"),
         ("pretrain.log", "takes an output of kind train.checkpoint, but pretrain.log is train.log"),
         ("pretrain", "must be written STAGE.OUTPUT, such as pretrain.checkpoint, not 'pretrain'"),
         ("'a b.c'", "must be written STAGE.OUTPUT, not 'a b.c'"),
-        ("s3://b/x.pth", "must be an output of a stage, written STAGE.OUTPUT: 's3://b/x.pth' is outside the job"),
-        ("./cat.pth", "must be an output of a stage, written STAGE.OUTPUT: './cat.pth' is outside the job"),
-        ("cat_small.pth", "must be an output of a stage, written STAGE.OUTPUT: 'cat_small.pth' is outside the job"),
+        (
+            "s3://b/x.pth",
+            "must be an output of a stage, written STAGE.OUTPUT: 's3://b/x.pth' is outside the job",
+        ),
+        (
+            "./cat.pth",
+            "must be an output of a stage, written STAGE.OUTPUT: './cat.pth' is outside the job",
+        ),
+        (
+            "cat_small.pth",
+            (
+                "must be an output of a stage, written STAGE.OUTPUT: 'cat_small.pth' is outside "
+                "the "
+                "job"
+            ),
+        ),
         ("null", "must be a text, not null"),
     ],
 )
@@ -52,7 +68,9 @@ def test_ref_is_checked_even_if_other_params_are_wrong(tmp_path: Path) -> None:
 
 
 def test_stage_that_needs_itself_is_named(tmp_path: Path) -> None:
-    faults = faults_of(f"{HEAD}  loop: {{kind: finetune, backbone: loop.report, data: d}}\n", tmp_path)
+    faults = faults_of(
+        f"{HEAD}  loop: {{kind: finetune, backbone: loop.report, data: d}}\n", tmp_path
+    )
     assert "7:36: stages.loop.backbone: a cycle of stages: loop -> loop" in faults
 
 
@@ -72,7 +90,9 @@ def test_cycle_through_a_search_is_named_as_a_chain(tmp_path: Path) -> None:
         ({"a": ["b", "c"], "b": ["a"], "c": ["a"]}, [("a", "b", "a"), ("a", "c", "a")]),
     ],
 )
-def test_find_cycles_gives_each_chain_once(needs: dict[str, list[str]], cycles: list[tuple[str, ...]]) -> None:
+def test_find_cycles_gives_each_chain_once(
+    needs: dict[str, list[str]], cycles: list[tuple[str, ...]]
+) -> None:
     assert list(find_cycles(needs)) == cycles
 
 
@@ -95,7 +115,9 @@ def test_search_needs_what_its_template_reads(tmp_path: Path) -> None:
     assert load_text(GOOD + search, tmp_path).stages["tuned"].needs == ("pretrain",)
 
 
-WITH_FILE = HEAD + "  segment: {kind: finetune, data: d, backbone: pretrain.checkpoint, teacher: FILE}\n"
+WITH_FILE = (
+    HEAD + "  segment: {kind: finetune, data: d, backbone: pretrain.checkpoint, teacher: FILE}\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +129,9 @@ WITH_FILE = HEAD + "  segment: {kind: finetune, data: d, backbone: pretrain.chec
         ("s3://bucket/cat.pth", "s3://bucket/cat.pth"),
     ],
 )
-def test_an_input_may_be_a_file_from_outside_where_its_kind_takes_one(text: str, place: str, tmp_path: Path) -> None:
+def test_an_input_may_be_a_file_from_outside_where_its_kind_takes_one(
+    text: str, place: str, tmp_path: Path
+) -> None:
     segment = load_text(WITH_FILE.replace("FILE", text), tmp_path).stages["segment"]
     assert segment.files == {"teacher": place.format(here=tmp_path)}
     assert segment.needs == ("pretrain",)
@@ -117,10 +141,16 @@ def test_an_input_may_be_a_file_from_outside_where_its_kind_takes_one(text: str,
     ("text", "fault"),
     [
         ("~/cat.pth", "~ is not expanded here: write the path out, not '~/cat.pth'"),
-        ("s3://bucket", "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 's3://bucket'"),
+        (
+            "s3://bucket",
+            "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 's3://bucket'",
+        ),
         (
             "http://x/cat.pth",
-            "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 'http://x/cat.pth'",
+            (
+                "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not "
+                "'http://x/cat.pth'"
+            ),
         ),
         ("pretrian.checkpoint", "unknown stage 'pretrian', did you mean 'pretrain'?"),
     ],

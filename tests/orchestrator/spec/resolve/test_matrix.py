@@ -33,7 +33,12 @@ MATRIX_WITHOUT_MODEL = MATRIX.replace("matrix: {model: [cat_tiny], lr", "matrix:
 def test_a_matrix_makes_a_stage_for_each_combination(tmp_path: Path) -> None:
     stages = load_text(MATRIX_WITHOUT_MODEL, tmp_path).stages
     assert list(stages) == [
-        *("pretrain/cat_tiny-0", "pretrain/cat_tiny-1", "pretrain/cat_small-0", "pretrain/cat_small-1"),
+        *(
+            "pretrain/cat_tiny-0",
+            "pretrain/cat_tiny-1",
+            "pretrain/cat_small-0",
+            "pretrain/cat_small-1",
+        ),
         *("scenes/0_1", "scenes/0_001"),
     ]
     assert [(stage.params.model, stage.seed) for stage in list(stages.values())[1:3]] == [
@@ -54,7 +59,9 @@ def test_a_ref_to_all_cells_makes_a_cell_for_each(tmp_path: Path) -> None:
     stages = load_text(text, tmp_path).stages
     cells = [name for name in stages if name.startswith("scenes/")]
     assert len(cells) == 4 * 2
-    assert stages["scenes/cat_small-1-0_1"].inputs["backbone"] == Ref("pretrain/cat_small-1", "checkpoint")
+    assert stages["scenes/cat_small-1-0_1"].inputs["backbone"] == Ref(
+        "pretrain/cat_small-1", "checkpoint"
+    )
 
 
 def test_a_text_may_name_the_cell_that_a_field_points_to(tmp_path: Path) -> None:
@@ -78,17 +85,25 @@ stages:
 
 
 def test_a_matrix_of_mappings_calls_its_cells_by_number(tmp_path: Path) -> None:
-    text = "name: x\nstore: s\nstages:\n  a: {kind: train, data: d, matrix: {model: [{depths: [1]}, {depths: [2]}]}}\n"
+    text = (
+        "name: x\nstore: s\nstages:\n  a: {kind: train, data: d, matrix: {model: [{depths: "
+        "[1]}, {depths: [2]}]}}\n"
+    )
     stages = load_text(text, tmp_path).stages
     assert [stages[name].params.model.depths for name in ("a/0", "a/1")] == [(1,), (2,)]
 
 
 def test_a_matrix_may_list_its_cells_which_their_first_field_names(tmp_path: Path) -> None:
     cells = "[{epochs: 3, label: x/three}, {epochs: 9, label: nine, lr: 0.5}]"
-    text = f"name: x\nstore: s\nstages:\n  a: {{kind: train, data: 'd/{{label}}', matrix: {cells}}}\n"
+    text = (
+        f"name: x\nstore: s\nstages:\n  a: {{kind: train, data: 'd/{{label}}', matrix: {cells}}}\n"
+    )
     stages = load_text(text, tmp_path).stages
     assert list(stages) == ["a/3", "a/9"]
-    assert [(stage.params.label, stage.params.lr) for stage in stages.values()] == [("x/three", None), ("nine", 0.5)]
+    assert [(stage.params.label, stage.params.lr) for stage in stages.values()] == [
+        ("x/three", None),
+        ("nine", 0.5),
+    ]
     assert stages["a/3"].params.data == f"{tmp_path}/d/x_three"
 
 
@@ -96,7 +111,9 @@ def test_an_override_reaches_all_cells(tmp_path: Path) -> None:
     stages = load_text(
         MATRIX_WITHOUT_MODEL, tmp_path, "stages.pretrain.epochs=3", "stages.scenes.matrix.lr=[0.5]"
     ).stages
-    assert {stage.params.epochs for name, stage in stages.items() if name.startswith("pretrain/")} == {3}
+    assert {
+        stage.params.epochs for name, stage in stages.items() if name.startswith("pretrain/")
+    } == {3}
     assert [name for name in stages if name.startswith("scenes/")] == ["scenes/0_5"]
 
 
@@ -120,7 +137,10 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, matrix: {epochs: [1, 0, -1]}}\n",
-            ["4:50: stages.a.epochs: must be at least 1, not 0", "4:53: stages.a.epochs: must be at least 1, not -1"],
+            [
+                "4:50: stages.a.epochs: must be at least 1, not 0",
+                "4:53: stages.a.epochs: must be at least 1, not -1",
+            ],
         ),
         (
             "  a: {kind: train, data: d, epoch: 3, matrix: {seed: [0, 1]}}\n",
@@ -132,11 +152,22 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, matrix: []}\n",
-            ["4:29: stages.a.matrix: must map fields to lists of values, such as {seed: [0, 1]}, or list cells"],
+            [
+                (
+                    "4:29: stages.a.matrix: must map fields to lists of values, such as {seed: [0, "
+                    "1]}, or list cells"
+                )
+            ],
         ),
         (
             "  a: {kind: train, data: d, seed: 1, matrix: [{epochs: 1}, {seed: 3}]}\n",
-            ["4:61: stages.a.matrix.1.seed: is given as a field of the stage too; leave one of them out"],
+            [
+                (
+                    "4:61: stages.a.matrix.1.seed: is given as a field of the stage too; leave one "
+                    "of "
+                    "them out"
+                )
+            ],
         ),
         (
             "  a: {kind: train, data: d, matrix: [{epochs: 1, seed: 1}, {epochs: 1, seed: 2}]}\n",
@@ -152,14 +183,24 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, seed: 1, matrix: {seed: [0, 1]}}\n",
-            ["4:47: stages.a.matrix.seed: is given as a field of the stage too; leave one of them out"],
+            [
+                (
+                    "4:47: stages.a.matrix.seed: is given as a field of the stage too; leave one "
+                    "of "
+                    "them out"
+                )
+            ],
         ),
         (
             "  a: {kind: train, data: d, matrix: {label: [a+b, a/b]}}\n",
             ["4:3: stages.a.matrix: two cells are called a/a_b; give values of other letters"],
         ),
         (
-            "  a: {kind: train, data: d, matrix: {epochs: &n [1, 2, 3, 4, 5, 6], seed: *n, lr: *n, flip: *n}}\n",
+            (
+                "  a: {kind: train, data: d, matrix: {epochs: &n [1, 2, 3, 4, 5, 6], seed: *n, lr: "
+                "*n, "
+                "flip: *n}}\n"
+            ),
             [
                 "4:29: stages.a.matrix: makes 1296 cells, more than 1000",
                 "4:50: stages.a.flip: must be true or false, not 1",
@@ -168,10 +209,19 @@ HEAD = "name: x\nstore: s\nstages:\n"
         (
             "  a: {kind: train, data: d, matrix: {seed: [0, 1]}}\n"
             "  b: {kind: finetune, data: d, backbone: a.checkpoint}\n",
-            ["5:42: stages.b.backbone: 'a' is a matrix; name one of its cells (a/0, a/1), or all of them by a/*"],
+            [
+                (
+                    "5:42: stages.b.backbone: 'a' is a matrix; name one of its cells (a/0, a/1), "
+                    "or "
+                    "all of them by a/*"
+                )
+            ],
         ),
         (
-            "  a: {kind: train, data: d}\n  b: {kind: finetune, data: d, backbone: a/*.checkpoint}\n",
+            (
+                "  a: {kind: train, data: d}\n  b: {kind: finetune, data: d, backbone: "
+                "a/*.checkpoint}\n"
+            ),
             ["5:42: stages.b.backbone: 'a' has no cells; STAGE/* points to a stage with a matrix"],
         ),
         (
@@ -181,9 +231,17 @@ HEAD = "name: x\nstore: s\nstages:\n"
         (
             "  a: {kind: train, data: d, matrix: {seed: [0, 1]}}\n"
             "  s: {kind: tune, of: a, num_trials: 1, space: {lr: {uniform: [0.1, 1]}}}\n",
-            ["5:23: stages.s.of: 'a' is a matrix; name one of its cells (a/0, a/1), or all of them by a/*"],
+            [
+                (
+                    "5:23: stages.s.of: 'a' is a matrix; name one of its cells (a/0, a/1), or all "
+                    "of "
+                    "them by a/*"
+                )
+            ],
         ),
     ],
 )
-def test_a_wrong_matrix_is_refused_at_its_place(stages: str, faults: list[str], tmp_path: Path) -> None:
+def test_a_wrong_matrix_is_refused_at_its_place(
+    stages: str, faults: list[str], tmp_path: Path
+) -> None:
     assert faults_of(HEAD + stages, tmp_path) == faults

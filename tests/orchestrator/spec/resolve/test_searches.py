@@ -24,33 +24,76 @@ def search_faults(fields: str, folder: Path) -> list[str]:
     ("space", "faults"),
     [
         ("{}", ["8:8: stages.search.space: must not be empty"]),
-        ("{lr: {unifrom: [0, 1]}}", ["8:14: stages.search.space.lr.unifrom: unknown field, did you mean 'uniform'?"]),
+        (
+            "{lr: {unifrom: [0, 1]}}",
+            ["8:14: stages.search.space.lr.unifrom: unknown field, did you mean 'uniform'?"],
+        ),
         ("{lr: 3}", ["8:13: stages.search.space.lr: must be a mapping, not 3"]),
         (
             "{lr: {}}",
-            ["8:9: stages.search.space.lr: must be exactly one of uniform, loguniform, quniform, randint, choice"],
+            [
+                (
+                    "8:9: stages.search.space.lr: must be exactly one of uniform, loguniform, "
+                    "quniform, randint, choice"
+                )
+            ],
         ),
         (
             "{lr: {uniform: [0.1, 1], choice: [0.1]}}",
-            ["8:9: stages.search.space.lr: must be exactly one of uniform, loguniform, quniform, randint, choice"],
+            [
+                (
+                    "8:9: stages.search.space.lr: must be exactly one of uniform, loguniform, "
+                    "quniform, randint, choice"
+                )
+            ],
         ),
-        ("{lr: {uniform: [1]}}", ["8:14: stages.search.space.lr.uniform.1: has too few items: [1]"]),
+        (
+            "{lr: {uniform: [1]}}",
+            ["8:14: stages.search.space.lr.uniform.1: has too few items: [1]"],
+        ),
         (
             "{lr: {uniform: [2, 1]}}",
-            ["8:9: stages.search.space.lr: the low end of uniform must be below the high end, not [2.0, 1.0]"],
+            [
+                (
+                    "8:9: stages.search.space.lr: the low end of uniform must be below the high "
+                    "end, "
+                    "not [2.0, 1.0]"
+                )
+            ],
         ),
         (
             "{lr: {loguniform: [0, 1]}}",
-            ["8:9: stages.search.space.lr: both ends of loguniform must be above 0, not [0.0, 1.0]"],
+            [
+                (
+                    "8:9: stages.search.space.lr: both ends of loguniform must be above 0, not "
+                    "[0.0, "
+                    "1.0]"
+                )
+            ],
         ),
         (
             "{lr: {quniform: [0.1, 0.95, 0.1]}}",
-            ["8:9: stages.search.space.lr: both ends of quniform must be multiples of its step, not [0.1, 0.95, 0.1]"],
+            [
+                (
+                    "8:9: stages.search.space.lr: both ends of quniform must be multiples of its "
+                    "step, "
+                    "not [0.1, 0.95, 0.1]"
+                )
+            ],
         ),
-        ("{lr: {quniform: [0, 1, 0]}}", ["8:9: stages.search.space.lr: the step of quniform must be above 0, not 0"]),
-        ("{lr: {uniform: [0, .inf]}}", ["8:27: stages.search.space.lr.uniform.1: must be a finite number, not .inf"]),
+        (
+            "{lr: {quniform: [0, 1, 0]}}",
+            ["8:9: stages.search.space.lr: the step of quniform must be above 0, not 0"],
+        ),
+        (
+            "{lr: {uniform: [0, .inf]}}",
+            ["8:27: stages.search.space.lr.uniform.1: must be a finite number, not .inf"],
+        ),
         ("{flip: {choice: []}}", ["8:24: stages.search.space.flip.choice: must not be empty"]),
-        ("{epocs: {randint: [1, 3]}}", ["8:9: stages.search.space.epocs: unknown field, did you mean 'epochs'?"]),
+        (
+            "{epocs: {randint: [1, 3]}}",
+            ["8:9: stages.search.space.epocs: unknown field, did you mean 'epochs'?"],
+        ),
         (
             "{lr: {uniform: [0, 3]}}",
             [
@@ -58,7 +101,10 @@ def search_faults(fields: str, folder: Path) -> list[str]:
                 "8:27: stages.search.space.lr: must be at most 1, not 3.0",
             ],
         ),
-        ("{epochs: {randint: [0, 9]}}", ["8:28: stages.search.space.epochs: must be at least 1, not 0"]),
+        (
+            "{epochs: {randint: [0, 9]}}",
+            ["8:28: stages.search.space.epochs: must be at least 1, not 0"],
+        ),
         (
             "{epochs: {quniform: [1, 3, 1]}}",
             [
@@ -66,17 +112,26 @@ def search_faults(fields: str, folder: Path) -> list[str]:
                 "8:32: stages.search.space.epochs: must be a whole number, not 3.0",
             ],
         ),
-        ("{lr: {choice: [0.1, fast]}}", ["8:28: stages.search.space.lr: must be a number, not 'fast'"]),
+        (
+            "{lr: {choice: [0.1, fast]}}",
+            ["8:28: stages.search.space.lr: must be a number, not 'fast'"],
+        ),
         (
             "{model.embed_dim: {choice: [8]}}",
             [
-                "8:9: stages.search.space.model.embed_dim: cannot be reached: what holds it is 'cat_tiny', "
+                "8:9: stages.search.space.model.embed_dim: cannot be reached: what holds it is "
+                "'cat_tiny', "
                 "not a mapping; give that as a whole"
             ],
         ),
         (
             "{modle.embed_dim: {choice: [8]}}",
-            ["8:9: stages.search.space.modle.embed_dim: unknown field 'modle', did you mean 'model'?"],
+            [
+                (
+                    "8:9: stages.search.space.modle.embed_dim: unknown field 'modle', did you mean "
+                    "'model'?"
+                )
+            ],
         ),
         (
             "{data: {choice: [a]}}",
@@ -84,7 +139,12 @@ def search_faults(fields: str, folder: Path) -> list[str]:
         ),
         (
             "{warmup_epochs: {choice: [3, 30]}}",
-            ["8:37: stages.search.space.warmup_epochs: warmup_epochs (30) must be at most epochs (10)"],
+            [
+                (
+                    "8:37: stages.search.space.warmup_epochs: warmup_epochs (30) must be at most "
+                    "epochs (10)"
+                )
+            ],
         ),
     ],
 )
@@ -95,15 +155,27 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
 @pytest.mark.parametrize(
     ("fields", "faults"),
     [
-        ("overrides: {epoch: 3}", ["9:13: stages.search.overrides.epoch: unknown field, did you mean 'epochs'?"]),
-        ("overrides: {epochs: 0}", ["9:21: stages.search.overrides.epochs: must be at least 1, not 0"]),
+        (
+            "overrides: {epoch: 3}",
+            ["9:13: stages.search.overrides.epoch: unknown field, did you mean 'epochs'?"],
+        ),
+        (
+            "overrides: {epochs: 0}",
+            ["9:21: stages.search.overrides.epochs: must be at least 1, not 0"],
+        ),
         (
             "overrides: {model: {embed_dim: 0}}",
             ["9:32: stages.search.overrides.model.embed_dim: must be at least 1, not 0"],
         ),
         (
             "overrides: {warmup_epochs: 99}",
-            ["9:28: stages.search.overrides.warmup_epochs: warmup_epochs (99) must be at most epochs (10)"],
+            [
+                (
+                    "9:28: stages.search.overrides.warmup_epochs: warmup_epochs (99) must be at "
+                    "most "
+                    "epochs (10)"
+                )
+            ],
         ),
         (
             "overrides: {data: 'gs://b/x'}",
@@ -113,11 +185,15 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
             "metric: top5, overrides: {flip: false}",
             ["9:9: stages.search.metric: unknown metric 'top5', did you mean 'top1'?"],
         ),
-        ("metric: topp5", ["9:9: stages.search.metric: unknown metric 'topp5', did you mean 'top5'?"]),
+        (
+            "metric: topp5",
+            ["9:9: stages.search.metric: unknown metric 'topp5', did you mean 'top5'?"],
+        ),
         (
             "algorithm: {name: optna}",
             [
-                "9:19: stages.search.algorithm.name: must be 'optuna', 'random' or 'grid', not 'optna', "
+                "9:19: stages.search.algorithm.name: must be 'optuna', 'random' or 'grid', not "
+                "'optna', "
                 "did you mean 'optuna'?"
             ],
         ),
@@ -129,10 +205,15 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
                 "9:67: stages.search.scheduler.grace_period: must be at least 1, not 0",
             ],
         ),
-        ("expect: {top5: '> 3'}", ["9:10: stages.search.expect.top5: unknown metric, did you mean 'top1'?"]),
+        (
+            "expect: {top5: '> 3'}",
+            ["9:10: stages.search.expect.top5: unknown metric, did you mean 'top1'?"],
+        ),
     ],
 )
-def test_search_that_does_not_fit_its_template_is_refused(fields: str, faults: list[str], tmp_path: Path) -> None:
+def test_search_that_does_not_fit_its_template_is_refused(
+    fields: str, faults: list[str], tmp_path: Path
+) -> None:
     assert search_faults(f"space: {{lr: {{uniform: [0.1, 1]}}}},\n{fields}", tmp_path) == faults
 
 
@@ -145,11 +226,19 @@ def test_search_that_does_not_fit_its_template_is_refused(fields: str, faults: l
         ),
         (
             "space: {lr: {uniform: [0.1, 1]}}, algorithm: {name: grid}",
-            "7:50: stages.search.space.lr: a grid is made of choices, and lr is uniform: list its values",
+            (
+                "7:50: stages.search.space.lr: a grid is made of choices, and lr is uniform: list "
+                "its "
+                "values"
+            ),
         ),
         (
             "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, num_trials: 1",
-            "7:105: stages.search.num_trials: a grid tries each combination once: leave num_trials out",
+            (
+                "7:105: stages.search.num_trials: a grid tries each combination once: leave "
+                "num_trials "
+                "out"
+            ),
         ),
         (
             "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, initial: [{lr: 0.1}]",
@@ -157,13 +246,19 @@ def test_search_that_does_not_fit_its_template_is_refused(fields: str, faults: l
         ),
     ],
 )
-def test_a_search_has_as_many_trials_as_it_says_or_as_its_grid_has(fields: str, fault: str, tmp_path: Path) -> None:
-    assert faults_of(f"{HEAD}  search: {{kind: tune, of: pretrain, {fields}}}\n", tmp_path) == [fault]
+def test_a_search_has_as_many_trials_as_it_says_or_as_its_grid_has(
+    fields: str, fault: str, tmp_path: Path
+) -> None:
+    assert faults_of(f"{HEAD}  search: {{kind: tune, of: pretrain, {fields}}}\n", tmp_path) == [
+        fault
+    ]
 
 
 def test_a_grid_is_every_combination_of_its_choices(tmp_path: Path) -> None:
     space = "{lr: {choice: [0.1, 0.2]}, flip: {choice: [true, false]}}"
-    text = f"{HEAD}  search: {{kind: tune, of: pretrain, space: {space}, algorithm: {{name: grid}}}}\n"
+    text = (
+        f"{HEAD}  search: {{kind: tune, of: pretrain, space: {space}, algorithm: {{name: grid}}}}\n"
+    )
     params = load_text(text, tmp_path).stages["search"].params
     assert params.size == 4
     assert params.points[1] == {"flip": True, "lr": 0.2}
@@ -177,19 +272,30 @@ def test_a_grid_is_every_combination_of_its_choices(tmp_path: Path) -> None:
         ("3", "must be a text, not 3"),
     ],
 )
-def test_template_that_is_no_stage_that_trains_is_refused(of: str, fault: str, tmp_path: Path) -> None:
+def test_template_that_is_no_stage_that_trains_is_refused(
+    of: str, fault: str, tmp_path: Path
+) -> None:
     search = f"  search: {{kind: tune, of: {of}, num_trials: 2, space: {{lr: {{choice: [1]}}}}}}\n"
     assert faults_of(HEAD + search, tmp_path) == [f"7:28: stages.search.of: {fault}"]
 
 
 def test_override_of_an_input_is_refused(tmp_path: Path) -> None:
-    search = "  s: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}, overrides: {teacher: x.report}}"
+    search = (
+        "  s: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}, "
+        "overrides: "
+        "{teacher: x.report}}"
+    )
     (fault,) = faults_of(GOOD + search, tmp_path)
-    assert fault.endswith("stages.s.overrides.teacher: is an input; the trials of a search take those of its template")
+    assert fault.endswith(
+        "stages.s.overrides.teacher: is an input; the trials of a search take those of its template"
+    )
 
 
 def test_stage_that_cannot_take_what_is_searched_is_refused(tmp_path: Path) -> None:
-    text = GOOD + "  other: {kind: finetune, backbone: pretrain.checkpoint, data: d, params_from: search.best_params}\n"
+    text = GOOD + (
+        "  other: {kind: finetune, backbone: pretrain.checkpoint, data: d, params_from: "
+        "search.best_params}\n"
+    )
     assert faults_of(text, tmp_path) == [
         "22:80: stages.other.params_from: search searches model.drop_path: "
         "unknown field 'model'; known: backbone, teacher, data, lr"
@@ -198,7 +304,9 @@ def test_stage_that_cannot_take_what_is_searched_is_refused(tmp_path: Path) -> N
 
 def test_searched_values_that_another_stage_refuses_are_named(tmp_path: Path) -> None:
     other = "  other: {kind: train, data: d, params_from: search.best_params}\n"
-    search = f"{SEARCH}overrides: {{epochs: 40}}, space: {{warmup_epochs: {{randint: [1, 31]}}}}}}\n"
+    search = (
+        f"{SEARCH}overrides: {{epochs: 40}}, space: {{warmup_epochs: {{randint: [1, 31]}}}}}}\n"
+    )
     (fault,) = faults_of(search + other, tmp_path)
     assert "stages.other.params_from: search searches" in fault
     assert fault.endswith("warmup_epochs (30) must be at most epochs (10)")
@@ -211,9 +319,15 @@ def test_space_in_which_some_trials_do_not_report_the_metric_is_refused(tmp_path
 
 
 def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
-    job = load_text(GOOD, tmp_path, "stages.search.overrides={epochs: 2, model.embed_dim: 8, data: small}")
+    job = load_text(
+        GOOD, tmp_path, "stages.search.overrides={epochs: 2, model.embed_dim: 8, data: small}"
+    )
     params = template_params(job, job.stages["search"])
-    assert (params.epochs, params.model, params.lr) == (2, Network(embed_dim=8, depths=(1, 2)), 1e-3)
+    assert (params.epochs, params.model, params.lr) == (
+        2,
+        Network(embed_dim=8, depths=(1, 2)),
+        1e-3,
+    )
     assert params.data == str(tmp_path / "small")
 
 
@@ -227,20 +341,30 @@ def test_the_best_trials_model_goes_where_a_checkpoint_of_its_kind_goes(tmp_path
         + ("  tuned: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}}\n")
     )
     (fault,) = faults_of(searched, tmp_path)
-    assert fault.endswith("takes an output of kind train.checkpoint, but tuned.best_checkpoint is finetune.checkpoint")
+    assert fault.endswith(
+        "takes an output of kind train.checkpoint, but tuned.best_checkpoint is finetune.checkpoint"
+    )
 
 
-def test_a_trial_takes_as_much_as_the_searched_stage_unless_the_search_says_otherwise(tmp_path: Path) -> None:
+def test_a_trial_takes_as_much_as_the_searched_stage_unless_the_search_says_otherwise(
+    tmp_path: Path,
+) -> None:
     stages = load_text(GOOD, tmp_path).stages
     assert stages["search"].resources == stages["pretrain"].resources
     assert stages["search"].resources.workers == 2
-    own = load_text(GOOD, tmp_path, "stages.search.resources.cpus_per_worker=3").stages["search"].resources
+    own = (
+        load_text(GOOD, tmp_path, "stages.search.resources.cpus_per_worker=3")
+        .stages["search"]
+        .resources
+    )
     assert (own.workers, own.cpus_per_worker) == (1, 3)
 
 
 def test_search_maximises_the_first_metric_of_its_template_by_default(tmp_path: Path) -> None:
     assert load_text(GOOD, tmp_path).stages["search"].metrics == ("top1",)
-    assert load_text(GOOD, tmp_path, "stages.search.metric=top5").stages["search"].metrics == ("top5",)
+    assert load_text(GOOD, tmp_path, "stages.search.metric=top5").stages["search"].metrics == (
+        "top5",
+    )
 
 
 def test_key_of_a_search_hashes_its_space_but_no_name_of_a_stage(tmp_path: Path) -> None:
@@ -275,14 +399,19 @@ def test_distribution_has_the_name_and_arguments_of_ray_tune(
     assert Distribution.model_validate_json(distribution.model_dump_json()) == distribution
 
 
-SPACE = "space: {lr: {loguniform: [0.01, 1]}, epochs: {randint: [1, 9]}, flip: {choice: [true, false]}}"
+SPACE = (
+    "space: {lr: {loguniform: [0.01, 1]}, epochs: {randint: [1, 9]}, flip: {choice: [true, false]}}"
+)
 
 
 @pytest.mark.parametrize(
     ("initial", "faults"),
     [
         ("[{lr: 0.1, epochs: 8, flip: false}, {lr: 1, epochs: 1, flip: true}]", []),
-        ("[{lr: 0.1, epochs: 8}]", ["8:107: stages.search.initial.0: lacks flip, which the space has"]),
+        (
+            "[{lr: 0.1, epochs: 8}]",
+            ["8:107: stages.search.initial.0: lacks flip, which the space has"],
+        ),
         (
             "[{lr: 2, epochs: 9, flip: 1}]",
             [
@@ -305,7 +434,9 @@ SPACE = "space: {lr: {loguniform: [0.01, 1]}, epochs: {randint: [1, 9]}, flip: {
         ),
     ],
 )
-def test_points_tried_first_are_points_of_the_space(initial: str, faults: list[str], tmp_path: Path) -> None:
+def test_points_tried_first_are_points_of_the_space(
+    initial: str, faults: list[str], tmp_path: Path
+) -> None:
     text = f"{SEARCH}{SPACE}, initial: {initial}}}\n"
     if faults:
         assert faults_of(text, tmp_path) == faults
@@ -313,9 +444,12 @@ def test_points_tried_first_are_points_of_the_space(initial: str, faults: list[s
         assert len(load_text(text, tmp_path).stages["search"].params.initial) == 2
 
 
-@pytest.mark.parametrize(("value", "is_held"), [(0.3, True), (0.7, True), (0.1 * 3, True), (0.35, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("value", "is_held"), [(0.3, True), (0.7, True), (0.1 * 3, True), (0.35, False), (0.0, False)]
+)
 def test_a_distribution_in_steps_gives_multiples_of_the_step(value: float, is_held: bool) -> None:
-    """A point between them could be tried, but a search that had tried it could not be taken up again."""
+    """A point between them could be tried, but a search that had tried it could not be taken up
+    again."""
     assert Distribution(quniform=(0.1, 0.7, 0.1)).holds(value) is is_held
 
 
@@ -326,7 +460,16 @@ def test_a_search_has_the_least_workers_of_a_range_that_suit_its_trials(tmp_path
 
 
 def test_a_range_of_workers_none_of_which_suits_the_trials_is_told(tmp_path: Path) -> None:
-    fields = "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: {workers: [3, 4]}"
+    fields = (
+        "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: "
+        "{workers: "
+        "[3, 4]}"
+    )
     assert search_faults(fields, tmp_path) == [
-        "8:86: stages.search.resources.workers: no number of workers in [3, 4] suits the params of the stage"
+        (
+            "8:86: stages.search.resources.workers: no number of workers in [3, 4] suits the "
+            "params "
+            "of "
+            "the stage"
+        )
     ]

@@ -37,7 +37,9 @@ def test_mappings_are_merged_and_anything_else_is_replaced(folder: Path) -> None
     assert (params.model.embed_dim, params.model.depths) == (16, (1,))
 
 
-def test_paths_of_data_are_taken_against_the_current_folder_whatever_file_names_them(folder: Path) -> None:
+def test_paths_of_data_are_taken_against_the_current_folder_whatever_file_names_them(
+    folder: Path,
+) -> None:
     assert load_text(OVER, folder).stages["pretrain"].params.data == f"{folder}/data/digits"
 
 
@@ -64,11 +66,16 @@ def test_a_fault_is_told_in_the_file_that_holds_it(folder: Path) -> None:
         ("base/none.yaml", "1:10: extends: {folder}/base/none.yaml is no file"),
         ("base", "1:10: extends: {folder}/base is no file"),
         ("3", "1:10: extends: must be the path of a job file, against the folder of this one"),
-        ("[base/good.yaml]", "1:10: extends: must be the path of a job file, against the folder of this one"),
+        (
+            "[base/good.yaml]",
+            "1:10: extends: must be the path of a job file, against the folder of this one",
+        ),
         ("job.yaml", "1:10: extends: a cycle of files: {folder}/job.yaml -> {folder}/job.yaml"),
     ],
 )
-def test_what_cannot_be_extended_is_refused_at_its_place(folder: Path, named: str, fault: str) -> None:
+def test_what_cannot_be_extended_is_refused_at_its_place(
+    folder: Path, named: str, fault: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(OVER.replace("base/good.yaml", named), folder)
     assert str(caught.value).removeprefix(f"{folder}/job.yaml:") == fault.format(folder=folder)
@@ -90,9 +97,12 @@ def test_a_base_that_is_no_yaml_is_told_there(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "why"), [("x" * 300, "cannot be read: File name too long"), ("loop.yaml", "is no file")]
+    ("named", "why"),
+    [("x" * 300, "cannot be read: File name too long"), ("loop.yaml", "is no file")],
 )
-def test_a_base_that_cannot_be_opened_is_refused_at_its_place(folder: Path, named: str, why: str) -> None:
+def test_a_base_that_cannot_be_opened_is_refused_at_its_place(
+    folder: Path, named: str, why: str
+) -> None:
     (folder / "loop.yaml").symlink_to("loop.yaml")
     with pytest.raises(SpecError, match=rf"job\.yaml:1:10: extends: .*{named} {why}"):
         load_text(OVER.replace("base/good.yaml", named), folder)

@@ -12,9 +12,31 @@ from orchestrator.errors import SpecError
 from tests.orchestrator.spec.kinds import GOOD, load_text
 
 SIGNS = list("!%|'\"\\:#@`~{}[],\t \n\r\x85\u2028\ufeff\x00")
-STARTS = ["!!", "&a", "*a", "---", "...", ">-\n", "? ", "- ", ": ", "\n  ", "<<", "!<%ff>", "%YAML 1.1\n", "|9\n"]
+STARTS = [
+    "!!",
+    "&a",
+    "*a",
+    "---",
+    "...",
+    ">-\n",
+    "? ",
+    "- ",
+    ": ",
+    "\n  ",
+    "<<",
+    "!<%ff>",
+    "%YAML 1.1\n",
+    "|9\n",
+]
 VALUES = ['"\\x', '"\\ud800"', '!!int "3"', ".nan", "1e999", "9" * 50, "0x", "null", "s3://", ".."]
-WORDS = ["search.best_params", "pretrain.checkpoint", "stages:", "of", "kind: tune", "kind: finetune"]
+WORDS = [
+    "search.best_params",
+    "pretrain.checkpoint",
+    "stages:",
+    "of",
+    "kind: tune",
+    "kind: finetune",
+]
 FRAGMENTS = st.sampled_from([*SIGNS, *STARTS, *VALUES, *WORDS])
 PLACES = st.integers(min_value=0, max_value=len(GOOD))
 
@@ -55,7 +77,16 @@ def test_any_text_raises_nothing_but_spec_errors(text: str) -> None:
 @settings(max_examples=100)
 @given(
     st.lists(
-        st.sampled_from(["name", "seed", "stages", "stages.pretrain.model.depths", "stages.search.space.lr", "a.b"]),
+        st.sampled_from(
+            [
+                "name",
+                "seed",
+                "stages",
+                "stages.pretrain.model.depths",
+                "stages.search.space.lr",
+                "a.b",
+            ]
+        ),
         min_size=1,
         max_size=3,
     ),

@@ -1,4 +1,5 @@
-"""Broken job files: every fault at its line and column, in words that say what to do, and nothing else."""
+"""Broken job files: every fault at its line and column, in words that say what to do, and nothing
+else."""
 
 from __future__ import annotations
 
@@ -25,23 +26,52 @@ def faults_of(text: str, folder: Path) -> list[str]:
     with pytest.raises(SpecError) as caught:
         load_text(text, folder)
     assert caught.value.exit_code == 2
-    return [line.removeprefix(f"{folder}/job.yaml:").strip() for line in str(caught.value).splitlines()]
+    return [
+        line.removeprefix(f"{folder}/job.yaml:").strip() for line in str(caught.value).splitlines()
+    ]
 
 
 # what follows HEAD, inside the stage `pretrain`, whose fields begin in line 7
 FIELDS = {
-    "unknown field": ("    epoch: 3\n", ["7:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?"]),
-    "unknown common field": ("    sed: 3\n", ["7:5: stages.pretrain.sed: unknown field, did you mean 'seed'?"]),
+    "unknown field": (
+        "    epoch: 3\n",
+        ["7:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?"],
+    ),
+    "unknown common field": (
+        "    sed: 3\n",
+        ["7:5: stages.pretrain.sed: unknown field, did you mean 'seed'?"],
+    ),
     "too small": ("    epochs: 0\n", ["7:13: stages.pretrain.epochs: must be at least 1, not 0"]),
     "not above": ("    lr: 0.0\n", ["7:9: stages.pretrain.lr: must be greater than 0, not 0.0"]),
-    "not a number": ("    epochs: ten\n", ["7:13: stages.pretrain.epochs: must be a whole number, not 'ten'"]),
-    "a quoted number": ("    lr: '1e-3'\n", ["7:9: stages.pretrain.lr: must be a number, not '1e-3'"]),
-    "a fraction": ("    epochs: 1.0\n", ["7:13: stages.pretrain.epochs: must be a whole number, not 1.0"]),
-    "true is no number": ("    epochs: true\n", ["7:13: stages.pretrain.epochs: must be a whole number, not true"]),
-    "yes is a text": ("    flip: yes\n", ["7:11: stages.pretrain.flip: must be true or false, not 'yes'"]),
-    "nothing written": ("    epochs:\n", ["7:5: stages.pretrain.epochs: must be a whole number, not null"]),
+    "not a number": (
+        "    epochs: ten\n",
+        ["7:13: stages.pretrain.epochs: must be a whole number, not 'ten'"],
+    ),
+    "a quoted number": (
+        "    lr: '1e-3'\n",
+        ["7:9: stages.pretrain.lr: must be a number, not '1e-3'"],
+    ),
+    "a fraction": (
+        "    epochs: 1.0\n",
+        ["7:13: stages.pretrain.epochs: must be a whole number, not 1.0"],
+    ),
+    "true is no number": (
+        "    epochs: true\n",
+        ["7:13: stages.pretrain.epochs: must be a whole number, not true"],
+    ),
+    "yes is a text": (
+        "    flip: yes\n",
+        ["7:11: stages.pretrain.flip: must be true or false, not 'yes'"],
+    ),
+    "nothing written": (
+        "    epochs:\n",
+        ["7:5: stages.pretrain.epochs: must be a whole number, not null"],
+    ),
     "NaN": ("    lr: .nan\n", ["7:9: stages.pretrain.lr: must be a finite number, not .nan"]),
-    "infinity": ("    lr: -.inf\n", ["7:9: stages.pretrain.lr: must be a finite number, not -.inf"]),
+    "infinity": (
+        "    lr: -.inf\n",
+        ["7:9: stages.pretrain.lr: must be a finite number, not -.inf"],
+    ),
     "overflow": (
         "    lr: 1e999\n",
         ["7:9: stages.pretrain.lr: must be a finite number of double precision, not 1e999"],
@@ -57,7 +87,8 @@ FIELDS = {
     "neither word nor mapping": (
         "    model: cat_smal\n",
         [
-            "7:12: stages.pretrain.model: must be 'cat_tiny' or 'cat_small' or a mapping, not 'cat_smal', "
+            "7:12: stages.pretrain.model: must be 'cat_tiny' or 'cat_small' or a mapping, not "
+            "'cat_smal', "
             "did you mean 'cat_small'?"
         ],
     ),
@@ -68,8 +99,14 @@ FIELDS = {
             "7:40: stages.pretrain.model.depths.1: must be at least 1, not 0",
         ],
     ),
-    "no list": ("    model: {depths: 3}\n", ["7:21: stages.pretrain.model.depths: must be a list, not 3"]),
-    "long list": ("    scale: [1, 2, 3]\n", ["7:12: stages.pretrain.scale: must have at most 2 items, not 3"]),
+    "no list": (
+        "    model: {depths: 3}\n",
+        ["7:21: stages.pretrain.model.depths: must be a list, not 3"],
+    ),
+    "long list": (
+        "    scale: [1, 2, 3]\n",
+        ["7:12: stages.pretrain.scale: must have at most 2 items, not 3"],
+    ),
     "short list": ("    scale: [1]\n", ["7:5: stages.pretrain.scale.1: has too few items: [1]"]),
     "fields that disagree": (
         "    warmup_epochs: 11\n",
@@ -77,7 +114,13 @@ FIELDS = {
     ),
     "expectation without a sign": (
         "    expect: {top1: 95}\n",
-        ["7:20: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= 95', not 95"],
+        [
+            (
+                "7:20: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= "
+                "95', "
+                "not 95"
+            )
+        ],
     ),
     "expectation of another metric": (
         "    expect: {topl: '> 95'}\n",
@@ -104,21 +147,38 @@ FIELDS = {
     ),
     "workers from many to few": (
         "    resources: {workers: [4, 2]}\n",
-        ["7:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the least, exceeds its second"],
+        [
+            (
+                "7:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the "
+                "least, "
+                "exceeds its second"
+            )
+        ],
     ),
     "a range of workers that cannot share the work": (
         "    resources: {workers: [6, 7]}\n    epochs: 5\n",
-        ["7:26: stages.pretrain.resources.workers: no number of workers in [6, 7] suits the params of the stage"],
+        [
+            (
+                "7:26: stages.pretrain.resources.workers: no number of workers in [6, 7] suits the "
+                "params of the stage"
+            )
+        ],
     ),
     "one and a half GPUs": (
         "    resources: {gpus_per_worker: 1.5}\n",
-        ["7:34: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole number above 1, not 1.5"],
+        [
+            (
+                "7:34: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole "
+                "number above 1, not 1.5"
+            )
+        ],
     ),
     "negative seed": ("    seed: -1\n", ["7:11: stages.pretrain.seed: must be at least 0, not -1"]),
     "python tag": (
         "    label: !!python/object/apply:os.system [ls]\n",
         [
-            "7:12: stages.pretrain.label: YAML tags (tag:yaml.org,2002:python/object/apply:os.system) are not allowed; "
+            "7:12: stages.pretrain.label: YAML tags "
+            "(tag:yaml.org,2002:python/object/apply:os.system) are not allowed; "
             "give the plain value"
         ],
     ),
@@ -126,30 +186,55 @@ FIELDS = {
         "    epochs: !ten 10\n",
         ["7:13: stages.pretrain.epochs: YAML tags (!ten) are not allowed; give the plain value"],
     ),
-    "number as key": ("    1: 2\n", ["7:5: stages.pretrain: a key must be a text, not 1; put it in quotes"]),
-    "list as key": ("    ? [a]\n    : 2\n", ["7:7: stages.pretrain: a key must be a text, not a list or a mapping"]),
+    "number as key": (
+        "    1: 2\n",
+        ["7:5: stages.pretrain: a key must be a text, not 1; put it in quotes"],
+    ),
+    "list as key": (
+        "    ? [a]\n    : 2\n",
+        ["7:7: stages.pretrain: a key must be a text, not a list or a mapping"],
+    ),
     "merge key": (
         "    <<: {epochs: 3}\n",
         ["7:5: stages.pretrain: merge keys (<<) are not part of YAML 1.2; write the fields out"],
     ),
     "escaped NUL": (
         '    label: "a\\0"\n',
-        ["7:12: stages.pretrain.label: must hold no NUL character and no lone surrogate, not a\\x00"],
+        [
+            (
+                "7:12: stages.pretrain.label: must hold no NUL character and no lone surrogate, "
+                "not "
+                "a\\x00"
+            )
+        ],
     ),
     "open list": (
         "    scale: [1\n",
-        ["8:1: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"],
+        [
+            (
+                "8:1: not YAML: while parsing a flow sequence, expected ',' or ']', but got "
+                "'<stream "
+                "end>'"
+            )
+        ],
     ),
     "two colons": ("    label: a: b\n", ["7:13: not YAML: mapping values are not allowed here"]),
     "tab": (
         "\tlabel: a\n",
         [
-            "7:1: not YAML: while scanning for the next token, found character '\\t' that cannot start any token; "
+            "7:1: not YAML: while scanning for the next token, found character '\\t' that cannot "
+            "start any token; "
             "indent with spaces"
         ],
     ),
-    "two documents": ("---\nname: other\n", ["7:1: a second document starts here; a job file holds one"]),
-    "unknown alias": ("    label: *no\n", ["7:12: stages.pretrain.label: the alias *no refers to no anchor before it"]),
+    "two documents": (
+        "---\nname: other\n",
+        ["7:1: a second document starts here; a job file holds one"],
+    ),
+    "unknown alias": (
+        "    label: *no\n",
+        ["7:12: stages.pretrain.label: the alias *no refers to no anchor before it"],
+    ),
     "recursive alias": (
         "    label: &a [*a]\n",
         ["7:16: stages.pretrain.label.0: the alias *a refers to a value that contains it"],
@@ -171,7 +256,10 @@ FIELDS = {
     ),
     "no kind": ("  other: {data: d}\n", ["7:3: stages.other.kind: is required"]),
     "no data": ("  other: {kind: train}\n", ["7:3: stages.other.data: is required"]),
-    "no stage": ("  other: 3\n", ["7:10: stages.other: must be a mapping with `kind` and its params, not 3"]),
+    "no stage": (
+        "  other: 3\n",
+        ["7:10: stages.other: must be a mapping with `kind` and its params, not 3"],
+    ),
     "name of a stage": (
         "  a.b: {kind: train, data: d}\n",
         ["7:3: stages.a.b: a stage's name is a letter, then up to 99 letters, digits, _ and -"],
@@ -180,21 +268,32 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(("fields", "faults"), FIELDS.values(), ids=FIELDS.keys())
-def test_broken_stage_is_refused_with_position_and_advice(fields: str, faults: list[str], tmp_path: Path) -> None:
+def test_broken_stage_is_refused_with_position_and_advice(
+    fields: str, faults: list[str], tmp_path: Path
+) -> None:
     assert faults_of(HEAD + fields, tmp_path) == faults
 
 
 FILES = {
     "empty": (b"", "is empty; a job file has at least `name`, `store` and `stages`"),
-    "comments alone": (b"# nothing\n---\n", "is empty; a job file has at least `name`, `store` and `stages`"),
-    "a list": (b"- name: x\n", '1:1: must be a mapping with `name`, `store` and `stages`, not [{"name": "x"}]'),
+    "comments alone": (
+        b"# nothing\n---\n",
+        "is empty; a job file has at least `name`, `store` and `stages`",
+    ),
+    "a list": (
+        b"- name: x\n",
+        '1:1: must be a mapping with `name`, `store` and `stages`, not [{"name": "x"}]',
+    ),
     "a text": (b"name\n", "1:1: must be a mapping with `name`, `store` and `stages`, not 'name'"),
     "binary": (b"\x89PNG\r\n\x1a\n\0\0", "1:1: not UTF-8 text: the byte 0x89; is it a text file?"),
     "latin-1": (
         "name: x\nstore: caf\xe9\n".encode("latin-1"),
         "2:11: not UTF-8 text: the byte 0xe9; is it a text file?",
     ),
-    "NUL": (b"name: x\nstore: \0\n", "2:8: holds the control character '\\x00'; is it a text file?"),
+    "NUL": (
+        b"name: x\nstore: \0\n",
+        "2:8: holds the control character '\\x00'; is it a text file?",
+    ),
     "too large": (b"#" * (2**19 + 1), "is larger than 512 KiB; this is no job file"),
     "too deep": (b"a: " + b"[" * 100, f"1:44: a{'.0' * 40}: is nested more than 40 levels deep"),
     "directive": (b"%YAML 1.1\n---\nname: x\n", "1:1: YAML directives (%...) are not allowed"),
@@ -213,7 +312,9 @@ def test_file_that_is_no_job_is_refused(content: bytes, fault: str, tmp_path: Pa
     assert len(caught.value.faults) == 1
 
 
-@pytest.mark.parametrize(("name", "fault"), [("none.yaml", "no such file"), ("", "is a folder, not a job file")])
+@pytest.mark.parametrize(
+    ("name", "fault"), [("none.yaml", "no such file"), ("", "is a folder, not a job file")]
+)
 def test_path_that_is_no_file_is_refused(name: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=fault):
         load_job(tmp_path / name, kinds=KINDS, base_dir=tmp_path)
@@ -239,7 +340,12 @@ def test_python_tag_is_never_executed(tmp_path: Path) -> None:
 
 
 def test_faults_of_the_whole_file_come_at_once_in_its_order(tmp_path: Path) -> None:
-    stages = ["b: {kind: train, epochs: 0}", "a: {kind: trane}", "b: {}", "c: {kind: train, data: d, lr: .inf}"]
+    stages = [
+        "b: {kind: train, epochs: 0}",
+        "a: {kind: trane}",
+        "b: {}",
+        "c: {kind: train, data: d, lr: .inf}",
+    ]
     text = "\n  ".join(["nam: x\nstages:", *stages])
     assert faults_of(text, tmp_path) == [
         "1:1: name: is required",

@@ -16,7 +16,9 @@ def test_set_replaces_a_field(tmp_path: Path) -> None:
 
 
 def test_set_adds_a_field_that_the_file_leaves_out(tmp_path: Path) -> None:
-    job = load_text(GOOD, tmp_path, "stages.pretrain.warmup_epochs=2", "stages.segment.resources.workers=4")
+    job = load_text(
+        GOOD, tmp_path, "stages.pretrain.warmup_epochs=2", "stages.segment.resources.workers=4"
+    )
     assert job.stages["pretrain"].params.warmup_epochs == 2
     assert job.stages["segment"].resources.workers == 4
 
@@ -27,12 +29,16 @@ def test_set_reaches_into_a_mapping_that_the_file_leaves_out(tmp_path: Path) -> 
 
 
 def test_set_replaces_a_mapping_by_a_word_and_the_later_one_wins(tmp_path: Path) -> None:
-    job = load_text(HEAD, tmp_path, "stages.pretrain.model={depths: [3]}", "stages.pretrain.model=cat_small")
+    job = load_text(
+        HEAD, tmp_path, "stages.pretrain.model={depths: [3]}", "stages.pretrain.model=cat_small"
+    )
     assert job.stages["pretrain"].params.model == "cat_small"
 
 
 def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
-    job = load_text(HEAD, tmp_path, "stages.pretrain.label=a=b", "stages.pretrain.expect={top1: '>= 5'}")
+    job = load_text(
+        HEAD, tmp_path, "stages.pretrain.label=a=b", "stages.pretrain.expect={top1: '>= 5'}"
+    )
     assert job.stages["pretrain"].params.label == "a=b"
     assert str(job.stages["pretrain"].expect["top1"]) == ">= 5"
 
@@ -43,29 +49,47 @@ def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
         ("stages.pretrain.epochs=0", "stages.pretrain.epochs: must be at least 1, not 0"),
         ("stages.pretrain.epochs='3'", "stages.pretrain.epochs: must be a whole number, not '3'"),
         ("stages.pretrain.epoch=3", "stages.pretrain.epoch: unknown field, did you mean 'epochs'?"),
-        ("stages.pretrain.modle.depths=[3]", "stages.pretrain.modle: unknown field, did you mean 'model'?"),
-        ("stages.pretran.epochs=3", "stages.pretran.epochs: unknown stage 'pretran', did you mean 'pretrain'?"),
+        (
+            "stages.pretrain.modle.depths=[3]",
+            "stages.pretrain.modle: unknown field, did you mean 'model'?",
+        ),
+        (
+            "stages.pretran.epochs=3",
+            "stages.pretran.epochs: unknown stage 'pretran', did you mean 'pretrain'?",
+        ),
         ("stages.new={kind: train, data: d}", "stages.new: unknown stage 'new'; known: pretrain"),
         ("nme=x", "nme: unknown field, did you mean 'name'?"),
         ("name", "'name': must be written PATH=VALUE, such as stages.pretrain.epochs=3"),
         ("=3", "'=3': must be written PATH=VALUE, such as stages.pretrain.epochs=3"),
-        ("stages..x=3", "'stages..x=3': must be written PATH=VALUE, such as stages.pretrain.epochs=3"),
+        (
+            "stages..x=3",
+            "'stages..x=3': must be written PATH=VALUE, such as stages.pretrain.epochs=3",
+        ),
         (
             "stages.pretrain.data.x=3",
-            "stages.pretrain.data.x: cannot be reached: what holds it is 'data/digits', not a mapping; "
+            "stages.pretrain.data.x: cannot be reached: what holds it is 'data/digits', not a "
+            "mapping; "
             "give that as a whole",
         ),
         (
             "stages.pretrain.scale.0=3",
-            "stages.pretrain.scale.0: cannot be reached: what holds it is a list; give that as a whole",
+            (
+                "stages.pretrain.scale.0: cannot be reached: what holds it is a list; give that as "
+                "a "
+                "whole"
+            ),
         ),
         ("stages.pretrain.lr=.nan", "stages.pretrain.lr: must be a finite number, not .nan"),
         (
             "stages.pretrain.label=!!python/name:os.system",
-            "stages.pretrain.label: YAML tags (tag:yaml.org,2002:python/name:os.system) are not allowed; "
+            "stages.pretrain.label: YAML tags (tag:yaml.org,2002:python/name:os.system) are not "
+            "allowed; "
             "give the plain value",
         ),
-        ("stages.pretrain.model={depths: [1], depths: [2]}", "stages.pretrain.model.depths: duplicate key"),
+        (
+            "stages.pretrain.model={depths: [1], depths: [2]}",
+            "stages.pretrain.model.depths: duplicate key",
+        ),
         (
             "stages.pretrain.scale=[1",
             "stages.pretrain.scale: not YAML: while parsing a flow sequence, expected ',' or ']', "
@@ -73,11 +97,16 @@ def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
         ),
         (
             "store=gs://bucket/x",
-            "store: unknown kind of store 'gs://'; known: a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX",
+            (
+                "store: unknown kind of store 'gs://'; known: a folder, file:///ABSOLUTE/PATH, "
+                "s3://BUCKET/PREFIX"
+            ),
         ),
     ],
 )
-def test_fault_of_set_names_the_option_and_its_path(override: str, fault: str, tmp_path: Path) -> None:
+def test_fault_of_set_names_the_option_and_its_path(
+    override: str, fault: str, tmp_path: Path
+) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(HEAD + "    scale: [0.5, 1.0]\n", tmp_path, override)
     assert str(caught.value) == f"--set {fault}"
@@ -92,7 +121,9 @@ def test_faults_of_file_set_and_store_come_together(tmp_path: Path) -> None:
 
 
 def test_faults_of_set_come_even_if_the_file_is_no_yaml(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"job\.yaml:1:5: not YAML(.|\n)*--set 'broken': must be written"):
+    with pytest.raises(
+        SpecError, match=r"job\.yaml:1:5: not YAML(.|\n)*--set 'broken': must be written"
+    ):
         load_text("a: {", tmp_path, "broken")
 
 
@@ -118,27 +149,46 @@ def test_store_becomes_an_absolute_place(store: str, place: str, tmp_path: Path)
     [
         (
             "gs://bucket/x",
-            "unknown kind of store 'gs://'; known: a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX",
+            (
+                "unknown kind of store 'gs://'; known: a folder, file:///ABSOLUTE/PATH, "
+                "s3://BUCKET/PREFIX"
+            ),
         ),
         (
             "s3:///x",
-            "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not 's3:///x'",
+            (
+                "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not "
+                "'s3:///x'"
+            ),
         ),
         (
             "s3://Bucket",
-            "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not 's3://Bucket'",
+            (
+                "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not "
+                "'s3://Bucket'"
+            ),
         ),
         (
             "s3://key:secret@bucket/x",
-            "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never from a job",
+            (
+                "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never "
+                "from a "
+                "job"
+            ),
         ),
         (
             "s3://bucket/x?region=eu",
-            "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not 's3://bucket/x?region=eu'",
+            (
+                "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not "
+                "'s3://bucket/x?region=eu'"
+            ),
         ),
         (
             "s3://bucket/a/../b",
-            "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not 's3://bucket/a/../b'",
+            (
+                "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not "
+                "'s3://bucket/a/../b'"
+            ),
         ),
         ("file://artifacts", "must be file:///ABSOLUTE/PATH, not 'file://artifacts'"),
         ("file:///a%00b", "must be file:///ABSOLUTE/PATH, not 'file:///a%00b'"),
@@ -159,5 +209,8 @@ def test_data_in_s3_are_taken_as_they_stand(data: str, tmp_path: Path) -> None:
 
 
 def test_data_in_an_impossible_bucket_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"stages\.pretrain\.data: must be s3://BUCKET/PREFIX with a bucket of 3 to 63"):
+    with pytest.raises(
+        SpecError,
+        match=r"stages\.pretrain\.data: must be s3://BUCKET/PREFIX with a bucket of 3 to 63",
+    ):
         load_text(HEAD, tmp_path, "stages.pretrain.data=s3://B/x")

@@ -1,4 +1,5 @@
-"""Faults of a data set in COCO's layout are found while planning, and the digest follows the bytes."""
+"""Faults of a data set in COCO's layout are found while planning, and the digest follows the
+bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from tests.pipelines.openmmlab.harness import write_coco
 
 
 def _params(root: Path, **fields: Any) -> DetectionParams:
-    return DetectionParams(**{"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), **fields})
+    return DetectionParams(
+        **{"method": "mask_rcnn", "backbone": "p.checkpoint", "data": str(root), **fields}
+    )
 
 
 def _edit(root: Path, split: str, **parts: object) -> None:
@@ -43,7 +46,9 @@ def root(tmp_path: Path) -> Path:
     return write_coco(tmp_path / "coco", num_train=2, num_val=2)
 
 
-def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(root: Path, tmp_path: Path) -> None:
+def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(
+    root: Path, tmp_path: Path
+) -> None:
     before = KIND.fingerprint(_params(root))
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     assert fingerprint(_params(copy)) == before
@@ -70,19 +75,25 @@ def test_missing_folder_is_named(root: Path, gone: str) -> None:
 def test_missing_annotation_file_is_named(root: Path) -> None:
     path = root / "annotations" / "instances_val2017.json"
     path.unlink()
-    with pytest.raises(DataError, match=f"{re.escape(str(path))}: the annotation file cannot be read"):
+    with pytest.raises(
+        DataError, match=f"{re.escape(str(path))}: the annotation file cannot be read"
+    ):
         fingerprint(_params(root))
 
 
 def test_num_classes_must_agree_with_the_annotations(root: Path) -> None:
     fingerprint(_params(root, num_classes=2))
-    with pytest.raises(DataError, match=r"instances_train2017\.json: has 2 classes, but num_classes is 3"):
+    with pytest.raises(
+        DataError, match=r"instances_train2017\.json: has 2 classes, but num_classes is 3"
+    ):
         fingerprint(_params(root, num_classes=3))
 
 
 def test_classes_that_the_job_names_must_be_the_categories_in_their_order(root: Path) -> None:
     fingerprint(_params(root, classes=("red", "blue")))
-    with pytest.raises(DataError, match=r"instances_train2017\.json: has no classes person; correct `classes`"):
+    with pytest.raises(
+        DataError, match=r"instances_train2017\.json: has no classes person; correct `classes`"
+    ):
         fingerprint(_params(root, classes=("person",)))
 
 
@@ -108,10 +119,13 @@ def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, faul
         fingerprint(_params(root))
 
 
-def test_annotations_without_polygons_are_enough_for_boxes_and_refused_for_masks(tmp_path: Path) -> None:
+def test_annotations_without_polygons_are_enough_for_boxes_and_refused_for_masks(
+    tmp_path: Path,
+) -> None:
     root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
     fault = (
-        r"train2017\.json: 4 annotations have no segmentation: annotations\[0\] \(id 1\), .*; mask_rcnn learns masks"
+        r"train2017\.json: 4 annotations have no segmentation: annotations\[0\] \(id 1\), .*; "
+        r"mask_rcnn learns masks"
     )
     with pytest.raises(DataError, match=fault):
         fingerprint(_params(root))
@@ -126,7 +140,9 @@ def test_categories_of_one_name_are_refused(root: Path) -> None:
 
 def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path) -> None:
     file = read_annotations(root, "train")
-    copy = json.loads(checked_file(file, file.image_paths[:1], tmp_path / "copy.json").path.read_text())
+    copy = json.loads(
+        checked_file(file, file.image_paths[:1], tmp_path / "copy.json").path.read_text()
+    )
     assert [image["id"] for image in copy["images"]] == [1]
     assert {box["image_id"] for box in copy["annotations"]} == {1}
 
@@ -148,7 +164,10 @@ def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Pat
     assert key != _params(root, batch_size=8).in_key()
     published = {"method": "mask_rcnn", "fc_channels": 1024, "num_rois": 512, "anchor_scale": 8.0}
     assert _params(root, **published).in_key() == _params(root, method="mask_rcnn").in_key()
-    assert _params(root, **{**published, "num_rois": 64}).in_key() != _params(root, method="mask_rcnn").in_key()
+    assert (
+        _params(root, **{**published, "num_rois": 64}).in_key()
+        != _params(root, method="mask_rcnn").in_key()
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,11 +185,16 @@ def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fau
         DetectionParams.model_validate_json(json.dumps(content))
 
 
-@pytest.mark.parametrize("name", ["train2017/000.png", "annotations/instances_val2017.json", "annotations/other.json"])
+@pytest.mark.parametrize(
+    "name", ["train2017/000.png", "annotations/instances_val2017.json", "annotations/other.json"]
+)
 def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to("gone")
-    text = f"{re.escape(str(root / name))}: .*cannot be read: a symbolic link to gone, which does not exist"
+    text = (
+        f"{re.escape(str(root / name))}: .*cannot be read: a symbolic link to gone, which does "
+        "not exist"
+    )
     with pytest.raises(DataError, match=text):
         fingerprint(_params(root))
 
@@ -184,7 +208,10 @@ def test_a_file_in_place_of_a_folder_is_named(root: Path) -> None:
 
 def test_names_of_images_that_are_not_utf8_are_reported(root: Path) -> None:
     (root / os.fsdecode(b"train2017/caf\xe9.png")).write_bytes(b"")
-    with pytest.raises(DataError, match=r"train2017: names of files that are not UTF-8: train2017/caf\\xe9\.png; ren"):
+    with pytest.raises(
+        DataError,
+        match=r"train2017: names of files that are not UTF-8: train2017/caf\\xe9\.png; ren",
+    ):
         fingerprint(_params(root))
 
 
@@ -206,12 +233,15 @@ def test_an_annotation_file_that_is_not_utf8_is_reported_while_planning(root: Pa
     path = root / "annotations" / "instances_train2017.json"
     path.write_bytes(path.read_bytes().replace(b'"red"', b'"ros\xe9"'))
     with pytest.raises(
-        DataError, match=r"instances_train2017\.json:1: not UTF-8 text: .* 0xe9; save the file as UTF-8"
+        DataError,
+        match=r"instances_train2017\.json:1: not UTF-8 text: .* 0xe9; save the file as UTF-8",
     ):
         fingerprint(_params(root))
 
 
-def test_annotation_files_are_hashed_once_until_they_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_annotation_files_are_hashed_once_until_they_change(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
 
     def counted(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""Annotations that contradict themselves are refused at once; what training passes over is counted as mmdet does."""
+"""Annotations that contradict themselves are refused at once; what training passes over is counted
+as mmdet does."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ def document(num_images: int = 2) -> Document:
         }
         for number in range(2 * num_images)
     ]
-    images = [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in range(num_images)]
+    images = [
+        {"id": number, "file_name": f"{number}.png", "width": 64, "height": 48}
+        for number in range(num_images)
+    ]
     return {"images": images, "annotations": boxes, "categories": [{"id": 7, "name": "red"}]}
 
 
@@ -85,16 +89,41 @@ def _crowds(content: Document) -> None:
     [
         (
             _box(bbox=[4, 5, -1, 9]),
-            "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, -1, 9] area 200, image 64x48",
+            (
+                "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, -1, 9] area 200, "
+                "image "
+                "64x48"
+            ),
         ),
-        (_box(area=-3), "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, 20, 10] area -3"),
-        (_box(bbox=[64, 5, 9, 9]), "1 boxes wholly outside their image: annotations[1] (id 2) bbox [64, 5, 9, 9]"),
+        (
+            _box(area=-3),
+            "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, 20, 10] area -3",
+        ),
+        (
+            _box(bbox=[64, 5, 9, 9]),
+            "1 boxes wholly outside their image: annotations[1] (id 2) bbox [64, 5, 9, 9]",
+        ),
         (_box(bbox=[4, -9, 9, 9]), "1 boxes wholly outside their image: annotations[1] (id 2)"),
-        (_box(bbox=[4, 5, float("nan"), 9]), "1 annotations whose bbox is not four finite numbers, or whose area"),
+        (
+            _box(bbox=[4, 5, float("nan"), 9]),
+            "1 annotations whose bbox is not four finite numbers, or whose area",
+        ),
         (_box(bbox=[4, 5, 9]), "1 annotations whose bbox is not four finite numbers"),
         (_box(bbox=[4, 5, 9, 10**400]), "1 annotations whose bbox is not four finite numbers"),
-        (_box(area="9"), "1 annotations whose bbox is not four finite numbers, or whose area is none: annotations[1]"),
-        (_box(image_id=9), "1 annotations of an image that is not among the images: annotations[1] (id 2) of image"),
+        (
+            _box(area="9"),
+            (
+                "1 annotations whose bbox is not four finite numbers, or whose area is none: "
+                "annotations[1]"
+            ),
+        ),
+        (
+            _box(image_id=9),
+            (
+                "1 annotations of an image that is not among the images: annotations[1] (id 2) of "
+                "image"
+            ),
+        ),
         (
             _box(category_id=9),
             "1 annotations of a category that is not among the categories: annotations[1] (id 2)",
@@ -102,21 +131,63 @@ def _crowds(content: Document) -> None:
         (_box(id=1), "1 annotations with the id of an earlier one: annotations[1] (id 1)"),
         (
             _box(id="2"),
-            "1 annotations whose id, image_id, category_id are not whole numbers of 64 bits: annotations[1] (id '2',",
+            (
+                "1 annotations whose id, image_id, category_id are not whole numbers of 64 bits: "
+                "annotations[1] (id '2',"
+            ),
         ),
-        (_box(id=2.0), "whole numbers of 64 bits: annotations[1] (id 2.0, image_id 0, category_id 7)"),
-        (_box(id=True), "whole numbers of 64 bits: annotations[1] (id True, image_id 0, category_id 7)"),
-        (_box(id=2**63), "whole numbers of 64 bits: annotations[1] (id 9223372036854775808, image_id 0"),
-        (_box(image_id="0"), "whole numbers of 64 bits: annotations[1] (id 2, image_id '0', category_id 7)"),
-        (_box(category_id=7.0), "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id 7.0)"),
-        (_box(category_id=None), "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id None)"),
-        (_image(id=False), "1 images whose id are not whole numbers of 64 bits: images[1] (id False)"),
-        (_box(bbox="4,5,20,10"), "whose area is none: annotations[1] (id 2) bbox '4,5,20,10' area 200"),
+        (
+            _box(id=2.0),
+            "whole numbers of 64 bits: annotations[1] (id 2.0, image_id 0, category_id 7)",
+        ),
+        (
+            _box(id=True),
+            "whole numbers of 64 bits: annotations[1] (id True, image_id 0, category_id 7)",
+        ),
+        (
+            _box(id=2**63),
+            "whole numbers of 64 bits: annotations[1] (id 9223372036854775808, image_id 0",
+        ),
+        (
+            _box(image_id="0"),
+            "whole numbers of 64 bits: annotations[1] (id 2, image_id '0', category_id 7)",
+        ),
+        (
+            _box(category_id=7.0),
+            "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id 7.0)",
+        ),
+        (
+            _box(category_id=None),
+            "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id None)",
+        ),
+        (
+            _image(id=False),
+            "1 images whose id are not whole numbers of 64 bits: images[1] (id False)",
+        ),
+        (
+            _box(bbox="4,5,20,10"),
+            "whose area is none: annotations[1] (id 2) bbox '4,5,20,10' area 200",
+        ),
         (_box(bbox=None), "whose area is none: annotations[1] (id 2) bbox None area 200"),
-        (_box(bbox=[4, "5", 20, 10]), "whose area is none: annotations[1] (id 2) bbox [4, '5', 20, 10]"),
-        (_box(bbox=[4, True, 20, 10]), "whose area is none: annotations[1] (id 2) bbox [4, True, 20, 10]"),
-        (_box(area=True), "whose area is none: annotations[1] (id 2) bbox [4, 5, 20, 10] area True"),
-        (_box(iscrowd="no"), "1 annotations whose iscrowd or ignore is neither 0 nor 1: annotations[1] (id 2) iscrowd"),
+        (
+            _box(bbox=[4, "5", 20, 10]),
+            "whose area is none: annotations[1] (id 2) bbox [4, '5', 20, 10]",
+        ),
+        (
+            _box(bbox=[4, True, 20, 10]),
+            "whose area is none: annotations[1] (id 2) bbox [4, True, 20, 10]",
+        ),
+        (
+            _box(area=True),
+            "whose area is none: annotations[1] (id 2) bbox [4, 5, 20, 10] area True",
+        ),
+        (
+            _box(iscrowd="no"),
+            (
+                "1 annotations whose iscrowd or ignore is neither 0 nor 1: annotations[1] (id 2) "
+                "iscrowd"
+            ),
+        ),
         (_box(iscrowd=None), "neither 0 nor 1: annotations[1] (id 2) iscrowd None"),
         (_box(iscrowd=2), "neither 0 nor 1: annotations[1] (id 2) iscrowd 2"),
         (_box(iscrowd=float("nan")), "neither 0 nor 1: annotations[1] (id 2) iscrowd nan"),
@@ -129,19 +200,34 @@ def _crowds(content: Document) -> None:
         (_category(name=True), "neither a text nor a number: categories[0] (id 7) name True"),
         (_category(name=" "), "neither a text nor a number: categories[0] (id 7) name ' '"),
         (_category(name=["red"]), "neither a text nor a number: categories[0] (id 7) name ['red']"),
-        (_category(name=float("inf")), "neither a text nor a number: categories[0] (id 7) name inf"),
         (
-            lambda content: content["categories"].extend([{"id": 8, "name": 2}, {"id": 9, "name": "2"}]),
+            _category(name=float("inf")),
+            "neither a text nor a number: categories[0] (id 7) name inf",
+        ),
+        (
+            lambda content: content["categories"].extend(
+                [{"id": 8, "name": 2}, {"id": 9, "name": "2"}]
+            ),
             "categories with the same name: 2; give each its own",
         ),
         (_image(id=0), "1 images with the id of an earlier one: images[1] (id 0)"),
-        (_image(width=0), "1 images whose width and height are not whole numbers from 1, or whose file_name is no"),
+        (
+            _image(width=0),
+            (
+                "1 images whose width and height are not whole numbers from 1, or whose file_name "
+                "is "
+                "no"
+            ),
+        ),
         (_image(file_name=None), "or whose file_name is no text: images[1] (id 1)"),
         (lambda content: content.update(annotations=[]), "'annotations' is missing or empty"),
         (lambda content: content.update(images=[]), "'images' is missing or empty"),
         (
             _crowds,
-            "no object to learn from: 0 of 4 annotations have a side below 1 pixel, area 0 or `ignore`",
+            (
+                "no object to learn from: 0 of 4 annotations have a side below 1 pixel, area 0 or "
+                "`ignore`"
+            ),
         ),
         (
             lambda content: [image.update(width=31) for image in content["images"]],
@@ -154,14 +240,19 @@ def test_a_file_that_contradicts_itself_is_refused(
 ) -> None:
     content = document()
     spoil(content)
-    with pytest.raises(DataError, match=rf"(?s)instances_train2017\.json:.*{re.escape(fault)}.*correct the annotation"):
+    with pytest.raises(
+        DataError,
+        match=rf"(?s)instances_train2017\.json:.*{re.escape(fault)}.*correct the annotation",
+    ):
         read_annotations(write(tmp_path, content), "train")
 
 
 def test_val_without_objects_cannot_be_measured(tmp_path: Path) -> None:
     content = document()
     _crowds(content)
-    with pytest.raises(DataError, match="all 4 annotations are crowds or have `ignore`: AP cannot be measured"):
+    with pytest.raises(
+        DataError, match="all 4 annotations are crowds or have `ignore`: AP cannot be measured"
+    ):
         read_annotations(write(tmp_path, content, "val"), "val")
 
 
@@ -181,11 +272,16 @@ def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize("mask", ["rle", 5, [4, 5, 24, 5, 24, 15], {"counts": None}])
-def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(tmp_path: Path, mask: object) -> None:
+def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(
+    tmp_path: Path, mask: object
+) -> None:
     content = document()
     content["annotations"][3]["segmentation"] = mask
     file = read_annotations(write(tmp_path, content), "train")
-    with pytest.raises(DataError, match=r"1 annotations have neither polygons nor .*: annotations\[3\] \(id 4\); mask"):
+    with pytest.raises(
+        DataError,
+        match=r"1 annotations have neither polygons nor .*: annotations\[3\] \(id 4\); mask",
+    ):
         check_annotations([file], _params(tmp_path, "mask_rcnn"))
     check_annotations([file], _params(tmp_path, "fcos"))
 
@@ -200,25 +296,51 @@ TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
     ("mask", "fault"),
     [
         ([[4, 5, 24, 5, 24, "15"]], "polygons of other things than finite numbers"),
-        ([[4, 5, 24, 5, 24, 15], [4, 5, None, 5, 24, 15]], "polygons of other things than finite numbers"),
+        (
+            [[4, 5, 24, 5, 24, 15], [4, 5, None, 5, 24, 15]],
+            "polygons of other things than finite numbers",
+        ),
         ([[4, 5, 24, 5, 24, float("nan")]], "polygons of other things than finite numbers"),
         ([[float("nan"), 5, 24, 5, 24, 15]], "polygons of other things than finite numbers"),
         ([[4, 5, 24, 5, 24, float("-inf")]], "polygons of other things than finite numbers"),
         ([[4, 5.5, 24, 5, 24, 10**400]], "polygons of other things than finite numbers"),
         ([[4, 5, 24, 5, 24, True]], "polygons of other things than finite numbers"),
-        ([[[4, 5], [24, 5], [24, 15]]], "polygons of other things than finite numbers: annotations[3] (id 4)"),
-        ([[4, 5, 24, 5, 24, 15, 9]], "polygons of an odd number of coordinates: annotations[3] (id 4)"),
-        ([[4, 5, 24, 5, 24, 15], [1, 2, 3]], "polygons of an odd number of coordinates: annotations[3] (id 4)"),
-        ({**RUNS, "size": [48.0, 64.0]}, "run lengths whose size is not their image's height and width"),
+        (
+            [[[4, 5], [24, 5], [24, 15]]],
+            "polygons of other things than finite numbers: annotations[3] (id 4)",
+        ),
+        (
+            [[4, 5, 24, 5, 24, 15, 9]],
+            "polygons of an odd number of coordinates: annotations[3] (id 4)",
+        ),
+        (
+            [[4, 5, 24, 5, 24, 15], [1, 2, 3]],
+            "polygons of an odd number of coordinates: annotations[3] (id 4)",
+        ),
+        (
+            {**RUNS, "size": [48.0, 64.0]},
+            "run lengths whose size is not their image's height and width",
+        ),
         (
             {**RUNS, "size": [64, 48]},
-            "run lengths whose size is not their image's height and width: annotations[3] (id 4) size [64, 48] instead",
+            (
+                "run lengths whose size is not their image's height and width: annotations[3] (id "
+                "4) "
+                "size [64, 48] instead"
+            ),
         ),
         ({**RUNS, "size": "48x64"}, "run lengths whose size is not their image's height and width"),
-        ({"counts": TEXT, "size": [30, 20]}, "run lengths whose size is not their image's height and width"),
+        (
+            {"counts": TEXT, "size": [30, 20]},
+            "run lengths whose size is not their image's height and width",
+        ),
         (
             {**RUNS, "counts": [245, 10, 17]},
-            "run lengths that do not add up to their image's pixels: annotations[3] (id 4) of an image of 3072",
+            (
+                "run lengths that do not add up to their image's pixels: annotations[3] (id 4) of "
+                "an "
+                "image of 3072"
+            ),
         ),
         ({**RUNS, "counts": []}, "run lengths that do not add up"),
         ({**RUNS, "counts": [245, -10, 2837]}, "run lengths that do not add up"),
@@ -233,7 +355,9 @@ def test_a_mask_that_training_would_end_at_or_take_for_another_is_refused(
     content = document()
     content["annotations"][3]["segmentation"] = mask
     file = read_annotations(write(tmp_path, content), "train")
-    with pytest.raises(DataError, match=rf"json: 1 annotations have {re.escape(fault)}.*; mask_rcnn learns masks"):
+    with pytest.raises(
+        DataError, match=rf"json: 1 annotations have {re.escape(fault)}.*; mask_rcnn learns masks"
+    ):
         check_annotations([file], _params(tmp_path, "mask_rcnn"))
 
 
@@ -242,25 +366,35 @@ def test_masks_of_all_three_forms_are_accepted(tmp_path: Path) -> None:
     content["annotations"][0]["segmentation"] = [[4.5, -5, 24, 5, 24, 15], []]
     content["annotations"][1]["segmentation"] = RUNS
     content["annotations"][2]["segmentation"] = {**RUNS, "counts": TEXT}
-    check_annotations([read_annotations(write(tmp_path, content), "train")], _params(tmp_path, "mask_rcnn"))
+    check_annotations(
+        [read_annotations(write(tmp_path, content), "train")], _params(tmp_path, "mask_rcnn")
+    )
 
 
 @given(mask=arrays(np.uint8, (9, 13), elements=integers(0, 1)))
-def test_run_lengths_that_pycocotools_writes_add_up_and_cut_short_do_not(mask: NDArray[np.uint8]) -> None:
+def test_run_lengths_that_pycocotools_writes_add_up_and_cut_short_do_not(
+    mask: NDArray[np.uint8],
+) -> None:
     text = encode(np.asfortranarray(mask))["counts"].decode()
     assert _adds_up(text, 9 * 13)
     assert not _adds_up(text[:-1], 9 * 13)
 
 
-def test_a_mask_whose_first_polygon_has_no_three_points_is_refused_where_it_is_measured(tmp_path: Path) -> None:
-    """faster-coco-eval takes [1, 2, 3, 4] for a box, and whatever follows too; mmdet leaves the polygon out."""
+def test_a_mask_whose_first_polygon_has_no_three_points_is_refused_where_it_is_measured(
+    tmp_path: Path,
+) -> None:
+    """faster-coco-eval takes [1, 2, 3, 4] for a box, and whatever follows too; mmdet leaves the
+    polygon out."""
     content = document()
     content["annotations"][3]["segmentation"] = [[1, 2, 3, 4], [4, 5, 24, 5, 24, 15]]
     root = write(tmp_path, content)
     (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     params = _params(tmp_path, "mask_rcnn")
     check_annotations([read_annotations(root, "train")], params)
-    with pytest.raises(DataError, match=r"1 annotations begin with a polygon of .*: annotations\[3\] \(id 4\); mask"):
+    with pytest.raises(
+        DataError,
+        match=r"1 annotations begin with a polygon of .*: annotations\[3\] \(id 4\); mask",
+    ):
         check_annotations([read_annotations(root, "val")], params)
 
 
@@ -277,19 +411,30 @@ def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> 
     del boxes[12:]
     file = read_annotations(write(tmp_path, content), "train")
     assert file.use == (
-        "instances_train2017.json: 5 of 7 images to train on; 7 objects; 1 of them reach beyond their image and are "
-        "clipped; 2 crowds, neither object nor background; 3 annotations passed over (a side below 1 pixel, area 0, "
-        "or `ignore`); 1 images left out for want of annotations; 1 images left out for a side below 32 pixels; "
-        "2 images with crowds or passed-over annotations alone, which train as background; 1 masks without a polygon "
+        "instances_train2017.json: 5 of 7 images to train on; 7 objects; 1 of them reach beyond "
+        "their image and are "
+        "clipped; 2 crowds, neither object nor background; 3 annotations passed over (a side below "
+        "1 pixel, area 0, "
+        "or `ignore`); 1 images left out for want of annotations; 1 images left out for a side "
+        "below 32 pixels; "
+        "2 images with crowds or passed-over annotations alone, which train as background; 1 masks "
+        "without a polygon "
         "of three points, ignored where masks are learnt"
     )
-    rows = [row["instances"] for row in as_mmdet_reads(checked_file(file, [], tmp_path / "copy.json"), tmp_path)]
+    rows = [
+        row["instances"]
+        for row in as_mmdet_reads(checked_file(file, [], tmp_path / "copy.json"), tmp_path)
+    ]
     assert len(rows) == 5
-    assert sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2  # two lie in the small image
+    assert (
+        sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2
+    )  # two lie in the small image
     assert sum(not any(not one["ignore_flag"] for one in row) for row in rows) == 2
 
 
-def as_mmdet_reads(file: CheckedFile, root: Path, classes: Sequence[str] = ("red",)) -> list[dict[str, Any]]:
+def as_mmdet_reads(
+    file: CheckedFile, root: Path, classes: Sequence[str] = ("red",)
+) -> list[dict[str, Any]]:
     load_library("mmdet")
     from mmdet.registry import DATASETS  # noqa: PLC0415  after the ops are installed
 

@@ -23,7 +23,12 @@ from pipelines.detection.annotations.usage import Split
 from pipelines.detection.details import complete_details
 from pipelines.detection.params import DetectionEvaluationParams, DetectionParams
 from pipelines.detection.scores import CocoScores, class_rows, load_truth, measure_precision
-from tests.pipelines.detection.annotations.test_faults import Document, as_mmdet_reads, document, write
+from tests.pipelines.detection.annotations.test_faults import (
+    Document,
+    as_mmdet_reads,
+    document,
+    write,
+)
 
 Spoil = Callable[[Document], None]
 
@@ -98,8 +103,15 @@ def _perfect(file: CheckedFile) -> dict[str, float]:
 @pytest.mark.parametrize("spoil", SAME.values(), ids=SAME)
 def test_all_readers_find_all_objects_under_their_names(spoil: Spoil, tmp_path: Path) -> None:
     file, train = _checked(tmp_path, spoil)
-    instances = [one for image in as_mmdet_reads(train, tmp_path, file.classes) for one in image["instances"]]
-    assert sorted((one["bbox_label"], one["ignore_flag"]) for one in instances) == [(0, 0), (0, 0), (1, 0), (1, 0)]
+    instances = [
+        one for image in as_mmdet_reads(train, tmp_path, file.classes) for one in image["instances"]
+    ]
+    assert sorted((one["bbox_label"], one["ignore_flag"]) for one in instances) == [
+        (0, 0),
+        (0, 0),
+        (1, 0),
+        (1, 0),
+    ]
     _, val = _checked(tmp_path, spoil, "val")
     assert train.num_objects == val.num_objects == 4
     assert _perfect(val) == dict.fromkeys(file.classes, pytest.approx(100))
@@ -112,7 +124,9 @@ def test_a_crowd_is_a_crowd_however_it_is_written(flag: object, tmp_path: Path) 
         content["annotations"][0]["iscrowd"] = flag
 
     file, train = _checked(tmp_path, spoil)
-    instances = [one for image in as_mmdet_reads(train, tmp_path, file.classes) for one in image["instances"]]
+    instances = [
+        one for image in as_mmdet_reads(train, tmp_path, file.classes) for one in image["instances"]
+    ]
     assert sorted(one["ignore_flag"] for one in instances) == [0, 0, 0, 1]
     assert _checked(tmp_path, spoil, "val")[1].num_objects == train.num_objects == 3
 
@@ -135,14 +149,19 @@ def test_a_file_that_all_read_alike_is_not_copied(tmp_path: Path) -> None:
 def test_objects_of_images_that_are_left_out_are_not_counted(tmp_path: Path) -> None:
     file, _ = _checked(tmp_path, lambda content: content["images"][0].update(width=31, height=48))
     assert checked_file(file, [], tmp_path / "copy.json").num_objects == 2
-    with pytest.raises(DataError, match=r"train2017\.json: no object is left, as the images of all objects do not"):
+    with pytest.raises(
+        DataError, match=r"train2017\.json: no object is left, as the images of all objects do not"
+    ):
         checked_file(file, file.image_paths[1:], tmp_path / "copy.json")
 
 
 def test_a_data_set_that_lacks_objects_ends_the_stage_before_it_trains(tmp_path: Path) -> None:
-    """The file itself instead of its copy: mmdet looks its categories up by names that are texts."""
+    """The file itself instead of its copy: mmdet looks its categories up by names that are
+    texts."""
     file, train = _checked(tmp_path, _names("cat", 2))
-    with pytest.raises(DataError, match=r"train2017\.json: holds 4 objects, but its reader finds 2"):
+    with pytest.raises(
+        DataError, match=r"train2017\.json: holds 4 objects, but its reader finds 2"
+    ):
         as_mmdet_reads(CheckedFile(file.path, train.num_objects), tmp_path, file.classes)
 
 
@@ -161,10 +180,15 @@ def test_masks_of_pairs_leave_nothing_to_learn_from(tmp_path: Path) -> None:
     mask_rcnn = DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path))
     boxes = DetectionParams(method="fcos", backbone="p.checkpoint", data=str(tmp_path))
     train, val = _checked(tmp_path, _pairs)[0], _checked(tmp_path, _pairs, "val")[0]
-    fault = r"no object to learn from: 4 masks have no polygon of three points, .* in one list, \[x1, y1, x2, y2, x3"
+    fault = (
+        r"no object to learn from: 4 masks have no polygon of three points, .* in one list, "
+        r"\[x1, y1, x2, y2, x3"
+    )
     with pytest.raises(DataError, match=rf"train2017\.json: {fault}.*; mask_rcnn learns masks"):
         check_annotations([train], mask_rcnn)
-    with pytest.raises(DataError, match=r"val2017\.json: 4 annotations begin with a polygon of fewer than three"):
+    with pytest.raises(
+        DataError, match=r"val2017\.json: 4 annotations begin with a polygon of fewer than three"
+    ):
         check_annotations([val], mask_rcnn)
     check_annotations([train, val], boxes)
 
@@ -174,12 +198,18 @@ def test_masks_of_pairs_next_to_others_are_counted(tmp_path: Path) -> None:
         content["annotations"][0]["segmentation"] = [[4, 5], [24, 5], [24, 15]]
 
     file, _ = _checked(tmp_path, spoil)
-    check_annotations([file], DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path)))
-    assert file.use.endswith("1 masks without a polygon of three points, ignored where masks are learnt")
+    check_annotations(
+        [file], DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path))
+    )
+    assert file.use.endswith(
+        "1 masks without a polygon of three points, ignored where masks are learnt"
+    )
 
 
 @pytest.mark.parametrize("mask", ["rle", [4, 5, 24, 5], {"counts": "0", "size": [9, 9]}])
-def test_an_evaluation_of_boxes_paints_no_masks_as_nobody_has_checked_them(mask: object, tmp_path: Path) -> None:
+def test_an_evaluation_of_boxes_paints_no_masks_as_nobody_has_checked_them(
+    mask: object, tmp_path: Path
+) -> None:
     _, val = _checked(tmp_path, _all(segmentation=mask), "val")
     for number in range(2):
         Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / f"{number}.png")

@@ -1,4 +1,5 @@
-"""A folder tree of 98 tiny "images", each of which is its own number, and shards made of it, on disk and in S3."""
+"""A folder tree of 98 tiny "images", each of which is its own number, and shards made of it, on
+disk and in S3."""
 
 from __future__ import annotations
 

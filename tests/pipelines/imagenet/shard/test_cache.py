@@ -1,4 +1,5 @@
-"""Shards of S3 on a machine's disk: fetched once for all its processes, checked, evicted, never seen half."""
+"""Shards of S3 on a machine's disk: fetched once for all its processes, checked, evicted, never
+seen half."""
 
 from __future__ import annotations
 
@@ -87,7 +88,9 @@ def test_the_least_recently_used_shard_is_evicted(
     cache = make_cache(tmp_path, limit_bytes=3 * shards[0].size)
     for number in (0, 1, 2):
         os.close(cache.open(remote, shards[number]))
-    for when, path in enumerate(sorted((tmp_path / "cache").glob("*.tar"), key=lambda path: path.stat().st_mtime_ns)):
+    for when, path in enumerate(
+        sorted((tmp_path / "cache").glob("*.tar"), key=lambda path: path.stat().st_mtime_ns)
+    ):
         os.utime(path, (when, when))
     os.close(cache.open(remote, shards[0]))
     held = cache.open(remote, shards[1])
@@ -95,7 +98,9 @@ def test_the_least_recently_used_shard_is_evicted(
     os.close(cache.open(remote, shards[4]))  # evicts 0
     os.close(cache.open(remote, shards[5]))  # evicts 1
     assert remote.fetched == [shards[number].name for number in (0, 1, 2, 3, 4, 5)]
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar")) == cache.limit_bytes
+    assert (
+        sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar")) == cache.limit_bytes
+    )
     assert len(content_of(held)) == shards[1].size  # whoever has it open goes on reading
     os.close(cache.open(remote, shards[1]))
     assert remote.fetched[-1] == shards[1].name
@@ -114,7 +119,9 @@ def test_what_a_killed_fetch_left_is_evicted_and_one_under_way_is_not(
     assert {path.name for path in (tmp_path / "cache").glob("*.partial")} == {"busy.partial"}
 
 
-def test_a_cut_file_is_fetched_again(remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path) -> None:
+def test_a_cut_file_is_fetched_again(
+    remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
+) -> None:
     cache = make_cache(tmp_path)
     whole = content_of(cache.open(remote, shards[0]))
     (kept,) = (tmp_path / "cache").glob("*.tar")
@@ -127,21 +134,32 @@ def test_other_bytes_than_the_index_has_are_refused(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     wrong = replace(shards[0], sha256="0" * 64)
-    with pytest.raises(DataError, match=r"train-000000\.tar: the shard is not the one that the index describes; copy"):
+    with pytest.raises(
+        DataError,
+        match=r"train-000000\.tar: the shard is not the one that the index describes; copy",
+    ):
         make_cache(tmp_path).open(remote, wrong)
     assert len(remote.fetched) == 2  # a transfer may go wrong once
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
-def test_a_shard_of_another_size_is_refused(remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path) -> None:
+def test_a_shard_of_another_size_is_refused(
+    remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
+) -> None:
     wrong = replace(shards[0], size=shards[0].size + 1, sha256=None)
-    with pytest.raises(DataError, match=r"train-000000\.tar: the shard is not the one that the index describes"):
+    with pytest.raises(
+        DataError, match=r"train-000000\.tar: the shard is not the one that the index describes"
+    ):
         make_cache(tmp_path).open(remote, wrong)
 
 
-def test_a_shard_that_vanished_is_told(remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path) -> None:
+def test_a_shard_that_vanished_is_told(
+    remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
+) -> None:
     remote.delete(shards[0].name)
-    with pytest.raises(DataError, match=r"image/net/train-000000\.tar: missing; copy it there again"):
+    with pytest.raises(
+        DataError, match=r"image/net/train-000000\.tar: missing; copy it there again"
+    ):
         make_cache(tmp_path).open(remote, shards[0])
 
 
@@ -150,12 +168,15 @@ def test_a_cache_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(
-        DataError, match=r"cache: shards cannot be kept here: File exists; lower cache_gib, or set XDG_"
+        DataError,
+        match=r"cache: shards cannot be kept here: File exists; lower cache_gib, or set XDG_",
     ):
         make_cache(tmp_path).open(remote, shards[0])
 
 
 def test_a_cache_that_does_not_hold_a_shuffle_is_refused(remote: CountedPlace) -> None:
     images = open_images(remote.uri, cache_gib=0.0001)
-    with pytest.raises(DataError, match=r"cache_gib = 0\.0001 does not hold the 16 shards, 0\.000153 GiB, that are"):
+    with pytest.raises(
+        DataError, match=r"cache_gib = 0\.0001 does not hold the 16 shards, 0\.000153 GiB, that are"
+    ):
         images.source("train", ("even", "odd"))

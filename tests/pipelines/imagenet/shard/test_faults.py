@@ -33,7 +33,13 @@ def put_tar(path: Path, members: Mapping[str, bytes]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-GOOD = {"a.jpg": b"a", "a.cls": b"0", "b.jpg": b"b", "b.json": b'{"label": 1}', "b.txt": b"a caption"}
+GOOD = {
+    "a.jpg": b"a",
+    "a.cls": b"0",
+    "b.jpg": b"b",
+    "b.json": b'{"label": 1}',
+    "b.txt": b"a caption",
+}
 
 
 @pytest.fixture
@@ -61,7 +67,9 @@ def test_a_cache_that_cannot_be_locked_is_an_error_that_names_it(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(DataError, match=r"indices: cannot be .*: No locks available; set XDG_CACHE_HOME"):
+    with pytest.raises(
+        DataError, match=r"indices: cannot be .*: No locks available; set XDG_CACHE_HOME"
+    ):
         fingerprint(str(foreign), num_classes=2)
 
 
@@ -92,13 +100,28 @@ def test_classes_of_others_may_have_names(foreign: Path) -> None:
 
 
 TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
-    "no label": ({**GOOD, "c.png": b"c"}, r"000\.tar: images without a label: c\.png; each needs <key>\.cls or"),
-    "label is text": ({**GOOD, "a.cls": b"cat"}, r"000\.tar/a\.cls: holds no label, which is an integer from 0 to"),
+    "no label": (
+        {**GOOD, "c.png": b"c"},
+        r"000\.tar: images without a label: c\.png; each needs <key>\.cls or",
+    ),
+    "label is text": (
+        {**GOOD, "a.cls": b"cat"},
+        r"000\.tar/a\.cls: holds no label, which is an integer from 0 to",
+    ),
     "label is negative": ({**GOOD, "a.cls": b"-1"}, r"000\.tar/a\.cls: holds no label"),
     "json without label": ({**GOOD, "b.json": b"{}"}, r"000\.tar/b\.json: holds no label"),
-    "two images": ({**GOOD, "a.png": b"c"}, r"000\.tar: two images have the key a: a\.jpg and a\.png"),
-    "no image": ({"a.cls": b"0"}, r"foreign: holds no image of train; shards belong into train/\*\.tar or train-\*"),
-    "one class": ({"a.jpg": b"a", "a.cls": b"0"}, r"different classes; only in train: none; only in val: 1"),
+    "two images": (
+        {**GOOD, "a.png": b"c"},
+        r"000\.tar: two images have the key a: a\.jpg and a\.png",
+    ),
+    "no image": (
+        {"a.cls": b"0"},
+        r"foreign: holds no image of train; shards belong into train/\*\.tar or train-\*",
+    ),
+    "one class": (
+        {"a.jpg": b"a", "a.cls": b"0"},
+        r"different classes; only in train: none; only in val: 1",
+    ),
     "a class is empty": ({**GOOD, "b.json": b'{"label": 2}'}, r"only in train: 2; only in val: 1"),
 }
 
@@ -120,7 +143,9 @@ def test_a_class_that_neither_split_has_is_told(foreign: Path) -> None:
 
 def test_a_label_without_a_name_is_told(foreign: Path) -> None:
     (foreign / "classes.txt").write_text("cat\n")
-    with pytest.raises(DataError, match=r"000\.tar: label 1 is out of range: .*classes\.txt has 1 classes"):
+    with pytest.raises(
+        DataError, match=r"000\.tar: label 1 is out of range: .*classes\.txt has 1 classes"
+    ):
         classes_of(foreign)
 
 
@@ -128,7 +153,10 @@ def test_a_label_without_a_name_is_told(foreign: Path) -> None:
 def test_a_truncated_tar_file_is_told(foreign: Path, size: int) -> None:
     """Wherever it is cut: in a header, in a member, between two members."""
     os.truncate(foreign / "val/000.tar", size)
-    with pytest.raises(DataError, match=r"val/000\.tar: the shard is no whole tar file: .*; copy it again or write it"):
+    with pytest.raises(
+        DataError,
+        match=r"val/000\.tar: the shard is no whole tar file: .*; copy it again or write it",
+    ):
         classes_of(foreign)
 
 
@@ -143,8 +171,10 @@ def test_shards_that_the_index_does_not_describe_are_named(local: Path) -> None:
     os.truncate(local / "train-000004.tar", 2048)
     (local / "train-000020.tar").write_bytes(b"")
     text = (
-        r"index\.json: disagrees with the shards; missing: train-000003\.tar; not in the index: train-000020\.tar; "
-        r"of another size: train-000004\.tar; copy the shards again, or write one for these shards: python -m "
+        r"index\.json: disagrees with the shards; missing: train-000003\.tar; not in the index: "
+        r"train-000020\.tar; "
+        r"of another size: train-000004\.tar; copy the shards again, or write one for these "
+        r"shards: python -m "
         r"pipelines\.imagenet\.shard --index "
     )
     with pytest.raises(DataError, match=text):
@@ -155,14 +185,19 @@ def test_other_bytes_of_the_same_size_are_noticed_by_the_fingerprint(local: Path
     content = bytearray((local / "val-000001.tar").read_bytes())
     content[513] ^= 1
     (local / "val-000001.tar").write_bytes(content)
-    with pytest.raises(DataError, match=r"index\.json: disagrees with the bytes of val-000001\.tar; copy them again"):
+    with pytest.raises(
+        DataError,
+        match=r"index\.json: disagrees with the bytes of val-000001\.tar; copy them again",
+    ):
         fingerprint(str(local), num_classes=2)
 
 
 def test_an_index_whose_shards_are_gone_is_told(local: Path) -> None:
     for path in local.glob("*.tar"):
         path.unlink()
-    with pytest.raises(DataError, match=r"disagrees with the shards; missing: train-000000\.tar, .* and 15 more"):
+    with pytest.raises(
+        DataError, match=r"disagrees with the shards; missing: train-000000\.tar, .* and 15 more"
+    ):
         classes_of(local)
 
 
@@ -173,8 +208,14 @@ def _edited(**changes: Any) -> Callable[[dict[str, Any]], Any]:
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "version": (lambda document: document.update(version=9), "version 9 instead of 1"),
     "no classes": (lambda document: document.pop("classes"), "'classes'"),
-    "label": (_edited(labels=[0, 1, 2, 0]), r"train-000002\.tar: a label is out of range: there are 2 classes"),
-    "offset": (_edited(offsets=[0, 1, 2, 99999]), r"train-000002\.tar: an image lies outside the shard"),
+    "label": (
+        _edited(labels=[0, 1, 2, 0]),
+        r"train-000002\.tar: a label is out of range: there are 2 classes",
+    ),
+    "offset": (
+        _edited(offsets=[0, 1, 2, 99999]),
+        r"train-000002\.tar: an image lies outside the shard",
+    ),
     "lengths": (_edited(sizes=[1]), r"train-000002\.tar: its lists have different lengths"),
 }
 
@@ -186,7 +227,8 @@ def test_a_damaged_index_is_told(local: Path, name: str) -> None:
     damage(document)
     (local / "index.json").write_text(json.dumps(document))
     with pytest.raises(
-        DataError, match=rf"index\.json: no index of shards: {text}; write one for these shards: python"
+        DataError,
+        match=rf"index\.json: no index of shards: {text}; write one for these shards: python",
     ):
         classes_of(local)
 
@@ -194,37 +236,53 @@ def test_a_damaged_index_is_told(local: Path, name: str) -> None:
 def test_a_shard_that_is_cut_while_it_is_read_is_told(local: Path) -> None:
     source = open_images(str(local)).source("train", ("even", "odd"))
     os.truncate(local / "train-000001.tar", 600)
-    with pytest.raises(DataError, match=r"train-000001\.tar: the shard ends before \w+/\d+\.png; copy it there again"):
+    with pytest.raises(
+        DataError,
+        match=r"train-000001\.tar: the shard ends before \w+/\d+\.png; copy it there again",
+    ):
         source.read(7)
     (local / "train-000002.tar").unlink()
     with pytest.raises(
-        DataError, match=r"train-000002\.tar: the shard cannot be read: No such file or directory; copy"
+        DataError,
+        match=r"train-000002\.tar: the shard cannot be read: No such file or directory; copy",
     ):
         source.read(8)
 
 
 def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:
     with pytest.raises(
-        DataError, match=r"s3://bucket-none/x: cannot list: .*bucket does not exist .*; correct the stage's"
+        DataError,
+        match=r"s3://bucket-none/x: cannot list: .*bucket does not exist .*; correct the stage's",
     ):
         classes_of("s3://bucket-none/x")
 
 
 def test_a_prefix_without_shards_is_told(bucket: str) -> None:
-    with pytest.raises(DataError, match=r"/nothing: holds no shards; they belong into train/\*\.tar or train-\*\.tar"):
+    with pytest.raises(
+        DataError,
+        match=r"/nothing: holds no shards; they belong into train/\*\.tar or train-\*\.tar",
+    ):
         classes_of(f"s3://{bucket}/nothing")
 
 
 def test_shards_in_s3_without_an_index_are_told(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
     DataBucket(place).delete("index.json")
-    with pytest.raises(DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"):
+    with pytest.raises(
+        DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"
+    ):
         classes_of(place)
 
 
 def test_other_objects_beside_shards_are_passed_over(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
-    for name in ("train/cat/a.jpg", "train/cat/a.tar", "trainer.tar", "notes.tar", "train/.hidden.tar"):
+    for name in (
+        "train/cat/a.jpg",
+        "train/cat/a.tar",
+        "trainer.tar",
+        "notes.tar",
+        "train/.hidden.tar",
+    ):
         DataBucket(place).write(name, b"")
     assert classes_of(place) == ("even", "odd")
 
@@ -234,15 +292,22 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    with pytest.raises(DataError, match=r"cannot list: no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
+    with pytest.raises(
+        DataError, match=r"cannot list: no credentials for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET"
+    ):
         classes_of(f"s3://{bucket}/x")
 
 
-def test_a_server_that_does_not_answer_is_no_fault_of_the_data(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_no_fault_of_the_data(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that the stage is tried again."""
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(UnreachableError, match=r"cannot list: Could not connect .*; check that the server is running"):
+    with pytest.raises(
+        UnreachableError,
+        match=r"cannot list: Could not connect .*; check that the server is running",
+    ):
         classes_of(f"s3://{bucket}/x")
 
 
@@ -284,7 +349,9 @@ def test_labels_of_others_are_read_in_any_order_and_spelling(foreign: Path, name
     assert list(open_images(str(foreign)).source("train", ("0", "1")).labels) == [0, 1]
 
 
-@pytest.mark.parametrize("label", [b"1.0", b"0x1", b"1 2", b"", b"\x01\x00\x00\x00", b"1000000", b"9" * 5000])
+@pytest.mark.parametrize(
+    "label", [b"1.0", b"0x1", b"1 2", b"", b"\x01\x00\x00\x00", b"1000000", b"9" * 5000]
+)
 def test_what_is_no_label_is_reported(foreign: Path, label: bytes) -> None:
     put_tar(foreign / "train/000.tar", {**GOOD, "a.cls": label})
     with pytest.raises(DataError, match=r"000\.tar/a\.cls: holds no label"):
@@ -298,19 +365,28 @@ def test_links_in_place_of_images_are_reported(foreign: Path, kind: bytes) -> No
         link = tarfile.TarInfo("c.jpg")
         link.type, link.linkname = kind, "a.jpg"
         tar.addfile(link)
-    with pytest.raises(DataError, match=r"000\.tar/c\.jpg: a link or a sparse file; write the shard again"):
+    with pytest.raises(
+        DataError, match=r"000\.tar/c\.jpg: a link or a sparse file; write the shard again"
+    ):
         classes_of(foreign)
 
 
 def test_members_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
-    put_tar(foreign / "train/000.tar", {**GOOD, os.fsdecode(b"caf\xe9.jpg"): b"c", os.fsdecode(b"caf\xe9.cls"): b"0"})
-    with pytest.raises(DataError, match=r"train/000\.tar: names of files that are not UTF-8: caf\\xe9\.jpg; rename"):
+    put_tar(
+        foreign / "train/000.tar",
+        {**GOOD, os.fsdecode(b"caf\xe9.jpg"): b"c", os.fsdecode(b"caf\xe9.cls"): b"0"},
+    )
+    with pytest.raises(
+        DataError, match=r"train/000\.tar: names of files that are not UTF-8: caf\\xe9\.jpg; rename"
+    ):
         classes_of(foreign)
 
 
 def test_shards_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
     put_tar(foreign / os.fsdecode(b"train/caf\xe9.tar"), GOOD)
-    with pytest.raises(DataError, match=r"foreign: names of files that are not UTF-8: train/caf\\xe9\.tar; rename"):
+    with pytest.raises(
+        DataError, match=r"foreign: names of files that are not UTF-8: train/caf\\xe9\.tar; rename"
+    ):
         classes_of(foreign)
 
 
@@ -324,17 +400,23 @@ def test_an_index_with_a_byte_order_mark_is_read(local: Path) -> None:
 def test_an_index_with_names_that_are_not_utf8_is_reported(local: Path) -> None:
     path = local / "index.json"
     path.write_text(path.read_text().replace('"odd/', '"\\udce9/', 1))
-    with pytest.raises(DataError, match=r"index\.json: no index of shards: half of a surrogate pair .*; write one"):
+    with pytest.raises(
+        DataError, match=r"index\.json: no index of shards: half of a surrogate pair .*; write one"
+    ):
         classes_of(local)
 
 
 def test_names_of_classes_that_are_not_utf8_are_reported(foreign: Path) -> None:
     (foreign / "classes.txt").write_bytes(b"cat\ncaf\xe9\n")
-    with pytest.raises(DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xe9; save the file as UTF-8"):
+    with pytest.raises(
+        DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xe9; save the file as UTF-8"
+    ):
         classes_of(foreign)
 
 
 def test_a_shard_that_is_a_link_to_nothing_is_named(foreign: Path) -> None:
     (foreign / "train/001.tar").symlink_to("gone.tar")
-    with pytest.raises(DataError, match=r"train/001\.tar: a symbolic link to gone\.tar, which does not exist"):
+    with pytest.raises(
+        DataError, match=r"train/001\.tar: a symbolic link to gone\.tar, which does not exist"
+    ):
         classes_of(foreign)

@@ -1,4 +1,5 @@
-"""Shards read back: every image once, over ranks and loader processes, in an order that these do not change."""
+"""Shards read back: every image once, over ranks and loader processes, in an order that these do
+not change."""
 
 from __future__ import annotations
 
@@ -16,7 +17,12 @@ from pipelines.imagenet.dataset import Batch, Images, SampleIndex, TrainSampler,
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
 from pipelines.imagenet.shard.source import OPEN_SHARDS, SHARDS_IN_SHUFFLE
 from pipelines.imagenet.source import ImageSource, Split
-from tests.pipelines.imagenet.shard.conftest import IMAGES_PER_SHARD, NUM_TRAIN, NUM_VAL, ShardSummary
+from tests.pipelines.imagenet.shard.conftest import (
+    IMAGES_PER_SHARD,
+    NUM_TRAIN,
+    NUM_VAL,
+    ShardSummary,
+)
 
 SHARD_BYTES = 10240
 """Of each shard of the tests: a tar file's least."""
@@ -34,7 +40,9 @@ def number_of(content: bytes) -> torch.Tensor:
     return torch.tensor([int(content)])
 
 
-def numbers(source: ImageSource, draws: Sampler[SampleIndex], *, num_workers: int, substitutes: int = 1) -> list[int]:
+def numbers(
+    source: ImageSource, draws: Sampler[SampleIndex], *, num_workers: int, substitutes: int = 1
+) -> list[int]:
     """The images that one rank loads, in the order in which it does."""
     loader: DataLoader[Batch] = DataLoader(
         Images(source, number_of, seed=0, substitutes=substitutes),  # type: ignore[arg-type]  # collate makes batches
@@ -46,7 +54,9 @@ def numbers(source: ImageSource, draws: Sampler[SampleIndex], *, num_workers: in
     return [int(number) for batch in loader for number in batch.images_BCHW]
 
 
-def places_loaded(source: ImageSource, *, epoch: int, world_size: int, num_workers: int) -> list[int]:
+def places_loaded(
+    source: ImageSource, *, epoch: int, world_size: int, num_workers: int
+) -> list[int]:
     """The global order of an epoch: the ranks take turns."""
     ranks: list[Sequence[int]] = []
     for rank in range(world_size):
@@ -69,7 +79,10 @@ def test_images_names_and_labels_are_those_of_the_tree(place: str) -> None:
 
 def test_shards_hold_mixed_classes(local: Path) -> None:
     labels = opened(str(local), "train").labels
-    per_shard = [set(labels[start : start + IMAGES_PER_SHARD]) for start in range(0, NUM_TRAIN, IMAGES_PER_SHARD)]
+    per_shard = [
+        set(labels[start : start + IMAGES_PER_SHARD])
+        for start in range(0, NUM_TRAIN, IMAGES_PER_SHARD)
+    ]
     assert sum(len(one) == 2 for one in per_shard) > len(per_shard) / 2
 
 
@@ -79,25 +92,35 @@ def test_evaluation_reads_every_image_once(place: str, world_size: int, num_work
     source = opened(place, "val", shards_in_cache=5)
     shares = [
         numbers(
-            source, ValSampler(len(source), rank=rank, world_size=world_size), num_workers=num_workers, substitutes=0
+            source,
+            ValSampler(len(source), rank=rank, world_size=world_size),
+            num_workers=num_workers,
+            substitutes=0,
         )
         for rank in range(world_size)
     ]
-    assert sorted(number for share in shares for number in share) == list(range(NUM_TRAIN, NUM_TRAIN + NUM_VAL))
+    assert sorted(number for share in shares for number in share) == list(
+        range(NUM_TRAIN, NUM_TRAIN + NUM_VAL)
+    )
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 2), (2, 0), (4, 2)])
 def test_an_epoch_reads_every_image_once_in_an_order_of_its_own(
     place: str, caches: Path, world_size: int, num_workers: int
 ) -> None:
-    """With a cache for 16 of the 20 shards. Image 13 is broken and gives way to the one that follows it."""
+    """With a cache for 16 of the 20 shards. Image 13 is broken and gives way to the one that
+    follows it."""
     alone = opened(place, "train", shards_in_cache=SHARDS_IN_SHUFFLE)
     straight = places_loaded(alone, epoch=1, world_size=1, num_workers=0)
     assert len(straight) == NUM_TRAIN
     assert len(set(straight)) == NUM_TRAIN - 1
     source = opened(place, "train", shards_in_cache=SHARDS_IN_SHUFFLE)
-    assert places_loaded(source, epoch=1, world_size=world_size, num_workers=num_workers) == straight
-    assert places_loaded(source, epoch=2, world_size=world_size, num_workers=num_workers) != straight
+    assert (
+        places_loaded(source, epoch=1, world_size=world_size, num_workers=num_workers) == straight
+    )
+    assert (
+        places_loaded(source, epoch=2, world_size=world_size, num_workers=num_workers) != straight
+    )
     assert len(list(caches.glob("shards/*.tar"))) in (0, SHARDS_IN_SHUFFLE)
 
 
@@ -106,7 +129,9 @@ def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     order = source.shuffled(np.random.default_rng(7))
     assert sorted(order) == list(range(NUM_TRAIN))
     shards = order // IMAGES_PER_SHARD
-    first, rest = (set(part.tolist()) for part in np.split(shards, [SHARDS_IN_SHUFFLE * IMAGES_PER_SHARD]))
+    first, rest = (
+        set(part.tolist()) for part in np.split(shards, [SHARDS_IN_SHUFFLE * IMAGES_PER_SHARD])
+    )
     assert (len(first), len(rest)) == (SHARDS_IN_SHUFFLE, 4)
     assert first.isdisjoint(rest)
     assert len(set(shards[:SHARDS_IN_SHUFFLE].tolist())) > SHARDS_IN_SHUFFLE / 2
@@ -114,9 +139,14 @@ def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     assert order.tolist() != source.shuffled(np.random.default_rng(8)).tolist()
 
 
-def test_the_order_does_not_depend_on_where_the_shards_lie(local: Path, bucket: str, write: ShardSummary) -> None:
+def test_the_order_does_not_depend_on_where_the_shards_lie(
+    local: Path, bucket: str, write: ShardSummary
+) -> None:
     remote = write(f"s3://{bucket}")
-    orders = [opened(place, "train").shuffled(np.random.default_rng(1)).tolist() for place in (str(local), remote)]
+    orders = [
+        opened(place, "train").shuffled(np.random.default_rng(1)).tolist()
+        for place in (str(local), remote)
+    ]
     assert orders[0] == orders[1]
     assert fingerprint(str(local), num_classes=2) == fingerprint(remote, num_classes=2)
 

@@ -20,7 +20,10 @@ from tests.pipelines.imagenet.shard.conftest import NUM_TRAIN, NUM_VAL, ShardSum
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
 
 
 def test_two_runs_give_the_same_bytes(write: ShardSummary, tmp_path: Path) -> None:
@@ -35,7 +38,10 @@ def test_shards_are_in_webdatasets_layout(local: Path) -> None:
         members = tar.getmembers()
         contents = [tar.extractfile(member).read() for member in members]  # type: ignore[union-attr]
     for image, label in zip(members[::2], members[1::2], strict=True):
-        assert (image.name, label.name) == (f"{key_of(image.name)}.png", f"{key_of(image.name)}.cls")
+        assert (image.name, label.name) == (
+            f"{key_of(image.name)}.png",
+            f"{key_of(image.name)}.cls",
+        )
     assert [int(image) % 2 for image in contents[::2]] == [int(label) for label in contents[1::2]]
     assert (local / "classes.txt").read_text() == "even\nodd\n"
 
@@ -45,35 +51,59 @@ def test_the_index_says_where_each_image_lies(local: Path) -> None:
     shard = document["splits"]["train"][0]
     content = (local / shard["name"]).read_bytes()
     assert (shard["size"], shard["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-    cut = [content[at : at + size] for at, size in zip(shard["offsets"], shard["sizes"], strict=True)]
+    cut = [
+        content[at : at + size] for at, size in zip(shard["offsets"], shard["sizes"], strict=True)
+    ]
     assert [int(Path(name).stem) for name in shard["members"]] == [int(image) for image in cut]
 
 
-def test_finished_shards_are_not_written_again(tree: Path, local: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_shards_are_not_written_again(
+    tree: Path, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in local.iterdir()}
     capsys.readouterr()
     assert main([str(tree), str(local), "--images-per-shard", "4"]) == 0
-    assert capsys.readouterr().out == f"{local}: complete already, {NUM_TRAIN + NUM_VAL} images in 25 shards\n"
+    assert (
+        capsys.readouterr().out
+        == f"{local}: complete already, {NUM_TRAIN + NUM_VAL} images in 25 shards\n"
+    )
     assert {path: path.stat().st_mtime_ns for path in local.iterdir()} == before
 
 
-def test_progress_is_told_by_the_shard(write: ShardSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_by_the_shard(
+    write: ShardSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(str(tmp_path / "shards"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "train-000000.tar: 4 images, 0.0 MB; 1/25"
-    assert lines[-2:] == ["val-000004.tar: 2 images, 0.0 MB; 25/25", f"{tmp_path}/shards: wrote 98 images in 25 shards"]
+    assert lines[-2:] == [
+        "val-000004.tar: 2 images, 0.0 MB; 25/25",
+        f"{tmp_path}/shards: wrote 98 images in 25 shards",
+    ]
 
 
-def test_other_shards_are_not_overwritten(tree: Path, local: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_shards_are_not_overwritten(
+    tree: Path, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([str(tree), str(local), "--images-per-shard", "5"]) == 2
-    assert f"error: {local}: holds shards of other images, or of another size" in capsys.readouterr().err
+    assert (
+        f"error: {local}: holds shards of other images, or of another size"
+        in capsys.readouterr().err
+    )
     (local / "index.json").unlink()
     assert main([str(tree), str(local)]) == 2
-    assert f"error: {local}: holds 25 tar files of another origin; choose an empty place" in capsys.readouterr().err
+    assert (
+        f"error: {local}: holds 25 tar files of another origin; choose an empty place"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_interrupted_run_leaves_no_index_and_the_next_one_tidies_up(
-    place: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     place = place.replace("shards", "again").replace("image", "again")
 
@@ -100,13 +130,19 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tree: Path, tmp_path: Path)
     code += "command._tell = lambda *shard: (tell(*shard), time.sleep(600))\n"
     code += "sys.exit(command.main(sys.argv[1:]))"
     with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert "1/98" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == "interrupted: there is no index yet; run the same command again\n"
+        assert (
+            process.stderr.read()
+            == "interrupted: there is no index yet; run the same command again\n"
+        )
     assert process.returncode == 130
     assert not (tmp_path / "shards/index.json").exists()
 
@@ -115,8 +151,14 @@ def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path
     for name in ("a.b.png", "a_b.png", "a_b.jpg"):
         (tree / "val/odd" / name).write_bytes(b"1")
     assert main([str(tree), str(tmp_path / "shards")]) == 0
-    members = json.loads((tmp_path / "shards/index.json").read_text())["splits"]["val"][0]["members"]
-    assert {name for name in members if "a_b" in name} == {"odd/a_b.png", "odd/a_b__2.jpg", "odd/a_b__3.png"}
+    members = json.loads((tmp_path / "shards/index.json").read_text())["splits"]["val"][0][
+        "members"
+    ]
+    assert {name for name in members if "a_b" in name} == {
+        "odd/a_b.png",
+        "odd/a_b__2.jpg",
+        "odd/a_b__3.png",
+    }
 
 
 @pytest.mark.parametrize(
@@ -124,8 +166,14 @@ def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path
     [
         ([], "error: SRC and DST are needed, or --index PLACE"),
         (["nowhere", "shards"], "error: nowhere/train: the data folder is missing"),
-        (["here", "here/"], "error: here/: shards cannot be written among the images that they are made of"),
-        (["--index", "nowhere"], "error: nowhere: holds no shards; they belong into train/*.tar or train-*.tar"),
+        (
+            ["here", "here/"],
+            "error: here/: shards cannot be written among the images that they are made of",
+        ),
+        (
+            ["--index", "nowhere"],
+            "error: nowhere: holds no shards; they belong into train/*.tar or train-*.tar",
+        ),
     ],
 )
 def test_faults_are_told_without_a_traceback(
@@ -140,7 +188,9 @@ def test_faults_are_told_without_a_traceback(
     assert capsys.readouterr().err.startswith(fault)
 
 
-def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = tmp_path / "map"
     place.mkdir()
     (place / "train_map.txt").write_text("a.png 0\nb.png 1\n")
@@ -151,7 +201,9 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "shards/index.json").exists()
 
 
-def test_indexing_shards_gives_the_writers_index(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_indexing_shards_gives_the_writers_index(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = fingerprint(place, num_classes=2)
     assert main(["--index", place]) == 0
     assert capsys.readouterr().out.endswith(f"{place}/index.json: 98 images in 25 shards\n")
