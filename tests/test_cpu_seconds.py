@@ -54,7 +54,7 @@ if __name__ == "__main__":
 ROUNDING_S = 0.1
 
 
-def test_the_time_of_a_detached_grandchild_counts_for_the_test_that_started_it(
+def test_a_detached_grandchild_counts_for_its_test(
     tmp_path: Path,
 ) -> None:
     tests = """
@@ -70,7 +70,7 @@ def test_the_time_of_a_detached_grandchild_counts_for_the_test_that_started_it(
     assert cpu_s["test_nothing"] < used_s
 
 
-def test_the_time_of_a_child_whose_parent_never_waits_is_kept_after_its_end(tmp_path: Path) -> None:
+def test_the_cpu_time_of_an_unawaited_child_is_kept(tmp_path: Path) -> None:
     tests = """
         def test_child_burns():
             global parent
@@ -87,7 +87,7 @@ def test_the_time_of_a_child_whose_parent_never_waits_is_kept_after_its_end(tmp_
     assert cpu_s["test_child_burns"] + cpu_s["test_child_ends"] >= used_s - ROUNDING_S
 
 
-def test_processes_of_xdist_write_one_file_which_the_command_sums_up(tmp_path: Path) -> None:
+def test_xdist_processes_write_one_file_of_cpu_seconds(tmp_path: Path) -> None:
     tests = """
         def test_one():
             pass

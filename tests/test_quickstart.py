@@ -47,7 +47,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_expected_top1_is_far_below_what_differs_from_machine_to_machine(
+def test_the_expected_top1_allows_for_other_machines(
     tmp_path: Path,
 ) -> None:
     job = load_job(QUICKSTART, kinds=KINDS, published={}, base_dir=tmp_path)
@@ -85,9 +85,7 @@ def report(workplace: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_quickstart_runs_to_the_end_and_a_second_run_reuses_every_stage(
-    workplace: Path, report: Any
-) -> None:
+def test_the_quickstart_runs_and_is_reused(workplace: Path, report: Any) -> None:
     shares = [cell for cell in report["cells"] if cell["unit"] == "%"]
     values = {(cell["stage"], cell["metric"]): cell["value"] for cell in shares}
     assert {stage for stage, _ in values} == {"search", "pretrain", "detection", "segmentation"}
@@ -127,7 +125,7 @@ def _outputs(store: Store) -> dict[str, Any]:
     ],
 )
 @pytest.mark.usefixtures("report")
-def test_a_run_through_a_faulty_s3_server_ends_with_the_bytes_of_a_run_on_a_folder(
+def test_a_faulty_s3_server_changes_no_byte_of_a_run(
     workplace: Path, s3_endpoint: str, bucket: str, part: tuple[str, ...]
 ) -> None:
     # Neither is in the Key; both make many requests while training goes on.
@@ -182,9 +180,7 @@ def _worked_epochs(store: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_driver_killed_with_9_in_search_and_in_training_goes_on_where_it_was(
-    workplace: Path, cluster_address: str
-) -> None:
+def test_kill_9_in_search_and_training_resumes_both(workplace: Path, cluster_address: str) -> None:
     store = workplace / "killed"
     for pattern in ("train/*/trials/*/checkpoints/*.json", "train/*/checkpoints/0000000[3-6].json"):
         run = _start(workplace, "killed")

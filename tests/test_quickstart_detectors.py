@@ -76,7 +76,7 @@ def test_all_methods_train_from_one_backbone_two_at_a_time(workplace: Path) -> N
 
 
 @pytest.mark.slow
-def test_detectors_stand_side_by_side_from_a_backbone_and_from_scratch(workplace: Path) -> None:
+def test_detectors_train_from_a_backbone_and_from_scratch(workplace: Path) -> None:
     sets = _shrunk("retinanet", "mask_rcnn")
     ran = {"retinanet/pretrained", "retinanet/scratch"}
     measured = _measured(

@@ -123,7 +123,7 @@ def _kill_driver(store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_whose_driver_was_killed_with_9_goes_on_when_it_is_submitted_again(
+def test_a_killed_job_resumes_when_submitted_again(
     jobs_url: str, s3_endpoint: str, bucket: str
 ) -> None:
     client, store = JobSubmissionClient(jobs_url), open_store(f"s3://{bucket}/quick")
@@ -149,7 +149,7 @@ def test_a_job_whose_driver_was_killed_with_9_goes_on_when_it_is_submitted_again
 
 
 @pytest.mark.slow
-def test_a_stopped_job_writes_its_state_and_goes_on_when_it_is_submitted_again(
+def test_a_stopped_job_resumes_when_submitted_again(
     jobs_url: str, s3_endpoint: str, bucket: str
 ) -> None:
     client, store = JobSubmissionClient(jobs_url), open_store(f"s3://{bucket}/quick")
@@ -202,7 +202,7 @@ def _orchestrator(*arguments: str, overrides: tuple[str, ...] = ()) -> str:
 
 
 @pytest.mark.slow
-def test_the_papers_pipeline_runs_to_its_end_on_a_cluster_with_a_toy_network(
+def test_the_papers_pipeline_runs_with_a_toy_network(
     jobs_url: str, s3_endpoint: str, bucket: str
 ) -> None:
     client, job = JobSubmissionClient(jobs_url), "full_pipeline_toy.yaml"

@@ -67,7 +67,7 @@ def test_it_prints_ratios_bars_and_the_batches_part(toy: tuple[str, dict[str, An
     assert max(map(len, lines)) <= 120
 
 
-def test_a_ratio_is_the_median_of_the_rounds_own_and_is_held_against_its_bar() -> None:
+def test_a_ratio_is_the_median_of_rounds_compared_with_its_bar() -> None:
     times = {RIVAL: [3.0, 4.0, 9.0], "fast": [3.0, 3.0, 3.0], "device": [1.0, 2.5, 5.0]}
     fast, device = results_of(times)[1:]
     assert fast.ratio_to_rival is not None
@@ -98,7 +98,7 @@ def test_cpu_time_counts_work_and_no_waiting() -> None:
     assert 0.045 < contestant.pass_cpu_s() < 0.15
 
 
-def test_a_photograph_depends_on_its_seed_alone_and_is_no_flat_picture() -> None:
+def test_a_generated_photograph_depends_only_on_its_seed() -> None:
     one, same, other = (encode_jpeg(photograph(np.random.default_rng(seed))) for seed in (1, 1, 2))
     assert one == same != other
     pixels = np.asarray(Image.open(BytesIO(one)))

@@ -49,7 +49,7 @@ def test_each_case_has_a_rate_a_peak_and_shares(
     assert "semantic_fpn  cat_tiny     2 of 32x32  fp32" in capsys.readouterr().out
 
 
-def test_a_step_of_a_detector_updates_backbone_and_head_but_for_the_map_that_it_skips() -> None:
+def test_a_detector_step_updates_backbone_and_head() -> None:
     step = Step(_case("retinanet"), torch.device("cpu"))
     before = {name: tensor.clone() for name, tensor in step.model.named_parameters()}
     step()

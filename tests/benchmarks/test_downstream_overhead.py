@@ -47,7 +47,7 @@ def test_a_training_that_ended_early_is_no_measurement(tmp_path: Path) -> None:
         side_of(player)
 
 
-def test_the_median_comes_with_the_interval_of_its_order_statistics() -> None:
+def test_the_median_has_an_interval_of_order_statistics() -> None:
     """By a table of the binomial: of 30 values, from the 10th to the 21st."""
     assert Ratio.of([float(number) for number in range(30, 0, -1)]) == Ratio(15.5, 10.0, 21.0, 30)
     assert Ratio.of([2.0, 1.0]) == Ratio(1.5, 1.0, 2.0, 2)

@@ -32,7 +32,7 @@ def test_the_peak_is_of_what_is_held_at_once() -> None:
     assert peak_bytes(step, CPU) == 4 * MIB
 
 
-def test_memory_from_before_the_step_is_not_counted_and_neither_is_its_release() -> None:
+def test_memory_from_before_the_step_is_not_counted() -> None:
     held = [allocate(8 * MIB)]
 
     def step() -> None:
@@ -78,7 +78,7 @@ def test_the_plain_arithmetic_is_the_same_function() -> None:
 
 
 @pytest.mark.parametrize("is_bf16", [False, True], ids=["fp32", "bf16"])
-def test_a_training_step_takes_no_more_memory_than_the_plain_one_and_clearly_less_with_checkpointing(
+def test_a_training_step_needs_no_more_memory_than_the_plain_one(
     is_bf16: bool,
 ) -> None:
     torch.manual_seed(0)

@@ -112,7 +112,7 @@ def test_rates_and_shares_follow_from_the_counts_of_a_step(toy: tuple[str, dict[
         assert r["share_of_copy"] > 0  # what a cache keeps may take it beyond 1
 
 
-def test_a_step_counts_the_plain_networks_multiply_adds_and_training_three_times(
+def test_a_training_step_counts_three_forward_passes(
     toy: tuple[str, dict[str, Any]],
 ) -> None:
     macs = complexity(CONFIGS["cat_tiny"], image_hw=(64, 64), num_classes=1000).conventions[
@@ -124,7 +124,7 @@ def test_a_step_counts_the_plain_networks_multiply_adds_and_training_three_times
     assert flops["train", SWIN] == 3 * flops["forward", SWIN] > 0
 
 
-def test_training_takes_and_holds_more_memory_than_a_forward_pass(
+def test_training_needs_more_memory_than_a_forward_pass(
     toy: tuple[str, dict[str, Any]],
 ) -> None:
     steps = {
@@ -139,7 +139,7 @@ def test_training_takes_and_holds_more_memory_than_a_forward_pass(
         assert steps["train", "checkpointed", model]["peak_bytes"] <= train["peak_bytes"]
 
 
-def test_the_tables_have_a_line_for_each_result_within_120_columns(
+def test_the_tables_have_a_line_per_result_in_120_columns(
     toy: tuple[str, dict[str, Any]],
 ) -> None:
     printed, document = toy
@@ -210,7 +210,7 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_to_do(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_refused_before_any_model_is_made() -> None:
+def test_a_missing_device_is_refused_before_a_model_is_built() -> None:
     done = measured("--device", "cuda")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--device cuda: torch finds no CUDA device here; use --device cpu" in done.stderr

@@ -44,7 +44,7 @@ def test_a_round_trains_both_sides_to_about_the_same_loss(
     assert min(one.ours.startup_s, one.rival.startup_s, one.ratio) > 0
 
 
-def test_start_up_ends_and_the_steady_state_begins_where_they_should(tmp_path: Path) -> None:
+def test_start_up_and_steady_state_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "train/a").mkdir(parents=True)
     for number in range(70):
         (tmp_path / f"train/a/{number}.png").touch()
@@ -59,7 +59,7 @@ def test_start_up_ends_and_the_steady_state_begins_where_they_should(tmp_path: P
     )  # 64 of 70 images in two batches: 2 s
 
 
-def test_the_ratio_is_that_of_medians_and_the_exit_code_says_whether_the_bar_is_met(
+def test_the_exit_code_says_whether_the_bar_is_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(overhead, "_train_ours", lambda *_: SIDE)

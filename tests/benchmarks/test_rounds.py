@@ -34,7 +34,7 @@ def test_every_other_round_runs_in_the_opposite_order() -> None:
     assert [len(times) for times in taken] == [3, 3, 3]
 
 
-def test_a_fast_contestant_makes_more_steps_in_its_part_of_a_round() -> None:
+def test_a_fast_contestant_makes_more_steps_in_a_round() -> None:
     seen: list[str] = []
     assert warm_up(Recorder("fast", seen, step_s=SLOT_S / 10), nothing) in range(2, 11)
     assert warm_up(Recorder("slow", seen, step_s=2 * SLOT_S), nothing) == 1

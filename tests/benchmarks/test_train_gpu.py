@@ -95,7 +95,7 @@ def test_no_case_is_begun_when_the_minutes_are_over(
     ]
 
 
-def test_what_does_not_fit_the_memory_is_told_and_the_sweep_goes_on(
+def test_out_of_memory_is_reported_and_the_sweep_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = steps.Step.__call__

@@ -24,7 +24,7 @@ def _player(folder: Path, name: str, iterations: int, *, fails_at: int = 0) -> P
     )
 
 
-def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_path: Path) -> None:
+def test_players_take_turns_and_both_finish(tmp_path: Path) -> None:
     first, second = _player(tmp_path, "first", 300), _player(tmp_path, "second", 450)
     play(first, second)
     assert len(first.turns) == len(second.turns) > 1
@@ -42,7 +42,7 @@ def test_while_one_works_the_other_is_stopped_and_both_come_to_their_ends(tmp_pa
     assert any(rates(first))
 
 
-def test_a_command_that_fails_ends_the_benchmark_with_its_words_and_the_other_command(
+def test_a_failing_command_ends_the_benchmark_and_its_rival(
     tmp_path: Path,
 ) -> None:
     first, second = _player(tmp_path, "first", 1000), _player(tmp_path, "second", 1000, fails_at=30)

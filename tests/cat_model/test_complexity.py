@@ -48,7 +48,7 @@ def test_the_measured_figures_come_out_to_their_last_digit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_docstring_says_which_convention_gives_the_published_figure(name: str) -> None:
+def test_the_docstring_names_the_published_convention(name: str) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
     agreeing = {
         key
@@ -69,9 +69,7 @@ def test_the_published_figures_are_those_of_the_report() -> None:
 @pytest.mark.parametrize(
     ("name", "said", "read"), [("cat_tiny", 100_352, 25_088), ("cat_small", 150_528, 37_632)]
 )
-def test_the_last_norm_is_counted_as_it_is_and_the_references_excess_apart(
-    name: str, said: int, read: int
-) -> None:
+def test_the_last_norm_is_counted_as_it_is(name: str, said: int, read: int) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
     assert counted.parts[-1].macs.norms == read
     assert counted.norm_excess == said - read
@@ -124,7 +122,7 @@ def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_our_network_multiplies_as_counted_but_for_half_of_the_linear_layers_of_cpsa(
+def test_our_network_multiplies_as_counted(
     name: str,
 ) -> None:
     """At 448 x 448, where no window is padded or alone; folding the matrices is two products of
@@ -168,7 +166,7 @@ def test_parts_describe_the_maps_that_the_network_makes() -> None:
     assert windows == [8 * 11, 4 * 6, 2 * 3, 1 * 2]
 
 
-def test_no_classifier_costs_nothing_and_its_part_returns_features() -> None:
+def test_without_a_head_a_model_returns_features() -> None:
     head = complexity(CONFIGS["cat_small"], image_hw=(224, 224), num_classes=0).parts[-1]
     assert (head.channels, head.params, head.macs) == (768, 2 * 768, Macs(norms=768 * 7 * 7))
 

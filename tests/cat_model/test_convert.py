@@ -187,7 +187,7 @@ def test_the_same_input_gives_the_same_bytes_under_any_name(
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_plain_weights_are_taken_where_averaged_ones_stand_beside_them(tmp_path: Path) -> None:
+def test_plain_weights_are_preferred_to_averaged_ones(tmp_path: Path) -> None:
     save_timm(tmp_path / "in.pth", ours())
     assert convert(tmp_path / "in.pth", tmp_path / "out.safetensors") == 0
     assert_equal(dict(load_checkpoint(tmp_path / "out.safetensors").weights.tensors), ours())

@@ -85,7 +85,7 @@ def assert_same(ours: object, expected: object, *, atol: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_layers_that_are_called_compute_the_function_of_those_that_are_read(
+def test_called_layers_compute_what_read_weights_do(
     size: tuple[int, int],
 ) -> None:
     plain = make_model()
@@ -182,7 +182,7 @@ def test_parametrised_layers_learn(reparametrise: Callable[[nn.Linear], nn.Linea
         assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
-def test_pruned_layers_compute_with_what_is_left_of_them_and_learn() -> None:
+def test_pruned_layers_compute_and_learn() -> None:
     def pruned_by_a_third(layer: nn.Linear) -> nn.Module:
         return prune.l1_unstructured(layer, "weight", amount=0.3)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -221,7 +221,7 @@ def test_a_script_is_of_the_layers_that_are_there() -> None:
             assert_same(scripted(images(*size)), adapted(images(*size)))
 
 
-def test_a_backbone_with_adapters_and_dropped_attention_runs_on_any_size() -> None:
+def test_adapters_and_attention_dropout_work_at_any_size() -> None:
     config = CatConfig(**{**CONFIG.to_dict(), "attn_drop_rate": 0.2, "drop_rate": 0.1})  # type: ignore[arg-type]
     backbone = replace_linears(CatBackbone(config, out_indices=(0, 1)), Lora).train()
     for size in SIZES:

@@ -57,7 +57,7 @@ def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
 
 @settings(max_examples=25)
 @given(height=SIDES, width=SIDES)
-def test_any_size_gives_ceiled_maps_which_an_image_has_alone_and_in_a_batch(
+def test_maps_of_any_size_do_not_depend_on_the_batch(
     backbone: CatBackbone, height: int, width: int
 ) -> None:
     images = torch.randn(

@@ -33,7 +33,7 @@ def _count_forwards(model: Cat) -> list[AttentionBlock]:
 
 
 @pytest.mark.parametrize(("calls", "num_runs"), [([], 1), ([True], 2), ([True, False], 1)])
-def test_backward_computes_blocks_again_only_while_checkpointing_is_on(
+def test_backward_recomputes_blocks_only_with_checkpointing(
     calls: list[bool], num_runs: int
 ) -> None:
     """Off is off: the reference recomputes every block either way."""
@@ -62,7 +62,7 @@ def test_checkpointing_changes_no_gradient() -> None:
         assert torch.equal(grad, other), name
 
 
-def test_channels_last_changes_logits_and_gradients_by_rounding_alone() -> None:
+def test_channels_last_changes_results_only_by_rounding() -> None:
     plain, turned = _model(), _model()
     turned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     x_BIHW = torch.randn(2, 3, 56, 56)  # noqa: N806

@@ -101,7 +101,7 @@ def test_wrong_arguments_are_named_with_their_constraint(
         create(**kwargs)
 
 
-def test_features_keep_the_position_embedding_and_equal_the_intermediates(images: Tensor) -> None:
+def test_features_equal_the_intermediates(images: Tensor) -> None:
     features, model = create(features_only=True).eval(), create().eval()
     with torch.no_grad():
         maps = model.forward_intermediates(images, intermediates_only=True)
@@ -237,7 +237,7 @@ def test_layer_decay_orders_every_parameter_by_depth() -> None:
     }
 
 
-def test_checkpointing_is_off_until_asked_for_and_gives_equal_gradients(images: Tensor) -> None:
+def test_checkpointing_is_opt_in_with_equal_gradients(images: Tensor) -> None:
     gradients, saved = [], []
     for is_on in (False, True):
         model = create(drop_path_rate=0.3).train()
@@ -293,7 +293,7 @@ def test_pretrained_weights_fit_other_classes_channels_and_sizes(tmp_path: Path)
     assert model(torch.zeros(1, 1, 160, 192)).shape == (1, 5)
 
 
-def test_a_new_input_size_moves_the_embedding_and_not_the_function(images: Tensor) -> None:
+def test_a_new_input_size_only_resizes_the_embedding(images: Tensor) -> None:
     model = create(img_size=96).eval()
     before = model(images)
     model.set_input_size((64, 64))

@@ -94,7 +94,7 @@ def assert_same(ours: object, expected: object, *, atol: float = 2e-6) -> None:
 
 
 @jit_is_deprecated
-def test_scripted_and_saved_it_is_the_same_function_at_every_size(classifier: Cat) -> None:
+def test_a_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(classifier), buffer)
     scripted = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
@@ -115,7 +115,7 @@ def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
 
 @from_elsewhere
 @keeps_the_traced_size
-def test_traced_by_torch_jit_it_is_the_same_function_at_the_traced_size(classifier: Cat) -> None:
+def test_a_traced_model_is_equal_at_the_traced_size(classifier: Cat) -> None:
     """The trace is checked by a second one without gradients, as torch.jit.trace does by
     default."""
     for size in SIZES:
@@ -183,7 +183,7 @@ def test_exported_it_takes_any_batch(model: str, request: pytest.FixtureRequest)
             )
 
 
-def test_exported_with_free_sides_one_program_takes_images_of_many_sizes(
+def test_one_exported_program_takes_images_of_many_sizes(
     backbone: CatBackbone,
 ) -> None:
     """Above 224 pixels, from where every map is wider than a window."""
@@ -221,7 +221,7 @@ def test_onnxruntime_returns_the_same_numbers(
 
 
 @from_elsewhere
-def test_dynamo_takes_images_of_many_sizes_in_one_graph_without_a_break(
+def test_dynamo_has_one_graph_for_many_image_sizes(
     backbone: CatBackbone,
 ) -> None:
     torch._dynamo.reset()
@@ -258,9 +258,7 @@ def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) ->
 
 @needs_compiler
 @from_elsewhere
-def test_compiled_with_strides_rounded_up_attention_among_many_windows_is_the_same_function() -> (
-    None
-):
+def test_compiled_attention_with_padded_strides_is_equal() -> None:
     """As on GPUs, by default, where rows of a tensor are longer than 1024: here 80 windows of 49
     positions.
 

@@ -97,7 +97,7 @@ def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
     assert (run.returncode, run.stderr) == (2, plan.stderr)
 
 
-def test_run_warns_of_a_server_without_conditional_puts_before_ray_is_imported(
+def test_run_warns_of_a_weak_server_before_ray_is_imported(
     folder: Path, poisoned: dict[str, str], s3_endpoint: str
 ) -> None:
     done = _orchestrator(
@@ -206,7 +206,7 @@ def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) ->
     )
 
 
-def test_csv_reaches_a_file_with_the_line_ends_that_it_has_by_rfc_4180(folder: Path) -> None:
+def test_csv_files_have_the_line_ends_of_rfc_4180(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--format", "csv", "--output", "report.csv")
     assert (done.returncode, done.stdout) == (0, "")
     header, *records, end = (folder / "report.csv").read_bytes().split(b"\r\n")
@@ -354,7 +354,7 @@ def test_a_stage_that_is_forced_and_would_not_run_is_refused(folder: Path) -> No
     )
 
 
-def test_a_finished_part_is_reported_though_the_data_of_the_rest_are_gone_and_stdout_is_full(
+def test_report_needs_neither_data_nor_stdout(
     folder: Path,
 ) -> None:
     (folder / "job.yaml").write_text(f"{JOB}  other: {{kind: pretrain, data: nowhere}}\n")
@@ -394,7 +394,7 @@ def test_every_job_file_of_the_repository_validates() -> None:
         assert _orchestrator(root, "validate", str(path)).returncode == 0, path
 
 
-def test_names_that_are_not_utf8_are_reported_without_a_traceback(folder: Path) -> None:
+def test_names_that_are_not_utf8_end_in_no_traceback(folder: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     (folder / "images/train/cat" / f"{name}.png").write_bytes(b"")
     plan = _orchestrator(folder, "plan", "job.yaml")
@@ -429,7 +429,7 @@ end(3)
 """
 
 
-def test_nothing_follows_the_verdict_in_a_log_whatever_libraries_write() -> None:
+def test_the_verdict_is_the_last_line_of_a_log() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LAST], capture_output=True, text=True, timeout=600, check=False
     )

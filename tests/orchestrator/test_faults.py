@@ -91,9 +91,7 @@ def _records(folder: Path) -> list[Any]:
     ]
 
 
-def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_it(
-    folder: Path, cluster_address: str
-) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint(folder: Path, cluster_address: str) -> None:
     """By SIGTERM; that SIGINT is the same to a run is shown by tests of signals and of the
     quickstart."""
     _write_job(folder, epochs=30, epoch_s=3, resources={"workers": 2})
@@ -121,9 +119,7 @@ def test_an_interrupted_run_commits_a_checkpoint_and_a_second_one_goes_on_from_i
     assert _worked(folder) == _epochs(30)
 
 
-def test_a_second_signal_ends_the_wait_for_a_stage_that_does_not_listen(
-    folder: Path, cluster_address: str
-) -> None:
+def test_a_second_signal_stops_waiting_for_a_stage(folder: Path, cluster_address: str) -> None:
     _write_job(folder, epochs=1000, epoch_s=3, is_deaf=True)
     driver = _start(folder, **LONG_GRACE)
     _await(folder, "data/worked.log", driver)
@@ -172,9 +168,7 @@ def test_an_interrupted_search_takes_its_trials_up_again(
     )  # three trials and the stage, no epoch twice
 
 
-def test_a_search_whose_driver_was_killed_with_9_ends_with_the_same_trials_and_repeats_no_work(
-    folder: Path, cluster_address: str
-) -> None:
+def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address: str) -> None:
     """Two at a time, of which none has ended when the driver dies: two epochs of each are all that
     is lost."""
     space = {"gain": {"uniform": [1.0, 2.0]}}
@@ -310,7 +304,7 @@ def test_seals_carry_the_score_and_the_best_are_kept(folder: Path, cluster_addre
 
 
 @pytest.mark.parametrize("process", ["raylet", "gcs_server"])
-def test_a_local_ray_that_loses_a_process_ends_the_run_with_the_cause_as_its_last_line(
+def test_a_local_ray_that_loses_a_process_ends_the_run(
     folder: Path, process: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -178,7 +178,7 @@ EVALUATED = (
 )
 
 
-def test_an_evaluation_runs_again_with_its_model_its_params_and_its_file(
+def test_an_evaluation_key_depends_on_model_params_and_file(
     planner: Planner, tmp_path: Path
 ) -> None:
     (tmp_path / "count.json").write_text("40")
@@ -211,14 +211,14 @@ def test_the_plan_of_a_part_reads_the_data_of_that_part_only(planner: Planner) -
         planner(NO_DATA, only=("first", "other"))
 
 
-def test_a_part_is_planned_by_all_cells_of_a_matrix_or_by_one_of_them(planner: Planner) -> None:
+def test_only_takes_a_whole_matrix_or_one_cell(planner: Planner) -> None:
     text = JOB + "  grid: {kind: count, data: data, matrix: {gain: [1.0, 2.0]}}\n"
     part = planner(NO_DATA, text=text, only=("grid/1_0",))
     assert [planned.name for planned in part.stages] == ["grid/1_0"]
     assert planner(text=text)["grid/1_0"].key == part["grid/1_0"].key
 
 
-def test_a_run_of_a_part_keeps_what_earlier_runs_recorded_of_the_others(done: Planner) -> None:
+def test_a_partial_run_keeps_the_records_of_other_stages(done: Planner) -> None:
     _finish(done(forced=("other",)))
     _finish(done(NO_DATA, "stages.other.gain=6", "stages.second.epochs=4", only=("second",)))
     plan = done()
@@ -232,7 +232,7 @@ def test_a_run_of_a_part_keeps_what_earlier_runs_recorded_of_the_others(done: Pl
     assert results.changes == {"second": "epochs: 4 -> 3"}
 
 
-def test_a_run_of_a_part_of_a_job_that_never_ran_records_that_part(planner: Planner) -> None:
+def test_a_first_partial_run_records_its_part(planner: Planner) -> None:
     part = planner(NO_DATA, only=("first",))
     _finish(part)
     store = open_store(part.job.store)
@@ -243,7 +243,7 @@ def test_a_run_of_a_part_of_a_job_that_never_ran_records_that_part(planner: Plan
     assert _running(planner()) == {"second", "other"}
 
 
-def test_a_report_leaves_out_what_was_run_on_an_input_that_a_part_has_renewed(
+def test_a_report_leaves_out_results_on_renewed_inputs(
     done: Planner,
 ) -> None:
     _finish(done("stages.first.epochs=4", only=("first",)))
@@ -263,9 +263,7 @@ def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
     ] * 4
 
 
-def test_a_report_shows_the_last_run_and_says_where_the_job_has_changed_since(
-    done: Planner, tmp_path: Path
-) -> None:
+def test_a_report_names_changes_since_the_last_run(done: Planner, tmp_path: Path) -> None:
     held = ("stages.other.expect={total: '> 1'}", "stages.other.published=counts/five")
     job = done("stages.first.epochs=4", *held).job
     (tmp_path / "data").rename(tmp_path / "gone")

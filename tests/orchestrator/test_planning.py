@@ -76,7 +76,7 @@ def test_evaluations_and_searches_share_it_too(data: Path, walks: list[str]) -> 
     assert len(set(found.values())) == 2
 
 
-def test_stages_that_ask_for_other_classes_are_checked_for_themselves(data: Path) -> None:
+def test_stages_with_other_classes_are_checked_separately(data: Path) -> None:
     text = stages(2, "data") + STAGE.format(
         name="three", data="data", seed=0, more=", num_classes: 3"
     )
@@ -107,7 +107,7 @@ def test_a_file_from_outside_is_read_once(data: Path, monkeypatch: pytest.Monkey
     assert read == [f"{data.parent}/w.pth"]
 
 
-def test_an_error_of_the_file_system_that_no_kind_expects_is_a_fault_of_the_data(
+def test_an_unexpected_file_system_error_is_a_data_error(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -136,7 +136,7 @@ def _params(name: str, root: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("is_evaluation", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_fingerprint_depends_on_no_field_but_those_that_share_it(
+def test_a_fingerprint_depends_only_on_its_declared_fields(
     data: Path, name: str, is_evaluation: bool
 ) -> None:
     kind, read = KINDS[name], set[str]()

@@ -101,7 +101,7 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
     assert audit["betas"] == Departure(used=[0.9, 0.99], reference=[0.9, 0.999])
 
 
-def test_a_method_is_a_choice_and_its_usual_settings_written_out_are_no_departure(
+def test_a_method_and_its_usual_settings_are_no_departure(
     tmp_path: Path,
 ) -> None:
     params = make_attempt(tmp_path, "scenes").params
@@ -120,7 +120,7 @@ def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
     }
 
 
-def test_a_manifest_older_than_audits_still_reads_and_claims_nothing(tmp_path: Path) -> None:
+def test_a_manifest_older_than_audits_still_reads(tmp_path: Path) -> None:
     manifest = publish_result(make_attempt(tmp_path, "pretrain"), StageResult({}, ()))
     content = json.loads(manifest.to_json())
     del content["sha256"], content["recipe_audit"]

@@ -99,9 +99,7 @@ def _single(**fields: object) -> str:
     return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
 
 
-def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_a_run_searches_and_trains_and_is_reused(run: Runner, tmp_path: Path) -> None:
     outcome, heard = run()
     assert outcome.exit_code == 0
     assert "gain 2 epoch 1" in _worked(tmp_path)  # the initial point: the seed draws 8, 6 and 5
@@ -124,9 +122,7 @@ def test_a_run_searches_trains_and_passes_outputs_on_and_a_second_run_reuses_all
     assert _record(tmp_path).stages["search"].metrics == {"total": 2 * best}
 
 
-def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path) -> None:
     text = _single(epochs=4, dies_after=2, resources={"workers": 2})
     outcome, heard = run(text=text)
     assert outcome.exit_code == 0
@@ -145,9 +141,7 @@ def test_a_worker_killed_with_9_costs_no_epoch_whose_checkpoint_was_committed(
     assert stage.first.done >= 2
 
 
-def test_wrong_data_end_a_stage_at_once_with_the_pipelines_own_words(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
     outcome, heard = run(text=_single(fails="wrong_data"))
     error = outcome.errors["only"]
     assert isinstance(error, DataError)
@@ -176,7 +170,7 @@ def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> No
     assert outcome.states == {"only": "done", "next": "done"}
 
 
-def test_resources_that_the_cluster_never_has_are_refused_at_once(run: Runner) -> None:
+def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
     expected = (
         r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, "
         r".* GiB: 4 of them fit"
@@ -214,9 +208,7 @@ def _trials(tmp_path: Path) -> Trials:
     return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
 
 
-def test_failed_trials_are_told_with_their_reason_and_end_no_search(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_failed_trials_are_reported_and_end_no_search(run: Runner, tmp_path: Path) -> None:
     text = _search(
         scheduler={"name": "none"},
         space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}},
@@ -237,7 +229,7 @@ def test_failed_trials_are_told_with_their_reason_and_end_no_search(
     assert len(_worked(tmp_path)) == 3
 
 
-def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run: Runner) -> None:
+def test_a_search_whose_trials_all_lack_data_is_a_job_error(run: Runner) -> None:
     outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
     assert isinstance(outcome.errors["search"], JobError)
     told = str(outcome.errors["search"])
@@ -248,9 +240,7 @@ def test_a_search_whose_trials_all_show_the_data_wrong_is_a_fault_of_the_job(run
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_is_killed_has_as_many_attempts_as_a_stage_and_as_many_in_the_next_run(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_each_run_gives_a_killed_trial_three_attempts(run: Runner, tmp_path: Path) -> None:
     text = _search(space={"gain": {"choice": [3.0]}}).replace('"epochs": 2', '"epochs": 9')
     outcome, _ = run("stages.only.num_deaths=99", text=text, only=("search",))
     told = str(outcome.errors["search"])
@@ -287,9 +277,7 @@ def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_p
     assert _totals(tmp_path)["search"] == 2 * max(gains)
 
 
-def test_a_search_that_goes_on_counts_what_an_earlier_run_finished(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_a_resumed_search_counts_earlier_trials(run: Runner, tmp_path: Path) -> None:
     run(only=("search",))
     before = _record(tmp_path).stages["search"]
     (tmp_path / "store" / "manifests" / f"{before.key}.json").unlink()
@@ -303,7 +291,7 @@ def test_a_search_that_goes_on_counts_what_an_earlier_run_finished(
     )
 
 
-def test_a_run_leaves_its_events_and_record_in_the_store_and_names_its_actor(
+def test_a_run_leaves_its_events_and_record_in_the_store(
     tmp_path: Path, cluster_address: str
 ) -> None:
     """Two runs on one cluster never meet in the actor: their run ids differ."""
@@ -340,9 +328,7 @@ stages:
 """
 
 
-def test_an_evaluation_measures_a_finished_model_and_a_second_run_reuses_it(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_an_evaluation_measures_a_model_and_is_reused(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "count.json").write_text("40")
     outcome, heard = run(text=EVALUATED)
     assert outcome.errors == {}
@@ -480,9 +466,7 @@ def test_a_stage_starts_when_others_make_room(run: Runner, occupied: subprocess.
     assert outcome.exit_code == 0
 
 
-def test_stated_data_are_believed_by_the_plan_and_checked_by_the_workers(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_stated_data_are_checked_only_by_workers(run: Runner, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"content").hexdigest()
     assert run(text=_single(epochs=1))[0].states == {"only": "done"}
     assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}

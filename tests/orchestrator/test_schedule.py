@@ -58,7 +58,7 @@ def _started(plan: Plan, states: dict[str, State], cpus: float) -> dict[str, int
     }
 
 
-def test_independent_stages_start_side_by_side_as_far_as_cpus_allow(plan: Plan) -> None:
+def test_independent_stages_start_together_as_cpus_allow(plan: Plan) -> None:
     assert _started(plan, _states(plan), 16) == {"search": 5, "a": 1}
     assert _started(plan, _states(plan), 4) == {"search": 2}
     assert _started(plan, _states(plan, search=State.RUNNING), 3) == {}
@@ -74,7 +74,7 @@ def test_a_stage_waits_for_what_it_needs(plan: Plan) -> None:
     assert _started(plan, {**states, "a": State.REUSED}, 16) == {"b": 1}
 
 
-def test_dependants_of_a_failed_stage_are_blocked_with_the_reason(plan: Plan) -> None:
+def test_dependants_of_a_failed_stage_are_blocked(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.FAILED)
     (block,) = decide(plan, states, free=Capacity(16, 0))
     assert isinstance(block, Block)
@@ -85,7 +85,7 @@ def _machine(cpus: float, gpus: float = 0, memory_gib: float = 0, **labels: str)
     return Machine(Capacity(cpus, gpus, memory_gib), labels)
 
 
-def test_a_group_that_no_machine_set_can_hold_is_told_with_what_there_is(plan: Plan) -> None:
+def test_a_group_that_never_fits_is_reported_with_the_machines(plan: Plan) -> None:
     machines = (_machine(3), _machine(1))
     assert shortfall(plan["b"], machines) is None
     assert shortfall(plan["a"], (_machine(2), _machine(2))) is None
@@ -117,7 +117,7 @@ def test_workers_go_only_where_labels_and_memory_fit() -> None:
     )
 
 
-def test_a_stage_with_a_range_of_workers_is_admitted_with_the_least_of_them(tmp_path: Path) -> None:
+def test_a_worker_range_is_admitted_by_its_minimum(tmp_path: Path) -> None:
     plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
     (start,) = (
         decision
@@ -132,7 +132,7 @@ def test_a_stage_with_a_range_of_workers_is_admitted_with_the_least_of_them(tmp_
     assert reason in str(shortfall(plan["a"], (_machine(1),)))
 
 
-def test_a_range_holds_the_numbers_of_workers_that_can_share_the_work(tmp_path: Path) -> None:
+def test_a_worker_range_keeps_the_counts_that_fit(tmp_path: Path) -> None:
     plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
     assert plan["a"].stage.worker_counts == (2, 3, 4, 6)  # of a batch of 12
     assert plan["b"].stage.worker_counts == (1,)
@@ -150,9 +150,7 @@ def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
     ("places", "cpus", "chosen"),
     [(9, 99, 4), (3, 99, 3), (9, 5, 2), (9, 6, 3), (0, 0, 2)],  # never fewer than it began with
 )
-def test_a_group_is_as_large_as_machines_and_other_stages_leave_room_for(
-    places: int, cpus: float, chosen: int
-) -> None:
+def test_a_group_fits_machines_and_other_stages(places: int, cpus: float, chosen: int) -> None:
     worker = Capacity(2, 0)
     assert choose_workers((2, 3, 4), worker, places=places, free=Capacity(cpus, 0)) == chosen
 

@@ -69,9 +69,7 @@ def _await(
     return status
 
 
-def test_a_driver_killed_with_9_is_lost_and_the_same_command_goes_on(
-    job: Job, tmp_path: Path
-) -> None:
+def test_a_driver_killed_with_9_is_lost_and_resumes(job: Job, tmp_path: Path) -> None:
     run = _start(tmp_path)
     status = _await(run, job, lambda status: (status.stages[0].done or 0) >= 2)
     assert [status.state, *(row.state for row in status.stages)] == [

@@ -144,7 +144,7 @@ def test_a_verb_ends_without_a_traceback(
     assert (done.returncode, done.stderr) == (code, error)
 
 
-def test_shards_are_written_to_the_end_though_nobody_reads_the_progress(folder: Path) -> None:
+def test_shards_are_written_without_a_reader_of_progress(folder: Path) -> None:
     command = _python(
         "-m", "pipelines.imagenet.shard", "images", "shards", "--images-per-shard", "1"
     )

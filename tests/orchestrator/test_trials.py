@@ -36,7 +36,7 @@ def _trial(number: int, value: float | None, epoch: int, state: str) -> Trial:
         ([], "max", None),
     ],
 )
-def test_the_best_trial_is_the_best_of_those_that_finished_or_of_those_that_came_farthest(
+def test_the_best_trial_is_finished_or_came_farthest(
     trials: list[tuple[float | None, int, str]], mode: str, best: int | None
 ) -> None:
     made = tuple(_trial(number, *trial) for number, trial in enumerate(trials, 1))

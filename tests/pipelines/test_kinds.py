@@ -31,7 +31,7 @@ def test_every_kind_resolves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_input_of_a_kind_is_a_field_and_points_to_an_output_that_exists(name: str) -> None:
+def test_every_input_of_a_kind_points_to_an_output(name: str) -> None:
     kind = KINDS[name]
     assert set(kind.inputs) == set(kind.params.fields_with(Role.INPUT))
     for targets in kind.inputs.values():
@@ -41,7 +41,7 @@ def test_every_input_of_a_kind_is_a_field_and_points_to_an_output_that_exists(na
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_with_an_evaluation_leaves_the_checkpoint_that_is_measured(name: str) -> None:
+def test_every_evaluated_kind_publishes_a_checkpoint(name: str) -> None:
     assert CHECKPOINT in KINDS[name].outputs
     assert not set(KINDS[name].params.model_fields) & set(EvaluateParams.model_fields)
 
@@ -65,16 +65,14 @@ def _load(folder: Path, stages: str, *overrides: str) -> Job:
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "detect", "segment"])
-def test_a_training_may_be_held_against_its_loss_its_speed_and_its_wait_for_data(
-    stage: str, tmp_path: Path
-) -> None:
+def test_training_metrics_may_be_expected(stage: str, tmp_path: Path) -> None:
     expected = "{loss: '<= 2.5', images_per_s: '>= 100', data_wait: '<= 20'}"
     job = _load(tmp_path, STAGES, f"stages.{stage}.expect={expected}")
     assert set(job.stages[stage].expect) == set(TRAINING)
     assert [unit_of(name) for name in TRAINING] == ["", "images/s", "%"]
 
 
-def test_a_search_never_maximises_a_metric_of_which_less_is_better(tmp_path: Path) -> None:
+def test_a_search_never_maximises_a_loss(tmp_path: Path) -> None:
     search = (
         "  s: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, "
         "metric: loss}\n"

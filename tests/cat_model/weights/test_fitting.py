@@ -76,7 +76,7 @@ def test_a_backbone_with_half_of_its_norms_is_broken_not_new(classifier: Cat) ->
         load_weights(CatBackbone(classifier.config), state, from_classifier=True)
 
 
-def test_another_image_size_is_refused_unless_resizing_is_asked_for(classifier: Cat) -> None:
+def test_another_image_size_needs_resizing(classifier: Cat) -> None:
     model = new(replace(classifier.config, img_size=(84, 140)))
     before = tensors(model)
     with pytest.raises(
@@ -89,7 +89,7 @@ def test_another_image_size_is_refused_unless_resizing_is_asked_for(classifier: 
     assert "resized: ape (1, 56, 56, 32) -> (1, 42, 70, 32)" in report.lines()
 
 
-def test_a_resized_position_is_what_the_model_computes_for_that_size(classifier: Cat) -> None:
+def test_a_resized_embedding_is_what_the_model_computes(classifier: Cat) -> None:
     model = new(replace(classifier.config, img_size=(84, 140)))
     load_weights(model, TOY.state_dict(), resize=True)
     image = torch.randn(1, 3, 84, 140)

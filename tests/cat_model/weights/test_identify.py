@@ -34,7 +34,7 @@ def zeros(config: CatConfig, *, num_classes: int = 3) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("img_size", [224, (320, 448)])
-def test_a_published_size_is_told_by_its_tensors_at_any_image_size(
+def test_a_published_size_is_identified_at_any_image_size(
     tmp_path: Path, name: str, img_size: tuple[int, int] | int
 ) -> None:
     config = replace(CONFIGS[name], img_size=img_size)
@@ -75,9 +75,7 @@ def test_a_folder_and_its_description_are_taken_as_they_are(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "lost", ["ape", "layers.2.cpsa_blocks.1.attn.qkv.bias", "patch_embed.proj.weight"]
 )
-def test_a_published_size_that_lacks_a_tensor_is_broken_and_no_other_network(
-    tmp_path: Path, lost: str
-) -> None:
+def test_a_published_size_without_a_tensor_is_broken(tmp_path: Path, lost: str) -> None:
     state = {name: tensor for name, tensor in TINY.state_dict().items() if name != lost}
     torch.save(state, tmp_path / "cat.pth")
     with pytest.raises(
@@ -94,7 +92,7 @@ def test_a_named_size_is_held_against_the_tensors(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "cat.pth", model="cat_small")
 
 
-def test_the_backbone_of_a_detector_is_found_beside_its_other_parts(tmp_path: Path) -> None:
+def test_a_detectors_backbone_is_found_among_its_parts(tmp_path: Path) -> None:
     backbone = from_reference(TINY.kwargs, TINY.state_dict())
     with torch.device("meta"):
         names = CatBackbone(backbone.config).state_dict()

@@ -73,7 +73,7 @@ def test_a_backbone_has_the_classifiers_trunk_and_fresh_norms(
     assert backbone.config == replace(TOY, drop_path_rate=0.3)
 
 
-def test_a_backbone_keeps_the_classifiers_drop_path_when_none_is_given(
+def test_a_backbone_inherits_the_classifiers_drop_path(
     saved: tuple[Path, Cat],
 ) -> None:
     assert load_backbone(saved[0]).config.drop_path_rate == 0.1
@@ -197,7 +197,7 @@ def test_saving_wants_a_name_for_each_class(tmp_path: Path) -> None:
         save_classifier(tmp_path, Cat(TOY, num_classes=3), classes=("a", "b"))
 
 
-def test_reference_tensors_that_do_not_fit_are_listed_in_its_names() -> None:
+def test_reference_tensors_that_do_not_fit_are_listed() -> None:
     vector = load_vector("toy")
     state_dict = vector.state_dict() | {"extra": torch.zeros(1), "head.bias": torch.zeros(3)}
     del (

@@ -74,7 +74,7 @@ def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> N
         load_official_classifier(tmp_path / "cat.pth")
 
 
-def test_a_backbone_is_no_classifier_but_keeps_its_norms_as_a_backbone(tmp_path: Path) -> None:
+def test_a_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> None:
     vector = load_vector("backbone_tiny_192x320")
     torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
     with pytest.raises(
@@ -86,7 +86,7 @@ def test_a_backbone_is_no_classifier_but_keeps_its_norms_as_a_backbone(tmp_path:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
 
 
-def test_a_safetensors_file_gives_a_backbone_with_the_classifiers_trunk(
+def test_a_safetensors_file_gives_the_classifiers_trunk(
     reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
     save_file(

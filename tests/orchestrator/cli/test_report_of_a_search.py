@@ -112,7 +112,7 @@ def test_a_report_shows_the_trials_without_torch_and_ray(
     assert len(list((searched / "plots" / "search").glob("*.svg"))) == 7
 
 
-def test_json_has_the_search_by_its_stage_and_csv_the_cells_alone(searched: Path) -> None:
+def test_json_has_the_search_and_csv_only_the_cells(searched: Path) -> None:
     search = json.loads(_report(searched, "--json").stdout)["searches"]["search"]
     assert (search["best"], search["num_finished"], len(search["trials"])) == (14, 14, 26)
     assert "trial" not in _report(searched, "--format", "csv").stdout
@@ -159,7 +159,7 @@ def test_trials_of_another_release_are_passed_over_with_a_remark(folder: Path, t
     assert json.loads(_report(folder, "--json").stdout)["searches"] == {}
 
 
-def test_trials_that_the_store_has_lost_are_passed_over_with_a_remark(folder: Path) -> None:
+def test_trials_lost_from_the_store_are_skipped_with_a_remark(folder: Path) -> None:
     store, _, blob = _finish(folder, asha_search().model_dump_json())
     store.delete(blob)
     done = _report(folder)

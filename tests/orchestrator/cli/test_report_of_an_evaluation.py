@@ -73,7 +73,7 @@ def _report(*options: str) -> str:
     return stream.getvalue()
 
 
-def test_plots_fetches_the_details_and_markdown_shows_them_from_where_it_lies(folder: Path) -> None:
+def test_plots_fetches_details_that_markdown_links(folder: Path) -> None:
     (folder / "docs").mkdir()
     _report("--format", "markdown", "--plots", "docs/plots", "--output", "docs/report.md")
     fetched = folder / "docs/plots/measured/1"

@@ -102,7 +102,7 @@ def test_the_run_is_told_with_what_to_do(status: Status, verdict: str) -> None:
     assert verdict in _drawn(status, 120)
 
 
-def test_the_table_has_a_row_for_each_stage_and_a_remark_for_each_lost_attempt() -> None:
+def test_status_has_a_row_per_stage_and_remarks_on_losses() -> None:
     lines = _drawn(STATUS, 140)
     assert lines[3].split() == [
         "stage",
@@ -121,7 +121,7 @@ def test_the_table_has_a_row_for_each_stage_and_a_remark_for_each_lost_attempt()
     assert lines[6] == "pretrain: attempt 1 was lost: lost worker 1: killed"
 
 
-def test_a_damaged_checkpoint_is_shown_below_the_table_and_below_the_line_of_its_stage() -> None:
+def test_status_shows_a_damaged_checkpoint() -> None:
     remark = Remark(attempt=2, text="checkpoint 7 is damaged")
     status = replace(STATUS, stages=(replace(ROW, remarks=(remark,)), NEXT))
     assert _drawn(status, 140)[-1] == "pretrain: attempt 2: checkpoint 7 is damaged"
@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_shown_below_the_table_and_below_the_line_of_its
     assert len(_lines(STATUS, status)) == 5
 
 
-def test_a_narrow_terminal_cuts_events_but_not_the_reason_of_a_failure() -> None:
+def test_a_narrow_terminal_cuts_events_but_not_errors() -> None:
     long = "no such file: " + "x" * 100
     failed = replace(ROW, state=Condition.FAILED, event=long, eta_s=None, lost_attempts=())
     lines = _drawn(replace(STATUS, stages=(failed, replace(ROW, event=long, lost_attempts=()))), 80)
@@ -144,7 +144,7 @@ def test_markup_in_an_event_is_shown_as_it_is() -> None:
     assert _lines(odd)[1].endswith("[bold]a[/x]")
 
 
-def test_json_is_one_document_and_of_a_watch_a_line_for_each_change() -> None:
+def test_json_status_is_one_document_or_a_line_per_change() -> None:
     stream = io.StringIO()
     show_json((STATUS,), stream, is_watch=False)
     assert json.loads(stream.getvalue()) == STATUS.to_json()

@@ -56,9 +56,7 @@ def _listening(host: str, family: socket.AddressFamily = socket.AF_INET) -> Iter
         (f"{HERE}:1", "cannot connect: Connection refused; give HOST:PORT"),
     ],
 )
-def test_an_address_that_is_not_a_clusters_is_refused_with_what_to_give(
-    address: str, text: str
-) -> None:
+def test_an_address_without_a_cluster_is_refused(address: str, text: str) -> None:
     with pytest.raises(ClusterError, match=text) as caught:
         check_address(address)
     assert "sEcReT" not in str(caught.value)
@@ -113,7 +111,7 @@ def test_a_web_server_is_not_taken_for_a_cluster() -> None:
 
 
 @pytest.mark.parametrize("address", ["auto", None])
-def test_a_file_that_names_a_cluster_which_is_gone_is_named_itself(
+def test_the_file_that_names_a_dead_cluster_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str | None
 ) -> None:
     """With `auto`, and in a submitted job, where Ray sets RAY_ADDRESS to what the file says."""
@@ -231,7 +229,7 @@ except ClusterError as err:
 """
 
 
-def test_a_cluster_of_another_version_is_named_with_both_versions(cluster_address: str) -> None:
+def test_a_cluster_of_another_version_names_both_versions(cluster_address: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", OLD, cluster_address],
         capture_output=True,

@@ -42,7 +42,7 @@ def _attempt(job: Job, name: str) -> Attempt:
     )
 
 
-def test_trials_keep_the_newest_checkpoint_alone_and_are_compared_by_the_metric_of_the_search(
+def test_trials_keep_only_the_newest_checkpoint(
     tmp_path: Path,
 ) -> None:
     job = _job(tmp_path)

@@ -31,7 +31,7 @@ os._exit(130 if ray.is_initialized() else 1)
 """
 
 
-def test_a_thread_that_still_waits_for_ray_takes_the_exit_code_from_nobody(
+def test_a_thread_waiting_for_ray_keeps_the_exit_code(
     cluster_address: str,
 ) -> None:
     """After ray.shutdown it may: that is what `is_in_use` is for."""
@@ -71,9 +71,7 @@ with connected("local"):
 """
 
 
-def test_a_machine_that_is_too_busy_for_ray_at_first_is_given_another_try_without_leftovers_of_the_first() -> (
-    None
-):
+def test_a_busy_machine_starts_ray_at_the_second_try() -> None:
     """In a process of its own: this one forks loaders later on, which may not take threads of Ray
     along."""
     command = [sys.executable, "-c", BUSY_AT_FIRST]
@@ -99,7 +97,7 @@ with connected(sys.argv[1]):
 """
 
 
-def test_a_worker_finds_the_server_that_only_the_drivers_config_file_names(
+def test_a_worker_finds_the_server_of_the_drivers_config_file(
     cluster_address: str, tmp_path: Path
 ) -> None:
     """Endpoint, its authority's certificate, and the addressing style; the cluster was started

@@ -30,7 +30,7 @@ def _keep_busy(channel: EventChannel, for_s: float) -> None:
     channel._actor.__ray_call__.remote(lambda _: time.sleep(for_s))
 
 
-def test_events_of_an_answer_that_came_too_late_are_told_by_the_next_call(
+def test_events_of_a_late_answer_arrive_with_the_next(
     channel: EventChannel,
 ) -> None:
     channel.send(_event("first"))
@@ -41,7 +41,7 @@ def test_events_of_an_answer_that_came_too_late_are_told_by_the_next_call(
     assert [event.event.text for event in heard] == ["first", "second"]
 
 
-def test_a_channel_travels_to_a_worker_while_an_answer_is_on_its_way(channel: EventChannel) -> None:
+def test_a_channel_pickles_while_an_answer_is_pending(channel: EventChannel) -> None:
     _keep_busy(channel, 5)
     channel.drain(timeout_s=0.1)
     there: EventChannel = pickle.loads(pickle.dumps(channel))
@@ -51,7 +51,7 @@ def test_a_channel_travels_to_a_worker_while_an_answer_is_on_its_way(channel: Ev
     assert [event.event.text for event in heard] == ["from a worker"]
 
 
-def test_a_worker_hears_of_the_wish_and_who_wished_knows_it_without_the_actor(
+def test_a_stop_request_reaches_workers_through_the_actor(
     channel: EventChannel,
 ) -> None:
     there: EventChannel = pickle.loads(pickle.dumps(channel))

@@ -46,7 +46,7 @@ def test_the_reason_of_a_retry_is_one_line_with_the_rank() -> None:
     )
 
 
-def test_the_worker_that_is_gone_is_named_and_not_the_peers_that_noticed() -> None:
+def test_the_lost_worker_is_named_and_not_its_peers() -> None:
     noticed = RuntimeError("[gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer")
     failures = {0: noticed, 1: RuntimeError("worker died."), 2: noticed}
     assert decide_retry(LostAttempt(failures), num_lost=0) == Retry("lost worker 1: worker died")
@@ -72,7 +72,7 @@ def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(
     assert decide_retry(LostAttempt(failures), num_lost=0) == Fail(error)
 
 
-def test_a_store_that_stays_out_of_reach_fails_with_its_own_error() -> None:
+def test_a_store_that_stays_out_of_reach_fails() -> None:
     error = StoreError("S3 is out of reach")
     assert decide_retry(LostAttempt({0: error}), num_lost=LAST) == Fail(error)
 
@@ -108,7 +108,7 @@ def test_an_interrupted_run_tries_nothing_again() -> None:
         "The collective operation timed out after 600.00 seconds.",
     ],
 )
-def test_workers_that_waited_in_vain_are_tried_again_and_the_reason_says_how_long(
+def test_workers_that_waited_in_vain_are_retried(
     words: str,
 ) -> None:
     failures = {0: RuntimeError("Connection closed by peer"), 1: RuntimeError(words)}

@@ -55,7 +55,7 @@ def test_a_file_that_changed_since_the_plan_ends_the_stage(tmp_path: Path) -> No
         check_read(_attempt(tmp_path, data="/data", found=PLANNED, files={"config": OTHER}))
 
 
-def test_data_in_a_folder_are_looked_at_again_where_the_job_states_them_alone(
+def test_only_stated_data_are_read_again_by_workers(
     tmp_path: Path,
 ) -> None:
     check_read(_attempt(tmp_path, data="/data", found=OTHER))

@@ -71,7 +71,7 @@ def _as_other_user(store_uri: str, said: multiprocessing.SimpleQueue[str]) -> No
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes another user id, which only root can")
-def test_a_store_that_only_the_driver_may_write_is_refused_with_the_machines_name() -> None:
+def test_a_store_that_workers_cannot_write_names_the_machine() -> None:
     context = multiprocessing.get_context("fork")
     said: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to other users
@@ -171,7 +171,7 @@ def test_scratch_that_cannot_be_made_is_the_machines_lack(
         pass
 
 
-def test_a_disk_that_fills_up_is_the_machines_lack_and_other_errors_stay_what_they_are() -> None:
+def test_a_full_disk_is_a_machine_error() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x/model.safetensors")
     said = (
         f"^{HERE}a disk is full: .*No space left on device: '/tmp/x/model.safetensors'; free "

@@ -127,9 +127,7 @@ def count(run: Run, tmp_path: Path) -> Run:
     return run_counting
 
 
-def test_a_worker_killed_with_9_is_started_again_from_its_last_checkpoint(
-    count: Run, tmp_path: Path
-) -> None:
+def test_a_worker_killed_with_9_resumes_its_last_checkpoint(count: Run, tmp_path: Path) -> None:
     outcome, texts = count(only={"epochs": 4, "dies_after": 2})
     assert outcome.errors == {}
     (lost,) = (text for text in texts if text.startswith("lost worker"))
@@ -142,7 +140,7 @@ def test_a_worker_killed_with_9_is_started_again_from_its_last_checkpoint(
     assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
 
 
-def test_a_worker_that_dies_every_time_fails_its_stage_with_the_cause(count: Run) -> None:
+def test_a_worker_that_always_dies_fails_its_stage(count: Run) -> None:
     outcome, _ = count(only={"epochs": 9, "num_deaths": 9})
     assert isinstance(outcome.errors["only"], StageError)
     expected = "lost workers in each of 3 attempts, the last time: worker 0: its process ("
@@ -162,7 +160,7 @@ def test_a_worker_that_ended_leaves_neither_actor_nor_resources(count: Run) -> N
     assert not any(name.startswith("single.first") for name in found[seconds[0] :])
 
 
-def test_a_worker_whose_room_others_took_meanwhile_is_no_lost_attempt(
+def test_a_worker_without_room_is_not_a_lost_attempt(
     count: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others come between the look at the room and the start of the worker."""
@@ -217,9 +215,7 @@ def test_the_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
     assert _cause("The actor died.\n\tno fact").startswith("its process (unknown on unknown)")
 
 
-def test_a_worker_that_a_leaving_machine_took_along_moves_and_the_reason_names_the_machine() -> (
-    None
-):
+def test_a_worker_moves_off_a_leaving_machine_by_name() -> None:
     error = ray.exceptions.RayActorError(
         error_msg=f"{DIED}its node has died. Node Id: 5", preempted=True
     )

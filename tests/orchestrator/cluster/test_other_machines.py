@@ -76,7 +76,7 @@ def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("far_machine")
-def test_groups_and_trials_need_neither_disk_nor_config_file_of_the_driver(
+def test_workers_need_no_disk_or_config_file_of_the_driver(
     tmp_path: Path, cluster_address: str, bucket: str
 ) -> None:
     (tmp_path / "data").mkdir()

@@ -27,12 +27,12 @@ def _resize(ledger: Ledger, stage: str, *, places: int = 8, total: Capacity = TO
     return ledger.resize(stage, range(1, 9), WORKER, places=places, total=total)
 
 
-def test_a_stage_grows_into_what_no_other_holds_and_others_see_it(ledger: Ledger) -> None:
+def test_a_stage_grows_into_free_capacity(ledger: Ledger) -> None:
     assert _resize(ledger, "elastic") == 5
     assert ledger.free == Capacity(0, 0)
 
 
-def test_an_attempt_takes_what_ended_stages_left_and_what_machines_joined(ledger: Ledger) -> None:
+def test_an_attempt_takes_freed_and_joined_machines(ledger: Ledger) -> None:
     assert _resize(ledger, "elastic", places=2) == 2
     ledger.release("fixed")
     assert _resize(ledger, "elastic") == 8
@@ -40,7 +40,7 @@ def test_an_attempt_takes_what_ended_stages_left_and_what_machines_joined(ledger
     assert _resize(ledger, "elastic", total=Capacity(10, 0)) == 7
 
 
-def test_after_a_lost_machine_a_stage_shrinks_but_never_below_the_least(ledger: Ledger) -> None:
+def test_after_a_lost_machine_a_stage_shrinks_to_its_minimum(ledger: Ledger) -> None:
     _resize(ledger, "elastic")
     assert _resize(ledger, "elastic", places=2) == 2
     assert ledger.free == Capacity(3, 0)

@@ -70,7 +70,7 @@ GOOD = [_log(number, [30.0, 50.0, 60.0]) for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_trial_worse_than_those_of_earlier_runs_is_stopped_after_its_grace_period(
+def test_a_trial_worse_than_earlier_runs_is_stopped_early(
     name: str,
 ) -> None:
     bad = {1: 5.0, 2: 10.0}
@@ -116,9 +116,7 @@ def test_less_is_better_where_the_search_says_so(name: str) -> None:
     assert _actions(scheduler, 5, {1: 90.0, 2: 90.0})[-1] == TrialScheduler.STOP
 
 
-def test_a_trial_that_is_taken_up_again_stands_at_its_rung_with_its_own_value_of_that_epoch() -> (
-    None
-):
+def test_a_resumed_trial_is_at_its_rung_with_its_own_value() -> None:
     """It reports epoch 3 next, which is no value for the rung of epoch 2."""
     resumed = _log(4, [40.0, 55.0], state=None)
     scheduler = _scheduler([*GOOD, resumed], "asha")
@@ -136,9 +134,7 @@ def test_trials_of_earlier_runs_may_have_no_values() -> None:
         assert _actions(_scheduler(logs, name), 3, {1: 1.0, 2: 1.0})[-1] == TrialScheduler.CONTINUE
 
 
-def test_a_trial_that_finishes_tells_no_epoch_with_its_last_result_and_the_others_are_judged_on() -> (
-    None
-):
+def test_a_trials_final_result_has_no_epoch_and_others_go_on() -> None:
     scheduler = _scheduler(GOOD[:2], "median")
     third = Trial("third", {"number": 3})
     scheduler.on_trial_add(Controller(), third)
@@ -151,7 +147,7 @@ def test_a_trial_that_finishes_tells_no_epoch_with_its_last_result_and_the_other
     ]
 
 
-def test_a_trial_that_tune_adds_again_after_a_loss_has_its_past_once() -> None:
+def test_a_trial_added_again_has_its_past_only_once() -> None:
     scheduler = _scheduler([*GOOD, _log(4, [40.0, 55.0], state=None)], "median")
     trial = Trial("lost", {"number": 4})
     for _ in range(2):
@@ -159,7 +155,7 @@ def test_a_trial_that_tune_adds_again_after_a_loss_has_its_past_once() -> None:
     assert [result["epoch"] for result in scheduler._results[trial]] == [1, 2]
 
 
-def test_hyperband_deals_a_trial_into_the_same_bracket_in_every_run() -> None:
+def test_hyperband_brackets_are_the_same_in_every_run() -> None:
     assert _dealt() == _dealt()
     assert set(_dealt()) == {0, 1, 2}
 
@@ -184,9 +180,7 @@ def _dealt() -> list[int]:
 
 
 @pytest.mark.parametrize(("factor", "is_stopped"), [(2, False), (4, True)])
-def test_asha_keeps_one_in_so_many_from_the_end_of_the_grace_period_on(
-    factor: int, is_stopped: bool
-) -> None:
+def test_asha_keeps_one_in_n_after_the_grace_period(factor: int, is_stopped: bool) -> None:
     logs = [_log(number, [10.0 * number]) for number in (1, 2, 3, 4)]
     (action,) = _actions(_scheduler(logs, "asha", grace=1, factor=factor), 5, {1: 31.0})
     assert (action == TrialScheduler.STOP) is is_stopped

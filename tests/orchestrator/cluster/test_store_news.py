@@ -12,7 +12,7 @@ from orchestrator.s3 import client
 from orchestrator.store import open_store
 
 
-def test_a_server_that_does_not_answer_a_worker_is_an_event_while_the_worker_waits(
+def test_a_silent_server_is_an_event_while_the_worker_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.2)

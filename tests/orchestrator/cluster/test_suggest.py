@@ -117,7 +117,7 @@ def _stop_all(suggestions: Suggestions, store: Store, names: range) -> None:
         _end(suggestions, store, str(name), value=lr, state=TrialState.STOPPED)
 
 
-def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(
+def test_curves_of_stopped_trials_guide_the_next_draws(
     make: MakeSuggestions, tmp_path: Path
 ) -> None:
     stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed")]
@@ -132,7 +132,7 @@ def test_the_curves_of_stopped_trials_guide_the_next_draws_in_every_run(
     assert sum(params["lr"] for params in straight[20:]) / 10 > 0.6, "more lr was better"
 
 
-def test_a_store_that_is_out_of_reach_as_a_trial_ends_lets_no_other_one_start(
+def test_an_unreachable_store_starts_no_further_trial(
     make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tune would take the error for the trial's, and train it again."""
@@ -148,7 +148,7 @@ def test_a_store_that_is_out_of_reach_as_a_trial_ends_lets_no_other_one_start(
     assert [log.state for log in load_logs(store, TRAINING)] == [None, TrialState.STOPPED]
 
 
-def test_a_store_that_is_out_of_reach_as_a_sample_is_drawn_ends_the_search(
+def test_an_unreachable_store_ends_the_search_at_a_draw(
     make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suggestions = make()
@@ -170,7 +170,7 @@ def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Pa
     assert _drawn(stores[0]) == _drawn(stores[1])
 
 
-def test_draws_do_not_depend_on_the_order_of_the_space_in_the_job(
+def test_draws_do_not_depend_on_the_order_of_the_space(
     make: MakeSuggestions, tmp_path: Path
 ) -> None:
     stores = [open_store(str(tmp_path / part)) for part in "ab"]
@@ -179,9 +179,7 @@ def test_draws_do_not_depend_on_the_order_of_the_space_in_the_job(
     assert _drawn(stores[0]) == _drawn(stores[1])
 
 
-def test_values_drawn_are_values_of_the_space_and_come_back_as_they_were_written(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_drawn_values_are_values_of_the_space(make: MakeSuggestions, store: Store) -> None:
     suggestions = make(num_trials=40, algorithm={"name": "random"})
     _train(suggestions, store, count())
     space = suggestions._params.space
@@ -221,9 +219,7 @@ def test_trials_left_in_the_middle_are_taken_up_before_any_other(
     assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
 
 
-def test_optuna_knows_a_trial_that_is_taken_up_again_by_what_was_drawn(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_optuna_knows_a_resumed_trial_by_its_draw(make: MakeSuggestions, store: Store) -> None:
     drawn = {"lr": 0.05, "drop": 0.1, "depth": 2, "model": {"depths": [1, 2]}}
     save_log(
         store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0)
@@ -275,9 +271,7 @@ def test_a_trial_that_is_left_to_another_run_is_not_stopped(
     assert resumed.suggest("b") == {NUMBER: 1}
 
 
-def test_no_trial_starts_after_so_many_hours_of_all_runs_together(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_no_trial_starts_after_the_hours_of_all_runs(make: MakeSuggestions, store: Store) -> None:
     now = iter([0.0, 0.0, 0.0, 1800.0, 1800.0, 3600.0]).__next__
     suggestions = make(clock=now, stop={"hours": 1})
     assert [suggestions.suggest(name) for name in "abc"] == [{NUMBER: 1}, {NUMBER: 2}, "FINISHED"]
@@ -301,7 +295,7 @@ def test_no_trial_starts_after_so_many_without_improvement(
     assert suggestions.suggest("e") == "FINISHED"
 
 
-def test_trials_of_earlier_runs_count_in_the_order_in_which_they_ended_and_failed_ones_for_nothing(
+def test_earlier_trials_count_in_order_and_failed_ones_do_not(
     make: MakeSuggestions, store: Store
 ) -> None:
     first = make(num_trials=20)
@@ -364,7 +358,7 @@ def test_tune_may_pickle_it_whatever_store_and_clock_it_has(make: MakeSuggestion
     assert pickle.loads(pickle.dumps(make())).__dict__ == {}
 
 
-def test_a_machine_that_cannot_run_a_trial_ends_the_search_and_its_trial_is_left_as_it_was(
+def test_an_unfit_machine_ends_the_search_not_the_trial(
     make: MakeSuggestions, store: Store
 ) -> None:
     suggestions = make()

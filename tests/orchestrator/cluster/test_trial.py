@@ -88,7 +88,7 @@ def _train(search: Attempt, channel: Any, error: BaseException | None) -> bool:
         LostAttemptError(LostAttempt({0: RuntimeError("gloo/transport"), 1: StageError("NaN")})),
     ],
 )
-def test_an_error_that_lasts_ends_the_trial_with_all_the_time_that_it_held(
+def test_a_lasting_error_ends_the_trial_with_its_time(
     error: Exception, search: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Channel()
@@ -108,7 +108,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return reports
 
 
-def test_a_trial_on_a_machine_without_the_store_is_not_begun_and_ends_the_search(
+def test_a_trial_without_the_store_ends_the_search(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
     open_store(search.store_uri).delete(record_name("now"))
@@ -118,7 +118,7 @@ def test_a_trial_on_a_machine_without_the_store_is_not_begun_and_ends_the_search
     assert _log(search) == before
 
 
-def test_a_machine_that_lacks_room_ends_the_search_and_leaves_the_trial_to_another_run(
+def test_a_full_machine_leaves_the_trial_to_another_run(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
     lost = LostAttemptError(
@@ -129,7 +129,7 @@ def test_a_machine_that_lacks_room_ends_the_search_and_leaves_the_trial_to_anoth
     assert (_log(search).state, _log(search).error) == (None, None)
 
 
-def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another_run(
+def test_a_trial_has_as_many_attempts_as_a_stage(
     search: Attempt,
 ) -> None:
     channel, error = Channel(), StoreError("out of reach")
@@ -149,7 +149,7 @@ def test_a_trial_is_lost_in_as_many_attempts_as_a_stage_and_then_left_to_another
         _train(replace(search, provenance={"run_id": "next"}), channel, error)
 
 
-def test_a_trial_whose_process_dies_every_time_does_not_begin_for_ever(search: Attempt) -> None:
+def test_a_trial_that_always_dies_is_given_up(search: Attempt) -> None:
     channel, store = Channel(), open_store(search.store_uri)
     dead = Tries(run_id="now", num_begun=MAX_ATTEMPTS)
     save_log(store, TRAINING, _log(search).model_copy(update={"tries": dead}))
@@ -189,7 +189,7 @@ def _wait(_: threading.Event) -> None:
     raise _WaitError
 
 
-def test_a_trial_of_an_interrupted_run_rests_and_notes_no_failure(
+def test_a_trial_of_an_interrupted_run_records_no_failure(
     search: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Resting()
@@ -208,7 +208,7 @@ def test_a_trial_of_an_interrupted_run_rests_and_notes_no_failure(
         (1, {"place": "spare"}, {"CPU": 4.0, "GPU": 1.0, "memory": 2.0 * 2**30}),
     ],
 )
-def test_a_driver_of_workers_takes_no_cpu_and_a_trial_in_its_own_process_what_a_worker_would(
+def test_a_trial_asks_for_what_its_workers_need(
     workers: int, labels: dict[str, str], taken: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: partial(trial))

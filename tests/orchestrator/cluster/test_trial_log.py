@@ -101,7 +101,7 @@ def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
     assert (lost.state, lost.error) == (TrialState.FAILED, "its machine is gone")
 
 
-def test_a_trial_that_was_lost_after_its_end_finished_all_the_same(store: Store) -> None:
+def test_a_trial_lost_after_its_end_is_finished(store: Store) -> None:
     _open(store, 0.0, 9.0).finish(
         StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),))
     )
@@ -109,7 +109,7 @@ def test_a_trial_that_was_lost_after_its_end_finished_all_the_same(store: Store)
     assert (trial.state, trial.error, trial.value) == (TrialState.FINISHED, None, 71.5)
 
 
-def test_what_workers_that_ran_ahead_note_does_not_undo_the_schedulers_stop(store: Store) -> None:
+def test_workers_that_ran_ahead_do_not_undo_a_stop(store: Store) -> None:
     logbook = _open(store, 0.0, 9.0, 10.0)
     save_stop(store, TRAINING)
     logbook.report({"epoch": 1, "top1": 70.0})
@@ -126,7 +126,7 @@ def test_a_pipeline_that_ends_without_the_metric_is_told_so(store: Store) -> Non
         )
 
 
-def test_a_damaged_or_missing_log_is_reported_and_no_other_file_of_its_name_is_one(
+def test_a_damaged_or_missing_trial_log_is_reported(
     store: Store,
 ) -> None:
     store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")

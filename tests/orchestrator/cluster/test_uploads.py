@@ -50,7 +50,7 @@ def test_a_second_folder_waits_for_the_first(tmp_path: Path) -> None:
     assert [name for name, _ in target.committed] == ["one", "two"]
 
 
-def test_an_uploads_error_is_raised_by_the_next_call_or_at_the_end(tmp_path: Path) -> None:
+def test_an_upload_error_is_raised_by_the_next_call(tmp_path: Path) -> None:
     target = Target(StoreError("S3 is out of reach"))
     target.released.set()
     uploads = Uploads(target.commit)

@@ -84,7 +84,7 @@ def _commit(attempt: Attempt, folder: Path, *epochs: int) -> None:
         shutil.rmtree(folder)
 
 
-def test_a_damaged_checkpoint_is_reported_with_what_training_resumes_from(
+def test_a_damaged_checkpoint_names_where_training_resumes(
     attempt: Attempt, tmp_path: Path
 ) -> None:
     store = open_store(attempt.store_uri)
@@ -118,7 +118,7 @@ def test_a_machine_without_the_drivers_store_trains_nothing(
     assert _worked(tmp_path) == []
 
 
-def test_a_stage_is_published_on_a_file_system_without_hard_links(
+def test_publishing_works_without_hard_links(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:

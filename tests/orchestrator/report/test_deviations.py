@@ -112,7 +112,7 @@ def test_a_param_of_the_key_that_differs_is_named(
     assert _judge(job, "pretrain") == (label, differs)
 
 
-def test_names_of_the_pretrained_model_and_of_the_classes_only_check(tmp_path: Path) -> None:
+def test_model_and_class_names_only_check(tmp_path: Path) -> None:
     job = load_paper(
         tmp_path, "scenes.model=cat_small", "scenes.classes=[wall, sky]", "scenes.lr=6.0e-5"
     )
@@ -129,7 +129,7 @@ def test_settings_of_a_model_are_not_taken_for_the_published_one(tmp_path: Path)
     assert text.endswith(" instead of cat_small")
 
 
-def test_a_row_whose_configuration_was_never_released_has_no_reproduction(tmp_path: Path) -> None:
+def test_a_row_without_a_released_config_has_no_reproduction(tmp_path: Path) -> None:
     job = load_paper(tmp_path, "pretrain.published=imagenet1k/cat_tiny_v2")
     assert _judge(job, "pretrain") == ("other model", ["model cat_small instead of cat_tiny_v2"])
 
@@ -152,7 +152,7 @@ def test_an_unknown_number_of_val_images_counts_against_a_stage(tmp_path: Path) 
     assert seen == ("other data", ["null val images instead of 50000"])
 
 
-def test_metrics_that_are_no_published_score_say_nothing_of_the_data(tmp_path: Path) -> None:
+def test_unpublished_metrics_say_nothing_about_the_data(tmp_path: Path) -> None:
     job, measured = load_paper(tmp_path), manifests()
     wait = Metric(name="data_wait", value=3.0, num_samples=None)
     size = Metric(name="params_m", value=37.3, unit="M", num_samples=None)
@@ -187,7 +187,7 @@ def test_a_stage_inherits_what_its_backbone_did_otherwise(
     assert _judge(job, "scenes") == (label, [text])
 
 
-def test_a_stage_inherits_the_search_and_the_data_of_its_backbone(tmp_path: Path) -> None:
+def test_a_stage_inherits_deviations_of_its_backbone(tmp_path: Path) -> None:
     job = load_paper(tmp_path, "pretrain.params_from=search.best_params", "scenes.max_iters=40000")
     label, differs = _judge(job, "scenes", {"pretrain": 360, "scenes": 2000})
     assert label == "other recipe, short schedule, other data"
@@ -243,7 +243,7 @@ def test_fine_tuning_is_another_recipe_than_pretraining(
     assert _judge(job, "pretrain") == ("other recipe", [text])
 
 
-def test_a_longer_published_schedule_makes_the_default_a_short_one(tmp_path: Path) -> None:
+def test_a_longer_published_schedule_makes_the_default_short(tmp_path: Path) -> None:
     row = "scenes.published=ade20k/semantic_fpn_160k/cat_small"
     assert _judge(load_paper(tmp_path, row), "scenes") == (
         "short schedule",

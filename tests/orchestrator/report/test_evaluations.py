@@ -62,16 +62,14 @@ def test_the_evaluation_of_a_reproduction_is_one(fields: str, tmp_path: Path) ->
     assert _judge(_job(tmp_path, fields)) == (None, [])
 
 
-def test_what_an_evaluation_shows_beside_its_metrics_is_no_deviation(tmp_path: Path) -> None:
+def test_an_evaluations_details_are_no_deviation(tmp_path: Path) -> None:
     assert _judge(
         _job(tmp_path, "of: pretrain, overrides: {num_painted: 50, predictions: true}")
     ) == (None, [])
 
 
 @pytest.mark.parametrize("fields", ["of: pretrain", f"{BY_TASK}, checkpoint: pretrain.checkpoint"])
-def test_what_the_measured_stage_has_otherwise_is_inherited_and_told_once(
-    fields: str, tmp_path: Path
-) -> None:
+def test_deviations_of_the_measured_stage_are_listed_once(fields: str, tmp_path: Path) -> None:
     job = _job(tmp_path, fields, "pretrain.epochs=10")
     assert _judge(job) == ("short schedule", ["pretrain: epochs 10 instead of 300"])
     job = _job(tmp_path, fields, "pretrain.params_from=search.best_params")
@@ -94,7 +92,7 @@ def test_a_file_from_outside_has_no_recipe_to_compare(tmp_path: Path) -> None:
     assert _judge(job) == ("other recipe", ["checkpoint from outside the job"])
 
 
-def test_the_recipe_is_that_of_the_weights_not_of_the_stage_that_lends_its_params(
+def test_the_recipe_is_the_weights_recipe(
     tmp_path: Path,
 ) -> None:
     fields = "kind: pretrain, model: cat_small, precision: fp16, data: x, hflip: 0.0"

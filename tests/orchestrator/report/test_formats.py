@@ -143,7 +143,7 @@ def test_the_table_names_each_stage_once_and_shows_two_decimals() -> None:
     assert columns["verdict"] == ["pass", ""]
 
 
-def test_the_terminal_shows_published_delta_and_label_in_120_columns(
+def test_the_terminal_shows_published_values_in_120_columns(
     cells: tuple[Cell, ...],
 ) -> None:
     long = tuple(
@@ -159,7 +159,7 @@ def test_the_terminal_shows_published_delta_and_label_in_120_columns(
     ]
 
 
-def test_csv_has_a_record_for_each_cell_with_the_fields_of_the_json(
+def test_csv_has_a_record_for_each_cell(
     cells: tuple[Cell, ...],
 ) -> None:
     text = make_csv(cells)

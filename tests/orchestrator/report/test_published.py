@@ -49,7 +49,7 @@ def test_the_scores_are_those_of_the_paper_in_its_order(group: str) -> None:
     assert found == SCORES[group]
 
 
-def test_a_row_says_where_it_stands_in_the_paper_and_on_how_many_images() -> None:
+def test_a_published_row_names_its_table_and_image_count() -> None:
     row = published_rows()["coco/fcos/cat_small"]
     assert (row.source, row.num_samples) == ("arXiv 2106.05786, COCO val2017, FCOS CAT-S", 5_000)
     assert (row.metrics["params_m"], row.metrics["flops_g"]) == (45, 245)

@@ -85,9 +85,7 @@ def test_in_silence_only_the_record_is_written_and_seldom(journal: Journal, cloc
     assert _batches(journal) == []
 
 
-def test_events_wait_for_their_batch_and_the_record_has_the_newest(
-    journal: Journal, clock: Clock
-) -> None:
+def test_events_are_batched_and_the_record_has_the_newest(journal: Journal, clock: Clock) -> None:
     journal.enter("a", State.RUNNING, Event("starting"))
     for epoch in (1, 2):
         journal.hear(StageEvent("a", 1, clock.now_s, Event(f"epoch {epoch}/3", epoch, 3)))

@@ -56,7 +56,7 @@ def test_metrics_that_json_lacks_are_left_to_the_text() -> None:
     assert (record.metrics, record.event) == ({"top1": 3.0}, "loss nan")
 
 
-def test_a_lost_attempt_is_kept_with_its_reason_and_the_next_one_starts_without_progress() -> None:
+def test_a_lost_attempt_is_recorded_with_its_reason() -> None:
     record = _heard(RUNNING, 110, Event("epoch 1", 1, 3))
     record = record.hearing(
         StageEvent("stage", 1, 120, Event("attempt 2 of 3"), lost="lost worker 1: killed")
@@ -79,14 +79,14 @@ def test_a_remark_is_kept_when_later_events_come() -> None:
     ]
 
 
-def test_late_news_of_a_lost_attempt_or_of_an_ended_stage_change_nothing() -> None:
+def test_late_events_of_a_lost_attempt_change_nothing() -> None:
     record = _heard(RUNNING, 120, Event("starting 2 workers"), attempt=2)
     assert _heard(record, 121, Event("epoch 9", 9, 10)) == record
     done = record.entering(State.DONE, Event("top1 90.00", metrics={"top1": 90.0}), time_s=130)
     assert _heard(done, 131, Event("epoch 10", 10, 10), attempt=2) == done
 
 
-def test_the_metrics_of_a_finished_stage_are_those_of_its_manifest_alone() -> None:
+def test_a_finished_stage_shows_its_manifests_metrics() -> None:
     record = _heard(RUNNING, 110, Event("epoch 1", metrics={"loss": 1.0, "top1": 80.0}))
     assert record.entering(State.DONE, Event("", metrics={"top1": 90.0}), time_s=130).metrics == {
         "top1": 90.0

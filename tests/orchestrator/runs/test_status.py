@@ -108,7 +108,7 @@ def test_a_run_that_is_heard_of_is_running(job: Job) -> None:
     ]
 
 
-def test_a_run_that_was_not_heard_of_for_long_is_lost_with_the_stage_that_it_ran(job: Job) -> None:
+def test_a_silent_run_is_lost_with_its_stage(job: Job) -> None:
     status = _status(job, STAGES, heard_s_ago=LOST_AFTER_S + 1)
     assert _states(status) == ["lost", "lost", "waiting", "done"]
     assert status.heard_s_ago == LOST_AFTER_S + 1
@@ -126,7 +126,7 @@ def test_a_stage_that_ran_when_its_run_ended_is_interrupted(job: Job, state: Run
     assert _states(_status(job, STAGES, state=state)) == [state, "interrupted", "waiting", "done"]
 
 
-def test_a_clock_that_runs_behind_the_drivers_gives_no_negative_age(job: Job) -> None:
+def test_a_slow_clock_gives_no_negative_age(job: Job) -> None:
     status = _status(
         job, {"first": _stage(State.RUNNING, attempt=1, heard_at_s=NOW_S + 5)}, heard_s_ago=-5
     )
@@ -173,7 +173,7 @@ def test_the_metrics_of_the_kind_come_first(job: Job) -> None:
     assert list(_row(status, "first").metrics) == ["total", "epoch", "loss"]
 
 
-def test_rows_are_the_stages_of_the_job_and_then_those_of_the_run_that_it_lost(job: Job) -> None:
+def test_status_lists_stages_that_the_job_lost_last(job: Job) -> None:
     status = _status(job, {"renamed": _stage(State.RUNNING, attempt=1), "third": STAGES["third"]})
     assert [row.stage for row in status.stages] == ["first", "second", "third", "renamed"]
     assert [row.event for row in status.stages][:2] == ["it has not run yet", "it has not run yet"]
@@ -251,9 +251,7 @@ def _finish(plan: Plan, store: Store, name: str) -> None:
     publish_manifest(store, manifest)
 
 
-def test_the_status_of_a_job_that_never_ran_has_waiting_stages_alone(
-    plan: Plan, store_uri: str
-) -> None:
+def test_a_job_that_never_ran_has_only_waiting_stages(plan: Plan, store_uri: str) -> None:
     status = load_status(plan.job, open_store(store_uri), now_s=NOW_S)
     assert _states(status) == ["waiting"] * 4
     assert (status.run_id, status.began_at_s, status.heard_s_ago) == (None, None, None)
@@ -283,9 +281,7 @@ def test_the_status_needs_no_event_of_the_run(plan: Plan, store_uri: str) -> Non
     assert load_status(plan.job, store, now_s=NOW_S) == before
 
 
-def test_a_stage_that_an_earlier_run_finished_is_done_in_a_run_without_it(
-    plan: Plan, store_uri: str
-) -> None:
+def test_status_shows_stages_that_earlier_runs_finished(plan: Plan, store_uri: str) -> None:
     store = open_store(store_uri)
     third = plan["third"]
     _finish(plan, store, "third")

@@ -86,7 +86,7 @@ def test_where_s3_is_goes_without_users_and_passwords() -> None:
     assert places(environ) == {"AWS_ENDPOINT_URL": "http://host:9000"}
 
 
-def test_a_worker_takes_what_its_machine_has_and_leaves_what_it_lacks(machine: Path) -> None:
+def test_a_worker_uses_what_its_machine_has(machine: Path) -> None:
     offer = {
         "AWS_CA_BUNDLE": "/no/such/ca.pem",
         "AWS_CONFIG_FILE": str(machine / "config"),
@@ -125,9 +125,7 @@ def test_without_an_offer_nothing_changes() -> None:
     assert environ == {"AWS_REGION": "eu-west-1"}
 
 
-def test_relative_paths_hold_in_a_worker_whose_current_folder_is_another_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_relative_paths_hold_in_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     environ = {
         "AWS_CA_BUNDLE": "ca.pem",

@@ -23,7 +23,7 @@ def faults_of(stages: str, folder: Path) -> list[str]:
     return [str(fault).removeprefix(f"{folder}/job.yaml:") for fault in caught.value.faults]
 
 
-def test_fields_of_a_pretraining_that_do_not_fit_are_faults_at_each_of_them(tmp_path: Path) -> None:
+def test_pretrain_fields_that_do_not_fit_are_faults_at_each(tmp_path: Path) -> None:
     stage = """\
   pretrain:
     kind: pretrain
@@ -67,7 +67,7 @@ def test_fields_of_a_pretraining_that_do_not_fit_are_faults_at_each_of_them(tmp_
     ]
 
 
-def test_a_stage_with_faults_of_single_fields_is_checked_in_all_else(tmp_path: Path) -> None:
+def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> None:
     stage = """\
   pretrain:
     kind: pretrain
@@ -135,7 +135,7 @@ def test_a_check_that_reads_a_field_with_a_fault_says_nothing(tmp_path: Path) ->
     ]
 
 
-def test_fields_of_a_detector_and_a_segmenter_that_do_not_fit_are_faults_at_each(
+def test_fields_that_do_not_fit_are_faults_at_each(
     tmp_path: Path,
 ) -> None:
     stages = """\
@@ -189,7 +189,7 @@ def test_fields_of_a_detector_and_a_segmenter_that_do_not_fit_are_faults_at_each
     ]
 
 
-def test_a_search_and_an_evaluation_of_a_stage_with_faults_are_checked_too(tmp_path: Path) -> None:
+def test_searches_and_evaluations_of_faulty_stages_are_checked(tmp_path: Path) -> None:
     stages = """\
   pretrain: {kind: pretrain, data: d, epoch: 3, hflip: 1.5, model: {embed_dim: 0}, params_from: search.best_params}
   search:
@@ -243,7 +243,7 @@ def test_a_search_and_an_evaluation_of_a_stage_with_faults_are_checked_too(tmp_p
     ]
 
 
-def test_what_a_stage_has_wrong_is_not_said_again_of_its_searches_and_evaluations(
+def test_faults_of_a_stage_are_reported_once(
     tmp_path: Path,
 ) -> None:
     stages = """\
@@ -259,7 +259,7 @@ def test_what_a_stage_has_wrong_is_not_said_again_of_its_searches_and_evaluation
     ]
 
 
-def test_what_depends_on_a_field_with_a_fault_is_not_checked_of_searches_and_evaluations_either(
+def test_what_depends_on_a_faulty_field_is_not_checked(
     tmp_path: Path,
 ) -> None:
     stages = """\
@@ -276,7 +276,7 @@ def test_what_depends_on_a_field_with_a_fault_is_not_checked_of_searches_and_eva
     ]
 
 
-def test_params_check_their_fields_in_no_other_way_than_by_checks() -> None:
+def test_params_check_fields_only_in_checks() -> None:
     """Validators of a whole model run only where no field has a fault, and end at the first one."""
     models: list[type[Params]] = [EvaluateParams, TuneParams, Resources, ModelParams]
     models += [kind.params for kind in KINDS.values()]
@@ -323,7 +323,7 @@ def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
         ),
     ],
 )
-def test_a_stage_whose_matrix_has_a_fault_is_checked_in_all_else_and_found(
+def test_a_stage_with_a_faulty_matrix_is_still_checked(
     matrix: str, fault: str, tmp_path: Path
 ) -> None:
     stages = f"  p: {{kind: pretrain, data: d, lr: 0.1, hflip: 1.5, matrix: {matrix}}}\n"

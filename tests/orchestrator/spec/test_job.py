@@ -132,7 +132,7 @@ def _num_calls(text: str, folder: Path) -> int:
     return num_calls
 
 
-def test_the_work_to_load_a_job_grows_with_its_stages_and_no_faster(tmp_path: Path) -> None:
+def test_loading_a_job_is_linear_in_its_stages(tmp_path: Path) -> None:
     stage = (
         "  s{}: {{kind: train, data: d, model: {{depths: [1, 2]}}, epochs: 3, lr: 1e-3, "
         "params_from: s.best_params}}\n"
@@ -152,7 +152,7 @@ def test_spec_imports_neither_torch_nor_ray() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_relative_places_are_refused_where_the_current_folder_will_not_last(tmp_path: Path) -> None:
+def test_relative_locations_are_refused_in_submitted_jobs(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(GOOD)
     with pytest.raises(SpecError) as caught:
         load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)

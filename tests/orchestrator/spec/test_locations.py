@@ -38,9 +38,7 @@ PRETRAIN = "  pretrain: {kind: train, data: d}\n"
         ("s3://bucket/${USER}/runs", "${USER}"),
     ],
 )
-def test_what_a_shell_would_expand_is_refused_in_a_store_in_data_and_in_files(
-    text: str, found: str
-) -> None:
+def test_what_a_shell_would_expand_is_refused(text: str, found: str) -> None:
     for place_of, suffix in ((store_uri, ""), (data_place, ""), (outside_file, "/cat.pth")):
         with pytest.raises(ValueError, match="is not expanded here") as caught:
             place_of(text + suffix, Path("/here"))
@@ -70,7 +68,7 @@ def test_a_name_that_holds_such_a_letter_otherwise_is_a_name(name: str) -> None:
     assert data_place(f"/srv/{name}", None) == f"/srv/{name}"
 
 
-def test_a_folder_whose_name_a_shell_would_expand_is_given_as_a_uri() -> None:
+def test_a_name_that_a_shell_expands_is_accepted_as_a_uri() -> None:
     for place_of in (store_uri, data_place, outside_file):
         assert (
             place_of("file:///srv/%24RECYCLE.BIN/%25TEMP%25/w.pth", None)

@@ -53,9 +53,7 @@ def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: 
     assert len(store.names(TRAINING)) == 4
 
 
-def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(
-    store: Store, tmp_path: Path
-) -> None:
+def test_the_best_checkpoints_are_kept_besides_the_newest(store: Store, tmp_path: Path) -> None:
     for number, score in enumerate((3.0, 9.0, None, 9.0, 4.0, 1.0, None, 2.0), start=1):
         _commit(store, tmp_path, number, score=score, keep_best=2)
     assert _kept(store) == [2, 4, 7, 8]
@@ -64,9 +62,7 @@ def test_the_best_are_kept_besides_the_newest_and_the_older_of_equals(
     assert _resumed(store, tmp_path) == "state 9"
 
 
-def test_a_seal_without_a_score_is_read_and_a_damaged_one_is_never_among_the_best(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_damaged_seal_is_never_among_the_best(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1, score=5.0)
     seal = f"{TRAINING}/checkpoints/00000001.json"
     content = json.loads(store.read(seal) or b"")
@@ -95,7 +91,7 @@ def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Pa
         ("00000002.json", b"", "00000002.json is not the seal of a checkpoint"),
     ],
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_reported(
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     store: Store, tmp_path: Path, name: str, content: bytes | None, why: str
 ) -> None:
     for number in (1, 2):
@@ -114,9 +110,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_reported(
     )
 
 
-def test_a_training_without_an_intact_checkpoint_starts_over_and_that_is_reported(
-    store: Store, tmp_path: Path
-) -> None:
+def test_no_intact_checkpoint_starts_over_and_is_reported(store: Store, tmp_path: Path) -> None:
     assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").remark() is None
     for number in (1, 2):
         _commit(store, tmp_path, number)
@@ -136,9 +130,7 @@ def test_files_that_are_no_checkpoints_are_passed_over(store: Store, tmp_path: P
     assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched") == Newest(1)
 
 
-def test_what_a_killed_commit_left_behind_does_not_disturb_the_next(
-    store: Store, tmp_path: Path
-) -> None:
+def test_leftovers_of_a_killed_commit_are_harmless(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
     store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
     store.write(f"{TRAINING}/checkpoints/00000002/left.pt", b"over")

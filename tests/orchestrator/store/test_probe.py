@@ -40,7 +40,7 @@ def linkless(
     return open_store(str(tmp_path / "store"))
 
 
-def test_a_sound_store_gives_no_warning_and_keeps_nothing_of_the_probe(store_uri: str) -> None:
+def test_probing_a_good_store_leaves_nothing_behind(store_uri: str) -> None:
     store = open_store(store_uri)
     store.write(NAME, b"{}")
     assert store.probe() == ()
@@ -73,7 +73,7 @@ def _read(store: Store, seen: multiprocessing.SimpleQueue[tuple[int, int]]) -> N
     seen.put((len(found), len(set(found))))
 
 
-def test_of_many_that_create_without_hard_links_one_wins_and_its_readers_see_all_of_it(
+def test_one_of_many_creators_wins_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", _failing(errno.EOPNOTSUPP))
@@ -128,7 +128,7 @@ def test_a_file_system_without_renames_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_that_cannot_create_exclusively_is_refused_by_name(
+def test_a_file_system_without_exclusive_create_is_refused(
     linkless: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "_create_exclusively", _failing(errno.EINVAL))
@@ -141,7 +141,7 @@ def test_a_file_system_that_cannot_create_exclusively_is_refused_by_name(
 @pytest.mark.parametrize(
     ("free", "says"), [(2**23, None), (2**29, "512 MiB are free on its disk; checkpoints")]
 )
-def test_a_disk_without_room_is_refused_and_one_with_little_is_warned_of(
+def test_little_disk_space_warns_and_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, says: str | None
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=free)
@@ -156,9 +156,7 @@ def test_a_disk_without_room_is_refused_and_one_with_little_is_warned_of(
 
 
 @pytest.mark.parametrize("kind", [IGNORING, REFUSING])
-def test_a_server_without_conditional_puts_is_warned_of_and_serves_one_writer(
-    s3_endpoint: str, kind: str
-) -> None:
+def test_a_server_without_conditional_puts_warns(s3_endpoint: str, kind: str) -> None:
     store = open_store(f"s3://{make_bucket(kind)}/runs")
     (warning,) = store.probe()
     assert "does not honour conditional puts" in warning
@@ -181,7 +179,7 @@ def _ends_in(hours: float) -> str:
     return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def test_credentials_that_end_soon_are_refused_and_later_ones_warned_of(
+def test_credentials_that_expire_soon_are_refused(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(f"s3://{bucket}")

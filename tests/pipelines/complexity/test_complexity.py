@@ -74,7 +74,7 @@ def test_table_has_a_line_for_each_row() -> None:
     assert line.split() == ["cat_base", "mask_rcnn", "yes", "1x", "71.04", "355.50"]
 
 
-def test_layers_are_counted_by_mmcvs_rules_and_within_the_context_alone() -> None:
+def test_layers_are_counted_by_mmcvs_rules() -> None:
     network = nn.Sequential(
         nn.Conv2d(4, 6, 3, padding=1, groups=2), nn.GroupNorm(2, 6), nn.ReLU(), nn.GELU()
     )

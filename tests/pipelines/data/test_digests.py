@@ -112,9 +112,7 @@ def test_digests_of_read_only_data_are_remembered_in_the_cache(
     assert len(list(caches.glob("*/digests.json"))) == 1
 
 
-def test_what_is_outdated_next_to_read_only_data_does_not_hide_the_cache(
-    root: Path, reads: list[str]
-) -> None:
+def test_an_outdated_index_does_not_hide_the_cache(root: Path, reads: list[str]) -> None:
     digests_of_files(root, NAMES)
     _append(root / "a.jpg")
     outdated = (root / ".orchestrator/digests.json").read_text()

@@ -103,9 +103,7 @@ def test_a_small_tree_is_walked_each_time(tmp_path: Path) -> None:
     assert not (tmp_path / ".orchestrator").exists()
 
 
-def test_data_that_may_not_be_written_are_remembered_in_the_cache(
-    root: Path, walks: list[str]
-) -> None:
+def test_read_only_data_are_remembered_in_the_cache(root: Path, walks: list[str]) -> None:
     (root / ".orchestrator").write_text("no folder can be made here")
     first = list_files(root, "train")
     assert list_files(root, "train") == first
@@ -157,7 +155,7 @@ def test_links_that_lead_nowhere_are_named(
 
 
 @pytest.mark.parametrize("name", ["train", "."])
-def test_a_folder_that_is_a_link_to_nothing_is_named_with_its_target(root: Path, name: str) -> None:
+def test_a_dangling_data_link_is_named_with_its_target(root: Path, name: str) -> None:
     path = (root / name).resolve()
     path.rename(root.parent / "elsewhere")
     path.symlink_to("unmounted")

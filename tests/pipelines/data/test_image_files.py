@@ -122,9 +122,7 @@ def test_images_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", UNKNOWN_RANGE)
-def test_a_grey_file_of_unknown_range_is_broken_instead_of_black_or_white(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     UNKNOWN_RANGE[name](path)
     with pytest.raises(
@@ -137,7 +135,7 @@ def test_a_grey_file_of_unknown_range_is_broken_instead_of_black_or_white(
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_detectors_and_segmenters_see_an_image_upright_whatever_its_orientation(
+def test_images_are_upright_whatever_their_orientation(
     orientation: int, suffix: str, tmp_path: Path
 ) -> None:
     upright, exif = Image.fromarray(RAMP), Image.Exif()
@@ -187,7 +185,7 @@ def _context(root: Path) -> StageContext:
     return make_context(Recorder(root), PARAMS, root)
 
 
-def test_whatever_is_wrong_with_a_file_it_is_a_broken_image_with_its_name(tmp_path: Path) -> None:
+def test_any_fault_of_a_file_is_a_broken_image(tmp_path: Path) -> None:
     paths = []
     for name, content in _damaged(tmp_path).items():
         paths.append(tmp_path / name)

@@ -128,7 +128,7 @@ def _refuse(*_: object, **__: object) -> None:
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
-def test_a_disk_without_hard_links_keeps_the_data_by_symbolic_ones(
+def test_a_disk_without_hard_links_uses_symbolic_links(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", _refuse)
@@ -137,7 +137,7 @@ def test_a_disk_without_hard_links_keeps_the_data_by_symbolic_ones(
     assert len(read_annotations(root, "train").image_paths) == 3
 
 
-def test_a_disk_without_links_is_refused_before_anything_is_fetched(
+def test_a_disk_without_links_is_refused_before_fetching(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -184,7 +184,7 @@ def test_processes_that_start_together_fetch_each_object_once(
     assert len(fetched()) == len(set(fetched())) == 7
 
 
-def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
+def test_a_killed_fetch_resumes_and_shows_no_partial_data(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -224,7 +224,7 @@ def test_a_fetch_that_is_killed_shows_nothing_and_goes_on_where_it_was(
     assert not list(caches.glob("*/objects/*/*.*"))
 
 
-def test_a_stage_that_should_stop_ends_its_fetch_and_the_next_one_fetches_the_rest(
+def test_a_stopped_fetch_is_completed_by_the_next_run(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -283,7 +283,7 @@ def test_a_changed_object_is_noticed_and_alone_fetched_again(
     assert fetched()[7:] == ["val2017/000.png@0"]
 
 
-def test_an_object_that_is_replaced_while_it_is_fetched_is_refused(
+def test_an_object_replaced_while_it_is_fetched_is_refused(
     coco: Path, bucket: str, caches: Path
 ) -> None:
     listing = list_remote(upload(coco, bucket), "coco", SPLITS)
@@ -294,7 +294,7 @@ def test_an_object_that_is_replaced_while_it_is_fetched_is_refused(
         node_cache.fetch(listing, caches, lambda _: None)
 
 
-def test_the_fingerprint_is_a_listing_and_differs_by_what_is_read(
+def test_the_fingerprint_is_a_listing_of_what_is_read(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     params = DetectionParams(method="fcos", backbone="p.checkpoint", data=upload(coco, bucket))
@@ -373,7 +373,7 @@ def _spoilt(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut, _spoilt])
-def test_a_damaged_archive_is_told_and_fetched_again_once_it_was_replaced(
+def test_a_replaced_archive_is_fetched_after_a_damaged_one(
     coco: Path, bucket: str, caches: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     content = zip_of(coco, {"val2017": "val2017"})
@@ -419,7 +419,7 @@ def _sums(root: Path) -> str:
     )
 
 
-def test_sha256sums_are_compared_and_make_the_fingerprint_independent_of_etags(
+def test_sha256sums_replace_etags_in_the_fingerprint(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     uri = upload(coco, bucket)
@@ -470,7 +470,7 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
     assert not fetched()
 
 
-def test_a_disk_that_fills_meanwhile_is_told_and_the_rest_comes_later(
+def test_a_disk_that_fills_up_is_reported_and_resumed_later(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> int:
@@ -499,7 +499,7 @@ def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> No
     assert "val2017/" not in text
 
 
-def test_a_server_that_is_gone_is_another_error_than_missing_data(
+def test_an_unreachable_server_is_not_missing_data(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)

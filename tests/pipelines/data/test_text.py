@@ -54,7 +54,7 @@ def test_a_missing_file_is_none_and_a_link_to_nothing_is_not(tmp_path: Path) -> 
         load_text_if_there(tmp_path / "a.txt")
 
 
-def test_names_that_are_not_utf8_are_counted_and_named_with_their_bytes() -> None:
+def test_file_names_that_are_not_utf8_are_listed_by_bytes() -> None:
     check_names("folder", ["a.jpg", "日本.jpg"])
     names = [os.fsdecode(b"caf\xe9.jpg"), "a.jpg", os.fsdecode(b"\xff.jpg"), "\ud800.jpg"]
     text = (

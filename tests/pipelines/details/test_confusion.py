@@ -28,7 +28,7 @@ def test_nothing_to_count_is_no_count() -> None:
     assert count_pairs(nothing, nothing) == {}
 
 
-def test_the_file_says_what_is_counted_and_how_and_holds_no_zeros(tmp_path: Path) -> None:
+def test_the_confusion_file_says_what_it_counts(tmp_path: Path) -> None:
     Confusion(("wall", "ciel"), {(1, 0): 3, (0, 0): 7}).write(
         tmp_path, counted="objects", iou_threshold=0.5
     )

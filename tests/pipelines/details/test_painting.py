@@ -46,7 +46,7 @@ def test_texts_and_boxes_at_the_edges_stay_inside() -> None:
     paint_box(image, (130, 50, -10, -5), "turned round", (255, 0, 0))
 
 
-def test_truth_stands_left_and_prediction_right_at_a_bounded_size(tmp_path: Path) -> None:
+def test_truth_is_left_and_prediction_right(tmp_path: Path) -> None:
     true, factor = fitted(Image.new("RGB", (1600, 400), (200, 0, 0)))
     predicted, _ = fitted(Image.new("RGB", (1600, 400), (0, 0, 200)))
     assert (true.size, factor) == ((LONGEST_SIDE_PX, 200), 0.5)

@@ -112,9 +112,7 @@ def _trained(result: StageResult) -> tuple[Metric, ...]:
     return tuple(metric for metric in result.metrics if metric.name in METHODS["mask_rcnn"].metrics)
 
 
-def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(
-    setting: Setting, tmp_path: Path
-) -> None:
+def test_two_workers_share_val_with_equal_results(setting: Setting, tmp_path: Path) -> None:
     """Of three images two workers see two each; the one that both see counts once and is written
     once."""
     alone = run(setting.evaluation(tmp_path, predictions=True))
@@ -237,7 +235,7 @@ def evaluated(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Sta
 
 
 @pytest.mark.parametrize(("iou_type", "noun"), [("bbox", "box"), ("segm", "mask")])
-def test_predictions_in_cocos_format_give_the_metrics_by_cocos_own_tool(
+def test_predictions_give_the_metrics_of_cocos_own_tool(
     setting: Setting, evaluated: StageResult, iou_type: str, noun: str
 ) -> None:
     truth = COCO(str(setting.data / "annotations/instances_val2017.json"))
@@ -277,7 +275,7 @@ def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult)
     assert found == sum(box["score"] >= 0.3 for box in boxes)
 
 
-def test_painted_images_are_as_many_as_asked_for_and_predictions_go_unless_kept(
+def test_num_painted_and_predictions_are_respected(
     setting: Setting, evaluated: StageResult, tmp_path: Path
 ) -> None:
     assert sorted(path.name for path in (evaluated.outputs["details"] / "painted").iterdir()) == [

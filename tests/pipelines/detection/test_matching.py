@@ -56,7 +56,7 @@ def test_rows_are_true_classes_and_columns_predicted_ones() -> None:
     assert confusion.counts == {(0, 0): 1, (1, 0): 1, (1, 2): 1, (2, 1): 1}
 
 
-def test_an_object_is_taken_once_by_the_detection_with_the_highest_score() -> None:
+def test_an_object_matches_the_detection_with_the_highest_score() -> None:
     results = [_found(DOG, HERE, 0.6), _found(CAT, (0.0, 1.0, 10.0, 10.0), 0.7)]
     assert confuse(_truth((CAT, HERE)), results).counts == {(0, 0): 1, (2, 1): 1}
 
@@ -66,13 +66,13 @@ def test_low_scores_and_small_overlaps_are_no_matches() -> None:
     assert confuse(_truth((CAT, HERE)), results).counts == {(0, 2): 1, (2, 0): 1}
 
 
-def test_a_crowd_is_no_object_and_takes_detections_of_its_class_out() -> None:
+def test_a_crowd_is_not_an_object_and_absorbs_its_detections() -> None:
     truth = _truth(crowds=((CAT, (0.0, 0.0, 100.0, 100.0)),))
     assert confuse(truth, [_found(CAT, HERE, 0.9), _found(CAT, THERE, 0.9)]).counts == {}
     assert confuse(truth, [_found(DOG, HERE, 0.9)]).counts == {(2, 1): 1}
 
 
-def test_a_detector_that_finds_nothing_has_an_average_precision_of_zero() -> None:
+def test_no_detections_give_an_average_precision_of_zero() -> None:
     truth = _truth((CAT, HERE))
     assert confuse(truth, []).counts == {(0, 2): 1}
     precision = measure_precision(truth, [], "bbox")

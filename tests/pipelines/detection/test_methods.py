@@ -49,7 +49,7 @@ def test_each_method_has_a_network_and_each_network_a_method() -> None:
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_model_is_mmdets_baseline_but_for_the_backbone_and_its_normalisation(
+def test_the_model_is_mmdets_baseline_with_another_backbone(
     method: MethodName,
 ) -> None:
     (package,) = mmdet.__path__
@@ -72,7 +72,7 @@ def test_model_is_mmdets_baseline_but_for_the_backbone_and_its_normalisation(
     assert ours == baseline
 
 
-def test_fcos_normalises_images_as_the_reference_where_that_is_asked_for() -> None:
+def test_fcos_can_normalise_images_as_the_reference() -> None:
     (package,) = mmdet.__path__
     baseline = Config.fromfile(
         Path(package) / ".mim" / "configs" / BASELINES["fcos"]
@@ -129,7 +129,7 @@ def test_search_over_methods_takes_the_defaults_of_each() -> None:
     assert _params("mask_rcnn").overlay({"method": "fcos"}).settings == METHODS["fcos"].settings
 
 
-def test_multi_scale_training_is_detrs_at_the_published_size_and_shrinks_with_the_image() -> None:
+def test_multi_scale_training_is_detrs_at_the_published_size() -> None:
     straight, cropped = multi_scale(long=1333, short=800)["transforms"]
     assert straight[0]["scales"] == [(short, 1333) for short in range(480, 801, 32)]
     assert cropped[0]["scales"] == [(400, 1333), (500, 1333), (600, 1333)]
@@ -151,7 +151,7 @@ def _job(tmp_path: Path, stage: str) -> Path:
 COMMON = "    backbone: pretrain.checkpoint\n    data: sample:digits\n"
 
 
-def test_expectation_of_masks_from_a_box_method_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_box_method_cannot_be_expected_to_have_masks(tmp_path: Path) -> None:
     path = _job(
         tmp_path, f"{COMMON}    method: fcos\n    expect: {{box_map: '> 1', mask_map50: '> 1'}}\n"
     )

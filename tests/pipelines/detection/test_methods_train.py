@@ -48,7 +48,7 @@ def _train(
     return run(make_context(recorder, params, save_toy_checkpoint(root / "pretrained"))), recorder
 
 
-def test_box_method_trains_at_many_scales_on_annotations_without_polygons(tmp_path: Path) -> None:
+def test_a_box_method_trains_without_polygons(tmp_path: Path) -> None:
     result, recorder = _train(tmp_path, "fcos", has_polygons=False, multi_scale=True, epochs=2)
     assert [metric.name for metric in result.metrics] == [
         "box_map",

@@ -98,7 +98,7 @@ def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting) ->
     assert [event.done for event in recorder.events][-1] == 2.0
 
 
-def test_result_has_the_last_validation_metrics_over_all_val_images(setting: Setting) -> None:
+def test_the_result_has_the_last_validation_metrics(setting: Setting) -> None:
     names = ("box_map", "box_map50", "mask_map", "mask_map50")
     measured, sizes = on_val(setting.result)[: len(names)], on_val(setting.result)[len(names) :]
     assert tuple(metric.name for metric in measured) == names
@@ -127,7 +127,7 @@ def test_training_changes_the_pretrained_backbone(setting: Setting) -> None:
     assert any(not torch.equal(pretrained[name], trained[f"backbone.{name}"]) for name in shared)
 
 
-def test_published_checkpoint_builds_the_detector_without_the_pretrained_one(
+def test_a_published_detector_needs_no_pretrained_one(
     setting: Setting,
 ) -> None:
     document = json.loads((setting.result.outputs["checkpoint"] / "config.json").read_text())
@@ -156,7 +156,7 @@ def test_validating_and_saving_less_often_changes_no_weight(setting: Setting) ->
     assert all(torch.equal(tensor, straight[name]) for name, tensor in _weights(rarely).items())
 
 
-def test_pretrained_weights_reach_the_runner_and_survive_its_initialisation(
+def test_pretrained_weights_survive_the_runners_init(
     setting: Setting,
 ) -> None:
     # An update of 1e-60 is zero as a float32, so what comes out is what went in.
@@ -278,7 +278,7 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
         run(setting.context("half", precision="bf16"))
 
 
-def test_ap_without_detections_is_zero_and_of_crowds_alone_an_error(
+def test_ap_is_zero_without_detections_and_an_error_for_crowds(
     setting: Setting, tmp_path: Path
 ) -> None:
     """A crowd is no object that could be found."""

@@ -154,7 +154,7 @@ def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path)
     assert source.read(1) == b"y"
 
 
-def test_a_map_of_which_no_image_is_there_is_reported_while_planning(tmp_path: Path) -> None:
+def test_a_class_map_without_images_is_reported_by_the_plan(tmp_path: Path) -> None:
     lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
     text = (
         r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: "

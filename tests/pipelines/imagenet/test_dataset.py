@@ -90,7 +90,7 @@ def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
     assert torch.equal(sample.image_CHW, neighbour.image_CHW)
 
 
-def test_an_image_that_stands_in_for_a_broken_one_has_its_own_label(tmp_path: Path) -> None:
+def test_a_replacement_for_a_broken_image_keeps_its_own_label(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": b"", "b.png": encoded(noise(), "PNG")})
     images = Images(
         replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1
@@ -142,7 +142,7 @@ def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_an_epoch_goes_on_after_any_update_with_the_draws_of_the_straight_one(
+def test_an_epoch_resumes_after_any_update_with_the_same_draws(
     world_size: int,
 ) -> None:
     for rank in range(world_size):
@@ -154,7 +154,7 @@ def test_an_epoch_goes_on_after_any_update_with_the_draws_of_the_straight_one(
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_global_batches_hold_the_same_images_for_any_number_of_workers(world_size: int) -> None:
+def test_global_batches_do_not_depend_on_the_world_size(world_size: int) -> None:
     def batches(world_size: int) -> list[set[SampleIndex]]:
         ranks = [list(_draws(rank=rank, world_size=world_size)) for rank in range(world_size)]
         local = 12 // world_size

@@ -122,7 +122,7 @@ def test_empty_split_is_told(root: Path) -> None:
         fingerprint(root, num_classes=None)
 
 
-def test_class_folders_count_in_order_of_their_names_and_not_of_their_paths(root: Path) -> None:
+def test_class_folders_are_ordered_by_name(root: Path) -> None:
     """`cat-big/` sorts before `cat/`."""
     shutil.copytree(root / "train/cat", root / "train/cat-big")
     index = Folders(root).source("train", Folders(root).classes_in("train"))
@@ -130,7 +130,7 @@ def test_class_folders_count_in_order_of_their_names_and_not_of_their_paths(root
     assert index.paths[:3] == ("train/cat/a.JPEG", "train/cat/b.png", "train/cat-big/a.JPEG")
 
 
-def test_tars_beside_the_class_folders_that_came_out_of_them_are_no_shards(root: Path) -> None:
+def test_tars_next_to_class_folders_are_not_shards(root: Path) -> None:
     before = Folders(root).source("train", ("cat", "dog"))
     (root / "train/n01440764.tar").write_bytes(b"")
     assert open_images(str(root)).source("train", ("cat", "dog")) == before

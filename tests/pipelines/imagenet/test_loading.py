@@ -56,9 +56,7 @@ def index(tmp_path: Path) -> Index:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_fault_of_the_data_has_its_own_text_whichever_process_meets_it(
-    index: Index, num_workers: int
-) -> None:
+def test_a_data_error_reads_the_same_from_any_process(index: Index, num_workers: int) -> None:
     batches = iter(loader_of(CutShort(**vars(index)), num_workers=num_workers))
     assert [next(batches).places for _ in range(2)] == [(0, 1), (2, 3)]
     with pytest.raises(DataError) as caught:
@@ -81,7 +79,7 @@ def is_loss_where_a_process_is_killed(source: Index) -> bool:
     return False
 
 
-def test_a_killed_loader_process_is_a_loss_and_no_fault_of_the_stage(index: Index) -> None:
+def test_a_killed_loader_process_is_a_lost_attempt(index: Index) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
         assert apart.submit(is_loss_where_a_process_is_killed, index).result()
 
@@ -89,9 +87,7 @@ def test_a_killed_loader_process_is_a_loss_and_no_fault_of_the_stage(index: Inde
 @pytest.mark.parametrize(
     "error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()]
 )
-def test_a_process_that_is_gone_while_it_hands_a_batch_over_is_a_loss_too(
-    index: Index, error: Exception
-) -> None:
+def test_a_loader_that_dies_with_a_batch_is_a_lost_attempt(index: Index, error: Exception) -> None:
     loader = loader_of(index, num_workers=0)
 
     class Reset:

@@ -82,7 +82,7 @@ def flat(num_images: int) -> Index:
     )
 
 
-def test_each_class_gives_the_same_fraction_and_one_image_at_least(opened: Opened) -> None:
+def test_each_class_gives_its_fraction_or_one_image(opened: Opened) -> None:
     train = opened("folders")
     assert Counter(take_fraction(train, 0.2).labels) == {0: 8, 1: 4, 2: 1}
     assert Counter(take_fraction(train, 0.75).labels) == {0: 30, 1: 16, 2: 2}
@@ -137,7 +137,7 @@ def test_the_whole_is_the_source_itself(opened: Opened) -> None:
     assert take_fraction(train, 1.0) is train
 
 
-def test_an_epoch_takes_the_chosen_images_in_the_order_of_the_whole(opened: Opened) -> None:
+def test_a_fraction_keeps_the_order_of_the_whole_epoch(opened: Opened) -> None:
     """So that shards are read few at a time: each block of them gives what it has of the
     fraction."""
     train = opened("shards")

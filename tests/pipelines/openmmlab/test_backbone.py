@@ -16,7 +16,7 @@ from tests.cat_model.weights.wrong_files import MESSAGES, write_wrong_file
 from tests.pipelines.openmmlab.harness import save_toy_checkpoint
 
 
-def test_backbone_has_the_checkpoint_weights_and_the_asked_drop_path(tmp_path: Path) -> None:
+def test_backbone_has_the_checkpoint_weights_and_drop_path(tmp_path: Path) -> None:
     saved = load_file(save_toy_checkpoint(tmp_path / "checkpoint") / "model.safetensors")
     config = read_pretrained(tmp_path / "checkpoint", drop_path_rate=0.3).config
     tensors = make_backbone(config.to_dict(), str(tmp_path / "checkpoint")).state_dict()
@@ -48,7 +48,7 @@ def test_without_checkpoint_the_backbone_is_random(tmp_path: Path) -> None:
     )
 
 
-def test_checkpoint_of_another_network_is_refused_with_names_and_shapes(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     directory = save_toy_checkpoint(tmp_path / "checkpoint")
     tensors = load_file(directory / "model.safetensors")
     name = next(

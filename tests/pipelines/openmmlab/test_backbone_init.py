@@ -90,7 +90,7 @@ def _changed(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> set[str]
     return {name for name in one.keys() & other.keys() if not torch.equal(one[name], other[name])}
 
 
-def test_from_scratch_the_backbone_is_random_by_the_seed_and_no_checkpoint_is_needed(
+def test_from_scratch_the_backbone_is_random_by_the_seed(
     setting: Setting,
 ) -> None:
     first, recorder = setting.train("scratch", **STILL, **SCRATCH)
@@ -188,9 +188,7 @@ def test_tensor_that_no_cat_has_is_an_error(setting: Setting, tmp_path: Path) ->
         read_pretrained(tmp_path, drop_path_rate=None)
 
 
-def test_checkpoint_of_another_size_than_the_model_names_the_fields(
-    setting: Setting, tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_another_size_names_the_fields(setting: Setting, tmp_path: Path) -> None:
     context = make_context(
         Recorder(tmp_path), _params(setting.data, model="cat_small"), setting.backbone
     )
@@ -267,7 +265,7 @@ def test_evaluation_of_a_checkpoint_needs_no_start(tmp_path: Path) -> None:
     assert set(job.stages["task"].inputs) == {"checkpoint"}
 
 
-def test_lr_is_the_published_one_scaled_to_the_batch_and_in_the_key_by_its_effect() -> None:
+def test_lr_is_scaled_to_the_batch_and_in_the_key_by_effect() -> None:
     common: dict[str, Any] = {"method": "fcos", "backbone": "p.checkpoint", "data": "d"}
     plain, large = DetectionParams(**common), DetectionParams(**common, batch_size=64)
     assert (plain.peak_lr, large.peak_lr) == (1e-4, 4e-4)

@@ -38,7 +38,7 @@ def _digest(path: Path | str) -> str:
     return config_digest(str(path), library="mmdet")
 
 
-def test_digest_follows_the_content_of_the_file_and_of_its_bases_alone(tmp_path: Path) -> None:
+def test_config_digest_follows_the_file_and_its_bases(tmp_path: Path) -> None:
     files = {
         "own": "_base_ = ['./base.py']\nmodel = dict(a=1)\n",
         "base": "_base_ = './deep.py'\n",
@@ -56,7 +56,7 @@ def test_nothing_is_executed_for_the_digest(tmp_path: Path) -> None:
     assert len(_digest(path)) == 64
 
 
-def test_configs_of_the_installed_library_are_found_without_asking_for_its_package() -> None:
+def test_configs_of_the_installed_library_are_found() -> None:
     (package,) = mmdet.__path__
     configs = Path(package) / ".mim" / "configs"
     file = read_config(f"mmdet::{RETINANET}", library="mmdet")
@@ -282,7 +282,7 @@ def _keys(tmp_path: Path, config: str) -> dict[str, str]:
     return {planned.stage.name: planned.key for planned in plan.stages}
 
 
-def test_config_is_in_the_key_of_a_stage_and_of_its_evaluation_even_where_data_are_stated(
+def test_config_is_in_the_keys_of_stage_and_evaluation(
     tmp_path: Path,
 ) -> None:
     _write(tmp_path, own="_base_ = 'base.py'\n", base="model = 1\n")
@@ -294,12 +294,12 @@ def test_config_is_in_the_key_of_a_stage_and_of_its_evaluation_even_where_data_a
     assert _keys(tmp_path, f"mmdet::{RETINANET}").keys() == keys.keys()
 
 
-def test_config_that_is_none_is_a_fault_of_its_stage_while_planning(tmp_path: Path) -> None:
+def test_an_invalid_config_is_reported_by_the_plan(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"stages\.own: config: .*gone\.py: no such file"):
         _keys(tmp_path, "gone.py")
 
 
-def test_a_loop_of_links_and_a_name_that_is_too_long_are_reported(tmp_path: Path) -> None:
+def test_a_loop_of_links_and_a_too_long_name_are_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.py").symlink_to("loop.py")
     with pytest.raises(DataError, match=r"config: .*loop\.py: a loop of symbolic links"):
         config_digest(str(tmp_path / "loop.py"), library="mmdet")

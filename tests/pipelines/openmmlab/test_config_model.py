@@ -51,7 +51,7 @@ def _adapted(
     return adapted(load_model(config, scope, work_dir), start, num_classes=5, device="cpu")
 
 
-def test_detector_of_mmdet_is_put_on_cat_with_the_classes_of_the_data(tmp_path: Path) -> None:
+def test_an_mmdet_detector_gets_cat_and_the_datas_classes(tmp_path: Path) -> None:
     model = _adapted("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdet", tmp_path)
     assert model["backbone"] == SMALL.backbone
     assert model["neck"]["in_channels"] == WIDTHS
@@ -59,7 +59,7 @@ def test_detector_of_mmdet_is_put_on_cat_with_the_classes_of_the_data(tmp_path: 
     assert "num_classes" not in model["rpn_head"]
 
 
-def test_caffe_normalisation_of_a_config_gives_way_to_that_of_the_pretraining(
+def test_caffe_normalisation_gives_way_to_the_pretrainings(
     tmp_path: Path,
 ) -> None:
     model = _adapted("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", "mmdet", tmp_path)
@@ -188,7 +188,7 @@ def test_wrong_model_ends_every_rank_before_it_trains(
         make_model(context, TOY, scope="mmdet", num_classes=5)
 
 
-def test_model_that_reads_values_while_it_is_built_is_built_with_values(
+def test_a_model_that_reads_values_is_built_with_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Valued(nn.Linear):
@@ -252,7 +252,7 @@ def test_kept_backbone_loads_no_weights(fields: dict[str, Any], left: dict[str, 
 
 
 @pytest.mark.parametrize("value", ["https://place/a", "/weights/a.pth", "open-mmlab://resnet50"])
-def test_kept_backbone_that_loads_weights_in_a_way_of_its_own_is_refused(value: str) -> None:
+def test_a_kept_backbone_with_its_own_loading_is_refused(value: str) -> None:
     model = {"backbone": {"type": "Own", "stem": {"teacher": value}}, "data_preprocessor": {}}
     with pytest.raises(
         ValueError, match=rf"model\.backbone: teacher '{value}': keep_backbone starts from random"

@@ -249,7 +249,7 @@ def test_the_best_are_kept_and_the_last(detector: Stage, segmenter: Stage) -> No
 
 
 @pytest.mark.parametrize("kind", ["detector", "segmenter"])
-def test_random_numbers_that_another_thread_draws_change_no_weight(
+def test_draws_of_another_thread_change_no_weight(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     stage: Stage = request.getfixturevalue(kind)

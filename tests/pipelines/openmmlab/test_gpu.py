@@ -167,9 +167,7 @@ def test_a_stop_after_any_update_changes_nothing(
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # of dynamo about itself
-def test_compiled_it_trains_to_about_the_same_losses_on_images_of_many_sizes(
-    root: Path, tmp_path: Path
-) -> None:
+def test_compiled_training_has_about_the_same_losses(root: Path, tmp_path: Path) -> None:
     recorders = {
         is_compiled: Recorder(tmp_path / str(is_compiled)) for is_compiled in (False, True)
     }
@@ -190,9 +188,7 @@ def test_compiled_it_trains_to_about_the_same_losses_on_images_of_many_sizes(
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # of dynamo about itself
-def test_compiled_it_is_the_same_function_of_images_of_the_published_size(
-    root: Path, tmp_path: Path
-) -> None:
+def test_compiled_backbone_is_equal_at_the_published_size(root: Path, tmp_path: Path) -> None:
     """Many windows, where the compiler rounds strides up unless it is told not to
     (test_compiling)."""
     torch.manual_seed(0)
@@ -262,9 +258,7 @@ def _without_dropout(*args: Any, **kwargs: Any) -> Config:
 make_model = segmentation_models.make_model
 
 
-def test_two_ranks_train_as_one_does_since_they_share_the_statistics_of_batch_norm(
-    root: Path, tmp_path: Path
-) -> None:
+def test_two_ranks_train_as_one_with_shared_batch_norm(root: Path, tmp_path: Path) -> None:
     """Both on this GPU, which NCCL refuses: their group is gloo's."""
     run_ranks(_train_rank, tmp_path, root, tmp_path)
     _train_without_dropout(root, Recorder(tmp_path / "alone"), lambda context: context)

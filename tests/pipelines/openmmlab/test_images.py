@@ -58,7 +58,7 @@ def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
         _find(paths, tmp_path, limit=100)
 
 
-def test_an_image_of_another_size_than_its_annotations_say_is_refused(tmp_path: Path) -> None:
+def test_an_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", num_train=2, num_val=1)
     Image.new("RGB", (PX, 2 * PX)).save(root / "train2017/001.png")
     files = [read_annotations(root, "train"), read_annotations(root, "val")]

@@ -199,7 +199,7 @@ def test_focal_loss_and_gradient_equal_torchvisions_by_autograd() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
-def test_compiled_focal_loss_is_the_same_and_compiled_once_for_any_number_of_logits() -> None:
+def test_compiled_focal_loss_is_equal_and_compiled_once() -> None:
     logits, targets, weight = _focal_inputs()
     torch._dynamo.reset()
     counters.clear()

@@ -59,7 +59,7 @@ def _rates(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, float]:
     return {name: of_tensor[id(tensor)] for name, tensor in model.named_parameters()}
 
 
-def test_layer_decay_lowers_the_rate_with_each_depth_of_the_backbone() -> None:
+def test_layer_decay_lowers_the_lr_with_backbone_depth() -> None:
     model, groups = _groups(lr=1.0, layer_decay=0.5)
     rates = _rates(model, groups)
     expected = {

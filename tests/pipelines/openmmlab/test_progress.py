@@ -32,7 +32,7 @@ def epochs(every: CheckpointEvery, *, keep_best: int) -> list[int]:
     ]
 
 
-def test_validations_end_with_a_checkpoint_where_the_best_are_kept() -> None:
+def test_keep_best_writes_a_checkpoint_after_validations() -> None:
     assert epochs(CheckpointEvery(minutes=10), keep_best=1) == [2, 4, 6]
     assert epochs(CheckpointEvery(minutes=10), keep_best=0) == [6]
     assert epochs(CheckpointEvery(epochs=3), keep_best=1) == [2, 3, 4, 6]
@@ -66,7 +66,7 @@ def losses(*values: float) -> RunningMetrics:
     return figures
 
 
-def test_lines_have_means_since_the_last_and_reports_all_since_the_validation() -> None:
+def test_lines_and_reports_have_means_since_the_last() -> None:
     figures = losses(1.0, 3.0)
     assert figures.read() == {"loss": 2.0, "loss_cls": 1.0}
     figures.add(3, {"loss": torch.tensor(5.0)})

@@ -59,7 +59,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(tmp_path_factory.mktemp("record"))
 
 
-def test_complexity_is_that_of_the_trained_network_and_told_in_the_log(setting: Setting) -> None:
+def test_complexity_of_the_trained_network_is_in_the_log(setting: Setting) -> None:
     complexity, tensors = (
         setting.read("complexity.json"),
         load_file(setting.checkpoint / "model.safetensors"),
@@ -87,7 +87,7 @@ def test_a_finished_stage_leaves_no_closed_file_to_who_logs_next(setting: Settin
     assert MMLogger.get_current_instance().handlers == []
 
 
-def test_resolved_config_has_everything_and_no_folder_of_this_machine(setting: Setting) -> None:
+def test_the_resolved_config_names_no_folder_of_this_machine(setting: Setting) -> None:
     resolved = setting.read("resolved.json")
     assert {
         "model",

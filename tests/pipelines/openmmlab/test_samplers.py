@@ -68,7 +68,7 @@ def stream_of(length: int, batch_size: int) -> StreamSampler:
 
 
 @pytest.mark.parametrize("make", [epoch_of, stream_of])
-def test_batches_hold_the_same_images_however_many_workers_share_them(
+def test_batches_hold_the_same_images_for_any_world_size(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (alone,) = drawn(monkeypatch, lambda: make(22, 6))
@@ -103,7 +103,7 @@ def test_an_epoch_has_every_image_and_fills_its_batches(
     assert all(later.position == earlier.position + 1 for earlier, later in pairwise(taken))
 
 
-def test_whole_batches_are_of_one_orientation_and_wait_for_no_other() -> None:
+def test_whole_batches_have_one_orientation() -> None:
     sampler = epoch_of(90, 6)  # 30 upright
     images = np.array([draw.image for draw in sampler]).reshape(15, 6)
     upright = (images % 3 == 0).sum(axis=1)

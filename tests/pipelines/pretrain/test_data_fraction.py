@@ -110,7 +110,7 @@ def test_a_batch_that_the_fraction_does_not_fill_is_told(make_context: MakeConte
         loaders_of(context)
 
 
-def test_a_fraction_is_a_departure_in_the_key_and_the_whole_is_the_reference(
+def test_data_fraction_is_in_the_key_and_the_recipe_audit(
     tmp_path: Path,
 ) -> None:
     whole, part = make_params(tmp_path), make_params(tmp_path, data_fraction=0.2)

@@ -140,9 +140,7 @@ def _evaluate_rank(rank: int, context: StageContext) -> None:
     assert bool(told) == (rank == 0)
 
 
-def test_two_workers_split_val_and_come_to_the_same_scores_and_details(
-    trained: Trained, evaluation: Evaluation
-) -> None:
+def test_two_workers_split_val_with_equal_results(trained: Trained, evaluation: Evaluation) -> None:
     context = replace(evaluation(batch_size=41), report=_never, emit=print, should_stop=bool)
     run_ranks(_evaluate_rank, context.work_dir, context)
     expected = [
@@ -160,7 +158,7 @@ def test_two_workers_split_val_and_come_to_the_same_scores_and_details(
     assert painted[0] == painted[1]
 
 
-def test_the_details_are_by_class_by_image_and_by_what_was_taken_for_what(
+def test_details_are_by_class_by_image_and_by_confusion(
     trained: Trained, evaluation: Evaluation
 ) -> None:
     details = run(evaluation(details={"predictions": True, "num_painted": 3})).outputs["details"]
@@ -300,7 +298,7 @@ def test_an_official_file_from_outside_is_measured(
     assert metrics[0] == Metric(name="top1", value=100 * hits / 30, num_samples=30)
 
 
-def test_an_official_file_of_another_size_or_of_other_classes_is_told(
+def test_an_official_file_of_another_size_is_refused(
     official: tuple[Path, Cat], make_context: MakeContext, data: Path, tmp_path: Path
 ) -> None:
     folder, _ = official

@@ -93,7 +93,7 @@ def test_a_stop_after_any_update_changes_nothing(
     assert [record["epoch"] for record in log(resumed)] == [1, 2]
 
 
-def test_random_numbers_that_another_thread_draws_change_no_weight(
+def test_draws_of_another_thread_change_no_weight(
     make_context: MakeContext,
 ) -> None:
     context, _ = make_context(**WHOLE_RECIPE)
@@ -122,7 +122,7 @@ def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> S
     return replace(context, save=save)
 
 
-def test_what_was_done_after_the_last_checkpoint_is_done_again_the_same_way(
+def test_work_after_the_last_checkpoint_is_repeated_equally(
     make_context: MakeContext,
 ) -> None:
     changes = {**WHOLE_RECIPE, "checkpoint_every": {"steps": 5}}
@@ -178,7 +178,7 @@ def _run_straight_and_stopped(rank: int, params: PretrainParams, root: Path) -> 
         (root / "differing.json").write_text(json.dumps(differing))
 
 
-def test_three_ranks_go_on_with_sums_in_the_order_of_the_straight_training(
+def test_three_ranks_resume_with_sums_in_the_same_order(
     make_context: MakeContext, tmp_path: Path
 ) -> None:
     """Two sum in any order to the same bits; DistributedDataParallel changes that of three after

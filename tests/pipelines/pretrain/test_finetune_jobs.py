@@ -31,9 +31,7 @@ def _job(folder: Path, weights: str = FROM_STAGE) -> Job:
 
 
 @pytest.mark.parametrize("weights", ["seed: 1", "weights: null"])
-def test_a_stage_without_weights_starts_at_random_and_needs_nothing(
-    tmp_path: Path, weights: str
-) -> None:
+def test_a_stage_without_weights_starts_at_random(tmp_path: Path, weights: str) -> None:
     stage = _job(tmp_path, weights).stages["finer"]
     assert (stage.inputs, stage.files, stage.needs) == ({}, {}, ())
 
@@ -56,7 +54,7 @@ def test_weights_may_be_a_file_from_outside(tmp_path: Path) -> None:
     assert (stage.inputs, stage.files) == ({}, {"weights": str(tmp_path / "cat_tiny.pth")})
 
 
-def test_the_plan_runs_the_stage_behind_the_weights_first_and_trials_take_them_too(
+def test_the_stage_behind_the_weights_runs_first(
     tmp_path: Path,
 ) -> None:
     job = _job(tmp_path)

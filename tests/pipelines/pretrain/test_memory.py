@@ -16,7 +16,7 @@ CUDA = torch.device("cuda:1")
 TEXT = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has a total capacity of 79 GiB\nmore"
 
 
-def test_out_of_memory_names_the_local_batch_the_resolution_and_the_fields_to_change() -> None:
+def test_out_of_memory_names_the_fields_to_change() -> None:
     params = make_params(Path("/data"), batch_size=1024, accumulate=2, img_size=56)
     with pytest.raises(JobError) as caught, explaining_memory(params, world_size=4, device=CUDA):
         raise torch.OutOfMemoryError(TEXT)

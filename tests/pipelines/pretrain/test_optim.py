@@ -37,9 +37,7 @@ def test_schedule_equals_the_references_updates() -> None:
         rival.step_update(update)
 
 
-def test_schedule_of_the_reference_recipe_lags_by_an_update_and_steps_down_after_the_warmup() -> (
-    None
-):
+def test_the_reference_lr_schedule_lags_by_an_update() -> None:
     params = make_params(Path("/data"), lr=None, epochs=300, batch_size=1024, warmup_epochs=20)
     schedule = make_schedule(params, updates_per_epoch=1251)
     warmed = 20 * 1251
@@ -89,7 +87,7 @@ def _of_parameters(model: Cat, optimizer: torch.optim.Optimizer, field: str) -> 
     }
 
 
-def test_layer_decay_scales_the_rate_by_depth_and_decays_the_same_weights() -> None:
+def test_layer_decay_scales_the_lr_by_depth() -> None:
     model = _model()
     optimizer = make_optimizer(model, make_params(Path("/data"), layer_decay=0.5))
     set_lr(optimizer, 1e-2)

@@ -85,7 +85,7 @@ def test_odd_batches_are_fine_without_mixing() -> None:
     assert parse(batch_size=33, mixup=0, cutmix=0).batch_size == 33
 
 
-def test_key_leaves_out_the_place_of_data_and_what_changes_no_result() -> None:
+def test_the_key_leaves_out_what_changes_no_result() -> None:
     changed = parse(data="/elsewhere", loader_workers=0, checkpoint_every=7)
     assert changed.in_key() == parse().in_key()
     assert parse(max_broken_images=0).in_key() != parse().in_key()
@@ -106,7 +106,7 @@ def test_key_leaves_out_the_place_of_data_and_what_changes_no_result() -> None:
         ({"model": {"img_size": 56}}, {"img_size": 56, "drop_path_rate": 0.1}),
     ],
 )
-def test_what_the_kind_takes_by_itself_has_the_same_key_written_out(
+def test_a_default_written_out_has_the_same_key(
     fields: dict[str, Any], written: dict[str, Any]
 ) -> None:
     left_out, spelled = parse(**fields), parse(**{**fields, **written})

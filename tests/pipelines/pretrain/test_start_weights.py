@@ -54,7 +54,7 @@ def test_the_model_becomes_that_of_the_checkpoint(saved: Path) -> None:
     assert model.config.drop_path_rate == 0.3
 
 
-def test_at_a_higher_resolution_the_position_embedding_is_interpolated(saved: Path) -> None:
+def test_a_higher_resolution_interpolates_the_embedding(saved: Path) -> None:
     params = _params(img_size=56)
     assert params.input_size == 56
     model = _fresh(params)
@@ -69,7 +69,7 @@ def test_at_a_higher_resolution_the_position_embedding_is_interpolated(saved: Pa
     assert torch.equal(model.ape, held.ape)
 
 
-def test_a_reset_head_is_fresh_over_other_classes_and_the_rest_is_taken(saved: Path) -> None:
+def test_reset_head_keeps_all_weights_but_the_head(saved: Path) -> None:
     params = _params(reset_head=True)
     model = _fresh(params, num_classes=5)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -155,7 +155,7 @@ def test_an_evaluation_may_look_at_larger_images(saved: Path) -> None:
         load_checked_classifier(saved, config=config, classes=CLASSES)
 
 
-def test_a_stage_is_fine_tuned_at_a_higher_resolution_and_measured(
+def test_fine_tuning_at_a_higher_resolution_is_measured(
     make_context: MakeContext,
 ) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)

@@ -69,7 +69,7 @@ def test_it_learns(make_context: MakeContext) -> None:
     assert slowest <= values(result)["images_per_s"] <= fastest
 
 
-def test_same_seed_gives_bitwise_the_same_run_with_any_number_of_loader_workers(
+def test_the_same_seed_is_bitwise_equal_for_any_loader_workers(
     make_context: MakeContext,
 ) -> None:
     (one, records), (two, repeated), (three, differing) = (

@@ -132,7 +132,7 @@ def _stop_on_rank_one(rank: int, root: Path) -> None:
     (root / f"heard{rank}").write_text(" ".join(heard))
 
 
-def test_all_ranks_stop_after_the_same_update_when_one_is_asked_to(tmp_path: Path) -> None:
+def test_all_ranks_stop_after_the_same_update(tmp_path: Path) -> None:
     run_ranks(_stop_on_rank_one, tmp_path, tmp_path)
     assert [(tmp_path / f"heard{rank}").read_text() for rank in range(2)] == ["NONE STOP NONE"] * 2
 
@@ -169,7 +169,7 @@ def test_an_epochs_end_is_kept_where_the_best_are(
     assert [epoch for epoch in range(1, 6) if control.is_epoch_due(epoch, num_epochs=5)] == due
 
 
-def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(
+def test_training_time_includes_waiting_but_not_writing(
     make_context: MakeContext,
 ) -> None:
     now_s = 0.0
@@ -195,7 +195,7 @@ def test_the_training_time_holds_the_wait_for_other_ranks_but_not_the_writing(
     assert record.data_wait == 0
 
 
-def test_weights_that_the_last_gradient_spoilt_are_neither_kept_nor_published(
+def test_weights_with_nan_are_neither_kept_nor_published(
     make_context: MakeContext,
 ) -> None:
     context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
@@ -211,7 +211,7 @@ def test_weights_that_the_last_gradient_spoilt_are_neither_kept_nor_published(
     assert not recorder.saved
 
 
-def test_an_update_has_the_rate_of_its_number_and_a_gradient_of_limited_norm(
+def test_an_update_has_its_lr_and_a_clipped_gradient(
     make_context: MakeContext,
 ) -> None:
     context, _ = make_context(**PLAIN, clip_grad=0.01, layer_decay=0.5)
@@ -229,7 +229,7 @@ def test_an_update_has_the_rate_of_its_number_and_a_gradient_of_limited_norm(
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_activations_are_computed_again_and_channels_lie_last_where_the_job_says_so(
+def test_activation_checkpointing_and_channels_last_are_set(
     make_context: MakeContext, is_on: bool
 ) -> None:
     context, _ = make_context(activation_checkpointing=is_on, channels_last=is_on)
@@ -265,7 +265,7 @@ def test_each_update_and_each_rank_mixes_by_draws_of_its_own(make_context: MakeC
     assert draws_of(context) == first
 
 
-def test_a_stop_in_the_middle_of_an_epoch_writes_a_checkpoint_first(
+def test_a_stop_within_an_epoch_writes_a_checkpoint_first(
     make_context: MakeContext,
 ) -> None:
     context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)

@@ -44,9 +44,7 @@ def root(tmp_path: Path) -> Path:
     return write_ade20k(tmp_path / "ade20k", num_train=2, num_val=2)
 
 
-def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_classes(
-    root: Path, tmp_path: Path
-) -> None:
+def test_fingerprint_depends_only_on_images_and_classes(root: Path, tmp_path: Path) -> None:
     before = KIND.fingerprint(_params(root))
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     assert KIND.fingerprint(_params(copy)) == before
@@ -96,7 +94,7 @@ def test_classes_that_the_job_names_must_be_those_of_the_data(
         ),
     ],
 )
-def test_class_names_come_from_lines_and_from_the_published_table(
+def test_class_names_come_from_lines_or_the_published_table(
     root: Path, name: str, text: str
 ) -> None:
     (root / "classes.json").unlink()
@@ -154,9 +152,7 @@ def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_pa
     assert label_fault(label, image, num_classes=3) is None
 
 
-def test_a_label_map_may_have_a_palette_and_its_values_are_the_classes(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_palette_label_map_holds_classes_by_its_values(root: Path, tmp_path: Path) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     palette = Image.fromarray(np.full((PX, PX), 3, np.uint8)).convert("P")
     palette.putpalette([200, 0, 0] * 256)
@@ -189,7 +185,7 @@ def _png(depth: int, rows: list[bytes], width: int) -> bytes:
         (16, b"\x00\x03\x00\x00\x00\xff\x00\x02", [3, 0, 255, 2]),
     ],
 )
-def test_a_label_map_of_any_depth_holds_the_values_that_training_and_painting_see(
+def test_label_maps_of_any_depth_hold_their_values(
     depth: int, row: bytes, values: list[int], tmp_path: Path
 ) -> None:
     """Pillow spreads grey of 2 and 4 bits over 0 to 255."""
@@ -253,9 +249,7 @@ def test_a_split_without_a_labeled_pixel_is_refused(root: Path, tmp_path: Path) 
         check_pairs([read_pairs(root, "training")], num_classes=3, context=context)
 
 
-def test_wrong_label_maps_are_told_together_and_the_first_ten_named(
-    root: Path, tmp_path: Path
-) -> None:
+def test_wrong_label_maps_are_reported_together(root: Path, tmp_path: Path) -> None:
     write_ade20k(tmp_path / "many", num_train=12, num_val=1)
     for path in (tmp_path / "many/annotations/training").glob("*.png"):
         Image.new("L", (PX, PX), 4).save(path)
@@ -333,7 +327,7 @@ def test_class_names_may_have_a_byte_order_mark(
     assert read_classes(root, None) == ("wand", "tür")
 
 
-def test_class_names_that_are_not_utf8_are_reported_with_their_line(root: Path) -> None:
+def test_class_names_that_are_not_utf8_name_their_line(root: Path) -> None:
     (root / "classes.json").unlink()
     (root / "classes.txt").write_bytes(b"wand\nt\xfcr\n")
     with pytest.raises(

@@ -103,9 +103,7 @@ def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_pat
     )
 
 
-def test_two_workers_share_val_and_come_to_the_same_metrics_and_details(
-    setting: Setting, tmp_path: Path
-) -> None:
+def test_two_workers_share_val_with_equal_results(setting: Setting, tmp_path: Path) -> None:
     """Of three images two workers see two each; the one that both see counts once and is written
     once."""
     alone = run(setting.evaluation(tmp_path, tta=True, predictions=True))
@@ -172,9 +170,7 @@ def _predictions(folder: Path) -> list[NDArray[np.uint8]]:
     return [np.asarray(Image.open(path)) for path in sorted((folder / "predictions").iterdir())]
 
 
-def test_predictions_in_the_data_sets_numbering_give_the_metrics_of_mmsegs_own_evaluator(
-    setting: Setting, details: Path
-) -> None:
+def test_predictions_give_the_metrics_of_mmsegs_evaluator(setting: Setting, details: Path) -> None:
     load_library("mmseg")
     from mmseg.evaluation import IoUMetric  # noqa: PLC0415  after load_library
 
@@ -193,9 +189,7 @@ def test_predictions_in_the_data_sets_numbering_give_the_metrics_of_mmsegs_own_e
     )
 
 
-def test_the_table_by_class_and_the_confusion_matrix_say_the_same(
-    setting: Setting, details: Path
-) -> None:
+def test_the_class_table_agrees_with_the_confusion_matrix(setting: Setting, details: Path) -> None:
     rows = json.loads((details / "per_class.json").read_text())["classes"]
     assert [row["class"] for row in rows] == ["red", "blue", "background"]
     assert np.mean([row["iou"] for row in rows]) == pytest.approx(setting.scores[0].value)
@@ -212,7 +206,7 @@ def test_the_table_by_class_and_the_confusion_matrix_say_the_same(
     assert lines[1] == f"red,{rows[0]['iou']},{rows[0]['accuracy']},{rows[0]['num_pixels']}"
 
 
-def test_painted_images_show_truth_and_prediction_and_can_be_left_out(
+def test_painted_images_show_truth_and_prediction(
     setting: Setting, details: Path, tmp_path: Path
 ) -> None:
     painted = sorted((details / "painted").iterdir())
@@ -266,9 +260,7 @@ def test_multi_scale_flip_averages_the_softmax_of_twelve_views(
     )
 
 
-def test_training_measures_multi_scale_flip_as_its_evaluation_does(
-    setting: Setting, tmp_path: Path
-) -> None:
+def test_training_measures_multi_scale_flip_as_evaluation(setting: Setting, tmp_path: Path) -> None:
     """A training that has been finished goes on with what comes after it."""
     params = setting.params(tta=True)
     last = setting.recorder.checkpoints[-1]

@@ -70,7 +70,7 @@ def test_without_a_gpu_norms_are_of_each_worker_alone() -> None:
     assert {model[head]["norm_cfg"]["type"] for head in ("decode_head", "auxiliary_head")} == {"BN"}
 
 
-def test_upernet_trains_with_its_auxiliary_head_and_is_measured_again(tmp_path: Path) -> None:
+def test_upernet_trains_with_its_auxiliary_head(tmp_path: Path) -> None:
     data = write_ade20k(tmp_path / "ade20k", num_train=4, num_val=2)
     small: dict[str, Any] = {
         "img_scale": (64, 64),

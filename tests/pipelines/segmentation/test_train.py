@@ -84,7 +84,7 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_each_interval_is_reported_and_the_last_one_is_the_result(setting: Setting) -> None:
+def test_each_interval_is_reported(setting: Setting) -> None:
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all(recorder.checkpoints)
@@ -117,7 +117,7 @@ def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
     ]
 
 
-def test_checkpoint_between_validations_resumes_bitwise_and_changes_no_weight(
+def test_a_checkpoint_between_validations_resumes_bitwise(
     setting: Setting,
 ) -> None:
     recorder = Recorder(setting.root / "between")

@@ -50,7 +50,7 @@ class _ReadTwice(nn.Module):
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # torch's, of itself
-def test_what_is_compiled_does_not_round_strides_up_by_which_torch_gets_other_numbers(
+def test_compiling_in_place_does_not_pad_strides(
     tmp_path: Path,
 ) -> None:
     """It does so on GPUs, and on a CPU where it is told to; the rows of this copy have 80 * 49 >

@@ -41,14 +41,14 @@ def _seeded_draws() -> list[Any]:
     return _draws()
 
 
-def test_a_thread_draws_the_same_numbers_whatever_other_threads_draw() -> None:
+def test_a_threads_draws_do_not_depend_on_other_threads() -> None:
     expected = _in_another_thread(_seeded_draws)
     seed_this_thread(1, 2)
     _in_another_thread(_draws)
     assert _draws() == expected
 
 
-def test_a_threads_numbers_are_those_of_the_functions_after_the_same_seeds() -> None:
+def test_a_threads_generator_matches_the_global_functions() -> None:
     python, numpy = random.Random(1), np.random.RandomState(2)
     draws = _in_another_thread(_seeded_draws)
     assert draws[0] == python.random()
@@ -72,7 +72,7 @@ def test_states_are_saved_and_restored_in_the_thread_that_asks() -> None:
     assert _draws() == expected
 
 
-def test_threads_that_never_seed_share_the_generators_of_the_process() -> None:
+def test_unseeded_threads_share_the_processs_generators() -> None:
     seed_this_thread(1, 2)
     _in_another_thread(lambda: (random.seed(7), np.random.seed(7)))
     shared = _in_another_thread(_draws)

@@ -82,7 +82,7 @@ def _manifest(job: Job, name: str, value: float, searched: Mapping[str, JsonValu
     )
 
 
-def test_stages_with_a_trials_params_are_paired_searched_or_written_out(job: Job) -> None:
+def test_stages_with_a_trials_params_are_paired(job: Job) -> None:
     manifests = _done(
         job,
         {"pretrain": 80, "full/0_001-0": 70, "full/0_001-1": 72, "full/0_002-0": 75, "worse": 60},
@@ -97,7 +97,7 @@ def test_stages_with_a_trials_params_are_paired_searched_or_written_out(job: Job
     assert agreement.num_trials == 4
 
 
-def test_stages_that_differ_in_more_than_what_is_searched_are_no_pairs(job: Job) -> None:
+def test_stages_that_differ_elsewhere_are_not_paired(job: Job) -> None:
     manifests = _done(
         job, {"full/0_001-0": 70, "full/0_002-0": 75, "other": 60, "elsewhere": 61}, {}
     )
@@ -110,7 +110,7 @@ def test_trials_that_nothing_trained_in_full_do_not_count(job: Job) -> None:
     assert agreement == Agreement(kendall_tau=1, num_trials=3)
 
 
-def test_a_manifest_whose_params_are_of_an_older_release_is_no_pair(job: Job) -> None:
+def test_a_manifest_with_params_of_an_old_release_is_not_paired(job: Job) -> None:
     manifests = _done(job, {"full/0_001-0": 70, "full/0_002-0": 75, "worse": 80}, {})
     manifests["worse"] = manifests["worse"].model_copy(update={"params": {"gone": 1}})
     assert agreement_of(job, "search", _trials(lr1=50, lr2=52, lr4=53), manifests) is None

@@ -77,7 +77,7 @@ def test_the_terminal_has_a_row_for_each_trial_best_first(small: Search) -> None
     ]
 
 
-def test_the_lines_tell_counts_reasons_the_best_the_cost_and_the_agreement(small: Search) -> None:
+def test_the_lines_of_a_search_sum_it_up(small: Search) -> None:
     counts, failed, best, cost, importance, agreement = search_lines(small, is_ascii=True)
     assert counts == "4 trials: 2 finished, 1 stopped early, 1 failed"
     assert failed == "failed: trial 4: OutOfMemoryError: [CUDA] *no* room"
@@ -122,7 +122,7 @@ def test_a_long_sparkline_is_thinned_and_keeps_its_end() -> None:
     assert (bars[0], bars[-1]) == ("▁", "█")
 
 
-def test_a_large_search_shows_twenty_trials_and_how_many_more_there_are() -> None:
+def test_a_large_search_shows_twenty_trials_and_counts_the_rest() -> None:
     search = _search(asha_search())
     assert len(_rows(_shown(search))) == 1 + 20
     assert (
@@ -148,7 +148,7 @@ def test_many_params_share_a_column() -> None:
     assert " ".join(row[1] for row in rows) == " ".join(f"{name}=0.1" for name in params)
 
 
-def test_a_mapping_is_shortened_in_its_middle_and_whole_in_the_line_of_the_best() -> None:
+def test_a_long_mapping_is_shortened_but_whole_for_the_best() -> None:
     model: JsonValue = {"depths": [1, 1, 6, 1], "embed_dim": 96}
     search = _search(make_trials(make_trial(1, {"model": model}, 5)))
     assert _rows(_shown(search))[1][1] == '{"depth...im":96}'

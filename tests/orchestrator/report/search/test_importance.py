@@ -35,7 +35,7 @@ def test_the_param_that_makes_the_value_is_the_most_important() -> None:
     assert sum(importances.values()) == pytest.approx(1)
 
 
-def test_importances_are_the_same_each_time_and_optuna_stays_silent(
+def test_importances_are_deterministic_and_optuna_is_silent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     optuna.logging.enable_propagation()
@@ -54,7 +54,7 @@ def test_too_few_trials_with_a_value_have_no_importances() -> None:
     assert importances_of(trials) == (None, "it takes 4 trials with a value, not 3")
 
 
-def test_params_that_are_the_same_in_all_trials_have_no_importance() -> None:
+def test_constant_params_have_no_importance() -> None:
     alike = [make_trial(number, {"lr": 0.1}, float(number)) for number in range(1, 6)]
     assert importances_of(alike) == (None, "all trials have the same params")
     mixed = [
@@ -68,7 +68,7 @@ def test_values_that_are_all_the_same_have_no_importances() -> None:
     assert importances_of(trials) == (None, "all trials came to the same value")
 
 
-def test_a_trial_that_lacks_a_param_takes_it_out_of_the_comparison() -> None:
+def test_a_param_that_a_trial_lacks_is_not_compared() -> None:
     trials = [make_trial(1, {"lr": 1, "depth": 1}), make_trial(2, {"depth": 2})]
     assert [param.name for param in varied_params(trials)] == ["depth"]
 
@@ -85,9 +85,7 @@ def test_a_trial_that_lacks_a_param_takes_it_out_of_the_comparison() -> None:
         (("a", 1, None), False),
     ],
 )
-def test_positive_numbers_that_are_even_in_the_logarithm_are_logarithmic(
-    values: tuple[JsonValue, ...], is_log: bool
-) -> None:
+def test_log_spaced_numbers_get_a_log_axis(values: tuple[JsonValue, ...], is_log: bool) -> None:
     assert SampledParam("x", values).is_log is is_log
 
 

@@ -110,7 +110,7 @@ def test_a_param_with_signs_in_its_name_is_a_plain_file() -> None:
     assert "slice-a_b.c.svg" in make_plots(_search(trials))
 
 
-def test_best_so_far_steps_up_and_marks_every_trial_that_has_a_value(search: Search) -> None:
+def test_best_so_far_marks_every_trial_with_a_value(search: Search) -> None:
     axes = _drawn(partial(draw_best_so_far, search))
     assert _ys(axes.lines[0]) == [
         value for value in search.summary.best_so_far if value is not None
@@ -142,7 +142,7 @@ def test_best_so_far_steps_up_and_marks_every_trial_that_has_a_value(search: Sea
         ("max", (5.0,), (), 5.0, 5.0),
     ],
 )
-def test_what_is_shown_is_what_finished_and_as_much_again_on_the_worse_side(
+def test_the_axis_shows_finished_trials_and_some_worse_ones(
     mode: str, finished: tuple[float, ...], stopped: tuple[float, ...], low: float, high: float
 ) -> None:
     trials = [make_trial(number, {}, 1, value) for number, value in enumerate(finished, 1)]
@@ -168,7 +168,7 @@ def test_the_axis_of_values_says_so_where_trials_are_beyond_it(search: Search) -
     assert "< 65.5" in [text.get_text() for text in axes.texts]
 
 
-def test_curves_have_a_line_a_trial_and_each_state_once_in_the_legend(search: Search) -> None:
+def test_curves_have_a_line_per_trial_and_one_legend_per_state(search: Search) -> None:
     axes = _drawn(partial(draw_curves, search))
     assert len(axes.lines) == len(search.trials.trials)
     figure = axes.get_figure()
@@ -210,7 +210,7 @@ def test_a_slice_of_choices_names_them(search: Search) -> None:
     assert {round(x) for places in _marks(axes).values() for x, _ in places} == {0, 1}
 
 
-def test_parallel_coordinates_lead_each_trial_through_its_params_the_best_on_top(
+def test_parallel_coordinates_draw_the_best_trial_on_top(
     search: Search,
 ) -> None:
     trials = weighed_trials(search.trials.trials)

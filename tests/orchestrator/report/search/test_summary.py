@@ -18,7 +18,7 @@ from tests.orchestrator.report.search.searched import (
 STOPPED, FAILED = TrialState.STOPPED, TrialState.FAILED
 
 
-def test_best_so_far_counts_finished_trials_alone_where_one_finished() -> None:
+def test_best_so_far_prefers_finished_trials() -> None:
     trials = make_trials(
         make_trial(1, {}, 90, state=STOPPED),
         make_trial(2, {}, 10, 50),
@@ -39,7 +39,7 @@ def test_best_so_far_goes_down_where_less_is_better() -> None:
     assert summarise(trials).best_so_far == (3, 3, 1)
 
 
-def test_best_so_far_is_of_the_farthest_trials_where_none_finished() -> None:
+def test_best_so_far_takes_the_farthest_where_none_finished() -> None:
     trials = make_trials(
         make_trial(1, {}, 90, state=STOPPED),
         make_trial(2, {}, 1, 20, state=STOPPED),
@@ -69,7 +69,7 @@ def test_failures_are_told_by_reason_with_their_trials() -> None:
     assert summarise(trials).failures == {"OOM": (1, 3), "no reason recorded": (2,)}
 
 
-def test_what_stopping_saved_is_the_missing_epochs_at_the_trials_own_pace() -> None:
+def test_stopping_saves_the_missing_epochs() -> None:
     slow = make_trial(2, {}, 1, 2, state=STOPPED, epoch_s=3 * EPOCH_S, gpus=2)
     summary = summarise(make_trials(make_trial(1, {}, *range(10)), slow))
     assert summary.saved is not None
@@ -78,13 +78,13 @@ def test_what_stopping_saved_is_the_missing_epochs_at_the_trials_own_pace() -> N
     assert summary.saved.core == pytest.approx(8 * 3 * EPOCH_S * 4 / 3600)
 
 
-def test_a_trial_stopped_at_its_first_report_is_reckoned_with_its_start() -> None:
+def test_a_trial_stopped_at_its_first_report_counts_its_start() -> None:
     summary = summarise(make_trials(make_trial(1, {}, 1, 2), make_trial(2, {}, 1, state=STOPPED)))
     assert summary.saved is not None
     assert summary.saved.core == pytest.approx((START_S + EPOCH_S) * 4 / 3600)
 
 
-def test_trials_that_came_farther_than_a_finished_one_saved_nothing() -> None:
+def test_trials_beyond_a_finished_one_saved_nothing() -> None:
     short, long = make_trial(1, {}, 5), make_trial(2, {}, 1, 2, 3, state=STOPPED)
     saved = summarise(make_trials(short, long)).saved
     assert saved is not None
@@ -106,9 +106,7 @@ def test_spent_hours_are_those_of_all_trials_failed_ones_too() -> None:
 @pytest.mark.parametrize(
     ("mode", "order"), [("max", [4, 3, 6, 5, 2, 1]), ("min", [3, 4, 6, 5, 2, 1])]
 )
-def test_trials_come_best_first_stopped_ones_by_how_far_they_came(
-    mode: str, order: list[int]
-) -> None:
+def test_trials_are_listed_best_first(mode: str, order: list[int]) -> None:
     trials = make_trials(
         make_trial(1, {}, 99, state=FAILED),
         make_trial(2, {}, None, state=STOPPED),

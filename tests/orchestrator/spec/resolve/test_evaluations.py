@@ -28,7 +28,7 @@ def _measure(fields: str, folder: Path) -> Stage:
     return load_text(f"{GOOD}  measure: {{{fields}}}\n", folder).stages["measure"]
 
 
-def test_an_evaluation_of_a_stage_has_its_params_and_reads_its_checkpoint(tmp_path: Path) -> None:
+def test_an_evaluation_takes_params_and_checkpoint_of_its_stage(tmp_path: Path) -> None:
     stage = _measure("kind: evaluate, of: pretrain, expect: {params_m: '< 40'}", tmp_path)
     pretrain = load_text(GOOD, tmp_path).stages["pretrain"]
     assert (stage.kind.name, stage.kind.evaluates) == ("evaluate", KINDS["train"])
@@ -38,7 +38,7 @@ def test_an_evaluation_of_a_stage_has_its_params_and_reads_its_checkpoint(tmp_pa
     assert stage.resources.workers == 1  # its own, not the stage's
 
 
-def test_an_evaluation_takes_the_searched_params_of_its_stage_too(tmp_path: Path) -> None:
+def test_an_evaluation_takes_its_stages_searched_params(tmp_path: Path) -> None:
     stage = _measure("kind: evaluate, of: pretrain", tmp_path)
     assert stage.params_from == Ref("search", "best_params")
     assert stage.needs == ("pretrain", "search")
@@ -69,7 +69,7 @@ def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) 
     assert _measure("kind: evaluate, of: segment", tmp_path).inputs == stage.inputs
 
 
-def test_an_evaluation_has_outputs_and_params_that_its_stage_has_not(tmp_path: Path) -> None:
+def test_an_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None:
     assert _measure("kind: evaluate, of: segment", tmp_path).params.num_shown == 8
     stage = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2, lr: 0.3}", tmp_path)
     assert (stage.params.num_shown, stage.params.lr, stage.kind.outputs) == (2, 0.3, ("details",))
@@ -86,7 +86,7 @@ def test_an_evaluation_has_outputs_and_params_that_its_stage_has_not(tmp_path: P
         load_text(text, tmp_path)
 
 
-def test_what_an_evaluation_adds_is_in_its_key_alone_and_departs_from_no_recipe(
+def test_an_evaluations_extras_are_no_departure(
     tmp_path: Path,
 ) -> None:
     params = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2}", tmp_path).params
@@ -101,7 +101,7 @@ def test_the_model_may_be_a_file_from_outside(form: str, tmp_path: Path) -> None
     assert (stage.inputs, stage.files) == ({}, {"checkpoint": "s3://models/cat.pth"})
 
 
-def test_the_params_may_be_of_one_stage_and_the_weights_of_another(tmp_path: Path) -> None:
+def test_params_and_weights_may_come_from_different_stages(tmp_path: Path) -> None:
     twin = "  twin: {kind: train, data: d}\n"
     measure = "  measure: {kind: evaluate, of: pretrain, checkpoint: twin.checkpoint}\n"
     stage = load_text(GOOD + twin + measure, tmp_path).stages["measure"]
@@ -267,12 +267,12 @@ def test_what_cannot_be_measured_is_one_fault_at_its_place(
     assert line.startswith(fault)
 
 
-def test_a_stage_with_faults_of_its_own_adds_none_to_its_evaluation(tmp_path: Path) -> None:
+def test_faults_of_a_stage_are_not_repeated_for_its_evaluation(tmp_path: Path) -> None:
     text = f"{HEAD}    epochs: 0\n  measure: {{kind: evaluate, of: pretrain}}\n"
     assert faults_of(text, tmp_path) == ["7:13: stages.pretrain.epochs: must be at least 1, not 0"]
 
 
-def test_an_evaluation_stands_beside_the_rows_of_what_it_measures(tmp_path: Path) -> None:
+def test_an_evaluation_is_compared_with_the_rows_of_its_model(tmp_path: Path) -> None:
     rows = {"images/cat_small": "train", "scenes/cat_small": "finetune"}
 
     def load(row: str) -> Job:
@@ -318,7 +318,7 @@ def test_the_recipe_says_what_is_measured_and_of_which_version(tmp_path: Path) -
     }
 
 
-def test_the_same_measurement_has_one_recipe_by_stage_and_by_task(tmp_path: Path) -> None:
+def test_an_evaluation_has_one_recipe_by_stage_and_by_task(tmp_path: Path) -> None:
     by_stage = _recipe("kind: evaluate, of: segment", tmp_path)
     assert by_stage == _recipe(
         "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path

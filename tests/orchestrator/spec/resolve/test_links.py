@@ -129,9 +129,7 @@ WITH_FILE = (
         ("s3://bucket/cat.pth", "s3://bucket/cat.pth"),
     ],
 )
-def test_an_input_may_be_a_file_from_outside_where_its_kind_takes_one(
-    text: str, place: str, tmp_path: Path
-) -> None:
+def test_an_input_may_be_a_file_from_outside(text: str, place: str, tmp_path: Path) -> None:
     segment = load_text(WITH_FILE.replace("FILE", text), tmp_path).stages["segment"]
     assert segment.files == {"teacher": place.format(here=tmp_path)}
     assert segment.needs == ("pretrain",)

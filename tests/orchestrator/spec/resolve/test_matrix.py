@@ -73,7 +73,7 @@ def test_a_text_may_name_the_cell_that_a_field_points_to(tmp_path: Path) -> None
     assert stages["scenes/cat_small-1-0_1"].params.data == f"{tmp_path}/cat_small-1/0_1"
 
 
-def test_refs_to_all_cells_follow_each_other_in_any_order_of_the_file(tmp_path: Path) -> None:
+def test_refs_to_all_cells_work_in_any_order(tmp_path: Path) -> None:
     text = """\
 name: x
 store: s
@@ -93,7 +93,7 @@ def test_a_matrix_of_mappings_calls_its_cells_by_number(tmp_path: Path) -> None:
     assert [stages[name].params.model.depths for name in ("a/0", "a/1")] == [(1,), (2,)]
 
 
-def test_a_matrix_may_list_its_cells_which_their_first_field_names(tmp_path: Path) -> None:
+def test_a_matrix_may_list_its_cells(tmp_path: Path) -> None:
     cells = "[{epochs: 3, label: x/three}, {epochs: 9, label: nine, lr: 0.5}]"
     text = (
         f"name: x\nstore: s\nstages:\n  a: {{kind: train, data: 'd/{{label}}', matrix: {cells}}}\n"

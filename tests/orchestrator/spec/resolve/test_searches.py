@@ -246,7 +246,7 @@ def test_search_that_does_not_fit_its_template_is_refused(
         ),
     ],
 )
-def test_a_search_has_as_many_trials_as_it_says_or_as_its_grid_has(
+def test_a_search_has_the_trials_it_states_or_its_grid(
     fields: str, fault: str, tmp_path: Path
 ) -> None:
     assert faults_of(f"{HEAD}  search: {{kind: tune, of: pretrain, {fields}}}\n", tmp_path) == [
@@ -312,7 +312,7 @@ def test_searched_values_that_another_stage_refuses_are_named(tmp_path: Path) ->
     assert fault.endswith("warmup_epochs (30) must be at most epochs (10)")
 
 
-def test_space_in_which_some_trials_do_not_report_the_metric_is_refused(tmp_path: Path) -> None:
+def test_every_sample_of_a_space_must_report_the_metric(tmp_path: Path) -> None:
     assert search_faults("metric: top5, space: {flip: {choice: [true, false]}}", tmp_path) == [
         "8:45: stages.search.space.flip: with false no trial reports top5"
     ]
@@ -331,7 +331,7 @@ def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
     assert params.data == str(tmp_path / "small")
 
 
-def test_the_best_trials_model_goes_where_a_checkpoint_of_its_kind_goes(tmp_path: Path) -> None:
+def test_the_best_trials_model_is_a_checkpoint_of_its_kind(tmp_path: Path) -> None:
     consumer = "  other: {kind: finetune, backbone: search.best_checkpoint, data: d}\n"
     job = load_text(GOOD + consumer, tmp_path)
     assert job.stages["other"].inputs["backbone"] == Ref("search", "best_checkpoint")
@@ -346,7 +346,7 @@ def test_the_best_trials_model_goes_where_a_checkpoint_of_its_kind_goes(tmp_path
     )
 
 
-def test_a_trial_takes_as_much_as_the_searched_stage_unless_the_search_says_otherwise(
+def test_a_trial_takes_the_resources_of_the_searched_stage(
     tmp_path: Path,
 ) -> None:
     stages = load_text(GOOD, tmp_path).stages
@@ -360,7 +360,7 @@ def test_a_trial_takes_as_much_as_the_searched_stage_unless_the_search_says_othe
     assert (own.workers, own.cpus_per_worker) == (1, 3)
 
 
-def test_search_maximises_the_first_metric_of_its_template_by_default(tmp_path: Path) -> None:
+def test_a_search_maximises_its_templates_first_metric(tmp_path: Path) -> None:
     assert load_text(GOOD, tmp_path).stages["search"].metrics == ("top1",)
     assert load_text(GOOD, tmp_path, "stages.search.metric=top5").stages["search"].metrics == (
         "top5",
@@ -453,13 +453,13 @@ def test_a_distribution_in_steps_gives_multiples_of_the_step(value: float, is_he
     assert Distribution(quniform=(0.1, 0.7, 0.1)).holds(value) is is_held
 
 
-def test_a_search_has_the_least_workers_of_a_range_that_suit_its_trials(tmp_path: Path) -> None:
+def test_a_search_takes_the_smallest_fitting_worker_count(tmp_path: Path) -> None:
     text = GOOD.replace("num_trials: 3\n", "num_trials: 3\n    resources: {workers: [2, 4]}\n")
     search = load_text(text, tmp_path).stages["search"]
     assert (search.resources.workers, search.worker_counts) == (2, (2,))
 
 
-def test_a_range_of_workers_none_of_which_suits_the_trials_is_told(tmp_path: Path) -> None:
+def test_a_worker_range_that_fits_no_trial_is_a_fault(tmp_path: Path) -> None:
     fields = (
         "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: "
         "{workers: "

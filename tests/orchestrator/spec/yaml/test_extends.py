@@ -37,7 +37,7 @@ def test_mappings_are_merged_and_anything_else_is_replaced(folder: Path) -> None
     assert (params.model.embed_dim, params.model.depths) == (16, (1,))
 
 
-def test_paths_of_data_are_taken_against_the_current_folder_whatever_file_names_them(
+def test_data_paths_are_relative_to_the_current_folder(
     folder: Path,
 ) -> None:
     assert load_text(OVER, folder).stages["pretrain"].params.data == f"{folder}/data/digits"

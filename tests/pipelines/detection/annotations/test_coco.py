@@ -46,9 +46,7 @@ def root(tmp_path: Path) -> Path:
     return write_coco(tmp_path / "coco", num_train=2, num_val=2)
 
 
-def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(
-    root: Path, tmp_path: Path
-) -> None:
+def test_fingerprint_depends_only_on_images_and_annotations(root: Path, tmp_path: Path) -> None:
     before = KIND.fingerprint(_params(root))
     copy = Path(shutil.copytree(root, tmp_path / "copy"))
     assert fingerprint(_params(copy)) == before
@@ -56,7 +54,7 @@ def test_fingerprint_is_the_same_elsewhere_and_differs_with_the_annotations(
     assert fingerprint(_params(copy)) != before
 
 
-def test_an_edit_that_keeps_the_size_is_noticed_in_a_large_data_set_too(
+def test_an_edit_of_equal_size_is_noticed_in_large_data(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.data.digests.CONTENT_LIMIT_BYTES", 0)
@@ -89,7 +87,7 @@ def test_num_classes_must_agree_with_the_annotations(root: Path) -> None:
         fingerprint(_params(root, num_classes=3))
 
 
-def test_classes_that_the_job_names_must_be_the_categories_in_their_order(root: Path) -> None:
+def test_classes_of_the_job_must_be_the_categories(root: Path) -> None:
     fingerprint(_params(root, classes=("red", "blue")))
     with pytest.raises(
         DataError, match=r"instances_train2017\.json: has no classes person; correct `classes`"
@@ -119,7 +117,7 @@ def test_annotation_file_that_is_not_coco_is_refused(root: Path, text: str, faul
         fingerprint(_params(root))
 
 
-def test_annotations_without_polygons_are_enough_for_boxes_and_refused_for_masks(
+def test_annotations_without_polygons_train_only_boxes(
     tmp_path: Path,
 ) -> None:
     root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
@@ -147,9 +145,7 @@ def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path) 
     assert {box["image_id"] for box in copy["annotations"]} == {1}
 
 
-def test_an_annotation_of_id_0_gets_another_one_since_evaluation_takes_0_for_unmatched(
-    root: Path, tmp_path: Path
-) -> None:
+def test_annotation_id_0_is_replaced(root: Path, tmp_path: Path) -> None:
     file = read_annotations(root, "train")
     assert checked_file(file, [], tmp_path / "unused.json").path == file.path
     boxes = [{**box, "id": number} for number, box in enumerate(file.document["annotations"])]
@@ -158,7 +154,7 @@ def test_an_annotation_of_id_0_gets_another_one_since_evaluation_takes_0_for_unm
     assert [box["id"] for box in json.loads(copy.read_text())["annotations"]] == [4, 1, 2, 3]
 
 
-def test_result_does_not_depend_on_how_it_is_loaded_validated_or_saved(root: Path) -> None:
+def test_results_do_not_depend_on_loading_or_saving(root: Path) -> None:
     key = _params(root).in_key()
     assert key == _params(root, loader_workers=7, val_every=3, checkpoint_every=5).in_key()
     assert key != _params(root, batch_size=8).in_key()
@@ -216,7 +212,7 @@ def test_names_of_images_that_are_not_utf8_are_reported(root: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_an_annotation_file_may_have_a_byte_order_mark_and_mmdet_reads_a_copy_without(
+def test_mmdet_reads_a_copy_without_the_byte_order_mark(
     root: Path, tmp_path: Path, encoding: str
 ) -> None:
     path = root / "annotations" / "instances_train2017.json"
@@ -229,7 +225,7 @@ def test_an_annotation_file_may_have_a_byte_order_mark_and_mmdet_reads_a_copy_wi
     assert json.loads(copy.path.read_text()) == before.document
 
 
-def test_an_annotation_file_that_is_not_utf8_is_reported_while_planning(root: Path) -> None:
+def test_annotations_that_are_not_utf8_are_reported_by_the_plan(root: Path) -> None:
     path = root / "annotations" / "instances_train2017.json"
     path.write_bytes(path.read_bytes().replace(b'"red"', b'"ros\xe9"'))
     with pytest.raises(

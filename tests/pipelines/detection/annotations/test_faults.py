@@ -272,9 +272,7 @@ def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize("mask", ["rle", 5, [4, 5, 24, 5, 24, 15], {"counts": None}])
-def test_a_mask_that_mmdet_could_not_read_is_refused_where_masks_are_learnt(
-    tmp_path: Path, mask: object
-) -> None:
+def test_a_mask_that_mmdet_cannot_read_is_refused(tmp_path: Path, mask: object) -> None:
     content = document()
     content["annotations"][3]["segmentation"] = mask
     file = read_annotations(write(tmp_path, content), "train")
@@ -349,7 +347,7 @@ TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
         ({**RUNS, "counts": "no text of COCO's"}, "run lengths that do not add up"),
     ],
 )
-def test_a_mask_that_training_would_end_at_or_take_for_another_is_refused(
+def test_a_mask_that_training_would_misread_is_refused(
     tmp_path: Path, mask: object, fault: str
 ) -> None:
     content = document()
@@ -372,7 +370,7 @@ def test_masks_of_all_three_forms_are_accepted(tmp_path: Path) -> None:
 
 
 @given(mask=arrays(np.uint8, (9, 13), elements=integers(0, 1)))
-def test_run_lengths_that_pycocotools_writes_add_up_and_cut_short_do_not(
+def test_truncated_run_lengths_do_not_add_up(
     mask: NDArray[np.uint8],
 ) -> None:
     text = encode(np.asfortranarray(mask))["counts"].decode()
@@ -380,7 +378,7 @@ def test_run_lengths_that_pycocotools_writes_add_up_and_cut_short_do_not(
     assert not _adds_up(text[:-1], 9 * 13)
 
 
-def test_a_mask_whose_first_polygon_has_no_three_points_is_refused_where_it_is_measured(
+def test_a_measured_mask_needs_three_points(
     tmp_path: Path,
 ) -> None:
     """faster-coco-eval takes [1, 2, 3, 4] for a box, and whatever follows too; mmdet leaves the

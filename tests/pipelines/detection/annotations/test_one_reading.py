@@ -131,7 +131,7 @@ def test_a_crowd_is_a_crowd_however_it_is_written(flag: object, tmp_path: Path) 
     assert _checked(tmp_path, spoil, "val")[1].num_objects == train.num_objects == 3
 
 
-def test_the_copy_is_read_in_any_encoding_and_says_what_the_file_says(tmp_path: Path) -> None:
+def test_a_copy_of_any_encoding_says_what_the_file_says(tmp_path: Path) -> None:
     content = _two_classes()
     content["categories"][0]["name"] = "café"
     path = write(tmp_path, content) / "annotations/instances_train2017.json"
@@ -155,7 +155,7 @@ def test_objects_of_images_that_are_left_out_are_not_counted(tmp_path: Path) -> 
         checked_file(file, file.image_paths[1:], tmp_path / "copy.json")
 
 
-def test_a_data_set_that_lacks_objects_ends_the_stage_before_it_trains(tmp_path: Path) -> None:
+def test_a_data_set_without_objects_fails_before_training(tmp_path: Path) -> None:
     """The file itself instead of its copy: mmdet looks its categories up by names that are
     texts."""
     file, train = _checked(tmp_path, _names("cat", 2))
@@ -165,7 +165,7 @@ def test_a_data_set_that_lacks_objects_ends_the_stage_before_it_trains(tmp_path:
         as_mmdet_reads(CheckedFile(file.path, train.num_objects), tmp_path, file.classes)
 
 
-def test_an_evaluator_that_lacks_objects_ends_the_stage_before_it_trains(tmp_path: Path) -> None:
+def test_an_evaluator_without_objects_fails_before_training(tmp_path: Path) -> None:
     file, val = _checked(tmp_path, _all(iscrowd="0"), "val")
     with pytest.raises(DataError, match=r"val2017\.json: holds 4 objects, but its reader finds 0"):
         CocoScores(str(file.path), num_objects=val.num_objects, has_masks=False)
@@ -207,9 +207,7 @@ def test_masks_of_pairs_next_to_others_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", ["rle", [4, 5, 24, 5], {"counts": "0", "size": [9, 9]}])
-def test_an_evaluation_of_boxes_paints_no_masks_as_nobody_has_checked_them(
-    mask: object, tmp_path: Path
-) -> None:
+def test_an_evaluation_of_boxes_paints_no_masks(mask: object, tmp_path: Path) -> None:
     _, val = _checked(tmp_path, _all(segmentation=mask), "val")
     for number in range(2):
         Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / f"{number}.png")

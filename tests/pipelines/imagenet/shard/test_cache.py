@@ -106,7 +106,7 @@ def test_the_least_recently_used_shard_is_evicted(
     assert remote.fetched[-1] == shards[1].name
 
 
-def test_what_a_killed_fetch_left_is_evicted_and_one_under_way_is_not(
+def test_only_leftovers_of_a_killed_fetch_are_evicted(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path, limit_bytes=shards[0].size)

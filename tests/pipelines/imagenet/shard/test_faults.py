@@ -181,7 +181,7 @@ def test_shards_that_the_index_does_not_describe_are_named(local: Path) -> None:
         classes_of(local)
 
 
-def test_other_bytes_of_the_same_size_are_noticed_by_the_fingerprint(local: Path) -> None:
+def test_the_fingerprint_notices_other_bytes_of_the_same_size(local: Path) -> None:
     content = bytearray((local / "val-000001.tar").read_bytes())
     content[513] ^= 1
     (local / "val-000001.tar").write_bytes(content)

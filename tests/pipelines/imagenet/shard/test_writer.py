@@ -98,7 +98,7 @@ def test_other_shards_are_not_overwritten(
     )
 
 
-def test_an_interrupted_run_leaves_no_index_and_the_next_one_tidies_up(
+def test_an_interrupted_writer_leaves_no_index(
     place: str,
     tree: Path,
     tmp_path: Path,
