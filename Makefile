@@ -37,9 +37,9 @@ test-slow: install
 	$(BIN)/python -m pytest $(SHARED) -m "slow and not stress"
 
 # Tests with processes, signals and waits, while two processes keep the cores busy.
-PROCESS_TESTS := tests/orchestrator tests/test_ray_jobs.py tests/pipelines/imagenet/test_loading.py \
-	tests/pipelines/imagenet/shard/test_cache.py tests/pipelines/pretrain/test_ranks.py \
-	tests/pipelines/pretrain/test_updates.py tests/pipelines/openmmlab/test_distributed.py \
+PROCESS_TESTS := tests/orchestrator tests/system tests/pipelines/imagenet/test_loading.py \
+	tests/pipelines/imagenet/shard/test_cache.py tests/pipelines/pretrain/train/test_ranks.py \
+	tests/pipelines/pretrain/epoch/test_updates.py tests/pipelines/openmmlab/loop/test_distributed.py \
 	tests/pipelines/data/test_folder.py tests/pipelines/data/test_node_cache.py tests/benchmarks/test_turns.py
 test-stress: install
 	$(BIN)/python -m pytest -m stress

@@ -61,9 +61,9 @@ os.environ |= {
 _BY_FIXTURE = ("jobs_url", "cluster")
 _LONGEST = (
     *_BY_FIXTURE,
-    "tests/test_quickstart_detectors.py",
-    "tests/pipelines/pretrain/test_exact_resume.py",
-    "tests/test_quickstart.py",
+    "tests/system/test_quickstart_detectors.py",
+    "tests/pipelines/pretrain/epoch/test_exact_resume.py",
+    "tests/system/test_quickstart.py",
 )
 """Groups that begin before all others, so that no process is left with one of them at the end."""
 

@@ -30,7 +30,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     path = tmp_path_factory.mktemp("loading") / "loading.json"
     command = [sys.executable, "-m", "benchmarks.data_loading", *TOY, "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == ""
     return done.stdout, json.loads(path.read_text())
 
 
@@ -72,8 +73,10 @@ def test_a_ratio_is_the_median_of_rounds_compared_with_its_bar() -> None:
     fast, device = results_of(times)[1:]
     assert fast.ratio_to_rival is not None
     assert device.ratio_to_rival is not None
-    assert (fast.ratio_to_rival.median, fast.is_met) == (4 / 3, True)
-    assert (device.ratio_to_rival.median, device.is_met) == (1.8, False)
+    assert fast.ratio_to_rival.median == 4 / 3
+    assert fast.is_met
+    assert device.ratio_to_rival.median == 1.8
+    assert not device.is_met
     assert [line.split()[-1] for line in table(results_of(times)).splitlines()[2:]] == [
         "met",
         "MISSED",

@@ -50,7 +50,8 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """What was printed, and the JSON document."""
     path = tmp_path_factory.mktemp("speed") / "speed.json"
     done = measured("--batch-sizes", "1", "--checkpointing", "--json", str(path))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == ""
     return done.stdout, json.loads(path.read_text())
 
 
@@ -165,7 +166,8 @@ def test_without_a_compiler_or_memory_the_rest_goes_on(tmp_path: Path) -> None:
         CXX=str(tmp_path / "no-compiler"),
         TORCHINDUCTOR_CACHE_DIR=str(tmp_path),  # else code that was compiled before would be found
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == ""
     assert "skipped: cat_tiny, compiled: cannot be compiled here: " in done.stdout
     assert "skipped: cat_tiny, eager: out of memory" in done.stdout
     assert [
@@ -212,5 +214,6 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_to_do(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_device_is_refused_before_a_model_is_built() -> None:
     done = measured("--device", "cuda")
-    assert (done.returncode, done.stdout) == (2, "")
+    assert done.returncode == 2
+    assert done.stdout == ""
     assert "--device cuda: torch finds no CUDA device here; use --device cpu" in done.stderr

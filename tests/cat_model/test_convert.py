@@ -116,7 +116,9 @@ def test_safetensors_describe_the_network(toy: Path, tmp_path: Path) -> None:
         description = json.loads(file.metadata()["cat_model"])
         assert_equal({name: file.get_tensor(name) for name in file.keys()}, ours())  # noqa: SIM118 - no mapping
     config = CatConfig.from_dict(description["config"])
-    assert (config.embed_dim, config.image_hw, description["classes"]) == (32, (112, 112), None)
+    assert config.embed_dim == 32
+    assert config.image_hw == (112, 112)
+    assert description["classes"] is None
 
 
 @pytest.mark.parametrize("target", ["timm", "safetensors"])
@@ -149,7 +151,8 @@ def test_our_folder_keeps_its_config_and_classes(tmp_path: Path) -> None:
     save_classifier(tmp_path / "ours", model, classes=("a", "b"))
     assert convert(tmp_path / "ours", tmp_path / "out.pth") == 0
     found = load_checkpoint(tmp_path / "out.pth")
-    assert (found.config, found.classes) == (config, ("a", "b"))
+    assert found.config == config
+    assert found.classes == ("a", "b")
     assert_equal(
         dict(found.weights.tensors), dict(load_classifier(tmp_path / "ours")[0].state_dict())
     )
@@ -301,7 +304,8 @@ def test_it_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, toy, tmp_path / "out.pth"], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == ""
     assert (
         done.stdout.splitlines()[-1]
         == f"sha256 {sha256((tmp_path / 'out.pth').read_bytes()).hexdigest()}"

@@ -45,7 +45,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     streams = capsys.readouterr()
-    assert (exit_.value.code, streams.out) == (2, "")
+    assert exit_.value.code == 2
+    assert streams.out == ""
     return streams.err.splitlines()[-1]
 
 
@@ -53,7 +54,8 @@ def test_the_command_prints_the_table() -> None:
     command = [sys.executable, "-m", "cat_model.summary", "cat_small", "--img-size", "224"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == ""
     assert done.stdout == TABLE
 
 

@@ -93,7 +93,8 @@ def test_libraries_find_a_name_and_folders_that_can_be_written(
     done = _run(work_dir, env, "-c", code)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["user"], found["home"]) == (f"uid-{UID}", home)
+    assert found["user"] == f"uid-{UID}"
+    assert found["home"] == home
     assert all(
         folder.startswith((PRIVATE, f"/tmp/torchinductor_uid-{UID}")) for folder in found["folders"]
     )
@@ -154,11 +155,10 @@ def test_caches_that_the_user_named_stay(monkeypatch: pytest.MonkeyPatch, tmp_pa
         del os.environ[name]
     complete_environment()
     folder = private / f"orchestrator-home-{os.getuid()}"
-    assert (os.environ["HOME"], os.environ["XDG_CACHE_HOME"]) == (str(tmp_path / "file"), "/mine")
-    assert (os.environ["MPLCONFIGDIR"], os.environ["TRITON_HOME"]) == (
-        str(folder / ".config/matplotlib"),
-        str(folder),
-    )
+    assert os.environ["HOME"] == str(tmp_path / "file")
+    assert os.environ["XDG_CACHE_HOME"] == "/mine"
+    assert os.environ["MPLCONFIGDIR"] == str(folder / ".config/matplotlib")
+    assert os.environ["TRITON_HOME"] == str(folder)
 
 
 def test_a_folder_that_somebody_else_can_write_holds_no_caches(

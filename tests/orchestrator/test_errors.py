@@ -21,7 +21,8 @@ def _all(base: type[OrchestratorError]) -> list[type[OrchestratorError]]:
 )
 def test_every_error_pickles(kind: type[OrchestratorError]) -> None:
     error = pickle.loads(pickle.dumps(kind("what, where, what to do")))
-    assert (type(error), str(error)) == (kind, "what, where, what to do")
+    assert type(error) is kind
+    assert str(error) == "what, where, what to do"
 
 
 def test_a_spec_error_pickles_with_its_faults() -> None:

@@ -78,7 +78,8 @@ def test_dependants_of_a_failed_stage_are_blocked(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.FAILED)
     (block,) = decide(plan, states, free=Capacity(16, 0))
     assert isinstance(block, Block)
-    assert (block.stage.name, block.why) == ("b", "it needs a")
+    assert block.stage.name == "b"
+    assert block.why == "it needs a"
 
 
 def _machine(cpus: float, gpus: float = 0, memory_gib: float = 0, **labels: str) -> Machine:

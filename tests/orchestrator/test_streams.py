@@ -71,7 +71,8 @@ def test_a_command_ends_with_one_line_or_none(
 @pytest.mark.parametrize("imports", [OURS, CAT_MODELS])
 def test_a_command_that_prints_nothing_needs_no_stdout(imports: str, tmp_path: Path) -> None:
     done = _shell(f"{_script(tmp_path, imports, 'return 2')} >&-", tmp_path)
-    assert (done.returncode, done.stderr) == (2, "")
+    assert done.returncode == 2
+    assert done.stderr == ""
 
 
 def test_the_work_goes_on_after_the_reader_of_its_progress_left(tmp_path: Path) -> None:
@@ -80,7 +81,9 @@ def test_the_work_goes_on_after_the_reader_of_its_progress_left(tmp_path: Path) 
         tmp_path, OURS, *body, f"pathlib.Path({str(tmp_path / 'made')!r}).touch()", "return 0"
     )
     done = _shell(f"set -o pipefail; ({script}) | head -1", tmp_path)
-    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
     assert (tmp_path / "made").exists()
 
 
@@ -95,7 +98,9 @@ def test_a_stderr_that_cannot_be_written_changes_nothing(redirection: str, tmp_p
         "return 0",
     ]
     done = _shell(f"{_script(tmp_path, OURS, *body)} {redirection}", tmp_path)
-    assert (done.returncode, done.stdout, opened.read_text()) == (0, "result\n", "")
+    assert done.returncode == 0
+    assert done.stdout == "result\n"
+    assert opened.read_text() == ""
 
 
 def test_every_command_of_the_project_runs_on_guarded_streams() -> None:
@@ -141,7 +146,8 @@ def test_a_verb_ends_without_a_traceback(
     folder: Path, verb: str, redirection: str, code: int, error: str
 ) -> None:
     done = _shell(f"{_python('-m', 'orchestrator')} {verb} {redirection}", folder)
-    assert (done.returncode, done.stderr) == (code, error)
+    assert done.returncode == code
+    assert done.stderr == error
 
 
 def test_shards_are_written_without_a_reader_of_progress(folder: Path) -> None:
@@ -149,5 +155,6 @@ def test_shards_are_written_without_a_reader_of_progress(folder: Path) -> None:
         "-m", "pipelines.imagenet.shard", "images", "shards", "--images-per-shard", "1"
     )
     done = _shell(f"{command} {LEAVES}", folder)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == ""
     assert (folder / "shards" / "index.json").exists()

@@ -40,7 +40,9 @@ def test_a_published_size_is_identified_at_any_image_size(
     config = replace(CONFIGS[name], img_size=img_size)
     torch.save(zeros(config), tmp_path / "cat.pth")
     found = load_checkpoint(tmp_path / "cat.pth")
-    assert (found.name, found.config, found.is_classifier) == (name, config, True)
+    assert found.name == name
+    assert found.config == config
+    assert found.is_classifier
 
 
 @pytest.mark.parametrize("tag", ["toy", "toy_backbone_100x140", "toy_slice", "toy_variant"])
@@ -54,7 +56,8 @@ def test_any_other_network_is_told_by_its_shapes(tmp_path: Path, tag: str) -> No
     if not expected.ape:
         expected = replace(expected, img_size=224)
     found = load_checkpoint(tmp_path / "toy.pth")
-    assert (found.name, found.config) == (None, expected)
+    assert found.name is None
+    assert found.config == expected
 
 
 def test_a_flat_map_that_is_no_square_is_refused(tmp_path: Path) -> None:
@@ -69,7 +72,9 @@ def test_a_folder_and_its_description_are_taken_as_they_are(tmp_path: Path) -> N
     )
     save_classifier(tmp_path, Cat(config, num_classes=2), classes=("a", "b"))
     found = load_checkpoint(tmp_path)
-    assert (found.name, found.config, found.classes) == (None, config, ("a", "b"))
+    assert found.name is None
+    assert found.config == config
+    assert found.classes == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -105,4 +110,5 @@ def test_a_detectors_backbone_is_found_among_its_parts(tmp_path: Path) -> None:
     ):
         load_checkpoint(tmp_path / "detector.pth")
     found = load_checkpoint(tmp_path / "detector.pth", allow_unexpected=True)
-    assert (found.name, found.is_classifier) == ("cat_tiny", False)
+    assert found.name == "cat_tiny"
+    assert not found.is_classifier

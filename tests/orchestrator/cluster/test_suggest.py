@@ -230,7 +230,8 @@ def test_optuna_knows_a_resumed_trial_by_its_draw(make: MakeSuggestions, store: 
     _end(suggestions, store, "a", value=0.5)
     (known,) = suggestions._study.trials
     assert known.params == {**drawn, "model": '{"depths":[1,2]}'}
-    assert (known.value, known.intermediate_values) == (0.5, {1: 0.5})
+    assert known.value == 0.5
+    assert known.intermediate_values == {1: 0.5}
 
 
 def test_a_draw_is_in_the_store_before_its_trial_starts(
@@ -238,7 +239,9 @@ def test_a_draw_is_in_the_store_before_its_trial_starts(
 ) -> None:
     assert make().suggest("a") == {NUMBER: 1}
     (log,) = load_logs(store, TRAINING)
-    assert (log.number, log.state, set(log.params)) == (1, None, set(SPACE))
+    assert log.number == 1
+    assert log.state is None
+    assert set(log.params) == set(SPACE)
 
 
 def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(

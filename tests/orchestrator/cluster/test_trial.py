@@ -96,7 +96,9 @@ def test_a_lasting_error_ends_the_trial_with_its_time(
     monkeypatch.setattr(time, "monotonic", lambda: next(times, 1040.0))
     assert _train(search, channel, error)
     log = _log(search)
-    assert (log.state, log.error, log.elapsed_s) == (TrialState.FAILED, "NaN", 340)
+    assert log.state == TrialState.FAILED
+    assert log.error == "NaN"
+    assert log.elapsed_s == 340
     assert channel.texts == ["trial lr=0.1: starting", "trial lr=0.1: ended"]
 
 
@@ -126,7 +128,8 @@ def test_a_full_machine_leaves_the_trial_to_another_run(
     )
     assert _train(search, Channel(), lost)
     assert reported == [{MACHINE_ERROR: "no room"}]
-    assert (_log(search).state, _log(search).error) == (None, None)
+    assert _log(search).state is None
+    assert _log(search).error is None
 
 
 def test_a_trial_has_as_many_attempts_as_a_stage(
@@ -143,7 +146,8 @@ def test_a_trial_has_as_many_attempts_as_a_stage(
     assert _train(search, channel, error)
     assert channel.texts[-1] == "trial lr=0.1: ended"
     log = _log(search)
-    assert (log.state, log.error) == (None, "out of reach")
+    assert log.state is None
+    assert log.error == "out of reach"
     open_store(search.store_uri).write(record_name("next"), b"{}")
     with pytest.raises(StoreError):
         _train(replace(search, provenance={"run_id": "next"}), channel, error)
@@ -157,10 +161,8 @@ def test_a_trial_that_always_dies_is_given_up(search: Attempt) -> None:
     assert channel.texts == [
         "trial lr=0.1: lost its process in each of 3 attempts; left to another run"
     ]
-    assert (_log(search).state, _log(search).error) == (
-        None,
-        f"lost its process in each of {MAX_ATTEMPTS} attempts",
-    )
+    assert _log(search).state is None
+    assert _log(search).error == f"lost its process in each of {MAX_ATTEMPTS} attempts"
 
 
 def test_a_machine_that_leaves_costs_a_trial_no_attempt(search: Attempt) -> None:
@@ -196,7 +198,8 @@ def test_a_trial_of_an_interrupted_run_records_no_failure(
     monkeypatch.setattr(threading.Event, "wait", _wait)
     with pytest.raises(_WaitError):
         _train(search, channel, StageError("broken off"))
-    assert (_log(search).state, _log(search).error) == (None, None)
+    assert _log(search).state is None
+    assert _log(search).error is None
     assert channel.texts[1] == "search rests"
 
 

@@ -53,7 +53,9 @@ def test_reports_are_noted_each_epoch_once_over_all_attempts(store: Store) -> No
         (2, 21.0, 35.0),
         (3, None, 45.0),
     ]
-    assert (log.elapsed_s, log.state, log.epoch) == (45.0, None, 3)
+    assert log.elapsed_s == 45.0
+    assert log.state is None
+    assert log.epoch == 3
 
 
 def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: Path) -> None:
@@ -64,12 +66,10 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
         StageResult({"checkpoint": tmp_path / "model", "log": tmp_path}, metrics)
     )
     log = load_log(store, TRAINING)
-    assert (log.state, log.value, log.num_samples, log.elapsed_s) == (
-        TrialState.FINISHED,
-        71.5,
-        30,
-        9.0,
-    )
+    assert log.state == TrialState.FINISHED
+    assert log.value == 71.5
+    assert log.num_samples == 30
+    assert log.elapsed_s == 9.0
     assert log.checkpoint is not None
     assert (fetch_artifact(store, log.checkpoint, tmp_path / "back") / "weights").read_text() == "w"
 
@@ -82,23 +82,27 @@ def test_a_failed_trial_says_why_on_one_line(
 ) -> None:
     _open(store, 0.0).fail(error, elapsed_s=90.0)
     log = load_log(store, TRAINING)
-    assert (log.state, log.error, log.blames_job) == (
-        TrialState.FAILED,
-        str(error).split("\n")[0],
-        blames_job,
-    )
+    assert log.state == TrialState.FAILED
+    assert log.error == str(error).split("\n")[0]
+    assert log.blames_job == blames_job
     assert log.elapsed_s == 90.0
     trial = log.trial(gpus=8, cpus=96, error="overridden")
-    assert (trial.state, trial.error, trial.id) == (TrialState.FAILED, log.error, "00001")
+    assert trial.state == TrialState.FAILED
+    assert trial.error == log.error
+    assert trial.id == "00001"
 
 
 def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
     _open(store, 0.0, 1800.0).report({"epoch": 1, "top1": 1.0})
     trial = load_log(store, TRAINING).trial(gpus=8, cpus=96, error=None)
-    assert (trial.state, trial.value, trial.duration_s) == (TrialState.STOPPED, 1.0, 1800.0)
-    assert (trial.gpu_hours, trial.core_hours) == (4.0, 48.0)
+    assert trial.state == TrialState.STOPPED
+    assert trial.value == 1.0
+    assert trial.duration_s == 1800.0
+    assert trial.gpu_hours == 4.0
+    assert trial.core_hours == 48.0
     lost = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
-    assert (lost.state, lost.error) == (TrialState.FAILED, "its machine is gone")
+    assert lost.state == TrialState.FAILED
+    assert lost.error == "its machine is gone"
 
 
 def test_a_trial_lost_after_its_end_is_finished(store: Store) -> None:
@@ -106,7 +110,9 @@ def test_a_trial_lost_after_its_end_is_finished(store: Store) -> None:
         StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),))
     )
     trial = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
-    assert (trial.state, trial.error, trial.value) == (TrialState.FINISHED, None, 71.5)
+    assert trial.state == TrialState.FINISHED
+    assert trial.error is None
+    assert trial.value == 71.5
 
 
 def test_workers_that_ran_ahead_do_not_undo_a_stop(store: Store) -> None:
@@ -116,7 +122,9 @@ def test_workers_that_ran_ahead_do_not_undo_a_stop(store: Store) -> None:
     assert load_log(store, TRAINING).state is TrialState.STOPPED
     logbook.finish(StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),)))
     (log,) = load_logs(store, "train/key")
-    assert (log.state, log.value, log.last_value) == (TrialState.STOPPED, None, 70.0)
+    assert log.state == TrialState.STOPPED
+    assert log.value is None
+    assert log.last_value == 70.0
 
 
 def test_a_pipeline_that_ends_without_the_metric_is_told_so(store: Store) -> None:

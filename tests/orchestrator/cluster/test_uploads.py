@@ -35,9 +35,11 @@ def test_a_folder_is_committed_in_the_background_and_deleted(tmp_path: Path) -> 
     target, folder = Target(), _folder(tmp_path, "one")
     with Uploads(target.commit) as uploads:
         uploads.hand_over(folder, 0.5)
-        assert (target.committed, folder.exists()) == ([], True)
+        assert target.committed == []
+        assert folder.exists()
         target.released.set()
-    assert (target.committed, folder.exists()) == ([("one", 0.5)], False)
+    assert target.committed == [("one", 0.5)]
+    assert not folder.exists()
 
 
 def test_a_second_folder_waits_for_the_first(tmp_path: Path) -> None:

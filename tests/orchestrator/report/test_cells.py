@@ -55,12 +55,12 @@ def test_a_verdict_follows_from_the_expectation(cells: dict[str, Cell]) -> None:
 
 
 def test_a_cell_leads_to_its_manifest_by_key(cells: dict[str, Cell]) -> None:
-    assert (cells["good"].value, cells["good"].unit, cells["good"].key) == (5.0, "%", "a" * 64)
-    assert (cells["missing"].value, cells["missing"].key, cells["missing"].expected) == (
-        None,
-        None,
-        "< 1",
-    )
+    assert cells["good"].value == 5.0
+    assert cells["good"].unit == "%"
+    assert cells["good"].key == "a" * 64
+    assert cells["missing"].value is None
+    assert cells["missing"].key is None
+    assert cells["missing"].expected == "< 1"
 
 
 def test_a_stage_without_a_published_row_stands_beside_nothing(cells: dict[str, Cell]) -> None:
@@ -81,33 +81,40 @@ def _paper_cells(
 def test_delta_is_the_value_less_the_published_one_unrounded(tmp_path: Path) -> None:
     cells = _paper_cells(tmp_path)
     top1, top5 = cells["pretrain.top1"], cells["pretrain.top5"]
-    assert (top1.published, top1.delta, top5.published, top5.delta) == (
-        81.8,
-        81.5 - 81.8,
-        95.6,
-        95.7 - 95.6,
-    )
+    assert top1.published == 81.8
+    assert top1.delta == 81.5 - 81.8
+    assert top5.published == 95.6
+    assert top5.delta == 95.7 - 95.6
     assert top1.published_source == "arXiv 2106.05786, ImageNet-1K, CAT-S*"
-    assert (top1.label, top1.differs, top1.standing) == (None, None, "reproduction")
+    assert top1.label is None
+    assert top1.differs is None
+    assert top1.standing == "reproduction"
 
 
 def test_a_metric_that_was_not_published_stands_beside_nothing(tmp_path: Path) -> None:
     cells = _paper_cells(tmp_path, "pretrain.epochs=10")
-    assert (cells["scenes.miou"].published, cells["scenes.miou"].label) == (40.6, "short schedule")
+    assert cells["scenes.miou"].published == 40.6
+    assert cells["scenes.miou"].label == "short schedule"
     assert cells["scenes.macc"].published is None
-    assert (cells["scenes.macc"].label, cells["scenes.macc"].standing) == (None, "")
+    assert cells["scenes.macc"].label is None
+    assert cells["scenes.macc"].standing == ""
 
 
 def test_a_changed_recipe_is_labelled_and_told(tmp_path: Path) -> None:
     cell = _paper_cells(tmp_path, "pretrain.epochs=10", "pretrain.lr=2.0e-3")["pretrain.top1"]
-    assert (cell.label, cell.standing) == ("other recipe", "other recipe")
+    assert cell.label == "other recipe"
+    assert cell.standing == "other recipe"
     assert cell.differs == "epochs 10 instead of 300; lr 0.002 instead of null"
 
 
 def test_what_was_not_measured_is_no_reproduction(tmp_path: Path) -> None:
     cell = _paper_cells(tmp_path, stages=())["pretrain.top1"]
-    assert (cell.value, cell.published, cell.delta, cell.verdict) == (None, 81.8, None, "not_run")
-    assert (cell.label, cell.standing) == (None, "")
+    assert cell.value is None
+    assert cell.published == 81.8
+    assert cell.delta is None
+    assert cell.verdict == "not_run"
+    assert cell.label is None
+    assert cell.standing == ""
 
 
 def test_a_row_that_this_version_does_not_know_is_left_out(tmp_path: Path) -> None:

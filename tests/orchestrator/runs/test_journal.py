@@ -65,14 +65,17 @@ def _batches(journal: Journal) -> list[str]:
 
 def test_a_run_that_begins_has_a_record_of_its_waiting_stages(journal: Journal) -> None:
     record = load_record(journal.store, "r")
-    assert (record.job, record.state, record.began_at_s) == ("counts", "running", 1000)
+    assert record.job == "counts"
+    assert record.state == "running"
+    assert record.began_at_s == 1000
     assert {name: stage.state for name, stage in record.stages.items()} == {
         "search": "waiting",
         "a": "waiting",
     }
     search = record.stages["search"].search
     assert search is not None
-    assert (search.metric, search.num_trials) == ("total", 5)
+    assert search.metric == "total"
+    assert search.num_trials == 5
 
 
 def test_in_silence_only_the_record_is_written_and_seldom(journal: Journal, clock: Clock) -> None:
@@ -122,11 +125,9 @@ def test_the_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
     journal.enter("a", State.FAILED, Event("a bug"), error="a bug\nTraceback")
     journal.end(RunState.FAILED, error="no cluster")
     record = load_record(journal.store, "r")
-    assert (record.state, record.error, record.stages["a"].error) == (
-        "failed",
-        "no cluster",
-        "a bug\nTraceback",
-    )
+    assert record.state == "failed"
+    assert record.error == "no cluster"
+    assert record.stages["a"].error == "a bug\nTraceback"
     assert len(_batches(journal)) == 1
 
 

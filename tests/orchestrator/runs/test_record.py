@@ -33,16 +33,17 @@ def test_progress_keeps_the_first_and_the_newest_of_an_attempt() -> None:
     record = RUNNING
     for time_s, done in ((110, 241), (120, 242), (130, 243)):
         record = _heard(record, time_s, Event(f"epoch {done}", done, 300))
-    assert (record.first, record.newest) == (
-        ProgressMark(done=241, time_s=110),
-        ProgressMark(done=243, time_s=130),
-    )
-    assert (record.total, record.event, record.heard_at_s) == (300, "epoch 243", 130)
+    assert record.first == ProgressMark(done=241, time_s=110)
+    assert record.newest == ProgressMark(done=243, time_s=130)
+    assert record.total == 300
+    assert record.event == "epoch 243"
+    assert record.heard_at_s == 130
 
 
 def test_a_line_without_progress_leaves_the_progress() -> None:
     record = _heard(_heard(RUNNING, 110, Event("epoch 1", 1, 3)), 120, Event("saving"))
-    assert (record.newest, record.event) == (ProgressMark(done=1, time_s=110), "saving")
+    assert record.newest == ProgressMark(done=1, time_s=110)
+    assert record.event == "saving"
 
 
 def test_a_metric_stays_until_it_is_measured_again() -> None:
@@ -53,7 +54,8 @@ def test_a_metric_stays_until_it_is_measured_again() -> None:
 
 def test_metrics_that_json_lacks_are_left_to_the_text() -> None:
     record = _heard(RUNNING, 110, Event("loss nan", metrics={"loss": float("nan"), "top1": 3.0}))
-    assert (record.metrics, record.event) == ({"top1": 3.0}, "loss nan")
+    assert record.metrics == {"top1": 3.0}
+    assert record.event == "loss nan"
 
 
 def test_a_lost_attempt_is_recorded_with_its_reason() -> None:
@@ -66,7 +68,9 @@ def test_a_lost_attempt_is_recorded_with_its_reason() -> None:
     assert [(lost.attempt, lost.why) for lost in record.lost_attempts] == [
         (1, "lost worker 1: killed")
     ]
-    assert (record.attempt, record.first, record.newest) == (2, None, None)
+    assert record.attempt == 2
+    assert record.first is None
+    assert record.newest is None
 
 
 def test_a_remark_is_kept_when_later_events_come() -> None:
@@ -102,7 +106,8 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
     record = _heard(record, 120, Event("epoch 1/2", 1, 2, {"top1": 20.0, "loss": 0.1}), trial="b")
     record = _heard(record, 130, Event("ended", 1, 1), trial="b")
     assert record.newest == ProgressMark(done=1.5, time_s=130)
-    assert (record.total, record.metrics) == (4, {"top1": 30.0})
+    assert record.total == 4
+    assert record.metrics == {"top1": 30.0}
     assert record.search is not None
     assert record.search.num_left == 3  # trial a, which is under way, and two that did not begin
     assert record.search.num_under_way == 1
@@ -122,10 +127,8 @@ def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:
 def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
     record = _heard(SEARCH, 110, Event("2 of 4 trials finished", 2, 4))
     record = _heard(record, 120, Event("epoch 1/2", 1, 2), trial="c")
-    assert (record.first, record.newest) == (
-        ProgressMark(done=2, time_s=110),
-        ProgressMark(done=2.5, time_s=120),
-    )
+    assert record.first == ProgressMark(done=2, time_s=110)
+    assert record.newest == ProgressMark(done=2.5, time_s=120)
     assert record.search is not None
     assert record.search.num_left == 2
 

@@ -41,7 +41,9 @@ def test_workers_may_be_a_range_which_the_document_keeps(tmp_path: Path) -> None
 
 def test_seed_of_a_stage_beats_that_of_the_job(tmp_path: Path) -> None:
     job = load_text(GOOD, tmp_path)
-    assert (job.seed, job.stages["pretrain"].seed, job.stages["segment"].seed) == (7, 7, 3)
+    assert job.seed == 7
+    assert job.stages["pretrain"].seed == 7
+    assert job.stages["segment"].seed == 3
 
 
 def test_absolute_data_stays_where_it_is(tmp_path: Path) -> None:
@@ -167,10 +169,8 @@ def test_relative_locations_are_refused_in_submitted_jobs(tmp_path: Path) -> Non
     text = GOOD.replace("./artifacts", "s3://bucket/prefix").replace("data/digits", "sample:digits")
     (tmp_path / "job.yaml").write_text(text)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
-    assert (job.store, job.stages["pretrain"].params.data) == (
-        "s3://bucket/prefix",
-        "sample:digits",
-    )
+    assert job.store == "s3://bucket/prefix"
+    assert job.stages["pretrain"].params.data == "sample:digits"
 
 
 def test_stated_data_must_be_a_sha256(tmp_path: Path) -> None:

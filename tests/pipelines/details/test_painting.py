@@ -49,7 +49,8 @@ def test_texts_and_boxes_at_the_edges_stay_inside() -> None:
 def test_truth_is_left_and_prediction_right(tmp_path: Path) -> None:
     true, factor = fitted(Image.new("RGB", (1600, 400), (200, 0, 0)))
     predicted, _ = fitted(Image.new("RGB", (1600, 400), (0, 0, 200)))
-    assert (true.size, factor) == ((LONGEST_SIDE_PX, 200), 0.5)
+    assert true.size == (LONGEST_SIDE_PX, 200)
+    assert factor == 0.5
     save_beside(true, predicted, tmp_path / "pages/one.jpg")
     with Image.open(tmp_path / "pages/one.jpg") as page:
         pixels = np.asarray(page).astype(int)

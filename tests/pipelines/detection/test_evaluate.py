@@ -263,11 +263,9 @@ def test_the_table_by_class_averages_to_the_metrics(evaluated: StageResult) -> N
 def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult) -> None:
     confusion = json.loads((evaluated.outputs["details"] / "confusion.json").read_text())
     assert confusion["classes"] == ["red", "blue", "background"]
-    assert (confusion["counted"], confusion["score_threshold"], confusion["iou_threshold"]) == (
-        "objects",
-        0.3,
-        0.5,
-    )
+    assert confusion["counted"] == "objects"
+    assert confusion["score_threshold"] == 0.3
+    assert confusion["iou_threshold"] == 0.5
     for label in (0, 1):
         assert sum(count for true, _, count in confusion["counts"] if true == label) == 3
     found = sum(count for _, predicted, count in confusion["counts"] if predicted < 2)

@@ -170,7 +170,8 @@ def test_checkpoint_of_timm_is_a_backbone_too(tmp_path: Path, name: str) -> None
     else:
         save_file(tensors, tmp_path / name)
     found = read_pretrained(tmp_path, drop_path_rate=0.2)
-    assert (found.name, found.config.drop_path_rate) == ("cat_tiny", 0.2)
+    assert found.name == "cat_tiny"
+    assert found.config.drop_path_rate == 0.2
     assert set(found.fitted.report.unexpected) == {
         "norm.weight",
         "norm.bias",
@@ -268,7 +269,8 @@ def test_evaluation_of_a_checkpoint_needs_no_start(tmp_path: Path) -> None:
 def test_lr_is_scaled_to_the_batch_and_in_the_key_by_effect() -> None:
     common: dict[str, Any] = {"method": "fcos", "backbone": "p.checkpoint", "data": "d"}
     plain, large = DetectionParams(**common), DetectionParams(**common, batch_size=64)
-    assert (plain.peak_lr, large.peak_lr) == (1e-4, 4e-4)
+    assert plain.peak_lr == 1e-4
+    assert large.peak_lr == 4e-4
     assert _params(Path("d"), lr=None, batch_size=8).peak_lr == 3e-5
     assert DetectionParams(**common, lr=1e-4).in_key() == plain.in_key()
     assert DetectionParams(**common, batch_size=64, lr=4e-4).in_key() == large.in_key()
@@ -317,12 +319,10 @@ def test_widths_of_a_segmenter_are_in_the_key_by_their_effect() -> None:
     fpn, upernet = (
         SegmentationParams(method=method, **common) for method in ("semantic_fpn", "upernet")
     )
-    assert (fpn.widths.pyramid, fpn.widths.head, upernet.widths.pyramid, upernet.widths.head) == (
-        256,
-        128,
-        512,
-        256,
-    )
+    assert fpn.widths.pyramid == 256
+    assert fpn.widths.head == 128
+    assert upernet.widths.pyramid == 512
+    assert upernet.widths.head == 256
     assert (
         SegmentationParams(method="upernet", channels=512, head_channels=256, **common).in_key()
         == upernet.in_key()

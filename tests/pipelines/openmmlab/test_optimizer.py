@@ -34,7 +34,8 @@ def test_norms_are_spared_of_decay_and_frozen_tensors_left_out() -> None:
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(config.pop("constructor")) is FewGroups
     wrapper = FewGroups(paramwise_cfg=config.pop("paramwise_cfg"), optim_wrapper_cfg=config)(model)
     decayed, spared = wrapper.optimizer.param_groups
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
+    assert decayed["weight_decay"] == 0.05
+    assert spared["weight_decay"] == 0.0
     assert [id(tensor) for tensor in decayed["params"]] == [id(model.head.weight)]
     assert {id(tensor) for tensor in spared["params"]} == {
         id(model.norm1.weight),
@@ -102,7 +103,8 @@ def test_position_embedding_decays_as_in_the_reference_alone(
         for tensor in group["params"]
         if tensor is model.head.bias
     }
-    assert (decay, bias_decay) == (weight_decay, 0.05)
+    assert decay == weight_decay
+    assert bias_decay == 0.05
 
 
 def test_cosine_ends_at_the_share_of_each_group() -> None:

@@ -109,7 +109,8 @@ def test_a_line_estimates_the_time_to_go_from_this_attempt(tmp_path: Path) -> No
     telling.tell_iteration(60, {"loss": 1.25, "loss_cls": 0.5}, lr=1e-4, speed=speed)
     (event,) = recorder.events
     assert event.text == "epoch 2/2 iteration 60/100 loss 1.25 lr 0.0001 eta 0:01:20"
-    assert (event.done, event.total) == (1.2, 2)
+    assert event.done == 1.2
+    assert event.total == 2
     assert event.metrics["images_per_s"] == 8
     assert event.metrics["data_wait"] == pytest.approx(100 * 100.5 / 1002)
     assert event.metrics["eta_s"] == 80

@@ -180,7 +180,8 @@ def test_curves_have_a_line_per_trial_and_one_legend_per_state(search: Search) -
 
 def test_points_that_were_no_number_are_left_out_of_a_curve() -> None:
     axes = _drawn(partial(draw_curves, _search(make_trials(make_trial(1, {}, 1, None, 3)))))
-    assert (_xs(axes.lines[0]), _ys(axes.lines[0])) == ([1, 3], [1, 3])
+    assert _xs(axes.lines[0]) == [1, 3]
+    assert _ys(axes.lines[0]) == [1, 3]
 
 
 @pytest.mark.parametrize(

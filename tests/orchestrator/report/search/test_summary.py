@@ -28,7 +28,8 @@ def test_best_so_far_prefers_finished_trials() -> None:
     )
     summary = summarise(trials)
     assert summary.best_so_far == (None, 50, 50, 50, 60)
-    assert (summary.best, summary.best_value) == (5, 60)
+    assert summary.best == 5
+    assert summary.best_value == 60
 
 
 def test_best_so_far_goes_down_where_less_is_better() -> None:
@@ -50,7 +51,9 @@ def test_best_so_far_takes_the_farthest_where_none_finished() -> None:
 
 def test_a_search_all_of_whose_trials_failed_has_no_best() -> None:
     summary = summarise(make_trials(make_trial(1, {"lr": 1.0}, state=FAILED, error="NaN")))
-    assert (summary.best, summary.best_so_far, summary.num_failed) == (None, (None,), 1)
+    assert summary.best is None
+    assert summary.best_so_far == (None,)
+    assert summary.num_failed == 1
     assert summary.failures == {"NaN": (1,)}
 
 
@@ -59,8 +62,11 @@ def test_the_best_trial_ends_the_curve_of_the_best_so_far() -> None:
     summary = summarise(trials)
     best = trials.best()
     assert best is not None
-    assert (summary.best, summary.best_so_far[-1]) == (best.number, best.value)
-    assert (summary.num_finished, summary.num_stopped, summary.num_failed) == (14, 10, 2)
+    assert summary.best == best.number
+    assert summary.best_so_far[-1] == best.value
+    assert summary.num_finished == 14
+    assert summary.num_stopped == 10
+    assert summary.num_failed == 2
 
 
 def test_failures_are_told_by_reason_with_their_trials() -> None:
@@ -88,7 +94,8 @@ def test_trials_beyond_a_finished_one_saved_nothing() -> None:
     short, long = make_trial(1, {}, 5), make_trial(2, {}, 1, 2, 3, state=STOPPED)
     saved = summarise(make_trials(short, long)).saved
     assert saved is not None
-    assert (saved.gpu, saved.core) == (0, 0)
+    assert saved.gpu == 0
+    assert saved.core == 0
 
 
 def test_nothing_is_said_of_savings_where_no_trial_finished() -> None:

@@ -31,7 +31,8 @@ def _measure(fields: str, folder: Path) -> Stage:
 def test_an_evaluation_takes_params_and_checkpoint_of_its_stage(tmp_path: Path) -> None:
     stage = _measure("kind: evaluate, of: pretrain, expect: {params_m: '< 40'}", tmp_path)
     pretrain = load_text(GOOD, tmp_path).stages["pretrain"]
-    assert (stage.kind.name, stage.kind.evaluates) == ("evaluate", KINDS["train"])
+    assert stage.kind.name == "evaluate"
+    assert stage.kind.evaluates == KINDS["train"]
     assert stage.params == pretrain.params
     assert stage.inputs == {"checkpoint": Ref("pretrain", "checkpoint")}
     assert stage.metrics == ("top1", "params_m")
@@ -49,16 +50,20 @@ def test_overrides_go_over_the_params_of_the_stage(tmp_path: Path) -> None:
         "kind: evaluate, of: pretrain, overrides: {flip: false, model.depths: [3], data: other}",
         tmp_path,
     )
-    assert (stage.params.flip, stage.params.model.depths) == (False, (3,))
-    assert (stage.params.model.embed_dim, stage.params.data) == (16, str(tmp_path / "other"))
+    assert not stage.params.flip
+    assert stage.params.model.depths == (3,)
+    assert stage.params.model.embed_dim == 16
+    assert stage.params.data == str(tmp_path / "other")
 
 
 def test_an_evaluation_by_task_has_its_params_beside_it(tmp_path: Path) -> None:
     stage = _measure(f"{BY_TASK}, checkpoint: pretrain.checkpoint", tmp_path)
     assert stage.kind == _measure("kind: evaluate, of: pretrain", tmp_path).kind
-    assert (stage.params.model.embed_dim, stage.params.epochs) == (16, 10)
+    assert stage.params.model.embed_dim == 16
+    assert stage.params.epochs == 10
     assert stage.params.data == str(tmp_path / "data/digits")
-    assert (stage.needs, stage.params_from) == (("pretrain",), None)
+    assert stage.needs == ("pretrain",)
+    assert stage.params_from is None
 
 
 def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) -> None:
@@ -72,7 +77,9 @@ def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) 
 def test_an_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None:
     assert _measure("kind: evaluate, of: segment", tmp_path).params.num_shown == 8
     stage = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2, lr: 0.3}", tmp_path)
-    assert (stage.params.num_shown, stage.params.lr, stage.kind.outputs) == (2, 0.3, ("details",))
+    assert stage.params.num_shown == 2
+    assert stage.params.lr == 0.3
+    assert stage.kind.outputs == ("details",)
     by_task = (
         "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint, "
         "num_shown: "
@@ -98,7 +105,8 @@ def test_an_evaluations_extras_are_no_departure(
 @pytest.mark.parametrize("form", ["kind: evaluate, of: pretrain", BY_TASK])
 def test_the_model_may_be_a_file_from_outside(form: str, tmp_path: Path) -> None:
     stage = _measure(f"{form}, checkpoint: s3://models/cat.pth", tmp_path)
-    assert (stage.inputs, stage.files) == ({}, {"checkpoint": "s3://models/cat.pth"})
+    assert stage.inputs == {}
+    assert stage.files == {"checkpoint": "s3://models/cat.pth"}
 
 
 def test_params_and_weights_may_come_from_different_stages(tmp_path: Path) -> None:
@@ -307,7 +315,8 @@ def _recipe(fields: str, folder: Path) -> dict[str, object]:
 
 def test_the_recipe_says_what_is_measured_and_of_which_version(tmp_path: Path) -> None:
     recipe = _recipe("kind: evaluate, of: pretrain", tmp_path)
-    assert (recipe["kind"], recipe["measures"]) == ("evaluate", {"kind": "train", "version": 1})
+    assert recipe["kind"] == "evaluate"
+    assert recipe["measures"] == {"kind": "train", "version": 1}
     assert recipe["inputs"] == {
         "checkpoint": {"key": "p", "output": "checkpoint"},
         "params_from": {"key": "s", "output": "best_params"},

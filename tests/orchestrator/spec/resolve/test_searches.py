@@ -323,11 +323,9 @@ def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
         GOOD, tmp_path, "stages.search.overrides={epochs: 2, model.embed_dim: 8, data: small}"
     )
     params = template_params(job, job.stages["search"])
-    assert (params.epochs, params.model, params.lr) == (
-        2,
-        Network(embed_dim=8, depths=(1, 2)),
-        1e-3,
-    )
+    assert params.epochs == 2
+    assert params.model == Network(embed_dim=8, depths=(1, 2))
+    assert params.lr == 1e-3
     assert params.data == str(tmp_path / "small")
 
 
@@ -357,7 +355,8 @@ def test_a_trial_takes_the_resources_of_the_searched_stage(
         .stages["search"]
         .resources
     )
-    assert (own.workers, own.cpus_per_worker) == (1, 3)
+    assert own.workers == 1
+    assert own.cpus_per_worker == 3
 
 
 def test_a_search_maximises_its_templates_first_metric(tmp_path: Path) -> None:
@@ -395,7 +394,9 @@ def test_distribution_has_the_name_and_arguments_of_ray_tune(
     written: str, name: str, args: tuple[object, ...], extremes: tuple[object, ...]
 ) -> None:
     distribution = Distribution.model_validate_json(written)
-    assert (distribution.name, distribution.args, distribution.extremes) == (name, args, extremes)
+    assert distribution.name == name
+    assert distribution.args == args
+    assert distribution.extremes == extremes
     assert Distribution.model_validate_json(distribution.model_dump_json()) == distribution
 
 
@@ -456,7 +457,8 @@ def test_a_distribution_in_steps_gives_multiples_of_the_step(value: float, is_he
 def test_a_search_takes_the_smallest_fitting_worker_count(tmp_path: Path) -> None:
     text = GOOD.replace("num_trials: 3\n", "num_trials: 3\n    resources: {workers: [2, 4]}\n")
     search = load_text(text, tmp_path).stages["search"]
-    assert (search.resources.workers, search.worker_counts) == (2, (2,))
+    assert search.resources.workers == 2
+    assert search.worker_counts == (2,)
 
 
 def test_a_worker_range_that_fits_no_trial_is_a_fault(tmp_path: Path) -> None:

@@ -30,11 +30,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_mappings_are_merged_and_anything_else_is_replaced(folder: Path) -> None:
     job = load_text(OVER, folder)
-    assert (job.name, job.seed) == ("small", 7)
+    assert job.name == "small"
+    assert job.seed == 7
     assert list(job.stages) == ["search", "pretrain", "segment", "extra"]
     params = job.stages["pretrain"].params
-    assert (params.epochs, params.lr) == (3, 1e-3)
-    assert (params.model.embed_dim, params.model.depths) == (16, (1,))
+    assert params.epochs == 3
+    assert params.lr == 1e-3
+    assert params.model.embed_dim == 16
+    assert params.model.depths == (1,)
 
 
 def test_data_paths_are_relative_to_the_current_folder(
@@ -46,7 +49,8 @@ def test_data_paths_are_relative_to_the_current_folder(
 def test_files_extend_each_other_in_a_chain(folder: Path) -> None:
     (folder / "base" / "middle.yaml").write_text("extends: good.yaml\nseed: 9\nname: middle\n")
     job = load_text(OVER.replace("good.yaml", "middle.yaml"), folder)
-    assert (job.name, job.seed) == ("small", 9)
+    assert job.name == "small"
+    assert job.seed == 9
 
 
 def test_a_fault_is_told_in_the_file_that_holds_it(folder: Path) -> None:

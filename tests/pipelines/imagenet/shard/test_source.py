@@ -132,7 +132,8 @@ def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     first, rest = (
         set(part.tolist()) for part in np.split(shards, [SHARDS_IN_SHUFFLE * IMAGES_PER_SHARD])
     )
-    assert (len(first), len(rest)) == (SHARDS_IN_SHUFFLE, 4)
+    assert len(first) == SHARDS_IN_SHUFFLE
+    assert len(rest) == 4
     assert first.isdisjoint(rest)
     assert len(set(shards[:SHARDS_IN_SHUFFLE].tolist())) > SHARDS_IN_SHUFFLE / 2
     assert order.tolist() == source.shuffled(np.random.default_rng(7)).tolist()

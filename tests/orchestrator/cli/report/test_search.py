@@ -1,0 +1,185 @@
+"""`orchestrator report` of a job whose search has finished, on a store as a run leaves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator.artifact import Manifest, Metric
+from orchestrator.plan import Digests, Plan, PriorRuns, make_plan
+from orchestrator.runs.last_run import write_last_run
+from orchestrator.spec import load_job
+from orchestrator.store import Store, open_store
+from orchestrator.store.publish import blob_name, publish_artifact, publish_manifest
+from orchestrator.trials import TRIALS_FILE
+from pipelines import KINDS
+from tests.orchestrator.report.search.searched import asha_search
+
+JOB = """
+name: small
+store: ./store
+stages:
+  search:
+    kind: tune
+    of: pretrain
+    space: {lr: {loguniform: [1.0e-4, 1e-2]}, drop_path_rate: {uniform: [0.0, 0.3]}}
+    num_trials: 26
+  pretrain: {kind: pretrain, data: images, params_from: search.best_params, epochs: 27}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "job.yaml").write_text(JOB)
+    return tmp_path
+
+
+def _finish(folder: Path, trials: str) -> tuple[Store, Plan, str]:
+    """Leave the search finished, with `trials` as its file of them; the name of that file's
+    blob."""
+    job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
+    store, nothing = open_store(job.store), Digests("", {})
+    prior = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
+    plan = make_plan(job, digests=dict.fromkeys(job.stages, nothing), prior=prior)
+    (folder / "output").mkdir()
+    (folder / "output" / TRIALS_FILE).write_text(trials)
+    (folder / "output" / "trials.parquet").write_text("for others")
+    artifact = publish_artifact(store, folder / "output")
+    manifest = Manifest(
+        key=plan["search"].key,
+        stage="search",
+        kind="tune",
+        recipe=plan["search"].recipe,
+        params={},
+        artifacts={"trials": artifact},
+        metrics=(Metric(name="top1", value=80.95, num_samples=500),),
+        provenance={},
+    )
+    publish_manifest(store, manifest)
+    write_last_run(store, plan, run_id="r")
+    (file,) = (file for file in artifact.files if file.path == TRIALS_FILE)
+    return store, plan, blob_name(file.sha256)
+
+
+@pytest.fixture
+def searched(folder: Path) -> Path:
+    _finish(folder, asha_search().model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> dict[str, str]:
+    """An environment in which importing torch or ray fails."""
+    for name in ("torch", "ray"):
+        (tmp_path / "poison" / name).mkdir(parents=True)
+        (tmp_path / "poison" / name / "__init__.py").write_text(
+            f"raise ImportError('{name} was imported')"
+        )
+    return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
+
+
+def _report(
+    folder: Path, *options: str, env: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", "report", "job.yaml", *options]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_report_shows_the_trials_without_torch_and_ray(
+    searched: Path, poisoned: dict[str, str]
+) -> None:
+    done = _report(searched, "--plots", "plots", env=poisoned)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Search search" in done.stdout
+    assert "\n26 trials: 14 finished, 10 stopped early, 2 failed\n" in done.stdout
+    assert "\nimportance of params (fANOVA): lr " in done.stdout
+    assert "█" not in done.stdout  # it is no terminal
+    assert len(list((searched / "plots" / "search").glob("*.svg"))) == 7
+
+
+def test_json_has_the_search_and_csv_only_the_cells(searched: Path) -> None:
+    search = json.loads(_report(searched, "--json").stdout)["searches"]["search"]
+    assert search["best"] == 14
+    assert search["num_finished"] == 14
+    assert len(search["trials"]) == 26
+    assert "trial" not in _report(searched, "--format", "csv").stdout
+
+
+def test_markdown_links_plots_from_where_it_stands(searched: Path) -> None:
+    (searched / "docs").mkdir()
+    done = _report(
+        searched, "--format", "markdown", "--output", "docs/report.md", "--plots", "docs/plots"
+    )
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert done.stderr == ""
+    text = (searched / "docs" / "report.md").read_text()
+    links = [
+        line.partition("](")[2].removesuffix(")")
+        for line in text.splitlines()
+        if line.startswith("![")
+    ]
+    assert "plots/search/parallel.svg" in links
+    assert len(links) == 7
+    assert all((searched / "docs" / link).is_file() for link in links)
+    assert "![" not in _report(searched, "--format", "markdown").stdout
+
+
+def test_plots_that_cannot_be_written_exit_with_3(searched: Path) -> None:
+    (searched / "file").write_text("")
+    done = _report(searched, "--plots", "file")
+    assert done.returncode == 3
+    assert done.stderr == "--plots file: cannot be written: Not a directory\n"
+
+
+@pytest.mark.parametrize(
+    "trials", ['[{"params": {"lr": 0.1}, "value": 3, "epoch": 2}]', '{"version": 2}', "["]
+)
+def test_trials_of_another_release_are_passed_over_with_a_remark(folder: Path, trials: str) -> None:
+    _finish(folder, trials)
+    done = _report(folder)
+    assert done.returncode == 0
+    assert re.search(r"\| search +\| top1 +\| +80\.95 % \|", done.stdout)
+    assert done.stderr == (
+        "note: stages.search: its trials are passed over: its trials.json is that of another "
+        "release; "
+        "run again with --force search to make it anew\n"
+    )
+    assert json.loads(_report(folder, "--json").stdout)["searches"] == {}
+
+
+def test_trials_lost_from_the_store_are_skipped_with_a_remark(folder: Path) -> None:
+    store, _, blob = _finish(folder, asha_search().model_dump_json())
+    store.delete(blob)
+    done = _report(folder)
+    assert done.returncode == 0
+    assert done.stderr.startswith(
+        f"note: stages.search: its trials are passed over: store {folder}/store: {blob} "
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_of_a_report_may_leave_early(folder: Path) -> None:
+    _finish(folder, asha_search(500).model_dump_json())
+    command = f"{sys.executable} -m orchestrator report job.yaml --json | head -1"
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "{\n"
+    assert done.stderr == ""

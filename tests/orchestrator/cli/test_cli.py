@@ -1,0 +1,445 @@
+"""The command line as its users type it: exit codes, stdout, what it imports, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from orchestrator.artifact import Manifest
+from orchestrator.contract import Event
+from orchestrator.planning import plan_job
+from orchestrator.runs.journal import open_journal
+from orchestrator.runs.last_run import write_last_run
+from orchestrator.schedule import State
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from orchestrator.store.publish import publish_manifest
+from pipelines import KINDS
+from tests.conftest import make_bucket
+from tests.s3_server import IGNORING
+
+JOB = """
+name: small
+store: ./store
+stages:
+  search: {kind: tune, of: pretrain, space: {lr: {loguniform: [1.0e-4, 1e-3]}}, num_trials: 2}
+  pretrain:
+    kind: pretrain
+    data: images
+    params_from: search.best_params
+    epochs: 2
+    expect: {top1: ">= 50"}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a valid job and the data that it names."""
+    (tmp_path / "job.yaml").write_text(JOB)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / name / "1.png")
+    return tmp_path
+
+
+def _orchestrator(
+    folder: Path, *arguments: str, env: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> dict[str, str]:
+    """An environment in which importing torch or ray fails."""
+    for name in ("torch", "ray"):
+        (tmp_path / "poison" / name).mkdir(parents=True)
+        (tmp_path / "poison" / name / "__init__.py").write_text(
+            f"raise ImportError('{name} was imported')"
+        )
+    return {"PYTHONPATH": f"{tmp_path / 'poison'}:{os.environ['PYTHONPATH']}"}
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "status", "report"])
+def test_verbs_that_only_look_import_neither_torch_nor_ray(
+    folder: Path, poisoned: dict[str, str], verb: str
+) -> None:
+    done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
+    (folder / "images").rename(folder / "gone")
+    assert _orchestrator(folder, "validate", "job.yaml").returncode == 0
+    plan = _orchestrator(folder, "plan", "job.yaml")
+    assert plan.returncode == 2
+    assert f"{folder}/images/train: " in plan.stderr
+    run = _orchestrator(folder, "run", "job.yaml")
+    assert run.returncode == 2
+    assert run.stderr == plan.stderr
+
+
+def test_run_warns_of_a_weak_server_before_ray_is_imported(
+    folder: Path, poisoned: dict[str, str], s3_endpoint: str
+) -> None:
+    done = _orchestrator(
+        folder, "run", "job.yaml", "--store", f"s3://{make_bucket(IGNORING)}/a", env=poisoned
+    )
+    warning, rest = done.stderr.split("\n", 1)
+    assert warning.startswith("warning: store s3://ignoring-")
+    assert (
+        "does not honour conditional puts (If-None-Match), so have only one run at a time use "
+        "this "
+        "store"
+    ) in warning
+    assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
+
+
+def test_plan_json_is_alone_on_stdout(folder: Path) -> None:
+    done = _orchestrator(folder, "plan", "job.yaml", "--json")
+    stages = json.loads(done.stdout)["stages"]
+    assert [(stage["name"], stage["verdict"], stage["needs"]) for stage in stages] == [
+        ("search", "RUN", []),
+        ("pretrain", "RUN", ["search"]),
+    ]
+
+
+def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path) -> None:
+    (folder / "job.yaml").write_text(
+        JOB.replace("epochs: 2", "epoch: 2").replace("data: images", "data: 3")
+    )
+    done = _orchestrator(folder, "validate", "job.yaml", "--set", "stages.pretrain.batch_size=-1")
+    assert done.returncode == 2
+    assert "job.yaml:8:11: stages.pretrain.data: " in done.stderr
+    assert (
+        "job.yaml:10:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?" in done.stderr
+    )
+    assert "--set stages.pretrain.batch_size: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_faults_come_as_json_when_asked_for(folder: Path) -> None:
+    done = _orchestrator(folder, "validate", "nowhere.yaml", "--json")
+    document = json.loads(done.stdout)
+    assert document["exit_code"] == done.returncode == 2
+    assert len(document["errors"]) == 1
+    assert document["errors"][0].startswith("nowhere.yaml: ")
+
+
+def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path) -> None:
+    done = _orchestrator(folder, "report", "job.yaml", "--format", "json")
+    cells = json.loads(done.stdout)["cells"]
+    assert [(cell["stage"], cell["metric"], cell["verdict"]) for cell in cells] == [
+        ("search", "top1", "not_run"),
+        ("pretrain", "top1", "not_run"),
+        ("pretrain", "top5", "not_run"),
+        ("pretrain", "loss", "not_run"),
+        ("pretrain", "images_per_s", "not_run"),
+        ("pretrain", "data_wait", "not_run"),
+    ]
+    assert cells[1]["expected"] == ">= 50"
+    assert set(cells[0]) == {
+        *(
+            "stage",
+            "metric",
+            "value",
+            "unit",
+            "expected",
+            "published",
+            "published_source",
+            "delta",
+            "verdict",
+            "key",
+        ),
+        *("label", "differs"),
+    }
+
+
+def test_report_goes_to_a_file_when_asked(folder: Path) -> None:
+    done = _orchestrator(folder, "report", "job.yaml", "--json", "--output", "report.json")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert json.loads((folder / "report.json").read_text())["job"] == "small"
+    done = _orchestrator(folder, "report", "job.yaml", "--output", "no/such/report.json")
+    assert done.returncode == 3
+    assert (
+        "--output no/such/report.json: cannot be written: No such file or directory" in done.stderr
+    )
+
+
+def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) -> None:
+    options = ("report", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_tiny")
+    cell = json.loads(_orchestrator(folder, *options, "--json").stdout)["cells"][1]
+    assert cell["published"] == 80.3
+    assert cell["published_source"] == "arXiv 2106.05786, ImageNet-1K, CAT-T*"
+    assert cell["label"] == "other recipe"
+    assert cell["differs"] == "epochs 2 instead of 300; precision fp32 instead of fp16; lr searched"
+    markdown = _orchestrator(folder, *options, "--format", "markdown").stdout
+    assert "| pretrain | top1 | - | >= 50 | 80.30 |  | other recipe | not_run |  |" in markdown
+    command = f"orchestrator run job.yaml --set {options[-1]} --store {folder}/store"
+    assert f"\nReproduce: `{command}`\n" in markdown
+    note = "pretrain: no reproduction of arXiv 2106.05786, ImageNet-1K, CAT-T* (other recipe)"
+    assert (
+        f"\n{note}: epochs 2 instead of 300; precision fp32 instead of fp16; lr searched\n"
+        in _orchestrator(folder, *options).stdout
+    )
+
+
+def test_csv_files_have_the_line_ends_of_rfc_4180(folder: Path) -> None:
+    done = _orchestrator(folder, "report", "job.yaml", "--format", "csv", "--output", "report.csv")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    header, *records, end = (folder / "report.csv").read_bytes().split(b"\r\n")
+    assert header.startswith(b"stage,metric,value,unit,expected,published,")
+    assert len(records) == 6
+    assert end == b""
+
+
+def test_a_published_row_that_is_not_known_is_a_fault(folder: Path) -> None:
+    done = _orchestrator(
+        folder, "validate", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_smal"
+    )
+    assert done.returncode == 2
+    fault = "unknown published row 'imagenet1k/cat_smal', did you mean 'imagenet1k/cat_small'?"
+    assert done.stderr == f"--set stages.pretrain.published: {fault}\n"
+
+
+def test_json_and_another_format_cannot_both_be_had(folder: Path) -> None:
+    done = _orchestrator(folder, "report", "job.yaml", "--json", "--format", "csv")
+    assert done.returncode == 2
+    assert "argument --json: not allowed with argument --format csv" in done.stderr
+
+
+@pytest.fixture
+def silent_run(folder: Path) -> Path:
+    """The folder, with a run of the job in its store that has not been heard of for an hour; the
+    record's path."""
+    job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
+    store, began_at_s = open_store(job.store), time.time() - 3600
+    plan = plan_job(job, store)
+    journal = open_journal(store, plan, run_id="r", clock=lambda: began_at_s)
+    journal.enter("search", State.RUNNING, Event("starting"))
+    journal.write()
+    write_last_run(store, plan, run_id="r")
+    return folder / "store" / "runs" / "r" / "run.json"
+
+
+def test_status_of_a_job_that_never_ran_has_waiting_stages(folder: Path) -> None:
+    done = _orchestrator(folder, "status", "job.yaml")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "small: has not run yet",
+        "search: waiting, it has not run yet",
+        "pretrain: waiting, it has not run yet",
+    ]
+    document = json.loads(_orchestrator(folder, "status", "job.yaml", "--json").stdout)
+    assert document["schema"] == 1
+    assert document["run_id"] is None
+    assert document["state"] == "waiting"
+
+
+def test_status_needs_neither_the_data_nor_torch_nor_ray(
+    folder: Path, silent_run: Path, poisoned: dict[str, str]
+) -> None:
+    (folder / "images").rename(folder / "gone")
+    done = _orchestrator(folder, "status", "job.yaml", env=poisoned)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    run, search, pretrain = done.stdout.splitlines()
+    assert run.endswith("lost: nothing heard for 1 h 0 min; run the same command again to go on")
+    assert search == "search: lost, attempt 1, 1 h 0 min ago: starting"
+    assert pretrain == "pretrain: waiting, it has not started yet"
+
+
+def test_a_watch_of_a_run_that_has_ended_ends_at_once(folder: Path, silent_run: Path) -> None:
+    done = _orchestrator(folder, "status", "job.yaml", "--watch", "--json")
+    (line,) = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert json.loads(line)["state"] == "lost"
+
+
+def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(
+    folder: Path, silent_run: Path
+) -> None:
+    record = json.loads(silent_run.read_text())
+    silent_run.write_text(json.dumps({**record, "heard_at_s": time.time() + 1e6}))
+    # As at a terminal: a shell's background jobs, and with them these tests, may have been started
+    # deaf to Ctrl-C.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{hears}; from orchestrator.cli import main; main(['status', 'job.yaml', '--watch'])"
+    command = [sys.executable, "-c", code]
+    watch = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert watch.stdout is not None
+    assert "running, last heard of 0 s ago" in watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    _, errors = watch.communicate(timeout=600)
+    assert watch.returncode == 130
+    assert errors == "interrupted\n"
+
+
+def test_a_reader_of_status_may_leave_early(folder: Path, silent_run: Path) -> None:
+    record = json.loads(silent_run.read_text())
+    stages = {f"stage{number}": record["stages"]["search"] for number in range(2000)}
+    silent_run.write_text(json.dumps({**record, "stages": stages}))
+    command = f"{sys.executable} -m orchestrator status job.yaml | head -1"
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_a_damaged_record_is_named_by_status(folder: Path, silent_run: Path) -> None:
+    silent_run.write_text('{"schema_version": 1}')
+    done = _orchestrator(folder, "status", "job.yaml")
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"store {folder}/store: runs/r/run.json: not a record of a run: run_id: Field required; "
+        "run the job again to write it anew\n"
+    )
+
+
+def test_status_of_a_store_out_of_reach_exits_with_3(folder: Path, s3_endpoint: str) -> None:
+    done = _orchestrator(folder, "status", "job.yaml", "--store", "s3://no-such-bucket")
+    assert done.returncode == 3
+    assert "store s3://no-such-bucket: cannot read jobs/small/latest.json: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_cannot_be_written_exits_with_3(folder: Path) -> None:
+    (folder / "file").write_text("")
+    done = _orchestrator(folder, "run", "job.yaml", "--store", "file")
+    assert done.returncode == 3
+    assert f"store {folder}/file: cannot " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_is_not_there_exits_with_3(folder: Path) -> None:
+    done = _orchestrator(folder, "run", "job.yaml", "--address", "127.0.0.1:1")
+    assert done.returncode == 3
+    assert "cluster 127.0.0.1:1: cannot connect: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--only", "--force"])
+def test_an_unknown_stage_of_an_option_is_refused(folder: Path, option: str) -> None:
+    done = _orchestrator(folder, "run", "job.yaml", option, "pretrian")
+    assert done.returncode == 2
+    assert f"{option}: unknown stage 'pretrian', did you mean 'pretrain'?" in done.stderr
+
+
+def test_a_stage_that_is_forced_and_would_not_run_is_refused(folder: Path) -> None:
+    done = _orchestrator(folder, "run", "job.yaml", "--only", "search", "--force", "pretrain")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "--force: pretrain would not run: --only runs search and what they need; "
+        "name it with --only too, or leave it out\n"
+    )
+
+
+def test_report_needs_neither_data_nor_stdout(
+    folder: Path,
+) -> None:
+    (folder / "job.yaml").write_text(f"{JOB}  other: {{kind: pretrain, data: nowhere}}\n")
+    job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
+    store = open_store(job.store)
+    plan = plan_job(job, store, only=("search",))
+    nothing: dict[str, Any] = {
+        "recipe": {},
+        "params": {},
+        "artifacts": {},
+        "metrics": (),
+        "provenance": {},
+    }
+    publish_manifest(
+        store, Manifest(key=plan["search"].key, stage="search", kind="tune", **nothing)
+    )
+    command = f"{sys.executable} -m orchestrator run job.yaml --only search >/dev/full"
+    done = subprocess.run(
+        command, cwd=folder, shell=True, capture_output=True, text=True, timeout=600, check=False
+    )
+    *_, error, verdict = done.stderr.splitlines()
+    assert (
+        error == "stdout: cannot be written: No space left on device; write the results elsewhere"
+    )
+    assert done.returncode == 3
+    assert verdict == "small: done: 1 stages, 1 of them reused"
+
+
+def test_quickstart_is_valid_and_has_its_four_stages() -> None:
+    root = Path(__file__).parents[3]
+    done = _orchestrator(root, "validate", "jobs/quickstart.yaml", "--json")
+    assert json.loads(done.stdout)["stages"] == ["search", "pretrain", "detection", "segmentation"]
+
+
+def test_every_job_file_of_the_repository_validates() -> None:
+    root = Path(__file__).parents[3]
+    for path in sorted((root / "jobs").glob("*.yaml")):
+        assert _orchestrator(root, "validate", str(path)).returncode == 0, path
+
+
+def test_names_that_are_not_utf8_end_in_no_traceback(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (folder / "images/train/cat" / f"{name}.png").write_bytes(b"")
+    plan = _orchestrator(folder, "plan", "job.yaml")
+    assert plan.returncode == 2
+    assert (
+        "images/train: names of files that are not UTF-8: train/cat/caf\\xe9.png; rename"
+        in plan.stderr
+    )
+    argument = _orchestrator(folder, "validate", f"{name}.yaml", "--json")
+    assert argument.returncode == 2
+    assert argument.stderr.endswith(
+        "error: argument caf\\xe9.yaml: not UTF-8 text; rename the file or folder\n"
+    )
+    (folder / name).mkdir()
+    current = _orchestrator(folder / name, "plan", "../job.yaml")
+    assert current.returncode == 2
+    assert current.stdout == ""
+    assert current.stderr.endswith(
+        "/caf\\xe9: the current folder's name is not UTF-8 text; rename it\n"
+    )
+
+
+LAST = """
+import os, sys
+from orchestrator.cli.console import end, reserved_stdout, say_last
+with reserved_stdout() as stdout:
+    print("progress", file=sys.stderr)
+    say_last("job: done")
+    for stream in (1, 2):
+        os.write(stream, b"core_worker_process.cc: a library's own last words\\n")
+    print("results", file=stdout)
+end(3)
+"""
+
+
+def test_the_verdict_is_the_last_line_of_a_log() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LAST], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 3
+    assert done.stdout == "results\n"
+    assert done.stderr == "progress\njob: done\n"

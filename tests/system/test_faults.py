@@ -1,0 +1,333 @@
+"""Deaths of every kind on real processes: what is lost is the work since the last checkpoint, and
+no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import ray
+from ray._private.state import available_resources_per_node
+
+from orchestrator.planning import plan_job
+from orchestrator.process import ONE_WISH_S
+from orchestrator.run import Update, run_plan
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from tests.orchestrator.counting import KINDS
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+pytestmark = pytest.mark.slow
+
+LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3601"}
+"""An interrupted run that ends all the same has not waited for its stages to the last."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    return tmp_path
+
+
+def _write_job(folder: Path, **fields: object) -> Path:
+    stages: dict[str, Mapping[str, object]] = {"only": {"kind": "count", "data": "data", **fields}}
+    return _write(folder, stages)
+
+
+def _write(folder: Path, stages: Mapping[str, object]) -> Path:
+    (folder / "job.yaml").write_text(
+        json.dumps({"name": "single", "store": "./store", "stages": stages})
+    )
+    return folder / "job.yaml"
+
+
+def _start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+    sets = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml", *sets]
+    env = os.environ | environment
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _await(
+    folder: Path,
+    pattern: str,
+    driver: subprocess.Popen[str],
+    count: int = 1,
+    timeout_s: float = 600,
+) -> None:
+    """Wait until so many folders have a file of the pattern."""
+    deadline = time.monotonic() + timeout_s
+    while len({path.parent for path in folder.glob(pattern)}) < count:
+        assert driver.poll() is None, driver.communicate()[1][-5000:]
+        assert time.monotonic() < deadline, f"no {pattern} in {timeout_s} s"
+        time.sleep(0.1)
+
+
+def _worked(folder: Path) -> list[str]:
+    return (folder / "data" / "worked.log").read_text().splitlines()
+
+
+def _epochs(last: int, gain: float = 1) -> list[str]:
+    return [f"gain {gain:g} epoch {epoch}" for epoch in range(1, last + 1)]
+
+
+def _records(folder: Path) -> list[Any]:
+    return [
+        json.loads(path.read_text()) for path in sorted((folder / "store").glob("runs/*/run.json"))
+    ]
+
+
+def test_an_interrupted_run_resumes_from_its_checkpoint(folder: Path, cluster_address: str) -> None:
+    """By SIGTERM; that SIGINT is the same to a run is shown by tests of signals and of the
+    quickstart."""
+    _write_job(folder, epochs=30, epoch_s=3, resources={"workers": 2})
+    driver = _start(folder, **LONG_GRACE)
+    _await(folder, "store/train/*/checkpoints/*.json", driver)
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 130, errors[-5000:]
+    assert "only: stopping: waiting up to 3600 s for checkpoints" in errors
+    assert "interrupted; what was finished is kept" in errors
+    (record,) = _records(folder)
+    stage = record["stages"]["only"]
+    last = len(_worked(folder))
+    assert record["state"] == "interrupted"
+    assert stage["state"] == "running"
+    assert stage["lost_attempts"] == []
+    assert stage["event"] == f"stopped after epoch {last}; its checkpoint is committed"
+    assert _worked(folder) == _epochs(last)
+
+    driver = _start(folder, "stages.only.epoch_s=0")
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 0, errors[-5000:]
+    assert _worked(folder) == _epochs(30)
+
+
+def test_a_second_signal_stops_waiting_for_a_stage(folder: Path, cluster_address: str) -> None:
+    _write_job(folder, epochs=1000, epoch_s=3, is_deaf=True)
+    driver = _start(folder, **LONG_GRACE)
+    _await(folder, "data/worked.log", driver)
+    driver.send_signal(signal.SIGTERM)
+    while (
+        _records(folder)[0]["state"] != "interrupted"
+    ):  # before the wait: who asked may send SIGKILL next
+        assert driver.poll() is None, "it does not wait"
+        time.sleep(0.1)
+    time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 130, errors[-5000:]
+
+
+def test_an_interrupted_search_takes_its_trials_up_again(
+    folder: Path, cluster_address: str
+) -> None:
+    search = {
+        "kind": "tune",
+        "of": "only",
+        "space": {"gain": {"choice": [2.0]}},
+        "num_trials": 3,
+        "max_concurrent": 2,
+    }
+    only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 2}
+    _write(
+        folder,
+        {
+            "search": {**search, "algorithm": {"name": "random"}, "scheduler": {"name": "none"}},
+            "only": only,
+        },
+    )
+    driver = _start(folder, "stages.only.params_from=search.best_params", **LONG_GRACE)
+    _await(folder, "store/train/*/trials/*/checkpoints/*.json", driver, count=2)
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(
+        timeout=600
+    )  # the trials say that they rest, so nobody waits for longer
+    assert driver.returncode == 130, errors[-5000:]
+    driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 0, errors[-5000:]
+    assert sorted(_worked(folder)) == sorted(
+        4 * _epochs(30, gain=2)
+    )  # three trials and the stage, no epoch twice
+
+
+def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address: str) -> None:
+    """Two at a time, of which none has ended when the driver dies: two epochs of each are all that
+    is lost."""
+    space = {"gain": {"uniform": [1.0, 2.0]}}
+    search = {"kind": "tune", "of": "only", "space": space, "num_trials": 4, "max_concurrent": 2}
+    only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 1.5}
+    _write(folder, {"search": {**search, "scheduler": {"name": "none"}}, "only": only})
+    driver = _start(folder)
+    _await(folder, "store/train/*/trials/00002/checkpoints/*.json", driver)
+    driver.kill()
+    driver.communicate()
+    before = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
+    assert set(before) == {"00001", "00002"}
+    driver = _start(folder, "stages.only.epoch_s=0")
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 0, errors[-5000:]
+    after = {path.parent.name: json.loads(path.read_text())["params"] for path in _logs(folder)}
+    assert set(after) == {"00001", "00002", "00003", "00004"}
+    assert before.items() <= after.items()
+    worked = _worked(folder)
+    finished = [line for params in after.values() for line in _epochs(30, gain=params["gain"])]
+    assert set(finished) <= set(worked)
+    repeated = (
+        len(worked) - len(finished) - len(_epochs(30))
+    )  # the searched stage's own epochs are none of the trials'
+    assert repeated <= 4, (
+        "of each of the two, the epoch whose checkpoint was on its way and the one after it"
+    )
+
+
+def _logs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("store/train/*/trials/*/trial.json"))
+
+
+class Watched:
+    """A run in this process, with an action at a stage's event."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self._folder = folder
+        self._address = address
+        self.texts: list[str] = []
+
+    def run(self, *, at: str, act: Any) -> None:
+        """Run the job; `act` is called once, in a thread, when an event begins with `at`."""
+        job = load_job(self._folder / "job.yaml", kinds=KINDS, base_dir=self._folder)
+        store = open_store(job.store)
+        todo = [act]
+
+        def watch(update: Update) -> None:
+            self.texts.append(update.event.text)
+            if todo and update.event.text.startswith(at):
+                threading.Thread(target=todo.pop(), daemon=True).start()
+
+        outcome = run_plan(plan_job(job, store), store, address=self._address, watch=watch)
+        assert outcome.errors == {}
+
+    def told(self, start: str) -> list[str]:
+        return [text for text in self.texts if text.startswith(start)]
+
+
+def test_a_group_that_loses_a_machine_goes_on_with_fewer_workers(
+    folder: Path, cluster: Cluster
+) -> None:
+    resources = {"workers": [1, 3], "cpus_per_worker": 2}
+    _write_job(folder, epochs=20, epoch_s=3, resumed_epoch_s=0, resources=resources)
+    node = cluster.add_node(num_cpus=2)
+    watched = Watched(folder, cluster.address)
+    watched.run(at="epoch 2/", act=lambda: cluster.remove_node(node, allow_graceful=False))
+    assert watched.told("starting ") == [
+        "starting 3 workers (1 to 3)",
+        "starting 2 workers (1 to 3)",
+    ]
+    worked = _worked(folder)
+    assert sorted(set(worked)) == sorted(_epochs(20))
+    assert len(worked) <= 20 + 2, "an epoch whose checkpoint was on its way, and the one under way"
+    assert next((folder / "store").glob("manifests/*.json")).read_text().count('"workers": 2') == 1
+
+
+@pytest.fixture
+def spare_machines(cluster: Cluster) -> Iterator[None]:
+    """Two machines that a label sets apart, one CPU each."""
+    nodes = [cluster.add_node(num_cpus=1, labels={"place": "spare"}) for _ in range(2)]
+    yield
+    for node in nodes:
+        cluster.remove_node(node, allow_graceful=False)
+
+
+def _drain_busy_machine(address: str) -> None:
+    """Give the drain notice of a spot machine to one of the spare machines that work."""
+    free = available_resources_per_node()
+    spare = [node["NodeID"] for node in ray.nodes() if node["Labels"].get("place") == "spare"]
+    busy = next(node for node in spare if free[node].get("CPU", 0) < 1)
+    reason = (
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+    )
+    subprocess.run(
+        ["ray", "drain-node", "--address", address, "--node-id", busy, *reason, "120"], check=True
+    )
+
+
+@pytest.mark.parametrize("workers", [1, [1, 2]], ids=["one worker", "a group"])
+@pytest.mark.usefixtures("spare_machines")
+def test_a_stage_moves_when_its_machine_has_a_drain_notice(
+    folder: Path, cluster: Cluster, workers: Any
+) -> None:
+    resources = {"workers": workers, "labels": {"place": "spare"}}
+    _write_job(folder, epochs=60, epoch_s=2, resumed_epoch_s=0, resources=resources)
+    watched = Watched(folder, cluster.address)
+    watched.run(at="epoch 1/", act=lambda: _drain_busy_machine(cluster.address))
+    assert watched.told("a machine is leaving") == ["a machine is leaving; attempt 2 of 4"]
+    assert _worked(folder) == _epochs(60)
+
+
+def test_workers_that_wait_for_one_in_vain_start_again(folder: Path, cluster_address: str) -> None:
+    _write_job(
+        folder, epochs=4, hangs_after=2, resources={"workers": 2, "collective_timeout_min": 0.5}
+    )
+    watched = Watched(folder, cluster_address)
+    watched.run(at="never", act=None)
+    why = "workers waited more than 0.5 minutes for each other; attempt 2 of 3"
+    assert watched.told("workers waited") == [why]
+    assert sorted(set(_worked(folder))) == _epochs(4)
+
+
+def test_seals_carry_the_score_and_the_best_are_kept(folder: Path, cluster_address: str) -> None:
+    _write_job(folder, epochs=5, keep_best=1)
+    Watched(folder, cluster_address).run(at="never", act=None)
+    seals = sorted((folder / "store").glob("train/*/checkpoints/*.json"))
+    assert [json.loads(seal.read_text())["score"] for seal in seals] == [4.0, 5.0]
+
+
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_local_ray_that_loses_a_process_ends_the_run(
+    folder: Path, process: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    _write_job(folder, epochs=1000, epoch_s=0.5)
+    driver = _start(folder)
+    _await(folder, "store/train/*/checkpoints/*.json", driver)
+    os.kill(_child_of(driver.pid, process), signal.SIGKILL)
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 3, errors[-5000:]
+    last = errors.splitlines()[-1]
+    assert last.startswith(f"Ray's {process} on this machine was killed by SIGKILL")
+    assert last.endswith("the same command resumes")
+    (record,) = _records(folder)
+    assert record["state"] == "failed"
+    assert record["error"] == last
+
+
+def _child_of(parent: int, name: str) -> int:
+    """The process of that name which `parent` started."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, _, rest = stat.read_text().partition(" (")
+        except OSError:  # it has ended meanwhile
+            continue
+        own_name, _, fields = rest.rpartition(") ")
+        if own_name == name and int(fields.split()[1]) == parent:
+            return int(pid)
+    raise AssertionError(f"no {name} was started by {parent}")

@@ -1,0 +1,494 @@
+"""Whole runs of small jobs on a real cluster: order, reuse, failures, kills."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray.util
+
+from orchestrator.errors import ClusterError, DataError, JobError, StageError
+from orchestrator.plan import Verdict
+from orchestrator.planning import plan_job
+from orchestrator.results import load_results
+from orchestrator.run import Outcome, Update, run_plan
+from orchestrator.runs.last_run import load_last_run
+from orchestrator.runs.record import RunRecord, load_record
+from orchestrator.spec import Job, load_job
+from orchestrator.store import open_store
+from orchestrator.store.publish import fetch_artifact
+from orchestrator.trials import TRIALS_FILE, Trials
+from tests.orchestrator.counting import KINDS
+
+JOB = """
+name: counts
+store: ./store
+stages:
+  search:
+    kind: tune
+    of: first
+    space: {gain: {choice: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]}}
+    num_trials: 3
+    resources: {workers: 1}
+    initial: [{gain: 2.0}]
+    algorithm: {name: random}
+    scheduler: {name: none}
+    overrides: {epochs: 2}
+  first: {kind: count, data: data, params_from: search.best_params, epochs: 3,
+    resources: {workers: 2}}
+  second: {kind: count, data: data, source: first.count, epochs: 1}
+"""
+
+Runner = Callable[..., tuple[Outcome, list[Update]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, cluster_address: str) -> Runner:
+    """Runs JOB with overrides; returns its outcome and what a watcher heard."""
+
+    def run_job(
+        *overrides: str, text: str = JOB, only: tuple[str, ...] = ()
+    ) -> tuple[Outcome, list[Update]]:
+        job = _counting_job(tmp_path, text, *overrides)
+        store = open_store(job.store)
+        heard: list[Update] = []
+        outcome = run_plan(
+            plan_job(job, store, only=only), store, address=cluster_address, watch=heard.append
+        )
+        return outcome, heard
+
+    return run_job
+
+
+def _counting_job(tmp_path: Path, text: str, *overrides: str) -> Job:
+    if not (tmp_path / "data").exists():
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(text)
+    return load_job(tmp_path / "job.yaml", kinds=KINDS, overrides=overrides, base_dir=tmp_path)
+
+
+def _record(tmp_path: Path) -> RunRecord:
+    """The record of the job's last run."""
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    last = load_last_run(store, job.name)
+    assert last is not None
+    return load_record(store, last.run_id)
+
+
+def _worked(tmp_path: Path) -> list[str]:
+    return (tmp_path / "data" / "worked.log").read_text().splitlines()
+
+
+def _totals(tmp_path: Path) -> dict[str, float]:
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    results = load_results(job, open_store(job.store), kinds=KINDS)
+    return {name: manifest.metrics[0].value for name, manifest in results.manifests.items()}
+
+
+def _single(**fields: object) -> str:
+    stage = {"kind": "count", "data": "data", **fields}
+    return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
+
+
+def test_a_run_searches_and_trains_and_is_reused(run: Runner, tmp_path: Path) -> None:
+    outcome, heard = run()
+    assert outcome.exit_code == 0
+    assert "gain 2 epoch 1" in _worked(tmp_path)  # the initial point: the seed draws 8, 6 and 5
+    best = max(float(line.split()[1]) for line in _worked(tmp_path) if line.endswith("epoch 2"))
+    assert _totals(tmp_path)["search"] == 2 * best
+    assert _totals(tmp_path)["first"] == 3 * best
+    assert _totals(tmp_path)["second"] == 1 + 3 * best
+    assert any(update.stage == "first" and update.event.text == "epoch 3/3" for update in heard)
+    search = _record(tmp_path).stages["search"]
+    assert (search.newest and search.newest.done) == 3
+    assert search.total == 3
+    assert search.metrics == {"total": 2 * best}
+
+    worked = _worked(tmp_path)
+    outcome, _ = run()
+    assert set(outcome.states.values()) == {"reused"}
+    assert _worked(tmp_path) == worked
+    assert _record(tmp_path).stages["search"].metrics == {"total": 2 * best}
+
+
+def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path) -> None:
+    text = _single(epochs=4, dies_after=2, resources={"workers": 2})
+    outcome, heard = run(text=text)
+    assert outcome.exit_code == 0
+    worked = [int(line.split()[-1]) for line in _worked(tmp_path)]
+    assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
+    assert any(
+        "lost worker" in update.event.text and "attempt 2 of 3" in update.event.text
+        for update in heard
+    )
+    stage = _record(tmp_path).stages["only"]
+    (lost,) = stage.lost_attempts
+    assert stage.attempt == 2
+    assert lost.attempt == 1
+    # Which one is unknown where the other's broken connection is heard of first.
+    assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
+    assert stage.first is not None
+    assert stage.first.done >= 2
+
+
+def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
+    outcome, heard = run(text=_single(fails="wrong_data"))
+    error = outcome.errors["only"]
+    assert isinstance(error, DataError)
+    assert str(error) == f"{tmp_path}/data/content.txt: is not to my taste"
+    assert outcome.exit_code == 2
+    assert not any("attempt 2" in update.event.text for update in heard)
+
+
+def test_a_bug_fails_its_stage_and_blocks_its_dependants_alone(run: Runner, tmp_path: Path) -> None:
+    job = json.loads(_single(fails="bug"))
+    job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count"}
+    job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0, "epochs": 1}
+    outcome, _ = run(text=json.dumps(job))
+    assert outcome.states == {"only": "failed", "next": "blocked", "other": "done"}
+    assert isinstance(outcome.errors["only"], StageError)
+    assert "ZeroDivisionError: a bug" in str(outcome.errors["only"])
+    assert outcome.exit_code == 1
+    assert _totals(tmp_path) == {"other": 7.0}
+
+
+def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> None:
+    job = json.loads(_single(epochs=1))
+    job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count", "epochs": 1}
+    job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0}
+    outcome, _ = run(text=json.dumps(job), only=("next",))
+    assert outcome.states == {"only": "done", "next": "done"}
+
+
+def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
+    expected = (
+        r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, "
+        r".* GiB: 4 of them fit"
+    )
+    with pytest.raises(ClusterError, match=expected):
+        run(text=_single(resources={"workers": 64}))
+
+
+def _search(**fields: object) -> str:
+    """A job with a search over the stage `only`, and a stage that goes on from the model of its
+    best trial."""
+    stages = {
+        "search": {
+            "kind": "tune",
+            "of": "only",
+            "algorithm": {"name": "grid"},
+            "scheduler": {"name": "none"},
+            **fields,
+        },
+        "only": {"kind": "count", "data": "data", "epochs": 2},
+        "next": {"kind": "count", "data": "data", "epochs": 1, "source": "search.best_checkpoint"},
+    }
+    return json.dumps({"name": "searched", "store": "./store", "stages": stages})
+
+
+def _trials(tmp_path: Path) -> Trials:
+    """What the search of the job published."""
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    artifact = load_results(job, store, kinds=KINDS).manifests["search"].artifacts["trials"]
+    folder = fetch_artifact(store, artifact, tmp_path / "fetched")
+    assert pq.read_table(folder / "trials.parquet").num_rows == len(
+        json.loads((folder / TRIALS_FILE).read_text())["trials"]
+    )
+    return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
+
+
+def test_failed_trials_are_reported_and_end_no_search(run: Runner, tmp_path: Path) -> None:
+    text = _search(
+        scheduler={"name": "none"},
+        space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}},
+    )
+    outcome, _ = run(text=text, only=("next",))
+    assert outcome.errors == {}
+    bad, good, bug = _trials(tmp_path).trials
+    assert bad.state == "failed"
+    assert bad.curve == ()
+    assert good.state == "finished"
+    assert bug.state == "failed"
+    assert [error and error.split(":")[-1] for error in (bad.error, good.error, bug.error)] == [
+        " is not to my taste",
+        None,
+        " a bug",
+    ]
+    assert [(point.epoch, point.value) for point in good.curve] == [(1, 2.0), (2, 4.0)]
+    assert good.value == 4.0
+    assert good.num_samples == 2
+    assert good.params == {"fails": "no", "gain": 2.0}
+    assert good.duration_s > 0
+    assert _totals(tmp_path)["next"] == 4.0 + 1.0  # it counts on from the best trial's model
+    assert len(_worked(tmp_path)) == 3
+
+
+def test_a_search_whose_trials_all_lack_data_is_a_job_error(run: Runner) -> None:
+    outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
+    assert isinstance(outcome.errors["search"], JobError)
+    told = str(outcome.errors["search"])
+    assert told.startswith("none of 1 trials came to a value of total: 1 failed, the first by: ")
+    assert told.endswith(
+        "is not to my taste; mend the job, or try the same trials again by --force search"
+    )
+
+
+@pytest.mark.slow
+def test_each_run_gives_a_killed_trial_three_attempts(run: Runner, tmp_path: Path) -> None:
+    text = _search(space={"gain": {"choice": [3.0]}}).replace('"epochs": 2', '"epochs": 9')
+    outcome, _ = run("stages.only.num_deaths=99", text=text, only=("search",))
+    told = str(outcome.errors["search"])
+    assert (
+        "lost its process in each of 3 attempts; run again to go on with those that were lost"
+        in told
+    )
+    assert len((tmp_path / "data" / "deaths.log").read_text().splitlines()) == 3
+    outcome, _ = run("stages.only.num_deaths=5", text=text, only=("search",))
+    assert outcome.errors == {}
+    (trial,) = _trials(tmp_path).trials
+    assert trial.state == "finished"
+    assert trial.value == 27.0
+    assert trial.epoch == 9
+
+
+def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(
+    run: Runner, tmp_path: Path
+) -> None:
+    asha = {"name": "asha", "grace_period": 2}
+    text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)
+    outcome, _ = run(text=text, only=("search",))
+    assert outcome.errors == {}
+    assert [(trial.value, trial.state) for trial in _trials(tmp_path).trials] == [
+        (6.0, "finished"),
+        (4.0, "finished"),
+    ]
+
+
+@pytest.mark.slow
+def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
+    text = JOB.replace("num_trials: 3\n    resources: {workers: 1}", "num_trials: 2")
+    outcome, _ = run(text=text, only=("search",))
+    assert outcome.exit_code == 0
+    gains = {float(line.split()[1]) for line in _worked(tmp_path)}
+    assert _totals(tmp_path)["search"] == 2 * max(gains)
+
+
+def test_a_resumed_search_counts_earlier_trials(run: Runner, tmp_path: Path) -> None:
+    run(only=("search",))
+    before = _record(tmp_path).stages["search"]
+    (tmp_path / "store" / "manifests" / f"{before.key}.json").unlink()
+    outcome, heard = run(only=("search",))
+    assert outcome.exit_code == 0
+    (began,) = (update.event for update in heard if "trials finished" in update.event.text)
+    assert began.text.split(",")[0] == "3 of 3 trials finished"
+    assert began.done == 3
+    assert began.metrics == before.metrics
+
+
+def test_a_run_leaves_its_events_and_record_in_the_store(
+    tmp_path: Path, cluster_address: str
+) -> None:
+    """Two runs on one cluster never meet in the actor: their run ids differ."""
+    job = _counting_job(tmp_path, _single(epochs=2))
+    store = open_store(job.store)
+    actors: list[dict[str, str]] = []
+
+    def watch(update: Update) -> None:
+        if update.event.text.startswith("epoch"):
+            actors.extend(ray.util.list_named_actors(all_namespaces=True))
+
+    run_plan(plan_job(job, store), store, address=cluster_address, watch=watch)
+    assert {"name": f"events-{_record(tmp_path).run_id}", "namespace": "orchestrator"} in actors
+    (record,) = (tmp_path / "store" / "runs").glob("*/run.json")
+    assert json.loads(record.read_text())["stages"]["only"]["state"] == "done"
+    lines = "".join(
+        path.read_text() for path in sorted(record.parent.glob("events/*.jsonl"))
+    ).splitlines()
+    texts = [json.loads(line)["event"]["text"] for line in lines]
+    assert texts[0].startswith("running: ")
+    assert "epoch 2/2" in texts
+    assert texts[-1] == "done: total 2.00"
+
+
+EVALUATED = """
+name: evaluated
+store: ./store
+stages:
+  search: {kind: tune, of: first, space: {gain: {choice: [2.0]}}, num_trials: 1,
+    overrides: {epochs: 1}}
+  first: {kind: count, data: data, params_from: search.best_params, epochs: 3}
+  measured: {kind: evaluate, of: first, overrides: {epochs: 9}, resources: {workers: 2}}
+  outside: {kind: evaluate, task: count, data: data, checkpoint: ./count.json}
+"""
+
+
+def test_an_evaluation_measures_a_model_and_is_reused(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "count.json").write_text("40")
+    outcome, heard = run(text=EVALUATED)
+    assert outcome.errors == {}
+    assert _totals(tmp_path) == {
+        "search": 2.0,
+        "first": 6.0,
+        "measured": 10 * 2.0 * 6.0,
+        "outside": 400.0,
+    }
+    assert any(
+        update.stage == "measured" and update.event.text == "counting again" for update in heard
+    )
+
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    manifest = load_results(job, open_store(job.store), kinds=KINDS).manifests["measured"]
+    assert manifest.kind == "evaluate"
+    assert manifest.recipe["measures"] == {"kind": "count", "version": 1}
+    assert manifest.params["gain"] == 2.0
+    assert manifest.params["epochs"] == 9
+    assert manifest.artifacts == {}
+    assert manifest.metrics[0].num_samples == 2
+    assert manifest.provenance["device"]
+    assert set(run(text=EVALUATED)[0].states.values()) == {"reused"}
+
+
+def _outside(tmp_path: Path, bucket: str, kind: str) -> str:
+    """A file with the count 40, outside the job."""
+    file = tmp_path / "count.json"
+    file.write_text("40")
+    if kind == "file":
+        return str(file)
+    open_store(f"s3://{bucket}/old").upload("count.json", file)
+    return f"s3://{bucket}/old/count.json"
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_file_from_outside_is_an_input_by_its_bytes(
+    run: Runner, tmp_path: Path, bucket: str, kind: str
+) -> None:
+    place = _outside(tmp_path, bucket, kind)
+    text = _single(epochs=2, source=place)
+    run(text=text)
+    assert _totals(tmp_path) == {"only": 42.0}
+    digest = hashlib.sha256(b"40").hexdigest()
+    assert (tmp_path / "store" / "blobs" / "sha256" / digest[:2] / digest).read_text() == "40"
+    assert run(text=text)[0].states == {"only": "reused"}
+
+    moved = tmp_path / "moved" / "count.json"
+    moved.parent.mkdir()
+    moved.write_text("40")
+    job = _counting_job(tmp_path, _single(epochs=2, source=str(moved)))
+    (planned,) = plan_job(job, open_store(job.store)).stages
+    assert planned.verdict is Verdict.REUSE
+    moved.write_text("50")
+    (planned,) = plan_job(job, open_store(job.store)).stages
+    assert planned.verdict == Verdict.RUN
+    assert planned.why == "its input source changed"
+
+
+def test_a_file_from_outside_that_is_missing_is_named(
+    run: Runner, tmp_path: Path, bucket: str
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=rf"stages\.only: {tmp_path}/none\.pth: the file cannot be read: No such file",
+    ):
+        run(text=_single(source=str(tmp_path / "none.pth")))
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(
+        DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name the file in it"
+    ):
+        run(text=_single(source=str(tmp_path / "folder.pth")))
+    with pytest.raises(
+        DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: there is no such object"
+    ):
+        run(text=_single(source=f"s3://{bucket}/none.pth"))
+
+
+def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket: str) -> None:
+    text = JOB.replace("./store", f"s3://{bucket}/jobs").replace(
+        "resources: {workers: 2}", "resources: {workers: 1}"
+    )
+    outcome, _ = run(text=text)
+    assert outcome.exit_code == 0
+    assert _totals(tmp_path)["second"] == 1 + _totals(tmp_path)["first"]
+    assert not (tmp_path / "store").exists()
+    assert set(run(text=text)[0].states.values()) == {"reused"}
+
+
+def test_two_stages_run_side_by_side_each_on_its_gpu(run: Runner) -> None:
+    resources = {"gpus_per_worker": 1, "backend": "gloo", "labels": {"place": "here"}}
+    stage = {"kind": "count", "data": "data", "epochs": 2, "resources": resources}
+    stages = {"one": stage, "other": {**stage, "gain": 2.0}, "third": {**stage, "gain": 3.0}}
+    outcome, heard = run(text=json.dumps({"name": "pair", "store": "./store", "stages": stages}))
+    assert outcome.exit_code == 0
+    states = [(update.stage, str(update.state)) for update in heard]
+    first_done = min(states.index((name, "done")) for name in stages)
+    assert {name for name, state in states[:first_done] if state == "running"} == {"one", "other"}
+
+
+@pytest.fixture
+def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of somebody else that holds all CPUs of the cluster, until it is told to end."""
+    code = (
+        "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': "
+        "4}]).ready());"
+        "print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code]
+    holder = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    yield holder
+    holder.terminate()
+    holder.communicate()
+
+
+def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(
+    run: Runner, occupied: subprocess.Popen[str]
+) -> None:
+    outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
+    assert outcome.exit_code == 3
+    assert str(outcome.errors["only"]).startswith(
+        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster "
+        "has 0 "
+        "CPUs, "
+    )
+    assert any(update.event.text.startswith("waiting for room: ") for update in heard)
+
+
+def test_a_stage_starts_when_others_make_room(run: Runner, occupied: subprocess.Popen[str]) -> None:
+    threading.Timer(3, occupied.terminate).start()
+    outcome, _ = run(text=_single(epochs=1))
+    assert outcome.exit_code == 0
+
+
+def test_stated_data_are_checked_only_by_workers(run: Runner, tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert run(text=_single(epochs=1))[0].states == {"only": "done"}
+    assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
+    (tmp_path / "data" / "content.txt").unlink()
+    assert run(text=_single(epochs=1, data_fingerprint=digest))[0].states == {"only": "reused"}
+
+    (tmp_path / "data" / "content.txt").write_text("other")
+    outcome, _ = run(text=_single(epochs=2, data_fingerprint=digest))
+    assert outcome.exit_code == 2
+    assert f"stages.only.data_fingerprint is {digest}, but the data on " in str(
+        outcome.errors["only"]
+    )
+
+
+def test_the_record_says_why_a_run_failed_as_a_whole(run: Runner, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError) as caught:
+        run(text=_single(resources={"workers": 64}))
+    record = _record(tmp_path)
+    assert record.state == "failed"
+    assert record.error == str(caught.value)
