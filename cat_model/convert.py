@@ -122,12 +122,12 @@ def _resized(config: CatConfig, img_size: tuple[int, int] | None) -> CatConfig:
 
 def _serialise(tensors: Mapping[str, Tensor], description: Description, out: Path) -> bytes:
     """The bytes of OUT: the same for the same tensors and description, whatever the name of OUT."""
-    told = description.to_dict()
+    document = description.to_dict()
     if out.suffix == ".safetensors":
         # a single entry: safetensors writes several in an order that changes from run to run
-        return bytes(save(dict(tensors), metadata={KEY: json.dumps(told)}))
+        return bytes(save(dict(tensors), metadata={KEY: json.dumps(document)}))
     buffer = io.BytesIO()
-    torch.save({"state_dict": dict(tensors), "meta": {KEY: told}}, buffer)
+    torch.save({"state_dict": dict(tensors), "meta": {KEY: document}}, buffer)
     return buffer.getvalue()
 
 

@@ -70,13 +70,13 @@ def group_capacity(stage: Stage) -> Capacity:
     return worker_capacity(stage.resources) * stage.worker_counts[0]
 
 
-def choose_workers(counts: Sequence[int], worker: Capacity, *, places: int, free: Capacity) -> int:
-    """The most workers of `counts` for which machines have `places` and no other stage counts on
+def choose_workers(counts: Sequence[int], worker: Capacity, *, slots: int, free: Capacity) -> int:
+    """The most workers of `counts` for which machines have `slots` and no other stage counts on
     the capacity.
 
     At least the first of them: that much was free when the stage began.
     """
-    fitting = [count for count in counts if count <= places and worker * count <= free]
+    fitting = [count for count in counts if count <= slots and worker * count <= free]
     return max(fitting, default=counts[0])
 
 
@@ -95,8 +95,8 @@ def missing_room(
     resources: Resources, machines: tuple[Machine, ...], *, num_workers: int
 ) -> str | None:
     """Why `machines` cannot hold a group of `num_workers` workers now, or None when they can."""
-    worker, places = worker_capacity(resources), places_for(resources, machines, most=num_workers)
-    if places >= num_workers:
+    worker, slots = worker_capacity(resources), worker_slots(resources, machines, most=num_workers)
+    if slots >= num_workers:
         return None
     there = (
         "; ".join(str(machine) for machine in _fitting(resources, machines)) or "no such machine"
@@ -106,14 +106,16 @@ def missing_room(
     return (
         f"asks for {least}{num_workers} workers with {worker} each{labelled}, and the cluster has "
         f"{there}: "
-        f"{places} of them fit"
+        f"{slots} of them fit"
     )
 
 
-def places_for(resources: Resources, machines: tuple[Machine, ...], *, most: int) -> int:
+def worker_slots(resources: Resources, machines: tuple[Machine, ...], *, most: int) -> int:
     """How many workers `machines` hold now; not counted beyond `most` on each."""
     worker = worker_capacity(resources)
-    return sum(_places(worker, machine.capacity, most) for machine in _fitting(resources, machines))
+    return sum(
+        _slots_of(worker, machine.capacity, most) for machine in _fitting(resources, machines)
+    )
 
 
 def groups_for(
@@ -125,12 +127,12 @@ def groups_for(
     What is left over on each of them adds up to no further group, which would wait in vain for its
     last worker.
     """
-    return max(1, min(most, places_for(resources, machines, most=workers * most) // workers))
+    return max(1, min(most, worker_slots(resources, machines, most=workers * most) // workers))
 
 
 def _fitting(resources: Resources, machines: tuple[Machine, ...]) -> list[Machine]:
     return [machine for machine in machines if resources.labels.items() <= machine.labels.items()]
 
 
-def _places(worker: Capacity, machine: Capacity, most: int) -> int:
+def _slots_of(worker: Capacity, machine: Capacity, most: int) -> int:
     return max(count for count in range(most + 1) if worker * count <= machine)

@@ -97,7 +97,8 @@ def _files(job: Job, stage: Stage, once: _Once) -> dict[str, str]:
         else (stage.kind, stage.params)
     )
     digests = {
-        field: once(place, partial(digest_outside, place)) for field, place in stage.files.items()
+        field: once(location, partial(digest_outside, location))
+        for field, location in stage.files.items()
     }
     named = {field: getattr(params, field) for field in params.fields_with(Role.DATA)}
     return {**digests, **once((kind.reads, canonical_json(named)), lambda: kind.reads(params))}

@@ -87,12 +87,12 @@ def fit(
         for name, tensor in given.items()
     }
     report = FitReport(
-        mapped={name: weights.told(name) for name in given if name in wanted},
+        mapped={name: weights.original_name(name) for name in given if name in wanted},
         resized={
             name: (before, after) for name, (before, after) in shapes.items() if before != after
         },
         missing=tuple(name for name in wanted if name not in given),
-        unexpected=tuple(weights.told(name) for name in given if name not in wanted),
+        unexpected=tuple(weights.original_name(name) for name in given if name not in wanted),
         dropped=weights.dropped,
     )
     return Fit({name: given[name] for name in report.mapped}, report)
@@ -103,19 +103,22 @@ def find_faults(
 ) -> list[str]:
     """What keeps `weights` from being the `wanted` tensors by name and shape, as floats; a line
     each, sorted."""
-    given, told = weights.tensors, weights.told
+    given, original_name = weights.tensors, weights.original_name
     missing = wanted.keys() - given.keys() - allow.missing
     unexpected = given.keys() - wanted.keys() - allow.unexpected
-    faults = [f"missing: {told(name)} {tuple(wanted[name].shape)}" for name in missing]
-    faults += [f"unexpected: {told(name)} {tuple(given[name].shape)}" for name in unexpected]
+    faults = [f"missing: {original_name(name)} {tuple(wanted[name].shape)}" for name in missing]
+    faults += [
+        f"unexpected: {original_name(name)} {tuple(given[name].shape)}" for name in unexpected
+    ]
     for name in wanted.keys() & given.keys():
         seen, needed = given[name], wanted[name]
         if seen.shape != needed.shape:
             faults.append(
-                f"shape: {told(name)} is {tuple(seen.shape)}, the model needs {tuple(needed.shape)}"
+                f"shape: {original_name(name)} is {tuple(seen.shape)}, the model needs "
+                f"{tuple(needed.shape)}"
             )
         elif not seen.is_floating_point():
-            faults.append(f"type: {told(name)} is {seen.dtype}, the model needs floats")
+            faults.append(f"type: {original_name(name)} is {seen.dtype}, the model needs floats")
     return sorted(faults)
 
 

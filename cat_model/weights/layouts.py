@@ -46,7 +46,7 @@ class Weights:
     """The index buffers, by the names that they came with: our model computes them."""
     is_reference: bool
 
-    def told(self, name: str) -> str:
+    def original_name(self, name: str) -> str:
         """Our `name` as whoever made the state_dict knows it."""
         return self.sources.get(name) or (reference_name(name) if self.is_reference else name)
 

@@ -42,13 +42,13 @@ def _run_verb(arguments: Namespace) -> int:
             exit_code = VERBS[arguments.verb](arguments, stdout)
             stdout.flush()
         except OrchestratorError as err:
-            exit_code = _tell_error(err, json_stream)
+            exit_code = _print_error(err, json_stream)
         except KeyboardInterrupt:
-            exit_code = _tell_error(InterruptedRunError("interrupted"), json_stream)
+            exit_code = _print_error(InterruptedRunError("interrupted"), json_stream)
     return exit_code
 
 
-def _tell_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
+def _print_error(err: OrchestratorError, json_stream: IO[str] | None) -> int:
     if json_stream is not None:
         faults: list[JsonValue] = (
             [str(fault) for fault in err.faults] if isinstance(err, SpecError) else [str(err)]

@@ -24,7 +24,7 @@ from orchestrator.capacity import Capacity, Machine
 from orchestrator.cluster.address import HeadWatch, check_address, unreachable
 from orchestrator.errors import ClusterError
 from orchestrator.process import is_submitted
-from orchestrator.s3.offer import OFFER, make_absolute, make_offer, places
+from orchestrator.s3.offer import OFFER, locations_of_s3, make_absolute, make_offer
 
 MAX_STARTS = 3
 """Tries at starting a local Ray."""
@@ -191,7 +191,7 @@ def _runtime_env() -> dict[str, dict[str, str]]:
 
     A submitted job's workers have the job's variables already, and Ray takes none of them twice.
     """
-    found = {} if is_submitted() else places(os.environ)
+    found = {} if is_submitted() else locations_of_s3(os.environ)
     if offer := make_offer(os.environ):
         found[OFFER] = json.dumps(offer)
     return (

@@ -130,21 +130,21 @@ def _train_loop(config: dict[str, Any]) -> None:
     # ray.train.get_preemption_info is a collective, which no background thread may call; this is
     # what it reads.
     preemption = get_train_context().preemption_context
-    place = WorkerRank(
+    worker = WorkerRank(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
         device=str(ray.train.torch.get_device()) if torch.cuda.is_available() else "cpu",
-        tell=lambda metrics: ray.train.report(dict(metrics)),
+        report_metrics=lambda metrics: ray.train.report(dict(metrics)),
         broadcast_from_rank_zero=broadcast_from_rank_zero,
         is_leaving=lambda: preemption.preemption_info is not None,
     )
     closes_stage: bool = config["closes_stage"]
     result = run_pipeline(
         config["attempt"],
-        place,
+        worker,
         config["channel"],
         closes_stage=closes_stage,
         label=config["label"],
     )
     if not closes_stage:
-        report_result(place, result)
+        report_result(worker, result)

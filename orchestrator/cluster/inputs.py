@@ -126,8 +126,8 @@ def _check_planned(attempt: Attempt, what: str, planned: str, found: str) -> Non
 
 
 def _names_remote_data(attempt: Attempt) -> bool:
-    return any(str(place).startswith("s3://") for place in _data_places(attempt))
+    return any(str(location).startswith("s3://") for location in _data_locations(attempt))
 
 
-def _data_places(attempt: Attempt) -> Iterator[object]:
+def _data_locations(attempt: Attempt) -> Iterator[object]:
     return (getattr(attempt.params, field) for field in attempt.params.fields_with(Role.DATA))

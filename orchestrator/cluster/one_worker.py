@@ -15,7 +15,7 @@ from orchestrator.errors import StoppedError
 
 START_TIMEOUT_S = 300.0
 """As for a group: a busy machine takes a minute to start a process."""
-_LOOK_EVERY_S = 1.0
+_CHECK_INTERVAL_S = 1.0
 
 
 class StageWorker:
@@ -28,10 +28,10 @@ class StageWorker:
         """Run the attempt to its stage's manifest. Raises what `run_pipeline` raises."""
         from orchestrator.cluster.worker import only_worker, run_pipeline  # noqa: PLC0415  torch, after `ready`
 
-        place = only_worker(attempt.resources, tell=lambda _: None)
+        worker = only_worker(attempt.resources, report_metrics=lambda _: None)
         # What a library writes to its current folder is not left with the user.
         with scratch_folder("orchestrator-worker-") as folder, chdir(folder):
-            run_pipeline(attempt, place, channel, closes_stage=True)
+            run_pipeline(attempt, worker, channel, closes_stage=True)
 
 
 def run(attempt: Attempt, channel: EventChannel) -> None:
@@ -68,8 +68,8 @@ def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
     """Wait until the worker's process exists: other users of the cluster may take the room that was
     free."""
     answer = worker.ready.remote()
-    for _ in range(round(START_TIMEOUT_S / _LOOK_EVERY_S)):
-        if ray.wait([answer], timeout=_LOOK_EVERY_S)[0]:
+    for _ in range(round(START_TIMEOUT_S / _CHECK_INTERVAL_S)):
+        if ray.wait([answer], timeout=_CHECK_INTERVAL_S)[0]:
             ray.get(answer)
             return
         if channel.is_stopping():

@@ -12,9 +12,9 @@ from orchestrator.capacity import (
     Capacity,
     choose_workers,
     missing_room,
-    places_for,
     total_of,
     worker_capacity,
+    worker_slots,
 )
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines, free_machines
@@ -23,10 +23,10 @@ from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, StoppedError
 from orchestrator.spec import Resources
 
-LOOK_EVERY_S = 1.0
-TELL_AFTER_S = 1.5
+CHECK_INTERVAL_S = 1.0
+REPORT_AFTER_S = 1.5
 """What a lost group held comes free in that time, which is no news."""
-TELL_EVERY_S = 60.0
+REPORT_EVERY_S = 60.0
 SETTLE_S = 5.0
 """A stage that can use more workers than there is room for looks again for so long: what a group
 that just ended held comes free within a second or two."""
@@ -55,7 +55,7 @@ class Ledger:
             self._held.pop(stage, None)
 
     def resize(
-        self, stage: str, counts: Sequence[int], worker: Capacity, *, places: int, total: Capacity
+        self, stage: str, counts: Sequence[int], worker: Capacity, *, slots: int, total: Capacity
     ) -> int:
         """Make what `stage` holds the most workers of `counts` that fit now; returns their number.
 
@@ -65,7 +65,7 @@ class Ledger:
             others = sum(
                 (held for name, held in self._held.items() if name != stage), Capacity(0, 0)
             )
-            chosen = choose_workers(counts, worker, places=places, free=total - others)
+            chosen = choose_workers(counts, worker, slots=slots, free=total - others)
             self._held[stage] = worker * chosen
             return chosen
 
@@ -94,26 +94,26 @@ class Room:
             return self.counts[0]
         deadline_s = time.monotonic() + SETTLE_S
         while (chosen := self._resize()) < self.counts[-1] and time.monotonic() < deadline_s:
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_INTERVAL_S)
         return chosen
 
     def _resize(self) -> int:
-        places = places_for(self.resources, free_machines(), most=self.counts[-1])
+        slots = worker_slots(self.resources, free_machines(), most=self.counts[-1])
         worker, total = worker_capacity(self.resources), total_of(all_machines())
-        return self.ledger.resize(self.stage, self.counts, worker, places=places, total=total)
+        return self.ledger.resize(self.stage, self.counts, worker, slots=slots, total=total)
 
     def _await_least(self, attempt: Attempt) -> None:
         start_s = time.monotonic()
-        told_s = start_s + TELL_AFTER_S - TELL_EVERY_S
+        reported_s = start_s + REPORT_AFTER_S - REPORT_EVERY_S
         while (
             missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])
         ) is not None:
             now_s = time.monotonic()
             # Before the deadline ends the wait: an actor that is slow to start may make this the
             # second look.
-            if now_s - told_s > TELL_EVERY_S:
+            if now_s - reported_s > REPORT_EVERY_S:
                 self.channel.send(attempt.says(Event(f"waiting for room: {missing} now")))
-                told_s = now_s
+                reported_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(
                     f"waited {self.resources.max_wait_min:g} minutes for room: {missing} now; run "
@@ -123,4 +123,4 @@ class Room:
                 )
             if self.channel.is_stopping():
                 raise StoppedError("stopped while it waited for room")
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(CHECK_INTERVAL_S)

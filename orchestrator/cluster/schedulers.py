@@ -52,7 +52,7 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Begin a trial, with the reports that it made in earlier runs."""
         super().on_trial_add(tune_controller, trial)
-        self._tell_past(tune_controller, trial)
+        self._replay_past(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """What the trial is to do; one that has trained its whole budget may finish, and publish
@@ -69,13 +69,15 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
                 self.on_trial_add(_NoController(), past)
                 self.on_trial_remove(_NoController(), past)
 
-    def _tell_past(self, tune_controller: Any, trial: Any) -> None:
+    def _replay_past(self, tune_controller: Any, trial: Any) -> None:
         log = self.logs.pop(trial.config[NUMBER], None)
         for point in log.curve if log else ():
             if point.value is not None:
-                self._tell(tune_controller, trial, {"epoch": point.epoch, self.metric: point.value})
+                self._replay(
+                    tune_controller, trial, {"epoch": point.epoch, self.metric: point.value}
+                )
 
-    def _tell(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+    def _replay(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self.on_trial_result(tune_controller, trial, result)
 
 
@@ -115,7 +117,7 @@ class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
         That of a trial which was stopped is known.
         """
 
-    def _tell(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+    def _replay(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Without a judgement: it may not be told more of a trial that it would have stopped."""
         super().on_trial_complete(tune_controller, trial, result)
 

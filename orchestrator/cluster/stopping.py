@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-ASK_EVERY_S = 1.0
+ASK_INTERVAL_S = 1.0
 
 
 class StopWatch:
@@ -17,7 +17,7 @@ class StopWatch:
     `asks` may block, and must not raise.
     """
 
-    def __init__(self, asks: Callable[[], bool], *, every_s: float = ASK_EVERY_S) -> None:
+    def __init__(self, asks: Callable[[], bool], *, every_s: float = ASK_INTERVAL_S) -> None:
         self._asks = asks
         self._every_s = every_s
         self._is_over = threading.Event()

@@ -67,13 +67,15 @@ def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
 def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:
     from orchestrator.cluster.worker import only_worker, report_result, run_pipeline  # noqa: PLC0415  torch
 
-    place = only_worker(attempt.resources, tell=lambda metrics: tune.report(dict(metrics)))
+    worker = only_worker(
+        attempt.resources, report_metrics=lambda metrics: tune.report(dict(metrics))
+    )
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
             result = run_pipeline(
-                begun.attempt, place, channel, closes_stage=False, label=begun.label
+                begun.attempt, worker, channel, closes_stage=False, label=begun.label
             )
-            report_result(place, result)
+            report_result(worker, result)
 
 
 def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChannel) -> None:

@@ -45,7 +45,7 @@ class WorkerRank:
     rank: int
     world_size: int
     device: str
-    tell: Callable[[Mapping[str, float]], None]
+    report_metrics: Callable[[Mapping[str, float]], None]
     """Hands one report's metrics to Ray; every rank calls it."""
     broadcast_from_rank_zero: Callable[[int | None], int | None]
     """Rank 0's argument, on every rank; all of them call it."""
@@ -53,13 +53,15 @@ class WorkerRank:
     """Whether a machine of the group has a drain notice."""
 
 
-def only_worker(resources: Resources, *, tell: Callable[[Mapping[str, float]], None]) -> WorkerRank:
+def only_worker(
+    resources: Resources, *, report_metrics: Callable[[Mapping[str, float]], None]
+) -> WorkerRank:
     """The place of an attempt's only worker, which has no group."""
     return WorkerRank(
         rank=0,
         world_size=1,
         device="cuda:0" if resources.gpus_per_worker > 0 and _has_gpu() else "cpu",
-        tell=tell,
+        report_metrics=report_metrics,
         broadcast_from_rank_zero=lambda number: number,
         is_leaving=is_leaving,
     )
@@ -73,7 +75,7 @@ def _has_gpu() -> bool:
 
 def run_pipeline(
     attempt: Attempt,
-    place: WorkerRank,
+    worker: WorkerRank,
     channel: EventChannel,
     *,
     closes_stage: bool,
@@ -87,33 +89,33 @@ def run_pipeline(
     """
 
     def report_store(text: str) -> None:
-        if place.rank == 0:
+        if worker.rank == 0:
             channel.send(attempt.says(Event(label + text)))
 
     room = scratch_folder(f"orchestrator-{attempt.kind}-", num_bytes=input_bytes(attempt))
     with room as scratch, store_news(report_store):
-        check_store(attempt, is_writer=place.rank == 0)
-        if place.rank == 0:
+        check_store(attempt, is_writer=worker.rank == 0)
+        if worker.rank == 0:
             check_read(attempt)
-        logbook = _logbook(attempt, place)
-        result = _run_until_stopped(attempt, place, channel, scratch, label, logbook)
+        logbook = _logbook(attempt, worker)
+        result = _run_until_stopped(attempt, worker, channel, scratch, label, logbook)
         if logbook is not None:
             logbook.finish(result)
-        if closes_stage and place.rank == 0:
+        if closes_stage and worker.rank == 0:
             publish_result(attempt, result, hardware=_hardware())
         return result
 
 
-def _logbook(attempt: Attempt, place: WorkerRank) -> Logbook | None:
+def _logbook(attempt: Attempt, worker: WorkerRank) -> Logbook | None:
     """That of the trial, where the stage is a search; rank 0 keeps it."""
-    if attempt.trial is None or place.rank != 0:
+    if attempt.trial is None or worker.rank != 0:
         return None
     return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
 
 
 def _run_until_stopped(
     attempt: Attempt,
-    place: WorkerRank,
+    worker: WorkerRank,
     channel: EventChannel,
     scratch: Path,
     label: str,
@@ -127,12 +129,12 @@ def _run_until_stopped(
 
     try:
         with (
-            StopWatch(lambda: place.is_leaving() or channel.is_stopping()) as watch,
+            StopWatch(lambda: worker.is_leaving() or channel.is_stopping()) as watch,
             Uploads(commit) as uploads,
         ):
             context = _context(
                 attempt,
-                place,
+                worker,
                 channel,
                 scratch,
                 label,
@@ -145,20 +147,20 @@ def _run_until_stopped(
     except StoppedError:
         # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it
         # here.
-        place.broadcast_from_rank_zero(None)
+        worker.broadcast_from_rank_zero(None)
         raise
 
 
-def report_result(place: WorkerRank, result: StageResult) -> None:
+def report_result(worker: WorkerRank, result: StageResult) -> None:
     """Report a trial's final metrics, also when it was found finished and so reported no epoch of
     its own."""
     values = {metric.name: metric.value for metric in result.metrics}
-    place.tell({**values, "num_samples": result.metrics[0].num_samples or 0})
+    worker.report_metrics({**values, "num_samples": result.metrics[0].num_samples or 0})
 
 
 def _context(
     attempt: Attempt,
-    place: WorkerRank,
+    worker: WorkerRank,
     channel: EventChannel,
     scratch: Path,
     label: str,
@@ -177,14 +179,14 @@ def _context(
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         if logbook is not None:
             logbook.report(metrics)  # before Tune hears of it, which may end the trial here
-        place.tell(
+        worker.report_metrics(
             {**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})}
         )
 
     def emit(event: Event) -> None:
         nonlocal newest
         newest = event
-        if place.rank == 0:
+        if worker.rank == 0:
             channel.send(attempt.says(replace(event, text=label + event.text)))
 
     def remark(text: str) -> None:
@@ -197,11 +199,11 @@ def _context(
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,
-        device=place.device,
-        rank=place.rank,
-        world_size=place.world_size,
+        device=worker.device,
+        rank=worker.rank,
+        world_size=worker.world_size,
         work_dir=work_dir,
-        resume_dir=_fetch_resume_state(store, attempt, place, scratch / "resume", remark),
+        resume_dir=_fetch_resume_state(store, attempt, worker, scratch / "resume", remark),
         report=report,
         save=uploads.hand_over,
         should_stop=watch.should_stop,
@@ -220,21 +222,21 @@ def _finite(score: float | None) -> float | None:
 
 
 def _fetch_resume_state(
-    store: Store, attempt: Attempt, place: WorkerRank, folder: Path, remark: Callable[[str], None]
+    store: Store, attempt: Attempt, worker: WorkerRank, folder: Path, remark: Callable[[str], None]
 ) -> Path | None:
     """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt
     has written."""
     found = (
         fetch_newest_checkpoint(store, attempt.training, folder)
-        if place.rank == 0
+        if worker.rank == 0
         else Newest(None)
     )
     if (loss := found.remark()) is not None:
         remark(loss)
-    number = place.broadcast_from_rank_zero(found.number)
+    number = worker.broadcast_from_rank_zero(found.number)
     if number is None:
         return None
-    if place.rank != 0:
+    if worker.rank != 0:
         fetch_checkpoint(store, attempt.training, number, folder)
     return folder
 

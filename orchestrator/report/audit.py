@@ -25,9 +25,11 @@ def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
         recorded = _recorded(name, manifests)
         if recorded is None:
             continue
-        told = recorded if stage.kind.evaluates is None else _own(stage, recorded, manifests)
-        if told or stage.kind.evaluates is None:
-            audits[name] = told
+        published_audits = (
+            recorded if stage.kind.evaluates is None else _own(stage, recorded, manifests)
+        )
+        if published_audits or stage.kind.evaluates is None:
+            audits[name] = published_audits
     return audits
 
 
@@ -52,5 +54,5 @@ def _own(
 
 
 def _words(departures: Mapping[str, Departure]) -> str:
-    told = (difference_text(name, departure) for name, departure in departures.items())
-    return "; ".join(told) or "as in the reference recipe"
+    published_audits = (difference_text(name, departure) for name, departure in departures.items())
+    return "; ".join(published_audits) or "as in the reference recipe"

@@ -45,12 +45,12 @@ def make_markdown(
         ["## Recipe audit"] if audited else [],
         audited,
         [f"Reproduce: {code(origin.command)}"],
-        [_place(job_name, origin)],
+        [_location_text(job_name, origin)],
     ]
     return "\n".join("\n".join([*lines, ""]) for lines in parts if lines)
 
 
-def _place(job_name: str, origin: Origin) -> str:
+def _location_text(job_name: str, origin: Origin) -> str:
     run = f"run {code(origin.run_id)}" if origin.run_id else "not run yet"
     where = f"Job {code(job_name)}, {run}, store {code(origin.store)}."
     return (
@@ -90,14 +90,14 @@ HIDDEN = "predictions"
 
 def details_parts(stage: str, links: Mapping[str, str]) -> list[list[str]]:
     """A heading, pictures, and links to the other files; `links` are by path in the artifact."""
-    told = {path: link for path, link in sorted(links.items()) if not _is_hidden(path)}
+    shown = {path: link for path, link in sorted(links.items()) if not _is_hidden(path)}
     pictures = [
-        f"![{escaped(path)}](<{link}>)" for path, link in told.items() if path.endswith(SHOWN)
+        f"![{escaped(path)}](<{link}>)" for path, link in shown.items() if path.endswith(SHOWN)
     ]
     others = [
-        f"[{escaped(path)}](<{link}>)" for path, link in told.items() if not path.endswith(SHOWN)
+        f"[{escaped(path)}](<{link}>)" for path, link in shown.items() if not path.endswith(SHOWN)
     ]
-    num_hidden = len(links) - len(told)
+    num_hidden = len(links) - len(shown)
     files = (
         [f"predictions in {num_hidden} {'file' if num_hidden == 1 else 'files'} beside these"]
         if num_hidden

@@ -16,7 +16,7 @@ from orchestrator.s3.failures import without_userinfo
 OFFER = "ORCHESTRATOR_S3_OFFER"
 """The variable that carries the offer, as JSON: the names of AWS's variables, and
 `addressing_style`."""
-PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+LOCATIONS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Where S3 is."""
 FILES = ("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 STYLE = "addressing_style"
@@ -31,9 +31,9 @@ _SWITCHES = (
 _KEYS_OF_ITS_OWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
 
 
-def places(environ: Mapping[str, str]) -> dict[str, str]:
+def locations_of_s3(environ: Mapping[str, str]) -> dict[str, str]:
     """Where S3 is, as `environ` has it, without users and passwords."""
-    return {name: without_userinfo(environ[name]) for name in PLACES if name in environ}
+    return {name: without_userinfo(environ[name]) for name in LOCATIONS if name in environ}
 
 
 def make_absolute(environ: MutableMapping[str, str]) -> None:
@@ -45,7 +45,9 @@ def make_absolute(environ: MutableMapping[str, str]) -> None:
 
 def make_offer(environ: Mapping[str, str]) -> dict[str, str]:
     """What this machine uses, from its variables and its ~/.aws/config."""
-    stated = {name: environ[name] for name in (*PLACES[2:], *FILES, *_SWITCHES) if name in environ}
+    stated = {
+        name: environ[name] for name in (*LOCATIONS[2:], *FILES, *_SWITCHES) if name in environ
+    }
     return {**_configured(environ), **stated}
 
 
@@ -59,9 +61,9 @@ def adopt_offer(environ: MutableMapping[str, str]) -> str | None:
     for name in FILES:
         if name in offer and Path(offer[name]).expanduser().is_file():
             environ.setdefault(name, offer[name])
-    if not any(name in environ for name in PLACES[:2]):
-        environ.update({name: offer[name] for name in PLACES[:2] if name in offer})
-    for name in (*PLACES[2:], *_SWITCHES):
+    if not any(name in environ for name in LOCATIONS[:2]):
+        environ.update({name: offer[name] for name in LOCATIONS[:2] if name in offer})
+    for name in (*LOCATIONS[2:], *_SWITCHES):
         if name in offer:
             environ.setdefault(name, offer[name])
     profile = offer.get("AWS_PROFILE")

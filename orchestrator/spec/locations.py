@@ -23,7 +23,7 @@ _UNEXPANDED = re.compile(
 """What a shell would put something else for; a lone $, as in `share$/images`, is part of a name."""
 
 
-def data_place(text: str, base_dir: Path | None) -> str:
+def data_location(text: str, base_dir: Path | None) -> str:
     """The absolute folder of a data set, its `s3://BUCKET/PREFIX`, or `sample:NAME`, which kinds
     make where needed.
 
@@ -93,28 +93,28 @@ def store_uri(text: str, base_dir: Path | None) -> str:
     scheme = _SCHEME.match(text)
     if scheme is None:
         return absolute_folder(text, base_dir)
-    place = text[len(scheme[0]) :]
+    location = text[len(scheme[0]) :]
     match scheme[1].lower():
         case "file":
-            return _file_uri(text, place)
+            return _file_uri(text, location)
         case "s3":
-            return _s3_uri(text, place.rstrip("/"))
+            return _s3_uri(text, location.rstrip("/"))
     raise ValueError(
         f"unknown kind of store {scheme[0]!r}; known: a folder, file:///ABSOLUTE/PATH, "
         "s3://BUCKET/PREFIX"
     )
 
 
-def _file_uri(text: str, place: str) -> str:
+def _file_uri(text: str, location: str) -> str:
     refuse_unexpanded(text)
     path = unquote(urlsplit(text).path)
-    if not place.startswith("/") or "\0" in path:
+    if not location.startswith("/") or "\0" in path:
         raise ValueError(f"must be file:///ABSOLUTE/PATH, not {shown(text)}")
     return os.path.normpath(path)
 
 
-def _s3_uri(text: str, place: str) -> str:
-    bucket, slash, prefix = place.partition("/")
+def _s3_uri(text: str, location: str) -> str:
+    bucket, slash, prefix = location.partition("/")
     if "@" in bucket:  # not shown: what stands before the @ may be a secret
         raise ValueError(
             "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never "
@@ -131,4 +131,4 @@ def _s3_uri(text: str, place: str) -> str:
         raise ValueError(
             f"the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not {shown(text)}"
         )
-    return f"s3://{place}"
+    return f"s3://{location}"

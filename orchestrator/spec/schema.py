@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from textwrap import dedent
@@ -91,7 +92,7 @@ def job_schema(kinds: Mapping[str, Kind]) -> dict[str, Any]:
 
 
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The docstring of each field, its own or inherited.
+    """The docstring of each field, its own or inherited, with a line for each paragraph.
 
     Pydantic would read them whenever a model is defined, which costs every command a fifth of a
     second.
@@ -111,7 +112,7 @@ def _docstrings_below_names(definition: ast.ClassDef) -> Iterator[tuple[str, str
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
                 value=ast.Constant(value=str(docstring))
             ):
-                yield name, inspect.cleandoc(docstring)
+                yield name, re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(docstring))
 
 
 def _describe(definitions: Mapping[str, Any]) -> None:
@@ -132,7 +133,10 @@ def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _stage(name: str, params: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    kind = {"const": name, "description": params.get("description", "").partition("\n")[0]}
+    kind = {
+        "const": name,
+        "description": " ".join(params.get("description", "").partition("\n\n")[0].split()),
+    }
     return {
         "properties": {
             **common["properties"],

@@ -13,37 +13,39 @@ from orchestrator.store import open_store
 from orchestrator.store.publish import sha256_of
 
 
-def digest_outside(place: str) -> str:
+def digest_outside(location: str) -> str:
     """The sha256 (hex) of the file at an absolute path or `s3://BUCKET/PREFIX/NAME`; from S3 all of
     it is fetched.
 
     Raises DataError when there is none, StoreError when S3 is out of reach.
     """
-    if not place.startswith("s3://"):
-        with _as_data(place):
-            return sha256_of(Path(place))
+    if not location.startswith("s3://"):
+        with _as_data(location):
+            return sha256_of(Path(location))
     with tempfile.TemporaryDirectory(prefix="orchestrator-outside-") as scratch:
-        return sha256_of(fetch_outside(place, Path(scratch)))
+        return sha256_of(fetch_outside(location, Path(scratch)))
 
 
-def fetch_outside(place: str, folder: Path) -> Path:
+def fetch_outside(location: str, folder: Path) -> Path:
     """Copy the file into `folder`, under its own name; raises as `digest_outside` does."""
-    target = folder / PurePosixPath(place).name
-    if not place.startswith("s3://"):
-        with _as_data(place):
-            shutil.copyfile(place, target)
+    target = folder / PurePosixPath(location).name
+    if not location.startswith("s3://"):
+        with _as_data(location):
+            shutil.copyfile(location, target)
         return target
-    uri, _, name = place.rpartition("/")
+    uri, _, name = location.rpartition("/")
     if not open_store(uri).download(name, target):
-        raise DataError(f"{place}: there is no such object; correct the input, or upload the file")
+        raise DataError(
+            f"{location}: there is no such object; correct the input, or upload the file"
+        )
     return target
 
 
 @contextmanager
-def _as_data(place: str) -> Iterator[None]:
+def _as_data(location: str) -> Iterator[None]:
     try:
         yield
     except IsADirectoryError as err:
-        raise DataError(f"{place}: is a folder; name the file in it") from err
+        raise DataError(f"{location}: is a folder; name the file in it") from err
     except OSError as err:
-        raise DataError(f"{place}: the file cannot be read: {err.strerror}") from err
+        raise DataError(f"{location}: the file cannot be read: {err.strerror}") from err

@@ -56,12 +56,12 @@ def unpack(
     others: Counter[str] = Counter()
     try:
         for path, content in _zipped(archive) if name.endswith(".zip") else _tarred(archive):
-            place = place_of(path)
-            if place is None:
+            location = place_of(path)
+            if location is None:
                 others[_folder_of(path)] += 1
                 continue
-            _check_place(place, path, name)
-            target = to / place
+            _check_place(location, path, name)
+            target = to / location
             target.parent.mkdir(parents=True, exist_ok=True)
             with closing(content()) as source, target.open("wb") as file:
                 shutil.copyfileobj(source, file, 2**20)
@@ -89,8 +89,8 @@ def _is_litter(part: str) -> bool:
     return is_hidden or part in ("__MACOSX", "PaxHeaders") or part.startswith("PaxHeaders.")
 
 
-def _check_place(place: str, path: str, name: str) -> None:
-    if ".." in place.split("/"):
+def _check_place(location: str, path: str, name: str) -> None:
+    if ".." in location.split("/"):
         raise DataError(
             f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used"
         )

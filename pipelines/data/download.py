@@ -27,17 +27,19 @@ TRIES = 2
 """At an object whose bytes are not those of its sha256: a transfer may go wrong once."""
 TELL_EVERY_S = 5.0
 
-Tell = Callable[[str], None]
+ProgressReporter = Callable[[str], None]
 """Where it raises, nothing more is begun; what was begun arrives first."""
 
 
-def download(bucket: DataBucket, wanted: Mapping[Path, Listed], tell: Tell) -> None:
+def download(
+    bucket: DataBucket, wanted: Mapping[Path, Listed], report_progress: ProgressReporter
+) -> None:
     """Make each path hold its object; raises DataError for one that is replaced meanwhile, or is
     not its sha256."""
     wrong: list[str] = []
     for _ in range(TRIES):
         downloads = [_Download(path, one) for path, one in wanted.items() if not path.exists()]
-        wrong = _fetch(bucket, downloads, tell)
+        wrong = _fetch(bucket, downloads, report_progress)
         if not wrong:
             return
     names = first_named(wrong)
@@ -117,20 +119,22 @@ class _Download:
 class _Progress:
     """Tells of bytes, now and then."""
 
-    def __init__(self, uri: str, total: int, tell: Tell) -> None:
-        self._uri, self._total, self._tell = uri, total, tell
-        self._done, self._told_s = 0, time.monotonic()
+    def __init__(self, uri: str, total: int, report_progress: ProgressReporter) -> None:
+        self._uri, self._total, self._report = uri, total, report_progress
+        self._done, self._reported_s = 0, time.monotonic()
 
     def add(self, num_bytes: int) -> None:
         self._done += num_bytes
-        if time.monotonic() - self._told_s >= TELL_EVERY_S:
-            self._told_s = time.monotonic()
-            self._tell(
+        if time.monotonic() - self._reported_s >= TELL_EVERY_S:
+            self._reported_s = time.monotonic()
+            self._report(
                 f"fetching {self._uri}: {self._done / 2**30:.2f} of {self._total / 2**30:.2f} GiB"
             )
 
 
-def _fetch(bucket: DataBucket, downloads: list[_Download], tell: Tell) -> list[str]:
+def _fetch(
+    bucket: DataBucket, downloads: list[_Download], report_progress: ProgressReporter
+) -> list[str]:
     """Names of objects that arrived with other bytes than they should have."""
     wrong: list[str] = []
 
@@ -144,7 +148,7 @@ def _fetch(bucket: DataBucket, downloads: list[_Download], tell: Tell) -> list[s
         return part.size
 
     parts = [part for one in downloads for part in one.parts()]
-    progress = _Progress(bucket.uri, sum(part.size for part in parts), tell)
+    progress = _Progress(bucket.uri, sum(part.size for part in parts), report_progress)
     bucket.connect()
     pool = ThreadPoolExecutor(THREADS)
     try:

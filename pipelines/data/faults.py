@@ -63,14 +63,14 @@ def first_named(names: Iterable[str], num: int | None = None) -> str:
 
 
 @contextmanager
-def data_errors(place: object) -> Iterator[None]:
-    """Makes a DataError of any OSError: it names the file, or `place` where the error names
+def data_errors(location: object) -> Iterator[None]:
+    """Makes a DataError of any OSError: it names the file, or `location` where the error names
     none."""
     try:
         yield
     except OSError as err:
         raise DataError(
-            f"{escaped(str(err.filename or place))}: cannot be read: {reason(err)}"
+            f"{escaped(str(err.filename or location))}: cannot be read: {reason(err)}"
         ) from err
 
 

@@ -80,11 +80,11 @@ def _walk(root: Path, top: str) -> Listing:
 
 def _no_folder(root: Path, top: str) -> str:
     what = "a file" if (root / top).exists() else "missing"
-    for place in (root / top, root):
-        if what == "missing" and place.is_symlink():
+    for location in (root / top, root):
+        if what == "missing" and location.is_symlink():
             what = (
-                f"missing: {escaped(str(place))} is a symbolic link to "
-                f"{escaped(str(place.readlink()))}"
+                f"missing: {escaped(str(location))} is a symbolic link to "
+                f"{escaped(str(location.readlink()))}"
             )
     return (
         f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds "
@@ -99,10 +99,10 @@ def _list_one(
     files: list[tuple[str, int]],
     pending: list[str],
 ) -> None:
-    place = f"{root}/{folder}"
+    location = f"{root}/{folder}"
     # The time comes first: a change during the listing is noticed by the next call.
-    directories[folder] = os.stat(place).st_mtime_ns  # noqa: PTH116
-    with os.scandir(place) as entries:
+    directories[folder] = os.stat(location).st_mtime_ns  # noqa: PTH116
+    with os.scandir(location) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from orchestrator.contract import Event, Role, StageContext
 from orchestrator.errors import DataError, StoppedError
-from pipelines.data.download import Tell
+from pipelines.data.download import ProgressReporter
 from pipelines.data.listing import PIECES, list_remote
 from pipelines.data.node_cache import fetch
 from pipelines.data.remembered import cache_folder
@@ -40,17 +40,19 @@ ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
 """As `Data`, but of S3 shards alone, which are read as they are needed."""
 
 
-def data_place(data: str, layout: Layout) -> str:
+def data_location(data: str, layout: Layout) -> str:
     """The folder of `data` as `data_folder` has it, or its `s3://BUCKET/PREFIX` as it stands."""
     return data.rstrip("/") if is_remote(data) else str(data_folder(data, layout))
 
 
-def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: None) -> Path:
+def data_folder(
+    data: str, layout: Layout, *splits: str, report_progress: ProgressReporter = lambda _: None
+) -> Path:
     """The folder of `data`, which holds `splits` at least; none named: all.
 
-    A sample is made, and data of S3 are fetched, first, once a machine; `tell` hears how far that
-    is, and ends it where it raises. Raises DataError when that cannot be written or the data are
-    not there, UnreachableError when S3 does not answer.
+    A sample is made, and data of S3 are fetched, first, once a machine; `report_progress` hears how
+    far that is, and ends it where it raises. Raises DataError when that cannot be written or the
+    data are not there, UnreachableError when S3 does not answer.
     """
     if data.startswith(SAMPLE):
         return _sample_folder() / layout
@@ -61,21 +63,23 @@ def data_folder(data: str, layout: Layout, *splits: str, tell: Tell = lambda _: 
         if known == (data, layout) and asked <= held:
             return folder
     listing = list_remote(data, layout, sorted(asked))
-    return _FETCHED.setdefault(((data, layout), asked), fetch(listing, cache_folder(), tell))
+    return _FETCHED.setdefault(
+        ((data, layout), asked), fetch(listing, cache_folder(), report_progress)
+    )
 
 
 def stage_data_folder(context: StageContext, layout: Layout, *splits: str) -> Path:
     """The same of the stage's `data`; its events say how far that is. Raises StoppedError when it
     should stop."""
 
-    def tell(text: str) -> None:
+    def report_progress(text: str) -> None:
         context.emit(Event(text))
         if context.should_stop():
             raise StoppedError(
                 "stopped while its data were fetched; what has arrived stays on this machine"
             )
 
-    return data_folder(context.params.data, layout, *splits, tell=tell)
+    return data_folder(context.params.data, layout, *splits, report_progress=report_progress)
 
 
 _FETCHED: dict[tuple[tuple[str, Layout], frozenset[str]], Path] = {}

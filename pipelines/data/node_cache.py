@@ -26,12 +26,12 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.errors import DataError
 from pipelines.data.archives import unpack
-from pipelines.data.download import Tell, download
+from pipelines.data.download import ProgressReporter, download
 from pipelines.data.listing import Listed, RemoteListing
 from pipelines.data.s3 import DataBucket
 
 
-def fetch(listing: RemoteListing, caches: Path, tell: Tell) -> Path:
+def fetch(listing: RemoteListing, caches: Path, report_progress: ProgressReporter) -> Path:
     """The folder of the data set, in its layout. Raises DataError for a full disk, and as the
     download does."""
     home = caches / "data" / _name_of(listing.uri)
@@ -42,8 +42,8 @@ def fetch(listing: RemoteListing, caches: Path, tell: Tell) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not tree.is_dir():
                 _check_links(home)
-                _fetch_objects(listing, home, tell)
-                _unpack_archives(listing, home, tell)
+                _fetch_objects(listing, home, report_progress)
+                _unpack_archives(listing, home, report_progress)
                 _link(listing, home, tree)
     return tree
 
@@ -54,18 +54,18 @@ def _name_of(uri: str) -> str:
     return f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
 
-def _fetch_objects(listing: RemoteListing, home: Path, tell: Tell) -> None:
+def _fetch_objects(listing: RemoteListing, home: Path, report_progress: ProgressReporter) -> None:
     wanted = {_object_path(home, one): one for one in listing.objects if not _is_here(home, one)}
     _check_room(home, wanted)
     for folder in {path.parent for path in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
     if wanted:
         total = sum(one.object.size for one in wanted.values())
-        tell(
+        report_progress(
             f"fetching {listing.uri}: {len(wanted)} of {len(listing.objects)} objects, "
             f"{total / 2**30:.2f} GiB"
         )
-        download(DataBucket(listing.uri), wanted, tell)
+        download(DataBucket(listing.uri), wanted, report_progress)
 
 
 def _is_here(home: Path, one: Listed) -> bool:
@@ -91,11 +91,11 @@ def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
         )
 
 
-def _unpack_archives(listing: RemoteListing, home: Path, tell: Tell) -> None:
+def _unpack_archives(listing: RemoteListing, home: Path, report_progress: ProgressReporter) -> None:
     for one in listing.objects:
         folder = _unpacked_path(home, one)
         if one.is_archive and not folder.is_dir():
-            tell(f"unpacking {listing.uri}/{one.object.name}")
+            report_progress(f"unpacking {listing.uri}/{one.object.name}")
             partial = folder.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)

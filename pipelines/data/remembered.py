@@ -26,7 +26,7 @@ SETTLED_S = 2.0
 def recall(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
     """The documents of that name about the data at `root`, next to the data first; none where there
     is none."""
-    for path in _places(root, name):
+    for path in _locations(root, name):
         try:
             document = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -39,7 +39,7 @@ def remember(root: Path, name: str, document: Mapping[str, Any]) -> None:
     """Keep `document`, whole or not at all; where it cannot be written nothing is lost but
     seconds."""
     text = json.dumps(document, separators=(",", ":"))
-    for path in _places(root, name):
+    for path in _locations(root, name):
         if _is_written(path, text):
             return
 
@@ -62,7 +62,7 @@ def is_settled(changed_ns: int, now_s: float) -> bool:
     return changed_ns < (now_s - SETTLED_S) * 1e9
 
 
-def _places(root: Path, name: str) -> Iterator[Path]:
+def _locations(root: Path, name: str) -> Iterator[Path]:
     yield root / FOLDER / name
     try:
         caches = cache_folder()

@@ -48,7 +48,7 @@ class ClassMap:
         self._prefix_of: dict[Split, str | None] = {}
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return str(self._root)
 
     def classes_in(self, split: Split) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def load_class_names(path: Path) -> tuple[str, ...] | None:
     return None if text is None else parse_class_names(text, str(path))
 
 
-def parse_class_names(text: str, place: str) -> tuple[str, ...]:
+def parse_class_names(text: str, location: str) -> tuple[str, ...]:
     names = [line.strip() for line in text.splitlines()]
     while names and not names[-1]:
         names.pop()
@@ -165,7 +165,7 @@ def parse_class_names(text: str, place: str) -> tuple[str, ...]:
         elif name in seen:
             faults.append(f"{number}: class {name!r} again, first in line {seen[name]}")
         seen.setdefault(name, number)
-    _raise(place, faults)
+    _raise(location, faults)
     return tuple(names)
 
 

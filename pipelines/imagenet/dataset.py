@@ -33,8 +33,8 @@ class Sample(NamedTuple):
     image_CHW: Tensor | None  # noqa: N815
     label: int
     broken: tuple[str, ...]
-    place: int
-    """What was drawn."""
+    image: int
+    """Index of the image that was drawn."""
     drawn: Drawn | None = None
     """What is left to do to the image; None where nothing can be."""
 
@@ -43,10 +43,10 @@ class Batch(NamedTuple):
     images_BCHW: Tensor  # noqa: N815
     labels_B: Tensor  # noqa: N815
     broken: tuple[str, ...]
-    places: tuple[int, ...]
-    """What was drawn, in this order, decoded or not."""
-    decoded_places: tuple[int, ...]
-    """Of the images, likewise."""
+    indices: tuple[int, ...]
+    """Indices of the images that were drawn, in this order, decoded or not."""
+    decoded_indices: tuple[int, ...]
+    """Indices of `images_BCHW`, likewise."""
     draws: BatchDraws | None = None
     """What is left to do to the images, which are then uint8; None where nothing is."""
 
@@ -79,20 +79,20 @@ class Images(Dataset[Sample]):
     def __getitem__(self, draw: SampleIndex) -> Sample:
         broken: list[str] = []
         for step in range(self._substitutes + 1):
-            place = (draw.image + step) % len(self._source)
+            index = (draw.image + step) % len(self._source)
             try:
-                content = self._source.read(place)
+                content = self._source.read(index)
                 # Not put back afterwards: that takes NumPy 90 us, and whoever draws seeds first, as
                 # every update does.
                 seed_generators(seeds(Stream.IMAGE, self._seed, *draw))
                 transformed = self._transform(content)
             except (OSError, BrokenImageError):
-                broken.append(self._source.names[place])
+                broken.append(self._source.names[index])
                 continue
             image_CHW, drawn = (
                 (transformed, None) if isinstance(transformed, Tensor) else transformed
             )
-            return Sample(image_CHW, self._source.labels[place], tuple(broken), draw.image, drawn)
+            return Sample(image_CHW, self._source.labels[index], tuple(broken), draw.image, drawn)
         return Sample(None, -1, tuple(broken), draw.image)
 
 
@@ -123,8 +123,8 @@ class TrainSampler(Sampler[SampleIndex]):
         )
         first = self.first_update * self._batch_size + self._rank
         return (
-            SampleIndex(self.epoch, int(place))
-            for place in order[first : self._num_used : self._world_size]
+            SampleIndex(self.epoch, int(index))
+            for index in order[first : self._num_used : self._world_size]
         )
 
 
@@ -149,8 +149,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         _stacked([sample.image_CHW for sample in decoded if sample.image_CHW is not None]),
         torch.tensor([sample.label for sample in decoded], dtype=torch.long),
         tuple(path for sample in samples for path in sample.broken),
-        tuple(sample.place for sample in samples),
-        tuple(sample.place for sample in decoded),
+        tuple(sample.image for sample in samples),
+        tuple(sample.image for sample in decoded),
         collate_draws(drawn) if drawn else None,
     )
 

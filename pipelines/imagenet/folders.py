@@ -38,8 +38,8 @@ class Index:
     def sample_keys(self) -> Iterator[str]:
         return map(sample_key, self.paths)
 
-    def read(self, place: int) -> bytes:
-        return (self.root / self.paths[place]).read_bytes()
+    def read(self, location: int) -> bytes:
+        return (self.root / self.paths[location]).read_bytes()
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.permutation(len(self))
@@ -53,7 +53,7 @@ class Folders:
         self._listings: dict[Split, Listing] = {}
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return str(self._root)
 
     def classes_in(self, split: Split) -> tuple[str, ...]:

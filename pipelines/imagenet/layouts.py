@@ -9,13 +9,13 @@ from pathlib import Path
 from orchestrator.artifact import digest_of
 from orchestrator.errors import DataError
 from pipelines.data.faults import data_errors, first_named
-from pipelines.data.folder import data_place
+from pipelines.data.folder import data_location
 from pipelines.data.s3 import is_remote
 from pipelines.imagenet.class_map import ClassMap, map_name
 from pipelines.imagenet.folders import Folders
 from pipelines.imagenet.shard.files import Shards
 from pipelines.imagenet.shard.index import INDEX_NAME
-from pipelines.imagenet.shard.place import open_place, split_of
+from pipelines.imagenet.shard.location import open_location, split_of
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
 
 
@@ -33,13 +33,13 @@ def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
     names the classes |
     | folders   | ROOT                          | train/<class>/*, val/<class>/* |
     """
-    place = data_place(data, "imagenet")
-    with data_errors(place):
-        if is_remote(place) or _holds_shards(Path(place)):
-            return Shards(open_place(place), limit_bytes=cache_gib * 2**30)
-        if any(os.path.lexists(Path(place) / map_name(split)) for split in SPLITS):
-            return ClassMap(Path(place))
-    return Folders(Path(place))
+    location = data_location(data, "imagenet")
+    with data_errors(location):
+        if is_remote(location) or _holds_shards(Path(location)):
+            return Shards(open_location(location), limit_bytes=cache_gib * 2**30)
+        if any(os.path.lexists(Path(location) / map_name(split)) for split in SPLITS):
+            return ClassMap(Path(location))
+    return Folders(Path(location))
 
 
 def open_source(
@@ -60,7 +60,7 @@ def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, .
     if train != val:
         only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
         raise DataError(
-            f"{images.place}: train and val have different classes; only in train: "
+            f"{images.location}: train and val have different classes; only in train: "
             f"{first_named(only_train)}; "
             f"only in val: {first_named(only_val)}"
         )
@@ -123,13 +123,13 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 def _check_count(images: ImageFiles, classes: tuple[str, ...], num_classes: int | None) -> None:
     if num_classes not in (None, len(classes)):
         raise DataError(
-            f"{images.place}: holds {len(classes)} classes, but num_classes says {num_classes}; "
+            f"{images.location}: holds {len(classes)} classes, but num_classes says {num_classes}; "
             "correct it or leave it "
             "out"
         )
     if len(classes) < 2:  # noqa: PLR2004
         raise DataError(
-            f"{images.place}: holds one class only, {first_named(classes)}; a classifier needs "
+            f"{images.location}: holds one class only, {first_named(classes)}; a classifier needs "
             "two "
             "or more"
         )

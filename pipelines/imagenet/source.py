@@ -1,4 +1,4 @@
-"""What every source of images is to the rest: encoded files by place, with their labels, names and
+"""What every source of images is to the rest: encoded files by index, with their labels, names and
 a shuffle."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ImageSource(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; a label is a place in them."""
+        """Names of the classes; a label is an index of them."""
 
     @property
     def labels(self) -> Sequence[int]:
@@ -39,22 +39,22 @@ class ImageSource(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
-    def read(self, place: int) -> bytes:
-        """The encoded image at `place`.
+    def read(self, index: int) -> bytes:
+        """The encoded image at `index`.
 
         Raises OSError when this image cannot be read, DataError when more than that is wrong.
         """
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Every place once, in an order for one epoch that this source can read fast."""
+        """Every index once, in an order for one epoch that this source can read fast."""
 
 
 class ImageFiles(Protocol):
-    """The images at one place in one of the layouts. All methods raise DataError for what is
+    """The images at one location in one of the layouts. All methods raise DataError for what is
     missing or wrong."""
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The folder or `s3://BUCKET/PREFIX`."""
 
     def classes_in(self, split: Split) -> tuple[str, ...]:

@@ -29,14 +29,14 @@ def take_fraction(source: ImageSource, fraction: float) -> ImageSource:
 
 
 class Subset:
-    """The images of `source` at `places`, which ascend."""
+    """The images of `source` at `indices`, which ascend."""
 
-    def __init__(self, source: ImageSource, places: NDArray[np.int64]) -> None:
-        self._source, self._places = source, places
-        self._labels = array("i", np.asarray(source.labels, np.int32)[places].tolist())
+    def __init__(self, source: ImageSource, indices: NDArray[np.int64]) -> None:
+        self._source, self._indices = source, indices
+        self._labels = array("i", np.asarray(source.labels, np.int32)[indices].tolist())
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,44 +48,44 @@ class Subset:
 
     @property
     def names(self) -> Sequence[str]:
-        return _Chosen(self._source.names, self._places)
+        return _Chosen(self._source.names, self._indices)
 
     def sample_keys(self) -> Iterator[str]:
         is_chosen = np.zeros(len(self._source), np.bool_)
-        is_chosen[self._places] = True
+        is_chosen[self._indices] = True
         return (
             key for key, chosen in zip(self._source.sample_keys(), is_chosen, strict=True) if chosen
         )
 
-    def read(self, place: int) -> bytes:
-        return self._source.read(int(self._places[place]))
+    def read(self, index: int) -> bytes:
+        return self._source.read(int(self._indices[index]))
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """In the order in which the whole source can be read fast."""
         order = self._source.shuffled(rng)
-        chosen = order[np.isin(order, self._places, assume_unique=True)]
-        return np.searchsorted(self._places, chosen)
+        chosen = order[np.isin(order, self._indices, assume_unique=True)]
+        return np.searchsorted(self._indices, chosen)
 
 
 class _Chosen(Sequence[str]):
-    """Of `names`, those at `places`, taken as they are asked for."""
+    """Of `names`, those at `indices`, taken as they are asked for."""
 
-    def __init__(self, names: Sequence[str], places: NDArray[np.int64]) -> None:
-        self._names, self._places = names, places
+    def __init__(self, names: Sequence[str], indices: NDArray[np.int64]) -> None:
+        self._names, self._indices = names, indices
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
 
-    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
-        if isinstance(place, slice):
-            return [self._names[int(one)] for one in self._places[place]]
-        return self._names[int(self._places[place])]
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self._names[int(one)] for one in self._indices[index]]
+        return self._names[int(self._indices[index])]
 
 
 def _chosen(source: ImageSource, fraction: float) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ class Pretrained:
     fitted: Fit
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What was loaded and what was not, on one line."""
         return (
             f"{self.name or 'a CAT of no published size'}; {'; '.join(self.fitted.report.lines())}"

@@ -23,7 +23,7 @@ class BackboneInit:
     """None where the model of a config file keeps its own backbone."""
     checkpoint_dir: Path | None = None
     frozen_stages: int | None = None
-    told: str = "random weights"
+    summary: str = "random weights"
     """What is loaded, and what is not."""
 
     @property
@@ -44,7 +44,7 @@ def make_backbone_init(context: StageContext) -> BackboneInit:
     if misfits:
         raise JobError("\n".join(misfits))
     if params.keep_backbone:
-        return BackboneInit(None, told="the config's own, random weights")
+        return BackboneInit(None, summary="the config's own, random weights")
     start = (
         _from_scratch(params)
         if params.init == "scratch"
@@ -65,7 +65,7 @@ def report_backbone_init(context: StageContext, start: BackboneInit) -> None:
     if context.rank != 0:
         return
     params: FinetuneParams = context.params
-    context.emit(Event(f"backbone: {start.told}{_frozen(start.frozen_stages)}"))
+    context.emit(Event(f"backbone: {start.summary}{_frozen(start.frozen_stages)}"))
     context.emit(Event(lr_line(params)))
 
 
@@ -105,4 +105,4 @@ def _from_checkpoint(params: FinetuneParams, directory: Path) -> BackboneInit:
             correct="`backbone` or `model`",
             ignores_img_size=True,
         )
-    return BackboneInit(found.config, directory, params.frozen_stages, found.told)
+    return BackboneInit(found.config, directory, params.frozen_stages, found.summary)

@@ -159,7 +159,9 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         # of checkpoints.
         self._metrics.speed.add(trained_s=clock() - began_s, waited_s=waited_s)
         if self._iter % EMIT_EVERY == 0 or is_last:
-            self._events.tell_iteration(self._iter, self._means(), lr=lr, speed=self._metrics.speed)
+            self._events.report_iteration(
+                self._iter, self._means(), lr=lr, speed=self._metrics.speed
+            )
         # A validation writes one too, which then has a score.
         is_validation_next = self._is_val_due() and self._config.schedule.keep_best > 0
         if action is Action.STOP or not is_validation_next:
@@ -241,7 +243,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         loss = mean_over_ranks(self._metrics.mean_loss, self._device)
         self.metrics = {**self._config.metrics_of(self.runner.val_loop.run()), "loss": loss}
         self._is_validated = True
-        self._events.tell_validation(
+        self._events.report_validation(
             self._iter, loss=loss, metrics=self.metrics, speed=self._metrics.speed
         )
         return loss

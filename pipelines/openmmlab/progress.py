@@ -124,7 +124,7 @@ class EventWriter:
     batch_size: int
     """Images an iteration over all workers."""
 
-    def tell_iteration(
+    def report_iteration(
         self, iteration: int, means: Mapping[str, float], *, lr: float, speed: SpeedMeter
     ) -> None:
         """`means` are the loss and its parts, and the norm of the gradients where they are
@@ -140,7 +140,7 @@ class EventWriter:
         shown = f"loss {means['loss']:.4g} lr {lr:.3g} eta {timedelta(seconds=round(left_s))}"
         self._emit(iteration, shown, values)
 
-    def tell_validation(
+    def report_validation(
         self, iteration: int, *, loss: float, metrics: Mapping[str, float], speed: SpeedMeter
     ) -> None:
         values = {"loss": loss, **metrics}

@@ -109,8 +109,8 @@ class EpochSampler(_BatchShareSampler):
         epoch, num_done = divmod(self.first_batch, self._num_batches)
         batches = self._grouped(self._order(epoch)).reshape(self._num_batches, self._batch_size)
         for number, batch in enumerate(batches[num_done:], self.first_batch):
-            for place in self._share:
-                yield SamplePosition(number * self._batch_size + place, int(batch[place]))
+            for offset in self._share:
+                yield SamplePosition(number * self._batch_size + offset, int(batch[offset]))
 
     def _grouped(self, order: Order) -> Order:
         """Whole batches of one orientation in the order in which they fill up, then the rest."""
@@ -122,8 +122,8 @@ class EpochSampler(_BatchShareSampler):
                 np.split(group[:num_whole], num_whole // self._batch_size) if num_whole else []
             )
             rest.append(group[num_whole:])
-        place_of = np.argsort(order)
-        batches.sort(key=lambda batch: int(place_of[batch[-1]]))
+        index_of = np.argsort(order)
+        batches.sort(key=lambda batch: int(index_of[batch[-1]]))
         return np.resize(
             np.concatenate([*batches, *rest, order]), self._num_batches * self._batch_size
         )
@@ -145,8 +145,8 @@ class StreamSampler(_BatchShareSampler):
     def __iter__(self) -> Iterator[SamplePosition]:
         number, order = -1, self._order(0)
         for batch in range(self.first_batch, self._num_batches):
-            for place in self._share:
-                position = batch * self._batch_size + place
+            for offset in self._share:
+                position = batch * self._batch_size + offset
                 shuffle, where = divmod(position, len(self._dataset))
                 if shuffle != number:
                     number, order = shuffle, self._order(shuffle)

@@ -24,7 +24,7 @@ from pipelines.pretrain.params import PretrainParams
 class Loaders:
     """Batches of training and evaluation; `draws` chooses the next pass over `train`."""
 
-    place: str
+    location: str
     """Where the images are, for messages."""
     train: Loader
     """Parts of batches: `accumulate` of them are this rank's share of an update."""
@@ -39,7 +39,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
     """Raises JobError when the batch does not fit the workers, DataError when it does not fit the
     images."""
     params: PretrainParams = context.params
-    part_size = _part_size(params, context.world_size)
+    micro_batch_size = _part_size(params, context.world_size)
     train, val = _train_images(images, classes, params), images.source("val", classes)
     draws = TrainSampler(
         train,
@@ -53,12 +53,12 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
         train, augmentation.image, seed=context.seed, substitutes=params.max_broken_images
     )
     return Loaders(
-        place=images.place,
-        train=_loader(augmented, draws, part_size, context),
+        location=images.location,
+        train=_loader(augmented, draws, micro_batch_size, context),
         draws=draws,
         updates_per_epoch=len(train) // params.batch_size,
         augment=augmentation.batch,
-        val=make_val_loader(val, context, batch_size=part_size),
+        val=make_val_loader(val, context, batch_size=micro_batch_size),
     )
 
 
@@ -85,7 +85,7 @@ def _train_images(
         )
         what_to_do = "lower it or raise data_fraction"
     raise DataError(
-        f"{images.place}: train holds {held}, less than batch_size = {params.batch_size}; "
+        f"{images.location}: train holds {held}, less than batch_size = {params.batch_size}; "
         f"{what_to_do}"
     )
 
@@ -94,7 +94,7 @@ def _part_size(params: PretrainParams, world_size: int) -> int:
     """Images in a part of a batch; raises JobError when the batch cannot be divided among
     `world_size` workers."""
     if params.fits_workers(world_size):
-        return params.part_size(world_size)
+        return params.micro_batch_size(world_size)
     why = (
         "mixup and cutmix mix images in pairs"
         if params.is_mixing

@@ -39,7 +39,7 @@ def write_details(
         source.classes, count_pairs(predictions.labels_N, predictions.best_NG[:, 0])
     )
     confusion.write(directory, counted="images")
-    for number in evenly_spread(len(predictions.places_N), num_painted):
+    for number in evenly_spread(len(predictions.indices_N), num_painted):
         _paint(directory / "painted", predictions, number, source)
     if writes_predictions:
         _write_predictions(directory / "predictions.csv", predictions, source)
@@ -73,17 +73,17 @@ def _write_predictions(path: Path, predictions: Predictions, source: ImageSource
             column for number in numbers for column in (f"guess{number}", f"probability{number}")
         ]
         writer.writerow(["image", "class", *guess_columns])
-        for place, label, best_G, probabilities_G in zip(*predictions, strict=True):
+        for index, label, best_G, probabilities_G in zip(*predictions, strict=True):
             pairs = zip(best_G, probabilities_G, strict=True)
             cells = [
                 cell for guess, share in pairs for cell in (source.classes[guess], f"{share:.4f}")
             ]
-            writer.writerow([source.names[place], source.classes[label], *cells])
+            writer.writerow([source.names[index], source.classes[label], *cells])
 
 
 def _paint(folder: Path, predictions: Predictions, number: int, source: ImageSource) -> None:
-    place, label, best_G, probabilities_G = (array[number] for array in predictions)
-    true, _ = fitted(decode_rgb(source.read(int(place))))
+    index, label, best_G, probabilities_G = (array[number] for array in predictions)
+    true, _ = fitted(decode_rgb(source.read(int(index))))
     predicted = true.copy()
     paint_text(true, (0, 0), source.classes[label], colour_of(int(label)))
     for line, (guess, share) in enumerate(zip(best_G, probabilities_G, strict=True)):
@@ -93,7 +93,7 @@ def _paint(folder: Path, predictions: Predictions, number: int, source: ImageSou
             f"{source.classes[guess]} {share:.2f}",
             colour_of(int(guess)),
         )
-    name = Path(source.names[place]).with_suffix(".jpg").as_posix().replace("/", "_")
+    name = Path(source.names[index]).with_suffix(".jpg").as_posix().replace("/", "_")
     save_beside(true, predicted, folder / name)
 
 
@@ -104,7 +104,7 @@ NUM_PREDICTIONS = 5
 class Predictions(NamedTuple):
     """The images of val that decode, by their place."""
 
-    places_N: NDArray[np.int64]  # noqa: N815
+    indices_N: NDArray[np.int64]  # noqa: N815
     labels_N: NDArray[np.int64]  # noqa: N815
     best_NG: NDArray[np.int64]  # noqa: N815
     """Labels, the best guess first."""
@@ -119,8 +119,8 @@ class PredictionCollector:
 
     def add(self, batch: Batch, logits_BK: Tensor) -> None:
         best = logits_BK.softmax(dim=1).topk(min(NUM_PREDICTIONS, logits_BK.shape[1]))
-        places = torch.tensor(batch.decoded_places)
-        tensors = (places, batch.labels_B, best.indices, best.values)
+        indices = torch.tensor(batch.decoded_indices)
+        tensors = (indices, batch.labels_B, best.indices, best.values)
         self._batches.append(Predictions(*(tensor.cpu().numpy() for tensor in tensors)))
 
     def gather(self) -> Predictions:

@@ -52,7 +52,7 @@ class Epoch:
         self._num_updates, self._skipped = progress.num_updates, progress.skipped_updates
         self._speed = SpeedMeter(progress.trained_s, progress.waited_s)
         limit = training.params.max_broken_images
-        self._broken = BrokenImages(loaders.place, limit=limit, paths=progress.broken)
+        self._broken = BrokenImages(loaders.location, limit=limit, paths=progress.broken)
 
     def run(self) -> Progress:
         """Train to the end of the epoch and evaluate.
@@ -65,9 +65,9 @@ class Epoch:
         batches = iter(loaders.train) if self._num_updates < loaders.updates_per_epoch else iter(())
         while self._num_updates < loaders.updates_per_epoch:
             began_s = training.clock()
-            parts = list(islice(batches, training.params.accumulate))
+            micro_batches = list(islice(batches, training.params.accumulate))
             waited_s = training.clock() - began_s
-            self._update(parts)
+            self._update(micro_batches)
             action = training.coordinator.after(self._total_updates)
             # With it, since a GPU's ranks wait there for their updates to be done; without the
             # writing of checkpoints.
@@ -85,11 +85,11 @@ class Epoch:
         """Of the whole training."""
         return self._began_with.epoch * self._training.loaders.updates_per_epoch + self._num_updates
 
-    def _update(self, parts: Sequence[Batch]) -> None:
+    def _update(self, micro_batches: Sequence[Batch]) -> None:
         context = self._training.context
-        for part in parts:
-            self._broken.add(part.broken)
-            self._share = self._share.seeing(part.places)
+        for micro_batch in micro_batches:
+            self._broken.add(micro_batch.broken)
+            self._share = self._share.seeing(micro_batch.indices)
         seed_all(
             seeds(
                 Stream.UPDATES,
@@ -99,7 +99,7 @@ class Epoch:
                 context.rank,
             )
         )
-        loss = self._training.trainer.update(parts, self._total_updates)
+        loss = self._training.trainer.update(micro_batches, self._total_updates)
         self._num_updates += 1
         if loss is None:
             self._count_skipped_update()

@@ -39,15 +39,19 @@ def run(context: StageContext) -> StageResult:
     batch_size = min(max(1, params.batch_size // context.world_size), LARGEST_BATCH)
     source, collector = images.source("val", classes), PredictionCollector()
     loader = make_val_loader(source, context, batch_size=batch_size)
-    broken = BrokenImages(images.place, limit=params.max_broken_images)
+    broken = BrokenImages(images.location, limit=params.max_broken_images)
     scores = evaluate(
-        model, _told(loader, context), Precision(params.precision, device), broken, collector.add
+        model,
+        _with_events(loader, context),
+        Precision(params.precision, device),
+        broken,
+        collector.add,
     )
     metrics = scores.as_metrics()
     predictions = collector.gather()
     details = context.work_dir / "outputs" / DETAILS
     if context.rank == 0:
-        _tell_scores(context, scores)
+        _report_scores(context, scores)
         write_details(
             details,
             predictions,
@@ -59,7 +63,7 @@ def run(context: StageContext) -> StageResult:
     return StageResult({DETAILS: details}, metrics)
 
 
-def _told(loader: Loader, context: StageContext) -> Iterator[Batch]:
+def _with_events(loader: Loader, context: StageContext) -> Iterator[Batch]:
     """The batches of `loader`, with an event for every WINDOW of them."""
     for number, batch in enumerate(loader, 1):
         yield batch
@@ -67,7 +71,7 @@ def _told(loader: Loader, context: StageContext) -> Iterator[Batch]:
             context.emit(Event(f"batch {number}/{len(loader)}", done=number, total=len(loader)))
 
 
-def _tell_scores(context: StageContext, scores: Scores) -> None:
+def _report_scores(context: StageContext, scores: Scores) -> None:
     values = {"top1": scores.top1, "top5": scores.top5}
     text = " ".join(f"{name} {value:.1f}" for name, value in values.items())
     context.emit(Event(f"{text} of {scores.num_samples} images; now its speed", metrics=values))

@@ -27,7 +27,7 @@ def explained(
 ) -> JobError:
     """The error as one of the job: what did not fit, and each field by which it would."""
     side = params.input_size
-    num_images = params.part_size(world_size)
+    num_images = params.micro_batch_size(world_size)
     reason = str(err).strip().partition("\n")[0]
     return JobError(
         f"{device}: out of memory with {num_images} images of {side} x {side} pixels at a time "

@@ -218,7 +218,7 @@ class PretrainParams(Params):
         they are mixed."""
         return num_workers * self.accumulate * (2 if self.is_mixing else 1)
 
-    def part_size(self, num_workers: int) -> int:
+    def micro_batch_size(self, num_workers: int) -> int:
         """Images that a worker computes at a time, where `num_workers` share a batch equally."""
         return self.batch_size // (num_workers * self.accumulate)
 

@@ -39,9 +39,9 @@ class Share:
     loss_sum: float = 0.0
     samples_sha256: str = ""
 
-    def seeing(self, places: Iterable[int]) -> Self:
+    def seeing(self, indices: Iterable[int]) -> Self:
         """The share after images of these places were trained on."""
-        seen = ",".join(map(str, places))
+        seen = ",".join(map(str, indices))
         return replace(
             self,
             samples_sha256=hashlib.sha256(f"{self.samples_sha256}:{seen}".encode()).hexdigest(),

@@ -51,16 +51,16 @@ def run(context: StageContext) -> StageResult:
     )
     progress = training.checkpoints.load()
     with explaining_memory(params, world_size=context.world_size, device=device):
-        training.trainer.warm_up_ddp(_blank_part(params, context.world_size, device))
+        training.trainer.warm_up_ddp(_blank_micro_batch(params, context.world_size, device))
         while progress.epoch < params.epochs:
             progress = Epoch(training, progress).run()
     return _result(training, classes, progress)
 
 
-def _blank_part(params: PretrainParams, world_size: int, device: torch.device) -> Tensor:
+def _blank_micro_batch(params: PretrainParams, world_size: int, device: torch.device) -> Tensor:
     """Images as many and as large as a worker computes at a time."""
     return torch.zeros(
-        params.part_size(world_size), 3, params.input_size, params.input_size, device=device
+        params.micro_batch_size(world_size), 3, params.input_size, params.input_size, device=device
     )
 
 

@@ -63,9 +63,9 @@ class Trainer:
         logits_BK.float().sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
 
-    def update(self, parts: Sequence[Batch], update: int) -> Tensor | None:
+    def update(self, micro_batches: Sequence[Batch], update: int) -> Tensor | None:
         """Make the update of this number, counted from 0; returns this rank's mean loss over
-        `parts`, on the device.
+        `micro_batches`, on the device.
 
         None says that the update was skipped, on all ranks. Raises DataError for a part without
         images.
@@ -74,8 +74,8 @@ class Trainer:
         set_lr(self.optimizer, self.schedule.lr(update))
         self.optimizer.zero_grad(set_to_none=True)
         losses = [
-            self._backward(part, parts, is_last=place == len(parts))
-            for place, part in enumerate(parts, 1)
+            self._backward(micro_batch, micro_batches, is_last=number == len(micro_batches))
+            for number, micro_batch in enumerate(micro_batches, 1)
         ]
         loss = torch.stack(losses).mean()
         if not self._step(loss):
@@ -84,14 +84,16 @@ class Trainer:
             self.ema.update(self.unwrapped, update)
         return loss
 
-    def _backward(self, part: Batch, parts: Sequence[Batch], *, is_last: bool) -> Tensor:
-        if len(part.labels_B) == 0:
+    def _backward(
+        self, micro_batch: Batch, micro_batches: Sequence[Batch], *, is_last: bool
+    ) -> Tensor:
+        if len(micro_batch.labels_B) == 0:
             raise DataError("no image of train decodes; see to the files below train/")
-        batch = part.to(self.precision.device)
+        batch = micro_batch.to(self.precision.device)
         with self._exchange(is_due=is_last):
             with self.precision.autocast():
                 loss = self.criterion(self.model, self.augment(batch), batch.labels_B)
-            self.scaler.scale(loss / len(parts)).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss / len(micro_batches)).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _exchange(self, *, is_due: bool) -> AbstractContextManager[Any]:

@@ -283,10 +283,10 @@ def test_a_users_mistake_is_one_message_and_code_2(
     )
     before = sorted(tmp_path.rglob("*"))
     assert convert(*arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("cat_model.convert: ")
-    assert re.search(message, told.err.strip())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("cat_model.convert: ")
+    assert re.search(message, captured.err.strip())
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -120,8 +120,8 @@ def test_features_have_the_channels_and_reductions_that_they_say(
 ) -> None:
     features = create(features_only=True, out_indices=out_indices, img_size=(64, 96)).eval()
     maps = features(torch.zeros(1, 3, 64, 96))
-    told = zip(features.feature_info.channels(), features.feature_info.reduction(), strict=True)
-    assert [tuple(x.shape[1:]) for x in maps] == [(c, 64 // r, 96 // r) for c, r in told]
+    stated = zip(features.feature_info.channels(), features.feature_info.reduction(), strict=True)
+    assert [tuple(x.shape[1:]) for x in maps] == [(c, 64 // r, 96 // r) for c, r in stated]
     assert len(maps) == len(out_indices)
 
 

@@ -12,8 +12,8 @@ from orchestrator.capacity import (
     choose_workers,
     groups_for,
     missing_room,
-    places_for,
     shortfall,
+    worker_slots,
 )
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
@@ -148,18 +148,18 @@ def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "cpus", "chosen"),
+    ("slots", "cpus", "chosen"),
     [(9, 99, 4), (3, 99, 3), (9, 5, 2), (9, 6, 3), (0, 0, 2)],  # never fewer than it began with
 )
-def test_a_group_fits_machines_and_other_stages(places: int, cpus: float, chosen: int) -> None:
+def test_a_group_fits_machines_and_other_stages(slots: int, cpus: float, chosen: int) -> None:
     worker = Capacity(2, 0)
-    assert choose_workers((2, 3, 4), worker, places=places, free=Capacity(cpus, 0)) == chosen
+    assert choose_workers((2, 3, 4), worker, slots=slots, free=Capacity(cpus, 0)) == chosen
 
 
 def test_places_are_counted_on_machines_with_the_labels_alone() -> None:
     resources = Resources(workers=(1, 8), cpus_per_worker=2, labels={"zone": "a"})
     machines = (_machine(5, zone="a"), _machine(8, zone="b"), _machine(2, zone="a"))
-    assert places_for(resources, machines, most=8) == 3
+    assert worker_slots(resources, machines, most=8) == 3
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def _counts(summary: SearchSummary) -> str:
         "stopped early": summary.num_stopped,
         "failed": summary.num_failed,
     }
-    told = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
-    return f"{sum(counts.values())} trials: {told}"
+    shown = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    return f"{sum(counts.values())} trials: {shown}"
 
 
 def _trials(numbers: Sequence[int]) -> str:

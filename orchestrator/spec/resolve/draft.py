@@ -14,7 +14,7 @@ from orchestrator.contract import Kind, Params, Role
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
 from orchestrator.spec.job import ExpectationText, Resources, Seed
 from orchestrator.spec.kinds.evaluate import EVALUATE
-from orchestrator.spec.locations import data_place, outside_file
+from orchestrator.spec.locations import data_location, outside_file
 from orchestrator.spec.resolve.matrix import WrittenStage
 from orchestrator.spec.resolve.refs import is_outside
 from orchestrator.spec.validate import Checked, check, known
@@ -160,7 +160,7 @@ def with_absolute_data(
         if text is None:
             continue
         try:
-            folders[name] = data_place(text, base_dir)
+            folders[name] = data_location(text, base_dir)
         except ValueError as err:
             faults.add(node.nearest([name]).at, dotted(path, name), str(err))
     return params.model_copy(update=folders)

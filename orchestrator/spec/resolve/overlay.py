@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from orchestrator.contract import Params, Role
 from orchestrator.spec.faults import Faults, Mark, dotted
-from orchestrator.spec.locations import data_place
+from orchestrator.spec.locations import data_location
 from orchestrator.spec.resolve.draft import Draft
 from orchestrator.spec.validate import check, missing_fields
 from orchestrator.spec.yaml.node import Node, marked, put
@@ -35,7 +35,7 @@ def absolute_overrides(
             if name in params.fields_with(Role.INPUT):
                 raise ValueError(f"is an input; {inputs_are}")
             if name in params.fields_with(Role.DATA) and isinstance(value, str):
-                absolute[name] = data_place(value, base_dir)
+                absolute[name] = data_location(value, base_dir)
         except ValueError as err:
             mark = draft.node.nearest([OVERRIDES, name]).at
             faults.add(mark, dotted(dotted(draft.path, OVERRIDES), name), str(err))

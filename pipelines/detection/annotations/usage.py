@@ -74,13 +74,13 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
         "images with crowds or passed-over annotations alone, which train as background": is_trained
         & ~has_object,
     }
-    told = [f"{chosen.sum()} {what}" for what, chosen in counts.items() if chosen.any()]
+    counted = [f"{chosen.sum()} {what}" for what, chosen in counts.items() if chosen.any()]
     useless = sum(has_no_polygon(entry.get("segmentation")) for entry in annotations)
     if useless:
-        told.append(
+        counted.append(
             f"{useless} masks without a polygon of three points, ignored where masks are learnt"
         )
-    return f"{is_trained.sum()} of {len(is_trained)} images to train on; {'; '.join(told)}"
+    return f"{is_trained.sum()} of {len(is_trained)} images to train on; {'; '.join(counted)}"
 
 
 def _has_annotation(columns: Columns) -> NDArray[np.bool_]:

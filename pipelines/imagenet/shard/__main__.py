@@ -12,7 +12,7 @@ from orchestrator.streams import exit_code_of
 from pipelines.imagenet.layouts import open_images
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard
 from pipelines.imagenet.shard.indexing import make_index
-from pipelines.imagenet.shard.place import open_place
+from pipelines.imagenet.shard.location import open_location
 from pipelines.imagenet.shard.writer import write_shards
 
 IMAGES_PER_SHARD = 1000
@@ -44,38 +44,42 @@ def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
             f"{dst}: shards cannot be written among the images that they are made of; choose "
             "another DST"
         )
-    place = open_place(dst)
-    written = write_shards(open_images(src), place, images_per_shard=images_per_shard, told=_tell)
+    location = open_location(dst)
+    written = write_shards(
+        open_images(src), location, images_per_shard=images_per_shard, on_shard=_report_shard
+    )
     if written.num_written == 0:
         print(
-            f"{place.uri}: complete already, {written.num_images} images in "
+            f"{location.uri}: complete already, {written.num_images} images in "
             f"{written.num_shards} "
             "shards"
         )
     else:
-        print(f"{place.uri}: wrote {written.num_images} images in {written.num_shards} shards")
+        print(f"{location.uri}: wrote {written.num_images} images in {written.num_shards} shards")
 
 
 def _index(where: str) -> None:
-    place = open_place(where)
-    found = place.find_shards()
+    location = open_location(where)
+    found = location.find_shards()
     total = sum(map(len, found.values()))
     if total == 0:
         raise DataError(
-            f"{place.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and "
+            f"{location.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and "
             "likewise val"
         )
     done: list[Shard] = []
 
-    def tell(shard: Shard) -> None:
+    def report_shard(shard: Shard) -> None:
         done.append(shard)
-        _tell(shard, len(done), total)
+        _report_shard(shard, len(done), total)
 
-    place.write(INDEX_NAME, make_index(place, found, with_sha256=True, told=tell).to_json())
-    print(f"{place.uri}/{INDEX_NAME}: {sum(map(len, done))} images in {total} shards")
+    location.write(
+        INDEX_NAME, make_index(location, found, with_sha256=True, on_shard=report_shard).to_json()
+    )
+    print(f"{location.uri}/{INDEX_NAME}: {sum(map(len, done))} images in {total} shards")
 
 
-def _tell(shard: Shard, number: int, total: int) -> None:
+def _report_shard(shard: Shard, number: int, total: int) -> None:
     print(
         f"{shard.name}: {len(shard)} images, {shard.size / 1e6:.1f} MB; {number}/{total}",
         flush=True,

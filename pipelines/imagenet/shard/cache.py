@@ -14,7 +14,7 @@ from pathlib import Path
 from orchestrator.errors import DataError
 from pipelines.data.digests import digest_of_file
 from pipelines.imagenet.shard.index import Shard, how_to_index
-from pipelines.imagenet.shard.place import ShardPlace
+from pipelines.imagenet.shard.location import ShardLocation
 
 FETCHES = 2
 """Of a shard whose bytes are not those of the index: a transfer may go wrong once."""
@@ -31,29 +31,29 @@ class ShardCache:
     folder: Path
     limit_bytes: float
 
-    def open(self, place: ShardPlace, shard: Shard) -> int:
+    def open(self, location: ShardLocation, shard: Shard) -> int:
         """A file descriptor of the shard, which is fetched first where it is not kept yet."""
-        path = self.folder / f"{_identity(place, shard)}.tar"
+        path = self.folder / f"{_identity(location, shard)}.tar"
         with self._errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(path.with_suffix(".lock")):
                 try:
                     descriptor = os.open(path, os.O_RDONLY)
                 except FileNotFoundError:
-                    return self._fetch(place, shard, path)
+                    return self._fetch(location, shard, path)
                 if (
                     os.fstat(descriptor).st_size != shard.size
                 ):  # a crash of the machine may leave that
                     os.close(descriptor)
-                    return self._fetch(place, shard, path)
+                    return self._fetch(location, shard, path)
                 os.utime(path)
                 return descriptor
 
-    def _fetch(self, place: ShardPlace, shard: Shard, path: Path) -> int:
+    def _fetch(self, location: ShardLocation, shard: Shard, path: Path) -> int:
         partial = path.with_suffix(".partial")
         for _ in range(FETCHES):
             self._reserve(partial, shard.size)
-            place.fetch(shard.name, partial)
+            location.fetch(shard.name, partial)
             if partial.stat().st_size != shard.size:
                 break
             if shard.sha256 in (None, digest_of_file(partial)):
@@ -62,9 +62,10 @@ class ShardCache:
                 return descriptor
         partial.unlink()
         raise DataError(
-            f"{place.uri}/{shard.name}: the shard is not the one that the index describes; copy it "
+            f"{location.uri}/{shard.name}: the shard is not the one that the index describes; copy "
+            "it "
             "there again, or "
-            f"{how_to_index(place.uri)}"
+            f"{how_to_index(location.uri)}"
         )
 
     def _reserve(self, partial: Path, size: int) -> None:
@@ -104,8 +105,8 @@ class ShardCache:
             ) from err
 
 
-def _identity(place: ShardPlace, shard: Shard) -> str:
-    text = "\n".join([place.uri, shard.name, str(shard.size), str(shard.sha256)])
+def _identity(location: ShardLocation, shard: Shard) -> str:
+    text = "\n".join([location.uri, shard.name, str(shard.size), str(shard.sha256)])
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

@@ -24,7 +24,7 @@ from pipelines.imagenet.shard.index import (
     parse_index,
 )
 from pipelines.imagenet.shard.indexing import make_index
-from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
+from pipelines.imagenet.shard.location import FolderLocation, ShardLocation, Sizes
 from pipelines.imagenet.shard.source import (
     SHARDS_IN_SHUFFLE,
     CachedFiles,
@@ -39,12 +39,12 @@ class Shards:
     """`limit_bytes` of disk hold the shards that are read from S3; those of a folder are read where
     they lie."""
 
-    def __init__(self, place: ShardPlace, *, limit_bytes: float) -> None:
-        self._place, self._limit_bytes = place, limit_bytes
+    def __init__(self, location: ShardLocation, *, limit_bytes: float) -> None:
+        self._location, self._limit_bytes = location, limit_bytes
 
     @property
-    def place(self) -> str:
-        return self._place.uri
+    def location(self) -> str:
+        return self._location.uri
 
     def classes_in(self, split: Split) -> tuple[str, ...]:
         present = {label for shard in self._shards(split) for label in set(shard.labels)}
@@ -55,100 +55,100 @@ class Shards:
         missing = [name for name in self._index.classes if name not in set(present)]
         if missing or classes != present:
             raise DataError(
-                f"{self.place}: {split} has no image of the classes "
+                f"{self.location}: {split} has no image of the classes "
                 f"{first_named(missing or sorted(classes))}"
             )
         shards = self._shards(split)
-        return ShardSource(classes, shards, self._files(shards), self.place)
+        return ShardSource(classes, shards, self._files(shards), self.location)
 
     def digest(self, splits: Sequence[Split]) -> str:
         """From the index alone. Shards on disk that are small enough to be hashed are compared with
         it."""
         shards = [shard for split in splits for shard in self._shards(split)]
         if (
-            isinstance(self._place, FolderPlace)
+            isinstance(self._location, FolderLocation)
             and sum(shard.size for shard in shards) <= CONTENT_LIMIT_BYTES
         ):
-            _check_bytes(self._place, shards)
+            _check_bytes(self._location, shards)
         return self._index.digest(splits)
 
     def _shards(self, split: Split) -> tuple[Shard, ...]:
         shards = self._index.shards.get(split, ())
         if not any(map(len, shards)):
             raise DataError(
-                f"{self.place}: holds no image of {split}; shards belong into {split}/*.tar or "
+                f"{self.location}: holds no image of {split}; shards belong into {split}/*.tar or "
                 f"{split}-*.tar"
             )
         return shards
 
     def _files(self, shards: Sequence[Shard]) -> ShardFiles:
-        if isinstance(self._place, FolderPlace):
-            return FolderFiles(self._place.root)
+        if isinstance(self._location, FolderLocation):
+            return FolderFiles(self._location.root)
         largest = sorted((shard.size for shard in shards), reverse=True)[:SHARDS_IN_SHUFFLE]
         if sum(largest) > self._limit_bytes:
             raise DataError(
-                f"{self.place}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the "
+                f"{self.location}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the "
                 f"{len(largest)} shards, "
                 f"{sum(largest) / 2**30:.3g} GiB, that are read at a time; raise it, or write "
                 "smaller shards"
             )
-        return CachedFiles(self._place, ShardCache(cache_folder() / "shards", self._limit_bytes))
+        return CachedFiles(self._location, ShardCache(cache_folder() / "shards", self._limit_bytes))
 
     @cached_property
     def _index(self) -> ShardIndex:
-        found = self._place.find_shards()
-        content = self._place.read(INDEX_NAME)
+        found = self._location.find_shards()
+        content = self._location.read(INDEX_NAME)
         if content is None:
             return self._made_index(found)
-        index = parse_index(content, self.place)
-        check_shards(index, found, self.place)
+        index = parse_index(content, self.location)
+        check_shards(index, found, self.location)
         return index
 
     def _made_index(self, found: Sizes) -> ShardIndex:
         if not found:
             raise DataError(
-                f"{self.place}: holds no shards; they belong into train/*.tar or train-*.tar, "
+                f"{self.location}: holds no shards; they belong into train/*.tar or train-*.tar, "
                 "and "
                 "likewise val"
             )
-        if not isinstance(self._place, FolderPlace):
+        if not isinstance(self._location, FolderLocation):
             raise DataError(
-                f"{self.place}: the shards have no {INDEX_NAME}; {how_to_index(self.place)}"
+                f"{self.location}: the shards have no {INDEX_NAME}; {how_to_index(self.location)}"
             )
-        return _index_of_folder(self._place, found)
+        return _index_of_folder(self._location, found)
 
 
-def _index_of_folder(place: FolderPlace, found: Sizes) -> ShardIndex:
+def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
     """Scanned by the first process that asks; kept beside the shards or, where these are read-only,
     in the cache."""
-    kept = _kept_index(place, found)
+    kept = _kept_index(location, found)
     with _locked(kept.with_suffix(".lock")):
-        for content in (place.read(INDEX_NAME), FolderPlace(kept.parent).read(kept.name)):
+        for content in (location.read(INDEX_NAME), FolderLocation(kept.parent).read(kept.name)):
             if content is not None:
-                index = parse_index(content, place.uri)
-                check_shards(index, found, place.uri)
+                index = parse_index(content, location.uri)
+                check_shards(index, found, location.uri)
                 return index
         total_bytes = sum(size for sizes in found.values() for size in sizes.values())
-        index = make_index(place, found, with_sha256=total_bytes <= CONTENT_LIMIT_BYTES)
+        index = make_index(location, found, with_sha256=total_bytes <= CONTENT_LIMIT_BYTES)
         try:
-            place.write(INDEX_NAME, index.to_json())
+            location.write(INDEX_NAME, index.to_json())
         except DataError:
-            FolderPlace(kept.parent).write(kept.name, index.to_json())
+            FolderLocation(kept.parent).write(kept.name, index.to_json())
         return index
 
 
-def _kept_index(place: FolderPlace, found: Sizes) -> Path:
+def _kept_index(location: FolderLocation, found: Sizes) -> Path:
     """Of these very shards: their times of change are in its name."""
-    with data_errors(place.uri):
+    with data_errors(location.uri):
         times = {
-            name: (place.root / name).stat().st_mtime_ns
+            name: (location.root / name).stat().st_mtime_ns
             for sizes in found.values()
             for name in sizes
         }
     return (
         cache_folder()
         / "indices"
-        / f"{digest_of([str(place.root.absolute()), found, times])[:40]}.json"
+        / f"{digest_of([str(location.root.absolute()), found, times])[:40]}.json"
     )
 
 
@@ -167,13 +167,13 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_bytes(place: FolderPlace, shards: Sequence[Shard]) -> None:
+def _check_bytes(location: FolderLocation, shards: Sequence[Shard]) -> None:
     described = {shard.name: shard.sha256 for shard in shards if shard.sha256 is not None}
-    digests = zip(described, digests_of_files(place.root, list(described)), strict=True)
+    digests = zip(described, digests_of_files(location.root, list(described)), strict=True)
     other = [name for name, digest in digests if digest != described[name]]
     if other:
         raise DataError(
-            f"{place.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy "
+            f"{location.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy "
             "them again, or "
-            f"{how_to_index(place.uri)}"
+            f"{how_to_index(location.uri)}"
         )

@@ -98,11 +98,11 @@ class ShardIndex:
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
-def parse_index(content: bytes, place: str) -> ShardIndex:
+def parse_index(content: bytes, location: str) -> ShardIndex:
     """Raises DataError, which says how to write a new one, for anything but an index of this
     version."""
     try:
-        document = parse_json(decode_text(content, f"{place}/{INDEX_NAME}"))
+        document = parse_json(decode_text(content, f"{location}/{INDEX_NAME}"))
         if document["version"] != VERSION:
             raise ValueError(f"version {document['version']} instead of {VERSION}")
         classes = tuple(map(str, document["classes"]))
@@ -114,11 +114,13 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
         return ShardIndex(classes, splits, document["made_from"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as err:
         raise DataError(
-            f"{place}/{INDEX_NAME}: no index of shards: {err}; {how_to_index(place)}"
+            f"{location}/{INDEX_NAME}: no index of shards: {err}; {how_to_index(location)}"
         ) from err
 
 
-def check_shards(index: ShardIndex, found: Mapping[Split, Mapping[str, int]], place: str) -> None:
+def check_shards(
+    index: ShardIndex, found: Mapping[Split, Mapping[str, int]], location: str
+) -> None:
     """Raises DataError unless the shards `found`, sizes in bytes by name, are those of the
     index."""
     listed = {shard.name: shard.size for shards in index.shards.values() for shard in shards}
@@ -127,15 +129,15 @@ def check_shards(index: ShardIndex, found: Mapping[Split, Mapping[str, int]], pl
     other = sorted(name for name in listed.keys() & there.keys() if listed[name] != there[name])
     if missing or unlisted or other:
         raise DataError(
-            f"{place}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; "
+            f"{location}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; "
             "not in the index: "
             f"{first_named(unlisted)}; of another size: {first_named(other)}; copy the shards "
-            f"again, or {how_to_index(place)}"
+            f"again, or {how_to_index(location)}"
         )
 
 
-def how_to_index(place: str) -> str:
-    return f"write one for these shards: python -m pipelines.imagenet.shard --index {place}"
+def how_to_index(location: str) -> str:
+    return f"write one for these shards: python -m pipelines.imagenet.shard --index {location}"
 
 
 def _parse_shard(document: Mapping[str, Any], num_classes: int) -> Shard:

@@ -14,20 +14,20 @@ from pipelines.data.digests import digest_of_file
 from pipelines.data.text import decode_text
 from pipelines.imagenet.class_map import CLASSES_NAME, parse_class_names
 from pipelines.imagenet.shard.index import Shard, ShardIndex
-from pipelines.imagenet.shard.place import FolderPlace, ShardPlace, Sizes
+from pipelines.imagenet.shard.location import FolderLocation, ShardLocation, Sizes
 from pipelines.imagenet.shard.tar import scan_tar
 from pipelines.imagenet.source import Split
 
 THREADS = 8
 """Shards read at a time: scanning waits for the disk or the network."""
 
-Told = Callable[[Shard], None]
+OnShard = Callable[[Shard], None]
 
 
 def make_index(
-    place: ShardPlace, found: Sizes, *, with_sha256: bool, told: Told | None = None
+    location: ShardLocation, found: Sizes, *, with_sha256: bool, on_shard: OnShard | None = None
 ) -> ShardIndex:
-    """The index of the shards `found` at `place`; `told` hears of each that is done.
+    """The index of the shards `found` at `location`; `on_shard` hears of each that is done.
 
     Classes are the lines of classes.txt, else the labels from 0 to the greatest. Raises DataError
     for a shard that is no whole tar file, or whose labels have no class.
@@ -36,58 +36,58 @@ def make_index(
     for split, sizes in found.items():
         threads = ThreadPoolExecutor(THREADS)
         try:
-            done = threads.map(lambda name: _scan(place, name, with_sha256=with_sha256), sizes)
-            shards[split] = tuple(_each_told(done, told))
+            done = threads.map(lambda name: _scan(location, name, with_sha256=with_sha256), sizes)
+            shards[split] = tuple(_each_reported(done, on_shard))
         finally:  # after Ctrl-C or a broken shard the rest need not be read
             threads.shutdown(cancel_futures=True)
     every = [shard for of_split in shards.values() for shard in of_split]
-    return ShardIndex(_classes(place, every), shards)
+    return ShardIndex(_classes(location, every), shards)
 
 
-def _scan(place: ShardPlace, name: str, *, with_sha256: bool) -> Shard:
-    with _on_disk(place, name) as path:
+def _scan(location: ShardLocation, name: str, *, with_sha256: bool) -> Shard:
+    with _on_disk(location, name) as path:
         try:
             with path.open("rb") as file:
-                members = scan_tar(file, f"{place.uri}/{name}")
+                members = scan_tar(file, f"{location.uri}/{name}")
         except OSError as err:
             raise DataError(
-                f"{place.uri}/{name}: the shard cannot be read: {err.strerror}; copy it again"
+                f"{location.uri}/{name}: the shard cannot be read: {err.strerror}; copy it again"
             ) from err
         sha256 = digest_of_file(path) if with_sha256 else None
         return Shard.of(name, size=path.stat().st_size, sha256=sha256, members=members)
 
 
 @contextmanager
-def _on_disk(place: ShardPlace, name: str) -> Iterator[Path]:
+def _on_disk(location: ShardLocation, name: str) -> Iterator[Path]:
     """The shard as a local file. One of S3 is fetched whole: a request for each of its headers
     would take longer."""
-    if isinstance(place, FolderPlace):
-        yield place.root / name
+    if isinstance(location, FolderLocation):
+        yield location.root / name
         return
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
-        place.fetch(name, Path(file.name))
+        location.fetch(name, Path(file.name))
         yield Path(file.name)
 
 
-def _each_told(shards: Iterator[Shard], told: Told | None) -> Iterator[Shard]:
+def _each_reported(shards: Iterator[Shard], on_shard: OnShard | None) -> Iterator[Shard]:
     for shard in shards:
-        if told is not None:
-            told(shard)
+        if on_shard is not None:
+            on_shard(shard)
         yield shard
 
 
-def _classes(place: ShardPlace, shards: Sequence[Shard]) -> tuple[str, ...]:
+def _classes(location: ShardLocation, shards: Sequence[Shard]) -> tuple[str, ...]:
     greatest = {max(shard.labels): shard.name for shard in shards if len(shard)}
     if not greatest:
-        raise DataError(f"{place.uri}: the shards hold no image")
-    content = place.read(CLASSES_NAME)
+        raise DataError(f"{location.uri}: the shards hold no image")
+    content = location.read(CLASSES_NAME)
     if content is None:
         return tuple(str(label) for label in range(max(greatest) + 1))
-    where = f"{place.uri}/{CLASSES_NAME}"
+    where = f"{location.uri}/{CLASSES_NAME}"
     names = parse_class_names(decode_text(content, where), where)
     if max(greatest) >= len(names):
         raise DataError(
-            f"{place.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: "
+            f"{location.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: "
             f"{where} has {len(names)} "
             "classes"
         )

@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.errors import DataError
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import Shard, how_to_index
-from pipelines.imagenet.shard.place import ShardPlace
+from pipelines.imagenet.shard.location import ShardLocation
 from pipelines.imagenet.shard.tar import key_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ OPEN_SHARDS = 2 * SHARDS_IN_SHUFFLE
 
 
 class ShardFiles(Protocol):
-    """Shards as files that can be read at any place."""
+    """Shards as files that can be read at any offset."""
 
     def open(self, shard: Shard) -> int:
         """A file descriptor. Raises DataError, which names the shard."""
@@ -56,11 +56,11 @@ class FolderFiles:
 class CachedFiles:
     """Shards that lie in S3, by way of this machine's cache."""
 
-    def __init__(self, place: ShardPlace, cache: ShardCache) -> None:
-        self._place, self._cache = place, cache
+    def __init__(self, location: ShardLocation, cache: ShardCache) -> None:
+        self._location, self._cache = location, cache
 
     def open(self, shard: Shard) -> int:
-        return self._cache.open(self._place, shard)
+        return self._cache.open(self._location, shard)
 
 
 class ShardSource:
@@ -68,10 +68,10 @@ class ShardSource:
     late as possible."""
 
     def __init__(
-        self, classes: tuple[str, ...], shards: Sequence[Shard], files: ShardFiles, place: str
+        self, classes: tuple[str, ...], shards: Sequence[Shard], files: ShardFiles, location: str
     ) -> None:
         self.classes = classes
-        self._shards, self._files, self._place = tuple(shards), files, place
+        self._shards, self._files, self._location = tuple(shards), files, location
         self._starts = [0, *accumulate(len(shard) for shard in shards)]
         self._labels = array("i")
         for shard in shards:
@@ -99,26 +99,27 @@ class ShardSource:
     def sample_keys(self) -> Iterator[str]:
         return (key_of(member) for shard in self._shards for member in shard.members)
 
-    def name(self, place: int) -> str:
-        shard, row = self._at(place)
+    def name(self, index: int) -> str:
+        shard, row = self._at(index)
         return f"{self._shards[shard].name}/{self._shards[shard].members[row]}"
 
-    def read(self, place: int) -> bytes:
-        number, row = self._at(place)
+    def read(self, index: int) -> bytes:
+        number, row = self._at(index)
         shard = self._shards[number]
         try:
             content = os.pread(self._descriptor(number), shard.sizes[row], shard.offsets[row])
         except OSError as err:
             raise DataError(
-                f"{self._place}/{shard.name}: the shard cannot be read: {err.strerror}; copy "
+                f"{self._location}/{shard.name}: the shard cannot be read: {err.strerror}; copy "
                 "it "
                 "there again"
             ) from err
         if len(content) != shard.sizes[row]:
             raise DataError(
-                f"{self._place}/{shard.name}: the shard ends before {shard.members[row]}; copy it "
+                f"{self._location}/{shard.name}: the shard ends before {shard.members[row]}; copy "
+                "it "
                 "there again, or "
-                f"{how_to_index(self._place)}"
+                f"{how_to_index(self._location)}"
             )
         return content
 
@@ -130,19 +131,19 @@ class ShardSource:
             order[start : start + SHARDS_IN_SHUFFLE]
             for start in range(0, len(order), SHARDS_IN_SHUFFLE)
         )
-        return np.concatenate([rng.permutation(self._places_in(block)) for block in blocks])
+        return np.concatenate([rng.permutation(self._indices_in(block)) for block in blocks])
 
-    def _places_in(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _indices_in(self, block: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.concatenate(
             [np.arange(self._starts[shard], self._starts[shard + 1]) for shard in block]
         )
 
-    def _at(self, place: int) -> tuple[int, int]:
+    def _at(self, index: int) -> tuple[int, int]:
         """The number of the shard, and the image's place in it."""
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        number = bisect_right(self._starts, place) - 1
-        return number, place - self._starts[number]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._starts, index) - 1
+        return number, index - self._starts[number]
 
     def _descriptor(self, number: int) -> int:
         descriptor = self._open.pop(number, None)
@@ -164,15 +165,15 @@ class _Names(Sequence[str]):
         return len(self._source)
 
     def __iter__(self) -> Iterator[str]:
-        return (self._source.name(place) for place in range(len(self)))
+        return (self._source.name(index) for index in range(len(self)))
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
 
     @overload
-    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
 
-    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
-        if isinstance(place, slice):
-            return [self._source.name(one) for one in range(len(self))[place]]
-        return self._source.name(range(len(self))[place])
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self._source.name(one) for one in range(len(self))[index]]
+        return self._source.name(range(len(self))[index])

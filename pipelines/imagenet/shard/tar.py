@@ -41,13 +41,13 @@ class Encoded(NamedTuple):
     content: bytes
 
 
-def scan_tar(file: IO[bytes], place: str) -> list[Member]:
+def scan_tar(file: IO[bytes], location: str) -> list[Member]:
     """The images of a tar file in its order; only headers and labels are read.
 
-    Raises DataError, which names the shard as `place`, for a file that is truncated or no tar, for
-    images without a label, and for names that are not UTF-8.
+    Raises DataError, which names the shard as `location`, for a file that is truncated or no tar,
+    for images without a label, and for names that are not UTF-8.
     """
-    found = _Found(place)
+    found = _Found(location)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
@@ -56,7 +56,7 @@ def scan_tar(file: IO[bytes], place: str) -> list[Member]:
             _check_end(tar, file)
     except (tarfile.TarError, EOFError) as err:
         raise DataError(
-            f"{place}: the shard is no whole tar file: {err}; copy it again or write it anew"
+            f"{location}: the shard is no whole tar file: {err}; copy it again or write it anew"
         ) from err
     return found.members()
 
@@ -82,8 +82,8 @@ def key_of(name: str) -> str:
 class _Found:
     """What a tar file holds as far as it was read: images and labels by their keys."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, location: str) -> None:
+        self._location = location
         self._images: dict[str, tuple[str, int, int]] = {}
         self._labels: dict[str, int] = {}
         self._described: dict[str, tuple[str, int | None]] = {}
@@ -104,7 +104,7 @@ class _Found:
 
     def members(self) -> list[Member]:
         """Each image with its label, in the order of the file."""
-        check_names(self._place, [name for name, _, _ in self._images.values()])
+        check_names(self._location, [name for name, _, _ in self._images.values()])
         for key in sorted(self._images.keys() & self._described.keys() - self._labels.keys()):
             name, label = self._described[key]
             if label is None:
@@ -113,7 +113,7 @@ class _Found:
         missing = [name for key, (name, _, _) in self._images.items() if key not in self._labels]
         if missing:
             raise DataError(
-                f"{self._place}: images without a label: {first_named(missing)}; each needs "
+                f"{self._location}: images without a label: {first_named(missing)}; each needs "
                 "<key>.cls or <key>.json"
             )
         return [
@@ -127,20 +127,21 @@ class _Found:
         name = escaped(info.name)
         if not info.isfile() or info.issparse():
             raise DataError(
-                f"{self._place}/{name}: a link or a sparse file; write the shard again with whole "
+                f"{self._location}/{name}: a link or a sparse file; write the shard again with "
+                "whole "
                 "files, for example "
                 "by tar --dereference --hard-dereference"
             )
         if key in self._images:
             other = escaped(self._images[key][0])
             raise DataError(
-                f"{self._place}: two images have the key {escaped(key)}: {other} and {name}"
+                f"{self._location}: two images have the key {escaped(key)}: {other} and {name}"
             )
         self._images[key] = (info.name, info.offset_data, info.size)
 
     def _no_label(self, name: str) -> DataError:
         return DataError(
-            f"{self._place}/{escaped(name)}: holds no label, which is an integer from 0 to "
+            f"{self._location}/{escaped(name)}: holds no label, which is an integer from 0 to "
             f"{LARGEST_LABEL}"
         )
 

@@ -17,7 +17,7 @@ from pipelines.data.faults import reason
 from pipelines.imagenet.class_map import CLASSES_NAME
 from pipelines.imagenet.layouts import load_classes
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, ShardIndex, check_shards, parse_index
-from pipelines.imagenet.shard.place import FolderPlace, ShardPlace
+from pipelines.imagenet.shard.location import FolderLocation, ShardLocation
 from pipelines.imagenet.shard.tar import Encoded, Member, key_of, write_tar
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, sample_key
 
@@ -30,7 +30,7 @@ SEED = 0
 """Of the order in which images go into shards: in that of their classes a shuffle of blocks would
 be none."""
 
-Told = Callable[[Shard, int, int], None]
+OnShard = Callable[[Shard, int, int], None]
 """Hears of each shard that is written, its number from 1, and how many there will be."""
 
 
@@ -44,37 +44,38 @@ class ShardSummary:
 
 
 def write_shards(
-    images: ImageFiles, place: ShardPlace, *, images_per_shard: int, told: Told
+    images: ImageFiles, location: ShardLocation, *, images_per_shard: int, on_shard: OnShard
 ) -> ShardSummary:
-    """Make `place` hold train-*.tar and val-*.tar of `images`, classes.txt and, last, index.json.
+    """Make `location` hold train-*.tar and val-*.tar of `images`, classes.txt and, last,
+    index.json.
 
     Raises DataError where an image cannot be read, or when the place holds shards of something
     else.
     """
     classes = load_classes(images, num_classes=None)
     made_from = digest_of([VERSION, SEED, images_per_shard, classes, images.digest(SPLITS)])
-    held = place.read(INDEX_NAME)
+    held = location.read(INDEX_NAME)
     if held is not None:
-        return _held(parse_index(held, place.uri), made_from, place)
+        return _held(parse_index(held, location.uri), made_from, location)
     sources = {split: images.source(split, classes) for split in SPLITS}
     names = {
         split: _shard_names(split, len(source), images_per_shard)
         for split, source in sources.items()
     }
-    _claim(place, {name for of_split in names.values() for name in of_split})
-    shards = _write_all(sources, names, images_per_shard, place, told)
-    place.write(CLASSES_NAME, "".join(f"{name}\n" for name in classes).encode())
-    place.write(INDEX_NAME, ShardIndex(classes, shards, made_from).to_json())
-    place.delete(MARK_NAME)
+    _claim(location, {name for of_split in names.values() for name in of_split})
+    shards = _write_all(sources, names, images_per_shard, location, on_shard)
+    location.write(CLASSES_NAME, "".join(f"{name}\n" for name in classes).encode())
+    location.write(INDEX_NAME, ShardIndex(classes, shards, made_from).to_json())
+    location.delete(MARK_NAME)
     num_shards = sum(map(len, shards.values()))
     return ShardSummary(num_shards, sum(map(len, sources.values())), num_shards)
 
 
-def _held(index: ShardIndex, made_from: str, place: ShardPlace) -> ShardSummary:
-    check_shards(index, place.find_shards(), place.uri)
+def _held(index: ShardIndex, made_from: str, location: ShardLocation) -> ShardSummary:
+    check_shards(index, location.find_shards(), location.uri)
     if index.made_from != made_from:
         raise DataError(
-            f"{place.uri}: holds shards of other images, or of another size; delete them or "
+            f"{location.uri}: holds shards of other images, or of another size; delete them or "
             "choose "
             "another place"
         )
@@ -82,17 +83,17 @@ def _held(index: ShardIndex, made_from: str, place: ShardPlace) -> ShardSummary:
     return ShardSummary(len(shards), sum(map(len, shards)), 0)
 
 
-def _claim(place: ShardPlace, wanted: set[str]) -> None:
+def _claim(location: ShardLocation, wanted: set[str]) -> None:
     """Mark the place as ours; tar files that an unfinished run left and this one will not overwrite
     are deleted."""
-    there = {name for sizes in place.find_shards().values() for name in sizes}
-    if there and place.read(MARK_NAME) is None:
+    there = {name for sizes in location.find_shards().values() for name in sizes}
+    if there and location.read(MARK_NAME) is None:
         raise DataError(
-            f"{place.uri}: holds {len(there)} tar files of another origin; choose an empty place"
+            f"{location.uri}: holds {len(there)} tar files of another origin; choose an empty place"
         )
-    place.write(MARK_NAME, b"{}\n")
+    location.write(MARK_NAME, b"{}\n")
     for name in sorted(there - wanted):
-        place.delete(name)
+        location.delete(name)
 
 
 def _shard_names(split: Split, num_images: int, images_per_shard: int) -> list[str]:
@@ -103,8 +104,8 @@ def _write_all(
     sources: dict[Split, ImageSource],
     names: dict[Split, list[str]],
     images_per_shard: int,
-    place: ShardPlace,
-    told: Told,
+    location: ShardLocation,
+    on_shard: OnShard,
 ) -> dict[Split, tuple[Shard, ...]]:
     total = sum(map(len, names.values()))
     shards: dict[Split, tuple[Shard, ...]] = {}
@@ -115,17 +116,17 @@ def _write_all(
         written = []
         for start, name in zip(range(0, len(order), images_per_shard), names[split], strict=True):
             chosen = (int(one) for one in order[start : start + images_per_shard])
-            shard = _write_one(name, _encoded(source, members, chosen), place)
+            shard = _write_one(name, _encoded(source, members, chosen), location)
             number += 1
-            told(shard, number, total)
+            on_shard(shard, number, total)
             written.append(shard)
         shards[split] = tuple(written)
     return shards
 
 
-def _write_one(name: str, images: Iterator[Encoded], place: ShardPlace) -> Shard:
+def _write_one(name: str, images: Iterator[Encoded], location: ShardLocation) -> Shard:
     """Written beside the place where that is a folder, so that it is moved there at once."""
-    beside = place.root if isinstance(place, FolderPlace) else None
+    beside = location.root if isinstance(location, FolderLocation) else None
     try:
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
             path = Path(folder) / name
@@ -133,21 +134,21 @@ def _write_one(name: str, images: Iterator[Encoded], place: ShardPlace) -> Shard
             shard = Shard.of(
                 name, size=path.stat().st_size, sha256=digest_of_file(path), members=members
             )
-            place.put(name, path)
+            location.put(name, path)
             path.unlink(missing_ok=True)
     except OSError as err:
-        raise DataError(f"{place.uri}/{name}: cannot be written: {reason(err)}") from err
+        raise DataError(f"{location.uri}/{name}: cannot be written: {reason(err)}") from err
     return shard
 
 
 def _encoded(
     source: ImageSource, members: Sequence[str], places: Iterator[int]
 ) -> Iterator[Encoded]:
-    for place in places:
+    for location in places:
         try:
-            yield Encoded(members[place], source.labels[place], source.read(place))
+            yield Encoded(members[location], source.labels[location], source.read(location))
         except OSError as err:
-            raise DataError(f"{source.names[place]}: cannot be read: {reason(err)}") from err
+            raise DataError(f"{source.names[location]}: cannot be read: {reason(err)}") from err
 
 
 def _member_names(names: Sequence[str]) -> list[str]:

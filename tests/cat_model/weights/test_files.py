@@ -72,11 +72,11 @@ class Call:
 
 @pytest.mark.parametrize("is_legacy", [False, True])
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "seen"),
     [(os.system, r"posix\.system|nt\.system"), (eval, r"builtins\.eval"), (exec, "builtins.exec")],
 )
 def test_a_payload_is_refused_by_name_and_not_run(
-    tmp_path: Path, function: Callable[..., object], told: str, is_legacy: bool
+    tmp_path: Path, function: Callable[..., object], seen: str, is_legacy: bool
 ) -> None:
     path, proof = tmp_path / "cat.pth", tmp_path / "proof"
     command = f"touch {proof}" if function is os.system else f"open({str(proof)!r}, 'w').close()"
@@ -86,7 +86,7 @@ def test_a_payload_is_refused_by_name_and_not_run(
         _use_new_zipfile_serialization=not is_legacy,
     )
     with pytest.raises(
-        WeightsError, match=rf"cat\.pth: .*asks for ({told}), .*nothing of it was run"
+        WeightsError, match=rf"cat\.pth: .*asks for ({seen}), .*nothing of it was run"
     ):
         load_file(path)
     assert not proof.exists()

@@ -23,8 +23,8 @@ def ledger() -> Ledger:
     return ledger
 
 
-def _resize(ledger: Ledger, stage: str, *, places: int = 8, total: Capacity = TOTAL) -> int:
-    return ledger.resize(stage, range(1, 9), WORKER, places=places, total=total)
+def _resize(ledger: Ledger, stage: str, *, slots: int = 8, total: Capacity = TOTAL) -> int:
+    return ledger.resize(stage, range(1, 9), WORKER, slots=slots, total=total)
 
 
 def test_a_stage_grows_into_free_capacity(ledger: Ledger) -> None:
@@ -33,7 +33,7 @@ def test_a_stage_grows_into_free_capacity(ledger: Ledger) -> None:
 
 
 def test_an_attempt_takes_freed_and_joined_machines(ledger: Ledger) -> None:
-    assert _resize(ledger, "elastic", places=2) == 2
+    assert _resize(ledger, "elastic", slots=2) == 2
     ledger.release("fixed")
     assert _resize(ledger, "elastic") == 8
     ledger.take("fixed", WORKER * 3)
@@ -42,7 +42,7 @@ def test_an_attempt_takes_freed_and_joined_machines(ledger: Ledger) -> None:
 
 def test_after_a_lost_machine_a_stage_shrinks_to_its_minimum(ledger: Ledger) -> None:
     _resize(ledger, "elastic")
-    assert _resize(ledger, "elastic", places=2) == 2
+    assert _resize(ledger, "elastic", slots=2) == 2
     assert ledger.free == Capacity(3, 0)
     assert _resize(ledger, "elastic", total=Capacity(2, 0)) == 1
 

@@ -60,5 +60,5 @@ def test_one_worker_of_a_group_keeps_the_log_of_a_trial(tmp_path: Path) -> None:
         attempt: Any = SimpleNamespace(
             trial=trial, store_uri=str(tmp_path), training="training", metric="top1"
         )
-        place: Any = SimpleNamespace(rank=rank)
-        assert (_logbook(attempt, place) is not None) == is_kept
+        worker: Any = SimpleNamespace(rank=rank)
+        assert (_logbook(attempt, worker) is not None) == is_kept

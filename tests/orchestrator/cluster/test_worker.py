@@ -33,7 +33,7 @@ ONE = WorkerRank(
     rank=0,
     world_size=1,
     device="cpu",
-    tell=lambda metrics: None,
+    report_metrics=lambda metrics: None,
     broadcast_from_rank_zero=lambda number: number,
     is_leaving=lambda: False,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.s3.offer import OFFER, adopt_offer, make_absolute, make_offer, places
+from orchestrator.s3.offer import OFFER, adopt_offer, locations_of_s3, make_absolute, make_offer
 
 SECRET = "sEcReT"
 CONFIG = """
@@ -84,7 +84,7 @@ def test_a_machine_without_settings_offers_nothing(
 
 def test_where_s3_is_goes_without_users_and_passwords() -> None:
     environ = {"AWS_ENDPOINT_URL": f"http://me:{SECRET}@host:9000", "AWS_SECRET_ACCESS_KEY": SECRET}
-    assert places(environ) == {"AWS_ENDPOINT_URL": "http://host:9000"}
+    assert locations_of_s3(environ) == {"AWS_ENDPOINT_URL": "http://host:9000"}
 
 
 def test_a_worker_uses_what_its_machine_has(machine: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.errors import SpecError
 from orchestrator.spec import load_job
-from orchestrator.spec.locations import data_place, outside_file, store_uri
+from orchestrator.spec.locations import data_location, outside_file, store_uri
 from pipelines import KINDS
 from tests.orchestrator.spec.kinds import load_text
 
@@ -39,7 +39,7 @@ PRETRAIN = "  pretrain: {kind: train, data: d}\n"
     ],
 )
 def test_what_a_shell_would_expand_is_refused(text: str, found: str) -> None:
-    for place_of, suffix in ((store_uri, ""), (data_place, ""), (outside_file, "/cat.pth")):
+    for place_of, suffix in ((store_uri, ""), (data_location, ""), (outside_file, "/cat.pth")):
         with pytest.raises(ValueError, match="is not expanded here") as caught:
             place_of(text + suffix, Path("/here"))
         assert (
@@ -65,11 +65,11 @@ def test_what_a_shell_would_expand_is_refused(text: str, found: str) -> None:
     ],
 )
 def test_a_name_that_holds_such_a_letter_otherwise_is_a_name(name: str) -> None:
-    assert data_place(f"/srv/{name}", None) == f"/srv/{name}"
+    assert data_location(f"/srv/{name}", None) == f"/srv/{name}"
 
 
 def test_a_name_that_a_shell_expands_is_accepted_as_a_uri() -> None:
-    for place_of in (store_uri, data_place, outside_file):
+    for place_of in (store_uri, data_location, outside_file):
         assert (
             place_of("file:///srv/%24RECYCLE.BIN/%25TEMP%25/w.pth", None)
             == "/srv/$RECYCLE.BIN/%TEMP%/w.pth"

@@ -113,7 +113,7 @@ def test_a_tree_is_fetched_whole_and_once(
     monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
     put(bucket, "train2017/", b"")  # as consoles make folders
     told: list[str] = []
-    root = data_folder(uri, "coco", *SPLITS, tell=told.append)
+    root = data_folder(uri, "coco", *SPLITS, report_progress=told.append)
     assert files_below(root) == files_below(coco)
     assert told == [f"fetching {uri}: 7 of 7 objects, 0.00 GiB"]
     assert len(fetched()) == 7

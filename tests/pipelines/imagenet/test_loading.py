@@ -58,7 +58,7 @@ def index(tmp_path: Path) -> Index:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_data_error_reads_the_same_from_any_process(index: Index, num_workers: int) -> None:
     batches = iter(loader_of(CutShort(**vars(index)), num_workers=num_workers))
-    assert [next(batches).places for _ in range(2)] == [(0, 1), (2, 3)]
+    assert [next(batches).indices for _ in range(2)] == [(0, 1), (2, 3)]
     with pytest.raises(DataError) as caught:
         next(batches)
     assert str(caught.value) == FAULT

@@ -53,12 +53,12 @@ def spied(name: str, seen: list[tuple[str, tuple[float, ...]]]) -> Any:
 
 def ks_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Greatest distance of two samples' distribution functions."""
-    places = np.concatenate([a, b])
-    return float(np.abs(cumulated(a, places) - cumulated(b, places)).max())
+    indices = np.concatenate([a, b])
+    return float(np.abs(cumulated(a, indices) - cumulated(b, indices)).max())
 
 
-def cumulated(sample: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.searchsorted(np.sort(sample), places, side="right") / len(sample)
+def cumulated(sample: NDArray[np.float64], indices: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.searchsorted(np.sort(sample), indices, side="right") / len(sample)
 
 
 def test_the_tape_holds_what_timm_does_for_the_same_seed() -> None:

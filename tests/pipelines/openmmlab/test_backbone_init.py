@@ -105,12 +105,12 @@ def test_from_scratch_the_backbone_is_random_by_the_seed(
 def test_log_says_what_was_loaded_and_left_out(setting: Setting) -> None:
     start, recorder = setting.train("loaded", **STILL, drop_path_rate=None, model=TOY)
     assert not _changed(start, setting.pretrained)
-    told = recorder.events[0].text
+    summary = recorder.events[0].text
     norms = ", ".join(f"norm{stage}.{part}" for stage in range(4) for part in ("weight", "bias"))
-    assert told.startswith(
+    assert summary.startswith(
         f"backbone: a CAT of no published size; mapped: {len(start) - 8} tensors; new: {norms};"
     )
-    assert told.endswith("left out: head.fc.bias, head.fc.weight, norm.bias, norm.weight")
+    assert summary.endswith("left out: head.fc.bias, head.fc.weight, norm.bias, norm.weight")
 
 
 def test_frozen_stages_stay_bit_for_bit_and_the_rest_learns(setting: Setting) -> None:

@@ -106,7 +106,7 @@ def test_a_line_estimates_the_time_to_go_from_this_attempt(tmp_path: Path) -> No
         max_iters=100,
         batch_size=16,
     )
-    telling.tell_iteration(60, {"loss": 1.25, "loss_cls": 0.5}, lr=1e-4, speed=speed)
+    telling.report_iteration(60, {"loss": 1.25, "loss_cls": 0.5}, lr=1e-4, speed=speed)
     (event,) = recorder.events
     assert event.text == "epoch 2/2 iteration 60/100 loss 1.25 lr 0.0001 eta 0:01:20"
     assert event.done == 1.2

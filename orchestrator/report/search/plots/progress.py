@@ -41,12 +41,12 @@ def draw_best_so_far(search: Search, axes: Axes) -> None:
 
 def draw_curves(search: Search, axes: Axes) -> None:
     """The metric over epochs, a line a trial; the best one on top."""
-    told: set[TrialState] = set()
+    labelled: set[TrialState] = set()
     for trial in search.trials.trials:
         if trial.number != search.summary.best:
-            label = None if trial.state in told else STATE_LABELS[trial.state]
+            label = None if trial.state in labelled else STATE_LABELS[trial.state]
             _draw_curve(trial, axes, STATE_COLOURS[trial.state], label)
-            told.add(trial.state)
+            labelled.add(trial.state)
     best = search.trials.best()
     if best is not None:
         _draw_curve(best, axes, BEST, f"best, trial {best.number}", is_best=True)

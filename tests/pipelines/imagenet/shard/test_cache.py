@@ -15,11 +15,11 @@ from orchestrator.errors import DataError
 from pipelines.imagenet.layouts import open_images
 from pipelines.imagenet.shard.cache import ShardCache
 from pipelines.imagenet.shard.index import INDEX_NAME, Shard, parse_index
-from pipelines.imagenet.shard.place import BucketPlace
+from pipelines.imagenet.shard.location import BucketLocation
 from tests.pipelines.imagenet.shard.conftest import ShardSummary
 
 
-class CountedPlace(BucketPlace):
+class CountedPlace(BucketLocation):
     """Notes each fetch in a file, whichever process makes it."""
 
     def __init__(self, uri: str, log: Path) -> None:

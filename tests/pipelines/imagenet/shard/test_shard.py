@@ -16,7 +16,7 @@ import pytest
 from orchestrator.errors import DataError, UnreachableError
 from pipelines.data.s3 import DataBucket
 from pipelines.imagenet.layouts import fingerprint, load_classes, open_images
-from pipelines.imagenet.shard.place import FolderPlace
+from pipelines.imagenet.shard.location import FolderLocation
 from tests.pipelines.imagenet.shard.conftest import ShardSummary
 
 
@@ -76,14 +76,14 @@ def test_a_cache_that_cannot_be_locked_is_an_error_that_names_it(
 def test_the_index_of_read_only_shards_is_kept_in_the_cache(
     foreign: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = FolderPlace.write
+    write = FolderLocation.write
 
-    def refuse(self: FolderPlace, name: str, content: bytes) -> None:
+    def refuse(self: FolderLocation, name: str, content: bytes) -> None:
         if self.root == foreign:
             raise DataError("Read-only file system")
         write(self, name, content)
 
-    monkeypatch.setattr(FolderPlace, "write", refuse)
+    monkeypatch.setattr(FolderLocation, "write", refuse)
     before = fingerprint(str(foreign), num_classes=2)
     assert not (foreign / "index.json").exists()
     assert len(list(caches.glob("indices/*.json"))) == 1

@@ -15,19 +15,19 @@ from tests.pipelines.pretrain.conftest import MakeContext, as_evaluation
 
 
 @pytest.fixture
-def places(
+def indices(
     data: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """The sample in every layout."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    places = {
+    indices = {
         "folders": str(data),
         "class map": str(tmp_path / "map"),
         "shards": str(tmp_path / "shards"),
     }
-    places["s3"] = f"s3://{bucket}/digits"
+    indices["s3"] = f"s3://{bucket}/digits"
     for place in ("shards", "s3"):
-        assert main([str(data), places[place], "--images-per-shard", "7"]) == 0
+        assert main([str(data), indices[place], "--images-per-shard", "7"]) == 0
     (tmp_path / "map").mkdir()
     for split in ("train", "val"):
         (tmp_path / "map" / split).symlink_to(data / split)
@@ -36,36 +36,36 @@ def places(
             for path in sorted((data / split).glob("*/*"))
         ]
         (tmp_path / "map" / f"{split}_map.txt").write_text("".join(lines))
-    return places
+    return indices
 
 
 def test_a_classifier_of_shards_scores_the_same_in_every_layout(
-    places: dict[str, str], make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    indices: dict[str, str], make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))
-    context, _ = make_context(data=places["s3"], epochs=2, loader_workers=2)
+    context, _ = make_context(data=indices["s3"], epochs=2, loader_workers=2)
     trained = train.run(context)
-    for place in places.values():
+    for place in indices.values():
         context, _ = make_context(data=place)
         scores = evaluate.run(as_evaluation(context, trained.outputs["checkpoint"])).metrics[:2]
         assert scores == trained.metrics[:2]
 
 
 def test_training_does_not_depend_on_where_the_shards_lie(
-    places: dict[str, str], make_context: MakeContext
+    indices: dict[str, str], make_context: MakeContext
 ) -> None:
     results = []
     for place in ("shards", "s3"):
-        context, recorder = make_context(data=places[place], epochs=1)
+        context, recorder = make_context(data=indices[place], epochs=1)
         train.run(context)
         results.append([one["loss"] for one in recorder.metrics])
     assert results[0] == results[1]
 
 
 def test_a_batch_that_train_does_not_fill_is_told_with_the_place(
-    places: dict[str, str], make_context: MakeContext
+    indices: dict[str, str], make_context: MakeContext
 ) -> None:
-    context, _ = make_context(data=places["s3"], batch_size=200)
+    context, _ = make_context(data=indices["s3"], batch_size=200)
     with pytest.raises(
         DataError,
         match=r"s3://bucket-\w+/digits: train holds 120 images, less than batch_size = 200",

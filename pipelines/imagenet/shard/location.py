@@ -20,7 +20,7 @@ Sizes = Mapping[Split, Mapping[str, int]]
 """Of each split that has shards, their sizes in bytes by name."""
 
 
-class ShardPlace(Protocol):
+class ShardLocation(Protocol):
     """Names are relative to the place. Raises DataError for what cannot be read or written."""
 
     @property
@@ -43,8 +43,8 @@ class ShardPlace(Protocol):
     def delete(self, name: str) -> None: ...
 
 
-def open_place(place: str) -> ShardPlace:
-    return BucketPlace(place) if is_remote(place) else FolderPlace(Path(place))
+def open_location(location: str) -> ShardLocation:
+    return BucketLocation(location) if is_remote(location) else FolderLocation(Path(location))
 
 
 def split_of(name: str) -> Split | None:
@@ -59,7 +59,7 @@ def split_of(name: str) -> Split | None:
     return None
 
 
-class FolderPlace:
+class FolderLocation:
     """A folder of this machine, or one that many machines share."""
 
     def __init__(self, root: Path) -> None:
@@ -112,7 +112,7 @@ class FolderPlace:
             raise DataError(f"{escaped(str(err.filename or self.root))}: {reason(err)}") from err
 
 
-class BucketPlace:
+class BucketLocation:
     """A prefix in S3."""
 
     def __init__(self, uri: str) -> None:
