@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help install demo test test-slow test-stress check lock
 help:
-	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (about 10 minutes on 2 cores)"
+	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (10 to 17 minutes on 2 cores)"
 	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
 	@echo "make test-stress  what CI leaves out: larger proofs, and tests with processes on busy cores"
 	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,40 +21,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tests share the cores; threads that wait for one another do not
-os.environ["RAY_AUTH_MODE"] = "disabled"
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = (
-    "0.3"  # 2 by default, longer than a whole run of most tests
-)
-# Ray's dashboard, which takes the jobs, is given up after half a minute by default.
-os.environ |= {
-    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
-    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
-}
-# A job goes to the cluster that its folder names as the current one: each process of tests has a
-# folder of its own.
-os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets have short names
-atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
-os.environ["PATH"] = (
-    f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # submitted jobs call `python`
-)
-os.environ["PYTHONPATH"] = str(ROOT)  # workers import kinds that tests define
-os.environ.pop("RAY_ADDRESS", None)
-for name in (
-    "AWS_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
-    "AWS_CONFIG_FILE",
-    "AWS_PROFILE",
-):  # of the machine
-    os.environ.pop(name, None)
-os.environ |= {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
+AWS_OF_THIS_MACHINE = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE")
+
+# Tests share the cores, and threads that wait for one another do not. torch reads it at its import,
+# which is before any fixture.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _BY_FIXTURE = ("jobs_url", "cluster")
 _LONGEST = (
@@ -99,8 +68,45 @@ def _group_of(item: pytest.Item) -> str:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> Iterator[None]:
+    """What Ray, AWS and the processes of tests find in their environment."""
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+        ) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name in ("RAY_ADDRESS", *AWS_OF_THIS_MACHINE):
+            patch.delenv(name, raising=False)
+        for name, value in _environment(folder).items():
+            patch.setenv(name, value)
+        yield
+
+
+def _environment(ray_folder: str) -> dict[str, str]:
+    return {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # 2 by default, longer than a whole run of most tests.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",
+        # Ray's dashboard, which takes the jobs, is given up after half a minute by default.
+        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        # A job goes to the cluster that this folder names as the current one: each process of tests
+        # has its own. Its name is short, because the names of sockets in it have a limit.
+        "RAY_TMPDIR": ray_folder,
+        # Submitted jobs call `python`.
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),  # workers import kinds that tests define
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest, environment: None) -> Iterator[Cluster]:
     """A cluster with 4 CPUs, and 2 GPUs that are none, started once. It takes jobs where a test
     submits some."""
     from ray.cluster_utils import Cluster  # noqa: PLC0415  only the tests that use it pay for the import
@@ -150,22 +156,22 @@ def jobs_url(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The address of a server process that speaks S3; the environment names it, as a user's
+def s3_endpoint(environment: None) -> Iterator[str]:
+    """The address of a server process that speaks S3; the variables names it, as a user's
     would."""
     port = _free_port()
     command = [sys.executable, "-m", "tests.s3_server", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    environment = {
+    variables = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     _await_port(port, server)
-    yield environment["AWS_ENDPOINT_URL"]
+    yield variables["AWS_ENDPOINT_URL"]
     for name, value in before.items():
         os.environ.pop(name)
         if value is not None:

@@ -54,9 +54,8 @@ def test_model_is_mmsegs_baseline_but_for_the_backbone(method: MethodName) -> No
     heads = [name for name in ("decode_head", "auxiliary_head") if name in baseline]
     for head in heads:
         baseline[head]["num_classes"] = 150
-        baseline[head]["loss_decode"]["avg_non_ignore"] = (
-            False  # mmseg's default, which ours spells out
-        )
+        # mmseg's default, which ours spells out
+        baseline[head]["loss_decode"]["avg_non_ignore"] = False
     baseline["backbone"], baseline["pretrained"] = {"type": "CAT"}, None
     if "neck" in baseline:
         baseline["neck"]["in_channels"] = list(WIDTHS_OF_CAT)

@@ -110,7 +110,7 @@ def test_an_interrupted_writer_leaves_no_index(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "_tell", interrupt)
+        patch.setattr(command, "_report_shard", interrupt)
         assert main([str(tree), place, "--images-per-shard", "1"]) == 130
     assert "interrupted: there is no index yet" in capsys.readouterr().err
     if "://" not in place:
@@ -125,8 +125,9 @@ def test_an_interrupted_writer_leaves_no_index(
 def test_ctrl_c_ends_the_command_without_a_traceback(tree: Path, tmp_path: Path) -> None:
     arguments = [str(tree), str(tmp_path / "shards"), "--images-per-shard", "1"]
     code = "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    code += "from pipelines.imagenet.shard import __main__ as command; tell = command._tell\n"
-    code += "command._tell = lambda *shard: (tell(*shard), time.sleep(600))\n"
+    code += "from pipelines.imagenet.shard import __main__ as command\n"
+    code += "report = command._report_shard\n"
+    code += "command._report_shard = lambda *shard: (report(*shard), time.sleep(600))\n"
     code += "sys.exit(command.main(sys.argv[1:]))"
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
