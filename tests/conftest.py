@@ -157,8 +157,8 @@ def jobs_url(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def s3_endpoint(environment: None) -> Iterator[str]:
-    """The address of a server process that speaks S3; the variables names it, as a user's
-    would."""
+    """The address of a server process that speaks S3; environment variables name it, as
+    a user's would."""
     port = _free_port()
     command = [sys.executable, "-m", "tests.s3_server", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(

@@ -151,7 +151,8 @@ def errors() -> tuple[type[Exception], ...]:
 
 def code_of(err: Exception) -> str:
     """The server's code of an error; empty where it did not answer."""
-    return str(getattr(err, "response", {}).get("Error", {}).get("Code", ""))
+    response = getattr(err, "response", None) or {}  # None where no answer came
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def without_userinfo(text: str) -> str:
