@@ -27,9 +27,8 @@ class Ipsa(nn.Module):
     """Inner-patch self-attention: multi-head attention inside each window, with a relative position
     bias."""
 
-    __constants__ = (
-        "reads_weights",
-    )  # a script is of the layers that the module has when it is scripted
+    # A script is of the layers that the module has when it is scripted.
+    __constants__ = ("reads_weights",)
     __jit_unused_properties__ = ("reads_weights",)
 
     def __init__(
@@ -62,13 +61,17 @@ class Ipsa(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        if is_windowed(x):
+        if is_windowed(x):  # the stage has cut the map, so nothing is padded
             mixed = self._mix_windows(x, drop)
         elif not self.reads_weights:
+            # An adapter may make anything of a padded zero: it is called on the padding as well.
             mixed = merge(self._mix_windows(split(x, self.window), drop), x.shape[1], x.shape[2])
         elif fits_window(x, self.window) and drop == 0.0:
+            # One window, whose padded positions are equal keys: one of them can stand for all.
+            # Dropout would draw for each of them, so it takes the long way.
             mixed = self._mix_small_map(x)
         else:
+            # Only the map's own positions go through `qkv`; the padding's result is its bias.
             mixed = self._mix_map(x, drop)
         out: Tensor = self.proj_drop(self.proj(mixed))
         return out
@@ -143,9 +146,8 @@ class Cpsa(nn.Module):
     or pruned ones, layers with hooks) are called instead, at twice the products.
     """
 
-    __constants__ = (
-        "reads_weights",
-    )  # a script is of the layers that the module has when it is scripted
+    # A script is of the layers that the module has when it is scripted.
+    __constants__ = ("reads_weights",)
     __jit_unused_properties__ = ("reads_weights",)
 
     def __init__(
@@ -176,13 +178,11 @@ class Cpsa(nn.Module):
         if not self.reads_weights:
             mixed = self._mix_by_calls(x, drop)
         elif is_windowed(x):
-            mixed = (
-                self._mix_one_window(x)
-                if holds(x.shape[1] == 1) and drop == 0.0
-                else self._mix(x, drop)
-            )
+            # With one window the softmax is over one token and always 1: only V and c are left.
+            is_linear = holds(x.shape[1] == 1) and drop == 0.0
+            mixed = self._mix_one_window(x) if is_linear else self._mix(x, drop)
         elif fits_window(x, self.window) and drop == 0.0:
-            mixed = self._mix_small_map(x)
+            mixed = self._mix_small_map(x)  # one window again; padded zeros add nothing
         else:
             mixed = merge(self._mix(split(x, self.window), drop), x.shape[1], x.shape[2])
         out: Tensor = self.proj_drop(mixed)

@@ -21,7 +21,7 @@ class StopInValidation(Hook):  # type: ignore[misc]  # untyped base
 
     def __init__(self, context: StageContext, stop: Callable[[], None]) -> None:
         self._world_size = context.world_size
-        # Of what a Coordinator demands it leaves checkpoints alone: weights stay as they are
+        # It only heeds STOP, and writes no checkpoints in between: weights stay as they are
         # meanwhile.
         self._control = Coordinator(
             CheckpointEvery(epochs=1), context.should_stop, torch.device(context.device)

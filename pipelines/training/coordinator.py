@@ -20,7 +20,7 @@ from pipelines.training.intervals import CheckpointEvery
 
 
 class Action(IntEnum):
-    """What is asked for after an update; of several ranks the greatest counts."""
+    """What to do after an update; of several ranks the greatest counts."""
 
     NONE = 0
     SAVE = 1
@@ -38,19 +38,19 @@ class Coordinator:
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
     _saved_at_s: float | None = None
-    _votes: deque[ActionReduction] = field(default_factory=deque)
+    _reductions: deque[ActionReduction] = field(default_factory=deque)
 
     def after(self, num_updates: int) -> Action:
         """What to do after `num_updates` updates of the whole training; every rank gets the same
         answer."""
-        demand = self._agreed(self._own())
+        action = self._agreed(self._own())
         if (
-            demand is Action.NONE
+            action is Action.NONE
             and self.every.steps is not None
             and num_updates % self.every.steps == 0
         ):
             return Action.SAVE
-        return demand
+        return action
 
     def is_epoch_due(self, epoch: int, *, num_epochs: int) -> bool:
         """Whether the end of `epoch`, counted from 1, writes a checkpoint: no other moment has
@@ -77,11 +77,11 @@ class Coordinator:
     def _agreed(self, own: Action) -> Action:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return own
-        self._votes.append(ActionReduction.cast(own, self.device))
-        # A GPU's votes are counted an update later: to read this one now would keep it from being
+        self._reductions.append(ActionReduction.start(own, self.device))
+        # A GPU's reduction is read an update later: to read this one now would keep it from being
         # fed.
-        is_behind = self.device.type == "cuda" and len(self._votes) == 1
-        return Action.NONE if is_behind else self._votes.popleft().count()
+        is_behind = self.device.type == "cuda" and len(self._reductions) == 1
+        return Action.NONE if is_behind else self._reductions.popleft().result()
 
 
 def _rank() -> int:
@@ -90,26 +90,26 @@ def _rank() -> int:
 
 @dataclass(frozen=True)
 class ActionReduction:
-    """The demands of all ranks after an update, on their way to this one."""
+    """The greatest action of all ranks after an update, on its way to this one."""
 
     greatest: Tensor
     is_there: torch.cuda.Event | None
     """Recorded when `greatest` has been copied to the host."""
 
     @classmethod
-    def cast(cls, own: Action, device: torch.device) -> Self:
+    def start(cls, own: Action, device: torch.device) -> Self:
         """Returns at once on a GPU. All ranks call it."""
-        demand = torch.tensor(int(own), device=device)
-        dist.all_reduce(demand, op=dist.ReduceOp.MAX)
+        action = torch.tensor(int(own), device=device)
+        dist.all_reduce(action, op=dist.ReduceOp.MAX)
         if device.type != "cuda":
-            return cls(demand, None)
-        on_host = torch.empty_like(demand, device="cpu", pin_memory=True)
-        on_host.copy_(demand, non_blocking=True)
+            return cls(action, None)
+        on_host = torch.empty_like(action, device="cpu", pin_memory=True)
+        on_host.copy_(action, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         return cls(on_host, copied)
 
-    def count(self) -> Action:
+    def result(self) -> Action:
         """The greatest; waits for it."""
         if self.is_there is not None:
             self.is_there.synchronize()
