@@ -172,6 +172,7 @@ COUNT = Kind(
     fingerprint=fingerprint,
     from_outside=frozenset({"source"}),
     stops=True,
+    keep_best=lambda params: params.keep_best,
     fits_workers=lambda params, num_workers: params.batch_size % num_workers == 0,
     entry="tests.orchestrator.counting:run",
     evaluation=Evaluation(
