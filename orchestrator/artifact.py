@@ -1,4 +1,4 @@
-"""What the store holds about finished work: Ref, File, Artifact, Metric, Departure, Manifest, their
+"""What the store holds about finished work: Ref, File, Artifact, Metric, Deviation, Manifest, their
 JSON. No I/O."""
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Metric(Value):
     end."""
 
 
-class Departure(Value):
+class Deviation(Value):
     """A param that is not as in the reference recipe."""
 
     used: JsonValue
@@ -102,7 +102,7 @@ class Manifest(Value):
     """What the Key is the sha256 of: kind, version, params, seed, rerun, data, inputs."""
     params: Mapping[str, JsonValue]
     """The effective params, searched values included."""
-    recipe_audit: Mapping[str, Departure] | None = None
+    recipe_audit: Mapping[str, Deviation] | None = None
     """By name, each of the params that is not as in the reference recipe; None in manifests older
     than audits."""
     artifacts: Mapping[str, Artifact]

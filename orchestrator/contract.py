@@ -32,13 +32,13 @@ class Role(Enum):
     OUTSIDE_KEY = "outside_key"
     """Changes how fast or how safely a stage runs, never its result: not in the Key."""
     ADDS = "adds"
-    """Adds metrics or outputs and changes none of the others: in the Key, but no departure from a
+    """Adds metrics or outputs and changes none of the others: in the Key, but no deviation from a
     recipe."""
     MODEL = "model"
-    """What is trained, not how: a model by its published name is a choice, no departure from a
+    """What is trained, not how: a model by its published name is a choice, no deviation from a
     recipe."""
     DURATION = "duration"
-    """How long it trains: a stage that has less of it, and no other departure, has a short
+    """How long it trains: a stage that has less of it, and no other deviation, has a short
     schedule."""
 
     @property
@@ -104,7 +104,7 @@ class Params(BaseModel):
     reference: ClassVar[Mapping[str, JsonValue]] = {}
     """What the reference recipe has otherwise than the defaults, by field."""
     choices: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say what is trained, not how, though they have a default: no departure from a
+    """Fields that say what is trained, not how, though they have a default: no deviation from a
     recipe."""
     fingerprinted: ClassVar[frozenset[str]] = frozenset()
     """All fields that the kind's fingerprint depends on: stages that agree in them share one
@@ -112,7 +112,7 @@ class Params(BaseModel):
 
     @property
     def checking_fields(self) -> frozenset[str]:
-        """Fields that only check data or inputs, with which they have one right value: no departure
+        """Fields that only check data or inputs, with which they have one right value: no deviation
         from a recipe."""
         return frozenset()
 

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from orchestrator.artifact import Departure
+from orchestrator.artifact import Deviation
 from orchestrator.contract import Params, Role
 
 
-def differences(
+def param_deviations(
     params: Params, recipe: Mapping[str, JsonValue], *, searched: Iterable[str] = ()
-) -> dict[str, Departure]:
+) -> dict[str, Deviation]:
     """Each param in the Key that has another effect than in `recipe` and, where that says nothing,
     than by default.
 
@@ -32,17 +32,17 @@ def differences(
     }
     reference = {**_defaults(params, used), **recipe}
     return {
-        name: Departure(used=used.get(name), reference=reference.get(name))
+        name: Deviation(used=used.get(name), reference=reference.get(name))
         for name in dict.fromkeys([*used, *reference])
         if used.get(name) != reference.get(name)
     }
 
 
-def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Departure]:
+def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Deviation]:
     """Each param in the Key that is not as in the reference recipe; not those `searched`, by dotted
     path.
 
-    What has no default and a model by its published name are choices, not departures.
+    What has no default and a model by its published name are choices, not deviations.
     """
     searched = tuple(searched)
     fields = type(params).model_fields
@@ -50,9 +50,9 @@ def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, D
     choices = required | params.choices | {*searched}
     models = params.fields_with(Role.MODEL)
     return {
-        name: departure
-        for name, departure in differences(params, params.reference, searched=searched).items()
-        if name not in choices and not (name in models and isinstance(departure.used, str))
+        name: deviation
+        for name, deviation in param_deviations(params, params.reference, searched=searched).items()
+        if name not in choices and not (name in models and isinstance(deviation.used, str))
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from orchestrator.artifact import Artifact, Departure
+from orchestrator.artifact import Artifact, Deviation
 from orchestrator.contract import Event, Params
 from orchestrator.recipe import recipe_audit
 from orchestrator.runs.record import StageEvent
@@ -68,7 +68,7 @@ class Attempt:
         short = name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
         return f"{short}-{self.key[:8]}"
 
-    def audit(self) -> dict[str, Departure]:
+    def audit(self) -> dict[str, Deviation]:
         """What the stage has otherwise than the reference recipe; of a search, what all its trials
         have so."""
         searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()

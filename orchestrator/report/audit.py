@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.artifact import Departure, Manifest
+from orchestrator.artifact import Deviation, Manifest
 from orchestrator.contract import CHECKPOINT
-from orchestrator.report.deviations import difference_text
+from orchestrator.report.deviations import deviation_text
 from orchestrator.spec import Job, Stage
 
-Audits = Mapping[str, Mapping[str, Departure]]
-"""By stage, the departures by param."""
+Audits = Mapping[str, Mapping[str, Deviation]]
+"""By stage, the deviations by param."""
 
 
 def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
@@ -20,39 +20,37 @@ def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
     An evaluation trains nothing: of it only those that the stage which it measures has not are
     told, if any.
     """
-    audits: dict[str, Mapping[str, Departure]] = {}
+    audits: dict[str, Mapping[str, Deviation]] = {}
     for name, stage in job.stages.items():
         recorded = _recorded(name, manifests)
         if recorded is None:
             continue
-        published_audits = (
-            recorded if stage.kind.evaluates is None else _own(stage, recorded, manifests)
-        )
-        if published_audits or stage.kind.evaluates is None:
-            audits[name] = published_audits
+        own = recorded if stage.kind.evaluates is None else _own(stage, recorded, manifests)
+        if own or stage.kind.evaluates is None:
+            audits[name] = own
     return audits
 
 
 def audit_lines(audits: Audits) -> tuple[str, ...]:
     """A line a stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead of
     1024`."""
-    return tuple(f"{stage}: {_words(departures)}" for stage, departures in audits.items())
+    return tuple(f"{stage}: {_words(deviations)}" for stage, deviations in audits.items())
 
 
-def _recorded(name: str, manifests: Mapping[str, Manifest]) -> Mapping[str, Departure] | None:
+def _recorded(name: str, manifests: Mapping[str, Manifest]) -> Mapping[str, Deviation] | None:
     return manifests[name].recipe_audit if name in manifests else None
 
 
 def _own(
-    stage: Stage, recorded: Mapping[str, Departure], manifests: Mapping[str, Manifest]
-) -> Mapping[str, Departure]:
+    stage: Stage, recorded: Mapping[str, Deviation], manifests: Mapping[str, Manifest]
+) -> Mapping[str, Deviation]:
     ref = stage.inputs.get(CHECKPOINT)
     measured = (_recorded(ref.stage, manifests) if ref else None) or {}
     return {
-        name: departure for name, departure in recorded.items() if measured.get(name) != departure
+        name: deviation for name, deviation in recorded.items() if measured.get(name) != deviation
     }
 
 
-def _words(departures: Mapping[str, Departure]) -> str:
-    published_audits = (difference_text(name, departure) for name, departure in departures.items())
-    return "; ".join(published_audits) or "as in the reference recipe"
+def _words(deviations: Mapping[str, Deviation]) -> str:
+    texts = (deviation_text(name, deviation) for name, deviation in deviations.items())
+    return "; ".join(texts) or "as in the reference recipe"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from orchestrator.artifact import Manifest, Value, unit_of
-from orchestrator.report.deviations import Deviation, find_deviations, label_of
+from orchestrator.report.deviations import PublishedDeviation, find_deviations, label_of
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
 
@@ -94,7 +94,7 @@ def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
     )
 
 
-def _beside(cell: Cell, row: PublishedRow, deviations: tuple[Deviation, ...]) -> Cell:
+def _beside(cell: Cell, row: PublishedRow, deviations: tuple[PublishedDeviation, ...]) -> Cell:
     """The cell beside the row's number, where the row has one for its metric."""
     published = row.metrics.get(cell.metric)
     if published is None:

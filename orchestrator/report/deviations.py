@@ -14,10 +14,10 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from orchestrator.artifact import Departure, Manifest
+from orchestrator.artifact import Deviation, Manifest
 from orchestrator.contract import CHECKPOINT, Role
 from orchestrator.fingerprint import searched_names
-from orchestrator.recipe import differences
+from orchestrator.recipe import param_deviations
 from orchestrator.report.published import PublishedRow
 from orchestrator.spec import Job, Stage
 from orchestrator.spec.faults import cut
@@ -33,7 +33,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Deviation:
+class PublishedDeviation:
     """One difference from what was published, in words such as `epochs 10 instead of 300`."""
 
     reason: Reason
@@ -47,7 +47,7 @@ def find_deviations(
     *,
     manifests: Mapping[str, Manifest],
     rows: Mapping[str, PublishedRow],
-) -> tuple[Deviation, ...]:
+) -> tuple[PublishedDeviation, ...]:
     """All differences of `stage`, and of the stages that it needs, from `row` and the rows that
     this one builds on.
 
@@ -57,15 +57,15 @@ def find_deviations(
     return tuple(_deviations(job, stage, row, measured, rows))
 
 
-def label_of(deviations: tuple[Deviation, ...]) -> str | None:
+def label_of(deviations: tuple[PublishedDeviation, ...]) -> str | None:
     """The reasons, each once, such as `other recipe, other data`; None for a reproduction."""
     found = {deviation.reason for deviation in deviations}
     return ", ".join(reason for reason in Reason if reason in found) or None
 
 
-def difference_text(name: str, departure: Departure) -> str:
+def deviation_text(name: str, deviation: Deviation) -> str:
     """Such as `epochs 10 instead of 300`."""
-    return f"{name} {_words(departure.used)} instead of {_words(departure.reference)}"
+    return f"{name} {_words(deviation.used)} instead of {_words(deviation.reference)}"
 
 
 def _deviations(
@@ -74,12 +74,12 @@ def _deviations(
     row: PublishedRow,
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
-) -> Iterator[Deviation]:
+) -> Iterator[PublishedDeviation]:
     if stage.kind.evaluates is not None:
         yield from _of_evaluation(job, stage, row, manifests, rows)
         return
     if stage.kind.name != row.kind:
-        yield Deviation(Reason.OTHER_RECIPE, f"{stage.kind.name} instead of {row.kind}")
+        yield PublishedDeviation(Reason.OTHER_RECIPE, f"{stage.kind.name} instead of {row.kind}")
         return
     yield from _own(job, stage, row)
     if manifests is not None:
@@ -92,9 +92,9 @@ def _deviations(
                 if getattr(stage.params, field, None)
                 else f"no {field}"
             )
-            yield Deviation(Reason.OTHER_RECIPE, text)
+            yield PublishedDeviation(Reason.OTHER_RECIPE, text)
         elif followed is None:
-            yield Deviation(Reason.OTHER_RECIPE, f"{field} {ref}, which was not published")
+            yield PublishedDeviation(Reason.OTHER_RECIPE, f"{field} {ref}, which was not published")
         else:
             yield from _inherited(job, job.stages[ref.stage], rows[followed], manifests, rows)
 
@@ -105,13 +105,13 @@ def _of_evaluation(
     row: PublishedRow,
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
-) -> Iterator[Deviation]:
+) -> Iterator[PublishedDeviation]:
     """Those of the stage whose model is measured, and what the evaluation itself has otherwise than
     that stage."""
     own = list(_own(job, stage, row))
     ref = stage.inputs.get(CHECKPOINT)
     if ref is None:
-        yield Deviation(Reason.OTHER_RECIPE, f"{CHECKPOINT} from outside the job")
+        yield PublishedDeviation(Reason.OTHER_RECIPE, f"{CHECKPOINT} from outside the job")
     else:
         measured = job.stages[ref.stage]
         yield from _inherited(job, measured, row, manifests, rows)
@@ -128,37 +128,37 @@ def _inherited(
     row: PublishedRow,
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
-) -> Iterator[Deviation]:
+) -> Iterator[PublishedDeviation]:
     """Those of a stage that another one builds on, each with its name."""
     for deviation in _deviations(job, stage, row, manifests, rows):
         yield replace(deviation, text=f"{stage.name}: {deviation.text}")
 
 
-def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[Deviation]:
+def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[PublishedDeviation]:
     """What differs in the stage's own params. The label `short schedule` is for those that differ
     in nothing else."""
     searched = searched_names(job, stage)
     changed = {
-        name: departure
-        for name, departure in differences(stage.params, row.recipe, searched=searched).items()
+        name: deviation
+        for name, deviation in param_deviations(stage.params, row.recipe, searched=searched).items()
         if name not in searched
     }
     models, durations = (stage.params.fields_with(role) for role in (Role.MODEL, Role.DURATION))
     is_only_short = not searched and changed.keys() <= {*models, *durations}
-    for name, departure in changed.items():
-        text = difference_text(name, departure)
+    for name, deviation in changed.items():
+        text = deviation_text(name, deviation)
         if name in models:
-            yield Deviation(Reason.OTHER_MODEL, text)
-        elif is_only_short and _is_lower(departure.used, departure.reference):
-            yield Deviation(Reason.SHORT_SCHEDULE, text)
+            yield PublishedDeviation(Reason.OTHER_MODEL, text)
+        elif is_only_short and _is_lower(deviation.used, deviation.reference):
+            yield PublishedDeviation(Reason.SHORT_SCHEDULE, text)
         else:
-            yield Deviation(Reason.OTHER_RECIPE, text)
-    yield from (Deviation(Reason.OTHER_RECIPE, f"{name} searched") for name in searched)
+            yield PublishedDeviation(Reason.OTHER_RECIPE, text)
+    yield from (PublishedDeviation(Reason.OTHER_RECIPE, f"{name} searched") for name in searched)
 
 
-def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[Deviation]:
+def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[PublishedDeviation]:
     if manifest is None:
-        yield Deviation(
+        yield PublishedDeviation(
             Reason.OTHER_DATA, "no manifest that says on how many val images it was measured"
         )
         return
@@ -168,7 +168,7 @@ def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[Deviation
     counts = {metric.num_samples for metric in scores}
     if counts != {row.num_samples}:
         seen = " and ".join(_words(count) for count in sorted(counts, key=lambda count: count or 0))
-        yield Deviation(
+        yield PublishedDeviation(
             Reason.OTHER_DATA, f"{seen or 'no'} val images instead of {row.num_samples}"
         )
 

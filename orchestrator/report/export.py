@@ -23,9 +23,9 @@ def report_json(
         "cells": [cell.model_dump(mode="json") for cell in cells],
         "recipe_audit": {
             stage: {
-                name: departure.model_dump(mode="json") for name, departure in departures.items()
+                name: deviation.model_dump(mode="json") for name, deviation in deviations.items()
             }
-            for stage, departures in audits.items()
+            for stage, deviations in audits.items()
         },
         "searches": {search.stage: search_json(search) for search in searches},
     }

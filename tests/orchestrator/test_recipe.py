@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.artifact import Departure, Manifest, digest_of
+from orchestrator.artifact import Deviation, Manifest, digest_of
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.publishing import publish_result
 from orchestrator.contract import StageResult
 from orchestrator.errors import IntegrityError
 from orchestrator.fingerprint import KeyInputs, recipe_of
-from orchestrator.recipe import differences, recipe_audit
+from orchestrator.recipe import param_deviations, recipe_audit
 from orchestrator.spec import Resources, load_job, template_params
 from pipelines import KINDS
 
@@ -85,7 +85,7 @@ def test_a_manifest_holds_what_differs_from_the_reference(
 ) -> None:
     manifest = publish_result(make_attempt(tmp_path, stage), StageResult({}, ()))
     expected = {
-        name: Departure(used=used, reference=reference) for name, (used, reference) in audit.items()
+        name: Deviation(used=used, reference=reference) for name, (used, reference) in audit.items()
     }
     assert manifest.recipe_audit == expected
     assert Manifest.from_json(manifest.to_json(), where="here") == manifest
@@ -98,10 +98,10 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
     audit = recipe_audit(params)
     assert audit.keys() == {"model", "epochs", "batch_size", "precision", "mixup", "betas"}
     assert audit["model"].reference == "cat_tiny"
-    assert audit["betas"] == Departure(used=[0.9, 0.99], reference=[0.9, 0.999])
+    assert audit["betas"] == Deviation(used=[0.9, 0.99], reference=[0.9, 0.999])
 
 
-def test_a_method_and_its_usual_settings_are_no_departure(
+def test_a_method_and_its_usual_settings_are_no_deviation(
     tmp_path: Path,
 ) -> None:
     params = make_attempt(tmp_path, "scenes").params
@@ -113,8 +113,8 @@ def test_a_method_and_its_usual_settings_are_no_departure(
 
 def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
     params = make_attempt(tmp_path, "pretrain").params
-    found = differences(params, {"model": "cat_small", "epochs": 10, "precision": "fp16"})
-    assert {name: (departure.used, departure.reference) for name, departure in found.items()} == {
+    found = param_deviations(params, {"model": "cat_small", "epochs": 10, "precision": "fp16"})
+    assert {name: (deviation.used, deviation.reference) for name, deviation in found.items()} == {
         "batch_size": (32, 1024),
         "precision": ("fp32", "fp16"),
     }
@@ -136,7 +136,7 @@ def test_an_edited_audit_is_refused(tmp_path: Path) -> None:
         Manifest.from_json(json.dumps(content).encode(), where="here")
 
 
-def test_what_only_adds_a_metric_is_in_the_key_and_no_departure(tmp_path: Path) -> None:
+def test_what_only_adds_a_metric_is_in_the_key_and_no_deviation(tmp_path: Path) -> None:
     stage = make_attempt(tmp_path, "scenes").params.model_copy(update={"tta": True})
     assert stage.in_key()["tta"] is True
     assert "tta" not in recipe_audit(stage)

@@ -1,6 +1,7 @@
 """A store that a run of 2026-11-30 left, before the code's rooms were moved: what reads it today.
 
-Its job has a finished stage, a finished search, and a stage that was interrupted after 4 of 8 epochs.
+Its job has a finished stage, a finished search, and a stage that was interrupted after 4 of its 8
+epochs.
 """
 
 from __future__ import annotations

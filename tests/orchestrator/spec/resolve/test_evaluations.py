@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifact import Departure, Ref
+from orchestrator.artifact import Deviation, Ref
 from orchestrator.errors import SpecError
 from orchestrator.fingerprint import KeyInputs, recipe_of
-from orchestrator.recipe import differences
+from orchestrator.recipe import param_deviations
 from orchestrator.spec import Job, Stage, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import GOOD, KINDS, load_text
 from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
@@ -93,13 +93,13 @@ def test_an_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None
         load_text(text, tmp_path)
 
 
-def test_an_evaluations_extras_are_no_departure(
+def test_an_evaluations_extras_are_no_deviation(
     tmp_path: Path,
 ) -> None:
     params = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2}", tmp_path).params
     assert params.in_key()["num_shown"] == 2
     assert "num_shown" not in load_text(GOOD, tmp_path).stages["segment"].params.in_key()
-    assert differences(params, {"lr": 0.2}) == {"lr": Departure(used=0.1, reference=0.2)}
+    assert param_deviations(params, {"lr": 0.2}) == {"lr": Deviation(used=0.1, reference=0.2)}
 
 
 @pytest.mark.parametrize("form", ["kind: evaluate, of: pretrain", BY_TASK])

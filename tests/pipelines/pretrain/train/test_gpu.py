@@ -104,7 +104,7 @@ def test_votes_of_a_gpus_ranks_are_counted_an_update_later(tmp_path: Path) -> No
         "nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU
     )
     try:
-        votes = [ActionReduction.cast(demand, GPU) for demand in (Action.NONE, Action.STOP)]
+        votes = [ActionReduction.start(demand, GPU) for demand in (Action.NONE, Action.STOP)]
         assert [vote.count() for vote in votes] == [Action.NONE, Action.STOP]
     finally:
         dist.destroy_process_group()
