@@ -129,8 +129,6 @@ class InterruptedRunError(OrchestratorError):
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 _UNDECODED = range(0xDC80, 0xDD00)
 """Surrogates by which Python writes the bytes of a file's name that are not UTF-8."""
 

@@ -49,12 +49,8 @@ def counted_signals() -> Iterator[Signals]:
 
 GRACE_S = 60.0
 """Outside of a Ray job: the time for a checkpoint of a large model to reach a distant store."""
-
-
 RAY_STOP_WAIT_S = 3.0
 """Ray's own RAY_JOB_STOP_WAIT_TIME_S."""
-
-
 FINAL_EVENTS_TIMEOUT_S = 1.0
 """What is left for the record and the exit."""
 

@@ -1,4 +1,5 @@
-"""The verb run."""
+"""The verb run, and the last line of a run: how it went, in a few words that a log is searched
+for."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.report import Cell, CellVerdict
+from orchestrator.run import Outcome
+from orchestrator.schedule import State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import open_store
@@ -32,7 +35,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     # ray takes two seconds to import, torch three: only a job that is known to be right pays for
     # them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
-    from orchestrator.cli.verdict import verdict_of  # noqa: PLC0415
+    from orchestrator.cli.run import verdict_of  # noqa: PLC0415
     from orchestrator.run import run_plan  # noqa: PLC0415
 
     with watching(plan, make_console(sys.stderr)) as watch:
@@ -83,3 +86,31 @@ def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:
     if faults:
         raise SpecError(faults)
     return tuple(stage for name in names for stage in cells_named(name, job.stages))
+
+
+def verdict_of(job_name: str, outcome: Outcome, cells: tuple[Cell, ...]) -> str:
+    """Such as `quickstart: done: 4 stages, 1 of them reused; 3 of 4 expectations met`."""
+    by_state = {
+        state: [name for name, at in outcome.states.items() if at is state] for state in State
+    }
+    if by_state[State.FAILED]:
+        lost = "; ".join(
+            f"{state}: {', '.join(by_state[state])}"
+            for state in (State.FAILED, State.BLOCKED)
+            if by_state[state]
+        )
+        return (
+            f"{job_name}: {lost}; what was finished is kept, and the same command goes on from "
+            "there"
+        )
+    reused = len(by_state[State.REUSED])
+    return (
+        f"{job_name}: done: {len(outcome.states)} stages, {reused} of them "
+        f"reused{_expectations(cells)}"
+    )
+
+
+def _expectations(cells: tuple[Cell, ...]) -> str:
+    expected = [cell for cell in cells if cell.expected is not None]
+    met = sum(cell.verdict is CellVerdict.PASS for cell in expected)
+    return f"; {met} of {len(expected)} expectations met" if expected else ""

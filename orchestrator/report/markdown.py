@@ -82,8 +82,6 @@ def _texts(cell: Cell) -> dict[str, str]:
 
 
 SHOWN = (".png", ".jpg", ".svg")
-
-
 HIDDEN = "predictions"
 """Files and folders whose names begin so are linked as one: they may be thousands."""
 

@@ -1,9 +1,11 @@
 """The whole mmengine config of a detection stage but for its model: data, evaluator, optimizer and
-schedule."""
+schedule; and the multi-scale training of DETR and Sparse R-CNN, by which the rows published with a
+plus were trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from pipelines.data.folder import data_folder
@@ -11,7 +13,6 @@ from pipelines.detection.annotations.coco import CheckedFile
 from pipelines.detection.annotations.faults import MIN_SIDE
 from pipelines.detection.annotations.usage import Split
 from pipelines.detection.dataset import CountedCoco
-from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.scores import CocoScores
 from pipelines.openmmlab.recipe import (
@@ -161,4 +162,35 @@ def _decay(params: DetectionParams) -> Config:
         "T_max": params.epochs,
         **cosine_end(params),
         "convert_to_iter_based": True,
+    }
+
+
+PUBLISHED_SHORT = 800
+"""Pixels; the lengths below belong to it and shrink with it."""
+SHORT_SIDES = tuple(range(480, 801, 32))
+SHORT_SIDES_TO_CROP = (400, 500, 600)
+CROP_SIDES = (384, 600)
+"""Least and greatest height and width of a crop."""
+
+
+def multi_scale(*, long: int, short: int) -> Config:
+    """Resize at random, or (as often) resize, crop and resize again; `long` bounds the long side
+    throughout."""
+    ratio = Fraction(short, PUBLISHED_SHORT)
+    resize = _random_resize(long, (round(side * ratio) for side in SHORT_SIDES))
+    resize_to_crop = _random_resize(long, (round(side * ratio) for side in SHORT_SIDES_TO_CROP))
+    crop = {
+        "type": "RandomCrop",
+        "crop_type": "absolute_range",
+        "crop_size": tuple(round(side * ratio) for side in CROP_SIDES),
+        "allow_negative_crop": True,
+    }
+    return {"type": "RandomChoice", "transforms": [[resize], [resize_to_crop, crop, resize]]}
+
+
+def _random_resize(long: int, short_sides: Iterable[int]) -> Config:
+    return {
+        "type": "RandomChoiceResize",
+        "scales": [(short, long) for short in short_sides],
+        "keep_ratio": True,
     }

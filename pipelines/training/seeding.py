@@ -1,14 +1,25 @@
-"""Random streams that are named by what they are for, so that no two of them draw the same
-numbers."""
+"""Random streams that are named by what they are for, so that no two of them draw the same numbers;
+and generators of its own for each thread that asks for them.
+
+`random` and `numpy.random` draw from one generator for the whole process. Another thread that draws
+in the middle of an augmentation changes all that follows: botocore draws its waits between two
+tries of a request, so an upload that met a busy server changed the weights. Libraries that augment
+images draw from these functions and take no generator, so the functions are replaced. PyTorch's
+functions are left as they are: no other thread of a worker draws from its generators.
+"""
 
 from __future__ import annotations
 
+import random
+import threading
+from collections.abc import Callable, Mapping
 from enum import IntEnum
+from functools import wraps
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
-
-from pipelines.training.thread_generators import seed_this_thread
 
 
 class Stream(IntEnum):
@@ -42,3 +53,61 @@ def seed_all(sequence: np.random.SeedSequence) -> None:
     # update.
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(int(sequence.generate_state(3)[2]))
+
+
+class _Generators(threading.local):
+    """Both None in a thread that draws from the generators of the process."""
+
+    python: random.Random | None = None
+    numpy: np.random.RandomState | None = None
+
+
+_of_thread = _Generators()
+
+
+_METHOD_OF = {"ranf": "random_sample", "sample": "random_sample", "seed": "seed"}
+"""Functions of `numpy.random` that are not bound to its generator, with the methods that they
+call."""
+
+
+_installing = threading.Lock()
+
+
+def seed_this_thread(python_seed: int, numpy_seed: int) -> None:
+    """Seed both generators of this thread, which the first call makes; other threads cannot reach
+    them."""
+    if _of_thread.python is None:
+        _install()
+        _of_thread.python, _of_thread.numpy = random.Random(), np.random.RandomState()  # noqa: S311
+    random.seed(python_seed)
+    np.random.seed(numpy_seed)
+
+
+def _install() -> None:
+    """Replace the functions of both modules, once in a process."""
+    with _installing:
+        if not hasattr(random.random, "__wrapped__"):
+            _replace(random, random.Random, lambda: _of_thread.python, {})
+            _replace(np.random, np.random.RandomState, lambda: _of_thread.numpy, _METHOD_OF)
+
+
+def _replace(
+    module: ModuleType, generator: type, own: Callable[[], Any], method_of: Mapping[str, str]
+) -> None:
+    """Make the module's functions that draw from its `generator` draw from `own()`, where that is
+    not None."""
+    for name in module.__all__:
+        function = getattr(module, name)
+        if name in method_of or isinstance(getattr(function, "__self__", None), generator):
+            setattr(module, name, _dispatching(function, own, method_of.get(name, name)))
+
+
+def _dispatching(
+    shared: Callable[..., Any], own: Callable[[], Any], method: str
+) -> Callable[..., Any]:
+    @wraps(shared)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        generator = own()
+        return (shared if generator is None else getattr(generator, method))(*args, **kwargs)
+
+    return function

@@ -20,8 +20,7 @@ from ruamel.yaml.events import (
 )
 
 from orchestrator.spec.faults import SET, Faults, Mark, cut, dotted, shown
-from orchestrator.spec.yaml.node import Node
-from orchestrator.spec.yaml.scalars import Scalar, parse_plain
+from orchestrator.spec.yaml.node import Node, Scalar, parse_plain
 
 MAX_DEPTH = 40
 """The deepest job of ours has 6 levels; pydantic's JSON parser stops at 200."""

@@ -23,7 +23,7 @@ from pipelines.data.image_files import (
 from pipelines.detection.annotations.coco import CheckedFile
 from pipelines.detection.config import _train_dataset
 from pipelines.detection.params import DetectionParams
-from pipelines.imagenet.decoding import decode_tensor
+from pipelines.imagenet.crops import decode_tensor
 from pipelines.openmmlab.images import LoadUpright, broken_images
 from pipelines.openmmlab.library import TRANSFORMS
 from pipelines.segmentation.config import _train_pipeline, _val_pipeline

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from orchestrator.errors import SpecError
 from orchestrator.spec import load_job
 from pipelines import KINDS
+from pipelines.detection.config import multi_scale
 from pipelines.detection.model import BUILDERS, make_model
-from pipelines.detection.multi_scale import multi_scale
 from pipelines.detection.params import DetectionParams
 from pipelines.detection.traits import METHODS, MethodName
 from pipelines.openmmlab.library import Config

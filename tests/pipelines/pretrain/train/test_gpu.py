@@ -99,13 +99,14 @@ def test_out_of_memory_names_what_to_change(make_context: MakeContext) -> None:
     del taken
 
 
-def test_votes_of_a_gpus_ranks_are_counted_an_update_later(tmp_path: Path) -> None:
+def test_actions_of_a_gpus_ranks_are_read_an_update_later(tmp_path: Path) -> None:
     dist.init_process_group(
         "nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU
     )
     try:
-        votes = [ActionReduction.start(demand, GPU) for demand in (Action.NONE, Action.STOP)]
-        assert [vote.count() for vote in votes] == [Action.NONE, Action.STOP]
+        actions = [Action.NONE, Action.STOP]
+        reductions = [ActionReduction.start(action, GPU) for action in actions]
+        assert [reduction.result() for reduction in reductions] == actions
     finally:
         dist.destroy_process_group()
     assert (

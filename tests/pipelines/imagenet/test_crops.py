@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pipelines.data.image_files import BrokenImageError, decode_rgb
 from pipelines.imagenet.augmentation import Mode, make_train_augmentation
+from pipelines.imagenet.crops import decode_tensor
 from pipelines.imagenet.dataset import Sample, collate
-from pipelines.imagenet.decoding import decode_tensor
 from tests.pipelines.imagenet.photographs import PLAIN, encoded, photographs, seed_all
 
 MODES: tuple[Mode, ...] = ("reference", "fast", "device")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.training.thread_generators import seed_this_thread
+from pipelines.training.seeding import seed_this_thread
 
 
 def _in_another_thread(work: Callable[[], Any]) -> Any:
