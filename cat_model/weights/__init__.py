@@ -1,0 +1,1 @@
+"""Weights of any known layout: read, identified, fitted, loaded and saved."""

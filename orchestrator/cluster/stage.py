@@ -1,5 +1,7 @@
-"""One stage on the cluster: builds its first attempt and runs it to its manifest. Each attempt takes
-room of its own, and another one follows a loss that may pass."""
+"""One stage on the cluster: builds its first attempt and runs it to its manifest.
+
+Each attempt takes room of its own, and another one follows a loss that may pass.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What a run leaves in the store: values, their writer, and their readers."""

@@ -1,1 +1,1 @@
-"""Parameters and FLOPs of the published rows: detectors and segmenters on CAT."""
+"""Parameters and FLOPs of the published rows."""

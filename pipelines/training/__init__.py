@@ -1,0 +1,1 @@
+"""What every training loop shares: when to save or stop, seeds, speed, ranks, divergence."""

@@ -1,0 +1,1 @@
+"""The kinds that the orchestrator brings itself: `tune` and `evaluate`."""

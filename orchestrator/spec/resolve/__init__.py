@@ -1,0 +1,1 @@
+"""The tree of a job file -> Job: stages, and what these say about each other."""

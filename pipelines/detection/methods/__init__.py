@@ -1,0 +1,1 @@
+"""The detectors: a module for each, and the pieces that they share."""
