@@ -51,7 +51,7 @@ def read_digests(job: Job, names: Collection[str]) -> dict[str, Digests]:
     """
     digests: dict[str, Digests] = {}
     faults: dict[str, str] = {}
-    once = _Once()
+    once = _ReadOnce()
     for name in names:
         stage = job.stages[name]
         try:
@@ -63,7 +63,7 @@ def read_digests(job: Job, names: Collection[str]) -> dict[str, Digests]:
     return digests
 
 
-class _Once:
+class _ReadOnce:
     """Reads each thing once, however many stages of the job name it, and remembers its fault,
     too."""
 
@@ -88,7 +88,7 @@ class _Once:
         return cast(_T, found)
 
 
-def _files(job: Job, stage: Stage, once: _Once) -> dict[str, str]:
+def _files(job: Job, stage: Stage, once: _ReadOnce) -> dict[str, str]:
     """The digests of inputs from outside the job, and of what files the params name besides."""
     search = stage.search
     kind, params = (
@@ -104,7 +104,7 @@ def _files(job: Job, stage: Stage, once: _Once) -> dict[str, str]:
     return {**digests, **once((kind.reads, canonical_json(named)), lambda: kind.reads(params))}
 
 
-def _fingerprint(job: Job, stage: Stage, once: _Once) -> str:
+def _fingerprint(job: Job, stage: Stage, once: _ReadOnce) -> str:
     """What the data are, as the job states it or as they are found."""
     search = stage.search
     if search is None:
@@ -115,7 +115,7 @@ def _fingerprint(job: Job, stage: Stage, once: _Once) -> str:
     return stated or _fingerprint_of(template.kind, template_params(job, stage), once)
 
 
-def _fingerprint_of(kind: Kind, params: Params, once: _Once) -> str:
+def _fingerprint_of(kind: Kind, params: Params, once: _ReadOnce) -> str:
     if not params.fingerprinted:
         return once(object(), lambda: kind.fingerprint(params))
     fields = params.model_dump(mode="json", include=set(params.fingerprinted))

@@ -151,7 +151,7 @@ class Run:
             for start in starts:
                 ledger.take(start.stage.name, start.capacity)
             for decision in decisions:
-                self._act(decision, channel, ledger)
+                self._carry_out(decision, channel, ledger)
             self._await_news(channel, ledger)
             if signals.count:
                 self._interrupt(channel, ledger, signals)
@@ -204,10 +204,12 @@ class Run:
             raise ClusterError(loss)
         # What a stage said last is waited for, though the actor may still be starting where a stage
         # ends at once.
-        self._hear(channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain())
+        self._record_events(
+            channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain()
+        )
         if ended:
             start, result = ended
-            self._close(start, result)
+            self._record_end(start, result)
             ledger.release(start.stage.name)
             del self.running[start.stage.name]
 
@@ -221,7 +223,7 @@ class Run:
         if reasons:
             raise ClusterError("\n".join(reasons))
 
-    def _act(self, decision: Start | Block, channel: EventChannel, ledger: Ledger) -> None:
+    def _carry_out(self, decision: Start | Block, channel: EventChannel, ledger: Ledger) -> None:
         """Carry a decision out."""
         if isinstance(decision, Block):
             self._enter(decision.stage, State.BLOCKED, Event(decision.why))
@@ -265,13 +267,15 @@ class Run:
         except queue.Empty:
             return None
 
-    def _close(self, start: Start, result: Manifest | OrchestratorError) -> None:
+    def _record_end(self, start: Start, result: Manifest | OrchestratorError) -> None:
         """Note how a stage ended. One that stopped with its run stays as it is: the run's own state
         says the rest."""
         name = start.stage.name
         if isinstance(result, StoppedError) and self.journal.record.state is RunState.INTERRUPTED:
             attempt = self.journal.record.stages[name].attempt
-            self._hear([StageEvent(name, attempt, time.time(), Event(str(result).splitlines()[0]))])
+            self._record_events(
+                [StageEvent(name, attempt, time.time(), Event(str(result).splitlines()[0]))]
+            )
         elif isinstance(result, OrchestratorError):
             self.errors[name] = result
             self._enter(
@@ -288,7 +292,7 @@ class Run:
         self.journal.enter(planned.name, state, event, error=error)
         self.watch(Update(planned.name, state, event))
 
-    def _hear(self, events: list[StageEvent]) -> None:
+    def _record_events(self, events: list[StageEvent]) -> None:
         for heard in events:
             stage = self.journal.hear(heard)
             # A watcher sees how far the stage is: a search's trials have progress of their own.
@@ -301,7 +305,9 @@ class Run:
             text = f"{outage}; trying again for up to {STORE_OUTAGE_LIMIT_S / 60:g} minutes"
             for start in self.running.values():
                 attempt = self.journal.record.stages[start.stage.name].attempt
-                self._hear([StageEvent(start.stage.name, attempt, time.time(), Event(text))])
+                self._record_events(
+                    [StageEvent(start.stage.name, attempt, time.time(), Event(text))]
+                )
 
 
 def _can_stop(plan: Plan, planned: PlannedStage) -> bool:

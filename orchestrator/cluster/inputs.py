@@ -16,6 +16,7 @@ from orchestrator.cluster.machine import scratch_folder
 from orchestrator.contract import Params, Role
 from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
+from orchestrator.s3.bucket import SCHEME
 from orchestrator.spec import template_params
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
@@ -97,7 +98,7 @@ def check_read(attempt: Attempt) -> None:
     """
     if attempt.stated_data is not None:
         _check_stated(attempt, attempt.stated_data)
-    elif _names_remote_data(attempt):
+    elif any(str(location).startswith(SCHEME) for location in _data_locations(attempt)):
         _check_planned(
             attempt, "its data", str(attempt.recipe["data"]), attempt.fingerprint(attempt.params)
         )
@@ -123,10 +124,6 @@ def _check_planned(attempt: Attempt, what: str, planned: str, found: str) -> Non
             f"{found[:_SHOWN]}..., and its Key would name what it did not read; run the job again, "
             "which plans anew"
         )
-
-
-def _names_remote_data(attempt: Attempt) -> bool:
-    return any(str(location).startswith("s3://") for location in _data_locations(attempt))
 
 
 def _data_locations(attempt: Attempt) -> Iterator[object]:

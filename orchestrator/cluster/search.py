@@ -63,7 +63,7 @@ def search(
         raise _failure(attempt.stage, trials, logs)
     log = next(log for log in logs if log.number == best.number)
     outputs = {
-        "best_params": _write_params(scratch / "best_params", best),
+        "best_params": _write(scratch / "best_params", "best_params.json", dict(best.params)),
         "trials": _write_trials(scratch, trials),
     }
     result = StageResult(
@@ -156,10 +156,6 @@ def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError
     message = f"none of {len(logs)} trials came to a value of {trials.metric}: {first}; {again}"
     is_jobs_fault = bool(logs) and all(log.blames_job for log in logs)
     return JobError(message) if is_jobs_fault else StageError(message)
-
-
-def _write_params(folder: Path, best: Trial) -> Path:
-    return _write(folder, "best_params.json", dict(best.params))
 
 
 def _write_trials(scratch: Path, trials: Trials) -> Path:

@@ -131,10 +131,10 @@ def _trial(
         _end_search(err)
         yield None
         return
-    begun = _begin(attempt, open_store(attempt.store_uri), channel, config[NUMBER])
+    begun = _begin_attempt(attempt, open_store(attempt.store_uri), channel, config[NUMBER])
     if begun.tries.num_lost >= MAX_ATTEMPTS:
         why = f"lost its process in each of {MAX_ATTEMPTS} attempts"
-        _lose(begun, why, elapsed_s=begun.log.elapsed_s)
+        _leave_to_another_run(begun, why, elapsed_s=begun.log.elapsed_s)
         begun.say(f"{why}; left to another run", done=1)
         yield None
         return
@@ -144,7 +144,9 @@ def _trial(
         yield begun
     except Exception as err:
         _rest_if_interrupted(begun)
-        is_over = _ends(begun, err, elapsed_s=begun.log.elapsed_s + time.monotonic() - began_s)
+        is_over = _is_last_attempt(
+            begun, err, elapsed_s=begun.log.elapsed_s + time.monotonic() - began_s
+        )
         if not is_over:
             raise
     finally:
@@ -152,7 +154,7 @@ def _trial(
             begun.say("ended", done=1)
 
 
-def _begin(search: Attempt, store: Store, channel: EventChannel, number: int) -> _Begun:
+def _begin_attempt(search: Attempt, store: Store, channel: EventChannel, number: int) -> _Begun:
     training = trial_training(search.training, number)
     log = load_log(store, training)
     run_id = str(search.provenance["run_id"])
@@ -179,7 +181,7 @@ def _rest_if_interrupted(begun: _Begun) -> None:
         threading.Event().wait()
 
 
-def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
+def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
     """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this
     run; notes it."""
     loss = err.loss if isinstance(err, LostAttemptError) else LostAttempt({0: err})
@@ -196,7 +198,7 @@ def _ends(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
         loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min
     )
     if not isinstance(decision, Retry):
-        _lose(begun, str(decision.error), elapsed_s=elapsed_s)
+        _leave_to_another_run(begun, str(decision.error), elapsed_s=elapsed_s)
         return True
     if decision.is_move:
         log = load_log(begun.store, trial.training)
@@ -211,7 +213,7 @@ def _end_search(err: MachineError) -> None:
     tune.report({MACHINE_ERROR: str(err)})
 
 
-def _lose(begun: _Begun, why: str, *, elapsed_s: float) -> None:
+def _leave_to_another_run(begun: _Begun, why: str, *, elapsed_s: float) -> None:
     """Leave the trial to another run."""
     log = load_log(begun.store, begun.attempt.training)
     changes = {"error": why.splitlines()[0], "elapsed_s": elapsed_s}

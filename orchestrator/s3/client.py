@@ -55,7 +55,7 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
                 **_addressing(session, offered_style),
             )
         )
-        session.register("needs-retry", _Patience())
+        session.register("needs-retry", _RetryPolicy())
         client = boto3.session.Session(botocore_session=session).client("s3")
         # Now and not at the first request, so that a file or program that is missing is known as a
         # setting.
@@ -100,7 +100,7 @@ def _addressing(session: Any, offered_style: str | None) -> dict[str, Any]:
     return {} if is_stated or not offered_style else {"s3": {"addressing_style": offered_style}}
 
 
-class _Patience:
+class _RetryPolicy:
     """Logs that a request is tried again, and gives up on a server that stays silent."""
 
     def __init__(self) -> None:
@@ -118,14 +118,14 @@ class _Patience:
         has_failed = caught_exception is not None or event["response"][0].status_code >= 500  # noqa: PLR2004
         # A single lost request is no news; the second in a row is.
         if attempts < most and (is_silent or (has_failed and attempts > 1)):
-            self._say(
+            self._log_retry(
                 "does not answer" if caught_exception else "fails",
                 event["endpoint"].host,
                 attempts,
                 most,
             )
 
-    def _say(self, what: str, url: str, attempts: int, most: int) -> None:
+    def _log_retry(self, what: str, url: str, attempts: int, most: int) -> None:
         now_s = time.monotonic()
         if now_s - self._logged_at_s < LOG_EVERY_S:
             return

@@ -73,7 +73,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**16)
-    _say(f"moments of the kills are drawn with --seed {seed}")
+    _print_line(f"moments of the kills are drawn with --seed {seed}")
     with tempfile.TemporaryDirectory(prefix="prove-resume-") as scratch:
         rng = random.Random(seed)  # noqa: S311
         return _prove(Path(scratch), epochs=options.epochs, num_kills=options.kills, rng=rng)
@@ -87,7 +87,7 @@ def _prove(scratch: Path, *, epochs: int, num_kills: int, rng: random.Random) ->
     began_s = time.monotonic()
     _finish(jobs["straight"])
     straight = _ended(scratch / "straight")
-    _say(f"straight: {epochs} epochs, {time.monotonic() - began_s:.0f} s")
+    _print_line(f"straight: {epochs} epochs, {time.monotonic() - began_s:.0f} s")
     for number in range(num_kills):
         _kill_one(
             jobs["killed"], scratch / "killed", victim=("worker", "driver")[number % 2], rng=rng
@@ -99,18 +99,18 @@ def _prove(scratch: Path, *, epochs: int, num_kills: int, rng: random.Random) ->
 def _compare(straight: Ended, killed: Ended) -> int:
     same_weights, same_log = straight.files == killed.files, straight.log == killed.log
     for record in killed.log:
-        _say(
+        _print_line(
             f"epoch {record['epoch']}: loss {record['loss']!r}, order of samples "
             f"{record['samples_sha256'][:16]}"
         )
-    _say(
+    _print_line(
         f"weights, {straight.files['model.safetensors'][:16]}: "
         f"{'equal' if same_weights else 'DIFFERENT'} bit for bit"
     )
-    _say(f"losses, scores and order of samples: {'equal' if same_log else 'DIFFERENT'}")
+    _print_line(f"losses, scores and order of samples: {'equal' if same_log else 'DIFFERENT'}")
     if not same_log:
-        _say(f"straight: {json.dumps(straight.log)}")
-        _say(f"killed:   {json.dumps(killed.log)}")
+        _print_line(f"straight: {json.dumps(straight.log)}")
+        _print_line(f"killed:   {json.dumps(killed.log)}")
     return 0 if same_weights and same_log else 1
 
 
@@ -154,9 +154,9 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
         if victim == "worker":
             pid = rng.choice(_workers(process.pid))
             os.kill(pid, signal.SIGKILL)
-            _say(f"killed worker {pid} with 9 after checkpoint {_num_checkpoints(store)}")
+            _print_line(f"killed worker {pid} with 9 after checkpoint {_num_checkpoints(store)}")
             _await_moment(process, job, store, rng)
-        _say(f"killing the driver with 9 after checkpoint {_num_checkpoints(store)}")
+        _print_line(f"killing the driver with 9 after checkpoint {_num_checkpoints(store)}")
     finally:
         _kill_all(process.pid)
         process.wait()
@@ -249,7 +249,7 @@ def _ended(store: Path) -> Ended:
     )
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     print(text, flush=True)  # noqa: T201  run by `python -m`
 
 
