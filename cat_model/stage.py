@@ -64,7 +64,7 @@ class Group(nn.Module):
         return out
 
 
-class Stage(nn.Module):
+class CatStage(nn.Module):
     """Map x_BHWC -> map, halved first in every stage but stage 0."""
 
     def __init__(self, config: CatConfig, *, stage: int, drop_paths: Sequence[float]) -> None:

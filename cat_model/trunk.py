@@ -11,7 +11,7 @@ from torch import Tensor, empty, nn
 from cat_model.attention import Ipsa
 from cat_model.config import CatConfig
 from cat_model.embedding import PatchEmbedding, PositionEmbedding
-from cat_model.stage import Group, Stage
+from cat_model.stage import CatStage, Group
 from cat_model.tracing import unscripted
 
 
@@ -35,7 +35,7 @@ class Trunk(nn.Module):
         self.pos_drop = nn.Dropout(config.drop_rate)
         rates = _drop_paths(config)[:num_stages]
         self.stages = nn.ModuleList(
-            Stage(config, stage=i, drop_paths=stage_rates) for i, stage_rates in enumerate(rates)
+            CatStage(config, stage=i, drop_paths=stage_rates) for i, stage_rates in enumerate(rates)
         )
         self.feature_info = [
             {

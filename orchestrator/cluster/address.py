@@ -17,8 +17,8 @@ from ray._private.services import canonicalize_bootstrap_address
 from orchestrator.errors import ClusterError
 from orchestrator.s3.failures import without_userinfo
 
-KNOCK_TIMEOUT_S = 10.0
-WATCH_EVERY_S = 5.0
+CONNECT_TIMEOUT_S = 10.0
+WATCH_INTERVAL_S = 5.0
 HEAD_SILENCE_S = 40.0
 """Ray ends this process, without a word that helps, once the head has been silent for a minute."""
 
@@ -76,7 +76,7 @@ class HeadWatch:
         """That the head is gone, and what to do; None while it is there, or was a short while
         ago."""
         now_s = self.clock()
-        if now_s - self._asked_at_s >= WATCH_EVERY_S:
+        if now_s - self._asked_at_s >= WATCH_INTERVAL_S:
             self._asked_at_s = now_s
             self._silent_since_s = None if self._is_there() else (self._silent_since_s or now_s)
         silence_s = 0.0 if self._silent_since_s is None else now_s - self._silent_since_s
@@ -143,7 +143,7 @@ def _running_here() -> str:
 def _greet(host: str, port: int) -> bytes:
     """What the server there says first; empty where TLS keeps that from us. Raises OSError when it
     says nothing."""
-    with socket.create_connection((host, port), timeout=KNOCK_TIMEOUT_S) as connection:
+    with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
         if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
             return b""
         connection.sendall(_HTTP2_HELLO)

@@ -26,8 +26,8 @@ from orchestrator.spec import Resources
 CHECK_INTERVAL_S = 1.0
 REPORT_AFTER_S = 1.5
 """What a lost group held comes free in that time, which is no news."""
-REPORT_EVERY_S = 60.0
-SETTLE_S = 5.0
+REPORT_INTERVAL_S = 60.0
+LEDGER_SETTLE_S = 5.0
 """A stage that can use more workers than there is room for looks again for so long: what a group
 that just ended held comes free within a second or two."""
 
@@ -92,7 +92,7 @@ class Room:
         self._await_least(attempt)
         if len(self.counts) == 1:
             return self.counts[0]
-        deadline_s = time.monotonic() + SETTLE_S
+        deadline_s = time.monotonic() + LEDGER_SETTLE_S
         while (chosen := self._resize()) < self.counts[-1] and time.monotonic() < deadline_s:
             time.sleep(CHECK_INTERVAL_S)
         return chosen
@@ -104,14 +104,14 @@ class Room:
 
     def _await_least(self, attempt: Attempt) -> None:
         start_s = time.monotonic()
-        reported_s = start_s + REPORT_AFTER_S - REPORT_EVERY_S
+        reported_s = start_s + REPORT_AFTER_S - REPORT_INTERVAL_S
         while (
             missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])
         ) is not None:
             now_s = time.monotonic()
             # Before the deadline ends the wait: an actor that is slow to start may make this the
             # second look.
-            if now_s - reported_s > REPORT_EVERY_S:
+            if now_s - reported_s > REPORT_INTERVAL_S:
                 self.channel.send(attempt.says(Event(f"waiting for room: {missing} now")))
                 reported_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:

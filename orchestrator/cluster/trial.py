@@ -41,7 +41,7 @@ from orchestrator.store.trial_logs import (
 
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
 """Of Tune at a trial: more than we let it have."""
-ANSWER_S = 60.0
+STOP_ANSWER_TIMEOUT_S = 60.0
 """How long a trial that has stopped waits to hear whether its run is interrupted; else its machine
 leaves."""
 
@@ -176,7 +176,7 @@ def _rest_if_interrupted(begun: _Begun) -> None:
     """A trial of an interrupted run rests when its checkpoint is committed: Tune would start the
     next one in its place, or note it as failed, while a trial that ends with its driver is taken up
     again."""
-    if begun.channel.is_stopping(timeout_s=ANSWER_S):
+    if begun.channel.is_stopping(timeout_s=STOP_ANSWER_TIMEOUT_S):
         begun.channel.rest(begun.attempt.stage)
         threading.Event().wait()
 

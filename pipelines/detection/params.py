@@ -10,7 +10,7 @@ from pydantic import Field
 
 from orchestrator.contract import Check, Misfit, Role, Usual
 from pipelines.details.params import DetailParams
-from pipelines.detection.traits import METHODS, Method, MethodName, Settings
+from pipelines.detection.traits import METHODS, Method, MethodName, MethodSettings
 from pipelines.openmmlab.params import FinetuneParams, Positive
 from pipelines.training.intervals import CheckpointEvery
 
@@ -73,16 +73,18 @@ class DetectionParams(FinetuneParams):
     @property
     def traits(self) -> Method:
         """What is known of the detector."""
-        return METHODS[self.method] if self.method else Method(Settings(), has_masks=self.masks)
+        return (
+            METHODS[self.method] if self.method else Method(MethodSettings(), has_masks=self.masks)
+        )
 
     @property
     def method_name(self) -> str:
         return self.method or "config"
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> MethodSettings:
         """Those of the method, as published but for what the params say."""
-        own = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        own = {field.name: getattr(self, field.name) for field in fields(MethodSettings)}
         return replace(
             self.traits.settings,
             **{name: value for name, value in own.items() if value is not None},
@@ -148,7 +150,7 @@ class DetectionParams(FinetuneParams):
             "milestones": Usual(list(schedule_steps(self.epochs)), follows=frozenset({"epochs"})),
             **{
                 field.name: Usual(getattr(published, field.name), follows=method)
-                for field in fields(Settings)
+                for field in fields(MethodSettings)
             },
         }
 

@@ -28,7 +28,7 @@ TRAINED = ("map", "map50")
 
 
 @dataclass(frozen=True)
-class Settings:
+class MethodSettings:
     """Values of the params that only some methods have; None: this one has no such thing."""
 
     anchor_scale: float | None = None
@@ -48,7 +48,7 @@ class Method:
     """What the rest of the house has to know about a detector; its network is in the module of its
     name."""
 
-    settings: Settings
+    settings: MethodSettings
     """As published."""
     has_masks: bool = False
     channels_divisor: int = 1
@@ -75,11 +75,11 @@ GROUP = 8
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
         "mask_rcnn": Method(
-            Settings(anchor_scale=8.0, fc_channels=1024, num_rois=512), has_masks=True
+            MethodSettings(anchor_scale=8.0, fc_channels=1024, num_rois=512), has_masks=True
         ),
-        "retinanet": Method(Settings(anchor_scale=4.0)),
-        "fcos": Method(Settings(), channels_divisor=GROUP),
-        "atss": Method(Settings(anchor_scale=8.0), channels_divisor=GROUP),
-        "cascade_rcnn": Method(Settings(anchor_scale=8.0, fc_channels=1024, num_rois=512)),
+        "retinanet": Method(MethodSettings(anchor_scale=4.0)),
+        "fcos": Method(MethodSettings(), channels_divisor=GROUP),
+        "atss": Method(MethodSettings(anchor_scale=8.0), channels_divisor=GROUP),
+        "cascade_rcnn": Method(MethodSettings(anchor_scale=8.0, fc_channels=1024, num_rois=512)),
     }
 )

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from cat_model import Cat
 from cat_model.attention import Cpsa, Ipsa
-from cat_model.stage import AttentionBlock, Group, Stage
+from cat_model.stage import AttentionBlock, CatStage, Group
 
 
 class PlainCat(nn.Module):
@@ -31,7 +31,7 @@ class PlainCat(nn.Module):
     def forward(self, x_BIHW: Tensor) -> Tensor:
         x_BHWC: Tensor = self.model.embed(x_BIHW)
         for stage in self.model.stages:
-            assert isinstance(stage, Stage)
+            assert isinstance(stage, CatStage)
             x_BHWC = stage.downsample(x_BHWC)
             for group in stage.blocks:
                 assert isinstance(group, Group)

@@ -75,7 +75,7 @@ def test_an_address_from_the_environment_is_judged_the_same(
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses, "KNOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(addresses, "CONNECT_TIMEOUT_S", 0.2)
     with (
         _listening(HERE) as port,
         pytest.raises(ClusterError, match=f"{HERE}:{port}: cannot connect: timed out"),
@@ -87,7 +87,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_brackets_of_an_address_of_ipv6_are_not_part_of_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(addresses, "KNOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(addresses, "CONNECT_TIMEOUT_S", 0.2)
     with (
         _listening("::1", socket.AF_INET6) as port,
         pytest.raises(ClusterError, match="cannot connect: timed out"),
