@@ -20,23 +20,33 @@ from pipelines import KINDS
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOWNSTREAM = (ROOT / "docs" / "downstream.md").read_text()
+REFERENCE = ROOT / "docs" / "reference"
+COMMAND_LINE = (REFERENCE / "command-line.md").read_text()
+KINDS_PAGE = (REFERENCE / "kinds.md").read_text()
+
+
+def section(page: str, title: str) -> str:
+    """The text below a heading of the second level."""
+    return page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_and_option_is_in_the_readme(
+def test_every_verb_and_option_is_documented(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         parse_arguments([verb, "--help"])
     usage = capsys.readouterr().out
     options = set(re.findall(r"--[a-z]+", usage)) - {"--help"}
-    assert f"orchestrator {verb}{' JOB' if 'JOB' in usage else ''}" in README
-    assert {option for option in options if option not in README} == set()
+    command = f"orchestrator {verb}{' JOB' if 'JOB' in usage else ''}"
+    assert command in README
+    assert command in COMMAND_LINE
+    assert {option for option in options if option not in COMMAND_LINE} == set()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
-def test_every_kind_is_in_the_readme(kind: Kind) -> None:
-    (row,) = (line for line in README.splitlines() if line.startswith(f"| `{kind.name}` "))
+def test_every_kind_is_documented(kind: Kind) -> None:
+    text = section(KINDS_PAGE, f"`{kind.name}`")
     field = kind.params.model_fields.get("method")
     methods = (
         {name for member in get_args(field.annotation) for name in get_args(member)}
@@ -45,7 +55,8 @@ def test_every_kind_is_in_the_readme(kind: Kind) -> None:
     )
     metrics = {metric for method in methods or [""] for metric in _metrics(kind, method)}
     assert metrics
-    assert {word for word in (*kind.outputs, *methods, *metrics) if f"`{word}`" not in row} == set()
+    named = (*kind.outputs, *kind.inputs, *methods, *metrics)
+    assert {word for word in named if f"`{word}`" not in text} == set()
 
 
 def _metrics(kind: Kind, method: str) -> tuple[str, ...]:
@@ -68,16 +79,16 @@ def test_fields_in_the_downstream_guide_exist() -> None:
     assert named - known - {"mmdet", "mmseg"} == set()
 
 
-def test_what_evaluations_measure_is_in_the_readme() -> None:
-    (row,) = (line for line in README.splitlines() if line.startswith("| `evaluate` "))
+def test_what_evaluations_measure_is_documented() -> None:
+    text = section(KINDS_PAGE, "`evaluate`")
     classifiers = KINDS["pretrain"].evaluation
     assert classifiers is not None
     metrics = classifiers.metrics(KINDS["pretrain"].params.model_construct())
-    assert {metric for metric in metrics if f"`{metric}`" not in row} == set()
+    assert {metric for metric in metrics if f"`{metric}`" not in text} == set()
     detectors = set(_evaluated(KINDS["detection"])) - set(_metrics(KINDS["detection"], "mask_rcnn"))
-    assert {metric for metric in detectors if f"`{metric}`" not in row} == set()
+    assert {metric for metric in detectors if f"`{metric}`" not in text} == set()
     fields = EvaluateParams.model_fields
-    assert {field for field in fields if f"`{field}" not in README} == set()
+    assert {field for field in fields if f"`{field}" not in text} == set()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -100,13 +111,13 @@ def _evaluated(kind: Kind) -> tuple[str, ...]:
     )
 
 
-def test_every_exit_code_is_in_the_readme() -> None:
+def test_every_exit_code_is_documented() -> None:
     codes = {
         0,
         *(child.exit_code for child in OrchestratorError.__subclasses__()),
         OrchestratorError.exit_code,
     }
-    assert {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)} == codes
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", COMMAND_LINE, re.MULTILINE)} == codes
 
 
 def test_the_job_in_the_readme_is_valid(tmp_path: Path) -> None:
@@ -116,3 +127,20 @@ def test_the_job_in_the_readme_is_valid(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
+    local = [link for link in links if "://" not in link and not link.startswith("<")]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = [*(ROOT / "docs").glob("*.md"), *REFERENCE.glob("*.md")]
+    names = {page.relative_to(ROOT / "docs").as_posix() for page in pages} - {"README.md"}
+    assert {name for name in names if f"({name})" not in index} == set()
