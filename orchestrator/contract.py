@@ -17,8 +17,7 @@ from orchestrator.artifact import Metric, canonical_json
 
 
 class Role(Enum):
-    """What a field of Params is besides a value. A field without a role is part of the Key as it
-    stands.
+    """What a field of Params means. A field without a role is part of the Key as it is.
 
     Put it on the outside of the annotation: `Annotated[str | None, Role.INPUT]`, not
     `Annotated[str, ...] | None`.
@@ -200,9 +199,9 @@ class Report(Protocol):
     """Commits progress: every rank calls it, at most once an epoch or interval.
 
     `metrics` hold `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's
-    folder with all that a later attempt needs to go on (it comes back as `resume_dir`), None on the
-    other ranks and where none is due. The folder is handed over: it is uploaded while training goes
-    on, and gone afterwards.
+    folder with all that a later attempt needs to resume (it comes back as `resume_dir`), None on
+    the other ranks and where none is due. The folder is handed over: it is uploaded while training
+    goes on, and gone afterwards.
     """
 
     def __call__(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None: ...
@@ -228,13 +227,13 @@ class StageContext:
     report: Report
     save: Callable[[Path], None]
     """Commits a checkpoint between reports, as `report` does with its `checkpoint_dir`; rank 0
-    alone calls it."""
+    calls it."""
     should_stop: Callable[[], bool]
     """Whether the stage should write a checkpoint and raise StoppedError: its run is interrupted,
-    or its machine is about to leave. Cheap, never blocks; ranks may come to hear of it at different
+    or its machine is about to leave. Cheap, never blocks; ranks may learn of it at different
     times."""
     emit: Callable[[Event], None]
-    """Tells the user; cheap, never blocks, may lose lines. Other ranks than 0 are not heard."""
+    """Reports to the user; cheap, never blocks, may lose lines. Only rank 0 is heard."""
 
 
 @dataclass(frozen=True)
@@ -259,11 +258,12 @@ class Evaluation:
     """How a kind measures a finished model of its own: what the kind `evaluate` does for it."""
 
     entry: str
-    """`module:function` with the type Entry. It gets `params`, and of inputs `checkpoint` alone."""
+    """`module:function` with the type Entry. It gets `params`, and `checkpoint` as its only
+    input."""
     metrics: Callable[[Any], tuple[str, ...]]
     """Params -> names of what it measures."""
     fingerprint: Callable[[Any], str]
-    """Params -> a digest of the data that it reads. Raises DataError as that of the kind."""
+    """Params -> a digest of the data that it reads. Raises DataError as the kind's does."""
     params: type[Params] | None = None
     """The kind's Params with the fields that only its evaluation has; None: it has none of its
     own."""
@@ -279,7 +279,7 @@ class Kind:
 
     name: str
     version: int
-    """Part of the Key: raised when the same params come to give other results."""
+    """Part of the Key: raised when the same params give other results."""
     params: type[Params]
     inputs: Mapping[str, frozenset[str]]
     """For each field of role INPUT, what it may point to, written `kind.output`."""
@@ -300,20 +300,21 @@ class Kind:
     """Params -> what keeps a stage from running that an evaluation, which has the same params, can
     do without."""
     reads: Callable[[Any], Mapping[str, str]] = lambda params: {}
-    """Params -> for each field that names a small file besides data and inputs, a digest of what is
-    read of it. Depends only on fields of role DATA, and raises DataError as `fingerprint` does."""
+    """Params -> for each field that names a small file other than data and inputs, a digest of
+    what is read of it. Depends only on fields of role DATA, and raises DataError as
+    `fingerprint` does."""
     evaluation: Evaluation | None = None
     """How a finished stage of this kind is measured; None: it is nothing that could be."""
     stops: bool = False
     """Whether the entry heeds `should_stop`: an interrupted run waits for such stages' checkpoints,
     for no others."""
     keep_best: Callable[[Any], int] = lambda params: 0
-    """Params -> how many checkpoints are kept for their score, besides the newest."""
+    """Params -> how many checkpoints are kept for their score, in addition to the newest."""
     less_is_better: frozenset[str] = frozenset()
     """Metrics that no search can mean to maximise."""
     fits_workers: Callable[[Any, int], bool] = lambda params, num_workers: True
     """Params, a number of workers -> whether they can share the work; asked where `workers` is a
     range."""
     evaluates: Kind | None = None
-    """The kind whose models are measured, where this is the kind `evaluate`: `params` are those of
+    """The kind whose models are measured, where this is the kind `evaluate`: `params` come from
     its evaluation."""

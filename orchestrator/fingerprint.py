@@ -16,12 +16,12 @@ Recipe = Mapping[str, JsonValue]
 
 @dataclass(frozen=True)
 class KeyInputs:
-    """What a recipe holds besides the job's own text."""
+    """What a recipe holds in addition to the job's own text."""
 
     data: str
     """The data's fingerprint."""
     rerun: int
-    """How often the stage was forced to run anew."""
+    """How often the stage was forced to run again."""
     input_keys: Mapping[str, str]
     """The Key of every stage that this one needs."""
     file_digests: Mapping[str, str]

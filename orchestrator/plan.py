@@ -69,7 +69,7 @@ class PriorRuns:
     """What the store knows of earlier runs of the job."""
 
     is_done: Callable[[str], bool]
-    """Whether a manifest stands under a Key."""
+    """Whether the store has a manifest for a Key."""
     recipes: Mapping[str, Recipe]
     """Each stage's recipe as last run, to say what changed."""
     reruns: Mapping[str, int]

@@ -89,7 +89,7 @@ class _ReadOnce:
 
 
 def _files(job: Job, stage: Stage, once: _ReadOnce) -> dict[str, str]:
-    """The digests of inputs from outside the job, and of what files the params name besides."""
+    """The digests of inputs from outside the job, and of other files that the params name."""
     search = stage.search
     kind, params = (
         (job.stages[search.of].kind, template_params(job, stage))

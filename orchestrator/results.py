@@ -1,4 +1,4 @@
-"""What a report is made of, read from the store alone: manifests of the last run and the trials of
+"""What a report is made of, read only from the store: manifests of the last run and the trials of
 its searches."""
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Results:
     changes: Mapping[str, str]
     """By stage, how the job file differs from what was run."""
     run_id: str | None
-    """Of the last run; None where the job has not run here."""
+    """Id of the last run; None where the job has not run here."""
 
 
 def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Results:
-    """The results of the job's last run. Reads the store alone: the data need not be at hand."""
+    """The results of the job's last run. Reads only the store: the data need not be there."""
     last = load_last_run(store, job.name)
     if last is None:
         return Results(job, {}, {}, None)
@@ -62,7 +62,7 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
 
 
 def _is_shown(name: str, ran: Mapping[str, Stage], last: LastRun) -> bool:
-    """Whether the stage's numbers are those of the pipeline that the record describes."""
+    """Whether the stage's numbers belong to the pipeline that the record describes."""
     return name in last.stages and last.has_inputs_of(ran[name])
 
 
@@ -109,7 +109,7 @@ OUTPUT = "trials"
 
 
 class FoundTrials(NamedTuple):
-    """By stage, the trials of its search; and a remark for each search whose trials cannot be told
+    """By stage, the trials of its search; and a remark for each search whose trials cannot be read
     of."""
 
     trials: Mapping[str, Trials]
@@ -126,7 +126,7 @@ def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> Fo
             continue
         try:
             trials[name] = _fetch_trials(name, manifests[name], store)
-        except IntegrityError as err:  # the report's cells stand all the same
+        except IntegrityError as err:  # the report's cells are right all the same
             remarks.append(f"stages.{name}: its trials are passed over: {err}")
     return FoundTrials(trials, tuple(remarks))
 

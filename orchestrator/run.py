@@ -1,4 +1,4 @@
-"""The loop of one run: decide which stage starts, start it, hear of its progress and its end, tell
+"""The loop of one run: decide which stage starts, start it, follow its progress and its end, report
 the journal."""
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Run:
         self.journal.write()
 
     def _loop_until_lost(self, cluster: Cluster, signals: Signals) -> None:
-        """Loop; whatever Ray raises because the cluster is gone is reported as that."""
+        """Loop; anything that Ray raises because the cluster is gone is reported as that."""
         self.loss = cluster.loss
         try:
             self._loop(cluster, signals)

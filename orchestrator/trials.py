@@ -24,12 +24,12 @@ class TrialState(StrEnum):
 
 
 class Point(Value):
-    """A trial's report, such as that of an epoch."""
+    """A trial's report, for example of an epoch."""
 
     epoch: int
-    """Counted from 1, the trial's own: it goes on where a killed search is taken up again."""
+    """Counted from 1, the trial's own: it continues where a killed search is resumed."""
     value: float | None
-    """Of the search's metric; None where it was no number."""
+    """Value of the search's metric; None where it was NaN or infinite."""
     elapsed_s: float
     """That the trial has run until then, all its attempts together."""
 
@@ -40,7 +40,7 @@ class Trial(Value):
     number: Annotated[int, Field(ge=1)]
     """In the order in which the samples were drawn."""
     id: str
-    """Of its folder, `trials/<id>` below the search's resume state."""
+    """Name of its folder, `trials/<id>` below the search's resume state."""
     params: Mapping[str, JsonValue]
     """What was sampled, by dotted path in the template's params."""
     state: TrialState
@@ -52,7 +52,7 @@ class Trial(Value):
     """That `value` was measured on; None where the trial did not finish."""
     duration_s: float
     gpu_hours: float
-    """Of all its workers."""
+    """Of all its workers together."""
     core_hours: float
     error: str | None
     """Why it failed, on one line."""
@@ -75,7 +75,7 @@ class Trials(Value):
         """The best of the finished trials; where none finished, of those that came farthest. The
         earliest of equals.
 
-        A trial that was stopped early lost against others at its epoch, so it is no rival of a
+        A trial that was stopped early lost against others at its epoch, so it is not a rival of a
         finished one.
         """
         with_value = [

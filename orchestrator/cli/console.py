@@ -15,7 +15,7 @@ from rich.console import Console
 from orchestrator.streams import Output
 
 PIPED_WIDTH = 120
-"""Columns where there is no terminal to ask: wide enough for every table of ours."""
+"""Columns where there is no terminal to ask: wide enough for all our tables."""
 _STDOUT, _STDERR = 1, 2
 
 

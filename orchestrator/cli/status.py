@@ -88,7 +88,7 @@ def show_json(statuses: Iterable[Status], stream: IO[str], *, is_watch: bool) ->
 
 
 def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
-    """On a terminal a table, drawn anew for each of `statuses`; else a line for the run and each
+    """On a terminal a table, drawn again for each of `statuses`; else a line for the run and each
     stage that changed."""
     console = make_console(stream)
     if not console.is_terminal:
@@ -150,7 +150,7 @@ def _began(status: Status) -> str:
 
 
 def _verdict(status: Status) -> str:
-    """How the run stands, in words, and what to do about it."""
+    """The state of the run in words, and what to do about it."""
     age = duration(status.heard_s_ago or 0)
     match status.state:
         case Condition.WAITING:

@@ -125,7 +125,7 @@ def _refuse_urls(address: str) -> None:
 
 
 def _running_here() -> str:
-    """HOST:PORT of the cluster that `auto` means: that of the environment, or of `ray start` on
+    """HOST:PORT of the cluster that `auto` means: from the environment, or of `ray start` on
     this machine."""
     stated = os.environ.get("RAY_ADDRESS")
     if stated and stated != "auto":

@@ -39,7 +39,7 @@ class Attempt:
     stated_data: str | None
     """What that digest has to be, where the plan took the job's word for it."""
     reads: Callable[[Any], Mapping[str, str]]
-    """Params -> digests of the small files that they name besides, as the kind has it."""
+    """Params -> digests of the small files that they also name, as the kind has it."""
     seed: int
     resources: Resources
     workers: int
@@ -47,7 +47,7 @@ class Attempt:
     metric: str
     """The kind's first, whose value is a checkpoint's score."""
     keep_best: int
-    """How many checkpoints are kept for their score, besides the newest."""
+    """How many checkpoints are kept for their score, in addition to the newest."""
     inputs: Mapping[str, Artifact]
     store_uri: str
     training: str

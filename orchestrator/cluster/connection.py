@@ -167,7 +167,7 @@ def _start_node() -> Node:
     """As `ray.init` does, but without the monitors of an autoscaler and of log files.
 
     Nothing reads what they write, and they take 1.6 CPU-seconds and 3 of the 11 seconds of Ray's
-    start and end on two busy cores. Ray's processes end with this one, whatever ends it.
+    start and end on two busy cores. Ray's processes end with this one, however it ends.
     """
     params = RayParams(include_dashboard=False, no_monitor=True, include_log_monitor=False)
     node = Node.__new__(Node)  # its constructor starts the processes, and leaves them when it fails

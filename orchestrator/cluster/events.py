@@ -51,7 +51,7 @@ class EventChannel:
     """A handle that travels to the workers."""
 
     def __init__(self, run_id: str) -> None:
-        """The actor is named after the run, so that Ray's dashboard tells whose it is, and ends
+        """The actor is named after the run, so that Ray's dashboard shows whose it is, and ends
         with its driver."""
         # On the driver's machine, with which the run ends anyway: no other one takes events along
         # when it is lost. Not softly: Ray then put it elsewhere, and 8 of 53 events went with that
@@ -87,7 +87,7 @@ class EventChannel:
         return events
 
     def _drain(self, timeout_s: float) -> list[StageEvent]:
-        """Those of the oldest unanswered request: the actor hands each event out once."""
+        """The events of the oldest unanswered request: the actor hands each event out once."""
         self._draining = self._draining or self._actor.drain.remote()
         try:
             events: list[StageEvent] = ray.get(self._draining, timeout=timeout_s)
@@ -99,7 +99,7 @@ class EventChannel:
         return events
 
     def request_stop(self) -> None:
-        """Ask all workers to stop; say it again now and then, since an actor that starts anew has
+        """Ask all workers to stop; repeat it now and then, since a restarted actor has
         forgotten it."""
         self._is_stopping = True
         self._actor.stop.remote()
@@ -112,11 +112,12 @@ class EventChannel:
         return self._is_stopping or bool(self._answer(self._actor.is_stopping, timeout_s))
 
     def rest(self, stage: str) -> None:
-        """Tell that a trial of the search `stage` has stopped, and waits for the end of its run."""
+        """Report that a trial of the search `stage` has stopped, and waits for the end of its
+        run."""
         self._actor.rest.remote(stage)
 
     def num_resting(self, stage: str, timeout_s: float = 5.0) -> int:
-        """How many have told so; 0 when the actor does not answer in time."""
+        """How many have reported so; 0 when the actor does not answer in time."""
         return self._answer(self._actor.num_resting, timeout_s, stage) or 0
 
     def _answer(self, method: Any, timeout_s: float, *arguments: str) -> Any:

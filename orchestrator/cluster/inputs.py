@@ -90,7 +90,7 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
 
 
 def check_read(attempt: Attempt) -> None:
-    """Raises DataError unless data and files here are those of the Key.
+    """Raises DataError unless data and files here match the Key.
 
     Data in a folder that the plan itself looked at are not read again: that takes minutes for
     ImageNet on a network drive. Data in S3 are, by a listing, and so are the small files that

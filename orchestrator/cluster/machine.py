@@ -17,7 +17,7 @@ from orchestrator.runs.record import record_name
 from orchestrator.store import Store, open_store
 
 LEAST_FREE_BYTES = 2**24
-"""For what a stage writes besides its inputs, with the smallest of models."""
+"""For what a stage writes in addition to its inputs, with the smallest of models."""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from orchestrator.spec import Resources
 
 CHECK_INTERVAL_S = 1.0
 REPORT_AFTER_S = 1.5
-"""What a lost group held comes free in that time, which is no news."""
+"""What a lost group held comes free in that time and needs no report."""
 REPORT_INTERVAL_S = 60.0
 LEDGER_SETTLE_S = 5.0
 """A stage that can use more workers than there is room for looks again for so long: what a group

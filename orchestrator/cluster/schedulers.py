@@ -23,7 +23,7 @@ from orchestrator.store.trial_logs import TrialLog
 NO_LIMIT = 10**9
 """ASHA's max_t: a trial ends by itself, after the epochs that its params give it."""
 NUM_BRACKETS = 3
-"""Of hyperband: each gives its trials `reduction_factor` times the grace period of the one
+"""Brackets of hyperband: each gives its trials `reduction_factor` times the grace period of the one
 before."""
 
 
@@ -46,7 +46,7 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
     """A scheduler that has seen the curves of earlier runs, in front of one of Ray's."""
 
     logs: dict[int, TrialLog]
-    """By number; those of trials that begin anew are told once, though Tune adds a trial again when
+    """By number. The past of a resumed trial is replayed once, though Tune adds a trial again when
     it lost it."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -106,24 +106,25 @@ class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Never a pause: Ray's lets each trial make room for those that wait, which starts its
-        process anew."""
+        process again."""
         action: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if action == TrialScheduler.PAUSE else action
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Take no last result that is no epoch's, as that of a trial which trained to its end:
+        """Ignore a last result without an epoch, as a trial that trained to its end sends it:
         Ray's would fail on it.
 
-        That of a trial which was stopped is known.
+        The last result of a stopped trial is known.
         """
 
     def _replay(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Without a judgement: it may not be told more of a trial that it would have stopped."""
+        """Without a decision: the scheduler must not hear more of a trial that it would have
+        stopped."""
         super().on_trial_complete(tune_controller, trial, result)
 
 
 def make_scheduler(params: TuneParams, metric: str, logs: Sequence[TrialLog]) -> TrialScheduler:
-    """By epochs, each trial's own, so that those of a trial that was resumed compare with the
+    """By each trial's own epochs, so that a resumed trial's values compare with the
     others'."""
     wanted = params.scheduler
     if wanted.name == "none":

@@ -26,10 +26,10 @@ from orchestrator.store import open_store
 from orchestrator.store.trial_logs import TrialLog, load_logs
 from orchestrator.trials import TRIALS_FILE, Trial, Trials, TrialState
 
-# A search speaks through events alone: Tune's new output prints even at verbose=0, its logger each
+# A search reports only through events: Tune's new output prints even at verbose=0, its logger each
 # trial's traceback.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# A trial that finished tells its end without the name of an epoch's metrics; and its log is ours.
+# A finished trial reports its end without an epoch's metrics; and we keep its log ourselves.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -73,7 +73,7 @@ def search(
 
 
 def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slots: int) -> Event:
-    """How far the search is before it goes on, with the best that an earlier run found."""
+    """How far the search is before it resumes, with the best that an earlier run found."""
     if not logs:
         return Event(f"{params.size} trials, {slots} at a time", done=0, total=params.size)
     ended = sum(log.state is not None for log in logs)

@@ -111,7 +111,7 @@ def make_attempt(
         resources=stage.resources,
         workers=stage.worker_counts[0],
         metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
-        # Trials keep the newest alone: the best of them all is what a search is for.
+        # Trials keep only the newest: a search is for the best of them all.
         keep_best=kind.keep_best(params) if stage is source else 0,
         inputs=publish_inputs(plan, planned, store),
         store_uri=store.uri,

@@ -111,8 +111,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna what came of the trial, by its log, and the log where only the scheduler
-        knows that it is over.
+        """Report the trial's result, which its log has, to Optuna. Where only the scheduler knows
+        that the trial is over, its log learns it here.
 
         Tune takes an error from here for the trial's own and starts that again, so one of the store
         is kept for later.
@@ -215,7 +215,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
 
 
 def _outcome(log: TrialLog) -> float | None:
-    """What the trial came to, if it did not fail: one that broke down is never the best, whatever
+    """The trial's result, unless it failed: a failed trial is never the best, whichever
     it was before."""
     return None if log.state in (State.FAILED, None) else log.last_value
 

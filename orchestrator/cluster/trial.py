@@ -96,7 +96,7 @@ def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: Event
 
 @dataclass(frozen=True)
 class _Begun:
-    """A trial that begins, for the first time or anew."""
+    """A trial that begins, for the first time or again."""
 
     attempt: Attempt
     store: Store
@@ -119,7 +119,7 @@ class _Begun:
 def _trial(
     attempt: Attempt, config: Mapping[str, Any], channel: EventChannel
 ) -> Iterator[_Begun | None]:
-    """Begin the trial of `config`, and tell its end, also where the scheduler stops it before its
+    """Begin the trial of `config`, and report its end, also where the scheduler stops it before its
     last epoch.
 
     None where this run has lost it too often, or the machine cannot run it. What is raised makes
@@ -221,7 +221,7 @@ def _leave_to_another_run(begun: _Begun, why: str, *, elapsed_s: float) -> None:
 
 
 def _label(params: Mapping[str, JsonValue]) -> str:
-    """What stands before the events of a trial: the values that it tries."""
+    """The prefix of a trial's events: the values that it tries."""
     values = (
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()

@@ -19,7 +19,7 @@ nothing."""
 
 
 class Logbook:
-    """Of the trial whose resume state is under `training`; time counts from here on."""
+    """The log of the trial whose resume state is at `training`; time counts from here on."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Checkpoints on their way to the store, while training goes on."""
+"""Uploads checkpoints to the store while training continues."""
 
 from __future__ import annotations
 

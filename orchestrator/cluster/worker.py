@@ -40,7 +40,7 @@ from orchestrator.store.publish import fetch_artifact
 
 @dataclass(frozen=True)
 class WorkerRank:
-    """Where in its group a worker stands, and how it tells its group's metrics."""
+    """A worker's rank in its group, its device, and how it reports the group's metrics."""
 
     rank: int
     world_size: int
@@ -107,7 +107,7 @@ def run_pipeline(
 
 
 def _logbook(attempt: Attempt, worker: WorkerRank) -> Logbook | None:
-    """That of the trial, where the stage is a search; rank 0 keeps it."""
+    """The trial's log, where the stage is a search; rank 0 keeps it."""
     if attempt.trial is None or worker.rank != 0:
         return None
     return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
@@ -212,7 +212,7 @@ def _context(
 
 
 def _is_end(event: Event) -> bool:
-    """Whether the stage has told that all of it is done."""
+    """Whether the stage has reported that all of it is done."""
     return event.done is not None and event.total is not None and event.done >= event.total
 
 

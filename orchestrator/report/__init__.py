@@ -1,4 +1,4 @@
-"""Manifests -> Cells beside the published numbers, trials of searches -> terminal, JSON, Markdown
+"""Manifests -> Cells next to the published numbers, trials of searches -> terminal, JSON, Markdown
 and CSV."""
 
 from orchestrator.report.audit import Audits, audit_lines, audits_of

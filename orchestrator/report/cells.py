@@ -1,4 +1,4 @@
-"""Manifests -> Cells: each number of the report beside what was expected of it and what was
+"""Manifests -> Cells: each number of the report next to what was expected of it and what was
 published. Pure."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Cell(Value):
     verdict: CellVerdict | None
     key: str | None
     label: str | None = None
-    """Why the value is no reproduction of the published one; None for a reproduction, and where
+    """Why the value is not a reproduction of the published one; None for a reproduction, and where
     none was published."""
     differs: str | None = None
     """What differs from the published recipe and data, such as `epochs 10 instead of 300; lr
@@ -95,7 +95,7 @@ def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
 
 
 def _beside(cell: Cell, row: PublishedRow, deviations: tuple[PublishedDeviation, ...]) -> Cell:
-    """The cell beside the row's number, where the row has one for its metric."""
+    """The cell next to the row's number, where the row has one for its metric."""
     published = row.metrics.get(cell.metric)
     if published is None:
         return cell

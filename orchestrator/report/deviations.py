@@ -51,7 +51,7 @@ def find_deviations(
     """All differences of `stage`, and of the stages that it needs, from `row` and the rows that
     this one builds on.
 
-    A stage without a manifest is judged by its recipe alone.
+    A stage without a manifest is judged only by its recipe.
     """
     measured = manifests if stage.name in manifests else None
     return tuple(_deviations(job, stage, row, measured, rows))
@@ -106,7 +106,7 @@ def _of_evaluation(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[PublishedDeviation]:
-    """Those of the stage whose model is measured, and what the evaluation itself has otherwise than
+    """The deviations of the stage whose model is measured, and where the evaluation differs from
     that stage."""
     own = list(_own(job, stage, row))
     ref = stage.inputs.get(CHECKPOINT)
@@ -129,7 +129,7 @@ def _inherited(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[PublishedDeviation]:
-    """Those of a stage that another one builds on, each with its name."""
+    """The deviations of a stage that another one builds on, each with its name."""
     for deviation in _deviations(job, stage, row, manifests, rows):
         yield replace(deviation, text=f"{stage.name}: {deviation.text}")
 

@@ -29,7 +29,7 @@ def make_markdown(
     """The report as a document of its own, two decimals to a number, ended by a newline.
 
     `plots` are, by stage, the links to a search's charts by their titles; `details` those to what
-    an evaluation tells beside its metrics, by their paths in its artifact.
+    an evaluation publishes in addition to its metrics, by their paths in its artifact.
     """
     audited = [f"- {escaped(line)}" for line in audit_lines(audits)]
     parts = [

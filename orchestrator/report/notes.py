@@ -1,5 +1,5 @@
-"""What a table cannot hold: beside what a stage stands, why it is no reproduction, and where a
-report comes from."""
+"""What a table cannot hold: which row a stage is compared with, why it is not a reproduction, and
+where a report comes from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Origin:
 
     store: str
     run_id: str | None
-    """Of the job's last run; None where it never ran."""
+    """Id of the job's last run; None where it never ran."""
     command: str
     """What runs the job as its file is now."""
     changes: Mapping[str, str]
@@ -23,13 +23,14 @@ class Origin:
 
 
 def notes_of(cells: tuple[Cell, ...]) -> tuple[str, ...]:
-    """One note for each stage that stands beside published numbers, in the order of the report."""
+    """One note for each stage that is compared with published numbers, in the order of the
+    report."""
     compared = [cell for cell in cells if cell.published is not None]
     return tuple(dict.fromkeys(_note(cell) for cell in compared))
 
 
 def changes_of(origin: Origin) -> tuple[str, ...]:
-    """One remark for each stage whose numbers are those of another recipe than the job file's."""
+    """One remark for each stage whose numbers belong to another recipe than the job file's."""
     return tuple(
         f"the report shows stages.{stage} as last run; the job has changed since: {change}"
         for stage, change in origin.changes.items()

@@ -20,7 +20,7 @@ class PublishedRow(Value):
 
     id: str
     kind: str
-    """Of the stages that it can stand beside."""
+    """Kind of the stages that it can be compared with."""
     source: str
     """Paper, table, and the row's name there."""
     num_samples: Annotated[int, Field(ge=1)]
@@ -60,7 +60,7 @@ def published_rows() -> Mapping[str, PublishedRow]:
 
 
 def parse_rows(text: str) -> dict[str, PublishedRow]:
-    """The rows of a text such as `published.yaml`. An id that stands twice is refused: in one table
+    """The rows of a text such as `published.yaml`. An id that occurs twice is refused: in one table
     by YAML."""
     paper = _Paper.model_validate(YAML(typ="safe", pure=True).load(text))
     rows: dict[str, PublishedRow] = {}

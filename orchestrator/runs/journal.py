@@ -36,7 +36,7 @@ class Journal:
 
     Every write puts the record, and before it the events since the last one as a batch of their
     own: two requests to S3 at most every FLUSH_INTERVAL_S, one every HEARTBEAT_S in silence. The
-    record alone tells how the run stands.
+    record is enough to show the run's state.
     """
 
     store: Store
@@ -62,7 +62,7 @@ class Journal:
         )
 
     def hear(self, heard: StageEvent) -> StageRecord:
-        """Note a stage's progress; returns how the stage stands now."""
+        """Note a stage's progress; returns the stage's record now."""
         stage = self.record.stages[heard.stage].hearing(heard)
         self._note(heard, stage)
         return stage

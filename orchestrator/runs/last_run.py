@@ -29,7 +29,7 @@ class LastRun(Value):
     job: Mapping[str, JsonValue]
     run_id: str
     stages: Mapping[str, LastStage]
-    """Those of the last run, and those of earlier ones that a run of a part (`--only`) left
+    """Stages of the last run, and of earlier ones that a run of a part (`--only`) left
     aside."""
 
     def has_inputs_of(self, stage: Stage) -> bool:

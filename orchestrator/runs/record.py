@@ -1,5 +1,5 @@
 """What a run leaves of itself in the store: `runs/<run id>/run.json` says how it and each of its
-stages stand.
+stages are.
 
 The record holds the newest of everything, so that a reader never needs the events. Values and their
 folding; the journal writes them.
@@ -32,11 +32,11 @@ class StageEvent:
     time_s: float
     event: Event
     trial: str | None = None
-    """The trial of a search, whose own progress and metrics `event` then tells."""
+    """The trial of a search, whose own progress and metrics `event` then has."""
     lost: str | None = None
     """Why this attempt was lost, where another one follows."""
     is_remark: bool = False
-    """Whether the record keeps the text when later events come, as that of a damaged checkpoint."""
+    """Whether the record keeps the text when later events come, as for a damaged checkpoint."""
 
 
 class ProgressMark(Value):
@@ -54,7 +54,7 @@ class LostAttemptRecord(Value):
 
 
 class Remark(Value):
-    """What a reader should know of an attempt, though it went on."""
+    """What a reader should know about an attempt that continued."""
 
     attempt: int
     text: str
@@ -78,18 +78,18 @@ class SearchRecord(Value):
 
     @property
     def num_left(self) -> int:
-        """Trials that have not ended, as far as they told."""
+        """Trials that have not ended, as far as they reported."""
         ended = sum(part >= 1 for part in self.trials.values())
         return max(0, self.num_trials - int(self.num_earlier) - ended)
 
     @property
     def num_under_way(self) -> int:
-        """Trials that have begun in this run and not ended, as far as they told."""
+        """Trials that have begun in this run and not ended, as far as they reported."""
         return sum(part < 1 for part in self.trials.values())
 
 
 class StageRecord(Value):
-    """How a stage stands, from the newest of its events."""
+    """The state of a stage, from the newest of its events."""
 
     kind: str
     key: str
@@ -112,8 +112,8 @@ class StageRecord(Value):
     def entering(
         self, state: State, event: Event, *, time_s: float, error: str | None = None
     ) -> Self:
-        """The record of the stage in a new state. Metrics that come with the news replace those of
-        the way there."""
+        """The record of the stage in a new state. Metrics that come with the news replace the
+        metrics of the way there."""
         changes = {
             "state": state,
             "attempt": 1 if state is State.RUNNING else self.attempt,
@@ -175,7 +175,7 @@ class StageRecord(Value):
 def _progress(
     heard: StageEvent, search: SearchRecord | None
 ) -> tuple[ProgressMark | None, float | None]:
-    """How far the stage is, and of how much; a search counts in trials, whatever its trials count
+    """How far the stage is, and of how much; a search counts in trials, however its trials count
     in."""
     if heard.event.done is None or not heard.event.total:
         return None, None
@@ -215,7 +215,7 @@ class RunRecord(Value):
     run_id: str
     job: str
     state: RunState = RunState.RUNNING
-    """`running` for ever where the driver was killed: then `heard_at_s` stands still."""
+    """`running` for ever where the driver was killed: then `heard_at_s` stops."""
     began_at_s: float
     heard_at_s: float
     """When the driver wrote this, which it does every few seconds."""

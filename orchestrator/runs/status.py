@@ -1,5 +1,5 @@
-"""How a job's last run stands, from what the store has of it: record and clock -> Status. Knows no
-Ray and no data."""
+"""The state of a job's last run, from what the store has of it: record and clock -> Status. Knows
+no Ray and no data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for Ray or S3."""
 
 
 class Condition(StrEnum):
-    """How a run or a stage stands."""
+    """The state of a run or a stage."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -67,7 +67,7 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """How a job's last run stands. A job that never ran has no `run_id` and no times."""
+    """The state of a job's last run. A job that never ran has no `run_id` and no times."""
 
     job: str
     state: Condition
@@ -112,7 +112,7 @@ def _row_json(row: StageStatus) -> dict[str, JsonValue]:
 
 
 def load_status(job: Job, store: Store, *, now_s: float) -> Status:
-    """How the job's last run stands at `now_s`. Reads two objects, and a manifest for each stage
+    """The state of the job's last run at `now_s`. Reads two objects, and a manifest for each stage
     outside that run.
 
     Raises StoreError, and IntegrityError for damaged records.
@@ -139,8 +139,8 @@ def _manifests_of_others(store: Store, last: LastRun, record: RunRecord) -> dict
 def make_status(
     job: Job, record: RunRecord, *, others: Mapping[str, Manifest], now_s: float
 ) -> Status:
-    """The status at `now_s`: a row for each stage of the job as it is now, and for those of the run
-    that it lacks.
+    """The status at `now_s`: a row for each stage of the job as it is now, and for the stages of
+    the run that it lacks.
 
     `others` are the manifests of stages that are not of the run.
     """
@@ -219,7 +219,7 @@ def eta_s(
     """Seconds until `total`, at the pace since the first progress of this attempt; None where no
     pace is known.
 
-    What was done at `first` was resumed, or took the start-up with it: it tells nothing about the
+    What was done at `first` was resumed, or took the start-up with it: it says nothing about the
     pace.
     """
     if first is None or newest is None or total is None or newest.done <= first.done:

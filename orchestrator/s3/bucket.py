@@ -1,6 +1,6 @@
 """Objects below a prefix in S3: what the store and data sets have in common.
 
-Credentials: boto3's standard chain alone; nothing of them is shown.
+Credentials: only boto3's standard chain; nothing of them is shown.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Bucket(ABC):
 
     @abstractmethod
     def as_error(self, failure: Failure, verb: str, name: str) -> Exception:
-        """The error that the house raises where one could not `verb` the object `name`; "" stands
-        for all of them."""
+        """The error to raise where the object `name` could not be read, written, listed or deleted
+        (`verb`); "" means all objects."""
 
     def objects(self, prefix: str, *, deep: bool) -> list[Object]:
-        """Those whose names begin with `prefix`, in the order of their names; `deep`: also with a
+        """Objects whose names begin with `prefix`, in the order of their names; `deep`: also with a
         further `/`."""
         depth = {} if deep else {"Delimiter": "/"}
         with self.errors("list", prefix):

@@ -116,7 +116,7 @@ class _RetryPolicy:
             assert caught_exception is not None
             raise caught_exception
         has_failed = caught_exception is not None or event["response"][0].status_code >= 500  # noqa: PLR2004
-        # A single lost request is no news; the second in a row is.
+        # A single lost request needs no report; the second in a row does.
         if attempts < most and (is_silent or (has_failed and attempts > 1)):
             self._log_retry(
                 "does not answer" if caught_exception else "fails",

@@ -1,4 +1,4 @@
-"""Job <-> the JSON document that the store keeps of it, for those who read it without the file or
+"""Job <-> the JSON document that the store keeps of it, for readers without the file or
 its data."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orchestrator.spec.kinds.tune import TUNE
 class _StageDocument(Value):
     kind: str
     task: str | None = None
-    """Of an evaluation: the kind whose models it measures, and whose params are `params`."""
+    """In an evaluation, the kind whose models it measures, and whose params are `params`."""
     params: dict[str, JsonValue]
     seed: int
     resources: Resources

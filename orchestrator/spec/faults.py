@@ -16,7 +16,7 @@ MAX_SHOWN = 60
 
 
 class Mark(NamedTuple):
-    """Where a value stands; `line` and `column` count from 1 and are None outside files
+    """Position of a value; `line` and `column` count from 1 and are None outside files
     (`--set`)."""
 
     source: str
@@ -40,8 +40,8 @@ class Faults:
         return len(self._faults)
 
     def extend_elsewhere(self, others: Faults) -> None:
-        """Take those of `others` that stand where no fault stands yet: what a broken value entails
-        is no news."""
+        """Add the faults of `others` at positions without a fault so far: what a broken value
+        entails needs no report."""
         taken = {
             (fault.source, fault.line, fault.column) for fault in self if fault.line is not None
         }

@@ -124,15 +124,15 @@ class Stage:
     params_from: Ref | None
     """The search whose best params go over `params` before the stage runs."""
     inputs: Mapping[str, Ref]
-    """By field of role INPUT; of a search, those of its template, which its trials read."""
+    """By field of role INPUT; in a search, the inputs of its template, which its trials read."""
     files: Mapping[str, str]
     """Likewise, where a file from outside the job is read instead: an absolute path or
     `s3://BUCKET/PREFIX/NAME`."""
     data_fingerprint: str | None = None
     """What the data are stated to be; None: they are looked at while planning."""
     published: str | None = None
-    """The id of the published row that the report puts beside the stage; like `expect`, not part of
-    the Key."""
+    """The id of the published row that the report compares the stage with; like `expect`, not part
+    of the Key."""
 
     @property
     def search(self) -> TuneParams | None:
@@ -159,8 +159,8 @@ class Stage:
 
 
 def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, ...]:
-    """The numbers of workers that a group may have, ascending. A single number stands: its misfit
-    is the pipeline's to tell."""
+    """The numbers of workers that a group may have, ascending. A single number is kept: its misfit
+    is for the pipeline to report."""
     if isinstance(resources.workers, int):
         return (resources.workers,)
     if isinstance(params, TuneParams):

@@ -155,7 +155,7 @@ def _stage(name: str, params: dict[str, Any], common: dict[str, Any]) -> dict[st
 
 
 def _of_any_task(params: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What may stand in an evaluation with `task`: the params of each kind, whose types are left to
+    """What an evaluation with `task` may contain: the params of each kind, whose types are left to
     the models."""
     fields = {name: field for one in params for name, field in one["properties"].items()}
     return {name: {"description": field.get("description", "")} for name, field in fields.items()}

@@ -34,7 +34,7 @@ class Checked(Generic[M]):
 @dataclass(frozen=True)
 class _Problem:
     """One error of pydantic's; `branch` names the member of a union that it comes from, which
-    stands at `branch_at`."""
+    is at `branch_at`."""
 
     steps: tuple[str | int, ...]
     branch: str | None
@@ -50,10 +50,10 @@ class _Problem:
 def validate(
     model: type[M], node: Node, path: str, faults: Faults, *, also_known: Iterable[str] = ()
 ) -> M | None:
-    """The model, or None with its faults added. Strict: "3" is no number, 1.0 no whole number, a
-    list is a tuple.
+    """The model, or None with its faults added. Strict: "3" is not a number, 1.0 not a whole
+    number, a list is a tuple.
 
-    `also_known` are names that live beside the model's fields: they are suggested, too.
+    `also_known` are names in addition to the model's fields: they are suggested, too.
     """
     return check(model, node, path, faults, also_known=also_known).whole
 
@@ -165,7 +165,7 @@ def _all_of(fields_fit: Check) -> tuple[Misfit, ...]:
 
 
 def _misfits_in(sound: Params, content: Mapping[str, JsonValue]) -> Iterator[Misfit]:
-    """Those of the sound fields of `content`, which pydantic does not look for where others have
+    """Misfits of the sound fields of `content`, which pydantic does not look for where others have
     faults."""
     for fields_fit in sound.checks():
         yield from known(sound, partial(_all_of, fields_fit)) or ()
@@ -178,7 +178,8 @@ def _misfits_in(sound: Params, content: Mapping[str, JsonValue]) -> Iterator[Mis
 
 
 def _located(error: ErrorDetails, content: JsonValue) -> _Problem:
-    """Tell the steps of a location from the names of union members that pydantic mixes into it."""
+    """Separate the steps of a location from the names of union members that pydantic mixes into
+    it."""
     steps: list[str | int] = []
     branch, branch_at = None, 0
     room: Any = content
@@ -239,7 +240,7 @@ def _path(path: str, steps: Iterable[str | int]) -> str:
 
 
 def _fields_at(model: type[Params], steps: Sequence[str | int]) -> list[str]:
-    """The names of the fields that may stand at the end of `steps`."""
+    """The names of the fields that may be at the end of `steps`."""
     models = [model]
     for step in steps:
         fields = [
@@ -247,7 +248,7 @@ def _fields_at(model: type[Params], steps: Sequence[str | int]) -> list[str]:
             for inner in models
             if isinstance(step, str) and step in inner.model_fields
         ]
-        # a step that is no field is an index or the key of a dict: the models stay those of its
+        # a step that is not a field is an index or the key of a dict: the models stay those for its
         # values
         models = (
             [found for field in fields for found in _models_in(field.annotation)]

@@ -45,10 +45,10 @@ def is_type_mismatch(error: ErrorDetails) -> bool:
 
 
 def message_of(errors: Sequence[ErrorDetails], known: Sequence[str]) -> str:
-    """What is wrong with one value; several errors are those of a union, one for each type that it
+    """What is wrong with one value; several errors belong to a union, one for each type that it
     is not.
 
-    `known` are the fields that may stand there.
+    `known` are the fields that may be there.
     """
     if is_type_mismatch(errors[0]):
         return _mismatch(errors)

@@ -75,8 +75,8 @@ def commit_checkpoint(
 
 
 def _superfluous(store: Store, training: str, numbers: Sequence[int], keep_best: int) -> list[int]:
-    """Those of `numbers`, which are all there are and ascend, that are neither among the newest nor
-    the best."""
+    """The checkpoints that are neither among the newest nor the best; `numbers` are all there are,
+    ascending."""
     old = numbers[:-NUM_KEPT]
     if not old or not keep_best:
         return list(old)

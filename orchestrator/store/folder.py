@@ -169,7 +169,7 @@ class FolderStore:
 
     @contextmanager
     def _draft(self, name: str) -> Iterator[Path]:
-        """A hidden file beside `name`, gone afterwards whatever happens."""
+        """A hidden file next to `name`, which is always removed afterwards."""
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")

@@ -22,7 +22,7 @@ class Store(Protocol):
         part."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Like `write`, but only where nothing stands: of many writers one gets True and its
+        """Like `write`, but only where nothing exists: of many writers one gets True and its
         content stays."""
 
     def upload(self, name: str, path: Path) -> None:

@@ -20,12 +20,12 @@ def manifest_name(key: str) -> str:
 
 
 def training_name(key: str) -> str:
-    """Where a stage keeps its mutable resume state until its manifest stands."""
+    """Where a stage keeps its mutable resume state until its manifest exists."""
     return f"train/{key}"
 
 
 def publish_artifact(store: Store, folder: Path) -> Artifact:
-    """Upload every file below `folder` as a blob. A blob that stands is put again: that heals a
+    """Upload every file below `folder` as a blob. A blob that exists is put again: that heals a
     damaged one."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return Artifact(files=tuple(_publish_file(store, folder, path) for path in paths))
@@ -56,8 +56,8 @@ def fetch_artifact(store: Store, artifact: Artifact, folder: Path) -> Path:
 
 
 def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
-    """Close a stage. Returns the manifest that stands: another one's, when that was published
-    first."""
+    """Close a stage. Returns the manifest that is then stored: another one's, when that was
+    published first."""
     if store.create(manifest_name(manifest.key), manifest.to_json()):
         return manifest
     standing = load_manifest(store, manifest.key)

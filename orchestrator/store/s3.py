@@ -1,5 +1,5 @@
 """A Store in a bucket of S3, or of a server that speaks its protocol. Credentials: boto3's standard
-chain alone."""
+chain only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
 
 THREADS = 16
-"""Of one transfer."""
+"""Threads of one transfer."""
 CONFLICT_TRIES = 5
-"""Of a create that meets another one under way; S3 asks to try again."""
+"""Tries at a create that meets another one; S3 asks to try again."""
 CONFLICT_WAIT_S = 0.2
 
 CONDITIONS_UNKNOWN = frozenset({"NotImplemented", "501", "MethodNotAllowed", "405"})

@@ -1,4 +1,4 @@
-"""What is known of a search's trials while it runs: a log beside each one's checkpoints, which
+"""What is known of a search's trials while it runs: a log next to each one's checkpoints, which
 outlives every process.
 
 The logs are all that a search is taken up again from: none of Ray Tune's own state is read back.
@@ -29,11 +29,11 @@ class Tries(Value):
     run_id: str
     num_begun: int = 0
     num_moves: int = 0
-    """That ended because a machine left."""
+    """Attempts that ended because a machine left."""
 
     @property
     def num_lost(self) -> int:
-        """Of those that have ended, which all have but the newest."""
+        """Attempts that were lost: the newest has not ended, and a move is not a loss."""
         return max(0, self.num_begun - 1 - self.num_moves)
 
     def begin(self) -> Self:
@@ -53,11 +53,11 @@ class TrialLog(Value):
     """How long the search had run when the sample was drawn, all its runs together."""
     curve: tuple[Point, ...] = ()
     elapsed_s: float = 0.0
-    """That it has run, all its attempts together."""
+    """Seconds that it has run, all its attempts together."""
     state: TrialState | None = None
     """None: it waits, or runs, or was left in the middle."""
     value: float | None = None
-    """Of a finished trial: what it came to."""
+    """The value of a finished trial."""
     num_samples: int | None = None
     error: str | None = None
     """Why it failed, or how it was lost, where it has no state: another run takes that one up
@@ -67,7 +67,7 @@ class TrialLog(Value):
     checkpoint: Artifact | None = None
     """The model of a finished trial, published."""
     tries: Tries | None = None
-    """Of the newest run that began it."""
+    """Its attempts in the newest run that began it."""
 
     @property
     def epoch(self) -> int:
@@ -75,7 +75,7 @@ class TrialLog(Value):
 
     @property
     def last_value(self) -> float | None:
-        """What it came to, or has come to so far."""
+        """Its value, or its value so far."""
         return (
             self.value if self.value is not None else self.curve[-1].value if self.curve else None
         )

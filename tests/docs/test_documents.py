@@ -31,9 +31,7 @@ def section(page: str, title: str) -> str:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_and_option_is_documented(
-    verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_verb_and_option_is_documented(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_arguments([verb, "--help"])
     usage = capsys.readouterr().out

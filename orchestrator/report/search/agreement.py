@@ -19,8 +19,8 @@ MIN_PAIRS = 3
 
 
 class Agreement(Value):
-    """The rank correlation between what trials came to and what full training with their params
-    came to."""
+    """The rank correlation between the trials' values and the values that full training with their
+    params came to."""
 
     kendall_tau: float
     """From -1, the reverse order, to 1, the same order; ties count as in tau-b."""
@@ -34,7 +34,7 @@ def agreement_of(
     """None where fewer than three trials' params were trained in full, or where one side is all the
     same.
 
-    A trial's full value is that of the job's finished stages that are the search's template with
+    A trial's full value comes from the job's finished stages that are the search's template with
     the trial's params, `params_from` or written out: the mean, where they differ in their seeds.
     The search's overrides are what makes its trials short, so these stages need not follow them.
     """

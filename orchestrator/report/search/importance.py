@@ -41,7 +41,7 @@ def weighed_trials(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _fanova(params: Sequence[SampledParam], values: Sequence[float]) -> dict[str, float]:
-    import optuna  # noqa: PLC0415  with scikit-learn it takes 2 s: only a report that has a search to tell of pays
+    import optuna  # noqa: PLC0415  with scikit-learn it takes 2 s: only a report that has a search pays
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

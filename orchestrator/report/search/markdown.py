@@ -33,5 +33,5 @@ def _table(search: Search) -> list[str]:
 
 
 def _text(search: Search, trial: Trial, text: str) -> str:
-    """The best trial stands out."""
+    """The best trial is bold."""
     return f"**{escaped(text)}**" if trial.number == search.summary.best and text else escaped(text)

@@ -17,14 +17,14 @@ from orchestrator.trials import Trial, TrialState
 
 MAX_ROWS = 20
 WIDTH = 120
-"""Characters of a line, where there is no terminal to ask."""
+"""Characters of a line, without a terminal to ask."""
 OTHERS_WIDTH = 61
-"""Characters of a line beside the params."""
+"""Characters of a line in addition to the params."""
 GAP = 3
 """Between two columns."""
 
 MAX_CELL = 17
-"""Characters of a param in a column of its own; the line that tells of the best trial has them
+"""Characters of a param in a column of its own; the line of the best trial has them
 all."""
 
 STATE_WORDS = {
@@ -111,7 +111,7 @@ def _param(name: str, trial: Trial) -> str:
 
 
 def _elided(text: str) -> str:
-    """Of a long text the two ends, since mappings to choose from often begin alike."""
+    """The two ends of a long text, since mappings to choose from often begin alike."""
     half = (MAX_CELL - 3) // 2
     return text if len(text) <= MAX_CELL else f"{text[:half]}...{text[-half:]}"
 

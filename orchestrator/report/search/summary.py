@@ -134,7 +134,7 @@ def _reason(trial: Trial) -> str:
 
 
 def _saved(trials: Sequence[Trial]) -> Hours | None:
-    """The epochs that stopped trials lack to those of the shortest finished one, each at its own
+    """The epochs that stopped trials lack compared with the shortest finished one, each at its own
     trial's pace."""
     full = min(
         (trial.epoch for trial in trials if trial.state is TrialState.FINISHED), default=None

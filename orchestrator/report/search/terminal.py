@@ -65,7 +65,7 @@ def sparkline(values: Sequence[float | None], *, is_higher_better: bool = True) 
 def _best_so_far(search: Search) -> str:
     values = search.summary.best_so_far
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2:  # noqa: PLR2004  a line that never rises tells nothing
+    if len(set(known)) < 2:  # noqa: PLR2004  a line that never rises shows nothing
         return ""
     bars = sparkline(values, is_higher_better=search.trials.mode == "max")
     return f"best so far: {number_text(known[0])} {bars} {number_text(known[-1])}"

@@ -20,7 +20,7 @@ from orchestrator.spec.faults import shown
 
 
 class Distribution(Params):
-    """Exactly one of its fields is given; their names and arguments are those of Ray Tune."""
+    """Exactly one of its fields is given; their names and arguments follow Ray Tune."""
 
     uniform: tuple[float, float] | None = None
     """Between low and high."""

@@ -46,17 +46,17 @@ class Common(Params):
 
 @dataclass(frozen=True)
 class Draft:
-    """None stands for what has faults."""
+    """None for what has faults."""
 
     name: str
     path: str
-    """Of the stage in the file, which is that of the matrix for a cell."""
+    """Path of the stage in the file; a cell has its matrix' path."""
     node: Node
     kind: Kind | None
     common: Common | None
     params: Params | None
     sound_common: Common | None = None
-    """The fields of `common` without faults; None where the stage is no mapping."""
+    """The fields of `common` without faults; None where the stage is not a mapping."""
     sound: Params | None = None
     """Likewise of `params`; None where its kind has a fault."""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Draft:
         return value if isinstance(value, str) else None
 
     def mark_of(self, field: str) -> Mark:
-        """Where a field's value stands, or the stage if it is not written."""
+        """Position of a field's value, or of the stage if it is not written."""
         return self.node.nearest([field]).at
 
 
@@ -121,9 +121,7 @@ def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> K
 def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Checked[Params]:
     shared = Common.model_fields.keys() & kind.params.model_fields.keys()
     assert not shared, f"params of {kind.name} take names of common fields: {shared}"
-    if (
-        kind is EVALUATE
-    ):  # what stands beside its own fields is checked once it is known what is measured
+    if kind is EVALUATE:  # its other fields are checked once it is known what is measured
         node, _ = node.split(EVALUATE.params.model_fields)
     return check(kind.params, node, path, faults, also_known=Common.model_fields)
 

@@ -72,7 +72,7 @@ def _not_measured(task: str, kinds: Mapping[str, Kind], measurable: Collection[s
 
 def _without_inputs(draft: Draft, node: Node, kind: Kind, faults: Faults) -> Node:
     """`node` without the inputs of `kind`, which training starts from; where one is required, the
-    checkpoint stands in for it: nothing reads it, no Key holds it.
+    checkpoint replaces it: nothing reads it, no Key holds it.
     """
     given, rest = node.split(kind.inputs)
     for name, member in given.members.items():

@@ -114,7 +114,7 @@ def _resolve_stages(
     _check_published(drafts, published, faults)
     _check_workers(drafts, faults)
     _check_runnable(drafts, faults)
-    outer.extend_elsewhere(faults)  # a matrix with a fault has it where its fields stand
+    outer.extend_elsewhere(faults)  # a matrix with a fault has it at its fields' positions
     return {name: (draft, links[name]) for name, draft in drafts.items()}
 
 
@@ -130,7 +130,7 @@ def _store(tree: Node, given: str | None, base_dir: Path | None, faults: Faults)
             "store",
             "is required: give it in the file or as --store",
         )
-    return None  # what is no text has its fault as a field
+    return None  # what is not a text has its fault as a field
 
 
 def _store_uri(

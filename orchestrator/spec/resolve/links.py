@@ -20,7 +20,7 @@ class Links:
 
     inputs: Mapping[str, Ref]
     files: Mapping[str, str]
-    """Inputs that are no output of a stage, but a file from outside."""
+    """Inputs that are a file from outside, not an output of a stage."""
     params_from: Ref | None
     fields: Mapping[str, str]
     """By the needed stage, the field to blame."""

@@ -19,15 +19,15 @@ from orchestrator.spec.yaml.node import Node, plain
 
 FIELD = "matrix"
 MAX_CELLS = 1000
-"""Of one stage; more are a slip of the pen, and would be a thousand trainings."""
+"""Cells of one stage; more are a mistake, and would be a thousand trainings."""
 
 _ALL_CELLS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/\*(\.[A-Za-z][A-Za-z0-9_]*)?")
 
 
 @dataclass(frozen=True)
 class WrittenStage:
-    """A stage as the rest of the spec sees it; `name_in_file` is its own, or that of the matrix
-    whose cell it is."""
+    """A stage as the rest of the spec sees it; `name_in_file` is its own name, or the name of the
+    matrix whose cell it is."""
 
     node: Node
     name_in_file: str
@@ -51,7 +51,7 @@ def expand_stages(stages: Mapping[str, Node], faults: Faults) -> dict[str, Writt
 
 
 def cells_named(name: str, stages: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """The stages that `name` stands for: itself, or all cells of a matrix."""
+    """The stages that `name` means: itself, or all cells of a matrix."""
     return [stage for stage in stages if stage == name or stage.startswith(f"{name}/")]
 
 

@@ -27,8 +27,8 @@ def absolute_overrides(
     *,
     inputs_are: str,
 ) -> dict[str, JsonValue]:
-    """The draft's `overrides` of `params` with absolute data folders; those of inputs are refused
-    as `inputs_are`."""
+    """The draft's `overrides` of `params` with absolute data folders; overrides of inputs are
+    refused as `inputs_are`."""
     absolute = dict(overrides)
     for name, value in overrides.items():
         try:

@@ -53,7 +53,7 @@ def _completed(text: str, stages: Mapping[str, Kind | None]) -> str:
 def check_output(
     ref: Ref, kind: Kind | None, accepted: frozenset[str], *, stands_for: str | None = None
 ) -> None:
-    """ValueError if `ref`, to a stage of `kind`, is no output of it or none of the `accepted`
+    """ValueError if `ref`, to a stage of `kind`, is not an output of it or not among the `accepted`
     (`kind.output`).
 
     `stands_for` is the output that it is as good as, where it is another kind's in all but its

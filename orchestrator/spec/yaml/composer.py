@@ -32,7 +32,7 @@ _UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class LimitError(Exception):
-    """The text goes beyond a limit or refers to nothing: composing cannot go on."""
+    """The text goes beyond a limit or refers to nothing: composing cannot continue."""
 
     def __init__(self, mark: Mark, path: str, message: str) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class LimitError(Exception):
 
 @dataclass(frozen=True)
 class _Anchored:
-    """What an alias stands for; None while its node is still open."""
+    """What an alias means; None while its node is still open."""
 
     node: Node | None
     num_nodes: int
@@ -58,7 +58,7 @@ class Composer:
         self._num_nodes = 0
         self._deepest = 0
         self.last = Mark(source)
-        """Where the latest value stands."""
+        """Position of the latest value."""
 
     def mark(self, line: int, column: int) -> Mark:
         """A mark from ruamel's, which counts from 0."""
@@ -171,7 +171,7 @@ class Composer:
         return members
 
     def _key(self, event: Any, events: Iterator[Any], path: str, depth: int) -> str | None:
-        """A mapping's key, None with a fault where it is no text."""
+        """A mapping's key, None with a fault where it is not a text."""
         num_faults = len(self._faults)
         node = self._node(event, events, path, depth + 1)
         if len(self._faults) > num_faults:

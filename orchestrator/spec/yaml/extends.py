@@ -14,10 +14,10 @@ FIELD = "extends"
 
 
 def load_extended_tree(path: Path, faults: Faults) -> Node | None:
-    """The tree of a file, laid over that of the file that it extends, and so on; None when one
+    """The tree of a file, laid over the tree of the file that it extends, and so on; None when one
     cannot be read.
 
-    A mapping is merged with the one below it; anything else, a list too, replaces what stands
+    A mapping is merged with the one below it; anything else, a list too, replaces what is
     there.
     """
     return _load(path, (), faults)
@@ -35,7 +35,7 @@ def _load(path: Path, over: tuple[Path, ...], faults: Faults) -> Node | None:
 
 
 def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults) -> Path | None:
-    """The file that `named` stands for, beside `path`; None with a fault for none."""
+    """The file that `named` means, relative to `path`; None with a fault for none."""
     if not isinstance(named.value, str) or not named.value:
         faults.add(
             named.at, FIELD, "must be the path of a job file, against the folder of this one"
@@ -64,7 +64,7 @@ def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults)
 
 
 def laid_over(base: Node, over: Node) -> Node:
-    """`base` with what `over` says; fields of both stand in the order of `base`, the others behind
+    """`base` with what `over` says; fields of both are in the order of `base`, the others behind
     them."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over

@@ -1,4 +1,4 @@
-"""Node: a plain value with the marks of where it and its key stand, and how one is put into
+"""Node: a plain value with the marks of its position and its key's, and how one is put into
 another; and plain scalars, by the core schema of YAML 1.2: `1e-3` is a number, `on` and `no` are
 texts."""
 
@@ -19,7 +19,7 @@ Steps: TypeAlias = Sequence[str | int]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`key_at` is where the key of the value stands; for an item of a list, and for a root, the
+    """`key_at` is the position of the value's key; for an item of a list, and for a root, the
     value itself."""
 
     value: Scalar | tuple[Node, ...] | Mapping[str, Node]
@@ -65,7 +65,7 @@ def plain(node: Node) -> JsonValue:
 
 
 def marked(value: JsonValue, at: Mark, key_at: Mark | None = None) -> Node:
-    """A tree of `value` that stands at one mark as a whole."""
+    """A tree of `value` at one mark as a whole."""
     if isinstance(value, dict):
         return Node({key: marked(member, at) for key, member in value.items()}, at, key_at or at)
     if isinstance(value, list):

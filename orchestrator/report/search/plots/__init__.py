@@ -25,7 +25,7 @@ class Plot(NamedTuple):
 
 def make_plots(search: Search) -> Mapping[str, Plot]:
     """By file name: `best-so-far.svg`, `curves.svg`, `slice-PARAM.svg` a varied param, the most
-    important first, `parallel.svg`. Empty where no trial came to a value."""
+    important first, `parallel.svg`. Empty where no trial has a value."""
     if search.summary.best is None:
         return {}
     trials = weighed_trials(search.trials.trials)

@@ -1,4 +1,4 @@
-"""How trials are marked in plots of their values, and which values a plot has room to tell
+"""How trials are marked in plots of their values, and which values a plot has room to show
 apart."""
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STATE_LABELS = {
 }
 
 MIN_WORSE_SHARE = 0.25
-"""Of the span of all values, what is shown at least of those worse than any trial that went as far
-as the best."""
+"""Share of the span of all values that is shown at least of the values worse than any trial that
+went as far as the best."""
 
 _MARKS: Mapping[TrialState, Mapping[str, Any]] = {
     TrialState.FINISHED: {"s": 34, "color": TRIAL},
@@ -44,7 +44,7 @@ class ShownRange(NamedTuple):
 
 
 def shown_range(search: Search) -> ShownRange:
-    """Those of the trials that went as far as the best, and as much again on the worse side: a
+    """The values of the trials that went as far as the best, and as much again on the worse side: a
     trial stopped in its first epochs is so far off that the others would look alike."""
     best = search.trials.best()
     assert best is not None, "a search without a value has no plots"
@@ -68,7 +68,7 @@ def draw_trials(
     best_label: str | None = None,
 ) -> None:
     """A mark for each trial that has a value, by how it ended: a disc, a ring, a cross; the best a
-    disc of its own. An arrowhead at the edge stands for a trial whose value is beyond what is
+    disc of its own. An arrowhead at the edge marks a trial whose value is beyond what is
     shown."""
     shown = shown_range(search)
     for state, look in _MARKS.items():

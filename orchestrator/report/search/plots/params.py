@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 GOLDEN = 0.6180339887
 JITTER = 0.25
-"""Of the distance between two choices."""
+"""As a share of the distance between two choices."""
 NUM_TICKS = 5
 MIN_GAP = 0.08
-"""Of an upright axis, between two ticks."""
+"""As a share of a vertical axis, between two ticks."""
 MAX_NAME = 18
 """Characters of a line of a name below its axis."""
 MAX_CHOICE = 16
-"""Characters of a choice beside its axis."""
+"""Characters of a choice next to its axis."""
 
 
 def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axes: Axes) -> None:
-    """Each trial's value over its value of `param`, whose values are those of `trials`."""
+    """Each trial's value over its value of `param`, whose values belong to `trials`."""
     numbers = param.numbers
     places = numbers or [
         _column(param, text, trial) for text, trial in zip(param.texts, trials, strict=True)
@@ -129,7 +129,7 @@ def rail_of(param: SampledParam) -> Rail:
 
 
 def _marks(values: Sequence[float]) -> list[float]:
-    """Where ticks stand: at the values themselves where they are few and apart, else evenly."""
+    """Where ticks are: at the values themselves where they are few and apart, else evenly."""
     found, low, span = sorted(set(values)), min(values), max(values) - min(values)
     are_apart = all(after - before >= span * MIN_GAP for before, after in pairwise(found))
     if len(found) <= NUM_TICKS and are_apart:
@@ -138,8 +138,8 @@ def _marks(values: Sequence[float]) -> list[float]:
 
 
 def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
-    """That of the metric; trials beyond the range that is shown end at its end, where a tick says
-    so."""
+    """The axis of the metric; trials beyond the range that is shown end at its end, where a tick
+    says so."""
     shown = shown_range(search)
     values = [trial.value for trial in trials if trial.value is not None]
     rail = rail_of(
@@ -154,7 +154,7 @@ def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
 
 
 def _broken(name: str) -> str:
-    """A dotted path in lines that do not run into those of the next axis."""
+    """A dotted path in lines that do not run into the next axis' lines."""
     return "\n".join(line.replace(" ", "") for line in wrap(name.replace(".", ". "), MAX_NAME))
 
 

@@ -26,7 +26,7 @@ WIDTH_IN, HEIGHT_IN = 7.2, 3.9
 
 _LOOK: dict[Any, Any] = {
     "svg.hashsalt": "orchestrator",  # ids in the file; by default they are random
-    "svg.fonttype": "path",  # looks the same wherever it is opened
+    "svg.fonttype": "path",  # looks the same on every machine
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9.5,
     "text.color": INK,
@@ -71,7 +71,7 @@ def metric_label(metric: str) -> str:
 
 
 def whole_numbers(axis_name: str, axes: Axes) -> None:
-    """Ticks at whole numbers alone, for trials and epochs."""
+    """Ticks only at whole numbers, for trials and epochs."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     axis = axes.xaxis if axis_name == "x" else axes.yaxis
