@@ -67,7 +67,7 @@ class Ipsa(nn.Module):
             # An adapter may make anything of a padded zero: it is called on the padding as well.
             mixed = merge(self._mix_windows(split(x, self.window), drop), x.shape[1], x.shape[2])
         elif fits_window(x, self.window) and drop == 0.0:
-            # One window, whose padded positions are equal keys: one of them can stand for all.
+            # One window, whose padded positions are equal keys: one of them can replace all.
             # Dropout would draw for each of them, so it takes the long way.
             mixed = self._mix_small_map(x)
         else:
@@ -140,7 +140,7 @@ class Cpsa(nn.Module):
     There is one head, so its matrices fold into two. Of q k^T all that differs within a softmax is
     x_i M x_j + u x_j, where M = Wq^T Wk and u = Wk^T bq; and as the softmax's rows add up to 1,
     proj(weights v) is weights x V^T + c, where V = Wp Wv and c = Wp bv + bp. Two products with NxN
-    matrices stand for four; x is its own key and value.
+    matrices replace four; x is its own key and value.
 
     Folding reads the layers' weights. Layers that are more than their weights (adapters, quantised
     or pruned ones, layers with hooks) are called instead, at twice the products.

@@ -43,7 +43,7 @@ class CatBackbone(Trunk):
         """Keep the embeddings and the first `num_stages` stages as they are: they learn nothing and
         drop nothing.
 
-        The maps' norms go on learning, as no pretraining has them. Raises ValueError for more
+        The maps' norms still learn, as no pretraining has them. Raises ValueError for more
         stages than there are.
         """
         if not 0 <= num_stages <= len(self.stages):

@@ -38,9 +38,9 @@ class Macs:
     """Multiply-adds of one image by what makes them."""
 
     layers: int = 0
-    """Of convolutions and linear layers."""
+    """Multiply-adds of convolutions and linear layers."""
     attention: int = 0
-    """Of queries with keys, and of attention weights with values."""
+    """Multiply-adds of queries with keys, and of attention weights with values."""
     norms: int = 0
     """One for each value that a LayerNorm reads."""
 
@@ -113,8 +113,8 @@ class Complexity:
 
 @dataclass(frozen=True)
 class Published:
-    """Of a model with 1000 classes on images of 224 x 224 pixels, as the paper and the official
-    README round them."""
+    """Counts of a model with 1000 classes on images of 224 x 224 pixels, as the paper and the
+    official README round them."""
 
     params_m: int
     flops_g: float
@@ -128,7 +128,7 @@ PUBLISHED: Mapping[str, Published] = {
 
 
 def complexity(config: CatConfig, *, image_hw: tuple[int, int], num_classes: int) -> Complexity:
-    """Of one image of any size (height, width) in pixels.
+    """Counts for one image of any size (height, width) in pixels.
 
     The image grows to a multiple of the patch, a map to whole windows in attention, an odd map to
     an even one before it is halved. Parameters do not depend on the image. `num_classes` 0 is a
@@ -236,6 +236,6 @@ def _hidden(config: CatConfig, channels: int) -> int:
 
 
 def _divided(sides: tuple[int, int], by: int) -> tuple[int, int]:
-    """Rounded up, as whatever does not divide is padded; in whole numbers, which no size
+    """Rounded up, since a remainder is padded; in whole numbers, which no size
     overflows."""
     return -(-sides[0] // by), -(-sides[1] // by)

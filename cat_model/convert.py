@@ -68,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def convert(options: Options) -> list[str]:
-    """Writes `options.out` and tells what became of the tensors. Raises WeightsError, UsageError or
-    OSError."""
+    """Writes `options.out` and prints what became of the tensors. Raises WeightsError, UsageError
+    or OSError."""
     checkpoint = load_checkpoint(
         options.source, model=options.model, allow_unexpected=options.allow_unexpected
     )
@@ -121,7 +121,7 @@ def _resized(config: CatConfig, img_size: tuple[int, int] | None) -> CatConfig:
 
 
 def _serialise(tensors: Mapping[str, Tensor], description: Description, out: Path) -> bytes:
-    """The bytes of OUT: the same for the same tensors and description, whatever the name of OUT."""
+    """The bytes of OUT: the same for the same tensors and description, under any name."""
     document = description.to_dict()
     if out.suffix == ".safetensors":
         # a single entry: safetensors writes several in an order that changes from run to run

@@ -1,4 +1,4 @@
-"""Turns an image into the first map, tells its positions apart, and turns a map into the next
+"""Turns an image into the first map, adds its positions, and turns a map into the next
 stage's.
 
 The absolute position embedding `ape` has been stored in several layouts, and is resized to maps of
@@ -23,7 +23,7 @@ class PatchEmbedding(nn.Module):
     """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the
     patch.
 
-    Raises ValueError for what is no batch of images.
+    Raises ValueError for what is not a batch of images.
     """
 
     def __init__(self, config: CatConfig) -> None:

@@ -1,7 +1,7 @@
 """Decides whether a linear layer may be computed from its weights, or has to be called.
 
 Attention folds the matrices of neighbouring layers into one, which skips their calls. Only a plain
-layer allows that: whatever else someone puts in its place, or hangs on it, acts in the call.
+layer allows that: anything else that someone puts there, or hooks to it, acts in the call.
 """
 
 from __future__ import annotations

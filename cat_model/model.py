@@ -96,7 +96,7 @@ class Cat(Trunk):
                 f"{last + 1} or later"
             )
         if is_cut or prune_norm:
-            self.norm = nn.Identity()  # it fits the last stage alone
+            self.norm = nn.Identity()  # it fits only the last stage
         self.stages, self.feature_info = self.stages[: last + 1], self.feature_info[: last + 1]
         self.num_features = self.config.dims[last]
         if prune_head:

@@ -55,7 +55,7 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing and not is_scripting():
-            # a block at a time: the groups of stages 1, 2 and 4 are alone there, and recomputed
+            # a block at a time: the groups of stages 1, 2 and 4 are single there, and recomputed
             # whole they save nothing
             for block in (self.pre_ipsa, self.cpsa, self.post_ipsa):
                 x = checkpoint(block, x)

@@ -1,7 +1,7 @@
 """`python -m cat_model.summary cat_small --img-size 224`: stages, parameters and multiply-adds as a
 table.
 
-The counting is that of cat_model.complexity; here are the command line and the layout of the text.
+cat_model.complexity does the counting; here are the command line and the layout of the text.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def as_text(counted: Complexity, published: Published | None) -> str:
-    """The table of parts and, below it, the sums by each convention beside what was published,
+    """The table of parts and, below it, the sums by each convention next to what was published,
     where it applies."""
     rows = [
         HEAD,

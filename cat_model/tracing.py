@@ -1,4 +1,4 @@
-"""Marks of torch.jit and of timm's torch.fx tracer, typed, and what torch.compile is told."""
+"""Marks of torch.jit and of timm's torch.fx tracer, typed, and options for torch.compile."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Module = TypeVar("Module", bound=type[nn.Module])
 
 COMPILER_OPTIONS: dict[str, Any] = {"comprehensive_padding": False}
-"""Of every compilation. On GPUs the compiler may round long strides up, and in torch 2.11 it can
-then read a tensor by other strides than it was written with: other numbers, or memory out of
+"""Options of every compilation. On GPUs the compiler may round long strides up, and in torch 2.11
+it can then read a tensor by other strides than it was written with: other numbers, or memory out of
 bounds, and no word about it (test_compiling).
 """
 
@@ -52,6 +52,6 @@ def whole_module(module: Module) -> Module:
 
 
 def unscripted(method: Function) -> Function:
-    """For Python alone: torch.jit.script does not read it."""
+    """For Python only: torch.jit.script does not read it."""
     ignored: Function = jit.ignore(method)  # type: ignore[no-untyped-call]
     return ignored

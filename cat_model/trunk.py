@@ -45,11 +45,11 @@ class Trunk(nn.Module):
             }
             for i in range(num_stages)
         ]
-        """Of each stage's map: its channels, the pixels along a position, and the module that
+        """For each stage's map: its channels, the pixels along a position, and the module that
         returns it."""
 
     def embed(self, x_BIHW: Tensor) -> Tensor:
-        """x_BHWC before the first stage. Raises ValueError for what is no batch of images."""
+        """x_BHWC before the first stage. Raises ValueError for what is not a batch of images."""
         x_BHWC = self.patch_embed(x_BIHW)
         if self.ape is not None:
             x_BHWC = self.pos_embed(x_BHWC, self.ape)
@@ -68,7 +68,7 @@ class Trunk(nn.Module):
 
     @unscripted
     def no_weight_decay(self) -> set[str]:
-        """Names of the position parameters that weight decay leaves alone, besides biases and
+        """Names of the position parameters that weight decay skips, in addition to biases and
         norms."""
         names = {name for name, _ in self.named_parameters()}
         return {

@@ -1,5 +1,5 @@
-"""What is written beside tensors so that the network can be made again: its config and the names of
-its classes."""
+"""What is written next to tensors so that the network can be made again: its config and the names
+of its classes."""
 
 from __future__ import annotations
 

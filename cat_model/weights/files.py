@@ -3,7 +3,7 @@ at all.
 
 A torch file is a pickle, and a pickle may call any function. These are read by torch's restricted
 unpickler, which knows tensors and plain values. The objects of other libraries that released
-checkpoints hold beside their tensors become inert stand-ins; any other is refused by name.
+checkpoints hold in addition to their tensors become inert stand-ins; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from cat_model.weights.file_kinds import describe_file
 
 
 class _Items:
-    """Stands in for a class of mappings or of plain attributes: what comes out is an OrderedDict of
+    """Replaces a class of mappings or of plain attributes: what comes out is an OrderedDict of
     the items.
 
-    The unpickler sets items of exact dicts alone, so an instance of a class of ours would not do.
+    The unpickler sets items only of exact dicts, so an instance of a class of ours would not do.
     """
 
     def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
@@ -41,7 +41,7 @@ class _Items:
 
 
 class _Opaque:
-    """Stands in for any other class or function: it takes what it is given and keeps nothing."""
+    """Replaces any other class or function: it takes what it is given and keeps nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -89,7 +89,7 @@ garbage."""
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """The content of a torch file (zip or legacy) or a .safetensors file, told apart by their first
+    """The content of a torch file (zip or legacy) or a .safetensors file, recognised by their first
     bytes.
 
     A .safetensors file that describes its network comes as `state_dict` and `meta`, as our torch

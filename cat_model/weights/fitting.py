@@ -39,7 +39,7 @@ class FitReport:
     mapped: Mapping[str, str]
     """Our name -> the name that the tensor came with, for all that were taken."""
     resized: Mapping[str, tuple[Shape, Shape]]
-    """Our name -> the shape before and after, for those of `mapped` that were interpolated."""
+    """Our name -> the shape before and after, for names in `mapped` that were interpolated."""
     missing: tuple[str, ...]
     """Tensors of the model that nothing was given for, by our names: they start fresh."""
     unexpected: tuple[str, ...]
@@ -58,7 +58,7 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Fit:
-    """Tensors that a model can take as they are, by our names, and how they came to be."""
+    """Tensors that a model can take as they are, by our names, and where they come from."""
 
     tensors: Mapping[str, Tensor]
     report: FitReport

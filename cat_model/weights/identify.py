@@ -1,9 +1,9 @@
-"""Loads whatever holds a CAT, a file of any known layout or a folder of ours, and tells which
+"""Loads any file of a known layout or folder of ours that holds a CAT, and says which
 network it is.
 
-A file that does not describe its network is told by its tensors: first against the published sizes,
-then by the shapes alone, which say everything about a CAT that its function depends on, but for
-`qk_scale`.
+A file that does not describe its network is identified by its tensors: first against the published
+sizes, then only by the shapes, which say everything about a CAT that its function depends on, but
+for `qk_scale`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Checkpoint:
     source: str
     config: CatConfig
     name: str | None
-    """The published size that it is, at whatever `img_size`; None for another network."""
+    """The published size that it is, at any `img_size`; None for another network."""
     classes: tuple[str, ...] | None
     weights: Weights
 

@@ -47,7 +47,7 @@ class Weights:
     is_reference: bool
 
     def original_name(self, name: str) -> str:
-        """Our `name` as whoever made the state_dict knows it."""
+        """Our `name` as the author of the state_dict knows it."""
         return self.sources.get(name) or (reference_name(name) if self.is_reference else name)
 
 

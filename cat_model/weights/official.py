@@ -1,7 +1,7 @@
 """Networks of the published sizes from single files, as the official repository released them: no
 config inside.
 
-The sizes are told apart by their tensors. Nothing is unpickled but tensors and plain values.
+The sizes are identified by their tensors. Nothing is unpickled but tensors and plain values.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def _attn_drop(kwargs: Mapping[str, Any]) -> float:
 
 
 def _slice_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The reference's slice embedding runs only when told the size after slicing, with patches of
+    """The reference's slice embedding runs only when given the size after slicing, with patches of
     1."""
     if fields["patch_size"] != 1:
         raise ValueError(f"patch_emb_size must be 1 with slice_emb, got {fields['patch_size']}")

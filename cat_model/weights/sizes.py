@@ -1,4 +1,5 @@
-"""Tells which CAT a set of tensors is: a published size, or one that the shapes describe. Pure."""
+"""Identifies which CAT a set of tensors is: a published size, or one that the shapes describe.
+Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def candidates(tensors: Mapping[str, Tensor]) -> list[Candidate]:
 
 
 def name_of(config: CatConfig) -> str | None:
-    """The published size that `config` is, whatever its image size and rates."""
+    """The published size that `config` is, for any image size and rates."""
     for name, published in CONFIGS.items():
         rates = {key: getattr(published, key) for key in _RATES}
         if replace(config, img_size=published.img_size, **rates) == published:
@@ -54,7 +55,7 @@ def at_map(config: CatConfig, tensors: Mapping[str, Tensor]) -> CatConfig:
         return replace(
             config, img_size=(ape.shape[1] * config.patch_size, ape.shape[2] * config.patch_size)
         )
-    except ValueError:  # no size of an image; the shape of `ape` is then told as it is
+    except ValueError:  # not a size of an image; the shape of `ape` is then reported as it is
         return config
 
 

@@ -1,5 +1,5 @@
-"""A finished model's folder as an evaluation meets it: its classes beside the data's, a lone file
-from outside."""
+"""A finished model's folder as an evaluation meets it: its classes compared with the data's, a
+single file from outside."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ ModelName = Literal["cat_tiny", "cat_small", "cat_base"]
 
 
 class ModelParams(Params):
-    """Settings of a CAT; the defaults are those of cat_small with the drop path of cat_tiny."""
+    """Settings of a CAT; the defaults are cat_small's with the drop path of cat_tiny."""
 
     img_size: Annotated[int, Field(ge=8, le=2048)] = 224
     """Side of the square input in pixels, for training and evaluation."""
@@ -93,7 +93,7 @@ def _form(value: Any) -> str:
 
 Model = Annotated[
     Annotated[ModelName, Tag("name")] | Annotated[ModelParams, Tag("settings")],
-    # Faults of the form that was written, instead of those of both.
+    # Faults of the form that was written, not of both forms.
     Discriminator(_form),
 ]
 

@@ -68,7 +68,7 @@ def unpack(
             found = True
     except (*_DAMAGED, OSError) as err:
         if isinstance(err, OSError) and err.errno is not None:
-            raise  # of the disk; that of bz2, for bytes that it cannot unpack, has no number
+            raise  # of the disk; bz2's own error, for bytes that it cannot unpack, has no number
         raise DataError(f"{name}: the archive cannot be unpacked: {err}; upload it again") from err
     if not found:
         raise DataError(
@@ -132,7 +132,7 @@ def _zipped(archive: Path) -> Iterator[tuple[str, Opened]]:
 
 
 def _tarred(archive: Path) -> Iterator[tuple[str, Opened]]:
-    """Likewise of a tar, packed or not; links and devices are no data."""
+    """Likewise of a tar, packed or not; links and devices are not data."""
     with tarfile.open(archive) as opened:
         for member in opened:
             if member.isreg():

@@ -24,7 +24,7 @@ from pipelines.data.s3 import DataBucket
 PART_BYTES = 2**24
 THREADS = 16
 TRIES = 2
-"""At an object whose bytes are not those of its sha256: a transfer may go wrong once."""
+"""At an object whose bytes do not match its sha256: a transfer may go wrong once."""
 TELL_EVERY_S = 5.0
 
 ProgressReporter = Callable[[str], None]
@@ -91,7 +91,7 @@ class _Download:
             return next(self.parts(), None) is None
 
     def is_right(self) -> bool:
-        """Whether the bytes are those of the sha256; then they get their name, else they go."""
+        """Whether the bytes match the sha256; then they get their name, else they are deleted."""
         is_right = self.listed.sha256 in (
             None,
             digest_of_file(self._partial) if self.listed.sha256 else None,
@@ -117,7 +117,7 @@ class _Download:
 
 
 class _Progress:
-    """Tells of bytes, now and then."""
+    """Reports bytes, now and then."""
 
     def __init__(self, uri: str, total: int, report_progress: ProgressReporter) -> None:
         self._uri, self._total, self._report = uri, total, report_progress

@@ -1,4 +1,4 @@
-"""Gathers what is wrong with a data set, so that it is told in one error. Imports no torch."""
+"""Gathers what is wrong with a data set, to report it in one error. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DataFaults:
 
     def add(self, what: str, rows: Sequence[int], name: Callable[[int], str]) -> None:
         """`rows` are the `what` ("boxes outside"); `name` words one of them, and is asked for the
-        first few alone."""
+        first few only."""
         if len(rows):
             self._texts.append(
                 f"{len(rows)} {what}: "

@@ -55,7 +55,7 @@ def list_files(root: Path, top: str) -> Listing:
 
 
 def digest_of_folders(root: Path, folders: Sequence[str]) -> str:
-    """Digest of all files below `root/folder` for each of `folders`, wherever `root` lies; raises
+    """Digest of all files below `root/folder` for each of `folders`, independent of `root`; raises
     as `list_files`."""
     listings = [list_files(root, folder) for folder in folders]
     return digest_of_files(

@@ -37,11 +37,11 @@ Data = Annotated[str, AfterValidator(_known_sample), Role.DATA]
 handwritten digits in the kind's layout, made on each machine."""
 
 ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
-"""As `Data`, but of S3 shards alone, which are read as they are needed."""
+"""As `Data`, but in S3 only shards, which are read as they are needed."""
 
 
 def data_location(data: str, layout: Layout) -> str:
-    """The folder of `data` as `data_folder` has it, or its `s3://BUCKET/PREFIX` as it stands."""
+    """The folder of `data` as `data_folder` has it, or its `s3://BUCKET/PREFIX` unchanged."""
     return data.rstrip("/") if is_remote(data) else str(data_folder(data, layout))
 
 

@@ -81,7 +81,7 @@ def load_upright(path: Path) -> Image.Image:
 def upright_size(path: Path) -> tuple[int, int]:
     """Width and height of `load_upright(path)`, without decoding it. Raises BrokenImageError."""
     with opened(path) as image:
-        # Pillow has swapped those of a TIFF already.
+        # Pillow has swapped a TIFF's already.
         is_on_its_side = image.format != "TIFF" and _orientation(image) in _ON_ITS_SIDE
         return (image.height, image.width) if is_on_its_side else image.size
 

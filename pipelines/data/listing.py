@@ -20,7 +20,7 @@ from pipelines.data.text import decode_text
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 DIGESTS = "SHA256SUMS"
-"""Beside the data, as `sha256sum` writes it: optional, and for as many of the objects as one
+"""Next to the data, as `sha256sum` writes it: optional, and for as many of the objects as one
 likes."""
 _SHA256_CHARACTERS = 64
 
@@ -54,7 +54,7 @@ PIECES: Mapping[str, Mapping[str, tuple[Piece, ...]]] = {
     "coco": {split: _coco(split) for split in ("train", "val")},
     "ade20k": {split: _ade20k(split) for split in ("training", "validation")},
 }
-"""Of each layout and split."""
+"""By layout and split."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Listed:
 
     @property
     def identity(self) -> str:
-        """The same for the same bytes at the same place, as far as a listing tells."""
+        """The same for the same bytes at the same place, as far as a listing shows."""
         return digest_of([self.object.name, self.object.size, self.sha256 or self.object.etag])
 
 
@@ -84,7 +84,8 @@ class RemoteListing:
 
     @property
     def digest(self) -> str:
-        """Of names, sizes and, where SHA256SUMS has them, sha256, else ETags; not of the place."""
+        """Digest of names, sizes and, where SHA256SUMS has them, sha256, else ETags; not of the
+        location."""
         return digest_of(["objects", sorted(one.identity for one in self.objects)])
 
     @property
@@ -144,7 +145,7 @@ def _files_of(bucket: DataBucket, top: Mapping[str, Object], name: str) -> Seque
     if "/" not in name:
         return [top[name]] if name in top else []
     objects = bucket.objects(name, deep=True)
-    # Consoles of S3 make empty objects that stand for folders.
+    # Consoles of S3 make empty objects as folders.
     return [
         one
         for one in objects

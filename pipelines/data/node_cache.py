@@ -1,7 +1,7 @@
 """Data sets of S3 on this machine's disk: fetched once for all processes, and whole or not there.
 
     data/<name>-<hash of the URI>/
-        lock            held by whoever fetches; the others wait
+        lock            held by the process that fetches; the others wait
         objects/        whole objects by identity; with .partial, what is being fetched
         unpacked/       the files of archives, by the archive's identity
         trees/          data sets, hard links to these files (symbolic ones on a file system
@@ -126,7 +126,7 @@ def _link(listing: RemoteListing, home: Path, tree: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)  # where two archives have one file
         _link_file(path, target)
-    os.sync()  # whoever finds the tree after a crash of the machine finds its files
+    os.sync()  # a tree that survives a crash of the machine has its files
     partial.replace(tree)
 
 
@@ -147,7 +147,7 @@ def _check_links(home: Path) -> None:
 
 
 def _files_of(listing: RemoteListing, home: Path) -> Iterator[tuple[str, Path]]:
-    """Files of archives first: where a file lies beside them, that one counts."""
+    """Files of archives first: where a file lies next to them, that one counts."""
     for one in listing.objects:
         if one.is_archive:
             folder = _unpacked_path(home, one)

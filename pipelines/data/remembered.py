@@ -1,7 +1,7 @@
 """What is remembered about data: JSON documents next to them or, where they are read-only, in the
 user's cache.
 
-Whoever recalls a document checks that it is still true: nothing here knows what changed.
+The caller that recalls a document checks that it is still true: nothing here knows what changed.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from orchestrator.s3.bucket import SCHEME, Bucket, Object
 from orchestrator.s3.failures import MISSING, Failure
 
 THREADS = 8
-"""Of one transfer; loaders fetch side by side."""
+"""Threads of one transfer; loaders fetch in parallel."""
 MAX_CONNECTIONS = 32
 
 _CHANGED = frozenset({"412", "PreconditionFailed"})

@@ -16,7 +16,7 @@ from pipelines.data.faults import data_errors, first_named
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before that of UTF-16, which it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, with which it begins
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -63,7 +63,7 @@ def decode_text(content: bytes, where: str) -> str:
 
 
 def encoding_of(content: bytes) -> str | None:
-    """Python's name of the encoding that the byte-order mark stands for; None without one."""
+    """Python's name of the encoding of the byte-order mark; None without one."""
     return next((encoding for mark, encoding in _MARKS if content.startswith(mark)), None)
 
 

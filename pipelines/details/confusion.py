@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 LARGEST_PLOT = 2000
 """Classes of a matrix that is still drawn; beyond, a pixel is less than a class."""
 LARGEST_LABELED = 200
-"""Classes whose names still stand at the plot's edges."""
+"""The most classes whose names are written at the plot's edges."""
 
 Counts = Mapping[tuple[int, int], int]
 """By (true, predicted) label, without zeros."""
@@ -51,7 +51,7 @@ class Confusion:
 def count_pairs(
     true_N: NDArray[np.int64], predicted_N: NDArray[np.int64]
 ) -> dict[tuple[int, int], int]:
-    """How often each pair of labels stands at the same place of both."""
+    """How often each pair of labels is at the same index of both."""
     width = int(predicted_N.max(initial=0)) + 1
     pairs, counts = np.unique(true_N.astype(np.int64) * width + predicted_N, return_counts=True)
     return {divmod(int(pair), width): int(count) for pair, count in zip(pairs, counts, strict=True)}

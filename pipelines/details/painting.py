@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 LONGEST_SIDE_PX = 800
-"""Of each half: a page of eight stays below 2 MB."""
+"""Pixels of the longest side of each half: a page of eight stays below 2 MB."""
 JPEG_QUALITY = 90
 OPACITY = 0.5
-"""Of a mask over its image."""
+"""Opacity of a mask over its image."""
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 Colour = tuple[int, int, int]
@@ -26,7 +26,7 @@ def evenly_spread(total: int, num: int) -> tuple[int, ...]:
 
 
 def colour_of(label: int) -> Colour:
-    """A colour that differs from those of the labels before: hues a golden section apart."""
+    """A colour that differs from the earlier labels' colours: hues a golden section apart."""
     hue = (0.02 + 0.618033988749895 * label) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.95 if label % 2 == 0 else 0.7)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Row = Mapping[str, str | float | None]
-"""`class`, then numbers: shares in %, and counts. None: there is no number, as for a class that val
+"""`class`, then numbers: shares in %, and counts. None: nothing to measure, as for a class that val
 does not have."""
 
 

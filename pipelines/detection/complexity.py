@@ -27,7 +27,7 @@ NUM_BOX_ROIS, NUM_MASK_ROIS = 1000, 100
 
 
 def count_detector(config: Config) -> NetworkSize:
-    """Of the model of one of our methods."""
+    """The size of a model of one of our methods."""
     with network_on_meta("mmdet", config) as network, counting(network) as count:
         maps = run_backbone(network, IMAGE_SIZE)
         if hasattr(network, "roi_head"):

@@ -62,7 +62,7 @@ def make_val_config(
     classes: Sequence[str],
     details_dir: Path | None = None,
 ) -> Config:
-    """The part that measures: what an evaluation needs beside the model. Rank 0 writes to
+    """The part that measures: what an evaluation needs in addition to the model. Rank 0 writes to
     `details_dir`, if given."""
     return {
         "val_dataloader": val_loader(

@@ -1,5 +1,5 @@
 """The output `details` of a detector's evaluation, made of what the evaluator wrote, with boxes and
-masks painted over their images: rank 0 alone does it."""
+masks painted over their images: only rank 0 makes it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def complete_details(
     confuse(truth, boxes).write(
         details_dir, counted="objects", score_threshold=SCORE_THRESHOLD, iou_threshold=IOU_THRESHOLD
     )
-    # Boxes and masks of a detection stand at the same place of both files.
+    # Boxes and masks of a detection have the same index in both files.
     detections = (
         [{**box, **mask} for box, mask in zip(boxes, masks[0], strict=True)] if masks else boxes
     )

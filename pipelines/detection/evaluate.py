@@ -31,7 +31,7 @@ from pipelines.openmmlab.runner import Validation, validate
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics in %, as those of training and more; not of sizes that no object of
+    """Output `details`. Metrics in %, as in training and more; not of sizes that no object of
     val has."""
     params: DetectionEvaluationParams = context.params
     root = stage_data_folder(context, "coco", "val")
@@ -60,7 +60,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, float]:
-    """Those of training, and of the others those that there are."""
+    """The metrics of training, and as many of the others as there are."""
     measured = {name for name in method.all_metrics if not math.isnan(values[f"{PREFIX}/{name}"])}
     return percentages(
         values, names=[name for name in method.all_metrics if name in {*measured, *method.metrics}]

@@ -13,7 +13,7 @@ def metrics(params: DetectionParams) -> tuple[str, ...]:
 
 
 def reads(params: DetectionParams) -> dict[str, str]:
-    """The digest of `config` with what it builds on; raises DataError where it is no config."""
+    """The digest of `config` with what it builds on; raises DataError where it is not a config."""
     return (
         {} if params.config is None else {"config": config_digest(params.config, library="mmdet")}
     )

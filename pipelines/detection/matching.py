@@ -23,8 +23,8 @@ Entries = Sequence[Mapping[str, Any]]
 
 
 def confuse(truth: COCO, results: Entries) -> Confusion:
-    """Of boxes: in falling order of score, each detection takes the object that it overlaps most,
-    whatever its class.
+    """Matches boxes: in falling order of score, each detection takes the object that it overlaps
+    most, regardless of its class.
 
     An object is taken once, so that a row sums to the objects of its class. As in COCO's AP, a
     detection on a crowd of its class counts as nothing.

@@ -31,7 +31,8 @@ class DetectionParams(FinetuneParams):
     )
 
     method: MethodName | None = None
-    """The detector; mask_rcnn gives boxes and masks, the others boxes. None: that of `config`."""
+    """The detector; mask_rcnn gives boxes and masks, the others boxes. None: the detector of
+    `config`."""
     masks: bool = False
     """Whether the model of `config` learns masks, too, and is measured by them; the methods say so
     themselves."""
@@ -83,7 +84,7 @@ class DetectionParams(FinetuneParams):
 
     @property
     def settings(self) -> MethodSettings:
-        """Those of the method, as published but for what the params say."""
+        """The method's settings, as published except where the params differ."""
         own = {field.name: getattr(self, field.name) for field in fields(MethodSettings)}
         return replace(
             self.traits.settings,

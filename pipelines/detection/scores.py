@@ -21,7 +21,7 @@ from pipelines.openmmlab.library import METRICS, BaseMetric, quiet_stdout
 
 PREFIX = "coco"
 NOUNS = {"bbox": "box", "segm": "mask"}
-"""COCO's names of what overlaps, and those of our metrics."""
+"""COCO's names of what overlaps, and the names in our metrics."""
 AREAS = ("all", "small", "medium", "large")
 """COCO's, in its order: small is below 32 x 32 pixels, large above 96 x 96."""
 
@@ -63,7 +63,7 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
         self._details_dir = None if details_dir is None else Path(details_dir)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Ranks gather arrays: as results in COCO's format those of COCO's val would be 500 MB on
+        """Ranks gather arrays: in COCO's format the results on COCO's val would be 500 MB on
         each of them."""
         self.results += [_arrays_of(sample, self._iou_types) for sample in data_samples]
 

@@ -37,7 +37,7 @@ class MethodSettings:
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the settings that there are."""
+        """Names of the settings that there are."""
         return frozenset(
             field.name for field in fields(self) if getattr(self, field.name) is not None
         )
@@ -56,12 +56,12 @@ class Method:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Of training."""
+        """Metrics of training."""
         return self._names(TRAINED)
 
     @property
     def all_metrics(self) -> tuple[str, ...]:
-        """Of an evaluation, which leaves out those of sizes that no object of val has."""
+        """Metrics of an evaluation, which leaves out sizes that no object of val has."""
         return self._names(AVERAGES)
 
     def _names(self, averages: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 batch's device.
 
 All three draw the same random numbers in the same order, timm's: with one seed they show the same
-crop of the same image under the same operations, and differ in the arithmetic of pixels alone.
+crop of the same image under the same operations, and differ only in the arithmetic of pixels.
 `reference` is timm's, bit for bit. `fast` decodes, crops and resizes on torch's uint8 kernels and
 normalises and erases the batch; the operations are timm's but for affine ones along one axis.
 `device` leaves the operations to the batch's device as well.

@@ -22,7 +22,7 @@ class BrokenImages:
         return tuple(sorted(self._paths))
 
     def add(self, paths: Iterable[str]) -> None:
-        """Raises DataError, which names the files, when they come to exceed the limit."""
+        """Raises DataError, which names the files, when they exceed the limit."""
         self._paths.update(paths)
         if len(self._paths) > self._limit:
             raise DataError(
@@ -33,7 +33,7 @@ class BrokenImages:
 
 
 def share_broken(broken: BrokenImages) -> None:
-    """Every rank comes to know the broken images of all, so that all of them stop at the same
+    """Give every rank the broken images of all, so that all of them stop at the same
     limit."""
     for paths in gather_over_ranks(broken.paths):
         broken.add(paths)

@@ -97,7 +97,7 @@ class ClassMap:
         return [(path, size) for path, size in sizes if size is not None]
 
     def _paths(self, split: Split) -> list[str]:
-        """Of the images, relative to the root."""
+        """Paths of the images, relative to the root."""
         prefix = self._prefix(split) or ""
         return [prefix + line.path for line in self._lines(split)]
 

@@ -1,5 +1,5 @@
 """Decodes images in any number of loader processes, with random draws that depend on (seed, epoch,
-image) alone."""
+image) only."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     """What is left to do to the images, which are then uint8; None where nothing is."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; pinned memory is copied while the host goes on."""
+        """The batch on `device`; pinned memory is copied while the host continues."""
         return self._replace(
             images_BCHW=self.images_BCHW.to(device, non_blocking=True),
             labels_B=self.labels_B.to(device, non_blocking=True),
@@ -82,7 +82,7 @@ class Images(Dataset[Sample]):
             index = (draw.image + step) % len(self._source)
             try:
                 content = self._source.read(index)
-                # Not put back afterwards: that takes NumPy 90 us, and whoever draws seeds first, as
+                # Not put back afterwards: that takes NumPy 90 us, and every user seeds first, as
                 # every update does.
                 seed_generators(seeds(Stream.IMAGE, self._seed, *draw))
                 transformed = self._transform(content)
@@ -100,7 +100,7 @@ class TrainSampler(Sampler[SampleIndex]):
     """This rank's part of an epoch's shuffle, without the remainder that does not fill a global
     batch.
 
-    Ranks interleave, so a global batch holds the same images whatever the number of workers.
+    Ranks interleave, so a global batch holds the same images for any number of workers.
     `epoch` and `first_update` choose the next pass: all of it is a function of the seed, so that it
     can begin anywhere.
     """

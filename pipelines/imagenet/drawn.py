@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 NUM_VALUES = 6
-"""Of an operation, padded with zeros: an affine map has six, all others one or none."""
+"""Numbers of an operation, padded with zeros: an affine map has six, all others one or none."""
 
 
 class Op(NamedTuple):
@@ -24,7 +24,7 @@ class Op(NamedTuple):
 
 
 class Erasure(NamedTuple):
-    """A rectangle of one image, in pixels, and what it comes to hold: float (C, height, width) or
+    """A rectangle of one image, in pixels, and its new content: float (C, height, width) or
     (C, 1, 1)."""
 
     top: int
@@ -79,7 +79,7 @@ class BatchDraws:
     its values."""
     boxes: tuple[Box, ...]
     erased: Tensor
-    """What the boxes come to hold, one after the other, flat."""
+    """The new content of the boxes, one after the other, flat."""
 
     def to(self, device: torch.device) -> BatchDraws:
         return self._moved(
@@ -94,7 +94,7 @@ class BatchDraws:
 
 
 def collate_draws(drawn: Sequence[Drawn]) -> BatchDraws:
-    """Of the images of a batch, in their order."""
+    """The draws of a batch's images, in their order."""
     num_layers = max((len(one.ops) for one in drawn), default=0)
     rows: list[tuple[float, ...]] = []
     layers = tuple(_layer(drawn, depth, rows) for depth in range(num_layers))

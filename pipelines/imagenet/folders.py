@@ -57,7 +57,7 @@ class Folders:
         return str(self._root)
 
     def classes_in(self, split: Split) -> tuple[str, ...]:
-        """Sorted names of the class folders; one may be empty, which `source` tells."""
+        """Sorted names of the class folders; one may be empty, which `source` reports."""
         names = sorted(
             path.partition("/")[2]
             for path in self._listing(split).directories

@@ -1,4 +1,5 @@
-"""What lies at a path -> its images: the layout is told from the names there. See docs/data.md."""
+"""What lies at a path -> its images: the layout is recognised by the names there. See
+docs/data.md."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, .
 
 
 def load_val_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, ...]:
-    """Names of the classes in val, whatever train holds; raises DataError as `load_classes`
+    """Names of the classes in val, independent of train; raises DataError as `load_classes`
     does."""
     classes = images.classes_in("val")
     _check_count(images, classes, num_classes)
@@ -83,7 +84,7 @@ def fingerprint(data: str, *, num_classes: int | None) -> str:
 
 
 def fingerprint_val(data: str, *, num_classes: int | None) -> str:
-    """Digest of val alone, which is all that an evaluation reads; raises DataError as
+    """Digest of val only, which is all that an evaluation reads; raises DataError as
     `load_classes` does."""
     images = open_images(data)
     return digest_of([load_val_classes(images, num_classes=num_classes), images.digest(["val"])])
@@ -96,7 +97,7 @@ def _holds_shards(root: Path) -> bool:
 
 
 def _is_shard_folder(folder: Path) -> bool:
-    """Not one of class folders, beside which the tar files may lie that they were unpacked from."""
+    """Not a root of class folders, next to which the tar files may lie that they came from."""
     entries = _entries(folder)
     return any(name.endswith(".tar") for name, _ in entries) and not any(
         is_folder for _, is_folder in entries
@@ -104,7 +105,7 @@ def _is_shard_folder(folder: Path) -> bool:
 
 
 def _is_bare_index(root: Path) -> bool:
-    """An index whose shards are gone, which is then told."""
+    """An index whose shards are gone, which is then reported."""
     return (root / INDEX_NAME).exists() and not any((root / split).exists() for split in SPLITS)
 
 
@@ -116,7 +117,7 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
             return [
                 (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
             ]
-    except OSError:  # what reads the folder tells that
+    except OSError:  # what reads the folder reports that
         return []
 
 

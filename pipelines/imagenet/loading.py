@@ -38,7 +38,7 @@ class Loader:
         )
 
     def __len__(self) -> int:
-        """Of batches."""
+        """Number of batches."""
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:

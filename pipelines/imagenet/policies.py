@@ -72,7 +72,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Stands for a function of timm's on images."""
+    """Replaces a function of timm's on images."""
 
     function: Callable[..., Any]
 
@@ -125,7 +125,7 @@ class Erasing:
 
 
 class _Canvas:
-    """Stands for the image that RandomErasing writes on: notes where and what."""
+    """Replaces the image that RandomErasing writes on: notes where and what."""
 
     dtype = torch.float32
 

@@ -131,5 +131,5 @@ def _centres(length: int) -> NDArray[np.float64]:
 
 
 def _packed(color: tuple[int, int, int]) -> np.uint32:
-    """As pixels lie in memory, whatever the machine's order of bytes."""
+    """As pixels lie in memory, for any byte order of the machine."""
     return np.uint32(np.frombuffer(bytes((*color, 0)), np.uint32)[0])

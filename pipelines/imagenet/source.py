@@ -26,15 +26,15 @@ class ImageSource(Protocol):
 
     @property
     def labels(self) -> Sequence[int]:
-        """Of every image."""
+        """The label of every image."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Of every image, as messages name it."""
+        """The name of every image in messages."""
 
     def sample_keys(self) -> Iterable[str]:
-        """Of every image: what `sample_key` makes of its path, in shards too that were made of such
-        paths."""
+        """For every image, what `sample_key` makes of its path, in shards too that were made of
+        such paths."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -64,7 +64,7 @@ class ImageFiles(Protocol):
         """The images of `split`, of which each of `classes` has one at least."""
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """Of all that `splits` hold: names, sizes, labels, and the bytes too where these are
+        """Digest of all that `splits` hold: names, sizes, labels, and the bytes too where these are
         few."""
 
 

@@ -1,4 +1,4 @@
-"""A part of a split's images that is a source itself: of each class the same fraction, whatever the
+"""A part of a split's images that is a source itself: of each class the same fraction, for any
 seed or layout."""
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ ErasingMode = Literal["const", "rand", "pixel"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How training images are augmented, in timm's terms; the fields are those of PretrainParams.
+    """How training images are augmented, in timm's terms; the fields have PretrainParams' names.
 
     timm leaves colour jitter out where `auto_augment` is on, but for the policy `3a`.
     """

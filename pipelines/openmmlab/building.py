@@ -18,7 +18,7 @@ def build_network(scope: Scope, model: Config) -> nn.Module:
     """Without values (on torch's meta device) where the model can be, and without the weights of
     its backbone.
 
-    Raises whatever its parts raise.
+    Raises what its parts raise.
     """
     load_library(scope)
     model = {

@@ -2,7 +2,7 @@
 executed here.
 
 The Key of a stage holds their digest. So a config may bring in nothing that this cannot see: no
-imports, no environment variables, no bases but files beside it and configs of the installed
+imports, no environment variables, no bases but files next to it and configs of the installed
 library.
 """
 
@@ -58,7 +58,7 @@ PURE |= {
     "tuple",
     "zip",
 }
-"""Python's functions whose values come of their arguments alone. A set's order comes of the
+"""Python's functions whose values depend only on their arguments. A set's order depends on the
 process's hash seed."""
 
 
@@ -79,8 +79,8 @@ class ConfigFile:
 
 
 def config_digest(config: str, *, library: str) -> str:
-    """Digest of the file's content and its bases', wherever they lie. Raises DataError as
-    `read_config` does."""
+    """Digest of the file's content and its bases', independent of their folders. Raises DataError
+    as `read_config` does."""
     return digest_of(_digests(read_config(config, library=library)))
 
 
@@ -88,7 +88,7 @@ def read_config(config: str, *, library: str) -> ConfigFile:
     """`config` is a path, or `mmdet::PATH` below the configs of the installed `library`, mmdet or
     mmseg.
 
-    Raises DataError, which names the file, for what is no config of a model, for a base that is
+    Raises DataError, which names the file, for what is not a config of a model, for a base that is
     missing or leads back to where it came from, and for what a Key could not hold.
     """
     path = _resolve(config, None, library)

@@ -28,11 +28,11 @@ from pipelines.openmmlab.params import FinetuneParams
 from pipelines.openmmlab.recipe import NORMALISATION, Config
 
 CLASSLESS = frozenset({"backbone", "neck", "rpn_head"})
-"""Parts whose `num_classes` is not that of the data."""
+"""Parts whose `num_classes` differs from the data's."""
 OF_PANOPTIC_HEADS = frozenset({"num_things_classes", "num_stuff_classes"})
 
 _WEIGHTS = re.compile(r"://|\.(pth|pt|npz|bin|pkl|ckpt|safetensors)$")
-"""What names weights, wherever in a model it stands."""
+"""What names weights anywhere in a model."""
 
 
 def make_model(
@@ -41,7 +41,8 @@ def make_model(
     """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with
     the field.
 
-    Each rank builds it once, as what one alone found out would leave the others waiting for it.
+    Each rank builds it once, since a fault that only one of them met would leave the others waiting
+    for it.
     """
     params: FinetuneParams = context.params
     assert params.config is not None
@@ -187,7 +188,7 @@ def _at_random(value: Any) -> Any:
 
 
 def _is_pretrained(value: Any) -> bool:
-    """An `init_cfg` of type Pretrained or Pretrained_Part, or of a checkpoint alone, or a list of
+    """An `init_cfg` of type Pretrained or Pretrained_Part, or of only a checkpoint, or a list of
     such."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_pretrained, value))

@@ -2,7 +2,7 @@
 segmenters are these.
 
 A multiply-accumulate of a convolution or a linear layer is 1, as are an output of a ReLU, an input
-of a norm, and another 1 where the norm is affine. What is no module counts nothing: products of
+of a norm, and another 1 where the norm is affine. What is not a module counts nothing: products of
 queries, keys and values, RoIAlign, interpolation; nor do GELU and softmax.
 """
 
@@ -33,7 +33,7 @@ from pipelines.openmmlab.library import Config as MmengineConfig
 from pipelines.openmmlab.recipe import Config
 
 _RULES = get_modules_mapping()
-"""Of mmcv: type of module -> forward hook that adds to its `__flops__`."""
+"""mmcv's rules: type of module -> forward hook that adds to its `__flops__`."""
 
 
 class Count:
@@ -65,7 +65,7 @@ def counting(network: nn.Module) -> Iterator[Count]:
 
 
 def _counted(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules that have a rule: an attention's stands for its linear layers, too."""
+    """The outermost modules that have a rule: an attention's rule includes its linear layers."""
     if isinstance(module, Ipsa | Cpsa) or type(module) in _RULES:
         yield module
         return

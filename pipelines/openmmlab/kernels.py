@@ -186,8 +186,8 @@ def focal_loss(
 def focal_loss_gradient(
     logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float
 ) -> Tensor:
-    """Of the summed `focal_loss` with respect to the logits, in closed form: in half as many passes
-    as autograd."""
+    """Gradient of the summed `focal_loss` with respect to the logits, in closed form: in half as
+    many passes as autograd."""
     is_target_NC, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
     miss_NC = torch.sigmoid(-towards_NC)
     slope_NC = F.logsigmoid(towards_NC).mul_(1 - miss_NC).mul_(gamma).sub_(miss_NC)
@@ -209,7 +209,8 @@ def _focal_parts(
 
 
 _focal_passes = (focal_loss, focal_loss_gradient)
-"""Of this process, not of this thread: autograd calls the gradient from a thread of its own."""
+"""A setting of this process, not of this thread: autograd calls the gradient from a thread of its
+own."""
 
 
 @contextmanager

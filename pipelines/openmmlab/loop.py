@@ -1,4 +1,4 @@
-"""The training loop of mmengine's Runner for a stage: goes on between any two updates, saves,
+"""The training loop of mmengine's Runner for a stage: resumes between any two updates, saves,
 validates, stops."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LoopConfig:
     context: StageContext
     schedule: TrainingSchedule
     metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
-    """The evaluator's values -> ours; raises where there is no number."""
+    """The evaluator's values -> ours; raises where a value is missing or NaN."""
     clock: Callable[[], float] = time.monotonic
     """In seconds."""
 
@@ -53,7 +53,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
     """Epochs, or iterations as one long epoch, with validations in between.
 
     mmengine's own loops begin at the start of an epoch, and its hooks for checkpoints cannot be
-    told to stop.
+    asked to stop.
     """
 
     stop_training = False
@@ -78,7 +78,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self.begin_at(Position())
 
     def begin_at(self, position: Position) -> None:
-        """Go on from there; the runner's weights and optimizer are of that position too."""
+        """Resume there; the runner's weights and optimizer have that position too."""
         context = self._config.context
         self._began_at = position.iteration
         self._epoch, self._iter, self._is_validated = (
@@ -118,8 +118,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
     def run(self) -> nn.Module:
         """Train to the end.
 
-        Raises StoppedError after a checkpoint, StageError for a loss that is no number and for
-        ranks that differ.
+        Raises StoppedError after a checkpoint, StageError for a loss that is NaN or infinite and
+        for ranks that differ.
         """
         self.runner.call_hook("before_train")
         if self._is_epochs:

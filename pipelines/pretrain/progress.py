@@ -1,4 +1,4 @@
-"""Where a training stands: finished epochs with their figures, and how far the unfinished one is.
+"""How far a training is: finished epochs with their figures, and how far the unfinished one is.
 Values only."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class EpochRecord:
     loss: float
     """Mean over all updates that were not skipped, and all ranks."""
     lr: float
-    """Of the last update."""
+    """Learning rate of the last update."""
     top1: float
     top5: float
     num_samples: int
@@ -58,7 +58,7 @@ class Progress:
     shares: tuple[Share, ...] = ()
     """By rank; none where the epoch has not begun."""
     skipped_updates: int = 0
-    """Of the unfinished epoch."""
+    """In the unfinished epoch."""
     trained_s: float = 0.0
     waited_s: float = 0.0
     broken: tuple[str, ...] = ()
@@ -71,7 +71,7 @@ class Progress:
 
     @property
     def scores(self) -> Scores:
-        """Of the last finished epoch."""
+        """Scores of the last finished epoch."""
         last = self.epochs[-1]
         return Scores(last.top1, last.top5, last.num_samples)
 

@@ -46,7 +46,7 @@ stages:
 """
 WHAT_CLOCKS_SAY = ("images_per_s", "data_wait")
 DEADLINE_S = 600
-"""Of one run; each takes about a minute on two cores."""
+"""Kills of one run; each takes about a minute on two cores."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _compare(straight: Ended, killed: Ended) -> int:
 
 def _start(job: Path) -> subprocess.Popen[bytes]:
     # On a Ray of its own, below the driver, where its workers are found. Bitwise equality needs one
-    # order of summation, whatever the number of cores.
+    # order of summation, for any number of cores.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "orchestrator", "run", str(job)]
@@ -146,7 +146,7 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
     """Start the job, wait for a new checkpoint and a moment more, and kill the driver, or a worker
     and then the driver.
 
-    A worker's death is survived by the run itself; its driver is killed after the next checkpoint.
+    The run itself survives a killed worker; its driver is killed after the next checkpoint.
     """
     process = _start(job)
     try:
@@ -209,7 +209,7 @@ def _kill_all(driver: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Found by /proc, so on Linux alone."""
+    """Found by /proc, so only on Linux."""
     children = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -43,11 +43,11 @@ def evaluate(
 ) -> Scores:
     """Scores over the images of all ranks' batches that decode, each counted once.
 
-    `seen` is told each of this rank's batches and its logits, (images, classes).
+    `seen` gets each of this rank's batches and its logits, (images, classes).
     """
     model.eval()
     counts_3 = torch.zeros(3, dtype=torch.float64)  # top-1 hits, top-5 hits, images
-    # Compiled for training alone: an odd last batch would be compiled anew.
+    # Compiled only for training: an odd last batch would be compiled again.
     with torch.compiler.set_stance("force_eager"):
         for batch in _decodable(batches, broken):
             on_device = batch.to(precision.device)

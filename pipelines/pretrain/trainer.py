@@ -51,9 +51,9 @@ class Trainer:
         """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of
         later sums over ranks.
 
-        DistributedDataParallel lays out gradients anew after its first backward pass, and three
+        DistributedDataParallel lays out gradients again after its first backward pass, and three
         ranks or more sum an element in an order that depends on its place: without this the first
-        update of a resumed training would not be that of the straight one. All ranks call it.
+        update of a resumed training would differ from the straight one's. All ranks call it.
         """
         if self.model is self.unwrapped:
             return

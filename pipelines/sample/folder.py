@@ -14,7 +14,7 @@ from orchestrator.errors import DataError
 
 LIST_NAME = "sample.json"
 VERSION = 1
-"""Raised when the same size comes to give other files."""
+"""Raised when the same size gives other files."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def scene_files(split: Split, scans: Sequence[Scan], num_scenes: int) -> Iterato
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(1, num_scenes + 1):
-        # The second number keeps these draws apart from those of `imagenet_files`.
+        # The second number keeps these draws apart from the draws of `imagenet_files`.
         rng = np.random.default_rng([SEEDS[split], 1_000_000 + number])
         things = [_thing(placed) for placed in _place(rng, scans)]
         image, name = _scene(rng, things), f"{number:012d}.png"

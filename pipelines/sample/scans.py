@@ -31,7 +31,7 @@ class Scan:
 
 def load_scans() -> tuple[Scan, ...]:
     """All 1,797 scans; no two of them are equal."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  two seconds, not needed when the sample stands
+    from sklearn.datasets import load_digits  # noqa: PLC0415  two seconds, not needed when the sample exists
 
     digits = load_digits()
     ink = (digits.images / digits.images.max()).astype(np.float32)

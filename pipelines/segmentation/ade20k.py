@@ -64,7 +64,7 @@ def fingerprint(params: SegmentationParams) -> str:
 
 
 def fingerprint_val(params: SegmentationParams) -> str:
-    """Likewise of validation alone, which is all that an evaluation reads."""
+    """Likewise of validation only, which is all that an evaluation reads."""
     if is_remote(params.data):
         return fingerprint_remote(params.data, "ade20k", "validation")
     root = data_folder(params.data, "ade20k")

@@ -19,8 +19,8 @@ counted them."""
 
 
 def count_segmenter(config: Config) -> NetworkSize:
-    """Of the model of one of our methods; an auxiliary head, which inference leaves out, has
-    parameters alone."""
+    """The size of a model of one of our methods; an auxiliary head, which inference leaves out, has
+    only parameters."""
     with network_on_meta("mmseg", config) as network, counting(network) as count:
         network.decode_head(run_backbone(network, IMAGE_SIZE))
     return NetworkSize(count_params(network), count.macs)

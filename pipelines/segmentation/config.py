@@ -24,11 +24,11 @@ from pipelines.segmentation.scores import LabelMapScores
 
 @dataclass(frozen=True)
 class Kept:
-    """What rank 0 is to write of a validation beside its scores."""
+    """What rank 0 is to write of a validation in addition to its scores."""
 
     directory: Path
     names: tuple[str, ...] | None
-    """Of the images whose predicted label maps are written; None: of all."""
+    """Names of the images whose predicted label maps are written; None: all."""
 
 
 def make_config(
@@ -69,8 +69,8 @@ def make_val_config(
     pipeline: Sequence[Config] | None = None,
     kept: Kept | None = None,
 ) -> Config:
-    """The part that measures: what an evaluation needs beside the model. `pipeline`: other than
-    training's for val."""
+    """The part that measures: what an evaluation needs in addition to the model. `pipeline`: other
+    than training's for val."""
     validation = _dataset(pairs, split_file, classes)
     dataset = {**validation, "test_mode": True, "pipeline": list(pipeline or _val_pipeline(params))}
     # Over the process group: the other way needs a folder that all nodes share.

@@ -26,7 +26,7 @@ MULTI_SCALE_FLIP_DIR = "multi_scale_flip"
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics in %, as those of training."""
+    """Output `details`. Metrics in %, as in training."""
     params: SegmentationEvaluationParams = context.params
     root = stage_data_folder(context, "ade20k", "validation")
     classes = read_classes(root, params)
@@ -65,7 +65,7 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
 
 
 def _val(context: StageContext, root: Path, classes: tuple[str, ...]) -> tuple[Pairs, Path]:
-    """The pairs of validation, and the list of those whose images decode."""
+    """The pairs of validation, and the list of the pairs whose images decode."""
     pairs = read_pairs(root, "validation")
     broken = check_pairs([pairs], num_classes=len(classes), context=context)
     return pairs, write_split(pairs, broken, context.work_dir / "validation.txt")

@@ -22,7 +22,7 @@ def measured(params: SegmentationParams) -> tuple[str, ...]:
 
 
 def reads(params: SegmentationParams) -> dict[str, str]:
-    """The digest of `config` with what it builds on; raises DataError where it is no config."""
+    """The digest of `config` with what it builds on; raises DataError where it is not a config."""
     return (
         {} if params.config is None else {"config": config_digest(params.config, library="mmseg")}
     )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pipelines.data.image_files import BrokenImageError, opened
 
 UNLABELED = frozenset({0, 255})
-"""Pixel values that are no class; class n of the list, counted from 1, has the value n."""
+"""Pixel values that are not a class; class n of the list, counted from 1, has the value n."""
 IGNORED = 255
-"""The label, counted from 0, of a pixel that is no class."""
+"""The label, counted from 0, of a pixel that has no class."""
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 """Pillow spreads grey of 2 and 4 bits over 0 to 255: the step between values, by its name for
 them."""

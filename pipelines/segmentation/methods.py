@@ -15,7 +15,7 @@ class Widths:
     """Channels of a segmenter's parts."""
 
     pyramid: int
-    """Of the feature pyramid; UperNet's head is one."""
+    """Channels of the feature pyramid; UperNet's head is one."""
     head: int
     """Of Semantic FPN's head, or of UperNet's auxiliary head."""
 

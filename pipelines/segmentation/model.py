@@ -50,7 +50,7 @@ def make_model(
 
 
 def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
-    """The model of the stage, a method's or that of a config file. Raises JobError for a config
+    """The model of the stage, from a method or a config file. Raises JobError for a config
     that does not fit."""
     params: SegmentationParams = context.params
     if params.config is None:

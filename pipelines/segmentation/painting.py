@@ -1,4 +1,4 @@
-"""Paints label maps over their images: what is true beside what was predicted."""
+"""Paints label maps over their images: the truth next to the prediction."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class SegmentationParams(FinetuneParams):
 
     method: MethodName | None = None
     """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it
-    on Swin. None: that of `config`."""
+    on Swin. None: the segmenter of `config`."""
     max_iters: Annotated[Positive, Role.DURATION] = 80_000
     """Iterations of training; 80000 is the 80k schedule, 160000 the 160k."""
     schedule: Literal["poly", "cosine"] = "poly"
@@ -68,7 +68,7 @@ class SegmentationParams(FinetuneParams):
 
     @property
     def widths(self) -> Widths:
-        """Those of the method, as published but for what the params say."""
+        """The method's settings, as published except where the params differ."""
         assert self.method is not None
         usual = WIDTHS[self.method]
         return Widths(pyramid=self.channels or usual.pyramid, head=self.head_channels or usual.head)

@@ -1,4 +1,4 @@
-"""Pieces of mmseg's model configs that the segmenters share. What is no param is as in mmseg's
+"""Pieces of mmseg's model configs that the segmenters share. What is not a param is as in mmseg's
 baselines."""
 
 from __future__ import annotations

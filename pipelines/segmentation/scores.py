@@ -21,7 +21,7 @@ from pipelines.segmentation.label_maps import IGNORED
 
 PREFIX = "seg"
 NUM_VALUES = 256
-"""Labels that a byte can tell apart."""
+"""Labels that a byte can hold."""
 PREDICTIONS = "predictions"
 """Folder of label maps in the data set's own numbering: class n of its list, counted from 1, has
 the value n."""

@@ -18,7 +18,7 @@ def model(
     num_classes: int,
     device: str,
 ) -> Config:
-    """`widths`: channels of the backbone's four maps. Settings that are no params are mmseg's
+    """`widths`: channels of the backbone's four maps. Settings that are not params are mmseg's
     baseline's."""
     pyramid, head = params.widths.pyramid, params.widths.head
     return {

@@ -21,7 +21,7 @@ def model(
     num_classes: int,
     device: str,
 ) -> Config:
-    """`widths`: channels of the backbone's four maps. Settings that are no params are those of
+    """`widths`: channels of the backbone's four maps. Settings that are not params are as in
     mmseg on Swin."""
     shared = {
         "dropout_ratio": 0.1,

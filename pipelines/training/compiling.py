@@ -13,8 +13,8 @@ from orchestrator.contract import Event, StageContext
 
 
 def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> bool:
-    """Compile each of `modules`, or say that it cannot be done here and go on without; returns
-    whether it can."""
+    """Compile each of `modules`, or report that it cannot be done here and continue without;
+    returns whether it can."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         context.emit(

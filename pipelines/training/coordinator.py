@@ -62,7 +62,7 @@ class Coordinator:
     def _own(self) -> Action:
         if self.should_stop():
             return Action.STOP
-        # One clock alone: those of others would each demand a checkpoint of their own, an update
+        # Only one clock: each of the others would ask for a checkpoint of its own, an update
         # later.
         if self.every.minutes is None or _rank() != 0:
             return Action.NONE

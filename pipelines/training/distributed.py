@@ -1,4 +1,5 @@
-"""What the ranks of a group tell each other, alone each its argument; and how they leave it."""
+"""What the ranks of a group exchange; without a group, each returns its argument. And how they
+leave it."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def let_group_go() -> None:
     DistributedDataParallel imports torch.distributed.nn.functional, whose functions then hold the
     group of that moment as a default, for the life of the process. Its threads live as long, and
     one of them that is about to free a tensor when the interpreter ends aborts the process. None
-    stands for the same group.
+    means the same group.
     """
     module = sys.modules.get("torch.distributed.nn.functional")
     if module is None or not dist.is_initialized():

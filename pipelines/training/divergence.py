@@ -21,7 +21,7 @@ class Losses:
     """Sums up one at a time, so that the sum does not depend on when it was looked at."""
 
     sum: float
-    """Of the losses read so far."""
+    """Sum of the losses read so far."""
     _unread: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def add(self, step: int, loss: Tensor) -> None:
@@ -35,7 +35,7 @@ class Losses:
     def read(self) -> float | None:
         """The mean of the losses added since the last call, None where there are none.
 
-        Raises NonFiniteLossError for the first that is no number.
+        Raises NonFiniteLossError for the first that is NaN or infinite.
         """
         if not self._unread:
             return None
@@ -49,7 +49,7 @@ class Losses:
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A loss that is no number, and the step of its epoch, counted from 1."""
+    """A loss that is NaN or infinite, and the step of its epoch, counted from 1."""
 
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(step, loss)

@@ -1,5 +1,5 @@
-"""What every training reports besides its scores: its loss, its speed, and its wait for data.
-Imports no torch."""
+"""What every training reports in addition to its scores: its loss, its speed, and its wait for
+data. Imports no torch."""
 
 from __future__ import annotations
 

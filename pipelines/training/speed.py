@@ -13,7 +13,7 @@ class SpeedMeter:
     trained_s: float = 0.0
     waited_s: float = 0.0
     num_iterations: int = 0
-    """Of this attempt, as `attempt_s`: what the time to go is estimated from."""
+    """Iterations of this attempt; with `attempt_s`, what the time to go is estimated from."""
     attempt_s: float = 0.0
 
     def add(self, *, trained_s: float, waited_s: float) -> None:

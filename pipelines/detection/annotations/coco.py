@@ -115,7 +115,7 @@ def fingerprint(params: DetectionParams) -> str:
 
 
 def fingerprint_val(params: DetectionParams) -> str:
-    """Likewise of val alone, which is all that an evaluation reads."""
+    """Likewise of val only, which is all that an evaluation reads."""
     if is_remote(params.data):
         return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")

@@ -1,7 +1,7 @@
 """What may be wrong with the masks of COCO's annotations: polygons, or run lengths. Imports no
 torch.
 
-Each value is looked at by what Python has in C: those of COCO's own 860,000 annotations take
+Each value is checked by what Python has in C: COCO's own 860,000 annotations take
 seconds.
 """
 
@@ -23,7 +23,7 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults)
     """Annotations without a mask, and masks that cannot be read or are of another size than their
     image.
 
-    `columns` are those of the annotations, each of which has its image.
+    `columns` belong to the annotations, each of which has its image.
     """
     masks = [entry.get("segmentation") for entry in annotations]
     polygons = {row: mask for row, mask in enumerate(masks) if _is_polygons(mask)}
@@ -52,7 +52,7 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults)
 
 
 def find_measure_faults(annotations: Entries, faults: DataFaults) -> None:
-    """Masks of which COCO's tools would measure another shape: the first polygon tells them what
+    """Masks of which COCO's tools would measure another shape: the first polygon shows them what
     all of them are."""
     masks = [entry.get("segmentation") for entry in annotations]
     short = [
@@ -82,7 +82,7 @@ def _named(annotations: Entries, row: int) -> str:
 def _find_run_faults(
     runs: dict[int, dict[str, Any]], annotations: Entries, columns: Columns, faults: DataFaults
 ) -> None:
-    """pycocotools decodes too few runs to whatever lay in memory."""
+    """pycocotools decodes too few runs to arbitrary bytes of memory."""
     sizes = {row: _image_size(columns, row) for row in runs}
     other = [row for row, mask in runs.items() if not _is_size(mask["size"], sizes[row])]
     faults.add(

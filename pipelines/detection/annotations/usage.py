@@ -84,12 +84,12 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
 
 
 def _has_annotation(columns: Columns) -> NDArray[np.bool_]:
-    """Of each image, whether any annotation names it: mmdet's `filter_empty_gt` asks no more."""
+    """For each image, whether any annotation names it: mmdet's `filter_empty_gt` asks no more."""
     return np.bincount(columns.image_of, minlength=len(columns.sizes)) > 0
 
 
 def _is_seen(columns: Columns) -> NDArray[np.bool_]:
-    """Of each image, whether training sees it."""
+    """For each image, whether training sees it."""
     is_trained: NDArray[np.bool_] = _has_annotation(columns) & (
         columns.sizes.min(axis=1) >= MIN_SIDE
     )

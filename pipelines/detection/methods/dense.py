@@ -15,7 +15,7 @@ STRIDES = (8, 16, 32, 64, 128)
 CENTERNESS: Config = {
     "loss_centerness": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}
 }
-"""How near to its object's centre a position is, learned beside class and box."""
+"""How near to its object's centre a position is, learned in addition to class and box."""
 
 
 def pyramid(

@@ -1,5 +1,5 @@
-"""Pieces of mmdet's model configs that all detectors are made of. What is no param is as in mmdet's
-1x baselines."""
+"""Pieces of mmdet's model configs that all detectors are made of. What is not a param is as in
+mmdet's 1x baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.detection.params import DetectionParams
 from pipelines.openmmlab.recipe import CAFFE_NORMALISATION, NORMALISATION, Config
 
 NUM_LEVELS = 5
-"""Of the feature pyramid."""
+"""Levels of the feature pyramid."""
 
 
 def preprocessor(*, has_masks: bool = False, is_caffe: bool = False) -> Config:

@@ -74,7 +74,7 @@ def _linear(d: Tensor) -> list[Tensor]:
 
 
 def _cubic(d: Tensor) -> list[Tensor]:
-    """Of pixels -1, 0, 1 and 2, at `d` between 0 and 1."""
+    """Weights of pixels -1, 0, 1 and 2, at `d` between 0 and 1."""
     return [-d + 2 * d**2 - d**3, 1 - 2 * d**2 + d**3, d + d**2 - d**3, -(d**2) + d**3]
 
 

@@ -22,8 +22,8 @@ POINT_TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "solarize": points.solarize,
     "solarize_add": points.solarize_add,
 }
-"""(images_NCHW of uint8, values_N) -> lookup tables_NC256 of uint8: what depends on a channel's
-value alone."""
+"""(images_NCHW of uint8, values_N) -> lookup tables_NC256 of uint8: what depends only on a
+channel's value."""
 FILTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "color": filters.color,
     "gaussian_blur": filters.gaussian_blur,

@@ -1,4 +1,4 @@
-"""Operations that depend on a channel's value alone, as lookup tables: Pillow's, bit for bit."""
+"""Operations that depend only on a channel's value, as lookup tables: Pillow's, bit for bit."""
 
 # Shapes: N images, C channels, H x W pixels, 256 values of a channel.
 
@@ -11,7 +11,7 @@ BITS = 8
 NUM_LEVELS = 1 << BITS
 WHITE = NUM_LEVELS - 1
 _MID = 128
-"""From which on solarize_add leaves values alone."""
+"""From this value on, solarize_add changes nothing."""
 
 
 def look_up(images_NCHW: Tensor, tables_NC256: Tensor) -> Tensor:

@@ -17,15 +17,15 @@ from pipelines.imagenet.shard.index import Shard, how_to_index
 from pipelines.imagenet.shard.location import ShardLocation
 
 FETCHES = 2
-"""Of a shard whose bytes are not those of the index: a transfer may go wrong once."""
+"""Tries at a shard whose bytes do not match the index: a transfer may go wrong once."""
 
 
 @dataclass(frozen=True)
 class ShardCache:
     """`folder` is shared by all processes of this user on the machine and by all places in S3.
 
-    A shard is whole under its name, or a `.partial` of its full length while it is fetched. Whoever
-    has one open goes on reading it after it was evicted.
+    A shard is whole under its name, or a `.partial` of its full length while it is fetched. A
+    process that has one open still reads it after it was evicted.
     """
 
     folder: Path

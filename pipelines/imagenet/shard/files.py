@@ -36,8 +36,8 @@ from pipelines.imagenet.source import Split
 
 
 class Shards:
-    """`limit_bytes` of disk hold the shards that are read from S3; those of a folder are read where
-    they lie."""
+    """`limit_bytes` of disk hold the shards that are read from S3; shards of a folder are read
+    where they lie."""
 
     def __init__(self, location: ShardLocation, *, limit_bytes: float) -> None:
         self._location, self._limit_bytes = location, limit_bytes
@@ -62,7 +62,7 @@ class Shards:
         return ShardSource(classes, shards, self._files(shards), self.location)
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """From the index alone. Shards on disk that are small enough to be hashed are compared with
+        """From the index only. Shards on disk that are small enough to be hashed are compared with
         it."""
         shards = [shard for split in splits for shard in self._shards(split)]
         if (
@@ -119,8 +119,8 @@ class Shards:
 
 
 def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
-    """Scanned by the first process that asks; kept beside the shards or, where these are read-only,
-    in the cache."""
+    """Scanned by the first process that asks; kept next to the shards or, where these are
+    read-only, in the cache."""
     kept = _kept_index(location, found)
     with _locked(kept.with_suffix(".lock")):
         for content in (location.read(INDEX_NAME), FolderLocation(kept.parent).read(kept.name)):
@@ -138,7 +138,7 @@ def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
 
 
 def _kept_index(location: FolderLocation, found: Sizes) -> Path:
-    """Of these very shards: their times of change are in its name."""
+    """Name for exactly these shards: it contains their times of change."""
     with data_errors(location.uri):
         times = {
             name: (location.root / name).stat().st_mtime_ns

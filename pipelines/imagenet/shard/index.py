@@ -77,7 +77,7 @@ class ShardIndex:
     made_from: str | None = None
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """Of classes, shards and images of `splits`, wherever they lie."""
+        """Digest of classes, shards and images of `splits`, independent of their location."""
         return digest_of(
             [
                 self.classes,
@@ -121,7 +121,7 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
 def check_shards(
     index: ShardIndex, found: Mapping[Split, Mapping[str, int]], location: str
 ) -> None:
-    """Raises DataError unless the shards `found`, sizes in bytes by name, are those of the
+    """Raises DataError unless the shards `found`, sizes in bytes by name, match the
     index."""
     listed = {shard.name: shard.size for shards in index.shards.values() for shard in shards}
     there = {name: size for sizes in found.values() for name, size in sizes.items()}

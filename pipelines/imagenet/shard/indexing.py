@@ -30,7 +30,7 @@ def make_index(
     """The index of the shards `found` at `location`; `on_shard` hears of each that is done.
 
     Classes are the lines of classes.txt, else the labels from 0 to the greatest. Raises DataError
-    for a shard that is no whole tar file, or whose labels have no class.
+    for a shard that is not a whole tar file, or whose labels have no class.
     """
     shards: dict[Split, tuple[Shard, ...]] = {}
     for split, sizes in found.items():

@@ -17,7 +17,7 @@ from pipelines.data.text import check_names
 from pipelines.imagenet.source import SPLITS, Split
 
 Sizes = Mapping[Split, Mapping[str, int]]
-"""Of each split that has shards, their sizes in bytes by name."""
+"""For each split that has shards, their sizes in bytes by name."""
 
 
 class ShardLocation(Protocol):
@@ -128,7 +128,7 @@ class BucketLocation:
             for prefix in (
                 f"{split}/",
                 f"{split}-",
-            ):  # a million class folders' images beside them are not listed
+            ):  # a million images of class folders next to them are not listed
                 sizes |= self._bucket.sizes(prefix)
         return by_split(sizes)
 

@@ -62,7 +62,7 @@ def scan_tar(file: IO[bytes], location: str) -> list[Member]:
 
 
 def write_tar(path: Path, images: Iterable[Encoded]) -> list[Member]:
-    """A tar file whose bytes depend on `images` alone; where each image lies in it."""
+    """A tar file whose bytes depend only on `images`; where each image lies in it."""
     members = []
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for image in images:
@@ -175,7 +175,7 @@ def _checked(label: int) -> int | None:
 
 
 def _check_end(tar: tarfile.TarFile, file: IO[bytes]) -> None:
-    """tarfile takes what was cut between two members, or goes on with rubbish, for a whole file;
+    """tarfile takes what was cut between two members, or continues with garbage, for a whole file;
     zeros end one."""
     file.seek(tar.offset)
     if file.read(BLOCK) != bytes(BLOCK):

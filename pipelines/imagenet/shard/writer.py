@@ -22,13 +22,13 @@ from pipelines.imagenet.shard.tar import Encoded, Member, key_of, write_tar
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, sample_key
 
 MARK_NAME = "writing.json"
-"""Lies at the place while shards are written: whatever tar files are there are ours, of a run that
+"""Lies there while shards are written: all tar files there are ours, from a run that
 did not end."""
 VERSION = 1
-"""Raised when the same images come to give other shards."""
+"""Raised when the same images give other shards."""
 SEED = 0
-"""Of the order in which images go into shards: in that of their classes a shuffle of blocks would
-be none."""
+"""Seed of the order in which images go into shards: in the order of classes a shuffle of blocks
+would shuffle nothing."""
 
 OnShard = Callable[[Shard, int, int], None]
 """Hears of each shard that is written, its number from 1, and how many there will be."""
@@ -125,7 +125,7 @@ def _write_all(
 
 
 def _write_one(name: str, images: Iterator[Encoded], location: ShardLocation) -> Shard:
-    """Written beside the place where that is a folder, so that it is moved there at once."""
+    """Written next to the location where that is a folder, so that it is moved there at once."""
     beside = location.root if isinstance(location, FolderLocation) else None
     try:
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
