@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage with its place in the store."""
+    """A stage with its Key, verdict and reason."""
 
     stage: Stage
     recipe: Recipe

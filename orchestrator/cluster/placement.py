@@ -72,7 +72,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Room:
-    """Where the groups of one stage find their place."""
+    """Where the groups of one stage find room."""
 
     stage: str
     resources: Resources

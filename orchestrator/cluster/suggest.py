@@ -263,7 +263,7 @@ def _sampler(params: TuneParams, *, seed: int, number: int) -> BaseSampler:
     taken up again."""
     own = params.algorithm.seed
     drawn = int(np.random.SeedSequence([seed if own is None else own, number]).generate_state(1)[0])
-    # Trials under way count as bad ones: of several at a time, no two look at the same place.
+    # Trials under way count as bad ones: of several at a time, no two look at the same point.
     return (
         TPESampler(seed=drawn) if params.algorithm.name == "optuna" else RandomSampler(seed=drawn)
     )

@@ -248,5 +248,5 @@ def load_record(store: Store, run_id: str) -> RunRecord:
 def _first_fault(err: ValidationError) -> str:
     """In one line: pydantic's own text has several for each field."""
     fault = err.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    return f"not a record of a run: {place}: {fault['msg']}".replace(": : ", ": ")
+    field_path = ".".join(str(part) for part in fault["loc"])
+    return f"not a record of a run: {field_path}: {fault['msg']}".replace(": : ", ": ")

@@ -1,4 +1,4 @@
-"""Folders and stores as a job names them -> absolute places. Nothing is looked up."""
+"""Folders and stores as a job names them -> absolute locations. Nothing is looked up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data_location(text: str, base_dir: Path | None) -> str:
     make where needed.
 
     `file:///...` is a folder whose name holds what a shell would expand. `PACKAGE::PATH` is a file
-    of an installed package. ValueError for any other place.
+    of an installed package. ValueError for any other location.
     """
     if text.startswith("sample:"):
         return text

@@ -60,7 +60,7 @@ def unpack(
             if location is None:
                 others[_folder_of(path)] += 1
                 continue
-            _check_place(location, path, name)
+            _check_location(location, path, name)
             target = to / location
             target.parent.mkdir(parents=True, exist_ok=True)
             with closing(content()) as source, target.open("wb") as file:
@@ -89,7 +89,7 @@ def _is_litter(part: str) -> bool:
     return is_hidden or part in ("__MACOSX", "PaxHeaders") or part.startswith("PaxHeaders.")
 
 
-def _check_place(location: str, path: str, name: str) -> None:
+def _check_location(location: str, path: str, name: str) -> None:
     if ".." in location.split("/"):
         raise DataError(
             f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used"

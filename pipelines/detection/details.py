@@ -72,7 +72,7 @@ def _paint(
     has_masks: bool,
 ) -> None:
     images = truth.dataset["images"]
-    for image in (images[place] for place in evenly_spread(len(images), num)):
+    for image in (images[index] for index in evenly_spread(len(images), num)):
         shown = [
             one
             for one in detections

@@ -38,8 +38,8 @@ class ClassMap:
     ones are passed over.
 
     Paths are relative to the folder of the split where the first image that is there lies in it,
-    else to `root`. A label is a class of classes.txt, or a place in it counted from 0; without that
-    file classes are the labels themselves, in numeric order when all are numbers.
+    else to `root`. A label is a class of classes.txt, or an index in it counted from 0; without
+    that file classes are the labels themselves, in numeric order when all are numbers.
     """
 
     def __init__(self, root: Path) -> None:
@@ -105,10 +105,10 @@ class ClassMap:
         """What comes before each path of the map, by the first image that is there; None where none
         is."""
         if split not in self._prefix_of:
-            places = (
+            indices = (
                 (prefix, line.path) for line in self._lines(split) for prefix in (f"{split}/", "")
             )
-            found = (prefix for prefix, path in places if self._size(prefix + path) is not None)
+            found = (prefix for prefix, path in indices if self._size(prefix + path) is not None)
             self._prefix_of[split] = next(found, None)
         return self._prefix_of[split]
 
@@ -133,8 +133,8 @@ class ClassMap:
         lines = self._lines(split)
         if known is None:
             return [line.label for line in lines]
-        places = {name: name for name in known}
-        names = [_class_of(line.label, known, places) for line in lines]
+        indices = {name: name for name in known}
+        names = [_class_of(line.label, known, indices) for line in lines]
         faults = [
             (line, _unknown(line.label, known))
             for line, name in zip(lines, names, strict=True)

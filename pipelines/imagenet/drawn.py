@@ -50,7 +50,7 @@ class Augmented(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rectangle of the image at a place in the batch, and the shape of its part of
+    """A rectangle of the image at an index of the batch, and the shape of its part of
     `BatchDraws.erased`."""
 
     image: int
@@ -75,7 +75,7 @@ class BatchDraws:
 
     layers: tuple[Layer, ...]
     table_N7: Tensor  # noqa: N815
-    """float64, a row an operation, in the order of `layers`: the image's place in the batch, then
+    """float64, a row an operation, in the order of `layers`: the image's index in the batch, then
     its values."""
     boxes: tuple[Box, ...]
     erased: Tensor

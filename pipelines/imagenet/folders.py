@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Index:
-    """The images of a split as files: paths relative to `root`, each with its class's place in
+    """The images of a split as files: paths relative to `root`, each with its class's index in
     `classes`."""
 
     root: Path

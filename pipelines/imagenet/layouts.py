@@ -21,8 +21,8 @@ from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
 
 
 def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
-    """The images of a stage's `data`, in the first of these layouts that its place has; nothing is
-    read yet.
+    """The images of a stage's `data`, in the first of these layouts that its location has; nothing
+    is read yet.
 
     `cache_gib` limits the disk that shards read from S3 may take; what reads no images needs none.
 

@@ -136,8 +136,8 @@ class _Canvas:
     def size(self) -> tuple[int, int, int]:
         return self._shape
 
-    def __setitem__(self, place: tuple[slice, slice, slice], values: Tensor) -> None:
-        _, rows, columns = place
+    def __setitem__(self, window: tuple[slice, slice, slice], values: Tensor) -> None:
+        _, rows, columns = window
         self.erasures.append(
             Erasure(
                 rows.start,

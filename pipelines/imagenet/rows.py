@@ -23,7 +23,7 @@ from pipelines.imagenet.batched.affine import CUT_ABOVE
 from pipelines.imagenet.batched.points import WHITE
 
 _REACHES = {Image.Resampling.BILINEAR: (0, 1), Image.Resampling.BICUBIC: (-1, 0, 1, 2)}
-"""Pixels that a filter mixes, from the one at or before a place."""
+"""Pixels that a filter mixes, from the one at or before a position."""
 
 
 def replaced(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,7 +73,7 @@ def _shifted(
     *,
     is_along_y: bool = False,
 ) -> Image.Image:
-    """The image whose row y (or column, along y) shows the place `shifts_H[y]` pixels further
+    """The image whose row y (or column, along y) shows the position `shifts_H[y]` pixels further
     on."""
     if options["resample"] not in _REACHES:
         return slower(image, arg, **options)

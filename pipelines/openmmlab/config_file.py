@@ -26,7 +26,7 @@ from pipelines.data.faults import data_errors
 BASES = "_base_"
 MODEL = "model"
 _PLACEHOLDER = re.compile(r"\{\{\s*(\$\w*|file\w+)")
-"""What mmengine would fill in from the environment or the file's own place."""
+"""What mmengine would fill in from the environment or the file's own location."""
 PURE = frozenset(
     {
         "abs",
@@ -131,19 +131,19 @@ def _resolve(name: str, folder: Path | None, library: str) -> Path:
     may call pip."""
     package, separator, inside = name.partition("::")
     if not separator:
-        place = Path(name) if folder is None else folder / name
+        location = Path(name) if folder is None else folder / name
         try:
-            return place.resolve()
+            return location.resolve()
         except RuntimeError as err:  # so Python calls a loop of symbolic links
-            raise DataError(f"config: {place}: a loop of symbolic links") from err
+            raise DataError(f"config: {location}: a loop of symbolic links") from err
     if package != library:
         raise DataError(
             f"config: {name}: is of {package}, and this stage builds models of {library}"
         )
     spec = find_spec(library)
-    places = (spec.submodule_search_locations if spec else None) or []
+    locations = (spec.submodule_search_locations if spec else None) or []
     return next(
-        (Path(place) / ".mim" / "configs" / inside for place in places), Path(inside)
+        (Path(location) / ".mim" / "configs" / inside for location in locations), Path(inside)
     ).resolve()
 
 

@@ -69,11 +69,11 @@ def softnms(
     left_M = torch.arange(len(boxes_N4))
     kept: list[int] = []
     while len(left_M):
-        place = int(scores_N[left_M].argmax())
-        best = int(left_M[place])
+        index = int(scores_N[left_M].argmax())
+        best = int(left_M[index])
         dets_N5[len(kept)] = torch.cat([boxes_N4[best], scores_N[best].view(1)])
         kept.append(best)
-        left_M = torch.cat([left_M[:place], left_M[place + 1 :]])
+        left_M = torch.cat([left_M[:index], left_M[index + 1 :]])
         iou_M = torchvision.ops.box_iou(grown_N4[best : best + 1], grown_N4[left_M])[0]
         scores_N[left_M] *= _decay(iou_M, iou_threshold=iou_threshold, sigma=sigma, method=method)
         left_M = left_M[scores_N[left_M] >= min_score]

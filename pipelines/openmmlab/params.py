@@ -249,7 +249,7 @@ def _difference(found: Sequence[str], asked: Sequence[str]) -> str:
         return f"has no classes {first_named(lacking)}"
     if more:
         return f"also has {first_named(more)}"
-    place = next(
-        place for place, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other
+    index = next(
+        index for index, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other
     )
-    return f"has its classes in another order: {found[place]} comes before {asked[place]}"
+    return f"has its classes in another order: {found[index]} comes before {asked[index]}"

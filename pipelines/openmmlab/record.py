@@ -39,9 +39,9 @@ class Record:
         """Two files; folders of this machine stand in them by name."""
         params: FinetuneParams = context.params
         folders = {"work_dir": context.work_dir, "data": params.data, **context.inputs}
-        places = {str(folder): f"<{name}>" for name, folder in folders.items()}
+        folder_names = {str(folder): f"<{name}>" for name, folder in folders.items()}
         _write(directory / COMPLEXITY_FILE, self.complexity)
-        _write(directory / RESOLVED_FILE, _placed(self.resolved, places))
+        _write(directory / RESOLVED_FILE, _without_folders(self.resolved, folder_names))
 
 
 def sizes_of(complexity: Mapping[str, JsonValue]) -> tuple[Metric, ...]:
@@ -107,13 +107,14 @@ def _line(complexity: Mapping[str, JsonValue]) -> str:
     return f"{params}, {complexity['flops_g']} G multiply-accumulates on {pixels}"
 
 
-def _placed(value: Any, places: Mapping[str, str]) -> Any:
+def _without_folders(value: Any, folder_names: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
-        return {name: _placed(entry, places) for name, entry in value.items()}
+        return {name: _without_folders(entry, folder_names) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_placed(entry, places) for entry in value]
+        return [_without_folders(entry, folder_names) for entry in value]
     if isinstance(value, str):
-        for path, name in sorted(places.items(), reverse=True):  # what lies in another one first
+        # what lies in another one first
+        for path, name in sorted(folder_names.items(), reverse=True):
             value = value.replace(path, name)
     return value
 

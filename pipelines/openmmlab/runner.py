@@ -215,8 +215,8 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
             broadcast_buffers=False,
             # Dense detectors skip the backbone's first map, whose norm then has no gradient. And
             # without it gradients are laid out anew after the first backward pass, and three ranks
-            # or more sum an element in an order that depends on its place: a resumed training would
-            # not be the straight one to the bit.
+            # or more sum an element in an order that depends on its position: a resumed training
+            # would not be the straight one to the bit.
             find_unused_parameters=True,
         )
         return wrapped

@@ -35,7 +35,7 @@ def run(context: StageContext) -> StageResult:
     model = _model(context, saved)
     pairs, split_file = _val(context, root, classes)
     names = tuple(split_file.read_text(encoding="utf-8").splitlines())
-    painted = tuple(names[place] for place in evenly_spread(len(names), params.num_painted))
+    painted = tuple(names[index] for index in evenly_spread(len(names), params.num_painted))
     details = context.work_dir / "outputs" / DETAILS
     subject = Subject(model, saved.weights, pairs, split_file, classes)
     metrics = measure(context, subject, Kept(details, None if params.predictions else painted))

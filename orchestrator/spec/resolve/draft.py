@@ -60,7 +60,7 @@ class Draft:
     sound: Params | None = None
     """Likewise of `params`; None where its kind has a fault."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """By field of role INPUT: the place of a file from outside the job, instead of a ref."""
+    """By field of role INPUT: the location of a file from outside the job, instead of a ref."""
 
     @property
     def metrics(self) -> tuple[str, ...] | None:

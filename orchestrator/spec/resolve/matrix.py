@@ -184,7 +184,7 @@ def _values(field: str, values: Node) -> _Axis:
 
 
 def _label(item: Node, index: int) -> str:
-    """A value as part of a name; a list or mapping is called by its place."""
+    """A value as part of a name; a list or mapping is called by its index."""
     if isinstance(item.value, tuple | Mapping):
         return str(index)
     return re.sub(r"[^A-Za-z0-9_-]+", "_", _text(item)).strip("_") or str(index)

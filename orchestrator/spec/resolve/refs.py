@@ -15,7 +15,7 @@ _OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~$%`]|.*\.(pth|pt|safetens
 
 
 def is_outside(text: str) -> bool:
-    """Whether the text is a place outside the job, rather than an output of a stage."""
+    """Whether the text is a location outside the job, rather than an output of a stage."""
     return _OUTSIDE.match(text) is not None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipelines.imagenet.batched.points import WHITE
 
 _REACHES = {"nearest": (0,), "bilinear": (0, 1), "bicubic": (-1, 0, 1, 2)}
-"""Pixels along an axis, from the one at or before a place, that a filter mixes."""
+"""Pixels along an axis, from the one at or before a position, that a filter mixes."""
 
 CUT_ABOVE = 1e-3
 """Pillow cuts what it mixes to whole numbers, in float64; in float32 a flat 100 may come out as
@@ -55,7 +55,7 @@ def _places(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _taps(places_NP: Tensor, length: int, interpolation: str) -> tuple[list[Tensor], list[Tensor]]:
-    """The pixels along one axis that are mixed for each place, and the weight of each."""
+    """The pixels along one axis that are mixed for each position, and the weight of each."""
     if interpolation == "nearest":
         return [_clamped(places_NP.floor(), length)], [
             torch.ones_like(places_NP, dtype=torch.float32)

@@ -29,17 +29,17 @@ def apply_ops(
         return images_BCHW
     images_BCHW = images_BCHW.clone()
     fill_C = _constant(fill, images_BCHW.device)
-    for name, places_N, values_NV in _groups(
+    for name, indices_N, values_NV in _groups(
         draws, chunk=_CHUNKS[images_BCHW.device.type == "cpu"]
     ):
-        chosen_NCHW = images_BCHW.index_select(0, places_N)
+        chosen_NCHW = images_BCHW.index_select(0, indices_N)
         if name == AFFINE:
             done_NCHW = affine(chosen_NCHW, values_NV, fill_C=fill_C, interpolation=interpolation)
         elif name in POINT_TABLES:
             done_NCHW = look_up(chosen_NCHW, POINT_TABLES[name](chosen_NCHW, values_NV[:, 0]))
         else:
             done_NCHW = FILTERS[name](chosen_NCHW, values_NV[:, 0])
-        images_BCHW.index_copy_(0, places_N, done_NCHW)
+        images_BCHW.index_copy_(0, indices_N, done_NCHW)
     return images_BCHW
 
 
@@ -68,15 +68,15 @@ def erase(x_BCHW: Tensor, draws: BatchDraws) -> None:
 
 
 def _groups(draws: BatchDraws, *, chunk: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each operation of each layer, the places of up to `chunk` images in the batch, and its values
-    for them."""
-    places, values = draws.table_N7[:, 0].long(), draws.table_N7[:, 1:]
+    """Each operation of each layer, the indices of up to `chunk` images in the batch, and its
+    values for them."""
+    indices, values = draws.table_N7[:, 0].long(), draws.table_N7[:, 1:]
     start = 0
     for layer in draws.layers:
         for name, count in layer:
             for first in range(start, start + count, chunk):
                 last = min(first + chunk, start + count)
-                yield name, places[first:last], values[first:last]
+                yield name, indices[first:last], values[first:last]
             start += count
 
 

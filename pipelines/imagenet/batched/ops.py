@@ -31,7 +31,8 @@ FILTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """(images_NCHW of uint8, values_N) -> images_NCHW of uint8."""
 AFFINE = "affine"
-"""Has six values: the map from a place in the result to the place in the image that it shows."""
+"""Has six values: the map from a position in the result to the position in the image that it
+shows."""
 
 
 def op_of(name: str, args: tuple[float, ...], *, size: tuple[int, int]) -> Op | None:

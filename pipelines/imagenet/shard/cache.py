@@ -22,7 +22,7 @@ FETCHES = 2
 
 @dataclass(frozen=True)
 class ShardCache:
-    """`folder` is shared by all processes of this user on the machine and by all places in S3.
+    """`folder` is shared by all processes of this user on the machine and by all locations in S3.
 
     A shard is whole under its name, or a `.partial` of its full length while it is fetched. A
     process that has one open still reads it after it was evicted.

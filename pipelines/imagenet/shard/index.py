@@ -1,5 +1,5 @@
-"""index.json: which image lies where in which shard. With it a shard is read at any place, and none
-is scanned."""
+"""index.json: which image lies where in which shard. With it a shard is read at any offset, and
+none is scanned."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Labels are places in `classes`; `made_from` is the digest of what the writer made the shards
+    """Labels are indices of `classes`; `made_from` is the digest of what the writer made the shards
     from."""
 
     classes: tuple[str, ...]

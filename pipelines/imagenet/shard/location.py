@@ -21,7 +21,7 @@ Sizes = Mapping[Split, Mapping[str, int]]
 
 
 class ShardLocation(Protocol):
-    """Names are relative to the place. Raises DataError for what cannot be read or written."""
+    """Names are relative to the location. Raises DataError for what cannot be read or written."""
 
     @property
     def uri(self) -> str: ...

@@ -139,7 +139,7 @@ class ShardSource:
         )
 
     def _at(self, index: int) -> tuple[int, int]:
-        """The number of the shard, and the image's place in it."""
+        """The number of the shard, and the image's index in it."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect_right(self._starts, index) - 1

@@ -49,7 +49,7 @@ def write_shards(
     """Make `location` hold train-*.tar and val-*.tar of `images`, classes.txt and, last,
     index.json.
 
-    Raises DataError where an image cannot be read, or when the place holds shards of something
+    Raises DataError where an image cannot be read, or when the location holds shards of something
     else.
     """
     classes = load_classes(images, num_classes=None)
@@ -84,8 +84,8 @@ def _held(index: ShardIndex, made_from: str, location: ShardLocation) -> ShardSu
 
 
 def _claim(location: ShardLocation, wanted: set[str]) -> None:
-    """Mark the place as ours; tar files that an unfinished run left and this one will not overwrite
-    are deleted."""
+    """Mark the location as ours; tar files that an unfinished run left and this one will not
+    overwrite are deleted."""
     there = {name for sizes in location.find_shards().values() for name in sizes}
     if there and location.read(MARK_NAME) is None:
         raise DataError(
@@ -142,9 +142,9 @@ def _write_one(name: str, images: Iterator[Encoded], location: ShardLocation) ->
 
 
 def _encoded(
-    source: ImageSource, members: Sequence[str], places: Iterator[int]
+    source: ImageSource, members: Sequence[str], offsets: Iterator[int]
 ) -> Iterator[Encoded]:
-    for location in places:
+    for location in offsets:
         try:
             yield Encoded(members[location], source.labels[location], source.read(location))
         except OSError as err:

@@ -63,7 +63,7 @@ def shown_range(search: Search) -> ShownRange:
 def draw_trials(
     search: Search,
     axes: Axes,
-    places: Sequence[tuple[float, Trial]],
+    positions: Sequence[tuple[float, Trial]],
     *,
     best_label: str | None = None,
 ) -> None:
@@ -74,7 +74,7 @@ def draw_trials(
     for state, look in _MARKS.items():
         points = [
             (x, trial.value)
-            for x, trial in places
+            for x, trial in positions
             if trial.state is state and trial.value is not None
         ]
         inside = [(x, value) for x, value in points if value in shown]
@@ -88,7 +88,7 @@ def draw_trials(
         )
     best = [
         (x, trial.value)
-        for x, trial in places
+        for x, trial in positions
         if trial.number == search.summary.best and trial.value is not None
     ]
     axes.scatter(

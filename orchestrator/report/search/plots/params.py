@@ -42,13 +42,13 @@ MAX_CHOICE = 16
 def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axes: Axes) -> None:
     """Each trial's value over its value of `param`, whose values belong to `trials`."""
     numbers = param.numbers
-    places = numbers or [
+    positions = numbers or [
         _column(param, text, trial) for text, trial in zip(param.texts, trials, strict=True)
     ]
     draw_trials(
         search,
         axes,
-        list(zip(places, trials, strict=True)),
+        list(zip(positions, trials, strict=True)),
         best_label=f"best, trial {search.summary.best}",
     )
     if numbers is None:
@@ -64,18 +64,18 @@ def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axe
 
 
 def _column(param: SampledParam, text: str, trial: Trial) -> float:
-    """The place of a choice, a little to the side by a rule of the trial's number, so that equals
-    show."""
+    """The position of a choice, a little to the side by a rule of the trial's number, so that
+    equals show."""
     return param.choices.index(text) + JITTER * ((trial.number * GOLDEN) % 1 - 0.5)
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One upright axis of parallel coordinates: each trial's place on it from 0 to 1, and its
+    """One upright axis of parallel coordinates: each trial's position on it from 0 to 1, and its
     ticks."""
 
     name: str
-    places: tuple[float, ...]
+    positions: tuple[float, ...]
     ticks: tuple[tuple[float, str], ...]
 
 
@@ -88,7 +88,7 @@ def draw_parallel(
     order = [trial.number for trial in reversed(best_first(search.trials))]
     for index in sorted(range(len(trials)), key=lambda index: order.index(trials[index].number)):
         is_best = trials[index].number == search.summary.best
-        heights = [rail.places[index] for rail in rails]
+        heights = [rail.positions[index] for rail in rails]
         colour, width = (
             (BEST, 2.6)
             if is_best
@@ -114,8 +114,8 @@ def rail_of(param: SampledParam) -> Rail:
     numbers = param.numbers
     if numbers is None:
         heights = {
-            choice: _share(place, 0, len(param.choices) - 1)
-            for place, choice in enumerate(param.choices)
+            choice: _share(position, 0, len(param.choices) - 1)
+            for position, choice in enumerate(param.choices)
         }
         ticks = tuple((height, _short(choice)) for choice, height in heights.items())
         return Rail(param.name, tuple(heights[text] for text in param.texts), ticks)
@@ -150,7 +150,7 @@ def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
     end, sign = (0, "<") if search.trials.mode == "max" else (-1, ">")
     ticks = list(rail.ticks)
     ticks[end] = (ticks[end][0], f"{sign} {ticks[end][1]}")
-    return Rail(rail.name, rail.places, tuple(ticks))
+    return Rail(rail.name, rail.positions, tuple(ticks))
 
 
 def _broken(name: str) -> str:

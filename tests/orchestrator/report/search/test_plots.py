@@ -195,7 +195,7 @@ def test_a_slice_is_logarithmic_where_the_samples_are(
     axes = _drawn(partial(draw_slice, search, trials, param))
     assert axes.get_xscale() == scale
     shown = shown_range(search)
-    assert {place for places in _marks(axes).values() for place in places} == {
+    assert {place for positions in _marks(axes).values() for place in positions} == {
         (trial.params[name], shown.clamped(trial.value))
         for trial in trials
         if trial.value is not None
@@ -208,7 +208,7 @@ def test_a_slice_of_choices_names_them(search: Search) -> None:
     axes = _drawn(partial(draw_slice, search, trials, param))
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["cat_tiny", '{"depths":[1,1,2,1],"embed_dim":64}']
-    assert {round(x) for places in _marks(axes).values() for x, _ in places} == {0, 1}
+    assert {round(x) for positions in _marks(axes).values() for x, _ in positions} == {0, 1}
 
 
 def test_parallel_coordinates_draw_the_best_trial_on_top(
@@ -226,7 +226,7 @@ def test_parallel_coordinates_draw_the_best_trial_on_top(
 
 
 @pytest.mark.parametrize(
-    ("values", "places", "ticks"),
+    ("values", "positions", "ticks"),
     [
         ((1e-4, 1e-3, 1e-2), (0, 0.5, 1), ("0.0001", "0.001", "0.01")),
         ((0.0, 0.8, 0.2), (0, 1, 0.25), ("0", "0.2", "0.8")),
@@ -237,8 +237,8 @@ def test_parallel_coordinates_draw_the_best_trial_on_top(
     ],
 )
 def test_an_upright_axis_runs_from_the_least_to_the_greatest(
-    values: tuple[JsonValue, ...], places: tuple[float, ...], ticks: tuple[str, ...]
+    values: tuple[JsonValue, ...], positions: tuple[float, ...], ticks: tuple[str, ...]
 ) -> None:
     rail = rail_of(SampledParam("x", values))
-    assert rail.places == pytest.approx(places)
+    assert rail.positions == pytest.approx(positions)
     assert tuple(text for _, text in rail.ticks) == ticks
