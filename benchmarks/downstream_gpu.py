@@ -144,8 +144,7 @@ def _measure_focal_loss(
         print(
             (
                 f"focal loss of {num} x 80 logits, forward and backward, {name}: "
-                f"{spread.median:.3g} "
-                "ms"
+                f"{spread.median:.3g} ms"
             ),
             flush=True,
         )
@@ -177,9 +176,8 @@ def _measure(case: Case, document: dict[str, Any], device: torch.device) -> str 
     except torch.OutOfMemoryError:
         return "out of memory"
     except RuntimeError as err:
-        if not case.is_compiled or isinstance(
-            err, torch.AcceleratorError
-        ):  # after which the device is lost
+        # After which the device is lost.
+        if not case.is_compiled or isinstance(err, torch.AcceleratorError):
             raise
         return f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
     values = {"images_per_s": measured.images_per_s._asdict(), "peak_bytes": measured.peak_bytes}

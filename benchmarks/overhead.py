@@ -122,8 +122,7 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
     print(
         f"round {number + 1}: ours {one.ours.median:.1f} images/s, rival {one.rival.median:.1f}, "
         f"ratio {one.ratio:.3f}; start-up {one.ours.startup_s:.1f} and {one.rival.startup_s:.1f} "
-        "s; "
-        f"last loss {one.ours.loss:.3f} and {one.rival.loss:.3f}",
+        f"s; last loss {one.ours.loss:.3f} and {one.rival.loss:.3f}",
         flush=True,
     )
     return one

@@ -139,9 +139,8 @@ class Sweep:
         except torch.OutOfMemoryError:
             reason = "out of memory"
         except RuntimeError as err:
-            if not case.is_compiled or isinstance(
-                err, torch.AcceleratorError
-            ):  # after which the device is lost
+            # After which the device is lost.
+            if not case.is_compiled or isinstance(err, torch.AcceleratorError):
                 raise
             reason = f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
         if reason is not None:  # outside of `except`: the error's traceback holds the activations

@@ -16,9 +16,8 @@ from torch.nn.modules.module import _has_any_global_hook
 from cat_model.layers import has_hooks
 from cat_model.tracing import is_tracing
 
-_WHOLE_BYTES = (
-    16 * 2**20
-)  # hidden maps up to here stay whole: smaller products would cost more than the cache gives
+# Hidden maps up to here stay whole: smaller products would cost more than the cache gives.
+_WHOLE_BYTES = 16 * 2**20
 _PART_BYTES = 8 * 2**20
 
 

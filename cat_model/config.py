@@ -133,8 +133,7 @@ class CatConfig:
             if dim % heads:
                 raise ValueError(
                     f"num_heads must divide the width of their stage: stage {stage} has {dim} "
-                    "channels "
-                    f"(embed_dim {self.embed_dim} x {2**stage}) and {heads} heads"
+                    f"channels (embed_dim {self.embed_dim} x {2**stage}) and {heads} heads"
                 )
 
     def _check_patches(self) -> None:

@@ -194,8 +194,7 @@ def _sides(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", text, re.ASCII):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no size: behind the model's name give SIDE, HEIGHT WIDTH or "
-            "HEIGHTxWIDTH, "
-            "each 1 to 99999 pixels"
+            "HEIGHTxWIDTH, each 1 to 99999 pixels"
         )
     return tuple(int(side) for side in text.split("x"))
 

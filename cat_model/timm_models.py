@@ -99,8 +99,7 @@ def _build(
     value: any size."""
     if strict_img_size or not dynamic_img_size:
         raise ValueError(
-            "strict_img_size must be False and dynamic_img_size True: a CAT takes images of "
-            "any "
+            "strict_img_size must be False and dynamic_img_size True: a CAT takes images of any "
             "size"
         )
     unknown = sorted(changes.keys() - _FIELDS)

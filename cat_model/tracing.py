@@ -32,9 +32,8 @@ def holds(condition: bool) -> bool:
     if is_scripting():
         return condition
     else:  # noqa: RET505 - the script compiler reads only the branch that it takes
-        if isinstance(
-            condition, Tensor
-        ):  # torch.jit.trace follows shapes as tensors, and keeps the traced size
+        # Torch.jit.trace follows shapes as tensors, and keeps the traced size.
+        if isinstance(condition, Tensor):
             return bool(condition)
         return statically_known_true(condition)
 

@@ -105,8 +105,7 @@ def missing_room(
     labelled = f" on machines labelled {dict(resources.labels)}" if resources.labels else ""
     return (
         f"asks for {least}{num_workers} workers with {worker} each{labelled}, and the cluster has "
-        f"{there}: "
-        f"{slots} of them fit"
+        f"{there}: {slots} of them fit"
     )
 
 

@@ -40,9 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if (file := config.getoption("--cpu-seconds")) is None:
         raise pytest.UsageError("-p tests.cpu_seconds needs --cpu-seconds FILE")
-    runs_tests = (
-        hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
-    )  # not xdist's controller
+    # Not xdist's controller.
+    runs_tests = hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
     if runs_tests:
         config.pluginmanager.register(_Recorder(config.invocation_params.dir / file))
 

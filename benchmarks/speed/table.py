@@ -40,8 +40,7 @@ def title(
     lines = [
         (
             f"{machine['device']}, {machine['threads']} CPU threads, torch {machine['torch']}, "
-            "timm "
-            f"{machine['timm']}"
+            f"timm {machine['timm']}"
         ),
         f"images of {settings.img_size} x {settings.img_size}, {settings.rounds} rounds, "
         f"rival: {settings.rivals[0] if settings.rivals else 'none'}",
@@ -49,9 +48,8 @@ def title(
     for precision, roof in roofs.items():
         lines.append(
             f"{precision} roofs: {roof.matmul_flops_per_s / 1e12:.3g} TFLOP/s (matmul of side "
-            f"{roof.matmul_side}), "
-            f"{roof.copy_bytes_per_s / 1e9:.3g} GB/s (copy of {roof.copy_bytes // 2**20} MiB, read "
-            "and written)"
+            f"{roof.matmul_side}), {roof.copy_bytes_per_s / 1e9:.3g} GB/s (copy of "
+            f"{roof.copy_bytes // 2**20} MiB, read and written)"
         )
     return "\n".join(lines)
 

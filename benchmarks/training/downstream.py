@@ -87,9 +87,8 @@ class Step:
         params = case.params()
         load_library(case.scope)
         self._scope = case.scope
-        MMLogger.get_current_instance().setLevel(
-            "ERROR"
-        )  # it would tell how it initialised each tensor
+        # It would tell how it initialised each tensor.
+        MMLogger.get_current_instance().setLevel("ERROR")
         with DefaultScope.overwrite_default_scope(case.scope):
             model: Any = MODELS.build(Config(_model_config(case, device)))
             model.init_weights()

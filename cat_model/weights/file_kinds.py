@@ -113,9 +113,8 @@ def _too_new(protocol: int) -> str | None:
         return None
     return (
         f"is a file of torch.save with pickle protocol {protocol}, and only protocols up to "
-        f"{_SAFE_PROTOCOL} can be "
-        "read without running code of the file; save it again without `pickle_protocol`, or as "
-        ".safetensors"
+        f"{_SAFE_PROTOCOL} can be read without running code of the file; save it again without "
+        "`pickle_protocol`, or as .safetensors"
     )
 
 
@@ -130,9 +129,8 @@ def _describe_bytes(head: bytes, tail: bytes) -> str | None:
             "is the index of a TensorFlow checkpoint; save the tensors by torch.save or as "
             ".safetensors"
         )
-    if re.match(
-        rb"\x08[\x01-\x20](\x12|:|\x1a)", head
-    ):  # a ModelProto: its version, then its producer or its graph
+    # A ModelProto: its version, then its producer or its graph.
+    if re.match(rb"\x08[\x01-\x20](\x12|:|\x1a)", head):
         return f"is an ONNX model; {_OURS}"
     return None
 

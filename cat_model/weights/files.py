@@ -178,8 +178,8 @@ def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
     if match := _REFUSED.search(str(err)):
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
         return (
-            f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing "
-            "of it was run"
+            f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing of "
+            "it was run"
         )
     return f"not readable as {wanted}: {type(err).__name__}{_first_words(err)}"
 

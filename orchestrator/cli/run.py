@@ -60,8 +60,8 @@ def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) 
     left_aside = sorted(set(forced) - set(needed(job, only)))
     if left_aside:
         message = (
-            f"{', '.join(left_aside)} would not run: --only runs {', '.join(only)} and what "
-            "they need"
+            f"{', '.join(left_aside)} would not run: --only runs {', '.join(only)} and what they "
+            "need"
         )
         raise SpecError(
             [

@@ -70,8 +70,7 @@ def _loss_of(process: str, exit_code: int) -> str:
     return (
         f"Ray's {process} on this machine {how}, as happens when memory runs out (see dmesg, and "
         f"{get_default_ray_temp_dir()}/session_latest/logs); finished stages and checkpoints are "
-        "kept, "
-        "and the same command resumes"
+        "kept, and the same command resumes"
     )
 
 
@@ -194,9 +193,8 @@ def _runtime_env() -> dict[str, dict[str, str]]:
     found = {} if is_submitted() else locations_of_s3(os.environ)
     if offer := make_offer(os.environ):
         found[OFFER] = json.dumps(offer)
-    return (
-        {"env_vars": found} if found else {}
-    )  # with one, Ray cannot use the workers that it has started already
+    # With one, Ray cannot use the workers that it has started already.
+    return {"env_vars": found} if found else {}
 
 
 def _not_joined(address: str, err: Exception) -> ClusterError:

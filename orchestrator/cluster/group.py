@@ -23,15 +23,13 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
 from orchestrator.cluster.worker import WorkerRank, report_result, run_pipeline
 
-os.environ.setdefault(
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300"
-)  # 60: two busy cores took 57 s to start a group
+# 60: two busy cores took 57 s to start a group.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
 # 2: a report waits for the next look, so that epochs of a second took two, and a stage ended
 # seconds after its work.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-os.environ.setdefault(
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1"
-)  # 5: some clouds give 30 s of notice
+# 5: some clouds give 30 s of notice.
+os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
 # Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload
 # a checkpoint meanwhile: an hour is longer than that takes. One number for all stages, since Ray
 # reads it from the environment.
@@ -48,9 +46,8 @@ def run(
 ) -> None:
     """Run one attempt on fresh workers; resume state is the store's, so Ray keeps none. Raises
     LostAttemptError."""
-    if (
-        has_dashboard()
-    ):  # its Train page is empty otherwise; read by the process that calls trainer.fit
+    # Its Train page is empty otherwise; read by the process that calls trainer.fit.
+    if has_dashboard():
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     # Ray's controller, which runs on this machine too, writes a marker and a snapshot there;
     # nothing reads them again.

@@ -70,8 +70,7 @@ def _published_output(plan: Plan, planned: PlannedStage, ref: Ref, store: Store)
     if ref.output not in manifest.artifacts:
         raise JobError(
             f"stages.{planned.name}: there is no {ref}, since no trial of {ref.stage} finished: "
-            "its best was "
-            "stopped early; give it more trials, or scheduler: {name: none}"
+            "its best was stopped early; give it more trials, or scheduler: {name: none}"
         )
     return manifest.artifacts[ref.output]
 

@@ -76,9 +76,8 @@ def _check_same(store: Store, run_id: str) -> None:
     if store.read(name) is None:
         raise StoreRefusedError(
             f"store {store.uri}: is not the store of the driver, which has {name} in it; share one "
-            "folder "
-            "at the same path on all machines, or give s3://BUCKET/PREFIX by --store (with one "
-            "AWS_ENDPOINT_URL)"
+            "folder at the same path on all machines, or give s3://BUCKET/PREFIX by --store (with "
+            "one AWS_ENDPOINT_URL)"
         )
 
 

@@ -117,9 +117,8 @@ class Room:
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(
                     f"waited {self.resources.max_wait_min:g} minutes for room: {missing} now; run "
-                    "the same command "
-                    f"again later, or change stages.{attempt.stage}.resources (max_wait_min is "
-                    "among them)"
+                    f"the same command again later, or change stages.{attempt.stage}.resources "
+                    "(max_wait_min is among them)"
                 )
             if self.channel.is_stopping():
                 raise StoppedError("stopped while it waited for room")

@@ -28,8 +28,7 @@ _AGAIN = "run the same command again"
 _RIGHTS = (
     "the credentials found by AWS's standard chain may not do that; grant them s3:GetObject, "
     "s3:PutObject, s3:DeleteObject and s3:ListBucket (without s3:ListBucket, S3 answers "
-    "AccessDenied "
-    "for an object that does not exist)"
+    "AccessDenied for an object that does not exist)"
 )
 _EXPIRED = (
     "renew the credentials (`aws sso login`, or new AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
@@ -43,13 +42,12 @@ _UNSUPPORTED = (
 )
 _FULL = "the server has no room, or the bucket's quota is reached; free some"
 _BUSY = (
-    f"the server is overloaded or down; {_AGAIN} later, and check that {_ENDPOINT} names an "
-    "S3 "
+    f"the server is overloaded or down; {_AGAIN} later, and check that {_ENDPOINT} names an S3 "
     "server"
 )
 _DAMAGED = (
-    f"bytes were changed or lost on the way; {_AGAIN}, and check proxies between here and "
-    "the server"
+    f"bytes were changed or lost on the way; {_AGAIN}, and check proxies between here and the "
+    "server"
 )
 _REFUSED = f"check the bucket's policy, and that {_ENDPOINT} names an S3 server"
 _BAD_HEADER = "the credentials hold a line break or another character that no header may have"
@@ -69,8 +67,7 @@ _LASTING = {
         f"bucket is in another region ({_REGION})"
     ),
     "407": (
-        "give the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or list the server "
-        "in "
+        "give the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or list the server in "
         "NO_PROXY"
     ),
     "InvalidToken": (
@@ -171,9 +168,8 @@ def explain(err: Exception, *, no_bucket: str) -> Failure:
     text = _text_of(cause)
     shown = " ".join(without_userinfo(text).split())[:MAX_REASON].rstrip(".")
     hint, is_lasting = _advice(cause, text)
-    is_whole = str(cause) in text and text == without_userinfo(
-        text
-    )  # else the error may hold a secret
+    # Else the error may hold a secret.
+    is_whole = str(cause) in text and text == without_userinfo(text)
     return Failure(shown, hint, "", is_lasting, behind=err if is_whole else None)
 
 
@@ -206,8 +202,8 @@ def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
         hint = _region_hint(cause.response)
     if hint == _RIGHTS and cause.operation_name.startswith("AssumeRole"):
         hint = (
-            f"the credentials {_here()} may not assume the role; correct its trust policy, or "
-            "the profile"
+            f"the credentials {_here()} may not assume the role; correct its trust policy, or the "
+            "profile"
         )
     is_lasting = code in _LASTING or (code not in _PASSING and status < _SERVER_FAILED)
     return Failure(reason, hint, code, is_lasting=is_lasting, behind=err)

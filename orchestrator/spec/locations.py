@@ -117,8 +117,7 @@ def _s3_uri(text: str, location: str) -> str:
     bucket, slash, prefix = location.partition("/")
     if "@" in bucket:  # not shown: what stands before the @ may be a secret
         raise ValueError(
-            "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never "
-            "from a "
+            "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never from a "
             "job"
         )
     refuse_unexpanded(text)

@@ -95,9 +95,8 @@ def check(
         faults.add(_mark(node, problem), _path(path, problem.steps), message)
     sound = sound_part(model, content, lacking=lacking)
     blamed = {misfit.steps for misfit in _misfits_in(base, {})} if base else set()
-    among = (
-        () if lacking else _misfits_among(problems)
-    )  # pydantic took defaults for the fields that are lacking
+    # Pydantic took defaults for the fields that are lacking.
+    among = () if lacking else _misfits_among(problems)
     for misfit in dict.fromkeys([*_misfits_in(sound, content), *among]):
         if misfit.steps not in blamed:
             add_misfit(misfit, node, path, faults)

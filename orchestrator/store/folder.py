@@ -155,9 +155,8 @@ class FolderStore:
     def _probe_room(self) -> tuple[str, ...]:
         with self._errors("read", "."):
             usage = shutil.disk_usage(self._root)
-        if (
-            not usage.total or usage.free >= FEW_FREE_BYTES
-        ):  # file systems without a size report 0 of 0
+        # File systems without a size report 0 of 0.
+        if not usage.total or usage.free >= FEW_FREE_BYTES:
             return ()
         room = f"store {self._root}: {usage.free / 2**20:.0f} MiB are free on its disk"
         if usage.free < LEAST_FREE_BYTES:
@@ -187,8 +186,7 @@ class FolderStore:
             kind = StoreRefusedError if err.errno in _LASTING else StoreError
             raise kind(
                 f"store {self._root}: cannot {verb} {name}: {reason}; give a folder that you can "
-                "write to "
-                "by `store:` in the job or --store"
+                "write to by `store:` in the job or --store"
             ) from err
 
 
@@ -225,9 +223,8 @@ def _create_exclusively(path: Path) -> bool:
 
 
 def _rename_once(draft: Path, target: Path, claim: Path, *, later: Path) -> bool:
-    if (
-        target.exists() or later.exists()
-    ):  # this process was paused for so long that its claim was given up
+    # This process was paused for so long that its claim was given up.
+    if target.exists() or later.exists():
         return False
     try:
         draft.replace(target)

@@ -54,9 +54,8 @@ class S3Store(Bucket):
 
     def create(self, name: str, content: bytes) -> bool:
         is_created = self._put_if_absent(name, content)
-        if (
-            is_created is None
-        ):  # the server knows no conditions; right for one writer at a time, see `probe`
+        # The server knows no conditions; right for one writer at a time, see `probe`
+        if is_created is None:
             is_created = self.read(name) is None
             if is_created:
                 self.write(name, content)

@@ -64,8 +64,8 @@ class ModelParams(Params):
     def _slices_fit(self) -> Iterator[Misfit]:
         if self.patch_embed == "slice" and self.patch_size != 4:  # noqa: PLR2004  two halvings
             message = (
-                f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 "
-                "pixels only"
+                f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 pixels "
+                "only"
             )
             yield Misfit(("patch_size",), message)
 

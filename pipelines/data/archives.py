@@ -73,8 +73,7 @@ def unpack(
     if not found:
         raise DataError(
             f"{name}: the archive has no file of the data set; it has {_described(others)}; it "
-            "needs "
-            f"{', '.join(needed)}, in its root or in one folder"
+            f"needs {', '.join(needed)}, in its root or in one folder"
         )
 
 
@@ -96,8 +95,7 @@ def _check_location(location: str, path: str, name: str) -> None:
         )
     if not is_utf8(path):
         raise DataError(
-            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the "
-            "file "
+            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the file "
             "and pack it again"
         )
 

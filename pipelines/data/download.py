@@ -44,8 +44,7 @@ def download(
             return
     names = first_named(wrong)
     raise DataError(
-        f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or "
-        "correct "
+        f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or correct "
         "that file"
     )
 
@@ -78,9 +77,8 @@ class _Download:
         try:
             os.pwrite(descriptor, content, start)
             if self._has_parts:
-                os.fsync(
-                    descriptor
-                )  # before the journal says so, or a crash of the machine makes that a lie
+                # Before the journal says so, or a crash of the machine makes that a lie.
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         with self._lock:
@@ -156,9 +154,8 @@ def _fetch(
             progress.add(size)
     finally:
         pool.shutdown(cancel_futures=True)
-    for one in (
-        downloads
-    ):  # all of its parts were there, and the process was killed before it got its name
+    # All of its parts were there, and the process was killed before it got its name.
+    for one in downloads:
         if not one.path.exists() and one.listed.object.name not in wrong and not one.is_right():
             wrong.append(one.listed.object.name)
     return wrong

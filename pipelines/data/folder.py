@@ -105,7 +105,6 @@ def _sample_folder() -> Path:
     except OSError as err:
         raise DataError(
             f"{caches}: the sample cannot be kept here: {err.strerror}; set XDG_CACHE_HOME to a "
-            "folder "
-            "that can be written"
+            "folder that can be written"
         ) from err
     return folder

@@ -110,9 +110,7 @@ def _grey_of_8_bits(image: Image.Image) -> Image.Image:
     low, high = grey.min(), grey.max()
     if not (low >= 0 and high <= white):  # NaN is neither
         raise BrokenImageError(
-            f"grey values from {low:g} to {high:g}; floats must be from 0 to 1, integers from "
-            "0 "
-            "to "
+            f"grey values from {low:g} to {high:g}; floats must be from 0 to 1, integers from 0 to "
             f"{_DEEPEST_GREY}"
         )
     scaled = np.rint(grey.astype(np.float32) / (white / 255)).astype(np.uint8)

@@ -164,8 +164,7 @@ def _read_digests(bucket: DataBucket) -> dict[str, str]:
         digest, _, name = line.partition(" ")
         if len(digest) != _SHA256_CHARACTERS or not name.strip():
             raise DataError(
-                f"{bucket.uri}/{DIGESTS}:{number}: must be `<sha256>  <name>`, as sha256sum "
-                "writes "
+                f"{bucket.uri}/{DIGESTS}:{number}: must be `<sha256>  <name>`, as sha256sum writes "
                 "it"
             )
         digests[name.lstrip(" *").removeprefix("./")] = digest.lower()

@@ -174,6 +174,5 @@ def _errors(home: Path) -> Iterator[None]:
     except OSError as err:
         raise DataError(
             f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, "
-            "or set "
-            "XDG_CACHE_HOME to a folder with room on a local disk"
+            "or set XDG_CACHE_HOME to a folder with room on a local disk"
         ) from err

@@ -55,8 +55,7 @@ def decode_text(content: bytes, where: str) -> str:
         ) from err
     if "\0" in text:
         raise DataError(
-            f"{where}: holds NUL characters: not a text file, or UTF-16 without a byte-order "
-            "mark; "
+            f"{where}: holds NUL characters: not a text file, or UTF-16 without a byte-order mark; "
             "save it as UTF-8"
         )
     return text
@@ -88,8 +87,7 @@ def check_names(where: object, names: Sequence[str]) -> None:
     wrong = [escaped(name) for name in names if not is_utf8(name)]
     raise DataError(
         f"{where}: names of files that are not UTF-8: {first_named(wrong)}; rename these files, "
-        "for "
-        "example: convmv -f LATIN1 -t UTF-8 --notest -r FOLDER"
+        "for example: convmv -f LATIN1 -t UTF-8 --notest -r FOLDER"
     )
 
 

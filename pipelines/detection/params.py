@@ -125,8 +125,7 @@ class DetectionParams(FinetuneParams):
         if self.channels % divisor:
             message = (
                 f"must be a multiple of {divisor} with {self.method}, whose head normalises groups "
-                f"of {divisor}, "
-                f"not {self.channels}"
+                f"of {divisor}, not {self.channels}"
             )
             yield Misfit(("channels",), message)
 

@@ -65,8 +65,7 @@ class ClassMap:
         strange, missing = sorted(set(used) - set(classes)), sorted(set(classes) - set(used))
         if strange or missing:
             raise DataError(
-                f"{self._map(split)}: classes without an image: {first_named(missing)}; "
-                "unknown "
+                f"{self._map(split)}: classes without an image: {first_named(missing)}; unknown "
                 f"classes: {first_named(strange)}"
             )
         return Index(
@@ -89,9 +88,8 @@ class ClassMap:
             paths = [line.path for line in self._lines(split)]
             raise DataError(
                 f"{self._map(split)}: none of its {len(paths)} images is there, neither below "
-                f"{self._root} nor below "
-                f"{self._root / split}: {first_named(paths)}; correct the paths or complete the "
-                "data set"
+                f"{self._root} nor below {self._root / split}: {first_named(paths)}; correct the "
+                "paths or complete the data set"
             )
         sizes = ((path, self._size(path)) for path in self._paths(split))
         return [(path, size) for path, size in sizes if size is not None]

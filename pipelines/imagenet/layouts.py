@@ -125,12 +125,10 @@ def _check_count(images: ImageFiles, classes: tuple[str, ...], num_classes: int 
     if num_classes not in (None, len(classes)):
         raise DataError(
             f"{images.location}: holds {len(classes)} classes, but num_classes says {num_classes}; "
-            "correct it or leave it "
-            "out"
+            "correct it or leave it out"
         )
     if len(classes) < 2:  # noqa: PLR2004
         raise DataError(
             f"{images.location}: holds one class only, {first_named(classes)}; a classifier needs "
-            "two "
-            "or more"
+            "two or more"
         )

@@ -92,9 +92,8 @@ def _chosen(source: ImageSource, fraction: float) -> NDArray[np.int64]:
     """Places of the images whose ranks are the least of their class, in ascending order."""
     labels = np.asarray(source.labels, np.int64)
     ranks = np.fromiter(map(_rank, source.sample_keys()), np.uint64, count=len(source))
-    by_class = np.lexsort(
-        (ranks, labels)
-    )  # stable: images of equal ranks stay in the source's order
+    # Stable: images of equal ranks stay in the source's order.
+    by_class = np.lexsort((ranks, labels))
     sizes = np.bincount(labels, minlength=len(source.classes))
     parts = [
         by_class[end - size : end - size + _num_chosen(size, fraction)]

@@ -54,8 +54,7 @@ def make_backbone_init(context: StageContext) -> BackboneInit:
     if len(start.config.depths) != len(ALL_MAPS):
         raise JobError(
             f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take "
-            "the maps of "
-            f"{len(ALL_MAPS)}; give a CAT of {len(ALL_MAPS)} stages"
+            f"the maps of {len(ALL_MAPS)}; give a CAT of {len(ALL_MAPS)} stages"
         )
     return start
 

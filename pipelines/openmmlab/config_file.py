@@ -202,8 +202,7 @@ def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f"config: {path}: {BASES} must be written once and out, as a path or a list of "
-            "paths: "
+            f"config: {path}: {BASES} must be written once and out, as a path or a list of paths: "
             f"{BASES} = ['some.py']"
         )
     return tuple(names)

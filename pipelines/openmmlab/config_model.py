@@ -143,8 +143,7 @@ def _check(model: Config) -> None:
             raise ValueError(f"{named}: weights of heads are not taken from outside; remove it")
         if odd := sorted(OF_PANOPTIC_HEADS & part.keys()):
             raise ValueError(
-                f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose "
-                "another "
+                f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose another "
                 "model"
             )
     try:

@@ -67,8 +67,7 @@ def faults(
         shown = (escaped(str(path)) + (f" ({why})" if why else "") for path, why in missing)
         raise DataError(
             f"{len(missing)} of {len(paths)} files are missing: "
-            f"{first_named(shown, len(missing))}; complete the data "
-            "set"
+            f"{first_named(shown, len(missing))}; complete the data set"
         )
     mine = paths[context.rank :: context.world_size]
     # PIL lets go of the interpreter while it decodes, so threads do run side by side.

@@ -33,10 +33,9 @@ class MissingOpError(StageError):
     def __str__(self) -> str:
         return (
             f"mmcv's {self.op} has no kernel here: mmcv was installed without its compiled ops; "
-            "install them with "
-            "`MAX_JOBS=4 pip install --no-build-isolation --force-reinstall --no-deps onedl-mmcv` "
-            "(needs a C++ "
-            "compiler, and nvcc for GPUs) or use a method that does without this op"
+            "install them with `MAX_JOBS=4 pip install --no-build-isolation --force-reinstall "
+            "--no-deps onedl-mmcv` (needs a C++ compiler, and nvcc for GPUs) or use a method that "
+            "does without this op"
         )
 
 

@@ -154,8 +154,8 @@ class FinetuneParams(Params):
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.backbone is not None:
             message = (
-                "has no use with init: scratch, which starts from random weights; leave one "
-                "of them out"
+                "has no use with init: scratch, which starts from random weights; leave one of "
+                "them out"
             )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.model is None:
@@ -170,9 +170,8 @@ class FinetuneParams(Params):
         for name in ("backbone", "model", "frozen_stages"):
             if getattr(self, name) is not None:
                 message = (
-                    "is for CAT, and keep_backbone takes the backbone of `config`; leave "
-                    "one "
-                    "of them out"
+                    "is for CAT, and keep_backbone takes the backbone of `config`; leave one of "
+                    "them out"
                 )
                 yield Misfit((name,), message)
         if self.layer_decay < 1:
@@ -203,8 +202,8 @@ class FinetuneParams(Params):
         if not self.has_source:
             method, _ = self.method_or_config
             message = (
-                "must have one of `method` (a model by name) and `config` (a config file of "
-                "its library)"
+                "must have one of `method` (a model by name) and `config` (a config file of its "
+                "library)"
             )
             yield Misfit(() if method is None else ("config",), message)
 
@@ -233,8 +232,7 @@ class FinetuneParams(Params):
             )
         if self.classes not in (None, tuple(found)):
             raise DataError(
-                f"{where}: {_difference(found, self.classes or ())}; correct `classes`, or "
-                "leave "
+                f"{where}: {_difference(found, self.classes or ())}; correct `classes`, or leave "
                 "it out"
             )
 

@@ -52,8 +52,7 @@ def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:
         return wrapper
     if device == "cpu":
         raise JobError(
-            f"precision: {params.precision} needs a GPU and this worker has none; use "
-            "`precision: "
+            f"precision: {params.precision} needs a GPU and this worker has none; use `precision: "
             "fp32`"
         )
     dtype = {"bf16": "bfloat16", "fp16": "float16"}[params.precision]

@@ -73,8 +73,7 @@ def load_state(path: Path) -> dict[str, Any]:
         position_of(state)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as err:
         raise CheckpointError(
-            f"{path}: not a training state of this stage: {err}; delete the stage's training "
-            "state "
+            f"{path}: not a training state of this stage: {err}; delete the stage's training state "
             "to start it afresh"
         ) from err
     return state

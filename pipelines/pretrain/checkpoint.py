@@ -68,8 +68,7 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
         TypeError,
     ) as err:
         raise CheckpointError(
-            f"{directory}: the training state does not fit this stage; delete it to start "
-            "over: "
+            f"{directory}: the training state does not fit this stage; delete it to start over: "
             f"{err}"
         ) from err
 

@@ -160,9 +160,8 @@ class Epoch:
         lr = self._training.trainer.schedule.lr(max(0, self._total_updates - 1))
         return (
             f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, or "
-            "lengthen "
-            "warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: skip pass "
-            "over single updates"
+            "lengthen warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: "
+            "skip pass over single updates"
         )
 
     def _write_checkpoint(self) -> Path | None:

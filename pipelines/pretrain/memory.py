@@ -31,10 +31,8 @@ def explained(
     reason = str(err).strip().partition("\n")[0]
     return JobError(
         f"{device}: out of memory with {num_images} images of {side} x {side} pixels at a time "
-        "(batch_size "
-        f"{params.batch_size}, workers {world_size}, accumulate {params.accumulate}, precision "
-        f"{params.precision}); "
-        f"{'; '.join(_remedies(params))}. {reason}"
+        f"(batch_size {params.batch_size}, workers {world_size}, accumulate {params.accumulate}, "
+        f"precision {params.precision}); {'; '.join(_remedies(params))}. {reason}"
     )
 
 
@@ -43,8 +41,7 @@ def _remedies(params: PretrainParams) -> list[str]:
     remedies = [
         (
             f"raise accumulate to {2 * params.accumulate} or resources.workers: the recipe stays "
-            "the "
-            "same"
+            "the same"
         )
     ]
     if not params.activation_checkpointing:

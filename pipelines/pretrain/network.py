@@ -132,9 +132,7 @@ def load_checked_classifier(
     if known is None:
         if model.num_classes != len(classes):
             raise CheckpointError(
-                f"checkpoint: has {model.num_classes} classes, the data {len(classes)}; "
-                "measure "
-                "it "
+                f"checkpoint: has {model.num_classes} classes, the data {len(classes)}; measure it "
                 "on its own data"
             )
     else:

@@ -90,8 +90,7 @@ def _load_list(root: Path, size: Size) -> dict[str, str] | None:
         ) from err
     if held != (VERSION, asdict(size)):
         raise DataError(
-            f"{root}: holds another sample, {held[1]} of version {held[0]}; delete it or "
-            "choose "
+            f"{root}: holds another sample, {held[1]} of version {held[0]}; delete it or choose "
             "another folder"
         )
     return files

@@ -80,8 +80,7 @@ def class_file(root: Path) -> Path:
             if (root / name).is_file():
                 return root / name
     raise DataError(
-        f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value "
-        "from "
+        f"{root}: no class names; add {' or '.join(READERS)} with a name for each pixel value from "
         "1"
     )
 
@@ -96,8 +95,7 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
         raise DataError(
-            f"{path}: has {len(classes)} class names; a label map tells 2 to "
-            f"{LARGEST_NUM_CLASSES} "
+            f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} "
             "apart"
         )
     if params is not None:
@@ -131,8 +129,7 @@ def read_pairs(root: Path, split: Split) -> Pairs:
     if unusable:
         raise DataError(
             f"{images_dir}: a name must not begin or end with white space, nor have a line break; "
-            "rename "
-            f"{first_named(map(repr, sorted(unusable)))} and the label maps"
+            f"rename {first_named(map(repr, sorted(unusable)))} and the label maps"
         )
     return Pairs(
         images_dir,

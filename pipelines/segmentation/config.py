@@ -144,6 +144,5 @@ def _param_schedulers(params: SegmentationParams) -> list[Config]:
     else:
         length = params.max_iters - params.warmup_iters
         decay = {"type": "CosineAnnealingLR", "T_max": length, **span, **cosine_end(params)}
-    return (
-        [warmup, decay] if params.warmup_iters > 1 else [decay]
-    )  # over one iteration mmengine's never rises
+    # Over one iteration mmengine's never rises.
+    return [warmup, decay] if params.warmup_iters > 1 else [decay]

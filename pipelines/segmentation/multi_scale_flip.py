@@ -66,8 +66,7 @@ class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
             (sample,) = self.module.val_step(view)  # mirrored back, and of the image's size
             if len(sample.seg_logits.data) == 1:
                 raise JobError(
-                    "tta: needs a channel for each class, and the head of this config has one "
-                    "for "
+                    "tta: needs a channel for each class, and the head of this config has one for "
                     "two"
                 )
             softmax_KHW = sample.seg_logits.data.softmax(dim=0)

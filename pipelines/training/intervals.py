@@ -14,9 +14,8 @@ from orchestrator.contract import Params
 class CheckpointEvery(Params):
     """One interval; the last epoch, and a stage that is stopped, always write a checkpoint."""
 
-    model_config = ConfigDict(
-        use_attribute_docstrings=True
-    )  # its own JSON Schema hides the fields from `spec.schema`
+    # Its own JSON Schema hides the fields from `spec.schema`
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the training images."""

@@ -43,9 +43,8 @@ def test_each_case_has_a_rate_a_peak_and_shares(
         tensor.numel()
         for tensor in Step(_case("semantic_fpn"), torch.device("cpu")).model.parameters()
     )
-    assert (
-        result["peak_bytes"] > 15 * held
-    )  # weights, AdamW's two averages, and gradients of nearly all
+    # Weights, AdamW's two averages, and gradients of nearly all.
+    assert result["peak_bytes"] > 15 * held
     assert "semantic_fpn  cat_tiny     2 of 32x32  fp32" in capsys.readouterr().out
 
 

@@ -54,9 +54,8 @@ def test_start_up_and_steady_state_are_told_apart(tmp_path: Path) -> None:
         Epoch(1012.0, 60.0, 1.5),
     ]
     side = overhead._side(1000.0, told, {"data": str(tmp_path), "batch_size": 32, "epochs": 3})
-    assert side == Side(
-        startup_s=8.0, images_per_s=(64.0, 60.0), loss=1.5
-    )  # 64 of 70 images in two batches: 2 s
+    # 64 of 70 images in two batches: 2 s.
+    assert side == Side(startup_s=8.0, images_per_s=(64.0, 60.0), loss=1.5)
 
 
 def test_the_exit_code_says_whether_the_bar_is_met(

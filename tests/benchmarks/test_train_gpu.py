@@ -144,8 +144,7 @@ def test_a_step_changes_every_weight() -> None:
         (
             (
                 "void at::native::(anonymous "
-                "namespace)::vectorized_layer_norm_kernel<c10::BFloat16, "
-                "float>"
+                "namespace)::vectorized_layer_norm_kernel<c10::BFloat16, float>"
             ),
             OTHER,
         ),

@@ -103,9 +103,8 @@ def unit(seed: int, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def parameter(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     """The float32 parameter that the reference calls `name`."""
-    if (
-        name == "ape" and len(shape) == 4
-    ):  # the backbone's is the classifier's, its channels moved to the front
+    # The backbone's is the classifier's, its channels moved to the front.
+    if name == "ape" and len(shape) == 4:
         _, channels, height, width = shape
         return (
             parameter(seed, name, (1, height * width, channels))

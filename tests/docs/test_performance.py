@@ -18,9 +18,8 @@ LOADING_COMMANDS = re.findall(r"^ {4}python -m benchmarks\.data_loading(.*)$", T
 
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_each_command_is_accepted(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
-    monkeypatch.setattr(
-        "torch.cuda.is_available", lambda: True
-    )  # some are for a machine with a GPU
+    # Some are for a machine with a GPU.
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert parse_settings(shlex.split(arguments)).models
 
 

@@ -145,9 +145,8 @@ def test_caches_that_the_user_named_stay(monkeypatch: pytest.MonkeyPatch, tmp_pa
     private = tmp_path / "tmp"
     private.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(private))
-    monkeypatch.setenv(
-        "HOME", str(tmp_path / "file")
-    )  # root may write anywhere, but not below a file
+    # Root may write anywhere, but not below a file.
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.setenv("XDG_CACHE_HOME", "/mine")
     for name in ("MPLCONFIGDIR", "TRITON_HOME"):
         monkeypatch.delenv(name, raising=False)

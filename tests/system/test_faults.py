@@ -122,9 +122,8 @@ def test_a_second_signal_stops_waiting_for_a_stage(folder: Path, cluster_address
     driver = _start(folder, **LONG_GRACE)
     _await(folder, "data/worked.log", driver)
     driver.send_signal(signal.SIGTERM)
-    while (
-        _records(folder)[0]["state"] != "interrupted"
-    ):  # before the wait: who asked may send SIGKILL next
+    # Before the wait: who asked may send SIGKILL next.
+    while _records(folder)[0]["state"] != "interrupted":
         assert driver.poll() is None, "it does not wait"
         time.sleep(0.1)
     time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
@@ -154,16 +153,14 @@ def test_an_interrupted_search_takes_its_trials_up_again(
     driver = _start(folder, "stages.only.params_from=search.best_params", **LONG_GRACE)
     _await(folder, "store/train/*/trials/*/checkpoints/*.json", driver, count=2)
     driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(
-        timeout=600
-    )  # the trials say that they rest, so nobody waits for longer
+    # The trials say that they rest, so nobody waits for longer.
+    _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 130, errors[-5000:]
     driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
-    assert sorted(_worked(folder)) == sorted(
-        4 * _epochs(30, gain=2)
-    )  # three trials and the stage, no epoch twice
+    # Three trials and the stage, no epoch twice.
+    assert sorted(_worked(folder)) == sorted(4 * _epochs(30, gain=2))
 
 
 def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address: str) -> None:
@@ -188,9 +185,8 @@ def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address
     worked = _worked(folder)
     finished = [line for params in after.values() for line in _epochs(30, gain=params["gain"])]
     assert set(finished) <= set(worked)
-    repeated = (
-        len(worked) - len(finished) - len(_epochs(30))
-    )  # the searched stage's own epochs are none of the trials'
+    # The searched stage's own epochs are none of the trials'.
+    repeated = len(worked) - len(finished) - len(_epochs(30))
     assert repeated <= 4, (
         "of each of the two, the epoch whose checkpoint was on its way and the one after it"
     )

@@ -438,8 +438,7 @@ def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
     """A process of somebody else that holds all CPUs of the cluster, until it is told to end."""
     code = (
         "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': "
-        "4}]).ready());"
-        "print('held', flush=True); input()"
+        "4}]).ready());print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", code]
     holder = subprocess.Popen(
@@ -458,8 +457,7 @@ def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
     assert str(outcome.errors["only"]).startswith(
-        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster "
-        "has 0 "
+        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster has 0 "
         "CPUs, "
     )
     assert any(update.event.text.startswith("waiting for room: ") for update in heard)

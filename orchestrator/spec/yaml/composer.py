@@ -161,9 +161,8 @@ class Composer:
             inside = path if key is None else dotted(path, key)
             node = self._node(event := next(events), events, inside, depth + 1)
             if isinstance(event, ScalarEvent) and event.start_mark.index == event.end_mark.index:
-                node = replace(
-                    node, at=key_at
-                )  # nothing is written: ruamel's mark is the next line's
+                # Nothing is written: ruamel's mark is the next line's.
+                node = replace(node, at=key_at)
             if key is not None and key in members:
                 self._duplicate(key_at, inside, members[key].key_at)
             elif key is not None:

@@ -183,8 +183,7 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
             else:
                 find_mask_use(file.columns, file.document["annotations"], faults)
             faults.raise_any(
-                f"{params.method_name} learns masks; complete the file, or choose a method "
-                "that "
+                f"{params.method_name} learns masks; complete the file, or choose a method that "
                 "learns boxes"
             )
     for one, other in zip(list(files), list(files)[1:], strict=False):
@@ -208,8 +207,7 @@ def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> Check
     num_objects = int(np.count_nonzero(file.is_object & ~is_gone[file.columns.image_of]))
     if num_objects == 0:
         raise DataError(
-            f"{file.path}: no object is left, as the images of all objects do not decode; "
-            "replace "
+            f"{file.path}: no object is left, as the images of all objects do not decode; replace "
             "them"
         )
     if file.is_read_alike and not is_gone.any():

@@ -147,9 +147,8 @@ def _is_measured(annotation: Mapping[str, Any]) -> bool:
     box, area = annotation["bbox"], annotation["area"]
     if not isinstance(box, list) or len(box) != _COORDINATES:
         return False
-    return all(
-        type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area)
-    )  # NaN is not
+    # NaN is not.
+    return all(type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area))
 
 
 def _is_flagged(annotation: Mapping[str, Any]) -> bool:

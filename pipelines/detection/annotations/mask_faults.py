@@ -109,9 +109,8 @@ def _is_polygons(mask: object) -> TypeGuard[list[list[Any]]]:
 def _is_finite(polygon: Sequence[Any]) -> bool:
     """Whether all are numbers, and of a size that coordinates may have."""
     try:
-        return (
-            _NUMBERS.issuperset(map(type, polygon)) and math.hypot(*polygon) < LARGEST
-        )  # NaN is not
+        # NaN is not.
+        return _NUMBERS.issuperset(map(type, polygon)) and math.hypot(*polygon) < LARGEST
     except OverflowError:
         return False
 

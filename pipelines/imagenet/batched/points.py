@@ -64,9 +64,8 @@ def auto_contrast(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
     flat_NCP = images_NCHW.flatten(2)
     lows_NC1, highs_NC1 = (one[..., None].double() for one in (flat_NCP.amin(2), flat_NCP.amax(2)))
     ranges_NC1 = highs_NC1 - lows_NC1
-    scales_NC1 = (
-        torch.full_like(ranges_NC1, WHITE) / ranges_NC1
-    )  # a number over a tensor is rounded twice
+    # A number over a tensor is rounded twice.
+    scales_NC1 = torch.full_like(ranges_NC1, WHITE) / ranges_NC1
     levels = _levels(images_NCHW)
     stretched_NC256 = (levels * scales_NC1 + -lows_NC1 * scales_NC1).clamp(0, WHITE)
     return torch.where(ranges_NC1 > 0, stretched_NC256, levels.double()).to(torch.uint8)

@@ -51,8 +51,7 @@ def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
     if written.num_written == 0:
         print(
             f"{location.uri}: complete already, {written.num_images} images in "
-            f"{written.num_shards} "
-            "shards"
+            f"{written.num_shards} shards"
         )
     else:
         print(f"{location.uri}: wrote {written.num_images} images in {written.num_shards} shards")

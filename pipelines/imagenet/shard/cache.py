@@ -41,9 +41,8 @@ class ShardCache:
                     descriptor = os.open(path, os.O_RDONLY)
                 except FileNotFoundError:
                     return self._fetch(location, shard, path)
-                if (
-                    os.fstat(descriptor).st_size != shard.size
-                ):  # a crash of the machine may leave that
+                # A crash of the machine may leave that.
+                if os.fstat(descriptor).st_size != shard.size:
                     os.close(descriptor)
                     return self._fetch(location, shard, path)
                 os.utime(path)
@@ -63,9 +62,7 @@ class ShardCache:
         partial.unlink()
         raise DataError(
             f"{location.uri}/{shard.name}: the shard is not the one that the index describes; copy "
-            "it "
-            "there again, or "
-            f"{how_to_index(location.uri)}"
+            f"it there again, or {how_to_index(location.uri)}"
         )
 
     def _reserve(self, partial: Path, size: int) -> None:

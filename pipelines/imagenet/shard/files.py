@@ -88,9 +88,8 @@ class Shards:
         if sum(largest) > self._limit_bytes:
             raise DataError(
                 f"{self.location}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the "
-                f"{len(largest)} shards, "
-                f"{sum(largest) / 2**30:.3g} GiB, that are read at a time; raise it, or write "
-                "smaller shards"
+                f"{len(largest)} shards, {sum(largest) / 2**30:.3g} GiB, that are read at a time; "
+                "raise it, or write smaller shards"
             )
         return CachedFiles(self._location, ShardCache(cache_folder() / "shards", self._limit_bytes))
 
@@ -108,8 +107,7 @@ class Shards:
         if not found:
             raise DataError(
                 f"{self.location}: holds no shards; they belong into train/*.tar or train-*.tar, "
-                "and "
-                "likewise val"
+                "and likewise val"
             )
         if not isinstance(self._location, FolderLocation):
             raise DataError(

@@ -88,7 +88,6 @@ def _classes(location: ShardLocation, shards: Sequence[Shard]) -> tuple[str, ...
     if max(greatest) >= len(names):
         raise DataError(
             f"{location.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: "
-            f"{where} has {len(names)} "
-            "classes"
+            f"{where} has {len(names)} classes"
         )
     return names

@@ -125,10 +125,11 @@ class BucketLocation:
     def find_shards(self) -> Sizes:
         sizes: dict[str, int] = {}
         for split in SPLITS:
+            # A million images of class folders next to them are not listed.
             for prefix in (
                 f"{split}/",
                 f"{split}-",
-            ):  # a million images of class folders next to them are not listed
+            ):
                 sizes |= self._bucket.sizes(prefix)
         return by_split(sizes)
 

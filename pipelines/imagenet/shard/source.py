@@ -110,16 +110,13 @@ class ShardSource:
             content = os.pread(self._descriptor(number), shard.sizes[row], shard.offsets[row])
         except OSError as err:
             raise DataError(
-                f"{self._location}/{shard.name}: the shard cannot be read: {err.strerror}; copy "
-                "it "
+                f"{self._location}/{shard.name}: the shard cannot be read: {err.strerror}; copy it "
                 "there again"
             ) from err
         if len(content) != shard.sizes[row]:
             raise DataError(
                 f"{self._location}/{shard.name}: the shard ends before {shard.members[row]}; copy "
-                "it "
-                "there again, or "
-                f"{how_to_index(self._location)}"
+                f"it there again, or {how_to_index(self._location)}"
             )
         return content
 

@@ -128,9 +128,7 @@ class _Found:
         if not info.isfile() or info.issparse():
             raise DataError(
                 f"{self._location}/{name}: a link or a sparse file; write the shard again with "
-                "whole "
-                "files, for example "
-                "by tar --dereference --hard-dereference"
+                "whole files, for example by tar --dereference --hard-dereference"
             )
         if key in self._images:
             other = escaped(self._images[key][0])

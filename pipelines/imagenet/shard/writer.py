@@ -76,8 +76,7 @@ def _held(index: ShardIndex, made_from: str, location: ShardLocation) -> ShardSu
     if index.made_from != made_from:
         raise DataError(
             f"{location.uri}: holds shards of other images, or of another size; delete them or "
-            "choose "
-            "another place"
+            "choose another place"
         )
     shards = [shard for of_split in index.shards.values() for shard in of_split]
     return ShardSummary(len(shards), sum(map(len, shards)), 0)

@@ -135,8 +135,7 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
             {},
             (
                 "holds no state_dict, neither by itself nor under model, state_dict, "
-                "state_dict_ema, "
-                "model_ema"
+                "state_dict_ema, model_ema"
             ),
         ),
         ({"model": {"epoch": 3}}, "holds no state_dict"),

@@ -52,8 +52,7 @@ MESSAGES = {
     "truncated_header": r"is a \.safetensors file that is cut off or damaged",
     **{
         f"protocol_{protocol}{suffix}": f"is a file of torch.save with pickle protocol {protocol}, "
-        "and only "
-        "protocols up to 3 can be read without running code of the file; save it again"
+        "and only protocols up to 3 can be read without running code of the file; save it again"
         for protocol in (4, 5)
         for suffix in ("", "_legacy")
     },

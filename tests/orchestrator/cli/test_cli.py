@@ -109,8 +109,7 @@ def test_run_warns_of_a_weak_server_before_ray_is_imported(
     assert warning.startswith("warning: store s3://ignoring-")
     assert (
         "does not honour conditional puts (If-None-Match), so have only one run at a time use "
-        "this "
-        "store"
+        "this store"
     ) in warning
     assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
 

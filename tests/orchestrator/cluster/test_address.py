@@ -166,8 +166,7 @@ def test_a_relative_folder_of_ray_is_made_absolute(
             "x" * 100,
             (
                 "the path of its folder, .*, is too long for sockets; set RAY_TMPDIR to a folder "
-                "with "
-                "a short"
+                "with a short"
             ),
         ),
         ("/proc/1", "/proc/1/ray: .*; set RAY_TMPDIR to a folder that you may write to"),

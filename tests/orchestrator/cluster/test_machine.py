@@ -174,8 +174,8 @@ def test_scratch_that_cannot_be_made_is_the_machines_lack(
 def test_a_full_disk_is_a_machine_error() -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x/model.safetensors")
     said = (
-        f"^{HERE}a disk is full: .*No space left on device: '/tmp/x/model.safetensors'; free "
-        "some space"
+        f"^{HERE}a disk is full: .*No space left on device: '/tmp/x/model.safetensors'; free some "
+        "space"
     )
     with pytest.raises(MachineError, match=said), scratch_folder("x-"):
         raise full

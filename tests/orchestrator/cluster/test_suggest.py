@@ -251,9 +251,8 @@ def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(
     for name in "ab":
         suggestions.suggest(name)
     suggestions.on_trial_complete("a", {"epoch": 1, "top1": 0.3})
-    suggestions.on_trial_complete(
-        "b", None, error=True
-    )  # its process was lost: another run may try it again
+    # Its process was lost: another run may try it again.
+    suggestions.on_trial_complete("b", None, error=True)
     assert [log.state for log in load_logs(store, TRAINING)] == [TrialState.STOPPED, None]
 
 

@@ -47,8 +47,7 @@ def test_pretrain_fields_that_do_not_fit_are_faults_at_each(tmp_path: Path) -> N
         ),
         (
             "10:17: stages.pretrain.batch_size: batch_size 33 is odd, but mixup and cutmix mix "
-            "images "
-            "in pairs"
+            "images in pairs"
         ),
         "11:17: stages.pretrain.accumulate: accumulate 64 exceeds batch_size 33",
         (
@@ -102,20 +101,17 @@ def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> Non
         "15:11: stages.pretrain.seed: must be at least 0, not -1",
         (
             "16:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the "
-            "least, "
-            "exceeds its second"
+            "least, exceeds its second"
         ),
         (
             "16:51: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole "
-            "number "
-            "above 1, not 1.5"
+            "number above 1, not 1.5"
         ),
         "16:73: stages.pretrain.resources.cpus_per_worker: must be at least 1, not 0",
         "17:14: stages.pretrain.expect.top6: unknown metric, did you mean 'top5'?",
         (
             "17:35: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= 95', "
-            "not "
-            "95"
+            "not 95"
         ),
         "18:16: stages.pretrain.published: unknown published row 'imagenet1k/cat_smal', "
         "did you mean 'imagenet1k/cat_small'?",
@@ -125,8 +121,7 @@ def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> Non
 
 def test_a_check_that_reads_a_field_with_a_fault_says_nothing(tmp_path: Path) -> None:
     stage = (
-        "  p: {kind: pretrain, data: d, lr: fast, min_lr: 0.9, warmup_lr: 0.9, batch_size: "
-        "31, "
+        "  p: {kind: pretrain, data: d, lr: fast, min_lr: 0.9, warmup_lr: 0.9, batch_size: 31, "
         "mixup: -1, cutmix: 0}\n"
     )
     assert faults_of(stage, tmp_path) == [
@@ -316,9 +311,7 @@ def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
             "[]",
             (
                 "4:53: stages.p.matrix: must map fields to lists of values, such as {seed: [0, "
-                "1]}, "
-                "or "
-                "list cells"
+                "1]}, or list cells"
             ),
         ),
     ],

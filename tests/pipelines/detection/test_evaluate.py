@@ -98,9 +98,8 @@ def test_the_metrics_are_those_that_training_published_and_more(
     assert _trained(result) == setting.scores
     assert 0 < result.metrics[0].value < 100
     assert tuple(result.outputs) == KIND.evaluation.outputs
-    assert (
-        result.metrics[-2:] == on_val(setting.trained)[-2:]
-    )  # parameters and multiply-accumulates
+    # Parameters and multiply-accumulates.
+    assert result.metrics[-2:] == on_val(setting.trained)[-2:]
     measured = {metric.name for metric in result.metrics}
     # the scenes' squares of 16 to 27 pixels are all small
     unmeasured = {f"{noun}_map_{size}" for noun in ("box", "mask") for size in ("medium", "large")}

@@ -67,9 +67,8 @@ def test_a_data_error_reads_the_same_from_any_process(index: Index, num_workers:
 def is_loss_where_a_process_is_killed(source: Index) -> bool:
     batches = iter(loader_of(source, num_workers=1))
     next(batches)
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # torch has no handler in threads, as those of Ray's workers
+    # Torch has no handler in threads, as those of Ray's workers.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     (process,) = multiprocessing.active_children()
     process.kill()
     try:

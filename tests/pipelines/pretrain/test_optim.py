@@ -42,9 +42,8 @@ def test_the_reference_lr_schedule_lags_by_an_update() -> None:
     schedule = make_schedule(params, updates_per_epoch=1251)
     warmed = 20 * 1251
     assert schedule.lr(0) == schedule.lr(1) == pytest.approx(1e-6)
-    assert schedule.lr(warmed) == pytest.approx(
-        1e-3, rel=1e-4
-    )  # the last place of the warm-up, one update late
+    # The last place of the warm-up, one update late.
+    assert schedule.lr(warmed) == pytest.approx(1e-3, rel=1e-4)
     assert schedule.lr(warmed + 1) == pytest.approx(0.989e-3, rel=1e-3)
     assert schedule.lr(300 * 1251 - 1) == pytest.approx(1e-5, rel=1e-4)
 

@@ -34,9 +34,8 @@ def sample_dir(tmp_path: Path) -> Path:
 def test_two_runs_make_identical_trees(sample_dir: Path, tmp_path: Path) -> None:
     write_sample(tmp_path / "again", SIZE)
     assert digests(tmp_path / "again") == digests(sample_dir)
-    assert (
-        len(digests(sample_dir)) == 50 + 3 * 6 + 4
-    )  # scans, scenes thrice, two documents, classes, the list
+    # Scans, scenes thrice, two documents, classes, the list.
+    assert len(digests(sample_dir)) == 50 + 3 * 6 + 4
 
 
 def test_complete_folder_is_left_alone(

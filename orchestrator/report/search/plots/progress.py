@@ -61,6 +61,7 @@ def _draw_curve(
     points = [(point.epoch, point.value) for point in trial.curve if point.value is not None]
     if not points:
         return
+    # Where it ended; of a trial of one epoch it is all that there is.
     axes.plot(
         xs_of(points),
         ys_of(points),
@@ -71,9 +72,7 @@ def _draw_curve(
         label=label,
         marker="o",
         markersize=4.5 if is_best else 3,
-        markevery=[
-            len(points) - 1
-        ],  # where it ended; of a trial of one epoch it is all that there is
+        markevery=[len(points) - 1],
     )
 
 

@@ -158,8 +158,7 @@ def test_trials_of_another_release_are_passed_over_with_a_remark(folder: Path, t
     assert re.search(r"\| search +\| top1 +\| +80\.95 % \|", done.stdout)
     assert done.stderr == (
         "note: stages.search: its trials are passed over: its trials.json is that of another "
-        "release; "
-        "run again with --force search to make it anew\n"
+        "release; run again with --force search to make it anew\n"
     )
     assert json.loads(_report(folder, "--json").stdout)["searches"] == {}
 

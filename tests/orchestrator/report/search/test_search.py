@@ -83,8 +83,8 @@ def test_the_lines_of_a_search_sum_it_up(small: Search) -> None:
     assert failed == "failed: trial 4: OutOfMemoryError: [CUDA] *no* room"
     assert best == "best: trial 3, top1 60.50 % at epoch 2, with lr=0.03333 flip=false"
     assert cost == (
-        "spent: 0.8 core-hours; stopping early saved about 0.167 more, 17% of what all would "
-        "have cost"
+        "spent: 0.8 core-hours; stopping early saved about 0.167 more, 17% of what all would have "
+        "cost"
     )
     assert importance == "importance of params: none, it takes 4 trials with a value, not 3"
     over = "over 4 trials' params that were trained in full too"

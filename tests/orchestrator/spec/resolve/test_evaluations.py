@@ -17,8 +17,7 @@ from tests.orchestrator.spec.kinds import GOOD, KINDS, load_text
 from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
 
 BY_TASK = (
-    "kind: evaluate, task: train, data: data/digits, model: {embed_dim: 16, depths: [1, "
-    "2]}, "
+    "kind: evaluate, task: train, data: data/digits, model: {embed_dim: 16, depths: [1, 2]}, "
     "label: on"
 )
 
@@ -81,9 +80,8 @@ def test_an_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None
     assert stage.params.lr == 0.3
     assert stage.kind.outputs == ("details",)
     by_task = (
-        "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint, "
-        "num_shown: "
-        "2, lr: 0.3"
+        "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint, num_shown: 2, "
+        "lr: 0.3"
     )
     assert _measure(by_task, tmp_path).params.num_shown == 2
     text = (
@@ -138,15 +136,13 @@ FAULTS = {
         ", of: search",
         (
             "7:33: stages.measure.of: search is of kind tune and leaves no model to measure; name "
-            "a "
-            "stage that trains one"
+            "a stage that trains one"
         ),
     ),
     "an evaluation": (
         ", of: other",
         "7:33: stages.measure.of: other is an evaluation itself and leaves no model to measure; "
-        "name a stage that "
-        "trains one",
+        "name a stage that trains one",
     ),
     "itself": (
         ", of: measure",
@@ -156,15 +152,13 @@ FAULTS = {
         ", of: many",
         (
             "7:33: stages.measure.of: 'many' is a matrix; name one of its cells (many/1), or all "
-            "of "
-            "them by many/*"
+            "of them by many/*"
         ),
     ),
     "params beside of": (
         ", of: pretrain, epochs: 3",
         "7:43: stages.measure.epochs: is no field of an evaluation; with `of`, params other than "
-        "that stage's go into "
-        "`overrides`",
+        "that stage's go into `overrides`",
     ),
     "params_from beside of": (
         ", of: pretrain, params_from: search.best_params",
@@ -189,8 +183,7 @@ FAULTS = {
         ", of: searched, overrides: {lr: 0.5}",
         (
             "7:55: stages.measure.overrides.lr: searched takes it from search.best_params; it "
-            "cannot "
-            "be overridden"
+            "cannot be overridden"
         ),
     ),
     "checkpoint of another kind": (

@@ -54,9 +54,8 @@ def test_a_row_that_cannot_stand_beside_the_stage_is_a_fault(
 
 def test_a_search_stands_beside_no_row(tmp_path: Path) -> None:
     search = (
-        "\n  search: {kind: tune, of: pretrain, space: {lr: {uniform: [0.1, 1]}}, "
-        "num_trials: "
-        "1, published: "
+        "\n  search: {kind: tune, of: pretrain, space: {lr: {uniform: [0.1, 1]}}, num_trials: 1, "
+        "published: "
     )
     with pytest.raises(SpecError, match="images/cat_small is of train, this stage is tune"):
         _load(tmp_path, f"epochs: 1{search}images/cat_small}}")

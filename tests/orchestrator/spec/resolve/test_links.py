@@ -46,8 +46,7 @@ stages:
             "cat_small.pth",
             (
                 "must be an output of a stage, written STAGE.OUTPUT: 'cat_small.pth' is outside "
-                "the "
-                "job"
+                "the job"
             ),
         ),
         ("null", "must be a text, not null"),

@@ -163,9 +163,8 @@ HEAD = "name: x\nstore: s\nstages:\n"
             "  a: {kind: train, data: d, seed: 1, matrix: [{epochs: 1}, {seed: 3}]}\n",
             [
                 (
-                    "4:61: stages.a.matrix.1.seed: is given as a field of the stage too; leave one "
-                    "of "
-                    "them out"
+                    "4:61: stages.a.matrix.1.seed: is given as a field of the stage too; leave "
+                    "one of them out"
                 )
             ],
         ),
@@ -186,8 +185,7 @@ HEAD = "name: x\nstore: s\nstages:\n"
             [
                 (
                     "4:47: stages.a.matrix.seed: is given as a field of the stage too; leave one "
-                    "of "
-                    "them out"
+                    "of them out"
                 )
             ],
         ),
@@ -197,9 +195,8 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             (
-                "  a: {kind: train, data: d, matrix: {epochs: &n [1, 2, 3, 4, 5, 6], seed: *n, lr: "
-                "*n, "
-                "flip: *n}}\n"
+                "  a: {kind: train, data: d, matrix: {epochs: &n [1, 2, 3, 4, 5, 6], seed: *n, "
+                "lr: *n, flip: *n}}\n"
             ),
             [
                 "4:29: stages.a.matrix: makes 1296 cells, more than 1000",
@@ -212,8 +209,7 @@ HEAD = "name: x\nstore: s\nstages:\n"
             [
                 (
                     "5:42: stages.b.backbone: 'a' is a matrix; name one of its cells (a/0, a/1), "
-                    "or "
-                    "all of them by a/*"
+                    "or all of them by a/*"
                 )
             ],
         ),
@@ -234,8 +230,7 @@ HEAD = "name: x\nstore: s\nstages:\n"
             [
                 (
                     "5:23: stages.s.of: 'a' is a matrix; name one of its cells (a/0, a/1), or all "
-                    "of "
-                    "them by a/*"
+                    "of them by a/*"
                 )
             ],
         ),

@@ -56,8 +56,7 @@ def search_faults(fields: str, folder: Path) -> list[str]:
             [
                 (
                     "8:9: stages.search.space.lr: the low end of uniform must be below the high "
-                    "end, "
-                    "not [2.0, 1.0]"
+                    "end, not [2.0, 1.0]"
                 )
             ],
         ),
@@ -66,8 +65,7 @@ def search_faults(fields: str, folder: Path) -> list[str]:
             [
                 (
                     "8:9: stages.search.space.lr: both ends of loguniform must be above 0, not "
-                    "[0.0, "
-                    "1.0]"
+                    "[0.0, 1.0]"
                 )
             ],
         ),
@@ -76,8 +74,7 @@ def search_faults(fields: str, folder: Path) -> list[str]:
             [
                 (
                     "8:9: stages.search.space.lr: both ends of quniform must be multiples of its "
-                    "step, "
-                    "not [0.1, 0.95, 0.1]"
+                    "step, not [0.1, 0.95, 0.1]"
                 )
             ],
         ),
@@ -120,16 +117,15 @@ def search_faults(fields: str, folder: Path) -> list[str]:
             "{model.embed_dim: {choice: [8]}}",
             [
                 "8:9: stages.search.space.model.embed_dim: cannot be reached: what holds it is "
-                "'cat_tiny', "
-                "not a mapping; give that as a whole"
+                "'cat_tiny', not a mapping; give that as a whole"
             ],
         ),
         (
             "{modle.embed_dim: {choice: [8]}}",
             [
                 (
-                    "8:9: stages.search.space.modle.embed_dim: unknown field 'modle', did you mean "
-                    "'model'?"
+                    "8:9: stages.search.space.modle.embed_dim: unknown field 'modle', did you "
+                    "mean 'model'?"
                 )
             ],
         ),
@@ -172,8 +168,7 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
             [
                 (
                     "9:28: stages.search.overrides.warmup_epochs: warmup_epochs (99) must be at "
-                    "most "
-                    "epochs (10)"
+                    "most epochs (10)"
                 )
             ],
         ),
@@ -193,8 +188,7 @@ def test_space_that_does_not_fit_is_refused(space: str, faults: list[str], tmp_p
             "algorithm: {name: optna}",
             [
                 "9:19: stages.search.algorithm.name: must be 'optuna', 'random' or 'grid', not "
-                "'optna', "
-                "did you mean 'optuna'?"
+                "'optna', did you mean 'optuna'?"
             ],
         ),
         (
@@ -228,16 +222,14 @@ def test_search_that_does_not_fit_its_template_is_refused(
             "space: {lr: {uniform: [0.1, 1]}}, algorithm: {name: grid}",
             (
                 "7:50: stages.search.space.lr: a grid is made of choices, and lr is uniform: list "
-                "its "
-                "values"
+                "its values"
             ),
         ),
         (
             "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, num_trials: 1",
             (
                 "7:105: stages.search.num_trials: a grid tries each combination once: leave "
-                "num_trials "
-                "out"
+                "num_trials out"
             ),
         ),
         (
@@ -281,8 +273,7 @@ def test_template_that_is_no_stage_that_trains_is_refused(
 
 def test_override_of_an_input_is_refused(tmp_path: Path) -> None:
     search = (
-        "  s: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}, "
-        "overrides: "
+        "  s: {kind: tune, of: segment, num_trials: 1, space: {lr: {choice: [1]}}, overrides: "
         "{teacher: x.report}}"
     )
     (fault,) = faults_of(GOOD + search, tmp_path)
@@ -463,15 +454,12 @@ def test_a_search_takes_the_smallest_fitting_worker_count(tmp_path: Path) -> Non
 
 def test_a_worker_range_that_fits_no_trial_is_a_fault(tmp_path: Path) -> None:
     fields = (
-        "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: "
-        "{workers: "
-        "[3, 4]}"
+        "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: {workers: [3, "
+        "4]}"
     )
     assert search_faults(fields, tmp_path) == [
         (
             "8:86: stages.search.resources.workers: no number of workers in [3, 4] suits the "
-            "params "
-            "of "
-            "the stage"
+            "params of the stage"
         )
     ]

@@ -88,8 +88,7 @@ FIELDS = {
         "    model: cat_smal\n",
         [
             "7:12: stages.pretrain.model: must be 'cat_tiny' or 'cat_small' or a mapping, not "
-            "'cat_smal', "
-            "did you mean 'cat_small'?"
+            "'cat_smal', did you mean 'cat_small'?"
         ],
     ),
     "inside a mapping": (
@@ -117,8 +116,7 @@ FIELDS = {
         [
             (
                 "7:20: stages.pretrain.expect.top1: must be a comparison in quotes such as '>= "
-                "95', "
-                "not 95"
+                "95', not 95"
             )
         ],
     ),
@@ -150,8 +148,7 @@ FIELDS = {
         [
             (
                 "7:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the "
-                "least, "
-                "exceeds its second"
+                "least, exceeds its second"
             )
         ],
     ),
@@ -203,8 +200,7 @@ FIELDS = {
         [
             (
                 "7:12: stages.pretrain.label: must hold no NUL character and no lone surrogate, "
-                "not "
-                "a\\x00"
+                "not a\\x00"
             )
         ],
     ),
@@ -213,8 +209,7 @@ FIELDS = {
         [
             (
                 "8:1: not YAML: while parsing a flow sequence, expected ',' or ']', but got "
-                "'<stream "
-                "end>'"
+                "'<stream end>'"
             )
         ],
     ),

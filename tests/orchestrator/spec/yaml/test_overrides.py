@@ -68,23 +68,20 @@ def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
         (
             "stages.pretrain.data.x=3",
             "stages.pretrain.data.x: cannot be reached: what holds it is 'data/digits', not a "
-            "mapping; "
-            "give that as a whole",
+            "mapping; give that as a whole",
         ),
         (
             "stages.pretrain.scale.0=3",
             (
-                "stages.pretrain.scale.0: cannot be reached: what holds it is a list; give that as "
-                "a "
-                "whole"
+                "stages.pretrain.scale.0: cannot be reached: what holds it is a list; give that "
+                "as a whole"
             ),
         ),
         ("stages.pretrain.lr=.nan", "stages.pretrain.lr: must be a finite number, not .nan"),
         (
             "stages.pretrain.label=!!python/name:os.system",
             "stages.pretrain.label: YAML tags (tag:yaml.org,2002:python/name:os.system) are not "
-            "allowed; "
-            "give the plain value",
+            "allowed; give the plain value",
         ),
         (
             "stages.pretrain.model={depths: [1], depths: [2]}",
@@ -172,8 +169,7 @@ def test_store_becomes_an_absolute_place(store: str, place: str, tmp_path: Path)
             "s3://key:secret@bucket/x",
             (
                 "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never "
-                "from a "
-                "job"
+                "from a job"
             ),
         ),
         (

@@ -188,8 +188,8 @@ def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to("gone")
     text = (
-        f"{re.escape(str(root / name))}: .*cannot be read: a symbolic link to gone, which does "
-        "not exist"
+        f"{re.escape(str(root / name))}: .*cannot be read: a symbolic link to gone, which does not "
+        "exist"
     )
     with pytest.raises(DataError, match=text):
         fingerprint(_params(root))

@@ -91,8 +91,7 @@ def _crowds(content: Document) -> None:
             _box(bbox=[4, 5, -1, 9]),
             (
                 "1 boxes of negative size: annotations[1] (id 2) bbox [4, 5, -1, 9] area 200, "
-                "image "
-                "64x48"
+                "image 64x48"
             ),
         ),
         (
@@ -215,8 +214,7 @@ def _crowds(content: Document) -> None:
             _image(width=0),
             (
                 "1 images whose width and height are not whole numbers from 1, or whose file_name "
-                "is "
-                "no"
+                "is no"
             ),
         ),
         (_image(file_name=None), "or whose file_name is no text: images[1] (id 1)"),
@@ -323,8 +321,7 @@ TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
             {**RUNS, "size": [64, 48]},
             (
                 "run lengths whose size is not their image's height and width: annotations[3] (id "
-                "4) "
-                "size [64, 48] instead"
+                "4) size [64, 48] instead"
             ),
         ),
         ({**RUNS, "size": "48x64"}, "run lengths whose size is not their image's height and width"),
@@ -336,8 +333,7 @@ TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
             {**RUNS, "counts": [245, 10, 17]},
             (
                 "run lengths that do not add up to their image's pixels: annotations[3] (id 4) of "
-                "an "
-                "image of 3072"
+                "an image of 3072"
             ),
         ),
         ({**RUNS, "counts": []}, "run lengths that do not add up"),
@@ -424,9 +420,8 @@ def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> 
         for row in as_mmdet_reads(checked_file(file, [], tmp_path / "copy.json"), tmp_path)
     ]
     assert len(rows) == 5
-    assert (
-        sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2
-    )  # two lie in the small image
+    # Two lie in the small image.
+    assert sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2
     assert sum(not any(not one["ignore_flag"] for one in row) for row in rows) == 2
 
 

@@ -216,10 +216,11 @@ def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
         "--epochs",
         "2",
     ]
+    # A cluster in the environment is none of the proof's.
     elsewhere = {
         **os.environ,
         "RAY_ADDRESS": "127.0.0.1:1",
-    }  # a cluster in the environment is none of the proof's
+    }
     proof = subprocess.run(
         command, env=elsewhere, capture_output=True, text=True, check=False, timeout=3600
     )
