@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -66,7 +67,7 @@ Unit = Literal["%", "M", "G", "images/s", ""]
 
 def unit_of(name: str) -> Unit:
     """The unit of a metric, which its name says; shares say none."""
-    if "_per_s" in name:  # also where the precision follows, as in images_per_s_bf16
+    if re.search(r"_per_s(_(fp|bf)\d+)?$", name):  # the precision may follow
         return "images/s"
     suffixes: Mapping[str, Unit] = {"loss": "", "_m": "M", "_g": "G"}
     return next((unit for suffix, unit in suffixes.items() if name.endswith(suffix)), "%")

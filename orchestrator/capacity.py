@@ -71,8 +71,8 @@ def group_capacity(stage: Stage) -> Capacity:
 
 
 def choose_workers(counts: Sequence[int], worker: Capacity, *, slots: int, free: Capacity) -> int:
-    """The most workers of `counts` for which machines have `slots` and no other stage counts on
-    the capacity.
+    """The most workers of `counts` that machines have `slots` for, on capacity that no other stage
+    counts on.
 
     At least the first of them: that much was free when the stage began.
     """

@@ -109,8 +109,8 @@ OUTPUT = "trials"
 
 
 class FoundTrials(NamedTuple):
-    """By stage, the trials of its search; and a remark for each search whose trials cannot be read
-    of."""
+    """By stage, the trials of its search; and a remark for each search whose trials cannot be
+    read."""
 
     trials: Mapping[str, Trials]
     remarks: tuple[str, ...]

@@ -1,5 +1,5 @@
-"""The loop of one run: decide which stage starts, start it, follow its progress and its end, report
-the journal."""
+"""The loop of one run: decide which stage starts, start it, follow its progress and its end, and
+write both to the journal."""
 
 from __future__ import annotations
 

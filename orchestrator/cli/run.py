@@ -35,7 +35,6 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     # ray takes two seconds to import, torch three: only a job that is known to be right pays for
     # them
     from orchestrator.cli.progress import watching  # noqa: PLC0415
-    from orchestrator.cli.run import verdict_of  # noqa: PLC0415
     from orchestrator.run import run_plan  # noqa: PLC0415
 
     with watching(plan, make_console(sys.stderr)) as watch:

@@ -112,8 +112,7 @@ class EventChannel:
         return self._is_stopping or bool(self._answer(self._actor.is_stopping, timeout_s))
 
     def rest(self, stage: str) -> None:
-        """Report that a trial of the search `stage` has stopped, and waits for the end of its
-        run."""
+        """Report that a trial of the search `stage` has stopped and waits for its run's end."""
         self._actor.rest.remote(stage)
 
     def num_resting(self, stage: str, timeout_s: float = 5.0) -> int:

@@ -56,7 +56,7 @@ class WorkerRank:
 def only_worker(
     resources: Resources, *, report_metrics: Callable[[Mapping[str, float]], None]
 ) -> WorkerRank:
-    """The rank of an attempt's only worker, which has no group."""
+    """The WorkerRank of an attempt's only worker, which has no group."""
     return WorkerRank(
         rank=0,
         world_size=1,

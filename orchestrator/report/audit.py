@@ -17,8 +17,8 @@ Audits = Mapping[str, Mapping[str, Deviation]]
 def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
     """The audit of each stage whose manifest has one, in the job's order.
 
-    An evaluation trains nothing: of it only those that the stage which it measures has not are
-    told, if any.
+    An evaluation trains nothing, so its audit lists only deviations that the evaluated stage does
+    not already have.
     """
     audits: dict[str, Mapping[str, Deviation]] = {}
     for name, stage in job.stages.items():

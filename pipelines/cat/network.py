@@ -7,7 +7,7 @@ from orchestrator.errors import CheckpointError
 from pipelines.cat.params import ModelName, ModelParams
 
 TRAINING_ONLY = frozenset({"drop_rate", "attn_drop_rate", "drop_path_rate"})
-"""Fields of a CatConfig that play no part in evaluation."""
+"""Fields of a CatConfig that matter only in training: a checkpoint may differ in them."""
 
 
 def config_of(model: ModelName | ModelParams) -> CatConfig:
@@ -26,8 +26,8 @@ def check_network(
 ) -> None:
     """Raises CheckpointError unless the two networks are one, but for what only training uses.
 
-    The error says that `what` holds another network than `wanted_by`, and to correct the fields
-    `correct`.
+    `ignores_img_size`: where the position embedding is interpolated to the job's size. The error
+    says that `what` holds another network than `wanted_by`, and to correct the fields `correct`.
     """
     ignored = TRAINING_ONLY | ({"img_size"} if ignores_img_size else set())
     own, asked = held.to_dict(), wanted.to_dict()

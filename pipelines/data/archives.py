@@ -43,11 +43,12 @@ def unpack(
     archive: Path,
     name: str,
     to: Path,
-    place_of: Callable[[str], str | None],
+    location_of: Callable[[str], str | None],
     *,
     needed: Sequence[str],
 ) -> None:
-    """Write each file of `archive` for which `place_of` has a place to that place below `to`.
+    """Write each file of `archive` for which `location_of` has a location to that location below
+    `to`.
 
     Raises DataError, which calls the archive `name`, when it is damaged or has none of the files
     that are `needed`, and for names that are not UTF-8.
@@ -56,7 +57,7 @@ def unpack(
     others: Counter[str] = Counter()
     try:
         for path, content in _zipped(archive) if name.endswith(".zip") else _tarred(archive):
-            location = place_of(path)
+            location = location_of(path)
             if location is None:
                 others[_folder_of(path)] += 1
                 continue

@@ -38,7 +38,7 @@ class Confusion:
         """`confusion.json` and, up to LARGEST_PLOT classes, `confusion.png`.
 
         The JSON: `counted` names what is counted, `about` with which thresholds, `counts` are
-        [true, predicted, number] by place in `classes`, without zeros.
+        [true, predicted, number] by index in `classes`, without zeros.
         """
         counts = [[*pair, count] for pair, count in sorted(self.counts.items())]
         document = {"counted": counted, **about, "classes": list(self.classes), "counts": counts}

@@ -20,9 +20,9 @@ Colour = tuple[int, int, int]
 
 
 def evenly_spread(total: int, num: int) -> tuple[int, ...]:
-    """Up to `num` different places out of `total`, the same ones each time."""
+    """Up to `num` different indices below `total`, the same ones each time."""
     num = min(num, total)
-    return tuple(place * total // num for place in range(num))
+    return tuple(index * total // num for index in range(num))
 
 
 def colour_of(label: int) -> Colour:

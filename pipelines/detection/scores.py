@@ -103,9 +103,9 @@ class CocoPrecision:
     ) -> float:
         """AP, by default over the IoU thresholds from .5 to .95 and all classes; NaN where there is
         no object."""
-        places = [AREAS.index(area)]
+        areas = [AREAS.index(area)]
         labels = slice(None) if label is None else [label]
-        chosen = self.precision_TRKA[:, :, :, places][:, :, labels]
+        chosen = self.precision_TRKA[:, :, :, areas][:, :, labels]
         if iou is not None:
             chosen = chosen[np.isclose(self.iou_thresholds_T, iou)]
         measured = chosen[chosen > -1]
@@ -132,10 +132,10 @@ def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> 
 def class_rows(truth: COCO, precisions: Mapping[str, CocoPrecision]) -> list[Row]:
     """AP of each class in %, by noun, and how many objects of it there are, crowds not counted."""
     boxes = [box for box in truth.dataset["annotations"] if not box["iscrowd"]]
-    places = {category_id: place for place, category_id in enumerate(sorted(truth.getCatIds()))}
+    label_of = {category_id: label for label, category_id in enumerate(sorted(truth.getCatIds()))}
     rows: list[Row] = []
     for category in truth.dataset["categories"]:
-        label = places[category["id"]]  # the evaluation sorts classes by id, the file may not
+        label = label_of[category["id"]]  # the evaluation sorts classes by id, the file may not
         averages = {
             f"{noun}_{name.replace('map', 'ap')}": percent(precision.average(**which, label=label))
             for noun, precision in precisions.items()

@@ -1,5 +1,5 @@
 """Encoded bytes -> a random crop, resized and perhaps flipped, as uint8: timm's draws, torch's
-arithmetic. Files decode by the policy of `data/image_files.py`, and JPEGs faster."""
+arithmetic. Files decode by the policy of `pipelines/data/image_files.py`, and JPEGs faster."""
 
 # Shapes: C channels, H x W pixels.
 

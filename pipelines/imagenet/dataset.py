@@ -76,15 +76,15 @@ class Images(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, draw: SampleIndex) -> Sample:
+    def __getitem__(self, sample: SampleIndex) -> Sample:
         broken: list[str] = []
         for step in range(self._substitutes + 1):
-            index = (draw.image + step) % len(self._source)
+            index = (sample.image + step) % len(self._source)
             try:
                 content = self._source.read(index)
                 # Not put back afterwards: that takes NumPy 90 us, and every user seeds first, as
                 # every update does.
-                seed_generators(seeds(Stream.IMAGE, self._seed, *draw))
+                seed_generators(seeds(Stream.IMAGE, self._seed, *sample))
                 transformed = self._transform(content)
             except (OSError, BrokenImageError):
                 broken.append(self._source.names[index])
@@ -92,8 +92,8 @@ class Images(Dataset[Sample]):
             image_CHW, drawn = (
                 (transformed, None) if isinstance(transformed, Tensor) else transformed
             )
-            return Sample(image_CHW, self._source.labels[index], tuple(broken), draw.image, drawn)
-        return Sample(None, -1, tuple(broken), draw.image)
+            return Sample(image_CHW, self._source.labels[index], tuple(broken), sample.image, drawn)
+        return Sample(None, -1, tuple(broken), sample.image)
 
 
 class TrainSampler(Sampler[SampleIndex]):

@@ -38,8 +38,8 @@ class Index:
     def sample_keys(self) -> Iterator[str]:
         return map(sample_key, self.paths)
 
-    def read(self, location: int) -> bytes:
-        return (self.root / self.paths[location]).read_bytes()
+    def read(self, index: int) -> bytes:
+        return (self.root / self.paths[index]).read_bytes()
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.permutation(len(self))

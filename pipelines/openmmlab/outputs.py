@@ -79,8 +79,8 @@ class SavedModel:
         """Raises CheckpointError, which names the fields, where a setting of the job's `model` has
         another value.
 
-        Tensors of other shapes are told when they are loaded; this tells what shapes do not show,
-        such as anchors.
+        Tensors of other shapes are reported when they are loaded; this reports what shapes do not
+        show, such as anchors.
         """
         ours = json.loads(json.dumps(model))
         differing = list(_differences("", self.model, ours))

@@ -101,7 +101,7 @@ class EpochSampler(_BatchShareSampler):
         self._num_batches = -(-len(dataset) // batch_size)
 
     def __len__(self) -> int:
-        """Draws of a whole epoch, wherever `first_batch` is."""
+        """Samples of a whole epoch, wherever `first_batch` is."""
         return self._num_batches * len(self._share)
 
     def __iter__(self) -> Iterator[SamplePosition]:
@@ -138,7 +138,7 @@ class StreamSampler(_BatchShareSampler):
         self._num_batches = num_batches
 
     def __len__(self) -> int:
-        """Draws of the whole training, wherever `first_batch` is."""
+        """Samples of the whole training, wherever `first_batch` is."""
         return self._num_batches * len(self._share)
 
     def __iter__(self) -> Iterator[SamplePosition]:

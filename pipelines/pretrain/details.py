@@ -102,7 +102,7 @@ NUM_PREDICTIONS = 5
 
 
 class Predictions(NamedTuple):
-    """The images of val that decode, by their place."""
+    """The images of val that decode, by their index."""
 
     indices_N: NDArray[np.int64]  # noqa: N815
     labels_N: NDArray[np.int64]  # noqa: N815

@@ -19,8 +19,8 @@ class LrSchedule:
     """Linear warm-up, then a cosine over all updates, those of the warm-up included.
 
     The cosine is not restarted after the warm-up, so the rate steps down a little there (to 0.989
-    of the peak with 20 of 300 epochs), and each update uses its predecessor's place: both as in the
-    reference.
+    of the peak with 20 of 300 epochs), and each update uses its predecessor's position: both as in
+    the reference.
     """
 
     first_lr: float
@@ -31,10 +31,12 @@ class LrSchedule:
 
     def lr(self, update: int) -> float:
         """The learning rate of `update`, counted from 0."""
-        place = max(update - 1, 0)
-        if place < self.num_warmup_updates:
-            return self.first_lr + (self.peak_lr - self.first_lr) * place / self.num_warmup_updates
-        cosine = math.cos(math.pi * place / self.num_updates)
+        position = max(update - 1, 0)
+        if position < self.num_warmup_updates:
+            return (
+                self.first_lr + (self.peak_lr - self.first_lr) * position / self.num_warmup_updates
+            )
+        cosine = math.cos(math.pi * position / self.num_updates)
         return self.final_lr + (self.peak_lr - self.final_lr) * (1 + cosine) / 2
 
 

@@ -40,7 +40,7 @@ class Share:
     samples_sha256: str = ""
 
     def seeing(self, indices: Iterable[int]) -> Self:
-        """The share after images of these places were trained on."""
+        """The share after the images at `indices` were trained on."""
         seen = ",".join(map(str, indices))
         return replace(
             self,

@@ -52,8 +52,8 @@ class Trainer:
         later sums over ranks.
 
         DistributedDataParallel lays out gradients again after its first backward pass, and three
-        ranks or more sum an element in an order that depends on its place: without this the first
-        update of a resumed training would differ from the straight one's. All ranks call it.
+        ranks or more sum an element in an order that depends on its position: without this the
+        first update of a resumed training would differ from the straight one's. All ranks call it.
         """
         if self.model is self.unwrapped:
             return

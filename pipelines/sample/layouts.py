@@ -66,8 +66,8 @@ def scene_files(split: Split, scans: Sequence[Scan], num_scenes: int) -> Iterato
             {"id": number, "file_name": name, "width": SCENE_PX, "height": SCENE_PX, "license": 1}
         )
         annotations += [
-            _instance(thing, number, len(annotations) + place)
-            for place, thing in enumerate(things, 1)
+            _instance(thing, number, len(annotations) + number_in_scene)
+            for number_in_scene, thing in enumerate(things, 1)
         ]
         yield f"coco/{split}2017/{name}", image
         yield f"ade20k/images/{ADE20K_SPLITS[split]}/{name}", image

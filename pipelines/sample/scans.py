@@ -22,7 +22,7 @@ VAL_EVERY = 5
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One scan of 8x8 px; `index` is its place in scikit-learn's set."""
+    """One scan of 8x8 px; `index` is its index in scikit-learn's set."""
 
     index: int
     digit: int
@@ -46,15 +46,13 @@ def split_scans(
     for scan in scans:
         of_digit[scan.digit].append(scan)
     kept = [
-        (place, scan)
-        for one in of_digit.values()
-        for place, scan in enumerate(one[:scans_per_class])
+        (rank, scan) for one in of_digit.values() for rank, scan in enumerate(one[:scans_per_class])
     ]
     return {
-        "train": tuple(scan for place, scan in kept if not _is_held_out(place)),
-        "val": tuple(scan for place, scan in kept if _is_held_out(place)),
+        "train": tuple(scan for rank, scan in kept if not _is_held_out(rank)),
+        "val": tuple(scan for rank, scan in kept if _is_held_out(rank)),
     }
 
 
-def _is_held_out(place: int) -> bool:
-    return place % VAL_EVERY == VAL_EVERY - 1
+def _is_held_out(rank: int) -> bool:
+    return rank % VAL_EVERY == VAL_EVERY - 1

@@ -74,9 +74,9 @@ def test_a_ratio_is_the_median_of_rounds_compared_with_its_bar() -> None:
     assert fast.ratio_to_rival is not None
     assert device.ratio_to_rival is not None
     assert fast.ratio_to_rival.median == 4 / 3
-    assert fast.is_met
+    assert fast.is_met is True
     assert device.ratio_to_rival.median == 1.8
-    assert not device.is_met
+    assert device.is_met is False
     assert [line.split()[-1] for line in table(results_of(times)).splitlines()[2:]] == [
         "met",
         "MISSED",

@@ -97,9 +97,9 @@ def test_a_fault_of_the_data_is_found_and_reported_once(data: Path, walks: list[
 def test_a_file_from_outside_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def counted(place: str) -> str:
-        read.append(place)
-        return digest_outside(place)
+    def counted(location: str) -> str:
+        read.append(location)
+        return digest_outside(location)
 
     monkeypatch.setattr("orchestrator.planning.digest_outside", counted)
     (data.parent / "w.pth").write_bytes(b"w")

@@ -87,10 +87,8 @@ def _is_trial_in_full(
     try:
         expected, full = template.params.overlay(trial.params), stage.params.overlay(trial.params)
         ran = stage.kind.params.model_validate_json(canonical_json(manifest.params))
-    except (
-        ValueError,
-        KeyError,
-    ):  # the stage cannot take the trial's params, or is of an older release
+    except (ValueError, KeyError):
+        # The stage cannot take the trial's params, or is of an older release.
         return False
     return _recipe(full) == _recipe(expected) and full.in_key() == ran.in_key()
 

@@ -41,7 +41,7 @@ class Columns:
     sizes: NDArray[np.float64]
     """Width and height."""
     image_of: NDArray[np.intp]
-    """The place of its image in `images`; -1: there is none."""
+    """The index of its image in `images`; -1: there is none."""
     boxes: NDArray[np.float64]
     """Left, top, width, height in pixels."""
     areas: NDArray[np.float64]
@@ -204,10 +204,10 @@ def _find_repeated(part: str, entries: Entries, faults: DataFaults) -> None:
 
 
 def _columns(images: Entries, annotations: Entries) -> Columns:
-    place_of = {image["id"]: place for place, image in enumerate(images)}
+    index_of = {image["id"]: index for index, image in enumerate(images)}
     return Columns(
         sizes=np.array([(image["width"], image["height"]) for image in images], np.float64),
-        image_of=np.array([place_of.get(one["image_id"], -1) for one in annotations], np.intp),
+        image_of=np.array([index_of.get(one["image_id"], -1) for one in annotations], np.intp),
         boxes=np.array([one["bbox"] for one in annotations], np.float64),
         areas=np.array([one["area"] for one in annotations], np.float64),
         is_crowd=np.array([one["iscrowd"] for one in annotations], np.bool_),
@@ -224,8 +224,8 @@ def _find_box_faults(columns: Columns, annotations: Entries, faults: DataFaults)
     is_outside &= ~is_negative & ~columns.is_dropped & (columns.image_of >= 0)
 
     def shown(row: int) -> str:
-        one, place = annotations[row], columns.image_of[row]
-        size = "" if place < 0 else ", image {:.0f}x{:.0f}".format(*columns.sizes[place])
+        one, index = annotations[row], columns.image_of[row]
+        size = "" if index < 0 else ", image {:.0f}x{:.0f}".format(*columns.sizes[index])
         return f"annotations[{row}] (id {one['id']}) bbox {one['bbox']} area {one['area']}{size}"
 
     faults.add("boxes of negative size", np.flatnonzero(is_negative).tolist(), shown)

@@ -25,7 +25,7 @@ def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolatio
     is Pillow's, with a slope of -1, not grid_sample's -0.75.
     """
     num_images, num_channels, height, width = images_NCHW.shape
-    x_NP, y_NP = _places(maps_N6.double(), height, width)
+    x_NP, y_NP = _positions(maps_N6.double(), height, width)
     is_inside_NP = (x_NP >= 0) & (x_NP < width) & (y_NP >= 0) & (y_NP < height)
     pixels_NPC = images_NCHW.flatten(2).transpose(1, 2)
     columns, weights_x = _taps(x_NP, width, interpolation)
@@ -42,7 +42,7 @@ def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolatio
     return result_NPC.view(num_images, height, width, num_channels).permute(0, 3, 1, 2)
 
 
-def _places(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _positions(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """x and y, (N, P) in float64, of what each pixel of the result shows."""
     a, b, c, d, e, f = maps_N6[:, :, None].unbind(1)
     y_P = (
@@ -54,19 +54,21 @@ def _places(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return a * x_P + b * y_P + c, d * x_P + e * y_P + f
 
 
-def _taps(places_NP: Tensor, length: int, interpolation: str) -> tuple[list[Tensor], list[Tensor]]:
+def _taps(
+    positions_NP: Tensor, length: int, interpolation: str
+) -> tuple[list[Tensor], list[Tensor]]:
     """The pixels along one axis that are mixed for each position, and the weight of each."""
     if interpolation == "nearest":
-        return [_clamped(places_NP.floor(), length)], [
-            torch.ones_like(places_NP, dtype=torch.float32)
+        return [_clamped(positions_NP.floor(), length)], [
+            torch.ones_like(positions_NP, dtype=torch.float32)
         ]
-    before_NP = (places_NP - 0.5).floor()
-    weights = _WEIGHTS[interpolation]((places_NP - 0.5 - before_NP).float())
+    before_NP = (positions_NP - 0.5).floor()
+    weights = _WEIGHTS[interpolation]((positions_NP - 0.5 - before_NP).float())
     return [_clamped(before_NP + reach, length) for reach in _REACHES[interpolation]], weights
 
 
-def _clamped(places_NP: Tensor, length: int) -> Tensor:
-    return places_NP.clamp(0, length - 1).long()
+def _clamped(positions_NP: Tensor, length: int) -> Tensor:
+    return positions_NP.clamp(0, length - 1).long()
 
 
 def _linear(d: Tensor) -> list[Tensor]:

@@ -125,9 +125,9 @@ def _write_all(
 
 def _write_one(name: str, images: Iterator[Encoded], location: ShardLocation) -> Shard:
     """Written next to the location where that is a folder, so that it is moved there at once."""
-    beside = location.root if isinstance(location, FolderLocation) else None
+    parent = location.root if isinstance(location, FolderLocation) else None
     try:
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=beside) as folder:
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=parent) as folder:
             path = Path(folder) / name
             members: list[Member] = write_tar(path, images)
             shard = Shard.of(
@@ -141,13 +141,13 @@ def _write_one(name: str, images: Iterator[Encoded], location: ShardLocation) ->
 
 
 def _encoded(
-    source: ImageSource, members: Sequence[str], offsets: Iterator[int]
+    source: ImageSource, members: Sequence[str], indices: Iterator[int]
 ) -> Iterator[Encoded]:
-    for location in offsets:
+    for index in indices:
         try:
-            yield Encoded(members[location], source.labels[location], source.read(location))
+            yield Encoded(members[index], source.labels[index], source.read(index))
         except OSError as err:
-            raise DataError(f"{source.names[location]}: cannot be read: {reason(err)}") from err
+            raise DataError(f"{source.names[index]}: cannot be read: {reason(err)}") from err
 
 
 def _member_names(names: Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ def test_a_published_size_is_identified_at_any_image_size(
     found = load_checkpoint(tmp_path / "cat.pth")
     assert found.name == name
     assert found.config == config
-    assert found.is_classifier
+    assert found.is_classifier is True
 
 
 @pytest.mark.parametrize("tag", ["toy", "toy_backbone_100x140", "toy_slice", "toy_variant"])
@@ -111,4 +111,4 @@ def test_a_detectors_backbone_is_found_among_its_parts(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "detector.pth")
     found = load_checkpoint(tmp_path / "detector.pth", allow_unexpected=True)
     assert found.name == "cat_tiny"
-    assert not found.is_classifier
+    assert found.is_classifier is False

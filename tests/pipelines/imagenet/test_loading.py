@@ -25,10 +25,10 @@ FAULT = "/data/train-000003.tar: cut short;\nwrite it again"
 class CutShort(Index):
     """Images of which the sixth lies in a shard that is cut short."""
 
-    def read(self, place: int) -> bytes:
-        if place == 5:
+    def read(self, index: int) -> bytes:
+        if index == 5:
             raise DataError(FAULT)
-        return super().read(place)
+        return super().read(index)
 
 
 class InOrder(Sampler[SampleIndex]):

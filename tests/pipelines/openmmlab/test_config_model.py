@@ -63,7 +63,7 @@ def test_caffe_normalisation_gives_way_to_the_pretrainings(
     tmp_path: Path,
 ) -> None:
     model = _adapted("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", "mmdet", tmp_path)
-    assert model["data_preprocessor"]["bgr_to_rgb"]
+    assert model["data_preprocessor"]["bgr_to_rgb"] is True
     assert model["data_preprocessor"]["std"][0] == 58.395
     assert model["data_preprocessor"]["pad_size_divisor"] == 32
 

@@ -195,7 +195,7 @@ def test_a_slice_is_logarithmic_where_the_samples_are(
     axes = _drawn(partial(draw_slice, search, trials, param))
     assert axes.get_xscale() == scale
     shown = shown_range(search)
-    assert {place for positions in _marks(axes).values() for place in positions} == {
+    assert {position for positions in _marks(axes).values() for position in positions} == {
         (trial.params[name], shown.clamped(trial.value))
         for trial in trials
         if trial.value is not None

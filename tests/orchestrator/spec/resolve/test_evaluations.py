@@ -49,7 +49,7 @@ def test_overrides_go_over_the_params_of_the_stage(tmp_path: Path) -> None:
         "kind: evaluate, of: pretrain, overrides: {flip: false, model.depths: [3], data: other}",
         tmp_path,
     )
-    assert not stage.params.flip
+    assert stage.params.flip is False
     assert stage.params.model.depths == (3,)
     assert stage.params.model.embed_dim == 16
     assert stage.params.data == str(tmp_path / "other")

@@ -70,7 +70,7 @@ def test_images_names_and_labels_are_those_of_the_tree(place: str) -> None:
     source = opened(place, "train")
     assert source.classes == ("even", "odd")
     assert len(source) == len(source.labels) == len(source.names) == NUM_TRAIN
-    contents = [int(source.read(place)) for place in range(len(source))]
+    contents = [int(source.read(index)) for index in range(len(source))]
     assert sorted(contents) == list(range(NUM_TRAIN))
     assert [content % 2 for content in contents] == list(source.labels)
     assert source.names[3].startswith("train-000000.tar/")
