@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from orchestrator.cli.console import make_console, say_last
 from orchestrator.cli.job import load
@@ -14,11 +14,13 @@ from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.report import Cell, CellVerdict
-from orchestrator.run import Outcome
 from orchestrator.schedule import State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import open_store
+
+if TYPE_CHECKING:
+    from orchestrator.run import Outcome  # it imports ray
 
 
 def run(arguments: Namespace, stdout: IO[str]) -> int:
