@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow test-stress check lock
+.PHONY: help install demo test test-slow test-stress check docs docs-serve errors lock
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (10 to 17 minutes on 2 cores)"
 	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
 	@echo "make test-stress  what CI leaves out: larger proofs, and tests with processes on busy cores"
-	@echo "make check      ruff, mypy, import contracts;  make lock: renew requirements.lock"
+	@echo "make check      ruff, mypy, import contracts, prose and the docs site;  make lock: renew requirements.lock"
+	@echo "make errors     every error message, and which of them no test reaches (an hour or two)"
+	@echo "make docs       write the generated parts of docs/;  make docs-serve: the docs at 127.0.0.1:8000"
 
 install: $(INSTALLED)
 
@@ -50,6 +52,23 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs.prose --max 2
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+# cog runs the Python in the comments of these pages; tests/docs checks that their output is current.
+docs: install
+	$(BIN)/cog -r --verbosity 1 -I . -p "from tests.docs import reference" docs/reference/*.md docs/decisions/README.md
+	$(BIN)/orchestrator schema > docs/job.schema.json
+
+# Every message that a user can meet, with a mark on those that no test reaches; takes an hour or two.
+errors: install
+	mkdir -p build
+	-$(BIN)/coverage run -m pytest -q -m "not stress"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/python -m tests.docs.errors --coverage build/coverage
+
+docs-serve: install
+	$(BIN)/mkdocs serve --livereload
 
 lock: $(UV)
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 \

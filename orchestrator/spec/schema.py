@@ -107,12 +107,13 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _docstrings_below_names(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for field, text in pairwise(definition.body):
-        match field, text:
+    for field, below in pairwise(definition.body):
+        match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
                 value=ast.Constant(value=str(docstring))
             ):
-                yield name, re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(docstring))
+                text = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(docstring))
+                yield name, re.sub(r"\bNone\b", "null", text)  # as YAML writes it
 
 
 def _describe(definitions: Mapping[str, Any]) -> None:
