@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ import pytest
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
 from pipelines import KINDS
+from tests.docs.console import matches
 from tests.fault_proxy import fault_proxy
 
-QUICKSTART = Path(__file__).parents[2] / "jobs" / "quickstart.yaml"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+QUICKSTART = ROOT / "jobs" / "quickstart.yaml"
 SHRUNK = {
     "stages.search.num_trials": "2",
     "stages.search.overrides": "{epochs: 1}",
@@ -62,9 +66,9 @@ def _command(verb: str, *options: str, **changes: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator", verb, str(QUICKSTART), *sets, *options]
 
 
-def _json(
+def _run(
     workplace: Path, verb: str, *options: str, endpoint: str | None = None, **changes: str
-) -> Any:
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         _command(verb, "--json", *options, **changes),
         cwd=workplace,
@@ -75,13 +79,32 @@ def _json(
         timeout=3600,
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    return json.loads(done.stdout)
+    return done
+
+
+def _json(workplace: Path, verb: str, *options: str, **settings: Any) -> Any:
+    return json.loads(_run(workplace, verb, *options, **settings).stdout)
 
 
 @pytest.fixture(scope="module")
-def report(workplace: Path) -> Any:
-    """Of a whole run, whose store is `artifacts`."""
-    return _json(workplace, "run")
+def whole_run(workplace: Path) -> subprocess.CompletedProcess[str]:
+    """A whole run, whose store is `artifacts`."""
+    return _run(workplace, "run")
+
+
+@pytest.fixture(scope="module")
+def report(whole_run: subprocess.CompletedProcess[str]) -> Any:
+    """The report of the whole run."""
+    return json.loads(whole_run.stdout)
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_the_demo_prints(
+    whole_run: subprocess.CompletedProcess[str],
+) -> None:
+    (text,) = re.findall(r"^\$ make demo\n(.*?)```", README.read_text(), re.DOTALL | re.MULTILINE)
+    sample_data = "data/digits: wrote 3300 of 3300 files\n"
+    assert matches(text, sample_data + whole_run.stderr)
 
 
 @pytest.mark.slow
