@@ -53,7 +53,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.docs.prose --max 2
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 # cog runs the Python in the comments of these pages; tests/docs checks that their output is current.
 docs: install
@@ -68,7 +68,7 @@ errors: install
 	$(BIN)/python -m tests.docs.errors --coverage build/coverage
 
 docs-serve: install
-	$(BIN)/mkdocs serve --livereload
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --livereload
 
 lock: $(UV)
 	$(UV) pip compile pyproject.toml --group dev --universal --python-version 3.11 \

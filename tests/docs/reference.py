@@ -160,7 +160,8 @@ def _type_of(field: Mapping[str, Any]) -> str:  # noqa: PLR0911 - one return for
         types = [_type_of(one) for one in field.get("anyOf", field.get("oneOf"))]
         return ", or ".join(dict.fromkeys(types))
     if "$ref" in field:
-        return f"a mapping, `{field['$ref'].rpartition('/')[2]}`"
+        definition = field["$ref"].rpartition("/")[2]
+        return "any value" if definition == "JsonValue" else f"a mapping, `{definition}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
