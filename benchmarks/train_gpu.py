@@ -159,8 +159,8 @@ class Sweep:
         found = shares(step, step_s=measured.step_s, device=self.device)
         (result,) = (one for one in self.document.results if one["case"] == asdict(measured.case))
         result["shares"] = found
-        told = ", ".join(f"{group} {100 * found[group]:.0f}%" for group in GROUPS)
-        print(f"{_label(measured.case)}  {told}", flush=True)
+        text = ", ".join(f"{group} {100 * found[group]:.0f}%" for group in GROUPS)
+        print(f"{_label(measured.case)}  {text}", flush=True)
         self._write()
 
     def _lacks(self, needed_s: float) -> bool:

@@ -28,7 +28,7 @@ img/s: the median of all rounds. x rival, x eager: the median of the rounds' rat
 rival, run in the same way, and to the same model run eagerly. MiB: the peak memory of a step,
 without weights and optimizer state. TFLOP/s and its share of the matmul: a multiply-add of the
 plain network counts 2, training 3 times the forward pass. GB/s and its share of the copy: bytes
-that operators read and write, as if there were no cache; a cache can raise the share above 100%."""
+that operators read and write, as if nothing were cached; a cache can raise the share above 100%."""
 _TEXT_COLUMNS = 2
 _GAP = "  "
 

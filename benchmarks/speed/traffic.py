@@ -1,4 +1,4 @@
-"""The bytes that the operators of a step read and write, as if there were no cache.
+"""The bytes that the operators of a step read and write, as if nothing were cached.
 
 An operator reads each of its input tensors and writes each of its output tensors once. An expanded
 dimension counts once. A view moves nothing, and neither does making an empty tensor. Temporary
