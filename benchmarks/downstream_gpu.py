@@ -99,7 +99,10 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def focal_loss_ways(*, compiles: bool) -> dict[str, Callable[..., object]]:
-    """Forward and backward passes by name: our adapter's, compiled, and torchvision's."""
+    """Forward and backward passes of the focal loss, by name.
+
+    They are our adapter's, the same compiled, and torchvision's by autograd.
+    """
     args = (2.0, 0.25)
 
     def plain(logits_NK: Tensor, targets_N: Tensor, weight_K: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803

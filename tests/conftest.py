@@ -106,7 +106,7 @@ def _environment(ray_folder: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, environment: None) -> Iterator[Cluster]:
-    """A cluster with 4 CPUs and 2 pretended GPUs, started once.
+    """A cluster with 4 CPUs and 2 simulated GPUs, started once.
 
     It accepts jobs if a test of the session submits some.
     """

@@ -208,7 +208,7 @@ def _trials(tmp_path: Path) -> Trials:
     return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
 
 
-def test_failed_trials_are_reported_and_the_search_ends(run: Runner, tmp_path: Path) -> None:
+def test_failed_trials_are_reported_and_the_search_continues(run: Runner, tmp_path: Path) -> None:
     text = _search(
         scheduler={"name": "none"},
         space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}},
