@@ -1,4 +1,4 @@
-# Sets up a virtual environment in .venv by itself; nothing but Python 3.11 or 3.12 is needed.
+# Each target first sets up a virtual environment in .venv; only Python 3.11 or 3.12 is required.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo       run jobs/quickstart.yaml end to end and print the report (10 to 17 minutes on 2 cores)"
 	@echo "make test       the tests (under 15 minutes on 2 cores);  make test-slow: whole runs and kills (under 25)"
-	@echo "make test-stress  what CI leaves out: larger proofs, and tests with processes on busy cores"
-	@echo "make check      ruff, mypy, import contracts, prose and the docs site;  make lock: renew requirements.lock"
+	@echo "make test-stress  larger proofs, and tests with processes on busy cores; not in CI"
+	@echo "make check      ruff, mypy, import contracts, prose and the docs site;  make lock: update requirements.lock"
 	@echo "make errors     every error message, and which of them no test reaches (an hour or two)"
 	@echo "make docs       write the generated parts of docs/;  make docs-serve: the docs at 127.0.0.1:8000"
 
@@ -20,7 +20,8 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 
-# Bytecode is compiled once here: a stage starts several processes, and each would spend 15 seconds compiling its imports.
+# Compile bytecode once here. A stage starts several processes, and otherwise each of them would
+# spend 15 seconds compiling its imports.
 $(INSTALLED): $(UV) pyproject.toml requirements.lock
 	$(UV) pip install --python $(BIN)/python --quiet --compile-bytecode -r requirements.lock
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --editable .
@@ -30,7 +31,7 @@ demo: install
 	$(BIN)/python -m pipelines.sample data/digits
 	$(BIN)/orchestrator run jobs/quickstart.yaml
 
-# Two processes share the tests by the groups that tests/conftest.py makes; `pytest tests/...` runs some in one.
+# Two processes share the tests, by the groups of tests/conftest.py. `pytest tests/...` uses one.
 SHARED := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 test: install
 	$(BIN)/python -m pytest $(SHARED) -m "not slow and not stress"
@@ -38,7 +39,7 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest $(SHARED) -m "slow and not stress"
 
-# Tests with processes, signals and waits, while two processes keep the cores busy.
+# Tests with processes, signals and waits, to run while two other processes keep the cores busy.
 PROCESS_TESTS := tests/orchestrator tests/system tests/pipelines/imagenet/test_loading.py \
 	tests/pipelines/imagenet/shard/test_cache.py tests/pipelines/pretrain/train/test_ranks.py \
 	tests/pipelines/pretrain/epoch/test_updates.py tests/pipelines/openmmlab/loop/test_distributed.py \

@@ -1,2 +1,1 @@
-"""Measurements that print a ratio against a named rival, measured side by side in the same run. Not
-shipped."""
+"""Benchmarks that print a ratio to a named rival, measured in the same run. Not shipped."""

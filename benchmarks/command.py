@@ -1,7 +1,6 @@
-"""What benchmarks of whole runs share: a module run as its users do, in a process of its own, and
-counts as arguments.
+"""Runs a module in its own process, as a user does, and parses counts in arguments.
 
-The process has a Ray of its own and one thread.
+The process starts its own Ray and uses one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _NOT_OURS = ("RAY_ADDRESS", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Done(NamedTuple):
-    """`began_s` is in seconds since 1970."""
+    """A command that succeeded. `began_s` is in seconds since 1970."""
 
     began_s: float
     wall_s: float
@@ -29,7 +28,7 @@ class Done(NamedTuple):
 
 
 def run_module(module: str, *arguments: str) -> Done:
-    """`python -m module`, to its end. On failure shows stderr and exits with 1."""
+    """Run `python -m module` to its end. On failure, print stderr and exit with 1."""
     began_s = time.time()
     command = _command(module, arguments)
     done = subprocess.run(  # noqa: S603  of our own making
@@ -53,7 +52,7 @@ def start_module(
     stderr: IO[bytes],
     environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
-    """`python -m module`, likewise, under way, with `environment` besides."""
+    """Start `python -m module` with `environment` added; return the running process."""
     whole = _environment() | dict(environment)
     return subprocess.Popen(  # noqa: S603
         _command(module, arguments), cwd=ROOT, env=whole, stdout=stdout, stderr=stderr
@@ -74,7 +73,7 @@ def _environment() -> dict[str, str]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an argument that counts something."""
+    """An argparse type for whole numbers from `least`."""
 
     def count(text: str) -> int:
         if not text.isdecimal() or int(text) < least:

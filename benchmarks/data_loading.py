@@ -1,9 +1,8 @@
-"""`python -m benchmarks.data_loading`: CPU time to load and augment an image, by timm's path and by
-ours, in one run.
+"""`python -m benchmarks.data_loading`: CPU time to load and augment an image, timm's and ours.
 
 Contestants take turns, round by round and in alternating order, each in one loader process with one
-thread. They load synthetic photographs of 500 x 375 pixels from files. docs/performance.md has
-results and says what they mean.
+thread. They load synthetic photographs of 500 x 375 pixels from files. docs/performance.md shows
+and explains results.
 """
 
 from __future__ import annotations
@@ -47,8 +46,7 @@ class Document:
     file_bytes: int
     results: list[Result]
     batch_s: Mapping[str, Spread]
-    """Seconds an image that the batch's part of `augmentation: device` takes, on each kind of
-    device."""
+    """Seconds an image for the batch's part of `augmentation: device`, by kind of device."""
 
     def to_json(self) -> str:
         content = {
@@ -64,8 +62,7 @@ class Document:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, whether or not the bars are met, 2 for what was wrongly asked for, 130
-    after Ctrl-C."""
+    """The exit code: 0 (even if a bar is missed), 2 for wrong arguments, 130 after Ctrl-C."""
     settings = parse_settings(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     try:
@@ -80,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(settings: Settings, *, command: str) -> Document:
-    """Prints what it finds as it goes."""
+    """Measure everything, and print each part as soon as it is measured."""
     torch.set_num_threads(1)
     machine = describe_machine(torch.device(settings.device))
     recipe = recipe_of(PretrainParams(data="sample:digits", img_size=settings.img_size))
@@ -104,8 +101,10 @@ def _contestants(root: Path, recipe: Recipe, settings: Settings) -> list[Contest
 
 
 def _alternate(contestants: Sequence[Contestant], settings: Settings) -> dict[str, list[float]]:
-    """CPU seconds an image, of each contestant in each round. Every other round runs in the
-    opposite order."""
+    """CPU seconds an image, of each contestant in each round.
+
+    Every second round runs in the opposite order.
+    """
     taken: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     order = list(contestants)
     for contestant in order:
@@ -120,8 +119,7 @@ def _alternate(contestants: Sequence[Contestant], settings: Settings) -> dict[st
 def _time_batches(
     batches: Sequence[Batch], augmentation: Augmentation, settings: Settings
 ) -> dict[str, Spread]:
-    """Seconds an image on the CPU, and on the GPU if that was asked for; batches are on the device
-    before."""
+    """Seconds an image on the CPU, and on the GPU if requested. Moving batches is not timed."""
     timed: dict[str, Spread] = {}
     for name in dict.fromkeys(("cpu", settings.device)):
         device = torch.device(name)

@@ -1,11 +1,10 @@
-"""`python -m benchmarks.downstream_gpu`: how fast detectors and segmenters train on a GPU, and what
-that takes.
+"""`python -m benchmarks.downstream_gpu`: rate and memory of detector and segmenter training.
 
-Each published network trains on random images of the published size that lie on the device. The
-cases that matter most come first: all methods, then in DistributedDataParallel on a group of one,
-with and without the search for unused parameters, then compiled. Before them stands the focal loss:
-plain, compiled, and torchvision's by autograd. No case is begun when the minutes are over: a lent
-GPU is a short loan. docs/performance.md has results.
+Each published network trains on random images of the published size that are on the device. The
+benchmark first measures the focal loss: plain, compiled, and torchvision's by autograd. Then it
+runs the most important cases first: all methods, then in DistributedDataParallel on a group of one,
+with and without the search for unused parameters, then compiled. No case starts after --minutes,
+because time on a GPU is limited. docs/performance.md has results.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from cat_model.weights.files import write_atomically
 from pipelines.openmmlab import kernels
 
 COMPILE_S = 60.0
-"""What a compilation may take: none is begun with less time left."""
+"""The time reserved for a compilation: with less time left, none starts."""
 DETECTION_HW, SEGMENTATION_HW = (800, 1088), (512, 512)
 """A landscape of COCO (4:3) at the published scale, padded; a crop of ADE20K."""
 NUM_ANCHORS_PER_CELL = 9
@@ -51,7 +50,7 @@ _EXIT_NOTHING_MEASURED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 where nothing could be measured, 2 for what was wrongly asked for."""
+    """The exit code: 0, 1 if nothing could be measured, 2 for wrong arguments."""
     options = _parse(arguments)
     device = torch.device(options.device)
     document: dict[str, Any] = {
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    """What matters most first."""
+    """Yield the cases, the most important first."""
     plain = [
         Case(method, backbone, options.batch_size, _image_hw(method, options.img_scale), precision)
         for backbone, precision, method in product(
@@ -100,8 +99,10 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
 
 
 def focal_loss_ways(*, compiles: bool) -> dict[str, Callable[..., object]]:
-    """Name -> forward and backward pass: the adapter's, the same compiled, and torchvision's by
-    autograd."""
+    """Forward and backward passes of the focal loss, by name.
+
+    They are our adapter's, the same compiled, and torchvision's by autograd.
+    """
     args = (2.0, 0.25)
 
     def plain(logits_NK: Tensor, targets_N: Tensor, weight_K: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803
@@ -124,7 +125,7 @@ def focal_loss_ways(*, compiles: bool) -> dict[str, Callable[..., object]]:
 
 
 def num_anchors(image_hw: tuple[int, int]) -> int:
-    """Of an image, over all levels."""
+    """Anchors of an image, over all levels."""
     height, width = image_hw
     return NUM_ANCHORS_PER_CELL * sum(
         -(-height // stride) * -(-width // stride) for stride in STRIDES
@@ -151,8 +152,11 @@ def _measure_focal_loss(
 
 
 def _may(case: Case, ddp: str) -> bool:
-    """Dense detectors leave the norm of the first map without a gradient, which DDP must be told to
-    look for."""
+    """Whether DDP works for the case in this way.
+
+    Dense detectors leave the norm of the first map without a gradient, so DDP needs the search for
+    unused parameters.
+    """
     return ddp == "search" or case.method in ("mask_rcnn", "cascade_rcnn", "semantic_fpn")
 
 
@@ -167,7 +171,7 @@ def _try(case: Case, document: dict[str, Any], device: torch.device, deadline_s:
 
 
 def _measure(case: Case, document: dict[str, Any], device: torch.device) -> str | None:
-    """Why it could not be measured."""
+    """Measure a case; return the reason if it could not be measured, else None."""
     try:
         with kernels.compiled_focal_loss() if case.is_compiled else nullcontext():
             step = Step(case, device)
@@ -176,7 +180,7 @@ def _measure(case: Case, document: dict[str, Any], device: torch.device) -> str 
     except torch.OutOfMemoryError:
         return "out of memory"
     except RuntimeError as err:
-        # After which the device is lost.
+        # After an AcceleratorError the device cannot be used.
         if not case.is_compiled or isinstance(err, torch.AcceleratorError):
             raise
         return f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
@@ -225,8 +229,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.downstream_gpu",
         description=(
-            "Measure training of detectors and segmenters on a device: rate, memory, "
-            "compiled and in DDP."
+            "Measure rate and memory of training detectors and segmenters on a device: "
+            "plain, compiled and in DDP."
         ),
     )
     add: Callable[..., Any] = parser.add_argument
@@ -244,7 +248,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=at_least(1),
         default=2,
         metavar="N",
-        help="images on the device; default: 2, as published",
+        help="images in a batch; default: 2, as published",
     )
     add(
         "--img-scale",
@@ -257,27 +261,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="the last precision compiled, too",
+        help="also measure the last precision compiled",
     )
     add(
         "--ddp",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="the last precision in DDP, too",
+        help="also measure the last precision in DDP",
     )
     add(
         "--minutes",
         type=float,
         default=5.0,
         metavar="N",
-        help="after which no case is begun; default: 5",
+        help="start no case after N minutes; default: 5",
     )
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add(
         "--json",
         type=Path,
         metavar="PATH",
-        help="write everything that was measured, anew after each case",
+        help="write all measurements as one JSON document, after each case",
     )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -285,9 +289,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.img_scale and any(side % 32 for side in options.img_scale):
         parser.error(f"--img-scale: sides must be multiples of 32, got {options.img_scale}")
     if options.img_scale and "semantic_fpn" in options.methods and len(set(options.img_scale)) > 1:
-        parser.error(f"--img-scale: semantic_fpn is trained on squares, got {options.img_scale}")
+        parser.error(f"--img-scale: semantic_fpn needs equal sides, got {options.img_scale}")
     if options.json is not None and not os.access(options.json.parent, os.W_OK):
-        parser.error(f"--json: {options.json.parent} is no folder that can be written to")
+        parser.error(f"--json: {options.json.parent} is not a writable folder")
     return options
 
 

@@ -1,13 +1,12 @@
-"""`python -m benchmarks.downstream_overhead`: what detection and segmentation cost here beside
-mmengine's own Runner.
+"""`python -m benchmarks.downstream_overhead`: detection and segmentation here and in mmengine.
 
-The same config trains on the same data by `python -m orchestrator run`, which starts Ray, and by
-`benchmarks.downstream_rival`, which is mmdet's tools/train.py, with one worker and one thread. They
-train in turns of
-1.5 s, and while one does, the other's training process is stopped; the rest of Ray goes on beside
-  both. Compared are
-the rates of turns that follow each other. Start-up, validation and checkpoints are left out; the
-time to the first iteration stands beside it.
+Both sides train the same config on the same data, with one worker and one thread. One side is
+`python -m orchestrator run`, which starts Ray. The other is `benchmarks.downstream_rival`, which
+does what mmdet's tools/train.py does with mmengine's Runner.
+
+They train in turns of 1.5 s. During a turn the other side's training process is stopped; the other
+processes of Ray run all the time. The benchmark compares the rates of consecutive turns. Start-up,
+validation and checkpoints are left out. The time to the first iteration is printed separately.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ class Side:
     """One training."""
 
     startup_s: float
-    """From the command to the end of the first iteration."""
+    """Seconds from the command to the end of the first iteration."""
     iterations_per_s: tuple[float | None, ...]
-    """In each of its turns; None where too few iterations were over in it."""
+    """The rate in each of its turns; None for a turn in which too few iterations ended."""
     loss: float
-    """Of the last iteration."""
+    """The loss of the last iteration."""
 
     @property
     def median(self) -> float:
@@ -62,15 +61,15 @@ class Round:
 
     @property
     def ratios(self) -> list[float]:
-        """Of turns that follow each other."""
+        """Ratios of the rates of consecutive turns, one for each pair of turns."""
         turns = zip(self.ours.iterations_per_s, self.rival.iterations_per_s, strict=False)
         return [ours / rival for ours, rival in turns if ours is not None and rival is not None]
 
 
 class Ratio(NamedTuple):
-    """The median of those of all pairs of turns, and the interval that holds it with 95 %.
+    """The median ratio of all pairs of turns, and its 95 % confidence interval.
 
-    By the ranks of the sorted ratios, so whatever they are distributed like.
+    The interval follows from the ranks of the sorted ratios, so it holds for any distribution.
     """
 
     median: float
@@ -81,7 +80,7 @@ class Ratio(NamedTuple):
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
         ordered, num_pairs = sorted(ratios), len(ratios)
-        # The number of ratios below the median is binomial, of the variance num_pairs / 4.
+        # The number of ratios below the median is binomial, with variance num_pairs / 4.
         rank = round((num_pairs - NormalDist().inv_cdf(0.975) * math.sqrt(num_pairs)) / 2)
         return cls(median(ordered), ordered[max(rank - 1, 0)], ordered[-max(rank, 1)], num_pairs)
 
@@ -93,7 +92,7 @@ class Ratio(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 from the bar on, 1 below it; a quick run is below no bar."""
+    """The exit code: 0 if all ratios reach the bar, else 1. A quick run always returns 0."""
     options = _parse(arguments)
     print(
         f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch "
@@ -119,13 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_round(scratch: Path, ground: Ground, method: str, number: int) -> Round:
-    """Both sides in turns, ours first in every other round. Prints what came out."""
+    """Run both sides in turns, ours first in every second round, and print the result."""
     players = {name: make(scratch, ground, method, number) for name, make in SIDES.items()}
     play(*(players.values() if number % 2 == 0 else reversed(players.values())))
     one = Round(method, **{name: side_of(player) for name, player in players.items()})
     if not one.ratios:
         sys.exit(
-            f"{method}: no two turns with iterations enough to compare; give more --iterations"
+            f"{method}: no two consecutive turns have enough iterations to compare; "
+            "give more --iterations"
         )
     print(
         f"{method} round {number + 1}: {Ratio.of(one.ratios)}; ours {one.ours.median:.2f} "
@@ -186,7 +186,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     rounds, iterations = (1, 60) if is_quick else (2, 600)
     methods = ["retinanet", "semantic_fpn"]
     parser.add_argument(
-        "--quick", action="store_true", help="some iterations of each, which show that it works"
+        "--quick", action="store_true", help="a few iterations, which only show that it works"
     )
     parser.add_argument(
         "--rounds", type=at_least(1), default=rounds, metavar="N", help="default: %(default)s"
@@ -202,7 +202,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--methods", nargs="+", choices=methods, default=methods, help="default: both"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+        "--json", type=Path, metavar="PATH", help="write all measurements as one JSON document"
     )
     return parser.parse_args(arguments)
 

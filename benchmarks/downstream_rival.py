@@ -1,10 +1,9 @@
-"""`python -m benchmarks.downstream_rival SETTINGS`: a training of benchmarks.downstream_overhead by
-mmengine's Runner.
+"""`python -m benchmarks.downstream_rival SETTINGS`: a training by mmengine's Runner.
 
-As tools/train.py of mmdet and mmseg do it: `Runner.from_cfg(config).train()` in a plain process,
-with the hooks that the Runner has by default. The config is ours: the same model, data, pipeline
-and schedule. SETTINGS is a JSON file with the `kind`, the `params` of its stage, the `checkpoint`
-and a `work_dir`.
+It is the rival of benchmarks.downstream_overhead. Like tools/train.py of mmdet and mmseg, it runs
+`Runner.from_cfg(config).train()` in a plain process, with the Runner's default hooks. The config is
+ours: the same model, data, pipeline and schedule. SETTINGS is a JSON file with the `kind`, the
+`params` of its stage, the `checkpoint` and a `work_dir`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def main(settings: Mapping[str, Any]) -> None:
             "window_size": 50,
             "by_epoch": kind == "detection",
         },
-        # Our side, too, writes its checkpoint after what is measured.
+        # Our side, too, writes its checkpoint after the measurement.
         "default_hooks": {"checkpoint": None},
         "randomness": {"seed": 0},
     }

@@ -27,8 +27,10 @@ PRETRAIN = {
     "loader_workers": 0,
     "resources": ONE_WORKER,
 }
-"""The quickstart's network; small networks show overhead, large ones hide it. What it has learnt
-does not matter."""
+"""The quickstart's network: a small network shows overhead that a large one hides.
+
+Its accuracy does not matter here.
+"""
 _COMMON = {
     "batch_size": BATCH_SIZE,
     "warmup_iters": 2,
@@ -42,7 +44,7 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Ground:
-    """What all rounds stand on: data, and a store with a pretrained network."""
+    """What all rounds share: data, and a store with a pretrained network."""
 
     data: Path
     store: Path
@@ -51,8 +53,10 @@ class Ground:
 
 
 def prepare(scratch: Path, iterations: int) -> Ground:
-    """Write the data, an epoch of which has the iterations asked for, and pretrain; the work of all
-    rounds."""
+    """Write the data and pretrain a network, once for all rounds.
+
+    An epoch of the data has `iterations` iterations.
+    """
     data, store = scratch / "data", scratch / "store"
     write_sample(data, Size(train_scenes=iterations * BATCH_SIZE, val_scenes=2, scans_per_class=20))
     _write_job(scratch / "pretrain.yaml", store, {"pretrain": _pretrain(data)})
@@ -66,7 +70,7 @@ def prepare(scratch: Path, iterations: int) -> Ground:
 
 
 def params_of(method: str, ground: Ground) -> dict[str, Any]:
-    """The stage's kind and params; validation and checkpoints come at the end."""
+    """The stage's kind and params. Validation and checkpoints happen once, at the end."""
     common = {**_COMMON, "method": method, "backbone": "pretrain.checkpoint"}
     if method == "semantic_fpn":
         ends = dict.fromkeys(("max_iters", "val_every", "checkpoint_every"), ground.iterations)
@@ -81,7 +85,7 @@ def params_of(method: str, ground: Ground) -> dict[str, Any]:
 
 
 def our_player(scratch: Path, ground: Ground, method: str, number: int) -> Player:
-    """A job whose pretraining is in the store already."""
+    """A job whose pretraining is already in its store."""
     folder = _new_folder(scratch, f"{method}{number}-ours")
     store = folder / "store"
     shutil.copytree(ground.store, store)

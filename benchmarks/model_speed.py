@@ -1,9 +1,8 @@
-"""`python -m benchmarks.model_speed`: the speed and memory of CAT beside models of timm, in one
-run.
+"""`python -m benchmarks.model_speed`: speed and memory of CAT and models of timm, in one run.
 
 All models of a case (forward or training step, precision, batch size) take turns, round by round
-and in alternating order, so that a ratio compares what the same machine did within seconds. Roofs
-are measured in the same run. docs/performance.md has results and says what they mean.
+and in alternating order. A ratio therefore compares measurements that are seconds apart on the same
+machine. Roofs are measured in the same run. docs/performance.md shows and explains results.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Document:
-    """Everything that was measured so far."""
+    """All measurements so far."""
 
     command: str
     date: str
@@ -57,22 +56,21 @@ class Document:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 where nothing could be measured, 2 for what was wrongly asked for, 130
-    after Ctrl-C."""
+    """The exit code: 0, 1 if nothing could be measured, 2 for wrong arguments, 130 after Ctrl-C."""
     settings = parse_settings(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     try:
         document = measure(settings, command=" ".join(["python -m benchmarks.model_speed", *words]))
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
-    except BrokenPipeError:  # what reads stdout has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of stdout has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0 if document.results else _EXIT_NOTHING_MEASURED
 
 
 def measure(settings: Settings, *, command: str) -> Document:
-    """Prints each case when it is done, and writes the JSON anew with each."""
+    """Print each case when it is done, and rewrite the JSON file after each."""
     device = torch.device(settings.device)
     _set_up(settings)
     roofs = {

@@ -1,11 +1,12 @@
-"""`python -m benchmarks.overhead`: what training through this pipeline costs beside a bare PyTorch
-DDP script.
+"""`python -m benchmarks.overhead`: what training here costs compared with a bare DDP script.
 
-The same network, data and settings are trained by `python -m orchestrator run`, which starts Ray,
-and by `benchmarks.overhead_rival`, in alternating order, with one worker of one thread each.
-Compared is the steady state: images a second of an epoch's updates, from the first batch asked for
-to the last update, as both sides count them themselves. The first epoch, evaluation and start-up
-are left out; start-up stands beside it.
+Both sides train the same network with the same data and settings: `python -m orchestrator run`,
+which starts Ray, and `benchmarks.overhead_rival`. They run in alternating order, with one worker of
+one thread each.
+
+The steady state is compared: images a second over an epoch's updates, from the request for the
+first batch to the last update, as each side counts them. The first epoch, evaluation and start-up
+are left out. The start-up time is printed separately.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from pipelines.sample.scans import load_scans, split_scans
 
 BAR = 0.98
 MODEL = {"embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 56}
-"""The quickstart's network; small networks show overhead, large ones hide it."""
+"""The quickstart's network: a small network shows overhead that a large one hides."""
 _EXIT_BELOW_BAR = 1
 
 
 class Epoch(NamedTuple):
-    """As a side told it when it was over; `time_s` is seconds since 1970."""
+    """An epoch as a side reported it at its end; `time_s` is in seconds since 1970."""
 
     time_s: float
     images_per_s: float
@@ -46,13 +47,13 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """One training. Rates are images a second of the epochs after the first."""
+    """One training. `images_per_s` has a rate for each epoch after the first."""
 
     startup_s: float
-    """From the command to its first batch."""
+    """Seconds from the command to its first batch."""
     images_per_s: tuple[float, ...]
     loss: float
-    """The mean of the last epoch: equal work comes to about the same."""
+    """The mean loss of the last epoch; about the same on both sides if they do equal work."""
 
     @property
     def median(self) -> float:
@@ -70,7 +71,7 @@ class Round:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 from the bar on, 1 below it."""
+    """The exit code: 0 if the ratio reaches the bar, else 1."""
     options = _parse(arguments)
     print(
         f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch "
@@ -87,8 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _settings(scratch: Path, *, epochs: int) -> dict[str, Any]:
-    """The fields of the stage, which both sides read; the data are written. One image a class is
-    for evaluation."""
+    """Write the data, and return the fields of the stage that both sides read.
+
+    Evaluation has one image a class.
+    """
     scans_of = split_scans(load_scans(), scans_per_class=None)
     val = {scan.digit: scan for scan in scans_of["val"]}
     for path, content in [
@@ -109,7 +112,7 @@ def _settings(scratch: Path, *, epochs: int) -> dict[str, Any]:
 
 
 def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
-    """Both sides, ours first in every other round. Prints what came out."""
+    """Run both sides, ours first in every second round, and print the result."""
     folder = scratch / f"round{number}"
     folder.mkdir()
     sides: dict[str, Callable[[Path, Mapping[str, Any]], Side]] = {
@@ -129,8 +132,10 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
 
 
 def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
-    """JSON is YAML: the job file is written as JSON. Checkpoints, of which the rival writes none,
-    come at the end."""
+    """Train by a job, whose file is written as JSON (which is YAML).
+
+    It writes its only checkpoint at the end, since the rival writes none.
+    """
     stage = {
         "kind": "pretrain",
         **settings,
@@ -165,7 +170,7 @@ def _train_rival(folder: Path, settings: Mapping[str, Any]) -> Side:
 
 def _side(began_s: float, epochs: Sequence[Epoch], settings: Mapping[str, Any]) -> Side:
     assert len(epochs) == settings["epochs"], (
-        f"{len(epochs)} epochs were told instead of {settings['epochs']}"
+        f"{len(epochs)} epochs were reported instead of {settings['epochs']}"
     )
     num_images = (
         len(list(Path(settings["data"]).glob("train/*/*")))
@@ -205,17 +210,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Compare this pipeline's training with a bare DDP script.",
     )
     parser.add_argument(
-        "--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5"
+        "--rounds", type=at_least(1), default=5, metavar="N", help="runs of both sides; default: 5"
     )
     parser.add_argument(
         "--epochs",
         type=at_least(2),
         default=6,
         metavar="N",
-        help="the first is left out; default: 6",
+        help="epochs, of which the first is not compared; default: 6",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+        "--json", type=Path, metavar="PATH", help="write all measurements as one JSON document"
     )
     return parser.parse_args(arguments)
 

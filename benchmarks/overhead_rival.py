@@ -1,8 +1,8 @@
-"""`python -m benchmarks.overhead_rival SETTINGS`: the training of benchmarks.overhead as a bare DDP
-script.
+"""`python -m benchmarks.overhead_rival SETTINGS`: a training as a bare DDP script.
 
-One gloo process, ImageFolder, timm's transform, Mixup and schedule; of ours only the network.
-SETTINGS is a JSON file with the fields of a pretraining stage. Prints one JSON object an epoch.
+It is the rival of benchmarks.overhead: one gloo process, ImageFolder, timm's transform, Mixup and
+schedule. Only the network is ours. SETTINGS is a JSON file with the fields of a pretraining stage.
+The script prints one JSON object per epoch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from cat_model import Cat, CatConfig
 
 
 def posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
-    """timm's, which asks for 0 bits at full magnitude: an error since Pillow 13."""
+    """timm's posterize, except for 0 bits, which timm asks for at full magnitude.
+
+    Since Pillow 13 that raises, so 0 bits return a black image.
+    """
     return (
         auto_augment.posterize(image, bits_to_keep)
         if bits_to_keep
@@ -38,7 +41,7 @@ def posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Epochs without evaluation or checkpoints."""
+    """Train, without evaluation and checkpoints."""
     dist.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     torch.manual_seed(0)
     batch_size, epochs, lr = settings["batch_size"], settings["epochs"], settings["lr"]

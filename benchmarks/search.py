@@ -1,11 +1,12 @@
-"""`python -m benchmarks.search`: what TPE with early stopping wins over random search, and what
-Tune adds to a trial.
+"""`python -m benchmarks.search`: TPE with early stopping against random search, and Tune's cost.
 
-Both searches are jobs, run by `python -m orchestrator run` on the sample data, one trial at a time
-on one core, so that a search has spent as many core-seconds as it has run: the start of each
-trial's process is paid for too. Compared is the best model that each had to offer when the shorter
-of the two was over, for several seeds. Then trials of one search are trained again, one by one,
-each in a plain process without Ray (benchmarks.search_rival).
+Both searches are jobs, run by `python -m orchestrator run` on the sample data. They run one trial
+at a time on one core, so a search's core-seconds equal its running time. This includes the start of
+each trial's process. For several seeds, the benchmark compares the best model that each search had
+found when the shorter of the two ended.
+
+Then the trials of one search are trained again, one by one, each in a plain process without Ray
+(benchmarks.search_rival). The difference is what Tune adds to a trial.
 """
 
 from __future__ import annotations
@@ -30,37 +31,43 @@ from orchestrator.trials import Trials
 
 BAR = 0.10
 BAR_FROM_S = 60.0
-"""The bar is on what Tune adds to trials of a minute or more, as part of their time."""
+"""The bar limits what Tune adds to trials of a minute or more, as a share of their time."""
 MORE_TRIALS = 3
-"""Times as many as at random may be stopped early in the same time; whichever search ends first
-sets the budget."""
+"""The search with early stopping gets this many times the trials of the random search.
+
+The search that ends first sets the budget for both.
+"""
 _EXIT_ABOVE_BAR = 1
 
 
 @dataclass(frozen=True)
 class Race:
-    """Both searches of a seed after `core_s`: the best top-1 in % (None: no trial had ended), and
-    how many had."""
+    """Both searches of a seed after `core_s`: the best top-1 in % and the number of ended trials.
+
+    The best is None if no trial had ended.
+    """
 
     seed: int
     core_s: float
     best: Mapping[str, float | None]
     num_trials: Mapping[str, int]
     ended: Mapping[str, tuple[Ended, ...]]
-    """All trials, those too that ended later."""
+    """All trials, including those that ended after `core_s`."""
 
 
 @dataclass(frozen=True)
 class Overhead:
-    """Seconds from a search's beginning to its last trial's end, and of the same trials as plain
-    processes."""
+    """Seconds of a whole search, and of each of its trials as a plain process.
+
+    A search lasts from its beginning to the end of its last trial.
+    """
 
     tune_s: float
     alone_s: tuple[float, ...]
 
     @property
     def added_s(self) -> float:
-        """To each trial."""
+        """Seconds that Tune adds to each trial."""
         return (self.tune_s - sum(self.alone_s)) / len(self.alone_s)
 
     @property
@@ -69,8 +76,10 @@ class Overhead:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 up to the bar, where the trials are too short for it, and of a quick run; 1
-    above it."""
+    """The exit code: 1 if Tune adds more than the bar, else 0.
+
+    It is always 0 for a quick run, and for trials that are too short for the bar.
+    """
     options = _parse(arguments)
     print(
         f"{describe_machine(torch.device('cpu'))['device']}, one trial at a time, one thread, "
@@ -89,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def race(scratch: Path, options: argparse.Namespace, seed: int) -> Race:
-    """Both searches, the other one first with every other seed. Prints what came out."""
+    """Run both searches, in the opposite order for every second seed, and print the result."""
     changes = {"epochs": options.epochs, "data_fraction": options.data_fraction}
     num_trials = {"asha+tpe": MORE_TRIALS * options.trials, "random": options.trials}
     order = list(SEARCHES) if seed % 2 == 0 else list(SEARCHES)[::-1]
@@ -115,7 +124,7 @@ def race(scratch: Path, options: argparse.Namespace, seed: int) -> Race:
 
 
 def compare(done: Mapping[str, Searched], seed: int) -> Race:
-    """At the core-seconds of the search that spent less."""
+    """Compare both searches at the core-seconds of the one that spent less."""
     core_s = min(one.core_s for one in done.values())
     within = {name: done[name].within(core_s) for name in SEARCHES}
     best = {name: _best(trials) for name, trials in within.items()}
@@ -124,8 +133,10 @@ def compare(done: Mapping[str, Searched], seed: int) -> Race:
 
 
 def measure_overhead(scratch: Path, options: argparse.Namespace) -> Overhead:
-    """A search without early stopping, then its trials alone. Raises AssertionError where they come
-    to other scores."""
+    """Run a search without early stopping, then each of its trials as a plain process.
+
+    Raises AssertionError if a trial's two scores differ.
+    """
     changes = {"epochs": options.long_epochs, "data_fraction": options.long_fraction}
     done = search(
         scratch / "long", SEARCHES["random"], changes, num_trials=options.long_trials, seed=0
@@ -140,7 +151,7 @@ def measure_overhead(scratch: Path, options: argparse.Namespace) -> Overhead:
         )
         plain = run_module("benchmarks.search_rival", str(path), "0")
         assert float(plain.stdout) == trial.value, (
-            f"trial {trial.id}: {plain.stdout.strip()} alone, {trial.value} in Tune"
+            f"trial {trial.id}: {plain.stdout.strip()} in a plain process, {trial.value} in Tune"
         )
         alone_s.append(plain.wall_s)
     return Overhead(done.core_s, tuple(alone_s))
@@ -164,12 +175,12 @@ def _verdict(races: Sequence[Race], overhead: Overhead) -> str:
     bar = (
         ("met" if overhead.ratio <= BAR else "MISSED")
         if applies
-        else f"for trials from {BAR_FROM_S:.0f} s on"
+        else f"only for trials of {BAR_FROM_S:.0f} s or more"
     )
     return (
-        f"asha+tpe beside random at equal core-seconds: {average}, better with "
+        f"asha+tpe compared with random at equal core-seconds: {average}, better with "
         f"{wins} of {len(races)} seeds\n"
-        f"Tune adds {overhead.added_s:.1f} s to a trial of {median(overhead.alone_s):.1f} s alone, "
+        f"Tune adds {overhead.added_s:.1f} s to a trial of {median(overhead.alone_s):.1f} s, "
         f"{100 * overhead.ratio:.1f} %; bar <= {100 * BAR:.0f} %: {bar}"
     )
 
@@ -194,20 +205,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     is_quick = "--quick" in (sys.argv[1:] if arguments is None else arguments)
     epochs, trials, fraction, seeds = quick if is_quick else whole
     parser.add_argument(
-        "--quick", action="store_true", help="a minute of everything, which shows that it works"
+        "--quick", action="store_true", help="a run of a minute, which only shows that it works"
     )
     parser.add_argument(
         "--seeds",
         type=int,
         default=seeds,
         metavar="N",
-        help="of the searches; default: %(default)s",
+        help="seeds of the searches; default: %(default)s",
     )
     parser.add_argument(
-        "--trials", type=int, default=trials, metavar="N", help="at random; default: %(default)s"
+        "--trials",
+        type=int,
+        default=trials,
+        metavar="N",
+        help="trials of the random search; default: %(default)s",
     )
     parser.add_argument(
-        "--epochs", type=int, default=epochs, metavar="N", help="of a trial; default: %(default)s"
+        "--epochs",
+        type=int,
+        default=epochs,
+        metavar="N",
+        help="epochs of a trial; default: %(default)s",
     )
     parser.add_argument(
         "--data-fraction", type=float, default=fraction, metavar="X", help="default: %(default)s"
@@ -217,7 +236,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=1 if is_quick else 3,
         metavar="N",
-        help="for Tune's share; default: %(default)s",
+        help="trials that measure what Tune adds; default: %(default)s",
     )
     parser.add_argument(
         "--long-epochs",
@@ -234,7 +253,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+        "--json", type=Path, metavar="PATH", help="write all measurements as one JSON document"
     )
     return parser.parse_args(arguments)
 

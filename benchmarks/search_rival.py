@@ -1,7 +1,6 @@
-"""`python -m benchmarks.search_rival PARAMS SEED`: a trial of benchmarks.search as a plain process,
-without Ray.
+"""`python -m benchmarks.search_rival PARAMS SEED`: a trial of benchmarks.search without Ray.
 
-PARAMS is a JSON file with the params of a pretraining stage. Prints the top-1 that it comes to.
+PARAMS is a JSON file with the params of a pretraining stage. The command prints its top-1.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pipelines.pretrain.train import run
 
 
 def main(params: PretrainParams, seed: int) -> float:
-    """Checkpoints are written as in a search, and thrown away."""
+    """Train and return top-1. Checkpoints are written as in a search, then deleted."""
     with tempfile.TemporaryDirectory(prefix="search-rival-") as work_dir:
         context = StageContext(
             params=params,

@@ -1,5 +1,7 @@
-"""A search as benchmarks.search runs it: a job on the sample data, one trial at a time, read back
-from its store."""
+"""Runs a search for benchmarks.search: a job on the sample data, one trial at a time.
+
+The results are read from the job's store.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ TEMPLATE: Mapping[str, Any] = {
     "model": {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "img_size": 28},
     "batch_size": 32,
     "warmup_epochs": 1,
-    # digits are not symmetric, and a small crop of one is often another
+    # Digits are not symmetric, and a small crop of a digit often looks like another digit.
     "hflip": 0.0,
     "scale": [0.7, 1.0],
     "auto_augment": None,
@@ -44,8 +46,7 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Ended(NamedTuple):
-    """A trial: when it ended, in seconds since its search began, after which epoch, with which
-    top-1 in %."""
+    """A trial's end: seconds since its search began, the last epoch, and top-1 in %."""
 
     after_s: float
     epoch: int
@@ -54,26 +55,25 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Searched:
-    """A search that is over; `ended_s` maps trials to when each ended, in seconds since the search
-    began."""
+    """A finished search; `ended_s` maps a trial to its end in seconds since the search began."""
 
     trials: Trials
     ended_s: Mapping[str, float]
 
     @property
     def core_s(self) -> float:
-        """Spent until its last trial ended: it held one core."""
+        """Core-seconds spent until its last trial ended; the search uses one core."""
         return max(self.ended_s.values())
 
     @property
     def ended(self) -> tuple[Ended, ...]:
-        """Its trials in the order of their numbers."""
+        """The ends of its trials, in the order of their numbers."""
         return tuple(
             Ended(self.ended_s[trial.id], trial.epoch, trial.value) for trial in self.trials.trials
         )
 
     def within(self, core_s: float) -> Trials:
-        """The trials that ended in so many core-seconds."""
+        """The trials that ended within `core_s` core-seconds."""
         ended = tuple(trial for trial in self.trials.trials if self.ended_s[trial.id] <= core_s)
         return self.trials.model_copy(update={"trials": ended})
 
@@ -86,7 +86,7 @@ def search(
     num_trials: int,
     seed: int,
 ) -> Searched:
-    """Run a search as a job. JSON is YAML: its file is written as JSON."""
+    """Run a search as a job, whose file is written as JSON (which is YAML)."""
     folder.mkdir()
     resources = {"workers": 1, "cpus_per_worker": 1}
     template = {
@@ -116,7 +116,7 @@ def search(
 
 
 def _searched(store_dir: Path, folder: Path) -> Searched:
-    """Read off the store: manifest, trials and events."""
+    """Read a search from its store: manifest, trials and events."""
     (path,) = store_dir.glob("manifests/*.json")
     manifest = Manifest.from_json(path.read_bytes(), where=str(path))
     fetched = fetch_artifact(open_store(str(store_dir)), manifest.artifacts["trials"], folder)

@@ -1,8 +1,7 @@
-"""When each iteration of mmengine was over, and its loss, told alike by any process that trains:
-ours and a rival's.
+"""Records when each iteration of mmengine ended, and its loss, in our processes and a rival's.
 
-A process whose environment is that of `stamping` wraps `OptimWrapper.update_params`, which ends
-each iteration's update, as soon as mmengine is imported in it; Ray hands the environment on to its
+A process with the environment from `stamping` wraps `OptimWrapper.update_params` as soon as it
+imports mmengine. That method ends the update of each iteration. Ray passes the environment to its
 workers.
 """
 
@@ -25,32 +24,32 @@ _FILE = "BENCHMARK_STAMPS"
 
 
 class Stamp(NamedTuple):
-    """An iteration's update was over at `time_s`, in seconds since 1970."""
+    """The end of an iteration's update: `time_s`, in seconds since 1970, and the loss."""
 
     time_s: float
     loss: float
 
 
 def stamping(folder: Path, root: Path) -> Mapping[str, str]:
-    """The environment of a command whose trainings write their stamps under `folder`; its modules
-    are those of `root`.
+    """The environment of a command whose trainings write their stamps to `folder`.
 
-    Python imports `sitecustomize` at the start of every process.
+    The command imports its modules from `root`. Python imports `sitecustomize`, which is written to
+    `folder`, at the start of every process.
     """
     (folder / "sitecustomize.py").write_text("from benchmarks.stamps import install\n\ninstall()\n")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{root}", _FILE: str(_path(folder))}
 
 
 def read_stamps(folder: Path) -> list[Stamp]:
-    """All so far, in order; empty before the first."""
+    """All stamps so far, in order; empty before the first."""
     if not _path(folder).exists():
         return []
-    *lines, _ = _path(folder).read_text().split("\n")  # the last one may be under way
+    *lines, _ = _path(folder).read_text().split("\n")  # the last line may be incomplete
     return [Stamp(*map(float, line.split())) for line in lines]
 
 
 def install() -> None:
-    """Have mmengine's import, if ever there is one, wrap what is stamped."""
+    """Install an import hook that wraps `update_params` when mmengine is imported."""
     sys.meta_path.insert(0, _Finder())
 
 
@@ -73,7 +72,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """The module's own, which then wraps."""
+    """The module's own loader, which wraps `update_params` after it has run."""
 
     def __init__(self, own: Loader) -> None:
         self._own = own

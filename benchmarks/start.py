@@ -1,9 +1,9 @@
 """`python -m benchmarks.start`: what one evaluation costs as a job, compared with a plain process.
 
-A classifier with the network of jobs/quickstart.yaml is evaluated on the sample by `python -m
-orchestrator run`, which starts a Ray of its own, and by `benchmarks.start_rival`, in alternating
-order, with one thread each. Both do the same work, so the difference is what Ray and this pipeline
-add: to the time that a user waits, and to the CPU-seconds of all processes together.
+Both sides evaluate a classifier with the network of jobs/quickstart.yaml on the sample. One side is
+`python -m orchestrator run`, which starts its own Ray; the other is `benchmarks.start_rival`. They
+run in alternating order, with one thread each. Both do the same work, so the difference is what Ray
+and this pipeline add to the time that a user waits, and to the CPU-seconds of all processes.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ MODEL = {"embed_dim": 32, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "im
 """The quickstart's network."""
 WALL_BAR_S = 15
 CPU_BAR_S = 14
-"""Set on 2026-11-29 for a machine of two cores on which the same run took 27 s and 26 CPU-seconds
-before."""
+"""Set on 2026-11-29 for a machine with two cores, where the same run used to take 27 s and 26
+CPU-seconds."""
 SCORES = ("top1", "top5")
 
 
@@ -59,7 +59,7 @@ class Round:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 1 where both sides do not come to the same scores, else 0."""
+    """The exit code: 1 if the scores of the two sides differ, else 0."""
     options = _parse(arguments)
     print(
         f"{describe_machine(torch.device('cpu'))['device']}, one worker, one thread, torch "
@@ -76,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare(folder: Path) -> None:
-    """Train the classifier for an epoch, evaluate it once, and leave for the rival what it
-    needs."""
+    """Train the classifier for an epoch, evaluate it once, and write the rival's settings."""
     write_sample(folder / "digits", Size(train_scenes=1, val_scenes=1))
     worker = {"workers": 1, "cpus_per_worker": 1}
     pretrain = {
@@ -106,7 +105,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _manifest(store: Store, stage: str) -> Manifest:
-    """The stage's newest manifest: each forced rerun has its own."""
+    """The stage's newest manifest; each forced rerun writes one."""
     keys = [Path(name).stem for name in store.names("manifests")]
     manifests = [
         manifest
@@ -117,7 +116,7 @@ def _manifest(store: Store, stage: str) -> Manifest:
 
 
 def _round(folder: Path, number: int) -> Round:
-    """Both sides, ours first in every other round. Prints what they took."""
+    """Run both sides, ours first in every second round, and print their costs."""
     sides: dict[str, Callable[[Path], Cost]] = {"ours": _evaluate_ours, "rival": _evaluate_rival}
     order = ("ours", "rival") if number % 2 == 0 else ("rival", "ours")
     costs = {name: sides[name](folder) for name in order}
@@ -147,7 +146,7 @@ def _evaluate_rival(folder: Path) -> Cost:
 
 
 def _metered(module: str, *arguments: str) -> tuple[Done, float]:
-    """The command's end, and the CPU-seconds of all its processes."""
+    """Run a command; return its outcome and the CPU-seconds of all its processes."""
     with _cpu_meter() as spent_s:
         done = run_module(module, *arguments)
         return done, spent_s()
@@ -155,8 +154,10 @@ def _metered(module: str, *arguments: str) -> tuple[Done, float]:
 
 @contextmanager
 def _cpu_meter() -> Iterator[Callable[[], float]]:
-    """Yields a function: the CPU-seconds of all processes that this one started since, however they
-    ended."""
+    """Yield a function that returns the CPU-seconds of all processes started since.
+
+    Processes count however they ended.
+    """
     adopt_orphans()
     meter, lock, is_over = Meter(os.getpid()), threading.Lock(), threading.Event()
 
@@ -213,10 +214,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Compare an evaluation as a job with a plain process.",
     )
     parser.add_argument(
-        "--rounds", type=at_least(1), default=5, metavar="N", help="alternations; default: 5"
+        "--rounds", type=at_least(1), default=5, metavar="N", help="runs of both sides; default: 5"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="PATH", help="write everything that was measured"
+        "--json", type=Path, metavar="PATH", help="write all measurements as one JSON document"
     )
     return parser.parse_args(arguments)
 

@@ -1,5 +1,7 @@
-"""The rival of `benchmarks.start`: one process that evaluates the classifier of a settings file,
-without Ray."""
+"""The rival of `benchmarks.start`: one process that evaluates a classifier without Ray.
+
+Its argument is a JSON file with the `params` of the evaluation and the `checkpoint`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from pipelines.pretrain.params import PretrainEvaluationParams
 
 
 def main(settings_file: str) -> None:
-    """Prints the metrics by name, as one line of JSON."""
+    """Evaluate, and print the metrics by name as one line of JSON."""
     settings = json.loads(Path(settings_file).read_text())
     with tempfile.TemporaryDirectory() as scratch:
         context = StageContext(

@@ -1,9 +1,8 @@
-"""`python -m benchmarks.train_gpu`: how fast CAT trains on a GPU, how much of it that uses, and
-where the time goes.
+"""`python -m benchmarks.train_gpu`: how fast CAT trains on a GPU, its MFU, and its profile.
 
-Each size is trained in bf16 over a sweep of batch sizes; at its fastest batch it is profiled, and
-run compiled. The first cases are those that matter most, and the sweep stops when its minutes are
-over: a lent GPU is a short loan. docs/performance.md has results.
+Each size is trained in bf16 with several batch sizes. At its fastest batch size it is profiled, and
+then run compiled. The most important cases come first, and the sweep stops after --minutes, because
+time on a GPU is limited. docs/performance.md has results.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from cat_model import CONFIGS
 from cat_model.weights.files import write_atomically
 
 COMPILE_S = 60.0
-"""What a compilation may take: none is begun with less time left."""
+"""The time reserved for a compilation: with less time left, none starts."""
 _EXIT_NOTHING_MEASURED = 1
 _DATA_SHEETS = {
     "H100 PCIe": 756e12,
@@ -41,8 +40,10 @@ _DATA_SHEETS = {
     "A100": 312e12,
     "L40S": 362e12,
 }
-"""Dense bf16 products a second by NVIDIA's data sheets, by a part of the device's name, the longer
-first."""
+"""Dense bf16 FLOP/s from NVIDIA's data sheets, by a part of the device's name.
+
+A longer name comes before its own prefix.
+"""
 _COLUMNS = {
     "img/s": 9,
     "min..max": 17,
@@ -56,7 +57,7 @@ _COLUMNS = {
 
 @dataclass
 class Document:
-    """Everything that was measured so far."""
+    """All measurements so far."""
 
     command: str
     date: str
@@ -68,7 +69,7 @@ class Document:
 
 
 class Sweep:
-    """Cases one after the other until the time is up, each printed and written when it is done."""
+    """Runs cases until the time is up; prints each and updates the JSON file when it is done."""
 
     def __init__(
         self,
@@ -90,8 +91,7 @@ class Sweep:
         self._print_head()
 
     def run(self) -> Document:
-        """Every size's sweep of batches and profile first, then each compiled at its fastest
-        batch."""
+        """Sweep and profile every size first, then run each compiled at its fastest batch size."""
         fastest = [best for name in self.options.models if (best := self._sweep_batches(name))]
         if self.options.compile:
             for case in fastest:
@@ -102,8 +102,7 @@ class Sweep:
         return self.document
 
     def _sweep_batches(self, model: str) -> Case | None:
-        """The case with the most images a second, which is profiled; None where nothing could
-        run."""
+        """Profile and return the case with the most images a second; None if nothing could run."""
         best: Measured[Case] | None = None
         for batch_size in self.options.batch_sizes:
             case = Case(model, batch_size, self.options.img_size, is_compiled=False)
@@ -117,8 +116,10 @@ class Sweep:
         return best.case if best else None
 
     def _try(self, case: Case, *, is_profiled: bool) -> Measured[Case] | None:
-        """None, with the reason told, for a case that does not fit the memory, the compiler or the
-        time."""
+        """Measure a case; print the reason and return None if it cannot run.
+
+        The reasons are lack of memory, a failed compilation, and lack of time.
+        """
         reason = "out of time" if self._lacks(COMPILE_S if case.is_compiled else 0.0) else None
         measured = None
         if reason is None:
@@ -139,11 +140,12 @@ class Sweep:
         except torch.OutOfMemoryError:
             reason = "out of memory"
         except RuntimeError as err:
-            # After which the device is lost.
+            # After an AcceleratorError the device cannot be used.
             if not case.is_compiled or isinstance(err, torch.AcceleratorError):
                 raise
             reason = f"cannot be compiled here: {str(err).strip().partition(chr(10))[0]}"
-        if reason is not None:  # outside of `except`: the error's traceback holds the activations
+        # This is outside `except`, because the error's traceback holds the activations.
+        if reason is not None:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             return None, reason
@@ -157,8 +159,8 @@ class Sweep:
         found = shares(step, step_s=measured.step_s, device=self.device)
         (result,) = (one for one in self.document.results if one["case"] == asdict(measured.case))
         result["shares"] = found
-        told = ", ".join(f"{group} {100 * found[group]:.0f}%" for group in GROUPS)
-        print(f"{_label(measured.case)}  {told}", flush=True)
+        text = ", ".join(f"{group} {100 * found[group]:.0f}%" for group in GROUPS)
+        print(f"{_label(measured.case)}  {text}", flush=True)
         self._write()
 
     def _lacks(self, needed_s: float) -> bool:
@@ -213,12 +215,12 @@ class Sweep:
 
 
 def data_sheet(device: str) -> float | None:
-    """FLOP/s of the device by its data sheet, None for one that is not known here."""
+    """FLOP/s of the device by its data sheet; None for an unknown device."""
     return next((flops for name, flops in _DATA_SHEETS.items() if name in device), None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 where nothing could be measured, 2 for what was wrongly asked for."""
+    """The exit code: 0, 1 if nothing could be measured, 2 for wrong arguments."""
     options = _parse(arguments)
     words = sys.argv[1:] if arguments is None else arguments
     document = Sweep(options, command=" ".join(["python -m benchmarks.train_gpu", *words])).run()
@@ -252,28 +254,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_count,
         default=[256, 128, 512, 64],
         metavar="N",
-        help="in this order",
+        help="batch sizes, measured in this order; default: 256 128 512 64",
     )
     add("--img-size", type=_count, default=224, metavar="PIXELS")
     add(
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="compiled too, at the fastest batch",
+        help="also measure each size compiled, at its fastest batch size",
     )
     add(
         "--minutes",
         type=float,
         default=5.0,
         metavar="N",
-        help="after which no case is begun; default: 5",
+        help="start no case after N minutes; default: 5",
     )
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add(
         "--json",
         type=_file,
         metavar="PATH",
-        help="write everything that was measured, anew after each case",
+        help="write all measurements as one JSON document, after each case",
     )
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -288,12 +290,10 @@ def _count(text: str) -> int:
 
 
 def _file(text: str) -> Path:
-    """Refused before the work rather than after it."""
+    """A file to write; checked before the measurement rather than after it."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(
-            f"must be a file in a folder that can be written to, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must be a file in a writable folder, got {text!r}")
     return path
 
 

@@ -1,7 +1,7 @@
-"""Two trainings on one machine in turns: while one works, the other is stopped.
+"""Runs two trainings on one machine in turns: while one works, the other is stopped.
 
-Minutes of a shared machine differ by a fifth, and start-up would have whole runs lie minutes apart.
-Turns of seconds meet the same weather. Linux: processes are found by /proc.
+The speed of a shared machine changes by a fifth from minute to minute, and whole runs would be
+minutes apart. Turns of seconds run under the same load. Linux only: it finds processes in /proc.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from benchmarks.stamps import read_stamps, stamping
 
 TURN_S = 1.5
 WARM_UP = 10
-"""So many iterations of each are compared with nothing."""
+"""The first iterations of each training, which are not compared."""
 _LOOK_EVERY_S = 0.1
 _PATIENCE_S = 600.0
 
 
 class Turn(NamedTuple):
-    """When a player alone worked, in seconds since 1970."""
+    """The time in which only one player worked, in seconds since 1970."""
 
     start_s: float
     end_s: float
@@ -37,25 +37,29 @@ class Turn(NamedTuple):
 
 @dataclass
 class Player:
-    """`python -m module`, which trains by mmengine for so many iterations."""
+    """A process of `python -m module`, which trains with mmengine for `iterations`."""
 
     module: str
     arguments: Sequence[str]
     folder: Path
-    """Gets the files `stdout` and `stderr`, and its stamps."""
+    """Where the files `stdout` and `stderr` and the stamps are written."""
     iterations: int
     worker: str | None = None
-    """What the title of the process to stop begins with; None: all of them. Of Ray's, the worker
-    alone: all together had so much to catch up in their turns that they interrupted the worker 17
-    times an iteration instead of once."""
+    """The first part of the title of the process to stop; None stops all processes.
+
+    With Ray only the worker is stopped. When all of Ray was stopped, its processes had so much to
+    catch up in their turns that they interrupted the worker 17 times an iteration instead of once.
+    """
     turns: list[Turn] = field(default_factory=list)
     began_s: float = 0.0
     _process: subprocess.Popen[bytes] | None = None
 
     @contextmanager
     def started(self) -> Iterator[None]:
-        """Works until its first iteration is over, then is stopped; killed where it is left before
-        its end."""
+        """Start it, wait for its first iteration, and stop it.
+
+        On exit a process that still runs is killed.
+        """
         self.began_s = time.time()
         with (
             (self.folder / "stdout").open("wb") as stdout,
@@ -84,7 +88,7 @@ class Player:
         self.turns.append(Turn(start_s, time.time()))
 
     def finish(self) -> None:
-        """Work to the end. Exits where the command fails."""
+        """Let it work to its end. Exits if the command fails."""
         assert self._process is not None
         self._signal(signal.SIGCONT)
         if self._process.wait(timeout=_PATIENCE_S):
@@ -120,7 +124,7 @@ class Player:
 
 
 def _signal(signum: signal.Signals, find: Callable[[], set[int]]) -> None:
-    """To those that `find` finds, those too that start meanwhile."""
+    """Signal all processes that `find` returns, including those that start meanwhile."""
     reached: set[int] = set()
     while new := find() - reached:
         for pid in new:
@@ -137,7 +141,7 @@ def _title(pid: int) -> str:
 
 
 def processes_below(pid: int) -> set[int]:
-    """Its children and theirs."""
+    """All descendants of a process."""
     parents = dict(_parents())
     found: set[int] = set()
     while new := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
@@ -148,13 +152,12 @@ def processes_below(pid: int) -> set[int]:
 def _parents() -> Iterator[tuple[int, int]]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
-            # The name of the program, in brackets, may hold blanks and brackets itself.
+            # The program's name is in brackets, and may hold spaces and brackets.
             yield int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
 
 
 def play(first: Player, second: Player) -> None:
-    """Start both, one after the other; then each in its turn, until one is through; then both to
-    their ends."""
+    """Start both, alternate turns until one has all its iterations, then let both finish."""
     with first.started(), second.started():
         for pair in cycle(((first, second), (second, first))):
             for player in pair:
@@ -166,8 +169,10 @@ def play(first: Player, second: Player) -> None:
 
 
 def rates(player: Player) -> list[float | None]:
-    """Iterations a second in each of its turns; None where it was warming up, or fewer than two
-    were over in it."""
+    """Iterations a second in each of its turns.
+
+    None for a turn of the warm-up, or one in which fewer than two iterations ended.
+    """
     times = [stamp.time_s for stamp in read_stamps(player.folder)][WARM_UP:]
     return [
         _rate([time_s for time_s in times if turn.start_s <= time_s <= turn.end_s])

@@ -1,8 +1,7 @@
 """Keeps both cores of a small machine busy while tests run: `-p tests.burners [--burners N]`.
 
-A test with a process, a signal or a wait has to pass on a machine that is four times slower.
-Burners run at the normal priority, above the one that Ray gives its workers, and end with the
-tests.
+A test with a process, a signal or a wait must pass on a machine that is four times slower. Burners
+run at normal priority, which is higher than the priority of Ray's workers. They end with the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # of xdist, whose controller has the burners
+    if not hasattr(config, "workerinput"):  # with xdist, only the controller starts burners
         command = [sys.executable, "-c", _BURN]
         burners = [subprocess.Popen(command) for _ in range(config.getoption("burners"))]
         config.add_cleanup(lambda: _end(burners))

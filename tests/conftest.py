@@ -1,4 +1,4 @@
-"""What the tests share: one real Ray cluster, one S3 server, and a clean environment for both."""
+"""Fixtures that tests share: a real Ray cluster, an S3 server, and a clean environment for both."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 
 AWS_OF_THIS_MACHINE = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_PROFILE")
 
-# Tests share the cores, and threads that wait for one another do not. torch reads it at its import,
-# which is before any fixture.
+# Tests share the cores, so torch must not start several threads that wait for each other. torch
+# reads this variable at its import, which is before any fixture.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _BY_FIXTURE = ("jobs_url", "cluster")
@@ -34,21 +34,20 @@ _LONGEST = (
     "tests/pipelines/pretrain/epoch/test_exact_resume.py",
     "tests/system/test_quickstart.py",
 )
-"""Groups that begin before all others, so that no process is left with one of them at the end."""
+"""The longest groups, which start first so that none of them runs by itself at the end."""
 
-# A pause of the machine is no fault of an example. On top of the profile that Hypothesis picks,
-# another in CI.
+# No deadline: a pause of the machine must not fail an example. The other settings come from the
+# default profile, which differs in CI.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, one runs all that need the cluster, and a file stays
-    in one.
+    """Group the tests for xdist: those with the cluster in one process, else one group per file.
 
-    Those that submit jobs are a group of their own, for the sake of balance: each process has its
-    own cluster.
+    Tests that submit jobs are a separate group, to balance the load; each process has its own
+    cluster.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
@@ -70,7 +69,7 @@ def _group_of(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[None]:
-    """What Ray, AWS and the processes of tests find in their environment."""
+    """Set the environment variables of Ray, AWS and the tests' processes."""
     with (
         tempfile.TemporaryDirectory(
             prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
@@ -88,13 +87,13 @@ def _environment(ray_folder: str) -> dict[str, str]:
     return {
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # 2 by default, longer than a whole run of most tests.
+        # The default is 2 s, longer than the run of most tests.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.3",
-        # Ray's dashboard, which takes the jobs, is given up after half a minute by default.
+        # By default Ray gives its dashboard, which accepts the jobs, half a minute to start.
         "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
-        # A job goes to the cluster that this folder names as the current one: each process of tests
-        # has its own. Its name is short, because the names of sockets in it have a limit.
+        # A job goes to the cluster that this folder names as the current one, so each test process
+        # has its own folder. Its name is short, because socket paths have a maximum length.
         "RAY_TMPDIR": ray_folder,
         # Submitted jobs call `python`.
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -107,8 +106,10 @@ def _environment(ray_folder: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, environment: None) -> Iterator[Cluster]:
-    """A cluster with 4 CPUs, and 2 GPUs that are none, started once. It takes jobs where a test
-    submits some."""
+    """A cluster with 4 CPUs and 2 simulated GPUs, started once.
+
+    It accepts jobs if a test of the session submits some.
+    """
     from ray.cluster_utils import Cluster  # noqa: PLC0415  only the tests that use it pay for the import
 
     takes_jobs = any(
@@ -123,7 +124,10 @@ def cluster(request: pytest.FixtureRequest, environment: None) -> Iterator[Clust
 
 
 def _start_head(cluster: Cluster, *, takes_jobs: bool) -> None:
-    """A busy machine may need longer than the 30 s that Ray gives its raylet: tries three times."""
+    """Start the head node, with up to three tries.
+
+    On a busy machine the raylet may need longer than the 30 s that Ray allows.
+    """
     for tries_left in (2, 1, 0):
         try:
             cluster.add_node(
@@ -132,8 +136,8 @@ def _start_head(cluster: Cluster, *, takes_jobs: bool) -> None:
                 labels={"place": "here"},
                 include_dashboard=takes_jobs,
                 dashboard_port=_free_port(),
-                # Jobs are handed to whoever listens there; by its default that may be the agent of
-                # another cluster.
+                # Jobs go to the agent that listens on this port. At the default port that can be
+                # the agent of another cluster.
                 dashboard_agent_listen_port=_free_port(),
             )
         except Exception as err:
@@ -151,14 +155,13 @@ def cluster_address(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def jobs_url(cluster: Cluster) -> str:
-    """Where `ray job submit` finds the cluster."""
+    """The address of the cluster for `ray job submit`."""
     return f"http://{cluster.head_node.webui_url}"
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(environment: None) -> Iterator[str]:
-    """The address of a server process that speaks S3; environment variables name it, as
-    a user's would."""
+    """The address of an S3 server process, also set in environment variables as a user would."""
     port = _free_port()
     command = [sys.executable, "-m", "tests.s3_server", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(
@@ -207,7 +210,7 @@ def bucket(s3_endpoint: str) -> str:
 
 
 def make_bucket(kind: str) -> str:
-    """The name of a new, empty bucket of the server; see `tests/s3_server.py` for kinds."""
+    """The name of a new, empty bucket; `tests/s3_server.py` describes the kinds."""
     import boto3  # noqa: PLC0415  only the tests that use it pay for the import
 
     name = f"{kind}-{uuid.uuid4().hex}"
@@ -217,7 +220,7 @@ def make_bucket(kind: str) -> str:
 
 @pytest.fixture(params=["folder", "s3"])
 def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The place of an empty store, of each kind in turn."""
+    """The URI of an empty store: a folder in one run of a test, S3 in another."""
     if request.param == "folder":
         return str(tmp_path / "store")
     return f"s3://{request.getfixturevalue('bucket')}/some/prefix"

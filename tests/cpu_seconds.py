@@ -3,11 +3,11 @@
 Run the tests with `-p tests.cpu_seconds --cpu-seconds FILE`, then `python -m tests.cpu_seconds
 FILE`.
 
-Wall time says little where tests share cores with others and wait for one another. A second
-process, the meter, adds up the CPU time of the process that runs the tests and of everything below
-it in `/proc` (Linux). A test gets what was used since the test before it ended, so its set-up, its
-tear-down and a shared cluster's background work are in it. How it counts is told in
-`benchmarks.process_tree`.
+Wall time is not a useful measure when tests share cores with other processes and wait for each
+other. A second process, the meter, adds up the CPU time of the process that runs the tests and of
+all its descendants in `/proc` (Linux). A test's CPU time is the time used since the previous test
+ended. It includes the test's set-up and tear-down and the background work of a shared cluster.
+`benchmarks.process_tree` describes how the meter counts.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if (file := config.getoption("--cpu-seconds")) is None:
         raise pytest.UsageError("-p tests.cpu_seconds needs --cpu-seconds FILE")
-    # Not xdist's controller.
+    # xdist's controller runs no tests.
     runs_tests = hasattr(config, "workerinput") or config.getoption("dist", "no") == "no"
     if runs_tests:
         config.pluginmanager.register(_Recorder(config.invocation_params.dir / file))
 
 
 class _Recorder:
-    """Appends a line for each test to the file, to which other processes append theirs."""
+    """Appends a line for each test to the file; several processes may append to it."""
 
     def __init__(self, file: Path) -> None:
         adopt_orphans()
         command = [sys.executable, "-m", "tests.cpu_seconds", "--meter", str(os.getpid())]
-        pipe = subprocess.PIPE  # in a session of its own, where Ctrl-C does not reach it
+        pipe = subprocess.PIPE
+        # The meter has its own session, so Ctrl-C does not reach it.
         self._meter = subprocess.Popen(
             command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, start_new_session=True
         )
@@ -91,14 +92,13 @@ class _Recorder:
 
 
 def _name(item: pytest.Item) -> str:
-    """The test's id, without the group that xdist puts behind it."""
+    """The test's ID, without the group that xdist appends."""
     group = item.get_closest_marker("xdist_group")
     return item.nodeid if group is None else item.nodeid.removesuffix(f"@{group.args[0]}")
 
 
 def _serve(root: int) -> None:
-    """Answer each line of the input with the total so far, until the input or the root process
-    ends."""
+    """Answer each input line with the total so far, until the input or the root process ends."""
     meter = Meter(root)
     while Path(f"/proc/{root}").exists():
         total_s = meter.look()
@@ -110,7 +110,7 @@ def _serve(root: int) -> None:
 
 
 def _summary(lines: list[str]) -> str:
-    """The total, the most expensive files and the most expensive tests of what was recorded."""
+    """The recorded total, the most expensive files and the most expensive tests, as text."""
     tests, files = defaultdict[str, float](float), defaultdict[str, float](float)
     for record in map(json.loads, lines):
         tests[record["nodeid"]] += record["cpu_s"]
@@ -127,7 +127,7 @@ def _most_expensive(cpu_s: dict[str, float], num: int) -> list[str]:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.cpu_seconds", description="Sums up what was recorded."
+        prog="python -m tests.cpu_seconds", description="Summarize recorded CPU-seconds."
     )
     parser.add_argument("files", metavar="FILE", nargs="*", type=Path)
     parser.add_argument("--meter", metavar="PID", type=int, help=argparse.SUPPRESS)

@@ -1,5 +1,7 @@
-"""A proxy before an S3 server that answers every request wrongly once, in turn by 503, by 500 and
-by a reset."""
+"""A proxy in front of an S3 server that fails every request once.
+
+The faults take turns: a 503, a 500, and a connection reset.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,10 @@ HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "keep-alive"})
 
 
 class FaultProxy(ThreadingHTTPServer):
-    """Passes a request on if the one before it of the same method and path met a fault, so no retry
-    meets two."""
+    """A proxy that fails a request, and passes on the next one with the same method and path.
+
+    So no request fails twice in a row.
+    """
 
     daemon_threads = True
 
@@ -41,7 +45,7 @@ class FaultProxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def fault_for(self, request: tuple[str, str]) -> str | None:
-        """The fault that the request meets; None: it is passed on."""
+        """The fault to answer the request with; None to pass it on."""
         with self._lock:
             if request in self._failed:
                 self._failed.remove(request)
@@ -69,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request  # noqa: N815  http.server calls them so
 
     def log_message(self, *_: object) -> None:
-        """Nothing: standard error is the test's."""
+        """Log nothing: the test reads standard error."""
 
     def _body(self) -> Iterator[bytes]:
         if self.headers.get("Transfer-Encoding") != "chunked":
@@ -117,7 +121,7 @@ def _headers(answer: HTTPResponse) -> list[tuple[str, str]]:
 
 @contextmanager
 def fault_proxy(endpoint: str) -> Iterator[FaultProxy]:
-    """A running proxy before `endpoint`, an `http://HOST:PORT`."""
+    """A running proxy in front of `endpoint`, an `http://HOST:PORT`."""
     with FaultProxy(endpoint) as proxy:
         thread = threading.Thread(target=proxy.serve_forever)
         thread.start()

@@ -1,5 +1,4 @@
-"""A server in front of the tests' S3 server: answers some requests by itself, and passes on the
-others."""
+"""A server in front of the tests' S3 server: answers some requests itself, passes on the others."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Answer(NamedTuple):
-    """What the front says instead of the server behind it."""
+    """A response of the front itself, instead of the server behind it."""
 
     status: int
     content: bytes = b""
@@ -33,7 +32,7 @@ class Answer(NamedTuple):
 def refusal(
     status: int, code: str, message: str = "", *, headers: Mapping[str, str] = {}, **fields: str
 ) -> Answer:
-    """An error as S3 words it."""
+    """An error response in the format of S3."""
     parts = {"Code": code, "Message": message or f"the message of {code}", **fields}
     body = "".join(f"<{name}>{text}</{name}>" for name, text in parts.items())
     return Answer(status, f"<Error>{body}</Error>".encode(), headers)
@@ -45,7 +44,7 @@ class Front:
 
     url: str
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """Method and path of each request that it met."""
+    """Method and path of each request received."""
 
 
 @contextmanager
@@ -56,10 +55,10 @@ def front(
     tls_dir: Path | None = None,
     pause_s: float = 0,
 ) -> Iterator[Front]:
-    """A front on this machine; `answer` gets method, path and headers, and None passes the request
-    to `behind`.
+    """A running front on this machine.
 
-    With `tls_dir` it speaks TLS, by the certificate `cert.pem` that is written there. It waits for
+    `answer` gets method, path and headers; if it returns None, the request goes to `behind`. With
+    `tls_dir` the front uses TLS, and writes its certificate to `cert.pem` there. It waits for
     `pause_s` before it reads the content of a request, as if the network were slow.
     """
 
@@ -94,11 +93,11 @@ def front(
             return Answer(response.status, response.read(), headers)
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            """Nothing: a client that gives up is what some tests are about."""
+            """Ignore errors: in some tests the client gives up on purpose."""
 
     server = Server(("127.0.0.1", 0), Handler)
     if tls_dir is not None:

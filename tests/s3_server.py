@@ -1,8 +1,8 @@
-"""`python -m tests.s3_server --host HOST --port PORT`: moto's S3, in which a conditional write is
-one step, as in S3's.
+"""`python -m tests.s3_server --host HOST --port PORT`: moto's S3 with atomic conditional writes.
 
-moto looks whether an object is there, and then writes it: of writers that come at the same time two
-may win. Buckets whose names begin with IGNORING or REFUSING treat conditions as other servers do.
+moto itself first checks whether an object exists, and then writes it, so two concurrent writers may
+both succeed. Buckets whose names begin with IGNORING or REFUSING treat conditions as other servers
+do.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from moto.s3.responses import S3Response
 from moto.server import main
 
 IGNORING = "ignoring"
-"""As `rclone serve s3` and MinIO before 2024 do: a conditional put is a put."""
+"""A conditional put is an ordinary put, as in `rclone serve s3` and MinIO before 2024."""
 REFUSING = "refusing"
-"""As some gateways do: a conditional put is an error."""
+"""A conditional put is an error, as in some gateways."""
 
 _one_write = threading.Lock()
 _put_object = S3Response.put_object

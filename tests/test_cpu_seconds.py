@@ -1,5 +1,4 @@
-"""The plugin that counts CPU-seconds, run on test files whose processes report what they used
-themselves."""
+"""The plugin that counts CPU-seconds, on tests whose processes report their own CPU time."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def wait_for(name):
 if __name__ == "__main__":
     globals()[sys.argv[1]]()
 """
-# four fields of `/proc/*/stat`, each in hundredths of a second and rounded down, for each process
+# Each process has four fields in `/proc/*/stat`, in hundredths of a second and rounded down.
 ROUNDING_S = 0.1
 
 
@@ -108,7 +107,7 @@ def test_xdist_processes_write_one_file_of_cpu_seconds(tmp_path: Path) -> None:
 
 
 def _measure(tests: str, folder: Path, *options: str) -> tuple[dict[str, float], float]:
-    """CPU-seconds of each test, and those that the process that burns reports of itself."""
+    """CPU-seconds of each test, and the CPU-seconds that the burning process reports itself."""
     (folder / "processes.py").write_text(PROCESSES)
     (folder / "test_burning.py").write_text(f"import processes\n{dedent(tests)}")
     plugin = ["-p", "tests.cpu_seconds", "--cpu-seconds", "records"]

@@ -1,2 +1,1 @@
-"""What `python -m benchmarks.data_loading` is made of: images, contestants, settings and the layout
-of results."""
+"""The parts of `python -m benchmarks.data_loading`: images, contestants, settings, results."""

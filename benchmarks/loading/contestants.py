@@ -1,5 +1,7 @@
-"""Ways to load a pass of training batches in one loader process, and the CPU time that a pass takes
-on both sides."""
+"""Ways to load a pass of training batches in one loader process, and the CPU time of a pass.
+
+The CPU time is the sum over the loader process and the training process.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ RIVAL = "ImageFolder + timm"
 
 @dataclass
 class Contestant:
-    """A loader with one process of its own, which waits between passes."""
+    """A loader with its own worker process, which stays idle between passes."""
 
     name: str
     loader: DataLoader[Any]
@@ -35,14 +37,14 @@ class Contestant:
     worker_pids: tuple[int, ...] = field(default=())
 
     def start(self) -> None:
-        """A first pass, which starts the process and warms the caches."""
+        """Run a first pass, which starts the worker process and warms the caches."""
         others = {child.pid for child in multiprocessing.active_children()}
         self._pass()
         started = {child.pid for child in multiprocessing.active_children()} - others
         self.worker_pids = tuple(pid for pid in started if pid is not None)
 
     def pass_cpu_s(self) -> float:
-        """CPU seconds of a pass, of the loader's process and of this one."""
+        """CPU seconds of a pass: the loader's process plus this one."""
         start = self._cpu_s()
         self._pass()
         return self._cpu_s() - start
@@ -56,10 +58,9 @@ class Contestant:
 
 
 def make_rival(root: Path, recipe: Recipe, settings: Settings) -> Contestant:
-    """torchvision's folders, timm's transform and torch's collate: what a script without us would
-    use.
+    """torchvision's folders, timm's transform and torch's collate, as in a plain script.
 
-    Its posterize is ours: timm's own raises on Pillow 13 where it is asked for 0 bits.
+    It uses our posterize, because timm's own raises on Pillow 13 when it is asked for 0 bits.
     """
     transform = train_transform(recipe).transform
     loader = _loader(ImageFolder(str(root / "train"), transform=transform), settings, shuffle=True)
@@ -67,8 +68,10 @@ def make_rival(root: Path, recipe: Recipe, settings: Settings) -> Contestant:
 
 
 def make_ours(mode: Mode, root: Path, recipe: Recipe, settings: Settings) -> Contestant:
-    """As a pretraining stage loads with `augmentation: mode`; what `device` leaves to the device is
-    not in a pass."""
+    """The loader of a pretraining stage with `augmentation: mode`.
+
+    A pass leaves out the operations that `device` runs on the device.
+    """
     augmentation = make_train_augmentation(mode, recipe)
     index = load_index(
         root, "train", tuple(sorted(path.name for path in (root / "train").iterdir()))
@@ -83,7 +86,7 @@ def make_ours(mode: Mode, root: Path, recipe: Recipe, settings: Settings) -> Con
 
 
 def batches_of(contestant: Contestant) -> Iterator[Batch]:
-    """A pass, as batches that nothing was done to."""
+    """Yield the batches of one pass, as the loader returns them."""
     yield from contestant.loader
 
 
@@ -99,5 +102,5 @@ def _loader(dataset: Any, settings: Settings, **options: Any) -> DataLoader[Any]
 
 
 def _cpu_s_of(pid: int) -> float:
-    """CPU seconds of all threads of a process, by the clock that Linux has for each."""
+    """CPU seconds of all threads of a process, from the Linux CPU clock of that process."""
     return time.clock_gettime((~pid << 3) | 2)

@@ -1,5 +1,7 @@
-"""Synthetic photographs as JPEGs in ImageNet's layout; with detail as real ones have it, which
-decoding hangs on."""
+"""Synthetic photographs as JPEGs in ImageNet's layout.
+
+They have as much detail as real photographs, because the decoding time depends on it.
+"""
 
 # Shapes: H x W pixels, C channels.
 
@@ -15,12 +17,12 @@ from PIL import Image
 WIDTH_PX, HEIGHT_PX = 500, 375
 QUALITY = 92
 _SLOPE = 1.0
-"""Amplitudes fall with the spatial frequency, as in natural scenes."""
+"""How fast amplitudes fall with the spatial frequency; 1 as in natural scenes."""
 _NUM_SURFACES = 12
 
 
 def write_photographs(root: Path, *, num_images: int, num_classes: int = 2, seed: int = 0) -> int:
-    """`num_images` files below root/train/<class>; returns the size of the mean file in bytes."""
+    """Write `num_images` files below root/train/<class>; return the mean file size in bytes."""
     num_bytes = 0
     for i in range(num_images):
         path = root / "train" / f"class{i % num_classes}" / f"{i:05d}.jpg"
@@ -30,8 +32,7 @@ def write_photographs(root: Path, *, num_images: int, num_classes: int = 2, seed
 
 
 def photograph(rng: np.random.Generator) -> Image.Image:
-    """Surfaces of one colour with sharp edges, under a texture of all frequencies, a calm tint, and
-    grain."""
+    """One-colour surfaces with sharp edges, plus a texture of all frequencies, a tint and grain."""
     texture_HW = _texture(rng, HEIGHT_PX, WIDTH_PX)
     tint_HWC = np.stack([_texture(rng, HEIGHT_PX, WIDTH_PX, calm=1.0) for _ in range(3)], axis=-1)
     surfaces_HWC = _surfaces(rng)

@@ -1,4 +1,4 @@
-"""What was measured of each contestant, as values, and as a table beside the bars."""
+"""The measurements of each contestant, as values and as a table with the bars."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from benchmarks.speed.rounds import Spread
 from benchmarks.speed.table import aligned
 
 BARS = {"fast": 1.15, "device": 2.0}
-"""How many times the rival's images a core-second each is to reach; of `device`, the loader's share
-alone."""
+"""The images a core-second that each must reach, as a multiple of the rival's.
+
+For `device` only the loader's share counts.
+"""
 LEGEND = f"""\
-us/image: CPU time of the loader's process and of the training process, per image; the median of
-all rounds. x rival: the median of the rounds' ratios to {RIVAL}. From encoded files to
-normalised batches; of `device` up to the batch of uint8, the rest of it stands below. Mixup and
-cutmix, timm's in all, are left out."""
+us/image: CPU time of the loader's process plus the training process, per image; the median of
+all rounds. x rival: the median of the rounds' ratios to {RIVAL}. The work measured is from encoded
+files to normalised batches; for `device`, to batches of uint8, and the rest is printed below.
+Mixup and cutmix are left out: all contestants use timm's."""
 _HEAD = ("augmentation", "us/image", "images/core-s", "x rival", "min..max", "bar", "")
 _TEXT_COLUMNS = 1
 
@@ -37,7 +39,7 @@ class Result:
 
     @property
     def is_met(self) -> bool | None:
-        """None where there is no bar."""
+        """Whether the bar is met; None without a bar."""
         if self.bar is None or self.ratio_to_rival is None:
             return None
         return self.ratio_to_rival.median >= self.bar
@@ -53,7 +55,7 @@ class Result:
 
 
 def results_of(image_cpu_s: Mapping[str, Sequence[float]]) -> list[Result]:
-    """One for each contestant, from its CPU seconds an image in each round."""
+    """One result per contestant, from its CPU seconds an image in each round."""
     rival = image_cpu_s[RIVAL]
     return [
         Result(

@@ -1,5 +1,4 @@
-"""The command line of `python -m benchmarks.data_loading` as a checked value; what is wrong with it
-exits with 2."""
+"""The command line of `python -m benchmarks.data_loading`, as a checked value."""
 
 from __future__ import annotations
 
@@ -19,17 +18,17 @@ class Settings:
     """The command line, checked."""
 
     images: int
-    """Of which a pass of each contestant consists; whole batches of them."""
+    """Images in a contestant's pass; a multiple of `batch_size`."""
     batch_size: int
     rounds: int
     img_size: int
     device: Literal["cpu", "cuda"]
-    """Where the batch's part of `augmentation: device` is timed too, beside the CPU."""
+    """Where to time the batch's part of `augmentation: device`, in addition to the CPU."""
     json: Path | None
 
 
 def parse_settings(arguments: Sequence[str] | None) -> Settings:
-    """Exits with 2 and a message that names the option and what it takes."""
+    """Exit with 2 if an option is wrong; the message names it and the values it takes."""
     parser = _parser()
     parsed = parser.parse_args(arguments)
     if parsed.images % parsed.batch_size:
@@ -46,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data_loading",
         description=(
-            "Compare the CPU time of loading and augmenting an image by timm's path and by ours."
+            "Compare the CPU time to load and augment an image with timm's code and with ours."
         ),
     )
     add = parser.add_argument
@@ -55,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         type=a_count,
         default=512,
         metavar="N",
-        help="of a contestant's part of a round; default: 512",
+        help="images in a contestant's part of a round; default: 512",
     )
     add("--batch-size", type=a_count, default=64, metavar="N", help="default: 64")
     add("--rounds", type=a_count, default=5, metavar="N", help="default: 5")
@@ -65,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         "--json",
         type=a_file,
         metavar="PATH",
-        help="write everything that was measured as one JSON document",
+        help="write all measurements as one JSON document",
     )
     return parser

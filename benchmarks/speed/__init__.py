@@ -1,1 +1,1 @@
-"""The parts of `python -m benchmarks.model_speed`: what is run, timed, counted and shown."""
+"""The parts of `python -m benchmarks.model_speed`: networks, timing, counting and tables."""

@@ -1,5 +1,7 @@
-"""Runs one case: all networks, in each way of running them, in the same rounds. What cannot run is
-told, not raised."""
+"""Runs one case: all networks, in each way of running them, in the same rounds.
+
+An entry that cannot run is returned as skipped; it does not raise.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from benchmarks.speed.settings import Case, Run, Settings
 
 @dataclass(frozen=True)
 class Skipped:
-    """What did not run, and why."""
+    """An entry that did not run, and why."""
 
     model: str
     run: Run
@@ -31,7 +33,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Started:
-    """An entry that is warm, and how many of its steps fill its part of a round."""
+    """An entry after its warm-up, and how many of its steps fill its part of a round."""
 
     entry: Entry
     num_steps: int
@@ -45,8 +47,8 @@ def run_case(
     roofs: Roofs,
     device: torch.device,
 ) -> tuple[list[Result], list[Skipped]]:
-    """The first of the settings' rivals is the one that ratios are taken to."""
-    # else the modes and batch sizes of earlier cases use up the recompilations that it allows
+    """Measure a case. Ratios are relative to the first rival in `settings`."""
+    # The modes and batch sizes of earlier cases count towards its limit of recompilations.
     torch.compiler.reset()
     started, skipped = _start_all(case, networks, settings, device)
     taken = alternate(
@@ -77,7 +79,7 @@ def run_case(
 
 
 def synchronizer(device: torch.device) -> Callable[[], None]:
-    """Waits for all work that was given to the device."""
+    """A function that waits for all work queued on the device."""
     return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
 
 
@@ -103,7 +105,7 @@ def _start(
         return Started(entry, warm_up(entry, synchronizer(device)))
     except RuntimeError as err:
         reason = _reason(err, run)
-    # outside of `except`: the error's traceback holds the activations
+    # This is outside `except`, because the error's traceback holds the activations.
     network.optimizer.zero_grad()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -111,8 +113,10 @@ def _start(
 
 
 def _reason(err: RuntimeError, run: Run) -> str:
-    """Why an entry cannot run, in one line; errors that are neither memory's nor the compiler's are
-    raised again."""
+    """Why an entry cannot run, in one line.
+
+    Raises `err` again if it is neither lack of memory nor a failed compilation.
+    """
     text = str(err).strip().partition("\n")[0]
     if isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return "out of memory"

@@ -1,4 +1,4 @@
-"""Says what a measurement ran on: machine, threads and versions, by name."""
+"""Describes what a measurement ran on: machine, threads and versions, by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
 
 
 def _cpu() -> str:
-    """The model's name as Linux has it, else what Python knows."""
+    """The CPU model's name from Linux, else from Python."""
     try:
         found = re.search(
             r"^model name\s*:\s*(.+)$",

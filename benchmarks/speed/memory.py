@@ -1,12 +1,11 @@
-"""The peak of the memory that a step takes from torch's allocator, in bytes; times are no matter of
-this module.
+"""The peak memory that a step takes from torch's allocator, in bytes. Times are not measured here.
 
-Counted is what the step allocates beyond what it found: activations, gradients, results, and what
-operators need for themselves in between. Weights, the optimizer's state and the batch are there
-before it. On a CPU torch.profiler reports every allocation and release, so the count is exact and
-the same from run to run, where the process's peak memory would hold whatever earlier models left
-behind; what BLAS and oneDNN take past torch's allocator it does not see. On CUDA the allocator's
-own peak counter tells it.
+The count is what the step allocates itself: activations, gradients, results, and temporary memory
+of operators. Weights, the optimizer's state and the batch exist before the step.
+
+On a CPU torch.profiler reports every allocation and release, so the count is exact and the same
+from run to run. The process's peak memory would include memory of earlier models. Memory that BLAS
+and oneDNN take outside torch's allocator is not counted. On CUDA the allocator has a peak counter.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# Without a GPU the profiler logs an error for the driver that it did not find; it reads this when
-# it first starts.
+# Without a GPU the profiler logs an error about the missing driver. It reads this variable when it
+# first starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """How many bytes `step` holds at its peak, beyond those that were held when it began."""
+    """Bytes that `step` holds at its peak, minus the bytes held when it began."""
     return _peak_on_cuda(step, device) if device.type == "cuda" else _peak_on_cpu(step)
 
 
@@ -52,8 +51,7 @@ def _peak_on_cpu(step: Callable[[], object]) -> int:
 
 
 def _changes(profiler: profile) -> list[int]:
-    """Bytes of each allocation (positive) and release (negative), in the order in which they
-    happened."""
+    """Bytes of each allocation (positive) and release (negative), in order of time."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))

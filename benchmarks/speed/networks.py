@@ -1,5 +1,7 @@
-"""Makes the networks that are compared, and a step of each: a forward pass, or one step of training
-with AdamW."""
+"""Makes the networks to compare, and a step of each: a forward pass, or a training step.
+
+A training step uses AdamW.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,16 @@ _COMPILE_MODES = {"compiled": "default", "graphs": "reduce-overhead"}
 
 @dataclass(frozen=True)
 class Network:
-    """A classifier with drop path as it has it by default, and its optimizer, for all cases."""
+    """A classifier with its default drop path, and its optimizer, for all cases."""
 
     name: str
     model: nn.Module
     optimizer: torch.optim.Optimizer
     flops_per_image: int
-    """Of a forward pass: a multiply-add is two."""
+    """FLOPs of a forward pass; a multiply-add is two."""
 
     def held_bytes(self, *, is_training: bool) -> int:
-        """Weights and buffers, and in training the optimizer's state."""
+        """Bytes of weights and buffers, and in training of the optimizer's state."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if is_training:
             tensors += [
@@ -52,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Entry:
-    """A network that takes part in a case, run in one way."""
+    """A network in a case, run in one way."""
 
     network: Network
     run: Run
@@ -108,7 +110,7 @@ def _precision(case: Case, batch: Batch) -> AbstractContextManager[object]:
 
 
 def _make_model(name: str, img_size: int) -> nn.Module:
-    """Only models that are built for one image size are told it."""
+    """Make a model; `img_size` is passed only to models that are built for one image size."""
     pretrained = timm.get_pretrained_cfg(name)
     is_sized = name in CONFIGS or (pretrained is not None and pretrained.fixed_input_size)
     model: nn.Module = timm.create_model(
@@ -118,15 +120,19 @@ def _make_model(name: str, img_size: int) -> nn.Module:
 
 
 def _flops_of_cat(name: str, img_size: int) -> int:
-    """What the reference's arithmetic takes, whatever shortcuts ours has: rates are then those of
-    the same work."""
+    """FLOPs of the reference's arithmetic, even where our network takes shortcuts.
+
+    Rates are then for the same work.
+    """
     counted = complexity(CONFIGS[name], image_hw=(img_size, img_size), num_classes=NUM_CLASSES)
     return 2 * counted.conventions["products"]
 
 
 def _flops_of_rival(name: str, img_size: int) -> int:
-    """Products of convolutions, linear layers and attention, by torch's counter, without memory or
-    compute."""
+    """FLOPs of convolutions, linear layers and attention, by torch's counter.
+
+    It runs on the meta device, so it takes no memory and no computation.
+    """
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         _make_model(name, img_size).eval()(torch.empty(1, 3, img_size, img_size))
     return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""What was measured of one entry, as values: rates, ratios, memory and shares of the roofs."""
+"""The measurements of one entry, as values: rates, ratios, memory and shares of the roofs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from benchmarks.speed.settings import Case, Run
 from benchmarks.speed.traffic import moved_bytes
 
 _FORWARDS = {"forward": 1, "train": 3}
-"""A backward pass has two products for each of the forward pass; what checkpointing computes again
-is not counted."""
+"""How many forward passes a step counts as.
+
+A backward pass has two products for each product of the forward pass. Work that checkpointing
+repeats is not counted.
+"""
 _COUNTABLE: tuple[Run, ...] = ("eager", "checkpointed")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step, the same in every round."""
+    """Counts of one step, which are the same in every round."""
 
     flops: int
     moved_bytes: int | None
@@ -34,8 +37,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Result:
-    """An entry's rounds and counts. Ratios are of the rounds' images a second, each to its own
-    round."""
+    """An entry's rounds and counts. Ratios compare images a second within each round."""
 
     model: str
     run: Run
@@ -44,9 +46,9 @@ class Result:
     counts: Counts
     roofs: Roofs
     ratio_to_rival: Spread | None
-    """To the first rival, run in the same way; None where that was not measured."""
+    """The ratio to the first rival, run in the same way; None if that was not measured."""
     ratio_to_eager: Spread | None
-    """To the same network run eagerly; None for that itself."""
+    """The ratio to the same network run eagerly; None for the eager run itself."""
 
     @property
     def images_per_s(self) -> Spread:
@@ -87,7 +89,7 @@ class Result:
 
 
 def count(entry: Entry, device: torch.device) -> Counts:
-    """Runs two more steps, one for each counter: counters slow a step down."""
+    """Count an entry in two more steps, one per counter, because counters slow a step down."""
     case, network = entry.case, entry.network
     entry.prepare()
     return Counts(
@@ -99,5 +101,5 @@ def count(entry: Entry, device: torch.device) -> Counts:
 
 
 def compare(step_s: Sequence[float], to: Sequence[float] | None) -> Spread | None:
-    """How many times as fast, round by round, than what took `to` seconds."""
+    """How many times faster than `to` each round was; None without `to`."""
     return None if to is None else Spread.of([b / a for a, b in zip(step_s, to, strict=True)])

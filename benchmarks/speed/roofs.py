@@ -1,5 +1,7 @@
-"""Measures what a device can do at best, in the run whose numbers are held against it: one product
-and one copy."""
+"""Measures the best rates of a device (roofs), in the same run as the benchmark.
+
+The roofs are the rate of one matrix product and the rate of one copy.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,23 @@ _REPEATS = 10
 _SMALLEST_SIDE = 256
 _LARGEST_SIDES = {"cpu": 2048, "cuda": 8192}
 _LONG_S = 0.05
-"""A product that takes as long says enough. A CPU without instructions for bf16 takes a minute for
-side 2048."""
+"""The side stops growing at a product of this length.
+
+A CPU without bf16 instructions takes a minute for side 2048.
+"""
 _COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}  # many times any cache
 
 
 @dataclass(frozen=True)
 class Roofs:
-    """Of one precision; the best of ten repeats."""
+    """The roofs of one precision: the best of ten repeats."""
 
     matmul_side: int
     """The largest of 256, 512, ... that the device multiplies in reasonable time."""
     matmul_flops_per_s: float
     copy_bytes: int
     copy_bytes_per_s: float
-    """Read and written."""
+    """Bytes read plus bytes written, a second."""
 
 
 def measure_roofs(

@@ -1,5 +1,7 @@
-"""Times contestants round by round, in alternating order, so that drifts of a shared machine hit
-all of them alike."""
+"""Times contestants round by round in alternating order.
+
+A shared machine that gets slower or faster then affects all of them equally.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,15 @@ from statistics import median
 from typing import NamedTuple, Protocol
 
 SLOT_S = 0.5
-"""What a contestant's part of a round lasts at least: a few steps of a fast one, one step of a slow
-one."""
+"""The shortest part of a round for a contestant.
+
+A fast contestant runs several steps in it, a slow one runs one step.
+"""
 _WARM_UP_STEPS = 2  # the first compiles or plans, the second records a CUDA graph
 
 
 class Contestant(Protocol):
-    """`prepare` is not timed, `step` is."""
+    """What is timed: `step`, but not `prepare`."""
 
     def prepare(self) -> None: ...
 
@@ -24,7 +28,7 @@ class Contestant(Protocol):
 
 
 class Spread(NamedTuple):
-    """Of the values of all rounds."""
+    """Median, minimum and maximum over all rounds."""
 
     median: float
     min: float
@@ -36,7 +40,7 @@ class Spread(NamedTuple):
 
 
 def warm_up(contestant: Contestant, synchronize: Callable[[], None]) -> int:
-    """Runs some steps; returns how many fill a slot."""
+    """Run some steps; return the number of steps that fills a slot."""
     contestant.prepare()
     for _ in range(_WARM_UP_STEPS):
         contestant.step()
@@ -50,8 +54,10 @@ def alternate(
     rounds: int,
     synchronize: Callable[[], None],
 ) -> list[list[float]]:
-    """Seconds a step, of each contestant in each round. Every other round runs in the opposite
-    order."""
+    """Seconds a step, of each contestant in each round.
+
+    Every second round runs in the opposite order.
+    """
     taken: list[list[float]] = [[] for _ in contestants]
     order = list(range(len(contestants)))
     for _ in range(rounds):

@@ -1,5 +1,4 @@
-"""The command line of `python -m benchmarks.model_speed` as a checked value; what is wrong with it
-exits with 2."""
+"""The command line of `python -m benchmarks.model_speed`, as a checked value."""
 
 from __future__ import annotations
 
@@ -20,19 +19,22 @@ from cat_model import CONFIGS
 Mode = Literal["forward", "train"]
 Precision = Literal["fp32", "bf16"]
 Run = Literal["eager", "checkpointed", "compiled", "graphs"]
-"""How a network is run: as it is, recomputing its blocks in backward, by torch.compile, or that
-with CUDA graphs."""
+"""How a network is run.
+
+`eager`: without changes. `checkpointed`: its blocks are recomputed in backward. `compiled`: by
+torch.compile. `graphs`: by torch.compile with CUDA graphs.
+"""
 RIVALS = ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "convnext_tiny")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STRIDE = 32
-"""Pixels along a position of the last map, of all that are measured."""
+"""Pixels per position of the last map, along one side; the same in all measured models."""
 _RUN_OF_COMPILE: dict[str, Run] = {"default": "compiled", "reduce-overhead": "graphs"}
 _NOT_IN: dict[Mode, tuple[Run, ...]] = {"forward": ("checkpointed",), "train": ("graphs",)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What all contestants do in the same rounds; bf16 is autocast with weights in float32."""
+    """The work of all contestants in the same rounds. bf16 is autocast with float32 weights."""
 
     mode: Mode
     precision: Precision
@@ -41,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Settings:
-    """The command line, checked. The first of `rivals` is the one that ratios are taken to."""
+    """The command line, checked. Ratios are relative to the first of `rivals`."""
 
     models: tuple[str, ...]
     rivals: tuple[str, ...]
@@ -52,7 +54,7 @@ class Settings:
     rounds: int
     device: Literal["cpu", "cuda"]
     threads: int | None
-    """None: as many as torch takes by itself."""
+    """None: torch's default."""
     img_size: int
     is_tf32: bool
     json: Path | None
@@ -65,7 +67,7 @@ class Settings:
 
 
 def parse_settings(arguments: Sequence[str] | None) -> Settings:
-    """Exits with 2 and a message that names the option and what it takes."""
+    """Exit with 2 if an option is wrong; the message names it and the values it takes."""
     parser = _parser()
     parsed = parser.parse_args(arguments)
     runs: list[Run] = ["eager"]
@@ -96,16 +98,16 @@ def parse_settings(arguments: Sequence[str] | None) -> Settings:
 
 
 def _fault(settings: Settings) -> str | None:
-    """Which options do not go together, or not here, and what to do instead."""
+    """A message about options that conflict or do not work on this machine, else None."""
     is_cpu = settings.device == "cpu"
     if not is_cpu and not torch.cuda.is_available():
         return "--device cuda: torch finds no CUDA device here; use --device cpu"
     if is_cpu and settings.is_tf32:
-        return "--tf32: is of CUDA devices; leave it out, or use --device cuda"
+        return "--tf32: needs a CUDA device; leave it out, or use --device cuda"
     if "graphs" in settings.runs and (is_cpu or "forward" not in settings.modes):
-        return "--compile reduce-overhead: CUDA graphs, for --device cuda and --mode forward"
+        return "--compile reduce-overhead: needs --device cuda and --mode forward (CUDA graphs)"
     if "checkpointed" in settings.runs and "train" not in settings.modes:
-        return "--checkpointing: a forward pass keeps nothing; use --mode train"
+        return "--checkpointing: has no effect on a forward pass; use --mode train"
     return None
 
 
@@ -113,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.model_speed",
         description=(
-            "Measure CAT beside models of timm in one process, round by round in alternating order."
+            "Measure CAT and models of timm in one process, round by round in alternating order."
         ),
     )
     add = parser.add_argument
@@ -130,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_rival,
         metavar="NAME",
         default=list(RIVALS),
-        help="of timm; ratios are to the first",
+        help="models of timm; ratios are relative to the first",
     )
     add(
         "--mode",
@@ -150,17 +152,17 @@ def _parser() -> argparse.ArgumentParser:
         "--compile",
         nargs="*",
         choices=tuple(_RUN_OF_COMPILE),
-        help="torch.compile beside eager, by its mode",
+        help="also measure torch.compile, in these modes",
     )
     add(
         "--checkpointing",
         action="store_true",
-        help="training that recomputes its blocks, beside one that does not",
+        help="also measure training that recomputes its blocks in backward",
     )
     add("--batch-sizes", nargs="+", type=a_count, default=[8], metavar="N", help="default: 8")
     add("--rounds", type=a_count, default=7, metavar="N", help="default: 7")
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--threads", type=a_count, metavar="N", help="of a CPU; default: torch's")
+    add("--threads", type=a_count, metavar="N", help="CPU threads; default: torch's")
     add(
         "--img-size",
         type=_side,
@@ -168,18 +170,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help=f"a multiple of {STRIDE}; default: 224",
     )
-    add("--tf32", action="store_true", help="TF32 in the float32 products of a CUDA device")
+    add("--tf32", action="store_true", help="use TF32 for float32 products on a CUDA device")
     add(
         "--json",
         type=a_file,
         metavar="PATH",
-        help="write everything that was measured as one JSON document",
+        help="write all measurements as one JSON document",
     )
     return parser
 
 
 def _unique(values: Sequence[Any]) -> tuple[Any, ...]:
-    """In their order; `choices` has checked those that are literals."""
+    """The distinct values, in their order. `choices` has already checked literals."""
     return tuple(dict.fromkeys(values))
 
 
@@ -208,10 +210,8 @@ def _rival(text: str) -> str:
 
 
 def a_file(text: str) -> Path:
-    """Refused before the work rather than after it."""
+    """A file to write; checked before the measurement rather than after it."""
     path = Path(text)
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(
-            f"must be a file in a folder that can be written to, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"must be a file in a writable folder, got {text!r}")
     return path

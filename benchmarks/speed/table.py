@@ -1,5 +1,4 @@
-"""Lays results out as text: a title, an aligned table that fits 120 columns, a line for whatever
-did not run."""
+"""Formats results as text: a title, an aligned table of at most 120 columns, skipped entries."""
 
 from __future__ import annotations
 
@@ -26,10 +25,10 @@ HEAD = (
 )
 LEGEND = """\
 img/s: the median of all rounds. x rival, x eager: the median of the rounds' ratios to the first
-rival, run in the same way, and to the same model run eagerly. MiB: what a step takes at its peak,
-beyond weights and optimizer state. TFLOP/s and its share of the matmul: 2 a multiply-add of the
-plain network, training 3 times the forward pass. GB/s and its share of the copy: what operators
-read and write, as if no cache kept it; a share above 100% was kept by one."""
+rival, run in the same way, and to the same model run eagerly. MiB: the peak memory of a step,
+without weights and optimizer state. TFLOP/s and its share of the matmul: a multiply-add of the
+plain network counts 2, training 3 times the forward pass. GB/s and its share of the copy: bytes
+that operators read and write, as if nothing were cached; a cache can raise the share above 100%."""
 _TEXT_COLUMNS = 2
 _GAP = "  "
 
@@ -55,7 +54,7 @@ def title(
 
 
 def table(case: Case, results: Sequence[Result], skipped: Sequence[Skipped]) -> str:
-    """Columns that nothing stands in are left out."""
+    """The results of a case as text; empty columns are left out."""
     rows = [_row(result) for result in results]
     columns = [column for column in zip(HEAD, *rows, strict=True) if any(column[1:])]
     lines = [f"{case.mode}, {case.precision}, batch {case.batch_size}"]
@@ -82,7 +81,7 @@ def _row(result: Result) -> tuple[str, ...]:
 
 
 def _number(value: float | None) -> str:
-    """Three digits, without an exponent."""
+    """A value with three significant digits and no exponent; empty for None."""
     if value is None:
         return ""
     num_decimals = next(
@@ -100,7 +99,7 @@ def _percent(share: float | None) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], *, num_text_columns: int) -> list[str]:
-    """Each row as a line: text, in the first columns, to the left, numbers to the right."""
+    """One line per row; the first `num_text_columns` are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_line(row, widths, num_text_columns) for row in rows]
 

@@ -1,8 +1,8 @@
-"""The bytes that the operators of a step read and write, as if nothing stayed in a cache.
+"""The bytes that the operators of a step read and write, as if nothing were cached.
 
-An operator reads each tensor that it is given and writes each that it returns, once and whole; an
-expanded dimension counts once. A view moves nothing, and neither does making an empty tensor. What
-an operator keeps to itself in between is not seen, nor is the inside of compiled code.
+An operator reads each of its input tensors and writes each of its output tensors once. An expanded
+dimension counts once. A view moves nothing, and neither does making an empty tensor. Temporary
+tensors inside an operator are not counted, and neither is traffic inside compiled code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def moved_bytes(step: Callable[[], object]) -> int:
-    """Bytes read and written by `step`, forward and backward, run eagerly."""
+    """Bytes that `step` reads and writes, forward and backward, when it runs eagerly."""
     counter = _Counter()
     with counter:
         step()
@@ -45,7 +45,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _is_view(func: Any, given: list[Tensor], returned: list[Tensor]) -> bool:
-    """Whether all that it returns is memory of what it was given, which it did not change."""
+    """Whether all outputs share memory with inputs that the operator does not change."""
     storages = {tensor.untyped_storage().data_ptr() for tensor in given}
     is_shared = all(tensor.untyped_storage().data_ptr() in storages for tensor in returned)
     return is_shared and not func._schema.is_mutable

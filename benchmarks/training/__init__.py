@@ -1,2 +1,1 @@
-"""The parts of `benchmarks.train_gpu` and `benchmarks.downstream_gpu`: a step, what it reaches,
-where its time goes."""
+"""The parts of `benchmarks.train_gpu` and `benchmarks.downstream_gpu`."""

@@ -1,5 +1,4 @@
-"""A training step of a detector or segmenter as its stage does it, on images that lie on the device
-already.
+"""A training step of a detector or segmenter as in its stage, on images already on the device.
 
 Letters: B images, H and W pixels, N objects of an image, K classes.
 """
@@ -44,15 +43,18 @@ with quiet_import():
 METHODS = ("retinanet", "mask_rcnn", "fcos", "atss", "cascade_rcnn", "semantic_fpn")
 NUM_CLASSES = {"mmdet": 80, "mmseg": 150}
 NUM_OBJECTS = 7
-"""In an image; COCO's have 7.3 on average."""
+"""Objects in an image; COCO has 7.3 on average."""
 Ddp = Literal["none", "all", "search"]
-"""Gradients: as they are; in DistributedDataParallel; there with a search for parameters that are
-not used."""
+"""How gradients are handled.
+
+`none`: without DistributedDataParallel (DDP). `all`: DDP. `search`: DDP that looks for unused
+parameters.
+"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: a published size, with all of its sides multiples of 32."""
+    """What is trained: a published size, whose image sides are multiples of 32."""
 
     method: str
     backbone: str
@@ -67,7 +69,7 @@ class Case:
         return "mmseg" if self.method == "semantic_fpn" else "mmdet"
 
     def params(self) -> Any:
-        """Of its stage, as published but for the batch."""
+        """The params of its stage: as published, except for the batch size."""
         common: dict[str, Any] = {
             "data": "nowhere",
             "backbone": "no.checkpoint",
@@ -80,14 +82,14 @@ class Case:
 
 
 class Step:
-    """Forward, losses, backward, and AdamW: mmengine's `train_step`."""
+    """One step: forward, losses, backward and AdamW, by mmengine's `train_step`."""
 
     def __init__(self, case: Case, device: torch.device) -> None:
         torch.manual_seed(0)
         params = case.params()
         load_library(case.scope)
         self._scope = case.scope
-        # It would tell how it initialised each tensor.
+        # At its default level it logs how it initialised each tensor.
         MMLogger.get_current_instance().setLevel("ERROR")
         with DefaultScope.overwrite_default_scope(case.scope):
             model: Any = MODELS.build(Config(_model_config(case, device)))
@@ -98,7 +100,7 @@ class Step:
             del wrapper["constructor"]
             self.wrapper = FewGroups(wrapper, wrapper.pop("paramwise_cfg"))(self.model)
         if case.is_compiled:
-            torch.compiler.reset()  # else earlier cases use up the recompilations that it allows
+            torch.compiler.reset()  # earlier cases count towards its limit of recompilations
             for part in parts_of_tensors(model):
                 part.compile(options=COMPILER_OPTIONS)
         self._batch = make_batch(case, device)
@@ -115,8 +117,7 @@ class Step:
 
 
 def make_batch(case: Case, device: torch.device) -> dict[str, Any]:
-    """What a loader hands to `train_step`: random pixels, and objects or labels at random
-    places."""
+    """A loader's batch for `train_step`: random pixels, with random objects or labels."""
     rng = np.random.default_rng(0)
     height, width = case.image_hw
     images = rng.integers(0, 256, (case.batch_size, 3, height, width), np.uint8)

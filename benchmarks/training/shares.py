@@ -1,5 +1,4 @@
-"""Where a step's time goes: the device's busy time by what its kernels do, and the rest, when it
-waits for work."""
+"""Where a step's time goes: the device's busy time by kind of kernel, and its idle time."""
 
 from __future__ import annotations
 
@@ -13,8 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 
 _NUM_STEPS = 3
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
-"""Categories of a trace's events that take the device's time; annotations span kernels and would
-count them twice."""
+"""Categories of trace events that use the device.
+
+Annotations are left out: they span kernels and would count them twice.
+"""
 IDLE = "idle"
 OTHER = "norm, elementwise"
 _MARKS: Mapping[str, tuple[str, ...]] = {
@@ -46,17 +47,18 @@ _MARKS: Mapping[str, tuple[str, ...]] = {
         "nhwctonchw",
     ),
 }
-"""Parts of the names of kernels (CUDA, Triton) and operators (CPU), in the order in which they are
-looked for.
+"""Substrings of the names of kernels (CUDA, Triton) and operators (CPU), in search order.
 
-The loss's softmax counts as attention: it is a thousandth of it.
+The softmax of the loss counts as attention; it takes a thousandth of attention's time.
 """
 GROUPS = (*_MARKS, OTHER, IDLE)
 
 
 def shares(step: Callable[[], None], *, step_s: float, device: torch.device) -> dict[str, float]:
-    """The share of `step_s`, the time of a step without a profiler, by group; together 1, if
-    nothing overlaps."""
+    """The share of `step_s` by group; the sum is 1 if no kernels overlap.
+
+    `step_s` is the time of a step without a profiler.
+    """
     step()
     activities = [ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU]
     with profile(activities=activities, acc_events=True) as profiler:
@@ -69,8 +71,10 @@ def shares(step: Callable[[], None], *, step_s: float, device: torch.device) -> 
 
 
 def shares_of(spent: Iterable[tuple[str, float]], *, total_s: float) -> dict[str, float]:
-    """Names of kernels or operators with their seconds -> the share of `total_s` of each group; the
-    rest is idle."""
+    """The share of `total_s` by group, from pairs of a kernel's or operator's name and seconds.
+
+    The rest of the time is idle.
+    """
     found = dict.fromkeys(GROUPS, 0.0)
     for name, spent_s in spent:
         found[group_of(name)] += spent_s / total_s
@@ -80,7 +84,7 @@ def shares_of(spent: Iterable[tuple[str, float]], *, total_s: float) -> dict[str
 
 def group_of(name: str) -> str:
     lower = name.lower()
-    # their names list the operators that they fused, products that they follow among them
+    # Names of fused kernels list the fused operators, and may name a product that runs before them.
     if lower.startswith("triton_") and not lower.startswith("triton_tem"):
         return OTHER
     return next(
@@ -101,5 +105,5 @@ def _on_cuda(profiler: profile) -> list[tuple[str, float]]:
 
 
 def _on_cpu(profiler: profile) -> list[tuple[str, float]]:
-    """Each operator's own time, without that of the operators which it calls."""
+    """Each operator's own time, without the operators that it calls."""
     return [(event.key, event.self_cpu_time_total / 1e6) for event in profiler.key_averages()]

@@ -1,5 +1,4 @@
-"""A step of training as a pretraining stage does it, on random images that lie on the device
-already.
+"""A training step as in a pretraining stage, on random images that are already on the device.
 
 Letters: B images, C channels, H and W pixels, K classes.
 """
@@ -25,7 +24,7 @@ CLIP_GRAD = 5.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: a published size, in one piece or compiled."""
+    """What is trained: a published size, eager or compiled."""
 
     model: str
     batch_size: int
@@ -34,8 +33,10 @@ class Case:
 
 
 def forward_flops(case: Case) -> int:
-    """Of one image; a multiply-add is two. Products of the reference's arithmetic, shortcuts or
-    not."""
+    """FLOPs of a forward pass of one image; a multiply-add is two.
+
+    They are the products in the reference's arithmetic, even where our network takes shortcuts.
+    """
     image_hw = (case.img_size, case.img_size)
     return (
         2
@@ -44,13 +45,15 @@ def forward_flops(case: Case) -> int:
 
 
 def flops_per_s(measured: Measured[Case]) -> float:
-    """Three forward passes' worth an image, whatever is computed again or left out: the F of
-    MFU."""
+    """The FLOP/s that MFU is computed from: three forward passes an image.
+
+    Recomputed or skipped work does not change the count.
+    """
     return 3 * forward_flops(measured.case) * measured.images_per_s.median
 
 
 class Step:
-    """Forward in bf16 by autocast, soft-target loss, backward, clipping, fused AdamW."""
+    """One step: forward in bf16 by autocast, soft-target loss, backward, clipping, fused AdamW."""
 
     def __init__(self, case: Case, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -65,7 +68,7 @@ class Step:
         self.targets_BK = torch.randn(case.batch_size, NUM_CLASSES, device=device).softmax(1)
         self._forward: Callable[[Tensor], Tensor] = self.model
         if case.is_compiled:
-            torch.compiler.reset()  # else earlier cases use up the recompilations that it allows
+            torch.compiler.reset()  # earlier cases count towards its limit of recompilations
             self._forward = torch.compile(self.model, dynamic=False, options=COMPILER_OPTIONS)
 
     def __call__(self) -> None:

@@ -1,5 +1,7 @@
-"""A training step's time, rate and memory: a warm-up, windows of equal length, then one step's
-peak."""
+"""A training step's time, rate and memory.
+
+The measurement is a warm-up, then windows of equal length, then the peak memory of one step.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,23 @@ from benchmarks.speed.rounds import Spread
 _WARM_UP_STEPS = 3
 _WINDOWS = 5
 _WINDOW_S = 0.4
-"""Five windows of this length, or of one step where that takes longer."""
+"""The length of a window; one step, if a step takes longer."""
 
 
 class Batched(Protocol):
-    """What is trained, in batches."""
+    """A case that is trained in batches."""
 
     @property
     def batch_size(self) -> int: ...
 
 
 class TrainingStep(Protocol):
-    """One step after another on the same batch."""
+    """A callable that runs one step, on the same batch each time."""
 
     def __call__(self) -> object: ...
 
     def held_bytes(self) -> int:
-        """Weights and the optimizer's state."""
+        """Bytes of the weights and the optimizer's state."""
 
 
 C = TypeVar("C", bound=Batched)
@@ -41,19 +43,19 @@ C = TypeVar("C", bound=Batched)
 
 @dataclass(frozen=True)
 class Measured(Generic[C]):
-    """Of one case. `step_s` is the median of its windows."""
+    """The measurements of one case. `step_s` is the median of its windows."""
 
     case: C
     step_s: float
     images_per_s: Spread
     peak_bytes: int
-    """Weights, the optimizer's state, and what a step takes at its peak."""
+    """Weights, the optimizer's state, and the peak memory of a step."""
     warm_up_s: float
-    """The first three steps, compilation included."""
+    """Seconds for the first three steps, including compilation."""
 
 
 def measure(case: C, step: TrainingStep, device: torch.device) -> Measured[C]:
-    """Raises torch.OutOfMemoryError where the case does not fit."""
+    """Measure a case. Raises torch.OutOfMemoryError if it does not fit."""
     pace = measure_pace(step, device)
     rates = Spread.of([case.batch_size / step_s for step_s in pace.windows_s])
     peak = step.held_bytes() + peak_bytes(step, device)
@@ -61,7 +63,7 @@ def measure(case: C, step: TrainingStep, device: torch.device) -> Measured[C]:
 
 
 class Pace(NamedTuple):
-    """Seconds of a step in each window; the first three steps together, compilation included."""
+    """Seconds of a step in each window, and of the first three steps with compilation."""
 
     windows_s: Sequence[float]
     warm_up_s: float

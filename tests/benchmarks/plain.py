@@ -1,8 +1,8 @@
-"""The reference's arithmetic, written down plainly, with the parameters of a model of ours.
+"""The reference's arithmetic, written plainly, with the parameters of our model.
 
-Every block cuts its windows and puts them together again; attention is four linear layers, two
-products and a softmax; nothing is folded, fused or skipped. Maps must be divisible by the window,
-as the reference's are.
+Every block cuts its map into windows and joins them again. Attention is four linear layers, two
+products and a softmax. Nothing is folded, fused or skipped. Map sides must be divisible by the
+window, as in the reference.
 
 Letters: B images, I input channels, H and W positions, C channels, P windows of a map, N positions
 of a window, h heads, d channels of a head, K classes.
@@ -21,8 +21,7 @@ from cat_model.stage import AttentionBlock, CatStage, Group
 
 
 class PlainCat(nn.Module):
-    """Images x_BIHW -> logits_BK, equal to those of `model` up to rounding, by way of the plain
-    arithmetic."""
+    """Images x_BIHW -> logits_BK by the plain arithmetic; equal to `model` up to rounding."""
 
     def __init__(self, model: Cat) -> None:
         super().__init__()
@@ -70,14 +69,14 @@ def _cpsa(attn: Cpsa, x_BHWC: Tensor) -> Tensor:
 
 
 def _cut(x_BHWC: Tensor, window: int) -> Tensor:
-    """x_BPNC, windows in raster order."""
+    """Cut a map into x_BPNC, with windows in raster order."""
     B, height, width, C = x_BHWC.shape
     grid = x_BHWC.view(B, height // window, window, width // window, window, C)
     return grid.transpose(2, 3).reshape(B, -1, window**2, C)
 
 
 def _join(x_BPNC: Tensor, window: int, *, like: Tensor) -> Tensor:
-    """x_BHWC of the shape of `like`: the inverse of `_cut`."""
+    """Join windows to x_BHWC with the shape of `like`; the inverse of `_cut`."""
     B, height, width, C = like.shape
     grid = x_BPNC.reshape(B, height // window, width // window, window, window, C)
     return grid.transpose(2, 3).reshape(B, height, width, C)

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.data_loading` on a toy setting: what it prints, writes and refuses. No time
-is asserted."""
+"""`python -m benchmarks.data_loading` on a toy setting: what it prints, writes and refuses.
+
+No test asserts a time.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ TOY = ["--images", "8", "--batch-size", "4", "--rounds", "2", "--img-size", "64"
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What was printed, and the JSON document."""
+    """The printed text and the JSON document of a run."""
     path = tmp_path_factory.mktemp("loading") / "loading.json"
     command = [sys.executable, "-m", "benchmarks.data_loading", *TOY, "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -35,7 +37,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads(path.read_text())
 
 
-def test_each_contestant_has_a_time_in_each_round(toy: tuple[str, dict[str, Any]]) -> None:
+def test_each_contestant_is_timed_in_each_round(toy: tuple[str, dict[str, Any]]) -> None:
     results = {result["name"]: result for result in toy[1]["results"]}
     assert list(results) == [RIVAL, "reference", "fast", "device"]
     assert all(
@@ -48,7 +50,7 @@ def test_each_contestant_has_a_time_in_each_round(toy: tuple[str, dict[str, Any]
     }
 
 
-def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[str, Any]]) -> None:
+def test_the_document_names_the_machine_and_the_settings(toy: tuple[str, dict[str, Any]]) -> None:
     document = toy[1]
     assert document["command"].startswith("python -m benchmarks.data_loading --images 8")
     assert document["machine"]["threads"] == 1
@@ -57,7 +59,7 @@ def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[st
     assert document["batch_s"]["cpu"]["median"] > 1e-6
 
 
-def test_it_prints_ratios_bars_and_the_batches_part(toy: tuple[str, dict[str, Any]]) -> None:
+def test_the_output_has_ratios_bars_and_the_batch_part(toy: tuple[str, dict[str, Any]]) -> None:
     lines = toy[0].splitlines()
     assert any(line.startswith(RIVAL) for line in lines)
     assert any(
@@ -68,7 +70,7 @@ def test_it_prints_ratios_bars_and_the_batches_part(toy: tuple[str, dict[str, An
     assert max(map(len, lines)) <= 120
 
 
-def test_a_ratio_is_the_median_of_rounds_compared_with_its_bar() -> None:
+def test_the_median_ratio_is_compared_with_the_bar() -> None:
     times = {RIVAL: [3.0, 4.0, 9.0], "fast": [3.0, 3.0, 3.0], "device": [1.0, 2.5, 5.0]}
     fast, device = results_of(times)[1:]
     assert fast.ratio_to_rival is not None
@@ -84,7 +86,7 @@ def test_a_ratio_is_the_median_of_rounds_compared_with_its_bar() -> None:
 
 
 class Busy:
-    """A loader that keeps this process busy for some CPU time and sleeps besides."""
+    """A loader that uses some CPU time of this process, and then sleeps."""
 
     def __iter__(self) -> Any:
         until = time.process_time() + 0.05
@@ -94,7 +96,7 @@ class Busy:
         return iter([None])
 
 
-def test_cpu_time_counts_work_and_no_waiting() -> None:
+def test_cpu_time_counts_work_but_not_waiting() -> None:
     busy: Any = Busy()
     contestant = Contestant("busy", busy, lambda batch: batch)
     contestant.start()
@@ -116,11 +118,11 @@ def test_a_generated_photograph_depends_only_on_its_seed() -> None:
         (["--rounds", "0"], "--rounds: must be a whole number from 1, got '0'"),
         (
             ["--json", "/nowhere/at.json"],
-            "--json: must be a file in a folder that can be written to",
+            "--json: must be a file in a writable folder",
         ),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
+def test_wrong_arguments_are_refused(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.downstream_gpu`, small and on a CPU: what it measures, in which order. No
-time is asserted."""
+"""`python -m benchmarks.downstream_gpu`, small and on a CPU: what it measures, in which order.
+
+No test asserts a time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from benchmarks.downstream_gpu import _parse, cases, main, num_anchors
 from benchmarks.training.downstream import Case, Step
 from benchmarks.training.shares import GROUPS
 
-# DDP's advice to Semantic FPN
+# DDP prints this advice for Semantic FPN.
 pytestmark = pytest.mark.filterwarnings("ignore:.*find_unused_parameters=True was specified")
 
 
@@ -43,7 +45,7 @@ def test_each_case_has_a_rate_a_peak_and_shares(
         tensor.numel()
         for tensor in Step(_case("semantic_fpn"), torch.device("cpu")).model.parameters()
     )
-    # Weights, AdamW's two averages, and gradients of nearly all.
+    # Weights, AdamW's two averages, and gradients of nearly all weights, 4 bytes each.
     assert result["peak_bytes"] > 15 * held
     assert "semantic_fpn  cat_tiny     2 of 32x32  fp32" in capsys.readouterr().out
 
@@ -63,7 +65,7 @@ def test_a_detector_step_updates_backbone_and_head() -> None:
     assert {"backbone.norm0.weight", "backbone.norm0.bias"} <= still
 
 
-def test_cases_stand_in_the_order_in_which_they_matter() -> None:
+def test_the_most_important_cases_come_first() -> None:
     options = _parse(
         ["--methods", "retinanet", "mask_rcnn", "--backbones", "cat_small", "cat_base"]
     )
@@ -84,7 +86,7 @@ def test_cases_stand_in_the_order_in_which_they_matter() -> None:
     ]
 
 
-def test_anchors_are_those_of_a_pyramid() -> None:
+def test_anchors_are_counted_over_all_pyramid_levels() -> None:
     assert num_anchors((800, 1088)) == 9 * (100 * 136 + 50 * 68 + 25 * 34 + 13 * 17 + 7 * 9)
 
 
@@ -92,11 +94,11 @@ def test_anchors_are_those_of_a_pyramid() -> None:
     ("words", "fault"),
     [
         (["--img-scale", "50", "64"], "sides must be multiples of 32"),
-        (["--img-scale", "32", "64"], "semantic_fpn is trained on squares"),
-        (["--json", "/nowhere/found.json"], "/nowhere is no folder that can be written to"),
+        (["--img-scale", "32", "64"], "semantic_fpn needs equal sides"),
+        (["--json", "/nowhere/found.json"], "/nowhere is not a writable folder"),
     ],
 )
-def test_what_is_wrongly_asked_for_is_refused(
+def test_wrong_arguments_are_refused(
     words: list[str], fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.downstream_overhead`: what becomes of what both sides tell; the real thing
-in small if slow."""
+"""`python -m benchmarks.downstream_overhead`: ratios, exit codes and messages.
+
+A slow test runs the whole benchmark in its quick mode.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ GROUND = Ground(Path("data"), Path("store"), Path("checkpoint"), iterations=40)
 def _player(
     folder: Path, times: Sequence[float], turns: Sequence[Turn], *, name: str = "ours"
 ) -> Player:
-    """One that began at 1000 s, warmed up at 1030 s, and had further iterations over at `times`."""
+    """A player that began at 1000 s, warmed up at 1030 s, and ended iterations at `times`."""
     home = folder / name
     home.mkdir(exist_ok=True)
     (home / "stamps").write_text(
@@ -31,7 +33,7 @@ def _player(
     return Player("nothing", [], home, WARM_UP + len(times), turns=[*turns], began_s=1000.0)
 
 
-def test_a_rate_is_of_one_turn_and_of_no_iteration_that_warms_up(tmp_path: Path) -> None:
+def test_a_rate_covers_one_turn_without_the_warm_up(tmp_path: Path) -> None:
     player = _player(
         tmp_path,
         [1101.0, 1101.5, 1102.0, 1106.0],
@@ -40,26 +42,26 @@ def test_a_rate_is_of_one_turn_and_of_no_iteration_that_warms_up(tmp_path: Path)
     assert side_of(player) == Side(startup_s=30.0, iterations_per_s=(None, 2.0, None), loss=1.5)
 
 
-def test_a_training_that_ended_early_is_no_measurement(tmp_path: Path) -> None:
+def test_a_training_that_ends_early_is_an_error(tmp_path: Path) -> None:
     player = _player(tmp_path, [1101.0], [])
     player.iterations = 40
     with pytest.raises(AssertionError, match="11 iterations instead of 40"):
         side_of(player)
 
 
-def test_the_median_has_an_interval_of_order_statistics() -> None:
-    """By a table of the binomial: of 30 values, from the 10th to the 21st."""
+def test_the_interval_of_the_median_follows_from_ranks() -> None:
+    """A binomial table gives the 10th to the 21st of 30 values."""
     assert Ratio.of([float(number) for number in range(30, 0, -1)]) == Ratio(15.5, 10.0, 21.0, 30)
     assert Ratio.of([2.0, 1.0]) == Ratio(1.5, 1.0, 2.0, 2)
 
 
-def test_turns_are_compared_that_follow_each_other() -> None:
+def test_consecutive_turns_are_compared() -> None:
     ours, rival = Side(30, (2.0, None, 3.0, 4.0), 1.5), Side(10, (4.0, 5.0, 3.0), 1.5)
     assert Round("fcos", ours, rival).ratios == [0.5, 1.0]
 
 
 @pytest.mark.parametrize("method", ["retinanet", "semantic_fpn"])
-def test_both_sides_train_valid_params(method: str) -> None:
+def test_the_params_of_both_sides_are_valid(method: str) -> None:
     params = params_of(method, GROUND)
     KINDS[params.pop("kind")].params.model_validate_json(json.dumps(params))
 
@@ -67,7 +69,7 @@ def test_both_sides_train_valid_params(method: str) -> None:
 @pytest.mark.parametrize(
     ("rate", "arguments", "code"), [(2.0, [], 0), (2.5, [], 1), (2.5, ["--quick"], 0)]
 )
-def test_the_exit_code_says_whether_the_bar_is_met(
+def test_the_exit_code_shows_whether_the_bar_is_met(
     rate: float,
     arguments: list[str],
     code: int,
@@ -104,7 +106,7 @@ def test_the_exit_code_says_whether_the_bar_is_met(
     assert json.loads(found.read_text())["ratios"]["retinanet"]["median"] == pytest.approx(2 / rate)
 
 
-def test_rounds_without_turns_to_compare_say_what_to_do(
+def test_too_few_turns_to_compare_exit_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(benchmark, "prepare", lambda *_: GROUND)
@@ -120,10 +122,12 @@ def test_rounds_without_turns_to_compare_say_what_to_do(
 
 
 @pytest.mark.slow
-def test_the_quick_mode_trains_both_sides_to_about_the_same_loss(
+def test_quick_mode_trains_both_sides_to_similar_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.turns.TURN_S", 4.0)  # some iterations of a slow machine, too
+    monkeypatch.setattr(
+        "benchmarks.turns.TURN_S", 4.0
+    )  # enough for some iterations on a slow machine
     found = tmp_path / "found.json"
     assert main(["--quick", "--methods", "semantic_fpn", "--json", str(found)]) == 0
     (one,) = json.loads(found.read_text())["rounds"]

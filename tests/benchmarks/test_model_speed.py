@@ -1,5 +1,7 @@
-"""`python -m benchmarks.model_speed` on a toy setting: what it prints, writes and refuses. No time
-is asserted."""
+"""`python -m benchmarks.model_speed` on a toy setting: what it prints, writes and refuses.
+
+No test asserts a time.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def measured(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What was printed, and the JSON document."""
+    """The printed text and the JSON document of a run."""
     path = tmp_path_factory.mktemp("speed") / "speed.json"
     done = measured("--batch-sizes", "1", "--checkpointing", "--json", str(path))
     assert done.returncode == 0
@@ -68,7 +70,7 @@ def test_each_model_runs_in_each_case_and_way(toy: tuple[str, dict[str, Any]]) -
     assert toy[1]["skipped"] == []
 
 
-def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[str, Any]]) -> None:
+def test_the_document_names_the_machine_and_the_settings(toy: tuple[str, dict[str, Any]]) -> None:
     document = toy[1]
     assert document["machine"]["threads"] == 1
     assert document["machine"]["torch"] == torch.__version__
@@ -81,8 +83,8 @@ def test_the_document_says_where_and_how_it_was_measured(toy: tuple[str, dict[st
     assert document["date"].endswith("+00:00")
 
 
-def test_ratios_are_those_of_the_rates(toy: tuple[str, dict[str, Any]]) -> None:
-    """With one round, whose ratio is also the ratio of the medians."""
+def test_ratios_follow_from_the_rates(toy: tuple[str, dict[str, Any]]) -> None:
+    """The run has one round, so its ratio is also the ratio of the medians."""
     results = toy[1]["results"]
     rates = {
         (r["mode"], r["precision"], r["run"], r["model"]): r["images_per_s"]["median"]
@@ -107,10 +109,10 @@ def test_rates_and_shares_follow_from_the_counts_of_a_step(toy: tuple[str, dict[
         assert r["flops_per_s"] == pytest.approx(r["step"]["flops"] / step_s)
         assert r["bytes_per_s"] == pytest.approx(r["step"]["moved_bytes"] / step_s)
         assert r["share_of_matmul"] == pytest.approx(r["flops_per_s"] / roofs["matmul_flops_per_s"])
-        # Where a processor has no units for it, torch multiplies large bf16 matrices more slowly
-        # than small ones.
+        # On a processor without bf16 units, torch multiplies large bf16 matrices more slowly than
+        # small ones.
         assert 0 < r["share_of_matmul"] < (1.2 if r["precision"] == "fp32" else float("inf"))
-        assert r["share_of_copy"] > 0  # what a cache keeps may take it beyond 1
+        assert r["share_of_copy"] > 0  # a cache can raise it above 1
 
 
 def test_a_training_step_counts_three_forward_passes(
@@ -150,7 +152,7 @@ def test_the_tables_have_a_line_per_result_in_120_columns(
     assert "train, bf16, batch 1" in lines
 
 
-def test_without_a_compiler_or_memory_the_rest_goes_on(tmp_path: Path) -> None:
+def test_entries_without_compiler_or_memory_are_skipped(tmp_path: Path) -> None:
     done = measured(
         *(
             "--rivals",
@@ -164,7 +166,7 @@ def test_without_a_compiler_or_memory_the_rest_goes_on(tmp_path: Path) -> None:
             "--compile",
         ),
         CXX=str(tmp_path / "no-compiler"),
-        TORCHINDUCTOR_CACHE_DIR=str(tmp_path),  # else code that was compiled before would be found
+        TORCHINDUCTOR_CACHE_DIR=str(tmp_path),  # else torch finds code that it compiled earlier
     )
     assert done.returncode == 0
     assert done.stderr == ""
@@ -187,22 +189,22 @@ def test_without_a_compiler_or_memory_the_rest_goes_on(tmp_path: Path) -> None:
             ["--img-size", "100"],
             "--img-size: must be a multiple of 32 pixels, the stride of the models, got 100",
         ),
-        (["--device", "cpu", "--tf32"], "--tf32: is of CUDA devices; leave it out"),
+        (["--device", "cpu", "--tf32"], "--tf32: needs a CUDA device; leave it out"),
         (
             ["--device", "cpu", "--compile", "reduce-overhead"],
-            "--compile reduce-overhead: CUDA graphs, for --device ",
+            "--compile reduce-overhead: needs --device cuda and --mode forward",
         ),
         (
             ["--mode", "forward", "--checkpointing"],
-            "--checkpointing: a forward pass keeps nothing; use --mode train",
+            "--checkpointing: has no effect on a forward pass; use --mode train",
         ),
         (
             ["--json", "/no/such/folder/speed.json"],
-            "--json: must be a file in a folder that can be written to, got '/no",
+            "--json: must be a file in a writable folder, got '/no",
         ),
     ],
 )
-def test_a_wrong_command_line_exits_with_2_and_says_what_to_do(
+def test_wrong_arguments_exit_with_2_and_advice(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.overhead`: the rival as a real process, and what becomes of rounds. No time
-is asserted."""
+"""`python -m benchmarks.overhead`: the rival as a real process, and the results of rounds.
+
+No test asserts a time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ SIDE = Side(startup_s=3.0, images_per_s=(100.0, 104.0, 90.0), loss=2.3)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, object]:
-    """Of the smallest training that the benchmark knows, over a tenth of its images."""
+    """The settings of the benchmark's smallest training, with a tenth of its images."""
     settings = overhead._settings(tmp_path, epochs=2)
     for number, path in enumerate(sorted((tmp_path / "imagenet/train").rglob("*.png"))):
         if number % 10:
@@ -25,7 +27,7 @@ def settings(tmp_path: Path) -> dict[str, object]:
     return settings
 
 
-def test_the_rival_trains_and_tells_every_epoch(
+def test_the_rival_trains_and_reports_every_epoch(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
     side = overhead._train_rival(tmp_path, settings)
@@ -36,7 +38,7 @@ def test_the_rival_trains_and_tells_every_epoch(
 
 
 @pytest.mark.slow
-def test_a_round_trains_both_sides_to_about_the_same_loss(
+def test_a_round_trains_both_sides_to_similar_losses(
     settings: dict[str, object], tmp_path: Path
 ) -> None:
     one = overhead._round(tmp_path, settings, 1)
@@ -44,21 +46,21 @@ def test_a_round_trains_both_sides_to_about_the_same_loss(
     assert min(one.ours.startup_s, one.rival.startup_s, one.ratio) > 0
 
 
-def test_start_up_and_steady_state_are_told_apart(tmp_path: Path) -> None:
+def test_start_up_and_steady_state_are_separate(tmp_path: Path) -> None:
     (tmp_path / "train/a").mkdir(parents=True)
     for number in range(70):
         (tmp_path / f"train/a/{number}.png").touch()
-    told = [
+    epochs = [
         Epoch(time_s=1010.0, images_per_s=32.0, loss=3.0),
         Epoch(1011.0, 64.0, 2.0),
         Epoch(1012.0, 60.0, 1.5),
     ]
-    side = overhead._side(1000.0, told, {"data": str(tmp_path), "batch_size": 32, "epochs": 3})
+    side = overhead._side(1000.0, epochs, {"data": str(tmp_path), "batch_size": 32, "epochs": 3})
     # 64 of 70 images in two batches: 2 s.
     assert side == Side(startup_s=8.0, images_per_s=(64.0, 60.0), loss=1.5)
 
 
-def test_the_exit_code_says_whether_the_bar_is_met(
+def test_the_exit_code_shows_whether_the_bar_is_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(overhead, "_train_ours", lambda *_: SIDE)
@@ -79,7 +81,7 @@ def test_the_exit_code_says_whether_the_bar_is_met(
 
 
 @pytest.mark.parametrize("arguments", [["--epochs", "1"], ["--rounds", "0"], ["--rounds", "x"]])
-def test_what_leaves_no_steady_state_is_refused(
+def test_too_few_epochs_or_rounds_are_refused(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.search`: budgets, sums and exit codes; the real thing in small where time
-allows."""
+"""`python -m benchmarks.search`: budgets, sums and exit codes.
+
+A slow test runs the whole benchmark in its quick mode.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ FINISHED, STOPPED = TrialState.FINISHED, TrialState.STOPPED
 
 
 def searched(*trials: tuple[float, TrialState, float]) -> Searched:
-    """Of (when it ended in s, how, top-1) of each trial."""
+    """A search from (seconds until its end, state, top-1) of each trial."""
     made = [_trial(number, state, top1) for number, (_, state, top1) in enumerate(trials, 1)]
     ended_s = {trial.id: ended_s for trial, (ended_s, _, _) in zip(made, trials, strict=True)}
     return Searched(Trials(metric="top1", mode="max", trials=tuple(made)), ended_s)
@@ -42,7 +44,7 @@ def _trial(number: int, state: TrialState, top1: float) -> Trial:
     )
 
 
-def test_searches_compare_at_the_core_seconds_of_the_cheaper_one() -> None:
+def test_searches_compare_at_the_smaller_cost() -> None:
     random = searched((20.0, FINISHED, 70.0), (40.0, FINISHED, 60.0))
     stopping = searched(
         (21.0, FINISHED, 65.0),
@@ -57,7 +59,7 @@ def test_searches_compare_at_the_core_seconds_of_the_cheaper_one() -> None:
     assert race.ended["asha+tpe"][1:4:2] == ((25.0, 1, 90.0), (60.0, 9, 99.0))
 
 
-def test_a_search_that_has_no_model_yet_has_none_to_offer() -> None:
+def test_a_search_without_an_ended_trial_has_no_best() -> None:
     race = compare(
         {"asha+tpe": searched((9.0, FINISHED, 50.0)), "random": searched((10.0, FINISHED, 60.0))},
         seed=0,
@@ -65,7 +67,7 @@ def test_a_search_that_has_no_model_yet_has_none_to_offer() -> None:
     assert race.best == {"asha+tpe": 50.0, "random": None}
 
 
-def test_what_tune_adds_is_shared_among_the_trials() -> None:
+def test_tunes_added_time_is_divided_among_the_trials() -> None:
     overhead = Overhead(tune_s=210.0, alone_s=(80.0, 120.0))
     assert overhead.added_s == 5.0
     assert overhead.ratio == pytest.approx(0.05)
@@ -77,13 +79,13 @@ def test_what_tune_adds_is_shared_among_the_trials() -> None:
         (
             Overhead(129.0, (60.0, 60.0)),
             0,
-            "Tune adds 4.5 s to a trial of 60.0 s alone, 7.5 %; bar <= 10 %: met",
+            "Tune adds 4.5 s to a trial of 60.0 s, 7.5 %; bar <= 10 %: met",
         ),
         (Overhead(140.0, (60.0, 60.0)), 1, "16.7 %; bar <= 10 %: MISSED"),
-        (Overhead(20.0, (5.0, 5.0)), 0, "100.0 %; bar <= 10 %: for trials from 60 s on"),
+        (Overhead(20.0, (5.0, 5.0)), 0, "100.0 %; bar <= 10 %: only for trials of 60 s or more"),
     ],
 )
-def test_the_exit_code_says_whether_the_bar_is_met(
+def test_the_exit_code_shows_whether_the_bar_is_met(
     overhead: Overhead,
     code: int,
     text: str,
@@ -102,7 +104,7 @@ def test_the_exit_code_says_whether_the_bar_is_met(
     assert [one["best"]["random"] for one in document["races"]] == [70.0, 70.0]
 
 
-def test_a_trial_trains_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_trial_trains_without_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     changes: Mapping[str, float] = {"epochs": 1, "data_fraction": 0.05, "lr": 1e-3}
     params = PretrainParams.model_validate_json(json.dumps({**TEMPLATE, **changes}))
@@ -111,6 +113,6 @@ def test_a_trial_trains_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_quick_mode_measures_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the assertion in it that trials of a search come to the same scores alone."""
+    """The benchmark also asserts that a trial has the same score without Tune."""
     assert main(["--quick"]) == 0
     assert "Tune adds " in capsys.readouterr().out

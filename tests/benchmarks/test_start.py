@@ -1,4 +1,4 @@
-"""`python -m benchmarks.start`: how it counts and what it prints. No time is asserted."""
+"""`python -m benchmarks.start`: how it counts and what it prints. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_cpu_seconds_of_a_detached_process_count() -> None:
         assert spent_s() >= 0.9
 
 
-def test_costs_are_medians_and_each_bar_is_judged(
+def test_costs_are_medians_and_compared_with_each_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     walls = iter([12.0, 20.0, 13.0])
@@ -41,7 +41,7 @@ def test_costs_are_medians_and_each_bar_is_judged(
     assert len(json.loads((tmp_path / "start.json").read_text())["rounds"]) == 3
 
 
-def test_sides_with_different_scores_are_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_scores_of_the_sides_exit_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "_prepare", lambda _: None)
     monkeypatch.setattr(start, "_evaluate_ours", lambda _: COST)
     monkeypatch.setattr(start, "_evaluate_rival", lambda _: replace(COST, scores={"top1": 80.0}))
@@ -49,7 +49,7 @@ def test_sides_with_different_scores_are_no_comparison(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_both_sides_evaluate_one_classifier_to_the_same_scores(tmp_path: Path) -> None:
+def test_both_sides_evaluate_to_the_same_scores(tmp_path: Path) -> None:
     start._prepare(tmp_path)
     one = start._round(tmp_path, 1)
     assert one.ours.scores == one.rival.scores

@@ -1,5 +1,7 @@
-"""`python -m benchmarks.train_gpu`, small and on a CPU: what it prints, writes and stops at. No
-time is asserted."""
+"""`python -m benchmarks.train_gpu`, small and on a CPU: what it prints and writes, when it stops.
+
+No test asserts a time.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ TOY = ["--device", "cpu", "--models", "cat_tiny", "--img-size", "32", "--no-comp
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What was printed, and the JSON document."""
+    """The printed text and the JSON document of a run."""
     path = tmp_path_factory.mktemp("train") / "train.json"
     command = [
         sys.executable,
@@ -42,7 +44,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads(path.read_text())
 
 
-def test_each_batch_is_measured_and_the_fastest_is_profiled(
+def test_each_batch_size_is_measured_and_one_profiled(
     toy: tuple[str, dict[str, Any]],
 ) -> None:
     out, document = toy
@@ -69,7 +71,7 @@ def test_rates_follow_from_the_counts(toy: tuple[str, dict[str, Any]]) -> None:
             flops / document["roofs"]["matmul_flops_per_s"]
         )
         assert one["mfu_of_data_sheet"] is None
-        # weights, AdamW's two averages, and gradients of nearly all: four bytes each
+        # Weights, AdamW's two averages, and gradients of nearly all weights, 4 bytes each.
         num_params = sum(
             parameter.numel()
             for parameter in Cat(CONFIGS["cat_tiny"], num_classes=1000).parameters()
@@ -83,7 +85,7 @@ def test_a_forward_pass_is_counted_as_published() -> None:
     )
 
 
-def test_no_case_is_begun_when_the_minutes_are_over(
+def test_no_case_starts_after_the_minutes_are_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "train.json"
@@ -95,7 +97,7 @@ def test_no_case_is_begun_when_the_minutes_are_over(
     ]
 
 
-def test_out_of_memory_is_reported_and_the_sweep_goes_on(
+def test_out_of_memory_skips_a_case_and_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = steps.Step.__call__
@@ -158,18 +160,18 @@ def test_kernels_are_grouped_by_what_they_do(name: str, group: str) -> None:
     assert group_of(name) == group
 
 
-def test_shares_are_of_the_whole_step_and_the_rest_is_idle() -> None:
+def test_shares_refer_to_the_whole_step() -> None:
     found = shares_of([("aten::mm", 0.5), ("aten::mm", 0.1), ("aten::copy_", 0.2)], total_s=1.0)
     assert (found["product"], found["copy"], found[IDLE]) == pytest.approx((0.6, 0.2, 0.2))
 
 
-def test_the_data_sheet_is_that_of_the_device() -> None:
+def test_the_data_sheet_matches_the_device() -> None:
     assert data_sheet("NVIDIA H100 80GB HBM3") == data_sheet("NVIDIA H200") == 989e12
     assert data_sheet("NVIDIA H100 PCIe") == 756e12
     assert data_sheet("AMD EPYC 9554") is None
 
 
-def test_it_needs_neither_ray_nor_pydantic() -> None:
+def test_the_benchmark_imports_no_ray_or_pydantic() -> None:
     code = (
         "import sys, benchmarks.train_gpu; sys.exit(len({'ray', 'pydantic', 'orchestrator'} & "
         "set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""Two real commands in turns."""
+"""Two real commands that train in turns."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_players_take_turns_and_both_finish(tmp_path: Path) -> None:
         assert [stamp.loss for stamp in stamps[:20]] == [0.5**number for number in range(20)]
         assert len(stamps) == worker.iterations
         for turn in other.turns:
-            # until the signals have reached all of them, and from when the next turn begins
+            # The margins allow for signals that arrive late, at the start and the end of a turn.
             inside = [
                 stamp for stamp in stamps if turn.start_s + 0.1 < stamp.time_s < turn.end_s - 0.3
             ]
@@ -52,7 +52,7 @@ def test_a_failing_command_ends_the_benchmark_and_its_rival(
     assert first._process.wait(timeout=600) == -signal.SIGKILL
 
 
-def test_children_of_children_are_found() -> None:
+def test_all_descendants_of_a_process_are_found() -> None:
     sleeps = (
         "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; "
         "time.sleep(60)'])"

@@ -1,5 +1,7 @@
-"""`python -m tests.benchmarks.tiny_training ITERATIONS FAILS_AT`: by mmengine, in a child of its
-own as Ray's are."""
+"""`python -m tests.benchmarks.tiny_training ITERATIONS FAILS_AT`: a tiny training by mmengine.
+
+It runs in a child process, as the workers of Ray do.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def main() -> None:
 
 
 def _train(iterations: int, fails_at: int) -> None:
-    """Loss and weight are 1 / 2 ** (updates before)."""
-    import torch  # noqa: PLC0415  the parent needs none of it
+    """Train so that loss and weight are 1 / 2 ** (number of earlier updates)."""
+    import torch  # noqa: PLC0415  the parent does not need it
     from mmengine.optim import OptimWrapper  # noqa: PLC0415
 
     weight = torch.nn.Parameter(torch.ones(()))

@@ -1,4 +1,4 @@
-"""What the documents say is what there is."""
+"""The documents match the code: commands, kinds, metrics, exit codes and links."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_kind_is_documented(kind: Kind) -> None:
 
 
 def _metrics(kind: Kind, method: str) -> tuple[str, ...]:
-    """What a stage of this method reports; a kind without methods reports the same always."""
+    """The metrics of a stage with this method; `method` is ignored by kinds without methods."""
     return kind.metrics(kind.params.model_construct(None, **{"method": method}))
 
 
@@ -77,7 +77,7 @@ def test_fields_in_the_downstream_guide_exist() -> None:
     assert named - known - {"mmdet", "mmseg"} == set()
 
 
-def test_what_evaluations_measure_is_documented() -> None:
+def test_every_metric_of_an_evaluation_is_documented() -> None:
     text = section(KINDS_PAGE, "`evaluate`")
     classifiers = KINDS["pretrain"].evaluation
     assert classifiers is not None
@@ -102,7 +102,7 @@ def test_the_evaluation_page_has_every_metric_and_param(
 
 
 def _evaluated(kind: Kind) -> tuple[str, ...]:
-    """What an evaluation measures, where it can measure all."""
+    """All metrics that an evaluation of this kind can report."""
     assert kind.evaluation is not None
     return kind.evaluation.metrics(
         kind.params.model_construct(None, **{"method": "mask_rcnn", "tta": True})
@@ -131,7 +131,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "test
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+def test_every_link_between_pages_has_a_target(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text())
     local = [link for link in links if "://" not in link and not link.startswith("<")]
     assert [link for link in local if not (page.parent / link).exists()] == []

@@ -1,5 +1,4 @@
-"""What docs/model.md says is what there is: its code runs, its table is printed, its numbers are
-counted."""
+"""docs/model.md matches the code: its examples run, and its tables and numbers are correct."""
 
 from __future__ import annotations
 
@@ -23,14 +22,14 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def code_name(block: str) -> str:
-    """The call that the block is about: its first line that is neither empty nor an import."""
+    """The block's first line that is neither empty nor an import."""
     lines = (
         line for line in block.splitlines() if line and not line.startswith(("import", "from"))
     )
     return next(lines)[:60]
 
 
-def test_the_page_has_its_blocks() -> None:
+def test_the_page_has_eight_code_blocks() -> None:
     assert len(BLOCKS) == 8
 
 
@@ -39,7 +38,7 @@ def test_code_on_the_page_runs(block: str) -> None:
     exec(compile(block, "docs/model.md", "exec"), {})
 
 
-def test_the_summary_on_the_page_is_what_the_command_prints(
+def test_the_summary_on_the_page_equals_the_output(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ((command, output),) = re.findall(
@@ -50,7 +49,7 @@ def test_the_summary_on_the_page_is_what_the_command_prints(
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_table_of_sizes_is_that_of_the_configs(name: str) -> None:
+def test_the_table_of_sizes_matches_the_configs(name: str) -> None:
     (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", PAGE, re.MULTILINE)
     config, published = CONFIGS[name], PUBLISHED[name]
     counted = complexity(config, image_hw=(224, 224), num_classes=1000)
@@ -83,7 +82,7 @@ def test_the_table_of_sizes_is_that_of_the_configs(name: str) -> None:
         ),
     ],
 )
-def test_the_guesses_at_cat_tiny_v2_count_as_the_page_says(
+def test_sizes_of_the_cat_tiny_v2_guesses_match_the_page(
     fields: dict[str, Any], convention: str, params_m: str, flops_g: str
 ) -> None:
     heads = fields.pop("num_heads", (2, 4, 8, 16))
@@ -113,7 +112,7 @@ def test_nan_in_an_image_stays_in_its_own_logits() -> None:
     torch.testing.assert_close(logits[[0, 2]], expected[[0, 2]])
 
 
-def test_the_picture_is_there_and_draws_nothing_from_elsewhere() -> None:
+def test_the_picture_exists_and_loads_no_other_file() -> None:
     (target,) = re.findall(r"!\[.+\]\((.+)\)", PAGE)
     picture = (DOCS_DIR / target).read_text()
     assert ElementTree.fromstring(picture).tag == "{http://www.w3.org/2000/svg}svg"
@@ -121,7 +120,7 @@ def test_the_picture_is_there_and_draws_nothing_from_elsewhere() -> None:
     assert "href" not in picture
 
 
-def test_links_of_the_page_lead_somewhere() -> None:
+def test_links_and_named_tests_of_the_page_exist() -> None:
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", PAGE) if "://" not in target]
     named = re.findall(r"`(tests/[\w/]+\.py)`", PAGE)
     assert [target for target in targets if not (DOCS_DIR / target).exists()] == []

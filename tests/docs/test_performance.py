@@ -1,4 +1,4 @@
-"""The commands in docs/performance.md are ones that the benchmark takes."""
+"""The benchmarks accept the commands in docs/performance.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOADING_COMMANDS = re.findall(r"^ {4}python -m benchmarks\.data_loading(.*)$", T
 
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_each_command_is_accepted(monkeypatch: pytest.MonkeyPatch, arguments: str) -> None:
-    # Some are for a machine with a GPU.
+    # Some commands are for a machine with a GPU.
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert parse_settings(shlex.split(arguments)).models
 
@@ -28,12 +28,12 @@ def test_there_are_commands_for_both_devices() -> None:
 
 
 @pytest.mark.parametrize("arguments", LOADING_COMMANDS)
-def test_each_command_of_the_input_path_is_accepted(
+def test_each_data_loading_command_is_accepted(
     monkeypatch: pytest.MonkeyPatch, arguments: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert parse_loading_settings(shlex.split(arguments)).rounds >= 5
 
 
-def test_there_are_commands_of_the_input_path_for_both_devices() -> None:
+def test_there_are_loading_commands_for_both_devices() -> None:
     assert {"--device cuda" in command for command in LOADING_COMMANDS} == {True, False}

@@ -1,5 +1,4 @@
-"""jobs/cat_t_v2_search.yaml: all networks of its grid have the published sizes, and no regular one
-is missing."""
+"""jobs/cat_t_v2_search.yaml: its grid has all regular networks of the published sizes."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ JOB = ROOT / "jobs" / "cat_t_v2_search.yaml"
 ROWS = published_rows()
 PUBLISHED = {"params_m": 36, "flops_g": 3.9}
 WIDTHS, DEPTHS, RATIOS = range(48, 129, 8), (3, 4, 12, 4), (2.0, 3.0, 4.0)
-"""Of the networks that the job's header says were tried; depths are the greatest of each stage."""
+"""The networks tried, as listed in the job's header; depths are the maximum of each stage."""
 
 
 @cache
@@ -67,13 +66,13 @@ def counted(config: CatConfig) -> Complexity:
 
 
 def conventions_that_agree(params: int, macs: Mapping[str, int]) -> list[str]:
-    """By which the sizes round to those published."""
+    """The counting conventions by which the sizes round to the published sizes."""
     if round(params / 1e6) != PUBLISHED["params_m"]:
         return []
     return [name for name, number in macs.items() if round(number / 1e9, 1) == PUBLISHED["flops_g"]]
 
 
-def test_the_sizes_searched_for_are_those_published() -> None:
+def test_the_job_searches_for_the_published_sizes() -> None:
     metrics = ROWS["imagenet1k/cat_tiny_v2"].metrics
     assert {name: metrics[name] for name in PUBLISHED} == PUBLISHED
 
@@ -111,20 +110,20 @@ def test_the_job_plans_one_trial_a_network() -> None:
 @pytest.mark.parametrize(
     "config", configs(), ids=lambda config: f"{config.embed_dim}-{config.depths}"
 )
-def test_each_network_has_both_sizes_and_says_so(config: CatConfig) -> None:
+def test_each_network_has_the_sizes_in_its_comment(config: CatConfig) -> None:
     with torch.device("meta"):
         params = count_params(Cat(config, num_classes=1000))
     macs = counted(config).conventions
     agreeing = conventions_that_agree(params, macs)
     assert agreeing in (["reference", "products"], ["modules"])
     fields = f"{{embed_dim: {config.embed_dim}, depths: {list(config.depths)}"
-    said = re.search(r"# (\S+) M; (\S+) G[^\n]*\n *- " + re.escape(fields), JOB.read_text())
-    assert said is not None
-    assert said.groups() == (f"{params / 1e6:.2f}", f"{macs[agreeing[0]] / 1e9:.3f}")
+    comment = re.search(r"# (\S+) M; (\S+) G[^\n]*\n *- " + re.escape(fields), JOB.read_text())
+    assert comment is not None
+    assert comment.groups() == (f"{params / 1e6:.2f}", f"{macs[agreeing[0]] / 1e9:.3f}")
 
 
 def test_no_regular_network_with_both_sizes_is_left_out() -> None:
-    heads = (1, 2, 4, 8)  # they divide every width
+    heads = (1, 2, 4, 8)  # these divide every width
     found = {
         config
         for width, ratio in itertools.product(WIDTHS, RATIOS)
@@ -134,8 +133,10 @@ def test_no_regular_network_with_both_sizes_is_left_out() -> None:
 
 
 def _fitting(width: int, ratio: float, heads: tuple[int, ...]) -> Iterator[CatConfig]:
-    """Of the networks that are so wide, those with both sizes; each group adds the same to them,
-    wherever it comes."""
+    """The networks of this width that have both sizes.
+
+    Every group of a stage adds the same number of parameters and multiply-adds.
+    """
     least = replace(
         CONFIGS["cat_tiny"], embed_dim=width, depths=(1, 1, 1, 1), num_heads=heads, mlp_ratio=ratio
     )
@@ -152,6 +153,6 @@ def _fitting(width: int, ratio: float, heads: tuple[int, ...]) -> Iterator[CatCo
 
 
 def _sizes(config: CatConfig) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Names of the conventions; parameters, and multiply-adds by each of them."""
+    """Names of the conventions, and an array of parameters and multiply-adds by each convention."""
     sizes = counted(config)
     return tuple(sizes.conventions), np.array([sizes.params, *sizes.conventions.values()])

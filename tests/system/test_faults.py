@@ -1,5 +1,4 @@
-"""Deaths of every kind on real processes: what is lost is the work since the last checkpoint, and
-no more."""
+"""Kills and failures of real processes: only the work since the last checkpoint is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 LONG_GRACE = {"RAY_JOB_STOP_WAIT_TIME_S": "3601"}
-"""An interrupted run that ends all the same has not waited for its stages to the last."""
+"""A grace period longer than the test: a run that ends earlier did not wait for all of it."""
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def _await(
     count: int = 1,
     timeout_s: float = 600,
 ) -> None:
-    """Wait until so many folders have a file of the pattern."""
+    """Wait until `count` folders have a file that matches the pattern."""
     deadline = time.monotonic() + timeout_s
     while len({path.parent for path in folder.glob(pattern)}) < count:
         assert driver.poll() is None, driver.communicate()[1][-5000:]
@@ -92,8 +91,7 @@ def _records(folder: Path) -> list[Any]:
 
 
 def test_an_interrupted_run_resumes_from_its_checkpoint(folder: Path, cluster_address: str) -> None:
-    """By SIGTERM; that SIGINT is the same to a run is shown by tests of signals and of the
-    quickstart."""
+    """This test uses SIGTERM. Tests of signals and of the quickstart cover SIGINT."""
     _write_job(folder, epochs=30, epoch_s=3, resources={"workers": 2})
     driver = _start(folder, **LONG_GRACE)
     _await(folder, "store/train/*/checkpoints/*.json", driver)
@@ -122,19 +120,17 @@ def test_a_second_signal_stops_waiting_for_a_stage(folder: Path, cluster_address
     driver = _start(folder, **LONG_GRACE)
     _await(folder, "data/worked.log", driver)
     driver.send_signal(signal.SIGTERM)
-    # Before the wait: who asked may send SIGKILL next.
+    # The record is written before the wait, because a SIGKILL may follow.
     while _records(folder)[0]["state"] != "interrupted":
-        assert driver.poll() is None, "it does not wait"
+        assert driver.poll() is None, "the driver did not wait for its stage"
         time.sleep(0.1)
-    time.sleep(2 * ONE_WISH_S)  # sooner, both signals would be one wish
+    time.sleep(2 * ONE_WISH_S)  # signals that are closer together count as one
     driver.send_signal(signal.SIGTERM)
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 130, errors[-5000:]
 
 
-def test_an_interrupted_search_takes_its_trials_up_again(
-    folder: Path, cluster_address: str
-) -> None:
+def test_an_interrupted_search_resumes_its_trials(folder: Path, cluster_address: str) -> None:
     search = {
         "kind": "tune",
         "of": "only",
@@ -153,19 +149,18 @@ def test_an_interrupted_search_takes_its_trials_up_again(
     driver = _start(folder, "stages.only.params_from=search.best_params", **LONG_GRACE)
     _await(folder, "store/train/*/trials/*/checkpoints/*.json", driver, count=2)
     driver.send_signal(signal.SIGTERM)
-    # The trials say that they rest, so nobody waits for longer.
+    # The trials report that they have stopped, so the driver waits no longer.
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 130, errors[-5000:]
     driver = _start(folder, "stages.only.params_from=search.best_params", "stages.only.epoch_s=0")
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
-    # Three trials and the stage, no epoch twice.
+    # Three trials and the stage ran; no epoch ran twice.
     assert sorted(_worked(folder)) == sorted(4 * _epochs(30, gain=2))
 
 
 def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address: str) -> None:
-    """Two at a time, of which none has ended when the driver dies: two epochs of each are all that
-    is lost."""
+    """Two trials run at a time. When the driver is killed, each loses at most two epochs."""
     space = {"gain": {"uniform": [1.0, 2.0]}}
     search = {"kind": "tune", "of": "only", "space": space, "num_trials": 4, "max_concurrent": 2}
     only = {"kind": "count", "data": "data", "epochs": 30, "epoch_s": 1.5}
@@ -185,10 +180,11 @@ def test_a_killed_search_ends_with_the_same_trials(folder: Path, cluster_address
     worked = _worked(folder)
     finished = [line for params in after.values() for line in _epochs(30, gain=params["gain"])]
     assert set(finished) <= set(worked)
-    # The searched stage's own epochs are none of the trials'.
+    # The epochs of the searched stage itself are not epochs of trials.
     repeated = len(worked) - len(finished) - len(_epochs(30))
     assert repeated <= 4, (
-        "of each of the two, the epoch whose checkpoint was on its way and the one after it"
+        "each of the two trials repeats at most the epoch whose checkpoint was being written and "
+        "the one after it"
     )
 
 
@@ -197,7 +193,7 @@ def _logs(folder: Path) -> list[Path]:
 
 
 class Watched:
-    """A run in this process, with an action at a stage's event."""
+    """A run in this process, with an action that is triggered by an event of a stage."""
 
     def __init__(self, folder: Path, address: str) -> None:
         self._folder = folder
@@ -219,12 +215,11 @@ class Watched:
         assert outcome.errors == {}
 
     def told(self, start: str) -> list[str]:
+        """The texts of events that begin with `start`."""
         return [text for text in self.texts if text.startswith(start)]
 
 
-def test_a_group_that_loses_a_machine_goes_on_with_fewer_workers(
-    folder: Path, cluster: Cluster
-) -> None:
+def test_a_group_that_loses_a_machine_continues_smaller(folder: Path, cluster: Cluster) -> None:
     resources = {"workers": [1, 3], "cpus_per_worker": 2}
     _write_job(folder, epochs=20, epoch_s=3, resumed_epoch_s=0, resources=resources)
     node = cluster.add_node(num_cpus=2)
@@ -236,13 +231,15 @@ def test_a_group_that_loses_a_machine_goes_on_with_fewer_workers(
     ]
     worked = _worked(folder)
     assert sorted(set(worked)) == sorted(_epochs(20))
-    assert len(worked) <= 20 + 2, "an epoch whose checkpoint was on its way, and the one under way"
+    assert len(worked) <= 20 + 2, (
+        "at most the epoch whose checkpoint was being written and the current one run twice"
+    )
     assert next((folder / "store").glob("manifests/*.json")).read_text().count('"workers": 2') == 1
 
 
 @pytest.fixture
 def spare_machines(cluster: Cluster) -> Iterator[None]:
-    """Two machines that a label sets apart, one CPU each."""
+    """Two machines with a label of their own and one CPU each."""
     nodes = [cluster.add_node(num_cpus=1, labels={"place": "spare"}) for _ in range(2)]
     yield
     for node in nodes:
@@ -250,7 +247,7 @@ def spare_machines(cluster: Cluster) -> Iterator[None]:
 
 
 def _drain_busy_machine(address: str) -> None:
-    """Give the drain notice of a spot machine to one of the spare machines that work."""
+    """Send a busy spare machine the drain notice of a spot machine."""
     free = available_resources_per_node()
     spare = [node["NodeID"] for node in ray.nodes() if node["Labels"].get("place") == "spare"]
     busy = next(node for node in spare if free[node].get("CPU", 0) < 1)
@@ -279,7 +276,7 @@ def test_a_stage_moves_when_its_machine_has_a_drain_notice(
     assert _worked(folder) == _epochs(60)
 
 
-def test_workers_that_wait_for_one_in_vain_start_again(folder: Path, cluster_address: str) -> None:
+def test_workers_that_wait_too_long_start_again(folder: Path, cluster_address: str) -> None:
     _write_job(
         folder, epochs=4, hangs_after=2, resources={"workers": 2, "collective_timeout_min": 0.5}
     )
@@ -290,7 +287,7 @@ def test_workers_that_wait_for_one_in_vain_start_again(folder: Path, cluster_add
     assert sorted(set(_worked(folder))) == _epochs(4)
 
 
-def test_seals_carry_the_score_and_the_best_are_kept(folder: Path, cluster_address: str) -> None:
+def test_seals_contain_the_score_and_the_best_are_kept(folder: Path, cluster_address: str) -> None:
     _write_job(folder, epochs=5, keep_best=1)
     Watched(folder, cluster_address).run(at="never", act=None)
     seals = sorted((folder / "store").glob("train/*/checkpoints/*.json"))
@@ -317,7 +314,7 @@ def test_a_local_ray_that_loses_a_process_ends_the_run(
 
 
 def _child_of(parent: int, name: str) -> int:
-    """The process of that name which `parent` started."""
+    """The process with this name that `parent` started."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             pid, _, rest = stat.read_text().partition(" (")

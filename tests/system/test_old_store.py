@@ -1,4 +1,4 @@
-"""A store that a run of 2026-11-30 left, before the code's rooms were moved: what reads it today.
+"""Today's code reads a store from a run of 2026-11-30, before decision 0015 moved the modules.
 
 Its job has a finished stage, a finished search, and a stage that was interrupted after 4 of its 8
 epochs.
@@ -59,13 +59,13 @@ def _orchestrator(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_plan_reuses_what_an_old_store_holds(folder: Path) -> None:
+def test_plan_reuses_the_stages_of_an_old_store(folder: Path) -> None:
     stages: list[Any] = json.loads(_orchestrator(folder, "plan", "job.yaml", "--json"))["stages"]
     assert {stage["name"]: stage["key"] for stage in stages} == KEYS
     assert [stage["verdict"] for stage in stages] == ["REUSE", "REUSE", "RUN"]
 
 
-def test_report_shows_what_an_old_store_holds(folder: Path) -> None:
+def test_report_shows_the_results_of_an_old_store(folder: Path) -> None:
     report: Any = json.loads(_orchestrator(folder, "report", "job.yaml", "--format", "json"))
     cells = {cell["stage"]: cell for cell in report["cells"]}
     assert cells["first"]["value"] == 2.0
@@ -74,7 +74,7 @@ def test_report_shows_what_an_old_store_holds(folder: Path) -> None:
     assert len(report["searches"]["search"]["trials"]) == 2
 
 
-def test_status_shows_how_far_an_old_run_came(folder: Path) -> None:
+def test_status_shows_the_progress_of_an_old_run(folder: Path) -> None:
     status: Any = json.loads(_orchestrator(folder, "status", "job.yaml", "--json"))
     rows = {row["stage"]: row for row in status["stages"]}
     assert status["state"] == "interrupted"
@@ -84,7 +84,7 @@ def test_status_shows_how_far_an_old_run_came(folder: Path) -> None:
     assert rows["second"]["total"] == 8
 
 
-def test_a_run_resumes_what_an_old_one_left(folder: Path, cluster_address: str) -> None:
+def test_a_run_resumes_an_old_interrupted_run(folder: Path, cluster_address: str) -> None:
     _orchestrator(folder, "run", "job.yaml")
     worked = (folder / "data" / "worked.log").read_text().splitlines()
     assert worked == [f"gain 1 epoch {epoch}" for epoch in (5, 6, 7, 8)]

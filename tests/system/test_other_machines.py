@@ -1,4 +1,4 @@
-"""Workers on a machine that shares with the driver nothing but the cluster, S3 and the data."""
+"""Workers on a machine that shares only the cluster, S3 and the data with the driver."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ stages:
 
 @pytest.fixture
 def drivers_disk(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this process, which is the driver, keeps temporary files and AWS's settings."""
+    """The folder where this process (the driver) keeps temporary files and the AWS settings."""
     folder = tmp_path / "disk"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -51,7 +51,7 @@ def drivers_disk(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def far_machine(cluster_address: str, drivers_disk: Path) -> Iterator[None]:
-    """A machine of the cluster that sees an empty folder where the driver's disk is."""
+    """A machine of the cluster that sees an empty folder instead of the driver's disk."""
     ray_start = [
         sys.executable,
         "-m",

@@ -1,5 +1,7 @@
-"""jobs/published_rows.yaml: the 16 published rows of COCO and ADE20K, on backbones that are trained
-once."""
+"""jobs/published_rows.yaml: the 16 published rows of COCO and ADE20K.
+
+Each backbone is trained only once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ DOWNSTREAM = {name: row for name, row in ROWS.items() if row.kind in ("detection
 
 def _job(store: Path) -> Job:
     kinds = {name: row.kind for name, row in ROWS.items()}
-    # The data are not here: the job says what they are.
+    # The data sets do not exist here, so the job states their fingerprints.
     stated = [
         f"stages.{name}.data_fingerprint={'d' * 64}"
         for name in ("pretrain", "coco", "coco_ms", "ade20k")
@@ -46,9 +48,7 @@ def test_each_published_row_is_one_cell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", DOWNSTREAM.values(), ids=DOWNSTREAM.keys())
-def test_a_cell_has_the_backbone_and_the_params_of_its_row(
-    row: PublishedRow, tmp_path: Path
-) -> None:
+def test_a_cell_has_the_backbone_and_params_of_its_row(row: PublishedRow, tmp_path: Path) -> None:
     (stage,) = [stage for stage in _job(tmp_path).stages.values() if stage.published == row.id]
     assert stage.inputs["backbone"].stage == f"pretrain/{row.id.rpartition('/')[2]}"
     wanted = type(stage.params)(**row.recipe, backbone="pretrain.checkpoint", data="data")

@@ -1,4 +1,4 @@
-"""jobs/quickstart.yaml as its users run it, shrunk: to the end, again, and through kills."""
+"""jobs/quickstart.yaml in a smaller form, as users run it: to the end, again, and after kills."""
 
 from __future__ import annotations
 
@@ -37,13 +37,15 @@ SHRUNK = {
 
 
 TOP1 = (95.49, 97.18, 97.18, 96.90, 96.06, 96.62, 96.90, 96.62)
-"""Of the quickstart's pretraining as it is: on three CPUs, four seeds, and learning rates from 8e-4
-to 3e-3."""
+"""Top-1 of the quickstart's unchanged pretraining.
+
+Measured on three CPUs, with four seeds, and with learning rates from 8e-4 to 3e-3.
+"""
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sample data, as `make demo` leaves it."""
+    """A folder with the sample data, as `make demo` writes it."""
     folder = tmp_path_factory.mktemp("workplace")
     subprocess.run(
         [sys.executable, "-m", "pipelines.sample", "data/digits"], cwd=folder, check=True
@@ -57,7 +59,7 @@ def test_the_expected_top1_allows_for_other_machines(
     job = load_job(QUICKSTART, kinds=KINDS, published={}, base_dir=tmp_path)
     expected = job.stages["pretrain"].expect["top1"]
     assert expected.is_met_by(mean(TOP1) - 8 * stdev(TOP1))
-    assert not expected.is_met_by(60.0)  # what a broken training reaches
+    assert not expected.is_met_by(60.0)  # the top-1 of a broken training
 
 
 def _command(verb: str, *options: str, **changes: str) -> list[str]:
@@ -128,8 +130,10 @@ def test_the_quickstart_runs_and_is_reused(workplace: Path, report: Any) -> None
 
 
 def _outputs(store: Store) -> dict[str, Any]:
-    """The sha256 of each file of each stage's outputs, without metrics of speed and what holds
-    them."""
+    """The sha256 of each file of each stage's outputs.
+
+    Outputs that contain measured times (`log`, `trials`) are left out.
+    """
     manifests = [json.loads(store.read(name) or b"") for name in store.names("manifests")]
     return {
         f"{manifest['stage']}.{output}/{file['path']}": file["sha256"]
@@ -151,7 +155,7 @@ def _outputs(store: Store) -> dict[str, Any]:
 def test_a_faulty_s3_server_changes_no_byte_of_a_run(
     workplace: Path, s3_endpoint: str, bucket: str, part: tuple[str, ...]
 ) -> None:
-    # Neither is in the Key; both make many requests while training goes on.
+    # Neither field is part of the Key. Both make many requests during training.
     often = {
         "stages__pretrain__checkpoint_every": "{steps: 1}",
         "stages__segmentation__checkpoint_every": "4",
@@ -188,7 +192,7 @@ def _await(folder: Path, pattern: str, run: subprocess.Popen[str], timeout_s: fl
 
 
 def _worked_epochs(store: Path) -> list[str]:
-    """Texts of all epochs of the pretraining, over all runs of the store."""
+    """The counts ("1/6") of all epochs that the pretraining ran, over all runs of the store."""
     lines = [
         line
         for path in sorted(store.glob("runs/*/events/*.jsonl"))
@@ -220,7 +224,7 @@ def test_kill_9_in_search_and_training_resumes_both(workplace: Path, cluster_add
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_exits_with_130_and_says_how_to_go_on(
+def test_an_interrupted_run_exits_with_130_and_advice(
     workplace: Path, cluster_address: str, signum: signal.Signals
 ) -> None:
     store = workplace / f"interrupted-{signum.name}"

@@ -1,5 +1,4 @@
-"""The quickstarts of detectors as their users run them, shrunk: every cell that ran ends in the
-report."""
+"""The quickstarts of detectors in a smaller form: every cell that ran is in the report."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def _shrunk(*detectors: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both jobs keep their things in its store, and so share the pretraining."""
+    """A folder with the store of both jobs, so that they share the pretraining."""
     return tmp_path_factory.mktemp("workplace")
 
 
@@ -64,7 +63,7 @@ def _measured(report: Any) -> dict[str, set[str]]:
 
 
 @pytest.mark.slow
-def test_all_methods_train_from_one_backbone_two_at_a_time(workplace: Path) -> None:
+def test_all_methods_train_from_one_backbone(workplace: Path) -> None:
     sets = {**_shrunk("coco", "coco_ms"), "ade20k.max_iters": "20", "ade20k.warmup_iters": "5"}
     measured = _measured(_json(workplace, "run", "quickstart_matrix.yaml", sets))
     methods = {f"coco/{method}": BOX for method in ("fcos", "atss", "retinanet", "cascade_rcnn")}

@@ -1,4 +1,4 @@
-"""`ray job submit` as its users type it, against a cluster and an S3 server on this machine."""
+"""`ray job submit` as users type it, with a cluster and an S3 server on this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHORT_TOY = (
 def _submit(
     jobs_url: str, endpoint: str, job: str, *options: str, overrides: tuple[str, ...] = ()
 ) -> str:
-    """Submit a file of jobs/ with `options`; returns the submission's id."""
+    """Submit a file of jobs/ with `options`; return the submission ID."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     environment = {
         "AWS_ENDPOINT_URL": endpoint,
@@ -92,7 +92,7 @@ def _await_checkpoint(
 
 
 def _records(store: Store) -> list[Any]:
-    """run.json of every run, the first run first."""
+    """The run.json of every run, the oldest first."""
     names = [name for name in store.names("runs") if name.endswith("/run.json")]
     return [json.loads(store.read(name) or b"") for name in names]
 
@@ -104,7 +104,7 @@ def _runs_on_the_train_page(jobs_url: str) -> set[str]:
 
 
 def _epochs(store: Store) -> list[str]:
-    """`epoch 1/8` and so on, as the pretraining told them over all runs."""
+    """The events `epoch 1/8` and so on that the pretraining logged, over all runs."""
     names = [name for name in store.names("runs") if "/events/" in name]
     events = [json.loads(line) for name in names for line in (store.read(name) or b"").splitlines()]
     texts = [event["event"]["text"] for event in events if event["stage"] == "pretrain"]
@@ -112,7 +112,7 @@ def _epochs(store: Store) -> list[str]:
 
 
 def _kill_driver(store: Store) -> None:
-    """SIGKILL to the process of the job that keeps its things in `store`."""
+    """Send SIGKILL to the driver of the job whose store is `store`."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it may have ended meanwhile
             words = (process / "cmdline").read_bytes().decode().split("\0")
@@ -144,7 +144,7 @@ def test_a_killed_job_resumes_when_submitted_again(
         if "/trials/" in name and "/checkpoints/" in name
     }
     logs = {name.removesuffix("/trial.json") for name in names if name.endswith("/trial.json")}
-    assert began == logs, "no trial began anew under another name"
+    assert began == logs, "a trial started again under another name"
     assert len(logs) == 2
 
 
@@ -177,9 +177,7 @@ def test_a_stopped_job_resumes_when_submitted_again(
 
 
 @pytest.mark.slow
-def test_a_job_with_relative_places_is_refused_with_the_reason(
-    jobs_url: str, s3_endpoint: str
-) -> None:
+def test_a_job_with_relative_paths_is_refused(jobs_url: str, s3_endpoint: str) -> None:
     client = JobSubmissionClient(jobs_url)
     name = _submit(jobs_url, s3_endpoint, "quickstart.yaml")
     assert _await_end(client, name) is JobStatus.FAILED
@@ -194,7 +192,7 @@ def test_a_job_with_relative_places_is_refused_with_the_reason(
 
 
 def _orchestrator(*arguments: str, overrides: tuple[str, ...] = ()) -> str:
-    """What a verb prints, on the machine of the user, who has nothing but the store."""
+    """The output of a verb on the user's machine, which shares only the store with the cluster."""
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "orchestrator", *arguments, *sets]
     return subprocess.run(
@@ -235,7 +233,7 @@ def test_the_papers_pipeline_runs_with_a_toy_network(
     assert all(f"| {stage} | " in markdown for stage in beside)
 
 
-def test_the_papers_job_plans_where_its_data_are_not(tmp_path: Path) -> None:
+def test_the_papers_job_plans_without_its_data(tmp_path: Path) -> None:
     stated = "0" * 64
     stages = ("pretrain", "pretrain_searched", "coco", "coco_ms", "ade20k", "measured")
     sets = [

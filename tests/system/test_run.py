@@ -51,7 +51,7 @@ Runner = Callable[..., tuple[Outcome, list[Update]]]
 
 @pytest.fixture
 def run(tmp_path: Path, cluster_address: str) -> Runner:
-    """Runs JOB with overrides; returns its outcome and what a watcher heard."""
+    """A function that runs JOB with overrides and returns its outcome and a watcher's updates."""
 
     def run_job(
         *overrides: str, text: str = JOB, only: tuple[str, ...] = ()
@@ -99,10 +99,12 @@ def _single(**fields: object) -> str:
     return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
 
 
-def test_a_run_searches_and_trains_and_is_reused(run: Runner, tmp_path: Path) -> None:
+def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> None:
     outcome, heard = run()
     assert outcome.exit_code == 0
-    assert "gain 2 epoch 1" in _worked(tmp_path)  # the initial point: the seed draws 8, 6 and 5
+    assert "gain 2 epoch 1" in _worked(
+        tmp_path
+    )  # the initial point; the seed would draw 8, 6 and 5
     best = max(float(line.split()[1]) for line in _worked(tmp_path) if line.endswith("epoch 2"))
     assert _totals(tmp_path)["search"] == 2 * best
     assert _totals(tmp_path)["first"] == 3 * best
@@ -134,7 +136,7 @@ def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path
     (lost,) = stage.lost_attempts
     assert stage.attempt == 2
     assert lost.attempt == 1
-    # Which one is unknown where the other's broken connection is heard of first.
+    # The number is unknown if the other worker's broken connection is reported first.
     assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
     assert stage.first is not None
     assert stage.first.done >= 2
@@ -149,7 +151,7 @@ def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
     assert not any("attempt 2" in update.event.text for update in heard)
 
 
-def test_a_bug_fails_its_stage_and_blocks_its_dependants_alone(run: Runner, tmp_path: Path) -> None:
+def test_a_bug_blocks_only_the_dependants_of_its_stage(run: Runner, tmp_path: Path) -> None:
     job = json.loads(_single(fails="bug"))
     job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count"}
     job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0, "epochs": 1}
@@ -161,7 +163,7 @@ def test_a_bug_fails_its_stage_and_blocks_its_dependants_alone(run: Runner, tmp_
     assert _totals(tmp_path) == {"other": 7.0}
 
 
-def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> None:
+def test_only_runs_a_stage_and_its_dependencies(run: Runner, tmp_path: Path) -> None:
     job = json.loads(_single(epochs=1))
     job["stages"]["next"] = {"kind": "count", "data": "data", "source": "only.count", "epochs": 1}
     job["stages"]["other"] = {"kind": "count", "data": "data", "gain": 7.0}
@@ -179,8 +181,7 @@ def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
 
 
 def _search(**fields: object) -> str:
-    """A job with a search over the stage `only`, and a stage that goes on from the model of its
-    best trial."""
+    """A job with a search over the stage `only`, and a stage that starts from its best trial."""
     stages = {
         "search": {
             "kind": "tune",
@@ -196,7 +197,7 @@ def _search(**fields: object) -> str:
 
 
 def _trials(tmp_path: Path) -> Trials:
-    """What the search of the job published."""
+    """The trials that the job's search published."""
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     store = open_store(job.store)
     artifact = load_results(job, store, kinds=KINDS).manifests["search"].artifacts["trials"]
@@ -207,7 +208,7 @@ def _trials(tmp_path: Path) -> Trials:
     return Trials.model_validate_json((folder / TRIALS_FILE).read_text())
 
 
-def test_failed_trials_are_reported_and_end_no_search(run: Runner, tmp_path: Path) -> None:
+def test_failed_trials_are_reported_and_the_search_continues(run: Runner, tmp_path: Path) -> None:
     text = _search(
         scheduler={"name": "none"},
         space={"fails": {"choice": ["wrong_data", "no", "bug"]}, "gain": {"choice": [2.0]}},
@@ -229,7 +230,7 @@ def test_failed_trials_are_reported_and_end_no_search(run: Runner, tmp_path: Pat
     assert good.num_samples == 2
     assert good.params == {"fails": "no", "gain": 2.0}
     assert good.duration_s > 0
-    assert _totals(tmp_path)["next"] == 4.0 + 1.0  # it counts on from the best trial's model
+    assert _totals(tmp_path)["next"] == 4.0 + 1.0  # it counts from the best trial's model
     assert len(_worked(tmp_path)) == 3
 
 
@@ -261,9 +262,7 @@ def test_each_run_gives_a_killed_trial_three_attempts(run: Runner, tmp_path: Pat
     assert trial.epoch == 9
 
 
-def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(
-    run: Runner, tmp_path: Path
-) -> None:
+def test_trials_finish_with_a_rung_at_the_last_epoch(run: Runner, tmp_path: Path) -> None:
     asha = {"name": "asha", "grace_period": 2}
     text = _search(space={"gain": {"choice": [3.0, 2.0]}}, scheduler=asha, max_concurrent=1)
     outcome, _ = run(text=text, only=("search",))
@@ -275,7 +274,7 @@ def test_a_rung_at_the_last_epoch_keeps_no_trial_from_finishing(
 
 
 @pytest.mark.slow
-def test_a_search_over_groups_of_workers_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
+def test_a_search_with_worker_groups_finds_the_best_trial(run: Runner, tmp_path: Path) -> None:
     text = JOB.replace("num_trials: 3\n    resources: {workers: 1}", "num_trials: 2")
     outcome, _ = run(text=text, only=("search",))
     assert outcome.exit_code == 0
@@ -295,10 +294,10 @@ def test_a_resumed_search_counts_earlier_trials(run: Runner, tmp_path: Path) -> 
     assert began.metrics == before.metrics
 
 
-def test_a_run_leaves_its_events_and_record_in_the_store(
+def test_a_run_writes_its_events_and_record_to_the_store(
     tmp_path: Path, cluster_address: str
 ) -> None:
-    """Two runs on one cluster never meet in the actor: their run ids differ."""
+    """The actor's name contains the run ID, so two runs on one cluster never share an actor."""
     job = _counting_job(tmp_path, _single(epochs=2))
     store = open_store(job.store)
     actors: list[dict[str, str]] = []
@@ -369,11 +368,10 @@ def _outside(tmp_path: Path, bucket: str, kind: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
-def test_a_file_from_outside_is_an_input_by_its_bytes(
+def test_an_outside_file_is_identified_by_its_bytes(
     run: Runner, tmp_path: Path, bucket: str, kind: str
 ) -> None:
-    place = _outside(tmp_path, bucket, kind)
-    text = _single(epochs=2, source=place)
+    text = _single(epochs=2, source=_outside(tmp_path, bucket, kind))
     run(text=text)
     assert _totals(tmp_path) == {"only": 42.0}
     digest = hashlib.sha256(b"40").hexdigest()
@@ -392,7 +390,7 @@ def test_a_file_from_outside_is_an_input_by_its_bytes(
     assert planned.why == "its input source changed"
 
 
-def test_a_file_from_outside_that_is_missing_is_named(
+def test_a_missing_outside_file_is_named_in_the_error(
     run: Runner, tmp_path: Path, bucket: str
 ) -> None:
     with pytest.raises(
@@ -411,7 +409,9 @@ def test_a_file_from_outside_that_is_missing_is_named(
         run(text=_single(source=f"s3://{bucket}/none.pth"))
 
 
-def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket: str) -> None:
+def test_a_run_with_an_s3_store_writes_no_local_store(
+    run: Runner, tmp_path: Path, bucket: str
+) -> None:
     text = JOB.replace("./store", f"s3://{bucket}/jobs").replace(
         "resources: {workers: 2}", "resources: {workers: 1}"
     )
@@ -422,7 +422,7 @@ def test_a_whole_run_keeps_all_it_has_in_s3(run: Runner, tmp_path: Path, bucket:
     assert set(run(text=text)[0].states.values()) == {"reused"}
 
 
-def test_two_stages_run_side_by_side_each_on_its_gpu(run: Runner) -> None:
+def test_two_stages_run_at_the_same_time_on_two_gpus(run: Runner) -> None:
     resources = {"gpus_per_worker": 1, "backend": "gloo", "labels": {"place": "here"}}
     stage = {"kind": "count", "data": "data", "epochs": 2, "resources": resources}
     stages = {"one": stage, "other": {**stage, "gain": 2.0}, "third": {**stage, "gain": 3.0}}
@@ -435,7 +435,7 @@ def test_two_stages_run_side_by_side_each_on_its_gpu(run: Runner) -> None:
 
 @pytest.fixture
 def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of somebody else that holds all CPUs of the cluster, until it is told to end."""
+    """A process of another user that holds all CPUs of the cluster until it ends."""
     code = (
         "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': "
         "4}]).ready());print('held', flush=True); input()"
@@ -451,7 +451,7 @@ def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
     holder.communicate()
 
 
-def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(
+def test_a_stage_waits_for_room_until_its_deadline(
     run: Runner, occupied: subprocess.Popen[str]
 ) -> None:
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
@@ -463,7 +463,9 @@ def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(
     assert any(update.event.text.startswith("waiting for room: ") for update in heard)
 
 
-def test_a_stage_starts_when_others_make_room(run: Runner, occupied: subprocess.Popen[str]) -> None:
+def test_a_stage_starts_when_room_becomes_free(
+    run: Runner, occupied: subprocess.Popen[str]
+) -> None:
     threading.Timer(3, occupied.terminate).start()
     outcome, _ = run(text=_single(epochs=1))
     assert outcome.exit_code == 0
@@ -484,7 +486,7 @@ def test_stated_data_are_checked_only_by_workers(run: Runner, tmp_path: Path) ->
     )
 
 
-def test_the_record_says_why_a_run_failed_as_a_whole(run: Runner, tmp_path: Path) -> None:
+def test_the_record_contains_the_error_of_a_failed_run(run: Runner, tmp_path: Path) -> None:
     with pytest.raises(ClusterError) as caught:
         run(text=_single(resources={"workers": 64}))
     record = _record(tmp_path)

@@ -1,4 +1,4 @@
-"""Status while a run is under way, after its driver was killed, and after it went on."""
+"""The status during a run, after its driver was killed, and after the run resumed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _await(
     return status
 
 
-def test_a_driver_killed_with_9_is_lost_and_resumes(job: Job, tmp_path: Path) -> None:
+def test_a_run_with_a_killed_driver_is_lost_and_resumes(job: Job, tmp_path: Path) -> None:
     run = _start(tmp_path)
     status = _await(run, job, lambda status: (status.stages[0].done or 0) >= 2)
     assert [status.state, *(row.state for row in status.stages)] == [

@@ -1,5 +1,4 @@
-"""The counter counts to the byte, and a training step of ours takes no more memory than the plain
-arithmetic."""
+"""The memory counter is exact, and our training step needs no more memory than the plain one."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ def allocate(num_bytes: int) -> torch.Tensor:
     return torch.empty(num_bytes, dtype=torch.uint8)
 
 
-def test_the_peak_is_of_what_is_held_at_once() -> None:
+def test_the_peak_counts_memory_held_at_the_same_time() -> None:
     def step() -> None:
         first = allocate(3 * MIB)
         del first
@@ -42,16 +41,14 @@ def test_memory_from_before_the_step_is_not_counted() -> None:
     assert peak_bytes(step, CPU) == MIB
 
 
-def test_what_an_operator_needs_for_itself_is_counted() -> None:
-    """The softmax of a transposed matrix copies it first: that copy and the result are held at
-    once."""
+def test_temporary_memory_of_an_operator_is_counted() -> None:
+    """The softmax of a transposed matrix holds a copy of it and the result at the same time."""
     x = torch.zeros(512, 512).t()
     assert peak_bytes(lambda: x.softmax(dim=1), CPU) >= 2 * MIB
 
 
 def training_step(network: nn.Module, *, is_bf16: bool) -> Callable[[], None]:
-    """A step of AdamW whose state exists already, so that only what a step takes is left to
-    count."""
+    """A step of AdamW whose state already exists, so that only the step's memory counts."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     images, labels = torch.randn(2, 3, 224, 224), torch.zeros(2, dtype=torch.long)
 
@@ -88,4 +85,4 @@ def test_a_training_step_needs_no_more_memory_than_the_plain_one(
     model.set_grad_checkpointing()
     checkpointed = peak_bytes(training_step(model, is_bf16=is_bf16), CPU)
     assert ours <= plain
-    assert checkpointed < 0.7 * ours  # measured: 0.47 in fp32, 0.60 in bf16; at larger batches less
+    assert checkpointed < 0.7 * ours  # measured: 0.47 in fp32, 0.60 in bf16; less at larger batches

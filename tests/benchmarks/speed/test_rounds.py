@@ -1,4 +1,4 @@
-"""Contestants take turns in alternating order, and a ratio is taken within its round."""
+"""Contestants take turns in alternating order, and ratios are computed within a round."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Recorder:
 
 
 def nothing() -> None:
-    """A CPU's work is done when a call returns."""
+    """Do nothing: on a CPU the work is done when a call returns."""
 
 
-def test_every_other_round_runs_in_the_opposite_order() -> None:
+def test_every_second_round_runs_in_the_opposite_order() -> None:
     seen: list[str] = []
     contestants = [Recorder(name, seen) for name in "ABC"]
     taken = alternate(contestants, num_steps=[1, 1, 1], rounds=3, synchronize=nothing)
@@ -40,7 +40,7 @@ def test_a_fast_contestant_makes_more_steps_in_a_round() -> None:
     assert warm_up(Recorder("slow", seen, step_s=2 * SLOT_S), nothing) == 1
 
 
-def test_preparation_is_outside_of_the_time_that_is_taken() -> None:
+def test_preparation_is_not_timed() -> None:
     class Slow(Recorder):
         def prepare(self) -> None:
             time.sleep(0.2)
@@ -49,7 +49,7 @@ def test_preparation_is_outside_of_the_time_that_is_taken() -> None:
     assert step_s < 0.2
 
 
-def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+def test_a_ratio_is_the_median_over_the_rounds() -> None:
     ratio = compare([1.0, 2.0, 10.0], to=[2.0, 2.0, 30.0])
     assert ratio == Spread(median=2.0, min=1.0, max=3.0)
     assert compare([1.0], to=None) is None

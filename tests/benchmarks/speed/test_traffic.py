@@ -17,7 +17,7 @@ def test_views_and_empty_tensors_move_nothing() -> None:
     assert moved_bytes(lambda: (X.view(20, 10).t()[2:], torch.empty_like(X), X.detach())) == 0
 
 
-def test_what_is_expanded_is_read_once() -> None:
+def test_an_expanded_dimension_is_read_once() -> None:
     assert moved_bytes(lambda: X + torch.zeros(20).expand(10, 20)) == 80 + 800 + 80 + 800
 
 
@@ -26,8 +26,7 @@ def test_an_operator_on_lists_writes_the_first_one() -> None:
 
 
 def test_the_backward_pass_is_counted() -> None:
-    """It makes a gradient of 4 bytes like the loss, and expanded to a map it is multiplied with the
-    input."""
+    """It makes the loss's gradient of 4 bytes, which is expanded and multiplied with the input."""
     weight = torch.zeros(20, 30, requires_grad=True)  # 2400 bytes
     forward = (800 + 2400 + 1200) + (1200 + 4)
     moved = moved_bytes(lambda: (X @ weight).sum().backward())  # type: ignore[no-untyped-call]
