@@ -33,6 +33,6 @@ def check_num_objects(path: object, *, num_held: int, num_counted: int) -> None:
     counted."""
     if num_held != num_counted:
         raise DataError(
-            f"{path}: holds {num_counted} objects, but its reader finds {num_held}: it reads "
-            "names, ids or flags in another way; write them as COCO's own files do"
+            f"{path}: holds {num_counted} objects, but its reader finds {num_held}: it interprets "
+            "names, ids or flags differently; write them as COCO's own files do"
         )

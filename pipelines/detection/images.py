@@ -42,9 +42,9 @@ def check_images(files: Collection[Annotations], context: StageContext) -> froze
     )
     if wrong:
         raise DataError(
-            f"{len(wrong)} of {len(said)} images are of another size than their annotation file "
-            f"says: {first_faulty(wrong)}; "
-            "their boxes cannot be trusted: correct the file, or replace the images"
+            f"{len(wrong)} of {len(said)} images have another size than in their annotation file: "
+            f"{first_faulty(wrong)}; their boxes cannot be trusted; correct the file or replace "
+            "the images"
         )
     return broken
 

@@ -59,6 +59,6 @@ def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) ->
     if has_masks != params.masks:
         raise JobError(
             f"masks: the model of {params.config} has {'a' if has_masks else 'no'} mask head; "
-            "correct it"
+            f"set masks: {str(has_masks).lower()}"
         )
     return model

@@ -117,15 +117,15 @@ class DetectionParams(FinetuneParams):
     def _masks_go_with_config(self) -> Iterator[Misfit]:
         if self.masks and self.method is not None:
             yield Misfit(
-                ("masks",), f"goes with `config`; {self.method} says itself what it learns"
+                ("masks",), f"needs `config`; {self.method} defines whether it learns masks"
             )
 
     def _channels_divide(self) -> Iterator[Misfit]:
         divisor = self.traits.channels_divisor
         if self.channels % divisor:
             message = (
-                f"must be a multiple of {divisor} with {self.method}, whose head normalises groups "
-                f"of {divisor}, not {self.channels}"
+                f"must be a multiple of {divisor} with {self.method}, whose head normalises "
+                f"groups of {divisor} channels, not {self.channels}"
             )
             yield Misfit(("channels",), message)
 
@@ -135,7 +135,7 @@ class DetectionParams(FinetuneParams):
 
     def _milestones_rise(self) -> Iterator[Misfit]:
         if self.milestones is not None and list(self.milestones) != sorted(set(self.milestones)):
-            yield Misfit(("milestones",), f"must rise, not {list(self.milestones)}")
+            yield Misfit(("milestones",), f"must increase, not {list(self.milestones)}")
 
     @property
     def steps(self) -> tuple[int, ...]:

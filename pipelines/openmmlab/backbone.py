@@ -32,9 +32,7 @@ class Pretrained:
     @property
     def summary(self) -> str:
         """What was loaded and what was not, on one line."""
-        return (
-            f"{self.name or 'a CAT of no published size'}; {'; '.join(self.fitted.report.lines())}"
-        )
+        return f"{self.name or 'a CAT of a custom size'}; {'; '.join(self.fitted.report.lines())}"
 
 
 def read_pretrained(
@@ -60,9 +58,8 @@ def read_pretrained(
         )
     except (WeightsError, OSError) as err:
         raise CheckpointError(
-            f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the "
-            "checkpoint of a "
-            "pretrain stage, or at a file of the official layout or of timm's"
+            f"backbone: the pretrained checkpoint does not fit CAT: {err}; set `backbone` to the "
+            "checkpoint of a pretrain stage, or to a file in the official or timm's layout"
         ) from err
 
 
@@ -92,7 +89,7 @@ def _load(checkpoint_dir: Path, config: CatConfig, out_indices: Sequence[int]) -
     )
     if found.config != config:
         raise CheckpointError(
-            f"{checkpoint_dir}: holds the network {found.config}, but {config} was asked for"
+            f"{checkpoint_dir}: holds the network {found.config}, but the job asks for {config}"
         )
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)

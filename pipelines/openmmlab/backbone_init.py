@@ -53,8 +53,8 @@ def make_backbone_init(context: StageContext) -> BackboneInit:
     assert start.config is not None
     if len(start.config.depths) != len(ALL_MAPS):
         raise JobError(
-            f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take "
-            f"the maps of {len(ALL_MAPS)}; give a CAT of {len(ALL_MAPS)} stages"
+            f"backbone: has {len(start.config.depths)} stages, but detectors and segmenters need "
+            f"{len(ALL_MAPS)}; use a CAT with {len(ALL_MAPS)} stages"
         )
     return start
 
@@ -82,7 +82,7 @@ def lr_line(params: FinetuneParams) -> str:
     if params.lr is None:
         scaled = "" if params.batch_size == REFERENCE_BATCH else ", scaled linearly"
         return f"{own}: {published}{scaled}"
-    return f"{own}, as the job says; {published} would be {params.scaled_lr:g}"
+    return f"{own}, set by the job; {published} would scale to {params.scaled_lr:g}"
 
 
 def _from_scratch(params: FinetuneParams) -> BackboneInit:

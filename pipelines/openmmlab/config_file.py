@@ -94,12 +94,12 @@ def read_config(config: str, *, library: str) -> ConfigFile:
     path = _resolve(config, None, library)
     with data_errors(f"config: {path}"):
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "no such file"
-            raise DataError(f"config: {path}: {what}; name a config's .py file")
+            what = "is a folder" if path.is_dir() else "no such file"
+            raise DataError(f"config: {path}: {what}; give the path of a .py config file")
     file = _read(path, (), library)
     if not file.has_model:
         raise DataError(
-            f"config: {path}: no config of a model: neither it nor a base of it assigns `{MODEL}`"
+            f"config: {path}: not a model config: neither the file nor its bases assign `{MODEL}`"
         )
     return file
 
@@ -107,21 +107,21 @@ def read_config(config: str, *, library: str) -> ConfigFile:
 def _read(path: Path, trail: tuple[Path, ...], library: str) -> ConfigFile:
     if path in trail:
         chain = " -> ".join(map(str, (*trail[trail.index(path) :], path)))
-        raise DataError(f"config: its bases go round in a circle: {chain}")
+        raise DataError(f"config: its bases form a cycle: {chain}")
     try:
         content = path.read_bytes()
         tree = ast.parse(content, filename=str(path))
     except OSError as err:
         raise DataError(f"config: {path}: cannot be read: {err.strerror}") from err
     except (SyntaxError, ValueError, RecursionError) as err:
-        raise DataError(f"config: {path}: not a config in Python: {err}") from err
+        raise DataError(f"config: {path}: not a valid Python file: {err}") from err
     _check_closed(path, content.decode(errors="replace"), tree)
     bases = []
     for name in _base_names(path, tree):
         base = _resolve(name, path.parent, library)
         with data_errors(f"config: {path}"):
             if not base.is_file():
-                raise DataError(f"config: {path}: its base {name} is missing: {base} is no file")
+                raise DataError(f"config: {path}: its base {name} is missing: {base} is not a file")
         bases.append(_read(base, (*trail, path), library))
     return ConfigFile(path, sha256(content).hexdigest(), tree, tuple(bases))
 
@@ -134,11 +134,11 @@ def _resolve(name: str, folder: Path | None, library: str) -> Path:
         location = Path(name) if folder is None else folder / name
         try:
             return location.resolve()
-        except RuntimeError as err:  # so Python calls a loop of symbolic links
-            raise DataError(f"config: {location}: a loop of symbolic links") from err
+        except RuntimeError as err:  # Python's error for a loop of symbolic links
+            raise DataError(f"config: {location}: its symbolic links form a loop") from err
     if package != library:
         raise DataError(
-            f"config: {name}: is of {package}, and this stage builds models of {library}"
+            f"config: {name}: belongs to {package}, but this stage builds models of {library}"
         )
     spec = find_spec(library)
     locations = (spec.submodule_search_locations if spec else None) or []
@@ -153,23 +153,25 @@ def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             raise DataError(
-                f"config: {path}:{node.lineno}: imports are not taken, as no Key would hold what "
-                "they bring in; write "
-                f"bases as {BASES} = ['../some.py', 'mmdet::...']"
+                f"config: {path}:{node.lineno}: imports are not allowed, because the stage's Key "
+                f"cannot cover what they load; write bases as {BASES} = ['../some.py', "
+                "'mmdet::...']"
             )
         if isinstance(node, ast.Name | ast.Attribute) and (name := _reaching_out(node)):
             raise DataError(
-                f"config: {path}:{node.lineno}: {name} is not taken, as no Key would hold what it "
-                "brings in; write the "
-                f"value. Of Python's functions a config may use {', '.join(sorted(PURE))}"
+                f"config: {path}:{node.lineno}: {name} is not allowed, because the stage's Key "
+                "cannot cover what it reads; write the value itself. A config may use these "
+                f"functions of Python: {', '.join(sorted(PURE))}"
             )
     if found := _PLACEHOLDER.search(text):
         raise DataError(
-            f"config: {path}: {found[0]} }}}} would be filled in from outside; write its value"
+            f"config: {path}: {found[0]} }}}} would take its value from outside the file; write "
+            "the value itself"
         )
     if any("custom_imports" in _assigned(statement) for statement in tree.body):
         raise DataError(
-            f"config: {path}: custom_imports are not taken, as no Key would hold what they bring in"
+            f"config: {path}: custom_imports are not allowed, because the stage's Key cannot "
+            "cover what they load"
         )
 
 
@@ -202,7 +204,7 @@ def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f"config: {path}: {BASES} must be written once and out, as a path or a list of paths: "
+            f"config: {path}: {BASES} must be assigned once, to a literal path or list of paths: "
             f"{BASES} = ['some.py']"
         )
     return tuple(names)

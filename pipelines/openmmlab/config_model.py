@@ -47,7 +47,7 @@ def make_model(
     params: FinetuneParams = context.params
     assert params.config is not None
     model = load_model(params.config, scope, context.work_dir)
-    with _at_the_edge(params.config, "cannot be made to fit"):
+    with _at_the_edge(params.config, "cannot be adapted to the stage"):
         try:
             model = adapted(model, start, num_classes=num_classes, device=context.device)
         except ValueError as err:
@@ -63,7 +63,7 @@ def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
     folder = work_dir / "config"
     folder.mkdir(exist_ok=True)
     path = _write(read_config(config, library=scope), folder)
-    with _at_the_edge(config, "fails when it is executed"):
+    with _at_the_edge(config, "fails when executed"):
         whole = MmengineConfig.fromfile(
             path,
             use_predefined_variables=False,
@@ -130,26 +130,22 @@ def _write(file: ConfigFile, folder: Path) -> Path:
 def _check(model: Config) -> None:
     for name in ("backbone", "data_preprocessor"):
         if not isinstance(model.get(name), dict):
-            raise ValueError(
-                f"model.{name}: is missing; the model of a detector or a segmenter has one"
-            )
+            raise ValueError(f"model.{name}: is missing; a detector or segmenter needs one")
     heads = {name: value for name, value in model.items() if name != "backbone"}
     for part in _dicts(heads):
         if _is_pretrained(part):
-            raise ValueError(
-                f"init_cfg {part}: weights of heads are not taken from outside; remove it"
-            )
+            raise ValueError(f"init_cfg {part}: a head cannot load weights from outside; remove it")
         if named := _named_weights(part):
-            raise ValueError(f"{named}: weights of heads are not taken from outside; remove it")
+            raise ValueError(f"{named}: a head cannot load weights from outside; remove it")
         if odd := sorted(OF_PANOPTIC_HEADS & part.keys()):
             raise ValueError(
-                f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose another "
-                "model"
+                f"{odd[0]}: panoptic heads cannot be adapted to the data's classes; choose "
+                "another model"
             )
     try:
         json.dumps(model)
     except (TypeError, ValueError) as err:
-        raise ValueError(f"model: holds more than plain values: {err}") from err
+        raise ValueError(f"model: contains values that are not JSON: {err}") from err
 
 
 def _kept(backbone: Config) -> Config:
@@ -164,9 +160,8 @@ def _kept(backbone: Config) -> Config:
         for name, learning in (("frozen_stages", -1), ("norm_eval", False)):
             if part.get(name, learning) != learning:
                 raise ValueError(
-                    f"model.backbone.{name}: {part[name]} would keep random weights as they are; "
-                    "build a config on "
-                    f"this one that sets {learning}"
+                    f"model.backbone.{name}: {part[name]} would freeze random weights; set it to "
+                    f"{learning} in a config based on this one"
                 )
     return kept
 
@@ -211,8 +206,8 @@ def _maps_taken(model: Config) -> tuple[int, ...]:
     if consumer is None:
         if "decode_head" not in model:
             raise ValueError(
-                "model.neck: is missing; what takes the maps of a backbone must be one, or a "
-                "decode_head"
+                "model.neck: is missing; a model needs a neck or a decode_head to take the maps "
+                "of its backbone"
             )
         return ALL_MAPS
     widths, taken = (
@@ -225,9 +220,9 @@ def _maps_taken(model: Config) -> tuple[int, ...]:
     if num == len(taken) and set(taken) <= set(ALL_MAPS):
         return taken
     raise ValueError(
-        f"model.neck.in_channels: has {num} entries, which says not which of CAT's {len(ALL_MAPS)} "
-        "maps it takes; give "
-        f"{len(ALL_MAPS)}, or name {num} as backbone.out_indices"
+        f"model.neck.in_channels: has {num} entries, so it is unclear which of CAT's "
+        f"{len(ALL_MAPS)} maps it takes; give {len(ALL_MAPS)} entries, or list {num} maps in "
+        "backbone.out_indices"
     )
 
 

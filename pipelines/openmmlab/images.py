@@ -28,7 +28,7 @@ class LoadUpright:
             pixels_HWC = np.array(load_upright(path))  # noqa: N806
         except BrokenImageError as err:
             raise DataError(
-                f"{path}: does not decode: {err}; the file changed during the stage: restore it"
+                f"{path}: cannot be decoded: {err}; the file changed during the stage; restore it"
             ) from err
         size = pixels_HWC.shape[:2]
         return {**sample, "img": pixels_HWC[:, :, ::-1], "img_shape": size, "ori_shape": size}
@@ -50,9 +50,9 @@ def broken_images(
     broken = faults(paths, image_fault, num_threads=num_threads, context=context)
     if len(broken) > max_broken_images:
         raise DataError(
-            f"{len(broken)} of {len(paths)} images do not decode, and max_broken_images is "
-            f"{max_broken_images}: "
-            f"{first_faulty(broken)}; replace these files or raise max_broken_images"
+            f"{len(broken)} of {len(paths)} images cannot be decoded, but max_broken_images is "
+            f"{max_broken_images}: {first_faulty(broken)}; replace these files or raise "
+            "max_broken_images"
         )
     return frozenset(broken)
 
@@ -86,7 +86,7 @@ def _absence(path: Path) -> str | None:
     except FileNotFoundError as err:
         return reason(err) if path.is_symlink() else ""
     except (OSError, ValueError) as err:  # ValueError: a name with a NUL, or a lone surrogate
-        return reason(err) if isinstance(err, OSError) else "not a name of a file"
+        return reason(err) if isinstance(err, OSError) else "not a valid file name"
     return None if stat.S_ISREG(status.st_mode) else "not a file"
 
 

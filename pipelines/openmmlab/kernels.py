@@ -35,7 +35,7 @@ class MissingOpError(StageError):
             f"mmcv's {self.op} has no kernel here: mmcv was installed without its compiled ops; "
             "install them with `MAX_JOBS=4 pip install --no-build-isolation --force-reinstall "
             "--no-deps onedl-mmcv` (needs a C++ compiler, and nvcc for GPUs) or use a method that "
-            "does without this op"
+            "does not need this op"
         )
 
 

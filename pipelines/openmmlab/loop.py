@@ -198,7 +198,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             action,
             self._config.context,
             write=self._write_checkpoint,
-            last_checkpoint=lambda: f"the last checkpoint stands after {self._iter} iterations",
+            last_checkpoint=lambda: f"the last checkpoint is after {self._iter} iterations",
         )
 
     def _is_val_due(self) -> bool:
@@ -268,9 +268,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         from there."""
         if not has_finite_weights(self.runner.model):
             raise StageError(
-                f"the gradient was no number at iteration {self._iter}, and so are the weights: "
-                "training diverged; "
-                "lower `lr`, set `clip_grad`, or use `precision: fp32`"
+                f"gradient and weights became NaN or infinite by iteration {self._iter}: training "
+                "diverged; lower `lr`, set `clip_grad`, or use `precision: fp32`"
             )
 
     def _gathered(self) -> Position:

@@ -71,7 +71,7 @@ class SavedModel:
         """Raises CheckpointError unless it is of the job's method, over the classes of its data."""
         if self.method != method:
             raise CheckpointError(
-                f"checkpoint: is a {self.method}, the job says {method}; correct `method`"
+                f"checkpoint: holds a {self.method}, but the job has {method}; correct `method`"
             )
         check_classes(self.classes, classes)
 
@@ -86,9 +86,8 @@ class SavedModel:
         differing = list(_differences("", self.model, ours))
         if differing:
             raise CheckpointError(
-                "checkpoint: is another model than the job's params make: "
-                f"{'; '.join(differing)}; "
-                "correct the params"
+                "checkpoint: its model differs from the model that the job's params describe: "
+                f"{'; '.join(differing)}; correct the params"
             )
 
 
@@ -116,9 +115,8 @@ def load_model(directory: Path) -> SavedModel:
         SafetensorError,
     ) as err:
         raise CheckpointError(
-            f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; "
-            "give the checkpoint of "
-            "a detection or segmentation stage"
+            f"checkpoint: cannot be read as a fine-tuned model: {type(err).__name__} {err}; "
+            "give the checkpoint of a detection or segmentation stage"
         ) from err
 
 

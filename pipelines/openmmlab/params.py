@@ -20,7 +20,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 def _is_config(config: str) -> str:
     if not config.endswith(".py") or "://" in config:
-        raise ValueError(f"must be a config's .py file, or LIBRARY::PATH.py, not {config!r}")
+        raise ValueError(f"must be a .py config file or LIBRARY::PATH.py, not {config!r}")
     return config
 
 
@@ -149,13 +149,13 @@ class FinetuneParams(Params):
             return
         if self.init == "pretrained" and self.backbone is None:
             message = (
-                "is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+                "is missing: give the checkpoint to start from, or set init: scratch and a `model`"
             )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.backbone is not None:
             message = (
-                "has no use with init: scratch, which starts from random weights; leave one of "
-                "them out"
+                "cannot be used with init: scratch, which starts from random weights; remove one "
+                "of them"
             )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.model is None:
@@ -164,20 +164,19 @@ class FinetuneParams(Params):
     def _kept_misfits(self) -> Iterator[Misfit]:
         if self.init == "pretrained":
             message = (
-                "must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+                "must be scratch with keep_backbone, because a CAT checkpoint does not fit "
+                "another backbone"
             )
             yield Misfit(("init",), message)
         for name in ("backbone", "model", "frozen_stages"):
             if getattr(self, name) is not None:
                 message = (
-                    "is for CAT, and keep_backbone takes the backbone of `config`; leave one of "
-                    "them out"
+                    "applies to CAT, but keep_backbone uses the backbone of `config`; remove one "
+                    "of them"
                 )
                 yield Misfit((name,), message)
         if self.layer_decay < 1:
-            yield Misfit(
-                ("layer_decay",), "knows the depths of CAT only; leave it out with keep_backbone"
-            )
+            yield Misfit(("layer_decay",), "works only with CAT; leave it out with keep_backbone")
 
     @property
     def method_or_config(self) -> tuple[str | None, str | None]:
@@ -202,20 +201,20 @@ class FinetuneParams(Params):
         if not self.has_source:
             method, _ = self.method_or_config
             message = (
-                "must have one of `method` (a model by name) and `config` (a config file of its "
+                "must have either `method` (a model by name) or `config` (a config file of its "
                 "library)"
             )
             yield Misfit(() if method is None else ("config",), message)
 
     def _keeps_a_config(self) -> Iterator[Misfit]:
         if self.keep_backbone and self.config is None:
-            yield Misfit(("keep_backbone",), "goes with `config`; the methods are built on CAT")
+            yield Misfit(("keep_backbone",), "needs `config`; the methods are built on CAT")
 
     def _classes_differ(self) -> Iterator[Misfit]:
         classes = self.classes or ()
         twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:
-            yield Misfit(("classes",), f"{', '.join(twice)} twice")
+            yield Misfit(("classes",), f"lists {', '.join(twice)} more than once")
 
     def _classes_are_counted(self) -> Iterator[Misfit]:
         if self.classes is not None and self.num_classes not in (None, len(self.classes)):
@@ -228,7 +227,7 @@ class FinetuneParams(Params):
         if self.num_classes not in (None, len(found)):
             raise DataError(
                 f"{where}: has {len(found)} classes, but num_classes is {self.num_classes}; "
-                "correct it or leave it out"
+                "correct num_classes or leave it out"
             )
         if self.classes not in (None, tuple(found)):
             raise DataError(
@@ -244,9 +243,9 @@ def _difference(found: Sequence[str], asked: Sequence[str]) -> str:
         for one, other in ((asked, found), (found, asked))
     )
     if lacking:
-        return f"has no classes {first_named(lacking)}"
+        return f"lacks the classes {first_named(lacking)}"
     if more:
-        return f"also has {first_named(more)}"
+        return f"also has the classes {first_named(more)}"
     index = next(
         index for index, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other
     )

@@ -55,7 +55,7 @@ class SeededDataset(Dataset[Any]):
         self._dataset.full_init()
         if len(self) == 0:
             raise DataError(
-                "train holds no image to learn from; those without objects of the job's classes "
+                "train has no image to train on; images without objects of the job's classes "
                 "are left out"
             )
 

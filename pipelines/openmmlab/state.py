@@ -74,7 +74,7 @@ def load_state(path: Path) -> dict[str, Any]:
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as err:
         raise CheckpointError(
             f"{path}: not a training state of this stage: {err}; delete the stage's training state "
-            "to start it afresh"
+            "to start from the beginning"
         ) from err
     return state
 

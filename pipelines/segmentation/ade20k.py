@@ -95,8 +95,8 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
         raise DataError(
-            f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} "
-            "apart"
+            f"{path}: has {len(classes)} class names; a label map can hold 2 to "
+            f"{LARGEST_NUM_CLASSES} classes"
         )
     if params is not None:
         params.check_classes(classes, path)
@@ -120,7 +120,8 @@ def read_pairs(root: Path, split: Split) -> Pairs:
     if len(suffixes) != 1:
         found = ", ".join(suffixes) or "none"
         raise DataError(
-            f"{images_dir}: images must all have one suffix out of {IMAGE_SUFFIXES}; found {found}"
+            f"{images_dir}: all images must have the same suffix, one of {IMAGE_SUFFIXES}; found "
+            f"{found}"
         )
     # mmseg reads the names from a list, a line each, and strips them.
     unusable = [
@@ -128,8 +129,8 @@ def read_pairs(root: Path, split: Split) -> Pairs:
     ]
     if unusable:
         raise DataError(
-            f"{images_dir}: a name must not begin or end with white space, nor have a line break; "
-            f"rename {first_named(map(repr, sorted(unusable)))} and the label maps"
+            f"{images_dir}: file names must not begin or end with white space or contain a line "
+            f"break; rename {first_named(map(repr, sorted(unusable)))} and their label maps"
         )
     return Pairs(
         images_dir,
@@ -148,10 +149,12 @@ def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | N
         return str(err)
     height, width = label_map.shape
     if (width, height) != image_size:
-        return f"is {width}x{height} pixels, its image {image_size[0]}x{image_size[1]}"
+        return f"is {width}x{height} pixels, but its image is {image_size[0]}x{image_size[1]}"
     known = {*UNLABELED, *range(1, num_classes + 1)}
     unknown = sorted({int(value) for value in np.unique(label_map)} - known)
-    return f"holds the values {unknown[:5]}; there are {num_classes} classes" if unknown else None
+    return (
+        f"holds the values {unknown[:5]}, but there are {num_classes} classes" if unknown else None
+    )
 
 
 def has_labels(label_path: Path) -> bool:

@@ -32,11 +32,11 @@ def read_label_map(path: Path) -> LabelMap:
     """
     with opened(path) as image:
         if image.format != "PNG":
-            raise BrokenImageError(f"is a {image.format}; a label map is a PNG")
+            raise BrokenImageError(f"is a {image.format}; a label map must be a PNG")
         step = _GREY_STEPS.get(str(image.tile[0].args), 1)
         values = np.asarray(image)
     if values.ndim != 2:  # noqa: PLR2004
-        raise BrokenImageError(f"has {values.shape[-1]} channels; a label map has one")
+        raise BrokenImageError(f"has {values.shape[-1]} channels; a label map must have one")
     if values.dtype == np.bool_:
         return values.astype(np.uint8)
     return values // step if step > 1 else values

@@ -26,7 +26,7 @@ class LoadLabelMap:
             labels = labels_of(read_label_map(path))
         except BrokenImageError as err:
             raise DataError(
-                f"{path}: {err}; the file changed during the stage: restore it"
+                f"{path}: {err}; the file changed during the stage; restore it"
             ) from err
         return {**sample, "gt_seg_map": labels, "seg_fields": [*sample["seg_fields"], "gt_seg_map"]}
 

@@ -46,7 +46,7 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if math.isnan(value):
             raise DataError(
-                f"{name} cannot be measured: the validation's label maps hold no labeled pixel"
+                f"{name} cannot be measured: the validation label maps have no labeled pixel"
             )
     return metrics
 

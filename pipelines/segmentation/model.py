@@ -72,10 +72,12 @@ def check_batch(context: StageContext) -> None:
     is_shared = context.device != "cpu"
     images = params.batch_size if is_shared else params.batch_size // context.world_size
     if params.method == "upernet" and images < 2:  # noqa: PLR2004  a variance takes two
-        over = (
-            "all workers" if is_shared else "each worker, as on CPUs the statistics are not shared"
+        where = (
+            "over all workers"
+            if is_shared
+            else "on each worker, because CPUs do not share batch-norm statistics"
         )
         raise JobError(
-            f"batch_size: upernet needs 2 images or more over {over}; raise it, or use fewer "
+            f"batch_size: upernet needs at least 2 images {where}; raise batch_size or use fewer "
             "workers"
         )

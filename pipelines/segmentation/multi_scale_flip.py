@@ -66,8 +66,8 @@ class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
             (sample,) = self.module.val_step(view)  # mirrored back, and of the image's size
             if len(sample.seg_logits.data) == 1:
                 raise JobError(
-                    "tta: needs a channel for each class, and the head of this config has one for "
-                    "two"
+                    "tta: needs one channel for each class, but the head of this config has one "
+                    "channel for two classes"
                 )
             softmax_KHW = sample.seg_logits.data.softmax(dim=0)
             total_KHW = softmax_KHW if total_KHW is None else total_KHW.add_(softmax_KHW)
@@ -76,4 +76,4 @@ class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
         return [sample]
 
     def forward(self, *args: object, **kwargs: object) -> None:
-        raise AssertionError("it is measured by val_step alone")
+        raise AssertionError("only val_step is supported")

@@ -102,7 +102,7 @@ class SegmentationParams(FinetuneParams):
         if self.has_source and self.method is None:
             for name in ("channels", "head_channels"):
                 if getattr(self, name) is not None:
-                    yield Misfit((name,), "the model of a config has its own; leave it out")
+                    yield Misfit((name,), "the model of `config` has its own; leave it out")
 
     def _warmup_ends(self) -> Iterator[Misfit]:
         if self.warmup_iters >= self.max_iters:
@@ -119,9 +119,8 @@ class SegmentationParams(FinetuneParams):
     def _least_rates_hold(self) -> Iterator[Misfit]:
         if self.layer_decay < 1 and self.min_lr and self.schedule == "poly":
             message = (
-                "must be 0 with layer_decay on a poly schedule, which would raise the least rates "
-                "to it; or choose "
-                "schedule: cosine"
+                "must be 0 with layer_decay and a poly schedule, which would raise the lowest "
+                "rates to it; or choose schedule: cosine"
             )
             yield Misfit(("min_lr",), message)
 

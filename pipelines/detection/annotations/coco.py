@@ -148,7 +148,7 @@ def read_annotations(root: Path, split: Split) -> Annotations:
     names = tuple(category["name"] for category in document["categories"])
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        faults.say(f"categories with the same name: {', '.join(twice)}; give each its own")
+        faults.say(f"categories with the same name: {', '.join(twice)}; rename them")
     if not faults:
         find_use(columns, split, faults)
     faults.raise_any(_REMEDY)
@@ -183,8 +183,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
             else:
                 find_mask_use(file.columns, file.document["annotations"], faults)
             faults.raise_any(
-                f"{params.method_name} learns masks; complete the file, or choose a method that "
-                "learns boxes"
+                f"{params.method_name} trains on masks; complete the file, or choose a method "
+                "that trains on boxes only"
             )
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
@@ -207,8 +207,8 @@ def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> Check
     num_objects = int(np.count_nonzero(file.is_object & ~is_gone[file.columns.image_of]))
     if num_objects == 0:
         raise DataError(
-            f"{file.path}: no object is left, as the images of all objects do not decode; replace "
-            "them"
+            f"{file.path}: no object is left, because no image with objects can be decoded; "
+            "replace these images"
         )
     if file.is_read_alike and not is_gone.any():
         return CheckedFile(file.path, num_objects)

@@ -60,12 +60,12 @@ class Columns:
 def find_structure_faults(document: Any, faults: DataFaults) -> None:
     """Missing parts, missing fields, and values of another type."""
     if not isinstance(document, dict):
-        faults.say("'images' is missing or empty; it must be a file of COCO instances")
+        faults.say("'images' is missing or empty; the file must hold COCO instances")
         return
     for part, fields in FIELDS.items():
         entries = document.get(part)
         if not isinstance(entries, list) or not entries:
-            faults.say(f"'{part}' is missing or empty; it must be a file of COCO instances")
+            faults.say(f"'{part}' is missing or empty; the file must hold COCO instances")
             continue
         needed = set(fields)
         rows = [
@@ -73,7 +73,7 @@ def find_structure_faults(document: Any, faults: DataFaults) -> None:
             for row, entry in enumerate(entries)
             if not isinstance(entry, dict) or not needed <= entry.keys()
         ]
-        faults.add(f"{part} without all fields", rows, partial(_lacks, document, part))
+        faults.add(f"{part} with missing fields", rows, partial(_lacks, document, part))
         if not rows:
             _find_type_faults(part, entries, faults)
 
@@ -96,12 +96,12 @@ def find_content_faults(document: Mapping[str, Any], faults: DataFaults) -> Colu
     known = {category["id"] for category in categories}
     unknown = [row for row, one in enumerate(annotations) if one["category_id"] not in known]
     faults.add(
-        "annotations of an image that is not among the images",
+        "annotations whose image_id is not in 'images'",
         np.flatnonzero(columns.image_of < 0).tolist(),
         lambda row: f"{named(row)} of image {annotations[row]['image_id']!r}",
     )
     faults.add(
-        "annotations of a category that is not among the categories",
+        "annotations whose category_id is not in 'categories'",
         unknown,
         lambda row: f"{named(row)} of category {annotations[row]['category_id']!r}",
     )
@@ -118,7 +118,7 @@ def _find_type_faults(part: str, entries: Entries, faults: DataFaults) -> None:
     nameless = [
         row for row, one in enumerate(entries) if not all(_is_id(one[name]) for name in ids)
     ]
-    faults.add(f"{part} whose {', '.join(ids)} are not whole numbers of 64 bits", nameless, named)
+    faults.add(f"{part} whose {', '.join(ids)} are not 64-bit integers", nameless, named)
     for what, fields, is_right in _TYPES[part]:
         wrong = [row for row, one in enumerate(entries) if not is_right(one)]
         faults.add(f"{part} {what}", wrong, partial(_shown, part, entries, fields))
@@ -170,20 +170,20 @@ def _is_named(category: Mapping[str, Any]) -> bool:
 _TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], bool]]]] = {
     "images": [
         (
-            "whose width and height are not whole numbers from 1, or whose file_name is no text",
+            "whose width or height is not a positive integer, or whose file_name is not a string",
             ("width", "height", "file_name"),
             _is_sized,
         )
     ],
     "annotations": [
         (
-            "whose bbox is not four finite numbers, or whose area is none",
+            "whose bbox is not four finite numbers, or whose area is not a finite number",
             ("bbox", "area"),
             _is_measured,
         ),
         ("whose iscrowd or ignore is neither 0 nor 1", ("iscrowd", "ignore"), _is_flagged),
     ],
-    "categories": [("whose name is empty, or neither a text nor a number", ("name",), _is_named)],
+    "categories": [("whose name is empty, or neither a string nor a number", ("name",), _is_named)],
 }
 """What may be wrong with the values of an entry, the fields that have them, and whether they are
 right."""
@@ -197,7 +197,7 @@ def _find_repeated(part: str, entries: Entries, faults: DataFaults) -> None:
         else []
     )
     faults.add(
-        f"{part} with the id of an earlier one",
+        f"{part} with a repeated id",
         again,
         lambda row: f"{part}[{row}] (id {entries[row]['id']})",
     )

@@ -40,14 +40,14 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults)
     faults.add("annotations have neither polygons nor run lengths as segmentation", strange, named)
     wrong = {row for row, mask in polygons.items() if not all(map(_is_finite, mask))}
     faults.add(
-        "annotations have polygons of other things than finite numbers", sorted(wrong), named
+        "annotations have polygons with values that are not finite numbers", sorted(wrong), named
     )
     odd = [
         row
         for row, mask in polygons.items()
         if row not in wrong and any(len(one) % 2 for one in mask)
     ]
-    faults.add("annotations have polygons of an odd number of coordinates", odd, named)
+    faults.add("annotations have polygons with an odd number of coordinates", odd, named)
     _find_run_faults(runs, annotations, columns, faults)
 
 
@@ -61,7 +61,7 @@ def find_measure_faults(annotations: Entries, faults: DataFaults) -> None:
         if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES
     ]
     faults.add(
-        "annotations begin with a polygon of fewer than three points",
+        "annotations begin with a polygon that has fewer than three points",
         short,
         lambda row: _named(annotations, row),
     )
@@ -94,9 +94,9 @@ def _find_run_faults(
         row for row, mask in runs.items() if not _adds_up(mask["counts"], math.prod(sizes[row]))
     ]
     faults.add(
-        "annotations have run lengths that do not add up to their image's pixels",
+        "annotations have run lengths that do not add up to the pixels of their image",
         short,
-        lambda row: f"{_named(annotations, row)} of an image of {math.prod(sizes[row])}",
+        lambda row: f"{_named(annotations, row)} in an image of {math.prod(sizes[row])} pixels",
     )
 
 

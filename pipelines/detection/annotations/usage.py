@@ -24,13 +24,12 @@ def find_use(columns: Columns, split: Split, faults: DataFaults) -> None:
             faults.say(f"all {num} annotations are crowds or have `ignore`: AP cannot be measured")
     elif (is_crowd | is_dropped).all():
         faults.say(
-            f"no object to learn from: {is_dropped.sum()} of {num} annotations have a side below 1 "
-            "pixel, area 0 or "
-            "`ignore`, the others are crowds"
+            f"no object to train on: {is_dropped.sum()} of {num} annotations have a side below 1 "
+            "pixel, area 0 or `ignore`, and the others are crowds"
         )
     elif not trains(columns).any():
         faults.say(
-            f"no image to learn from: all that have objects have a side below {MIN_SIDE} pixels"
+            f"no image to train on: all images with objects have a side below {MIN_SIDE} pixels"
         )
 
 
@@ -42,9 +41,9 @@ def find_mask_use(columns: Columns, annotations: Entries, faults: DataFaults) ->
     is_object = trains(columns)
     if (is_object & is_useless).any() and not (is_object & ~is_useless).any():
         faults.say(
-            f"no object to learn from: {(is_object & is_useless).sum()} masks have no polygon of "
-            "three points, of "
-            "which COCO writes the coordinates in one list, [x1, y1, x2, y2, x3, y3, ...]"
+            f"no object to train on: {(is_object & is_useless).sum()} masks have no polygon with "
+            "three points; COCO writes the coordinates of a polygon in one list, [x1, y1, x2, "
+            "y2, x3, y3, ...]"
         )
 
 
@@ -67,18 +66,18 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
     counts = {
         "objects": is_object,
         "of them reach beyond their image and are clipped": is_object & _reaches_out(columns),
-        "crowds, neither object nor background": is_crowd,
-        "annotations passed over (a side below 1 pixel, area 0, or `ignore`)": is_dropped,
-        "images left out for want of annotations": ~has_any,
-        f"images left out for a side below {MIN_SIDE} pixels": has_any & ~is_trained,
-        "images with crowds or passed-over annotations alone, which train as background": is_trained
+        "crowds, used neither as object nor as background": is_crowd,
+        "annotations ignored (a side below 1 pixel, area 0, or `ignore`)": is_dropped,
+        "images left out because they have no annotation": ~has_any,
+        f"images left out because a side is below {MIN_SIDE} pixels": has_any & ~is_trained,
+        "images with only crowds or ignored annotations, which train as background": is_trained
         & ~has_object,
     }
     counted = [f"{chosen.sum()} {what}" for what, chosen in counts.items() if chosen.any()]
     useless = sum(has_no_polygon(entry.get("segmentation")) for entry in annotations)
     if useless:
         counted.append(
-            f"{useless} masks without a polygon of three points, ignored where masks are learnt"
+            f"{useless} masks without a polygon of three points, ignored by methods with masks"
         )
     return f"{is_trained.sum()} of {len(is_trained)} images to train on; {'; '.join(counted)}"
 

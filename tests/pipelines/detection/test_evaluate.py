@@ -210,9 +210,7 @@ def test_what_is_no_model_of_ours_is_refused(
 ) -> None:
     checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
     (checkpoint / "config.json").write_text(content)
-    with pytest.raises(
-        CheckpointError, match=rf"no fine-tuned model can be read from it: .*{fault}"
-    ):
+    with pytest.raises(CheckpointError, match=rf"cannot be read as a fine-tuned model: .*{fault}"):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 
 
@@ -221,7 +219,7 @@ def test_a_model_of_another_method_is_refused(setting: Setting, tmp_path: Path) 
     document = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**document, "method": "semantic_fpn"}))
     with pytest.raises(
-        CheckpointError, match="is a semantic_fpn, the job says mask_rcnn; correct `method`"
+        CheckpointError, match="holds a semantic_fpn, but the job has mask_rcnn; correct `method`"
     ):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 

@@ -203,7 +203,7 @@ def test_broken_images_are_left_out_of_training_and_validation(
     }
     strict = replace(context, params=_params(data, max_broken_images=1))
     with pytest.raises(
-        DataError, match=r"2 of 11 images do not decode, and max_broken_images is 1"
+        DataError, match=r"2 of 11 images cannot be decoded, but max_broken_images is 1"
     ):
         run(strict)
 

@@ -64,7 +64,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"
+        CheckpointError, match=r"nowhere.*set `backbone` to the checkpoint of a pretrain stage"
     ):
         read_pretrained(tmp_path / "nowhere", drop_path_rate=None)
 
@@ -73,6 +73,6 @@ def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
     with pytest.raises(
-        CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; point `backbone` at"
+        CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; set `backbone` to"
     ):
         read_pretrained(tmp_path, drop_path_rate=None)

@@ -108,7 +108,7 @@ def test_log_says_what_was_loaded_and_left_out(setting: Setting) -> None:
     summary = recorder.events[0].text
     norms = ", ".join(f"norm{stage}.{part}" for stage in range(4) for part in ("weight", "bias"))
     assert summary.startswith(
-        f"backbone: a CAT of no published size; mapped: {len(start) - 8} tensors; new: {norms};"
+        f"backbone: a CAT of a custom size; mapped: {len(start) - 8} tensors; new: {norms};"
     )
     assert summary.endswith("left out: head.fc.bias, head.fc.weight, norm.bias, norm.weight")
 
@@ -206,9 +206,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
     context = make_context(
         Recorder(tmp_path), _params(setting.data, **{**SCRATCH, "model": model}), setting.backbone
     )
-    with pytest.raises(
-        JobError, match="has 3 stages, and detectors and segmenters take the maps of 4"
-    ):
+    with pytest.raises(JobError, match="has 3 stages, but detectors and segmenters need 4"):
         make_backbone_init(context)
 
 
@@ -218,7 +216,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
         (
             "",
             (
-                r"job\.yaml:5:3: stages\.coco\.backbone: is missing: name the checkpoint .* or set "
+                r"job\.yaml:5:3: stages\.coco\.backbone: is missing: give the checkpoint .* or set "
                 r"init: scratch"
             ),
         ),
@@ -228,7 +226,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
         ),
         (
             "init: scratch\n    model: cat_tiny\n    backbone: pretrain.checkpoint",
-            r"job\.yaml:12:15: stages\.coco\.backbone: has no use with init: scratch",
+            r"job\.yaml:12:15: stages\.coco\.backbone: cannot be used with init: scratch",
         ),
         (
             "init: scratch\n    model: cat_huge",
@@ -281,8 +279,8 @@ def test_lr_is_scaled_to_the_batch_and_in_the_key_by_effect() -> None:
         == "lr 0.0004 for 64 images an iteration: the published 0.0001 for 16, scaled linearly"
     )
     assert lr_line(DetectionParams(**common, batch_size=32, lr=1e-3)) == (
-        "lr 0.001 for 32 images an iteration, as the job says; the published 0.0001 for 16 would "
-        "be 0.0002"
+        "lr 0.001 for 32 images an iteration, set by the job; the published 0.0001 for 16 would "
+        "scale to 0.0002"
     )
 
 
@@ -328,5 +326,7 @@ def test_widths_of_a_segmenter_are_in_the_key_by_their_effect() -> None:
         == upernet.in_key()
     )
     assert SegmentationParams(method="upernet", channels=256, **common).in_key() != upernet.in_key()
-    with pytest.raises(ValueError, match=r"min_lr\s+must be 0 with layer_decay on a poly schedule"):
+    with pytest.raises(
+        ValueError, match=r"min_lr\s+must be 0 with layer_decay and a poly schedule"
+    ):
         SegmentationParams(method="upernet", layer_decay=0.9, min_lr=1e-6, **common)

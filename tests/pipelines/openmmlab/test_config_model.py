@@ -93,7 +93,7 @@ def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) ->
                 "model = dict(backbone=dict(out_indices=(2, 3, 4)), data_preprocessor={}, "
                 "neck=dict(in_channels=[1] * 3))"
             ),
-            r"model\.neck\.in_channels: has 3 entries, which says not which of CAT's 4 maps",
+            r"model\.neck\.in_channels: has 3 entries, so it is unclear which of CAT's 4 maps",
         ),
         (
             (
@@ -107,22 +107,22 @@ def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) ->
                 "model = dict(backbone={}, data_preprocessor={}, init_cfg=dict(type='Pretrained', "
                 "checkpoint='x'))"
             ),
-            r"init_cfg .*weights of heads are not taken from outside",
+            r"init_cfg .*a head cannot load weights from outside",
         ),
         (
             (
                 "model = dict(backbone={}, data_preprocessor={}, "
                 "neck=dict(b=[dict(pretrained='torchvision://resnet50')]))"
             ),
-            r"pretrained 'torchvision://resnet50': weights of heads are not taken from outside",
+            r"pretrained 'torchvision://resnet50': a head cannot load weights from outside",
         ),
         (
             "model = dict(backbone={}, data_preprocessor={}, teacher_ckpt='/teacher.pth')",
-            r"teacher_ckpt '/teacher\.pth': weights of heads are not taken from outside",
+            r"teacher_ckpt '/teacher\.pth': a head cannot load weights from outside",
         ),
         (
             "model = dict(backbone={}, data_preprocessor={}, a={1, 2})",
-            r"model: holds more than plain values",
+            r"model: contains values that are not JSON",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_config_that_fails_when_executed_is_told_with_its_path(
     tmp_path: Path, text: str, fault: str
 ) -> None:
     (tmp_path / "own.py").write_text(f"{text}\n")
-    with pytest.raises(JobError, match=rf"config: .*own\.py: fails when it is executed: {fault}"):
+    with pytest.raises(JobError, match=rf"config: .*own\.py: fails when executed: {fault}"):
         load_model(str(tmp_path / "own.py"), "mmdet", tmp_path)
     gc.collect()  # mmengine leaves the file open from which it executes
 
@@ -172,7 +172,7 @@ def test_config_that_fails_when_executed_is_told_with_its_path(
             "backbone=dict(out_indices=(0, 1, 2, 5)), neck=dict(in_channels=[8] * 3)",
             r"model\.neck\.in_channels: has 3",
         ),
-        ("neck=[3]", r"cannot be made to fit: TypeError: "),
+        ("neck=[3]", r"cannot be adapted to the stage: TypeError: "),
     ],
 )
 def test_wrong_model_ends_every_rank_before_it_trains(
@@ -210,7 +210,7 @@ def test_kept_backbone_that_would_keep_random_weights_is_refused(
         own if field == "frozen_stages" else unfrozen.replace("False", "True")
     )
     with pytest.raises(
-        ValueError, match=rf"model\.backbone\.{field}: .* would keep random weights as they are"
+        ValueError, match=rf"model\.backbone\.{field}: .* would freeze random weights"
     ):
         _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))
     (tmp_path / "own.py").write_text(unfrozen)

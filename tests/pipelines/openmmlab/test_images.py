@@ -45,7 +45,7 @@ def test_truncated_images_up_to_the_limit_are_left_out(tmp_path: Path) -> None:
 def test_truncated_images_beyond_the_limit_are_named(tmp_path: Path) -> None:
     paths = _images(tmp_path, num=14, num_truncated=12)
     with pytest.raises(
-        DataError, match=r"12 of 14 images do not decode, and .* is 11: .*0\.jpg .*2 more"
+        DataError, match=r"12 of 14 images cannot be decoded, but .* is 11: .*0\.jpg .*2 more"
     ):
         _find(paths, tmp_path, limit=11)
 
@@ -64,7 +64,7 @@ def test_an_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> N
     files = [read_annotations(root, "train"), read_annotations(root, "val")]
     context = make_context(Recorder(tmp_path), PARAMS, root)
     with pytest.raises(
-        DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"
+        DataError, match=r"1 of 3 images have .*001\.png \(64x128 pixels instead of 64x64\)"
     ):
         check_images(files, context)
     assert check_images(files[1:], context) == frozenset()
@@ -101,6 +101,6 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(
 def test_a_name_that_no_file_can_have_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         DataError,
-        match=r"1 of 1 files are missing: .* \((File name too long|not a name of a file)\)",
+        match=r"1 of 1 files are missing: .* \((File name too long|not a valid file name)\)",
     ):
         _find([tmp_path / name], tmp_path, limit=100)

@@ -138,5 +138,5 @@ def test_a_sample_depends_on_seed_and_position_alone() -> None:
 
 
 def test_no_image_to_train_on_is_an_error() -> None:
-    with pytest.raises(DataError, match="train holds no image to learn from"):
+    with pytest.raises(DataError, match="train has no image to train on"):
         dataset(0).full_init()

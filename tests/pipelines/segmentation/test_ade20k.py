@@ -70,9 +70,9 @@ def test_num_classes_must_agree_with_the_names(root: Path) -> None:
     [
         (
             ("red", "green", "background"),
-            r"has no classes green; correct `classes`, or leave it out",
+            r"lacks the classes green; correct `classes`, or leave it out",
         ),
-        (("red", "blue"), "also has background; correct `classes`"),
+        (("red", "blue"), "also has the classes background; correct `classes`"),
         (("blue", "red", "background"), "has its classes in another order: red comes before blue"),
     ],
 )
@@ -121,7 +121,7 @@ def test_data_without_class_names_says_which_file_to_add(root: Path) -> None:
 
 def test_images_of_several_suffixes_are_refused(root: Path) -> None:
     (root / "images" / "training" / "odd.jpg").touch()
-    with pytest.raises(DataError, match=r"must all have one suffix .*found \.jpg, \.png"):
+    with pytest.raises(DataError, match=r"must have the same suffix, .*found \.jpg, \.png"):
         read_pairs(root, "training")
 
 
@@ -131,7 +131,7 @@ def test_a_name_that_mmseg_would_read_as_another_is_refused(root: Path, name: st
     (folder / "000.png").rename(folder / f"{name}.png")
     with pytest.raises(
         DataError,
-        match=r"begin or end with white space, nor have a line break; rename '.*\.png' and",
+        match=r"begin or end with white space or contain a line break; rename '.*\.png' and",
     ):
         read_pairs(root, "training")
 
@@ -139,9 +139,9 @@ def test_a_name_that_mmseg_would_read_as_another_is_refused(root: Path, name: st
 def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_path: Path) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     cases = {
-        "is 8x64 pixels, its image 64x64": np.zeros((PX, 8), np.uint8),
+        "is 8x64 pixels, but its image is 64x64": np.zeros((PX, 8), np.uint8),
         "has 3 channels": np.zeros((PX, PX, 3), np.uint8),
-        r"holds the values [4]; there are 3 classes": np.full((PX, PX), 4, np.uint8),
+        r"holds the values [4], but there are 3 classes": np.full((PX, PX), 4, np.uint8),
     }
     for fault, labels in cases.items():
         Image.fromarray(labels).save(label)
@@ -207,10 +207,10 @@ def test_label_maps_of_any_depth_hold_their_values(
 @pytest.mark.parametrize(
     ("mode", "file_format", "fault"),
     [
-        ("L", "JPEG", "is a JPEG; a label map is a PNG"),
-        ("RGB", "PNG", "has 3 channels; a label map has one"),
-        ("RGBA", "PNG", "has 4 channels; a label map has one"),
-        ("LA", "PNG", "has 2 channels; a label map has one"),
+        ("L", "JPEG", "is a JPEG; a label map must be a PNG"),
+        ("RGB", "PNG", "has 3 channels; a label map must have one"),
+        ("RGBA", "PNG", "has 4 channels; a label map must have one"),
+        ("LA", "PNG", "has 2 channels; a label map must have one"),
     ],
 )
 def test_what_is_no_label_map_is_refused_with_its_reason(
@@ -226,7 +226,10 @@ def test_a_label_map_beyond_8_bits_is_refused_instead_of_wrapped(tmp_path: Path)
     image, label = tmp_path / "image.png", tmp_path / "label.png"
     Image.new("RGB", (4, 3)).save(image)
     Image.fromarray(np.full((3, 4), 257, np.uint16)).save(label)
-    assert label_fault(label, image, num_classes=3) == "holds the values [257]; there are 3 classes"
+    assert (
+        label_fault(label, image, num_classes=3)
+        == "holds the values [257], but there are 3 classes"
+    )
 
 
 def test_a_label_map_fits_the_image_as_its_exif_turns_it(tmp_path: Path) -> None:
@@ -272,7 +275,7 @@ def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:
     [
         ({"max_iters": 100}, r"max_iters\s+warmup_iters \(1500\) must be below max_iters \(100\)"),
         ({"min_lr": 1.0}, r"min_lr\s+must be below lr"),
-        ({"classes": ["red", "red"]}, r"classes\s+red twice"),
+        ({"classes": ["red", "red"]}, r"classes\s+lists red more than once"),
         (
             {"classes": ["red"], "num_classes": 2},
             r"num_classes\s+is 2, but `classes` has 1; leave one out",

@@ -107,7 +107,7 @@ def test_upernet_on_single_images_is_refused_before_it_trains(tmp_path: Path) ->
     )
     context = replace(make_context(Recorder(tmp_path), params, tmp_path), world_size=2)
     with pytest.raises(
-        JobError, match="batch_size: upernet needs 2 images or more over each worker"
+        JobError, match="batch_size: upernet needs at least 2 images on each worker"
     ):
         check_batch(context)
     check_batch(replace(context, device="cuda:0"))

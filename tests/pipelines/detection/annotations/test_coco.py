@@ -90,7 +90,7 @@ def test_num_classes_must_agree_with_the_annotations(root: Path) -> None:
 def test_classes_of_the_job_must_be_the_categories(root: Path) -> None:
     fingerprint(_params(root, classes=("red", "blue")))
     with pytest.raises(
-        DataError, match=r"instances_train2017\.json: has no classes person; correct `classes`"
+        DataError, match=r"instances_train2017\.json: lacks the classes person; correct `classes`"
     ):
         fingerprint(_params(root, classes=("person",)))
 
@@ -123,7 +123,7 @@ def test_annotations_without_polygons_train_only_boxes(
     root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
     fault = (
         r"train2017\.json: 4 annotations have no segmentation: annotations\[0\] \(id 1\), .*; "
-        r"mask_rcnn learns masks"
+        r"mask_rcnn trains on masks"
     )
     with pytest.raises(DataError, match=fault):
         fingerprint(_params(root))
@@ -170,7 +170,7 @@ def test_results_do_not_depend_on_loading_or_saving(root: Path) -> None:
     ("fields", "fault"),
     [
         ({"schedule": "cosine", "min_lr": 1.0}, r"min_lr\s+must be below lr"),
-        ({"milestones": [5, 3]}, r"milestones\s+must rise"),
+        ({"milestones": [5, 3]}, r"milestones\s+must increase"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"method": "yolo"}, "mask_rcnn"),
     ],

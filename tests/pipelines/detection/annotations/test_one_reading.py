@@ -150,7 +150,7 @@ def test_objects_of_images_that_are_left_out_are_not_counted(tmp_path: Path) -> 
     file, _ = _checked(tmp_path, lambda content: content["images"][0].update(width=31, height=48))
     assert checked_file(file, [], tmp_path / "copy.json").num_objects == 2
     with pytest.raises(
-        DataError, match=r"train2017\.json: no object is left, as the images of all objects do not"
+        DataError, match=r"train2017\.json: no object is left, because no image with objects"
     ):
         checked_file(file, file.image_paths[1:], tmp_path / "copy.json")
 
@@ -181,13 +181,14 @@ def test_masks_of_pairs_leave_nothing_to_learn_from(tmp_path: Path) -> None:
     boxes = DetectionParams(method="fcos", backbone="p.checkpoint", data=str(tmp_path))
     train, val = _checked(tmp_path, _pairs)[0], _checked(tmp_path, _pairs, "val")[0]
     fault = (
-        r"no object to learn from: 4 masks have no polygon of three points, .* in one list, "
+        r"no object to train on: 4 masks have no polygon with three points; .* in one list, "
         r"\[x1, y1, x2, y2, x3"
     )
-    with pytest.raises(DataError, match=rf"train2017\.json: {fault}.*; mask_rcnn learns masks"):
+    with pytest.raises(DataError, match=rf"train2017\.json: {fault}.*; mask_rcnn trains on masks"):
         check_annotations([train], mask_rcnn)
     with pytest.raises(
-        DataError, match=r"val2017\.json: 4 annotations begin with a polygon of fewer than three"
+        DataError,
+        match=r"val2017\.json: 4 annotations begin with a polygon that has fewer than three",
     ):
         check_annotations([val], mask_rcnn)
     check_annotations([train, val], boxes)
@@ -202,7 +203,7 @@ def test_masks_of_pairs_next_to_others_are_counted(tmp_path: Path) -> None:
         [file], DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path))
     )
     assert file.use.endswith(
-        "1 masks without a polygon of three points, ignored where masks are learnt"
+        "1 masks without a polygon of three points, ignored by methods with masks"
     )
 
 

@@ -93,7 +93,7 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
     assert [path is not None for path in straight.checkpoints] == [rank == 0]
     assert bool(straight.events) == (rank == 0)
     stopped = Recorder(root / f"stopped{rank}", stops_after=2 if rank == 1 else None)
-    with pytest.raises(StoppedError, match="the last checkpoint stands after 2 iterations"):
+    with pytest.raises(StoppedError, match="the last checkpoint is after 2 iterations"):
         segmentation.run(context_of_rank(root, params, stopped, rank))
     assert len(stopped.saved) == (rank == 0)
     torch.distributed.barrier()
