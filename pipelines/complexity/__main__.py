@@ -1,5 +1,5 @@
-"""`python -m pipelines.complexity`: the parameters and FLOPs of all published COCO and ADE20K
-rows."""
+"""The command `python -m pipelines.complexity`: prints the parameters and FLOPs of all published
+COCO and ADE20K rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CAT as a backbone of mmdet's and mmseg's models, by the name `CAT` in their configs."""
+"""CAT as a backbone for mmdet's and mmseg's models. Their configs refer to it as `CAT`."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ ALL_MAPS = (0, 1, 2, 3)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A backbone as a checkpoint has it: its network, the tensors that it takes, and what became of
-    the others."""
+    """A backbone read from a checkpoint: its network, the tensors that it takes, and a report on
+    the other tensors."""
 
     config: CatConfig
     name: str | None
-    """The published size that it is."""
+    """Name of the published size; None for a custom size."""
     fitted: Fit
 
     @property
     def summary(self) -> str:
-        """What was loaded and what was not, on one line."""
+        """One line that lists what was loaded and what was not."""
         return f"{self.name or 'a CAT of a custom size'}; {'; '.join(self.fitted.report.lines())}"
 
 
 def read_pretrained(
     checkpoint_dir: Path, *, drop_path_rate: float | None, out_indices: Sequence[int] = ALL_MAPS
 ) -> Pretrained:
-    """The backbone in the folder of a classifier's checkpoint: ours, or the only file, official or
-    timm's.
+    """Reads the backbone of a classifier from its checkpoint folder. The folder holds our own
+    format or a single file in the official or timm's layout.
 
-    `drop_path_rate` replaces its own unless None. The norms of the maps may be new, and a
-    classifier's norm and head are left out; raises CheckpointError, with names and shapes, where
-    anything else is missing or left over.
+    `drop_path_rate` replaces the checkpoint's rate unless it is None. The norms of the maps may be
+    new, and the classifier's norm and head are left out. Raises CheckpointError, with names and
+    shapes, if any other tensor is missing or left over.
     """
     try:
         found = load_checkpoint(file_from_outside(checkpoint_dir) or checkpoint_dir)
@@ -69,9 +69,10 @@ def make_backbone(
     frozen_stages: int | None = None,
     out_indices: Sequence[int] = ALL_MAPS,
 ) -> CatBackbone:
-    """The network of `config`, with the weights of the folder `checkpoint` or random ones.
+    """Builds the network of `config`, with the weights in the folder `checkpoint` or random
+    weights.
 
-    It has no `init_weights`, so mmengine's initialisation of the whole model passes it by.
+    The network has no `init_weights`, so mmengine's initialisation of the whole model skips it.
     """
     cat_config = CatConfig.from_dict(config)
     if checkpoint is None:

@@ -1,9 +1,8 @@
-"""A config file of mmdet or mmseg and the files that it builds on, read as text: nothing of them is
-executed here.
+"""Reads a config file of mmdet or mmseg and its base files as text, without executing them.
 
-The Key of a stage holds their digest. So a config may bring in nothing that this cannot see: no
-imports, no environment variables, no bases but files next to it and configs of the installed
-library.
+The Key of a stage contains their digest. So a config must not load anything that this module cannot
+see: no imports and no environment variables. Its bases must be local files or configs of the
+installed library.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pipelines.data.faults import data_errors
 BASES = "_base_"
 MODEL = "model"
 _PLACEHOLDER = re.compile(r"\{\{\s*(\$\w*|file\w+)")
-"""What mmengine would fill in from the environment or the file's own location."""
+"""A placeholder that mmengine would replace from the environment or with the file's location."""
 PURE = frozenset(
     {
         "abs",
@@ -58,17 +57,17 @@ PURE |= {
     "tuple",
     "zip",
 }
-"""Python's functions whose values depend only on their arguments. A set's order depends on the
-process's hash seed."""
+"""Python's functions whose values depend only on their arguments. `set` is missing because a set's
+order depends on the process's hash seed."""
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """One file, parsed, and those that it builds on, in their order."""
+    """A parsed config file and its bases, in order."""
 
     path: Path
     digest: str
-    """sha256 of its bytes."""
+    """SHA-256 of the file's bytes."""
     tree: ast.Module
     bases: tuple[ConfigFile, ...]
 
@@ -79,17 +78,17 @@ class ConfigFile:
 
 
 def config_digest(config: str, *, library: str) -> str:
-    """Digest of the file's content and its bases', independent of their folders. Raises DataError
-    as `read_config` does."""
+    """Digest of the contents of the file and its bases, independent of their folders. Raises
+    DataError as `read_config` does."""
     return digest_of(_digests(read_config(config, library=library)))
 
 
 def read_config(config: str, *, library: str) -> ConfigFile:
-    """`config` is a path, or `mmdet::PATH` below the configs of the installed `library`, mmdet or
-    mmseg.
+    """Reads a config file and its bases. `config` is a path, or `mmdet::PATH` below the configs of
+    the installed `library`, mmdet or mmseg.
 
-    Raises DataError, which names the file, for what is not a config of a model, for a base that is
-    missing or leads back to where it came from, and for what a Key could not hold.
+    Raises DataError, which names the file, if it is not a model config, if a base is missing or
+    part of a cycle, or if the config depends on something that a Key cannot cover.
     """
     path = _resolve(config, None, library)
     with data_errors(f"config: {path}"):
@@ -127,7 +126,7 @@ def _read(path: Path, trail: tuple[Path, ...], library: str) -> ConfigFile:
 
 
 def _resolve(name: str, folder: Path | None, library: str) -> Path:
-    """The file of a path, against `folder`, or of `library::PATH`, without asking mmengine, which
+    """The file of a path relative to `folder`, or of `library::PATH`. Does not use mmengine, which
     may call pip."""
     package, separator, inside = name.partition("::")
     if not separator:
@@ -148,8 +147,8 @@ def _resolve(name: str, folder: Path | None, library: str) -> Path:
 
 
 def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
-    """Raises DataError for what would make the config depend on more than its own text and its
-    bases'."""
+    """Raises DataError if the config depends on more than its own text and the text of its
+    bases."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             raise DataError(
@@ -176,8 +175,8 @@ def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
 
 
 def _reaching_out(node: ast.Name | ast.Attribute) -> str | None:
-    """The name where it is one of Python's that is not pure, or leads to such, as `().__class__`
-    does."""
+    """The name, if it is a Python built-in that is not pure, or an attribute that leads to one, as
+    `().__class__` does. Else None."""
     name = node.id if isinstance(node, ast.Name) else node.attr
     if name.startswith("__"):
         return name
@@ -189,8 +188,8 @@ def _reaching_out(node: ast.Name | ast.Attribute) -> str | None:
 
 
 def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
-    """Raises DataError for any `_base_` but one plain statement: mmengine would follow what is not
-    seen here."""
+    """The bases that the file names. Raises DataError unless `_base_` is one plain assignment,
+    because mmengine would follow other forms, which this module cannot see."""
     bound = [node for node in ast.walk(tree) if _binds(node, BASES)]
     if not bound:
         return ()
@@ -211,7 +210,7 @@ def _base_names(path: Path, tree: ast.Module) -> tuple[str, ...]:
 
 
 def _binds(node: ast.AST, name: str) -> bool:
-    """Whether it gives `name` a meaning: an assignment of any form, a function, a class, a caught
+    """Whether `node` binds `name`: by an assignment of any form, a function, a class or a caught
     error."""
     if isinstance(node, ast.Name):
         return node.id == name and not isinstance(node.ctx, ast.Load)

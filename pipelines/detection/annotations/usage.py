@@ -1,4 +1,4 @@
-"""What training and measuring make of annotations that agree with themselves. Imports no torch."""
+"""Describes how training and evaluation use consistent annotations. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Split = Literal["train", "val"]
 
 
 def find_use(columns: Columns, split: Split, faults: DataFaults) -> None:
-    """Nothing to learn from, or nothing to measure by."""
+    """Adds a fault if the split has nothing to train on, or nothing to measure."""
     num, is_crowd, is_dropped = len(columns.areas), columns.is_crowd, columns.is_dropped
     if split == "val":
         if (is_crowd | columns.is_ignored).all():
@@ -34,7 +34,7 @@ def find_use(columns: Columns, split: Split, faults: DataFaults) -> None:
 
 
 def find_mask_use(columns: Columns, annotations: Entries, faults: DataFaults) -> None:
-    """No mask to learn from, where all objects have boxes that could be learnt."""
+    """Adds a fault if no object to train on has a usable mask."""
     is_useless = np.array(
         [has_no_polygon(entry.get("segmentation")) for entry in annotations], np.bool_
     )
@@ -48,7 +48,7 @@ def find_mask_use(columns: Columns, annotations: Entries, faults: DataFaults) ->
 
 
 def trains(columns: Columns) -> NDArray[np.bool_]:
-    """Whether each annotation is an object that training learns."""
+    """Whether each annotation is an object that training uses."""
     is_object: NDArray[np.bool_] = (
         ~columns.is_crowd & ~columns.is_dropped & _is_seen(columns)[columns.image_of]
     )
@@ -56,8 +56,8 @@ def trains(columns: Columns) -> NDArray[np.bool_]:
 
 
 def describe_use(columns: Columns, annotations: Entries) -> str:
-    """Objects and images of a train split, and what mmdet leaves out or passes over without a
-    word."""
+    """One line with the objects and images of a train split, and the entries that mmdet silently
+    leaves out."""
     is_dropped, is_trained = columns.is_dropped, _is_seen(columns)
     is_crowd = columns.is_crowd & ~is_dropped
     is_object = ~columns.is_crowd & ~is_dropped
@@ -83,12 +83,13 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
 
 
 def _has_annotation(columns: Columns) -> NDArray[np.bool_]:
-    """For each image, whether any annotation names it: mmdet's `filter_empty_gt` asks no more."""
+    """For each image, whether any annotation names it, which is the rule of mmdet's
+    `filter_empty_gt`."""
     return np.bincount(columns.image_of, minlength=len(columns.sizes)) > 0
 
 
 def _is_seen(columns: Columns) -> NDArray[np.bool_]:
-    """For each image, whether training sees it."""
+    """For each image, whether training uses it."""
     is_trained: NDArray[np.bool_] = _has_annotation(columns) & (
         columns.sizes.min(axis=1) >= MIN_SIDE
     )
