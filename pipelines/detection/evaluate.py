@@ -31,8 +31,8 @@ from pipelines.openmmlab.runner import Validation, validate
 
 
 def run(context: StageContext) -> StageResult:
-    """Runs the evaluation. Output: `details`. Metrics in %: those of training and more, without
-    sizes that no object in val has."""
+    """Runs the evaluation. Output: `details`. Metrics in %: the training's metrics and more. Leaves
+    out sizes that no object in val has."""
     params: DetectionEvaluationParams = context.params
     root = stage_data_folder(context, "coco", "val")
     file = read_annotations(root, "val")

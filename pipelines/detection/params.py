@@ -85,7 +85,8 @@ class DetectionParams(FinetuneParams):
 
     @property
     def settings(self) -> MethodSettings:
-        """The method's settings, as published except where the params differ."""
+        """The method's published settings, with the values of the params in their place if
+        given."""
         own = {field.name: getattr(self, field.name) for field in fields(MethodSettings)}
         return replace(
             self.traits.settings,

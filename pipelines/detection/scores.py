@@ -91,7 +91,8 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
 
 @dataclass(frozen=True)
 class CocoPrecision:
-    """COCO's precision by IoU threshold, recall, class and area range; -1 if there is no object."""
+    """COCO's precision by IoU threshold, recall, class and area range, with -1 for missing
+    objects."""
 
     precision_TRKA: NDArray[np.float64]  # noqa: N815
     iou_thresholds_T: NDArray[np.float64]  # noqa: N815
