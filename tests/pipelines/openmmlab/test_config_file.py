@@ -1,5 +1,4 @@
-"""Config files read as text: what a Key takes of them, and what is refused, by the name of the
-file."""
+"""Config files read as text: their part of a Key, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
 
 
 def _write(root: Path, **files: str) -> Path:
-    """Files by stem; the first one's path."""
+    """Writes files by stem and returns the path of the first one."""
     root.mkdir(exist_ok=True, parents=True)
     for stem, text in files.items():
         (root / f"{stem}.py").write_text(text)
@@ -38,7 +37,7 @@ def _digest(path: Path | str) -> str:
     return config_digest(str(path), library="mmdet")
 
 
-def test_config_digest_follows_the_file_and_its_bases(tmp_path: Path) -> None:
+def test_config_digest_covers_the_file_and_its_bases(tmp_path: Path) -> None:
     files = {
         "own": "_base_ = ['./base.py']\nmodel = dict(a=1)\n",
         "base": "_base_ = './deep.py'\n",
@@ -112,7 +111,7 @@ def test_configs_of_the_installed_library_are_found() -> None:
         ),
     ],
 )
-def test_what_is_no_config_or_has_no_digest_is_refused(
+def test_invalid_or_open_config_is_refused(
     tmp_path: Path, files: dict[str, str], fault: str
 ) -> None:
     with pytest.raises(DataError, match=fault):
@@ -136,7 +135,7 @@ def test_what_is_no_config_or_has_no_digest_is_refused(
         ("id(1)", "id"),
     ],
 )
-def test_function_that_reaches_out_of_the_config_is_refused(
+def test_function_with_access_to_the_outside_is_refused(
     tmp_path: Path, value: str, name: str
 ) -> None:
     fault = rf"own\.py:2: {name} is not allowed, because the .* of Python: abs, "
@@ -158,7 +157,7 @@ def test_function_that_reaches_out_of_the_config_is_refused(
         "_base_ = 'base.py'\ndel _base_",
     ],
 )
-def test_bases_that_are_not_one_plain_statement_are_refused(tmp_path: Path, text: str) -> None:
+def test_bases_must_be_one_plain_assignment(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r"own\.py: _base_ must be assigned once"):
         _digest(_write(tmp_path, own=f"{text}\nmodel = 1\n", base="model = 1\n"))
 
@@ -180,7 +179,7 @@ def _fault(path: Path, library: str) -> str:
 
 
 @pytest.mark.parametrize("library", ["mmdet", "mmseg"])
-def test_configs_of_the_installed_libraries_are_closed(library: str) -> None:
+def test_configs_of_installed_libraries_use_nothing_from_outside(library: str) -> None:
     (package,) = importlib.import_module(library).__path__
     configs = sorted((Path(package) / ".mim" / "configs").rglob("*.py"))
     calculating = [
@@ -195,12 +194,12 @@ def test_configs_of_the_installed_libraries_are_closed(library: str) -> None:
     ]
 
 
-def test_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_config_path_must_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "binary.py").write_bytes(b"\x00\xff")
     for name, fault in (
         ("gone", "no such file"),
-        ("folder", "a folder"),
+        ("folder", "is a folder"),
         ("binary", "not a valid Python file"),
     ):
         with pytest.raises(DataError, match=rf"config: .*{name}\.py: {fault}"):
@@ -213,7 +212,7 @@ def _params(**fields: Any) -> DetectionParams:
     )
 
 
-def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -> None:
+def test_key_covers_the_content_of_a_config_but_not_its_path(tmp_path: Path) -> None:
     params = _params(config=str(_write(tmp_path / "one", own="model = 1\n")))
     other = _params(config=str(_write(tmp_path / "two", own="model = 1\n")))
     assert params.in_key() == other.in_key()
@@ -239,7 +238,7 @@ def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -
         ({"method": "fcos", "keep_backbone": True}, r"keep_backbone\s+needs `config`"),
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(fields: dict[str, Any], fault: str) -> None:
+def test_conflicting_fields_are_refused(fields: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         _params(**fields)
 
@@ -260,14 +259,16 @@ def test_fields_that_do_not_go_together_are_refused(fields: dict[str, Any], faul
         ),
     ],
 )
-def test_fields_of_cat_do_not_go_with_another_backbone(fields: dict[str, Any], fault: str) -> None:
+def test_fields_of_cat_are_refused_with_another_backbone(
+    fields: dict[str, Any], fault: str
+) -> None:
     found = next(_params(config="/a.py", keep_backbone=True, **fields).start_misfits())
     assert f"{found.steps[0]}: {found.message}".startswith(fault)
 
 
 def _keys(tmp_path: Path, config: str) -> dict[str, str]:
-    """The Keys of a job with a stage of `config` and its evaluation, whose data are stated and
-    absent."""
+    """The Keys of a job with a stage of `config` and its evaluation. The job states the digest of
+    the data, which is absent."""
     path = tmp_path / "job.yaml"
     stated = f"data: /absent, data_fingerprint: {'a' * 64}"
     path.write_text(
@@ -285,7 +286,7 @@ def _keys(tmp_path: Path, config: str) -> dict[str, str]:
     return {planned.stage.name: planned.key for planned in plan.stages}
 
 
-def test_config_is_in_the_keys_of_stage_and_evaluation(
+def test_config_enters_the_keys_of_stage_and_evaluation(
     tmp_path: Path,
 ) -> None:
     _write(tmp_path, own="_base_ = 'base.py'\n", base="model = 1\n")

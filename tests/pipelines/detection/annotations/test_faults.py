@@ -1,5 +1,5 @@
-"""Annotations that contradict themselves are refused at once; what training passes over is counted
-as mmdet does."""
+"""Inconsistent annotations are refused before training, and the counts of ignored annotations equal
+mmdet's."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _crowds(content: Document) -> None:
         ),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(
+def test_invalid_annotation_file_is_refused(
     tmp_path: Path, spoil: Callable[[Document], object], fault: str
 ) -> None:
     content = document()
@@ -255,7 +255,7 @@ def test_val_without_objects_cannot_be_measured(tmp_path: Path) -> None:
         read_annotations(write(tmp_path, content, "val"), "val")
 
 
-def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path) -> None:
+def test_all_faults_are_reported_with_ten_examples_of_each(tmp_path: Path) -> None:
     content = document(num_images=8)
     for box in content["annotations"]:
         box["bbox"] = [99, 99, 9, 9]
@@ -266,7 +266,7 @@ def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path)
     assert image.startswith("  1 annotations whose image_id")
     assert category.startswith("  1 annotations whose category_id")
     assert outside.count("annotations[") == 10
-    assert outside.endswith(" and 5 more;")  # the one of no image is outside none
+    assert outside.endswith(" and 5 more;")  # the annotation without an image cannot be outside it
     assert remedy == "  correct the annotation file"
 
 
@@ -284,9 +284,9 @@ def test_a_mask_that_mmdet_cannot_read_is_refused(tmp_path: Path, mask: object) 
 
 
 RUNS = {"counts": [245, 10, 2817], "size": [48, 64]}
-"""Of an image of 64 x 48 pixels."""
+"""Run lengths of a mask in an image of 64 x 48 pixels."""
 TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
-"""The same."""
+"""The same run lengths as text."""
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_mask_that_training_would_misread_is_refused(
         check_annotations([file], _params(tmp_path, "mask_rcnn"))
 
 
-def test_masks_of_all_three_forms_are_accepted(tmp_path: Path) -> None:
+def test_masks_in_all_three_formats_are_accepted(tmp_path: Path) -> None:
     content = document()
     content["annotations"][0]["segmentation"] = [[4.5, -5, 24, 5, 24, 15], []]
     content["annotations"][1]["segmentation"] = RUNS
@@ -376,10 +376,10 @@ def test_truncated_run_lengths_do_not_add_up(
     assert not _adds_up(text[:-1], 9 * 13)
 
 
-def test_a_measured_mask_needs_three_points(
+def test_val_mask_must_begin_with_three_points(
     tmp_path: Path,
 ) -> None:
-    """faster-coco-eval takes [1, 2, 3, 4] for a box, and whatever follows too; mmdet leaves the
+    """faster-coco-eval takes [1, 2, 3, 4] and all polygons after it for boxes. mmdet leaves the
     polygon out."""
     content = document()
     content["annotations"][3]["segmentation"] = [[1, 2, 3, 4], [4, 5, 24, 5, 24, 15]]
@@ -394,11 +394,11 @@ def test_a_measured_mask_needs_three_points(
         check_annotations([read_annotations(root, "val")], params)
 
 
-def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> None:
+def test_training_ignores_the_same_annotations_as_mmdet(tmp_path: Path) -> None:
     content = document(num_images=7)
     boxes = content["annotations"]
     boxes[1]["bbox"] = [60, 5, 20, 10]  # reaches beyond its image of 64 pixels
-    boxes[2]["bbox"] = [4, 5, 20, 0.0]  # as two of COCO's train2017
+    boxes[2]["bbox"] = [4, 5, 20, 0.0]  # as in two annotations of COCO's train2017
     boxes[3]["area"] = 0
     boxes[4] |= {"ignore": 1}
     boxes[6]["iscrowd"] = boxes[7]["iscrowd"] = 1
@@ -421,7 +421,7 @@ def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> 
         for row in as_mmdet_reads(checked_file(file, [], tmp_path / "copy.json"), tmp_path)
     ]
     assert len(rows) == 5
-    # Two lie in the small image.
+    # Two objects are in the small image.
     assert sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2
     assert sum(not any(not one["ignore_flag"] for one in row) for row in rows) == 2
 
