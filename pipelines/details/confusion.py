@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 LARGEST_PLOT = 2000
 """The most classes of a matrix that is drawn. With more, a class would be smaller than a pixel."""
 LARGEST_LABELED = 200
-"""The most classes whose names are written at the plot's edges."""
+"""The most classes for which the plot shows names at its edges."""
 
 Counts = Mapping[tuple[int, int], int]
 """Counts by (true, predicted) label, without zeros."""

@@ -48,7 +48,7 @@ class DetectionParams(FinetuneParams):
     warmup_iters: Annotated[int, Field(ge=0)] = 500
     """Iterations over which lr rises linearly from a thousandth."""
     img_scale: tuple[Side, Side] = (1333, 800)
-    """Long side and short side in pixels. Images are resized to fit, with their aspect ratio."""
+    """Long side and short side in pixels. Images are resized to fit and keep their aspect ratio."""
     multi_scale: bool = False
     """Whether training images get random short sides of 0.6 to 1 times the short side of
     `img_scale`, half of them after a random crop.

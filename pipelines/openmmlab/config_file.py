@@ -87,8 +87,8 @@ def read_config(config: str, *, library: str) -> ConfigFile:
     """Reads a config file and its bases. `config` is a path, or `mmdet::PATH` below the configs of
     the installed `library`, mmdet or mmseg.
 
-    Raises DataError, which names the file, if it is not a model config, if a base is missing or
-    part of a cycle, or if the config depends on something that a Key cannot cover.
+    Raises DataError, which names the file, if it is not a model config or if a base is missing or
+    part of a cycle. Also raises it if the config depends on something that a Key cannot cover.
     """
     path = _resolve(config, None, library)
     with data_errors(f"config: {path}"):

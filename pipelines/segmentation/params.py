@@ -39,7 +39,7 @@ class SegmentationParams(FinetuneParams):
     warmup_iters: Annotated[int, Field(ge=0)] = 1500
     """Iterations over which lr rises linearly from a millionth."""
     img_scale: tuple[Side, Side] = (2048, 512)
-    """Long side and short side in pixels. Images are resized to fit, with their aspect ratio."""
+    """Long side and short side in pixels. Images are resized to fit and keep their aspect ratio."""
     ratio_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
     """Training images are resized to img_scale times a random factor in this range."""
     crop_size: Side = 512

@@ -104,8 +104,8 @@ def class_rows(confusion: Confusion) -> list[Row]:
 
 
 def _shares(matrix_TP: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """IoU and accuracy of each class. IoU is NaN for a class that occurs neither in the truth nor
-    in the predictions, and accuracy for a class that does not occur in the truth."""
+    """IoU and accuracy of each class. Accuracy is NaN for a class that does not occur in the truth.
+    IoU is NaN if it does not occur in the predictions either."""
     hits_K, true_K, predicted_K = matrix_TP.diagonal(), matrix_TP.sum(axis=1), matrix_TP.sum(axis=0)
     with np.errstate(invalid="ignore"):
         return hits_K / (true_K + predicted_K - hits_K), hits_K / true_K

@@ -1,9 +1,9 @@
 """Makes all readers of an annotation file agree on its content. Does not import torch.
 
 mmdet, pycocotools and faster-coco-eval each open the file themselves. They take the text "0" for
-true or for false, look up categories by names that must be strings, and open the file in the
-encoding of the machine's locale. They count an annotation with an id of 0 or less as never found.
-So if they could read a file differently than this project, they get a normalised copy.
+true or for false. They look up categories by names, which must be strings. They open the file in
+the encoding of the machine's locale. They count an annotation with an id of 0 or less as never
+found. So if they could read a file differently than this project, they get a normalised copy.
 """
 
 from __future__ import annotations
