@@ -1,1 +1,1 @@
-"""Parameters and FLOPs of the published rows."""
+"""Counts the parameters and FLOPs of the published rows."""

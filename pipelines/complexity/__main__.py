@@ -1,5 +1,5 @@
-"""`python -m pipelines.complexity`: the parameters and FLOPs of all published COCO and ADE20K
-rows."""
+"""The command `python -m pipelines.complexity`: prints the parameters and FLOPs of all published
+COCO and ADE20K rows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.complexity",
-        description="Count the parameters and FLOPs of the published rows: detectors on an image "
-        "of 1280x800 pixels, "
-        "segmenters on 1024x1024, a multiply-accumulate as one, as mmcv 1.x counted.",
+        description="Count the parameters and FLOPs of the published rows as mmcv 1.x does: "
+        "a multiply-accumulate counts as one. Images have 1280x800 pixels for detectors and "
+        "1024x1024 for segmenters.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser

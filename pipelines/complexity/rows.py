@@ -1,5 +1,5 @@
-"""The published rows for COCO and ADE20K, each with the parameters and FLOPs of its network, which
-is built without values (on torch's meta device)."""
+"""The published rows for COCO and ADE20K, with the parameters and FLOPs of each network. Networks
+are built without values, on torch's meta device."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ COCO: tuple[tuple[MethodName, bool], ...] = (
     ("cascade_rcnn", False),
     ("cascade_rcnn", True),
 )
-"""Method and whether it is trained at many scales, all over 12 epochs."""
+"""Method, and whether it trains at multiple scales. All train for 12 epochs."""
 ADE20K_SCHEDULES = ("80k", "160k")
 
 
 @dataclass(frozen=True)
 class Row:
-    """`params_m` in millions; `flops_g` in billions of multiply-accumulates, both to 0.01."""
+    """A published row. `params_m` is in millions and `flops_g` in billions of multiply-accumulates,
+    both rounded to 0.01."""
 
     backbone: str
     method: str
@@ -44,7 +45,7 @@ class Row:
 
 
 def make_rows() -> list[Row]:
-    """All 16, in the order of the paper's tables."""
+    """All 16 rows, in the order of the paper's tables."""
     detector, segmenter = cache(detector_complexity), cache(segmenter_complexity)
     coco = [
         _row(backbone, method, "1x", detector(method, backbone), multi_scale=multi_scale)
@@ -77,7 +78,7 @@ COCO_CLASSES, ADE20K_CLASSES = 80, 150
 
 
 NOWHERE: dict[str, Any] = {"backbone": "pretrain.checkpoint", "data": "."}
-"""What params demand and a network without weights and data does without."""
+"""Fields that the params require but that a network without weights and data does not use."""
 
 
 def detector_complexity(method: MethodName, backbone: str) -> NetworkSize:

@@ -1,2 +1,2 @@
-"""What an evaluation publishes in addition to its metrics: a table by class, a confusion matrix,
-painted images, predictions."""
+"""The files that an evaluation publishes in addition to its metrics: a table by class, a confusion
+matrix, painted images and predictions."""

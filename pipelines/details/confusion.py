@@ -1,5 +1,5 @@
-"""The confusion matrix: how often each class was taken for which. Kept sparse: ImageNet-21K's would
-take 4 GB."""
+"""The confusion matrix: how often each class was predicted as each other class. It is sparse,
+because a dense one for ImageNet-21K would take 4 GB."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_PLOT = 2000
-"""Classes of a matrix that is still drawn; beyond, a pixel is less than a class."""
+"""The most classes of a matrix that is drawn. With more, a class would be smaller than a pixel."""
 LARGEST_LABELED = 200
-"""The most classes whose names are written at the plot's edges."""
+"""The most classes for which the plot shows names at its edges."""
 
 Counts = Mapping[tuple[int, int], int]
-"""By (true, predicted) label, without zeros."""
+"""Counts by (true, predicted) label, without zeros."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Confusion:
     counts: Counts
 
     def dense(self) -> NDArray[np.int64]:
-        """(true, predicted)."""
+        """The dense matrix, of shape (true, predicted)."""
         matrix_TP = np.zeros((len(self.classes), len(self.classes)), np.int64)
         for (true, predicted), count in self.counts.items():
             matrix_TP[true, predicted] = count
         return matrix_TP
 
     def write(self, directory: Path, *, counted: str, **about: float) -> None:
-        """`confusion.json` and, up to LARGEST_PLOT classes, `confusion.png`.
+        """Writes `confusion.json` and, for up to LARGEST_PLOT classes, `confusion.png`.
 
-        The JSON: `counted` names what is counted, `about` with which thresholds, `counts` are
+        In the JSON, `counted` names what is counted and `about` gives the thresholds. `counts` are
         [true, predicted, number] by index in `classes`, without zeros.
         """
         counts = [[*pair, count] for pair, count in sorted(self.counts.items())]
@@ -51,7 +51,7 @@ class Confusion:
 def count_pairs(
     true_N: NDArray[np.int64], predicted_N: NDArray[np.int64]
 ) -> dict[tuple[int, int], int]:
-    """How often each pair of labels is at the same index of both."""
+    """How often each pair of labels occurs at the same index of both arrays."""
     width = int(predicted_N.max(initial=0)) + 1
     pairs, counts = np.unique(true_N.astype(np.int64) * width + predicted_N, return_counts=True)
     return {divmod(int(pair), width): int(count) for pair, count in zip(pairs, counts, strict=True)}
@@ -66,7 +66,7 @@ def sum_counts(parts: Sequence[Counts]) -> dict[tuple[int, int], int]:
 
 
 def _plot(confusion: Confusion, path: Path, counted: str) -> None:
-    """Each row is in shares of its true class, so that rare classes show as well as frequent
+    """Plots each row as shares of its true class, so that rare classes are as visible as frequent
     ones."""
     from matplotlib.figure import Figure  # noqa: PLC0415  half a second that only rank 0 pays, once
 

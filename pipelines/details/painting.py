@@ -1,4 +1,4 @@
-"""How evaluations paint images: what is true on the left, what the model says on the right."""
+"""Paints images for evaluations: the truth on the left, the prediction on the right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 LONGEST_SIDE_PX = 800
-"""Pixels of the longest side of each half: a page of eight stays below 2 MB."""
+"""Pixels of the longest side of each half. Eight images stay below 2 MB."""
 JPEG_QUALITY = 90
 OPACITY = 0.5
 """Opacity of a mask over its image."""
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 
 def evenly_spread(total: int, num: int) -> tuple[int, ...]:
-    """Up to `num` different indices below `total`, the same ones each time."""
+    """Up to `num` evenly spread indices below `total`, the same ones each time."""
     num = min(num, total)
     return tuple(index * total // num for index in range(num))
 
@@ -41,7 +41,7 @@ def paint_mask(image: Image.Image, mask_HW: NDArray[np.bool_], colour: Colour) -
 def paint_box(
     image: Image.Image, xyxy: tuple[float, float, float, float], text: str, colour: Colour
 ) -> None:
-    """A frame in pixels of the image and its `text`, drawn into `image`."""
+    """Draws a frame, in pixels of the image, and its `text` into `image`."""
     draw = ImageDraw.Draw(image)
     x0, y0, x1, y1 = xyxy
     draw.rectangle((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), outline=colour, width=2)
@@ -49,7 +49,7 @@ def paint_box(
 
 
 def paint_text(image: Image.Image, xy: tuple[float, float], text: str, colour: Colour) -> None:
-    """`text` at `xy` on a ground of `colour`, moved to where it fits."""
+    """Draws `text` at `xy` on a background of `colour`, moved so that it fits into the image."""
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=12)
     left, _, right, bottom = draw.textbbox((0, 0), text, font=font)
     x = max(0.0, min(xy[0], image.width - (right - left) - 4))
@@ -60,15 +60,15 @@ def paint_text(image: Image.Image, xy: tuple[float, float], text: str, colour: C
 
 
 def fitted(image: Image.Image) -> tuple[Image.Image, float]:
-    """`image` with its longer side at LONGEST_SIDE_PX, and the factor. Small ones grow, so that
-    texts can be read."""
+    """`image` with its longer side scaled to LONGEST_SIDE_PX, and the factor. Small images grow, so
+    that texts are legible."""
     factor = LONGEST_SIDE_PX / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR), factor
 
 
 def save_beside(true: Image.Image, predicted: Image.Image, path: Path) -> None:
-    """Both, of equal size, as one JPEG with a line that says which is which."""
+    """Saves two images of equal size next to each other as one JPEG, with a title line."""
     head_px, gap_px = 20, 8
     page = Image.new("RGB", (2 * true.width + gap_px, true.height + head_px), WHITE)
     page.paste(true, (0, head_px))

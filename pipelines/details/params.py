@@ -1,4 +1,5 @@
-"""The params of an evaluation that choose what its output `details` holds. Imports no torch."""
+"""The params of an evaluation that choose the content of its output `details`. Does not import
+torch."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ class DetailParams(Params):
     """Fields of every evaluation; they change no metric."""
 
     num_painted: Annotated[int, Field(ge=0, le=1000), Role.ADDS] = 8
-    """Of an evaluation: val images, evenly spread, which `details` shows with what the model says
-    beside the truth."""
+    """Number of val images that `details` shows with truth and prediction next to each other. They
+    are evenly spread over val. For evaluations."""
     predictions: Annotated[bool, Role.ADDS] = False
-    """Of an evaluation: whether `details` holds what the model says of every val image, which for
-    COCO or ADE20K takes tens of megabytes."""
+    """Whether `details` holds the predictions for every val image, which takes tens of megabytes
+    for COCO or ADE20K. For evaluations."""

@@ -1,4 +1,4 @@
-"""The table by class: `per_class.json` and, for spreadsheets, `per_class.csv`."""
+"""Writes the table by class: `per_class.json` and, for spreadsheets, `per_class.csv`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Row = Mapping[str, str | float | None]
-"""`class`, then numbers: shares in %, and counts. None: nothing to measure, as for a class that val
-does not have."""
+"""The field `class`, then numbers: shares in %, and counts. None: nothing to measure, for example a
+class that val does not contain."""
 
 
 def write_per_class(directory: Path, rows: Sequence[Row]) -> None:
-    """Write both files; all rows have the same fields. The JSON: `{"unit": "%", "classes": [row,
+    """Writes both files. All rows have the same fields. The JSON is `{"unit": "%", "classes": [row,
     ...]}`."""
     document = {"unit": "%", "classes": [dict(row) for row in rows]}
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -26,5 +26,5 @@ def write_per_class(directory: Path, rows: Sequence[Row]) -> None:
 
 
 def percent(share: float) -> float | None:
-    """A share in %, None for NaN: a share of nothing."""
+    """A share in %, or None for NaN, which is a share of nothing."""
     return None if math.isnan(share) else 100 * float(share)

@@ -20,10 +20,9 @@ from pipelines.openmmlab.recipe import Config
 from pipelines.openmmlab.record import Counter
 
 IMAGE_SIZE = 1280, 800
-"""Height and width in pixels for which the published FLOPs hold: the default of the tool that
-counted them."""
+"""Height and width in pixels for the published FLOPs: the default of the tool that counted them."""
 NUM_BOX_ROIS, NUM_MASK_ROIS = 1000, 100
-"""Regions that the box heads and the mask head look at in the count."""
+"""Regions that the box heads and the mask head process in the count."""
 
 
 def count_detector(config: Config) -> NetworkSize:
@@ -39,8 +38,8 @@ def count_detector(config: Config) -> NetworkSize:
 
 
 def _run_roi_head(roi_head: Any, *, channels: int) -> None:
-    """Run the heads on maps of regions as they come from RoIAlign, each box head of a cascade on
-    all."""
+    """Runs the heads on maps of regions, with the shapes that RoIAlign returns. Each box head of a
+    cascade processes all regions."""
     box_heads = (
         roi_head.bbox_head
         if isinstance(roi_head.bbox_head, nn.ModuleList)

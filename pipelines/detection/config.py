@@ -1,6 +1,9 @@
-"""The whole mmengine config of a detection stage but for its model: data, evaluator, optimizer and
-schedule; and the multi-scale training of DETR and Sparse R-CNN, by which the rows published with a
-plus were trained."""
+"""The mmengine config of a detection stage, except its model: data, evaluator, optimizer and
+schedule.
+
+Includes the multi-scale training of DETR and Sparse R-CNN, which the rows published with a plus
+use.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def make_config(
             world_size=world_size,
         ),
         "optim_wrapper": optim_wrapper(params, device=device),
-        # Over one iteration mmengine's warm-up never rises: lr would stay at a thousandth.
+        # mmengine's warm-up over one iteration never rises: lr would stay at a thousandth.
         "param_scheduler": [
             *([_warmup(params)] if params.warmup_iters > 1 else []),
             _decay(params),
@@ -62,8 +65,7 @@ def make_val_config(
     classes: Sequence[str],
     details_dir: Path | None = None,
 ) -> Config:
-    """The part that measures: what an evaluation needs in addition to the model. Rank 0 writes to
-    `details_dir`, if given."""
+    """The config of a validation, without the model. Rank 0 writes to `details_dir`, if given."""
     return {
         "val_dataloader": val_loader(
             _val_dataset(params, annotations.path, classes), num_workers=params.loader_workers
@@ -74,7 +76,7 @@ def make_val_config(
             "num_objects": annotations.num_objects,
             "has_masks": params.traits.has_masks,
             "details_dir": None if details_dir is None else str(details_dir),
-            # Over the process group: the other way needs a folder that all nodes share.
+            # Over the process group, because the alternative needs a folder that all nodes share.
             "collect_device": "gpu",
         },
     }
@@ -166,16 +168,16 @@ def _decay(params: DetectionParams) -> Config:
 
 
 PUBLISHED_SHORT = 800
-"""Pixels; the lengths below belong to it and shrink with it."""
+"""The published short side in pixels. The lengths below are for this side and scale with it."""
 SHORT_SIDES = tuple(range(480, 801, 32))
 SHORT_SIDES_TO_CROP = (400, 500, 600)
 CROP_SIDES = (384, 600)
-"""Least and greatest height and width of a crop."""
+"""Smallest and largest height and width of a crop."""
 
 
 def multi_scale(*, long: int, short: int) -> Config:
-    """Resize at random, or (as often) resize, crop and resize again; `long` bounds the long side
-    throughout."""
+    """Resizes an image at random. Half of the time it first resizes and crops the image. `long`
+    always limits the long side."""
     ratio = Fraction(short, PUBLISHED_SHORT)
     resize = _random_resize(long, (round(side * ratio) for side in SHORT_SIDES))
     resize_to_crop = _random_resize(long, (round(side * ratio) for side in SHORT_SIDES_TO_CROP))

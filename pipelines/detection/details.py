@@ -1,5 +1,5 @@
-"""The output `details` of a detector's evaluation, made of what the evaluator wrote, with boxes and
-masks painted over their images: only rank 0 makes it."""
+"""Completes the output `details` of a detector's evaluation, on rank 0. It uses the evaluator's
+files and paints boxes and masks over their images."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def complete_details(
     images_dir: Path,
     has_masks: bool,
 ) -> None:
-    """Adds the confusion matrix and painted images to the evaluator's files; removes predictions
-    not asked for."""
+    """Adds the confusion matrix and painted images to the evaluator's files. Removes the
+    predictions unless the params ask for them."""
     truth = load_truth(ann_file)
     paths = [
         predictions_path(details_dir, name)
@@ -89,14 +89,14 @@ Entries = Sequence[Mapping[str, Any]]
 
 
 def paint(image_path: Path, truth: COCO, objects: Entries, detections: Entries, to: Path) -> None:
-    """Objects and detections, in COCO's format and with masks where they have any, over the image;
-    a JPEG at `to`."""
+    """Paints objects and detections, in COCO's format and with any masks, over the image. Writes a
+    JPEG to `to`."""
     image = load_upright(image_path)
     save_beside(_over(image, truth, objects), _over(image, truth, detections), to)
 
 
 def _over(image: Image.Image, truth: COCO, entries: Entries) -> Image.Image:
-    """The better a detection scores the later it is painted."""
+    """Paints detections in rising order of score, so that the best are on top."""
     labels = {category["id"]: label for label, category in enumerate(truth.dataset["categories"])}
     painted, factor = fitted(image)
     ranked = sorted(entries, key=lambda entry: entry.get("score", 0))

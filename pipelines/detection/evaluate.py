@@ -1,5 +1,5 @@
-"""The evaluation of a detector: the AP of its method on val, by the validation that training runs.
-Trains nothing."""
+"""Evaluates a detector: measures AP on val with the same validation as in training, without
+training."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from pipelines.openmmlab.runner import Validation, validate
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics in %, as in training and more; not of sizes that no object of
-    val has."""
+    """Runs the evaluation. Output: `details`. Metrics in %: the training's metrics and more. Leaves
+    out sizes that no object in val has."""
     params: DetectionEvaluationParams = context.params
     root = stage_data_folder(context, "coco", "val")
     file = read_annotations(root, "val")
@@ -60,7 +60,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _percentages(values: Mapping[str, float], *, method: Method) -> dict[str, float]:
-    """The metrics of training, and as many of the others as there are."""
+    """The metrics of training, and all other metrics that are not NaN."""
     measured = {name for name in method.all_metrics if not math.isnan(values[f"{PREFIX}/{name}"])}
     return percentages(
         values, names=[name for name in method.all_metrics if name in {*measured, *method.metrics}]
@@ -74,7 +74,7 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
 
 
 def _annotations(context: StageContext, file: Annotations) -> CheckedFile:
-    """The annotation file, or a copy of it, over the images that decode."""
+    """The annotation file, or a copy of it, with only the images that can be decoded."""
     return checked_file(
         file, check_images([file], context), context.work_dir / "instances_val.json"
     )

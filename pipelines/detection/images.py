@@ -1,5 +1,5 @@
-"""The images of annotation files: whether they decode, and are of the size that their boxes were
-drawn on."""
+"""Checks the images of annotation files: they must decode and have the size for which their boxes
+were drawn."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pipelines.openmmlab.images import broken_images, faults, first_faulty
 
 
 def check_images(files: Collection[Annotations], context: StageContext) -> frozenset[Path]:
-    """The images to leave out, since they do not decode.
+    """The images to leave out, because they cannot be decoded.
 
-    Raises DataError for too many of them, for a missing one, and for one of another size than its
-    annotation file says.
+    Raises DataError if there are too many, or if an image is missing or differs in size from its
+    annotation file.
     """
     params: DetectionParams = context.params
     paths = [path for file in files for path in file.image_paths]
@@ -42,9 +42,9 @@ def check_images(files: Collection[Annotations], context: StageContext) -> froze
     )
     if wrong:
         raise DataError(
-            f"{len(wrong)} of {len(said)} images are of another size than their annotation file "
-            f"says: {first_faulty(wrong)}; "
-            "their boxes cannot be trusted: correct the file, or replace the images"
+            f"{len(wrong)} of {len(said)} images have another size than in their annotation file: "
+            f"{first_faulty(wrong)}; their boxes cannot be trusted; correct the file or replace "
+            "the images"
         )
     return broken
 
@@ -52,6 +52,6 @@ def check_images(files: Collection[Annotations], context: StageContext) -> froze
 def _size_fault(path: Path, said: tuple[int, int]) -> str | None:
     try:
         size = upright_size(path)
-    except BrokenImageError as err:  # it has decoded a moment ago
+    except BrokenImageError as err:  # broke after the check above
         return str(err)
     return None if size == said else "{}x{} pixels instead of {}x{}".format(*size, *said)

@@ -1,4 +1,4 @@
-"""The row of `detection` in the table of kinds. Imports neither torch nor NumPy."""
+"""The entry of `detection` in the table of kinds. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ def metrics(params: DetectionParams) -> tuple[str, ...]:
 
 
 def reads(params: DetectionParams) -> dict[str, str]:
-    """The digest of `config` with what it builds on; raises DataError where it is not a config."""
+    """The digest of `config` and its bases. Raises DataError if it is not a valid config."""
     return (
         {} if params.config is None else {"config": config_digest(params.config, library="mmdet")}
     )
 
 
 def fingerprint(params: DetectionParams) -> str:
-    """Digest of the annotations and images; raises DataError when they are missing or wrong."""
+    """Digest of the annotations and images. Raises DataError if they are missing or wrong."""
     from pipelines.detection.annotations import coco  # noqa: PLC0415  only a job with detection pays for NumPy
 
     return coco.fingerprint(params)
 
 
 def fingerprint_val(params: DetectionParams) -> str:
-    """Likewise of val, which is all that an evaluation reads."""
+    """Digest of val only, because an evaluation reads nothing else."""
     from pipelines.detection.annotations import coco  # noqa: PLC0415
 
     return coco.fingerprint_val(params)

@@ -1,5 +1,5 @@
-"""The confusion matrix of a detector: which class each object was found as, found nowhere, or found
-where none is."""
+"""The confusion matrix of a detector: the class that was predicted for each object, missed objects,
+and detections without an object."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pycocotools import mask as rle
 from pipelines.details.confusion import Confusion, sum_counts
 
 SCORE_THRESHOLD = 0.3
-"""Detections below are not counted, nor painted."""
+"""Detections with a lower score are neither counted nor painted."""
 IOU_THRESHOLD = 0.5
 BACKGROUND = "background"
-"""The last class: true where a detection has no object, predicted where an object has no
-detection."""
+"""The last class: the truth of a detection without an object, and the prediction for an object
+without a detection."""
 
 Entries = Sequence[Mapping[str, Any]]
 
 
 def confuse(truth: COCO, results: Entries) -> Confusion:
-    """Matches boxes: in falling order of score, each detection takes the object that it overlaps
-    most, regardless of its class.
+    """The confusion matrix of matched boxes. In falling order of score, each detection takes the
+    free object that it overlaps most, regardless of its class.
 
-    An object is taken once, so that a row sums to the objects of its class. As in COCO's AP, a
-    detection on a crowd of its class counts as nothing.
+    Each object is taken at most once, so a row sums to the objects of its class. As in COCO's AP, a
+    detection on a crowd of its own class is not counted.
     """
     labels = {category["id"]: label for label, category in enumerate(truth.dataset["categories"])}
     classes = (*(category["name"] for category in truth.dataset["categories"]), BACKGROUND)
@@ -44,7 +44,7 @@ def confuse(truth: COCO, results: Entries) -> Confusion:
 
 
 def _pairs(objects: Entries, detections: Entries) -> Iterator[tuple[int | None, int | None]]:
-    """Category ids of object and detection; None for the background."""
+    """Pairs of category ids (object, detection), with None for the background."""
     ranked = sorted(detections, key=lambda one: -one["score"])
     overlaps_DG = _overlaps(ranked, objects)
     is_free_G = np.array([not one["iscrowd"] for one in objects], bool)
@@ -63,7 +63,8 @@ def _pairs(objects: Entries, detections: Entries) -> Iterator[tuple[int | None, 
 
 
 def _overlaps(detections: Entries, objects: Entries) -> Any:
-    """(detections, objects): IoU, and for a crowd the share of the detection that lies in it."""
+    """Overlaps of shape (detections, objects): IoU, or for a crowd the share of the detection
+    inside it."""
     if not detections or not objects:
         return np.zeros((len(detections), len(objects)))
     boxes = [

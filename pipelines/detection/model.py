@@ -17,7 +17,7 @@ from pipelines.openmmlab.recipe import Config
 
 
 class DetectorBuilder(Protocol):
-    """`widths`: channels of the backbone's four maps."""
+    """Makes a model config. `widths`: channels of the backbone's four maps."""
 
     def __call__(
         self, params: DetectionParams, *, backbone: Config, widths: Sequence[int], num_classes: int
@@ -46,8 +46,8 @@ def make_model(
 
 
 def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
-    """The model of the stage, from a method or a config file. Raises JobError for a config
-    that does not fit."""
+    """The model of the stage, from a method or a config file. Raises JobError if the config does
+    not fit."""
     params: DetectionParams = context.params
     if params.config is None:
         assert start.config is not None
@@ -59,6 +59,6 @@ def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) ->
     if has_masks != params.masks:
         raise JobError(
             f"masks: the model of {params.config} has {'a' if has_masks else 'no'} mask head; "
-            "correct it"
+            f"set masks: {str(has_masks).lower()}"
         )
     return model

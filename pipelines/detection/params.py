@@ -1,4 +1,4 @@
-"""The params of a detection stage; its defaults are CAT's published 1x recipe for COCO."""
+"""The params of a detection stage. The defaults are CAT's published 1x recipe for COCO."""
 
 from __future__ import annotations
 
@@ -31,49 +31,50 @@ class DetectionParams(FinetuneParams):
     )
 
     method: MethodName | None = None
-    """The detector; mask_rcnn gives boxes and masks, the others boxes. None: the detector of
-    `config`."""
+    """The detector. mask_rcnn predicts boxes and masks, the others only boxes. None: the detector
+    of `config`."""
     masks: bool = False
-    """Whether the model of `config` learns masks, too, and is measured by them; the methods say so
-    themselves."""
+    """Whether the model of `config` also learns masks and is measured by them. Only for `config`:
+    each method defines this itself."""
     epochs: Annotated[Positive, Role.DURATION] = 12
     """Passes over the training images; 12 is the 1x schedule, 24 is 2x and 36 is 3x."""
     schedule: Literal["step", "cosine"] = "step"
-    """After the warm-up: a tenth at each milestone, or a cosine down to min_lr."""
+    """Learning rate after the warm-up: divided by ten at each milestone (step), or a cosine down to
+    min_lr."""
     milestones: tuple[Positive, ...] | None = None
-    """Epochs after which a step schedule divides lr by ten; those beyond `epochs` do nothing. None:
-    as usual for 1x, 2x and 3x, [8, 11], [16, 22] and [27, 33], and after two thirds and eleven
-    twelfths of other lengths."""
+    """Epochs after which a step schedule divides lr by ten. Milestones beyond `epochs` have no
+    effect. None: [8, 11], [16, 22] and [27, 33] for 1x, 2x and 3x, and two thirds and eleven
+    twelfths of `epochs` for other lengths."""
     warmup_iters: Annotated[int, Field(ge=0)] = 500
     """Iterations over which lr rises linearly from a thousandth."""
     img_scale: tuple[Side, Side] = (1333, 800)
-    """Pixels: images are resized to fit, long side and short side, keeping their ratio."""
+    """Long side and short side in pixels. Images are resized to fit and keep their aspect ratio."""
     multi_scale: bool = False
-    """Training images get random short sides of 0.6 to 1 times that of `img_scale`, half of them
-    after a random crop.
+    """Whether training images get random short sides of 0.6 to 1 times the short side of
+    `img_scale`, half of them after a random crop.
 
-    The rows published with a plus, such as Cascade R-CNN+, are trained so; validation is always at
+    The rows published with a plus, such as Cascade R-CNN+, use this. Validation is always at
     `img_scale`.
     """
     channels: Positive = 256
-    """Width of the feature pyramid and of the heads; fcos and atss need a multiple of 8."""
+    """Channels of the feature pyramid and of the heads; fcos and atss need a multiple of 8."""
     fc_channels: Positive | None = None
-    """Width of the two layers of a box head; None: 1024. For mask_rcnn and cascade_rcnn."""
+    """Channels of the two layers of a box head; None: 1024. Only for mask_rcnn and cascade_rcnn."""
     num_rois: Positive | None = None
-    """Regions an image on which box and mask heads learn; None: 512. For mask_rcnn and
+    """Regions per image on which box and mask heads learn; None: 512. Only for mask_rcnn and
     cascade_rcnn."""
     anchor_scale: Annotated[float, Field(gt=0)] | None = None
-    """Side of a level's smallest anchor in strides of that level; None: 4 for retinanet, else 8.
+    """Side of a level's smallest anchor, in strides of that level. None: 4 for retinanet, else 8.
     Not for fcos."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 1
-    """Epochs between validations; the last epoch always has one, and only that one counts."""
+    """Epochs between validations. The last epoch always has one, and the metrics come from it."""
     checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
-    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations), `{minutes: N}`;
-    a number: epochs."""
+    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (iterations) or `{minutes:
+    N}`. A plain number means epochs."""
 
     @property
     def traits(self) -> Method:
-        """What is known of the detector."""
+        """The properties of the detector."""
         return (
             METHODS[self.method] if self.method else Method(MethodSettings(), has_masks=self.masks)
         )
@@ -84,7 +85,8 @@ class DetectionParams(FinetuneParams):
 
     @property
     def settings(self) -> MethodSettings:
-        """The method's settings, as published except where the params differ."""
+        """The method's published settings, with the values of the params in their place if
+        given."""
         own = {field.name: getattr(self, field.name) for field in fields(MethodSettings)}
         return replace(
             self.traits.settings,
@@ -117,15 +119,15 @@ class DetectionParams(FinetuneParams):
     def _masks_go_with_config(self) -> Iterator[Misfit]:
         if self.masks and self.method is not None:
             yield Misfit(
-                ("masks",), f"goes with `config`; {self.method} says itself what it learns"
+                ("masks",), f"needs `config`; {self.method} defines whether it learns masks"
             )
 
     def _channels_divide(self) -> Iterator[Misfit]:
         divisor = self.traits.channels_divisor
         if self.channels % divisor:
             message = (
-                f"must be a multiple of {divisor} with {self.method}, whose head normalises groups "
-                f"of {divisor}, not {self.channels}"
+                f"must be a multiple of {divisor} with {self.method}, whose head normalises "
+                f"groups of {divisor} channels, not {self.channels}"
             )
             yield Misfit(("channels",), message)
 
@@ -135,7 +137,7 @@ class DetectionParams(FinetuneParams):
 
     def _milestones_rise(self) -> Iterator[Misfit]:
         if self.milestones is not None and list(self.milestones) != sorted(set(self.milestones)):
-            yield Misfit(("milestones",), f"must rise, not {list(self.milestones)}")
+            yield Misfit(("milestones",), f"must increase, not {list(self.milestones)}")
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -143,7 +145,7 @@ class DetectionParams(FinetuneParams):
         return schedule_steps(self.epochs) if self.milestones is None else self.milestones
 
     def usual(self) -> Mapping[str, Usual]:
-        """The milestones of the schedule and the settings of the method, too."""
+        """Adds the milestones of the schedule and the settings of the method."""
         published, method = self.traits.settings, frozenset({"method"})
         return {
             **super().usual(),
@@ -156,7 +158,7 @@ class DetectionParams(FinetuneParams):
 
 
 def schedule_steps(epochs: int) -> tuple[int, ...]:
-    """The milestones that go with so many epochs: mmdet's where it has any."""
+    """The default milestones for a number of epochs: mmdet's for 12, 24 and 36."""
     usual = {12: (8, 11), 24: (16, 22), 36: (27, 33)}
     steps = usual.get(epochs, (epochs * 2 // 3, epochs * 11 // 12))
     return tuple(sorted({step for step in steps if step > 0}))

@@ -1,5 +1,5 @@
-"""COCO's average precision of boxes and masks, whole and by class, over all ranks, each image
-once."""
+"""Measures COCO's average precision of boxes and masks, overall and by class. It covers all ranks
+and counts each image once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pipelines.openmmlab.library import METRICS, BaseMetric, quiet_stdout
 
 PREFIX = "coco"
 NOUNS = {"bbox": "box", "segm": "mask"}
-"""COCO's names of what overlaps, and the names in our metrics."""
+"""COCO's IoU types, and their names in our metrics."""
 AREAS = ("all", "small", "medium", "large")
-"""COCO's, in its order: small is below 32 x 32 pixels, large above 96 x 96."""
+"""COCO's area ranges, in its order: small is below 32 x 32 pixels, large above 96 x 96."""
 
 Result = dict[str, Any]
 """One detection in COCO's result format: image_id, category_id, score, and bbox or segmentation."""
@@ -35,10 +35,10 @@ def predictions_path(details_dir: Path, iou_type: str) -> Path:
 
 @METRICS.register_module()
 class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
-    """The evaluator of detection, in training and after. mmdet's own rounds to 0.1 % and skips what
-    detects nothing.
+    """The evaluator of detection, for training and evaluations. mmdet's own rounds to 0.1 % and
+    returns no metrics if nothing is detected.
 
-    Rank 0 writes to `details_dir`, where it is given, the table by class and all detections.
+    Rank 0 writes the table by class and all detections to `details_dir`, if given.
     """
 
     default_prefix = PREFIX
@@ -52,8 +52,7 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
         details_dir: str | None = None,
         **base: Any,
     ) -> None:
-        """`num_objects` are to be found in `ann_file`; raises DataError where COCO's tools read
-        other ones."""
+        """Raises DataError unless COCO's tools find `num_objects` objects in `ann_file`."""
         super().__init__(**base)
         self._truth = load_truth(Path(ann_file))
         ids = self._truth.getAnnIds(self._truth.getImgIds(), self._truth.getCatIds())
@@ -63,12 +62,12 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
         self._details_dir = None if details_dir is None else Path(details_dir)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Ranks gather arrays: in COCO's format the results on COCO's val would be 500 MB on
-        each of them."""
+        """Keeps the detections as arrays, which the ranks gather. In COCO's format the results on
+        COCO's val would take 500 MB per rank."""
         self.results += [_arrays_of(sample, self._iou_types) for sample in data_samples]
 
     def compute_metrics(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """By our names, in %; NaN where val has no object, or none of that size."""
+        """The metrics by our names, in %. NaN if val has no object, or none of that size."""
         category_ids = [category["id"] for category in self._truth.dataset["categories"]]
         found = {
             name: [one for image in results for one in _results_of(image, name, category_ids)]
@@ -92,8 +91,8 @@ class CocoScores(BaseMetric):  # type: ignore[misc]  # untyped base
 
 @dataclass(frozen=True)
 class CocoPrecision:
-    """COCO's precision by IoU threshold, recall, class and area range; -1 where there is no
-    object."""
+    """COCO's precision by IoU threshold, recall, class and area range, with -1 for missing
+    objects."""
 
     precision_TRKA: NDArray[np.float64]  # noqa: N815
     iou_thresholds_T: NDArray[np.float64]  # noqa: N815
@@ -101,8 +100,8 @@ class CocoPrecision:
     def average(
         self, *, iou: float | None = None, area: str = "all", label: int | None = None
     ) -> float:
-        """AP, by default over the IoU thresholds from .5 to .95 and all classes; NaN where there is
-        no object."""
+        """AP, by default over the IoU thresholds from .5 to .95 and all classes. NaN if there is no
+        object."""
         areas = [AREAS.index(area)]
         labels = slice(None) if label is None else [label]
         chosen = self.precision_TRKA[:, :, :, areas][:, :, labels]
@@ -118,8 +117,8 @@ def load_truth(path: Path) -> COCO:
 
 
 def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> CocoPrecision:
-    """By the official protocol: at most 100 detections an image. `results` may be none at all: then
-    AP is 0."""
+    """Measures by the official protocol, with at most 100 detections per image. `results` may be
+    empty: then AP is 0."""
     with quiet_stdout():
         evaluation = COCOeval_faster(truth, _indexed(truth, results, iou_type), iou_type)
         evaluation.evaluate()
@@ -130,12 +129,12 @@ def measure_precision(truth: COCO, results: Sequence[Result], iou_type: str) -> 
 
 
 def class_rows(truth: COCO, precisions: Mapping[str, CocoPrecision]) -> list[Row]:
-    """AP of each class in %, by noun, and how many objects of it there are, crowds not counted."""
+    """AP of each class in %, for boxes and masks, and its number of objects without crowds."""
     boxes = [box for box in truth.dataset["annotations"] if not box["iscrowd"]]
     label_of = {category_id: label for label, category_id in enumerate(sorted(truth.getCatIds()))}
     rows: list[Row] = []
     for category in truth.dataset["categories"]:
-        label = label_of[category["id"]]  # the evaluation sorts classes by id, the file may not
+        label = label_of[category["id"]]  # the evaluation sorts classes by id, but the file may not
         averages = {
             f"{noun}_{name.replace('map', 'ap')}": percent(precision.average(**which, label=label))
             for noun, precision in precisions.items()
@@ -147,8 +146,8 @@ def class_rows(truth: COCO, precisions: Mapping[str, CocoPrecision]) -> list[Row
 
 
 def _indexed(truth: COCO, results: Sequence[Result], iou_type: str) -> COCO:
-    """`results` as the evaluation needs them: a mask without a box, so that its size is the mask's
-    own."""
+    """`results` in the form that the evaluation needs. A mask has no box, so that its size is the
+    area of the mask."""
     if results:
         return truth.loadRes([dict(one) for one in results])
     nothing = COCO()
@@ -162,8 +161,8 @@ def _indexed(truth: COCO, results: Sequence[Result], iou_type: str) -> COCO:
 
 
 def _arrays_of(sample: Mapping[str, Any], iou_types: Sequence[str]) -> dict[str, Any]:
-    """The detections of an image: its id, labels, then boxes with scores and, if asked for, masks
-    with theirs."""
+    """The detections of an image: its id, labels, boxes with scores and, if requested, masks with
+    scores."""
     found = sample["pred_instances"]
     arrays = {name: found[name].cpu().numpy() for name in ("labels", "bboxes", "scores")}
     image = {
@@ -181,7 +180,7 @@ def _arrays_of(sample: Mapping[str, Any], iou_types: Sequence[str]) -> dict[str,
 def _results_of(
     image: Mapping[str, Any], iou_type: str, category_ids: Sequence[int]
 ) -> list[Result]:
-    """What `_arrays_of` holds, in COCO's format."""
+    """The result of `_arrays_of` in COCO's format."""
     shapes, scores = image[iou_type]
     formatted = _boxes(shapes) if iou_type == "bbox" else _masks(shapes)
     return [
@@ -193,12 +192,12 @@ def _results_of(
 
 
 def _boxes(corners_D4: NDArray[np.float32]) -> list[Result]:
-    """From corners to corner, width and height."""
+    """Converts boxes from two corners to corner, width and height."""
     return [{"bbox": [x0, y0, x1 - x0, y1 - y0]} for x0, y0, x1, y1 in corners_D4.tolist()]
 
 
 def _masks(masks: Sequence[Mapping[str, Any]]) -> list[Result]:
-    """Run lengths as text, as JSON holds them."""
+    """Masks with their run lengths as text, for JSON."""
     return [
         {"segmentation": {"size": one["size"], "counts": one["counts"].decode()}} for one in masks
     ]

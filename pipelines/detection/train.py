@@ -1,5 +1,5 @@
-"""Runs a detection stage: checks the data, trains on the pretrained backbone, measures the AP of
-its method."""
+"""Runs a detection stage: checks the data, trains a detector on the backbone, and measures its
+AP."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from pipelines.openmmlab.runner import TrainingSetup, finished, train
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `checkpoint`: the detector. Metrics in %, of the last epoch's validation."""
+    """Runs the stage. Output: `checkpoint`, the detector. Metrics in %, from the last epoch's
+    validation."""
     params: DetectionParams = context.params
     names = params.traits.metrics
     schedule = TrainingSchedule(
@@ -74,8 +75,8 @@ def percentages(values: Mapping[str, float], *, names: Sequence[str]) -> dict[st
 
 
 def _prepare(context: StageContext) -> tuple[Sequence[str], Config, Config]:
-    """Classes, model and the whole config. The annotations, 2.7 GiB of COCO's in each process, are
-    not kept."""
+    """Classes, model and the whole config. The annotations, 2.7 GiB per process for COCO, are freed
+    on return."""
     files = _read(context)
     context.emit(Event(files["train"].use))
     classes = files["train"].classes
@@ -98,7 +99,7 @@ def _model(context: StageContext, *, num_classes: int) -> Config:
 
 
 def _config(context: StageContext, *, model: Config, files: Mapping[Split, Annotations]) -> Config:
-    """Everything for the Runner, over the images that decode."""
+    """The Runner's whole config, for the images that can be decoded."""
     params: DetectionParams = context.params
     broken = check_images(files.values(), context)
     copies = {split: context.work_dir / f"instances_{split}.json" for split in files}

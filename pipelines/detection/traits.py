@@ -1,5 +1,5 @@
-"""The detectors by name: what each measures, and the settings that only some of them have. Imports
-no torch."""
+"""The detectors by name: their metrics, and the settings that only some of them have. Does not
+import torch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ AVERAGES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "map_large": {"area": "large"},
     }
 )
-"""The parts of metrics' names, behind `box_` or `mask_`, and what each averages: by default all of
-it."""
+"""The names of metrics after `box_` or `mask_`, and the subset that each averages (by default
+all)."""
 TRAINED = ("map", "map50")
-"""Those that training reports."""
+"""The metrics that training reports."""
 
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """Values of the params that only some methods have; None: this one has no such thing."""
+    """Values of the params that only some methods have; None: this method does not have the
+    setting."""
 
     anchor_scale: float | None = None
     fc_channels: int | None = None
@@ -37,7 +38,7 @@ class MethodSettings:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the settings that there are."""
+        """Names of the settings that the method has."""
         return frozenset(
             field.name for field in fields(self) if getattr(self, field.name) is not None
         )
@@ -45,23 +46,24 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class Method:
-    """What the rest of the house has to know about a detector; its network is in the module of its
+    """The properties of a detector that other modules need. Its network is in the module of its
     name."""
 
     settings: MethodSettings
-    """As published."""
+    """The published settings."""
     has_masks: bool = False
     channels_divisor: int = 1
-    """What must divide `channels`."""
+    """`channels` must be a multiple of this number."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Metrics of training."""
+        """Names of the metrics of a training."""
         return self._names(TRAINED)
 
     @property
     def all_metrics(self) -> tuple[str, ...]:
-        """Metrics of an evaluation, which leaves out sizes that no object of val has."""
+        """Names of the metrics of an evaluation, which leaves out sizes that no object in val
+        has."""
         return self._names(AVERAGES)
 
     def _names(self, averages: Iterable[str]) -> tuple[str, ...]:
@@ -70,7 +72,8 @@ class Method:
 
 
 GROUP = 8
-"""Channels that the heads of FCOS and ATSS normalise together: as published, 32 groups of 256."""
+"""Channels that the heads of FCOS and ATSS normalise together; as published, 32 groups of 256
+channels."""
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {

@@ -1,2 +1,2 @@
-"""What detection and segmentation share: params, ops, the backbone, and mmengine's Runner on a
-given process group."""
+"""Code that detection and segmentation share: params, ops, the backbone, and mmengine's Runner on
+an existing process group."""

@@ -1,4 +1,4 @@
-"""CAT as a backbone of mmdet's and mmseg's models, by the name `CAT` in their configs."""
+"""CAT as a backbone for mmdet's and mmseg's models. Their configs refer to it as `CAT`."""
 
 from __future__ import annotations
 
@@ -21,31 +21,29 @@ ALL_MAPS = (0, 1, 2, 3)
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A backbone as a checkpoint has it: its network, the tensors that it takes, and what became of
-    the others."""
+    """A backbone read from a checkpoint: its network, the tensors that it takes, and a report on
+    the other tensors."""
 
     config: CatConfig
     name: str | None
-    """The published size that it is."""
+    """Name of the published size; None for a custom size."""
     fitted: Fit
 
     @property
     def summary(self) -> str:
-        """What was loaded and what was not, on one line."""
-        return (
-            f"{self.name or 'a CAT of no published size'}; {'; '.join(self.fitted.report.lines())}"
-        )
+        """One line that lists what was loaded and what was not."""
+        return f"{self.name or 'a CAT of a custom size'}; {'; '.join(self.fitted.report.lines())}"
 
 
 def read_pretrained(
     checkpoint_dir: Path, *, drop_path_rate: float | None, out_indices: Sequence[int] = ALL_MAPS
 ) -> Pretrained:
-    """The backbone in the folder of a classifier's checkpoint: ours, or the only file, official or
-    timm's.
+    """Reads the backbone of a classifier from its checkpoint folder. The folder holds our own
+    format or a single file in the official or timm's layout.
 
-    `drop_path_rate` replaces its own unless None. The norms of the maps may be new, and a
-    classifier's norm and head are left out; raises CheckpointError, with names and shapes, where
-    anything else is missing or left over.
+    `drop_path_rate` replaces the checkpoint's rate unless it is None. The norms of the maps may be
+    new, and the classifier's norm and head are left out. Raises CheckpointError, with names and
+    shapes, if any other tensor is missing or left over.
     """
     try:
         found = load_checkpoint(file_from_outside(checkpoint_dir) or checkpoint_dir)
@@ -60,9 +58,8 @@ def read_pretrained(
         )
     except (WeightsError, OSError) as err:
         raise CheckpointError(
-            f"backbone: the pretrained checkpoint does not fit CAT: {err}; point `backbone` at the "
-            "checkpoint of a "
-            "pretrain stage, or at a file of the official layout or of timm's"
+            f"backbone: the pretrained checkpoint does not fit CAT: {err}; set `backbone` to the "
+            "checkpoint of a pretrain stage, or to a file in the official or timm's layout"
         ) from err
 
 
@@ -72,9 +69,10 @@ def make_backbone(
     frozen_stages: int | None = None,
     out_indices: Sequence[int] = ALL_MAPS,
 ) -> CatBackbone:
-    """The network of `config`, with the weights of the folder `checkpoint` or random ones.
+    """Builds the network of `config`, with the weights in the folder `checkpoint` or random
+    weights.
 
-    It has no `init_weights`, so mmengine's initialisation of the whole model passes it by.
+    The network has no `init_weights`, so mmengine's initialisation of the whole model skips it.
     """
     cat_config = CatConfig.from_dict(config)
     if checkpoint is None:
@@ -92,7 +90,7 @@ def _load(checkpoint_dir: Path, config: CatConfig, out_indices: Sequence[int]) -
     )
     if found.config != config:
         raise CheckpointError(
-            f"{checkpoint_dir}: holds the network {found.config}, but {config} was asked for"
+            f"{checkpoint_dir}: holds the network {found.config}, but the job asks for {config}"
         )
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)

@@ -1,5 +1,5 @@
-"""What the backbone of a training starts as: the weights of a checkpoint or random ones, and the
-lines that say so."""
+"""Decides how the backbone of a training starts, from a checkpoint or from random weights, and logs
+the decision."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from pipelines.openmmlab.recipe import Config, backbone
 
 @dataclass(frozen=True)
 class BackboneInit:
-    """The network that training starts with, and the folder of its weights; None: random ones."""
+    """The network that training starts with, and the folder of its weights (None for random
+    weights)."""
 
     config: CatConfig | None
-    """None where the model of a config file keeps its own backbone."""
+    """None if the model of a config file keeps its own backbone."""
     checkpoint_dir: Path | None = None
     frozen_stages: int | None = None
     summary: str = "random weights"
-    """What is loaded, and what is not."""
+    """What is loaded and what is not, for the log."""
 
     @property
     def backbone(self) -> Config:
-        """As model configs have it."""
+        """The backbone's entry in a model config."""
         assert self.config is not None, "another backbone is its own config"
         directory = None if self.checkpoint_dir is None else str(self.checkpoint_dir)
         return backbone(self.config.to_dict(), directory, frozen_stages=self.frozen_stages)
 
 
 def make_backbone_init(context: StageContext) -> BackboneInit:
-    """Raises JobError where the params say no start, CheckpointError where the checkpoint is
-    another network's."""
+    """Raises JobError if the params do not define a start, and CheckpointError if the checkpoint
+    belongs to another network."""
     params: FinetuneParams = context.params
     misfits = [
         f"{'.'.join(map(str, misfit.steps))}: {misfit.message}" for misfit in params.start_misfits()
@@ -53,14 +54,14 @@ def make_backbone_init(context: StageContext) -> BackboneInit:
     assert start.config is not None
     if len(start.config.depths) != len(ALL_MAPS):
         raise JobError(
-            f"backbone: has {len(start.config.depths)} stages, and detectors and segmenters take "
-            f"the maps of {len(ALL_MAPS)}; give a CAT of {len(ALL_MAPS)} stages"
+            f"backbone: has {len(start.config.depths)} stages, but detectors and segmenters need "
+            f"{len(ALL_MAPS)}; use a CAT with {len(ALL_MAPS)} stages"
         )
     return start
 
 
 def report_backbone_init(context: StageContext, start: BackboneInit) -> None:
-    """Two lines in the log, of rank 0: what the backbone starts as, and at which learning rate."""
+    """Logs two lines on rank 0: how the backbone starts, and the learning rate."""
     if context.rank != 0:
         return
     params: FinetuneParams = context.params
@@ -75,14 +76,14 @@ def _frozen(num_stages: int | None) -> str:
 
 
 def lr_line(params: FinetuneParams) -> str:
-    """Such as `lr 0.0002 for 32 images an iteration: the published 0.0001 for 16, scaled
-    linearly`."""
+    """The log line on the learning rate, for example `lr 0.0002 for 32 images an iteration: the
+    published 0.0001 for 16, scaled linearly`."""
     own = f"lr {params.peak_lr:g} for {params.batch_size} images an iteration"
     published = f"the published {params.published_lr:g} for {REFERENCE_BATCH}"
     if params.lr is None:
         scaled = "" if params.batch_size == REFERENCE_BATCH else ", scaled linearly"
         return f"{own}: {published}{scaled}"
-    return f"{own}, as the job says; {published} would be {params.scaled_lr:g}"
+    return f"{own}, set by the job; {published} would scale to {params.scaled_lr:g}"
 
 
 def _from_scratch(params: FinetuneParams) -> BackboneInit:

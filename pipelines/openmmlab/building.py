@@ -1,5 +1,5 @@
-"""Builds the network of any model config, to find what is wrong with it or to count it; it is not
-trained."""
+"""Builds the network of any model config, to find errors in the config or to count its parameters.
+The network is not trained."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pipelines.openmmlab.recipe import Config
 
 
 def build_network(scope: Scope, model: Config) -> nn.Module:
-    """Without values (on torch's meta device) where the model can be, and without the weights of
-    its backbone.
+    """Builds the network without its backbone's weights, on torch's meta device if the model allows
+    it, else on the CPU.
 
-    Raises what its parts raise.
+    Passes on any exception that the model's parts raise.
     """
     load_library(scope)
     model = {
@@ -29,7 +29,7 @@ def build_network(scope: Scope, model: Config) -> nn.Module:
     }
     try:
         return _build(scope, model, "meta")
-    except Exception:  # noqa: BLE001  a model that reads values while it is built; what is wrong fails again
+    except Exception:  # noqa: BLE001  the model may read values while it is built; a real error fails again on the CPU
         return _build(scope, model, "cpu")
 
 

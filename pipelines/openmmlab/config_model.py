@@ -1,8 +1,8 @@
-"""A model from a config file, made to fit a stage: on CAT or on its own backbone, with the classes
-of the stage's data.
+"""Adapts the model of a config file to a stage: to CAT or the model's own backbone, and to the
+classes of the stage's data.
 
-Of the file only `model` is taken; data, loaders, optimizer and schedule are the stage's params. The
-file is executed here, in the worker, and nowhere else.
+Only `model` is taken from the file. Data, loaders, optimizer and schedule come from the stage's
+params. The file is executed only here, in the worker.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from pipelines.openmmlab.params import FinetuneParams
 from pipelines.openmmlab.recipe import NORMALISATION, Config
 
 CLASSLESS = frozenset({"backbone", "neck", "rpn_head"})
-"""Parts whose `num_classes` differs from the data's."""
+"""Parts whose `num_classes` is not the number of the data's classes."""
 OF_PANOPTIC_HEADS = frozenset({"num_things_classes", "num_stuff_classes"})
 
 _WEIGHTS = re.compile(r"://|\.(pth|pt|npz|bin|pkl|ckpt|safetensors)$")
-"""What names weights anywhere in a model."""
+"""A value that names weights, anywhere in a model."""
 
 
 def make_model(
     context: StageContext, start: BackboneInit, *, scope: Scope, num_classes: int
 ) -> Config:
-    """The model of `config`, as JSON values. Raises JobError for what cannot be made to fit, with
-    the field.
+    """The model of `config`, as JSON values. Raises JobError, with the field, if the model cannot
+    be adapted to the stage.
 
-    Each rank builds it once, since a fault that only one of them met would leave the others waiting
-    for it.
+    Each rank builds the network once, because an error on only one rank would leave the others
+    waiting.
     """
     params: FinetuneParams = context.params
     assert params.config is not None
     model = load_model(params.config, scope, context.work_dir)
-    with _at_the_edge(params.config, "cannot be made to fit"):
+    with _at_the_edge(params.config, "cannot be adapted to the stage"):
         try:
             model = adapted(model, start, num_classes=num_classes, device=context.device)
         except ValueError as err:
@@ -58,12 +58,12 @@ def make_model(
 
 
 def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
-    """What the file and its bases assign to `model`. Executes them; raises JobError where that
+    """The value of `model` in the file and its bases. Executes them, and raises JobError if that
     fails."""
     folder = work_dir / "config"
     folder.mkdir(exist_ok=True)
     path = _write(read_config(config, library=scope), folder)
-    with _at_the_edge(config, "fails when it is executed"):
+    with _at_the_edge(config, "fails when executed"):
         whole = MmengineConfig.fromfile(
             path,
             use_predefined_variables=False,
@@ -77,8 +77,7 @@ def load_model(config: str, scope: Scope, work_dir: Path) -> Config:
 
 @contextmanager
 def _at_the_edge(config: str, fault: str) -> Iterator[None]:
-    """What a foreign file, and the parts that it names, raise as a JobError: that may be
-    anything."""
+    """Turns any exception of the config file, or of the parts that it names, into a JobError."""
     try:
         yield
     except JobError:
@@ -89,7 +88,7 @@ def _at_the_edge(config: str, fault: str) -> Iterator[None]:
 
 
 def adapted(model: Config, start: BackboneInit, *, num_classes: int, device: str) -> Config:
-    """`model` on the stage's backbone and classes. Raises ValueError, which begins with the
+    """`model` with the stage's backbone and classes. Raises ValueError; its text begins with the
     field."""
     model = copy.deepcopy(model)
     model.pop("pretrained", None)
@@ -113,8 +112,8 @@ def adapted(model: Config, start: BackboneInit, *, num_classes: int, device: str
 
 
 def _write(file: ConfigFile, folder: Path) -> Path:
-    """A copy of the file in `folder` that builds on copies of its bases: mmengine resolves no name
-    of a package."""
+    """Writes a copy of the file to `folder`, with copies of its bases, because mmengine cannot
+    resolve `library::PATH` itself."""
     bases = [str(_write(base, folder)) for base in file.bases]
     tree = copy.deepcopy(file.tree)
     for statement in tree.body:
@@ -130,31 +129,27 @@ def _write(file: ConfigFile, folder: Path) -> Path:
 def _check(model: Config) -> None:
     for name in ("backbone", "data_preprocessor"):
         if not isinstance(model.get(name), dict):
-            raise ValueError(
-                f"model.{name}: is missing; the model of a detector or a segmenter has one"
-            )
+            raise ValueError(f"model.{name}: is missing; a detector or segmenter needs one")
     heads = {name: value for name, value in model.items() if name != "backbone"}
     for part in _dicts(heads):
         if _is_pretrained(part):
-            raise ValueError(
-                f"init_cfg {part}: weights of heads are not taken from outside; remove it"
-            )
+            raise ValueError(f"init_cfg {part}: a head cannot load weights from outside; remove it")
         if named := _named_weights(part):
-            raise ValueError(f"{named}: weights of heads are not taken from outside; remove it")
+            raise ValueError(f"{named}: a head cannot load weights from outside; remove it")
         if odd := sorted(OF_PANOPTIC_HEADS & part.keys()):
             raise ValueError(
-                f"{odd[0]}: panoptic heads cannot be given the classes of the data; choose another "
-                "model"
+                f"{odd[0]}: panoptic heads cannot be adapted to the data's classes; choose "
+                "another model"
             )
     try:
         json.dumps(model)
     except (TypeError, ValueError) as err:
-        raise ValueError(f"model: holds more than plain values: {err}") from err
+        raise ValueError(f"model: contains values that are not JSON: {err}") from err
 
 
 def _kept(backbone: Config) -> Config:
-    """The config's own backbone at random weights: mmengine would load others without saying what
-    does not fit."""
+    """The config's own backbone with random weights. mmengine would load other weights without
+    reporting tensors that do not fit."""
     kept: Config = _at_random(backbone)
     for part in _dicts(kept):
         if named := _named_weights(part):
@@ -164,16 +159,15 @@ def _kept(backbone: Config) -> Config:
         for name, learning in (("frozen_stages", -1), ("norm_eval", False)):
             if part.get(name, learning) != learning:
                 raise ValueError(
-                    f"model.backbone.{name}: {part[name]} would keep random weights as they are; "
-                    "build a config on "
-                    f"this one that sets {learning}"
+                    f"model.backbone.{name}: {part[name]} would freeze random weights; set it to "
+                    f"{learning} in a config based on this one"
                 )
     return kept
 
 
 def _at_random(value: Any) -> Any:
-    """`value` without `pretrained` and without what loads weights; a list that held nothing else
-    goes, too."""
+    """`value` without `pretrained` and without entries that load weights. Also drops a list of only
+    such entries."""
     if isinstance(value, dict):
         own = {
             name: entry
@@ -187,8 +181,8 @@ def _at_random(value: Any) -> Any:
 
 
 def _is_pretrained(value: Any) -> bool:
-    """An `init_cfg` of type Pretrained or Pretrained_Part, or of only a checkpoint, or a list of
-    such."""
+    """Whether `value` is an `init_cfg` of type Pretrained or Pretrained_Part, one with only a
+    checkpoint, or a list of these."""
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_pretrained, value))
     if not isinstance(value, dict):
@@ -198,7 +192,7 @@ def _is_pretrained(value: Any) -> bool:
 
 
 def _named_weights(part: Config) -> str | None:
-    """The field of `part` itself that would have weights loaded, and its value."""
+    """The field of `part` itself that would load weights, with its value."""
     for name, value in part.items():
         if (isinstance(value, str) and _WEIGHTS.search(value)) or (name == "pretrained" and value):
             return f"{name} {value!r}"
@@ -206,13 +200,13 @@ def _named_weights(part: Config) -> str | None:
 
 
 def _maps_taken(model: Config) -> tuple[int, ...]:
-    """Which of CAT's maps, counted from 0, the neck or the heads take."""
+    """The indices of CAT's maps, from 0, that the neck or the heads take."""
     consumer = _necks(model)[0] if "neck" in model else None
     if consumer is None:
         if "decode_head" not in model:
             raise ValueError(
-                "model.neck: is missing; what takes the maps of a backbone must be one, or a "
-                "decode_head"
+                "model.neck: is missing; a model needs a neck or a decode_head to take the maps "
+                "of its backbone"
             )
         return ALL_MAPS
     widths, taken = (
@@ -225,9 +219,9 @@ def _maps_taken(model: Config) -> tuple[int, ...]:
     if num == len(taken) and set(taken) <= set(ALL_MAPS):
         return taken
     raise ValueError(
-        f"model.neck.in_channels: has {num} entries, which says not which of CAT's {len(ALL_MAPS)} "
-        "maps it takes; give "
-        f"{len(ALL_MAPS)}, or name {num} as backbone.out_indices"
+        f"model.neck.in_channels: has {num} entries, so it is unclear which of CAT's "
+        f"{len(ALL_MAPS)} maps it takes; give {len(ALL_MAPS)} entries, or list {num} maps in "
+        "backbone.out_indices"
     )
 
 
@@ -267,7 +261,7 @@ def _set_num_classes(value: Any, num_classes: int) -> None:
 
 
 def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    """All dicts within, from the outside inwards."""
+    """All dicts in `value`, outer before inner."""
     if isinstance(value, dict):
         yield value
     inner = (

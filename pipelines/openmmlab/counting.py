@@ -1,9 +1,9 @@
-"""Counts a network's multiply-accumulates by mmcv's rules: the published FLOPs of detectors and
-segmenters are these.
+"""Counts a network's multiply-accumulates by mmcv's rules. The published FLOPs of detectors and
+segmenters follow these rules.
 
-A multiply-accumulate of a convolution or a linear layer is 1, as are an output of a ReLU, an input
-of a norm, and another 1 where the norm is affine. What is not a module counts nothing: products of
-queries, keys and values, RoIAlign, interpolation; nor do GELU and softmax.
+These count 1 each: a multiply-accumulate of a convolution or a linear layer, an output of a ReLU,
+and an input of a norm (2 if the norm is affine). Operations outside modules count 0: products of
+queries, keys and values, RoIAlign, and interpolation. GELU and softmax also count 0.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _RULES = get_modules_mapping()
 
 
 class Count:
-    """What has been added up so far."""
+    """A running count of multiply-accumulates."""
 
     def __init__(self) -> None:
         self.macs = 0
 
     def add(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """The forward hook of each module that is counted."""
+        """The forward hook of each counted module."""
         if isinstance(module, Ipsa | Cpsa):
             self.macs += _attention(module, inputs[0])
             return
@@ -54,7 +54,8 @@ class Count:
 
 @contextmanager
 def counting(network: nn.Module) -> Iterator[Count]:
-    """Count what runs through the modules of `network` within this context; several runs add up."""
+    """Counts forward passes through the modules of `network` within this context. Several passes
+    add up."""
     count = Count()
     handles = [module.register_forward_hook(count.add) for module in _counted(network)]
     try:
@@ -74,8 +75,8 @@ def _counted(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _attention(attention: Ipsa | Cpsa, x: Tensor) -> int:
-    """Its linear layers, qkv and proj, as the reference applies them: to the padding of its windows
-    as well."""
+    """Multiply-accumulates of the attention's linear layers, qkv and proj. Includes the padding of
+    the windows, to which the reference applies these layers too."""
     images, channels = x.shape[0], x.shape[-1]
     num_windows = (
         x.shape[1] if is_windowed(x) else count_windows((x.shape[1], x.shape[2]), attention.window)
@@ -86,16 +87,16 @@ def _attention(attention: Ipsa | Cpsa, x: Tensor) -> int:
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """How many parameters a network has, and multiply-accumulates on an image of the published
+    """A network's number of parameters, and its multiply-accumulates on an image of the published
     size."""
 
     params: int
     macs: int | None
-    """None where nobody knows how to count them."""
+    """None for the model of a config file, whose parts have no known counting rule."""
 
 
 def count_built(scope: Scope, config: Config) -> int:
-    """The parameters of any model."""
+    """The number of parameters of any model."""
     return count_params(build_network(scope, config))
 
 
@@ -105,8 +106,8 @@ def count_params(network: nn.Module) -> int:
 
 @contextmanager
 def network_on_meta(scope: Scope, config: Config) -> Iterator[Any]:
-    """The network, for validation; tensors that are made in this context have a shape and no values
-    (torch's meta)."""
+    """The network in eval mode. Tensors created in this context have a shape but no values (torch's
+    meta device)."""
     load_library(scope)
     with DefaultScope.overwrite_default_scope(scope), torch.device("meta"), torch.no_grad():
         with warnings.catch_warnings(action="ignore"):
@@ -115,6 +116,6 @@ def network_on_meta(scope: Scope, config: Config) -> Iterator[Any]:
 
 
 def run_backbone(network: Any, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    """The maps of an image of that height and width, from the neck where there is one."""
+    """The maps of an image of `size` (height, width), from the neck if the network has one."""
     maps: tuple[Tensor, ...] = network.backbone(torch.empty(1, 3, *size))
     return network.neck(maps) if network.with_neck else maps

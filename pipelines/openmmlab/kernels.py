@@ -1,5 +1,5 @@
-"""The compiled ops of mmcv that our methods call, on torchvision's kernels, with mmcv's own calling
-conventions.
+"""The compiled ops of mmcv that our methods call, implemented with torchvision's kernels behind
+mmcv's calling conventions.
 
 Shapes: N boxes as (x1, y1, x2, y2); K RoIs as (image index, x1, y1, x2, y2); C channels or classes.
 """
@@ -24,7 +24,7 @@ NAIVE, LINEAR = 0, 1
 
 
 class MissingOpError(StageError):
-    """An op of mmcv that torchvision does not back was called."""
+    """A call of an mmcv op that has no implementation on torchvision."""
 
     def __init__(self, op: str) -> None:
         self.op = op
@@ -35,13 +35,13 @@ class MissingOpError(StageError):
             f"mmcv's {self.op} has no kernel here: mmcv was installed without its compiled ops; "
             "install them with `MAX_JOBS=4 pip install --no-build-isolation --force-reinstall "
             "--no-deps onedl-mmcv` (needs a C++ compiler, and nvcc for GPUs) or use a method that "
-            "does without this op"
+            "does not need this op"
         )
 
 
 def nms(boxes_N4: Tensor, scores_N: Tensor, *, iou_threshold: float, offset: int) -> Tensor:
-    """Indices that stay, best score first; with offset 1 a box is one pixel larger to the right and
-    below."""
+    """Indices of the boxes to keep, best score first. With offset 1 a box is one pixel larger to
+    the right and below."""
     grown_N4 = boxes_N4 + boxes_N4.new_tensor([0, 0, offset, offset])
     kept: Tensor = torchvision.ops.nms(grown_N4.float(), scores_N.float(), iou_threshold)
     return kept
@@ -58,8 +58,8 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Indices that stay, in order; their boxes and decayed scores go to the first rows of
-    `dets_N5`.
+    """Indices of the boxes to keep, in order. Writes their boxes and decayed scores to the first
+    rows of `dets_N5`.
 
     Bodla et al., "Soft-NMS", arXiv 1704.04503.
     """
@@ -95,8 +95,8 @@ def roi_align_forward(
 ) -> None:
     """Average-pooled RoIAlign, written into `output_KCPQ`; `argmax_*` belong to max pooling."""
     _only_average(pool_mode)
-    # In float32: torchvision has no bfloat16 kernel, and float16 coordinates are off by a pixel
-    # beyond 2048.
+    # In float32: torchvision has no bfloat16 kernel, and float16 coordinates beyond 2048 are wrong
+    # by a pixel.
     output_KCPQ.copy_(
         torchvision.ops.roi_align(
             input_BCHW.float(),
@@ -170,11 +170,11 @@ def sigmoid_focal_loss_backward(
 def focal_loss(
     logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float
 ) -> Tensor:
-    """Lin et al., "Focal Loss", arXiv 1708.02002, unreduced, in float32; a target of C is
+    """The focal loss (Lin et al., arXiv 1708.02002), unreduced, in float32. A target of C means
     background.
 
-    In their terms -alpha_t (1 - p_t)^gamma log p_t, where p_t is the sigmoid of the logit towards
-    the target. `weight_C` is a factor on the losses of a target; none if it is empty.
+    In the paper's terms: -alpha_t (1 - p_t)^gamma log p_t, where p_t is the sigmoid of the logit
+    towards the target. `weight_C` is a factor per target class; an empty tensor means no factor.
     """
     _, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
     return (
@@ -185,7 +185,7 @@ def focal_loss(
 def focal_loss_gradient(
     logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, gamma: float, alpha: float
 ) -> Tensor:
-    """Gradient of the summed `focal_loss` with respect to the logits, in closed form: in half as
+    """Gradient of the summed `focal_loss` with respect to the logits. The closed form needs half as
     many passes as autograd."""
     is_target_NC, towards_NC, scale_NC = _focal_parts(logits_NC, target_N, weight_C, alpha)
     miss_NC = torch.sigmoid(-towards_NC)
@@ -197,8 +197,8 @@ def focal_loss_gradient(
 def _focal_parts(
     logits_NC: Tensor, target_N: Tensor, weight_C: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the target is, the logits towards it (p_t before the sigmoid), and the factors alpha_t
-    and weight."""
+    """Three parts: a mask of the targets, the logits towards the target (p_t before the sigmoid),
+    and the product of alpha_t and weight."""
     logits_NC = logits_NC.float()
     is_target_NC = target_N[:, None] == torch.arange(logits_NC.shape[1], device=target_N.device)
     scale_NC = torch.where(is_target_NC, alpha, 1 - alpha)
@@ -208,17 +208,17 @@ def _focal_parts(
 
 
 _focal_passes = (focal_loss, focal_loss_gradient)
-"""A setting of this process, not of this thread: autograd calls the gradient from a thread of its
-own."""
+"""The loss and its gradient in use. The setting is per process, not per thread, because autograd
+calls the gradient from its own thread."""
 
 
 @contextmanager
 def compiled_focal_loss() -> Iterator[None]:
-    """Within the block the two passes are compiled when they are first called: one kernel each
-    instead of a dozen."""
+    """Within the block, both passes are compiled at their first call: one kernel each instead of a
+    dozen."""
     global _focal_passes  # noqa: PLW0603  see there
     plain = _focal_passes
-    # Each level of a pyramid has another number of logits.
+    # Each level of a pyramid has a different number of logits.
     how: dict[str, Any] = {"dynamic": True, "options": COMPILER_OPTIONS}
     _focal_passes = (torch.compile(focal_loss, **how), torch.compile(focal_loss_gradient, **how))
     try:
@@ -251,9 +251,10 @@ BACKED = {
         sigmoid_focal_loss_backward,
     )
 }
-"""What the adapter has, by the names of `mmcv._ext`."""
+"""The implemented ops, by their names in `mmcv._ext`."""
 
 SOURCES = {
     name: "python" if name.startswith(("softnms", "sigmoid")) else "torchvision" for name in BACKED
 }
-"""Whose kernels these are: torchvision's compiled ones, or several of torch's from Python."""
+"""The kernels behind each op: one compiled kernel of torchvision, or several of torch from
+Python."""

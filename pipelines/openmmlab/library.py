@@ -1,5 +1,5 @@
-"""The edge to OpenMMLab: installs the ops, then imports mmengine in silence; others take its names
-from here."""
+"""The import point for OpenMMLab: installs the ops, then imports mmengine without its output. Other
+modules import these names from here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ Scope = Literal["mmdet", "mmseg"]
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """pycocotools and others print; standard output belongs to the command."""
+    """Suppresses standard output: pycocotools and others print, but stdout belongs to the
+    command."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """What these libraries say about their own code on import is nothing that a user could act
-    on."""
+    """Suppresses what these libraries print and warn about at import, because a user cannot act on
+    it."""
     with quiet_stdout(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -87,6 +88,6 @@ __all__ = [
 
 
 def load_library(scope: Scope) -> None:
-    """Import a library whole, so that its registries know their parts."""
+    """Imports all modules of a library, which fills its registries."""
     with quiet_import():
         importlib.import_module(f"{scope}.utils").register_all_modules(init_default_scope=False)

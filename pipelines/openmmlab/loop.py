@@ -1,5 +1,5 @@
-"""The training loop of mmengine's Runner for a stage: resumes between any two updates, saves,
-validates, stops."""
+"""The training loop of a stage for mmengine's Runner. It can resume between any two updates, and it
+saves, validates and stops."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ from pipelines.training.speed import SpeedMeter
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What a stage asks of the loop."""
+    """The settings that a stage passes to the loop."""
 
     context: StageContext
     schedule: TrainingSchedule
     metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
-    """The evaluator's values -> ours; raises where a value is missing or NaN."""
+    """Maps the evaluator's values to our metrics. Raises if a value is missing or NaN."""
     clock: Callable[[], float] = time.monotonic
-    """In seconds."""
+    """The clock, in seconds."""
 
 
 class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
-    """Epochs, or iterations as one long epoch, with validations in between.
+    """Trains for epochs, or for iterations as one long epoch, with validations in between.
 
-    mmengine's own loops begin at the start of an epoch, and its hooks for checkpoints cannot be
+    mmengine's own loops can begin only at the start of an epoch, and its checkpoint hooks cannot be
     asked to stop.
     """
 
@@ -78,7 +78,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self.begin_at(Position())
 
     def begin_at(self, position: Position) -> None:
-        """Resume there; the runner's weights and optimizer have that position too."""
+        """Sets the position to resume from. The runner's weights and optimizer must belong to this
+        position."""
         context = self._config.context
         self._began_at = position.iteration
         self._epoch, self._iter, self._is_validated = (
@@ -87,14 +88,14 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             position.is_validated,
         )
         self.metrics: Mapping[str, float] = position.metrics
-        """Metrics of the last validation, by our names, with the mean loss before it."""
+        """Metrics of the last validation by our names, and the mean loss up to it."""
         self._metrics = RunningMetrics.at(
             position, rank=context.rank, world_size=context.world_size
         )
 
     @property
     def speed(self) -> SpeedMeter:
-        """Speed of the training up to here, on this rank."""
+        """Speed of the training so far, on this rank."""
         return self._metrics.speed
 
     @property
@@ -107,7 +108,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
 
     @property
     def max_epochs(self) -> int:
-        """1 when iterations are counted, as mmengine has it."""
+        """The number of epochs; 1 if the schedule counts iterations, as in mmengine."""
         return self._config.schedule.total if self._is_epochs else 1
 
     @property
@@ -116,10 +117,10 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         return total * len(self.dataloader) if self._is_epochs else total
 
     def run(self) -> nn.Module:
-        """Train to the end.
+        """Trains to the end.
 
-        Raises StoppedError after a checkpoint, StageError for a loss that is NaN or infinite and
-        for ranks that differ.
+        Raises StoppedError after it wrote a checkpoint on request. Raises StageError if a loss is
+        NaN or infinite, or if the ranks differ.
         """
         self.runner.call_hook("before_train")
         if self._is_epochs:
@@ -135,9 +136,9 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         return model
 
     def _run_epoch(self, *, end: int) -> None:
-        """Train until `end` iterations of the whole training are done."""
+        """Trains until `end` iterations of the whole training are done."""
         self.runner.call_hook("before_train_epoch")
-        self._validate_if_due()  # stopped between an update and its validation
+        self._validate_if_due()  # after a stop between an update and its validation
         self.runner.model.train()
         self.dataloader.sampler.first_batch = self._iter
         batches = iter(self.dataloader) if self._iter < end else iter(())
@@ -147,7 +148,7 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self.runner.call_hook("after_train_epoch")
 
     def _update(self, batches: Iterator[Any], *, is_last: bool) -> None:
-        """Make an update, tell of it, and do what is then demanded."""
+        """Makes an update, reports it, and then saves or stops if asked to."""
         clock = self._config.clock
         began_s = clock()
         batch = next(batches)
@@ -155,20 +156,20 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         lr = max(group["lr"] for group in self.runner.optim_wrapper.param_groups)
         self._step(batch)
         action = self._coordinator.after(self._iter)
-        # With it, since a GPU's ranks wait there for their updates to be done; without the writing
-        # of checkpoints.
+        # Includes the coordinator's time, because the ranks on GPUs wait there until their updates
+        # are done. Excludes the writing of checkpoints.
         self._metrics.speed.add(trained_s=clock() - began_s, waited_s=waited_s)
         if self._iter % EMIT_EVERY == 0 or is_last:
             self._events.report_iteration(
                 self._iter, self._means(), lr=lr, speed=self._metrics.speed
             )
-        # A validation writes one too, which then has a score.
+        # The validation that is next writes a checkpoint too, and that checkpoint has a score.
         is_validation_next = self._is_val_due() and self._config.schedule.keep_best > 0
         if action is Action.STOP or not is_validation_next:
             self._save_or_stop(action)
 
     def _step(self, batch: Any) -> None:
-        """Train on `batch`, with random numbers that depend on (seed, iteration, rank) alone."""
+        """Trains on `batch`, with random numbers that depend only on (seed, iteration, rank)."""
         runner, context = self.runner, self._config.context
         in_epoch = self._iter - self._epoch * len(self.dataloader)
         seed_all(seeds(Stream.UPDATES, context.seed, self._iter, context.rank))
@@ -182,15 +183,15 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             check_equal_on_ranks(runner.model, when="after the first update")
 
     def _means(self) -> dict[str, float]:
-        """Of the losses since the last line; and the norm of the last gradient, where gradients are
-        clipped."""
+        """Means of the losses since the last line, and the norm of the last gradient if gradients
+        are clipped."""
         means = self._metrics.read()
         if self.runner.optim_wrapper.clip_grad_kwargs is not None:
             means["grad_norm"] = float(
                 self.runner.message_hub.get_scalar("train/grad_norm").current()
             )
-        # The loss scaler of fp16 begins with gradients that overflow; the losses are known to be
-        # numbers.
+        # Drops a norm that is not finite: the loss scaler of fp16 begins with gradients that
+        # overflow. The losses are already checked.
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
     def _save_or_stop(self, action: Action) -> None:
@@ -198,18 +199,17 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             action,
             self._config.context,
             write=self._write_checkpoint,
-            last_checkpoint=lambda: f"the last checkpoint stands after {self._iter} iterations",
+            last_checkpoint=lambda: f"the last checkpoint is after {self._iter} iterations",
         )
 
     def _is_val_due(self) -> bool:
-        """Whether this iteration, where iterations are counted, ends with a validation."""
+        """Whether a validation is due after this iteration. Always false if epochs are counted."""
         return (
             not self._is_epochs and self._iter > 0 and self._config.schedule.is_val_due(self._iter)
         )
 
     def _validate_interrupted_epoch(self) -> None:
-        """Validate after an epoch that ended in an earlier attempt, which stopped before its
-        validation was done."""
+        """Validates an epoch that an earlier attempt finished training but did not validate."""
         is_between = self._iter == self._epoch * len(self.dataloader) > 0
         if is_between and not self._is_validated and self._config.schedule.is_val_due(self._epoch):
             self._validate_and_save(self._epoch)
@@ -220,8 +220,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
             self.runner.model.train()
 
     def _validate_and_save(self, done: int) -> None:
-        """Validate after `done` epochs or iterations where that is due, tell, and hand over a
-        checkpoint if it is."""
+        """Validates after `done` epochs or iterations if that is due, and reports the result with a
+        checkpoint if one is due."""
         schedule = self._config.schedule
         is_val_due = schedule.is_val_due(done)
         is_checkpoint_due = schedule.is_checkpoint_due(done, is_validated=is_val_due)
@@ -236,8 +236,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         self._config.context.report({"epoch": number, "loss": loss, **self.metrics}, directory)
 
     def _validate(self) -> float:
-        """Measure the model as rank 0 has it, and tell; returns the mean loss since the last
-        time."""
+        """Measures the model with rank 0's buffers and logs the result. Returns the mean loss since
+        the last validation."""
         self._metrics.check()
         share_buffers(unwrapped(self.runner.model))
         loss = mean_over_ranks(self._metrics.mean_loss, self._device)
@@ -249,28 +249,27 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         return loss
 
     def _write_checkpoint(self) -> Path | None:
-        """The folder of a new checkpoint, to be handed over; None on other ranks than 0. All ranks
-        call it."""
+        """Writes a checkpoint to a new folder, which the caller reports. All ranks call it; ranks
+        other than 0 get None."""
         self._metrics.check()
         self._check_weights()
         position = self._gathered()
         if self._config.context.rank != 0:
             return None
         name = f"iteration_{self._iter:07d}{'_validated' if self._is_validated else ''}"
-        # Numbered: the one before may be of the same iteration, and still on its way to the store.
+        # Numbered, because the previous one may have the same iteration and still be uploading.
         self._num_written += 1
         directory = self._config.context.work_dir / "states" / str(self._num_written) / name
         save_state(self.runner, directory, position)
         return directory
 
     def _check_weights(self) -> None:
-        """The last gradient may have spoilt them after a loss that was a number: nothing goes on
-        from there."""
+        """Raises StageError if a weight is NaN or infinite. The last gradient may have caused this
+        even after a finite loss."""
         if not has_finite_weights(self.runner.model):
             raise StageError(
-                f"the gradient was no number at iteration {self._iter}, and so are the weights: "
-                "training diverged; "
-                "lower `lr`, set `clip_grad`, or use `precision: fp32`"
+                f"gradient and weights became NaN or infinite by iteration {self._iter}: training "
+                "diverged; lower `lr`, set `clip_grad`, or use `precision: fp32`"
             )
 
     def _gathered(self) -> Position:

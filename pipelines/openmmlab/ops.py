@@ -1,5 +1,5 @@
-"""`mmcv._ext` for an mmcv that was installed without compiling its ops. A compiled `_ext` wins
-where there is one."""
+"""Provides `mmcv._ext` for an mmcv installed without compiled ops. A compiled `_ext` takes
+precedence."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EXTENSION = "mmcv._ext"
 
 
 class OpsFinder:
-    """Finds `mmcv._ext` when nobody before it did. mmcv asks all its ops for a name at import, so
-    each name answers."""
+    """Finds `mmcv._ext` if no earlier finder does. mmcv looks up all its ops at import, so the
+    module has an attribute for every name."""
 
     @classmethod
     def find_spec(
@@ -36,16 +36,16 @@ class OpsFinder:
 
 
 def install_ops() -> None:
-    """Make `mmcv.ops` importable in this process. To be called before the first import of mmcv;
-    again is harmless."""
+    """Makes `mmcv.ops` importable in this process. Call it before the first import of mmcv;
+    repeated calls are harmless."""
     if OpsFinder not in sys.meta_path:
         # Last, so that the file finders see a compiled extension first.
         sys.meta_path.append(OpsFinder)
 
 
 def active_ops() -> dict[str, str]:
-    """Which implementation of each op that our methods call this process has: `compiled` (mmcv's
-    own), or ours."""
+    """The implementation in this process of each op that our methods call: `compiled` (mmcv's own),
+    or one of SOURCES."""
     spec = importlib.import_module(EXTENSION).__spec__
     is_ours = spec is not None and spec.loader is OpsFinder  # type: ignore[comparison-overlap]
     return {op: source if is_ours else "compiled" for op, source in SOURCES.items()}

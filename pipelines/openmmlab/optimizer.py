@@ -1,9 +1,8 @@
-"""AdamW in few parameter groups, by the name `FewGroups` in mmengine's configs: with and without
-weight decay, and these for each depth of the backbone where the learning rate decays over its
-layers.
+"""AdamW in few parameter groups; mmengine's configs refer to it as `FewGroups`.
 
-mmengine's own constructor makes a group of each tensor, and so a loop over hundreds of small
-updates of each step.
+One group has weight decay and one has none. With layer-wise learning rate decay there are two such
+groups for each depth of the backbone. mmengine's own constructor makes one group per tensor, so
+each step loops over hundreds of small updates.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from pipelines.openmmlab.library import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPE
 
 
 class FewGroups:
-    """Called with the model, makes the optim wrapper of its config around one fused AdamW."""
+    """Builds, when called with the model, the optim wrapper of its config around one fused
+    AdamW."""
 
     def __init__(
         self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any]
@@ -34,8 +34,8 @@ class FewGroups:
         return OPTIM_WRAPPERS.build(wrapper)
 
     def _optimizer(self, model: nn.Module) -> torch.optim.AdamW:
-        """Over what learns; groups stand in the order of their learning rates, those that decay
-        first of each two."""
+        """AdamW over the trainable parameters. Groups are sorted by falling learning rate; at each
+        rate the group with weight decay is first."""
         network: Any = model.module if is_model_wrapper(model) else model
         scales = {} if self._layer_decay == 1 else lr_scales(network.backbone, self._layer_decay)
         members: dict[tuple[float, bool], list[Tensor]] = {}
@@ -61,11 +61,11 @@ class FewGroups:
 
 
 def lr_scales(backbone: CatBackbone, layer_decay: float) -> dict[str, float]:
-    """The factor on the learning rate of each parameter: `layer_decay` to the power of the layers
-    that follow its own.
+    """The learning rate factor of each parameter: `layer_decay` to the power of the number of
+    layers after it.
 
-    The head stands after the last group of blocks, so that group has `layer_decay` itself. The
-    norms of maps are new, as the head is, and learn like it.
+    The head follows the last group of blocks, so that group has the factor `layer_decay`. The norms
+    of the maps are new, like the head, and learn at the head's rate.
     """
     depths: dict[str, int] = group_parameters(backbone, backbone.group_matcher(), reverse=True)
     head = 1 + max(depths.values())

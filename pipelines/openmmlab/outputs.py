@@ -1,5 +1,5 @@
-"""The published form of a fine-tuned model: a folder with model.safetensors, config.json and the
-record's files."""
+"""Writes and reads the published form of a fine-tuned model: a folder with model.safetensors,
+config.json and the record's files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 UNMEASURED = frozenset({"train_cfg", "norm_cfg", "size", "drop_path_rate"})
-"""Parts of a model's config that may differ where it is measured: how it learns, SyncBN on a GPU
-alone, dropout."""
+"""Parts of a model's config that may differ in an evaluation: training settings, SyncBN (which only
+GPUs use), and dropout."""
 
 
 def save_model(
@@ -37,7 +37,7 @@ def save_model(
     classes: Sequence[str],
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Write what builds the model again: its config needs no pretrained checkpoint any more."""
+    """Writes the model so that it can be built again without the pretrained checkpoint."""
     directory.mkdir(parents=True)
     backbone = {name: value for name, value in model["backbone"].items() if name != "checkpoint"}
     document = {
@@ -55,45 +55,44 @@ def save_model(
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What `save_model` wrote. Its config is never built: the job's own is, once it is known to
-    agree."""
+    """A model that `save_model` wrote. Its config is never built. The job's own config is built,
+    after a check that both agree."""
 
     method: str
     classes: tuple[str, ...]
     model: Mapping[str, Any]
     backbone: CatConfig | None
-    """None where a config's own backbone was kept."""
+    """None if the model kept the backbone of its config file."""
     weights: Mapping[str, Tensor]
     sizes: tuple[Metric, ...]
-    """Parameters and multiply-accumulates, as its training counted them."""
+    """Parameters and multiply-accumulates, as counted in its training."""
 
     def check(self, *, method: str, classes: Sequence[str]) -> None:
-        """Raises CheckpointError unless it is of the job's method, over the classes of its data."""
+        """Raises CheckpointError unless the model has the job's method and the data's classes."""
         if self.method != method:
             raise CheckpointError(
-                f"checkpoint: is a {self.method}, the job says {method}; correct `method`"
+                f"checkpoint: holds a {self.method}, but the job has {method}; correct `method`"
             )
         check_classes(self.classes, classes)
 
     def check_model(self, model: Config) -> None:
-        """Raises CheckpointError, which names the fields, where a setting of the job's `model` has
-        another value.
+        """Raises CheckpointError, which names the fields, if settings of the job's `model` differ.
 
-        Tensors of other shapes are reported when they are loaded; this reports what shapes do not
-        show, such as anchors.
+        This check finds differences that tensor shapes do not show, such as anchors. Wrong shapes
+        are reported when the tensors are loaded.
         """
         ours = json.loads(json.dumps(model))
         differing = list(_differences("", self.model, ours))
         if differing:
             raise CheckpointError(
-                "checkpoint: is another model than the job's params make: "
-                f"{'; '.join(differing)}; "
-                "correct the params"
+                "checkpoint: its model differs from the model that the job's params describe: "
+                f"{'; '.join(differing)}; correct the params"
             )
 
 
 def load_model(directory: Path) -> SavedModel:
-    """Raises CheckpointError where the folder holds no model of ours. Executes nothing."""
+    """Reads what `save_model` wrote, without executing code from it. Raises CheckpointError if the
+    folder holds something else."""
     try:
         document = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
@@ -116,9 +115,8 @@ def load_model(directory: Path) -> SavedModel:
         SafetensorError,
     ) as err:
         raise CheckpointError(
-            f"checkpoint: no fine-tuned model can be read from it: {type(err).__name__} {err}; "
-            "give the checkpoint of "
-            "a detection or segmentation stage"
+            f"checkpoint: cannot be read as a fine-tuned model: {type(err).__name__} {err}; "
+            "give the checkpoint of a detection or segmentation stage"
         ) from err
 
 
@@ -127,8 +125,8 @@ def _cat_config(backbone: Mapping[str, Any]) -> CatConfig | None:
 
 
 def _differences(path: str, held: object, ours: object) -> Iterator[str]:
-    """Values of fields that both configs have; those of one alone came or went with a version of
-    this code."""
+    """Differences in the fields that both configs have. Fields in only one config come from another
+    version of this code, so they are ignored."""
     if isinstance(held, Mapping) and isinstance(ours, Mapping):
         for name in held:
             if name in ours and name not in UNMEASURED:

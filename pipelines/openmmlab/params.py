@@ -1,4 +1,4 @@
-"""The params that detection and segmentation share: what training starts from, and AdamW."""
+"""The params that detection and segmentation share: the start of training, the data and AdamW."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 def _is_config(config: str) -> str:
     if not config.endswith(".py") or "://" in config:
-        raise ValueError(f"must be a config's .py file, or LIBRARY::PATH.py, not {config!r}")
+        raise ValueError(f"must be a .py config file or LIBRARY::PATH.py, not {config!r}")
     return config
 
 
 ConfigPath = Annotated[str, AfterValidator(_is_config)]
 
 SIZES = ("params_m", "flops_g")
-"""Names of a network's own metrics: parameters in millions, multiply-accumulates in billions."""
+"""Names of the metrics of a network's size: parameters in millions, multiply-accumulates in
+billions."""
 
 REFERENCE_BATCH = 16
-"""Images of an iteration for which the learning rates are published: 8 GPUs with 2 each."""
+"""Images per iteration for which the learning rates are published: 8 GPUs with 2 each."""
 
 
 class FinetuneParams(Params):
@@ -40,69 +41,68 @@ class FinetuneParams(Params):
     """Highest learning rate of the published recipe, for REFERENCE_BATCH images."""
 
     backbone: Annotated[str | None, Role.INPUT] = None
-    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file (a path, s3://) of
-    the official layout or of timm's. Not with `init: scratch`."""
+    """The pretrained checkpoint to start from: `pretrain.checkpoint`, or a file (a path or s3://)
+    in the official or timm's layout. Not with `init: scratch`."""
     init: Literal["pretrained", "scratch"] = "pretrained"
-    """What the backbone starts from: the weights of `backbone`, or random ones, drawn by the
-    seed."""
+    """Start of the backbone: the weights of `backbone` (pretrained), or random weights from the
+    seed (scratch)."""
     model: Annotated[Model | None, Role.MODEL] = None
-    """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as of a pretraining.
-    `init: scratch` needs it; a pretrained `backbone` says itself what it is, and must be this one
-    where it is given."""
+    """The CAT: `cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings, as in pretraining.
+    `init: scratch` needs it. A pretrained `backbone` contains its settings; if `model` is given
+    too, they must agree."""
     data: Data
-    """Folder of the data set, in its published layout; or `s3://BUCKET/PREFIX` with the same files
-    or the published archives, which each machine fetches once; or `sample:digits`."""
+    """Folder of the data set in its published layout, or `s3://BUCKET/PREFIX`, or `sample:digits`.
+    S3 holds the same files or the published archives; each machine fetches them once."""
     config: Annotated[ConfigPath | None, Role.DATA] = None
-    """Instead of `method`: a config of mmdet or mmseg, as a .py file (on every machine, as the
-    data) or as `mmdet::PATH` or `mmseg::PATH` of the installed library. Of it, `model` alone is
-    taken, on CAT and for the classes of the data."""
+    """Instead of `method`: a config of mmdet or mmseg. Give a .py file, which every machine must
+    have, like the data, or `mmdet::PATH` or `mmseg::PATH` for a file of the installed library. Only
+    its `model` is used, adapted to CAT and to the classes of the data."""
     keep_backbone: bool = False
     """Whether the model of `config` keeps its own backbone instead of CAT; it then starts from
     random weights."""
     num_classes: Positive | None = None
-    """How many classes the data must have; None takes what the data says."""
+    """Number of classes that the data must have; None accepts any number."""
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Names of the classes that the data must have, in this order; None takes what the data
-    says."""
+    """Names of the classes that the data must have, in this order; None accepts any names."""
     batch_size: Positive = 16
-    """Images an iteration over all workers together; a multiple of the number of workers."""
+    """Images per iteration over all workers; a multiple of the number of workers."""
     lr: Annotated[float, Field(gt=0)] | None = None
-    """Highest learning rate, for the batch as a whole, whatever the number of workers; None: the
-    published one, which is for 16 images, times batch_size / 16."""
+    """Highest learning rate for the whole batch, for any number of workers. None: the published
+    rate for 16 images, times batch_size / 16."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """AdamW's, for all but norms and position parameters."""
+    """Weight decay of AdamW, for all parameters except norms and position parameters."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor on the learning rate from each depth of the backbone to the one before it; neck and
-    heads learn at the full rate. 1: so does the backbone."""
+    """Factor on the learning rate from each depth of the backbone to the depth before it. Neck and
+    heads learn at the full rate. 1: the backbone does too."""
     frozen_stages: Annotated[int, Field(ge=0, le=4)] | None = None
-    """Stages of the backbone that keep their weights, from the first on, and the embeddings with
-    them; 0: the embeddings alone; None: all learns. The norms of the backbone's maps, which are
-    new, always learn."""
+    """Number of the backbone's first stages that are frozen, together with the embeddings. 0: only
+    the embeddings; None: nothing is frozen. The norms of the backbone's maps are new and always
+    learn."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at which a poly or cosine schedule ends."""
     clip_grad: Annotated[float, Field(gt=0)] | None = None
-    """Largest 2-norm of all gradients together; None: not clipped, as published."""
+    """Largest 2-norm of all gradients together; None: no clipping, as published."""
     flip_prob: Probability = 0.5
     """Probability of a left-right flip in training."""
     drop_path_rate: Rate | None = 0.2
-    """Stochastic depth of the backbone's last group; None keeps the rate of its pretraining, or of
-    `model`."""
+    """Stochastic depth rate of the backbone's last group. None keeps the rate of its pretraining or
+    of `model`."""
     fidelity: Literal["intent", "reference"] = "intent"
-    """Where the reference's code does other than it evidently means to: `reference` follows the
-    code, in how FCOS normalises images and in the decay of the position embedding;
-    docs/deviations.md has the list."""
+    """Behaviour where the reference's code differs from its evident intent. `reference` follows the
+    code in how FCOS normalises images and in the decay of the position embedding. See
+    docs/deviations.md."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of training; validation is always fp32. bf16 and fp16 need a GPU."""
     max_broken_images: Annotated[int, Field(ge=0)] = 0
-    """Images that may fail to decode; up to so many are left out, from validation too."""
+    """Largest number of images that may fail to decode. They are left out, also from validation."""
     loader_workers: Annotated[int, Field(ge=0, le=64), Role.OUTSIDE_KEY] = 2
-    """Processes that load images, for each worker; 0 loads in the training process."""
+    """Processes per worker that load images; 0 loads them in the training process."""
     keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 1
-    """Checkpoints with the best score (box_map, miou) that are kept besides the latest until the
-    stage is done; with any, each validation ends with a checkpoint."""
+    """Number of checkpoints with the best score (box_map, miou) to keep until the stage is done, in
+    addition to the latest. From 1 on, each validation ends with a checkpoint."""
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compile backbone, feature pyramid and focal loss by torch.compile, which needs a C++
-    compiler; the same function but for rounding."""
+    """Whether to compile backbone, feature pyramid and focal loss with torch.compile, which needs a
+    C++ compiler. Results differ only by rounding."""
 
     def fits_workers(self, num_workers: int) -> bool:
         """Whether `num_workers` workers can share a batch equally."""
@@ -110,7 +110,7 @@ class FinetuneParams(Params):
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """The metrics that are the network's own; of a config file's only the parameters are
+        """The metrics of the network's size. For the model of a config file only the parameters are
         counted."""
         return SIZES if self.config is None else SIZES[:1]
 
@@ -125,13 +125,14 @@ class FinetuneParams(Params):
 
     @property
     def stated_lr(self) -> float:
-        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need
-        no more."""
+        """`peak_lr`, except for rounding. If `lr` is given it reads no other field, so a check
+        depends only on `lr`."""
         return self.peak_lr if self.lr is None else self.lr
 
     @property
     def checking_fields(self) -> frozenset[str]:
-        """`model`, too, where the pretrained backbone says what it is."""
+        """Fields that only check data or inputs. Includes `model` if a pretrained backbone defines
+        the network."""
         return frozenset({"num_classes", "classes", *(() if self.backbone is None else ("model",))})
 
     def usual(self) -> Mapping[str, Usual]:
@@ -140,22 +141,22 @@ class FinetuneParams(Params):
         return {"lr": Usual(self.scaled_lr, follows=frozenset({"batch_size"})), **named}
 
     def start_misfits(self) -> Iterator[Misfit]:
-        """What is wrong with the fields that say what training starts from.
+        """Errors in the fields that define the start of training.
 
-        No check of the fields: an evaluation has the same params and starts from nothing.
+        These are not part of `checks`, because an evaluation has the same params but no start.
         """
         if self.keep_backbone:
             yield from self._kept_misfits()
             return
         if self.init == "pretrained" and self.backbone is None:
             message = (
-                "is missing: name the checkpoint to start from, or set init: scratch and a `model`"
+                "is missing: give the checkpoint to start from, or set init: scratch and a `model`"
             )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.backbone is not None:
             message = (
-                "has no use with init: scratch, which starts from random weights; leave one of "
-                "them out"
+                "cannot be used with init: scratch, which starts from random weights; remove one "
+                "of them"
             )
             yield Misfit(("backbone",), message)
         if self.init == "scratch" and self.model is None:
@@ -164,20 +165,19 @@ class FinetuneParams(Params):
     def _kept_misfits(self) -> Iterator[Misfit]:
         if self.init == "pretrained":
             message = (
-                "must be scratch with keep_backbone, as no checkpoint of CAT fits another backbone"
+                "must be scratch with keep_backbone, because a CAT checkpoint does not fit "
+                "another backbone"
             )
             yield Misfit(("init",), message)
         for name in ("backbone", "model", "frozen_stages"):
             if getattr(self, name) is not None:
                 message = (
-                    "is for CAT, and keep_backbone takes the backbone of `config`; leave one of "
-                    "them out"
+                    "applies to CAT, but keep_backbone uses the backbone of `config`; remove one "
+                    "of them"
                 )
                 yield Misfit((name,), message)
         if self.layer_decay < 1:
-            yield Misfit(
-                ("layer_decay",), "knows the depths of CAT only; leave it out with keep_backbone"
-            )
+            yield Misfit(("layer_decay",), "works only with CAT; leave it out with keep_backbone")
 
     @property
     def method_or_config(self) -> tuple[str | None, str | None]:
@@ -186,7 +186,7 @@ class FinetuneParams(Params):
 
     @property
     def has_source(self) -> bool:
-        """Whether it is known what the model is."""
+        """Whether exactly one field names the model."""
         method, config = self.method_or_config
         return (method is None) != (config is None)
 
@@ -202,20 +202,20 @@ class FinetuneParams(Params):
         if not self.has_source:
             method, _ = self.method_or_config
             message = (
-                "must have one of `method` (a model by name) and `config` (a config file of its "
+                "must have either `method` (a model by name) or `config` (a config file of its "
                 "library)"
             )
             yield Misfit(() if method is None else ("config",), message)
 
     def _keeps_a_config(self) -> Iterator[Misfit]:
         if self.keep_backbone and self.config is None:
-            yield Misfit(("keep_backbone",), "goes with `config`; the methods are built on CAT")
+            yield Misfit(("keep_backbone",), "needs `config`; the methods are built on CAT")
 
     def _classes_differ(self) -> Iterator[Misfit]:
         classes = self.classes or ()
         twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:
-            yield Misfit(("classes",), f"{', '.join(twice)} twice")
+            yield Misfit(("classes",), f"lists {', '.join(twice)} more than once")
 
     def _classes_are_counted(self) -> Iterator[Misfit]:
         if self.classes is not None and self.num_classes not in (None, len(self.classes)):
@@ -223,12 +223,12 @@ class FinetuneParams(Params):
             yield Misfit(("num_classes",), message)
 
     def check_classes(self, found: Sequence[str], where: object) -> None:
-        """Raises DataError unless the classes `found` in the data at `where` are those that the job
-        asks for."""
+        """Raises DataError unless the classes `found` in the data at `where` are the classes that
+        the job asks for."""
         if self.num_classes not in (None, len(found)):
             raise DataError(
                 f"{where}: has {len(found)} classes, but num_classes is {self.num_classes}; "
-                "correct it or leave it out"
+                "correct num_classes or leave it out"
             )
         if self.classes not in (None, tuple(found)):
             raise DataError(
@@ -238,15 +238,15 @@ class FinetuneParams(Params):
 
 
 def _difference(found: Sequence[str], asked: Sequence[str]) -> str:
-    """How classes that are not those asked for differ from them."""
+    """How the classes `found` differ from the classes `asked` for."""
     lacking, more = (
         [name for name in one if name not in other]
         for one, other in ((asked, found), (found, asked))
     )
     if lacking:
-        return f"has no classes {first_named(lacking)}"
+        return f"lacks the classes {first_named(lacking)}"
     if more:
-        return f"also has {first_named(more)}"
+        return f"also has the classes {first_named(more)}"
     index = next(
         index for index, (one, other) in enumerate(zip(found, asked, strict=True)) if one != other
     )

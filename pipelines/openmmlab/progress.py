@@ -1,5 +1,5 @@
-"""What a training tells while it runs: loss and its parts, learning rate, speed, time to go; and
-how long it trains."""
+"""Progress reports of a running training (loss and its parts, learning rate, speed, remaining
+time), and its schedule."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipelines.training.intervals import CheckpointEvery
 from pipelines.training.speed import SpeedMeter
 
 EMIT_EVERY = 10
-"""Iterations between two lines; each costs a GPU one synchronisation."""
+"""Iterations between two log lines; each line costs a GPU one synchronisation."""
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How long to train, in epochs or iterations, at which of them to validate, and when to write
+    """The length of a training in epochs or iterations, and when it validates and writes
     checkpoints."""
 
     unit: Literal["epoch", "iteration"]
@@ -34,15 +34,15 @@ class TrainingSchedule:
     val_every: int
     checkpoint_every: CheckpointEvery
     keep_best: int
-    """Checkpoints with the best scores that are kept; with any, each validation ends with a
+    """Number of checkpoints with the best scores to keep. From 1 on, each validation ends with a
     checkpoint."""
 
     def is_val_due(self, done: int) -> bool:
         return done % self.val_every == 0 or done == self.total
 
     def is_checkpoint_due(self, done: int, *, is_validated: bool) -> bool:
-        """Whether to write one after `done` epochs or iterations, apart from those that steps and
-        minutes ask for."""
+        """Whether to write a checkpoint after `done` epochs or iterations, not counting those due
+        by steps or minutes."""
         if done == self.total or (is_validated and self.keep_best > 0):
             return True
         every = self.checkpoint_every.epochs
@@ -51,8 +51,8 @@ class TrainingSchedule:
 
 @dataclass
 class RunningMetrics:
-    """What the iterations since the last validation measured on this rank. Reads the device once a
-    line."""
+    """Measurements of the iterations since the last validation, on this rank. Reads from the device
+    once per log line."""
 
     losses: Losses
     num_losses: int
@@ -63,7 +63,7 @@ class RunningMetrics:
 
     @classmethod
     def at(cls, position: Position, *, rank: int, world_size: int) -> RunningMetrics:
-        """Those with which a training goes on from `position`."""
+        """The metrics with which a training continues from `position`."""
         return cls(
             Losses(position.loss_sum_of(rank, world_size=world_size)),
             position.num_losses,
@@ -71,8 +71,8 @@ class RunningMetrics:
         )
 
     def add(self, iteration: int, outputs: Mapping[str, Tensor]) -> None:
-        """`outputs` are the model's losses, `loss` their sum; other values of it are parts and
-        scores."""
+        """Adds an iteration. In `outputs`, `loss` is the sum of the losses; the other values are
+        its parts and scores."""
         self.losses.add(iteration, outputs["loss"].detach())
         self.num_losses += 1
         self._num_parts += 1
@@ -80,8 +80,8 @@ class RunningMetrics:
             self._parts[name] = self._parts.get(name, 0) + value.detach().float()
 
     def read(self) -> dict[str, float]:
-        """Means since the last line, `loss` first; raises StageError for a loss that is no
-        number."""
+        """Means since the last line, `loss` first. Raises StageError if a loss is NaN or
+        infinite."""
         self.check()
         values = (
             (torch.stack(list(self._parts.values())) / self._num_parts).tolist()
@@ -94,7 +94,7 @@ class RunningMetrics:
         return {"loss": means.pop("loss"), **means} if means else {}
 
     def check(self) -> None:
-        """Raises StageError for the first loss that is no number."""
+        """Raises StageError for the first loss that is NaN or infinite."""
         try:
             self.losses.read()
         except NonFiniteLossError as err:
@@ -106,29 +106,29 @@ class RunningMetrics:
 
     @property
     def mean_loss(self) -> float:
-        """Of this rank, over the iterations since the last validation that were read."""
+        """Mean loss of this rank over the iterations since the last validation that were read."""
         return self.losses.sum / max(1, self.num_losses)
 
     def begin_anew(self) -> None:
-        """After a validation."""
+        """Resets the losses after a validation."""
         self.losses, self.num_losses = Losses(0.0), 0
 
 
 @dataclass(frozen=True)
 class EventWriter:
-    """Puts what rank 0 measured into Events."""
+    """Emits the measurements of rank 0 as Events."""
 
     context: StageContext
     schedule: TrainingSchedule
     max_iters: int
     batch_size: int
-    """Images an iteration over all workers."""
+    """Images per iteration over all workers."""
 
     def report_iteration(
         self, iteration: int, means: Mapping[str, float], *, lr: float, speed: SpeedMeter
     ) -> None:
-        """`means` are the loss and its parts, and the norm of the gradients where they are
-        clipped."""
+        """Emits a line. `means` holds the loss and its parts, and the gradient norm if gradients
+        are clipped."""
         left_s = speed.s_per_iteration * (self.max_iters - iteration)
         values = {
             **means,
@@ -160,7 +160,7 @@ class EventWriter:
 
 
 class ValidationHook(Hook):  # type: ignore[misc]  # untyped base
-    """Tells how far the evaluation of a finished model is, by the images of rank 0's share."""
+    """Reports the progress of a finished model's evaluation, by the images of rank 0's share."""
 
     def __init__(self, context: StageContext) -> None:
         self._context = context

@@ -1,4 +1,4 @@
-"""Pieces of mmengine configs that both libraries share, and what they demand of params and
+"""Pieces of mmengine configs that both libraries share, and their requirements on params and
 device."""
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ NORMALISATION: Config = {
     "std": [58.395, 57.12, 57.375],
     "bgr_to_rgb": True,
 }
-"""ImageNet's, on RGB, as in CAT's pretraining."""
+"""ImageNet's normalisation of RGB images, as in CAT's pretraining."""
 
 CAFFE_NORMALISATION: Config = {
     "mean": [102.9801, 115.9465, 122.7717],
     "std": [1.0, 1.0, 1.0],
     "bgr_to_rgb": False,
 }
-"""BGR, only centred, as the weights of Caffe's ResNets want it."""
+"""Normalisation of BGR images by the mean only, as the weights of Caffe's ResNets need it."""
 
 LOAD_IMAGE: Config = {"type": LoadUpright.__name__}
 
 
 def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:
-    """AdamW in the asked precision; norms and position parameters without decay."""
+    """AdamW in the precision of the params, without weight decay for norms and position
+    parameters."""
     wrapper: Config = {
         "type": "OptimWrapper",
         "constructor": FewGroups.__name__,
@@ -56,14 +57,14 @@ def optim_wrapper(params: FinetuneParams, *, device: str) -> Config:
             "fp32`"
         )
     dtype = {"bf16": "bfloat16", "fp16": "float16"}[params.precision]
-    # bfloat16 has the range of float32 and needs no scaled loss.
+    # bfloat16 has the range of float32, so the loss needs no scaling.
     loss_scale = "dynamic" if params.precision == "fp16" else 1.0
     return {**wrapper, "type": "AmpOptimWrapper", "dtype": dtype, "loss_scale": loss_scale}
 
 
 def cosine_end(params: FinetuneParams) -> Config:
-    """Where a cosine ends, for each group of the optimizer: its share of `min_lr` where their rates
-    differ."""
+    """The end of a cosine schedule: `min_lr`, or a share of each group's rate if the groups of the
+    optimizer have different rates."""
     return (
         {"eta_min": params.min_lr}
         if params.layer_decay == 1
@@ -72,8 +73,8 @@ def cosine_end(params: FinetuneParams) -> Config:
 
 
 def _without_decay(params: FinetuneParams) -> tuple[str, ...]:
-    """Parts of names. The reference meant to spare its position embedding, too, and named it
-    wrongly."""
+    """Name parts of the parameters without weight decay. The reference meant to include its
+    position embedding but misspelled the name."""
     spared = ("norm", "relative_position_bias_table")
     return spared if params.fidelity == "reference" else (*spared, "backbone.ape")
 
@@ -81,8 +82,8 @@ def _without_decay(params: FinetuneParams) -> tuple[str, ...]:
 def loader(
     dataset: Config, *, batch_size: int, num_workers: int, sampler: Config, **more: object
 ) -> Config:
-    """A DataLoader; its processes come from a clean server, since a worker with threads and CUDA
-    cannot fork safely."""
+    """The config of a DataLoader. Its processes come from a fork server, because a worker with
+    threads and CUDA cannot fork safely."""
     processes: Config = (
         {"multiprocessing_context": "forkserver", "persistent_workers": True} if num_workers else {}
     )
@@ -99,7 +100,8 @@ def loader(
 def train_loader(
     dataset: Config, params: FinetuneParams, *, sampler: Config, seed: int, world_size: int
 ) -> Config:
-    """`sampler` is one of draws.py, without what all of them take."""
+    """The config of the training DataLoader. `sampler` is one of samplers.py, without the arguments
+    that all samplers share."""
     return loader(
         {"type": SeededDataset.__name__, "dataset": dataset, "seed": seed},
         batch_size=share_of_batch(params.batch_size, world_size),
@@ -109,13 +111,14 @@ def train_loader(
 
 
 def val_loader(dataset: Config, *, num_workers: int) -> Config:
-    """One image at a time, as published: in a batch each image would be padded to the largest."""
+    """The config of the validation DataLoader. It loads one image at a time, as published, because
+    in a batch each image would be padded to the largest."""
     sampler = {"type": "DefaultSampler", "shuffle": False}
     return loader(dataset, batch_size=1, num_workers=num_workers, sampler=sampler, drop_last=False)
 
 
 def share_of_batch(batch_size: int, world_size: int) -> int:
-    """Images an iteration on each worker."""
+    """Images per iteration on each worker."""
     if batch_size % world_size:
         raise JobError(
             f"batch_size: {batch_size} images cannot be shared equally by {world_size} workers; "
@@ -131,6 +134,6 @@ def backbone(
     *,
     frozen_stages: int | None = None,
 ) -> Config:
-    """CAT with the weights of a pretrained checkpoint; None: random ones."""
+    """The config of CAT with the weights of a pretrained checkpoint, or random weights for None."""
     frozen = {} if frozen_stages is None else {"frozen_stages": frozen_stages}
     return {"type": "CAT", "config": dict(cat_config), "checkpoint": checkpoint_dir, **frozen}

@@ -1,4 +1,4 @@
-"""What a trained model's folder says besides its weights: how large it is, and the whole config
+"""Writes the files next to a trained model's weights: the size of the network, and the whole config
 that trained it."""
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ RESOLVED_FILE = "resolved.json"
 
 @dataclass(frozen=True)
 class Record:
-    """`complexity`: as `count_complexity` has it; `resolved`: all that mmengine's Runner is
-    given."""
+    """The network's size, as `count_complexity` returns it, and the whole config for mmengine's
+    Runner (`resolved`)."""
 
     complexity: Mapping[str, JsonValue]
     resolved: Config
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The size of the network, of rank 0, which counted it."""
+        """The size of the network; empty on ranks other than 0, which do not count."""
         return sizes_of(self.complexity)
 
     def write(self, directory: Path, context: StageContext) -> None:
-        """Two files; folders of this machine stand in them by name."""
+        """Writes two files. Names such as `<data>` replace the folders of this machine."""
         params: FinetuneParams = context.params
         folders = {"work_dir": context.work_dir, "data": params.data, **context.inputs}
         folder_names = {str(folder): f"<{name}>" for name, folder in folders.items()}
@@ -45,7 +45,7 @@ class Record:
 
 
 def sizes_of(complexity: Mapping[str, JsonValue]) -> tuple[Metric, ...]:
-    """Metrics of those SIZES that `complexity`, as of `count_complexity`, holds."""
+    """Metrics for the SIZES in `complexity`, a result of `count_complexity`."""
     values = {name: complexity.get(name) for name in SIZES}
     return tuple(
         Metric(name=name, value=value, unit=unit_of(name), num_samples=None)
@@ -61,11 +61,12 @@ class Counter:
     image_size: tuple[int, int]
     """Height and width in pixels for which the published FLOPs hold."""
     count: Callable[[Config], NetworkSize]
-    """Model config -> size."""
+    """Maps a model config to its size."""
 
 
 def make_record(context: StageContext, scope: Scope, resolved: Config, counter: Counter) -> Record:
-    """Of a training that is about to start; rank 0 counts, and says what it counted."""
+    """The record of a training that is about to start. Rank 0 counts the network and logs the
+    result."""
     if context.rank != 0:
         return Record({}, resolved)
     complexity = count_complexity(context.params, resolved["model"], scope, counter)
@@ -76,10 +77,9 @@ def make_record(context: StageContext, scope: Scope, resolved: Config, counter: 
 def count_complexity(
     params: FinetuneParams, model: Config, scope: Scope, counter: Counter
 ) -> dict[str, JsonValue]:
-    """Parameters in millions, and multiply-accumulates in billions at the size at which they are
-    published.
+    """Parameters in millions, and multiply-accumulates in billions at the published image size.
 
-    Of a config file's model only the parameters are counted: its parts are not known.
+    For the model of a config file only the parameters are counted, because its parts are unknown.
     """
     model = {
         **model,
@@ -113,7 +113,7 @@ def _without_folders(value: Any, folder_names: Mapping[str, str]) -> Any:
     if isinstance(value, list | tuple):
         return [_without_folders(entry, folder_names) for entry in value]
     if isinstance(value, str):
-        # what lies in another one first
+        # folders inside another folder first
         for path, name in sorted(folder_names.items(), reverse=True):
             value = value.replace(path, name)
     return value

@@ -1,5 +1,5 @@
-"""mmengine's Runner in a worker of a stage: on the process group that is there, logging to files,
-safe to resume."""
+"""Runs mmengine's Runner in a worker of a stage: on the existing process group, with logs in files
+and safe resumes."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ from pipelines.training.speed import SpeedMeter
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a kind asks of the Runner."""
+    """The settings of a training that a kind passes to the Runner."""
 
     scope: Scope
     config: Mapping[str, Any]
-    """Model, loaders, optimizer, schedulers and evaluator, as mmengine's Config has them."""
+    """Model, loaders, optimizer, schedulers and evaluator, in the form of mmengine's Config."""
     schedule: TrainingSchedule
     metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
-    """The evaluator's values -> ours; raises where there is no number."""
+    """Maps the evaluator's values to our metrics. Raises if a value is missing or NaN."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What the evaluation of a finished model asks of the Runner."""
+    """The settings of a finished model's evaluation that a kind passes to the Runner."""
 
     scope: Scope
     config: Mapping[str, Any]
-    """Model, val loader and evaluator, as mmengine's Config has them."""
+    """Model, val loader and evaluator, in the form of mmengine's Config."""
     weights: Mapping[str, Tensor]
     metrics_of: Callable[[Mapping[str, float]], Mapping[str, float]]
-    """As of a training."""
+    """As in TrainingSetup."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Measured:
     num_samples: int
 
     def as_metrics(self, names: Iterable[str]) -> tuple[Metric, ...]:
-        """In %, over the val images."""
+        """The metrics of these `names`, in %, over the val images."""
         return tuple(
             Metric(name=name, value=self.metrics[name], num_samples=self.num_samples)
             for name in names
@@ -93,11 +93,11 @@ class Trained(Measured):
 
     weights: Mapping[str, Tensor]
     training: tuple[Metric, ...] = ()
-    """What the training reports of itself."""
+    """Metrics of the training itself, such as its speed."""
 
 
 def finished(context: StageContext, schedule: TrainingSchedule) -> Trained | None:
-    """What an earlier attempt had trained to the end, or None when there is training left to do."""
+    """The model of an earlier attempt that finished training, or None if training must continue."""
     state_path = _state_path(context)
     if state_path is None:
         return None
@@ -122,9 +122,10 @@ def _training_metrics(
 
 
 def train(context: StageContext, training: TrainingSetup) -> Trained:
-    """Train from the start, or from where `context.resume_dir` stands; every rank returns the same.
+    """Trains from the start, or from the state in `context.resume_dir`. Every rank returns the
+    same.
 
-    Raises StoppedError after a checkpoint when it is asked to stop.
+    If asked to stop, writes a checkpoint and raises StoppedError.
     """
     _load(training.scope)
     with quiet_stdout(), ExitStack() as compiled:
@@ -147,18 +148,17 @@ def train(context: StageContext, training: TrainingSetup) -> Trained:
 
 
 def parts_of_tensors(model: Any) -> list[nn.Module]:
-    """What `compile: true` compiles, beside the focal loss.
+    """The modules that `compile: true` compiles, in addition to the focal loss.
 
-    The heads go through lists of objects, of which a compiler makes nothing.
+    The heads loop over lists of objects, which the compiler cannot optimise.
     """
     return [model.backbone, *([model.neck] if model.with_neck else [])]
 
 
 def validate(context: StageContext, validation: Validation) -> Measured:
-    """Run the validation that a training runs, and nothing of the training; every rank returns the
-    same.
+    """Runs the same validation as a training, without training. Every rank returns the same.
 
-    Raises CheckpointError, with names and shapes, unless the weights are those of the model.
+    Raises CheckpointError, with names and shapes, unless the weights fit the model.
     """
     _load(validation.scope)
     with quiet_stdout():
@@ -178,11 +178,11 @@ def _load(scope: Scope) -> None:
 
 
 class StageRunner(Runner):  # type: ignore[misc]  # untyped base
-    """The Runner with what a worker needs otherwise: device, loop, log, the reading of checkpoints,
-    and an end."""
+    """mmengine's Runner with changes for a worker: device, loop, logs, reading of checkpoints, and
+    a `close` method."""
 
     plan: LoopConfig
-    """Of the training; to be set before it starts."""
+    """Settings of the training loop. Set them before the training starts."""
 
     def build_logger(
         self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: object
@@ -197,11 +197,11 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
     def wrap_model(
         self, model_wrapper_cfg: Mapping[str, object] | None, model: nn.Module
     ) -> nn.Module:
-        """`model` on its device, in DDP where several workers train it; to measure it, each has its
-        own.
+        """`model` on its device, wrapped in DDP if several workers train it. In an evaluation each
+        worker has its own copy.
 
-        mmengine takes LOCAL_RANK for the device, which fails on CPUs and where each worker sees one
-        GPU only.
+        mmengine uses LOCAL_RANK as the device. That fails on CPUs, and if each worker sees only one
+        GPU.
         """
         device = torch.device(self.cfg.device)
         model = model.to(device)
@@ -213,16 +213,16 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
             module=model,
             device_ids=None if is_cpu else [device],
             broadcast_buffers=False,
-            # Dense detectors skip the backbone's first map, whose norm then has no gradient. And
-            # without it gradients are laid out anew after the first backward pass, and three ranks
-            # or more sum an element in an order that depends on its position: a resumed training
-            # would not be the straight one to the bit.
+            # Dense detectors skip the backbone's first map, whose norm then has no gradient. Also,
+            # without this option DDP changes the layout of its gradient buckets after the first
+            # backward pass. With three or more ranks the order in which they sum an element depends
+            # on its position, so a resumed training would not be bitwise equal to a straight one.
             find_unused_parameters=True,
         )
         return wrapped
 
     def build_train_loop(self, loop: object) -> StageLoop:
-        """Ours, whatever the config says; mmengine asks for it more than once."""
+        """Our loop, for any config. mmengine calls this more than once."""
         return (
             loop
             if isinstance(loop, StageLoop)
@@ -230,26 +230,27 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         )
 
     def resume(self, filename: str, *args: object, **kwargs: object) -> None:
-        """Never unpickles objects, and never leaves a tensor out, as mmengine's does."""
+        """Loads the whole state. Unlike mmengine's method it never unpickles objects and never
+        skips a tensor."""
         state = load_state(Path(filename))
         put_state(self, state, where=filename)
         self.train_loop.begin_at(position_of(state))
 
     def dump_config(self) -> None:
-        """Nothing: the stage's outputs hold the model's config as JSON."""
+        """Does nothing: the stage's outputs hold the model's config as JSON."""
 
     def _log_env(self, env_cfg: object) -> None:
-        """Nothing: a stage's manifest has its provenance, and this starts compilers to ask for
-        their versions."""
+        """Does nothing: a stage's manifest records its provenance. mmengine's method starts
+        compilers to get their versions."""
 
     def close(self) -> None:
-        """Let go of files, and of all that holds the process group.
+        """Closes the log files and releases everything that references the process group.
 
-        Runner, loops and hooks hold each other, so that only the garbage collector frees them, and
-        with them DistributedDataParallel.
+        Runner, loops and hooks reference each other, so only the garbage collector can free them
+        and DistributedDataParallel.
         """
         for handler in self.logger.handlers[:]:
-            self.logger.removeHandler(handler)  # else who logs next writes to a closed file
+            self.logger.removeHandler(handler)  # else the next log call writes to a closed file
             handler.close()
         self._hooks.clear()
         self.model = self.optim_wrapper = self.param_schedulers = self._train_loop = (
@@ -278,18 +279,18 @@ def _training_config(context: StageContext, training: TrainingSetup) -> Config:
 def _common_config(
     context: StageContext, scope: Scope, config: Mapping[str, Any], *, is_epoch: bool = True
 ) -> Config:
-    """What every Runner needs around the `config` of its work; `is_epoch`: whether its log counts
+    """`config` with the settings that every Runner needs. `is_epoch`: whether the log counts
     epochs."""
     if context.device != "cpu":
         torch.cuda.set_device(context.device)
-        # For mmengine's loggers, which look their device up among those that this worker sees; it
-        # may see one alone.
+        # mmengine's loggers use it to look up the device among those that this worker sees, which
+        # may be only one.
         os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())
     return Config(
         {
             **config,
             "default_scope": scope,
-            # Loggers and scopes are kept by this name for the life of the process.
+            # mmengine keeps loggers and scopes under this name as long as the process lives.
             "experiment_name": uuid.uuid4().hex,
             "work_dir": str(context.work_dir),
             "device": context.device,

@@ -1,8 +1,8 @@
-"""Which image a training sees when, and with which random numbers: a function of (seed, position)
-alone.
+"""Decides the order of a training's images and their random numbers. Both depend only on (seed,
+position).
 
-So neither the number of workers and of loader processes, nor what was prefetched, nor a resume
-changes a sample.
+So a sample does not change with the number of workers or loader processes, with prefetching, or
+after a resume.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Order = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class SamplePosition(NamedTuple):
-    """The image at a position of the whole training, all workers together."""
+    """The image at a position of the whole training, counted over all workers."""
 
     position: int
     image: int
 
 
 class SeededDataset(Dataset[Any]):
-    """The samples of a dataset of mmdet or mmseg, augmented with random numbers of their
-    positions."""
+    """A dataset of mmdet or mmseg whose augmentation uses random numbers that depend on the
+    position."""
 
     def __init__(self, dataset: dict[str, Any], seed: int) -> None:
         self._dataset: Any = DATASETS.build(dataset)
@@ -39,7 +39,8 @@ class SeededDataset(Dataset[Any]):
         return len(self._dataset)
 
     def __getitem__(self, draw: SamplePosition) -> Any:
-        # Not put back afterwards: whoever draws seeds first, as every update does.
+        # Not restored afterwards: all code that draws seeds the generators first, as every update
+        # does.
         seed_generators(seeds(Stream.IMAGE, self._seed, draw.position))
         return self._dataset[draw.image]
 
@@ -48,29 +49,29 @@ class SeededDataset(Dataset[Any]):
         return self._dataset.metainfo
 
     def full_init(self) -> None:
-        """Read the annotations; mmengine calls it before loader processes get their copies.
+        """Reads the annotations. mmengine calls it before loader processes get their copies.
 
-        Raises DataError where they leave no image to train on.
+        Raises DataError if no image to train on is left.
         """
         self._dataset.full_init()
         if len(self) == 0:
             raise DataError(
-                "train holds no image to learn from; those without objects of the job's classes "
+                "train has no image to train on; images without objects of the job's classes "
                 "are left out"
             )
 
     def is_upright(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """For each image, whether it is higher than wide; the annotations must have sizes."""
+        """For each image, whether it is taller than wide, by the sizes in the annotations."""
         infos = map(self._dataset.get_data_info, range(len(self)))
         return np.fromiter((info["width"] < info["height"] for info in infos), np.bool_, len(self))
 
 
 class _BatchShareSampler(Sampler[SamplePosition]):
-    """This worker's part of each batch from `first_batch` on, a number that counts from the start
+    """This worker's part of each batch from `first_batch` on. `first_batch` counts from the start
     of the training.
 
-    The workers' parts lie side by side, so that a batch holds the same images however many share
-    it.
+    The workers' parts follow each other, so a batch holds the same images for any number of
+    workers.
     """
 
     def __init__(self, dataset: SeededDataset, seed: int, batch_size: int) -> None:
@@ -82,17 +83,18 @@ class _BatchShareSampler(Sampler[SamplePosition]):
         self.first_batch = 0
 
     def _order(self, number: int) -> Order:
-        """The shuffle of this number."""
+        """The shuffled order with this number."""
         return np.random.default_rng(seeds(Stream.ORDER, self._seed, number)).permutation(
             len(self._dataset)
         )
 
 
 class EpochSampler(_BatchShareSampler):
-    """The epoch in which `first_batch` lies, in batches of images that are all upright or all not,
-    to pad little.
+    """The epoch that contains `first_batch`. To need little padding, the images of a batch are all
+    upright or all not.
 
-    The last batches take what is left; the epoch's first images fill the very last one up.
+    The last batches take the remaining images. The epoch's first images fill up the very last
+    batch.
     """
 
     def __init__(self, dataset: SeededDataset, seed: int, batch_size: int) -> None:
@@ -101,7 +103,7 @@ class EpochSampler(_BatchShareSampler):
         self._num_batches = -(-len(dataset) // batch_size)
 
     def __len__(self) -> int:
-        """Samples of a whole epoch, wherever `first_batch` is."""
+        """Samples of a whole epoch, for any `first_batch`."""
         return self._num_batches * len(self._share)
 
     def __iter__(self) -> Iterator[SamplePosition]:
@@ -129,7 +131,8 @@ class EpochSampler(_BatchShareSampler):
 
 
 class StreamSampler(_BatchShareSampler):
-    """`num_batches` batches out of one shuffle after another, without a seam between them."""
+    """`num_batches` batches from consecutive shuffles; a batch may contain images of two
+    shuffles."""
 
     def __init__(
         self, dataset: SeededDataset, seed: int, batch_size: int, num_batches: int
@@ -138,7 +141,7 @@ class StreamSampler(_BatchShareSampler):
         self._num_batches = num_batches
 
     def __len__(self) -> int:
-        """Samples of the whole training, wherever `first_batch` is."""
+        """Samples of the whole training, for any `first_batch`."""
         return self._num_batches * len(self._share)
 
     def __iter__(self) -> Iterator[SamplePosition]:

@@ -1,10 +1,10 @@
-"""What an interrupted training needs to go on: one file of tensors and plain values, read without
-executing anything.
+"""The state from which an interrupted training resumes: one file of tensors and plain values, read
+without executing code.
 
-It holds no generator states: every update seeds the generators anew, from the seed, its number and
-the rank, and every image those of its augmentation. So a checkpoint between any two updates, and
-for any number of workers, is exact. mmengine's own checkpoints hold log histories that only a full
-unpickling restores, and mmengine falls back to one.
+It holds no states of random generators. Every update seeds the generators again, from the seed, its
+number and the rank; every image seeds the generators of its augmentation. So a checkpoint between
+any two updates is exact, for any number of workers. mmengine's own checkpoints hold log histories
+that need full unpickling, and mmengine does unpickle them.
 """
 
 from __future__ import annotations
@@ -26,61 +26,61 @@ FILE_NAME = "state.pth"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training has come."""
+    """The progress of a training."""
 
     epoch: int = 0
-    """Epochs done, with the validations that were due after them; always 0 when a training counts
+    """Epochs done, including the validations due after them. Always 0 if the training counts
     iterations."""
     iteration: int = 0
     is_validated: bool = False
-    """Whether the validation at this iteration, had one been due, is done."""
+    """Whether the validation at this iteration is done, if one was due."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the last validation, if it was at this iteration; else empty."""
+    """Metrics of the last validation if it was at this iteration, else empty."""
     num_samples: int = 0
-    """Images of a validation."""
+    """Number of images in a validation."""
     loss_sums: tuple[float, ...] = ()
-    """By rank, of the `num_losses` iterations since the last validation."""
+    """Sum of the losses of each rank over the `num_losses` iterations since the last validation."""
     num_losses: int = 0
     trained_s: float = 0.0
-    """Seconds of the whole training, without validations and checkpoints."""
+    """Seconds of training so far, without validations and checkpoints."""
     waited_s: float = 0.0
-    """Part of it that rank 0 waited for data."""
+    """The part of `trained_s` in which rank 0 waited for data."""
 
     def loss_sum_of(self, rank: int, *, world_size: int) -> float:
-        """This rank's, also where the group had another size: each rank then answers for the
-        mean."""
+        """The loss sum of this rank. If the group had another size, each rank gets the mean of the
+        sums."""
         if len(self.loss_sums) == world_size:
             return self.loss_sums[rank]
         return sum(self.loss_sums) / max(1, len(self.loss_sums))
 
 
 def save_state(runner: Runner, directory: Path, position: Position) -> None:
-    """Write all of `runner`'s state to `directory`, which is made."""
+    """Creates `directory` and writes the whole state of `runner` to it."""
     directory.mkdir(parents=True)
     state = {
         "position": asdict(position),
         "weights": weights_of(runner),
-        "optimizer": runner.optim_wrapper.state_dict(),  # with the loss scaler, where there is one
+        "optimizer": runner.optim_wrapper.state_dict(),  # includes the loss scaler of fp16
         "param_schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
     }
     torch.save(state, directory / FILE_NAME)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU; raises CheckpointError for anything else."""
+    """Reads what `save_state` wrote, on the CPU. Raises CheckpointError for anything else."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         position_of(state)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as err:
         raise CheckpointError(
             f"{path}: not a training state of this stage: {err}; delete the stage's training state "
-            "to start it afresh"
+            "to start from the beginning"
         ) from err
     return state
 
 
 def put_state(runner: Runner, state: Mapping[str, Any], *, where: str) -> None:
-    """Load what `load_state` read into `runner`, all but its position; raises CheckpointError
+    """Loads the result of `load_state` into `runner`, except the position. Raises CheckpointError
     unless it fits."""
     put_weights(runner, state["weights"], where=where)
     try:
@@ -89,7 +89,8 @@ def put_state(runner: Runner, state: Mapping[str, Any], *, where: str) -> None:
             runner.param_schedulers, state["param_schedulers"], strict=True
         ):
             scheduler.load_state_dict(saved)
-            # Of updates in this process, to warn of a scheduler that is stepped before any.
+            # torch counts updates in this process here, to warn if a scheduler steps before any
+            # update.
             scheduler.optimizer._global_step = position_of(state).iteration
     except (ValueError, KeyError, TypeError) as err:
         raise CheckpointError(
@@ -109,8 +110,8 @@ def weights_of(runner: Runner) -> dict[str, Tensor]:
 
 
 def put_weights(runner: Runner, weights: Mapping[str, Tensor], *, where: str) -> None:
-    """Load `weights` into the model; raises CheckpointError, with names and shapes, unless they fit
-    exactly."""
+    """Loads `weights` into the model. Raises CheckpointError, with names and shapes, unless they
+    fit exactly."""
     try:
         unwrapped(runner.model).load_state_dict(weights, strict=True)
     except RuntimeError as err:
@@ -118,5 +119,5 @@ def put_weights(runner: Runner, weights: Mapping[str, Tensor], *, where: str) ->
 
 
 def unwrapped(model: Any) -> Any:
-    """The model without the wrapper that exchanges its gradients."""
+    """The model without its distributed wrapper."""
     return model.module if is_model_wrapper(model) else model

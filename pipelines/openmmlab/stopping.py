@@ -1,5 +1,5 @@
-"""Asks during a validation whether to stop: over a large data set it lasts longer than a machine
-that leaves stays."""
+"""Checks during a validation whether to stop. Validating a large data set can take longer than the
+notice that a machine gives before it leaves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.training.coordinator import Action, Coordinator
 from pipelines.training.intervals import CheckpointEvery
 
 ASK_EVERY = 10
-"""Images of a worker between two questions, at which all workers meet."""
+"""Images of a worker between two checks. All workers wait for each other at a check."""
 
 
 class StopInValidation(Hook):  # type: ignore[misc]  # untyped base
@@ -21,8 +21,8 @@ class StopInValidation(Hook):  # type: ignore[misc]  # untyped base
 
     def __init__(self, context: StageContext, stop: Callable[[], None]) -> None:
         self._world_size = context.world_size
-        # It only heeds STOP, and writes no checkpoints in between: weights stay as they are
-        # meanwhile.
+        # Only STOP matters here. No checkpoints are due in between, because a validation does not
+        # change the weights.
         self._control = Coordinator(
             CheckpointEvery(epochs=1), context.should_stop, torch.device(context.device)
         )

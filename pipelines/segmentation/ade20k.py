@@ -1,5 +1,5 @@
-"""Reads a data set in ADE20K's layout: class names and pairs of image and label map. Imports no
-torch."""
+"""Reads a data set in ADE20K's layout: class names and pairs of image and label map. Does not
+import torch."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class Pairs:
-    """The images of a split, all with one suffix, and the folder of their label maps of the same
-    names."""
+    """The images of a split, all with the same suffix, and the folder of their label maps, which
+    have the same names."""
 
     images_dir: Path
     labels_dir: Path
@@ -47,10 +47,10 @@ class Pairs:
 
 
 def fingerprint(params: SegmentationParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params
-    say.
+    """Digest of a stage's data. Raises DataError if the data is missing or does not match the
+    params.
 
-    Data in S3 are listed, not read: what they hold is checked where the stage runs.
+    Data in S3 is listed but not read. Its content is checked when the stage runs.
     """
     if is_remote(params.data):
         return fingerprint_remote(params.data, "ade20k", "training", "validation")
@@ -64,7 +64,7 @@ def fingerprint(params: SegmentationParams) -> str:
 
 
 def fingerprint_val(params: SegmentationParams) -> str:
-    """Likewise of validation only, which is all that an evaluation reads."""
+    """Digest of validation only, because an evaluation reads nothing else."""
     if is_remote(params.data):
         return fingerprint_remote(params.data, "ade20k", "validation")
     root = data_folder(params.data, "ade20k")
@@ -86,8 +86,7 @@ def class_file(root: Path) -> Path:
 
 
 def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ...]:
-    """Names of the classes; raises DataError unless they are those that the job says. `params`
-    None: any will do."""
+    """Names of the classes. Raises DataError unless they match `params`; None accepts any names."""
     path = class_file(root)
     try:
         classes = READERS[path.name](load_text(path))
@@ -95,8 +94,8 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
         raise DataError(f"{path}: the class names cannot be read: {err}") from err
     if not 1 < len(classes) <= LARGEST_NUM_CLASSES:
         raise DataError(
-            f"{path}: has {len(classes)} class names; a label map tells 2 to {LARGEST_NUM_CLASSES} "
-            "apart"
+            f"{path}: has {len(classes)} class names; a label map can hold 2 to "
+            f"{LARGEST_NUM_CLASSES} classes"
         )
     if params is not None:
         params.check_classes(classes, path)
@@ -104,8 +103,8 @@ def read_classes(root: Path, params: SegmentationParams | None) -> tuple[str, ..
 
 
 def read_pairs(root: Path, split: Split) -> Pairs:
-    """Raises DataError when the split has no images, or images of several suffixes or unusable
-    names."""
+    """The pairs of a split. Raises DataError if it has no images, or images with different suffixes
+    or unusable names."""
     images_dir = root / "images" / split
     with data_errors(images_dir):
         if not images_dir.is_dir():
@@ -120,16 +119,17 @@ def read_pairs(root: Path, split: Split) -> Pairs:
     if len(suffixes) != 1:
         found = ", ".join(suffixes) or "none"
         raise DataError(
-            f"{images_dir}: images must all have one suffix out of {IMAGE_SUFFIXES}; found {found}"
+            f"{images_dir}: all images must have the same suffix, one of {IMAGE_SUFFIXES}; found "
+            f"{found}"
         )
-    # mmseg reads the names from a list, a line each, and strips them.
+    # mmseg reads the names from a file, one per line, and strips them.
     unusable = [
         path.name for path in paths if path.stem != path.stem.strip() or {*path.stem} & {"\n", "\r"}
     ]
     if unusable:
         raise DataError(
-            f"{images_dir}: a name must not begin or end with white space, nor have a line break; "
-            f"rename {first_named(map(repr, sorted(unusable)))} and the label maps"
+            f"{images_dir}: file names must not begin or end with white space or contain a line "
+            f"break; rename {first_named(map(repr, sorted(unusable)))} and their label maps"
         )
     return Pairs(
         images_dir,
@@ -140,27 +140,30 @@ def read_pairs(root: Path, split: Split) -> Pairs:
 
 
 def label_fault(label_path: Path, image_path: Path, num_classes: int) -> str | None:
-    """What is wrong with a label map, or None: it must decode, fit its image and hold known classes
-    only."""
+    """What is wrong with a label map, or None. It must decode, have its image's size and hold only
+    known classes."""
     try:
         label_map, image_size = read_label_map(label_path), upright_size(image_path)
     except BrokenImageError as err:
         return str(err)
     height, width = label_map.shape
     if (width, height) != image_size:
-        return f"is {width}x{height} pixels, its image {image_size[0]}x{image_size[1]}"
+        return f"is {width}x{height} pixels, but its image is {image_size[0]}x{image_size[1]}"
     known = {*UNLABELED, *range(1, num_classes + 1)}
     unknown = sorted({int(value) for value in np.unique(label_map)} - known)
-    return f"holds the values {unknown[:5]}; there are {num_classes} classes" if unknown else None
+    return (
+        f"holds the values {unknown[:5]}, but there are {num_classes} classes" if unknown else None
+    )
 
 
 def has_labels(label_path: Path) -> bool:
-    """Whether any pixel of a label map, which has no fault, has a class."""
+    """Whether any pixel of a label map has a class. The map must have no fault."""
     return bool(set(np.unique(read_label_map(label_path)).tolist()) - UNLABELED)
 
 
 def write_split(pairs: Pairs, broken: Collection[Path], to: Path) -> Path:
-    """A list of the names of `pairs` but for the `broken` images, as mmseg reads it."""
+    """Writes the names of `pairs`, except the `broken` images, to the file `to` in mmseg's
+    format."""
     names = [path.stem for path in pairs.image_paths if path not in broken]
     to.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     return to
@@ -178,7 +181,8 @@ def _from_lines(text: str) -> tuple[str, ...]:
 
 
 def _from_object_info(text: str) -> tuple[str, ...]:
-    """ADE20K's table: a header, then index, ratio, counts and names, split by tabs."""
+    """Reads ADE20K's table: a header, then lines with index, ratio, counts and names, separated by
+    tabs."""
     return tuple(line.split("\t")[-1].strip() for line in text.splitlines()[1:] if line.strip())
 
 

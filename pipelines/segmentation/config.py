@@ -1,5 +1,5 @@
-"""The whole mmengine config of a segmentation stage but for its model: data, evaluator, optimizer
-and schedule."""
+"""The mmengine config of a segmentation stage, except its model: data, evaluator, optimizer and
+schedule."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipelines.segmentation.scores import LabelMapScores
 
 @dataclass(frozen=True)
 class Kept:
-    """What rank 0 is to write of a validation in addition to its scores."""
+    """The files that rank 0 writes in a validation, in addition to its scores."""
 
     directory: Path
     names: tuple[str, ...] | None
-    """Names of the images whose predicted label maps are written; None: all."""
+    """Names of the images whose predicted label maps are written; None: all images."""
 
 
 def make_config(
@@ -69,11 +69,11 @@ def make_val_config(
     pipeline: Sequence[Config] | None = None,
     kept: Kept | None = None,
 ) -> Config:
-    """The part that measures: what an evaluation needs in addition to the model. `pipeline`: other
-    than training's for val."""
+    """The config of a validation, without the model. `pipeline` replaces the pipeline of a
+    training's validation."""
     validation = _dataset(pairs, split_file, classes)
     dataset = {**validation, "test_mode": True, "pipeline": list(pipeline or _val_pipeline(params))}
-    # Over the process group: the other way needs a folder that all nodes share.
+    # Over the process group, because the alternative needs a folder that all nodes share.
     evaluator: Config = {"type": LabelMapScores.__name__, "collect_device": "gpu"}
     if kept is not None:
         evaluator |= {
@@ -124,7 +124,7 @@ def _val_pipeline(params: SegmentationParams) -> list[Config]:
     return [
         LOAD_IMAGE,
         {"type": "Resize", "scale": params.img_scale, "keep_ratio": True},
-        # After the resize: predictions are compared with the label map at its own size.
+        # After the resize, because predictions are compared with the label map at its own size.
         LOAD_LABELS,
         {"type": "PackSegInputs"},
     ]
@@ -144,5 +144,5 @@ def _param_schedulers(params: SegmentationParams) -> list[Config]:
     else:
         length = params.max_iters - params.warmup_iters
         decay = {"type": "CosineAnnealingLR", "T_max": length, **span, **cosine_end(params)}
-    # Over one iteration mmengine's never rises.
+    # mmengine's warm-up over one iteration never rises.
     return [warmup, decay] if params.warmup_iters > 1 else [decay]

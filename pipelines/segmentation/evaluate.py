@@ -1,5 +1,5 @@
-"""The evaluation of a segmenter: mIoU on validation, by the validation that training runs. Trains
-nothing."""
+"""Evaluates a segmenter: measures mIoU with the same validation as in training, without
+training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from pipelines.segmentation.scores import PREDICTIONS
 from pipelines.segmentation.train import check_pairs
 
 MULTI_SCALE_FLIP_DIR = "multi_scale_flip"
-"""Folder of `details` with the same of the predictions by multi-scale + flip."""
+"""Folder in `details` with the same files for the predictions by multi-scale + flip."""
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics in %, as in training."""
+    """Runs the evaluation. Output: `details`. Metrics in %, as in training."""
     params: SegmentationEvaluationParams = context.params
     root = stage_data_folder(context, "ade20k", "validation")
     classes = read_classes(root, params)
@@ -65,7 +65,7 @@ def _model(context: StageContext, saved: SavedModel) -> Config:
 
 
 def _val(context: StageContext, root: Path, classes: tuple[str, ...]) -> tuple[Pairs, Path]:
-    """The pairs of validation, and the list of the pairs whose images decode."""
+    """The pairs of validation, and the file that lists the pairs whose images decode."""
     pairs = read_pairs(root, "validation")
     broken = check_pairs([pairs], num_classes=len(classes), context=context)
     return pairs, write_split(pairs, broken, context.work_dir / "validation.txt")

@@ -1,4 +1,4 @@
-"""The row of `segmentation` in the table of kinds. Imports neither torch nor NumPy."""
+"""The entry of `segmentation` in the table of kinds. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def metrics(params: SegmentationParams) -> tuple[str, ...]:
 
 
 def measured(params: SegmentationParams) -> tuple[str, ...]:
-    """What an evaluation reports."""
+    """Names of the metrics of an evaluation."""
     return (*scores(params), *params.sizes)
 
 
 def reads(params: SegmentationParams) -> dict[str, str]:
-    """The digest of `config` with what it builds on; raises DataError where it is not a config."""
+    """The digest of `config` and its bases. Raises DataError if it is not a valid config."""
     return (
         {} if params.config is None else {"config": config_digest(params.config, library="mmseg")}
     )
 
 
 def fingerprint(params: SegmentationParams) -> str:
-    """Digest of the images and label maps; raises DataError when they are missing or wrong."""
+    """Digest of the images and label maps. Raises DataError if they are missing or wrong."""
     from pipelines.segmentation import ade20k  # noqa: PLC0415  only a job with segmentation pays for NumPy
 
     return ade20k.fingerprint(params)
 
 
 def fingerprint_val(params: SegmentationParams) -> str:
-    """Likewise of val, which is all that an evaluation reads."""
+    """Digest of val only, because an evaluation reads nothing else."""
     from pipelines.segmentation import ade20k  # noqa: PLC0415
 
     return ade20k.fingerprint_val(params)

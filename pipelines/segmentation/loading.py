@@ -1,4 +1,4 @@
-"""The step of mmseg's pipelines that loads label maps, through the reader that has checked them."""
+"""The step of mmseg's pipelines that loads label maps, with the same reader that checked them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pipelines.segmentation.label_maps import labels_of, read_label_map
 class LoadLabelMap:
     """Loads the label map at `seg_map_path`, with classes counted from 0.
 
-    mmseg's own reader keeps the values to which Pillow scales grey of 2 and 4 bits.
+    mmseg's own step keeps the values to which Pillow scales 2-bit and 4-bit grey.
     """
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Raises DataError where the file has changed since it was checked, and is broken now."""
+        """Raises DataError if the file broke after it was checked."""
         path = Path(sample["seg_map_path"])
         try:
             labels = labels_of(read_label_map(path))
         except BrokenImageError as err:
             raise DataError(
-                f"{path}: {err}; the file changed during the stage: restore it"
+                f"{path}: {err}; the file changed during the stage; restore it"
             ) from err
         return {**sample, "gt_seg_map": labels, "seg_fields": [*sample["seg_fields"], "gt_seg_map"]}
 

@@ -1,5 +1,5 @@
-"""Measures a finished segmenter on validation, by one view of each image or by all of multi-scale +
-flip."""
+"""Measures a finished segmenter on validation, with one view of each image or with all views of
+multi-scale + flip."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MULTI_SCALE_FLIP = "miou_ms_flip"
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished segmenter and the validation images that it is measured on."""
+    """A finished segmenter and its validation images."""
 
     model: Config
     weights: Mapping[str, Tensor]
     pairs: Pairs
     split_file: Path
-    """The names of those that decode."""
+    """File with the names of the pairs whose images decode."""
     classes: tuple[str, ...]
 
 
@@ -46,7 +46,7 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if math.isnan(value):
             raise DataError(
-                f"{name} cannot be measured: the validation's label maps hold no labeled pixel"
+                f"{name} cannot be measured: the validation label maps have no labeled pixel"
             )
     return metrics
 
@@ -54,7 +54,7 @@ def percentages(values: Mapping[str, float]) -> dict[str, float]:
 def measure(
     context: StageContext, subject: Subject, kept: Kept | None = None
 ) -> tuple[Metric, ...]:
-    """METRICS, as training's validation measures them; rank 0 writes what is `kept`."""
+    """METRICS, measured as in a training's validation. Rank 0 writes the files of `kept`."""
     config = {"model": subject.model, **_val_config(context, subject, kept)}
     return validate(context, Validation("mmseg", config, subject.weights, percentages)).as_metrics(
         METRICS
@@ -64,7 +64,7 @@ def measure(
 def measure_multi_scale_flip(
     context: StageContext, subject: Subject, kept: Kept | None = None
 ) -> tuple[Metric, ...]:
-    """MULTI_SCALE_FLIP, likewise."""
+    """MULTI_SCALE_FLIP. Rank 0 writes the files of `kept`."""
     val = _val_config(context, subject, kept, multi_scale_flip_pipeline(context.params))
     config = {"model": multi_scale_flip_model(subject.model), **val}
 

@@ -1,4 +1,4 @@
-"""The segmenters by name, with the widths of their parts as published. Imports no torch."""
+"""The segmenters by name, with the published widths of their parts. Does not import torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Widths:
     """Channels of a segmenter's parts."""
 
     pyramid: int
-    """Channels of the feature pyramid; UperNet's head is one."""
+    """Channels of the feature pyramid, which is UperNet's head."""
     head: int
-    """Of Semantic FPN's head, or of UperNet's auxiliary head."""
+    """Channels of Semantic FPN's head, or of UperNet's auxiliary head."""
 
 
 WIDTHS: Mapping[MethodName, Widths] = MappingProxyType(

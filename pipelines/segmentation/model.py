@@ -17,7 +17,7 @@ from pipelines.segmentation.params import SegmentationParams
 
 
 class SegmenterBuilder(Protocol):
-    """`widths`: channels of the backbone's four maps."""
+    """Makes a model config. `widths`: channels of the backbone's four maps."""
 
     def __call__(
         self,
@@ -50,8 +50,8 @@ def make_model(
 
 
 def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) -> Config:
-    """The model of the stage, from a method or a config file. Raises JobError for a config
-    that does not fit."""
+    """The model of the stage, from a method or a config file. Raises JobError if the config does
+    not fit."""
     params: SegmentationParams = context.params
     if params.config is None:
         assert start.config is not None
@@ -66,16 +66,18 @@ def model_of(context: StageContext, start: BackboneInit, *, num_classes: int) ->
 
 
 def check_batch(context: StageContext) -> None:
-    """Raises JobError where UperNet's coarsest map, one position an image, leaves batch norm a
-    single value."""
+    """Raises JobError if batch norm would see a single value: UperNet's coarsest map has one
+    position per image."""
     params: SegmentationParams = context.params
     is_shared = context.device != "cpu"
     images = params.batch_size if is_shared else params.batch_size // context.world_size
     if params.method == "upernet" and images < 2:  # noqa: PLR2004  a variance takes two
-        over = (
-            "all workers" if is_shared else "each worker, as on CPUs the statistics are not shared"
+        where = (
+            "over all workers"
+            if is_shared
+            else "on each worker, because CPUs do not share batch-norm statistics"
         )
         raise JobError(
-            f"batch_size: upernet needs 2 images or more over {over}; raise it, or use fewer "
+            f"batch_size: upernet needs at least 2 images {where}; raise batch_size or use fewer "
             "workers"
         )

@@ -1,8 +1,8 @@
 """Multi-scale and flip at test time, by the reference's protocol: the metric `miou_ms_flip`.
 
-Each image is seen at six scales, each as it is and mirrored; the twelve softmaxes, mirrored back
-and resized to the image, are averaged. The scales are of `img_scale`, as in the reference, and not
-of the image, as in mmseg's baseline.
+The model sees each image at six scales, each also mirrored. The twelve softmaxes are mirrored back,
+resized to the image and averaged. The scales are relative to `img_scale`, as in the reference. In
+mmseg's baseline they are relative to the image.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ def weights_of_module(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @MODELS.register_module()
 class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
-    """Averages a segmenter over the views of an image. One running sum: twelve maps of 150 classes
-    can take 20 GB."""
+    """Averages a segmenter over the views of an image. It keeps one running sum, because twelve
+    maps of 150 classes can take 20 GB."""
 
     def __init__(self, module: Config) -> None:
         super().__init__()
         self.module = MODELS.build(module)
 
     def val_step(self, data: Mapping[str, Any]) -> list[Any]:
-        """The sample of the image's last view, with the prediction of all views; `data` as collated
-        by TestTimeAug.
+        """The sample of the image's last view, with the prediction of all views. `data` is in the
+        form that TestTimeAug returns.
 
-        Raises JobError for a head of one channel, which has no softmax to average.
+        Raises JobError for a head with one channel, which has no softmax to average.
         """
         views = [
             {name: part[view] for name, part in data.items()} for view in range(len(data["inputs"]))
         ]
         total_KHW: Tensor | None = None
         for view in views:
-            (sample,) = self.module.val_step(view)  # mirrored back, and of the image's size
+            (sample,) = self.module.val_step(view)  # mirrored back, and in the image's size
             if len(sample.seg_logits.data) == 1:
                 raise JobError(
-                    "tta: needs a channel for each class, and the head of this config has one for "
-                    "two"
+                    "tta: needs one channel for each class, but the head of this config has one "
+                    "channel for two classes"
                 )
             softmax_KHW = sample.seg_logits.data.softmax(dim=0)
             total_KHW = softmax_KHW if total_KHW is None else total_KHW.add_(softmax_KHW)
@@ -76,4 +76,4 @@ class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
         return [sample]
 
     def forward(self, *args: object, **kwargs: object) -> None:
-        raise AssertionError("it is measured by val_step alone")
+        raise AssertionError("only val_step is supported")

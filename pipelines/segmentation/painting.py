@@ -14,14 +14,14 @@ from pipelines.details.painting import OPACITY, colour_of, fitted, paint_text, s
 from pipelines.segmentation.label_maps import UNLABELED, LabelMap, read_label_map
 
 SMALLEST_NAMED = 1 / 500
-"""Share of the image that a class must fill for its name to be written."""
+"""Smallest share of the image that a class must fill for its name to be written."""
 
 
 def paint(
     image_path: Path, true_path: Path, predicted_path: Path, classes: Sequence[str], to: Path
 ) -> None:
-    """Both label maps, in the data set's own numbering, over the image; written to `to` as a
-    JPEG."""
+    """Paints both label maps, in the data set's own numbering, over the image. Writes a JPEG to
+    `to`."""
     image, _ = fitted(load_upright(image_path))
     true, predicted = (_over(image, path, classes) for path in (true_path, predicted_path))
     save_beside(true, predicted, to)
@@ -40,7 +40,7 @@ def _over(image: Image.Image, label_path: Path, classes: Sequence[str]) -> Image
 
 
 def _name(image: Image.Image, mask_HW: NDArray[np.bool_], name: str, value: int) -> None:
-    """Write the class's name on the middle one of its pixels, unless these are few."""
+    """Writes the name of a class on its middle pixel, unless it has few pixels."""
     ys, xs = np.nonzero(mask_HW)
     if len(ys) >= SMALLEST_NAMED * mask_HW.size:
         middle = len(ys) // 2

@@ -1,4 +1,4 @@
-"""The params of a segmentation stage; its defaults are CAT's published 80k recipe for ADE20K."""
+"""The params of a segmentation stage. The defaults are CAT's published 80k recipe for ADE20K."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ class SegmentationParams(FinetuneParams):
     fingerprinted: ClassVar[frozenset[str]] = frozenset({"data", "num_classes", "classes"})
 
     method: MethodName | None = None
-    """The segmenter; upernet was not published with CAT, and has the settings that mmseg gives it
-    on Swin. None: the segmenter of `config`."""
+    """The segmenter. upernet was not published with CAT; it has mmseg's settings for Swin. None:
+    the segmenter of `config`."""
     max_iters: Annotated[Positive, Role.DURATION] = 80_000
-    """Iterations of training; 80000 is the 80k schedule, 160000 the 160k."""
+    """Iterations of training; 80000 is the 80k schedule and 160000 the 160k schedule."""
     schedule: Literal["poly", "cosine"] = "poly"
-    """After the warm-up: linearly (poly with power 1) or along a cosine down to min_lr."""
+    """Learning rate after the warm-up: linear (poly with power 1) or a cosine, down to min_lr."""
     warmup_iters: Annotated[int, Field(ge=0)] = 1500
     """Iterations over which lr rises linearly from a millionth."""
     img_scale: tuple[Side, Side] = (2048, 512)
-    """Pixels: images are resized to fit, long side and short side, keeping their ratio."""
+    """Long side and short side in pixels. Images are resized to fit and keep their aspect ratio."""
     ratio_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 2.0)
-    """Training images are resized to img_scale times a random factor of this range."""
+    """Training images are resized to img_scale times a random factor in this range."""
     crop_size: Side = 512
-    """Side of the square that training sees."""
+    """Side in pixels of the square crops for training."""
     photometric_distortion: bool = True
-    """Whether brightness, contrast, saturation and hue change at random in training."""
+    """Whether training changes brightness, contrast, saturation and hue at random."""
     channels: Positive | None = None
-    """Width of the feature pyramid; None: 256, and 512 for upernet, whose head is the pyramid."""
+    """Channels of the feature pyramid; None: 256, or 512 for upernet, whose head is the pyramid."""
     head_channels: Positive | None = None
-    """Width of the head, for upernet of the auxiliary head; None: 128, and 256 for upernet."""
+    """Channels of the head, or of the auxiliary head for upernet; None: 128, or 256 for upernet."""
     tta: Annotated[bool, Role.ADDS] = False
-    """Whether the finished model is also measured at six scales, each mirrored too: `miou_ms_flip`.
-    In time some 20 validations."""
+    """Whether the finished model is also measured at six scales, each also mirrored:
+    `miou_ms_flip`. It takes as long as about 20 validations."""
     val_every: Annotated[Positive, Role.OUTSIDE_KEY] = 8000
-    """Iterations between validations; the last iteration always has one, and only that one
-    counts."""
+    """Iterations between validations. The last iteration always has one, and the metrics come from
+    it."""
     checkpoint_every: Annotated[CheckpointEverySteps, Role.OUTSIDE_KEY] = CheckpointEverySteps(
         steps=8000
     )
-    """How often a checkpoint is written: `{steps: N}` (iterations) or `{minutes: N}`; a number:
-    iterations."""
+    """How often a checkpoint is written: `{steps: N}` (iterations) or `{minutes: N}`. A plain
+    number means iterations."""
 
     @property
     def method_name(self) -> str:
@@ -68,13 +68,14 @@ class SegmentationParams(FinetuneParams):
 
     @property
     def widths(self) -> Widths:
-        """The method's settings, as published except where the params differ."""
+        """The method's published settings, with the values of the params in their place if
+        given."""
         assert self.method is not None
         usual = WIDTHS[self.method]
         return Widths(pyramid=self.channels or usual.pyramid, head=self.head_channels or usual.head)
 
     def usual(self) -> Mapping[str, Usual]:
-        """The widths of the method, too."""
+        """Adds the widths of the method."""
         if self.method is None:
             return super().usual()
         widths, method = WIDTHS[self.method], frozenset({"method"})
@@ -102,7 +103,7 @@ class SegmentationParams(FinetuneParams):
         if self.has_source and self.method is None:
             for name in ("channels", "head_channels"):
                 if getattr(self, name) is not None:
-                    yield Misfit((name,), "the model of a config has its own; leave it out")
+                    yield Misfit((name,), "the model of `config` has its own; leave it out")
 
     def _warmup_ends(self) -> Iterator[Misfit]:
         if self.warmup_iters >= self.max_iters:
@@ -119,9 +120,8 @@ class SegmentationParams(FinetuneParams):
     def _least_rates_hold(self) -> Iterator[Misfit]:
         if self.layer_decay < 1 and self.min_lr and self.schedule == "poly":
             message = (
-                "must be 0 with layer_decay on a poly schedule, which would raise the least rates "
-                "to it; or choose "
-                "schedule: cosine"
+                "must be 0 with layer_decay and a poly schedule, which would raise the lowest "
+                "rates to it; or choose schedule: cosine"
             )
             yield Misfit(("min_lr",), message)
 

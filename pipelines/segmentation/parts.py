@@ -1,5 +1,5 @@
-"""Pieces of mmseg's model configs that the segmenters share. What is not a param is as in mmseg's
-baselines."""
+"""Pieces of mmseg's model configs that the segmenters share. Settings that are not params are as in
+mmseg's baselines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pipelines.segmentation.params import SegmentationParams
 
 
 def preprocessor(params: SegmentationParams) -> Config:
-    """Training images are padded to the crop, which smaller ones do not fill; padding is no
-    class."""
+    """The preprocessor of images. It pads training images that are smaller than the crop; padding
+    has no class."""
     crop = (params.crop_size, params.crop_size)
     return {
         "type": "SegDataPreProcessor",
@@ -21,12 +21,12 @@ def preprocessor(params: SegmentationParams) -> Config:
 
 
 def batch_norm(device: str) -> Config:
-    """Statistics over all workers; torch has that for GPUs only."""
+    """Batch norm with statistics over all workers, which torch supports only on GPUs."""
     return {"type": "BN" if device == "cpu" else "SyncBN", "requires_grad": True}
 
 
 def cross_entropy(*, weight: float = 1.0) -> Config:
-    """Averaged over all pixels of the batch, also those without a label."""
+    """Cross entropy, averaged over all pixels of the batch, also those without a label."""
     return {
         "type": "CrossEntropyLoss",
         "use_sigmoid": False,

@@ -1,5 +1,5 @@
-"""mIoU, mAcc and aAcc from one confusion matrix of pixels: exact counts, over all ranks, each image
-once."""
+"""Measures mIoU, mAcc and aAcc from one confusion matrix of pixels. The counts are exact, cover all
+ranks, and include each image once."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from pipelines.segmentation.label_maps import IGNORED
 
 PREFIX = "seg"
 NUM_VALUES = 256
-"""Labels that a byte can hold."""
+"""Number of labels that a byte can hold."""
 PREDICTIONS = "predictions"
-"""Folder of label maps in the data set's own numbering: class n of its list, counted from 1, has
-the value n."""
+"""Folder of predicted label maps, in the data set's own numbering: class n of its list, counted
+from 1, has the value n."""
 
 Labels = NDArray[np.integer[Any]]
 
 
 @METRICS.register_module()
 class LabelMapScores(BaseMetric):  # type: ignore[misc]  # untyped base
-    """The evaluator of segmentation, in training and after. mmseg's own counts in float32 and
-    rounds to 0.01.
+    """The evaluator of segmentation, for training and evaluations. mmseg's own counts in float32
+    and rounds to 0.01.
 
-    Rank 0 writes to `details_dir` where it is given: the table by class, the confusion matrix, and
-    predictions of the images whose names, without suffix, are in `keep`; None: of all.
+    Rank 0 writes to `details_dir`, if given: the table by class, the confusion matrix and
+    predictions. `keep` holds the names, without suffix, of the images whose predictions are
+    written; None: all images.
     """
 
     default_prefix = PREFIX
@@ -48,8 +49,8 @@ class LabelMapScores(BaseMetric):  # type: ignore[misc]  # untyped base
         self._keep = None if keep is None else frozenset(keep)
 
     def process(self, data_batch: object, data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Ranks gather sparse counts and files, not label maps: 2000 images of ADE20K would be 2
-        GB."""
+        """Keeps sparse counts and files, which the ranks gather. Label maps of ADE20K's 2000 images
+        would take 2 GB."""
         for sample in data_samples:
             predicted_HW, label_HW = (
                 sample["pred_sem_seg"]["data"].squeeze(0),
@@ -63,7 +64,7 @@ class LabelMapScores(BaseMetric):  # type: ignore[misc]  # untyped base
     def compute_metrics(
         self, results: Sequence[tuple[Counts, str, bytes | None]]
     ) -> dict[str, float]:
-        """In %; NaN where no pixel of val has a label."""
+        """The metrics in %. NaN if no pixel of val has a label."""
         classes = tuple(self.dataset_meta["classes"])
         confusion = Confusion(classes, sum_counts([counts for counts, _, _ in results]))
         if self._details_dir is not None:
@@ -77,8 +78,8 @@ class LabelMapScores(BaseMetric):  # type: ignore[misc]  # untyped base
 
 
 def scores_of(matrix_TP: Labels) -> dict[str, float]:
-    """miou, macc and aacc in % of a matrix of pixels, true by predicted. Means are over the classes
-    that there are."""
+    """miou, macc and aacc in %, from a matrix of pixels (true, predicted). Means leave out classes
+    that do not occur."""
     iou_K, accuracy_K = _shares(matrix_TP)
     with np.errstate(invalid="ignore"):
         aacc = np.float64(matrix_TP.trace()) / matrix_TP.sum()
@@ -87,7 +88,7 @@ def scores_of(matrix_TP: Labels) -> dict[str, float]:
 
 
 def class_rows(confusion: Confusion) -> list[Row]:
-    """IoU and accuracy of each class in %, and how many pixels are of it."""
+    """IoU and accuracy of each class in %, and its number of pixels."""
     matrix_TP = confusion.dense()
     return [
         {
@@ -103,8 +104,8 @@ def class_rows(confusion: Confusion) -> list[Row]:
 
 
 def _shares(matrix_TP: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """IoU and accuracy of each class, NaN for one that is neither there nor predicted, or not
-    there."""
+    """IoU and accuracy of each class. Accuracy is NaN for a class that does not occur in the truth.
+    IoU is NaN if it does not occur in the predictions either."""
     hits_K, true_K, predicted_K = matrix_TP.diagonal(), matrix_TP.sum(axis=1), matrix_TP.sum(axis=0)
     with np.errstate(invalid="ignore"):
         return hits_K / (true_K + predicted_K - hits_K), hits_K / true_K

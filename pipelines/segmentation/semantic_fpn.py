@@ -18,8 +18,8 @@ def model(
     num_classes: int,
     device: str,
 ) -> Config:
-    """`widths`: channels of the backbone's four maps. Settings that are not params are mmseg's
-    baseline's."""
+    """The model config. `widths`: channels of the backbone's four maps. Settings that are not
+    params are as in mmseg's baseline."""
     pyramid, head = params.widths.pyramid, params.widths.head
     return {
         "type": "EncoderDecoder",

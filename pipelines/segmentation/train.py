@@ -1,4 +1,5 @@
-"""Runs a segmentation stage: checks the data, trains on the pretrained backbone, measures mIoU."""
+"""Runs a segmentation stage: checks the data, trains a segmenter on the backbone, and measures
+mIoU."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ SPLITS: tuple[Split, ...] = ("training", "validation")
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `checkpoint`: the segmenter. Metrics in %, of the last iteration's validation; with
-    `tta` one more."""
+    """Runs the stage. Output: `checkpoint`, the segmenter. Metrics in %, from the last iteration's
+    validation; `tta` adds one metric."""
     params: SegmentationParams = context.params
     root = stage_data_folder(context, "ade20k", *SPLITS)
     classes = read_classes(root, params)
@@ -74,7 +75,7 @@ def _model(context: StageContext, *, num_classes: int) -> Config:
 
 
 def _config(context: StageContext, *, model: Config, classes: Sequence[str]) -> Config:
-    """Everything for the Runner, over the images that decode."""
+    """The Runner's whole config, for the images that can be decoded."""
     params: SegmentationParams = context.params
     root = data_folder(params.data, "ade20k")
     pairs = {split: read_pairs(root, split) for split in SPLITS}
@@ -107,7 +108,7 @@ def _multi_scale_flip(
 def check_pairs(
     pairs: Collection[Pairs], *, num_classes: int, context: StageContext
 ) -> frozenset[Path]:
-    """The images to leave out; raises DataError for too many of them, and for any label map that is
+    """The images to leave out. Raises DataError if there are too many, or if any label map is
     wrong."""
     params: SegmentationParams = context.params
     of_image = {path: part.label_path(path) for part in pairs for path in part.image_paths}

@@ -1,4 +1,4 @@
-"""UperNet (arXiv 1807.10221) on CAT with an auxiliary FCN head on stage 3, as mmseg has it on
+"""UperNet (arXiv 1807.10221) on CAT with an auxiliary FCN head on stage 3, as in mmseg's config for
 Swin."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pipelines.segmentation import parts
 from pipelines.segmentation.params import SegmentationParams
 
 AUXILIARY_MAP = 2
-"""The map, counted from 0, from which the auxiliary head learns."""
+"""Index of the map from which the auxiliary head learns."""
 
 
 def model(
@@ -21,8 +21,8 @@ def model(
     num_classes: int,
     device: str,
 ) -> Config:
-    """`widths`: channels of the backbone's four maps. Settings that are not params are as in
-    mmseg on Swin."""
+    """The model config. `widths`: channels of the backbone's four maps. Settings that are not
+    params are as in mmseg's config for Swin."""
     shared = {
         "dropout_ratio": 0.1,
         "num_classes": num_classes,

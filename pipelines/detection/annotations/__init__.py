@@ -1,1 +1,1 @@
-"""COCO's annotations: read, checked, and made one reading of both its forms."""
+"""Reads, checks and normalises COCO's annotations."""

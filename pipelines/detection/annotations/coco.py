@@ -1,4 +1,4 @@
-"""Reads a data set in COCO's layout: annotation files, class names, image paths. Imports no
+"""Reads a data set in COCO's layout: annotation files, class names, image paths. Does not import
 torch."""
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ if TYPE_CHECKING:
 
 _REMEDY = "correct the annotation file"
 PARSED_WHILE_PLANNING_BYTES = 64 * 2**20
-"""Annotation files up to this size are parsed while planning; COCO's own of 450 MB only where the
-stage runs."""
+"""Annotation files up to this size are parsed while planning. Larger files, such as COCO's own of
+450 MB, are parsed only when the stage runs."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """An annotation file, checked as far as training relies on it."""
+    """An annotation file, with checks of everything that training relies on."""
 
     split: Split
     path: Path
     document: Mapping[str, Any]
     classes: tuple[str, ...]
-    """Names in the order of the labels, which is the order of the file."""
+    """Class names in the order of the labels, which is the order in the file."""
     images_dir: Path
     columns: Columns
     is_read_alike: bool
-    """Whether mmdet and COCO's tools would read the file itself as it is read here."""
+    """Whether mmdet and COCO's tools would read the original file exactly as this module does."""
 
     @property
     def use(self) -> str:
-        """What training makes of the file, in a line."""
+        """One line that describes how training uses the file."""
         return f"{self.path.name}: {describe_use(self.columns, self.document['annotations'])}"
 
     @property
     def is_object(self) -> NDArray[np.bool_]:
-        """Whether each annotation is an object that trains, or one that is to be found in val."""
+        """Whether each annotation is an object: one to train on, or in val one to detect."""
         return trains(self.columns) if self.split == "train" else ~self.columns.is_crowd
 
     @property
@@ -74,7 +74,7 @@ class Annotations:
 
     @property
     def image_sizes(self) -> dict[Path, tuple[int, int]]:
-        """Width and height of each image in pixels, as the file has them."""
+        """Width and height of each image in pixels, as given in the file."""
         images = self.document["images"]
         return {
             self.images_dir / image["file_name"]: (image["width"], image["height"])
@@ -84,18 +84,19 @@ class Annotations:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """An annotation file that all readers read alike, and what each must find in it."""
+    """An annotation file that all readers read alike, and the number of objects that each must
+    find."""
 
     path: Path
     num_objects: int
-    """Objects that train, or that are to be found in val."""
+    """Number of objects to train on, or in val to detect."""
 
 
 def fingerprint(params: DetectionParams) -> str:
-    """Digest of the data of a stage; raises DataError when it is missing or other than the params
-    say.
+    """Digest of a stage's data. Raises DataError if the data is missing or does not match the
+    params.
 
-    Data in S3 are listed, not read: what they hold is checked where the stage runs.
+    Data in S3 is listed but not read. Its content is checked when the stage runs.
     """
     splits: tuple[Split, ...] = ("train", "val")
     if is_remote(params.data):
@@ -108,14 +109,14 @@ def fingerprint(params: DetectionParams) -> str:
         if _size(annotation_path(root, split)) <= PARSED_WHILE_PLANNING_BYTES
     ]
     check_annotations([read_annotations(root, split) for split in small], params)
-    # Their bytes in any case: an edit often leaves the size as it was.
+    # Always includes the bytes of these files, because an edit often keeps the size.
     return digest_of(
         [folders, *digests_of_files(root, [annotation_name(split) for split in splits])]
     )
 
 
 def fingerprint_val(params: DetectionParams) -> str:
-    """Likewise of val only, which is all that an evaluation reads."""
+    """Digest of val only, because an evaluation reads nothing else."""
     if is_remote(params.data):
         return fingerprint_remote(params.data, "coco", "val")
     root = data_folder(params.data, "coco")
@@ -136,8 +137,8 @@ def annotation_name(split: Split) -> str:
 
 
 def read_annotations(root: Path, split: Split) -> Annotations:
-    """Raises DataError, with all that is wrong, unless the file is COCO's JSON and agrees with
-    itself."""
+    """Reads a split's annotation file. Raises DataError, with all faults, unless the file is COCO's
+    JSON and consistent."""
     path = annotation_path(root, split)
     as_written, is_plain_text = _parse(path)
     faults = DataFaults(path)
@@ -148,7 +149,7 @@ def read_annotations(root: Path, split: Split) -> Annotations:
     names = tuple(category["name"] for category in document["categories"])
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        faults.say(f"categories with the same name: {', '.join(twice)}; give each its own")
+        faults.say(f"categories with the same name: {', '.join(twice)}; rename them")
     if not faults:
         find_use(columns, split, faults)
     faults.raise_any(_REMEDY)
@@ -159,7 +160,8 @@ def read_annotations(root: Path, split: Split) -> Annotations:
 def _parse(path: Path) -> tuple[Any, bool]:
     """The JSON document, and whether all readers see the same text.
 
-    Frees the text, 450 MB of COCO's, before the document is checked.
+    A function of its own, so that the text (450 MB for COCO) is freed before the document is
+    checked.
     """
     try:
         content = path.read_bytes()
@@ -171,8 +173,8 @@ def _parse(path: Path) -> tuple[Any, bool]:
 
 
 def check_annotations(files: Collection[Annotations], params: DetectionParams) -> None:
-    """Raises DataError unless the files have what the stage needs: the same classes, as many as it
-    says, and masks."""
+    """Raises DataError unless the files have the classes of the job, the same in each, and masks if
+    the method needs them."""
     for file in files:
         params.check_classes(file.classes, file.path)
         if params.traits.has_masks:
@@ -183,8 +185,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
             else:
                 find_mask_use(file.columns, file.document["annotations"], faults)
             faults.raise_any(
-                f"{params.method_name} learns masks; complete the file, or choose a method that "
-                "learns boxes"
+                f"{params.method_name} trains on masks; complete the file, or choose a method "
+                "that trains on boxes only"
             )
     for one, other in zip(list(files), list(files)[1:], strict=False):
         if one.classes != other.classes:
@@ -197,8 +199,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
 def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> CheckedFile:
     """The annotation file for mmdet and COCO's tools.
 
-    It is a copy at `to` where they would read the file in another way, and where it has `broken`
-    images, which the copy lacks. Raises DataError where all objects are on broken images.
+    It is a copy at `to` if they would read the original differently, or if it has `broken` images,
+    which the copy leaves out. Raises DataError if all objects are on broken images.
     """
     images, annotations = file.document["images"], file.document["annotations"]
     is_gone = np.array(
@@ -207,8 +209,8 @@ def checked_file(file: Annotations, broken: Collection[Path], to: Path) -> Check
     num_objects = int(np.count_nonzero(file.is_object & ~is_gone[file.columns.image_of]))
     if num_objects == 0:
         raise DataError(
-            f"{file.path}: no object is left, as the images of all objects do not decode; replace "
-            "them"
+            f"{file.path}: no object is left, because no image with objects can be decoded; "
+            "replace these images"
         )
     if file.is_read_alike and not is_gone.any():
         return CheckedFile(file.path, num_objects)

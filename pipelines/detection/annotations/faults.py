@@ -1,7 +1,7 @@
-"""What may be wrong with the content of COCO's annotations, and what training passes over. Imports
-no torch.
+"""Finds faults in the content of COCO's annotations, and annotations that training ignores. Does
+not import torch.
 
-Columns, not rows: COCO's own 860,000 annotations are checked in seconds.
+It works on columns, not rows, so that COCO's 860,000 annotations are checked in seconds.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "categories": ("id", "name"),
 }
 MIN_SIDE = 32
-"""Pixels: training leaves out images with a shorter side, as mmdet does for COCO."""
+"""In pixels. Training leaves out images with a shorter side, as mmdet does for COCO."""
 _COORDINATES = 4
 LARGEST = 2**31
-"""Pixels, and pixels of an area: no image comes near."""
+"""Limit for sides in pixels and for areas, far above any real image."""
 
 Entries = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """An annotation file whose entries have all fields of the right type."""
+    """The columns of an annotation file whose entries have all fields with the right types."""
 
     sizes: NDArray[np.float64]
-    """Width and height."""
+    """Width and height of each image."""
     image_of: NDArray[np.intp]
-    """The index of its image in `images`; -1: there is none."""
+    """For each annotation, the index of its image in `images`; -1 if there is none."""
     boxes: NDArray[np.float64]
     """Left, top, width, height in pixels."""
     areas: NDArray[np.float64]
     is_crowd: NDArray[np.bool_]
     is_ignored: NDArray[np.bool_]
-    """By the field `ignore`, which few data sets have."""
+    """Whether the field `ignore` is set, which few data sets have."""
 
     @property
     def is_dropped(self) -> NDArray[np.bool_]:
-        """Annotations that mmdet reads and passes over in silence."""
+        """Whether mmdet silently drops each annotation."""
         is_tiny = (self.boxes[:, 2:] < 1).any(axis=1)
         is_dropped: NDArray[np.bool_] = is_tiny | (self.areas == 0) | self.is_ignored
         return is_dropped
 
 
 def find_structure_faults(document: Any, faults: DataFaults) -> None:
-    """Missing parts, missing fields, and values of another type."""
+    """Adds missing parts, missing fields and values of a wrong type to `faults`."""
     if not isinstance(document, dict):
-        faults.say("'images' is missing or empty; it must be a file of COCO instances")
+        faults.say("'images' is missing or empty; the file must hold COCO instances")
         return
     for part, fields in FIELDS.items():
         entries = document.get(part)
         if not isinstance(entries, list) or not entries:
-            faults.say(f"'{part}' is missing or empty; it must be a file of COCO instances")
+            faults.say(f"'{part}' is missing or empty; the file must hold COCO instances")
             continue
         needed = set(fields)
         rows = [
@@ -73,14 +73,14 @@ def find_structure_faults(document: Any, faults: DataFaults) -> None:
             for row, entry in enumerate(entries)
             if not isinstance(entry, dict) or not needed <= entry.keys()
         ]
-        faults.add(f"{part} without all fields", rows, partial(_lacks, document, part))
+        faults.add(f"{part} with missing fields", rows, partial(_lacks, document, part))
         if not rows:
             _find_type_faults(part, entries, faults)
 
 
 def find_content_faults(document: Mapping[str, Any], faults: DataFaults) -> Columns:
-    """What contradicts itself or its image; the document is in one reading, without structure
-    faults."""
+    """Adds contradictory annotations to `faults` and returns the columns. The document must be in
+    one reading, without structure faults."""
     images, annotations, categories = (document[part] for part in FIELDS)
     for part, entries in (
         ("images", images),
@@ -96,12 +96,12 @@ def find_content_faults(document: Mapping[str, Any], faults: DataFaults) -> Colu
     known = {category["id"] for category in categories}
     unknown = [row for row, one in enumerate(annotations) if one["category_id"] not in known]
     faults.add(
-        "annotations of an image that is not among the images",
+        "annotations whose image_id is not in 'images'",
         np.flatnonzero(columns.image_of < 0).tolist(),
         lambda row: f"{named(row)} of image {annotations[row]['image_id']!r}",
     )
     faults.add(
-        "annotations of a category that is not among the categories",
+        "annotations whose category_id is not in 'categories'",
         unknown,
         lambda row: f"{named(row)} of category {annotations[row]['category_id']!r}",
     )
@@ -118,7 +118,7 @@ def _find_type_faults(part: str, entries: Entries, faults: DataFaults) -> None:
     nameless = [
         row for row, one in enumerate(entries) if not all(_is_id(one[name]) for name in ids)
     ]
-    faults.add(f"{part} whose {', '.join(ids)} are not whole numbers of 64 bits", nameless, named)
+    faults.add(f"{part} whose {', '.join(ids)} are not 64-bit integers", nameless, named)
     for what, fields, is_right in _TYPES[part]:
         wrong = [row for row, one in enumerate(entries) if not is_right(one)]
         faults.add(f"{part} {what}", wrong, partial(_shown, part, entries, fields))
@@ -132,7 +132,8 @@ def _shown(part: str, entries: Entries, fields: Sequence[str], row: int) -> str:
 
 
 def _is_id(value: object) -> bool:
-    """COCO's evaluation takes an annotation of a larger id for one that is never found."""
+    """Whether `value` is a 64-bit integer. COCO's evaluation counts an annotation with a larger id
+    as never found."""
     return type(value) is int and abs(value) < 2**63
 
 
@@ -147,7 +148,7 @@ def _is_measured(annotation: Mapping[str, Any]) -> bool:
     box, area = annotation["bbox"], annotation["area"]
     if not isinstance(box, list) or len(box) != _COORDINATES:
         return False
-    # NaN is not.
+    # False for NaN.
     return all(type(value) in (int, float) and abs(value) < LARGEST for value in (*box, area))
 
 
@@ -170,23 +171,22 @@ def _is_named(category: Mapping[str, Any]) -> bool:
 _TYPES: Mapping[str, Sequence[tuple[str, Sequence[str], Callable[[Mapping[str, Any]], bool]]]] = {
     "images": [
         (
-            "whose width and height are not whole numbers from 1, or whose file_name is no text",
+            "whose width or height is not a positive integer, or whose file_name is not a string",
             ("width", "height", "file_name"),
             _is_sized,
         )
     ],
     "annotations": [
         (
-            "whose bbox is not four finite numbers, or whose area is none",
+            "whose bbox is not four finite numbers, or whose area is not a finite number",
             ("bbox", "area"),
             _is_measured,
         ),
         ("whose iscrowd or ignore is neither 0 nor 1", ("iscrowd", "ignore"), _is_flagged),
     ],
-    "categories": [("whose name is empty, or neither a text nor a number", ("name",), _is_named)],
+    "categories": [("whose name is empty, or neither a string nor a number", ("name",), _is_named)],
 }
-"""What may be wrong with the values of an entry, the fields that have them, and whether they are
-right."""
+"""Checks by part: the text of the fault, the fields to show, and whether an entry is right."""
 
 
 def _find_repeated(part: str, entries: Entries, faults: DataFaults) -> None:
@@ -197,7 +197,7 @@ def _find_repeated(part: str, entries: Entries, faults: DataFaults) -> None:
         else []
     )
     faults.add(
-        f"{part} with the id of an earlier one",
+        f"{part} with a repeated id",
         again,
         lambda row: f"{part}[{row}] (id {entries[row]['id']})",
     )
@@ -216,7 +216,7 @@ def _columns(images: Entries, annotations: Entries) -> Columns:
 
 
 def _find_box_faults(columns: Columns, annotations: Entries, faults: DataFaults) -> None:
-    """Negative sides and areas, and boxes that share no pixel with their image."""
+    """Adds negative sides and areas, and boxes that share no pixel with their image."""
     boxes = columns.boxes
     is_negative = (boxes[:, 2:] < 0).any(axis=1) | (columns.areas < 0)
     near, far = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]

@@ -1,7 +1,7 @@
-"""What may be wrong with the masks of COCO's annotations: polygons, or run lengths. Imports no
-torch.
+"""Finds faults in the masks of COCO's annotations, which are polygons or run lengths. Does not
+import torch.
 
-Each value is checked by what Python has in C: COCO's own 860,000 annotations take
+It checks values with functions that Python implements in C, so that COCO's 860,000 annotations take
 seconds.
 """
 
@@ -20,10 +20,10 @@ _FIRST_CHARACTER, _MOST, _MORE, _SIGN, _BITS, _PLAIN_RUNS = 48, 63, 32, 16, 31, 
 
 
 def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults) -> None:
-    """Annotations without a mask, and masks that cannot be read or are of another size than their
-    image.
+    """Adds annotations without a mask, and masks that cannot be read or do not have the size of
+    their image.
 
-    `columns` belong to the annotations, each of which has its image.
+    `columns` belong to the annotations. Each annotation must have its image.
     """
     masks = [entry.get("segmentation") for entry in annotations]
     polygons = {row: mask for row, mask in enumerate(masks) if _is_polygons(mask)}
@@ -40,20 +40,20 @@ def find_mask_faults(annotations: Entries, columns: Columns, faults: DataFaults)
     faults.add("annotations have neither polygons nor run lengths as segmentation", strange, named)
     wrong = {row for row, mask in polygons.items() if not all(map(_is_finite, mask))}
     faults.add(
-        "annotations have polygons of other things than finite numbers", sorted(wrong), named
+        "annotations have polygons with values that are not finite numbers", sorted(wrong), named
     )
     odd = [
         row
         for row, mask in polygons.items()
         if row not in wrong and any(len(one) % 2 for one in mask)
     ]
-    faults.add("annotations have polygons of an odd number of coordinates", odd, named)
+    faults.add("annotations have polygons with an odd number of coordinates", odd, named)
     _find_run_faults(runs, annotations, columns, faults)
 
 
 def find_measure_faults(annotations: Entries, faults: DataFaults) -> None:
-    """Masks of which COCO's tools would measure another shape: the first polygon shows them what
-    all of them are."""
+    """Adds masks that COCO's tools would misread, because they judge the form of a mask by its
+    first polygon."""
     masks = [entry.get("segmentation") for entry in annotations]
     short = [
         row
@@ -61,14 +61,14 @@ def find_measure_faults(annotations: Entries, faults: DataFaults) -> None:
         if _is_polygons(mask) and len(mask[0]) < _POLYGON_COORDINATES
     ]
     faults.add(
-        "annotations begin with a polygon of fewer than three points",
+        "annotations begin with a polygon that has fewer than three points",
         short,
         lambda row: _named(annotations, row),
     )
 
 
 def has_no_polygon(mask: object) -> bool:
-    """Whether no polygon of a mask has three points: mmdet takes such an object for a region to
+    """Whether no polygon of a mask has three points. mmdet treats such an object as a region to
     ignore."""
     return _is_polygons(mask) and not any(
         len(one) >= _POLYGON_COORDINATES and len(one) % 2 == 0 for one in mask
@@ -82,7 +82,8 @@ def _named(annotations: Entries, row: int) -> str:
 def _find_run_faults(
     runs: dict[int, dict[str, Any]], annotations: Entries, columns: Columns, faults: DataFaults
 ) -> None:
-    """pycocotools decodes too few runs to arbitrary bytes of memory."""
+    """Adds run lengths that do not fit their image. pycocotools decodes too few runs to arbitrary
+    bytes of memory."""
     sizes = {row: _image_size(columns, row) for row in runs}
     other = [row for row, mask in runs.items() if not _is_size(mask["size"], sizes[row])]
     faults.add(
@@ -94,9 +95,9 @@ def _find_run_faults(
         row for row, mask in runs.items() if not _adds_up(mask["counts"], math.prod(sizes[row]))
     ]
     faults.add(
-        "annotations have run lengths that do not add up to their image's pixels",
+        "annotations have run lengths that do not add up to the pixels of their image",
         short,
-        lambda row: f"{_named(annotations, row)} of an image of {math.prod(sizes[row])}",
+        lambda row: f"{_named(annotations, row)} in an image of {math.prod(sizes[row])} pixels",
     )
 
 
@@ -107,9 +108,9 @@ def _is_polygons(mask: object) -> TypeGuard[list[list[Any]]]:
 
 
 def _is_finite(polygon: Sequence[Any]) -> bool:
-    """Whether all are numbers, and of a size that coordinates may have."""
+    """Whether all values are numbers in the range of coordinates."""
     try:
-        # NaN is not.
+        # False for NaN.
         return _NUMBERS.issuperset(map(type, polygon)) and math.hypot(*polygon) < LARGEST
     except OverflowError:
         return False
@@ -124,18 +125,19 @@ def _is_rle(mask: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _is_size(value: object, size: list[int]) -> bool:
-    """Whether `value` is `size` in whole numbers: 48.0 ends the evaluation in C++."""
+    """Whether `value` equals `size` and consists of integers. A value such as 48.0 crashes the
+    evaluation in C++."""
     return value == size and isinstance(value, list) and _WHOLE_NUMBERS.issuperset(map(type, value))
 
 
 def _image_size(columns: Columns, row: int) -> list[int]:
-    """Height and width in pixels."""
+    """Height and width of an annotation's image in pixels."""
     width, height = columns.sizes[columns.image_of[row]]
     return [int(height), int(width)]
 
 
 def _adds_up(counts: list[Any] | str, num_pixels: int) -> bool:
-    """Whether the runs cover the image."""
+    """Whether the runs cover the image exactly."""
     runs = _uncompressed(counts) if isinstance(counts, str) else counts
     return (
         _WHOLE_NUMBERS.issuperset(map(type, runs))
@@ -145,10 +147,10 @@ def _adds_up(counts: list[Any] | str, num_pixels: int) -> bool:
 
 
 def _uncompressed(text: str) -> list[int]:
-    """The runs that COCO's text holds, none if it is another's.
+    """The runs in a text of COCO's format; empty if the text is not in this format.
 
-    A character holds five bits, the lowest first, and whether more follow; from the fourth run on,
-    what is held is the difference to the last but one.
+    A character holds five bits, the lowest first, and a flag that more follow. From the fourth run
+    on, the text holds the difference to the run before the last one.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,9 +1,9 @@
-"""One reading of an annotation file for all that read it. Imports no torch.
+"""Makes all readers of an annotation file agree on its content. Does not import torch.
 
-mmdet, pycocotools and faster-coco-eval each open the file by themselves. They take the text "0"
-for true or for false, look categories up by names that must be texts, open the file in the
-encoding of the machine's locale, and count an annotation of id 0 or less as never found. So a file
-that they could read in another way than this project is written again, and they get the copy.
+mmdet, pycocotools and faster-coco-eval each open the file themselves. They take the text "0" for
+true or for false. They look up categories by names, which must be strings. They open the file in
+the encoding of the machine's locale. They count an annotation with an id of 0 or less as never
+found. So if they could read a file differently than this project, they get a normalised copy.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 Entry = Mapping[str, Any]
 
 _FLAGS: Mapping[object, int] = {0: 0, 1: 1, "0": 0, "1": 1}
-"""`false` and 0.0 are equal to 0, `true` and 1.0 to 1."""
+"""The accepted flags. `false` and 0.0 are equal to 0, `true` and 1.0 to 1."""
 
 
 def flag_of(value: object) -> int | None:
-    """0 or 1, as `iscrowd` and `ignore` are; None for a value that is neither."""
+    """The value of a flag such as `iscrowd` or `ignore`: 0 or 1, or None if it is neither."""
     return _FLAGS.get(value) if isinstance(value, int | float | str) else None
 
 
 def in_one_reading(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The document with names as texts, flags as 0 or 1, and annotation ids from 1.
+    """The document with names as strings, flags as 0 or 1, and annotation ids from 1.
 
-    `document` has no structure faults. Returns the same object where nothing differs.
+    `document` must have no structure faults. Returns the same object if nothing changes.
     """
     parts = {
         "annotations": _numbered([_flagged(entry) for entry in document["annotations"]]),
@@ -41,7 +41,7 @@ def in_one_reading(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_plain(content: bytes) -> bool:
-    """Whether the text of a JSON file is the same in every encoding that a locale may have."""
+    """Whether the text of a JSON file is the same in the encoding of every locale."""
     return content.isascii() and b"\0" not in content[:4]  # UTF-16 and UTF-32 have zeros there
 
 

@@ -1,4 +1,4 @@
-"""What training and measuring make of annotations that agree with themselves. Imports no torch."""
+"""Describes how training and evaluation use consistent annotations. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,39 +17,38 @@ Split = Literal["train", "val"]
 
 
 def find_use(columns: Columns, split: Split, faults: DataFaults) -> None:
-    """Nothing to learn from, or nothing to measure by."""
+    """Adds a fault if the split has nothing to train on, or nothing to measure."""
     num, is_crowd, is_dropped = len(columns.areas), columns.is_crowd, columns.is_dropped
     if split == "val":
         if (is_crowd | columns.is_ignored).all():
             faults.say(f"all {num} annotations are crowds or have `ignore`: AP cannot be measured")
     elif (is_crowd | is_dropped).all():
         faults.say(
-            f"no object to learn from: {is_dropped.sum()} of {num} annotations have a side below 1 "
-            "pixel, area 0 or "
-            "`ignore`, the others are crowds"
+            f"no object to train on: {is_dropped.sum()} of {num} annotations have a side below 1 "
+            "pixel, area 0 or `ignore`, and the others are crowds"
         )
     elif not trains(columns).any():
         faults.say(
-            f"no image to learn from: all that have objects have a side below {MIN_SIDE} pixels"
+            f"no image to train on: all images with objects have a side below {MIN_SIDE} pixels"
         )
 
 
 def find_mask_use(columns: Columns, annotations: Entries, faults: DataFaults) -> None:
-    """No mask to learn from, where all objects have boxes that could be learnt."""
+    """Adds a fault if no object to train on has a usable mask."""
     is_useless = np.array(
         [has_no_polygon(entry.get("segmentation")) for entry in annotations], np.bool_
     )
     is_object = trains(columns)
     if (is_object & is_useless).any() and not (is_object & ~is_useless).any():
         faults.say(
-            f"no object to learn from: {(is_object & is_useless).sum()} masks have no polygon of "
-            "three points, of "
-            "which COCO writes the coordinates in one list, [x1, y1, x2, y2, x3, y3, ...]"
+            f"no object to train on: {(is_object & is_useless).sum()} masks have no polygon with "
+            "three points; COCO writes the coordinates of a polygon in one list, [x1, y1, x2, "
+            "y2, x3, y3, ...]"
         )
 
 
 def trains(columns: Columns) -> NDArray[np.bool_]:
-    """Whether each annotation is an object that training learns."""
+    """Whether each annotation is an object that training uses."""
     is_object: NDArray[np.bool_] = (
         ~columns.is_crowd & ~columns.is_dropped & _is_seen(columns)[columns.image_of]
     )
@@ -57,8 +56,8 @@ def trains(columns: Columns) -> NDArray[np.bool_]:
 
 
 def describe_use(columns: Columns, annotations: Entries) -> str:
-    """Objects and images of a train split, and what mmdet leaves out or passes over without a
-    word."""
+    """One line with the objects and images of a train split, and the entries that mmdet silently
+    leaves out."""
     is_dropped, is_trained = columns.is_dropped, _is_seen(columns)
     is_crowd = columns.is_crowd & ~is_dropped
     is_object = ~columns.is_crowd & ~is_dropped
@@ -67,29 +66,30 @@ def describe_use(columns: Columns, annotations: Entries) -> str:
     counts = {
         "objects": is_object,
         "of them reach beyond their image and are clipped": is_object & _reaches_out(columns),
-        "crowds, neither object nor background": is_crowd,
-        "annotations passed over (a side below 1 pixel, area 0, or `ignore`)": is_dropped,
-        "images left out for want of annotations": ~has_any,
-        f"images left out for a side below {MIN_SIDE} pixels": has_any & ~is_trained,
-        "images with crowds or passed-over annotations alone, which train as background": is_trained
+        "crowds, used neither as object nor as background": is_crowd,
+        "annotations ignored (a side below 1 pixel, area 0, or `ignore`)": is_dropped,
+        "images left out because they have no annotation": ~has_any,
+        f"images left out because a side is below {MIN_SIDE} pixels": has_any & ~is_trained,
+        "images with only crowds or ignored annotations, which train as background": is_trained
         & ~has_object,
     }
     counted = [f"{chosen.sum()} {what}" for what, chosen in counts.items() if chosen.any()]
     useless = sum(has_no_polygon(entry.get("segmentation")) for entry in annotations)
     if useless:
         counted.append(
-            f"{useless} masks without a polygon of three points, ignored where masks are learnt"
+            f"{useless} masks without a polygon of three points, ignored by methods with masks"
         )
     return f"{is_trained.sum()} of {len(is_trained)} images to train on; {'; '.join(counted)}"
 
 
 def _has_annotation(columns: Columns) -> NDArray[np.bool_]:
-    """For each image, whether any annotation names it: mmdet's `filter_empty_gt` asks no more."""
+    """For each image, whether any annotation names it, which is the rule of mmdet's
+    `filter_empty_gt`."""
     return np.bincount(columns.image_of, minlength=len(columns.sizes)) > 0
 
 
 def _is_seen(columns: Columns) -> NDArray[np.bool_]:
-    """For each image, whether training sees it."""
+    """For each image, whether training uses it."""
     is_trained: NDArray[np.bool_] = _has_annotation(columns) & (
         columns.sizes.min(axis=1) >= MIN_SIDE
     )

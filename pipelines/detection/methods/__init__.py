@@ -1,1 +1,1 @@
-"""The detectors: a module for each, and the pieces that they share."""
+"""The detectors: one module for each, and shared pieces."""

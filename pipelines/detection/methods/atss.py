@@ -1,5 +1,5 @@
-"""ATSS (arXiv 1912.02424) as mmdet's model config: one square anchor a position, positives chosen
-by IoU statistics."""
+"""ATSS (arXiv 1912.02424) as mmdet's model config: one square anchor per position, and positives
+chosen by IoU statistics."""
 
 from __future__ import annotations
 

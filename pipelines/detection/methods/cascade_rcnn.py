@@ -12,13 +12,14 @@ from pipelines.openmmlab.recipe import Config
 
 @dataclass(frozen=True)
 class CascadeStage:
-    """A box head of the cascade: each starts from the boxes of the one before and is stricter."""
+    """A box head of the cascade. Each head starts from the boxes of the previous one and is
+    stricter."""
 
     iou: float
-    """From which a box shows an object."""
+    """IoU from which a box counts as an object."""
     xy: float
     wh: float
-    """Spread of the box offsets that it learns."""
+    """`xy` and `wh`: standard deviations of the box offsets that the head learns."""
     loss_weight: float
 
 

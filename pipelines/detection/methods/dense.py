@@ -1,4 +1,4 @@
-"""What the one-stage detectors share: boxes are predicted at every position of the pyramid's
+"""Config pieces of the one-stage detectors, which predict boxes at every position of the pyramid's
 maps."""
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ STRIDES = (8, 16, 32, 64, 128)
 CENTERNESS: Config = {
     "loss_centerness": {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}
 }
-"""How near to its object's centre a position is, learned in addition to class and box."""
+"""The loss for centerness, which is how near a position is to the centre of its object."""
 
 
 def pyramid(
     params: DetectionParams, widths: Sequence[int], *, extra_from: str, **more: object
 ) -> Config:
-    """From stride 8 on; the two coarsest maps are convolved from the last map: the backbone's or
-    the pyramid's own."""
+    """The feature pyramid, from stride 8 on. The two coarsest maps are convolved from the last map
+    of the backbone or of the pyramid (`extra_from`)."""
     return parts.pyramid(params, widths, start_level=1, add_extra_convs=extra_from, **more)
 
 
 def head(params: DetectionParams, num_classes: int) -> Config:
-    """Two towers of four convolutions; classes are learned with the focal loss."""
+    """The head: two towers of four convolutions, with the focal loss for classes."""
     return {
         "num_classes": num_classes,
         "in_channels": params.channels,

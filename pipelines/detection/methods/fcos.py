@@ -1,5 +1,5 @@
-"""FCOS (arXiv 1904.01355) as mmdet's model config: no anchors; the range of a level's box sizes is
-fixed in pixels."""
+"""FCOS (arXiv 1904.01355) as mmdet's model config, without anchors. Each level has a fixed range of
+box sizes in pixels."""
 
 from __future__ import annotations
 

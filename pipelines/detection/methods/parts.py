@@ -1,4 +1,4 @@
-"""Pieces of mmdet's model configs that all detectors are made of. What is not a param is as in
+"""Pieces of mmdet's model configs that all detectors use. Settings that are not params are as in
 mmdet's 1x baselines."""
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ NUM_LEVELS = 5
 
 
 def preprocessor(*, has_masks: bool = False, is_caffe: bool = False) -> Config:
-    """`is_caffe`: images as Caffe's ResNets want them, instead of as CAT's pretraining had them."""
+    """The preprocessor of images. `is_caffe`: normalises for Caffe's ResNets, instead of as in
+    CAT's pretraining."""
     masks = {"pad_mask": True} if has_masks else {}
     normalisation = CAFFE_NORMALISATION if is_caffe else NORMALISATION
     return {"type": "DetDataPreprocessor", **normalisation, **masks, "pad_size_divisor": 32}
 
 
 def pyramid(params: DetectionParams, widths: Sequence[int], **more: object) -> Config:
-    """Five maps of `params.channels`; `widths` are the channels of the backbone's maps."""
+    """The feature pyramid: five maps with `params.channels` channels. `widths` are the channels of
+    the backbone's maps."""
     return {
         "type": "FPN",
         "in_channels": list(widths),
@@ -31,8 +33,8 @@ def pyramid(params: DetectionParams, widths: Sequence[int], **more: object) -> C
 
 
 def box_coder(*, xy: float, wh: float) -> Config:
-    """`xy` and `wh`: standard deviations of the offsets of a box's centre and of the log ratios of
-    its sides."""
+    """The encoding of boxes. `xy` and `wh` are standard deviations of the offsets of a box's centre
+    and of the log ratios of its sides."""
     return {
         "type": "DeltaXYWHBBoxCoder",
         "target_means": [0.0, 0.0, 0.0, 0.0],
@@ -43,10 +45,10 @@ def box_coder(*, xy: float, wh: float) -> Config:
 def iou_assigner(
     *, positive: float, negative: float, lowest: float, match_low_quality: bool = True
 ) -> Config:
-    """Boxes learn an object from IoU `positive` on, and its best box from `lowest` on if a low
-    quality matches.
+    """Assigns objects to boxes: a box learns an object from IoU `positive` on. With
+    `match_low_quality`, the object's best box learns it from IoU `lowest` on.
 
-    Those below `negative` learn the background.
+    Boxes below `negative` learn the background.
     """
     return {
         "type": "MaxIoUAssigner",
@@ -59,7 +61,7 @@ def iou_assigner(
 
 
 def detections(*, iou_threshold: float = 0.5) -> Config:
-    """What is left of the boxes of an image: at most 100."""
+    """The selection of an image's final detections, at most 100."""
     return {
         "score_thr": 0.05,
         "nms": {"type": "nms", "iou_threshold": iou_threshold},

@@ -32,7 +32,7 @@ def model(
         },
         "train_cfg": dense.training(
             parts.iou_assigner(positive=0.5, negative=0.4, lowest=0.0),
-            # The focal loss takes all anchors.
+            # The focal loss uses all anchors.
             sampler={"type": "PseudoSampler"},
         ),
         "test_cfg": dense.inference(),

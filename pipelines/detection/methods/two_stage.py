@@ -1,5 +1,5 @@
-"""What the two-stage detectors share: a head proposes regions (RoIs), others look at each of
-them."""
+"""Config pieces of the two-stage detectors: one head proposes regions (RoIs), and other heads
+process each region."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.openmmlab.recipe import Config
 
 STRIDES = (4, 8, 16, 32, 64)
 BOX_SIZE, MASK_SIZE = 7, 14
-"""Side of a RoI's map for the box head and for the mask head."""
+"""Sides of a RoI's map for the box head and for the mask head."""
 
 
 def rpn_head(params: DetectionParams, *, box_loss: Config) -> Config:
@@ -66,7 +66,7 @@ def rpn_training(*, allowed_border: int) -> Config:
 
 
 def roi_training(params: DetectionParams, *, iou: float, match_low_quality: bool) -> Config:
-    """How a head learns on RoIs: those from `iou` on show an object."""
+    """The training of a head on RoIs. RoIs with an IoU from `iou` on count as objects."""
     assigner = parts.iou_assigner(
         positive=iou, negative=iou, lowest=iou, match_low_quality=match_low_quality
     )

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs of the published rows, against the numbers that were published."""
+"""Parameters and FLOPs of the published rows equal the published numbers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ PUBLISHED = {
     ("cat_base", "semantic_fpn", False, "160k"): (55, 276),
 }
 COUNTED_OTHERWISE = {
-    # differs from ATSS and from its own row of cat_base, which agree, by nothing that could cost 2
-    # G
+    # ATSS and the cat_base row of FCOS agree with the count; nothing in this row could cost 2 G
+    # more
     ("cat_small", "fcos", False, "1x"): 243,
-    # 355.49, so published as if rounded twice
+    # the count is 355.49; the published 356 looks as if rounded twice
     ("cat_base", "mask_rcnn", True, "1x"): 355,
 }
 
@@ -89,7 +89,7 @@ def test_layers_are_counted_by_mmcvs_rules() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 8, 7, 16), (1, 14, 7, 16), (1, 2, 7, 7, 16)])
 def test_attention_counts_whole_windows(shape: tuple[int, ...]) -> None:
-    """A map of 8 x 7 positions fills two windows of 49, as the reference pads it."""
+    """A map of 8 x 7 positions takes two windows of 49, because the reference pads it."""
     attention: dict[str, Any] = {
         "window": 7,
         "qkv_bias": True,

@@ -216,7 +216,7 @@ def test_no_damaged_byte_lets_another_error_through(suffix: str, tmp_path: Path)
 
 def test_an_image_that_breaks_after_it_was_checked_is_named(tmp_path: Path) -> None:
     (tmp_path / "late.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"late\.png: does not decode: not an image"):
+    with pytest.raises(DataError, match=r"late\.png: cannot be decoded: not an image"):
         LoadUpright()({"img_path": str(tmp_path / "late.png")})
 
 

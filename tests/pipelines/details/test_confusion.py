@@ -1,4 +1,5 @@
-"""Confusion matrices: counted, summed, written, and drawn as long as a class is a pixel."""
+"""Confusion matrices are counted, summed and written, and plotted if a class is at least a
+pixel."""
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ def test_pairs_are_counted_as_in_a_dense_matrix() -> None:
     assert sum_counts(halves) == confusion.counts
 
 
-def test_nothing_to_count_is_no_count() -> None:
+def test_empty_arrays_give_no_counts() -> None:
     nothing = np.array([], np.int64)
     assert count_pairs(nothing, nothing) == {}
 
 
-def test_the_confusion_file_says_what_it_counts(tmp_path: Path) -> None:
+def test_confusion_file_names_what_it_counts(tmp_path: Path) -> None:
     Confusion(("wall", "ciel"), {(1, 0): 3, (0, 0): 7}).write(
         tmp_path, counted="objects", iou_threshold=0.5
     )
@@ -40,7 +41,7 @@ def test_the_confusion_file_says_what_it_counts(tmp_path: Path) -> None:
     }
 
 
-def test_the_plot_of_many_classes_has_bounds(tmp_path: Path) -> None:
+def test_plot_of_many_classes_has_a_size_limit(tmp_path: Path) -> None:
     classes = tuple(f"class {number}" for number in range(150))
     Confusion(classes, {(number, number): 1 for number in range(150)}).write(
         tmp_path, counted="pixels"
@@ -49,13 +50,13 @@ def test_the_plot_of_many_classes_has_bounds(tmp_path: Path) -> None:
         assert max(plot.size) <= 3000
 
 
-def test_beyond_a_pixel_a_class_there_is_no_plot(tmp_path: Path) -> None:
+def test_too_many_classes_are_not_plotted(tmp_path: Path) -> None:
     classes = tuple(map(str, range(LARGEST_PLOT + 1)))
     Confusion(classes, {(LARGEST_PLOT, 0): 1}).write(tmp_path, counted="images")
     assert [path.name for path in tmp_path.iterdir()] == ["confusion.json"]
 
 
-def test_a_table_has_nothing_where_there_is_no_number(tmp_path: Path) -> None:
+def test_table_leaves_missing_values_empty(tmp_path: Path) -> None:
     rows = [{"class": "a, b", "iou": percent(0.25)}, {"class": "c", "iou": percent(float("nan"))}]
     write_per_class(tmp_path, rows)
     assert json.loads((tmp_path / "per_class.json").read_text()) == {"unit": "%", "classes": rows}

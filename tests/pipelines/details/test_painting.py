@@ -1,4 +1,4 @@
-"""Painted images: which ones, and what stands where."""
+"""Painted images: the choice of images, and the position of each part."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def test_images_are_spread_evenly(total: int, num: int, places: tuple[int, ...])
     assert evenly_spread(total, num) == places
 
 
-def test_the_classes_of_coco_have_colours_of_their_own() -> None:
+def test_each_coco_class_has_a_different_colour() -> None:
     assert len({colour_of(label) for label in range(80)}) == 80
 
 
-def test_a_mask_tints_what_it_covers_and_nothing_else() -> None:
+def test_mask_tints_only_the_pixels_it_covers() -> None:
     mask = np.zeros((4, 6), bool)
     mask[1, 2] = True
     painted = np.asarray(paint_mask(Image.new("RGB", (6, 4), (0, 0, 0)), mask, (200, 100, 0)))
@@ -39,14 +39,14 @@ def test_a_mask_tints_what_it_covers_and_nothing_else() -> None:
     assert painted[~mask].max() == 0
 
 
-def test_texts_and_boxes_at_the_edges_stay_inside() -> None:
+def test_texts_and_boxes_at_the_edges_stay_in_the_image() -> None:
     image = Image.new("RGB", (120, 40), (0, 0, 0))
     paint_text(image, (119, 39), "far out", (255, 255, 255))
     assert np.asarray(image)[-10:, -20:].max() == 255
     paint_box(image, (130, 50, -10, -5), "turned round", (255, 0, 0))
 
 
-def test_truth_is_left_and_prediction_right(tmp_path: Path) -> None:
+def test_truth_is_on_the_left_and_prediction_on_the_right(tmp_path: Path) -> None:
     true, factor = fitted(Image.new("RGB", (1600, 400), (200, 0, 0)))
     predicted, _ = fitted(Image.new("RGB", (1600, 400), (0, 0, 200)))
     assert true.size == (LONGEST_SIDE_PX, 200)

@@ -1,5 +1,5 @@
-"""Evaluations of a Mask R-CNN that has learned something: the AP that its training published;
-misfits are told."""
+"""Evaluations of a trained Mask R-CNN reproduce the AP of its training and report what does not
+fit."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Setting:
     def evaluation(
         self, folder: Path, *, checkpoint: Path | None = None, **fields: Any
     ) -> StageContext:
-        """The context of an evaluation, of `checkpoint` if given, with other params."""
+        """The context of an evaluation with changed params, and with `checkpoint` if given."""
         params = evaluation_params(KIND, self.params(), **fields)
         context = make_context(Recorder(folder / "evaluation"), params, self.root)
         return replace(context, inputs={"checkpoint": checkpoint or self.checkpoint})
@@ -89,7 +89,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(tmp_path_factory.mktemp("detection"))
 
 
-def test_the_metrics_are_those_that_training_published_and_more(
+def test_evaluation_repeats_training_metrics_and_adds_more(
     setting: Setting, tmp_path: Path
 ) -> None:
     assert KIND.evaluation is not None
@@ -107,12 +107,12 @@ def test_the_metrics_are_those_that_training_published_and_more(
 
 
 def _trained(result: StageResult) -> tuple[Metric, ...]:
-    """The metrics that training has too."""
+    """The metrics that training reports too."""
     return tuple(metric for metric in result.metrics if metric.name in METHODS["mask_rcnn"].metrics)
 
 
 def test_two_workers_share_val_with_equal_results(setting: Setting, tmp_path: Path) -> None:
-    """Of three images two workers see two each; the one that both see counts once and is written
+    """Two workers see two of three images each. The image that both see is counted and written
     once."""
     alone = run(setting.evaluation(tmp_path, predictions=True))
     together = setting.evaluation(tmp_path / "two", batch_size=3, predictions=True)
@@ -127,7 +127,7 @@ def test_two_workers_share_val_with_equal_results(setting: Setting, tmp_path: Pa
     } <= details.keys()
 
 
-def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
+def test_evaluation_needs_only_val(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
     shutil.rmtree(data / "train2017")
     (data / "annotations/instances_train2017.json").unlink()
@@ -145,7 +145,7 @@ def test_val_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
         run(setting.evaluation(tmp_path / "again", data=str(data)))
 
 
-def test_progress_is_told_by_images(setting: Setting, tmp_path: Path) -> None:
+def test_progress_is_reported_in_images(setting: Setting, tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     run(replace(setting.evaluation(tmp_path), report=recorder.report, emit=recorder.events.append))
     assert [(event.text, event.done, event.total) for event in recorder.events] == [
@@ -154,7 +154,7 @@ def test_progress_is_told_by_images(setting: Setting, tmp_path: Path) -> None:
     assert recorder.metrics == []
 
 
-def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -> None:
+def test_different_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
     path = data / "annotations/instances_val2017.json"
     document = json.loads(path.read_text())
@@ -170,7 +170,7 @@ def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -
         run(setting.evaluation(tmp_path, data=str(data)))
 
 
-def test_settings_that_no_tensor_shows_are_compared(setting: Setting, tmp_path: Path) -> None:
+def test_settings_without_effect_on_tensors_are_compared(setting: Setting, tmp_path: Path) -> None:
     expected = (
         r"rpn_head\.anchor_generator\.scales \[4\.0\] instead of \[8\.0\]; correct the params"
     )
@@ -205,14 +205,12 @@ def test_tensors_that_do_not_fit_are_named(setting: Setting, tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_is_no_model_of_ours_is_refused(
+def test_file_that_is_not_our_model_is_refused(
     setting: Setting, tmp_path: Path, content: str, fault: str
 ) -> None:
     checkpoint = Path(shutil.copytree(setting.checkpoint, tmp_path / "checkpoint"))
     (checkpoint / "config.json").write_text(content)
-    with pytest.raises(
-        CheckpointError, match=rf"no fine-tuned model can be read from it: .*{fault}"
-    ):
+    with pytest.raises(CheckpointError, match=rf"cannot be read as a fine-tuned model: .*{fault}"):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 
 
@@ -221,7 +219,7 @@ def test_a_model_of_another_method_is_refused(setting: Setting, tmp_path: Path) 
     document = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps({**document, "method": "semantic_fpn"}))
     with pytest.raises(
-        CheckpointError, match="is a semantic_fpn, the job says mask_rcnn; correct `method`"
+        CheckpointError, match="holds a semantic_fpn, but the job has mask_rcnn; correct `method`"
     ):
         run(setting.evaluation(tmp_path, checkpoint=checkpoint))
 
@@ -234,7 +232,7 @@ def evaluated(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Sta
 
 
 @pytest.mark.parametrize(("iou_type", "noun"), [("bbox", "box"), ("segm", "mask")])
-def test_predictions_give_the_metrics_of_cocos_own_tool(
+def test_predictions_reproduce_metrics_in_cocos_own_tool(
     setting: Setting, evaluated: StageResult, iou_type: str, noun: str
 ) -> None:
     truth = COCO(str(setting.data / "annotations/instances_val2017.json"))
@@ -250,7 +248,7 @@ def test_predictions_give_the_metrics_of_cocos_own_tool(
     )
 
 
-def test_the_table_by_class_averages_to_the_metrics(evaluated: StageResult) -> None:
+def test_class_table_averages_to_the_metrics(evaluated: StageResult) -> None:
     rows = json.loads((evaluated.outputs["details"] / "per_class.json").read_text())["classes"]
     assert [(row["class"], row["num_objects"]) for row in rows] == [("red", 3), ("blue", 3)]
     for name in ("box_map", "box_map50", "mask_map75", "mask_map_small"):
@@ -259,7 +257,7 @@ def test_the_table_by_class_averages_to_the_metrics(evaluated: StageResult) -> N
     assert rows[0]["box_ap_large"] is None
 
 
-def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult) -> None:
+def test_confusion_matrix_counts_each_object_once(evaluated: StageResult) -> None:
     confusion = json.loads((evaluated.outputs["details"] / "confusion.json").read_text())
     assert confusion["classes"] == ["red", "blue", "background"]
     assert confusion["counted"] == "objects"
@@ -272,7 +270,7 @@ def test_each_object_stands_once_in_the_confusion_matrix(evaluated: StageResult)
     assert found == sum(box["score"] >= 0.3 for box in boxes)
 
 
-def test_num_painted_and_predictions_are_respected(
+def test_num_painted_and_predictions_choose_the_files(
     setting: Setting, evaluated: StageResult, tmp_path: Path
 ) -> None:
     assert sorted(path.name for path in (evaluated.outputs["details"] / "painted").iterdir()) == [
@@ -288,8 +286,8 @@ def test_num_painted_and_predictions_are_respected(
     ]
 
 
-def test_a_class_has_its_own_ap_whatever_the_order_of_the_ids(tmp_path: Path) -> None:
-    """The evaluation sorts classes by id, the file does not; one of the two is found."""
+def test_class_ap_does_not_depend_on_the_order_of_ids(tmp_path: Path) -> None:
+    """The evaluation sorts classes by id, but the file does not. One of two classes is found."""
     box = {"id": 1, "image_id": 1, "bbox": [0.0, 0.0, 10.0, 10.0], "area": 100.0, "iscrowd": 0}
     truth = {
         "images": [{"id": 1, "width": 64, "height": 64, "file_name": "1.jpg"}],

@@ -1,4 +1,4 @@
-"""Which object a detection takes, by hand."""
+"""The matching of detections and objects, compared with results by hand."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ HERE, THERE = (0.0, 0.0, 10.0, 10.0), (50.0, 50.0, 10.0, 10.0)
 
 
 def test_rows_are_true_classes_and_columns_predicted_ones() -> None:
-    """One right, one taken for the other, one missed; one seen where nothing is, in another
-    image."""
+    """One object is found, one gets the wrong class and one is missed. Another image has a
+    detection without an object."""
     truth = _truth((CAT, HERE), (DOG, THERE), (DOG, (80.0, 0.0, 10.0, 10.0)))
     results = [
         _found(CAT, HERE, 0.9),
@@ -61,12 +61,12 @@ def test_an_object_matches_the_detection_with_the_highest_score() -> None:
     assert confuse(_truth((CAT, HERE)), results).counts == {(0, 0): 1, (2, 1): 1}
 
 
-def test_low_scores_and_small_overlaps_are_no_matches() -> None:
+def test_low_scores_and_small_overlaps_do_not_match() -> None:
     results = [_found(CAT, HERE, 0.29), _found(CAT, (6.0, 0.0, 10.0, 10.0), 0.9)]
     assert confuse(_truth((CAT, HERE)), results).counts == {(0, 2): 1, (2, 0): 1}
 
 
-def test_a_crowd_is_not_an_object_and_absorbs_its_detections() -> None:
+def test_crowd_is_not_an_object_and_absorbs_its_detections() -> None:
     truth = _truth(crowds=((CAT, (0.0, 0.0, 100.0, 100.0)),))
     assert confuse(truth, [_found(CAT, HERE, 0.9), _found(CAT, THERE, 0.9)]).counts == {}
     assert confuse(truth, [_found(DOG, HERE, 0.9)]).counts == {(2, 1): 1}
@@ -77,4 +77,4 @@ def test_no_detections_give_an_average_precision_of_zero() -> None:
     assert confuse(truth, []).counts == {(0, 2): 1}
     precision = measure_precision(truth, [], "bbox")
     assert precision.average() == precision.average(iou=0.5) == 0
-    assert precision.average(label=1) != precision.average(label=1)  # there is no dog: NaN
+    assert precision.average(label=1) != precision.average(label=1)  # NaN, because no dog exists

@@ -98,7 +98,7 @@ def test_each_epoch_is_reported_with_metrics_and_checkpoint(setting: Setting) ->
     assert [event.done for event in recorder.events][-1] == 2.0
 
 
-def test_the_result_has_the_last_validation_metrics(setting: Setting) -> None:
+def test_result_has_the_metrics_of_the_last_validation(setting: Setting) -> None:
     names = ("box_map", "box_map50", "mask_map", "mask_map50")
     measured, sizes = on_val(setting.result)[: len(names)], on_val(setting.result)[len(names) :]
     assert tuple(metric.name for metric in measured) == names
@@ -108,7 +108,7 @@ def test_the_result_has_the_last_validation_metrics(setting: Setting) -> None:
     assert {metric.num_samples for metric in sizes} == {None}
 
 
-def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
+def test_every_reported_metric_is_declared(setting: Setting) -> None:
     declared = KIND.metrics(setting.context("declared").params)
     assert tuple(metric.name for metric in setting.result.metrics) == declared
     assert {name for metrics in setting.straight.metrics for name in metrics} <= {
@@ -127,7 +127,7 @@ def test_training_changes_the_pretrained_backbone(setting: Setting) -> None:
     assert any(not torch.equal(pretrained[name], trained[f"backbone.{name}"]) for name in shared)
 
 
-def test_a_published_detector_needs_no_pretrained_one(
+def test_published_detector_loads_without_the_pretrained_one(
     setting: Setting,
 ) -> None:
     document = json.loads((setting.result.outputs["checkpoint"] / "config.json").read_text())
@@ -148,7 +148,7 @@ def test_finished_run_returns_its_result_without_training(setting: Setting) -> N
     assert _weights(finished).keys() == _weights(setting.result).keys()
 
 
-def test_validating_and_saving_less_often_changes_no_weight(setting: Setting) -> None:
+def test_validation_and_checkpoint_intervals_change_no_weight(setting: Setting) -> None:
     recorder = Recorder(setting.root / "rarely")
     rarely = run(setting.context("rarely", recorder, val_every=2, checkpoint_every=2))
     straight = _weights(setting.result)
@@ -159,7 +159,7 @@ def test_validating_and_saving_less_often_changes_no_weight(setting: Setting) ->
 def test_pretrained_weights_survive_the_runners_init(
     setting: Setting,
 ) -> None:
-    # An update of 1e-60 is zero as a float32, so what comes out is what went in.
+    # An update of 1e-60 is zero as a float32, so the weights stay the same.
     still = _weights(run(setting.context("still", epochs=1, lr=1e-60)))
     pretrained = load_file(setting.backbone / "model.safetensors")
     arrived = {name for name in pretrained if f"backbone.{name}" in still}
@@ -172,7 +172,7 @@ def test_pretrained_weights_survive_the_runners_init(
     assert all(torch.equal(pretrained[name], still[f"backbone.{name}"]) for name in arrived)
 
 
-def test_diverged_training_stops_with_the_fields_to_change(setting: Setting) -> None:
+def test_diverged_training_fails_and_names_fields_to_change(setting: Setting) -> None:
     with pytest.raises(StageError, match=r"the loss is (nan|inf) at iteration .*lower `lr`"):
         run(
             setting.context(
@@ -203,7 +203,7 @@ def test_broken_images_are_left_out_of_training_and_validation(
     }
     strict = replace(context, params=_params(data, max_broken_images=1))
     with pytest.raises(
-        DataError, match=r"2 of 11 images do not decode, and max_broken_images is 1"
+        DataError, match=r"2 of 11 images cannot be decoded, but max_broken_images is 1"
     ):
         run(strict)
 
@@ -217,10 +217,10 @@ def test_batch_that_workers_cannot_share_is_refused(setting: Setting) -> None:
 
 
 class _Document(dict[str, Any]):
-    """Dictionaries themselves cannot be referred to weakly."""
+    """A dictionary that supports weak references, unlike a plain one."""
 
 
-def test_the_annotations_are_let_go_before_training(
+def test_annotations_are_freed_before_training(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held: list[weakref.ref[Any]] = []
@@ -241,7 +241,7 @@ def test_the_annotations_are_let_go_before_training(
         run(setting.context("let-go"))
 
 
-def test_training_and_its_validation_read_the_checked_copies(
+def test_training_and_validation_read_the_checked_copies(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "coco"))
@@ -278,10 +278,10 @@ def test_half_precision_on_a_cpu_is_refused(setting: Setting) -> None:
         run(setting.context("half", precision="bf16"))
 
 
-def test_ap_is_zero_without_detections_and_an_error_for_crowds(
+def test_ap_is_zero_without_detections_and_fails_for_crowds(
     setting: Setting, tmp_path: Path
 ) -> None:
-    """A crowd is no object that could be found."""
+    """A crowd does not count as an object to detect."""
     names = METHODS["mask_rcnn"].metrics
     path = setting.data / "annotations/instances_val2017.json"
     values = CocoScores(str(path), num_objects=6, has_masks=True).compute_metrics([])

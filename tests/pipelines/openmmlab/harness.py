@@ -24,15 +24,16 @@ COLOURS = ((220, 40, 40), (40, 40, 220))
 
 @dataclass
 class Recorder:
-    """Keeps what a stage reports and saves, its checkpoints taken away as a cluster would."""
+    """Keeps the reports and checkpoints of a stage. Moves the checkpoints away, as a cluster
+    does."""
 
     root: Path
     events: list[Event] = field(default_factory=list)
     metrics: list[dict[str, float]] = field(default_factory=list)
     checkpoints: list[Path | None] = field(default_factory=list)
-    """Of each report."""
+    """The checkpoint of each report."""
     saved: list[Path] = field(default_factory=list)
-    """All of them, between reports too."""
+    """All checkpoints, also those between reports."""
     stops_after: int | None = None
     """Asks to stop after this many updates of the attempt."""
     dies_after: int | None = None
@@ -62,7 +63,7 @@ class Recorder:
 
 
 class KilledError(BaseException):
-    """The process died."""
+    """Simulates the kill of the process."""
 
 
 def make_context(
@@ -101,7 +102,7 @@ def save_toy_checkpoint(directory: Path, *, img_size: int = 56) -> Path:
 def write_coco(
     root: Path, *, num_train: int = 8, num_val: int = 3, has_polygons: bool = True
 ) -> Path:
-    """Scenes of two coloured squares, with boxes and, if asked for, polygons."""
+    """Writes scenes of two coloured squares, with boxes and, optionally, polygons."""
     for split, num in (("train", num_train), ("val", num_val)):
         rng = np.random.default_rng(len(split))
         document: dict[str, list[dict[str, Any]]] = {
@@ -135,7 +136,7 @@ def write_coco(
 
 
 def write_ade20k(root: Path, *, num_train: int = 8, num_val: int = 3) -> Path:
-    """The same scenes with label maps: 0 unlabeled border, 1 red, 2 blue, 3 background."""
+    """Writes the same scenes with label maps: 0 unlabeled border, 1 red, 2 blue, 3 background."""
     for split, num in (("training", num_train), ("validation", num_val)):
         rng = np.random.default_rng(len(split))
         for part in ("images", "annotations"):
@@ -184,26 +185,26 @@ def _instance(
 
 
 def evaluation_params(kind: Kind, params: Params, **fields: Any) -> Params:
-    """`params` of a stage of `kind` as its evaluation has them, with `fields` in their place."""
+    """The evaluation params for a stage of `kind` with `params`, with `fields` replaced."""
     assert kind.evaluation is not None
     assert kind.evaluation.params is not None
     return kind.evaluation.params(**{**params.model_dump(), **fields})
 
 
 def scores_of(result: StageResult) -> dict[str, float]:
-    """What was measured on val, by name: not the size of the network."""
+    """The scores on val by name, without the size of the network."""
     return {
         metric.name: metric.value for metric in result.metrics if metric.num_samples is not None
     }
 
 
 def on_val(result: StageResult) -> tuple[Metric, ...]:
-    """What was measured of the model, which depends on no clock."""
+    """The metrics of the model, which do not depend on a clock."""
     return tuple(metric for metric in result.metrics if metric.split == "val")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below `folder` by its path."""
+    """The content of every file below `folder`, by its path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

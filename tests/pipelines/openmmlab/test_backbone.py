@@ -1,5 +1,5 @@
-"""CAT inside mmdet's and mmseg's models: its weights arrive and stay, or the error says what does
-not fit."""
+"""CAT in mmdet's and mmseg's models gets and keeps its weights, or the error names what does not
+fit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_backbone_has_the_checkpoint_weights_and_drop_path(tmp_path: Path) -> No
     assert all(torch.equal(tensors[name], saved[name]) for name in arrived)
 
 
-def test_a_file_of_the_official_layout_is_a_backbone_too(tmp_path: Path) -> None:
+def test_file_in_the_official_layout_loads_as_backbone(tmp_path: Path) -> None:
     official = load_vector("cat_tiny_224").state_dict()
     torch.save({"model": official}, tmp_path / "cat_tiny.pth")
     config = read_pretrained(tmp_path, drop_path_rate=None).config
@@ -64,15 +64,15 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"nowhere.*point `backbone` at the checkpoint of a pretrain stage"
+        CheckpointError, match=r"nowhere.*set `backbone` to the checkpoint of a pretrain stage"
     ):
         read_pretrained(tmp_path / "nowhere", drop_path_rate=None)
 
 
 @pytest.mark.parametrize("name", ["lfs_pointer", "web_page", "protocol_4", "torchscript"])
-def test_a_file_that_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
+def test_wrong_file_is_refused_with_what_it_really_is(tmp_path: Path, name: str) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
     with pytest.raises(
-        CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; point `backbone` at"
+        CheckpointError, match=rf"^backbone: .*cat\.pth: {MESSAGES[name]}.*; set `backbone` to"
     ):
         read_pretrained(tmp_path, drop_path_rate=None)

@@ -1,4 +1,4 @@
-"""What training starts from: random weights, or those of our, the official and timm's checkpoints;
+"""The start of a training: random weights, or weights from our, official or timm's checkpoints, and
 frozen stages."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.pipelines.ranks import metrics_of_two_ranks
 TOY = {"img_size": 56, "embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
 SCRATCH = {"init": "scratch", "model": TOY, "backbone": None}
 STILL = {"max_iters": 1, "warmup_iters": 0, "lr": 1e-60}
-"""One update of zero as a float32: what comes out is what went in."""
+"""One update that is zero as a float32, so the weights stay the same."""
 
 
 def _params(data: Path, **fields: Any) -> SegmentationParams:
@@ -58,7 +58,7 @@ def _params(data: Path, **fields: Any) -> SegmentationParams:
 
 
 class Setting:
-    """Data and a pretrained checkpoint, and what trains on them."""
+    """Data and a pretrained checkpoint, with the stages that use them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,7 +90,7 @@ def _changed(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> set[str]
     return {name for name in one.keys() & other.keys() if not torch.equal(one[name], other[name])}
 
 
-def test_from_scratch_the_backbone_is_random_by_the_seed(
+def test_backbone_from_scratch_is_random_by_seed(
     setting: Setting,
 ) -> None:
     first, recorder = setting.train("scratch", **STILL, **SCRATCH)
@@ -102,18 +102,18 @@ def test_from_scratch_the_backbone_is_random_by_the_seed(
     assert recorder.events[0].text == "backbone: random weights"
 
 
-def test_log_says_what_was_loaded_and_left_out(setting: Setting) -> None:
+def test_log_lists_loaded_and_left_out_tensors(setting: Setting) -> None:
     start, recorder = setting.train("loaded", **STILL, drop_path_rate=None, model=TOY)
     assert not _changed(start, setting.pretrained)
     summary = recorder.events[0].text
     norms = ", ".join(f"norm{stage}.{part}" for stage in range(4) for part in ("weight", "bias"))
     assert summary.startswith(
-        f"backbone: a CAT of no published size; mapped: {len(start) - 8} tensors; new: {norms};"
+        f"backbone: a CAT of a custom size; mapped: {len(start) - 8} tensors; new: {norms};"
     )
     assert summary.endswith("left out: head.fc.bias, head.fc.weight, norm.bias, norm.weight")
 
 
-def test_frozen_stages_stay_bit_for_bit_and_the_rest_learns(setting: Setting) -> None:
+def test_frozen_stages_stay_bitwise_equal_and_the_rest_learns(setting: Setting) -> None:
     trained, recorder = setting.train("frozen", frozen_stages=2, layer_decay=0.7)
     changed = _changed(trained, setting.pretrained)
     frozen = {
@@ -131,7 +131,7 @@ def test_frozen_stages_stay_bit_for_bit_and_the_rest_learns(setting: Setting) ->
     assert recorder.events[0].text.endswith("; frozen: embeddings and the first 2 stages")
 
 
-def test_frozen_stages_drop_nothing_in_training() -> None:
+def test_frozen_stages_use_no_dropout_in_training() -> None:
     torch.manual_seed(0)
     backbone = CatBackbone(CatConfig(**TOY, drop_path_rate=0.5, drop_rate=0.5))  # type: ignore[arg-type]
     backbone.freeze(3)
@@ -163,7 +163,7 @@ def test_two_workers_train_one_random_and_partly_frozen_network(
 
 
 @pytest.mark.parametrize("name", ["cat.pth", "cat.safetensors"])
-def test_checkpoint_of_timm_is_a_backbone_too(tmp_path: Path, name: str) -> None:
+def test_timm_checkpoint_loads_as_backbone(tmp_path: Path, name: str) -> None:
     tensors = timm.create_model("cat_tiny", num_classes=7).state_dict()
     if name.endswith("pth"):
         torch.save({"epoch": 3, "arch": "cat_tiny", "state_dict": tensors}, tmp_path / name)
@@ -181,7 +181,7 @@ def test_checkpoint_of_timm_is_a_backbone_too(tmp_path: Path, name: str) -> None
     assert torch.equal(found.fitted.tensors["ape"], tensors["ape"])
 
 
-def test_tensor_that_no_cat_has_is_an_error(setting: Setting, tmp_path: Path) -> None:
+def test_unknown_tensor_is_an_error(setting: Setting, tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {**setting.pretrained, "neck.weight": torch.zeros(2)}}, tmp_path / "cat.pth"
     )
@@ -206,9 +206,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
     context = make_context(
         Recorder(tmp_path), _params(setting.data, **{**SCRATCH, "model": model}), setting.backbone
     )
-    with pytest.raises(
-        JobError, match="has 3 stages, and detectors and segmenters take the maps of 4"
-    ):
+    with pytest.raises(JobError, match="has 3 stages, but detectors and segmenters need 4"):
         make_backbone_init(context)
 
 
@@ -218,7 +216,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
         (
             "",
             (
-                r"job\.yaml:5:3: stages\.coco\.backbone: is missing: name the checkpoint .* or set "
+                r"job\.yaml:5:3: stages\.coco\.backbone: is missing: give the checkpoint .* or set "
                 r"init: scratch"
             ),
         ),
@@ -228,7 +226,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
         ),
         (
             "init: scratch\n    model: cat_tiny\n    backbone: pretrain.checkpoint",
-            r"job\.yaml:12:15: stages\.coco\.backbone: has no use with init: scratch",
+            r"job\.yaml:12:15: stages\.coco\.backbone: cannot be used with init: scratch",
         ),
         (
             "init: scratch\n    model: cat_huge",
@@ -236,7 +234,7 @@ def test_network_of_three_stages_is_refused(setting: Setting, tmp_path: Path) ->
         ),
     ],
 )
-def test_job_that_says_no_start_is_refused_at_its_place(
+def test_job_without_a_start_is_refused_at_its_line(
     tmp_path: Path, fields: str, fault: str
 ) -> None:
     path = tmp_path / "job.yaml"
@@ -266,7 +264,7 @@ def test_evaluation_of_a_checkpoint_needs_no_start(tmp_path: Path) -> None:
     assert set(job.stages["task"].inputs) == {"checkpoint"}
 
 
-def test_lr_is_scaled_to_the_batch_and_in_the_key_by_effect() -> None:
+def test_lr_scales_with_batch_and_enters_the_key_by_effect() -> None:
     common: dict[str, Any] = {"method": "fcos", "backbone": "p.checkpoint", "data": "d"}
     plain, large = DetectionParams(**common), DetectionParams(**common, batch_size=64)
     assert plain.peak_lr == 1e-4
@@ -281,12 +279,12 @@ def test_lr_is_scaled_to_the_batch_and_in_the_key_by_effect() -> None:
         == "lr 0.0004 for 64 images an iteration: the published 0.0001 for 16, scaled linearly"
     )
     assert lr_line(DetectionParams(**common, batch_size=32, lr=1e-3)) == (
-        "lr 0.001 for 32 images an iteration, as the job says; the published 0.0001 for 16 would "
-        "be 0.0002"
+        "lr 0.001 for 32 images an iteration, set by the job; the published 0.0001 for 16 would "
+        "scale to 0.0002"
     )
 
 
-def test_settings_of_a_published_model_have_the_key_of_its_name() -> None:
+def test_published_model_has_the_same_key_by_name_or_settings() -> None:
     common: dict[str, Any] = {"method": "semantic_fpn", "init": "scratch", "data": "d"}
     named = SegmentationParams(**common, model="cat_small")
     assert (
@@ -303,7 +301,7 @@ def test_settings_of_a_published_model_have_the_key_of_its_name() -> None:
     ("epochs", "steps"),
     [(12, (8, 11)), (24, (16, 22)), (36, (27, 33)), (6, (4, 5)), (2, (1,)), (1, ())],
 )
-def test_milestones_go_with_the_schedule(epochs: int, steps: tuple[int, ...]) -> None:
+def test_milestones_follow_the_schedule(epochs: int, steps: tuple[int, ...]) -> None:
     params = DetectionParams(method="fcos", backbone="p.checkpoint", data="d", epochs=epochs)
     assert params.steps == steps
     if steps:
@@ -314,7 +312,7 @@ def test_milestones_go_with_the_schedule(epochs: int, steps: tuple[int, ...]) ->
     assert DetectionParams(**{**params.model_dump(), "milestones": (3,)}).steps == (3,)
 
 
-def test_widths_of_a_segmenter_are_in_the_key_by_their_effect() -> None:
+def test_widths_of_a_segmenter_enter_the_key_by_effect() -> None:
     common: dict[str, Any] = {"backbone": "p.checkpoint", "data": "d"}
     fpn, upernet = (
         SegmentationParams(method=method, **common) for method in ("semantic_fpn", "upernet")
@@ -328,5 +326,7 @@ def test_widths_of_a_segmenter_are_in_the_key_by_their_effect() -> None:
         == upernet.in_key()
     )
     assert SegmentationParams(method="upernet", channels=256, **common).in_key() != upernet.in_key()
-    with pytest.raises(ValueError, match=r"min_lr\s+must be 0 with layer_decay on a poly schedule"):
+    with pytest.raises(
+        ValueError, match=r"min_lr\s+must be 0 with layer_decay and a poly schedule"
+    ):
         SegmentationParams(method="upernet", layer_decay=0.9, min_lr=1e-6, **common)

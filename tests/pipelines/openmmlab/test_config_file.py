@@ -1,5 +1,4 @@
-"""Config files read as text: what a Key takes of them, and what is refused, by the name of the
-file."""
+"""Config files read as text: their part of a Key, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
 
 
 def _write(root: Path, **files: str) -> Path:
-    """Files by stem; the first one's path."""
+    """Writes files by stem and returns the path of the first one."""
     root.mkdir(exist_ok=True, parents=True)
     for stem, text in files.items():
         (root / f"{stem}.py").write_text(text)
@@ -38,7 +37,7 @@ def _digest(path: Path | str) -> str:
     return config_digest(str(path), library="mmdet")
 
 
-def test_config_digest_follows_the_file_and_its_bases(tmp_path: Path) -> None:
+def test_config_digest_covers_the_file_and_its_bases(tmp_path: Path) -> None:
     files = {
         "own": "_base_ = ['./base.py']\nmodel = dict(a=1)\n",
         "base": "_base_ = './deep.py'\n",
@@ -68,51 +67,51 @@ def test_configs_of_the_installed_library_are_found() -> None:
 @pytest.mark.parametrize(
     ("files", "fault"),
     [
-        ({"own": "model = dict(\n"}, r"own\.py: not a config in Python: .*line 1"),
+        ({"own": "model = dict(\n"}, r"own\.py: not a valid Python file: .*line 1"),
         (
             {"own": "x = 1\n"},
-            r"own\.py: no config of a model: neither it nor a base of it assigns `model`",
+            r"own\.py: not a model config: neither the file nor its bases assign `model`",
         ),
         (
             {"own": "_base_ = './gone.py'\nmodel = 1\n"},
-            r"own\.py: its base \./gone\.py is missing: .*is no file",
+            r"own\.py: its base \./gone\.py is missing: .*is not a file",
         ),
         ({"own": "_base_ = 'mmdet::gone.py'\n"}, r"own\.py: its base mmdet::gone\.py is missing"),
         (
             {"own": "_base_ = 'mmseg::fcn.py'\n"},
-            r"mmseg::fcn\.py: is of mmseg, and this stage builds models of mmdet",
+            r"mmseg::fcn\.py: belongs to mmseg, but this stage builds models of mmdet",
         ),
         (
             {"own": "_base_ = './other.py'\n", "other": "_base_ = ['./own.py']\n"},
-            r"bases go round in a circle: .*own\.py -> .*other\.py -> .*own\.py",
+            r"bases form a cycle: .*own\.py -> .*other\.py -> .*own\.py",
         ),
         (
             {"own": "_base_ = ['a' + '.py']\nmodel = 1\n"},
-            r"own\.py: _base_ must be written once and out",
+            r"own\.py: _base_ must be assigned once",
         ),
         (
             {"own": "_base_ = 'a.py'\n_base_ = 'b.py'\n"},
-            r"own\.py: _base_ must be written once and out",
+            r"own\.py: _base_ must be assigned once",
         ),
         (
             {"own": "from mmengine.config import read_base\nmodel = 1\n"},
-            r"own\.py:1: imports are not taken, as no Key would hold",
+            r"own\.py:1: imports are not allowed, because the stage's Key",
         ),
         (
             {"own": "custom_imports = dict(imports=['a'])\nmodel = 1\n"},
-            r"own\.py: custom_imports are not taken",
+            r"own\.py: custom_imports are not allowed",
         ),
         (
             {"own": "model = dict(a='{{ $HOME:x }}')\n"},
-            r"own\.py: \{\{ \$HOME }} would be filled in from outside",
+            r"own\.py: \{\{ \$HOME }} would take its value from outside",
         ),
         (
             {"own": "model = dict(a='{{ fileDirname }}')\n"},
-            r"own\.py: \{\{ fileDirname }} would be filled in",
+            r"own\.py: \{\{ fileDirname }} would take its value",
         ),
     ],
 )
-def test_what_is_no_config_or_has_no_digest_is_refused(
+def test_invalid_or_open_config_is_refused(
     tmp_path: Path, files: dict[str, str], fault: str
 ) -> None:
     with pytest.raises(DataError, match=fault):
@@ -136,12 +135,10 @@ def test_what_is_no_config_or_has_no_digest_is_refused(
         ("id(1)", "id"),
     ],
 )
-def test_function_that_reaches_out_of_the_config_is_refused(
+def test_function_with_access_to_the_outside_is_refused(
     tmp_path: Path, value: str, name: str
 ) -> None:
-    fault = (
-        rf"own\.py:2: {name} is not taken, as no Key would hold what it brings in; .* may use abs, "
-    )
+    fault = rf"own\.py:2: {name} is not allowed, because the .* of Python: abs, "
     with pytest.raises(DataError, match=fault):
         _digest(_write(tmp_path, own=f"x = 1\nmodel = dict(a={value})\n"))
 
@@ -160,8 +157,8 @@ def test_function_that_reaches_out_of_the_config_is_refused(
         "_base_ = 'base.py'\ndel _base_",
     ],
 )
-def test_bases_that_are_not_one_plain_statement_are_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DataError, match=r"own\.py: _base_ must be written once and out"):
+def test_bases_must_be_one_plain_assignment(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"own\.py: _base_ must be assigned once"):
         _digest(_write(tmp_path, own=f"{text}\nmodel = 1\n", base="model = 1\n"))
 
 
@@ -182,7 +179,7 @@ def _fault(path: Path, library: str) -> str:
 
 
 @pytest.mark.parametrize("library", ["mmdet", "mmseg"])
-def test_configs_of_the_installed_libraries_are_closed(library: str) -> None:
+def test_configs_of_installed_libraries_use_nothing_from_outside(library: str) -> None:
     (package,) = importlib.import_module(library).__path__
     configs = sorted((Path(package) / ".mim" / "configs").rglob("*.py"))
     calculating = [
@@ -192,16 +189,18 @@ def test_configs_of_the_installed_libraries_are_closed(library: str) -> None:
     ]
     faults = [_fault(path, library) for path in {*configs[::30], *calculating}]
     assert len([fault for fault in faults if not fault]) > 20
-    assert not [fault for fault in faults if re.search("is not taken|must be written once", fault)]
+    assert not [
+        fault for fault in faults if re.search("is not allowed|must be assigned once", fault)
+    ]
 
 
-def test_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_config_path_must_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     (tmp_path / "binary.py").write_bytes(b"\x00\xff")
     for name, fault in (
         ("gone", "no such file"),
-        ("folder", "a folder"),
-        ("binary", "not a config in Python"),
+        ("folder", "is a folder"),
+        ("binary", "not a valid Python file"),
     ):
         with pytest.raises(DataError, match=rf"config: .*{name}\.py: {fault}"):
             _digest(tmp_path / f"{name}.py")
@@ -213,7 +212,7 @@ def _params(**fields: Any) -> DetectionParams:
     )
 
 
-def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -> None:
+def test_key_covers_the_content_of_a_config_but_not_its_path(tmp_path: Path) -> None:
     params = _params(config=str(_write(tmp_path / "one", own="model = 1\n")))
     other = _params(config=str(_write(tmp_path / "two", own="model = 1\n")))
     assert params.in_key() == other.in_key()
@@ -226,20 +225,20 @@ def test_path_of_a_config_is_not_in_the_key_and_its_content_is(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({}, r"must have one of `method` .* and `config`"),
-        ({"method": "fcos", "config": "/a.py"}, r"must have one of `method` .* and `config`"),
+        ({}, r"must have either `method` .* or `config`"),
+        ({"method": "fcos", "config": "/a.py"}, r"must have either `method` .* or `config`"),
         (
             {"config": "/a.yaml"},
-            r"must be a config's \.py file, or LIBRARY::PATH\.py, not '/a\.yaml'",
+            r"must be a \.py config file or LIBRARY::PATH\.py, not '/a\.yaml'",
         ),
-        ({"config": "s3://b/a.py"}, r"must be a config's \.py file"),
+        ({"config": "s3://b/a.py"}, r"must be a \.py config file"),
         ({"config": "/a.py", "num_rois": 8}, r"num_rois\s+config has no such setting"),
         ({"config": "/a.py", "channels": 8}, r"channels\s+config has no such setting"),
-        ({"method": "fcos", "masks": True}, r"masks\s+goes with `config`; fcos says itself"),
-        ({"method": "fcos", "keep_backbone": True}, r"keep_backbone\s+goes with `config`"),
+        ({"method": "fcos", "masks": True}, r"masks\s+needs `config`; fcos defines"),
+        ({"method": "fcos", "keep_backbone": True}, r"keep_backbone\s+needs `config`"),
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(fields: dict[str, Any], fault: str) -> None:
+def test_conflicting_fields_are_refused(fields: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
         _params(**fields)
 
@@ -248,23 +247,28 @@ def test_fields_that_do_not_go_together_are_refused(fields: dict[str, Any], faul
     ("fields", "fault"),
     [
         ({}, "init: must be scratch with keep_backbone"),
-        ({"init": "scratch"}, "backbone: is for CAT"),
-        ({"init": "scratch", "backbone": None, "model": "cat_tiny"}, "model: is for CAT"),
-        ({"init": "scratch", "backbone": None, "frozen_stages": 1}, "frozen_stages: is for CAT"),
+        ({"init": "scratch"}, "backbone: applies to CAT"),
+        ({"init": "scratch", "backbone": None, "model": "cat_tiny"}, "model: applies to CAT"),
+        (
+            {"init": "scratch", "backbone": None, "frozen_stages": 1},
+            "frozen_stages: applies to CAT",
+        ),
         (
             {"init": "scratch", "backbone": None, "layer_decay": 0.5},
-            "layer_decay: knows the depths of CAT only",
+            "layer_decay: works only with CAT",
         ),
     ],
 )
-def test_fields_of_cat_do_not_go_with_another_backbone(fields: dict[str, Any], fault: str) -> None:
+def test_fields_of_cat_are_refused_with_another_backbone(
+    fields: dict[str, Any], fault: str
+) -> None:
     found = next(_params(config="/a.py", keep_backbone=True, **fields).start_misfits())
     assert f"{found.steps[0]}: {found.message}".startswith(fault)
 
 
 def _keys(tmp_path: Path, config: str) -> dict[str, str]:
-    """The Keys of a job with a stage of `config` and its evaluation, whose data are stated and
-    absent."""
+    """The Keys of a job with a stage of `config` and its evaluation. The job states the digest of
+    the data, which is absent."""
     path = tmp_path / "job.yaml"
     stated = f"data: /absent, data_fingerprint: {'a' * 64}"
     path.write_text(
@@ -282,7 +286,7 @@ def _keys(tmp_path: Path, config: str) -> dict[str, str]:
     return {planned.stage.name: planned.key for planned in plan.stages}
 
 
-def test_config_is_in_the_keys_of_stage_and_evaluation(
+def test_config_enters_the_keys_of_stage_and_evaluation(
     tmp_path: Path,
 ) -> None:
     _write(tmp_path, own="_base_ = 'base.py'\n", base="model = 1\n")
@@ -301,7 +305,7 @@ def test_an_invalid_config_is_reported_by_the_plan(tmp_path: Path) -> None:
 
 def test_a_loop_of_links_and_a_too_long_name_are_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.py").symlink_to("loop.py")
-    with pytest.raises(DataError, match=r"config: .*loop\.py: a loop of symbolic links"):
+    with pytest.raises(DataError, match=r"config: .*loop\.py: its symbolic links form a loop"):
         config_digest(str(tmp_path / "loop.py"), library="mmdet")
     with pytest.raises(DataError, match=r"xx\.py: cannot be read: File name too long"):
         config_digest(f"{tmp_path}/{'x' * 300}.py", library="mmdet")

@@ -1,5 +1,5 @@
-"""Models of config files, mmdet's and mmseg's own and some of ours, on CAT: fitted, trained,
-measured again."""
+"""Models of config files, from mmdet, mmseg and these tests, are adapted to CAT, trained and
+evaluated."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _adapted(
     return adapted(load_model(config, scope, work_dir), start, num_classes=5, device="cpu")
 
 
-def test_an_mmdet_detector_gets_cat_and_the_datas_classes(tmp_path: Path) -> None:
+def test_mmdet_detector_gets_cat_and_the_classes_of_the_data(tmp_path: Path) -> None:
     model = _adapted("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "mmdet", tmp_path)
     assert model["backbone"] == SMALL.backbone
     assert model["neck"]["in_channels"] == WIDTHS
@@ -59,7 +59,7 @@ def test_an_mmdet_detector_gets_cat_and_the_datas_classes(tmp_path: Path) -> Non
     assert "num_classes" not in model["rpn_head"]
 
 
-def test_caffe_normalisation_gives_way_to_the_pretrainings(
+def test_caffe_normalisation_is_replaced_by_the_pretrainings(
     tmp_path: Path,
 ) -> None:
     model = _adapted("mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", "mmdet", tmp_path)
@@ -68,13 +68,13 @@ def test_caffe_normalisation_gives_way_to_the_pretrainings(
     assert model["data_preprocessor"]["pad_size_divisor"] == 32
 
 
-def test_neck_that_takes_some_maps_gets_these(tmp_path: Path) -> None:
+def test_neck_gets_only_the_maps_that_it_takes(tmp_path: Path) -> None:
     model = _adapted("mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py", "mmdet", tmp_path)
     assert model["backbone"]["out_indices"] == [3]
     assert model["neck"]["in_channels"] == 768
 
 
-def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) -> None:
+def test_heads_of_mmseg_segmenter_without_neck_are_adapted(tmp_path: Path) -> None:
     model = _adapted("mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py", "mmseg", tmp_path)
     assert model["decode_head"]["in_channels"] == WIDTHS
     assert model["auxiliary_head"]["in_channels"] == 384
@@ -93,7 +93,7 @@ def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) ->
                 "model = dict(backbone=dict(out_indices=(2, 3, 4)), data_preprocessor={}, "
                 "neck=dict(in_channels=[1] * 3))"
             ),
-            r"model\.neck\.in_channels: has 3 entries, which says not which of CAT's 4 maps",
+            r"model\.neck\.in_channels: has 3 entries, so it is unclear which of CAT's 4 maps",
         ),
         (
             (
@@ -107,26 +107,28 @@ def test_segmenter_of_mmseg_without_neck_has_its_heads_fitted(tmp_path: Path) ->
                 "model = dict(backbone={}, data_preprocessor={}, init_cfg=dict(type='Pretrained', "
                 "checkpoint='x'))"
             ),
-            r"init_cfg .*weights of heads are not taken from outside",
+            r"init_cfg .*a head cannot load weights from outside",
         ),
         (
             (
                 "model = dict(backbone={}, data_preprocessor={}, "
                 "neck=dict(b=[dict(pretrained='torchvision://resnet50')]))"
             ),
-            r"pretrained 'torchvision://resnet50': weights of heads are not taken from outside",
+            r"pretrained 'torchvision://resnet50': a head cannot load weights from outside",
         ),
         (
             "model = dict(backbone={}, data_preprocessor={}, teacher_ckpt='/teacher.pth')",
-            r"teacher_ckpt '/teacher\.pth': weights of heads are not taken from outside",
+            r"teacher_ckpt '/teacher\.pth': a head cannot load weights from outside",
         ),
         (
             "model = dict(backbone={}, data_preprocessor={}, a={1, 2})",
-            r"model: holds more than plain values",
+            r"model: contains values that are not JSON",
         ),
     ],
 )
-def test_model_that_cannot_be_fitted_names_the_field(tmp_path: Path, text: str, fault: str) -> None:
+def test_model_that_cannot_be_adapted_names_the_field(
+    tmp_path: Path, text: str, fault: str
+) -> None:
     (tmp_path / "own.py").write_text(text)
     with pytest.raises(ValueError, match=fault):
         _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path)
@@ -144,13 +146,13 @@ def test_model_that_cannot_be_fitted_names_the_field(tmp_path: Path, text: str, 
     ],
 )
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_config_that_fails_when_executed_is_told_with_its_path(
+def test_config_that_fails_when_executed_is_named_with_its_path(
     tmp_path: Path, text: str, fault: str
 ) -> None:
     (tmp_path / "own.py").write_text(f"{text}\n")
-    with pytest.raises(JobError, match=rf"config: .*own\.py: fails when it is executed: {fault}"):
+    with pytest.raises(JobError, match=rf"config: .*own\.py: fails when executed: {fault}"):
         load_model(str(tmp_path / "own.py"), "mmdet", tmp_path)
-    gc.collect()  # mmengine leaves the file open from which it executes
+    gc.collect()  # mmengine leaves the executed file open
 
 
 @pytest.mark.parametrize(
@@ -172,10 +174,10 @@ def test_config_that_fails_when_executed_is_told_with_its_path(
             "backbone=dict(out_indices=(0, 1, 2, 5)), neck=dict(in_channels=[8] * 3)",
             r"model\.neck\.in_channels: has 3",
         ),
-        ("neck=[3]", r"cannot be made to fit: TypeError: "),
+        ("neck=[3]", r"cannot be adapted to the stage: TypeError: "),
     ],
 )
-def test_wrong_model_ends_every_rank_before_it_trains(
+def test_wrong_model_fails_on_every_rank_before_training(
     tmp_path: Path, fields: str, fault: str
 ) -> None:
     text = f"_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = dict({fields})\n"
@@ -186,7 +188,7 @@ def test_wrong_model_ends_every_rank_before_it_trains(
         make_model(context, TOY, scope="mmdet", num_classes=5)
 
 
-def test_a_model_that_reads_values_is_built_with_values(
+def test_model_that_reads_values_is_built_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Valued(nn.Linear):
@@ -198,9 +200,7 @@ def test_a_model_that_reads_values_is_built_with_values(
 
 
 @pytest.mark.parametrize("field", ["frozen_stages", "norm_eval"])
-def test_kept_backbone_that_would_keep_random_weights_is_refused(
-    tmp_path: Path, field: str
-) -> None:
+def test_frozen_random_weights_of_kept_backbone_are_refused(tmp_path: Path, field: str) -> None:
     own = (
         "_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'\nmodel = "
         f"dict(backbone=dict({field}=1))\n"
@@ -210,7 +210,7 @@ def test_kept_backbone_that_would_keep_random_weights_is_refused(
         own if field == "frozen_stages" else unfrozen.replace("False", "True")
     )
     with pytest.raises(
-        ValueError, match=rf"model\.backbone\.{field}: .* would keep random weights as they are"
+        ValueError, match=rf"model\.backbone\.{field}: .* would freeze random weights"
     ):
         _adapted(str(tmp_path / "own.py"), "mmdet", tmp_path, start=BackboneInit(None))
     (tmp_path / "own.py").write_text(unfrozen)
@@ -250,7 +250,7 @@ def test_kept_backbone_loads_no_weights(fields: dict[str, Any], left: dict[str, 
 
 
 @pytest.mark.parametrize("value", ["https://place/a", "/weights/a.pth", "open-mmlab://resnet50"])
-def test_a_kept_backbone_with_its_own_loading_is_refused(value: str) -> None:
+def test_kept_backbone_that_loads_weights_itself_is_refused(value: str) -> None:
     model = {"backbone": {"type": "Own", "stem": {"teacher": value}}, "data_preprocessor": {}}
     with pytest.raises(
         ValueError, match=rf"model\.backbone: teacher '{value}': keep_backbone starts from random"
@@ -273,7 +273,7 @@ model = dict(
 """
 
 
-def test_detector_of_a_config_trains_and_its_evaluation_agrees(tmp_path: Path) -> None:
+def test_detector_of_a_config_trains_and_evaluates_equally(tmp_path: Path) -> None:
     data = write_coco(tmp_path / "coco", num_train=4, num_val=2)
     (tmp_path / "own.py").write_text(DETECTOR)
     common: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Broken and missing images are found before training, counted and named."""
+"""Broken and missing images are found, counted and named before training."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_truncated_images_up_to_the_limit_are_left_out(tmp_path: Path) -> None:
 def test_truncated_images_beyond_the_limit_are_named(tmp_path: Path) -> None:
     paths = _images(tmp_path, num=14, num_truncated=12)
     with pytest.raises(
-        DataError, match=r"12 of 14 images do not decode, and .* is 11: .*0\.jpg .*2 more"
+        DataError, match=r"12 of 14 images cannot be decoded, but .* is 11: .*0\.jpg .*2 more"
     ):
         _find(paths, tmp_path, limit=11)
 
 
-def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
+def test_missing_image_is_an_error_for_any_limit(tmp_path: Path) -> None:
     paths = [*_images(tmp_path, num=2, num_truncated=0), tmp_path / "gone.jpg"]
     with pytest.raises(
         DataError, match=r"1 of 3 files are missing: .*gone\.jpg; complete the data set"
@@ -58,13 +58,13 @@ def test_missing_image_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
         _find(paths, tmp_path, limit=100)
 
 
-def test_an_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
+def test_image_with_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco", num_train=2, num_val=1)
     Image.new("RGB", (PX, 2 * PX)).save(root / "train2017/001.png")
     files = [read_annotations(root, "train"), read_annotations(root, "val")]
     context = make_context(Recorder(tmp_path), PARAMS, root)
     with pytest.raises(
-        DataError, match=r"1 of 3 images are .*001\.png \(64x128 pixels instead of 64x64\)"
+        DataError, match=r"1 of 3 images have .*001\.png \(64x128 pixels instead of 64x64\)"
     ):
         check_images(files, context)
     assert check_images(files[1:], context) == frozenset()
@@ -86,7 +86,7 @@ def _loop(path: Path) -> None:
         (Path.mkdir, "not a file"),
     ],
 )
-def test_a_file_that_cannot_be_opened_is_named_with_the_reason(
+def test_file_that_cannot_be_opened_is_named_with_the_reason(
     tmp_path: Path, make: Callable[[Path], None], why: str
 ) -> None:
     make(tmp_path / "gone.jpg")
@@ -98,9 +98,9 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b.jpg", "\ud800.jpg"])
-def test_a_name_that_no_file_can_have_is_reported(tmp_path: Path, name: str) -> None:
+def test_invalid_file_name_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         DataError,
-        match=r"1 of 1 files are missing: .* \((File name too long|not a name of a file)\)",
+        match=r"1 of 1 files are missing: .* \((File name too long|not a valid file name)\)",
     ):
         _find([tmp_path / name], tmp_path, limit=100)

@@ -1,4 +1,4 @@
-"""The ops adapter against references in plain Python, through mmcv's own functions."""
+"""The ops adapter, called through mmcv's own functions, equals references in plain Python."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ with library.quiet_import():
     from mmcv.ops import nms as mmcv_nms
 
 
-def test_adapter_is_what_mmcv_imports_here() -> None:
+def test_mmcv_imports_the_adapter() -> None:
     assert sys.modules["mmcv._ext"].nms is BACKED["nms"]
 
 
-def test_install_is_idempotent_and_last() -> None:
+def test_install_is_idempotent_and_adds_the_last_finder() -> None:
     ops.install_ops()
     ops.install_ops()
     assert sys.meta_path.count(ops.OpsFinder) == 1
 
 
-def test_compiled_extension_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_extension_takes_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiled = tmp_path / "_ext.py"
     compiled.write_text("nms = 'compiled'\n")
     monkeypatch.delitem(sys.modules, "mmcv._ext")
@@ -54,7 +56,7 @@ def test_compiled_extension_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.origin == str(compiled)
 
 
-def test_op_that_is_not_backed_names_itself_and_the_way_out() -> None:
+def test_missing_op_is_named_with_what_to_do() -> None:
     boxes = torch.rand(2, 5)
     with pytest.raises(
         MissingOpError, match=r"box_iou_rotated .*pip install --no-build-isolation .*onedl-mmcv"
@@ -170,8 +172,8 @@ def test_focal_loss_gradient_equals_finite_differences() -> None:
 
 
 def _focal_inputs() -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of all sizes, some of which saturate the sigmoid; targets with background; a weight
-    for each class."""
+    """Logits of all sizes, some of which saturate the sigmoid, targets with background, and a
+    weight for each class."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(400, 6, generator=generator) * torch.tensor([1, 5, 20, 100, 1, 1])
     return (
@@ -181,7 +183,7 @@ def _focal_inputs() -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def test_focal_loss_and_gradient_equal_torchvisions_by_autograd() -> None:
+def test_focal_loss_and_gradient_equal_torchvision_autograd() -> None:
     logits, targets, weight = _focal_inputs()
     leaf = logits.clone().requires_grad_()
     one_hot = torch.nn.functional.one_hot(targets, 7)[:, :6].float()
@@ -198,7 +200,7 @@ def test_focal_loss_and_gradient_equal_torchvisions_by_autograd() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from within torch
 def test_compiled_focal_loss_is_equal_and_compiled_once() -> None:
     logits, targets, weight = _focal_inputs()
     torch._dynamo.reset()

@@ -1,5 +1,5 @@
-"""One AdamW in few groups: spared of decay by parts of names, slower with each depth under
-layer-wise decay."""
+"""One AdamW in few groups: parts of names exclude parameters from weight decay, and layer-wise
+decay lowers the learning rate with each depth."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Toy(nn.Module):
         self.head.bias.requires_grad_(False)
 
 
-def test_norms_are_spared_of_decay_and_frozen_tensors_left_out() -> None:
+def test_norms_have_no_decay_and_frozen_tensors_no_group() -> None:
     model = Toy()
     config = Config(optim_wrapper(PARAMS, device="cpu"))
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(config.pop("constructor")) is FewGroups
@@ -60,7 +60,7 @@ def _rates(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, float]:
     return {name: of_tensor[id(tensor)] for name, tensor in model.named_parameters()}
 
 
-def test_layer_decay_lowers_the_lr_with_backbone_depth() -> None:
+def test_layer_decay_lowers_lr_towards_the_first_layers() -> None:
     model, groups = _groups(lr=1.0, layer_decay=0.5)
     rates = _rates(model, groups)
     expected = {
@@ -80,14 +80,14 @@ def test_layer_decay_lowers_the_lr_with_backbone_depth() -> None:
     assert sum(len(group["params"]) for group in groups) == len(rates)
 
 
-def test_without_layer_decay_there_are_two_groups_at_one_rate() -> None:
+def test_without_layer_decay_two_groups_have_the_same_lr() -> None:
     model, groups = _groups(lr=1.0)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1.0, 0.05), (1.0, 0.0)]
     assert set(_rates(model, groups).values()) == {1.0}
 
 
 @pytest.mark.parametrize(("fidelity", "weight_decay"), [("intent", 0.0), ("reference", 0.05)])
-def test_position_embedding_decays_as_in_the_reference_alone(
+def test_position_embedding_decays_only_with_reference_fidelity(
     fidelity: str, weight_decay: float
 ) -> None:
     model, groups = _groups(fidelity=fidelity)
@@ -107,7 +107,7 @@ def test_position_embedding_decays_as_in_the_reference_alone(
     assert bias_decay == 0.05
 
 
-def test_cosine_ends_at_the_share_of_each_group() -> None:
+def test_cosine_ends_at_a_share_of_each_groups_lr() -> None:
     params = DetectionParams(
         method="fcos", backbone="p.c", data="d", lr=1e-2, min_lr=1e-3, schedule="cosine"
     )

@@ -1,4 +1,4 @@
-"""When a fine-tuning validates and saves, and what it tells."""
+"""The times at which a fine-tuning validates and saves, and its reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEGMENTATION: Any = {"method": "semantic_fpn", "backbone": "p.checkpoint", "data
 
 
 def epochs(every: CheckpointEvery, *, keep_best: int) -> list[int]:
-    """After which of six epochs, every second of which is validated, a checkpoint is due."""
+    """The epochs, of six, after which a checkpoint is due. Every second epoch has a validation."""
     schedule = TrainingSchedule("epoch", 6, 2, every, keep_best)
     return [
         done
@@ -47,14 +47,14 @@ def test_detection_saves_by_epochs_steps_or_minutes(content: str) -> None:
     assert (every.epochs == 2) == ("2" in content and "2.5" not in content)
 
 
-def test_segmentation_counts_no_epochs() -> None:
+def test_segmentation_does_not_accept_epochs() -> None:
     assert CheckpointEverySteps.model_validate_json("200").steps == 200
     assert SegmentationParams(**SEGMENTATION).checkpoint_every.steps == 8000
     with pytest.raises(ValidationError, match="epochs"):
         CheckpointEverySteps.model_validate_json('{"epochs": 2}')
 
 
-def test_a_number_of_workers_suits_that_shares_the_batch() -> None:
+def test_number_of_workers_must_divide_the_batch() -> None:
     params = DetectionParams(**DETECTION, batch_size=6)
     assert [count for count in range(1, 7) if params.fits_workers(count)] == [1, 2, 3, 6]
 
@@ -66,7 +66,7 @@ def losses(*values: float) -> RunningMetrics:
     return figures
 
 
-def test_lines_and_reports_have_means_since_the_last() -> None:
+def test_lines_and_reports_have_means_since_the_previous_one() -> None:
     figures = losses(1.0, 3.0)
     assert figures.read() == {"loss": 2.0, "loss_cls": 1.0}
     figures.add(3, {"loss": torch.tensor(5.0)})
@@ -76,7 +76,7 @@ def test_lines_and_reports_have_means_since_the_last() -> None:
     assert figures.mean_loss == 0.0
 
 
-def test_a_loss_that_is_no_number_is_named_with_its_iteration() -> None:
+def test_nan_loss_is_reported_with_its_iteration() -> None:
     with pytest.raises(StageError, match=r"the loss is nan at iteration 2: .*lower `lr`"):
         losses(1.0, float("nan"), 2.0).read()
 
@@ -84,7 +84,7 @@ def test_a_loss_that_is_no_number_is_named_with_its_iteration() -> None:
 @pytest.mark.parametrize(
     ("world_size", "loss_sums"), [(2, [1.0, 5.0]), (3, [3.0, 3.0, 3.0]), (1, [3.0])]
 )
-def test_losses_go_on_whatever_the_number_of_workers(
+def test_loss_sums_resume_with_any_number_of_workers(
     world_size: int, loss_sums: list[float]
 ) -> None:
     position = Position(iteration=4, loss_sums=(1.0, 5.0), num_losses=2)
@@ -95,7 +95,7 @@ def test_losses_go_on_whatever_the_number_of_workers(
     assert sum(figure.mean_loss for figure in figures) / world_size == 1.5
 
 
-def test_a_line_estimates_the_time_to_go_from_this_attempt(tmp_path: Path) -> None:
+def test_line_estimates_remaining_time_from_this_attempt(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     context = make_context(recorder, DetectionParams(**DETECTION), tmp_path)
     speed = SpeedMeter(trained_s=1000.0, waited_s=100.0)

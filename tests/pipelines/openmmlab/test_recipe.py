@@ -1,4 +1,4 @@
-"""Learning rates as mmengine's own schedulers come to them, from the configs of both kinds."""
+"""Learning rates that mmengine's own schedulers compute from the configs of both kinds."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _segmentation(warmup_iters: int) -> list[float]:
 
 @pytest.mark.parametrize("warmup_iters", [0, 1, 2, 5])
 @pytest.mark.parametrize("rates_of", [_detection, _segmentation])
-def test_after_the_warm_up_the_rate_is_the_one_asked_for(rates_of: Any, warmup_iters: int) -> None:
+def test_lr_after_the_warmup_is_the_requested_one(rates_of: Any, warmup_iters: int) -> None:
     rates = rates_of(warmup_iters)
     assert rates[warmup_iters:] == pytest.approx([LR] * (NUM_ITERS - warmup_iters), rel=0.01)
     assert all(rate < LR for rate in rates[: max(warmup_iters - 1, 0)])

@@ -1,5 +1,5 @@
-"""What a stage leaves beside its weights: parameters and FLOPs, the whole config, the ops that were
-active."""
+"""The files that a stage writes next to its weights: parameters and FLOPs, the whole config, and
+the active ops."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def test_complexity_of_the_trained_network_is_in_the_log(setting: Setting) -> No
     ]
 
 
-def test_a_finished_stage_leaves_no_closed_file_to_who_logs_next(setting: Setting) -> None:
+def test_finished_stage_leaves_no_closed_log_file_behind(setting: Setting) -> None:
     assert setting.checkpoint.exists()
     assert MMLogger.get_current_instance().handlers == []
 
 
-def test_the_resolved_config_names_no_folder_of_this_machine(setting: Setting) -> None:
+def test_resolved_config_has_no_folder_of_this_machine(setting: Setting) -> None:
     resolved = setting.read("resolved.json")
     assert {
         "model",
@@ -107,18 +107,18 @@ def test_the_resolved_config_names_no_folder_of_this_machine(setting: Setting) -
     assert str(setting.root) not in json.dumps(resolved)
 
 
-def test_ops_say_whose_kernels_they_are(setting: Setting) -> None:
+def test_ops_report_the_source_of_their_kernels(setting: Setting) -> None:
     assert SOURCES.keys() == BACKED.keys()
     assert setting.read("config.json")["ops"] == active_ops()
     assert active_ops()["nms"] in ("torchvision", "compiled")
 
 
-def test_compiled_ops_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_ops_are_reported_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.openmmlab.ops.EXTENSION", "json")
     assert set(active_ops().values()) == {"compiled"}
 
 
-def test_auxiliary_head_has_parameters_and_no_part_in_inference() -> None:
+def test_auxiliary_head_counts_parameters_but_no_flops() -> None:
     params = SegmentationParams(method="upernet", backbone="p.checkpoint", data="d", channels=8)
     cat = {
         "type": "CAT",

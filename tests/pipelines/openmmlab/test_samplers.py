@@ -1,5 +1,4 @@
-"""Which image is drawn when: whatever the number of workers, from any batch on, and with what
-random numbers."""
+"""The order of images and their random numbers, for any number of workers and from any batch on."""
 
 from __future__ import annotations
 
@@ -18,8 +17,8 @@ from pipelines.openmmlab.samplers import EpochSampler, SamplePosition, SeededDat
 
 
 class Scenes:
-    """Images of which every `num_wide + 1`th is upright; a sample is its number and a random
-    one."""
+    """A data set in which every `num_wide + 1`th image is upright. A sample is the image's number
+    and a random number."""
 
     metainfo: dict[str, Any] = {}  # noqa: RUF012  # mmengine's datasets have it so
 
@@ -33,7 +32,7 @@ class Scenes:
         return self._length
 
     def __getitem__(self, image: int) -> tuple[int, float]:
-        return image, float(np.random.rand())  # as the libraries' transforms draw
+        return image, float(np.random.rand())  # like the transforms of the libraries
 
     def get_data_info(self, image: int) -> dict[str, int]:
         return {"width": 10, "height": 20 if image % (self._num_wide + 1) == 0 else 5}
@@ -49,7 +48,7 @@ def dataset(length: int) -> SeededDataset:
 def drawn(
     monkeypatch: pytest.MonkeyPatch, make: Any, *, world_size: int = 1, first_batch: int = 0
 ) -> list[list[SamplePosition]]:
-    """What each rank draws."""
+    """The samples that each rank draws."""
     ranks = []
     for rank in range(world_size):
         monkeypatch.setattr(samplers, "get_dist_info", lambda rank=rank: (rank, world_size))
@@ -80,7 +79,7 @@ def test_batches_hold_the_same_images_for_any_world_size(
 
 @pytest.mark.parametrize("make", [epoch_of, stream_of])
 @pytest.mark.parametrize("first_batch", [1, 2, 3])
-def test_a_later_beginning_draws_the_rest(
+def test_later_start_draws_the_remaining_batches(
     make: Any, first_batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (whole,) = drawn(monkeypatch, lambda: make(22, 6))
@@ -90,7 +89,7 @@ def test_a_later_beginning_draws_the_rest(
 
 @settings(max_examples=50)
 @given(length=st.integers(1, 40), batch_size=st.integers(1, 12), epoch=st.integers(0, 3))
-def test_an_epoch_has_every_image_and_fills_its_batches(
+def test_epoch_has_every_image_and_only_full_batches(
     length: int, batch_size: int, epoch: int
 ) -> None:
     sampler = epoch_of(length, batch_size)
@@ -121,14 +120,14 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
     assert first != [draw.image for draw in EpochSampler(dataset(12), seed=2, batch_size=4)]
 
 
-def test_a_stream_takes_every_image_once_a_shuffle() -> None:
+def test_stream_takes_every_image_once_per_shuffle() -> None:
     images = [draw.image for draw in stream_of(12, 8)]
     assert [sorted(images[begin : begin + 12]) for begin in range(0, 72, 12)] == [
         list(range(12))
     ] * 6
 
 
-def test_a_sample_depends_on_seed_and_position_alone() -> None:
+def test_sample_depends_only_on_seed_and_position() -> None:
     seeded = dataset(8)
     sample = seeded[SamplePosition(3, 2)]
     assert sample[0] == 2
@@ -138,5 +137,5 @@ def test_a_sample_depends_on_seed_and_position_alone() -> None:
 
 
 def test_no_image_to_train_on_is_an_error() -> None:
-    with pytest.raises(DataError, match="train holds no image to learn from"):
+    with pytest.raises(DataError, match="train has no image to train on"):
         dataset(0).full_init()

@@ -1,5 +1,5 @@
-"""Faults of a data set in ADE20K's layout are found before training, and the digest follows the
-bytes."""
+"""Faults of a data set in ADE20K's layout are found before training, and the digest changes with
+the bytes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_fingerprint_depends_only_on_images_and_classes(root: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("gone", ["images/training", "images/validation", "annotations/training"])
-def test_missing_folder_is_named(root: Path, gone: str) -> None:
+def test_missing_folder_is_named_in_the_error(root: Path, gone: str) -> None:
     shutil.rmtree(root / gone)
     with pytest.raises(DataError, match=f"{root}/{gone}: the data folder is missing"):
         KIND.fingerprint(_params(root))
@@ -70,13 +70,13 @@ def test_num_classes_must_agree_with_the_names(root: Path) -> None:
     [
         (
             ("red", "green", "background"),
-            r"has no classes green; correct `classes`, or leave it out",
+            r"lacks the classes green; correct `classes`, or leave it out",
         ),
-        (("red", "blue"), "also has background; correct `classes`"),
+        (("red", "blue"), "also has the classes background; correct `classes`"),
         (("blue", "red", "background"), "has its classes in another order: red comes before blue"),
     ],
 )
-def test_classes_that_the_job_names_must_be_those_of_the_data(
+def test_classes_of_the_job_must_match_the_data(
     root: Path, classes: tuple[str, ...], fault: str
 ) -> None:
     KIND.fingerprint(_params(root, classes=("red", "blue", "background")))
@@ -105,13 +105,13 @@ def test_class_names_come_from_lines_or_the_published_table(
 @pytest.mark.parametrize(
     ("text", "fault"), [("{", "cannot be read"), ('{"a": 1}', "JSON list"), ("[]", "0 class")]
 )
-def test_class_file_that_is_no_list_of_names_is_refused(root: Path, text: str, fault: str) -> None:
+def test_class_file_must_be_a_list_of_names(root: Path, text: str, fault: str) -> None:
     (root / "classes.json").write_text(text)
     with pytest.raises(DataError, match=rf"classes\.json: .*{fault}"):
         read_classes(root, None)
 
 
-def test_data_without_class_names_says_which_file_to_add(root: Path) -> None:
+def test_error_for_missing_class_names_lists_files_to_add(root: Path) -> None:
     (root / "classes.json").unlink()
     with pytest.raises(
         DataError, match=r"no class names; add classes\.json or classes\.txt or objectInfo150\.txt"
@@ -119,19 +119,19 @@ def test_data_without_class_names_says_which_file_to_add(root: Path) -> None:
         KIND.fingerprint(_params(root))
 
 
-def test_images_of_several_suffixes_are_refused(root: Path) -> None:
+def test_images_with_different_suffixes_are_refused(root: Path) -> None:
     (root / "images" / "training" / "odd.jpg").touch()
-    with pytest.raises(DataError, match=r"must all have one suffix .*found \.jpg, \.png"):
+    with pytest.raises(DataError, match=r"must have the same suffix, .*found \.jpg, \.png"):
         read_pairs(root, "training")
 
 
 @pytest.mark.parametrize("name", [" 000", "000 ", "0\n00", "0\r00"])
-def test_a_name_that_mmseg_would_read_as_another_is_refused(root: Path, name: str) -> None:
+def test_name_that_mmseg_would_misread_is_refused(root: Path, name: str) -> None:
     folder = root / "images" / "training"
     (folder / "000.png").rename(folder / f"{name}.png")
     with pytest.raises(
         DataError,
-        match=r"begin or end with white space, nor have a line break; rename '.*\.png' and",
+        match=r"begin or end with white space or contain a line break; rename '.*\.png' and",
     ):
         read_pairs(root, "training")
 
@@ -139,9 +139,9 @@ def test_a_name_that_mmseg_would_read_as_another_is_refused(root: Path, name: st
 def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_path: Path) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     cases = {
-        "is 8x64 pixels, its image 64x64": np.zeros((PX, 8), np.uint8),
+        "is 8x64 pixels, but its image is 64x64": np.zeros((PX, 8), np.uint8),
         "has 3 channels": np.zeros((PX, PX, 3), np.uint8),
-        r"holds the values [4]; there are 3 classes": np.full((PX, PX), 4, np.uint8),
+        r"holds the values [4], but there are 3 classes": np.full((PX, PX), 4, np.uint8),
     }
     for fault, labels in cases.items():
         Image.fromarray(labels).save(label)
@@ -152,7 +152,7 @@ def test_label_maps_are_checked_for_size_channels_and_classes(root: Path, tmp_pa
     assert label_fault(label, image, num_classes=3) is None
 
 
-def test_a_palette_label_map_holds_classes_by_its_values(root: Path, tmp_path: Path) -> None:
+def test_palette_label_map_has_its_indexes_as_classes(root: Path, tmp_path: Path) -> None:
     image, label = root / "images" / "training" / "000.png", tmp_path / "label.png"
     palette = Image.fromarray(np.full((PX, PX), 3, np.uint8)).convert("P")
     palette.putpalette([200, 0, 0] * 256)
@@ -165,7 +165,7 @@ def test_a_palette_label_map_holds_classes_by_its_values(root: Path, tmp_path: P
 
 
 def _png(depth: int, rows: list[bytes], width: int) -> bytes:
-    """A grey PNG of so many bits a pixel, which Pillow does not write."""
+    """A grey PNG with `depth` bits per pixel, which Pillow cannot write."""
     header = struct.pack(">IIBBBBB", width, len(rows), depth, 0, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\x00" + row for row in rows))
     chunks = {b"IHDR": header, b"IDAT": pixels, b"IEND": b""}
@@ -185,10 +185,10 @@ def _png(depth: int, rows: list[bytes], width: int) -> bytes:
         (16, b"\x00\x03\x00\x00\x00\xff\x00\x02", [3, 0, 255, 2]),
     ],
 )
-def test_label_maps_of_any_depth_hold_their_values(
+def test_label_maps_of_any_bit_depth_keep_their_values(
     depth: int, row: bytes, values: list[int], tmp_path: Path
 ) -> None:
-    """Pillow spreads grey of 2 and 4 bits over 0 to 255."""
+    """Pillow scales 2-bit and 4-bit grey to 0 to 255."""
     image, label = tmp_path / "image.png", tmp_path / "label.png"
     label.write_bytes(_png(depth, [row] * 3, 4))
     Image.new("RGB", (4, 3)).save(image)
@@ -207,13 +207,13 @@ def test_label_maps_of_any_depth_hold_their_values(
 @pytest.mark.parametrize(
     ("mode", "file_format", "fault"),
     [
-        ("L", "JPEG", "is a JPEG; a label map is a PNG"),
-        ("RGB", "PNG", "has 3 channels; a label map has one"),
-        ("RGBA", "PNG", "has 4 channels; a label map has one"),
-        ("LA", "PNG", "has 2 channels; a label map has one"),
+        ("L", "JPEG", "is a JPEG; a label map must be a PNG"),
+        ("RGB", "PNG", "has 3 channels; a label map must have one"),
+        ("RGBA", "PNG", "has 4 channels; a label map must have one"),
+        ("LA", "PNG", "has 2 channels; a label map must have one"),
     ],
 )
-def test_what_is_no_label_map_is_refused_with_its_reason(
+def test_invalid_label_map_is_refused_with_a_reason(
     mode: str, file_format: str, fault: str, tmp_path: Path
 ) -> None:
     image, label = tmp_path / "image.png", tmp_path / "label.png"
@@ -222,17 +222,20 @@ def test_what_is_no_label_map_is_refused_with_its_reason(
     assert label_fault(label, image, num_classes=3) == fault
 
 
-def test_a_label_map_beyond_8_bits_is_refused_instead_of_wrapped(tmp_path: Path) -> None:
+def test_16_bit_label_is_refused_instead_of_wrapped(tmp_path: Path) -> None:
     image, label = tmp_path / "image.png", tmp_path / "label.png"
     Image.new("RGB", (4, 3)).save(image)
     Image.fromarray(np.full((3, 4), 257, np.uint16)).save(label)
-    assert label_fault(label, image, num_classes=3) == "holds the values [257]; there are 3 classes"
+    assert (
+        label_fault(label, image, num_classes=3)
+        == "holds the values [257], but there are 3 classes"
+    )
 
 
-def test_a_label_map_fits_the_image_as_its_exif_turns_it(tmp_path: Path) -> None:
+def test_label_map_must_fit_the_exif_rotated_image(tmp_path: Path) -> None:
     image, label = tmp_path / "image.jpg", tmp_path / "label.png"
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     Image.new("RGB", (64, 48)).save(image, exif=exif)
     Image.fromarray(np.ones((64, 48), np.uint8)).save(label)
     assert label_fault(label, image, num_classes=3) is None
@@ -249,7 +252,7 @@ def test_a_split_without_a_labeled_pixel_is_refused(root: Path, tmp_path: Path) 
         check_pairs([read_pairs(root, "training")], num_classes=3, context=context)
 
 
-def test_wrong_label_maps_are_reported_together(root: Path, tmp_path: Path) -> None:
+def test_all_wrong_label_maps_are_reported_together(root: Path, tmp_path: Path) -> None:
     write_ade20k(tmp_path / "many", num_train=12, num_val=1)
     for path in (tmp_path / "many/annotations/training").glob("*.png"):
         Image.new("L", (PX, PX), 4).save(path)
@@ -272,7 +275,7 @@ def test_split_file_lacks_the_broken_images(root: Path, tmp_path: Path) -> None:
     [
         ({"max_iters": 100}, r"max_iters\s+warmup_iters \(1500\) must be below max_iters \(100\)"),
         ({"min_lr": 1.0}, r"min_lr\s+must be below lr"),
-        ({"classes": ["red", "red"]}, r"classes\s+red twice"),
+        ({"classes": ["red", "red"]}, r"classes\s+lists red more than once"),
         (
             {"classes": ["red"], "num_classes": 2},
             r"num_classes\s+is 2, but `classes` has 1; leave one out",
@@ -289,7 +292,7 @@ def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fau
 @pytest.mark.parametrize(
     "name", ["images/training/000.png", "annotations/validation/x.png", "images/training/notes"]
 )
-def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
+def test_dangling_link_is_named_in_the_error(root: Path, name: str) -> None:
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to("gone")
     with pytest.raises(

@@ -1,5 +1,5 @@
-"""Evaluations of a Semantic FPN that has learned something: the mIoU that its training published;
-misfits are told."""
+"""Evaluations of a trained Semantic FPN reproduce the mIoU of its training and report what does not
+fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ from tests.pipelines.openmmlab.harness import (
 )
 from tests.pipelines.ranks import metrics_of_two_ranks
 
-# mmseg's advice; averaging over ignored pixels too is what the published recipe does.
 SMALL = {
     "img_scale": (64, 64),
     "crop_size": 64,
@@ -91,20 +90,22 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(tmp_path_factory.mktemp("segmentation"))
 
 
-def test_the_metrics_are_those_that_training_published(setting: Setting, tmp_path: Path) -> None:
+def test_evaluation_repeats_the_metrics_of_training(setting: Setting, tmp_path: Path) -> None:
     assert KIND.evaluation is not None
     context = setting.evaluation(tmp_path)
     result = run(context)
     assert result.metrics == on_val(setting.trained)
     assert tuple(result.outputs) == KIND.evaluation.outputs
-    assert 34 < result.metrics[0].value < 100  # one class of three everywhere is below
+    assert (
+        34 < result.metrics[0].value < 100
+    )  # predicting one of three classes everywhere scores lower
     assert tuple(metric.name for metric in result.metrics) == KIND.evaluation.metrics(
         context.params
     )
 
 
 def test_two_workers_share_val_with_equal_results(setting: Setting, tmp_path: Path) -> None:
-    """Of three images two workers see two each; the one that both see counts once and is written
+    """Two workers see two of three images each. The image that both see is counted and written
     once."""
     alone = run(setting.evaluation(tmp_path, tta=True, predictions=True))
     together = setting.evaluation(tmp_path / "two", batch_size=3, tta=True, predictions=True)
@@ -115,7 +116,7 @@ def test_two_workers_share_val_with_equal_results(setting: Setting, tmp_path: Pa
     assert sum(name.startswith("predictions/") for name in details) == 3
 
 
-def test_validation_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
+def test_evaluation_needs_only_the_validation_split(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     for part in ("images", "annotations"):
         shutil.rmtree(data / part / "training")
@@ -136,7 +137,7 @@ def test_validation_alone_is_enough(setting: Setting, tmp_path: Path) -> None:
         run(setting.evaluation(tmp_path / "again", data=str(data)))
 
 
-def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -> None:
+def test_different_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -> None:
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     (data / "classes.json").write_text(json.dumps(["blue", "red", "background"]))
     with pytest.raises(
@@ -145,21 +146,21 @@ def test_other_classes_are_named_and_counted(setting: Setting, tmp_path: Path) -
         run(setting.evaluation(tmp_path, data=str(data)))
 
 
-def test_a_head_of_another_width_is_named(setting: Setting, tmp_path: Path) -> None:
+def test_head_with_another_width_is_named(setting: Setting, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"decode_head\.channels 16 instead of 8; correct the params"
     ):
         run(setting.evaluation(tmp_path, head_channels=8))
 
 
-def test_what_only_training_uses_may_differ(setting: Setting, tmp_path: Path) -> None:
+def test_settings_that_only_training_uses_may_differ(setting: Setting, tmp_path: Path) -> None:
     context = setting.evaluation(tmp_path, crop_size=32, drop_path_rate=0.5, max_iters=7)
     assert run(context).metrics[:3] == setting.scores
 
 
 @pytest.fixture(scope="module")
 def details(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With all predictions, those of multi-scale + flip too."""
+    """The details with all predictions, including multi-scale + flip."""
     context = setting.evaluation(
         tmp_path_factory.mktemp("details"), predictions=True, tta=True, num_painted=2
     )
@@ -170,7 +171,7 @@ def _predictions(folder: Path) -> list[NDArray[np.uint8]]:
     return [np.asarray(Image.open(path)) for path in sorted((folder / "predictions").iterdir())]
 
 
-def test_predictions_give_the_metrics_of_mmsegs_evaluator(setting: Setting, details: Path) -> None:
+def test_predictions_reproduce_metrics_of_mmsegs_evaluator(setting: Setting, details: Path) -> None:
     load_library("mmseg")
     from mmseg.evaluation import IoUMetric  # noqa: PLC0415  after load_library
 
@@ -224,8 +225,8 @@ def test_painted_images_show_truth_and_prediction(
 
 
 def _by_hand(network: Any, bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The label map of the mean softmax over 0.5 to 1.75 of 64 px, each mirrored too, in the data
-    set's numbering."""
+    """The label map of the mean softmax over scales of 0.5 to 1.75 times 64 px, each also mirrored,
+    in the data set's numbering."""
     mean, std = (np.array(NORMALISATION[name], np.float32) for name in ("mean", "std"))
     total = torch.zeros(3, 64, 64)
     for px in (32, 48, 64, 80, 96, 112):
@@ -261,8 +262,8 @@ def test_multi_scale_flip_averages_the_softmax_of_twelve_views(
     )
 
 
-def test_training_measures_multi_scale_flip_as_evaluation(setting: Setting, tmp_path: Path) -> None:
-    """A training that has been finished goes on with what comes after it."""
+def test_training_and_evaluation_measure_the_same_tta(setting: Setting, tmp_path: Path) -> None:
+    """An attempt that resumes after the last update only measures multi-scale + flip."""
     params = setting.params(tta=True)
     last = setting.recorder.checkpoints[-1]
     resumed = make_context(

@@ -1,4 +1,4 @@
-"""The segmenters as configs, beside mmseg's own, and UperNet in training."""
+"""The configs of the segmenters, compared with mmseg's own, and UperNet in training."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_each_method_has_a_network_and_widths() -> None:
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_model_is_mmsegs_baseline_but_for_the_backbone(method: MethodName) -> None:
+def test_model_differs_from_mmseg_baseline_only_in_backbone(method: MethodName) -> None:
     (package,) = mmseg.__path__
     file = Path(package) / ".mim" / "configs" / "_base_" / "models" / BASELINES[method]
     baseline = Config.fromfile(file).model.to_dict()
     heads = [name for name in ("decode_head", "auxiliary_head") if name in baseline]
     for head in heads:
         baseline[head]["num_classes"] = 150
-        # mmseg's default, which ours spells out
+        # our config writes out this default of mmseg
         baseline[head]["loss_decode"]["avg_non_ignore"] = False
     baseline["backbone"], baseline["pretrained"] = {"type": "CAT"}, None
     if "neck" in baseline:
@@ -64,7 +64,7 @@ def test_model_is_mmsegs_baseline_but_for_the_backbone(method: MethodName) -> No
     assert ours == baseline
 
 
-def test_without_a_gpu_norms_are_of_each_worker_alone() -> None:
+def test_workers_on_cpus_do_not_share_batch_norm() -> None:
     model = _model("upernet", device="cpu")
     assert {model[head]["norm_cfg"]["type"] for head in ("decode_head", "auxiliary_head")} == {"BN"}
 
@@ -101,13 +101,13 @@ def test_upernet_trains_with_its_auxiliary_head(tmp_path: Path) -> None:
     assert scores_of(evaluate(again)) == scores_of(trained)
 
 
-def test_upernet_on_single_images_is_refused_before_it_trains(tmp_path: Path) -> None:
+def test_upernet_on_single_images_is_refused_before_training(tmp_path: Path) -> None:
     params = SegmentationParams(
         method="upernet", backbone="p.checkpoint", data="/ade20k", batch_size=2
     )
     context = replace(make_context(Recorder(tmp_path), params, tmp_path), world_size=2)
     with pytest.raises(
-        JobError, match="batch_size: upernet needs 2 images or more over each worker"
+        JobError, match="batch_size: upernet needs at least 2 images on each worker"
     ):
         check_batch(context)
     check_batch(replace(context, device="cuda:0"))

@@ -28,8 +28,6 @@ from tests.pipelines.openmmlab.harness import (
     write_ade20k,
 )
 
-# mmseg's advice; averaging over ignored pixels too is what the published recipe does.
-
 
 def _params(root: Path, **fields: Any) -> SegmentationParams:
     small = {
@@ -84,7 +82,7 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_each_interval_is_reported(setting: Setting) -> None:
+def test_each_validation_interval_is_reported(setting: Setting) -> None:
     recorder = setting.straight
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2]
     assert all(recorder.checkpoints)
@@ -101,7 +99,7 @@ def test_each_interval_is_reported(setting: Setting) -> None:
     assert recorder.events[-1].total == 4
 
 
-def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
+def test_every_reported_metric_is_declared(setting: Setting) -> None:
     declared = KIND.metrics(setting.context("declared").params)
     assert tuple(metric.name for metric in setting.result.metrics) == declared
     assert {name for metrics in setting.straight.metrics for name in metrics} <= {
@@ -119,7 +117,7 @@ def test_every_metric_that_is_reported_is_declared(setting: Setting) -> None:
     ]
 
 
-def test_a_checkpoint_between_validations_resumes_bitwise(
+def test_checkpoint_between_validations_resumes_bitwise(
     setting: Setting,
 ) -> None:
     recorder = Recorder(setting.root / "between")

@@ -1,5 +1,4 @@
-"""Faults of a data set in COCO's layout are found while planning, and the digest follows the
-bytes."""
+"""The plan finds faults of a data set in COCO's layout, and the digest changes with the bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +53,7 @@ def test_fingerprint_depends_only_on_images_and_annotations(root: Path, tmp_path
     assert fingerprint(_params(copy)) != before
 
 
-def test_an_edit_of_equal_size_is_noticed_in_large_data(
+def test_edit_of_equal_size_changes_fingerprint_of_large_data(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.data.digests.CONTENT_LIMIT_BYTES", 0)
@@ -64,13 +63,13 @@ def test_an_edit_of_equal_size_is_noticed_in_large_data(
 
 
 @pytest.mark.parametrize("gone", ["annotations", "train2017", "val2017"])
-def test_missing_folder_is_named(root: Path, gone: str) -> None:
+def test_missing_folder_is_named_in_the_error(root: Path, gone: str) -> None:
     shutil.rmtree(root / gone)
     with pytest.raises(DataError, match=f"{root}/{gone}: the data folder is missing"):
         fingerprint(_params(root))
 
 
-def test_missing_annotation_file_is_named(root: Path) -> None:
+def test_missing_annotation_file_is_named_in_the_error(root: Path) -> None:
     path = root / "annotations" / "instances_val2017.json"
     path.unlink()
     with pytest.raises(
@@ -87,10 +86,10 @@ def test_num_classes_must_agree_with_the_annotations(root: Path) -> None:
         fingerprint(_params(root, num_classes=3))
 
 
-def test_classes_of_the_job_must_be_the_categories(root: Path) -> None:
+def test_classes_of_the_job_must_match_the_categories(root: Path) -> None:
     fingerprint(_params(root, classes=("red", "blue")))
     with pytest.raises(
-        DataError, match=r"instances_train2017\.json: has no classes person; correct `classes`"
+        DataError, match=r"instances_train2017\.json: lacks the classes person; correct `classes`"
     ):
         fingerprint(_params(root, classes=("person",)))
 
@@ -123,20 +122,20 @@ def test_annotations_without_polygons_train_only_boxes(
     root = write_coco(tmp_path / "boxes", num_train=2, num_val=2, has_polygons=False)
     fault = (
         r"train2017\.json: 4 annotations have no segmentation: annotations\[0\] \(id 1\), .*; "
-        r"mask_rcnn learns masks"
+        r"mask_rcnn trains on masks"
     )
     with pytest.raises(DataError, match=fault):
         fingerprint(_params(root))
     assert len(fingerprint(_params(root, method="fcos"))) == 64
 
 
-def test_categories_of_one_name_are_refused(root: Path) -> None:
+def test_categories_with_the_same_name_are_refused(root: Path) -> None:
     _edit(root, "train", categories=[{"id": 7, "name": "red"}, {"id": 8, "name": "red"}])
     with pytest.raises(DataError, match="categories with the same name: red"):
         read_annotations(root, "train")
 
 
-def test_broken_images_leave_images_and_annotations(root: Path, tmp_path: Path) -> None:
+def test_broken_images_and_their_annotations_are_left_out(root: Path, tmp_path: Path) -> None:
     file = read_annotations(root, "train")
     copy = json.loads(
         checked_file(file, file.image_paths[:1], tmp_path / "copy.json").path.read_text()
@@ -170,7 +169,7 @@ def test_results_do_not_depend_on_loading_or_saving(root: Path) -> None:
     ("fields", "fault"),
     [
         ({"schedule": "cosine", "min_lr": 1.0}, r"min_lr\s+must be below lr"),
-        ({"milestones": [5, 3]}, r"milestones\s+must rise"),
+        ({"milestones": [5, 3]}, r"milestones\s+must increase"),
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"method": "yolo"}, "mask_rcnn"),
     ],
@@ -184,7 +183,7 @@ def test_params_out_of_range_are_refused(root: Path, fields: dict[str, Any], fau
 @pytest.mark.parametrize(
     "name", ["train2017/000.png", "annotations/instances_val2017.json", "annotations/other.json"]
 )
-def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
+def test_dangling_link_is_named_in_the_error(root: Path, name: str) -> None:
     (root / name).unlink(missing_ok=True)
     (root / name).symlink_to("gone")
     text = (
@@ -195,14 +194,14 @@ def test_a_link_to_nothing_is_named(root: Path, name: str) -> None:
         fingerprint(_params(root))
 
 
-def test_a_file_in_place_of_a_folder_is_named(root: Path) -> None:
+def test_file_instead_of_a_folder_is_named_in_the_error(root: Path) -> None:
     shutil.rmtree(root / "val2017")
     (root / "val2017").write_text("")
     with pytest.raises(DataError, match=f"{root}/val2017: the data folder is a file"):
         fingerprint(_params(root))
 
 
-def test_names_of_images_that_are_not_utf8_are_reported(root: Path) -> None:
+def test_image_names_that_are_not_utf8_are_reported(root: Path) -> None:
     (root / os.fsdecode(b"train2017/caf\xe9.png")).write_bytes(b"")
     with pytest.raises(
         DataError,
@@ -225,7 +224,7 @@ def test_mmdet_reads_a_copy_without_the_byte_order_mark(
     assert json.loads(copy.path.read_text()) == before.document
 
 
-def test_annotations_that_are_not_utf8_are_reported_by_the_plan(root: Path) -> None:
+def test_plan_reports_annotations_that_are_not_utf8(root: Path) -> None:
     path = root / "annotations" / "instances_train2017.json"
     path.write_bytes(path.read_bytes().replace(b'"red"', b'"ros\xe9"'))
     with pytest.raises(
@@ -235,7 +234,7 @@ def test_annotations_that_are_not_utf8_are_reported_by_the_plan(root: Path) -> N
         fingerprint(_params(root))
 
 
-def test_annotation_files_are_hashed_once_until_they_change(
+def test_annotation_file_is_hashed_again_only_after_a_change(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []

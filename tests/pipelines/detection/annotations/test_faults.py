@@ -1,5 +1,5 @@
-"""Annotations that contradict themselves are refused at once; what training passes over is counted
-as mmdet does."""
+"""Inconsistent annotations are refused before training, and the counts of ignored annotations equal
+mmdet's."""
 
 from __future__ import annotations
 
@@ -112,73 +112,74 @@ def _crowds(content: Document) -> None:
         (
             _box(area="9"),
             (
-                "1 annotations whose bbox is not four finite numbers, or whose area is none: "
-                "annotations[1]"
+                "1 annotations whose bbox is not four finite numbers, or whose area is not a "
+                "finite number: annotations[1]"
             ),
         ),
         (
             _box(image_id=9),
-            (
-                "1 annotations of an image that is not among the images: annotations[1] (id 2) of "
-                "image"
-            ),
+            "1 annotations whose image_id is not in 'images': annotations[1] (id 2) of image",
         ),
         (
             _box(category_id=9),
-            "1 annotations of a category that is not among the categories: annotations[1] (id 2)",
+            "1 annotations whose category_id is not in 'categories': annotations[1] (id 2)",
         ),
-        (_box(id=1), "1 annotations with the id of an earlier one: annotations[1] (id 1)"),
+        (_box(id=1), "1 annotations with a repeated id: annotations[1] (id 1)"),
         (
             _box(id="2"),
             (
-                "1 annotations whose id, image_id, category_id are not whole numbers of 64 bits: "
+                "1 annotations whose id, image_id, category_id are not 64-bit integers: "
                 "annotations[1] (id '2',"
             ),
         ),
         (
             _box(id=2.0),
-            "whole numbers of 64 bits: annotations[1] (id 2.0, image_id 0, category_id 7)",
+            "64-bit integers: annotations[1] (id 2.0, image_id 0, category_id 7)",
         ),
         (
             _box(id=True),
-            "whole numbers of 64 bits: annotations[1] (id True, image_id 0, category_id 7)",
+            "64-bit integers: annotations[1] (id True, image_id 0, category_id 7)",
         ),
         (
             _box(id=2**63),
-            "whole numbers of 64 bits: annotations[1] (id 9223372036854775808, image_id 0",
+            "64-bit integers: annotations[1] (id 9223372036854775808, image_id 0",
         ),
         (
             _box(image_id="0"),
-            "whole numbers of 64 bits: annotations[1] (id 2, image_id '0', category_id 7)",
+            "64-bit integers: annotations[1] (id 2, image_id '0', category_id 7)",
         ),
         (
             _box(category_id=7.0),
-            "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id 7.0)",
+            "64-bit integers: annotations[1] (id 2, image_id 0, category_id 7.0)",
         ),
         (
             _box(category_id=None),
-            "whole numbers of 64 bits: annotations[1] (id 2, image_id 0, category_id None)",
+            "64-bit integers: annotations[1] (id 2, image_id 0, category_id None)",
         ),
         (
             _image(id=False),
-            "1 images whose id are not whole numbers of 64 bits: images[1] (id False)",
+            "1 images whose id are not 64-bit integers: images[1] (id False)",
         ),
         (
             _box(bbox="4,5,20,10"),
-            "whose area is none: annotations[1] (id 2) bbox '4,5,20,10' area 200",
+            "whose area is not a finite number: annotations[1] (id 2) bbox '4,5,20,10' area 200",
         ),
-        (_box(bbox=None), "whose area is none: annotations[1] (id 2) bbox None area 200"),
+        (
+            _box(bbox=None),
+            "whose area is not a finite number: annotations[1] (id 2) bbox None area 200",
+        ),
         (
             _box(bbox=[4, "5", 20, 10]),
-            "whose area is none: annotations[1] (id 2) bbox [4, '5', 20, 10]",
+            "whose area is not a finite number: annotations[1] (id 2) bbox [4, '5', 20, 10]",
         ),
         (
             _box(bbox=[4, True, 20, 10]),
-            "whose area is none: annotations[1] (id 2) bbox [4, True, 20, 10]",
+            "whose area is not a finite number: annotations[1] (id 2) bbox [4, True, 20, 10]",
         ),
         (
             _box(area=True),
-            "whose area is none: annotations[1] (id 2) bbox [4, 5, 20, 10] area True",
+            "whose area is not a finite number: annotations[1] (id 2) bbox [4, 5, 20, 10] area "
+            "True",
         ),
         (
             _box(iscrowd="no"),
@@ -194,46 +195,46 @@ def _crowds(content: Document) -> None:
         (_box(ignore="false"), "neither 0 nor 1: annotations[1] (id 2) iscrowd 0 ignore 'false'"),
         (
             _category(name=None),
-            "1 categories whose name is empty, or neither a text nor a number: categories[0]",
+            "1 categories whose name is empty, or neither a string nor a number: categories[0]",
         ),
-        (_category(name=True), "neither a text nor a number: categories[0] (id 7) name True"),
-        (_category(name=" "), "neither a text nor a number: categories[0] (id 7) name ' '"),
-        (_category(name=["red"]), "neither a text nor a number: categories[0] (id 7) name ['red']"),
+        (_category(name=True), "neither a string nor a number: categories[0] (id 7) name True"),
+        (_category(name=" "), "neither a string nor a number: categories[0] (id 7) name ' '"),
+        (
+            _category(name=["red"]),
+            "neither a string nor a number: categories[0] (id 7) name ['red']",
+        ),
         (
             _category(name=float("inf")),
-            "neither a text nor a number: categories[0] (id 7) name inf",
+            "neither a string nor a number: categories[0] (id 7) name inf",
         ),
         (
             lambda content: content["categories"].extend(
                 [{"id": 8, "name": 2}, {"id": 9, "name": "2"}]
             ),
-            "categories with the same name: 2; give each its own",
+            "categories with the same name: 2; rename them",
         ),
-        (_image(id=0), "1 images with the id of an earlier one: images[1] (id 0)"),
+        (_image(id=0), "1 images with a repeated id: images[1] (id 0)"),
         (
             _image(width=0),
-            (
-                "1 images whose width and height are not whole numbers from 1, or whose file_name "
-                "is no"
-            ),
+            "1 images whose width or height is not a positive integer, or whose file_name is not",
         ),
-        (_image(file_name=None), "or whose file_name is no text: images[1] (id 1)"),
+        (_image(file_name=None), "or whose file_name is not a string: images[1] (id 1)"),
         (lambda content: content.update(annotations=[]), "'annotations' is missing or empty"),
         (lambda content: content.update(images=[]), "'images' is missing or empty"),
         (
             _crowds,
             (
-                "no object to learn from: 0 of 4 annotations have a side below 1 pixel, area 0 or "
+                "no object to train on: 0 of 4 annotations have a side below 1 pixel, area 0 or "
                 "`ignore`"
             ),
         ),
         (
             lambda content: [image.update(width=31) for image in content["images"]],
-            "no image to learn from: all that have objects have a side below 32 pixels",
+            "no image to train on: all images with objects have a side below 32 pixels",
         ),
     ],
 )
-def test_a_file_that_contradicts_itself_is_refused(
+def test_invalid_annotation_file_is_refused(
     tmp_path: Path, spoil: Callable[[Document], object], fault: str
 ) -> None:
     content = document()
@@ -254,7 +255,7 @@ def test_val_without_objects_cannot_be_measured(tmp_path: Path) -> None:
         read_annotations(write(tmp_path, content, "val"), "val")
 
 
-def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path) -> None:
+def test_all_faults_are_reported_with_ten_examples_of_each(tmp_path: Path) -> None:
     content = document(num_images=8)
     for box in content["annotations"]:
         box["bbox"] = [99, 99, 9, 9]
@@ -262,10 +263,10 @@ def test_all_faults_are_told_at_once_and_ten_of_a_kind_are_named(tmp_path: Path)
     with pytest.raises(DataError) as caught:
         read_annotations(write(tmp_path, content), "train")
     _, image, category, outside, remedy = str(caught.value).splitlines()
-    assert image.startswith("  1 annotations of an image")
-    assert category.startswith("  1 annotations of a category")
+    assert image.startswith("  1 annotations whose image_id")
+    assert category.startswith("  1 annotations whose category_id")
     assert outside.count("annotations[") == 10
-    assert outside.endswith(" and 5 more;")  # the one of no image is outside none
+    assert outside.endswith(" and 5 more;")  # the annotation without an image cannot be outside it
     assert remedy == "  correct the annotation file"
 
 
@@ -283,35 +284,35 @@ def test_a_mask_that_mmdet_cannot_read_is_refused(tmp_path: Path, mask: object) 
 
 
 RUNS = {"counts": [245, 10, 2817], "size": [48, 64]}
-"""Of an image of 64 x 48 pixels."""
+"""Run lengths of a mask in an image of 64 x 48 pixels."""
 TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
-"""The same."""
+"""The same run lengths as text."""
 
 
 @pytest.mark.parametrize(
     ("mask", "fault"),
     [
-        ([[4, 5, 24, 5, 24, "15"]], "polygons of other things than finite numbers"),
+        ([[4, 5, 24, 5, 24, "15"]], "polygons with values that are not finite numbers"),
         (
             [[4, 5, 24, 5, 24, 15], [4, 5, None, 5, 24, 15]],
-            "polygons of other things than finite numbers",
+            "polygons with values that are not finite numbers",
         ),
-        ([[4, 5, 24, 5, 24, float("nan")]], "polygons of other things than finite numbers"),
-        ([[float("nan"), 5, 24, 5, 24, 15]], "polygons of other things than finite numbers"),
-        ([[4, 5, 24, 5, 24, float("-inf")]], "polygons of other things than finite numbers"),
-        ([[4, 5.5, 24, 5, 24, 10**400]], "polygons of other things than finite numbers"),
-        ([[4, 5, 24, 5, 24, True]], "polygons of other things than finite numbers"),
+        ([[4, 5, 24, 5, 24, float("nan")]], "polygons with values that are not finite numbers"),
+        ([[float("nan"), 5, 24, 5, 24, 15]], "polygons with values that are not finite numbers"),
+        ([[4, 5, 24, 5, 24, float("-inf")]], "polygons with values that are not finite numbers"),
+        ([[4, 5.5, 24, 5, 24, 10**400]], "polygons with values that are not finite numbers"),
+        ([[4, 5, 24, 5, 24, True]], "polygons with values that are not finite numbers"),
         (
             [[[4, 5], [24, 5], [24, 15]]],
-            "polygons of other things than finite numbers: annotations[3] (id 4)",
+            "polygons with values that are not finite numbers: annotations[3] (id 4)",
         ),
         (
             [[4, 5, 24, 5, 24, 15, 9]],
-            "polygons of an odd number of coordinates: annotations[3] (id 4)",
+            "polygons with an odd number of coordinates: annotations[3] (id 4)",
         ),
         (
             [[4, 5, 24, 5, 24, 15], [1, 2, 3]],
-            "polygons of an odd number of coordinates: annotations[3] (id 4)",
+            "polygons with an odd number of coordinates: annotations[3] (id 4)",
         ),
         (
             {**RUNS, "size": [48.0, 64.0]},
@@ -332,8 +333,8 @@ TEXT = encode(decode(frPyObjects(RUNS, 48, 64)))["counts"].decode()
         (
             {**RUNS, "counts": [245, 10, 17]},
             (
-                "run lengths that do not add up to their image's pixels: annotations[3] (id 4) of "
-                "an image of 3072"
+                "run lengths that do not add up to the pixels of their image: annotations[3] "
+                "(id 4) in an image of 3072 pixels"
             ),
         ),
         ({**RUNS, "counts": []}, "run lengths that do not add up"),
@@ -350,12 +351,13 @@ def test_a_mask_that_training_would_misread_is_refused(
     content["annotations"][3]["segmentation"] = mask
     file = read_annotations(write(tmp_path, content), "train")
     with pytest.raises(
-        DataError, match=rf"json: 1 annotations have {re.escape(fault)}.*; mask_rcnn learns masks"
+        DataError,
+        match=rf"json: 1 annotations have {re.escape(fault)}.*; mask_rcnn trains on masks",
     ):
         check_annotations([file], _params(tmp_path, "mask_rcnn"))
 
 
-def test_masks_of_all_three_forms_are_accepted(tmp_path: Path) -> None:
+def test_masks_in_all_three_formats_are_accepted(tmp_path: Path) -> None:
     content = document()
     content["annotations"][0]["segmentation"] = [[4.5, -5, 24, 5, 24, 15], []]
     content["annotations"][1]["segmentation"] = RUNS
@@ -374,10 +376,10 @@ def test_truncated_run_lengths_do_not_add_up(
     assert not _adds_up(text[:-1], 9 * 13)
 
 
-def test_a_measured_mask_needs_three_points(
+def test_val_mask_must_begin_with_three_points(
     tmp_path: Path,
 ) -> None:
-    """faster-coco-eval takes [1, 2, 3, 4] for a box, and whatever follows too; mmdet leaves the
+    """faster-coco-eval takes [1, 2, 3, 4] and all polygons after it for boxes. mmdet leaves the
     polygon out."""
     content = document()
     content["annotations"][3]["segmentation"] = [[1, 2, 3, 4], [4, 5, 24, 5, 24, 15]]
@@ -387,16 +389,16 @@ def test_a_measured_mask_needs_three_points(
     check_annotations([read_annotations(root, "train")], params)
     with pytest.raises(
         DataError,
-        match=r"1 annotations begin with a polygon of .*: annotations\[3\] \(id 4\); mask",
+        match=r"1 annotations begin with a polygon that has .*: annotations\[3\] \(id 4\); mask",
     ):
         check_annotations([read_annotations(root, "val")], params)
 
 
-def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> None:
+def test_training_ignores_the_same_annotations_as_mmdet(tmp_path: Path) -> None:
     content = document(num_images=7)
     boxes = content["annotations"]
     boxes[1]["bbox"] = [60, 5, 20, 10]  # reaches beyond its image of 64 pixels
-    boxes[2]["bbox"] = [4, 5, 20, 0.0]  # as two of COCO's train2017
+    boxes[2]["bbox"] = [4, 5, 20, 0.0]  # as in two annotations of COCO's train2017
     boxes[3]["area"] = 0
     boxes[4] |= {"ignore": 1}
     boxes[6]["iscrowd"] = boxes[7]["iscrowd"] = 1
@@ -405,22 +407,21 @@ def test_what_training_passes_over_is_what_mmdet_passes_over(tmp_path: Path) -> 
     del boxes[12:]
     file = read_annotations(write(tmp_path, content), "train")
     assert file.use == (
-        "instances_train2017.json: 5 of 7 images to train on; 7 objects; 1 of them reach beyond "
-        "their image and are "
-        "clipped; 2 crowds, neither object nor background; 3 annotations passed over (a side below "
-        "1 pixel, area 0, "
-        "or `ignore`); 1 images left out for want of annotations; 1 images left out for a side "
-        "below 32 pixels; "
-        "2 images with crowds or passed-over annotations alone, which train as background; 1 masks "
-        "without a polygon "
-        "of three points, ignored where masks are learnt"
+        "instances_train2017.json: 5 of 7 images to train on; 7 objects; "
+        "1 of them reach beyond their image and are clipped; "
+        "2 crowds, used neither as object nor as background; "
+        "3 annotations ignored (a side below 1 pixel, area 0, or `ignore`); "
+        "1 images left out because they have no annotation; "
+        "1 images left out because a side is below 32 pixels; "
+        "2 images with only crowds or ignored annotations, which train as background; "
+        "1 masks without a polygon of three points, ignored by methods with masks"
     )
     rows = [
         row["instances"]
         for row in as_mmdet_reads(checked_file(file, [], tmp_path / "copy.json"), tmp_path)
     ]
     assert len(rows) == 5
-    # Two lie in the small image.
+    # Two objects are in the small image.
     assert sum(not one["ignore_flag"] for row in rows for one in row) == 7 - 2
     assert sum(not any(not one["ignore_flag"] for one in row) for row in rows) == 2
 

@@ -1,4 +1,4 @@
-"""All readers of an annotation file find the same objects, however it is written."""
+"""All readers of an annotation file find the same objects, in any notation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Spoil = Callable[[Document], None]
 
 
 def _two_classes() -> Document:
-    """The second box of each of two images is of a second class."""
+    """Two images, each with a second box of a second class."""
     content = document()
     content["categories"].append({"id": 8, "name": "blue"})
     for box in content["annotations"][1::2]:
@@ -79,7 +79,7 @@ SAME: dict[str, Spoil] = {
     "ids from 0": _ids(0, 1, 2, 3),
     "ids below 0": _ids(-5, -1, 1, 0),
 }
-"""What leaves all four objects what they were."""
+"""Changes of notation that keep all four objects the same."""
 
 
 def _checked(root: Path, spoil: Spoil, split: Split = "train") -> tuple[Annotations, CheckedFile]:
@@ -90,7 +90,7 @@ def _checked(root: Path, spoil: Spoil, split: Split = "train") -> tuple[Annotati
 
 
 def _perfect(file: CheckedFile) -> dict[str, float]:
-    """AP in % by class of detections that are the objects themselves."""
+    """AP in % by class, if the detections are the objects themselves."""
     truth = load_truth(file.path)
     found: list[dict[str, Any]] = [
         {**{name: box[name] for name in ("image_id", "category_id", "bbox")}, "score": 1.0}
@@ -101,7 +101,7 @@ def _perfect(file: CheckedFile) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("spoil", SAME.values(), ids=SAME)
-def test_all_readers_find_all_objects_under_their_names(spoil: Spoil, tmp_path: Path) -> None:
+def test_all_readers_find_the_same_objects_and_class_names(spoil: Spoil, tmp_path: Path) -> None:
     file, train = _checked(tmp_path, spoil)
     instances = [
         one for image in as_mmdet_reads(train, tmp_path, file.classes) for one in image["instances"]
@@ -119,7 +119,7 @@ def test_all_readers_find_all_objects_under_their_names(spoil: Spoil, tmp_path: 
 
 
 @pytest.mark.parametrize("flag", [1, "1", True, 1.0])
-def test_a_crowd_is_a_crowd_however_it_is_written(flag: object, tmp_path: Path) -> None:
+def test_crowd_flag_is_read_in_any_notation(flag: object, tmp_path: Path) -> None:
     def spoil(content: Document) -> None:
         content["annotations"][0]["iscrowd"] = flag
 
@@ -131,7 +131,7 @@ def test_a_crowd_is_a_crowd_however_it_is_written(flag: object, tmp_path: Path) 
     assert _checked(tmp_path, spoil, "val")[1].num_objects == train.num_objects == 3
 
 
-def test_a_copy_of_any_encoding_says_what_the_file_says(tmp_path: Path) -> None:
+def test_copy_has_the_same_content_for_any_encoding(tmp_path: Path) -> None:
     content = _two_classes()
     content["categories"][0]["name"] = "café"
     path = write(tmp_path, content) / "annotations/instances_train2017.json"
@@ -141,23 +141,23 @@ def test_a_copy_of_any_encoding_says_what_the_file_says(tmp_path: Path) -> None:
         assert json.loads(copy.read_text(encoding="ascii")) == content
 
 
-def test_a_file_that_all_read_alike_is_not_copied(tmp_path: Path) -> None:
+def test_file_that_all_tools_read_alike_is_not_copied(tmp_path: Path) -> None:
     file, train = _checked(tmp_path, lambda _: None)
     assert train == CheckedFile(file.path, 4)
 
 
-def test_objects_of_images_that_are_left_out_are_not_counted(tmp_path: Path) -> None:
+def test_objects_on_left_out_images_are_not_counted(tmp_path: Path) -> None:
     file, _ = _checked(tmp_path, lambda content: content["images"][0].update(width=31, height=48))
     assert checked_file(file, [], tmp_path / "copy.json").num_objects == 2
     with pytest.raises(
-        DataError, match=r"train2017\.json: no object is left, as the images of all objects do not"
+        DataError, match=r"train2017\.json: no object is left, because no image with objects"
     ):
         checked_file(file, file.image_paths[1:], tmp_path / "copy.json")
 
 
-def test_a_data_set_without_objects_fails_before_training(tmp_path: Path) -> None:
-    """The file itself instead of its copy: mmdet looks its categories up by names that are
-    texts."""
+def test_dataset_with_missing_objects_fails_before_training(tmp_path: Path) -> None:
+    """mmdet gets the original file instead of the copy and cannot find a category whose name is a
+    number."""
     file, train = _checked(tmp_path, _names("cat", 2))
     with pytest.raises(
         DataError, match=r"train2017\.json: holds 4 objects, but its reader finds 2"
@@ -165,7 +165,7 @@ def test_a_data_set_without_objects_fails_before_training(tmp_path: Path) -> Non
         as_mmdet_reads(CheckedFile(file.path, train.num_objects), tmp_path, file.classes)
 
 
-def test_an_evaluator_without_objects_fails_before_training(tmp_path: Path) -> None:
+def test_evaluator_with_missing_objects_fails_before_training(tmp_path: Path) -> None:
     file, val = _checked(tmp_path, _all(iscrowd="0"), "val")
     with pytest.raises(DataError, match=r"val2017\.json: holds 4 objects, but its reader finds 0"):
         CocoScores(str(file.path), num_objects=val.num_objects, has_masks=False)
@@ -176,24 +176,25 @@ def _pairs(content: Document) -> None:
         box["segmentation"] = [[4, 5], [24, 5], [24, 15], [4, 15]]
 
 
-def test_masks_of_pairs_leave_nothing_to_learn_from(tmp_path: Path) -> None:
+def test_polygons_as_lists_of_pairs_are_refused(tmp_path: Path) -> None:
     mask_rcnn = DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path))
     boxes = DetectionParams(method="fcos", backbone="p.checkpoint", data=str(tmp_path))
     train, val = _checked(tmp_path, _pairs)[0], _checked(tmp_path, _pairs, "val")[0]
     fault = (
-        r"no object to learn from: 4 masks have no polygon of three points, .* in one list, "
+        r"no object to train on: 4 masks have no polygon with three points; .* in one list, "
         r"\[x1, y1, x2, y2, x3"
     )
-    with pytest.raises(DataError, match=rf"train2017\.json: {fault}.*; mask_rcnn learns masks"):
+    with pytest.raises(DataError, match=rf"train2017\.json: {fault}.*; mask_rcnn trains on masks"):
         check_annotations([train], mask_rcnn)
     with pytest.raises(
-        DataError, match=r"val2017\.json: 4 annotations begin with a polygon of fewer than three"
+        DataError,
+        match=r"val2017\.json: 4 annotations begin with a polygon that has fewer than three",
     ):
         check_annotations([val], mask_rcnn)
     check_annotations([train, val], boxes)
 
 
-def test_masks_of_pairs_next_to_others_are_counted(tmp_path: Path) -> None:
+def test_polygons_as_pairs_are_counted_among_valid_masks(tmp_path: Path) -> None:
     def spoil(content: Document) -> None:
         content["annotations"][0]["segmentation"] = [[4, 5], [24, 5], [24, 15]]
 
@@ -202,12 +203,12 @@ def test_masks_of_pairs_next_to_others_are_counted(tmp_path: Path) -> None:
         [file], DetectionParams(method="mask_rcnn", backbone="p.checkpoint", data=str(tmp_path))
     )
     assert file.use.endswith(
-        "1 masks without a polygon of three points, ignored where masks are learnt"
+        "1 masks without a polygon of three points, ignored by methods with masks"
     )
 
 
 @pytest.mark.parametrize("mask", ["rle", [4, 5, 24, 5], {"counts": "0", "size": [9, 9]}])
-def test_an_evaluation_of_boxes_paints_no_masks(mask: object, tmp_path: Path) -> None:
+def test_evaluation_of_boxes_paints_no_masks(mask: object, tmp_path: Path) -> None:
     _, val = _checked(tmp_path, _all(segmentation=mask), "val")
     for number in range(2):
         Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / f"{number}.png")

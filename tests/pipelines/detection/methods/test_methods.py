@@ -1,5 +1,5 @@
-"""The five detectors as configs: what CAT changes in mmdet's baselines, and what their params
-refuse."""
+"""The configs of the five detectors: their differences from mmdet's baselines, and the params that
+they refuse."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def _model(method: str, **fields: object) -> dict[str, Any]:
     )
 
 
-def test_each_method_has_a_network_and_each_network_a_method() -> None:
+def test_methods_and_networks_match_one_to_one() -> None:
     assert BUILDERS.keys() == METHODS.keys() == BASELINES.keys()
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_the_model_is_mmdets_baseline_with_another_backbone(
+def test_model_differs_from_mmdet_baseline_only_in_backbone(
     method: MethodName,
 ) -> None:
     (package,) = mmdet.__path__
@@ -60,7 +60,7 @@ def test_the_model_is_mmdets_baseline_with_another_backbone(
     baseline["neck"]["in_channels"] = list(WIDTHS)
     baseline["data_preprocessor"].update(NORMALISATION)
     ours = copy.deepcopy(_model(method))
-    # mmdet's defaults that ours spell out
+    # our configs write out these defaults of mmdet
     if method in ("fcos", "atss"):
         assert ours["bbox_head"].pop("norm_cfg") == {
             "type": "GN",
@@ -72,7 +72,7 @@ def test_the_model_is_mmdets_baseline_with_another_backbone(
     assert ours == baseline
 
 
-def test_fcos_can_normalise_images_as_the_reference() -> None:
+def test_fcos_can_normalise_images_like_the_reference() -> None:
     (package,) = mmdet.__path__
     baseline = Config.fromfile(
         Path(package) / ".mim" / "configs" / BASELINES["fcos"]
@@ -125,11 +125,11 @@ def test_defaults_of_a_method_survive_a_search_over_them(method: MethodName) -> 
     assert params.overlay({"lr": 1e-3}).settings == params.settings
 
 
-def test_search_over_methods_takes_the_defaults_of_each() -> None:
+def test_search_over_methods_uses_the_defaults_of_each() -> None:
     assert _params("mask_rcnn").overlay({"method": "fcos"}).settings == METHODS["fcos"].settings
 
 
-def test_multi_scale_training_is_detrs_at_the_published_size() -> None:
+def test_multi_scale_training_equals_detr_at_published_size() -> None:
     straight, cropped = multi_scale(long=1333, short=800)["transforms"]
     assert straight[0]["scales"] == [(short, 1333) for short in range(480, 801, 32)]
     assert cropped[0]["scales"] == [(400, 1333), (500, 1333), (600, 1333)]
@@ -152,7 +152,7 @@ def _job(tmp_path: Path, stage: str) -> Path:
 COMMON = "    backbone: pretrain.checkpoint\n    data: sample:digits\n"
 
 
-def test_a_box_method_cannot_be_expected_to_have_masks(tmp_path: Path) -> None:
+def test_expected_mask_metric_is_refused_for_a_box_method(tmp_path: Path) -> None:
     path = _job(
         tmp_path, f"{COMMON}    method: fcos\n    expect: {{box_map: '> 1', mask_map50: '> 1'}}\n"
     )
@@ -162,14 +162,14 @@ def test_a_box_method_cannot_be_expected_to_have_masks(tmp_path: Path) -> None:
         load_job(path, kinds=KINDS, base_dir=tmp_path)
 
 
-def test_expectation_of_masks_from_mask_rcnn_is_accepted(tmp_path: Path) -> None:
+def test_expected_mask_metric_is_accepted_for_mask_rcnn(tmp_path: Path) -> None:
     path = _job(tmp_path, f"{COMMON}    method: mask_rcnn\n    expect: {{mask_map50: '> 1'}}\n")
     job = load_job(path, kinds=KINDS, base_dir=tmp_path)
     scores = ("box_map", "box_map50", "mask_map", "mask_map50")
     assert job.stages["coco"].metrics == (*scores, "params_m", "flops_g", *TRAINING)
 
 
-def test_setting_that_a_method_lacks_is_refused_at_its_stage(tmp_path: Path) -> None:
+def test_unused_setting_of_a_method_is_refused_at_its_stage(tmp_path: Path) -> None:
     path = _job(tmp_path, f"{COMMON}    method: fcos\n    num_rois: 64\n")
     with pytest.raises(
         SpecError, match=r"job\.yaml:10:15: stages\.coco\.num_rois: fcos has no such setting"

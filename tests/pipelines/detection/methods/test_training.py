@@ -1,5 +1,5 @@
-"""Every detector really trains on scenes of two squares: one in two epochs, each until it finds
-some of them."""
+"""Every detector really trains on scenes of two squares until it finds some of them. One detector
+trains for two epochs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_box_method_trains_without_polygons(tmp_path: Path) -> None:
         ("cascade_rcnn", {"multi_scale": True}),
     ],
 )
-def test_every_method_learns_to_find_objects(
+def test_every_method_learns_to_detect_objects(
     method: MethodName, fields: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe = {

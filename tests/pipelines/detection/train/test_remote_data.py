@@ -1,4 +1,4 @@
-"""A stage whose data lie in S3 comes to the same detector as from a folder."""
+"""A stage trains the same detector with data in S3 as with data in a folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _params(place: str) -> DetectionParams:
     )
 
 
-def test_a_stage_trains_on_data_in_s3_as_on_a_folder(
+def test_training_on_s3_equals_training_on_a_folder(
     tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))

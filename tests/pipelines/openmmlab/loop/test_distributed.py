@@ -1,5 +1,5 @@
-"""Processes on one gloo group train one model: as one worker would, equal on all ranks, stopped
-after one update."""
+"""Processes in one gloo group train one model: with the result of a single worker, equal on all
+ranks, and with a stop after the same update."""
 
 from __future__ import annotations
 
@@ -80,20 +80,20 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
 
 
 def _stop_and_go_on(rank: int, root: Path) -> None:
-    """Rank 1 alone is asked to stop after the second of three updates; all go on, to the weights of
-    a straight run."""
+    """Only rank 1 is asked to stop, after the second of three updates. All ranks resume and reach
+    the weights of a straight run."""
     params = segmentation_params(root, batch_size=6)
     straight = Recorder(root / f"straight{rank}")
     with pytest.MonkeyPatch.context() as patch:
         layouts = _watch_layouts(patch)
         result = segmentation.run(context_of_rank(root, params, straight, rank))
     assert layouts == [0], (
-        "gradients were laid out anew: sums over three would depend on when the attempt began"
+        "the gradient layout changed: sums over three ranks would depend on the attempt's start"
     )
     assert [path is not None for path in straight.checkpoints] == [rank == 0]
     assert bool(straight.events) == (rank == 0)
     stopped = Recorder(root / f"stopped{rank}", stops_after=2 if rank == 1 else None)
-    with pytest.raises(StoppedError, match="the last checkpoint stands after 2 iterations"):
+    with pytest.raises(StoppedError, match="the last checkpoint is after 2 iterations"):
         segmentation.run(context_of_rank(root, params, stopped, rank))
     assert len(stopped.saved) == (rank == 0)
     torch.distributed.barrier()
@@ -113,8 +113,8 @@ def _stop_and_go_on(rank: int, root: Path) -> None:
 
 
 def _watch_layouts(patch: pytest.MonkeyPatch) -> list[int]:
-    """How often DistributedDataParallel laid gradients out anew, for each runner when it is
-    closed."""
+    """How often DistributedDataParallel changed the layout of its gradients, recorded when each
+    runner is closed."""
     layouts: list[int] = []
     close = StageRunner.close
 
@@ -128,18 +128,19 @@ def _watch_layouts(patch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_three_processes_train_one_model_and_stop_together(tmp_path: Path) -> None:
-    """Two sum gradients in any order to the same bits; of three, the order counts."""
+    """The sum over two ranks has the same bits in any order. The sum over three depends on the
+    order."""
     write_ade20k(tmp_path / "ade20k", num_val=3)
     save_toy_checkpoint(tmp_path / "pretrained")
-    # A stage compares the weights of its ranks, so that exit codes of 0 say that they are equal.
+    # A stage compares the weights of its ranks, so exit codes of 0 prove that they are equal.
     run_ranks(_stop_and_go_on, tmp_path, tmp_path, world_size=3)
     metrics = [pickle.loads((tmp_path / f"metrics{rank}").read_bytes()) for rank in range(3)]
     assert metrics == metrics[:1] * 3
 
 
 def _train_both(rank: int, root: Path) -> None:
-    """Stages without randomness in the network, which depends on the rank, and with norms of single
-    images."""
+    """Trains stages without randomness in the network, because it depends on the rank, and with
+    norms of single images."""
     _train_both_as(
         root, str(rank), lambda params, recorder: context_of_rank(root, params, recorder, rank)
     )
@@ -159,7 +160,8 @@ def _train_both_as(root: Path, name: str, context_of: Any) -> None:
 
 
 def _with_group_norm(*args: Any, **kwargs: Any) -> Config:
-    """BatchNorm on CPUs takes each worker's part of the batch for itself, unlike SyncBN on GPUs."""
+    """Replaces BatchNorm, which on CPUs normalises each worker's part of the batch separately,
+    unlike SyncBN on GPUs."""
     model = make_segmenter(*args, **kwargs)
     head = {
         **model["decode_head"],
@@ -173,7 +175,7 @@ make_segmenter = segmentation_models.make_model
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> None:
+def test_two_workers_train_like_one_with_the_same_batch(tmp_path: Path) -> None:
     write_ade20k(tmp_path / "ade20k")
     write_coco(tmp_path / "coco")
     save_toy_checkpoint(tmp_path / "pretrained")
@@ -191,12 +193,12 @@ def test_two_workers_train_as_one_does_with_the_same_batch(tmp_path: Path) -> No
         distances = torch.cat(
             [(tensors[0][name] - tensor).abs().flatten() for name, tensor in tensors[1].items()]
         )
-        # AdamW takes a step of lr = 1e-3 also where a gradient is nothing but rounding.
+        # AdamW takes a step of lr = 1e-3 even if a gradient is only rounding error.
         assert float(distances.quantile(0.98)) < 1e-5, method
 
 
 def _trained(root: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The losses that a stage reported, and the weights that it came to."""
+    """The losses that a stage reported, and its final weights."""
     losses = [metrics["loss"] for metrics in json.loads((root / "metrics.json").read_text())]
     (path,) = root.glob("*/outputs/checkpoint/model.safetensors")
     return losses, {

@@ -1,5 +1,5 @@
-"""A fine-tuning that stopped or died after any update goes on to the very weights of the straight
-one."""
+"""A fine-tuning that stops or is killed after any update resumes to bitwise the weights of a
+straight run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COMMON: dict[str, Any] = {
 
 @dataclass
 class Stage:
-    """A stage whose random numbers are all in use, and its straight run."""
+    """A stage that uses all kinds of random numbers, and its straight run."""
 
     root: Path
     run: Entry
@@ -66,8 +66,7 @@ class Stage:
     def interrupted(
         self, name: str, interruptions: Sequence[Mapping[str, Any]], **last: Any
     ) -> tuple[StageResult, list[Recorder]]:
-        """The result of attempts that end as `interruptions` say, and of one with `last` after
-        them."""
+        """The result of a last attempt (`last`) after attempts that end by `interruptions`."""
         recorders: list[Recorder] = []
         resume_dir: Path | None = None
         for number, changes in enumerate([*interruptions, last]):
@@ -87,7 +86,7 @@ class Stage:
         raise AssertionError
 
     def assert_straight(self, result: StageResult, recorders: Sequence[Recorder]) -> None:
-        """The same weights, results and reports, bit by bit."""
+        """Asserts that weights, results and reports are bitwise equal to the straight run."""
         weights, straight = _weights(result), _weights(self.result)
         assert [
             name for name, tensor in straight.items() if not torch.equal(tensor, weights[name])
@@ -105,8 +104,8 @@ def _weights(result: StageResult) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """Two epochs of four iterations, the last of which is filled up; at random scales, on random
-    regions."""
+    """A detector with two epochs of four iterations, at random scales and on random regions. The
+    last batch of an epoch is filled up."""
     root = tmp_path_factory.mktemp("detection")
     recipe = {
         "method": "mask_rcnn",
@@ -125,7 +124,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """Six iterations over 7 images, with validations after 3 and 6."""
+    """A segmenter with six iterations over 7 images, with validations after 3 and 6."""
     root = tmp_path_factory.mktemp("segmentation")
     recipe = {
         "method": "semantic_fpn",
@@ -143,14 +142,14 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture
 def _asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether to stop, at each image of a validation."""
+    """Makes a validation check at each image whether to stop."""
     monkeypatch.setattr(stopping, "ASK_EVERY", 1)
 
 
 @pytest.mark.usefixtures("_asked_often")
-def test_detection_goes_on_within_and_between_epochs(detector: Stage) -> None:
-    """Dies an update after a checkpoint; stops after the first epoch's last update, then within its
-    validation."""
+def test_detection_resumes_within_and_between_epochs(detector: Stage) -> None:
+    """The stage is killed one update after a checkpoint. Then it stops after the first epoch's last
+    update, and then within its validation."""
     result, recorders = detector.interrupted(
         "stopped",
         [
@@ -166,11 +165,11 @@ def test_detection_goes_on_within_and_between_epochs(detector: Stage) -> None:
 
 
 @pytest.mark.usefixtures("_asked_often")
-def test_segmentation_goes_on_between_any_two_iterations(
+def test_segmentation_resumes_between_any_two_iterations(
     segmenter: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stops after an update, within the validation after the third, and after that; loads no image
-    twice."""
+    """The stage stops after an update, within the validation after the third update, and once more.
+    It loads no image twice."""
     loaded: list[int] = []
     load = SeededDataset.__getitem__
 
@@ -188,10 +187,10 @@ def test_segmentation_goes_on_between_any_two_iterations(
         "iteration_0000003_validated",
     ]
     segmenter.assert_straight(result, recorders)
-    assert loaded == list(range(2, 12))  # the first two were loaded by processes
+    assert loaded == list(range(2, 12))  # loader processes loaded the first two
 
 
-def test_a_training_without_a_compiler_goes_on_uncompiled(
+def test_training_without_a_compiler_runs_uncompiled(
     segmenter: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -204,8 +203,8 @@ def test_a_training_without_a_compiler_goes_on_uncompiled(
 
 
 @pytest.mark.usefixtures("_asked_often")
-def test_a_stop_within_a_validation_waits_for_no_upload(segmenter: Stage) -> None:
-    """Of the checkpoint before it, which is of the same iteration."""
+def test_stop_during_validation_does_not_wait_for_an_upload(segmenter: Stage) -> None:
+    """The previous checkpoint, which has the same iteration, is still uploading."""
     recorder = Recorder(segmenter.root / "uploading", stops_after=4, is_slow=True)
     with pytest.raises(StoppedError):
         segmenter.attempt(recorder, keep_best=0, checkpoint_every=CheckpointEverySteps(steps=3))
@@ -213,11 +212,11 @@ def test_a_stop_within_a_validation_waits_for_no_upload(segmenter: Stage) -> Non
 
 
 def _lines(stage: Stage) -> list[Event]:
-    """Those of the training itself."""
+    """The events of the training itself."""
     return [event for event in stage.straight.events if event.done is not None]
 
 
-def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmenter: Stage) -> None:
+def test_log_line_has_losses_lr_speed_and_remaining_time(detector: Stage, segmenter: Stage) -> None:
     of_detector, of_segmenter = (
         [event.metrics for event in _lines(stage)] for stage in (detector, segmenter)
     )
@@ -238,9 +237,9 @@ def test_a_line_tells_losses_rate_speed_and_time_to_go(detector: Stage, segmente
     assert 0 < of_segmenter[-2]["data_wait"] < 100
 
 
-def test_the_best_are_kept_and_the_last(detector: Stage, segmenter: Stage) -> None:
-    """Reports with a checkpoint have a score; segmentation keeps the best, detection here saves
-    each epoch."""
+def test_best_and_last_checkpoints_are_kept(detector: Stage, segmenter: Stage) -> None:
+    """Every report with a checkpoint has a score. Segmentation keeps the best one; the detector
+    here saves each epoch."""
     for stage in (detector, segmenter):
         assert all(stage.straight.checkpoints)
         assert [path.name for path in stage.straight.saved] == [
@@ -249,7 +248,7 @@ def test_the_best_are_kept_and_the_last(detector: Stage, segmenter: Stage) -> No
 
 
 @pytest.mark.parametrize("kind", ["detector", "segmenter"])
-def test_draws_of_another_thread_change_no_weight(
+def test_random_draws_of_another_thread_change_no_weight(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     stage: Stage = request.getfixturevalue(kind)

@@ -1,5 +1,5 @@
-"""Fine-tuning on a GPU. Twins for the CPU: test_exact_resume, test_distributed, test_ops, and the
-tests of methods."""
+"""Tests of fine-tuning on a GPU. Their CPU twins are test_exact_resume, test_distributed, test_ops
+and the tests of methods."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _stage(root: Path, method: str, **fields: Any) -> tuple[Entry, Params]:
-    """Four updates of `method`, in two epochs if it is a detector."""
+    """A stage with four updates of `method`, in two epochs for a detector."""
     if method in ("semantic_fpn", "upernet"):
         recipe = {
             "max_iters": 4,
@@ -142,13 +142,13 @@ def test_every_method_trains_in_mixed_precision(
     ("method", "fields"),
     [("retinanet", {"precision": "fp16"}), ("semantic_fpn", {"precision": "bf16"})],
 )
-def test_a_stop_after_any_update_changes_nothing(
+def test_stop_after_any_update_does_not_change_the_result(
     root: Path, tmp_path: Path, method: str, fields: dict[str, Any]
 ) -> None:
-    """fp16 takes its loss scale up again.
+    """With fp16 the resumed attempt restores its loss scale.
 
-    The position embedding has the size of the maps: CUDA adds the gradients of a bicubic resize in
-    any order.
+    The position embedding has the size of the maps, because CUDA adds the gradients of a bicubic
+    resize in any order.
     """
     stage = _stage(root, method, **fields)
     straight = _train(root, Recorder(tmp_path / "straight"), stage, start="of_that_size")
@@ -167,7 +167,7 @@ def test_a_stop_after_any_update_changes_nothing(
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # of dynamo about itself
-def test_compiled_training_has_about_the_same_losses(root: Path, tmp_path: Path) -> None:
+def test_compiled_training_has_nearly_the_same_losses(root: Path, tmp_path: Path) -> None:
     recorders = {
         is_compiled: Recorder(tmp_path / str(is_compiled)) for is_compiled in (False, True)
     }
@@ -188,8 +188,8 @@ def test_compiled_training_has_about_the_same_losses(root: Path, tmp_path: Path)
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # of dynamo about itself
-def test_compiled_backbone_is_equal_at_the_published_size(root: Path, tmp_path: Path) -> None:
-    """Many windows, where the compiler rounds strides up unless it is told not to
+def test_compiled_backbone_equals_plain_at_published_size(root: Path, tmp_path: Path) -> None:
+    """With many windows the compiler rounds strides up, unless an option forbids it
     (test_compiling)."""
     torch.manual_seed(0)
     backbone = CatBackbone(
@@ -202,8 +202,7 @@ def test_compiled_backbone_is_equal_at_the_published_size(root: Path, tmp_path: 
             assert compile_in_place([backbone], make_context(Recorder(tmp_path), Params(), root))
         with torch.autocast("cuda", torch.bfloat16):
             maps = backbone(images)
-        # Channels count differently: a norm keeps the sum of squares as it is, whatever comes
-        # before.
+        # Weights channels differently, because a norm keeps the sum of squares for any input.
         losses = [
             torch.einsum("bchw,c->", map_.float(), torch.linspace(-1, 1, map_.shape[1]).to(GPU))
             for map_ in maps
@@ -227,7 +226,7 @@ def _train_rank(rank: int, root: Path, to: Path) -> None:
 
 
 def _gather_by_cpu(gathered: list[Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> None:
-    """gloo's, which has none for tensors of a GPU."""
+    """Gathers over the CPU, because gloo cannot gather GPU tensors."""
     of_cpu = [one.cpu() for one in gathered]
     all_gather(of_cpu, tensor.cpu(), *args, **kwargs)
     for one, found in zip(gathered, of_cpu, strict=True):
@@ -240,7 +239,8 @@ all_gather = torch.distributed.all_gather
 def _train_without_dropout(
     root: Path, recorder: Recorder, of: Callable[[StageContext], StageContext]
 ) -> None:
-    """Random numbers in the network depend on the rank; those of the images do not."""
+    """Trains without randomness in the network, because it depends on the rank. The random numbers
+    of the images do not."""
     run, params = _stage(root, "semantic_fpn", drop_path_rate=0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation_models, "make_model", _without_dropout)
@@ -258,8 +258,8 @@ def _without_dropout(*args: Any, **kwargs: Any) -> Config:
 make_model = segmentation_models.make_model
 
 
-def test_two_ranks_train_as_one_with_shared_batch_norm(root: Path, tmp_path: Path) -> None:
-    """Both on this GPU, which NCCL refuses: their group is gloo's."""
+def test_two_ranks_train_like_one_with_shared_batch_norm(root: Path, tmp_path: Path) -> None:
+    """Both ranks use this GPU. NCCL refuses that, so their group uses gloo."""
     run_ranks(_train_rank, tmp_path, root, tmp_path)
     _train_without_dropout(root, Recorder(tmp_path / "alone"), lambda context: context)
     losses = {
@@ -273,8 +273,8 @@ def test_two_ranks_train_as_one_with_shared_batch_norm(root: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_ops_give_what_they_give_on_a_cpu(dtype: torch.dtype) -> None:
-    """Of the same inputs, rounded to `dtype` before; gradients too."""
+def test_ops_on_gpu_equal_ops_on_cpu(dtype: torch.dtype) -> None:
+    """Both get the same inputs, rounded to `dtype`. Compares the gradients too."""
     torch.manual_seed(0)
     maps, logits = torch.randn(2, 8, 16, 16).to(dtype), torch.randn(300, 5).to(dtype)
     corners = torch.rand(60, 2) * 40
