@@ -108,7 +108,7 @@ def test_run_warns_of_a_weak_server_before_ray_is_imported(
     warning, rest = done.stderr.split("\n", 1)
     assert warning.startswith("warning: store s3://ignoring-")
     assert (
-        "does not honour conditional puts (If-None-Match), so have only one run at a time use "
+        "does not support conditional puts (If-None-Match), so have only one run at a time use "
         "this store"
     ) in warning
     assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
