@@ -171,8 +171,8 @@ def test_only_runs_a_stage_with_what_it_needs(run: Runner, tmp_path: Path) -> No
 
 def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
     expected = (
-        r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, "
-        r".* GiB: 4 of them fit"
+        r"only: needs 64 workers with 1 CPUs each, but the cluster has 4 CPUs, 2 GPUs, "
+        r".* GiB, where 4 of them fit"
     )
     with pytest.raises(ClusterError, match=expected):
         run(text=_single(resources={"workers": 64}))
@@ -452,7 +452,7 @@ def test_a_stage_waits_for_room_up_to_its_deadline_and_says_so(
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
     assert str(outcome.errors["only"]).startswith(
-        "waited 0.05 minutes for resources: asks for 1 workers with 1 CPUs each, and the cluster "
+        "waited 0.05 minutes for resources: needs 1 workers with 1 CPUs each, but the cluster "
         "has 0 "
         "CPUs, "
     )
