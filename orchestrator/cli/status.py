@@ -155,9 +155,9 @@ def _verdict(status: Status) -> str:
         case Condition.WAITING:
             return "has not run yet"
         case Condition.RUNNING:
-            return f"running, last heard of {age} ago"
+            return f"running, last update {age} ago"
         case Condition.LOST:
-            return f"lost: nothing heard for {age}; {RESUME}"
+            return f"lost: no update for {age}; {RESUME}"
         case Condition.INTERRUPTED:
             return f"interrupted {age} ago; {RESUME}"
         case state:
@@ -190,7 +190,7 @@ def _table(status: Status, *, is_wide: bool) -> Table:
         Column("" if bar else "progress", no_wrap=True, justify="right"),
         Column("eta", no_wrap=True, justify="right"),
         Column("metrics", no_wrap=True),
-        Column("heard", no_wrap=True, justify="right"),
+        Column("updated", no_wrap=True, justify="right"),
         Column("last event", ratio=1),
         box=None,
         pad_edge=False,
@@ -229,7 +229,7 @@ def _event(row: StageStatus) -> Text:
 
 
 def _share(row: StageStatus) -> float | None:
-    """Return the fraction that is done, 0 to 1, or None if there was no progress event."""
+    """Return the fraction that is done, 0 to 1, or None before the first progress event."""
     if row.state in (Condition.DONE, Condition.REUSED):
         return 1.0
     return min(1.0, row.done / row.total) if row.done is not None and row.total else None

@@ -68,8 +68,8 @@ class Attempt:
         return f"{short}-{self.key[:8]}"
 
     def audit(self) -> dict[str, Deviation]:
-        """The stage's deviations from the reference recipe. For a search, those of all its
-        trials."""
+        """The stage's deviations from the reference recipe. For a search, the deviations that all
+        trials share."""
         searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()
         return recipe_audit(self.params, searched=searched)
 

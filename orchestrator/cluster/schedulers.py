@@ -35,7 +35,7 @@ class _Past:
 
 
 class _NoController:
-    """A stand-in for Tune's controller while none is running."""
+    """A replacement for Tune's controller while none is running."""
 
     def get_live_trials(self) -> list[Any]:
         return []

@@ -256,7 +256,8 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
 
 
 def _hardware() -> dict[str, JsonValue]:
-    """Describe the device of the stage. Without torch, there is no number of torch threads."""
+    """Describe the device of the stage. The number of torch threads is included if torch is
+    used."""
     cpu = platform.processor() or platform.machine()
     torch = sys.modules.get("torch")
     if torch is None:

@@ -106,8 +106,8 @@ def _of_evaluation(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[PublishedDeviation]:
-    """Yield the deviations of the measured stage, and those of the evaluation that this stage does
-    not have."""
+    """Yield the deviations of the measured stage, then the deviations that only the evaluation
+    has."""
     own = list(_own(job, stage, row))
     ref = stage.inputs.get(CHECKPOINT)
     if ref is None:

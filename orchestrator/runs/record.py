@@ -174,8 +174,8 @@ class StageRecord(Value):
 def _progress(
     heard: StageEvent, search: SearchRecord | None
 ) -> tuple[ProgressMark | None, float | None]:
-    """Return the stage's progress and its total. A search counts in trials, whatever its trials
-    count in."""
+    """Return the stage's progress and its total. A search counts in trials; the unit of its trials
+    does not matter."""
     if heard.event.done is None or not heard.event.total:
         return None, None
     if search is not None:

@@ -152,7 +152,7 @@ def errors() -> tuple[type[Exception], ...]:
 
 def code_of(err: Exception) -> str:
     """Return the server's error code; empty if it did not answer."""
-    response = getattr(err, "response", None) or {}  # None if there was no answer
+    response = getattr(err, "response", None) or {}  # None without an answer
     return str(response.get("Error", {}).get("Code", ""))
 
 

@@ -184,7 +184,7 @@ class Job:
 
 
 def template_params(job: Job, stage: Stage) -> Any:
-    """The params of a search's trials before a value is sampled: those of its template with
+    """The params of a search's trials before a value is sampled: the template's params with
     `overrides` applied."""
     assert stage.search is not None, f"{stage.name} is not a search"
     return job.stages[stage.search.of].params.overlay(stage.search.overrides)

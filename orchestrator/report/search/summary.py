@@ -41,7 +41,7 @@ class SearchSummary(Value):
     importances: Mapping[str, float] | None
     """The importance of each param, the largest first. They add up to 1."""
     no_importances: str | None
-    """Why there are no importances."""
+    """Why importances are missing."""
     agreement: Agreement | None
     """None if fewer than three trials' params were trained in full."""
 

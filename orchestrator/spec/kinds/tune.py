@@ -145,7 +145,7 @@ TUNE = Kind(
 )
 
 BEST_CHECKPOINT = "best_checkpoint"
-"""The output with the best trial's model. It is accepted wherever a checkpoint of the template's
-kind is."""
+"""The output with the best trial's model. Fields that accept a checkpoint of the template's kind
+also accept this output."""
 BEST_PARAMS = frozenset({f"{TUNE.name}.best_params"})
 """The outputs that `params_from` may point to."""

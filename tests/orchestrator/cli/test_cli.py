@@ -265,7 +265,7 @@ def test_status_needs_neither_the_data_nor_torch_nor_ray(
     assert done.returncode == 0
     assert done.stderr == ""
     run, search, pretrain = done.stdout.splitlines()
-    assert run.endswith("lost: nothing heard for 1 h 0 min; run the same command again to resume")
+    assert run.endswith("lost: no update for 1 h 0 min; run the same command again to resume")
     assert search == "search: lost, attempt 1, 1 h 0 min ago: starting"
     assert pretrain == "pretrain: waiting, it has not started yet"
 
@@ -288,7 +288,7 @@ def test_ctrl_c_ends_watch_with_130_and_no_traceback(folder: Path, silent_run: P
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert watch.stdout is not None
-    assert "running, last heard of 0 s ago" in watch.stdout.readline()
+    assert "running, last update 0 s ago" in watch.stdout.readline()
     watch.send_signal(signal.SIGINT)
     _, errors = watch.communicate(timeout=600)
     assert watch.returncode == 130

@@ -59,7 +59,7 @@ def _drawn(status: Status, width: int) -> list[str]:
 def test_status_has_a_line_per_stage_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     run, pretrain, coco = _lines(STATUS)
     assert run.startswith("paper: run 20260301T101010-abc123, began ")
-    assert run.endswith(", running, last heard of 3 s ago")
+    assert run.endswith(", running, last update 3 s ago")
     assert pretrain == (
         "pretrain: running, attempt 2, 37%, eta 2 h 5 min, top1 71.23 top5 90, 4 s ago: epoch "
         "112/300 loss 2.31"
@@ -86,7 +86,7 @@ def test_watch_without_a_terminal_prints_each_change_once() -> None:
     [
         (
             _ended(Condition.LOST),
-            "lost: nothing heard for 12 min; run the same command again to resume",
+            "lost: no update for 12 min; run the same command again to resume",
         ),
         (
             _ended(Condition.INTERRUPTED),
@@ -111,7 +111,7 @@ def test_status_has_a_row_per_stage_and_remarks_on_losses() -> None:
         "progress",
         "eta",
         "metrics",
-        "heard",
+        "updated",
         "last",
         "event",
     ]

@@ -1,4 +1,4 @@
-"""No two stages of a run reserve the same capacity, whatever their number of workers."""
+"""No two stages of a run reserve the same capacity, for any number of workers."""
 
 from __future__ import annotations
 
