@@ -1,9 +1,9 @@
-"""Completes what libraries expect of a user's account: a name, a home, and caches that can be
-written.
+"""Provide what libraries expect of a user's account: a name, a home and writable caches.
 
-Containers often run under a user id that has no entry in /etc/passwd (`docker run --user 12345`,
-OpenShift), without HOME, or with a HOME that this user may not write. Imports the standard library
-only: it runs before Ray and torch are imported, since both look these up at import.
+Containers often run under a user id without an entry in /etc/passwd (`docker run --user 12345`,
+OpenShift), without HOME, or with a HOME that this user must not write to. This module imports only
+the standard library. It runs before Ray and torch are imported, because both look these up at
+import.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import tempfile
 from pathlib import Path
 
 CACHES = {
-    "XDG_CACHE_HOME": ".cache",  # our own data cache, torch.hub, huggingface
+    "XDG_CACHE_HOME": ".cache",  # the orchestrator's data cache, torch.hub, huggingface
     "MPLCONFIGDIR": ".config/matplotlib",
     "TRITON_HOME": "",
 }
-"""Variables that name a folder which a library writes, with its path below the home."""
+"""Variables that name a library's cache folder, with the folder's default path below the home."""
 
 
 def complete_environment() -> None:
-    """Set USER, HOME and the folders of caches in `os.environ` where this user has none that work.
+    """Set USER, HOME and the cache folders in `os.environ` if this user has none that work.
 
-    Processes that this one starts inherit them. A variable that is set already keeps its value;
-    HOME does also where it cannot be written, because AWS's configuration may be there.
+    Child processes inherit them. Variables that are already set keep their values. HOME keeps its
+    value even if it is not writable, because AWS's configuration may be there.
     """
     try:
         getpass.getuser()
@@ -38,7 +38,7 @@ def complete_environment() -> None:
         return
     private = _private_folder()
     if private is None:
-        return  # no disk to write: what needs one reports that
+        return  # no writable disk: the code that needs one reports it
     if home is None:
         os.environ["HOME"] = str(private)
         return
@@ -47,7 +47,7 @@ def complete_environment() -> None:
 
 
 def provide_ray_token() -> None:
-    """Set a secret for the Ray that this process starts, where Ray cannot keep its own in the home
+    """Set a token for the Ray that this process starts, if Ray cannot store its own in the home
     folder."""
     kept = Path(".ray") / "auth_token"
     is_given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
@@ -59,7 +59,7 @@ def provide_ray_token() -> None:
 
 
 def _home() -> Path | None:
-    """The home folder, which need not exist; None where nothing names one."""
+    """Return the home folder, which may not exist. None if no home is known."""
     try:
         return Path.home()
     except RuntimeError:
@@ -67,20 +67,20 @@ def _home() -> Path | None:
 
 
 def _can_write_below(folder: Path) -> bool:
-    """Whether `folder` can be written, or made where it is missing."""
+    """Whether `folder` is writable, or can be created if it is missing."""
     existing = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), Path())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _private_folder() -> Path | None:
-    """This user's own folder for temporary files; the same one for all processes where possible."""
+    """Return this user's own folder for temporary files, the same for all processes if possible."""
     try:
         folder = Path(tempfile.gettempdir()) / f"orchestrator-home-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError:
         return None
-    # Libraries run what they find in their caches: a folder that others made or may write is not
+    # Libraries run code from their caches: a folder that another user owns or may write is not
     # used.
     is_ours = found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700  # noqa: PLR2004
     if stat.S_ISDIR(found.st_mode) and is_ours:

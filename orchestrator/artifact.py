@@ -1,5 +1,6 @@
-"""What the store holds about finished work: Ref, File, Artifact, Metric, Deviation, Manifest, their
-JSON. No I/O."""
+"""The values that the store keeps about finished work, and their JSON. No I/O.
+
+They are Ref, File, Artifact, Metric, Deviation and Manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ RelativePath = Annotated[str, AfterValidator(_inside)]
 
 
 class Value(BaseModel):
-    """An immutable value with a JSON form; unknown fields, NaN and infinity are refused."""
+    """An immutable value with a JSON form. Unknown fields, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
@@ -44,7 +45,7 @@ class Ref(NamedTuple):
 
 
 class File(Value):
-    """One file of an artifact; `path` is relative to the artifact's folder, `size` in bytes."""
+    """One file of an artifact. `path` is relative to the artifact's folder, `size` is in bytes."""
 
     path: RelativePath
     sha256: Sha256
@@ -62,11 +63,11 @@ class Artifact(Value):
 
 
 Unit = Literal["%", "M", "G", "images/s", ""]
-"""A number without a unit, such as a loss, has the empty one."""
+"""The unit of a metric. Numbers without a unit, such as a loss, have the empty one."""
 
 
 def unit_of(name: str) -> Unit:
-    """The unit of a metric, which its name says; shares say none."""
+    """Return the unit of a metric from the suffix of its name. Without a known suffix it is `%`."""
     if re.search(r"_per_s(_(fp|bf)\d+)?$", name):  # the precision may follow
         return "images/s"
     suffixes: Mapping[str, Unit] = {"loss": "", "_m": "M", "_g": "G"}
@@ -81,45 +82,44 @@ class Metric(Value):
     unit: Unit = "%"
     split: str = "val"
     num_samples: Annotated[int, Field(ge=0)] | None
-    """None for what needs no samples, and where a search's best trial was stopped before its
-    end."""
+    """None if the metric needs no samples, or if a search's best trial was stopped early."""
 
 
 class Deviation(Value):
-    """A param that is not as in the reference recipe."""
+    """A param that differs from the reference recipe."""
 
     used: JsonValue
     reference: JsonValue
 
 
 class Manifest(Value):
-    """The record that closes a stage. Its presence in the store means that the stage is done."""
+    """The record of a finished stage. Its presence in the store means that the stage is done."""
 
     schema_version: Literal[1] = 1
     key: Sha256
     stage: str
     kind: str
     recipe: Mapping[str, JsonValue]
-    """What the Key is the sha256 of: kind, version, params, seed, rerun, data, inputs."""
+    """The Key is the sha256 of this: kind, version, params, seed, rerun, data, inputs."""
     params: Mapping[str, JsonValue]
-    """The effective params, searched values included."""
+    """The effective params, including searched values."""
     recipe_audit: Mapping[str, Deviation] | None = None
-    """By name, each of the params that is not as in the reference recipe; None in manifests older
-    than audits."""
+    """The params that differ from the reference recipe, by name. None in manifests older than
+    audits."""
     artifacts: Mapping[str, Artifact]
     metrics: tuple[Metric, ...]
     provenance: Mapping[str, JsonValue]
 
     def to_json(self) -> bytes:
-        """The manifest's document, closed by the sha256 of its own content."""
+        """Return the manifest as JSON, with the sha256 of its own content."""
         content = self.model_dump(mode="json")
         document = {**content, "sha256": digest_of(content)}
         return json.dumps(document, indent=2, sort_keys=True, allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, document: bytes, *, where: str) -> Self:
-        """Parse `document`; raises IntegrityError when it is not what `to_json` wrote. `where`
-        names it there."""
+        """Parse `document`. Raises IntegrityError, naming `where`, if `to_json` did not write
+        it."""
         try:
             content: dict[str, Any] = json.loads(document)
             stated = content.pop("sha256", None)
@@ -136,8 +136,8 @@ class Manifest(Value):
 
 
 def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
-    """One byte string for each JSON value: sorted keys, no spaces; anything else than JSON
-    raises."""
+    """Return the only byte string of a JSON value: sorted keys, no spaces. Raises for values that
+    are not JSON."""
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -145,5 +145,5 @@ def canonical_json(value: JsonValue | Mapping[str, Any]) -> bytes:
 
 
 def digest_of(value: Any) -> str:
-    """sha256 (hex) of a JSON value."""
+    """Return the sha256 (hex) of a JSON value."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

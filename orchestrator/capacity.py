@@ -1,4 +1,4 @@
-"""CPUs, GPUs and memory: what machines have, what stages ask for, and how many groups of workers
+"""CPUs, GPUs and memory: what machines have, what stages request, and how many groups of workers
 fit. Pure."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from orchestrator.spec import Resources, Stage
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs, GPUs and memory: of a machine, of a cluster, or asked for."""
+    """CPUs, GPUs and memory of a machine, a cluster or a request."""
 
     cpus: float
     gpus: float
@@ -46,7 +46,7 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine of the cluster has, or has free, and how it is labelled."""
+    """The total or free capacity of a machine in the cluster, and its labels."""
 
     capacity: Capacity
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -66,35 +66,35 @@ def worker_capacity(resources: Resources) -> Capacity:
 
 
 def group_capacity(stage: Stage) -> Capacity:
-    """What the smallest group of workers takes: the stage's, or one trial's."""
+    """The capacity of the smallest group of workers, for a stage or for one trial."""
     return worker_capacity(stage.resources) * stage.worker_counts[0]
 
 
 def choose_workers(counts: Sequence[int], worker: Capacity, *, slots: int, free: Capacity) -> int:
-    """The most workers of `counts` that machines have `slots` for, on capacity that no other stage
-    counts on.
+    """Return the largest number in `counts` that fits in `slots` and in `free`, the capacity that
+    no other stage has reserved.
 
-    At least the first of them: that much was free when the stage began.
+    Returns at least the first number: that much was free when the stage began.
     """
     fitting = [count for count in counts if count <= slots and worker * count <= free]
     return max(fitting, default=counts[0])
 
 
 def shortfall(stage: PlannedStage, machines: tuple[Machine, ...]) -> str | None:
-    """Why the cluster can never hold the smallest group of the stage's workers, or None when it
-    can."""
+    """Explain why the cluster can never run the smallest group of the stage's workers, or return
+    None."""
     missing = missing_room(
         stage.stage.resources, machines, num_workers=stage.stage.worker_counts[0]
     )
     if missing is None:
         return None
-    return f"{stage.name}: {missing}; lower stages.{stage.name}.resources or use a larger cluster"
+    return f"{stage.name}: {missing}; reduce stages.{stage.name}.resources or use a larger cluster"
 
 
 def missing_room(
     resources: Resources, machines: tuple[Machine, ...], *, num_workers: int
 ) -> str | None:
-    """Why `machines` cannot hold a group of `num_workers` workers now, or None when they can."""
+    """Explain why `machines` cannot run a group of `num_workers` workers now, or return None."""
     worker, slots = worker_capacity(resources), worker_slots(resources, machines, most=num_workers)
     if slots >= num_workers:
         return None
@@ -104,13 +104,13 @@ def missing_room(
     least = "at least " if len(resources.worker_range) > 1 else ""
     labelled = f" on machines labelled {dict(resources.labels)}" if resources.labels else ""
     return (
-        f"asks for {least}{num_workers} workers with {worker} each{labelled}, and the cluster has "
-        f"{there}: {slots} of them fit"
+        f"needs {least}{num_workers} workers with {worker} each{labelled}, but the cluster has "
+        f"{there}, where {slots} of them fit"
     )
 
 
 def worker_slots(resources: Resources, machines: tuple[Machine, ...], *, most: int) -> int:
-    """How many workers `machines` hold now; not counted beyond `most` on each."""
+    """The number of workers that fit on `machines` now, counting at most `most` on each."""
     worker = worker_capacity(resources)
     return sum(
         _slots_of(worker, machine.capacity, most) for machine in _fitting(resources, machines)
@@ -120,11 +120,10 @@ def worker_slots(resources: Resources, machines: tuple[Machine, ...], *, most: i
 def groups_for(
     resources: Resources, machines: tuple[Machine, ...], *, workers: int, most: int
 ) -> int:
-    """How many groups of `workers` workers `machines` hold at a time, between 1 and `most`: a
-    worker has one machine.
+    """The number of groups of `workers` workers that fit on `machines` at a time, from 1 to `most`.
 
-    What is left over on each of them adds up to no further group, which would wait in vain for its
-    last worker.
+    A worker must fit on one machine. The rests on different machines cannot be added up to another
+    group: it would wait forever for its last worker.
     """
     return max(1, min(most, worker_slots(resources, machines, most=workers * most) // workers))
 

@@ -1,5 +1,5 @@
-"""What a pipeline receives and returns, and how the table of kinds describes it. Imports neither
-torch nor ray."""
+"""The interface of pipelines: what they receive and return, and how a Kind describes them. Imports
+neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from orchestrator.artifact import Metric, canonical_json
 
 
 class Role(Enum):
-    """What a field of Params means. A field without a role is part of the Key as it is.
+    """The meaning of a field of Params. A field without a role is part of the Key unchanged.
 
     Put it on the outside of the annotation: `Annotated[str | None, Role.INPUT]`, not
     `Annotated[str, ...] | None`.
     """
 
     DATA = "data"
-    """A path to a data set: made absolute on the driver; the data's fingerprint is in the Key, the
-    path is not."""
+    """The path of a data set. The driver makes it absolute. The Key has the data's fingerprint, not
+    the path."""
     INPUT = "input"
-    """A Ref `stage.output`: the other stage's Key is in the Key."""
+    """A Ref `stage.output`. The Key has the other stage's Key."""
     OUTSIDE_KEY = "outside_key"
-    """Changes how fast or how safely a stage runs, never its result: not in the Key."""
+    """Changes how fast or how safely a stage runs, never its result. Not in the Key."""
     ADDS = "adds"
-    """Adds metrics or outputs and changes none of the others: in the Key, but no deviation from a
-    recipe."""
+    """Adds metrics or outputs and changes none of the others. In the Key, but not a deviation from
+    a recipe."""
     MODEL = "model"
-    """What is trained, not how: a model by its published name is a choice, no deviation from a
+    """What is trained, not how. A model by its published name is a choice, not a deviation from a
     recipe."""
     DURATION = "duration"
-    """How long it trains: a stage that has less of it, and no other deviation, has a short
+    """How long the stage trains. A stage with a lower value and no other deviation has a short
     schedule."""
 
     @property
@@ -55,13 +55,12 @@ class Usual:
 
     value: JsonValue
     counts_as: JsonValue = None
-    """The other way to write it: None, unless said otherwise, which leaves the value to the
-    kind."""
+    """The other way to write it. The default, None, leaves the value to the kind."""
     follows: frozenset[str] = frozenset()
     """The fields that determine `value`."""
 
     def equals(self, other: JsonValue) -> bool:
-        """Whether `other` is `value`, but for rounding: 3e-4 and 6e-5 * 80 / 16 are one learning
+        """Whether `other` equals `value` up to rounding: 3e-4 and 6e-5 * 80 / 16 are the same
         rate."""
         if isinstance(self.value, float) and isinstance(other, float):
             return math.isclose(self.value, other)
@@ -69,13 +68,13 @@ class Usual:
 
 
 def settled(given: float | None, usual: float) -> float:
-    """The number that counts: `usual` also where `given` differs from it by rounding only, as in
-    the Key."""
+    """Return `given`, or `usual` if `given` is None or differs from it only by rounding, as in the
+    Key."""
     return usual if given is None or math.isclose(given, usual) else given
 
 
 class Misfit(NamedTuple):
-    """Fields that do not go together: the one to blame, by the steps that lead to it, and what is
+    """A fault of fields that do not fit together: the steps to the field to change, and what is
     wrong."""
 
     steps: tuple[str | int, ...]
@@ -84,52 +83,54 @@ class Misfit(NamedTuple):
 
 Check = Callable[[], Iterable[Misfit]]
 MISFIT = "misfit"
-"""The type of pydantic's error for a Misfit."""
+"""The type of the pydantic error for a Misfit."""
 
 
 class Params(BaseModel):
-    """Base of every kind's params: frozen, strict, no unknown fields, no NaN. The docstring of a
-    field describes it in the JSON Schema of job files."""
+    """The base class of every kind's params: frozen, strict, no unknown fields, no NaN.
+
+    The docstring of a field is its description in the JSON Schema of job files.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
         allow_inf_nan=False,
-        # a job uses one or two of the kinds, and the models of all take 0.3 s to build
+        # a job uses one or two kinds, but building the models of all kinds takes 0.3 s
         defer_build=True,
     )
 
     reference: ClassVar[Mapping[str, JsonValue]] = {}
-    """What the reference recipe has otherwise than the defaults, by field."""
+    """Values of the reference recipe that differ from the defaults, by field."""
     choices: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say what is trained, not how, though they have a default: no deviation from a
-    recipe."""
+    """Fields that choose what is trained, not how, although they have a default. They are not
+    deviations from a recipe."""
     fingerprinted: ClassVar[frozenset[str]] = frozenset()
-    """All fields that the kind's fingerprint depends on: stages that agree in them share one
-    reading of the data. None: each stage reads for itself."""
+    """All fields that the kind's fingerprint depends on. Stages with the same values read the data
+    only once. If empty, each stage reads the data itself."""
 
     @property
     def checking_fields(self) -> frozenset[str]:
-        """Fields that only check data or inputs, with which they have one right value: no deviation
-        from a recipe."""
+        """Fields that only check data or inputs, which allow only one right value. They are not
+        deviations from a recipe."""
         return frozenset()
 
     def usual(self) -> Mapping[str, Usual]:
-        """By field, a value that has the same effect as another way to write it, given the other
-        fields."""
+        """Values that have the same effect as another way to write them, given the other fields, by
+        field."""
         return {}
 
     def checks(self) -> tuple[Check, ...]:
-        """What the fields have to do with each other.
+        """Checks of fields against each other.
 
-        Each check reads only the fields that it is about: where one of these has a fault of its own
-        it is missing from the value, and the others are checked all the same.
+        Each check must read only the fields that it is about. A field with its own fault is missing
+        from the value, and checks that do not read it still run.
         """
         return ()
 
     def written(self, *names: str) -> str:
-        """The first of the fields `names` that was given a value, to be blamed."""
+        """The first of the fields `names` that was given a value, for a fault at this field."""
         return next((name for name in names if name in self.model_fields_set), names[0])
 
     @model_validator(mode="after")
@@ -146,11 +147,11 @@ class Params(BaseModel):
         return tuple(name for name, info in cls.model_fields.items() if role in info.metadata)
 
     def in_key(self, *, searched: Iterable[str] = ()) -> dict[str, JsonValue]:
-        """The params that a Key hashes, as JSON, by their effect: a usual value counts as the other
-        way to write it.
+        """Return the params that a Key hashes, as JSON. A usual value is replaced by the other way
+        to write it.
 
-        Not where the value follows from a param in `searched` (dotted paths): each sample then has
-        its own.
+        It is not replaced if it depends on a param in `searched` (dotted paths), because it then
+        differs between samples.
         """
         without = {name for role in Role if not role.is_in_key for name in self.fields_with(role)}
         content = self.model_dump(mode="json", exclude=without)
@@ -162,10 +163,10 @@ class Params(BaseModel):
         return content
 
     def overlay(self, values: Mapping[str, JsonValue]) -> Self:
-        """A validated copy with `values`, keyed by dotted path, put in.
+        """Return a validated copy with `values`, keyed by dotted path.
 
         Raises pydantic's ValidationError for a value that does not fit, KeyError for a path that
-        leads nowhere.
+        does not exist.
         """
         content = self.model_dump(mode="json")
         for path, value in values.items():
@@ -186,7 +187,7 @@ def _error_of(misfit: Misfit) -> InitErrorDetails:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of progress. `done` of `total` is in the stage's own unit (epochs, iterations,
+    """One line of progress. `done` and `total` are in the stage's own unit (epochs, iterations,
     trials)."""
 
     text: str
@@ -196,12 +197,12 @@ class Event:
 
 
 class Report(Protocol):
-    """Commits progress: every rank calls it, at most once an epoch or interval.
+    """Commits progress. Every rank calls it, at most once per epoch or interval.
 
-    `metrics` hold `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's
-    folder with all that a later attempt needs to resume (it comes back as `resume_dir`), None on
-    the other ranks and where none is due. The folder is handed over: it is uploaded while training
-    goes on, and gone afterwards.
+    `metrics` has `epoch` (counted from 1) and the kind's metrics. `checkpoint_dir` is rank 0's
+    folder with everything that a later attempt needs to resume; that attempt gets it as
+    `resume_dir`. It is None on the other ranks and if no checkpoint is due. The caller must not use
+    the folder afterwards: it is uploaded while training continues, and then deleted.
     """
 
     def __call__(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None: ...
@@ -209,37 +210,40 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class StageContext:
-    """All that a pipeline's entry point gets. It knows no store, no Ray and no other stage."""
+    """Everything that a pipeline's entry point gets. It has no store, no Ray and no other stage."""
 
     params: Any
-    """The kind's Params, searched values put in."""
+    """The kind's Params, with searched values."""
     inputs: Mapping[str, Path]
     """A fetched and verified folder for each input of the kind, by field name."""
     seed: int
     device: str
-    """`cpu` or `cuda:N`, N as this process sees its GPUs."""
+    """`cpu` or `cuda:N`, where N is the index of the GPU in this process."""
     rank: int
     world_size: int
     work_dir: Path
-    """An empty folder of this process, on a local disk, gone when the attempt ends."""
+    """An empty folder of this process on a local disk. It is deleted when the attempt ends."""
     resume_dir: Path | None
-    """What the last `report` of an earlier attempt committed, or None for a fresh start."""
+    """The checkpoint that an earlier attempt committed last, or None for a fresh start."""
     report: Report
     save: Callable[[Path], None]
-    """Commits a checkpoint between reports, as `report` does with its `checkpoint_dir`; rank 0
+    """Commits a checkpoint between reports, as `report` does with its `checkpoint_dir`. Only rank 0
     calls it."""
     should_stop: Callable[[], bool]
-    """Whether the stage should write a checkpoint and raise StoppedError: its run is interrupted,
-    or its machine is about to leave. Cheap, never blocks; ranks may learn of it at different
+    """Whether the stage should write a checkpoint and raise StoppedError, because its run is
+    interrupted or its machine is about to leave. Cheap, never blocks. Ranks may see it at different
     times."""
     emit: Callable[[Event], None]
-    """Reports to the user; cheap, never blocks, may lose lines. Only rank 0 is heard."""
+    """Reports progress to the user. Cheap, never blocks, may lose lines. Ignored on ranks other
+    than 0."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What rank 0 returns (other ranks' results are ignored): `outputs` maps each output's name to
-    a folder."""
+    """The result of a stage. `outputs` maps each output's name to a folder.
+
+    Only rank 0's result is used.
+    """
 
     outputs: Mapping[str, Path]
     metrics: tuple[Metric, ...]
@@ -248,29 +252,28 @@ class StageResult:
 Entry = Callable[[StageContext], StageResult]
 
 CHECKPOINT = "checkpoint"
-"""The output of a kind that holds a finished model, and the one input of its evaluation."""
+"""The output of a kind with a finished model, and the only input of its evaluation."""
 DETAILS = "details"
-"""The output of an evaluation that shows what is behind its metrics."""
+"""The output of an evaluation with details behind its metrics."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a kind measures a finished model of its own: what the kind `evaluate` does for it."""
+    """How the kind `evaluate` measures finished models of a kind."""
 
     entry: str
     """`module:function` with the type Entry. It gets `params`, and `checkpoint` as its only
     input."""
     metrics: Callable[[Any], tuple[str, ...]]
-    """Params -> names of what it measures."""
+    """Maps params to the names of the measured metrics."""
     fingerprint: Callable[[Any], str]
-    """Params -> a digest of the data that it reads. Raises DataError as the kind's does."""
+    """Maps params to a digest of the data that it reads. Raises DataError like the kind's."""
     params: type[Params] | None = None
-    """The kind's Params with the fields that only its evaluation has; None: it has none of its
-    own."""
+    """The kind's Params plus the fields that only its evaluation has. None if it has none."""
     outputs: tuple[str, ...] = ()
     takes_file: bool = False
-    """Whether the model may be a file from outside the job, which is then all that the folder
-    holds."""
+    """Whether the model may be a file from outside the job. The folder then contains only this
+    file."""
 
 
 @dataclass(frozen=True)
@@ -279,42 +282,41 @@ class Kind:
 
     name: str
     version: int
-    """Part of the Key: raised when the same params give other results."""
+    """Part of the Key. Increase it when the same params give other results."""
     params: type[Params]
     inputs: Mapping[str, frozenset[str]]
-    """For each field of role INPUT, what it may point to, written `kind.output`."""
+    """The outputs that each field of role INPUT may point to, written `kind.output`."""
     outputs: tuple[str, ...]
     metrics: Callable[[Any], tuple[str, ...]]
-    """Params -> names of all metrics that a stage's manifest may hold. A search maximises the first
-    by default."""
+    """Maps params to the names of all metrics that a stage's manifest may have. By default, a
+    search maximises the first."""
     fingerprint: Callable[[Any], str]
-    """Params -> a digest of the data that they name. Raises DataError when it is missing or
-    disagrees with them."""
+    """Maps params to a digest of their data. Raises DataError if the data are missing or do not fit
+    the params."""
     entry: str | None
-    """`module:function` with the type Entry, imported only where the stage runs; None: the cluster
-    runs it itself."""
+    """`module:function` with the type Entry, imported only where the stage runs. None: the cluster
+    package runs the stage itself."""
     from_outside: frozenset[str] = frozenset()
-    """Fields of role INPUT that may also name a file from outside the job, which is then all that
-    the folder holds."""
+    """Fields of role INPUT that may also name a file from outside the job. The folder then contains
+    only this file."""
     misfits: Callable[[Any], Iterable[Misfit]] = lambda params: ()
-    """Params -> what keeps a stage from running that an evaluation, which has the same params, can
-    do without."""
+    """Maps params to faults that prevent a stage of this kind, but not an evaluation with the same
+    params."""
     reads: Callable[[Any], Mapping[str, str]] = lambda params: {}
-    """Params -> for each field that names a small file other than data and inputs, a digest of
-    what is read of it. Depends only on fields of role DATA, and raises DataError as
-    `fingerprint` does."""
+    """Maps params to a digest of each small file that they name, other than data and inputs, by
+    field. Depends only on fields of role DATA. Raises DataError like `fingerprint`."""
     evaluation: Evaluation | None = None
-    """How a finished stage of this kind is measured; None: it is nothing that could be."""
+    """How finished models of this kind are measured. None if the kind has no model to measure."""
     stops: bool = False
-    """Whether the entry heeds `should_stop`: an interrupted run waits for such stages' checkpoints,
-    for no others."""
+    """Whether the entry checks `should_stop`. An interrupted run waits only for the checkpoints of
+    such stages."""
     keep_best: Callable[[Any], int] = lambda params: 0
-    """Params -> how many checkpoints are kept for their score, in addition to the newest."""
+    """Maps params to the number of checkpoints kept for their score, in addition to the newest."""
     less_is_better: frozenset[str] = frozenset()
-    """Metrics that no search can mean to maximise."""
+    """Metrics for which lower is better: a search must not maximise them."""
     fits_workers: Callable[[Any, int], bool] = lambda params, num_workers: True
-    """Params, a number of workers -> whether they can share the work; asked where `workers` is a
+    """Whether a number of workers can share the work of these params. Used if `workers` is a
     range."""
     evaluates: Kind | None = None
-    """The kind whose models are measured, where this is the kind `evaluate`: `params` come from
-    its evaluation."""
+    """Only for the kind `evaluate`: the kind whose models are measured. Its evaluation defines
+    `params`."""

@@ -1,23 +1,22 @@
-"""Every error that a user can meet, and the exit code of each.
+"""Every error that a user can get, and its exit code.
 
     OrchestratorError                1  a stage failed
     ├── JobError                     2  the job or its data is wrong
     │   ├── SpecError                   faults of a job file, all at once
-    │   ├── DataError                   a data set that is missing, broken or other than the job
-    says
-    │   └── CheckpointError             weights that do not fit the model
-    ├── UnreachableError             3  the store or the cluster is out of reach
-    │   ├── StoreError                  a store that cannot be read or written
-    │   │   ├── StoreRefusedError       the same, where another try meets the same refusal
-    │   │   └── IntegrityError          bytes that differ from their sha256
+    │   ├── DataError                   a data set is missing, broken or does not match the job
+    │   └── CheckpointError             weights do not fit the model
+    ├── UnreachableError             3  the store or the cluster is unreachable
+    │   ├── StoreError                  the store cannot be read or written
+    │   │   ├── StoreRefusedError       the store refuses, and another try would not help
+    │   │   └── IntegrityError          bytes differ from their sha256
     │   ├── ClusterError                no connection, or resources that the cluster will never have
-    │   └── MachineError                a machine that lacks what a stage needs before it begins
+    │   └── MachineError                a machine lacks what a stage needs before it begins
     ├── StageError                   1  a stage failed for another reason
     ├── StoppedError               130  a stage stopped because it was asked to
     └── InterruptedRunError        130  Ctrl-C or SIGTERM
 
-An error's text says what is wrong, where, and what to do. All of them survive pickling, since they
-cross process borders inside Ray.
+An error's text says what is wrong, where, and what to do. All errors can be pickled, because they
+are sent between processes in Ray.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from typing import ClassVar
 
 
 class OrchestratorError(Exception):
-    """The root: anything that ends a run with a message instead of a traceback."""
+    """The base class of errors that end a run with a message instead of a traceback."""
 
     exit_code: ClassVar[int] = 1
 
 
 class JobError(OrchestratorError):
-    """The job or its data is wrong; running it again unchanged cannot help."""
+    """The job or its data is wrong. Running it again unchanged cannot help."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing wrong with a job, and where: `FILE:LINE:COL: dotted.path: message`.
+    """One fault of a job, with its position: `FILE:LINE:COL: dotted.path: message`.
 
-    `line` and `column` count from 1; both are None for a fault of a `--set` override or of a file
-    as a whole.
+    `line` and `column` count from 1. Both are None for a fault of a `--set` override or of a whole
+    file.
     """
 
     source: str
@@ -65,7 +64,7 @@ class Fault:
 
 
 class SpecError(JobError):
-    """Every fault of a job file, in the order of the file, one a line."""
+    """All faults of a job file, one per line, in the order of the file."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
@@ -76,15 +75,15 @@ class SpecError(JobError):
 
 
 class DataError(JobError):
-    """A data set is missing, broken, or other than the job says."""
+    """A data set is missing, broken, or does not match the job."""
 
 
 class CheckpointError(JobError):
-    """Weights do not fit the model: the names and shapes are in the text."""
+    """Weights do not fit the model. The text has the names and shapes."""
 
 
 class UnreachableError(OrchestratorError):
-    """The store or the cluster is out of reach; the same job may work later or elsewhere."""
+    """The store or the cluster is unreachable. The same job may work later or elsewhere."""
 
     exit_code = 3
 
@@ -94,47 +93,47 @@ class StoreError(UnreachableError):
 
 
 class StoreRefusedError(StoreError):
-    """The store refuses what is asked of it, as with credentials that have expired: another try is
-    in vain."""
+    """The store refuses a request, for example because credentials have expired. Another try would
+    not help."""
 
 
 class IntegrityError(StoreError):
-    """Bytes in the store differ from the sha256 under which they were published."""
+    """Bytes in the store differ from the sha256 with which they were published."""
 
 
 class ClusterError(UnreachableError):
-    """The cluster cannot be reached, or can never satisfy what a stage asks for."""
+    """The cluster is unreachable, or will never have the resources that a stage requests."""
 
 
 class MachineError(UnreachableError):
-    """A machine lacks what a stage needs before it begins; another attempt would fail in the same
+    """A machine lacks what a stage needs before it begins. Another attempt would fail in the same
     way."""
 
 
 class StageError(OrchestratorError):
-    """A stage failed for a reason that is neither its job's nor its data's fault."""
+    """A stage failed, but not because of its job or its data."""
 
 
 class StoppedError(OrchestratorError):
-    """A stage wrote a checkpoint and stopped, because `should_stop` said so; another attempt goes
-    on from there."""
+    """A stage wrote a checkpoint and stopped because `should_stop` returned True. Another attempt
+    resumes from it."""
 
     exit_code = 130
 
 
 class InterruptedRunError(OrchestratorError):
-    """The run was interrupted by Ctrl-C or SIGTERM; what was finished is kept."""
+    """The run was interrupted by Ctrl-C or SIGTERM. Finished stages are kept."""
 
     exit_code = 130
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNDECODED = range(0xDC80, 0xDD00)
-"""Surrogates by which Python writes the bytes of a file's name that are not UTF-8."""
+"""Surrogates with which Python represents bytes of a file name that are not UTF-8."""
 
 
 def escaped(name: str) -> str:
-    r"""The name with `\xe9` for each byte of it that is not UTF-8."""
+    r"""Return the name with an escape such as `\xe9` for each byte that is not UTF-8."""
     return _SURROGATE.sub(lambda found: _escape(ord(found[0])), name)
 
 

@@ -1,4 +1,5 @@
-"""Recipes and Keys: what determines a stage's result, and its sha256. Pure."""
+"""Recipes and Keys. A recipe is everything that determines a stage's result, a Key is its sha256.
+Pure."""
 
 from __future__ import annotations
 
@@ -16,17 +17,17 @@ Recipe = Mapping[str, JsonValue]
 
 @dataclass(frozen=True)
 class KeyInputs:
-    """What a recipe holds in addition to the job's own text."""
+    """The parts of a recipe that are not in the job file."""
 
     data: str
     """The data's fingerprint."""
     rerun: int
-    """How often the stage was forced to run again."""
+    """The number of times that the stage was forced to run again."""
     input_keys: Mapping[str, str]
-    """The Key of every stage that this one needs."""
+    """The Keys of the stages that this one needs, by name."""
     file_digests: Mapping[str, str]
-    """The sha256 of each file from outside the job, an input or one that the params name, by its
-    field."""
+    """The sha256 of each file from outside the job, by field: inputs, and files that the params
+    name."""
 
 
 def key_of(recipe: Recipe) -> str:
@@ -34,8 +35,10 @@ def key_of(recipe: Recipe) -> str:
 
 
 def recipe_of(job: Job, stage: Stage, key_inputs: KeyInputs) -> Recipe:
-    """All that determines the stage's result. Not its name, its resources or anything that only
-    changes the speed."""
+    """Return everything that determines the stage's result.
+
+    Its name, its resources and anything that only changes the speed are left out.
+    """
     edges = {**stage.inputs, **({"params_from": stage.params_from} if stage.params_from else {})}
     inputs: dict[str, JsonValue] = {
         name: {"key": key_inputs.input_keys[ref.stage], "output": ref.output}
@@ -74,16 +77,16 @@ def _params_in_key(job: Job, stage: Stage) -> dict[str, Any]:
 
 
 def searched_names(job: Job, stage: Stage) -> tuple[str, ...]:
-    """Dotted paths of the params that `params_from` brings in: they beat the stage's own."""
+    """Dotted paths of the params from `params_from`, which override the stage's own."""
     if stage.params_from is None:
         return ()
     search = job.stages[stage.params_from.stage].search
-    assert search is not None, "the spec lets params_from name searches alone"
+    assert search is not None, "the spec allows only searches in params_from"
     return tuple(search.space)
 
 
 def _without(params: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """`params` less the dotted `paths`."""
+    """Return `params` without the dotted `paths`."""
     for path in paths:
         head, _, rest = path.partition(".")
         params = {

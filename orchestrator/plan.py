@@ -1,4 +1,4 @@
-"""The Plan: the stages in order, each with its Key, a verdict and the reason why. Pure."""
+"""The Plan: the stages in order, each with its Key, a verdict and the reason. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PlannedStage:
 class Plan:
     job: Job
     stages: tuple[PlannedStage, ...]
-    """All of the job, or those that a run of a part needs."""
+    """All stages of the job, or those that a partial run needs."""
 
     def __getitem__(self, name: str) -> PlannedStage:
         return next(planned for planned in self.stages if planned.name == name)
@@ -66,30 +66,30 @@ def _stage_json(planned: PlannedStage) -> dict[str, JsonValue]:
 
 @dataclass(frozen=True)
 class PriorRuns:
-    """What the store knows of earlier runs of the job."""
+    """What the store has about earlier runs of the job."""
 
     is_done: Callable[[str], bool]
     """Whether the store has a manifest for a Key."""
     recipes: Mapping[str, Recipe]
-    """Each stage's recipe as last run, to say what changed."""
+    """Each stage's recipe in the last run, to report what changed."""
     reruns: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Digests:
-    """What a stage reads from outside the job."""
+    """Digests of what a stage reads from outside the job."""
 
     data: str
     """The fingerprint of its data."""
     files: Mapping[str, str]
-    """The sha256 of each input that is a file, and of each other file that the params name, by its
+    """The sha256 of each input that is a file, and of each other file that the params name, by
     field."""
 
 
 def make_plan(job: Job, *, digests: Mapping[str, Digests], prior: PriorRuns) -> Plan:
-    """Keys hash recipes, so the whole plan is known before anything runs.
+    """Return the plan of the stages in `digests`, which must include the stages that they need.
 
-    `digests` are by stage; the plan has these stages, each with all that it needs among them.
+    Keys hash recipes, so the whole plan is known before anything runs.
     """
     planned: dict[str, PlannedStage] = {}
     for name in (name for name in in_order(job) if name in digests):
@@ -107,13 +107,13 @@ def make_plan(job: Job, *, digests: Mapping[str, Digests], prior: PriorRuns) -> 
 
 
 def in_order(job: Job) -> tuple[str, ...]:
-    """Names of the stages, each after those it needs, else as written."""
+    """Names of the stages, each after those that it needs, otherwise in the order of the file."""
     sorter = TopologicalSorter({name: stage.needs for name, stage in job.stages.items()})
     return tuple(sorter.static_order())
 
 
 def needed(job: Job, names: Iterable[str]) -> tuple[str, ...]:
-    """The stages `names` and all that they need, each after what it needs."""
+    """The stages `names` and all stages that they need, each after those that it needs."""
     order, wanted = in_order(job), set(names)
     for name in reversed(order):
         if name in wanted:
@@ -124,7 +124,7 @@ def needed(job: Job, names: Iterable[str]) -> tuple[str, ...]:
 def _plan_stage(stage: Stage, recipe: Recipe, prior: PriorRuns) -> PlannedStage:
     key = key_of(recipe)
     if prior.is_done(key):
-        return PlannedStage(stage, recipe, key, Verdict.REUSE, f"its manifest {key[:8]} stands")
+        return PlannedStage(stage, recipe, key, Verdict.REUSE, f"its manifest {key[:8]} exists")
     return PlannedStage(stage, recipe, key, Verdict.RUN, _why(stage.name, recipe, prior))
 
 
@@ -137,7 +137,7 @@ def _why(name: str, recipe: Recipe, prior: PriorRuns) -> str:
 
 
 def _changes(path: str, before: JsonValue | Recipe, now: JsonValue | Recipe) -> Iterator[str]:
-    """What differs between two recipes, in words."""
+    """Describe the differences between two recipes."""
     if before == now:
         return
     if isinstance(before, Mapping) and isinstance(now, Mapping):

@@ -1,5 +1,4 @@
-"""Plans a job against a store: reads the digests of its data, what earlier runs did, and which
-manifests exist."""
+"""Plan a job against a store: read the digests of its data, the last run and the manifests."""
 
 from __future__ import annotations
 
@@ -24,9 +23,9 @@ _T = TypeVar("_T")
 def plan_job(
     job: Job, store: Store, *, forced: tuple[str, ...] = (), only: tuple[str, ...] = ()
 ) -> Plan:
-    """The plan of `job` against `store`, or of just the stages `only` with what they need.
+    """Return the plan of `job` against `store`, or only of the stages `only` and those they need.
 
-    Fingerprints the data of the planned stages. Raises DataError, StoreError.
+    Fingerprints the data of the planned stages. Raises DataError or StoreError.
     """
     last = load_last_run(store, job.name)
     prior = prior_runs(last, is_done=lambda key: load_manifest(store, key) is not None)
@@ -45,7 +44,7 @@ def prior_runs(last: LastRun | None, *, is_done: Callable[[str], bool]) -> Prior
 
 
 def read_digests(job: Job, names: Collection[str]) -> dict[str, Digests]:
-    """Digests of all that the stages `names` read from outside, by stage.
+    """Return digests of everything that the stages `names` read from outside the job, by stage.
 
     Raises one DataError that lists every fault, each with its stage.
     """
@@ -64,21 +63,20 @@ def read_digests(job: Job, names: Collection[str]) -> dict[str, Digests]:
 
 
 class _ReadOnce:
-    """Reads each thing once, however many stages of the job name it, and remembers its fault,
-    too."""
+    """Reads each thing only once, even if several stages name it. Faults are remembered, too."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, Any] = {}
 
     def __call__(self, what: Hashable, read: Callable[[], _T]) -> _T:
-        """What `read` returned for `what`. Raises DataError for its DataError, and for any file it
-        cannot read."""
+        """Return the result of `read` for `what`. Raises DataError if `read` does, or if it cannot
+        read a file."""
         if what not in self._found:
             try:
                 self._found[what] = read()
             except DataError as err:
                 self._found[what] = err
-            except OSError as err:  # a kind that handles some of them will meet others
+            except OSError as err:  # those that the kind itself does not handle
                 self._found[what] = DataError(
                     f"{err.filename or 'data'}: cannot be read: {err.strerror or err}"
                 )
@@ -89,7 +87,8 @@ class _ReadOnce:
 
 
 def _files(job: Job, stage: Stage, once: _ReadOnce) -> dict[str, str]:
-    """The digests of inputs from outside the job, and of other files that the params name."""
+    """Return the digests of inputs from outside the job, and of other files that the params
+    name."""
     search = stage.search
     kind, params = (
         (job.stages[search.of].kind, template_params(job, stage))
@@ -105,7 +104,7 @@ def _files(job: Job, stage: Stage, once: _ReadOnce) -> dict[str, str]:
 
 
 def _fingerprint(job: Job, stage: Stage, once: _ReadOnce) -> str:
-    """What the data are, as the job states it or as they are found."""
+    """Return the fingerprint of the data, as the job states it or as computed."""
     search = stage.search
     if search is None:
         return stage.data_fingerprint or _fingerprint_of(stage.kind, stage.params, once)

@@ -1,5 +1,4 @@
-"""The process that `run` lives in: its signals as a count, and how long it may take to end. Imports
-no ray."""
+"""The process of `run`: it counts its signals and limits the time to stop. Does not import ray."""
 
 from __future__ import annotations
 
@@ -12,19 +11,19 @@ from dataclasses import dataclass
 from types import FrameType
 
 ONE_WISH_S = 0.5
-"""Signals so close together are one: a terminal sends Ctrl-C to all of its processes, and make or a
-shell passes its own one on."""
+"""Signals within this time count as one: a terminal sends Ctrl-C to all of its processes, and make
+or a shell forwards its own."""
 
 
 @dataclass
 class Signals:
-    """How often the process was asked to end."""
+    """The number of requests to end the process."""
 
     count: int = 0
     newest_s: float = float("-inf")
 
     def note(self, now_s: float) -> None:
-        """A signal came at `now_s`, on a clock that only goes forward."""
+        """Count a signal at `now_s`, on a monotonic clock."""
         if now_s - self.newest_s > ONE_WISH_S:
             self.count += 1
         self.newest_s = now_s
@@ -32,8 +31,8 @@ class Signals:
 
 @contextmanager
 def counted_signals() -> Iterator[Signals]:
-    """Count Ctrl-C and SIGTERM for the length of the block. Enter it after ray.init, which has
-    handlers of its own."""
+    """Count Ctrl-C and SIGTERM within the block. Enter it after ray.init, which sets its own
+    handlers."""
     signals = Signals()
 
     def count(signum: int, frame: FrameType | None) -> None:
@@ -48,22 +47,22 @@ def counted_signals() -> Iterator[Signals]:
 
 
 GRACE_S = 60.0
-"""Outside of a Ray job: the time for a checkpoint of a large model to reach a distant store."""
+"""Outside a Ray job: enough time to upload a large checkpoint to a distant store."""
 RAY_STOP_WAIT_S = 3.0
-"""Ray's own RAY_JOB_STOP_WAIT_TIME_S."""
+"""Ray's default of RAY_JOB_STOP_WAIT_TIME_S."""
 FINAL_EVENTS_TIMEOUT_S = 1.0
-"""What is left for the record and the exit."""
+"""Time reserved for writing the record and exiting."""
 
 
 def is_submitted() -> bool:
-    """True under `ray job submit`: Ray sets this variable for a job's command, and for nothing
-    else."""
+    """Whether this process was started by `ray job submit`. Ray sets this variable only for a job's
+    command."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def stop_grace_s() -> float:
-    """Seconds that an interrupted run may wait for its stages: `ray job stop` kills a job's command
-    after a while."""
+    """Seconds that an interrupted run may wait for its stages. `ray job stop` kills the command
+    after a limit."""
     stated = os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "")
     if stated.isdecimal():
         return max(0.0, float(stated) - FINAL_EVENTS_TIMEOUT_S)

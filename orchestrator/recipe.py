@@ -1,7 +1,6 @@
-"""What of a stage's params differs from a reference: from a recipe, or from the defaults of its
-kind. Pure.
+"""How a stage's params differ from a recipe or from the kind's reference recipe. Pure.
 
-The defaults of a kind's params are the reference recipe, but for what its `reference` says.
+The reference recipe of a kind is the defaults of its params, except the values in `reference`.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from orchestrator.contract import Params, Role
 def param_deviations(
     params: Params, recipe: Mapping[str, JsonValue], *, searched: Iterable[str] = ()
 ) -> dict[str, Deviation]:
-    """Each param in the Key that has another effect than in `recipe` and, where that says nothing,
-    than by default.
+    """Return each param in the Key that differs in effect from `recipe`, or from its default if
+    `recipe` does not have it.
 
-    A param that is not there is null. A param that only adds metrics or outputs, or only checks, is
-    not a difference.
+    A missing param counts as null. Params that only add metrics or outputs, or only check, are not
+    differences.
     """
     ignored = {*params.fields_with(Role.ADDS), *params.checking_fields}
     used = {
@@ -39,10 +38,10 @@ def param_deviations(
 
 
 def recipe_audit(params: Params, *, searched: Iterable[str] = ()) -> dict[str, Deviation]:
-    """Each param in the Key that is not as in the reference recipe; not those `searched`, by dotted
-    path.
+    """Return each param in the Key that differs from the reference recipe, except those in
+    `searched` (dotted paths).
 
-    What has no default and a model by its published name are choices, not deviations.
+    Params without a default, and a model by its published name, are choices, not deviations.
     """
     searched = tuple(searched)
     fields = type(params).model_fields

@@ -1,5 +1,5 @@
-"""What a report is made of, read only from the store: manifests of the last run and the trials of
-its searches."""
+"""Load the content of a report from the store: the manifests of the last run and the trials of its
+searches."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from orchestrator.trials import TRIALS_FILE, Trials
 
 @dataclass(frozen=True)
 class Results:
-    """What a report is made of."""
+    """The content of a report."""
 
     job: Job
-    """As last run, with what the job file expects and has published now, and with its stages that
-    never ran."""
+    """The job as last run, but with `expect` and `published` from the job file, and with the file's
+    stages that never ran."""
     manifests: Mapping[str, Manifest]
-    """By stage, without those that did not finish."""
+    """The manifests of finished stages, by stage."""
     changes: Mapping[str, str]
-    """By stage, how the job file differs from what was run."""
+    """How the job file differs from the last run, by stage."""
     run_id: str | None
-    """Id of the last run; None where the job has not run here."""
+    """The id of the last run, or None if the job has not run with this store."""
 
 
 def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Results:
-    """The results of the job's last run. Reads only the store: the data need not be there."""
+    """Return the results of the job's last run. Reads only the store, not the data."""
     last = load_last_run(store, job.name)
     if last is None:
         return Results(job, {}, {}, None)
@@ -62,13 +62,15 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
 
 
 def _is_shown(name: str, ran: Mapping[str, Stage], last: LastRun) -> bool:
-    """Whether the stage's numbers belong to the pipeline that the record describes."""
+    """Whether the stage's numbers were made from the inputs in the record."""
     return name in last.stages and last.has_inputs_of(ran[name])
 
 
 def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
-    """The stage as it ran, but held against what it is held against now; either may be missing, not
-    both."""
+    """Return the stage as it ran, with `expect` and `published` of now if they are comparable.
+
+    One of the two may be None.
+    """
     if ran is None or now is None:
         stage = ran or now
         assert stage is not None
@@ -78,7 +80,7 @@ def _as_run(ran: Stage | None, now: Stage | None) -> Stage:
 
 
 def _changes_since(job: Job, last: LastRun) -> dict[str, str]:
-    """By stage that ran: what its recipe has become, supposing that the data are the same."""
+    """Describe how the recipe of each stage that ran has changed, assuming unchanged data."""
     digests = {name: _digests_then(job.stages[name], last.stages.get(name)) for name in job.stages}
     plan = make_plan(job, digests=digests, prior=prior_runs(last, is_done=lambda key: False))
     ran = (planned for planned in plan.stages if planned.name in last.stages)
@@ -88,7 +90,7 @@ def _changes_since(job: Job, last: LastRun) -> dict[str, str]:
 
 
 def _digests_then(stage: Stage, last: LastStage | None) -> Digests:
-    """What the stage read when it ran; empty digests for what it had not."""
+    """Return the digests that the stage had when it ran; empty ones for what it did not read."""
     inputs = last.recipe["inputs"] if last else None
     then = inputs if isinstance(inputs, dict) else {}
     held = {
@@ -109,16 +111,15 @@ OUTPUT = "trials"
 
 
 class FoundTrials(NamedTuple):
-    """By stage, the trials of its search; and a remark for each search whose trials cannot be
-    read."""
+    """The trials of searches by stage, and a remark for each search whose trials cannot be read."""
 
     trials: Mapping[str, Trials]
     remarks: tuple[str, ...]
 
 
 def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> FoundTrials:
-    """The trials of each finished search of `job`. Raises StoreError where the store is out of
-    reach."""
+    """Return the trials of each finished search of `job`. Raises StoreError if the store is
+    unreachable."""
     trials: dict[str, Trials] = {}
     remarks: list[str] = []
     for name, stage in job.stages.items():
@@ -126,13 +127,14 @@ def load_trials(job: Job, manifests: Mapping[str, Manifest], store: Store) -> Fo
             continue
         try:
             trials[name] = _fetch_trials(name, manifests[name], store)
-        except IntegrityError as err:  # the report's cells are right all the same
-            remarks.append(f"stages.{name}: its trials are passed over: {err}")
+        except IntegrityError as err:  # the report's cells do not depend on the trials
+            remarks.append(f"stages.{name}: its trials are not shown: {err}")
     return FoundTrials(trials, tuple(remarks))
 
 
 def _fetch_trials(stage: str, manifest: Manifest, store: Store) -> Trials:
-    """Raises IntegrityError for altered bytes and for what another release published."""
+    """Fetch the trials. Raises IntegrityError for altered bytes and for another release's
+    format."""
     artifact = manifest.artifacts.get(OUTPUT)
     file = (
         next((file for file in artifact.files if file.path == TRIALS_FILE), None)
@@ -140,11 +142,11 @@ def _fetch_trials(stage: str, manifest: Manifest, store: Store) -> Trials:
         else None
     )
     if file is None:
-        raise IntegrityError(f"it published no {TRIALS_FILE}")
+        raise IntegrityError(f"the stage did not publish {TRIALS_FILE}")
     with TemporaryDirectory() as folder:
         path = fetch_artifact(store, Artifact(files=(file,)), Path(folder)) / TRIALS_FILE
         try:
             return Trials.model_validate_json(path.read_bytes())
         except ValidationError as err:
-            again = f"run again with --force {stage} to make it anew"
-            raise IntegrityError(f"its {TRIALS_FILE} is that of another release; {again}") from err
+            again = f"run again with --force {stage} to create it again"
+            raise IntegrityError(f"its {TRIALS_FILE} is from another release; {again}") from err

@@ -1,5 +1,5 @@
-"""The loop of one run: decide which stage starts, start it, follow its progress and its end, and
-write both to the journal."""
+"""The loop of one run: decide which stages start, start them, follow their progress and write it to
+the journal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FINAL_EVENTS_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Update:
-    """What a watcher hears: a stage's state, and the event that brought the news."""
+    """The news for a watcher: a stage's state, and the event that caused it."""
 
     stage: str
     state: State
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 when all went well; the errors' own code when they agree on one; else 1."""
+        """0 without errors, the common exit code of all errors, or 1 if they differ."""
         codes = {error.exit_code for error in self.errors.values()}
         if not codes:
             return 0
@@ -75,7 +75,7 @@ class Run:
     """One invocation of `run`."""
 
     plan: Plan
-    """The stages to run or reuse; each one's needs are among them."""
+    """The stages to run or reuse, including the stages that they need."""
     store: Store
     journal: Journal
     watch: Watcher
@@ -85,12 +85,12 @@ class Run:
         default_factory=queue.Queue
     )
     loss: Callable[[], str | None] = lambda: None
-    """Why the cluster can run nothing any more; None while it can."""
+    """Returns why the cluster has failed, or None."""
 
     def execute(self, address: str | None) -> Outcome:
-        """Run what is not reused; stages' errors are in the outcome.
+        """Run the stages that are not reused. Their errors are in the outcome.
 
-        Raises ClusterError, StoreError and InterruptedRunError.
+        Raises ClusterError, StoreError or InterruptedRunError.
         """
         try:
             self._reuse()
@@ -116,21 +116,21 @@ class Run:
         return any(not state.is_final for state in self.journal.states.values())
 
     def _is_busy(self) -> bool:
-        """Whether a thread still waits for its stage to end."""
+        """Whether a thread is still waiting for its stage to end."""
         return bool(self.running)
 
     def _reuse(self) -> None:
         for planned in self.plan.stages:
             if planned.verdict is Verdict.REUSE:
                 manifest = load_manifest(self.store, planned.key)
-                assert manifest is not None, "a manifest is never deleted while a run is under way"
+                assert manifest is not None, "a manifest is never deleted during a run"
                 self._enter(
                     planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics))
                 )
         self.journal.write()
 
     def _loop_until_lost(self, cluster: Cluster, signals: Signals) -> None:
-        """Loop; anything that Ray raises because the cluster is gone is reported as that."""
+        """Run the loop. If the cluster is lost, raise ClusterError instead of Ray's exception."""
         self.loss = cluster.loss
         try:
             self._loop(cluster, signals)
@@ -147,7 +147,7 @@ class Run:
         while self._is_unfinished:
             decisions = list(decide(self.plan, self.journal.states, free=ledger.free))
             starts = [decision for decision in decisions if isinstance(decision, Start)]
-            # All of them are booked before the first one begins: it may take what is then left.
+            # Reserve capacity for all of them before the first begins, which may take the rest.
             for start in starts:
                 ledger.take(start.stage.name, start.capacity)
             for decision in decisions:
@@ -158,10 +158,9 @@ class Run:
 
     def _interrupt(self, channel: EventChannel, ledger: Ledger, signals: Signals) -> NoReturn:
         err = InterruptedRunError(
-            "interrupted; what was finished is kept, and the same command goes on from there"
+            "interrupted; finished stages and checkpoints are kept, and the same command resumes"
         )
-        # Written before the stages stop and the cluster is let go: who sent the signal may soon
-        # send SIGKILL.
+        # Written before stages stop and the cluster is released, because SIGKILL may follow soon.
         self.journal.end(RunState.INTERRUPTED, error=_reason(err))
         self._stop_stages(channel, ledger, signals, grace_s=stop_grace_s())
         self.journal.write()
@@ -170,8 +169,7 @@ class Run:
     def _stop_stages(
         self, channel: EventChannel, ledger: Ledger, signals: Signals, *, grace_s: float
     ) -> None:
-        """Ask the stages to stop, and wait for those that can; a second signal ends the wait at
-        once."""
+        """Ask the stages to stop and wait for those that can. A second signal ends the wait."""
         deadline_s = time.monotonic() + grace_s
         for start in self._stopping(channel):
             text = f"stopping: waiting up to {grace_s:g} s for checkpoints"
@@ -189,8 +187,7 @@ class Run:
         ]
 
     def _is_at_rest(self, start: Start, channel: EventChannel) -> bool:
-        """Whether all trials of a search that were under way have stopped: the search itself does
-        not end."""
+        """Whether all running trials of a search have stopped. The search itself does not end."""
         search = self.journal.record.stages[start.stage.name].search
         if search is None:
             return False
@@ -198,12 +195,12 @@ class Run:
         return channel.num_resting(start.stage.name) >= min(most, search.num_under_way or most)
 
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
-        """Wait a tick for a stage to end, and hear what the stages say meanwhile."""
+        """Wait a tick for a stage to end, and record the events of the stages."""
         ended = self._await_end()
         if (loss := self.loss()) is not None:
             raise ClusterError(loss)
-        # What a stage said last is waited for, though the actor may still be starting where a stage
-        # ends at once.
+        # Wait for the last events of a stage that has ended. If it ended at once, the actor may
+        # still be starting.
         self._record_events(
             channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain()
         )
@@ -224,7 +221,7 @@ class Run:
             raise ClusterError("\n".join(reasons))
 
     def _carry_out(self, decision: Start | Block, channel: EventChannel, ledger: Ledger) -> None:
-        """Carry a decision out."""
+        """Carry out a decision."""
         if isinstance(decision, Block):
             self._enter(decision.stage, State.BLOCKED, Event(decision.why))
             self.journal.write()
@@ -248,7 +245,7 @@ class Run:
             ledger=ledger,
             provenance=provenance,
         )
-        # A daemon: an interrupted run must not wait for a training to end.
+        # A daemon thread: an interrupted run must not wait for a training to end.
         threading.Thread(target=self._run_stage, args=(decision, run), daemon=True).start()
 
     def _run_stage(self, start: Start, run: Callable[[], Manifest]) -> None:
@@ -256,7 +253,7 @@ class Run:
             self.ended.put((start, run()))
         except OrchestratorError as err:
             self.ended.put((start, err))
-        except Exception as err:  # noqa: BLE001  the thread's edge: the loop must hear of any end
+        except Exception as err:  # noqa: BLE001  the thread's edge: the loop must learn of any end
             reason = f"{type(err).__name__}: {err}\n{traceback.format_exc()}"
             self.ended.put((start, StageError(reason)))
 
@@ -268,8 +265,8 @@ class Run:
             return None
 
     def _record_end(self, start: Start, result: Manifest | OrchestratorError) -> None:
-        """Note how a stage ended. One that stopped with its run stays as it is: the run's own state
-        says the rest."""
+        """Record how a stage ended. A stage that stopped with its run keeps its state, because the
+        run's state explains it."""
         name = start.stage.name
         if isinstance(result, StoppedError) and self.journal.record.state is RunState.INTERRUPTED:
             attempt = self.journal.record.stages[name].attempt
@@ -295,7 +292,7 @@ class Run:
     def _record_events(self, events: list[StageEvent]) -> None:
         for heard in events:
             stage = self.journal.hear(heard)
-            # A watcher sees how far the stage is: a search's trials have progress of their own.
+            # Show the progress of the stage: a search's trials have their own progress.
             done = stage.newest.done if stage.newest else None
             self.watch(
                 Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total))
@@ -311,7 +308,7 @@ class Run:
 
 
 def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
-    """Whether a stage, or a search's trials, heed the wish to stop."""
+    """Whether a stage, or a search's trials, check `should_stop`."""
     search = planned.stage.search
     kind = planned.stage.kind if search is None else plan.job.stages[search.of].kind
     return kind.stops
@@ -330,9 +327,9 @@ def _reason(err: BaseException) -> str:
 
 
 def run_plan(plan: Plan, store: Store, *, address: str | None, watch: Watcher) -> Outcome:
-    """Run the stages of `plan`; writes them down as the job's last run."""
+    """Run the stages of `plan` and record them as the job's last run."""
     run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
-    # The record before the job's pointer to it: a reader never finds a run without one.
+    # The record is written before the job's pointer to it, so a reader always finds the record.
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
     return Run(plan, store, journal, watch).execute(address)

@@ -1,5 +1,4 @@
-"""Which stage starts next, on what: decisions as values, a pure function of the plan and the
-states."""
+"""Decide which stages start next and with what capacity. Pure: decisions are values."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Start:
-    """Begin `stage`, which takes `capacity` to begin with. `slots`: how many trials at a time, for
+    """Start `stage`, which initially takes `capacity`. `slots` is the number of trials at a time of
     a search."""
 
     stage: PlannedStage
@@ -44,11 +43,11 @@ class Block:
 
 
 def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterator[Start | Block]:
-    """What to do now. A stage starts as soon as what it needs is finished and the least that it
-    asks for is free.
+    """Yield the decisions for now.
 
-    Where it can use more, it takes that when its group starts (`choose_workers`): first all stages
-    that can, begin.
+    A stage starts once the stages that it needs are finished and its minimum capacity is free. If
+    it can use more, it takes more when its group starts (`choose_workers`), so that first as many
+    stages as possible begin.
     """
     for planned in plan.stages:
         if states[planned.name] is not State.WAITING:
@@ -69,7 +68,7 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
 
 
 def _slots(planned: PlannedStage, free: Capacity) -> int:
-    """How many groups of workers of the stage fit now, up to what it can use: 1, or a search's
+    """The number of the stage's worker groups that fit now, up to 1 or a search's number of
     trials."""
     search = planned.stage.search
     wanted = 1 if search is None else _wanted_trials(search)

@@ -1,4 +1,5 @@
-"""The standard streams of a command: closed, on a full disk, or a pipe whose reader has left.
+"""Handle faults of a command's standard streams: closed, on a full disk, or a pipe without a
+reader.
 
 It does not know what is written to them.
 """
@@ -17,10 +18,10 @@ from orchestrator.errors import OrchestratorError, StoreError
 
 
 class Output(io.TextIOWrapper):
-    """A standard stream. After its reader left, as `head` does, what is written to it goes nowhere.
+    """A standard stream. Once its reader has left, as `head` does, further output is dropped.
 
-    Another fault raises StoreError where the stream is for results. Elsewhere it changes nothing:
-    a training does not end because its log cannot be written.
+    If the stream is for results, any other fault raises StoreError. Otherwise it is ignored: a
+    training must not fail because its log cannot be written.
     """
 
     has_reader = True
@@ -67,7 +68,7 @@ def _reason(err: OSError) -> str:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """The exit code of `command`, run with guarded standard streams. Errors are printed to
+    """Run `command` with guarded standard streams and return its exit code. Errors are printed to
     stderr."""
     _guard_streams()
     try:
@@ -94,19 +95,19 @@ def _guard_streams() -> None:
 
 
 def _occupy(fd: int) -> None:
-    """Put something at a number that is free, so that no file that is opened later is written to as
+    """Open /dev/null if `fd` is free, so that no file opened later gets this number and is used as
     a stream."""
     try:
         os.fstat(fd)
     except OSError:
-        os.open(os.devnull, os.O_RDONLY)  # the lowest free number is taken
+        os.open(os.devnull, os.O_RDONLY)  # gets the lowest free number
 
 
 def _guarded(
     stream: TextIO | None, fd: int, mode_if_closed: int, *, is_for_results: bool
 ) -> Output:
-    """`stream` with its faults handled. One that was closed fails on writing, or drops what is
-    written, by its mode."""
+    """Return `stream` with its faults handled. `mode_if_closed` decides whether writing to a closed
+    stream fails or is dropped."""
     if stream is None:
         return Output(os.open(os.devnull, mode_if_closed), is_for_results=is_for_results)
     return Output(

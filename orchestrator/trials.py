@@ -1,4 +1,4 @@
-"""What became of a search's trials: the content of its output `trials`, as `trials.json`."""
+"""The trials of a search: the content of `trials.json` in its output `trials`."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ class TrialState(StrEnum):
     """How a trial ended."""
 
     FINISHED = "finished"
-    """It trained to the end of its budget."""
+    """The trial trained for all its epochs."""
     STOPPED = "stopped"
     """The scheduler ended it early."""
     FAILED = "failed"
 
 
 class Point(Value):
-    """A trial's report, for example of an epoch."""
+    """A trial's report, usually of one epoch."""
 
     epoch: int
-    """Counted from 1, the trial's own: it continues where a killed search is resumed."""
+    """The trial's own epoch, counted from 1. It continues when a killed search is resumed."""
     value: float | None
-    """Value of the search's metric; None where it was NaN or infinite."""
+    """The value of the search's metric. None if it was NaN or infinite."""
     elapsed_s: float
-    """That the trial has run until then, all its attempts together."""
+    """Seconds that the trial had run at this point, over all its attempts."""
 
 
 class Trial(Value):
-    """One sample of the space and how it fared."""
+    """One sample of the space and its result."""
 
     number: Annotated[int, Field(ge=1)]
-    """In the order in which the samples were drawn."""
+    """Trials are numbered in the order in which their samples were drawn."""
     id: str
-    """Name of its folder, `trials/<id>` below the search's resume state."""
+    """The name of its folder, `trials/<id>` below the search's resume state."""
     params: Mapping[str, JsonValue]
-    """What was sampled, by dotted path in the template's params."""
+    """The sampled values, by dotted path in the template's params."""
     state: TrialState
     curve: tuple[Point, ...]
-    """In the order of epochs, each once."""
+    """The reports in the order of epochs, one per epoch."""
     value: float | None
-    """What the trial came to: its last value of the metric, None where it reported none."""
+    """The last value of the metric, or None if the trial reported none."""
     num_samples: int | None
-    """That `value` was measured on; None where the trial did not finish."""
+    """The number of samples that `value` was measured on. None if the trial did not finish."""
     duration_s: float
     gpu_hours: float
-    """Of all its workers together."""
+    """GPU-hours of all its workers together."""
     core_hours: float
     error: str | None
-    """Why it failed, on one line."""
+    """Why the trial failed, on one line."""
 
     @property
     def epoch(self) -> int:
-        """How far it came; 0 before the first report."""
+        """The last reported epoch; 0 before the first report."""
         return self.curve[-1].epoch if self.curve else 0
 
 
@@ -72,11 +72,11 @@ class Trials(Value):
     trials: tuple[Trial, ...]
 
     def best(self) -> Trial | None:
-        """The best of the finished trials; where none finished, of those that came farthest. The
-        earliest of equals.
+        """Return the best finished trial. If none finished, the best of those with the most epochs.
+        Of equal trials, the earliest.
 
-        A trial that was stopped early lost against others at its epoch, so it is not a rival of a
-        finished one.
+        A trial that was stopped early had a worse value than others at its epoch, so it is not
+        compared with a finished one.
         """
         with_value = [
             trial

@@ -1,4 +1,4 @@
-"""The command line: a file for each verb, and the only place that prints and exits."""
+"""The command line: one file per verb. Only this package prints and exits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "report": report,
     "schema": schema,
 }
-"""Each takes the arguments and the stream for its results, and returns the exit code."""
+"""Each verb takes the arguments and the stream for its results, and returns the exit code."""
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The command line's grammar: verbs and options."""
+"""The verbs and options of the command line."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from orchestrator.spec.locations import refuse_unexpanded
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """The verb and its options; argparse itself exits with 2 on a wrong command line."""
+    """Parse the verb and its options. Argparse exits with 2 if the command line is wrong."""
     parser = argparse.ArgumentParser(
         prog="orchestrator",
         description="Trains and evaluates CAT on a Ray cluster from one YAML job file.",
         epilog="Exit codes: 0 done, 1 a stage failed, 2 the job or its data is wrong, "
-        "3 the store or cluster is out of reach, 130 interrupted.",
+        "3 the store or cluster is unreachable, 130 interrupted.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    _add_verb(verbs, "validate", "check a job file; touches no data, no store and no cluster")
+    _add_verb(verbs, "validate", "check a job file offline, without data, store or cluster")
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
-    _add_run(_add_verb(verbs, "run", "run a job; what is finished already is reused"))
+    _add_run(_add_verb(verbs, "run", "run a job; finished stages are reused"))
     _add_status(
-        _add_verb(verbs, "status", "show how a job's last run stands; reads the store alone")
+        _add_verb(verbs, "status", "show the state of a job's last run; reads only the store")
     )
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
     schema = "print the JSON Schema of job files, for editors"
@@ -54,9 +54,9 @@ def _add_verb(
         help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
     )
     verb.add_argument(
-        "--store", metavar="URI", help="where artifacts are kept; beats the job's own `store`"
+        "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
     )
-    verb.add_argument("--json", action="store_true", help="print JSON alone on stdout")
+    verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
     return verb
 
 
@@ -66,14 +66,14 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
         metavar="STAGE",
         action="append",
         default=[],
-        help="run this stage and what it needs; may be repeated",
+        help="run this stage and the stages that it needs; may be repeated",
     )
     verb.add_argument(
         "--force",
         metavar="STAGE",
         action="append",
         default=[],
-        help="run this stage anew under a new Key; may be repeated",
+        help="run this stage again under a new Key; may be repeated",
     )
     verb.add_argument(
         "--address",
@@ -81,13 +81,13 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
         help="the Ray cluster (default: RAY_ADDRESS, else one on this machine)",
     )
     verb.add_argument(
-        "--strict", action="store_true", help="exit with 1 when an expectation is missed"
+        "--strict", action="store_true", help="exit with 1 if an expectation is missed"
     )
 
 
 def _add_status(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--watch", action="store_true", help="show it again every few seconds until the run ends"
+        "--watch", action="store_true", help="update it every few seconds until the run ends"
     )
 
 
@@ -104,12 +104,12 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         "--plots",
         metavar="FOLDER",
         type=_path,
-        help="write each search's plots and each evaluation's details there; Markdown shows them",
+        help="write plots of searches and details of evaluations to FOLDER; Markdown shows them",
     )
 
 
 def _path(text: str) -> Path:
-    """Where results are written. A shell leaves the ~ of `--output=~/report.md` as it is."""
+    """Parse the path of an output. A shell does not expand the ~ in `--output=~/report.md`."""
     try:
         refuse_unexpanded(text)
     except ValueError as err:

@@ -1,4 +1,4 @@
-"""What the user sees: stdout for results, stderr for progress and errors."""
+"""Output to the user: results on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.console import Console
 from orchestrator.streams import Output
 
 PIPED_WIDTH = 120
-"""Columns where there is no terminal to ask: wide enough for all our tables."""
+"""Columns of output without a terminal: wide enough for all tables."""
 _STDOUT, _STDERR = 1, 2
 
 
 @contextmanager
 def reserved_stdout() -> Iterator[Output]:
-    """The real stdout as a stream; meanwhile all that libraries and child processes print there
-    goes to stderr."""
+    """Yield the real stdout as a stream. Within the block, output of libraries and child processes
+    to stdout goes to stderr."""
     sys.stdout.flush()
     with Output(os.dup(sys.stdout.fileno()), is_for_results=True) as stream:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -40,17 +40,16 @@ def print_json(stream: IO[str], document: JsonValue) -> None:
 
 
 def say_last(text: str) -> None:
-    """Print the last line of the log: what else this process says after it, as Ray's C++ does, is
+    """Print the last line of the log. Later output of this process, such as of Ray's C++, is
     dropped."""
     sys.stdout.flush()
     sys.stderr.flush()
     log = os.dup(_STDERR)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (_STDOUT, _STDERR):  # stdout, too, has been the log since `reserved_stdout`
+    for stream in (_STDOUT, _STDERR):  # since `reserved_stdout`, stdout is part of the log, too
         os.dup2(nowhere, stream)
     os.close(nowhere)
-    # A log that cannot be written, or that nobody reads any more, changes nothing about how the
-    # command ends.
+    # A log that cannot be written, or has no reader, does not change the exit code.
     with (
         suppress(OSError),
         os.fdopen(log, "w", encoding="utf-8", errors="backslashreplace") as last,
@@ -59,7 +58,7 @@ def say_last(text: str) -> None:
 
 
 def end(exit_code: int) -> NoReturn:
-    """End at once: threads of an interrupted run may still wait for their workers."""
+    """Exit at once: threads of an interrupted run may still wait for their workers."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

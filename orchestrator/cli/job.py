@@ -1,4 +1,4 @@
-"""The verbs that look at a job file: validate, plan, schema; and how every verb loads its job."""
+"""The verbs validate, plan and schema, and the loading of jobs for all verbs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from pipelines import KINDS
 
 
 def load(arguments: Namespace) -> Job:
-    # The current folder of a Ray job is a copy of what was submitted, on one machine, and vanishes
-    # with the job.
+    # The current folder of a Ray job is a temporary copy of the submitted folder on one machine.
     base_dir = None if is_submitted() else _current_folder()
     return load_job(
         arguments.job,
@@ -35,8 +34,8 @@ def load(arguments: Namespace) -> Job:
 
 
 def _current_folder() -> Path:
-    """The folder against which a job's paths count. Raises JobError where records could not name
-    it."""
+    """Return the folder that a job's paths are relative to. Raises JobError if its name is not
+    UTF-8, because records could not name it."""
     folder = str(Path.cwd())
     if escaped(folder) != folder:
         raise JobError(f"{escaped(folder)}: the current folder's name is not UTF-8 text; rename it")

@@ -1,4 +1,4 @@
-"""Live progress: a row for each stage on a terminal, a line for each event where there is none."""
+"""Live progress: a row per stage on a terminal, otherwise a line per event."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STYLES = {
 
 @contextmanager
 def watching(plan: Plan, console: Console) -> Iterator[Watcher]:
-    """A watcher that shows on `console` what it hears."""
+    """Yield a watcher that shows updates on `console`."""
     if not console.is_terminal:
         yield lambda update: console.print(_line(update), soft_wrap=True, markup=False)
         return
@@ -40,7 +40,7 @@ def _line(update: Update) -> str:
 
 
 class _Rows:
-    """One row a stage: name, state, bar, time, last event."""
+    """One row per stage: name, state, bar, time, last event."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._progress = Progress(

@@ -1,4 +1,4 @@
-"""The verb report, and the report that ends a run."""
+"""The verb report, and the report at the end of a run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def report(arguments: Namespace, stdout: IO[str]) -> int:
 
 
 def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) -> tuple[Cell, ...]:
-    """Show the report of the job's last run on `stream`, in the format asked for; remarks go to
+    """Write the report of the job's last run to `stream` in the requested format. Remarks go to
     stderr."""
     results = load_results(job, store, kinds=KINDS)
     cells = make_cells(results.job, results.manifests, rows=published_rows())
@@ -107,10 +107,10 @@ def _print_report(
 def _write_plots(
     arguments: Namespace, searches: Sequence[Search]
 ) -> Mapping[str, Mapping[str, str]]:
-    """Write each search's plots to `--plots`, if given; by stage and title, their paths as seen
-    from the report.
+    """Write each search's plots to `--plots`, if given. Returns their paths relative to the report,
+    by stage and title.
 
-    Raises StoreError where they cannot be written.
+    Raises StoreError if they cannot be written.
     """
     folder: Path | None = getattr(arguments, "plots", None)
     if folder is None:
@@ -134,10 +134,10 @@ def _write_plots(
 def _fetch_details(
     arguments: Namespace, manifests: Mapping[str, Manifest], store: Store
 ) -> Mapping[str, Mapping[str, str]]:
-    """Write each evaluation's details to `--plots`, if given; by stage and path, their paths as
-    seen from the report.
+    """Write each evaluation's details to `--plots`, if given. Returns their paths relative to the
+    report, by stage and path.
 
-    Raises StoreError where they cannot be written, IntegrityError where the store has lost one.
+    Raises StoreError if they cannot be written, IntegrityError if the store has lost one.
     """
     folder: Path | None = getattr(arguments, "plots", None)
     if folder is None:
@@ -159,12 +159,12 @@ def _fetch_details(
 
 
 def _seen(path: Path, arguments: Namespace) -> str:
-    """`path` as the report links to it."""
+    """Return `path` relative to the report, for links."""
     folder = arguments.output.parent if arguments.output else Path()
     return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _run_command(arguments: Namespace, job: Job) -> str:
-    """What runs the job as it was given here."""
+    """Return the command that runs the job with the same options."""
     overrides = (word for override in arguments.overrides for word in ("--set", override))
     return shlex.join(["orchestrator", "run", str(arguments.job), *overrides, "--store", job.store])

@@ -1,5 +1,4 @@
-"""The verb run, and the last line of a run: how it went, in a few words that a log is searched
-for."""
+"""The verb run, and the last line of a run: a short verdict that is easy to find in a log."""
 
 from __future__ import annotations
 
@@ -34,8 +33,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     if any(planned.verdict is Verdict.RUN for planned in plan.stages):
         for warning in store.probe():
             print(f"warning: {warning}", file=sys.stderr)
-    # ray takes two seconds to import, torch three: only a job that is known to be right pays for
-    # them
+    # Importing ray takes two seconds, torch three: do it only for a job that has no faults.
     from orchestrator.cli.progress import watching  # noqa: PLC0415
     from orchestrator.run import run_plan  # noqa: PLC0415
 
@@ -48,7 +46,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     try:
         cells = show_results(arguments, job, store, stdout)
         stdout.flush()
-    except StoreError as err:  # what was trained is kept: the verdict says so all the same
+    except StoreError as err:  # the results are in the store, so still print the verdict
         print(err, file=sys.stderr)
         exit_code = exit_code or err.exit_code
     say_last(verdict_of(job.name, outcome, cells))
@@ -57,12 +55,12 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
 
 
 def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) -> None:
-    """Raises SpecError for a stage that is forced and not run."""
-    left_aside = sorted(set(forced) - set(needed(job, only)))
-    if left_aside:
+    """Raise SpecError for a stage that is forced but not run."""
+    not_run = sorted(set(forced) - set(needed(job, only)))
+    if not_run:
         message = (
-            f"{', '.join(left_aside)} would not run: --only runs {', '.join(only)} and what they "
-            "need"
+            f"{', '.join(not_run)} would not run: --only runs {', '.join(only)} and the stages "
+            "that they need"
         )
         raise SpecError(
             [
@@ -71,14 +69,14 @@ def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) 
                     None,
                     None,
                     "",
-                    f"{message}; name it with --only too, or leave it out",
+                    f"{message}; add it to --only or remove it from --force",
                 )
             ]
         )
 
 
 def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:
-    """The stages that an option names, all cells where it names a matrix."""
+    """Return the stages that an option names. The name of a matrix means all its cells."""
     faults = [
         Fault(option, None, None, "", f"unknown stage {name!r}{suggestion(name, job.stages)}")
         for name in names
@@ -90,7 +88,8 @@ def _stages_named(job: Job, option: str, names: list[str]) -> tuple[str, ...]:
 
 
 def verdict_of(job_name: str, outcome: Outcome, cells: tuple[Cell, ...]) -> str:
-    """Such as `quickstart: done: 4 stages, 1 of them reused; 3 of 4 expectations met`."""
+    """Return a line such as `quickstart: done: 4 stages, 1 of them reused; 3 of 4 expectations
+    met`."""
     by_state = {
         state: [name for name, at in outcome.states.items() if at is state] for state in State
     }
@@ -101,8 +100,8 @@ def verdict_of(job_name: str, outcome: Outcome, cells: tuple[Cell, ...]) -> str:
             if by_state[state]
         )
         return (
-            f"{job_name}: {lost}; what was finished is kept, and the same command goes on from "
-            "there"
+            f"{job_name}: {lost}; finished stages and checkpoints are kept, and the same command "
+            "resumes"
         )
     reused = len(by_state[State.REUSED])
     return (

@@ -1,5 +1,4 @@
-"""The verb status: a table on a terminal, a line for each stage where there is none, JSON when
-asked for."""
+"""The verb status: a table on a terminal, otherwise a line per stage, or JSON with --json."""
 
 from __future__ import annotations
 
@@ -25,10 +24,10 @@ from orchestrator.streams import Output
 WATCH_S = 2.0
 BAR_WIDTH = 12
 WIDE = 100
-"""Columns of a terminal from which bars are drawn."""
+"""Minimum columns of a terminal for progress bars."""
 NUM_METRICS = 2
-"""Shown of a stage; JSON has all of them."""
-GO_ON = "run the same command again to go on"
+"""The number of metrics shown per stage. JSON has all of them."""
+RESUME = "run the same command again to resume"
 
 STYLES = {
     Condition.WAITING: "dim",
@@ -58,7 +57,7 @@ def status(arguments: Namespace, stdout: Output) -> int:
 
 
 def _while_read(statuses: Iterable[Status], stdout: Output) -> Iterator[Status]:
-    """`statuses` until the reader of stdout has left."""
+    """Yield `statuses` until the reader of stdout has left."""
     for status in statuses:
         yield status
         if not stdout.has_reader:
@@ -66,7 +65,7 @@ def _while_read(statuses: Iterable[Status], stdout: Output) -> Iterator[Status]:
 
 
 def following(load: Callable[[], Status], *, every_s: float = WATCH_S) -> Iterator[Status]:
-    """The status at once, and again every few seconds until its run has ended."""
+    """Yield the status now, and again every few seconds until its run has ended."""
     while True:
         status = load()
         yield status
@@ -76,7 +75,8 @@ def following(load: Callable[[], Status], *, every_s: float = WATCH_S) -> Iterat
 
 
 def show_json(statuses: Iterable[Status], stream: IO[str], *, is_watch: bool) -> None:
-    """The status as a document; of a watch one a line, again when more than time has passed."""
+    """Write the status as a JSON document. With `is_watch`, write one per line whenever there is
+    news."""
     before: Mapping[str, object] = {}
     for status in statuses:
         if not is_watch:
@@ -88,8 +88,8 @@ def show_json(statuses: Iterable[Status], stream: IO[str], *, is_watch: bool) ->
 
 
 def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
-    """On a terminal a table, drawn again for each of `statuses`; else a line for the run and each
-    stage that changed."""
+    """On a terminal, draw a table again for each of `statuses`. Otherwise write a line for the run
+    and for each stage that changed."""
     console = make_console(stream)
     if not console.is_terminal:
         _show_lines(statuses, stream)
@@ -100,8 +100,8 @@ def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 
 def make_view(status: Status, *, width: int) -> Group:
-    """The run in two lines, a table of its stages, and remarks on their attempts; for `width`
-    columns."""
+    """Return two lines about the run, a table of its stages and remarks on their attempts, for
+    `width` columns."""
     heading = Text(status.job, style="bold")
     if status.run_id is not None:
         heading.append(f"  run {status.run_id}, {_began(status)}", style="not bold dim")
@@ -129,8 +129,7 @@ def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 
 def _news(status: Status) -> dict[str, object]:
-    """What changes by news and not by the mere passing of time: of the run under `""`, and by
-    stage."""
+    """Return what changes with news but not only with time: by stage, and `""` for the run."""
     rows = {
         row.stage: (row.state, row.attempt, row.done, row.event, row.metrics, row.remarks)
         for row in status.stages
@@ -145,22 +144,22 @@ def _run_line(status: Status) -> str:
 
 
 def _began(status: Status) -> str:
-    assert status.began_at_s is not None, "only a job that never ran has no beginning"
+    assert status.began_at_s is not None, "only a job that never ran has no start time"
     return f"began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.began_at_s))}"
 
 
 def _verdict(status: Status) -> str:
-    """The state of the run in words, and what to do about it."""
+    """Describe the state of the run, and what to do about it."""
     age = duration(status.heard_s_ago or 0)
     match status.state:
         case Condition.WAITING:
             return "has not run yet"
         case Condition.RUNNING:
-            return f"running, last heard of {age} ago"
+            return f"running, last update {age} ago"
         case Condition.LOST:
-            return f"lost: nothing heard for {age}; {GO_ON}"
+            return f"lost: no update for {age}; {RESUME}"
         case Condition.INTERRUPTED:
-            return f"interrupted {age} ago; {GO_ON}"
+            return f"interrupted {age} ago; {RESUME}"
         case state:
             return f"{state} {age} ago" + (f": {status.error}" if status.error else "")
 
@@ -191,7 +190,7 @@ def _table(status: Status, *, is_wide: bool) -> Table:
         Column("" if bar else "progress", no_wrap=True, justify="right"),
         Column("eta", no_wrap=True, justify="right"),
         Column("metrics", no_wrap=True),
-        Column("heard", no_wrap=True, justify="right"),
+        Column("updated", no_wrap=True, justify="right"),
         Column("last event", ratio=1),
         box=None,
         pad_edge=False,
@@ -223,13 +222,14 @@ def _bar(row: StageStatus) -> ProgressBar | str:
 
 
 def _event(row: StageStatus) -> Text:
-    """The last event: whole where the stage needs a look, else cut to its line."""
+    """Return the last event. It is wrapped if the stage failed or is blocked, otherwise cut to one
+    line."""
     needs_look = row.state in (Condition.FAILED, Condition.BLOCKED)
     return Text(row.event, overflow="fold" if needs_look else "ellipsis", no_wrap=not needs_look)
 
 
 def _share(row: StageStatus) -> float | None:
-    """The part that is done, 0 to 1; None where nothing was heard of it."""
+    """Return the fraction that is done, 0 to 1, or None before the first progress event."""
     if row.state in (Condition.DONE, Condition.REUSED):
         return 1.0
     return min(1.0, row.done / row.total) if row.done is not None and row.total else None

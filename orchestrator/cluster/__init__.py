@@ -1,11 +1,10 @@
 """The only package that imports ray: connection, training on Ray Train, searches on Ray Tune,
 events.
 
-Imports no module of its own: the actor behind `events` would pay for torch with every start.
+It imports none of its own modules: otherwise every start of the `events` actor would import torch.
 """
 
 from orchestrator.account import complete_environment
 
-# Here, and not in the worker: the modules below import Ray, which looks for a home folder at
-# import.
+# Called here and not in the worker: Ray looks for a home folder when the modules below import it.
 complete_environment()

@@ -1,5 +1,4 @@
-"""Whether a Ray cluster answers at an address: found out in seconds, where ray.init waits for
-minutes."""
+"""Check in seconds whether a Ray cluster answers at an address. ray.init would wait for minutes."""
 
 from __future__ import annotations
 
@@ -20,21 +19,21 @@ from orchestrator.s3.failures import without_userinfo
 CONNECT_TIMEOUT_S = 10.0
 WATCH_INTERVAL_S = 5.0
 HEAD_SILENCE_S = 40.0
-"""Ray ends this process, without a word that helps, once the head has been silent for a minute."""
+"""Report the loss before Ray does: after a minute of silence Ray ends this process without a useful
+message."""
 
 _GIVE = (
-    "give HOST:PORT of the cluster's head (port 6379 by default) by --address or RAY_ADDRESS, "
-    "or neither to start Ray on this machine"
+    "give HOST:PORT of the cluster's head (port 6379 by default) with --address or RAY_ADDRESS, "
+    "or omit both to start Ray on this machine"
 )
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""What opens a connection of gRPC: the preface and empty settings, which the server answers with
-its own."""
+"""The start of a gRPC connection: the preface and empty settings. The server answers with its own
+settings."""
 _FRAME_TYPE, _SETTINGS = 3, 4
 
 
 def check_address(address: str) -> None:
-    """Raise ClusterError where no Ray cluster can be reached at `address`: HOST:PORT, `auto` or
-    `local`."""
+    """Raise ClusterError if no Ray cluster answers at `address`: HOST:PORT, `auto` or `local`."""
     if address == "local":
         return
     _refuse_urls(address)
@@ -42,39 +41,38 @@ def check_address(address: str) -> None:
     _refuse_urls(found)
     host, _, port = found.rpartition(":")
     if not host or not port.isdecimal():
-        raise unreachable(address, "that is not HOST:PORT")
+        raise unreachable(address, "the address is not HOST:PORT")
     try:
         answer = _greet(host.strip("[]"), int(port))
     except (
         OSError,
         OverflowError,
         UnicodeError,
-    ) as err:  # the latter two from ports and names that cannot be
+    ) as err:  # the latter two from invalid ports and names
         reason = getattr(err, "strerror", None) or str(err)
         raise unreachable(found, reason, f"{_stale_file_hint(found)}{_GIVE}") from err
     if answer and answer[_FRAME_TYPE : _FRAME_TYPE + 1] != bytes((_SETTINGS,)):
-        raise unreachable(found, "what answers there is not Ray; it may be its dashboard", _GIVE)
+        raise unreachable(found, "the server there is not Ray; it may be Ray's dashboard", _GIVE)
 
 
 @dataclass
 class HeadWatch:
-    """Looks now and then whether the head of a cluster, which others started, still takes
-    connections."""
+    """Checks every few seconds whether the head of a cluster still accepts connections. The cluster
+    was started by others."""
 
     address: str
-    """HOST:PORT."""
+    """The head's HOST:PORT."""
     clock: Callable[[], float] = time.monotonic
     timeout_s: float = 1.0
     _asked_at_s: float = field(init=False)
     _silent_since_s: float | None = field(init=False, default=None)
-    """Time of the first unanswered question. A pause of this process does not count as silence."""
+    """Time of the first unanswered check. A pause of this process does not count as silence."""
 
     def __post_init__(self) -> None:
         self._asked_at_s = self.clock()
 
     def loss(self) -> str | None:
-        """That the head is gone, and what to do; None while it is there, or was a short while
-        ago."""
+        """Return the loss of the head and what to do, or None while it answers or did recently."""
         now_s = self.clock()
         if now_s - self._asked_at_s >= WATCH_INTERVAL_S:
             self._asked_at_s = now_s
@@ -84,9 +82,8 @@ class HeadWatch:
             return None
         return (
             f"cluster {self.address}: its head has not answered for {silence_s:.0f} s; start it "
-            "again, or give "
-            "another cluster by --address; finished stages and checkpoints are kept, and the same "
-            "command resumes"
+            "again, or give another cluster with --address; finished stages and checkpoints are "
+            "kept, and the same command resumes"
         )
 
     def _is_there(self) -> bool:
@@ -112,21 +109,21 @@ def _refuse_urls(address: str) -> None:
     is_client = scheme == "ray"
     dashboard = f"http://{host}:8265" if is_client else without_userinfo(address)
     reason = (
-        "this is the address of Ray Client, over which stages cannot run"
+        "this is an address for Ray Client, which cannot run stages"
         if is_client
-        else "this is the address of a dashboard, where `ray job submit` hands jobs in"
+        else "this is the address of a dashboard, which only accepts `ray job submit`"
     )
     raise unreachable(
         address,
         reason,
-        f"give {host}:6379 on a machine of the cluster, "
+        f"use {host}:6379 on a machine of the cluster, "
         f"or run `ray job submit --address {dashboard} -- python -m orchestrator run JOB`",
     )
 
 
 def _running_here() -> str:
-    """HOST:PORT of the cluster that `auto` means: from the environment, or of `ray start` on
-    this machine."""
+    """Return HOST:PORT of the cluster that `auto` means: RAY_ADDRESS, or `ray start` on this
+    machine."""
     stated = os.environ.get("RAY_ADDRESS")
     if stated and stated != "auto":
         return stated
@@ -136,29 +133,29 @@ def _running_here() -> str:
         raise unreachable(
             "auto", "no Ray is running on this machine", f"run `ray start --head` first, or {_GIVE}"
         ) from err
-    assert found is not None, "Ray raises where it finds none"
+    assert found is not None, "Ray raises if it finds none"
     return str(found)
 
 
 def _greet(host: str, port: int) -> bytes:
-    """What the server there says first; empty where TLS keeps that from us. Raises OSError when it
-    says nothing."""
+    """Return the first bytes of the server's answer, or nothing if TLS is on. Raises OSError if the
+    server does not answer."""
     with socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S) as connection:
         if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
             return b""
         connection.sendall(_HTTP2_HELLO)
         answer = connection.recv(9)
     if not answer:
-        raise ConnectionError("the server there closes the connection")
+        raise ConnectionError("the server closed the connection")
     return answer
 
 
 def _stale_file_hint(address: str) -> str:
-    """About the file in which `ray start` leaves the address of its cluster for others."""
+    """Return a hint if the address comes from the file that `ray start` left on this machine."""
     file = Path(get_ray_address_file(None))
     try:
         named = file.read_text().strip()
         is_named = named and canonicalize_bootstrap_address(named) == address
     except (OSError, ValueError):
         return ""
-    return f"{file} names that cluster, which is gone: delete the file; " if is_named else ""
+    return f"{file} names that cluster, which has ended: delete the file; " if is_named else ""

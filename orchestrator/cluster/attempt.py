@@ -1,4 +1,4 @@
-"""An attempt: all that the workers of one try at a stage need to know, as a value that pickles."""
+"""An attempt: everything that the workers of one try at a stage need, as a value that pickles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.runs.record import StageEvent
 from orchestrator.spec import TUNE, Resources
 
 _MAX_NAME_BYTES = 120
-"""Limit for a run's name in Ray, before the digits of the Key. Ray makes folders of it."""
+"""Limit for a run's name in Ray, before the digits of the Key. Ray uses the name for folders."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Attempt:
     number: int
     """Counted from 1."""
     trial: str | None
-    """The id of the trial, where the stage is a search."""
+    """The id of the trial if the stage is a search."""
     kind: str
     entry: str
     key: str
@@ -35,29 +35,28 @@ class Attempt:
     params: Params
     """The effective params; for a search, the template of its trials."""
     fingerprint: Callable[[Any], str]
-    """Params -> digest of the data that they name, as the kind has it."""
+    """The kind's function from params to the digest of their data."""
     stated_data: str | None
-    """What that digest has to be, where the plan took the job's word for it."""
+    """The digest that the job stated for the data, if it did; the worker checks it."""
     reads: Callable[[Any], Mapping[str, str]]
-    """Params -> digests of the small files that they also name, as the kind has it."""
+    """The kind's function from params to the digests of the small files that they name."""
     seed: int
     resources: Resources
     workers: int
-    """How many the group has, of those that `resources` leave open."""
+    """The number of workers chosen from the range in `resources`."""
     metric: str
-    """The kind's first, whose value is a checkpoint's score."""
+    """The kind's first metric. Its value is the score of a checkpoint."""
     keep_best: int
-    """How many checkpoints are kept for their score, in addition to the newest."""
+    """The number of checkpoints kept for their score, in addition to the newest."""
     inputs: Mapping[str, Artifact]
     store_uri: str
     training: str
-    """Where in the store the resume state is."""
+    """The name of the resume state in the store."""
     provenance: Mapping[str, JsonValue]
 
     @property
     def needs_group(self) -> bool:
-        """Whether Ray Train has to connect its workers: one worker has nobody to exchange gradients
-        with."""
+        """Whether Ray Train has to connect the workers. A single worker exchanges no gradients."""
         return self.workers > 1
 
     @property
@@ -69,13 +68,14 @@ class Attempt:
         return f"{short}-{self.key[:8]}"
 
     def audit(self) -> dict[str, Deviation]:
-        """What the stage has otherwise than the reference recipe; of a search, what all its trials
-        have so."""
+        """The stage's deviations from the reference recipe. For a search, the deviations that all
+        trials share."""
         searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()
         return recipe_audit(self.params, searched=searched)
 
     def says(self, event: Event, *, lost: str | None = None, is_remark: bool = False) -> StageEvent:
-        """`event`, now, as one of this attempt; `lost` is the reason why the attempt is lost."""
+        """Return `event` as a StageEvent of this attempt, at the current time. `lost` is the reason
+        why the attempt was lost."""
         return StageEvent(
             self.stage,
             self.number,

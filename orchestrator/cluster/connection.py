@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, or starting one on this machine; what machines it has."""
+"""Connect to a Ray cluster or start one on this machine, and list its machines."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from orchestrator.process import is_submitted
 from orchestrator.s3.offer import OFFER, locations_of_s3, make_absolute, make_offer
 
 MAX_STARTS = 3
-"""Tries at starting a local Ray."""
+"""Attempts to start a local Ray."""
 _IS_LATE = "timed out during startup"
 VITAL = ("raylet", "gcs_server")
-"""Processes of a local Ray that nothing starts again."""
+"""Processes of a local Ray that nothing restarts."""
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -41,17 +41,17 @@ class Cluster:
 
     address: str
     own: Node | None
-    """The Ray that this process started, and stops; None where it joined another's cluster."""
+    """The Ray that this process started and will stop. None if it joined an existing cluster."""
     head: HeadWatch
 
     def machines(self) -> tuple[Machine, ...]:
-        """All that each machine which stays has."""
+        """The machines of the cluster, except those that are leaving, with all their resources."""
         return all_machines()
 
     def loss(self) -> str | None:
-        """What is gone without which no stage runs, and what to do; None while all is there.
+        """Return which vital part of Ray has failed and what to do, or None.
 
-        Ray itself waits for them, or ends this process without a word that helps.
+        Ray itself would wait, or end this process without a useful message.
         """
         if self.own is None:
             return self.head.loss()
@@ -68,20 +68,20 @@ def _loss_of(process: str, exit_code: int) -> str:
         else f"ended with code {exit_code}"
     )
     return (
-        f"Ray's {process} on this machine {how}, as happens when memory runs out (see dmesg, and "
+        f"Ray's {process} on this machine {how}, probably because memory ran out (see dmesg and "
         f"{get_default_ray_temp_dir()}/session_latest/logs); finished stages and checkpoints are "
         "kept, and the same command resumes"
     )
 
 
 def all_machines() -> tuple[Machine, ...]:
-    """What each machine of the connected cluster has, those aside that are gone or about to
-    leave."""
+    """The machines of the connected cluster with all their resources, except those that are gone or
+    leaving."""
     return tuple(_machine(node["Resources"], node) for node in _staying())
 
 
 def free_machines() -> tuple[Machine, ...]:
-    """What each of these machines has free, as of a second ago."""
+    """The same machines with their free resources, about a second old."""
     free = available_resources_per_node()
     return tuple(_machine(free.get(node["NodeID"], {}), node) for node in _staying())
 
@@ -97,8 +97,7 @@ def has_dashboard() -> bool:
 
 
 def is_leaving() -> bool:
-    """Whether the machine of this process has a drain notice: Ray's, which autoscalers and spot
-    handlers give."""
+    """Whether Ray has a drain notice for this machine. Autoscalers and spot handlers send them."""
     return ray.get_runtime_context().get_node_id() in ray_state.get_draining_nodes()
 
 
@@ -113,12 +112,13 @@ def _machine(resources: Mapping[str, float], node: Mapping[str, Any]) -> Machine
 def connected(
     address: str | None, *, is_in_use: Callable[[], bool] = lambda: False
 ) -> Iterator[Cluster]:
-    """The cluster at `address`, else at RAY_ADDRESS, else one started here and stopped at the end.
+    """Yield the cluster at `address`, else at RAY_ADDRESS, else one that is started here and
+    stopped at the end.
 
-    Where `is_in_use` says at the end that threads still wait for Ray, all is left to the end of the
-    process: after ray.shutdown, such a thread may end it at once, with code 1 and not a word. What
-    was started here then ends by itself, Ray's agents within two minutes. Raises ClusterError when
-    there is none at the address.
+    If `is_in_use` returns True at the end, threads still wait for Ray, and Ray is not shut down:
+    after ray.shutdown such a thread may end the process with code 1 and no message. Ray's processes
+    then end with this one, its agents within two minutes. Raises ClusterError if no cluster answers
+    at the address.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
@@ -136,7 +136,7 @@ def connected(
             logging_level="ERROR",
             runtime_env=None if own else _runtime_env(),
         )
-    except Exception as err:  # Ray raises plain ones where its processes do not start
+    except Exception as err:  # Ray raises plain exceptions if its processes do not start
         if own is not None:
             _stop_ray(own)
         raise (_not_started(err) if address == "local" else _not_joined(address, err)) from err
@@ -151,25 +151,25 @@ def connected(
 
 
 def _start_ray() -> Node:
-    """Start Ray on this machine; tries again where it is too busy for the 30 s that Ray gives its
-    raylet."""
+    """Start Ray on this machine. Tries again if the raylet needs more than the 30 s that Ray
+    allows, as on a busy machine."""
     for _ in range(MAX_STARTS - 1):
         try:
             return _start_node()
-        except Exception as err:  # Ray raises a plain one
+        except Exception as err:  # Ray raises a plain exception
             if _IS_LATE not in str(err):
                 raise
     return _start_node()
 
 
 def _start_node() -> Node:
-    """As `ray.init` does, but without the monitors of an autoscaler and of log files.
+    """Start Ray as `ray.init` does, but without the monitors of the autoscaler and of log files.
 
-    Nothing reads what they write, and they take 1.6 CPU-seconds and 3 of the 11 seconds of Ray's
-    start and end on two busy cores. Ray's processes end with this one, however it ends.
+    Nothing reads their output. On two busy cores they take 1.6 CPU-seconds and 3 of the 11 seconds
+    of starting and stopping Ray. Ray's processes end with this process, even if it is killed.
     """
     params = RayParams(include_dashboard=False, no_monitor=True, include_log_monitor=False)
-    node = Node.__new__(Node)  # its constructor starts the processes, and leaves them when it fails
+    node = Node.__new__(Node)  # if its constructor fails, the processes it started keep running
     try:
         node.__init__(
             params, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True
@@ -186,19 +186,20 @@ def _stop_ray(node: Node) -> None:
 
 
 def _runtime_env() -> dict[str, dict[str, str]]:
-    """Where S3 is, for workers of a cluster that was started elsewhere; never a secret.
+    """Return the locations of S3 for workers of a cluster that was started elsewhere. Never
+    contains a secret.
 
-    A submitted job's workers have the job's variables already, and Ray takes none of them twice.
+    A submitted job's workers already have the job's variables, and Ray accepts none of them twice.
     """
     found = {} if is_submitted() else locations_of_s3(os.environ)
     if offer := make_offer(os.environ):
         found[OFFER] = json.dumps(offer)
-    # With one, Ray cannot use the workers that it has started already.
+    # With a runtime environment, Ray cannot use the workers that it has already started.
     return {"env_vars": found} if found else {}
 
 
 def _not_joined(address: str, err: Exception) -> ClusterError:
-    """Why ray.init could not join a cluster that answers."""
+    """Explain why ray.init could not join a cluster that answers."""
     reason = " ".join(str(err).split()) or type(err).__name__
     if reason.startswith("Version mismatch"):
         hint = (
@@ -212,21 +213,19 @@ def _not_joined(address: str, err: Exception) -> ClusterError:
         )
         return unreachable(address, "this machine is not one of the cluster's", hint)
     if reason.startswith("RPC error"):
-        return unreachable(
-            address, f"what answers there is not the head of a Ray cluster ({reason})"
-        )
+        return unreachable(address, f"the server there is not the head of a Ray cluster ({reason})")
     return unreachable(address, reason)
 
 
 def _not_started(err: Exception) -> ClusterError:
-    """Why no Ray could be started on this machine."""
+    """Explain why Ray could not be started on this machine."""
     folder = get_default_ray_temp_dir()
     if "AF_UNIX" in str(err):
         reason = f"the path of its folder, {folder}, is too long for sockets"
         hint = "set RAY_TMPDIR to a folder with a short path, such as /tmp"
     elif isinstance(err, OSError):
         reason = f"{err.filename or folder}: {err.strerror or err}"
-        hint = "set RAY_TMPDIR to a folder that you may write to, with a short path"
+        hint = "set RAY_TMPDIR to a writable folder with a short path"
     else:
         reason = " ".join(str(err).split()) or type(err).__name__
         hint = (

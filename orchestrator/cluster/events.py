@@ -1,5 +1,5 @@
-"""Events from workers to the driver, and its wish that they stop, through one small actor; nobody
-waits for it long."""
+"""One small actor that carries events from workers to the driver, and the driver's stop request to
+the workers. No call waits for it long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.runs.record import StageEvent
 
 MAX_WAITING = 10_000
-"""Events kept for a driver that does not fetch them; later ones push out the oldest."""
+"""Events kept until the driver fetches them. Beyond that, new events replace the oldest."""
 NAMESPACE = "orchestrator"
 
 
@@ -48,14 +48,13 @@ class Events:
 
 
 class EventChannel:
-    """A handle that travels to the workers."""
+    """A handle to the actor that is sent to the workers."""
 
     def __init__(self, run_id: str) -> None:
-        """The actor is named after the run, so that Ray's dashboard shows whose it is, and ends
-        with its driver."""
-        # On the driver's machine, with which the run ends anyway: no other one takes events along
-        # when it is lost. Not softly: Ray then put it elsewhere, and 8 of 53 events went with that
-        # machine.
+        """Start the actor. It is named after the run for Ray's dashboard, and ends with its
+        driver."""
+        # It runs on the driver's machine: if another machine is lost, no events are lost with it.
+        # With soft=True, Ray put it elsewhere, and 8 of 53 events were lost with that machine.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {
             "name": f"events-{run_id}",
@@ -70,24 +69,25 @@ class EventChannel:
         self._is_stopping = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the events that are on their way to the driver."""
+        """Return the state without the pending request for events."""
         return {**self.__dict__, "_draining": None}
 
     def send(self, event: StageEvent) -> None:
-        """Returns at once; an event may be lost when the actor's machine is."""
+        """Send an event without waiting. It may be lost with the actor's machine."""
         self._actor.add.remote(event)
 
     def drain(self, timeout_s: float = 5.0) -> list[StageEvent]:
-        """All events sent since the last call; none when the actor does not answer in time: the
-        next call has them."""
+        """Return all events sent since the last call. If the actor does not answer in time, returns
+        none, and the next call returns them."""
         is_late = self._draining is not None
         events = self._drain(timeout_s)
-        if is_late and self._draining is None:  # that answer lacks what was sent after its request
+        if is_late and self._draining is None:  # that answer lacks events sent after its request
             events += self._drain(timeout_s)
         return events
 
     def _drain(self, timeout_s: float) -> list[StageEvent]:
-        """The events of the oldest unanswered request: the actor hands each event out once."""
+        """Return the events of the oldest unanswered request. The actor returns each event only
+        once."""
         self._draining = self._draining or self._actor.drain.remote()
         try:
             events: list[StageEvent] = ray.get(self._draining, timeout=timeout_s)
@@ -99,24 +99,24 @@ class EventChannel:
         return events
 
     def request_stop(self) -> None:
-        """Ask all workers to stop; repeat it now and then, since a restarted actor has
-        forgotten it."""
+        """Ask all workers to stop. Call it repeatedly: an actor that was restarted has lost the
+        request."""
         self._is_stopping = True
         self._actor.stop.remote()
 
     def is_stopping(self, timeout_s: float = 5.0) -> bool:
-        """Whether the run wants its workers to stop; False when the actor does not answer in time.
+        """Whether the workers should stop; False if the actor does not answer in time.
 
-        Who has asked for it, such as the driver, knows without the actor.
+        The process that requested the stop, such as the driver, does not need the actor.
         """
         return self._is_stopping or bool(self._answer(self._actor.is_stopping, timeout_s))
 
     def rest(self, stage: str) -> None:
-        """Report that a trial of the search `stage` has stopped and waits for its run's end."""
+        """Report that a trial of the search `stage` has stopped and waits for the run to end."""
         self._actor.rest.remote(stage)
 
     def num_resting(self, stage: str, timeout_s: float = 5.0) -> int:
-        """How many have reported so; 0 when the actor does not answer in time."""
+        """The number of trials that called `rest`; 0 if the actor does not answer in time."""
         return self._answer(self._actor.num_resting, timeout_s, stage) or 0
 
     def _answer(self, method: Any, timeout_s: float, *arguments: str) -> Any:

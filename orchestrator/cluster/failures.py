@@ -1,5 +1,6 @@
-"""What the loss of an attempt means: another try, a move to another machine, or the end of the
-stage. Pure values."""
+"""Decide what follows the loss of an attempt: another try, a move, or the failure of the stage.
+
+Pure: no Ray and no I/O."""
 
 from __future__ import annotations
 
@@ -17,15 +18,15 @@ from orchestrator.errors import (
 )
 
 MAX_ATTEMPTS = 3
-"""Tries at a stage whose workers are lost. A machine that leaves with notice costs none of them."""
+"""Attempts at a stage whose workers are lost. A machine that leaves with notice costs none."""
 MAX_MOVES = 100
-"""Attempts that may end because a machine leaves, in one run: spot machines do, over and over."""
+"""Attempts of one run that may end because a machine leaves. Spot machines leave often."""
 
-ROOM_IS_TAKEN = "the room for the workers was taken by others"
+ROOM_IS_TAKEN = "other users took the resources for the workers"
 
 _STUCK = (
     "Timed out waiting",  # gloo
-    "Application timeout caused pair closure",  # gloo, where the other side had given up
+    "Application timeout caused pair closure",  # gloo, if the other side timed out first
     "collective operation timeout",  # NCCL's watchdog
     "collective operation timed out",  # Ray's barriers
 )
@@ -33,34 +34,35 @@ _STUCK = (
 
 @dataclass(frozen=True)
 class Retry:
-    """Start the group again from the last checkpoint."""
+    """Restart the group from the last checkpoint."""
 
     why: str
     is_move: bool = False
-    """Nothing was wrong with the attempt, so it is none of MAX_ATTEMPTS."""
+    """Whether the attempt itself did not fail, so that it does not count for MAX_ATTEMPTS."""
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Give the stage up."""
+    """Fail the stage."""
 
     error: OrchestratorError
 
 
 @dataclass(frozen=True)
 class LostAttempt:
-    """How an attempt ended before its stage did."""
+    """How an attempt was lost before its stage ended."""
 
     failures: Mapping[int, BaseException]
-    """By rank; a machine that leaves may take the workers' words with it."""
+    """The workers' errors by rank. They may be lost with a machine that leaves."""
     is_move: bool = False
-    """Ray says that a machine left, or that the room was gone when the group wanted it."""
+    """Whether Ray reports that a machine left, or that the resources were taken before the group
+    started."""
     cause: str = "no reason given"
-    """What to report if no worker reported an error."""
+    """The reason to report if no worker reported an error."""
 
 
 class LostAttemptError(Exception):
-    """An attempt that ended before its stage did."""
+    """An attempt was lost before its stage ended."""
 
     def __init__(self, loss: LostAttempt) -> None:
         super().__init__(loss)
@@ -75,11 +77,11 @@ def decide_retry(
     is_interrupted: bool = False,
     timeout_min: float = 10,
 ) -> Retry | Fail:
-    """What to do about the loss of an attempt, before which `num_lost` were lost and `num_moves`
-    had to move.
+    """Decide what to do about the loss of an attempt, after `num_lost` losses and `num_moves`
+    moves.
 
-    A lost worker is worth another try, and so is a store that was out of reach for a while. Who
-    stops because its machine leaves only moves on. An interrupted run tries nothing again.
+    A lost worker, or a store that was unreachable for a while, leads to another attempt. A worker
+    that stopped because its machine leaves only moves. An interrupted run does not try again.
     """
     lasting = lasting_error(loss.failures)
     if lasting is not None:
@@ -91,7 +93,7 @@ def decide_retry(
     why = _why(loss, timeout_min)
     if is_interrupted:
         return Fail(
-            stopped or StoppedError(f"{why}; not tried again, since the run was interrupted")
+            stopped or StoppedError(f"{why}; not tried again because the run was interrupted")
         )
     if stopped or loss.is_move:
         moved = Retry("a machine is leaving" if stopped else loss.cause, is_move=True)
@@ -113,7 +115,7 @@ def decide_retry(
 
 
 def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | None:
-    """The first of the workers' `failures`, by rank, that another attempt would meet again."""
+    """Return the first of the workers' errors, by rank, that another attempt would have again."""
     errors = (failure for failure in failures.values() if isinstance(failure, OrchestratorError))
     return next((error for error in errors if not _may_pass(error)), None)
 
@@ -121,7 +123,7 @@ def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | 
 def _why(loss: LostAttempt, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"
-    # A worker that lost a peer reports a broken connection, which is the effect and not the cause.
+    # A worker that lost a peer reports a broken connection: that is the effect, not the cause.
     gone = {
         rank: failure for rank, failure in loss.failures.items() if not is_loss_of_peer(failure)
     }
@@ -131,32 +133,31 @@ def _why(loss: LostAttempt, timeout_min: float) -> str:
 
 
 def first_line(failure: BaseException) -> str:
-    """The first line of its message without the full stop, else the name of its kind."""
+    """Return the first line of the message without its full stop, or the name of the class."""
     return (str(failure).strip() or type(failure).__name__).splitlines()[0].rstrip(".")
 
 
 def _may_pass(error: OrchestratorError) -> bool:
-    """Whether the same attempt may succeed later: damaged bytes stay damaged, expired credentials
-    expired."""
+    """Whether the same attempt may succeed later. Damaged bytes and expired credentials stay so."""
     lasts = isinstance(error, IntegrityError | StoreRefusedError | MachineError)
     return isinstance(error, UnreachableError | StoppedError) and not lasts
 
 
 def is_loss_of_peer(err: BaseException) -> bool:
-    """Whether a collective failed because another worker is gone: gloo says so only in a
-    RuntimeError's text."""
-    # By name: the driver judges losses too, and torch takes seconds to import.
+    """Whether a collective failed because another worker is gone. Gloo reports it only in the text
+    of a RuntimeError."""
+    # By name: the driver calls this too, and importing torch takes seconds.
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(err).__mro__}
     return "torch.distributed.DistError" in names or "gloo/transport" in str(err)
 
 
 def is_loss_of_loader(err: BaseException) -> bool:
-    """Whether a process that loads data for this worker is gone, as one that was killed for
-    memory."""
+    """Whether a process that loads data for this worker has ended, for example because memory ran
+    out."""
     return isinstance(err, RuntimeError) and str(err).startswith("DataLoader worker (pid")
 
 
 def is_stuck(err: BaseException) -> bool:
-    """Whether a collective gave up waiting for another worker; gloo, NCCL and Ray each say so in
-    their own words."""
+    """Whether a collective timed out waiting for another worker. Gloo, NCCL and Ray each have their
+    own message."""
     return any(words in str(err) for words in _STUCK)

@@ -1,4 +1,4 @@
-"""Several workers of one attempt, as a group on Ray Train, whose collectives connect them."""
+"""Run the workers of one attempt as a group on Ray Train, connected by its collectives."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
 from orchestrator.cluster.worker import WorkerRank, report_result, run_pipeline
 
-# 60: two busy cores took 57 s to start a group.
+# Ray's default is 60: two busy cores took 57 s to start a group.
 os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-# 2: a report waits for the next look, so that epochs of a second took two, and a stage ended
-# seconds after its work.
+# Ray's default is 2: a report waits for the next check, so epochs of one second took two, and a
+# stage ended seconds after its work.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-# 5: some clouds give 30 s of notice.
+# Ray's default is 5: some clouds give only 30 s of notice.
 os.environ.setdefault("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", "1")
-# Ray's own barriers (report, resume, stop) wait for ever by default, and rank 0 may fetch or upload
-# a checkpoint meanwhile: an hour is longer than that takes. One number for all stages, since Ray
+# Ray's own barriers (report, resume, stop) wait forever by default. Rank 0 may fetch or upload a
+# checkpoint meanwhile, which takes less than an hour. It is one number for all stages, because Ray
 # reads it from the environment.
 os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", "3600")
 
@@ -44,13 +44,15 @@ def run(
     callbacks: tuple[ray.train.UserCallback, ...] = (),
     label: str = "",
 ) -> None:
-    """Run one attempt on fresh workers; resume state is the store's, so Ray keeps none. Raises
-    LostAttemptError."""
-    # Its Train page is empty otherwise; read by the process that calls trainer.fit.
+    """Run one attempt on new workers. Raises LostAttemptError.
+
+    The resume state is in the store, so Ray keeps none.
+    """
+    # Otherwise the dashboard's Train page is empty. The process that calls trainer.fit reads it.
     if has_dashboard():
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
-    # Ray's controller, which runs on this machine too, writes a marker and a snapshot there;
-    # nothing reads them again.
+    # Ray's controller, also on this machine, writes a marker and a snapshot there. Nothing reads
+    # them.
     with tempfile.TemporaryDirectory(prefix="orchestrator-ray-train-") as storage:
         trainer = _trainer(
             attempt,
@@ -91,7 +93,7 @@ def _trainer(
     memory = (
         {"memory": resources.memory_bytes_per_worker} if resources.memory_bytes_per_worker else {}
     )
-    # Ray hands it to timedelta, but types it as whole seconds.
+    # Ray passes it to timedelta, but its type is whole seconds.
     timeout_s = max(1, round(resources.collective_timeout_min * 60))
     return TorchTrainer(
         _train_loop,
@@ -111,8 +113,8 @@ def _trainer(
         run_config=RunConfig(
             name=attempt.ray_name,
             storage_path=str(storage),
-            # Each loss is ours to judge: Ray would start again by itself, in silence and with as
-            # many workers.
+            # decide_retry() handles each loss: Ray would restart by itself, without a message and
+            # with the same number of workers.
             failure_config=FailureConfig(
                 max_failures=0, controller_failure_limit=0, max_preemption_failures=0
             ),
@@ -122,10 +124,10 @@ def _trainer(
 
 
 def _train_loop(config: dict[str, Any]) -> None:
-    """What each worker of the group runs."""
+    """The function that each worker of the group runs."""
     context = ray.train.get_context()
-    # ray.train.get_preemption_info is a collective, which no background thread may call; this is
-    # what it reads.
+    # ray.train.get_preemption_info is a collective, which a background thread must not call. This
+    # is the value that it reads.
     preemption = get_train_context().preemption_context
     worker = WorkerRank(
         rank=context.get_world_rank(),

@@ -1,5 +1,5 @@
-"""What a stage reads: params with searched values in them, and inputs; and whether they are what
-was planned."""
+"""Prepare what a stage reads: params with searched values, and inputs. Check that they are as
+planned."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import fetch_artifact, load_manifest, publish_artifact
 
 _SHOWN = 12
-"""Hexadecimal digits of a digest in a message."""
+"""Hexadecimal digits of a digest that a message shows."""
 
 
 def effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
-    """The stage's params with the searched ones put in; a search's template. Raises JobError where
-    they do not fit."""
+    """Return the stage's params with searched values, or a search's template. Raises JobError if
+    the values do not fit."""
     stage = planned.stage
     if stage.search is not None:
         template: Params = template_params(plan.job, stage)
@@ -45,12 +45,12 @@ def effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
         return params.overlay(searched)
     except ValidationError as err:
         raise JobError(
-            f"stages.{stage.name}: {stage.params_from} {searched} do not fit its params: {err}"
+            f"stages.{stage.name}: {stage.params_from} {searched} does not fit its params: {err}"
         ) from err
 
 
 def publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str, Artifact]:
-    """The stage's inputs by field, all of them in the store: files from outside the job are
+    """Return the stage's inputs by field, all of them in the store. Files from outside the job are
     published first."""
     stage = planned.stage
     return {
@@ -66,17 +66,17 @@ def publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str,
 
 def _published_output(plan: Plan, planned: PlannedStage, ref: Ref, store: Store) -> Artifact:
     manifest = load_manifest(store, plan[ref.stage].key)
-    assert manifest is not None, "a stage starts after those it needs"
+    assert manifest is not None, "a stage starts after the stages that it needs"
     if ref.output not in manifest.artifacts:
         raise JobError(
-            f"stages.{planned.name}: there is no {ref}, since no trial of {ref.stage} finished: "
-            "its best was stopped early; give it more trials, or scheduler: {name: none}"
+            f"stages.{planned.name}: {ref} does not exist: the best trial of {ref.stage} was "
+            "stopped early and has no model; increase num_trials or set scheduler: {name: none}"
         )
     return manifest.artifacts[ref.output]
 
 
 def _publish_outside(planned: PlannedStage, field: str, location: str, store: Store) -> Artifact:
-    """The file from outside, published, so that workers read it from the store and its bytes are
+    """Publish a file from outside the job, so that workers read it from the store and its bytes are
     kept."""
     with scratch_folder("orchestrator-outside-") as scratch:
         fetch_outside(location, scratch)
@@ -84,16 +84,16 @@ def _publish_outside(planned: PlannedStage, field: str, location: str, store: St
     inputs = planned.recipe["inputs"]
     assert isinstance(inputs, dict)
     if inputs[field] != {"sha256": artifact.files[0].sha256}:
-        raise DataError(f"{location}: has changed since this run was planned; run again")
+        raise DataError(f"{location}: changed after the run was planned; run the job again")
     return artifact
 
 
 def check_read(attempt: Attempt) -> None:
-    """Raises DataError unless data and files here match the Key.
+    """Raise DataError unless data and files on this machine match the Key.
 
-    Data in a folder that the plan itself looked at are not read again: that takes minutes for
-    ImageNet on a network drive. Data in S3 are, by a listing, and so are the small files that
-    params name.
+    Data in a folder that the plan itself read are not read again: for ImageNet on a network drive
+    that takes minutes. Data in S3 are checked by a listing, and the small files that params name
+    are read.
     """
     if attempt.stated_data is not None:
         _check_stated(attempt, attempt.stated_data)
@@ -110,18 +110,16 @@ def _check_stated(attempt: Attempt, stated: str) -> None:
     if found != stated:
         raise DataError(
             f"stages.{attempt.stage}.data_fingerprint is {stated}, but the data on "
-            f"{socket.gethostname()} "
-            f"have {found}; correct the field, or the data"
+            f"{socket.gethostname()} have {found}; correct the field or the data"
         )
 
 
 def _check_planned(attempt: Attempt, what: str, planned: str, found: str) -> None:
     if found != planned:
         raise DataError(
-            f"stages.{attempt.stage}: {what} changed after the run had been planned, from "
-            f"{planned[:_SHOWN]}... to "
-            f"{found[:_SHOWN]}..., and its Key would name what it did not read; run the job again, "
-            "which plans anew"
+            f"stages.{attempt.stage}: {what} changed after the run was planned, from "
+            f"{planned[:_SHOWN]}... to {found[:_SHOWN]}..., so its Key would be wrong; run the job "
+            "again to plan with the new content"
         )
 
 

@@ -1,5 +1,4 @@
-"""Whether a machine has what a stage needs before it begins: room for temporary files, and the
-run's store."""
+"""Check that a machine has what a stage needs before it begins: disk space and the run's store."""
 
 from __future__ import annotations
 
@@ -17,24 +16,24 @@ from orchestrator.runs.record import record_name
 from orchestrator.store import Store, open_store
 
 LEAST_FREE_BYTES = 2**24
-"""For what a stage writes in addition to its inputs, with the smallest of models."""
+"""The space for what a stage with the smallest model writes in addition to its inputs."""
 
 
 @contextmanager
 def scratch_folder(prefix: str, *, num_bytes: int = 0) -> Iterator[Path]:
-    """A temporary folder with room for `num_bytes`, deleted afterwards.
+    """Yield a temporary folder with space for `num_bytes`, and delete it afterwards.
 
-    Raises MachineError where there is none, and where a disk is full while it is in use.
+    Raises MachineError if there is not enough space, or if a disk becomes full during its use.
     """
     try:
         scratch = tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as err:
-        raise _lacking(f"cannot make a folder for temporary files: {err.strerror or err}") from err
+        raise _lacking(f"cannot create a temporary folder: {err.strerror or err}") from err
     with scratch as folder:
         usage, needed = shutil.disk_usage(folder), num_bytes + LEAST_FREE_BYTES
         if usage.total and usage.free < needed:
             room = f"{tempfile.gettempdir()} has {usage.free / 2**20:.0f} MiB free"
-            raise _lacking(f"{room}, and the stage needs {needed / 2**20:.0f} MiB")
+            raise _lacking(f"{room}, but the stage needs {needed / 2**20:.0f} MiB")
         try:
             yield Path(folder)
         except OSError as err:
@@ -48,15 +47,14 @@ def is_full_disk(err: BaseException) -> bool:
 
 
 def input_bytes(attempt: Attempt) -> int:
-    """The size of all inputs, which are fetched to this machine."""
+    """The size of all inputs, which this machine fetches."""
     return sum(file.size for artifact in attempt.inputs.values() for file in artifact.files)
 
 
 def check_store(attempt: Attempt, *, is_writer: bool) -> None:
-    """Raises unless this machine reaches the store of the run, and may write to it where
-    `is_writer`.
+    """Raise unless this machine can reach the run's store and, if `is_writer`, write to it.
 
-    MachineError where another try cannot help, else StoreError.
+    Raises MachineError if another try cannot help, otherwise StoreError.
     """
     store = open_store(attempt.store_uri)
     try:
@@ -70,20 +68,21 @@ def check_store(attempt: Attempt, *, is_writer: bool) -> None:
 
 
 def _check_same(store: Store, run_id: str) -> None:
-    """A folder that the machines do not share is empty there, and so is the same bucket of another
-    server."""
+    """Raise unless the store has the record of this run.
+
+    A folder that the machines do not share lacks it, as does the same bucket on another server.
+    """
     name = record_name(run_id)
     if store.read(name) is None:
         raise StoreRefusedError(
-            f"store {store.uri}: is not the store of the driver, which has {name} in it; share one "
-            "folder at the same path on all machines, or give s3://BUCKET/PREFIX by --store (with "
-            "one AWS_ENDPOINT_URL)"
+            f"store {store.uri}: is not the store of the driver: it does not contain {name}; share "
+            "one folder at the same path on all machines, or use --store s3://BUCKET/PREFIX with "
+            "the same AWS_ENDPOINT_URL"
         )
 
 
 def _lacking(what: str) -> MachineError:
     return MachineError(
-        f"machine {socket.gethostname()}: {what}; free some space, or set TMPDIR to a folder that "
-        "can be written "
-        "before Ray starts there"
+        f"machine {socket.gethostname()}: {what}; free some space, or set TMPDIR to a writable "
+        "folder before Ray starts there"
     )

@@ -1,5 +1,5 @@
-"""The only worker of an attempt, in a Ray actor of its own: without peers it needs none of Ray
-Train's processes."""
+"""Run the only worker of an attempt in its own Ray actor. Without peers it does not need Ray
+Train."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from orchestrator.cluster.machine import scratch_folder
 from orchestrator.errors import StoppedError
 
 START_TIMEOUT_S = 300.0
-"""As for a group: a busy machine takes a minute to start a process."""
+"""The same as for a group: a busy machine takes a minute to start a process."""
 _CHECK_INTERVAL_S = 1.0
 
 
 class StageWorker:
-    """The actor's state: none. Its methods run in threads, as the workers of a group do."""
+    """A stateless actor. Its methods run in threads, as in the workers of a group."""
 
     def ready(self) -> None:
-        """Answers once the process exists."""
+        """Return once the process exists."""
 
     def run(self, attempt: Attempt, channel: EventChannel) -> None:
-        """Run the attempt to its stage's manifest. Raises what `run_pipeline` raises."""
+        """Run the attempt until the manifest of its stage is published. Raises what `run_pipeline`
+        raises."""
         from orchestrator.cluster.worker import only_worker, run_pipeline  # noqa: PLC0415  torch, after `ready`
 
         worker = only_worker(attempt.resources, report_metrics=lambda _: None)
-        # What a library writes to its current folder is not left with the user.
+        # Files that a library writes to the current folder are deleted afterwards.
         with scratch_folder("orchestrator-worker-") as folder, chdir(folder):
             run_pipeline(attempt, worker, channel, closes_stage=True)
 
 
 def run(attempt: Attempt, channel: EventChannel) -> None:
-    """Run one attempt to the stage's manifest. Raises LostAttemptError, and StoppedError before the
-    worker started."""
+    """Run one attempt until the stage's manifest is published.
+
+    Raises LostAttemptError, or StoppedError if it is stopped before the worker has started.
+    """
     resources = attempt.resources
     worker = (
         ray.remote(StageWorker)
@@ -47,7 +50,7 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
             num_gpus=resources.gpus_per_worker,
             memory=resources.memory_bytes_per_worker or None,
             label_selector=resources.labels or None,
-            max_concurrency=2,  # so that `run` has a thread that is not the process's main one
+            max_concurrency=2,  # so that `run` does not use the main thread of the process
         )
         .remote()
     )
@@ -65,15 +68,15 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
 
 
 def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
-    """Wait until the worker's process exists: other users of the cluster may take the room that was
-    free."""
+    """Wait until the worker's process exists. Other users of the cluster may take the free
+    resources first."""
     answer = worker.ready.remote()
     for _ in range(round(START_TIMEOUT_S / _CHECK_INTERVAL_S)):
         if ray.wait([answer], timeout=_CHECK_INTERVAL_S)[0]:
             ray.get(answer)
             return
         if channel.is_stopping():
-            raise StoppedError("stopped before its worker had started")
+            raise StoppedError("stopped before the worker had started")
     raise LostAttemptError(LostAttempt({}, is_move=True, cause=ROOM_IS_TAKEN))
 
 
@@ -83,19 +86,20 @@ def _loss_of(err: ray.exceptions.RayActorError) -> LostAttempt:
 
 
 def _cause(text: str) -> str:
-    """One line from Ray's many: which process ended, on which machine, and why if Ray knows it."""
+    """Shorten Ray's message to one line: which process ended, on which machine, and why if
+    known."""
     facts = dict(
         line.strip().partition(": ")[::2] for line in text.splitlines() if line.startswith("\t")
     )
     machine = facts.get("ip", "unknown")
     if "its node has died" in text:
-        return f"its machine {machine} is gone"
+        return f"its machine {machine} is lost"
     if "OUT_OF_MEMORY" in text or "running low on memory" in text:
         return (
-            f"machine {machine} ran low on memory, so Ray ended the worker's process; ask for "
-            "memory_gib_per_worker"
+            f"machine {machine} ran low on memory, so Ray ended the worker's process; set "
+            "resources.memory_gib_per_worker"
         )
     return (
-        f"its process ({facts.get('pid', 'unknown')} on {machine}) was killed or crashed, as "
-        "when memory runs out"
+        f"its process ({facts.get('pid', 'unknown')} on {machine}) was killed or crashed, perhaps "
+        "because memory ran out"
     )

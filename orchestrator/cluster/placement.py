@@ -1,5 +1,5 @@
-"""Room for a stage's workers: what this run's stages count on, and what the cluster, which others
-use too, has free."""
+"""Find resources for a stage's workers: what this run's stages have reserved, and what is free on
+the cluster, which others may use too."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from orchestrator.spec import Resources
 
 CHECK_INTERVAL_S = 1.0
 REPORT_AFTER_S = 1.5
-"""What a lost group held comes free in that time and needs no report."""
+"""The resources of a lost group become free within this time, so a shorter wait is not reported."""
 REPORT_INTERVAL_S = 60.0
 LEDGER_SETTLE_S = 5.0
-"""A stage that can use more workers than there is room for looks again for so long: what a group
-that just ended held comes free within a second or two."""
+"""How long a stage with a range of workers waits for its maximum. The resources of a group that has
+just ended become free within a second or two."""
 
 
 class Ledger:
-    """What each running stage of the run holds of the cluster, so that no two count on the same.
-    Safe for threads."""
+    """The resources that each running stage of the run has reserved, so that no two stages use the
+    same. Thread-safe."""
 
     def __init__(self, total: Capacity) -> None:
         self._total = total
@@ -57,9 +57,9 @@ class Ledger:
     def resize(
         self, stage: str, counts: Sequence[int], worker: Capacity, *, slots: int, total: Capacity
     ) -> int:
-        """Make what `stage` holds the most workers of `counts` that fit now; returns their number.
+        """Reserve for `stage` the largest number of workers in `counts` that fits now; return it.
 
-        `total` is all that the cluster has now: machines come and go.
+        `total` is what the cluster has now, because machines join and leave.
         """
         with self._lock:
             others = sum(
@@ -72,22 +72,20 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Room:
-    """Where the groups of one stage find room."""
+    """Finds resources for the worker groups of one stage."""
 
     stage: str
     resources: Resources
     counts: tuple[int, ...]
-    """How many workers a group may have, ascending."""
+    """The allowed numbers of workers in a group, ascending."""
     ledger: Ledger
     channel: EventChannel
 
     def take(self, attempt: Attempt) -> int:
-        """Wait until the cluster has room for the smallest group, then take the largest that there
-        is room for.
+        """Wait until the smallest group fits on the cluster, then reserve the largest that fits.
 
-        Ray itself would wait for ever, and say nothing. Returns the number of workers. Raises
-        ClusterError after `resources.max_wait_min`, StoppedError when the run is interrupted
-        meanwhile.
+        Returns the number of workers. Ray itself would wait forever without a message. Raises
+        ClusterError after `resources.max_wait_min`, or StoppedError if the run is interrupted.
         """
         self._await_least(attempt)
         if len(self.counts) == 1:
@@ -109,17 +107,17 @@ class Room:
             missing := missing_room(self.resources, free_machines(), num_workers=self.counts[0])
         ) is not None:
             now_s = time.monotonic()
-            # Before the deadline ends the wait: an actor that is slow to start may make this the
-            # second look.
+            # Report before the deadline check: if an actor starts slowly, this may already be the
+            # second check.
             if now_s - reported_s > REPORT_INTERVAL_S:
-                self.channel.send(attempt.says(Event(f"waiting for room: {missing} now")))
+                self.channel.send(attempt.says(Event(f"waiting for resources: {missing} now")))
                 reported_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(
-                    f"waited {self.resources.max_wait_min:g} minutes for room: {missing} now; run "
-                    f"the same command again later, or change stages.{attempt.stage}.resources "
-                    "(max_wait_min is among them)"
+                    f"waited {self.resources.max_wait_min:g} minutes for resources: {missing} now; "
+                    "run the same command again later, or change "
+                    f"stages.{attempt.stage}.resources (its max_wait_min is this limit)"
                 )
             if self.channel.is_stopping():
-                raise StoppedError("stopped while it waited for room")
+                raise StoppedError("stopped while waiting for resources")
             time.sleep(CHECK_INTERVAL_S)

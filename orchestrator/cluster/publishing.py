@@ -1,4 +1,4 @@
-"""What closes a stage in the store: its outputs, then its manifest."""
+"""Publish a stage's outputs and then its manifest, which marks the stage as finished."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ def publish_result(
     published: Mapping[str, Artifact] | None = None,
     hardware: Mapping[str, JsonValue] | None = None,
 ) -> Manifest:
-    """Publish outputs, then the manifest that closes the stage; returns the manifest that is then
-    in the store.
+    """Publish the outputs, then the manifest. Returns the manifest that is then in the store.
 
-    `published` are outputs, by name, that are in the store already; `hardware` is what this process
-    computed on.
+    `published` are outputs, by name, that are already in the store. `hardware` describes the device
+    of this process.
     """
     store = open_store(attempt.store_uri)
     manifest = Manifest(

@@ -1,5 +1,4 @@
-"""Which trials Tune stops early. A search that is taken up again judges by all curves, of earlier
-runs too."""
+"""Decide which trials Tune stops early. A resumed search also uses the curves of earlier runs."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from orchestrator.spec import TuneParams
 from orchestrator.store.trial_logs import TrialLog
 
 NO_LIMIT = 10**9
-"""ASHA's max_t: a trial ends by itself, after the epochs that its params give it."""
+"""ASHA's max_t: practically none, because a trial ends after the epochs in its params."""
 NUM_BRACKETS = 3
 """Brackets of hyperband: each gives its trials `reduction_factor` times the grace period of the one
 before."""
@@ -29,39 +28,39 @@ before."""
 
 @dataclass(eq=False)
 class _Past:
-    """A trial of an earlier run, as schedulers know one."""
+    """A trial of an earlier run, with the attributes that schedulers read."""
 
     trial_id: str
     config: Mapping[str, Any]
 
 
 class _NoController:
-    """What schedulers ask of Tune's loop, where none is running."""
+    """A replacement for Tune's controller while none is running."""
 
     def get_live_trials(self) -> list[Any]:
         return []
 
 
 class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
-    """A scheduler that has seen the curves of earlier runs, in front of one of Ray's."""
+    """A mixin for Ray's schedulers that replays the curves of earlier runs."""
 
     logs: dict[int, TrialLog]
-    """By number. The past of a resumed trial is replayed once, though Tune adds a trial again when
-    it lost it."""
+    """Logs that are not replayed yet, by number. A resumed trial is replayed only once, although
+    Tune adds a trial again after losing it."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Begin a trial, with the reports that it made in earlier runs."""
+        """Add a trial and replay its reports of earlier runs."""
         super().on_trial_add(tune_controller, trial)
         self._replay_past(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """What the trial is to do; one that has trained its whole budget may finish, and publish
-        its model."""
+        """Return the action for the trial. A trial after its last epoch may finish and publish its
+        model."""
         action: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if IS_LAST in result else action
 
     def remember(self, logs: Sequence[TrialLog]) -> None:
-        """Take the curves of trials that ended, one after the other."""
+        """Replay the curves of trials that ended, one after the other."""
         self.logs = {log.number: log for log in logs}
         for log in logs:
             if log.state is not None and log.curve:
@@ -84,16 +83,15 @@ class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray's has no types
 class Asha(Remembering, AsyncHyperBandScheduler):  # type: ignore[misc]
     """Asynchronous successive halving, in one bracket or several.
 
-    A trial's bracket follows from its number: at random, a search taken up again would judge it by
-    others, and the same seed would not stop the same trials.
+    A trial's bracket depends only on its number. If it were random, a resumed search could put the
+    trial into another bracket, and the same seed would not stop the same trials.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Begin a trial in its bracket: where Ray's draw puts it, with random numbers that nothing
-        else draws."""
+        """Add a trial to its bracket, drawn as Ray does but seeded with the trial's number."""
         super().on_trial_add(tune_controller, trial)
         brackets = self._brackets
-        # As Ray weighs them: a bracket with more rungs takes more trials.
+        # Ray's weights: a bracket with more rungs gets more trials.
         weights = np.exp([float(len(bracket._rungs)) for bracket in brackets])
         drawn = np.random.RandomState(trial.config[NUMBER]).choice(
             len(brackets), p=weights / weights.sum()
@@ -102,30 +100,34 @@ class Asha(Remembering, AsyncHyperBandScheduler):  # type: ignore[misc]
 
 
 class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
-    """Stops what is below the median of the others' averages."""
+    """Stops trials below the median of the others' averages."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Never a pause: Ray's lets each trial make room for those that wait, which starts its
-        process again."""
+        """Return the action for the trial, but never a pause.
+
+        Ray's rule pauses trials for waiting ones, which restarts their processes.
+        """
         action: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if action == TrialScheduler.PAUSE else action
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Ignore a last result without an epoch, as a trial that trained to its end sends it:
-        Ray's would fail on it.
+        """Ignore the last result.
 
-        The last result of a stopped trial is known.
+        A trial that trained to its end sends one without an epoch, on which Ray's rule fails. The
+        last result of a stopped trial is already known.
         """
 
     def _replay(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Without a decision: the scheduler must not hear more of a trial that it would have
-        stopped."""
+        """Add a result without a decision: the scheduler refuses results of a trial that it would
+        have stopped."""
         super().on_trial_complete(tune_controller, trial, result)
 
 
 def make_scheduler(params: TuneParams, metric: str, logs: Sequence[TrialLog]) -> TrialScheduler:
-    """By each trial's own epochs, so that a resumed trial's values compare with the
-    others'."""
+    """Return the scheduler of a search, after replaying `logs`.
+
+    It counts each trial's own epochs, so that a resumed trial is comparable with the others.
+    """
     wanted = params.scheduler
     if wanted.name == "none":
         return FIFOScheduler()

@@ -26,10 +26,10 @@ from orchestrator.store import open_store
 from orchestrator.store.trial_logs import TrialLog, load_logs
 from orchestrator.trials import TRIALS_FILE, Trial, Trials, TrialState
 
-# A search reports only through events: Tune's new output prints even at verbose=0, its logger each
-# trial's traceback.
+# A search reports only through events. Tune's new output prints even at verbose=0, and its logger
+# prints each trial's traceback.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# A finished trial reports its end without an epoch's metrics; and we keep its log ourselves.
+# A finished trial reports its end without an epoch's metrics, and its log is kept in the store.
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -45,10 +45,10 @@ def search(
     channel: EventChannel,
     scratch: Path,
 ) -> tuple[StageResult, Mapping[str, Artifact]]:
-    """Search `params.space` with `slots` trials at a time, from where earlier runs left it.
+    """Search `params.space` with `slots` trials at a time, resuming from earlier runs.
 
-    Returns the result, and the best trial's model where it finished. Raises StageError when no
-    trial succeeds, JobError when all of them show the job or its data wrong.
+    Returns the result, and the best trial's model if that trial finished. Raises StageError if no
+    trial succeeds, JobError if all trials fail because of the job or its data.
     """
     store = open_store(attempt.store_uri)
     logs = load_logs(store, attempt.training)
@@ -73,7 +73,7 @@ def search(
 
 
 def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slots: int) -> Event:
-    """How far the search is before it resumes, with the best that an earlier run found."""
+    """The search's progress before this run, with the best value of earlier runs."""
     if not logs:
         return Event(f"{params.size} trials, {slots} at a time", done=0, total=params.size)
     ended = sum(log.state is not None for log in logs)
@@ -93,10 +93,9 @@ def _run(
     channel: EventChannel,
     storage: Path,
 ) -> dict[int, str]:
-    """Run what is left of the search. Returns why trials were lost, by number. Raises StoreError.
+    """Run the remaining trials. Returns why trials were lost, by number. Raises StoreError.
 
-    Ray Tune writes its own records to `storage`, a folder of this machine; nothing reads them
-    again.
+    Ray Tune writes its own records to `storage`, a local folder. Nothing reads them.
     """
     store = open_store(attempt.store_uri)
     num_left = params.size - sum(log.state is not None for log in logs)
@@ -147,19 +146,21 @@ def _trials(
 def _failure(stage: str, trials: Trials, logs: Sequence[TrialLog]) -> StageError | JobError:
     failed = [trial for trial in trials.trials if trial.state is TrialState.FAILED]
     first = (
-        f"{len(failed)} failed, the first by: {failed[0].error}" if failed else "none reported it"
+        f"{len(failed)} failed, the first with: {failed[0].error}" if failed else "none reported it"
     )
-    # What was lost has no end in its log, so another run takes it up; what failed would fail again.
+    # A lost trial has no end in its log, so another run resumes it; a failed trial would fail
+    # again.
     is_lost = any(log.state is None for log in logs)
-    forced = f"mend the job, or try the same trials again by --force {stage}"
-    again = "run again to go on with those that were lost" if is_lost else forced
-    message = f"none of {len(logs)} trials came to a value of {trials.metric}: {first}; {again}"
+    forced = f"fix the job, or repeat the same trials with --force {stage}"
+    again = "run again to resume the lost trials" if is_lost else forced
+    message = f"none of {len(logs)} trials has a value of {trials.metric}: {first}; {again}"
     is_jobs_fault = bool(logs) and all(log.blames_job for log in logs)
     return JobError(message) if is_jobs_fault else StageError(message)
 
 
 def _write_trials(scratch: Path, trials: Trials) -> Path:
-    """As JSON, and for a data frame: a row a trial, params and curve as JSON texts."""
+    """Write the trials as JSON and as Parquet, one row per trial with params and curve as JSON
+    strings."""
     content = trials.model_dump(mode="json")
     folder = _write(scratch / "trials", TRIALS_FILE, content)
     rows = [

@@ -1,6 +1,7 @@
-"""One stage on the cluster: builds its first attempt and runs it to its manifest.
+"""Run one stage on the cluster, from its first attempt to its manifest.
 
-Each attempt takes room of its own, and another one follows a loss that may pass.
+Each attempt reserves its own resources. If an attempt is lost for a temporary reason, another one
+follows.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def run_stage(
     ledger: Ledger,
     provenance: Mapping[str, JsonValue],
 ) -> Manifest:
-    """Run a stage of `plan` to its manifest; `slots` is the number of trials at a time. Raises
-    OrchestratorError."""
+    """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time.
+    Raises OrchestratorError."""
     attempt = make_attempt(plan, planned, store, provenance)
     stage = planned.stage
     if stage.search is not None:
@@ -58,7 +59,7 @@ def run_stage(
 def _search(
     attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel
 ) -> None:
-    # Ray Tune and torch take four seconds to import, and most runs search nothing.
+    # Importing Ray Tune and torch takes four seconds, and most runs have no search to do.
     from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
     from orchestrator.cluster.search import search  # noqa: PLC0415
 
@@ -71,14 +72,14 @@ def _search(
 
 
 def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
-    """How many workers a group may have, searched params put in. Raises JobError where they suit no
-    such number."""
+    """The allowed numbers of workers for the params with searched values. Raises JobError if there
+    are none."""
     counts = usable_counts(stage.kind, params, stage.resources)
     if not counts:
         workers = stage.resources.workers
         raise JobError(
-            f"stages.{stage.name}.resources.workers: no number in {workers} suits the searched "
-            "params"
+            f"stages.{stage.name}.resources.workers: no number of workers in {workers} fits the "
+            "searched params"
         )
     return counts
 
@@ -86,8 +87,10 @@ def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
 def make_attempt(
     plan: Plan, planned: PlannedStage, store: Store, provenance: Mapping[str, JsonValue]
 ) -> Attempt:
-    """The stage's first attempt. Publishes its inputs from outside the job; raises
-    OrchestratorError."""
+    """Return the stage's first attempt, after publishing its inputs from outside the job.
+
+    Raises OrchestratorError.
+    """
     stage = planned.stage
     source = plan.job.stages[stage.search.of] if stage.search is not None else stage
     kind = source.kind
@@ -121,10 +124,10 @@ def make_attempt(
 
 
 def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
-    """Run the stage to its manifest.
+    """Run attempts until the stage's manifest is published.
 
-    Raises the worker's OrchestratorError, StageError when all attempts fail, StoppedError in an
-    interrupted run.
+    Raises the worker's OrchestratorError, StageError if all attempts fail, or StoppedError if the
+    run is interrupted.
     """
     num_lost = num_moves = 0
     while True:
@@ -152,7 +155,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
 
 
 def _run(attempt: Attempt, channel: EventChannel) -> None:
-    """Run one attempt to the stage's manifest. Raises LostAttemptError."""
+    """Run one attempt until the stage's manifest is published. Raises LostAttemptError."""
     if not attempt.needs_group:
         one_worker.run(attempt, channel)
         return

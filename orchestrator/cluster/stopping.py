@@ -1,5 +1,4 @@
-"""Whether a worker should stop: asked in the background, so that training reads a flag and waits
-for nobody."""
+"""Check in the background whether a worker should stop, so that training only reads a flag."""
 
 from __future__ import annotations
 
@@ -12,9 +11,9 @@ ASK_INTERVAL_S = 1.0
 
 
 class StopWatch:
-    """Calls `asks` every second until it says True, for as long as the `with` block lasts.
+    """Calls `asks` every second, within the `with` block, until it returns True.
 
-    `asks` may block, and must not raise.
+    `asks` may block but must not raise.
     """
 
     def __init__(self, asks: Callable[[], bool], *, every_s: float = ASK_INTERVAL_S) -> None:
@@ -31,7 +30,8 @@ class StopWatch:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        # The thread is not joined: it may wait for an answer, and a daemon holds nobody up.
+        # The thread is not joined: it may still wait for an answer, and a daemon does not block
+        # exit.
         self._is_over.set()
 
     def _watch(self) -> None:

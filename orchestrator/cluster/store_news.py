@@ -1,4 +1,5 @@
-"""Turns what a worker's S3 client logs into events: nobody reads a worker's log during the run."""
+"""Turn the log lines of a worker's S3 client into events, because nobody reads a worker's log
+during a run."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class _Events(logging.Handler):
 
 @contextmanager
 def store_news(send: Callable[[str], None]) -> Iterator[None]:
-    """Hand each line about a server that does not answer to `send`, for the length of the block."""
+    """Within the block, pass each line about a server that does not answer to `send`."""
     log, handler = logging.getLogger(client.__name__), _Events(send)
     log.addHandler(handler)
     try:

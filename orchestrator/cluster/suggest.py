@@ -1,5 +1,5 @@
-"""Which samples of the space a search tries: draws by Optuna, each written to the store before its
-trial starts."""
+"""Draw the samples that a search tries, with Optuna. Each is written to the store before its trial
+starts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from orchestrator.store.trial_logs import TrialLog, load_log, save_log, save_sto
 from orchestrator.trials import TrialState as State
 
 NUMBER = "number"
-"""Where a trial's config has its number; its params are in the log."""
+"""The key of a trial's number in its config. Its params are in its log."""
 MACHINE_ERROR = "machine_error"
-"""What a trial reports where its machine cannot run it; the search ends with it."""
+"""The key that a trial reports if its machine cannot run it. It ends the search."""
 
 _ENDS = {
     State.FINISHED: TrialState.COMPLETE,
@@ -41,11 +41,11 @@ _ENDS = {
 
 
 class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
-    """Hands out the samples that earlier runs left unfinished, then the given points, then new
+    """Suggests the samples that earlier runs left unfinished, then the given points, then new
     draws.
 
-    A draw follows from the seed, its number and what was known by then: with one trial at a time, a
-    search that was killed and taken up again draws as one that was not.
+    A draw depends on the seed, its number and the results known by then. With one trial at a time,
+    a search that was killed and resumed therefore draws the same samples.
     """
 
     def __init__(
@@ -66,24 +66,23 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._clock = clock
         """In seconds."""
         self._began_s = clock()
-        # In the order of the names: that in which a job file has them is not in the Key, and draws
-        # follow from it.
+        # Sorted by name: draws depend on the order, and the order in the job file is not in the
+        # Key.
         self._space = {name: _distribution(drawn) for name, drawn in sorted(params.space.items())}
         self._study = optuna.create_study(
             direction="maximize" if params.mode == "max" else "minimize"
         )
         self._trials: dict[str, tuple[optuna.Trial, TrialLog]] = {}
-        """Those under way, by Tune's id."""
+        """Running trials, by Tune's id."""
         self._unfinished: list[TrialLog] = []
         self._num_drawn = 0
         self._values: list[float | None] = []
-        """What trials came to, in the order in which they ended."""
+        """Values of the trials, in the order in which they ended."""
         self.failure: UnreachableError | None = None
-        """The error of the store or of a machine that ended a trial; no other trial starts after
-        it."""
+        """The error of the store or of a machine that ended a trial. No trial starts after it."""
 
     def learn(self, logs: Sequence[TrialLog]) -> None:
-        """Know what earlier runs of the search have drawn, and what came of it."""
+        """Add the samples and results of earlier runs of the search."""
         self._num_drawn = len(logs)
         self._began_s -= max((log.drawn_after_s + log.elapsed_s for log in logs), default=0.0)
         self._unfinished = [log for log in logs if log.state is None]
@@ -96,7 +95,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         ]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The config of the trial that Tune calls `trial_id`, or that there is none left."""
+        """Return the config of the next trial, which Tune calls `trial_id`, or
+        Searcher.FINISHED."""
         try:
             found = None if self.failure else self._next()
         except StoreError as err:
@@ -111,11 +111,11 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Report the trial's result, which its log has, to Optuna. Where only the scheduler knows
-        that the trial is over, its log learns it here.
+        """Report the trial's result, from its log, to Optuna. If the scheduler stopped the trial,
+        also record that in the store.
 
-        Tune takes an error from here for the trial's own and starts that again, so one of the store
-        is kept for later.
+        Tune treats an error raised here as the trial's own and restarts the trial, so an error of
+        the store is kept in `failure`.
         """
         trial, drawn = self._trials.pop(trial_id)
         if result and MACHINE_ERROR in result:
@@ -136,7 +136,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._values.append(_outcome(log))
 
     def _ended(self, number: int, *, is_lost: bool) -> TrialLog:
-        """The log of a trial that is over, unless it was lost."""
+        """Return the log of a trial that is over, marked as stopped if the scheduler stopped it."""
         training = trial_training(self._training, number)
         log = load_log(self._store, training)
         if log.state is None and log.error is None and not is_lost:
@@ -145,15 +145,15 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         return log
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
-        """Metric, mode and space are known."""
+        """Do nothing: metric, mode and space are set in the constructor."""
         return True
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: the logs in the store are what a search is taken up again from."""
+        """Do nothing: a search resumes from the logs in the store."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles what it is given, and reads it back for its own way of taking a search up
-        again: not ours."""
+        """Return nothing. Tune pickles the searcher for its own way of resuming, which is not
+        used."""
         return {}
 
     def _next(self) -> tuple[optuna.Trial, TrialLog] | None:
@@ -176,7 +176,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         return trial, log
 
     def _ask(self, point: Mapping[str, JsonValue] | None, number: int) -> optuna.Trial:
-        """Optuna's trial for `point`, or for a draw."""
+        """Return Optuna's trial for `point`, or for a new draw."""
         if point is not None:
             self._study.enqueue_trial(self._encoded(point))
         self._study.sampler = _sampler(self._params, seed=self._seed, number=number)
@@ -215,13 +215,12 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
 
 
 def _outcome(log: TrialLog) -> float | None:
-    """The trial's result, unless it failed: a failed trial is never the best, whichever
-    it was before."""
+    """The trial's last value, or None if it failed: a failed trial is never the best."""
     return None if log.state in (State.FAILED, None) else log.last_value
 
 
 def num_since_best(values: Sequence[float | None], mode: str) -> int:
-    """How many of `values`, in their order, came after the first of the best."""
+    """The number of values after the first occurrence of the best one."""
     sign = 1 if mode == "max" else -1
     best = max((sign * value for value in values if value is not None), default=None)
     if best is None:
@@ -234,7 +233,8 @@ def num_since_best(values: Sequence[float | None], mode: str) -> int:
 
 
 def canonical(value: JsonValue) -> str:
-    """A choice as text: Optuna takes no lists or mappings, and to Python 1 is True."""
+    """Return a choice as JSON text: Optuna accepts no lists or mappings, and in Python 1 ==
+    True."""
     return canonical_json(value).decode()
 
 
@@ -259,11 +259,11 @@ def _distribution(drawn: Distribution) -> BaseDistribution:
 
 
 def _sampler(params: TuneParams, *, seed: int, number: int) -> BaseSampler:
-    """A new one for each draw: its random numbers then do not depend on how often the search was
-    taken up again."""
+    """Return a new sampler for each draw, so that its random numbers do not depend on how often the
+    search was resumed."""
     own = params.algorithm.seed
     drawn = int(np.random.SeedSequence([seed if own is None else own, number]).generate_state(1)[0])
-    # Trials under way count as bad ones: of several at a time, no two look at the same point.
+    # Optuna counts running trials as bad ones, so parallel trials do not try the same point.
     return (
         TPESampler(seed=drawn) if params.algorithm.name == "optuna" else RandomSampler(seed=drawn)
     )

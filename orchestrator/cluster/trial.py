@@ -1,5 +1,4 @@
-"""A trial of a search, as Ray Tune runs it: its only worker, or the driver of a group of
-workers."""
+"""Run a trial of a search under Ray Tune, as its only worker or as the driver of a worker group."""
 
 from __future__ import annotations
 
@@ -40,18 +39,17 @@ from orchestrator.store.trial_logs import (
 )
 
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
-"""Of Tune at a trial: more than we let it have."""
+"""Tune's limit of attempts at a trial. It is never reached: this module ends the trial before."""
 STOP_ANSWER_TIMEOUT_S = 60.0
-"""How long a trial that has stopped waits to hear whether its run is interrupted; else its machine
-leaves."""
+"""How long a trial that has stopped waits for the answer whether its run is interrupted. If it is
+not, its machine leaves."""
 
 
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
-    """What Tune calls with the config of each trial, with the resources that it takes."""
+    """Return the function that Tune calls with the config of each trial, with its resources."""
     resources = attempt.resources
     if attempt.needs_group:
-        # The driver takes no CPU: one CPU each would let drivers starve the workers that they wait
-        # for.
+        # The driver reserves no CPU: otherwise drivers could block the workers that they wait for.
         trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
     trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
@@ -96,14 +94,14 @@ def _run_group_trial(config: dict[str, Any], *, attempt: Attempt, channel: Event
 
 @dataclass(frozen=True)
 class _Begun:
-    """A trial that begins, for the first time or again."""
+    """A trial that begins or resumes."""
 
     attempt: Attempt
     store: Store
     channel: EventChannel
     log: TrialLog
     tries: Tries
-    """This one among them."""
+    """The attempts so far, including this one."""
 
     @property
     def label(self) -> str:
@@ -119,11 +117,10 @@ class _Begun:
 def _trial(
     attempt: Attempt, config: Mapping[str, Any], channel: EventChannel
 ) -> Iterator[_Begun | None]:
-    """Begin the trial of `config`, and report its end, also where the scheduler stops it before its
-    last epoch.
+    """Begin the trial of `config` and report its end, even if the scheduler stops it early.
 
-    None where this run has lost it too often, or the machine cannot run it. What is raised makes
-    Tune begin it again.
+    Yields None if this run has lost the trial too often, or if the machine cannot run it. After an
+    exception, Tune begins the trial again.
     """
     try:
         check_store(attempt, is_writer=False)
@@ -173,22 +170,26 @@ def _begin_attempt(search: Attempt, store: Store, channel: EventChannel, number:
 
 
 def _rest_if_interrupted(begun: _Begun) -> None:
-    """A trial of an interrupted run rests when its checkpoint is committed: Tune would start the
-    next one in its place, or note it as failed, while a trial that ends with its driver is taken up
-    again."""
+    """In an interrupted run, block forever once the checkpoint is committed.
+
+    If the trial ended, Tune would start the next one or record a failure. A trial that is killed
+    with its driver is resumed by the next run.
+    """
     if begun.channel.is_stopping(timeout_s=STOP_ANSWER_TIMEOUT_S):
         begun.channel.rest(begun.attempt.stage)
         threading.Event().wait()
 
 
 def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool:
-    """Whether the error, after `elapsed_s` of all attempts together, is the trial's last in this
-    run; notes it."""
+    """Whether the trial gets no other attempt in this run after `err`. Records the error.
+
+    `elapsed_s` is the time of all attempts together.
+    """
     loss = err.loss if isinstance(err, LostAttemptError) else LostAttempt({0: err})
     trial, tries = begun.attempt, begun.tries
     lasting = lasting_error(loss.failures)
     if isinstance(lasting, MachineError):
-        _end_search(lasting)  # the trial is as good as before: another run takes it up
+        _end_search(lasting)  # the trial itself did not fail: another run resumes it
         return True
     if lasting is not None:
         Logbook(begun.store, trial.training, trial.metric).fail(lasting, elapsed_s=elapsed_s)
@@ -203,25 +204,25 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
     if decision.is_move:
         log = load_log(begun.store, trial.training)
         save_log(begun.store, trial.training, log.model_copy(update={"tries": tries.move()}))
-    begun.say(f"{decision.why}; it goes on from its last checkpoint", lost=decision.why)
+    begun.say(f"{decision.why}; resuming from its last checkpoint", lost=decision.why)
     return False
 
 
 def _end_search(err: MachineError) -> None:
-    """Report an error that Tune would answer by a hundred more tries, and other trials would meet
-    too."""
+    """End the search because of an error that other trials would get, too. Tune itself would repeat
+    the trial a hundred times."""
     tune.report({MACHINE_ERROR: str(err)})
 
 
 def _leave_to_another_run(begun: _Begun, why: str, *, elapsed_s: float) -> None:
-    """Leave the trial to another run."""
+    """Record why the trial was lost. Another run resumes it."""
     log = load_log(begun.store, begun.attempt.training)
     changes = {"error": why.splitlines()[0], "elapsed_s": elapsed_s}
     save_log(begun.store, begun.attempt.training, log.model_copy(update=changes))
 
 
 def _label(params: Mapping[str, JsonValue]) -> str:
-    """The prefix of a trial's events: the values that it tries."""
+    """Return the prefix of a trial's events: the values that it tries."""
     values = (
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()

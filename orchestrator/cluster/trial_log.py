@@ -1,4 +1,4 @@
-"""Keeps a trial's log from inside the trial: its reports, and how it ended."""
+"""Write a trial's log from inside the trial: its reports, and how it ended."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.store.trial_logs import TrialLog, load_log, save_log
 from orchestrator.trials import Point, TrialState
 
 IS_LAST = "is_last"
-"""Name of a value in a trial's last report to Tune, after which stopping the trial saves
+"""The key of a value in a trial's last report to Tune. After it, stopping the trial would save
 nothing."""
 
 
 class Logbook:
-    """The log of the trial whose resume state is at `training`; time counts from here on."""
+    """The log of the trial whose folder is `training`. Its time counts from construction."""
 
     def __init__(
         self,
@@ -38,8 +38,11 @@ class Logbook:
         self._began_s = clock() - self.log.elapsed_s
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Note an epoch's metrics. What an earlier attempt noted of it, or of later ones, was not
-        committed."""
+        """Record an epoch's metrics.
+
+        Entries of earlier attempts for this or later epochs are removed: their training was not
+        committed.
+        """
         elapsed_s = self._elapsed_s()
         epoch, value = int(metrics["epoch"]), metrics.get(self._metric)
         if value is None:
@@ -51,12 +54,12 @@ class Logbook:
         )
 
     def finish(self, result: StageResult) -> None:
-        """Note the end of the training and publish its model: the search may turn out to be its
-        own."""
+        """Record the end of the training and publish the model, which may turn out to be the
+        best."""
         values = {metric.name: metric for metric in result.metrics}
         if self._metric not in values:
             raise StageError(
-                f"the pipeline ended without a value of {self._metric}, which the search compares"
+                f"the pipeline ended without a value of {self._metric}, which the search optimises"
             )
         model = result.outputs.get(CHECKPOINT)
         self._save(
@@ -68,8 +71,8 @@ class Logbook:
         )
 
     def fail(self, error: OrchestratorError, *, elapsed_s: float) -> None:
-        """Note an error that another try would meet again, after `elapsed_s` of all attempts
-        together."""
+        """Record an error that another attempt would get again. `elapsed_s` is the time of all
+        attempts together."""
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         self._save(
             elapsed_s,

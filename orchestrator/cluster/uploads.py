@@ -12,15 +12,15 @@ from typing import Self
 from orchestrator.errors import StoppedError
 
 Commit = Callable[[Path, float | None], None]
-"""Puts a folder, with its score if it has one, into the store."""
+"""Puts a folder into the store, with its score if it has one."""
 
 
 class Uploads:
-    """Commits folders in the background, one at a time and in their order; each is deleted
-    afterwards.
+    """Commits folders in the background, one at a time and in order, and then deletes them.
 
-    Leaving the `with` block waits for the last one. Its error is raised there unless another one is
-    under way: but StoppedError promises a checkpoint, so the upload's error takes its place.
+    Leaving the `with` block waits for the last one and raises its error, unless the block itself
+    raised one. StoppedError is the exception: it promises a checkpoint, so the upload's error
+    replaces it.
     """
 
     def __init__(self, commit: Commit) -> None:
@@ -29,12 +29,13 @@ class Uploads:
         self._pending: Future[None] | None = None
 
     def hand_over(self, folder: Path, score: float | None = None) -> None:
-        """Start to commit `folder`; waits for the one before. Raises the error of that one."""
+        """Start to commit `folder`, after waiting for the previous one. Raises the error of the
+        previous one."""
         self.finish()
         self._pending = self._pool.submit(self._upload, folder, score)
 
     def finish(self) -> None:
-        """Wait for the upload under way; raises its error, once."""
+        """Wait for the current upload. Raises its error, once."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

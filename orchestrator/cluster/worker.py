@@ -1,5 +1,5 @@
-"""The worker's edge: fetches inputs, calls the pipeline's entry point, publishes its outputs and
-the manifest."""
+"""The code around a pipeline in a worker: fetch inputs, call the entry point, publish the outputs
+and the manifest."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from orchestrator.store.publish import fetch_artifact
 
 @dataclass(frozen=True)
 class WorkerRank:
-    """A worker's rank in its group, its device, and how it reports the group's metrics."""
+    """A worker's rank in its group, its device, and its functions for talking to Ray."""
 
     rank: int
     world_size: int
     device: str
     report_metrics: Callable[[Mapping[str, float]], None]
-    """Hands one report's metrics to Ray; every rank calls it."""
+    """Passes the metrics of one report to Ray. Every rank must call it."""
     broadcast_from_rank_zero: Callable[[int | None], int | None]
-    """Rank 0's argument, on every rank; all of them call it."""
+    """Returns rank 0's argument on every rank. Every rank must call it."""
     is_leaving: Callable[[], bool]
     """Whether a machine of the group has a drain notice."""
 
@@ -56,7 +56,7 @@ class WorkerRank:
 def only_worker(
     resources: Resources, *, report_metrics: Callable[[Mapping[str, float]], None]
 ) -> WorkerRank:
-    """The WorkerRank of an attempt's only worker, which has no group."""
+    """Return the WorkerRank of an attempt's only worker, which has no group."""
     return WorkerRank(
         rank=0,
         world_size=1,
@@ -68,7 +68,7 @@ def only_worker(
 
 
 def _has_gpu() -> bool:
-    import torch  # noqa: PLC0415  a stage on the CPU leaves the import, of two seconds, to its pipeline
+    import torch  # noqa: PLC0415  takes two seconds, which a stage on the CPU may not need
 
     return torch.cuda.is_available()
 
@@ -81,11 +81,11 @@ def run_pipeline(
     closes_stage: bool,
     label: str = "",
 ) -> StageResult:
-    """Run the attempt's entry point in this process, with its events' texts behind `label`.
+    """Run the attempt's entry point in this process, with `label` before the texts of its events.
 
-    Where that closes the stage, rank 0 publishes the outputs and the manifest. Raises
-    OrchestratorErrors as they are, MachineError for a full disk, the loss of a peer or of a loader
-    process as it comes, and anything else as StageError.
+    If `closes_stage`, rank 0 publishes the outputs and the manifest. Raises OrchestratorErrors, and
+    the loss of a peer or of a loader process, unchanged. Raises MachineError for a full disk, and
+    StageError for anything else.
     """
 
     def report_store(text: str) -> None:
@@ -107,7 +107,7 @@ def run_pipeline(
 
 
 def _logbook(attempt: Attempt, worker: WorkerRank) -> Logbook | None:
-    """The trial's log, where the stage is a search; rank 0 keeps it."""
+    """Return the trial's log on rank 0 if the stage is a search."""
     if attempt.trial is None or worker.rank != 0:
         return None
     return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
@@ -121,7 +121,7 @@ def _run_until_stopped(
     label: str,
     logbook: Logbook | None,
 ) -> StageResult:
-    """The pipeline's result, all its checkpoints committed."""
+    """Return the pipeline's result after all its checkpoints are committed."""
     store = open_store(attempt.store_uri)
 
     def commit(folder: Path, score: float | None) -> None:
@@ -145,15 +145,14 @@ def _run_until_stopped(
             )
             return _call(attempt, context)
     except StoppedError:
-        # Ray ends the group at its first error, and rank 0 may still upload: the others wait for it
-        # here.
+        # Ray ends the group at its first error, so the other ranks wait here until rank 0 has
+        # finished its upload.
         worker.broadcast_from_rank_zero(None)
         raise
 
 
 def report_result(worker: WorkerRank, result: StageResult) -> None:
-    """Report a trial's final metrics, also when it was found finished and so reported no epoch of
-    its own."""
+    """Report a trial's final metrics, even if it was already finished and reported no epoch."""
     values = {metric.name: metric.value for metric in result.metrics}
     worker.report_metrics({**values, "num_samples": result.metrics[0].num_samples or 0})
 
@@ -178,7 +177,7 @@ def _context(
         if checkpoint_dir is not None:
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         if logbook is not None:
-            logbook.report(metrics)  # before Tune hears of it, which may end the trial here
+            logbook.report(metrics)  # before Tune gets the report, which may end the trial
         worker.report_metrics(
             {**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})}
         )
@@ -212,20 +211,22 @@ def _context(
 
 
 def _is_end(event: Event) -> bool:
-    """Whether the stage has reported that all of it is done."""
+    """Whether the event reports that the whole stage is done."""
     return event.done is not None and event.total is not None and event.done >= event.total
 
 
 def _finite(score: float | None) -> float | None:
-    """JSON knows no NaN, and a diverged epoch is none of the best."""
+    """Return None for NaN and infinity: JSON has no NaN, and a diverged epoch is never the best."""
     return score if score is not None and math.isfinite(score) else None
 
 
 def _fetch_resume_state(
     store: Store, attempt: Attempt, worker: WorkerRank, folder: Path, remark: Callable[[str], None]
 ) -> Path | None:
-    """The newest intact checkpoint as rank 0 found it: a later look could find what this attempt
-    has written."""
+    """Fetch the newest intact checkpoint that rank 0 finds.
+
+    The other ranks do not look themselves: they could find one that this attempt has written.
+    """
     found = (
         fetch_newest_checkpoint(store, attempt.training, folder)
         if worker.rank == 0
@@ -255,7 +256,8 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
 
 
 def _hardware() -> dict[str, JsonValue]:
-    """What the stage computed on; a pipeline that did without torch has no threads of torch."""
+    """Describe the device of the stage. The number of torch threads is included if torch is
+    used."""
     cpu = platform.processor() or platform.machine()
     torch = sys.modules.get("torch")
     if torch is None:

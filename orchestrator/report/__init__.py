@@ -1,5 +1,6 @@
-"""Manifests -> Cells next to the published numbers, trials of searches -> terminal, JSON, Markdown
-and CSV."""
+"""Make reports from manifests and trials, for the terminal and as JSON, Markdown and CSV.
+
+Cells show measured numbers next to the published ones."""
 
 from orchestrator.report.audit import Audits, audit_lines, audits_of
 from orchestrator.report.cells import Cell, CellVerdict, make_cells

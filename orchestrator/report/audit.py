@@ -1,5 +1,4 @@
-"""Manifests -> the recipe audit: what each stage has otherwise than the reference recipe of its
-kind. Pure."""
+"""The recipe audit: how each stage differs from the reference recipe of its kind. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ from orchestrator.report.deviations import deviation_text
 from orchestrator.spec import Job, Stage
 
 Audits = Mapping[str, Mapping[str, Deviation]]
-"""By stage, the deviations by param."""
+"""The deviations of each stage, by stage and param."""
 
 
 def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
-    """The audit of each stage whose manifest has one, in the job's order.
+    """Return the audit of each stage whose manifest has one, in the job's order.
 
-    An evaluation trains nothing, so its audit lists only deviations that the evaluated stage does
-    not already have.
+    An evaluation trains nothing, so its audit lists only deviations that the measured stage does
+    not have.
     """
     audits: dict[str, Mapping[str, Deviation]] = {}
     for name, stage in job.stages.items():
@@ -32,8 +31,8 @@ def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
 
 
 def audit_lines(audits: Audits) -> tuple[str, ...]:
-    """A line a stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead of
-    1024`."""
+    """Return a line per stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead
+    of 1024`."""
     return tuple(f"{stage}: {_words(deviations)}" for stage, deviations in audits.items())
 
 

@@ -1,5 +1,4 @@
-"""Manifests -> Cells: each number of the report next to what was expected of it and what was
-published. Pure."""
+"""Cells: each number of the report next to the expected and the published one. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ class CellVerdict(StrEnum):
 
 
 class Cell(Value):
-    """A number in the report. `key` leads to the manifest that it comes from."""
+    """A number in the report. `key` is the Key of the manifest that it comes from."""
 
     stage: str
     metric: str
@@ -29,19 +28,19 @@ class Cell(Value):
     published: float | None = None
     published_source: str | None = None
     delta: float | None = None
-    """`value` less `published`, in the cell's unit: points for %."""
+    """`value` minus `published` in the cell's unit (percentage points for %)."""
     verdict: CellVerdict | None
     key: str | None
     label: str | None = None
-    """Why the value is not a reproduction of the published one; None for a reproduction, and where
-    none was published."""
+    """Why the value is not a reproduction of the published one. None for a reproduction, and if no
+    value was published."""
     differs: str | None = None
-    """What differs from the published recipe and data, such as `epochs 10 instead of 300; lr
+    """How recipe and data differ from the published ones, such as `epochs 10 instead of 300; lr
     searched`."""
 
     @property
     def standing(self) -> str:
-        """The label as tables show it: a measured value without one has earned the word."""
+        """The label that tables show. A measured value without deviations is a `reproduction`."""
         is_compared = self.published is not None and self.value is not None
         return self.label or ("reproduction" if is_compared else "")
 
@@ -49,9 +48,9 @@ class Cell(Value):
 def make_cells(
     job: Job, manifests: Mapping[str, Manifest], *, rows: Mapping[str, PublishedRow]
 ) -> tuple[Cell, ...]:
-    """A cell for each metric of each stage, in the job's order.
+    """Return a cell for each metric of each stage, in the job's order.
 
-    `manifests` are by stage, without those not run; `rows` are what was published, by id.
+    `manifests` has the finished stages, by name. `rows` are the published rows, by id.
     """
     cells: list[Cell] = []
     for name, stage in job.stages.items():
@@ -59,14 +58,14 @@ def make_cells(
         row = rows.get(stage.published) if stage.published else None
         if row is not None:
             deviations = find_deviations(job, stage, row, manifests=manifests, rows=rows)
-            measured = [_beside(cell, row, deviations) for cell in measured]
+            measured = [_compared(cell, row, deviations) for cell in measured]
         cells += measured
     return tuple(cells)
 
 
 def _stage_cells(stage: Stage, manifest: Manifest | None) -> list[Cell]:
     names = tuple(metric.name for metric in manifest.metrics) if manifest else stage.metrics
-    # What is expected but was not measured shows too: an expectation never drops out of the report.
+    # Expected metrics that were not measured are shown, too, so that no expectation is lost.
     return [_cell(stage, name, manifest) for name in dict.fromkeys([*names, *stage.expect])]
 
 
@@ -94,8 +93,8 @@ def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
     )
 
 
-def _beside(cell: Cell, row: PublishedRow, deviations: tuple[PublishedDeviation, ...]) -> Cell:
-    """The cell next to the row's number, where the row has one for its metric."""
+def _compared(cell: Cell, row: PublishedRow, deviations: tuple[PublishedDeviation, ...]) -> Cell:
+    """Return the cell with the row's number, if the row has its metric."""
     published = row.metrics.get(cell.metric)
     if published is None:
         return cell

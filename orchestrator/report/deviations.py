@@ -1,8 +1,7 @@
-"""What speaks against calling a stage a reproduction of a published row. Pure; what cannot be shown
-counts against it.
+"""Find the deviations that keep a stage from being a reproduction of a published row. Pure.
 
 The defaults of a kind's params are the reference recipe: a stage is compared with these and with
-what its row says.
+the recipe of its row. What cannot be verified counts as a deviation.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from orchestrator.spec.faults import cut
 
 
 class Reason(StrEnum):
-    """In the order in which a label has them."""
+    """The kind of a deviation. A label lists them in this order."""
 
     OTHER_MODEL = "other model"
     OTHER_RECIPE = "other recipe"
@@ -34,7 +33,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class PublishedDeviation:
-    """One difference from what was published, in words such as `epochs 10 instead of 300`."""
+    """One difference from the published row, such as `epochs 10 instead of 300`."""
 
     reason: Reason
     text: str
@@ -48,23 +47,24 @@ def find_deviations(
     manifests: Mapping[str, Manifest],
     rows: Mapping[str, PublishedRow],
 ) -> tuple[PublishedDeviation, ...]:
-    """All differences of `stage`, and of the stages that it needs, from `row` and the rows that
-    this one builds on.
+    """Return all differences of `stage` from `row`, and of the stages that it needs from the rows
+    that `row` builds on.
 
-    A stage without a manifest is judged only by its recipe.
+    A stage without a manifest is compared only by its recipe.
     """
     measured = manifests if stage.name in manifests else None
     return tuple(_deviations(job, stage, row, measured, rows))
 
 
 def label_of(deviations: tuple[PublishedDeviation, ...]) -> str | None:
-    """The reasons, each once, such as `other recipe, other data`; None for a reproduction."""
+    """Return the reasons, each once, such as `other recipe, other data`, or None for a
+    reproduction."""
     found = {deviation.reason for deviation in deviations}
     return ", ".join(reason for reason in Reason if reason in found) or None
 
 
 def deviation_text(name: str, deviation: Deviation) -> str:
-    """Such as `epochs 10 instead of 300`."""
+    """Return text such as `epochs 10 instead of 300`."""
     return f"{name} {_words(deviation.used)} instead of {_words(deviation.reference)}"
 
 
@@ -106,8 +106,8 @@ def _of_evaluation(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[PublishedDeviation]:
-    """The deviations of the stage whose model is measured, and where the evaluation differs from
-    that stage."""
+    """Yield the deviations of the measured stage, then the deviations that only the evaluation
+    has."""
     own = list(_own(job, stage, row))
     ref = stage.inputs.get(CHECKPOINT)
     if ref is None:
@@ -129,14 +129,14 @@ def _inherited(
     manifests: Mapping[str, Manifest] | None,
     rows: Mapping[str, PublishedRow],
 ) -> Iterator[PublishedDeviation]:
-    """The deviations of a stage that another one builds on, each with its name."""
+    """Yield the deviations of a stage that another one builds on, each with the stage's name."""
     for deviation in _deviations(job, stage, row, manifests, rows):
         yield replace(deviation, text=f"{stage.name}: {deviation.text}")
 
 
 def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[PublishedDeviation]:
-    """What differs in the stage's own params. The label `short schedule` is for those that differ
-    in nothing else."""
+    """Yield the differences in the stage's own params. They are `short schedule` only if nothing
+    else differs."""
     searched = searched_names(job, stage)
     changed = {
         name: deviation
@@ -159,7 +159,7 @@ def _own(job: Job, stage: Stage, row: PublishedRow) -> Iterator[PublishedDeviati
 def _of_data(manifest: Manifest | None, row: PublishedRow) -> Iterator[PublishedDeviation]:
     if manifest is None:
         yield PublishedDeviation(
-            Reason.OTHER_DATA, "no manifest that says on how many val images it was measured"
+            Reason.OTHER_DATA, "no manifest with the number of val images that it was measured on"
         )
         return
     scores = [

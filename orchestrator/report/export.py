@@ -1,4 +1,4 @@
-"""Cells, the recipe audit and searches -> JSON: every field, numbers as measured."""
+"""Export reports as JSON, with every field and unrounded numbers, and as CSV."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.report.search import Search, search_json
 def report_json(
     job_name: str, cells: tuple[Cell, ...], audits: Audits, searches: tuple[Search, ...] = ()
 ) -> dict[str, JsonValue]:
-    """`{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used",
+    """Return `{"schema": 1, "job", "cells": [...], "recipe_audit": {stage: {param: {"used",
     "reference"}}}, "searches": {stage: {..., "trials": [...]}}}`."""
     return {
         "schema": 1,
@@ -32,7 +32,7 @@ def report_json(
 
 
 def make_csv(cells: tuple[Cell, ...]) -> str:
-    """A header and a record for each cell, ended by CRLF."""
+    """Return a header and a record for each cell, as CSV lines that end with CRLF."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(Cell.model_fields))
     writer.writeheader()

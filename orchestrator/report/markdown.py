@@ -1,5 +1,5 @@
-"""Cells -> Markdown that GitHub renders: a table, notes, searches, the recipe audit, where the
-numbers come from."""
+"""The report as Markdown for GitHub: a table, notes, searches, the recipe audit and the origin of
+the numbers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def make_markdown(
     plots: Mapping[str, Mapping[str, str]] = {},
     details: Mapping[str, Mapping[str, str]] = {},
 ) -> str:
-    """The report as a document of its own, two decimals to a number, ended by a newline.
+    """Return the report as a complete document that ends with a newline. Numbers have two decimals.
 
-    `plots` are, by stage, the links to a search's charts by their titles; `details` those to what
-    an evaluation publishes in addition to its metrics, by their paths in its artifact.
+    `plots` has the links to a search's plots by title, for each stage. `details` has the links to
+    an evaluation's details by path in its artifact, for each stage.
     """
     audited = [f"- {escaped(line)}" for line in audit_lines(audits)]
     parts = [
@@ -53,9 +53,7 @@ def make_markdown(
 def _location_text(job_name: str, origin: Origin) -> str:
     run = f"run {code(origin.run_id)}" if origin.run_id else "not run yet"
     where = f"Job {code(job_name)}, {run}, store {code(origin.store)}."
-    return (
-        f"{where} A key begins the name of the manifest, in `manifests/`, that a number comes from."
-    )
+    return f"{where} The key of a number is the start of its manifest's name in `manifests/`."
 
 
 def _table(cells: tuple[Cell, ...]) -> list[str]:
@@ -83,11 +81,12 @@ def _texts(cell: Cell) -> dict[str, str]:
 
 SHOWN = (".png", ".jpg", ".svg")
 HIDDEN = "predictions"
-"""Files and folders whose names begin so are linked as one: they may be thousands."""
+"""Files and folders whose names begin with this are only counted: there may be thousands."""
 
 
 def details_parts(stage: str, links: Mapping[str, str]) -> list[list[str]]:
-    """A heading, pictures, and links to the other files; `links` are by path in the artifact."""
+    """Return a heading, pictures and links to the other files. `links` are by path in the
+    artifact."""
     shown = {path: link for path, link in sorted(links.items()) if not _is_hidden(path)}
     pictures = [
         f"![{escaped(path)}](<{link}>)" for path, link in shown.items() if path.endswith(SHOWN)
@@ -97,7 +96,7 @@ def details_parts(stage: str, links: Mapping[str, str]) -> list[list[str]]:
     ]
     num_hidden = len(links) - len(shown)
     files = (
-        [f"predictions in {num_hidden} {'file' if num_hidden == 1 else 'files'} beside these"]
+        [f"predictions in {num_hidden} more {'file' if num_hidden == 1 else 'files'}"]
         if num_hidden
         else []
     )

@@ -1,4 +1,4 @@
-"""Texts -> Markdown that GitHub renders as they are written."""
+"""Escape text so that GitHub's Markdown renders it as written."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 _MARKUP = re.compile(r"([\\`*\[\]<|~&]|(?<!\w)_|_(?!\w))")
-"""What GitHub may read as markup within a line; an underscore inside a word, as in box_map, is
-none."""
+"""Characters that GitHub may treat as markup within a line. An underscore inside a word, as in
+box_map, is not markup."""
 
 
 def table_lines(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str]
 ) -> list[str]:
-    """A table of cells that are escaped already; the columns named by `right` are flush right."""
+    """Return the lines of a table. Its cells must be escaped. Columns in `right` are
+    right-aligned."""
     marks = ["--:" if name in right else ":--" for name in columns]
     return [_line(columns), _line(marks), *(_line(row) for row in rows)]
 
@@ -23,7 +24,7 @@ def escaped(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """`text` as code, between more backticks than it holds in a row."""
+    """Return `text` as code, between more backticks than it has in a row."""
     longest = max((len(ticks) for ticks in re.findall(r"`+", text)), default=0)
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"

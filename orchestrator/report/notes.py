@@ -1,5 +1,5 @@
-"""What a table cannot hold: which row a stage is compared with, why it is not a reproduction, and
-where a report comes from."""
+"""Notes below the table: the row that a stage is compared with, why it is not a reproduction, and
+where the report comes from."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class Origin:
 
     store: str
     run_id: str | None
-    """Id of the job's last run; None where it never ran."""
+    """The id of the job's last run, or None if it never ran."""
     command: str
-    """What runs the job as its file is now."""
+    """The command that runs the current job file."""
     changes: Mapping[str, str]
-    """By stage, how the job file differs from what was run."""
+    """How the job file differs from the last run, by stage."""
 
 
 def notes_of(cells: tuple[Cell, ...]) -> tuple[str, ...]:
-    """One note for each stage that is compared with published numbers, in the order of the
-    report."""
+    """Return one note for each stage that is compared with published numbers, in the report's
+    order."""
     compared = [cell for cell in cells if cell.published is not None]
     return tuple(dict.fromkeys(_note(cell) for cell in compared))
 
 
 def changes_of(origin: Origin) -> tuple[str, ...]:
-    """One remark for each stage whose numbers belong to another recipe than the job file's."""
+    """Return one remark for each stage whose recipe in the job file has changed since the run."""
     return tuple(
         f"the report shows stages.{stage} as last run; the job has changed since: {change}"
         for stage, change in origin.changes.items()
@@ -39,7 +39,6 @@ def changes_of(origin: Origin) -> tuple[str, ...]:
 
 def _note(cell: Cell) -> str:
     if cell.label is None:
-        return f"{cell.stage}: by the recipe of {cell.published_source}"
-    return (
-        f"{cell.stage}: no reproduction of {cell.published_source} ({cell.label}): {cell.differs}"
-    )
+        return f"{cell.stage}: follows the recipe of {cell.published_source}"
+    source = f"{cell.published_source} ({cell.label})"
+    return f"{cell.stage}: not a reproduction of {source}: {cell.differs}"

@@ -1,5 +1,4 @@
-"""Numbers as tables show them: two decimals, a sign where it is a change, nothing for what is not
-there; times."""
+"""Format numbers and times for tables."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from orchestrator.report.cells import Cell
 
 
 def value_text(cell: Cell) -> str:
-    """The cell's value with its unit; a dash where it was not measured."""
+    """Return the cell's value with its unit, or a dash if it was not measured."""
     return "-" if cell.value is None else f"{cell.value:.2f} {cell.unit}".rstrip()
 
 
@@ -16,12 +15,12 @@ def number_text(value: float | None) -> str:
 
 
 def change_text(value: float | None) -> str:
-    """With its sign; a change that rounds to nothing is +0.00, be it up or down."""
+    """Return the change with its sign. A change that rounds to zero is +0.00."""
     return "" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
 def duration(seconds: float) -> str:
-    """In words, cut to its two largest units: `42 s`, `12 min`, `2 h 5 min`, `3 d 4 h`."""
+    """Return at most the two largest units: `42 s`, `12 min`, `2 h 5 min`, `3 d 4 h`."""
     minutes, hours, days = (int(seconds // unit_s) for unit_s in (60, 3600, 86400))
     if days:
         return f"{days} d {hours % 24} h"
@@ -31,5 +30,6 @@ def duration(seconds: float) -> str:
 
 
 def hours_text(hours: float) -> str:
-    """Three digits, more where there are more before the point: `0.00123`, `4.5`, `1,234`."""
+    """Return three significant digits, or the whole number from 100 on: `0.00123`, `4.5`,
+    `1,234`."""
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"  # noqa: PLR2004

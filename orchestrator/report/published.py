@@ -1,5 +1,4 @@
-"""The published numbers of CAT: the rows of `published.yaml`, each with the recipe by which it was
-got."""
+"""The published numbers of CAT: the rows of `published.yaml`, each with its recipe."""
 
 from __future__ import annotations
 
@@ -15,21 +14,20 @@ from orchestrator.artifact import Value
 
 
 class PublishedRow(Value):
-    """What was published of one model or method, and what a stage must do to be a reproduction of
-    it."""
+    """The published numbers of one model or method, and the recipe that a reproduction must
+    follow."""
 
     id: str
     kind: str
-    """Kind of the stages that it can be compared with."""
+    """The kind of the stages that can be compared with the row."""
     source: str
-    """Paper, table, and the row's name there."""
+    """The paper, the table and the row's name there."""
     num_samples: Annotated[int, Field(ge=1)]
-    """Val images behind its metrics."""
+    """The number of val images that the metrics were measured on."""
     recipe: Mapping[str, JsonValue]
-    """Params that are not the defaults of the kind's params."""
+    """Params that differ from the defaults of the kind's params."""
     inputs: Mapping[str, str]
-    """By the stage's field of role INPUT, the id of the row that the stage behind it must
-    follow."""
+    """The id of the row that the stage behind each input must follow, by field of role INPUT."""
     metrics: Mapping[str, float]
     """Scores in %, params_m in M, flops_g in G, throughput_v100 in images/s."""
 
@@ -55,18 +53,18 @@ class _Paper(Value):
 
 @cache
 def published_rows() -> Mapping[str, PublishedRow]:
-    """Every published row by its id, in the order of the paper."""
+    """Return every published row by id, in the order of the paper."""
     return parse_rows(files("orchestrator.report").joinpath("published.yaml").read_text("utf-8"))
 
 
 def parse_rows(text: str) -> dict[str, PublishedRow]:
-    """The rows of a text such as `published.yaml`. An id that occurs twice is refused: in one table
-    by YAML."""
+    """Parse text such as `published.yaml`. An id that occurs twice is refused; within one table,
+    YAML refuses it."""
     paper = _Paper.model_validate(YAML(typ="safe", pure=True).load(text))
     rows: dict[str, PublishedRow] = {}
     for table in paper.tables:
         assert rows.keys().isdisjoint(table.rows), (
-            f"ids of {table.title} stand in a table before it"
+            f"ids of {table.title} are also in an earlier table"
         )
         rows |= {row_id: _row(paper, table, row_id) for row_id in table.rows}
     return rows

@@ -1,4 +1,4 @@
-"""Cells -> a table for the terminal. Prints nothing."""
+"""The table of Cells for the terminal. Prints nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STYLES = {CellVerdict.PASS: "green", CellVerdict.FAIL: "bold red", CellVerdict.N
 
 
 def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Table:
-    """One row a cell; a stage's name is only in its first row."""
+    """Return a table with one row per cell. A stage's name is only in its first row."""
     has_published = any(cell.published is not None for cell in cells)
     table = Table(
         title=f"Report of {job_name}",

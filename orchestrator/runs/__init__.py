@@ -1,1 +1,1 @@
-"""What a run leaves in the store: values, their writer, and their readers."""
+"""The records of runs in the store: their values, their writer and their readers."""

@@ -1,5 +1,5 @@
-"""The journal of a run under way: keeps its record and its events in the store. The driver is its
-only writer."""
+"""The journal of a running run: writes its record and events to the store. Only the driver writes
+it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from orchestrator.schedule import State
 from orchestrator.store.protocol import Store
 
 FLUSH_INTERVAL_S = 5.0
-"""Events reach the store in batches of this age."""
+"""Events are written to the store in batches at this interval."""
 HEARTBEAT_S = 10.0
-"""How often the record is written when there is nothing new: it shows that the driver lives."""
+"""The interval at which the record is written without news. It shows that the driver is running."""
 STORE_OUTAGE_LIMIT_S = 600.0
-"""How long the store may be out of reach while stages train; at their ends it has to be there."""
+"""How long the store may be unreachable while stages train. When a stage ends, it must be
+reachable."""
 
 
 @dataclass
 class Journal:
-    """A run's record and the events not yet written.
+    """A run's record, and its events that are not written yet.
 
-    Every write puts the record, and before it the events since the last one as a batch of their
-    own: two requests to S3 at most every FLUSH_INTERVAL_S, one every HEARTBEAT_S in silence. The
-    record is enough to show the run's state.
+    Each write stores the new events as a batch and then the record. That is at most two requests to
+    S3 every FLUSH_INTERVAL_S, and one every HEARTBEAT_S without news. The record is enough to show
+    the run's state.
     """
 
     store: Store
@@ -52,7 +53,7 @@ class Journal:
         return {name: stage.state for name, stage in self.record.stages.items()}
 
     def enter(self, stage: str, state: State, event: Event, *, error: str | None = None) -> None:
-        """Note a stage's new state and the event that brought it; nothing is written yet."""
+        """Record a stage's new state and the event that caused it. Does not write yet."""
         entered = self.record.stages[stage].entering(state, event, time_s=self.clock(), error=error)
         self._note(
             StageEvent(
@@ -62,7 +63,7 @@ class Journal:
         )
 
     def hear(self, heard: StageEvent) -> StageRecord:
-        """Note a stage's progress; returns the stage's record now."""
+        """Record a stage's progress and return its new record."""
         stage = self.record.stages[heard.stage].hearing(heard)
         self._note(heard, stage)
         return stage
@@ -74,24 +75,25 @@ class Journal:
         )
 
     def end(self, state: RunState, *, error: str | None = None) -> None:
-        """Write how the run ended."""
+        """Record how the run ended, and write."""
         self.record = self.record.model_copy(update={"state": state, "error": error})
         self.write()
 
     def write_if_due(self) -> StoreError | None:
-        """Write what is new, or a heartbeat. Returns the first error of an outage of the store.
+        """Write news or a heartbeat if it is time. Returns the first error of an outage of the
+        store.
 
-        Raises StoreError once the store has been out of reach for STORE_OUTAGE_LIMIT_S.
+        Raises StoreError once the store has been unreachable for STORE_OUTAGE_LIMIT_S.
         """
         age_s = self.clock() - self.record.heard_at_s
-        # A clock that was set back must not silence the run.
+        # A negative age means that the clock was set back: write, so that the run is not silent.
         if 0 <= age_s < (FLUSH_INTERVAL_S if self._unwritten else HEARTBEAT_S):
             return None
         try:
             self.write()
         except StoreError as err:
-            # Nothing is lost: what was not written goes with the next batch. Hours of training
-            # outlive a short outage.
+            # Nothing is lost: the events are written with the next batch. A short outage must not
+            # end hours of training.
             is_first = self._failing_since_s is None
             self._failing_since_s = self._failing_since_s or self.clock()
             if self.clock() - self._failing_since_s > STORE_OUTAGE_LIMIT_S:
@@ -100,7 +102,7 @@ class Journal:
         return None
 
     def write(self) -> None:
-        """Put what is new into the store. Raises StoreError."""
+        """Write the new events and the record. Raises StoreError."""
         self.record = self.record.model_copy(update={"heard_at_s": self.clock()})
         if self._unwritten:
             self._num_batches += 1
@@ -118,7 +120,7 @@ class Journal:
 def open_journal(
     store: Store, plan: Plan, *, run_id: str, clock: Callable[[], float] = time.time
 ) -> Journal:
-    """The journal of a run of `plan` that begins now, written once."""
+    """Return the journal of a run of `plan` that begins now, after a first write."""
     stages = {planned.name: _waiting(planned) for planned in plan.stages}
     record = RunRecord(
         run_id=run_id, job=plan.job.name, began_at_s=clock(), heard_at_s=clock(), stages=stages

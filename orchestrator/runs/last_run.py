@@ -1,5 +1,5 @@
-"""`jobs/<name>/latest.json`: the resolved job with its Keys, as last run. What `status` and
-`report` read."""
+"""`jobs/<name>/latest.json`: the resolved job with its Keys, as last run. `status` and `report`
+read it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ class LastRun(Value):
     job: Mapping[str, JsonValue]
     run_id: str
     stages: Mapping[str, LastStage]
-    """Stages of the last run, and of earlier ones that a run of a part (`--only`) left
-    aside."""
+    """Stages of the last run, and earlier ones that a partial run (`--only`) did not include."""
 
     def has_inputs_of(self, stage: Stage) -> bool:
-        """Whether the stage was run on the outputs that the stages it needs have by this record.
+        """Whether the stage was run on the outputs in this record of the stages that it needs.
 
-        A run of a part may have renewed these.
+        A later partial run may have replaced these outputs.
         """
         inputs = self.stages[stage.name].recipe["inputs"]
         assert isinstance(inputs, dict)
@@ -50,7 +49,7 @@ def last_run_name(job_name: str) -> str:
 
 
 def load_last_run(store: Store, job_name: str) -> LastRun | None:
-    """The job's last run in this store, or None when it has not run here."""
+    """Return the job's last run in this store, or None if it has not run there."""
     document = store.read(last_run_name(job_name))
     if document is None:
         return None
@@ -58,24 +57,24 @@ def load_last_run(store: Store, job_name: str) -> LastRun | None:
         return LastRun.model_validate_json(document)
     except ValueError as err:
         where = f"store {store.uri}: {last_run_name(job_name)}"
-        raise IntegrityError(f"{where}: not a record of a run: {err}; delete it to go on") from err
+        raise IntegrityError(f"{where}: not a record of a run: {err}; delete it") from err
 
 
 def write_last_run(store: Store, plan: Plan, *, run_id: str) -> None:
-    """Write `plan` as the job's last run. What earlier runs recorded of stages outside it is
-    kept."""
+    """Write `plan` as the job's last run. Earlier records of stages outside the plan are kept."""
     stages = {
         planned.name: LastStage(key=planned.key, recipe=planned.recipe, rerun=planned.rerun)
         for planned in plan.stages
     }
     record = LastRun(job=job_document(plan.job), run_id=run_id, stages=stages)
     if stages.keys() < plan.job.stages.keys():
-        record = _kept_beside(record, load_last_run(store, plan.job.name))
+        record = _with_others(record, load_last_run(store, plan.job.name))
     store.write(last_run_name(plan.job.name), record.model_dump_json(indent=2).encode())
 
 
-def _kept_beside(record: LastRun, before: LastRun | None) -> LastRun:
-    """`record` with the stages of the run `before` that it lacks, each with its params of then."""
+def _with_others(record: LastRun, before: LastRun | None) -> LastRun:
+    """Return `record` plus the stages of the run `before` that it lacks, with their params of that
+    time."""
     if before is None:
         return record
     kept = {name: stage for name, stage in before.stages.items() if name not in record.stages}

@@ -1,8 +1,7 @@
-"""What a run leaves of itself in the store: `runs/<run id>/run.json` says how it and each of its
-stages are.
+"""The record of a run, `runs/<run id>/run.json`: the state of the run and of each of its stages.
 
-The record holds the newest of everything, so that a reader never needs the events. Values and their
-folding; the journal writes them.
+The record has the newest values, so a reader never needs the events. This module has the values and
+updates them from events; the journal writes them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from orchestrator.store.protocol import Store
 
 @dataclass(frozen=True)
 class StageEvent:
-    """An event with where it comes from; times are seconds since the epoch."""
+    """An event and its origin. Times are seconds since the epoch."""
 
     stage: str
     attempt: int | None
@@ -32,45 +31,45 @@ class StageEvent:
     time_s: float
     event: Event
     trial: str | None = None
-    """The trial of a search, whose own progress and metrics `event` then has."""
+    """The trial of a search. `event` then has the trial's progress and metrics."""
     lost: str | None = None
-    """Why this attempt was lost, where another one follows."""
+    """Why this attempt was lost, if another one follows."""
     is_remark: bool = False
-    """Whether the record keeps the text when later events come, as for a damaged checkpoint."""
+    """Whether the record keeps the text after later events, as for a damaged checkpoint."""
 
 
 class ProgressMark(Value):
-    """How far a stage was at a time."""
+    """The progress of a stage at a time."""
 
     done: float
     time_s: float
 
 
 class LostAttemptRecord(Value):
-    """An attempt that was followed by another one."""
+    """A lost attempt that was followed by another one."""
 
     attempt: int
     why: str
 
 
 class Remark(Value):
-    """What a reader should know about an attempt that continued."""
+    """A note about an attempt that continued, such as on a damaged checkpoint."""
 
     attempt: int
     text: str
 
 
 class SearchRecord(Value):
-    """How far a search is, counted in trials."""
+    """The progress of a search, counted in trials."""
 
     metric: str
     mode: Literal["max", "min"] = "max"
-    """Whether more of the metric is better, or less."""
+    """Whether a higher (`max`) or a lower (`min`) metric is better."""
     num_trials: int
     num_earlier: float = 0
-    """Trials that an earlier run finished."""
+    """The number of trials that earlier runs finished."""
     trials: Mapping[str, float] = {}
-    """The part of each trial that is done, 0 to 1, by the trial's id."""
+    """The fraction of each trial that is done, 0 to 1, by the trial's id."""
 
     @property
     def done(self) -> float:
@@ -78,13 +77,13 @@ class SearchRecord(Value):
 
     @property
     def num_left(self) -> int:
-        """Trials that have not ended, as far as they reported."""
+        """The number of trials that have not reported their end."""
         ended = sum(part >= 1 for part in self.trials.values())
         return max(0, self.num_trials - int(self.num_earlier) - ended)
 
     @property
     def num_under_way(self) -> int:
-        """Trials that have begun in this run and not ended, as far as they reported."""
+        """The number of trials that have begun in this run but not reported their end."""
         return sum(part < 1 for part in self.trials.values())
 
 
@@ -99,11 +98,11 @@ class StageRecord(Value):
     lost_attempts: tuple[LostAttemptRecord, ...] = ()
     remarks: tuple[Remark, ...] = ()
     first: ProgressMark | None = None
-    """The first progress of this attempt: what was resumed is before it."""
+    """The first progress of this attempt. Resumed training is before it."""
     newest: ProgressMark | None = None
     total: float | None = None
     metrics: Mapping[str, float] = {}
-    """The newest value of each; of a search, its best trial's so far."""
+    """The newest value of each metric. For a search, the best value so far."""
     event: str = ""
     heard_at_s: float | None = None
     error: str | None = None
@@ -112,8 +111,8 @@ class StageRecord(Value):
     def entering(
         self, state: State, event: Event, *, time_s: float, error: str | None = None
     ) -> Self:
-        """The record of the stage in a new state. Metrics that come with the news replace the
-        metrics of the way there."""
+        """Return the record of the stage in a new state. Metrics of the event replace all earlier
+        ones."""
         changes = {
             "state": state,
             "attempt": 1 if state is State.RUNNING else self.attempt,
@@ -125,7 +124,7 @@ class StageRecord(Value):
         return self.model_copy(update=changes)
 
     def hearing(self, heard: StageEvent) -> Self:
-        """The record with `heard` in it; late news, of a lost attempt or of a stage that ended,
+        """Return the record updated with `heard`. Late events of a lost attempt or an ended stage
         change nothing."""
         if (
             self.state.is_final
@@ -175,8 +174,8 @@ class StageRecord(Value):
 def _progress(
     heard: StageEvent, search: SearchRecord | None
 ) -> tuple[ProgressMark | None, float | None]:
-    """How far the stage is, and of how much; a search counts in trials, however its trials count
-    in."""
+    """Return the stage's progress and its total. A search counts in trials; the unit of its trials
+    does not matter."""
     if heard.event.done is None or not heard.event.total:
         return None, None
     if search is not None:
@@ -197,7 +196,8 @@ def _remarks(heard: StageEvent) -> tuple[Remark, ...]:
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without NaN and infinity, which JSON lacks; the event's text shows them."""
+    """Return the metrics without NaN and infinity, which JSON lacks. The event's text shows
+    them."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
@@ -215,12 +215,12 @@ class RunRecord(Value):
     run_id: str
     job: str
     state: RunState = RunState.RUNNING
-    """`running` for ever where the driver was killed: then `heard_at_s` stops."""
+    """If the driver was killed, this stays `running`, but `heard_at_s` no longer changes."""
     began_at_s: float
     heard_at_s: float
-    """When the driver wrote this, which it does every few seconds."""
+    """When the driver wrote this record, which it does every few seconds."""
     error: str | None = None
-    """Why the run as a whole ended early; a stage's own error is with the stage."""
+    """Why the whole run ended early. A stage's own error is in its record."""
     stages: Mapping[str, StageRecord]
 
 
@@ -229,24 +229,23 @@ def record_name(run_id: str) -> str:
 
 
 def load_record(store: Store, run_id: str) -> RunRecord:
-    """The record of a run that the store knows of. Raises IntegrityError when it is missing or
-    damaged."""
+    """Return the record of a run. Raises IntegrityError if it is missing or damaged."""
     where = f"store {store.uri}: {record_name(run_id)}"
     document = store.read(record_name(run_id))
     if document is None:
         raise IntegrityError(
-            f"{where}: is missing, though the run is known; run the job again to write it anew"
+            f"{where}: is missing, although the run is known; run the job again to write a new one"
         )
     try:
         return RunRecord.model_validate_json(document)
     except ValidationError as err:
         raise IntegrityError(
-            f"{where}: {_first_fault(err)}; run the job again to write it anew"
+            f"{where}: {_first_fault(err)}; run the job again to write a new one"
         ) from err
 
 
 def _first_fault(err: ValidationError) -> str:
-    """In one line: pydantic's own text has several for each field."""
+    """Describe the first fault on one line. Pydantic's own text has several lines per field."""
     fault = err.errors()[0]
     field_path = ".".join(str(part) for part in fault["loc"])
     return f"not a record of a run: {field_path}: {fault['msg']}".replace(": : ", ": ")

@@ -1,5 +1,5 @@
-"""The state of a job's last run, from what the store has of it: record and clock -> Status. Knows
-no Ray and no data."""
+"""The state of a job's last run: Status, from the record in the store and the clock. Uses neither
+Ray nor data."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
 LOST_AFTER_S = 120.0
-"""Silence after which a driver is held to be dead: it is heard every 10 s, but may wait a minute
-for Ray or S3."""
+"""Silence after which a driver counts as lost. It writes every 10 s, but may wait a minute for Ray
+or S3."""
 
 
 class Condition(StrEnum):
@@ -40,14 +40,15 @@ class Condition(StrEnum):
     FAILED = "failed"
     BLOCKED = "blocked"
     INTERRUPTED = "interrupted"
-    """It was running when its run was interrupted, or failed as a whole."""
+    """It was running when its run was interrupted or failed as a whole."""
     LOST = "lost"
-    """It was running when its driver was last heard of, too long ago."""
+    """It was running when its driver last wrote the record, which is too long ago."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """A row. `done` of `total` is in the stage's own unit; ages and durations are in seconds."""
+    """The status of one stage. `done` and `total` are in the stage's own unit; ages and durations
+    are in seconds."""
 
     stage: str
     kind: str
@@ -76,11 +77,11 @@ class Status:
     began_at_s: float | None = None
     heard_s_ago: float | None = None
     error: str | None = None
-    """Why the run as a whole ended early."""
+    """Why the whole run ended early."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """`{"schema": 1, "job", "run_id", "state", "began_at_s", "heard_s_ago", "error", "stages":
-        [...]}`."""
+        """Return `{"schema": 1, "job", "run_id", "state", "began_at_s", "heard_s_ago", "error",
+        "stages": [...]}`."""
         return {
             "schema": 1,
             "job": self.job,
@@ -112,10 +113,10 @@ def _row_json(row: StageStatus) -> dict[str, JsonValue]:
 
 
 def load_status(job: Job, store: Store, *, now_s: float) -> Status:
-    """The state of the job's last run at `now_s`. Reads two objects, and a manifest for each stage
-    outside that run.
+    """Return the state of the job's last run at `now_s`.
 
-    Raises StoreError, and IntegrityError for damaged records.
+    Reads two objects, and a manifest for each stage outside that run. Raises StoreError, and
+    IntegrityError for damaged records.
     """
     last = load_last_run(store, job.name)
     if last is None:
@@ -126,8 +127,8 @@ def load_status(job: Job, store: Store, *, now_s: float) -> Status:
 
 
 def _manifests_of_others(store: Store, last: LastRun, record: RunRecord) -> dict[str, Manifest]:
-    """Manifests of the stages that the run left aside (`--only`), but that an earlier one
-    finished."""
+    """Return the manifests of stages that an earlier run finished and this partial run (`--only`)
+    did not include."""
     found = {
         name: load_manifest(store, stage.key)
         for name, stage in last.stages.items()
@@ -139,10 +140,9 @@ def _manifests_of_others(store: Store, last: LastRun, record: RunRecord) -> dict
 def make_status(
     job: Job, record: RunRecord, *, others: Mapping[str, Manifest], now_s: float
 ) -> Status:
-    """The status at `now_s`: a row for each stage of the job as it is now, and for the stages of
-    the run that it lacks.
+    """Return the status at `now_s`, with a row for each stage of the current job and of the run.
 
-    `others` are the manifests of stages that are not of the run.
+    `others` are the manifests of stages outside the run.
     """
     state = _run_condition(record, now_s)
     rows = {
@@ -170,7 +170,7 @@ def _run_condition(record: RunRecord, now_s: float) -> Condition:
 
 
 def _rows_outside(job: Job, manifests: Mapping[str, Manifest]) -> dict[str, StageStatus]:
-    """Every stage of the job by name, as if the run had none of them."""
+    """Return a row for every stage of the job, as if the run had none of them."""
     return {name: _row_outside(stage, manifests.get(name)) for name, stage in job.stages.items()}
 
 
@@ -192,7 +192,7 @@ def _row(job: Job, name: str, stage: StageRecord, run: Condition, *, now_s: floa
         kind=stage.kind,
         state=state,
         attempt=stage.attempt,
-        # The last line of a stage that went well may be lost, or be a pruned trial's.
+        # The last event of a finished stage may be lost, or come from a pruned trial.
         done=stage.total if state is Condition.DONE else done,
         total=stage.total,
         eta_s=eta_s(stage.first, stage.newest, stage.total, now_s=now_s)
@@ -216,11 +216,10 @@ def _stage_condition(state: State, run: Condition) -> Condition:
 def eta_s(
     first: ProgressMark | None, newest: ProgressMark | None, total: float | None, *, now_s: float
 ) -> float | None:
-    """Seconds until `total`, at the pace since the first progress of this attempt; None where no
-    pace is known.
+    """Return the seconds until `total` at the pace since `first`, or None if no pace is known.
 
-    What was done at `first` was resumed, or took the start-up with it: it says nothing about the
-    pace.
+    `first` is the first progress of this attempt. What was done before was resumed or included the
+    start-up, so it is not part of the pace.
     """
     if first is None or newest is None or total is None or newest.done <= first.done:
         return None
@@ -229,7 +228,7 @@ def eta_s(
 
 
 def _age_s(time_s: float, now_s: float) -> float:
-    """Never negative: the clocks of two machines differ a little."""
+    """Return the age, never negative: the clocks of two machines differ a little."""
     return max(0.0, now_s - time_s)
 
 

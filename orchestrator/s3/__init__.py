@@ -1,2 +1,2 @@
-"""S3 for the store and for data: one client, one bucket, what errors mean, and what workers are
-offered."""
+"""S3 for the store and for data: the client, the bucket, explanations of errors, and the settings
+that workers get from the driver."""

@@ -1,6 +1,6 @@
-"""Objects below a prefix in S3: what the store and data sets have in common.
+"""Objects below a prefix in S3, for the store and for data sets.
 
-Credentials: only boto3's standard chain; nothing of them is shown.
+Credentials come only from boto3's standard chain and are never shown.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SCHEME = "s3://"
 
 
 class Object(NamedTuple):
-    """An object below a prefix. `etag` changes with its bytes; it is a digest of them for some
-    uploads only."""
+    """An object below a prefix. `etag` changes with its bytes, but is their digest only for some
+    uploads."""
 
     name: str
     size: int
@@ -28,9 +28,9 @@ class Object(NamedTuple):
 
 
 class Bucket(ABC):
-    """Objects by their names below `uri`, in transfers of `num_threads` threads.
+    """Objects below `uri`, by name, transferred with `num_threads` threads.
 
-    It may be forked and pickled: each process that needs a client makes its own.
+    It may be forked and pickled: each process makes its own client.
     """
 
     no_bucket: str
@@ -48,12 +48,12 @@ class Bucket(ABC):
 
     @abstractmethod
     def as_error(self, failure: Failure, verb: str, name: str) -> Exception:
-        """The error to raise where the object `name` could not be read, written, listed or deleted
-        (`verb`); "" means all objects."""
+        """Return the error to raise if the object `name` could not be read, written, listed or
+        deleted (`verb`). An empty `name` means all objects."""
 
     def objects(self, prefix: str, *, deep: bool) -> list[Object]:
-        """Objects whose names begin with `prefix`, in the order of their names; `deep`: also with a
-        further `/`."""
+        """Return the objects whose names begin with `prefix`, sorted by name. `deep`: include those
+        with a further `/`."""
         depth = {} if deep else {"Delimiter": "/"}
         with self.errors("list", prefix):
             pages = self.connection.get_paginator("list_objects_v2").paginate(
@@ -66,7 +66,7 @@ class Bucket(ABC):
         ]
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of an object; None where there is none of that name."""
+        """Return the bytes of an object, or None if it does not exist."""
         with self.errors("read", name):
             try:
                 return client.read_object(self.connection, **self.request(name))
@@ -90,21 +90,21 @@ class Bucket(ABC):
 
     @property
     def connection(self) -> Any:
-        """boto3's client of this process."""
+        """The boto3 client of this process."""
         return self._client_of_this_process(client.READ_TIMEOUT_S)
 
     @property
     def transfers(self) -> Any:
-        """Settings of uploads and downloads."""
+        """The settings of uploads and downloads."""
         return client.transfers(num_threads=self._num_threads)
 
     def request(self, name: str) -> dict[str, str]:
-        """The arguments by which boto3 finds an object."""
+        """The arguments that name an object for boto3."""
         return {"Bucket": self._bucket, "Key": self._prefix + name}
 
     @contextmanager
     def errors(self, verb: str, name: str) -> Iterator[None]:
-        """Raises `as_error` for what boto3 raises within the block."""
+        """Convert the errors that boto3 raises within the block with `as_error`."""
         try:
             yield
         except failures.errors() as err:
@@ -112,7 +112,7 @@ class Bucket(ABC):
             raise self.as_error(failure, verb, name) from failure.behind
 
     def _client_of_this_process(self, read_timeout_s: float) -> Any:
-        """The client with such a timeout; one that was made before a fork is not used after it."""
+        """The client with this timeout. A client made before a fork is not used after it."""
         key = os.getpid(), read_timeout_s
         if key not in self._clients:
             self._clients[key] = client.new_client(

@@ -1,7 +1,7 @@
-"""What the store and data in S3 have in common: the client, its patience, and transfers.
+"""The S3 client for the store and for data: timeouts, retries and transfers.
 
-Credentials, endpoint, certificates, profile and proxies come from AWS's standard places only; none
-of them is shown. boto3 takes half a second to import, for which only those pay who use it.
+Credentials, endpoint, certificates, profile and proxies come only from AWS's standard settings and
+are never shown. boto3 is imported only when it is used, because the import takes half a second.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from orchestrator.s3.failures import EndpointError, SettingsError, without_useri
 from orchestrator.s3.offer import adopt_offer
 
 MAX_ATTEMPTS = 5
-"""Tries at a request, with waits of up to 1, 2, 4 and 8 s between them."""
+"""Attempts at a request, with waits of up to 1, 2, 4 and 8 s between them."""
 MAX_SILENCES = 3
-"""Tries at a request that the server does not answer at all."""
+"""Attempts at a request that the server does not answer at all."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 10.0
-"""Between two parts of an answer. A server that is silent for longer is asked again."""
+"""The limit between two parts of an answer. After a longer silence the request is repeated."""
 UPLOAD_READ_TIMEOUT_S = 60.0
-"""For uploads: on a slow network the answer comes long after the last byte was handed to it."""
+"""The same for uploads: on a slow network, the answer comes long after the last byte was sent."""
 LOG_EVERY_S = 5.0
-"""Many threads meet the same outage; one line reports it."""
+"""Minimum time between two log lines: many threads notice the same outage."""
 
 _PART_BYTES = 2**24
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
@@ -34,7 +34,8 @@ _log = logging.getLogger(__name__)
 
 
 def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
-    """A client for so many threads. Raises what `s3_failures.errors` lists."""
+    """Return a client for `max_connections` threads. Raises the errors that `failures.errors`
+    lists."""
     import boto3  # noqa: PLC0415
     import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
@@ -43,11 +44,11 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
     offered_style = adopt_offer(os.environ)
     try:
         session = botocore.session.get_session()
-        # The defaults hold for the clients that fetch credentials, too.
+        # These defaults also apply to the clients that fetch credentials.
         session.set_default_client_config(
             Config(
                 retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
-                # It also bounds the wait for the kernel to take the next bytes of a request.
+                # It also limits the wait for the kernel to accept the next bytes of a request.
                 connect_timeout=max(CONNECT_TIMEOUT_S, read_timeout_s),
                 read_timeout=read_timeout_s,
                 max_pool_connections=max_connections,
@@ -57,33 +58,34 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         )
         session.register("needs-retry", _RetryPolicy())
         client = boto3.session.Session(botocore_session=session).client("s3")
-        # Now and not at the first request, so that a file or program that is missing is known as a
-        # setting.
+        # Here and not at the first request, so that a missing file or program is reported as a
+        # wrong setting.
         credentials = session.get_credentials()
         if credentials is not None:
             credentials.get_frozen_credentials()
     except BotoCoreError:
         raise
-    except json.JSONDecodeError:  # its text may hold what the program printed
+    except json.JSONDecodeError:  # its text may contain what the program printed
         raise SettingsError(
             "the program that credential_process names did not print JSON"
         ) from None
     except ValueError as err:
-        if str(err).startswith("Invalid endpoint"):  # its text has the URL, which may hold a secret
+        if str(err).startswith("Invalid endpoint"):  # its text has the URL, perhaps with a secret
             raise EndpointError from None
         raise SettingsError(str(err)) from err
     except OSError as err:
         raise SettingsError(f"{err.filename}: {err.strerror}") from err
-    except (AttributeError, TypeError) as err:  # such as `s3 = path`, where a section has to be
-        raise SettingsError(f"~/.aws/config has a value where it needs another: {err}") from err
+    except (AttributeError, TypeError) as err:  # such as `s3 = path` instead of a section
+        raise SettingsError(f"~/.aws/config has a value of the wrong type: {err}") from err
     return client
 
 
 def _checksum_settings(session: Any) -> dict[str, str]:
-    """Checksums of botocore only where S3 demands them, unless the user states it otherwise.
+    """Use botocore's checksums only where S3 requires them, unless the user sets it otherwise.
 
-    Servers such as older MinIO and Ceph refuse the trailers in which botocore sends them, and some
-    answer a part of an object with the checksum of the whole. Everything read has a sha256 of ours.
+    Servers such as older MinIO and Ceph refuse the trailers in which botocore sends checksums. Some
+    answer a part of an object with the checksum of the whole. The orchestrator checks the sha256 of
+    everything that it reads.
     """
     stated = session.get_scoped_config()
     return {
@@ -94,20 +96,20 @@ def _checksum_settings(session: Any) -> dict[str, str]:
 
 
 def _addressing(session: Any, offered_style: str | None) -> dict[str, Any]:
-    """The driver's addressing style, for which AWS has no variable, where this machine states
-    none."""
+    """The driver's addressing style, unless this machine has S3 settings. AWS has no variable for
+    it."""
     is_stated = "s3" in session.get_scoped_config()
     return {} if is_stated or not offered_style else {"s3": {"addressing_style": offered_style}}
 
 
 class _RetryPolicy:
-    """Logs that a request is tried again, and gives up on a server that stays silent."""
+    """Logs retries of requests, and gives up on a server that does not answer."""
 
     def __init__(self) -> None:
         self._logged_at_s = float("-inf")
 
     def __call__(self, *, attempts: int, caught_exception: Exception | None, **event: Any) -> None:
-        """See botocore's event `needs-retry`: what is raised here ends the request."""
+        """Handle botocore's event `needs-retry`. An exception raised here ends the request."""
         from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError  # noqa: PLC0415
 
         is_silent = isinstance(caught_exception, (ConnectTimeoutError, ReadTimeoutError))
@@ -140,8 +142,8 @@ class _RetryPolicy:
 
 
 def read_object(client: Any, **request: str) -> bytes:
-    """The bytes that `get_object` answers; boto3 asks again for an answer, but not for the rest of
-    one."""
+    """Return the bytes of an object. boto3 repeats a failed request, but not a download that breaks
+    off; this does."""
     from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415
 
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -157,8 +159,8 @@ def read_object(client: Any, **request: str) -> bytes:
 
 
 def transfers(*, num_threads: int) -> Any:
-    """Settings of classic transfers: the CRT client ignores a custom endpoint and would talk to AWS
-    itself."""
+    """Return the settings of classic transfers. The CRT client ignores a custom endpoint and would
+    connect to AWS."""
     from boto3.s3.transfer import TransferConfig  # noqa: PLC0415
 
     return TransferConfig(

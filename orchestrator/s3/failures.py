@@ -1,4 +1,4 @@
-"""What an error of S3 means and what to do about it; whether another try can help.
+"""Explain errors of S3: what they mean, what to do, and whether another try can help.
 
 No text here shows a credential, or the user and password of a URL.
 """
@@ -11,22 +11,22 @@ import socket
 from typing import Any, NamedTuple
 
 MISSING = frozenset({"404", "NoSuchKey"})
-"""Codes of a server that knows no such object."""
+"""Codes for an object that does not exist."""
 
 MAX_REASON = 400
-"""Characters of a server's or a library's own words."""
+"""Characters of a server's or a library's own message that are shown."""
 
 _SERVER_FAILED = 500
-"""Status codes from here on are the server's fault."""
+"""Status codes from here on are errors of the server."""
 _USERINFO = re.compile(r"//[^/?#\s\"'`]*@")
-"""What comes before the host in a URL such as `http://name:secret@host`."""
+"""The part before the host in a URL such as `http://name:secret@host`."""
 
 _ENDPOINT = "AWS_ENDPOINT_URL (or endpoint_url in ~/.aws/config)"
 _REASON = re.compile(r"(?:\[Errno -?\d+\] |Tunnel connection failed: )([^()'\"]+)")
-"""What a library says of a connection that fails, behind the classes of its errors."""
+"""The reason in a library's message about a failed connection, after the names of its classes."""
 _AGAIN = "run the same command again"
 _RIGHTS = (
-    "the credentials found by AWS's standard chain may not do that; grant them s3:GetObject, "
+    "the credentials found by AWS's standard chain lack the permission; grant them s3:GetObject, "
     "s3:PutObject, s3:DeleteObject and s3:ListBucket (without s3:ListBucket, S3 answers "
     "AccessDenied for an object that does not exist)"
 )
@@ -37,20 +37,20 @@ _EXPIRED = (
 _REGION = "set AWS_DEFAULT_REGION to the region of the bucket"
 _CLOCK = "set the clock of this machine, for example by NTP"
 _UNSUPPORTED = (
-    "the server lacks a part of S3's protocol; use a server, or a version of it, that has "
-    "conditional and multipart uploads"
+    "the server does not support all of S3's protocol; use a server or a version with conditional "
+    "and multipart uploads"
 )
-_FULL = "the server has no room, or the bucket's quota is reached; free some"
+_FULL = "the server is full or the bucket's quota is reached; free some space"
 _BUSY = (
     f"the server is overloaded or down; {_AGAIN} later, and check that {_ENDPOINT} names an S3 "
     "server"
 )
 _DAMAGED = (
-    f"bytes were changed or lost on the way; {_AGAIN}, and check proxies between here and the "
+    f"bytes were changed or lost in transit; {_AGAIN}, and check proxies between here and the "
     "server"
 )
 _REFUSED = f"check the bucket's policy, and that {_ENDPOINT} names an S3 server"
-_BAD_HEADER = "the credentials hold a line break or another character that no header may have"
+_BAD_HEADER = "the credentials contain a line break or another character not allowed in a header"
 
 _LASTING = {
     **dict.fromkeys(("403", "AccessDenied", "AllAccessDisabled", "Forbidden"), _RIGHTS),
@@ -63,26 +63,28 @@ _LASTING = {
     ),
     **dict.fromkeys(("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"), _FULL),
     "400": (
-        "the answer names no reason; most often the credentials have expired (renew them), or the "
+        "the answer gives no reason; usually the credentials have expired (renew them) or the "
         f"bucket is in another region ({_REGION})"
     ),
     "407": (
-        "give the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or list the server in "
+        "set the proxy's user and password in HTTPS_PROXY or HTTP_PROXY, or add the server to "
         "NO_PROXY"
     ),
     "InvalidToken": (
-        "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID; renew all three, or unset it for "
-        "keys that last"
+        "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID; renew the token and both keys, or "
+        "unset it if the keys are permanent"
     ),
     "InvalidAccessKeyId": "the server does not know the credentials found by AWS's standard chain",
     "InvalidClientTokenId": "AWS does not know the credentials found by AWS's standard chain",
-    "SignatureDoesNotMatch": "the secret found by AWS's standard chain is wrong for its key",
+    "SignatureDoesNotMatch": (
+        "the secret key found by AWS's standard chain does not match the access key"
+    ),
     "InvalidBucketName": (
         "correct the bucket's name: 3 to 63 lower-case letters, digits, `-` and `.`"
     ),
     "InvalidObjectState": "the object is archived; restore it first",
 }
-"""What to do by the server's code, where another try meets the same."""
+"""What to do, by the server's code, about errors that another try would get again."""
 _PASSING = {
     **dict.fromkeys(
         ("SlowDown", "ServiceUnavailable", "InternalError", "Throttling", "429"), _BUSY
@@ -90,47 +92,49 @@ _PASSING = {
     **dict.fromkeys(("RequestTimeout", "408", "IncompleteBody", "BadDigest"), _DAMAGED),
     **dict.fromkeys(("XAmzContentSHA256Mismatch", "InvalidDigest"), _DAMAGED),
     **dict.fromkeys(
-        ("NoSuchUpload", "InvalidPart"), f"the server dropped an upload under way; {_AGAIN}"
+        ("NoSuchUpload", "InvalidPart"), f"the server dropped an unfinished upload; {_AGAIN}"
     ),
-    **dict.fromkeys(("PreconditionFailed", "412"), f"the object was replaced meanwhile; {_AGAIN}"),
+    **dict.fromkeys(
+        ("PreconditionFailed", "412"), f"the object was replaced during the request; {_AGAIN}"
+    ),
     **dict.fromkeys(
         ("OperationAborted", "ConditionalRequestConflict"),
-        f"another client writes there as well; {_AGAIN}",
+        f"another client writes to the same object; {_AGAIN}",
     ),
 }
-"""The same, where another try may succeed."""
+"""What to do, by the server's code, about errors after which another try may succeed."""
 
 
 class SettingsError(Exception):
-    """AWS's settings on this machine cannot be used; the text holds no secret."""
+    """AWS's settings on this machine are invalid. The text contains no secret."""
 
 
 class EndpointError(SettingsError):
-    """The endpoint is not a URL; its value, which may hold a secret, is not shown."""
+    """The endpoint is not a URL. Its value is not shown because it may contain a secret."""
 
     def __init__(self) -> None:
         super().__init__("AWS_ENDPOINT_URL must be a URL such as https://HOST:PORT")
 
 
 class Failure(NamedTuple):
-    """What an error of S3 means."""
+    """The explanation of an error of S3."""
 
     reason: str
     hint: str
     """What to do about it."""
     code: str
-    """The server's; empty where it did not answer."""
+    """The server's error code; empty if it did not answer."""
     is_lasting: bool
-    """Whether another try, seconds later, meets the same."""
+    """Whether another try, seconds later, would get the same error."""
     behind: BaseException | None
-    """The error itself, to be shown where a traceback is; None where it holds a secret."""
+    """The original error for tracebacks; None if it contains a secret."""
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.hint}"
 
 
 def errors() -> tuple[type[Exception], ...]:
-    """All that `explain` knows."""
+    """The exceptions that `explain` accepts."""
     from boto3.exceptions import Boto3Error  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
     from botocore.parsers import ResponseParserError  # noqa: PLC0415
@@ -147,19 +151,19 @@ def errors() -> tuple[type[Exception], ...]:
 
 
 def code_of(err: Exception) -> str:
-    """The server's code of an error; empty where it did not answer."""
-    response = getattr(err, "response", None) or {}  # None where no answer came
+    """Return the server's error code; empty if it did not answer."""
+    response = getattr(err, "response", None) or {}  # None without an answer
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def without_userinfo(text: str) -> str:
-    """`text`, with the user and the password of its URLs left out."""
+    """Return `text` without the user and the password of its URLs."""
     return _USERINFO.sub("//", text)
 
 
 def explain(err: Exception, *, no_bucket: str) -> Failure:
-    """What one of `errors` means; `no_bucket` says what to do about a bucket that does not
-    exist."""
+    """Explain an error of one of the types in `errors()`. `no_bucket` is the hint for a bucket that
+    does not exist."""
     from botocore.exceptions import ClientError  # noqa: PLC0415
 
     cause = _cause_of(err)
@@ -168,13 +172,13 @@ def explain(err: Exception, *, no_bucket: str) -> Failure:
     text = _text_of(cause)
     shown = " ".join(without_userinfo(text).split())[:MAX_REASON].rstrip(".")
     hint, is_lasting = _advice(cause, text)
-    # Else the error may hold a secret.
+    # Otherwise the error may contain a secret.
     is_whole = str(cause) in text and text == without_userinfo(text)
     return Failure(shown, hint, "", is_lasting, behind=err if is_whole else None)
 
 
 def _cause_of(err: BaseException) -> BaseException:
-    """The error behind one that a transfer wraps."""
+    """Return the error that a transfer error wraps, or `err` itself."""
     from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415
 
     behind = (
@@ -186,7 +190,7 @@ def _cause_of(err: BaseException) -> BaseException:
 
 
 def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
-    """What the server answered."""
+    """Explain an error that the server answered."""
     code = code_of(cause)
     answer = cause.response.get("Error", {})
     message = " ".join(without_userinfo(str(answer.get("Message") or code)).split())[
@@ -216,7 +220,8 @@ def _region_hint(response: Any) -> str:
 
 
 def _text_of(cause: BaseException) -> str:
-    """The error's own words, with the reason of a lost connection; without what may be a secret."""
+    """Return the error's message, with the reason of a lost connection, without possible
+    secrets."""
     from botocore import exceptions as aws  # noqa: PLC0415
 
     text = str(cause)
@@ -240,7 +245,7 @@ def _text_of(cause: BaseException) -> str:
 
 
 def _advice(cause: BaseException, text: str) -> tuple[str, bool]:
-    """What to do about an error that is not a server's answer, and whether it lasts."""
+    """Return what to do about an error that is not a server's answer, and whether it is lasting."""
     from botocore.exceptions import EndpointConnectionError, ParamValidationError, SSLError  # noqa: PLC0415
 
     if isinstance(cause, SSLError):
@@ -261,10 +266,10 @@ def _advice(cause: BaseException, text: str) -> tuple[str, bool]:
 
 
 def _connections() -> dict[type[BaseException], tuple[str, bool]]:
-    """About a connection that fails, by the error; the first that fits holds."""
+    """Hints for failed connections by type of error. The first that matches applies."""
     from botocore import exceptions as aws  # noqa: PLC0415
 
-    proxy = "correct HTTPS_PROXY or HTTP_PROXY, or list the server in NO_PROXY"
+    proxy = "correct HTTPS_PROXY or HTTP_PROXY, or add the server to NO_PROXY"
     refused = f"check that the server is running and the network lets you reach it, and {_ENDPOINT}"
     silent = (
         "the server does not answer; check it, the network, HTTPS_PROXY and NO_PROXY, and "
@@ -285,7 +290,7 @@ def _connections() -> dict[type[BaseException], tuple[str, bool]]:
 
 
 def _settings() -> dict[type[BaseException], tuple[str, bool]]:
-    """About AWS's settings of this machine, by the error; the first that fits holds."""
+    """Hints for AWS's settings on this machine by type of error. The first that matches applies."""
     from botocore import exceptions as aws  # noqa: PLC0415
 
     both = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -294,7 +299,7 @@ def _settings() -> dict[type[BaseException], tuple[str, bool]]:
     other = f"correct AWS's settings {_here()}: its variables, ~/.aws/config and ~/.aws/credentials"
     hints: dict[type[BaseException], str] = {
         aws.NoCredentialsError: f"set {both}, a profile, or a role of the machine, {_here()}",
-        aws.PartialCredentialsError: f"give both {both} {_here()}, or neither",
+        aws.PartialCredentialsError: f"set both {both} {_here()}, or neither",
         aws.ProfileNotFound: f"correct AWS_PROFILE, or add the profile to ~/.aws/config {_here()}",
         aws.SSOError: sso,
         aws.TokenRetrievalError: sso,
@@ -311,22 +316,26 @@ def _settings() -> dict[type[BaseException], tuple[str, bool]]:
 
 
 def _ssl_advice(text: str) -> tuple[str, bool]:
-    """About a connection that TLS does not let happen."""
+    """Return what to do about a connection that fails because of TLS, and whether it is lasting."""
     bundle = os.environ.get("AWS_CA_BUNDLE")
     set_bundle = f"AWS_CA_BUNDLE {_here()} " + (f"is {bundle}" if bundle else "is not set")
     if "WRONG_VERSION_NUMBER" in text or "UNKNOWN_PROTOCOL" in text:
-        return f"the server speaks no TLS there; write http:// in {_ENDPOINT}", True
+        return f"the server does not use TLS on this port; write http:// in {_ENDPOINT}", True
     if "No such file" in text or "NO_CERTIFICATE_OR_CRL_FOUND" in text or "[X509" in text:
-        return f"give a file with certificates: {set_bundle}", True
+        return f"set AWS_CA_BUNDLE to a file with certificates; {set_bundle}", True
     if "mismatch" in text or "doesn't match" in text:
         return f"the certificate is for another name; use that name in {_ENDPOINT}", True
     if "certificate has expired" in text or "not yet valid" in text:
         return f"renew the server's certificate, or {_CLOCK}", True
     if "certificate verify failed" in text.lower() or "CERTIFICATE_VERIFY_FAILED" in text:
-        return f"set AWS_CA_BUNDLE to the certificate of the server's authority; {set_bundle}", True
+        return (
+            "set AWS_CA_BUNDLE to the certificate of the server's certificate authority; "
+            f"{set_bundle}",
+            True,
+        )
     return f"check the network and {_ENDPOINT}", False
 
 
 def _here() -> str:
-    """This machine by its name: a worker's error is read elsewhere."""
+    """Name this machine, because a worker's error is read on another one."""
     return f"on {socket.gethostname()}"

@@ -1,8 +1,8 @@
-"""What the driver's machine offers workers on other machines, so that they reach the same S3.
+"""The settings that the driver offers to workers on other machines, so that they use the same S3.
 
-Never a secret, since Ray shows a runtime environment to everyone who may look at the cluster: no
-keys, no token, no URL with a user. Never a proxy either: it belongs to a machine's own network, and
-all else that a worker does would go through it.
+They never contain a secret, because Ray shows runtime environments to everyone with access to the
+cluster: no keys, no token, no URL with a user. They contain no proxy either: a proxy belongs to a
+machine's own network, and all traffic of a worker would go through it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from orchestrator.s3.failures import without_userinfo
 
 OFFER = "ORCHESTRATOR_S3_OFFER"
-"""The variable that carries the offer, as JSON: the names of AWS's variables, and
+"""The environment variable with the offer, as JSON. Its keys are names of AWS's variables and
 `addressing_style`."""
 LOCATIONS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Where S3 is."""
+"""The variables that locate S3."""
 FILES = ("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
 STYLE = "addressing_style"
 
@@ -32,19 +32,19 @@ _KEYS_OF_ITS_OWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
 
 
 def locations_of_s3(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where S3 is, as `environ` has it, without users and passwords."""
+    """Return the variables in `environ` that locate S3, without users and passwords."""
     return {name: without_userinfo(environ[name]) for name in LOCATIONS if name in environ}
 
 
 def make_absolute(environ: MutableMapping[str, str]) -> None:
-    """Rewrite relative paths of AWS's files: a worker has another current folder."""
+    """Make the paths of AWS's files absolute, because a worker has another current folder."""
     for name in FILES:
         if environ.get(name) and not environ[name].startswith("~"):
             environ[name] = str(Path(environ[name]).absolute())
 
 
 def make_offer(environ: Mapping[str, str]) -> dict[str, str]:
-    """What this machine uses, from its variables and its ~/.aws/config."""
+    """Return the settings of this machine, from its variables and ~/.aws/config."""
     stated = {
         name: environ[name] for name in (*LOCATIONS[2:], *FILES, *_SWITCHES) if name in environ
     }
@@ -52,10 +52,11 @@ def make_offer(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def adopt_offer(environ: MutableMapping[str, str]) -> str | None:
-    """Take over what the driver offers, where this machine says nothing itself; returns the
-    addressing style.
+    """Adopt the driver's settings that this machine does not set itself. Returns the addressing
+    style.
 
-    A file is taken if it exists here, a profile if it does and this machine names no credentials.
+    A file is adopted if it exists here. A profile is adopted if it exists here and this machine
+    names no credentials.
     """
     offer: dict[str, str] = json.loads(environ.get(OFFER, "{}"))
     for name in FILES:
@@ -83,8 +84,8 @@ def _has_profile(name: str) -> bool:
 
 
 def _configured(environ: Mapping[str, str]) -> dict[str, str]:
-    """What AWS's rules make of variables and ~/.aws/config; nothing where a client will report a
-    fault in them."""
+    """Return the settings that botocore reads from variables and ~/.aws/config. Empty if they are
+    invalid: the client reports that."""
     import botocore.session  # noqa: PLC0415
     from botocore.configprovider import ConfiguredEndpointProvider  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415

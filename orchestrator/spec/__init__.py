@@ -1,5 +1,6 @@
-"""A YAML job file -> Job, or one SpecError with every fault and its line. Nothing but the file is
-read."""
+"""Parse a YAML job file into a Job, or raise one SpecError with every fault and its line.
+
+Only the job file, and the files that it extends, are read."""
 
 from __future__ import annotations
 
@@ -48,12 +49,12 @@ def load_job(
     store: str | None = None,
     base_dir: Path | None,
 ) -> Job:
-    """The job of a file. Raises SpecError with all faults of the file, of `overrides` and of
+    """Return the job of a file. Raises SpecError with all faults of the file, `overrides` and
     `store`.
 
-    `published` maps the ids that a stage's `published` may name to the kind of each; `overrides`
-    are texts `PATH=VALUE`; `store` beats the file's; relative folders are taken against `base_dir`,
-    and refused where that is None.
+    `published` maps the ids that a stage's `published` may name to their kinds. `overrides` are
+    strings `PATH=VALUE`. `store` takes precedence over the file's. Relative folders are resolved
+    against `base_dir`; if it is None, they are faults.
     """
     faults = Faults()
     tree = load_extended_tree(path, faults)

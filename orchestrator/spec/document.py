@@ -1,5 +1,6 @@
-"""Job <-> the JSON document that the store keeps of it, for readers without the file or
-its data."""
+"""Convert a Job to the JSON document that the store keeps, and back.
+
+Readers of the store then need neither the job file nor its data."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from orchestrator.spec.kinds.tune import TUNE
 class _StageDocument(Value):
     kind: str
     task: str | None = None
-    """In an evaluation, the kind whose models it measures, and whose params are `params`."""
+    """In an evaluation: the kind whose models are measured. `params` are of this kind."""
     params: dict[str, JsonValue]
     seed: int
     resources: Resources
@@ -29,7 +30,7 @@ class _StageDocument(Value):
     files: dict[str, str] = Field(default_factory=dict)
     data_fingerprint: str | None = None
     published: str | None = None
-    """Absent from documents of versions that knew no published rows."""
+    """Absent from documents that older versions wrote, before published rows existed."""
 
 
 class _JobDocument(Value):
@@ -40,21 +41,23 @@ class _JobDocument(Value):
 
 
 def job_document(job: Job) -> dict[str, JsonValue]:
-    """JSON of the resolved job: defaults filled in, paths absolute."""
+    """Return the resolved job as JSON: defaults filled in, paths absolute."""
     stages = {name: _stage_document(stage) for name, stage in job.stages.items()}
     document = _JobDocument(name=job.name, store=job.store, seed=job.seed, stages=stages)
     return document.model_dump(mode="json")
 
 
 def job_from_document(document: Mapping[str, Any], *, kinds: Mapping[str, Kind], where: str) -> Job:
-    """The job that `job_document` was given; SpecError, naming `where`, for a document of other
-    kinds."""
+    """Return the job that `job_document` was given.
+
+    Raises SpecError, naming `where`, if the document does not fit this version's kinds.
+    """
     known = {**kinds, TUNE.name: TUNE}
     try:
         parsed = _JobDocument.model_validate_json(canonical_json(document))
         stages = {name: _stage(name, stage, known) for name, stage in parsed.stages.items()}
     except (ValidationError, KeyError) as err:
-        message = f"is not a job of this version, run it again: {str(err).splitlines()[0]}"
+        message = f"is not a job of this version; run the job again: {str(err).splitlines()[0]}"
         raise SpecError([Fault(where, None, None, "", message)]) from err
     return Job(parsed.name, parsed.store, parsed.seed, stages)
 

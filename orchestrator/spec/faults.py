@@ -1,4 +1,4 @@
-"""How faults are collected and worded: marks, did-you-mean, values as a person wrote them."""
+"""Collect and word faults: marks, did-you-mean suggestions, values as the user wrote them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from orchestrator.errors import Fault, SpecError
 
 SET = "--set"
-"""The source of what is given on the command line: its marks have no lines."""
+"""The source of values from the command line. Their marks have no line."""
 MAX_SHOWN = 60
-"""Characters of a value that a fault shows: enough to recognise it, and the line stays a line."""
+"""Characters of a value that a fault shows: enough to recognise it on one line."""
 
 
 class Mark(NamedTuple):
-    """Position of a value; `line` and `column` count from 1 and are None outside files
-    (`--set`)."""
+    """Position of a value. `line` and `column` count from 1; they are None outside files, as in
+    `--set`."""
 
     source: str
     line: int | None = None
@@ -25,7 +25,7 @@ class Mark(NamedTuple):
 
 
 class Faults:
-    """A growing list of faults, so that a user meets all of them at once."""
+    """A growing list of faults, so that all of them are reported at once."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -40,8 +40,10 @@ class Faults:
         return len(self._faults)
 
     def extend_elsewhere(self, others: Faults) -> None:
-        """Add the faults of `others` at positions without a fault so far: what a broken value
-        entails needs no report."""
+        """Add the faults of `others` at positions that have no fault yet.
+
+        A second fault at the same position would only be a consequence of the first.
+        """
         taken = {
             (fault.source, fault.line, fault.column) for fault in self if fault.line is not None
         }
@@ -50,7 +52,8 @@ class Faults:
         ]
 
     def raise_if_any(self) -> None:
-        """Raises SpecError in the order of the file, what has no line last."""
+        """Raise SpecError if there are faults, in the order of the file; those without a line come
+        last."""
         if self._faults:
             faults = dict.fromkeys(self._faults)
             raise SpecError(
@@ -62,7 +65,7 @@ class Faults:
 
 
 def dotted(path: str, step: str | int) -> str:
-    """`path` and one step down; a key that would break the line is quoted, a long one cut."""
+    """Append `step` to `path`. A key with unprintable characters is quoted, a long one is cut."""
     text = cut(one_line(str(step)))
     return f"{path}.{text}" if path else text
 
@@ -76,15 +79,15 @@ def cut(text: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """The value as YAML has it, on one line, cut to a readable length."""
+    """Format a value as in YAML, on one line, cut to MAX_SHOWN characters."""
     if isinstance(value, str):
         return cut(repr(value))
     return cut(json.dumps(value, ensure_ascii=False))
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` when one of `known` is near, else the list of them, to be put behind
-    `unknown ...`."""
+    """Return the text that follows `unknown ...` in a message: `, did you mean 'x'?` if a name in
+    `known` is similar, otherwise the list of names."""
     names = list(known)
     near = difflib.get_close_matches(cut(word), names, n=1)
     if near:

@@ -1,4 +1,4 @@
-"""The values that a valid job file becomes: Job, Stage, Resources, Expectation."""
+"""The values that a valid job file is parsed into: Job, Stage, Resources, Expectation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.spec.faults import shown
 from orchestrator.spec.kinds.tune import TuneParams
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""numpy takes no larger one."""
+"""numpy accepts no larger seed."""
 
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 _EXPECTATION = re.compile(r"\s*(>=|>|<=|<)\s*([-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?)\s*", re.ASCII)
@@ -24,14 +24,14 @@ _EXPECTATION = re.compile(r"\s*(>=|>|<=|<)\s*([-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?)\
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a metric should come to, written `>= 95`."""
+    """The expected value of a metric, written `>= 95`."""
 
     op: str
     value: float
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Raises ValueError for anything else than `>=`, `>`, `<=` or `<` and a number."""
+        """Parse `>=`, `>`, `<=` or `<` and a number. Raises ValueError for anything else."""
         match = _EXPECTATION.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(f"must be a comparison in quotes such as '>= 95', not {shown(text)}")
@@ -59,35 +59,35 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Resources(Params):
-    """What a stage asks of the cluster; never part of a Key."""
+    """What a stage requests from the cluster. Never part of a Key."""
 
     workers: Count | tuple[Count, Count] = 1
-    """Processes that train together (of a search: in each trial), or `[least, most]`: as many as
-    there is room for."""
+    """Processes that train together; in a search, per trial. `[min, max]`: as many as fit on the
+    cluster."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     """A fraction shares one GPU; 0 runs on the CPU."""
     backend: Literal["nccl", "gloo"] | None = None
     """How workers exchange gradients; None: nccl on GPUs, gloo on CPUs."""
     memory_gib_per_worker: Annotated[float, Field(ge=0)] = 0
-    """Memory that the cluster sets aside for a worker; 0 asks for none in particular."""
+    """Memory that Ray reserves for each worker. 0 reserves none."""
     labels: dict[str, str] = Field(default_factory=dict)
-    """Labels that a machine must have to hold a worker, such as `{accelerator-type: H100}`; Ray's
-    label selector."""
+    """Labels that a machine must have to run a worker, such as `{accelerator-type: H100}`. This is
+    Ray's label selector."""
     max_wait_min: Annotated[float, Field(gt=0)] = 60
-    """Minutes that the stage waits for room on a cluster which others use too, before it fails."""
+    """Minutes that the stage waits for free resources on a shared cluster before it fails."""
     collective_timeout_min: Annotated[float, Field(gt=0)] = 10
-    """Minutes that workers wait for each other in an exchange of gradients before the attempt
-    counts as lost."""
+    """Minutes that workers wait for each other to exchange gradients before the attempt counts as
+    lost."""
 
     @property
     def memory_bytes_per_worker(self) -> int:
-        """As Ray counts memory."""
+        """Memory per worker in the unit that Ray uses."""
         return round(self.memory_gib_per_worker * 2**30)
 
     @property
     def worker_range(self) -> range:
-        """The numbers of workers that a group may have."""
+        """The allowed numbers of workers in a group."""
         least, most = (
             (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
         )
@@ -98,22 +98,21 @@ class Resources(Params):
 
     def _least_before_most(self) -> Iterator[Misfit]:
         if not self.worker_range:
-            message = (
-                f"workers {shown(self.workers)}: its first number, the least, exceeds its second"
-            )
+            low, high = self.worker_range.start, self.worker_range.stop - 1
+            message = f"workers: minimum {low} exceeds maximum {high}; write [{high}, {low}]"
             yield Misfit(("workers",), message)
 
     def _whole_above_one(self) -> Iterator[Misfit]:
         if self.gpus_per_worker > 1 and not self.gpus_per_worker.is_integer():
             message = (
-                f"gpus_per_worker must be a whole number above 1, not {self.gpus_per_worker:g}"
+                f"gpus_per_worker above 1 must be a whole number, not {self.gpus_per_worker:g}"
             )
             yield Misfit(("gpus_per_worker",), message)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A node of the job as written, checked. `kind.params` is the type of `params`."""
+    """A validated stage of a job. `kind.params` is the type of `params`."""
 
     name: str
     kind: Kind
@@ -122,55 +121,59 @@ class Stage:
     resources: Resources
     expect: Mapping[str, Expectation]
     params_from: Ref | None
-    """The search whose best params go over `params` before the stage runs."""
+    """The search whose best params override `params` before the stage runs."""
     inputs: Mapping[str, Ref]
-    """By field of role INPUT; in a search, the inputs of its template, which its trials read."""
+    """The outputs that the stage reads, by field of role INPUT. In a search, the inputs of its
+    template, which the trials read."""
     files: Mapping[str, str]
-    """Likewise, where a file from outside the job is read instead: an absolute path or
-    `s3://BUCKET/PREFIX/NAME`."""
+    """Files from outside the job that are read instead of outputs, by field of role INPUT: an
+    absolute path or `s3://BUCKET/PREFIX/NAME`."""
     data_fingerprint: str | None = None
-    """What the data are stated to be; None: they are looked at while planning."""
+    """The fingerprint of the data that the job file states. None: computed while planning."""
     published: str | None = None
-    """The id of the published row that the report compares the stage with; like `expect`, not part
-    of the Key."""
+    """The id of the published row that the report compares the stage with. Like `expect`, it is not
+    part of the Key."""
 
     @property
     def search(self) -> TuneParams | None:
-        """The params of a search; None for any other stage."""
+        """The params of a search, or None for any other stage."""
         return self.params if isinstance(self.params, TuneParams) else None
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the stages that come before this one. A search's `of` is none of them: it lends
-        its params only."""
+        """Names of the stages that must finish before this one.
+
+        A search's `of` is not among them: the search uses only its params.
+        """
         refs = [*self.inputs.values(), *([self.params_from] if self.params_from else [])]
         return tuple(dict.fromkeys(ref.stage for ref in refs))
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What the stage reports; of a search, the metric that it maximises."""
+        """The metrics that the stage reports. For a search, the one that it optimises."""
         return self.kind.metrics(self.params)
 
     @property
     def worker_counts(self) -> tuple[int, ...]:
-        """How many workers a group of the stage may have, ascending; empty where its params suit no
-        such number."""
+        """The numbers of workers that fit the stage's params, ascending. Empty if none fits."""
         return usable_counts(self.kind, self.params, self.resources)
 
 
 def usable_counts(kind: Kind, params: Any, resources: Resources) -> tuple[int, ...]:
-    """The numbers of workers that a group may have, ascending. A single number is kept: its misfit
-    is for the pipeline to report."""
+    """The numbers of workers that fit `params`, ascending.
+
+    A single requested number is always returned: the pipeline reports it if it does not fit.
+    """
     if isinstance(resources.workers, int):
         return (resources.workers,)
     if isinstance(params, TuneParams):
-        return ()  # a search's range has been made one number, where one suits its trials
+        return ()  # with_workers_of() replaced the range by one number if one fits the trials
     return tuple(count for count in resources.worker_range if kind.fits_workers(params, count))
 
 
 @dataclass(frozen=True)
 class Job:
-    """A validated job file. Paths are absolute, names of stages are keys in the order of the
+    """A validated job file. Paths are absolute. `stages` is keyed by name, in the order of the
     file."""
 
     name: str
@@ -181,7 +184,7 @@ class Job:
 
 
 def template_params(job: Job, stage: Stage) -> Any:
-    """The params of a search's trials before any value is sampled: its target's, `overrides` put
-    in."""
-    assert stage.search is not None, f"{stage.name} is no search"
+    """The params of a search's trials before a value is sampled: the template's params with
+    `overrides` applied."""
+    assert stage.search is not None, f"{stage.name} is not a search"
     return job.stages[stage.search.of].params.overlay(stage.search.overrides)

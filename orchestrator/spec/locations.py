@@ -1,4 +1,4 @@
-"""Folders and stores as a job names them -> absolute locations. Nothing is looked up."""
+"""Turn folders and stores as written in a job into absolute locations. Nothing is looked up."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _PREFIX = re.compile(r"[A-Za-z0-9._=+-]+(/[A-Za-z0-9._=+-]+)*")
 _UNEXPANDED = re.compile(
     r"^(?:file:/*)?(?P<home>~[^/]*)"
     r"|\$(?:[A-Za-z_]\w*|\{[^}]*\}?|\([^)]*\)?)|`[^`]*`?"
-    # in a percent-encoded name, as of a URI, two hexadecimal digits follow each %
+    # in a percent-encoded name, as in a URI, two hexadecimal digits follow each %
     r"|%[A-Za-z_]\w*%(?![0-9A-Fa-f]{2})",
     re.ASCII,
 )
-"""What a shell would put something else for; a lone $, as in `share$/images`, is part of a name."""
+"""What a shell would expand. A single $, as in `share$/images`, is part of a name."""
 
 
 def data_location(text: str, base_dir: Path | None) -> str:
-    """The absolute folder of a data set, its `s3://BUCKET/PREFIX`, or `sample:NAME`, which kinds
-    make where needed.
+    """Return the location of a data set: an absolute folder, `s3://BUCKET/PREFIX`, or
+    `sample:NAME`, which the kinds create when needed.
 
-    `file:///...` is a folder whose name holds what a shell would expand. `PACKAGE::PATH` is a file
-    of an installed package. ValueError for any other location.
+    `file:///...` allows a folder whose name a shell would expand. `PACKAGE::PATH` is a file of an
+    installed package. Raises ValueError for any other location.
     """
     if text.startswith("sample:"):
         return text
@@ -40,21 +40,22 @@ def data_location(text: str, base_dir: Path | None) -> str:
 
 
 def refuse_unexpanded(text: str) -> None:
-    """Raises ValueError for `~`, `$NAME`, `%NAME%` and the like, which would become names of
-    folders.
+    """Raise ValueError for `~`, `$NAME`, `%NAME%` and similar.
 
-    Nothing expands them: a job says the same on each machine and for each user.
+    They are never expanded, so that a job means the same on each machine and for each user.
+    Without this check they would become folder names.
     """
     found = _UNEXPANDED.search(text)
     if found is not None:
         what = found["home"] or found[0]
-        raise ValueError(f"{cut(what)} is not expanded here: write the path out, not {shown(text)}")
+        raise ValueError(f"{cut(what)} is not expanded; write the full path, not {shown(text)}")
 
 
 def absolute_folder(text: str, base_dir: Path | None) -> str:
-    """`text` against `base_dir`, without `..`; ValueError for what is no folder of this machine.
+    """Resolve `text` against `base_dir` and remove `..`. Raises ValueError if `text` is not a local
+    folder.
 
-    Without a `base_dir` the current folder will not last: `text` has to be absolute.
+    If `base_dir` is None, the current folder is temporary and `text` must be absolute.
     """
     if not text:
         raise ValueError("must not be empty")
@@ -63,32 +64,33 @@ def absolute_folder(text: str, base_dir: Path | None) -> str:
     refuse_unexpanded(text)
     if base_dir is None and not Path(text).is_absolute():
         raise ValueError(
-            f"must be absolute, not {shown(text)}: in a Ray job the current folder is a copy that "
-            "vanishes with it; "
-            "name a folder that all machines share; a store and images may also be "
-            "s3://BUCKET/PREFIX, data sample:NAME"
+            f"must be absolute, not {shown(text)}: a Ray job runs in a temporary copy of the "
+            "current folder; use a folder that all machines share, s3://BUCKET/PREFIX (for a "
+            "store or images) or sample:NAME (for data)"
         )
     return os.path.normpath((base_dir or Path("/")) / text)
 
 
 def outside_file(text: str, base_dir: Path | None) -> str:
-    """The absolute path of a file, or its `s3://BUCKET/PREFIX/NAME`; ValueError for any other
-    place."""
+    """Return the absolute path of a file, or `s3://BUCKET/PREFIX/NAME`. Raises ValueError for any
+    other location."""
     if not _SCHEME.match(text):
         return absolute_folder(text, base_dir)
     if text.startswith("file://"):
         return store_uri(text, base_dir)
-    if not text.startswith("s3://") or text.rstrip("/").count("/") < 3:  # noqa: PLR2004  two of the scheme's
+    if not text.startswith("s3://") or text.rstrip("/").count("/") < 3:  # noqa: PLR2004  two are in s3://
         raise ValueError(
-            f"a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not {shown(text)}"
+            "a file from outside the job must be a path or s3://BUCKET/PREFIX/NAME, not "
+            f"{shown(text)}"
         )
     return store_uri(text, base_dir)
 
 
 def store_uri(text: str, base_dir: Path | None) -> str:
-    """The absolute folder of a store given as a path or `file:///...`, or its `s3://BUCKET/PREFIX`.
+    """Return the absolute folder of a store written as a path or `file:///...`, or its
+    `s3://BUCKET/PREFIX`.
 
-    ValueError for any other store.
+    Raises ValueError for any other store.
     """
     scheme = _SCHEME.match(text)
     if scheme is None:
@@ -115,19 +117,20 @@ def _file_uri(text: str, location: str) -> str:
 
 def _s3_uri(text: str, location: str) -> str:
     bucket, slash, prefix = location.partition("/")
-    if "@" in bucket:  # not shown: what stands before the @ may be a secret
+    if "@" in bucket:  # not shown: the text before the @ may be a secret
         raise ValueError(
-            "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never from a "
-            "job"
+            "must be s3://BUCKET/PREFIX without credentials; provide them through AWS's standard "
+            "chain (environment variables, ~/.aws)"
         )
     refuse_unexpanded(text)
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(
-            "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not "
-            f"{shown(text)}"
+            f"must be s3://BUCKET/PREFIX, not {shown(text)}; a bucket name has 3 to 63 characters "
+            "of a-z, 0-9, '.' and '-'"
         )
     if slash and not (_PREFIX.fullmatch(prefix) and {".", ".."}.isdisjoint(prefix.split("/"))):
         raise ValueError(
-            f"the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not {shown(text)}"
+            "the prefix of s3://BUCKET/PREFIX must be plain names separated by '/', not "
+            f"{shown(text)}"
         )
     return f"s3://{location}"

@@ -1,5 +1,5 @@
-"""A marked tree -> a pydantic model, or pydantic's errors as faults in plain words at their
-marks."""
+"""Validate a marked tree with a pydantic model. Pydantic's errors become faults in plain words, at
+their marks."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checked(Generic[M]):
-    """What became of a mapping of fields."""
+    """The result of checking a mapping of fields."""
 
     whole: M | None
-    """None where it has faults."""
+    """None if a field has a fault."""
     sound: M
-    """The fields without faults; the others are missing, and to read one raises AttributeError."""
+    """The fields without faults. Reading one of the others raises AttributeError."""
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """One error of pydantic's; `branch` names the member of a union that it comes from, which
-    is at `branch_at`."""
+    """One pydantic error. `branch` names the union member that it comes from; `branch_at` is the
+    location of the union."""
 
     steps: tuple[str | int, ...]
     branch: str | None
@@ -43,17 +43,17 @@ class _Problem:
 
     @property
     def is_mismatch(self) -> bool:
-        """The value is of another type than this member of the union takes."""
+        """Whether the value has a type that this member of the union does not accept."""
         return self.steps == self.branch_at and is_type_mismatch(self.error)
 
 
 def validate(
     model: type[M], node: Node, path: str, faults: Faults, *, also_known: Iterable[str] = ()
 ) -> M | None:
-    """The model, or None with its faults added. Strict: "3" is not a number, 1.0 not a whole
-    number, a list is a tuple.
+    """Return the model, or add faults and return None.
 
-    `also_known` are names in addition to the model's fields: they are suggested, too.
+    Strict: "3" is not a number and 1.0 is not a whole number; a list is accepted as a tuple.
+    `also_known` are names to suggest in addition to the model's fields.
     """
     return check(model, node, path, faults, also_known=also_known).whole
 
@@ -67,8 +67,8 @@ def check(
     also_known: Iterable[str] = (),
     base: Params | None = None,
 ) -> Checked[M]:
-    """As `validate`, with the fields that are sound. Faults that the `base` of the node has are
-    known already."""
+    """Like `validate`, but also return the fields without faults. Faults that `base` already has
+    are not added again."""
     content = plain(node)
     assert isinstance(content, dict), "the fields of a model are a mapping"
     lacking = missing_fields(base) if base else frozenset()
@@ -95,7 +95,7 @@ def check(
         faults.add(_mark(node, problem), _path(path, problem.steps), message)
     sound = sound_part(model, content, lacking=lacking)
     blamed = {misfit.steps for misfit in _misfits_in(base, {})} if base else set()
-    # Pydantic took defaults for the fields that are lacking.
+    # Pydantic used defaults for the lacking fields, so its misfits may be wrong.
     among = () if lacking else _misfits_among(problems)
     for misfit in dict.fromkeys([*_misfits_in(sound, content), *among]):
         if misfit.steps not in blamed:
@@ -110,18 +110,17 @@ def _misfits_among(problems: Iterable[_Problem]) -> Iterator[Misfit]:
 
 
 def add_misfit(misfit: Misfit, node: Node, path: str, faults: Faults) -> None:
-    """A fault at the field to blame."""
+    """Add a fault at the field that causes the misfit."""
     faults.add(_mark_of_misfit(node, misfit.steps), _path(path, misfit.steps), misfit.message)
 
 
 def missing_fields(params: Params) -> frozenset[str]:
-    """Those that have a fault, of the sound part of params."""
+    """Names of the fields that the sound part of params lacks because they have a fault."""
     return frozenset(type(params).model_fields) - vars(params).keys()
 
 
 def known(params: Params, question: Callable[[], T]) -> T | None:
-    """The answer to a question about `params`, None where it depends on a field that has a
-    fault."""
+    """Call `question`, which reads `params`. Returns None if it reads a field that has a fault."""
     if not missing_fields(params):
         return question()
     try:
@@ -133,10 +132,10 @@ def known(params: Params, question: Callable[[], T]) -> T | None:
 def sound_part(
     model: type[M], content: Mapping[str, JsonValue], *, lacking: Collection[str] = ()
 ) -> M:
-    """The fields of `content` that are valid each on its own, with the defaults of those that are
-    not given.
+    """Return a model with the fields of `content` that are valid by themselves, and the defaults of
+    fields that are not given.
 
-    Those `lacking` had a fault before.
+    Fields in `lacking` already had a fault and are left out.
     """
     values: dict[str, Any] = {}
     for name in model.model_fields.keys() & content.keys():
@@ -164,8 +163,8 @@ def _all_of(fields_fit: Check) -> tuple[Misfit, ...]:
 
 
 def _misfits_in(sound: Params, content: Mapping[str, JsonValue]) -> Iterator[Misfit]:
-    """Misfits of the sound fields of `content`, which pydantic does not look for where others have
-    faults."""
+    """Misfits of the sound fields of `content`. Pydantic does not look for them if other fields
+    have faults."""
     for fields_fit in sound.checks():
         yield from known(sound, partial(_all_of, fields_fit)) or ()
     for name in missing_fields(sound) & content.keys():
@@ -177,8 +176,7 @@ def _misfits_in(sound: Params, content: Mapping[str, JsonValue]) -> Iterator[Mis
 
 
 def _located(error: ErrorDetails, content: JsonValue) -> _Problem:
-    """Separate the steps of a location from the names of union members that pydantic mixes into
-    it."""
+    """Split a pydantic location into the steps of a path and the names of union members."""
     steps: list[str | int] = []
     branch, branch_at = None, 0
     room: Any = content
@@ -201,8 +199,11 @@ def _leads_on(room: Any, step: str | int) -> bool:
 
 
 def _by_place(problems: Iterable[_Problem]) -> Iterator[list[_Problem]]:
-    """Problems that make one fault: each on its own, but the mismatches of a union that has no
-    member of that type."""
+    """Group the problems that make one fault.
+
+    Each problem is its own group, except when no member of a union accepts the value's type: then
+    the mismatches of all members are one group.
+    """
     unions: dict[tuple[str | int, ...], list[_Problem]] = {}
     for problem in problems:
         if problem.branch is None:
@@ -226,7 +227,7 @@ def _mark(node: Node, problem: _Problem) -> Mark:
 
 
 def _mark_of_misfit(node: Node, steps: Sequence[str | int]) -> Mark:
-    """Where the field is written; where it is left to its default, what holds it."""
+    """Position of the field, or of its parent if the field is not written."""
     nearest = node.nearest(steps)
     is_written = steps and nearest is not node.nearest(steps[:-1])
     return nearest.at if is_written else nearest.key_at
@@ -239,7 +240,7 @@ def _path(path: str, steps: Iterable[str | int]) -> str:
 
 
 def _fields_at(model: type[Params], steps: Sequence[str | int]) -> list[str]:
-    """The names of the fields that may be at the end of `steps`."""
+    """Names of the fields that are allowed at the end of `steps`."""
     models = [model]
     for step in steps:
         fields = [
@@ -247,8 +248,7 @@ def _fields_at(model: type[Params], steps: Sequence[str | int]) -> list[str]:
             for inner in models
             if isinstance(step, str) and step in inner.model_fields
         ]
-        # a step that is not a field is an index or the key of a dict: the models stay those for its
-        # values
+        # A step that is not a field is a list index or a dict key: its values have the same models.
         models = (
             [found for field in fields for found in _models_in(field.annotation)]
             if fields

@@ -1,4 +1,4 @@
-"""pydantic's errors in words that a person likes, with the value seen."""
+"""Turn pydantic's errors into plain messages that show the value seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "string_type": "a text",
+    "string_type": "a string",
     "bool_type": "true or false",
     "list_type": "a list",
     "tuple_type": "a list",
@@ -40,15 +40,14 @@ _TEMPLATES = {
 
 
 def is_type_mismatch(error: ErrorDetails) -> bool:
-    """The value is of another type, or none of the words, that is taken there."""
+    """Whether the value has the wrong type, or is not one of the allowed words."""
     return error["type"] in _EXPECTED or error["type"] == "literal_error"
 
 
 def message_of(errors: Sequence[ErrorDetails], known: Sequence[str]) -> str:
-    """What is wrong with one value; several errors belong to a union, one for each type that it
-    is not.
+    """Describe what is wrong with one value. For a union, `errors` has one error per member type.
 
-    `known` are the fields that may be there.
+    `known` are the names of the allowed fields.
     """
     if is_type_mismatch(errors[0]):
         return _mismatch(errors)

@@ -1,5 +1,6 @@
-"""The resume state of unfinished stages: numbered checkpoints under `train/<key>`, each closed by a
-seal."""
+"""The resume state of unfinished stages: numbered checkpoints under `train/<key>`.
+
+A checkpoint is complete once its seal is written."""
 
 from __future__ import annotations
 
@@ -15,50 +16,47 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import sha256_of
 
 NUM_KEPT = 2
-"""The newest, and the one before it in case the newest turns out to be damaged."""
+"""The number of newest checkpoints kept: two, in case the newest is damaged."""
 _SEAL = re.compile(r"([0-9]{8,})\.json")
 
 
 class Seal(Value):
-    """What closes a checkpoint: its files, sorted by path, and how good it is."""
+    """The list of a checkpoint's files, sorted by path, and its score. Written last."""
 
     files: tuple[File, ...]
     score: float | None = None
-    """Better when higher; None where nothing was measured, and in the seals of versions that knew
-    no scores."""
+    """Higher is better. None if nothing was measured, and in seals of versions without scores."""
 
 
 @dataclass(frozen=True)
 class Newest:
-    """What a training resumes from."""
+    """The checkpoint that a training resumes from."""
 
     number: int | None
-    """The number of the newest intact checkpoint; None where there is none."""
+    """The number of the newest intact checkpoint, or None."""
     damaged: tuple[str, ...] = ()
     """What is wrong with each newer checkpoint, newest first."""
 
     def remark(self) -> str | None:
-        """What was lost and what the training does now, in words; None where nothing was lost."""
+        """Describe what was lost and what the training does now. None if nothing was lost."""
         if not self.damaged:
             return None
         lost = "; ".join(self.damaged)
         if self.number is None:
             return f"{lost}; no intact checkpoint is left, so training starts from the beginning"
         return (
-            f"{lost}; resuming from checkpoint {self.number}, so what was trained after it is "
-            "trained again"
+            f"{lost}; resuming from checkpoint {self.number}, so the training after it is repeated"
         )
 
 
 def commit_checkpoint(
     store: Store, training: str, folder: Path, *, score: float | None = None, keep_best: int = 0
 ) -> None:
-    """Upload `folder` as the newest checkpoint of the training under `training`; once this returns
-    it is safe.
+    """Upload `folder` as the newest checkpoint of `training`. It is safe once this returns.
 
     The seal, which lists every file with its sha256, is written last, so a half-written checkpoint
-    is never resumed. Then older checkpoints go, but for the newest NUM_KEPT and the `keep_best`
-    with the highest scores.
+    is never used. Then older checkpoints are deleted, except the newest NUM_KEPT and the
+    `keep_best` with the highest scores.
     """
     older = _numbers(store, training)
     number = max(older, default=0) + 1
@@ -75,13 +73,14 @@ def commit_checkpoint(
 
 
 def _superfluous(store: Store, training: str, numbers: Sequence[int], keep_best: int) -> list[int]:
-    """The checkpoints that are neither among the newest nor the best; `numbers` are all there are,
+    """The checkpoints that are neither among the newest nor the best. `numbers` are all that exist,
     ascending."""
     old = numbers[:-NUM_KEPT]
     if not old or not keep_best:
         return list(old)
     scores = {number: _score(store, training, number) for number in numbers}
-    # Of equals the older one counts as better, so that a plateau does not move what is kept.
+    # Of equal scores the older one counts as better, so that a plateau does not change what is
+    # kept.
     ranked = sorted((-score, number) for number, score in scores.items() if score is not None)
     best = {number for _, number in ranked[:keep_best]}
     return [number for number in old if number not in best]
@@ -95,7 +94,7 @@ def _score(store: Store, training: str, number: int) -> float | None:
 
 
 def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> Newest:
-    """Download the newest intact checkpoint into `folder`, where there is one."""
+    """Download the newest intact checkpoint into `folder`, if there is one."""
     damaged = []
     for number in reversed(_numbers(store, training)):
         try:
@@ -108,7 +107,7 @@ def fetch_newest_checkpoint(store: Store, training: str, folder: Path) -> Newest
 
 
 def fetch_checkpoint(store: Store, training: str, number: int, folder: Path) -> None:
-    """Download checkpoint `number` into `folder`; raises IntegrityError unless every file has its
+    """Download checkpoint `number` into `folder`. Raises IntegrityError unless every file has its
     sha256."""
     shutil.rmtree(folder, ignore_errors=True)
     for file in _load_seal(store, training, number).files:
@@ -133,7 +132,7 @@ def _load_seal(store: Store, training: str, number: int) -> Seal:
 
 
 def _numbers(store: Store, training: str) -> list[int]:
-    """Numbers of the sealed checkpoints, oldest first. Files of other names are not ours."""
+    """Numbers of the sealed checkpoints, oldest first. Files with other names are ignored."""
     prefix = f"{training}/checkpoints/"
     names = (name.removeprefix(prefix) for name in store.names(f"{training}/checkpoints"))
     return sorted(int(seal[1]) for name in names if (seal := _SEAL.fullmatch(name)))

@@ -14,12 +14,12 @@ from pathlib import Path
 from orchestrator.errors import StoreError, StoreRefusedError
 
 LEAST_FREE_BYTES = 2**24
-"""Less is refused: not even the smallest model and its records fit."""
+"""Less free space is refused: not even the smallest model and its records fit."""
 FEW_FREE_BYTES = 2**30
-"""Less is worth a warning: a checkpoint of cat_base takes 0.6 GB, and a stage keeps several."""
+"""Less free space causes a warning: a cat_base checkpoint is 0.6 GB and a stage keeps several."""
 CLAIM_WAIT_S = 30.0
-"""How long a claim is respected without its file: the two are milliseconds apart unless the
-claimant crashed."""
+"""How long to respect a claim without its file. The file follows within milliseconds unless the
+claiming process crashed."""
 CLAIM_LOOK_S = 0.05
 _LASTING = frozenset(
     {
@@ -33,17 +33,17 @@ _LASTING = frozenset(
         errno.EOPNOTSUPP,
     }
 )
-"""Errors that another try meets again; the others may be a network's, as ESTALE and EIO of NFS."""
+"""Errors that another try would get again. Others may come from the network, as ESTALE and EIO of
+NFS."""
 _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class FolderStore:
-    """Atomic by rename. Create-only by hard link, which any POSIX file system has, NFS included;
-    else by a claim.
+    """A store in a folder. Writes are atomic by rename, create-only writes by hard link.
 
-    SMB, exFAT and most FUSE file systems (gcsfuse) have no hard links, but do create a file
-    exclusively. There a hidden claim of that kind goes before the rename, so that a reader still
-    sees all of a file or nothing.
+    POSIX file systems, including NFS, have hard links. SMB, exFAT and most FUSE file systems
+    (gcsfuse) do not, but can create a file exclusively. There a writer first creates a hidden claim
+    file in this way and then renames, so that readers still see a whole file or none.
     """
 
     def __init__(self, root: Path) -> None:
@@ -75,8 +75,8 @@ class FolderStore:
             except FileExistsError:
                 return False
             except OSError:
-                # File systems refuse a hard link with many codes; an error of the disk itself comes
-                # again below.
+                # File systems refuse a hard link with many codes. An error of the disk itself
+                # occurs again below.
                 return _rename_claimed(draft, self._path(name))
             return True
 
@@ -133,34 +133,33 @@ class FolderStore:
                 "cannot rename a file over another one", str(err.__cause__)
             ) from err
         if self.read(name) != b"second":
-            raise self._lacking("does not show what was written to it")
+            raise self._lacking("does not return what was written to it")
 
     def _probe_creating(self, name: str) -> None:
         try:
             won = [self.create(f"{name}-once", content) for content in (b"first", b"second")]
         except StoreError as err:
             raise self._lacking(
-                "has neither hard links nor exclusive creation of files", str(err.__cause__)
+                "supports neither hard links nor exclusive creation of files", str(err.__cause__)
             ) from err
         if won != [True, False] or self.read(f"{name}-once") != b"first":
-            raise self._lacking("creates a file that exists")
+            raise self._lacking("creates a file that already exists")
 
     def _lacking(self, what: str, reason: str | None = None) -> StoreRefusedError:
         return StoreRefusedError(
-            f"store {self._root}: its file system {what}{f' ({reason})' if reason else ''}, which "
-            "a store needs; "
-            "give another folder, or s3://BUCKET/PREFIX, by `store:` in the job or --store"
+            f"store {self._root}: its file system {what}{f' ({reason})' if reason else ''}; choose "
+            "another folder or s3://BUCKET/PREFIX with `store:` in the job or --store"
         )
 
     def _probe_room(self) -> tuple[str, ...]:
         with self._errors("read", "."):
             usage = shutil.disk_usage(self._root)
-        # File systems without a size report 0 of 0.
+        # File systems without a size report a total of 0.
         if not usage.total or usage.free >= FEW_FREE_BYTES:
             return ()
-        room = f"store {self._root}: {usage.free / 2**20:.0f} MiB are free on its disk"
+        room = f"store {self._root}: only {usage.free / 2**20:.0f} MiB are free on its disk"
         if usage.free < LEAST_FREE_BYTES:
-            raise StoreRefusedError(f"{room}; free some space, or give another store by --store")
+            raise StoreRefusedError(f"{room}; free some space or choose another store with --store")
         return (f"{room}; checkpoints of a large model do not fit",)
 
     def _path(self, name: str) -> Path:
@@ -168,7 +167,7 @@ class FolderStore:
 
     @contextmanager
     def _draft(self, name: str) -> Iterator[Path]:
-        """A hidden file next to `name`, which is always removed afterwards."""
+        """Yield a hidden file next to `name` and always remove it afterwards."""
         target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -185,17 +184,16 @@ class FolderStore:
             reason = err.strerror or str(err)
             kind = StoreRefusedError if err.errno in _LASTING else StoreError
             raise kind(
-                f"store {self._root}: cannot {verb} {name}: {reason}; give a folder that you can "
-                "write to by `store:` in the job or --store"
+                f"store {self._root}: cannot {verb} {name}: {reason}; choose a folder that you can "
+                "write to with `store:` in the job or --store"
             ) from err
 
 
 def _rename_claimed(draft: Path, target: Path) -> bool:
-    """Whether `draft` became `target`: of many processes that try, the one with the newest claim
-    does it.
+    """Rename `draft` to `target` if this process holds the newest claim. Returns whether it did.
 
-    Claims stay. Where `target` does not follow a claim, its maker crashed, and the claim after it
-    counts.
+    Claims are never removed. If no `target` follows a claim, its maker has crashed, and the next
+    claim counts.
     """
     number = 1
     while not target.exists():
@@ -216,14 +214,14 @@ def _create_exclusively(path: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as err:
-        if err.errno == errno.ESTALE:  # gcsfuse finds out when the file is closed
+        if err.errno == errno.ESTALE:  # gcsfuse reports that the file exists only on close
             return False
         raise
     return True
 
 
 def _rename_once(draft: Path, target: Path, claim: Path, *, later: Path) -> bool:
-    # This process was paused for so long that its claim was given up.
+    # True if this process was paused for so long that others ignored its claim.
     if target.exists() or later.exists():
         return False
     try:
@@ -235,8 +233,8 @@ def _rename_once(draft: Path, target: Path, claim: Path, *, later: Path) -> bool
 
 
 def _is_abandoned(claim: Path, target: Path, *, now_s: float) -> bool:
-    """Wait for the maker of `claim` to finish; whether it did not. `now_s` is by the clock of the
-    file system."""
+    """Wait for the maker of `claim` to finish. Returns True if it does not. `now_s` is from the
+    clock of the file system."""
     try:
         age_s = now_s - claim.stat().st_mtime
     except FileNotFoundError:
@@ -250,8 +248,8 @@ def _is_abandoned(claim: Path, target: Path, *, now_s: float) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the bytes are on the disk, so that a rename never outlives its content."""
-    with path.open("r+b") as file:  # SMB flushes a file only for one who may write it
+    """Wait until the bytes are on disk, so that a rename is never on disk before its content."""
+    with path.open("r+b") as file:  # SMB flushes only files that are open for writing
         try:
             os.fsync(file.fileno())
         except OSError as err:

@@ -14,10 +14,10 @@ from orchestrator.store.publish import sha256_of
 
 
 def digest_outside(location: str) -> str:
-    """The sha256 (hex) of the file at an absolute path or `s3://BUCKET/PREFIX/NAME`; from S3 all of
-    it is fetched.
+    """Return the sha256 (hex) of the file at an absolute path or `s3://BUCKET/PREFIX/NAME`.
 
-    Raises DataError when there is none, StoreError when S3 is out of reach.
+    A file in S3 is downloaded completely. Raises DataError if the file does not exist, StoreError
+    if S3 is unreachable.
     """
     if not location.startswith("s3://"):
         with _as_data(location):
@@ -27,7 +27,7 @@ def digest_outside(location: str) -> str:
 
 
 def fetch_outside(location: str, folder: Path) -> Path:
-    """Copy the file into `folder`, under its own name; raises as `digest_outside` does."""
+    """Copy the file into `folder` under its own name. Raises the errors of `digest_outside`."""
     target = folder / PurePosixPath(location).name
     if not location.startswith("s3://"):
         with _as_data(location):
@@ -35,9 +35,7 @@ def fetch_outside(location: str, folder: Path) -> Path:
         return target
     uri, _, name = location.rpartition("/")
     if not open_store(uri).download(name, target):
-        raise DataError(
-            f"{location}: there is no such object; correct the input, or upload the file"
-        )
+        raise DataError(f"{location}: no such object; correct the input or upload the file")
     return target
 
 
@@ -46,6 +44,6 @@ def _as_data(location: str) -> Iterator[None]:
     try:
         yield
     except IsADirectoryError as err:
-        raise DataError(f"{location}: is a folder; name the file in it") from err
+        raise DataError(f"{location}: is a folder; name a file in it") from err
     except OSError as err:
         raise DataError(f"{location}: the file cannot be read: {err.strerror}") from err

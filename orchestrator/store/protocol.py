@@ -1,4 +1,4 @@
-"""The Store protocol: named byte strings, with the few guarantees that publishing needs."""
+"""The Store protocol: named byte strings, with the guarantees that publishing needs."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ from typing import Protocol
 
 
 class Store(Protocol):
-    """Names are relative, `/`-separated paths. Every method raises StoreError when the store is out
-    of reach."""
+    """A store of byte strings. Names are relative paths with `/`.
+
+    Every method raises StoreError if the store is unreachable.
+    """
 
     @property
     def uri(self) -> str:
-        """Where the store is; `open_store(uri)` opens it again in any process."""
+        """The location of the store. `open_store(uri)` opens it in any process."""
 
     def read(self, name: str) -> bytes | None:
-        """The content of `name`, None when there is none."""
+        """Return the content of `name`, or None if it does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Put `content` under `name` at once; a reader sees the old content or the new, never a
+        """Write `content` to `name` atomically: a reader sees the old content or the new, never a
         part."""
 
     def create(self, name: str, content: bytes) -> bool:
-        """Like `write`, but only where nothing exists: of many writers one gets True and its
+        """Like `write`, but only if `name` does not exist. Of many writers, one gets True and its
         content stays."""
 
     def upload(self, name: str, path: Path) -> None:
-        """Like `write`, from a file."""
+        """Like `write`, but from a file."""
 
     def download(self, name: str, path: Path) -> bool:
-        """Copy `name` to the file `path`; False when there is none."""
+        """Copy `name` to the file `path`. Returns False if `name` does not exist."""
 
     def delete(self, name: str) -> None:
-        """Remove `name`; nothing happens where there is none."""
+        """Remove `name` if it exists."""
 
     def names(self, prefix: str) -> list[str]:
-        """All names below the folder `prefix`, sorted."""
+        """Return all names below the folder `prefix`, sorted."""
 
     def probe(self) -> tuple[str, ...]:
-        """Warnings about what the store cannot do, from a few quick writes that leave nothing
-        behind.
+        """Test the store with a few writes, which are removed. Returns warnings about its limits.
 
-        Raises StoreError where a run could not publish what it trains.
+        Raises StoreError if a run could not publish its results.
         """
 
     def check_access(self) -> None:
-        """Raises StoreError unless this machine can write to the store and delete; two requests."""
+        """Raise StoreError unless this machine can write to the store and delete. Takes two
+        requests."""

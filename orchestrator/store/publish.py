@@ -1,5 +1,5 @@
-"""Publishing to a store and fetching from it: blobs by their sha256, manifests by their Key, every
-read checked."""
+"""Publish to a store and fetch from it: blobs by sha256, manifests by Key. Every read is
+checked."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def manifest_name(key: str) -> str:
 
 
 def training_name(key: str) -> str:
-    """Where a stage keeps its mutable resume state until its manifest exists."""
+    """The folder of a stage's mutable resume state until its manifest exists."""
     return f"train/{key}"
 
 
 def publish_artifact(store: Store, folder: Path) -> Artifact:
-    """Upload every file below `folder` as a blob. A blob that exists is put again: that heals a
+    """Upload every file below `folder` as a blob. An existing blob is overwritten, which repairs a
     damaged one."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return Artifact(files=tuple(_publish_file(store, folder, path) for path in paths))
@@ -40,8 +40,8 @@ def _publish_file(store: Store, folder: Path, path: Path) -> File:
 
 
 def fetch_artifact(store: Store, artifact: Artifact, folder: Path) -> Path:
-    """Download `artifact` into `folder` and return it; raises IntegrityError for a missing or
-    altered blob."""
+    """Download `artifact` into `folder` and return the folder. Raises IntegrityError for a missing
+    or altered blob."""
     for file in artifact.files:
         path = folder / file.path
         found = store.download(blob_name(file.sha256), path) and sha256_of(path) == file.sha256
@@ -49,24 +49,25 @@ def fetch_artifact(store: Store, artifact: Artifact, folder: Path) -> Path:
             path.unlink(missing_ok=True)
             raise IntegrityError(
                 f"store {store.uri}: {blob_name(file.sha256)} ({file.path}) is missing or differs "
-                "from its sha256; "
-                "run again with --force STAGE for the stage that made it"
+                "from its sha256; run again with --force STAGE for the stage that made it"
             )
     return folder
 
 
 def publish_manifest(store: Store, manifest: Manifest) -> Manifest:
-    """Close a stage. Returns the manifest that is then stored: another one's, when that was
-    published first."""
+    """Publish the manifest of a stage, which marks the stage as finished.
+
+    Returns the manifest that is then in the store: another process may have published one first.
+    """
     if store.create(manifest_name(manifest.key), manifest.to_json()):
         return manifest
-    standing = load_manifest(store, manifest.key)
-    assert standing is not None, "a manifest is never deleted while a run is under way"
-    return standing
+    existing = load_manifest(store, manifest.key)
+    assert existing is not None, "a manifest is never deleted during a run"
+    return existing
 
 
 def load_manifest(store: Store, key: str) -> Manifest | None:
-    """The manifest under `key`, or None; raises IntegrityError when its content was altered."""
+    """Return the manifest of `key`, or None. Raises IntegrityError if its content was altered."""
     document = store.read(manifest_name(key))
     if document is None:
         return None

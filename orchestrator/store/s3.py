@@ -1,5 +1,5 @@
-"""A Store in a bucket of S3, or of a server that speaks its protocol. Credentials: boto3's standard
-chain only."""
+"""A Store in a bucket of S3 or of a compatible server. Credentials come only from boto3's standard
+chain."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
 
 THREADS = 16
-"""Threads of one transfer."""
+"""Threads per transfer."""
 CONFLICT_TRIES = 5
-"""Tries at a create that meets another one; S3 asks to try again."""
+"""Attempts at a create that conflicts with another one. S3 asks the client to try again."""
 CONFLICT_WAIT_S = 0.2
 
 CONDITIONS_UNKNOWN = frozenset({"NotImplemented", "501", "MethodNotAllowed", "405"})
-"""Codes of a server that refuses a conditional put as such."""
+"""Codes of a server that does not support conditional puts."""
 LEAST_LEFT_MIN = 10
-"""Credentials that expire sooner are refused before the run begins."""
+"""Minutes that credentials must still be valid when a run begins."""
 
 _NO_CONDITIONS = (
-    "the server does not honour conditional puts (If-None-Match), so have only one run at a time "
-    "use this store: "
-    "of two that finish the same stage together, the later one overwrites the other's manifest"
+    "the server does not support conditional puts (If-None-Match), so use this store for only one "
+    "run at a time: if two runs finish the same stage together, the later one overwrites the "
+    "other's manifest"
 )
-_RENEWED = "use a profile or a role, whose credentials are renewed"
+_RENEWED = "use a profile or a role, whose credentials are renewed automatically"
 
 
 class S3Store(Bucket):
-    """Whole objects are put at once; create-only by a conditional put, which the server should
-    honour as S3 does.
+    """A store in S3. Objects are written as a whole, create-only writes by a conditional put.
 
-    Where it does not, a store is safe for one run at a time only; `probe` warns of that.
+    If the server does not support conditional puts, the store is safe for only one run at a time,
+    and `probe` returns a warning.
     """
 
-    no_bucket = "create the bucket, or give another one by `store:` in the job or --store"
+    no_bucket = "create the bucket, or choose another one with `store:` in the job or --store"
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri, num_threads=THREADS, max_connections=THREADS)
@@ -54,7 +54,7 @@ class S3Store(Bucket):
 
     def create(self, name: str, content: bytes) -> bool:
         is_created = self._put_if_absent(name, content)
-        # The server knows no conditions; right for one writer at a time, see `probe`
+        # The server supports no conditions: this is safe for one writer at a time, see `probe`.
         if is_created is None:
             is_created = self.read(name) is None
             if is_created:
@@ -62,8 +62,8 @@ class S3Store(Bucket):
         return is_created
 
     def _put_if_absent(self, name: str, content: bytes) -> bool | None:
-        """Whether `name` is new and has `content` now; None where the server refuses a
-        condition."""
+        """Write `content` if `name` does not exist. Returns whether it did, or None if the server
+        does not support conditions."""
         with self.errors("write", name):
             for _ in range(CONFLICT_TRIES):
                 try:
@@ -79,7 +79,7 @@ class S3Store(Bucket):
                 else:
                     return True
         raise StoreError(
-            f"store {self.uri}: cannot write {name}: others went on writing it; run again"
+            f"store {self.uri}: cannot write {name}: another process kept writing it; run again"
         )
 
     def download(self, name: str, path: Path) -> bool:
@@ -109,7 +109,8 @@ class S3Store(Bucket):
             self.delete(name)
         if first is False:
             what = (
-                "the server takes a new object for one that exists: give another store by --store"
+                "the server reports that a new object already exists; choose another store with "
+                "--store"
             )
             raise StoreRefusedError(f"store {self.uri}: {what}")
         return warnings if second is False else (f"store {self.uri}: {_NO_CONDITIONS}", *warnings)
@@ -121,8 +122,10 @@ class S3Store(Bucket):
         self.delete(name)
 
     def _check_credentials(self) -> tuple[str, ...]:
-        """A warning where the environment's credentials expire; others are renewed, or their end is
-        unknown."""
+        """Return a warning if the credentials in the environment expire.
+
+        Other credentials are renewed, or their expiry is unknown.
+        """
         stated = os.environ.get("AWS_CREDENTIAL_EXPIRATION")
         if not stated or not os.environ.get("AWS_ACCESS_KEY_ID"):
             return ()
@@ -134,7 +137,7 @@ class S3Store(Bucket):
             )
             raise StoreRefusedError(f"store {self.uri}: {what}")
         left_min = (end - datetime.now(UTC)).total_seconds() / 60
-        what = f"the credentials in the environment expire at {stated} and cannot renew themselves"
+        what = f"the credentials in the environment expire at {stated} and are not renewed"
         if left_min < LEAST_LEFT_MIN:
             raise StoreRefusedError(f"store {self.uri}: {what}; get new ones, or {_RENEWED}")
         return (
@@ -146,7 +149,7 @@ class S3Store(Bucket):
 
 
 def _time_of(text: str) -> datetime | None:
-    """The time that ISO 8601 text names, in UTC where it has no zone."""
+    """Parse ISO 8601 text; without a zone it is UTC. Returns None if it is not a time."""
     try:
         time_ = datetime.fromisoformat(text)
     except ValueError:

@@ -1,7 +1,6 @@
-"""What is known of a search's trials while it runs: a log next to each one's checkpoints, which
-outlives every process.
+"""The logs of a search's trials, each next to the trial's checkpoints in the store.
 
-The logs are all that a search is taken up again from: none of Ray Tune's own state is read back.
+A search resumes from these logs only: none of Ray Tune's own state is read back.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from orchestrator.store.protocol import Store
 from orchestrator.trials import Point, Trial, TrialState
 
 _LOG = "trial.json"
-_AFRESH = "restore it, or start the search afresh by --force STAGE"
+_AFRESH = "restore it, or start the search from the beginning with --force STAGE"
 _STOP = "stopped.json"
-"""The scheduler's word that the trial is over. The trial's own process writes the log, so each file
-has one writer."""
+"""The file that records that the scheduler stopped the trial. The trial's own process writes the
+log, so each file has one writer."""
 
 
 class Tries(Value):
-    """How often a run has begun a trial."""
+    """The attempts of one run at a trial."""
 
     run_id: str
     num_begun: int = 0
@@ -33,7 +32,7 @@ class Tries(Value):
 
     @property
     def num_lost(self) -> int:
-        """Attempts that were lost: the newest has not ended, and a move is not a loss."""
+        """The number of lost attempts. The newest has not ended, and a move is not a loss."""
         return max(0, self.num_begun - 1 - self.num_moves)
 
     def begin(self) -> Self:
@@ -44,30 +43,29 @@ class Tries(Value):
 
 
 class TrialLog(Value):
-    """A sample of the space, and how far its trial has come."""
+    """A sample of the space and the progress of its trial."""
 
     number: Annotated[int, Field(ge=1)]
-    """In the order in which the samples were drawn."""
+    """Trials are numbered in the order in which their samples were drawn."""
     params: Mapping[str, JsonValue]
     drawn_after_s: float
-    """How long the search had run when the sample was drawn, all its runs together."""
+    """Seconds that the search had run, over all its runs, when the sample was drawn."""
     curve: tuple[Point, ...] = ()
     elapsed_s: float = 0.0
-    """Seconds that it has run, all its attempts together."""
+    """Seconds that the trial has run, over all its attempts."""
     state: TrialState | None = None
-    """None: it waits, or runs, or was left in the middle."""
+    """None: the trial waits, runs, or was interrupted."""
     value: float | None = None
     """The value of a finished trial."""
     num_samples: int | None = None
     error: str | None = None
-    """Why it failed, or how it was lost, where it has no state: another run takes that one up
-    again."""
+    """Why the trial failed. If `state` is None: why it was lost; another run resumes it."""
     blames_job: bool = False
-    """Whether the error says that the job or its data is wrong."""
+    """Whether the job or its data caused the error."""
     checkpoint: Artifact | None = None
     """The model of a finished trial, published."""
     tries: Tries | None = None
-    """Its attempts in the newest run that began it."""
+    """The attempts in the newest run that began the trial."""
 
     @property
     def epoch(self) -> int:
@@ -75,16 +73,15 @@ class TrialLog(Value):
 
     @property
     def last_value(self) -> float | None:
-        """Its value, or its value so far."""
+        """The final value, or the latest value of an unfinished trial."""
         return (
             self.value if self.value is not None else self.curve[-1].value if self.curve else None
         )
 
     def trial(self, *, gpus: float, cpus: float, error: str | None) -> Trial:
-        """What is published of it when the search is over; `gpus` and `cpus` are those that it
-        held.
+        """Return what is published about the trial when the search is over.
 
-        `error` says how it was lost, if it was.
+        `gpus` and `cpus` are the resources that it held. `error` is why it was lost, if it was.
         """
         error = self.error or (error if self.state is None else None)
         return Trial(
@@ -107,15 +104,15 @@ def trial_id(number: int) -> str:
 
 
 def trial_training(training: str, number: int) -> str:
-    """Where a trial of the search under `training` keeps its resume state."""
+    """The folder of a trial's resume state, in the search with folder `training`."""
     return f"{training}/trials/{trial_id(number)}"
 
 
 def load_logs(store: Store, training: str) -> tuple[TrialLog, ...]:
-    """The logs of the search under `training`, by number.
+    """Return the logs of the search in folder `training`, in the order of their numbers.
 
-    Raises IntegrityError for one that is damaged or missing: trials are drawn by how many there
-    are.
+    Raises IntegrityError for a log that is damaged or missing, because the next sample depends on
+    the number of trials.
     """
     folders = {name.split("/")[0] for name in _below(store, f"{training}/trials")}
     last = max((int(folder) for folder in folders if folder.isdecimal()), default=0)
@@ -123,9 +120,9 @@ def load_logs(store: Store, training: str) -> tuple[TrialLog, ...]:
 
 
 def load_log(store: Store, training: str) -> TrialLog:
-    """The log of the trial whose resume state is under `training`, which has been drawn.
+    """Return the log of the trial whose folder is `training`.
 
-    Raises IntegrityError where it is damaged or missing.
+    Raises IntegrityError if it is damaged or missing.
     """
     log = _load(store, f"{training}/{_LOG}")
     if log is None:
@@ -134,13 +131,13 @@ def load_log(store: Store, training: str) -> TrialLog:
 
 
 def save_log(store: Store, training: str, log: TrialLog) -> None:
-    """Put the log of the trial whose resume state is under `training`."""
+    """Write the log of the trial whose folder is `training`."""
     store.write(f"{training}/{_LOG}", log.model_dump_json().encode())
 
 
 def save_stop(store: Store, training: str) -> None:
-    """Note that the scheduler stopped the trial; what workers that ran ahead write later changes
-    nothing about it."""
+    """Record that the scheduler stopped the trial. Workers that write the log later do not change
+    that."""
     store.write(f"{training}/{_STOP}", b"{}")
 
 

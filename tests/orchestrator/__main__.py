@@ -1,5 +1,5 @@
-"""The command line with the kinds of these tests beside the others: `python -m tests.orchestrator
-run JOB`."""
+"""The command line with the additional kinds of these tests: `python -m tests.orchestrator run
+JOB`."""
 
 from __future__ import annotations
 

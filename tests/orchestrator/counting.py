@@ -1,5 +1,5 @@
-"""A kind for tests: a pipeline that counts epochs, resumes, fails and dies on request, and logs
-each epoch it works."""
+"""A kind for tests: a pipeline that counts epochs and logs each one. It resumes, and on request
+fails or kills itself."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from pipelines.data.digests import digest_of_file
 
 class CountParams(Params):
     data: DataDir
-    """Folder with `content.txt`; the log of worked epochs goes there too."""
+    """A folder with `content.txt`. The log of worked epochs is also written there."""
     source: Annotated[str | None, Role.INPUT] = None
     epochs: Annotated[int, Field(ge=1)] = 3
     gain: Annotated[float, Field(gt=0)] = 1.0
     fails: Literal["no", "wrong_data", "bug"] = "no"
     dies_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
-    """The last rank kills itself with -9 after this epoch, unless it was resumed."""
+    """The last rank kills itself with -9 after this epoch, unless the attempt was resumed."""
     num_deaths: Annotated[int, Role.OUTSIDE_KEY] = 0
-    """So often rank 0 kills itself with -9 after an epoch, all attempts together."""
+    """How often rank 0 kills itself with -9 after an epoch, over all attempts."""
     hangs_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
-    """Rank 0 comes to no meeting with the others after this epoch, unless it was resumed."""
+    """Rank 0 hangs after this epoch, unless the attempt was resumed."""
     is_deaf: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """It does not listen to `should_stop`."""
+    """Whether the stage ignores `should_stop`."""
     batch_size: Annotated[int, Role.OUTSIDE_KEY] = 12
-    """A multiple of the number of workers."""
+    """It must be a multiple of the number of workers."""
     keep_best: Annotated[int, Role.OUTSIDE_KEY] = 0
     epoch_s: Annotated[float, Role.OUTSIDE_KEY] = 0.0
     resumed_epoch_s: Annotated[float | None, Role.OUTSIDE_KEY] = None
-    """Of an attempt that was resumed; by default as long as the others'."""
+    """Seconds per epoch of a resumed attempt. By default, `epoch_s`."""
     loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 0
 
 
@@ -72,7 +72,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def evaluate(context: StageContext) -> StageResult:
-    """Ten times what was counted, for each unit of `gain`."""
+    """Return ten times the counted total, multiplied by `gain`."""
     assert set(context.inputs) == {"checkpoint"}
     context.emit(Event("counting again"))
     total = 10 * context.params.gain * _total_of(context.inputs["checkpoint"])
@@ -87,7 +87,7 @@ def _total_of(folder: Path) -> float:
 
 
 def _stop_if_asked(context: StageContext, epoch: int) -> None:
-    """Ranks come to hear of it at different times: they agree before they stop."""
+    """Stop if any rank is asked to. Ranks may learn of it at different times."""
     if context.params.is_deaf:
         return
     if epoch == context.params.hangs_after and context.resume_dir is None and context.rank == 0:
@@ -103,7 +103,7 @@ def _stop_if_asked(context: StageContext, epoch: int) -> None:
 
 
 def _is_any(is_asked: bool) -> bool:
-    import torch  # noqa: PLC0415  one worker does without it
+    import torch  # noqa: PLC0415  a single worker does not need it
 
     flag = torch.tensor(float(is_asked))
     torch.distributed.all_reduce(flag)
@@ -132,20 +132,20 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
     ):
         os.kill(os.getpid(), signal.SIGKILL)
     if context.rank == 0:
-        _die_again(Path(params.data) / "deaths.log", params.num_deaths)
+        _kill_again(Path(params.data) / "deaths.log", params.num_deaths)
 
 
-def _die_again(deaths: Path, most: int) -> None:
-    with deaths.open("a+") as log:
+def _kill_again(kills: Path, most: int) -> None:
+    with kills.open("a+") as log:
         log.seek(0)
         if len(log.readlines()) >= most:
             return
-        log.write("dead\n")
+        log.write("killed\n")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _sleep(context: StageContext, duration_s: float) -> None:
-    """Work for a while, or until it should stop."""
+    """Work for `duration_s`, or until the stage should stop."""
     end_s = time.monotonic() + duration_s
     while time.monotonic() < end_s and (context.params.is_deaf or not context.should_stop()):
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A user id without a name, without a home, or with a home that it may not write."""
+"""A user id without a name, without a home, or with a home that is not writable."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from orchestrator.account import complete_environment
 ROOT = Path(__file__).parents[2]
 UID = 12345
 PRIVATE = f"/tmp/orchestrator-home-{UID}"
-# The interpreter may be in a folder of root's: its files are open to read, and nothing but /tmp to
-# write.
+# The interpreter may be in a folder of root: its files can be read, but only /tmp can be written.
 AS_UID = (
     *("setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups"),
     *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
 )
 LIBRARIES = """
 import orchestrator.cluster
-import ray.train  # which looks for a home when it is imported
+import ray.train  # looks for a home when it is imported
 import json, getpass, os, pathlib, torch.hub
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 folders = [cache_dir(), torch.hub.get_dir()]
@@ -45,13 +44,13 @@ print(json.dumps({"user": getpass.getuser(), "home": str(pathlib.Path.home()), "
 
 needs_root = pytest.mark.skipif(
     os.getuid() != 0 or shutil.which("setpriv") is None,
-    reason="takes another user id, which only root can",
+    reason="changes the user id, which only root can",
 )
 
 
 @pytest.fixture
 def work_dir() -> Iterator[Path]:
-    """A folder of the other user's, and no cache of an earlier test."""
+    """A folder of the other user. Caches of earlier tests are removed."""
     shutil.rmtree(PRIVATE, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, UID, 0)
@@ -87,7 +86,7 @@ def _run(
     [({}, LIBRARIES, PRIVATE), ({"HOME": "/"}, CACHES, "/")],
     ids=["no home", "home of root"],
 )
-def test_libraries_find_a_name_and_folders_that_can_be_written(
+def test_libraries_get_a_user_name_and_writable_folders(
     work_dir: Path, env: dict[str, str], code: str, home: str
 ) -> None:
     done = _run(work_dir, env, "-c", code)
@@ -108,7 +107,7 @@ def test_libraries_find_a_name_and_folders_that_can_be_written(
         pytest.param({"HOME": "/"}, id="home of root", marks=pytest.mark.stress),
     ],
 )
-def test_a_job_trains_under_an_id_without_a_name(work_dir: Path, env: dict[str, str]) -> None:
+def test_job_trains_under_a_user_id_without_a_name(work_dir: Path, env: dict[str, str]) -> None:
     job = ROOT / "jobs" / "quickstart.yaml"
     sets = {"pretrain.data": "sample:digits", "pretrain.data_fraction": 0.3, "pretrain.epochs": 1}
     sets |= {"search.num_trials": 1, "search.overrides": "{epochs: 1}"}
@@ -132,7 +131,7 @@ def test_a_job_trains_under_an_id_without_a_name(work_dir: Path, env: dict[str, 
     assert values["pretrain", "top1"] is not None
 
 
-def test_a_sound_account_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_complete_account_is_not_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "made" / "later"))
     monkeypatch.setenv("USER", "somebody")
     before = dict(os.environ)
@@ -140,17 +139,19 @@ def test_a_sound_account_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert dict(os.environ) == before
 
 
-def test_caches_that_the_user_named_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folders_set_by_the_user_are_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     private = tmp_path / "tmp"
     private.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(private))
-    # Root may write anywhere, but not below a file.
+    # Root can write anywhere, but not below a file.
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.setenv("XDG_CACHE_HOME", "/mine")
     for name in ("MPLCONFIGDIR", "TRITON_HOME"):
         monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv(name, "")  # so that monkeypatch takes back what is set below
+        monkeypatch.setenv(name, "")  # so that monkeypatch undoes what is set below
         del os.environ[name]
     complete_environment()
     folder = private / f"orchestrator-home-{os.getuid()}"
@@ -160,7 +161,7 @@ def test_caches_that_the_user_named_stay(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert os.environ["TRITON_HOME"] == str(folder)
 
 
-def test_a_folder_that_somebody_else_can_write_holds_no_caches(
+def test_folder_that_others_can_write_is_not_used_for_caches(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Libraries load code from their caches."""

@@ -1,4 +1,4 @@
-"""Errors cross process borders and keep their words."""
+"""Errors can be pickled and keep their messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.errors import Fault, OrchestratorError, SpecError
 
 
 def _all(base: type[OrchestratorError]) -> list[type[OrchestratorError]]:
-    """Those of errors.py; what others derive from them is tested with it."""
+    """The errors in errors.py. Errors derived elsewhere are tested there."""
     children = [child for child in base.__subclasses__() if child.__module__ == errors.__name__]
     return [base, *(found for child in children for found in _all(child))]
 
@@ -25,7 +25,7 @@ def test_every_error_pickles(kind: type[OrchestratorError]) -> None:
     assert str(error) == "what, where, what to do"
 
 
-def test_a_spec_error_pickles_with_its_faults() -> None:
+def test_spec_error_pickles_with_its_faults() -> None:
     error = SpecError(
         [
             Fault("a.yaml", 3, 5, "stages.x.lr", "is wrong"),
@@ -37,7 +37,7 @@ def test_a_spec_error_pickles_with_its_faults() -> None:
     assert str(again) == "a.yaml:3:5: stages.x.lr: is wrong\n--set seed: too"
 
 
-def test_the_tree_in_the_docstring_names_every_error() -> None:
+def test_tree_in_the_docstring_has_every_error() -> None:
     assert errors.__doc__ is not None
     for kind in _all(OrchestratorError):
         assert f" {kind.__name__} " in errors.__doc__

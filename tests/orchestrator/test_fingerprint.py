@@ -1,4 +1,4 @@
-"""What a recipe holds of the params where a search sets some of them."""
+"""Which params a recipe has if a search sets some of them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def params_in_recipe(folder: Path, stage: str, *, space: str, params: str) -> An
         (
             "batch_size: {choice: [512, 1024]}",
             "lr: 1.0e-3",
-        ),  # left out, it would follow the batch of each trial
+        ),  # without a value, it would follow the batch size of each trial
         ("lr: {uniform: [1.0e-4, 1.0e-3]}", "min_lr: 1.0e-5"),
         ("model.embed_dim: {choice: [96, 192]}", "model: {drop_path_rate: 0.2}"),
     ],
 )
-def test_a_written_value_is_not_derived_from_a_searched_one(
+def test_written_value_does_not_depend_on_a_searched_one(
     tmp_path: Path, stage: str, space: str, written: str
 ) -> None:
     left_out = "model: cat_tiny" if "model" not in written else "model: {drop_path_rate: 0.1}"
@@ -50,7 +50,7 @@ def test_a_written_value_is_not_derived_from_a_searched_one(
 
 
 @pytest.mark.parametrize("stage", ["search", "pretrain"])
-def test_a_usual_value_counts_as_left_out(tmp_path: Path, stage: str) -> None:
+def test_usual_value_has_the_same_key_as_no_value(tmp_path: Path, stage: str) -> None:
     space = "weight_decay: {uniform: [0.0, 0.1]}"
     one, other = (
         params_in_recipe(tmp_path, stage, space=space, params=text)

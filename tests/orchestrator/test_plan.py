@@ -1,4 +1,4 @@
-"""Keys and verdicts: what makes a stage run again, and what does not."""
+"""Keys and verdicts: which changes make a stage run again, and which do not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Planner = Callable[..., Plan]
 
 @pytest.fixture
 def planner(tmp_path: Path) -> Planner:
-    """Plans JOB with overrides, or another text, against one store."""
+    """Return a function that plans JOB with overrides, or another text, against one store."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
 
@@ -62,7 +62,7 @@ def planner(tmp_path: Path) -> Planner:
 
 @pytest.fixture
 def done(planner: Planner) -> Planner:
-    """The same, after a run that finished every stage."""
+    """The planner, after a run that finished every stage."""
     _finish(planner())
     return planner
 
@@ -89,14 +89,14 @@ def _running(plan: Plan) -> set[str]:
     return {planned.name for planned in plan.stages if planned.verdict == "RUN"}
 
 
-def test_first_everything_runs_after_what_it_needs(planner: Planner) -> None:
+def test_new_job_runs_each_stage_after_those_it_needs(planner: Planner) -> None:
     plan = planner()
     assert _running(plan) == ALL
     order = [planned.name for planned in plan.stages]
     assert order.index("search") < order.index("first") < order.index("second")
 
 
-def test_an_unchanged_job_reuses_everything(done: Planner) -> None:
+def test_unchanged_job_reuses_every_stage(done: Planner) -> None:
     assert _running(done()) == set()
 
 
@@ -113,7 +113,7 @@ def test_an_unchanged_job_reuses_everything(done: Planner) -> None:
         ("stages.first.fails=bug", {"search", "first", "second"}),
     ],
 )
-def test_a_change_reruns_its_stage_and_what_depends_on_it(
+def test_change_reruns_its_stage_and_dependent_stages(
     done: Planner, override: str, runs_again: set[str]
 ) -> None:
     assert _running(done(override)) == runs_again
@@ -131,7 +131,7 @@ def test_a_change_reruns_its_stage_and_what_depends_on_it(
         "stages.first.gain=3",
     ],
 )
-def test_what_cannot_change_a_result_reruns_nothing(done: Planner, override: str) -> None:
+def test_fields_that_cannot_change_a_result_rerun_nothing(done: Planner, override: str) -> None:
     assert _running(done(override)) == set()
 
 
@@ -151,7 +151,7 @@ def test_moved_data_rerun_nothing(done: Planner, tmp_path: Path) -> None:
     assert _running(done(text=JOB.replace("data: data", "data: elsewhere"))) == set()
 
 
-def test_force_raises_the_rerun_count_for_good(done: Planner) -> None:
+def test_force_increases_the_rerun_count_permanently(done: Planner) -> None:
     forced = done(forced=("first",))
     assert _running(forced) == {"first", "second"}
     assert forced["first"].why == "forced, rerun 1"
@@ -162,7 +162,7 @@ def test_force_raises_the_rerun_count_for_good(done: Planner) -> None:
     assert done(forced=("first",))["first"].rerun == 2
 
 
-def test_the_plan_says_what_changed(done: Planner) -> None:
+def test_plan_reports_what_changed(done: Planner) -> None:
     plan = done("stages.first.epochs=4")
     assert plan["first"].why == "epochs: 3 -> 4"
     assert plan["second"].why == "its input source changed"
@@ -173,14 +173,12 @@ EVALUATED = (
     JOB
     + """
   measured: {kind: evaluate, of: first}
-  alone: {kind: evaluate, task: count, data: data, gain: 5.0, checkpoint: ./count.json}
+  outside: {kind: evaluate, task: count, data: data, gain: 5.0, checkpoint: ./count.json}
 """
 )
 
 
-def test_an_evaluation_key_depends_on_model_params_and_file(
-    planner: Planner, tmp_path: Path
-) -> None:
+def test_evaluation_key_depends_on_model_params_and_file(planner: Planner, tmp_path: Path) -> None:
     (tmp_path / "count.json").write_text("40")
     _finish(planner(text=EVALUATED))
     assert _running(planner(text=EVALUATED)) == set()
@@ -192,10 +190,10 @@ def test_an_evaluation_key_depends_on_model_params_and_file(
         "measured"
     }
     (tmp_path / "count.json").write_text("41")
-    assert _running(planner(text=EVALUATED)) == {"alone"}
+    assert _running(planner(text=EVALUATED)) == {"outside"}
 
 
-def test_missing_data_are_named_with_their_stage(planner: Planner) -> None:
+def test_missing_data_are_reported_with_their_stage(planner: Planner) -> None:
     with pytest.raises(DataError, match=r"stages\.other: .*nowhere/content\.txt: cannot be read"):
         planner("stages.other.data=nowhere")
 
@@ -203,7 +201,7 @@ def test_missing_data_are_named_with_their_stage(planner: Planner) -> None:
 NO_DATA = "stages.other.data=nowhere"
 
 
-def test_the_plan_of_a_part_reads_the_data_of_that_part_only(planner: Planner) -> None:
+def test_partial_plan_reads_only_the_data_of_its_stages(planner: Planner) -> None:
     whole, part = planner(), planner(NO_DATA, only=("first",))
     assert [planned.name for planned in part.stages] == ["search", "first"]
     assert [planned.key for planned in part.stages] == [whole["search"].key, whole["first"].key]
@@ -211,14 +209,14 @@ def test_the_plan_of_a_part_reads_the_data_of_that_part_only(planner: Planner) -
         planner(NO_DATA, only=("first", "other"))
 
 
-def test_only_takes_a_whole_matrix_or_one_cell(planner: Planner) -> None:
+def test_only_accepts_a_whole_matrix_or_one_cell(planner: Planner) -> None:
     text = JOB + "  grid: {kind: count, data: data, matrix: {gain: [1.0, 2.0]}}\n"
     part = planner(NO_DATA, text=text, only=("grid/1_0",))
     assert [planned.name for planned in part.stages] == ["grid/1_0"]
     assert planner(text=text)["grid/1_0"].key == part["grid/1_0"].key
 
 
-def test_a_partial_run_keeps_the_records_of_other_stages(done: Planner) -> None:
+def test_partial_run_keeps_the_records_of_other_stages(done: Planner) -> None:
     _finish(done(forced=("other",)))
     _finish(done(NO_DATA, "stages.other.gain=6", "stages.second.epochs=4", only=("second",)))
     plan = done()
@@ -231,7 +229,7 @@ def test_a_partial_run_keeps_the_records_of_other_stages(done: Planner) -> None:
     assert results.changes == {"second": "epochs: 4 -> 3"}
 
 
-def test_a_first_partial_run_records_its_part(planner: Planner) -> None:
+def test_first_partial_run_records_only_its_stages(planner: Planner) -> None:
     part = planner(NO_DATA, only=("first",))
     _finish(part)
     store = open_store(part.job.store)
@@ -242,9 +240,7 @@ def test_a_first_partial_run_records_its_part(planner: Planner) -> None:
     assert _running(planner()) == {"second", "other"}
 
 
-def test_a_report_leaves_out_results_on_renewed_inputs(
-    done: Planner,
-) -> None:
+def test_report_omits_results_whose_inputs_were_replaced(done: Planner) -> None:
     _finish(done("stages.first.epochs=4", only=("first",)))
     job = done().job
     results = load_results(job, open_store(job.store), kinds=KINDS)
@@ -262,7 +258,7 @@ def test_plan_json_has_the_documented_fields(planner: Planner) -> None:
     ] * 4
 
 
-def test_a_report_names_changes_since_the_last_run(done: Planner, tmp_path: Path) -> None:
+def test_report_lists_changes_since_the_last_run(done: Planner, tmp_path: Path) -> None:
     held = ("stages.other.expect={total: '> 1'}", "stages.other.published=counts/five")
     job = done("stages.first.epochs=4", *held).job
     (tmp_path / "data").rename(tmp_path / "gone")

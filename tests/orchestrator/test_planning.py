@@ -1,5 +1,5 @@
-"""A plan reads each data set, file and config once, however many stages name it, and says each
-fault once."""
+"""A plan reads each data set, file and config only once for all stages, and reports each fault
+once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGE = "  {name}: {{kind: pretrain, data: {data}, epochs: 1, batch_size: 2, see
 
 @pytest.fixture
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each folder that is walked."""
+    """The folders that are walked, in order."""
     walked: list[str] = []
     walk = files._walk
 
@@ -56,13 +56,13 @@ def stages(num: int, data: str, more: str = "") -> str:
     )
 
 
-def test_a_data_set_is_read_once_for_all_its_stages(data: Path, walks: list[str]) -> None:
+def test_data_set_is_read_once_for_all_its_stages(data: Path, walks: list[str]) -> None:
     found = digests(data.parent, stages(20, "data"))
     assert len(set(found.values())) == 1
     assert walks == ["data/train", "data/val"]
 
 
-def test_evaluations_and_searches_share_it_too(data: Path, walks: list[str]) -> None:
+def test_evaluations_and_searches_share_the_read_data(data: Path, walks: list[str]) -> None:
     measured = "".join(f"  e{seed}: {{kind: evaluate, of: p{seed}}}\n" for seed in range(3))
     searches = "".join(
         (
@@ -86,7 +86,7 @@ def test_stages_with_other_classes_are_checked_separately(data: Path) -> None:
     assert "num_classes says 3" in str(caught.value)
 
 
-def test_a_fault_of_the_data_is_found_and_reported_once(data: Path, walks: list[str]) -> None:
+def test_fault_of_the_data_is_found_and_reported_once(data: Path, walks: list[str]) -> None:
     (data / "train/cat/b.jpg").symlink_to("gone")
     with pytest.raises(DataError) as caught:
         digests(data.parent, stages(5, "data"))
@@ -94,7 +94,7 @@ def test_a_fault_of_the_data_is_found_and_reported_once(data: Path, walks: list[
     assert walks == ["data/train"]
 
 
-def test_a_file_from_outside_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_from_outside_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
     def counted(location: str) -> str:
@@ -107,7 +107,7 @@ def test_a_file_from_outside_is_read_once(data: Path, monkeypatch: pytest.Monkey
     assert read == [f"{data.parent}/w.pth"]
 
 
-def test_an_unexpected_file_system_error_is_a_data_error(
+def test_unexpected_file_system_error_is_a_data_error(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -136,7 +136,7 @@ def _params(name: str, root: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("is_evaluation", [False, True])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_fingerprint_depends_only_on_its_declared_fields(
+def test_fingerprint_depends_only_on_its_declared_fields(
     data: Path, name: str, is_evaluation: bool
 ) -> None:
     kind, read = KINDS[name], set[str]()

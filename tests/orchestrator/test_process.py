@@ -1,4 +1,4 @@
-"""How often a run was asked to end."""
+"""Counting the requests to end a run, and the time that it then has."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from orchestrator.process import Signals, counted_signals, stop_grace_s
 
 
-def test_ctrl_c_that_comes_twice_at_once_is_one_wish() -> None:
+def test_signals_close_together_count_once() -> None:
     signals = Signals()
     for now_s in (10.0, 10.1, 10.5, 12.0):
         signals.note(now_s)
     assert signals.count == 2
 
 
-def test_signals_are_counted_within_the_block_alone() -> None:
+def test_signals_are_counted_only_within_the_block() -> None:
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     with counted_signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -35,7 +35,7 @@ def test_signals_are_counted_within_the_block_alone() -> None:
         ({"RAY_JOB_STOP_WAIT_TIME_S": "soon"}, 60),
     ],
 )
-def test_a_run_waits_a_second_less_than_ray_does(
+def test_run_waits_a_second_less_than_ray(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], grace_s: float
 ) -> None:
     for name in ("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_JOB_STOP_WAIT_TIME_S"):

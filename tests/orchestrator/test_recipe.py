@@ -1,5 +1,4 @@
-"""The recipe audit: what of a stage's params is not the reference's, in the manifest that closes
-the stage."""
+"""The recipe audit: the params that differ from the reference recipe, in the stage's manifest."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ stages:
 
 
 def make_attempt(folder: Path, name: str) -> Attempt:
-    """As the cluster makes it, but for inputs."""
+    """Make an attempt as the cluster does, but without inputs."""
     (folder / "job.yaml").write_text(JOB)
     job = load_job(folder / "job.yaml", kinds=KINDS, published={}, base_dir=folder)
     stage = job.stages[name]
@@ -70,17 +69,17 @@ def make_attempt(folder: Path, name: str) -> Attempt:
 @pytest.mark.parametrize(
     ("stage", "audit"),
     [
-        # a published size is a choice, and what is outside the Key changes no result
+        # a published model is a choice, and params outside the Key change no result
         (
             "pretrain",
             {"epochs": (10, 300), "batch_size": (32, 1024), "precision": ("fp32", "fp16")},
         ),
         ("scenes", {}),
-        # of a search, what its trials share: not the template's values of what is searched
+        # for a search, only the params that its trials share, not the searched ones
         ("search", {"epochs": (2, 300), "precision": ("fp32", "fp16")}),
     ],
 )
-def test_a_manifest_holds_what_differs_from_the_reference(
+def test_manifest_has_the_deviations_from_the_reference(
     tmp_path: Path, stage: str, audit: dict[str, Any]
 ) -> None:
     manifest = publish_result(make_attempt(tmp_path, stage), StageResult({}, ()))
@@ -91,7 +90,7 @@ def test_a_manifest_holds_what_differs_from_the_reference(
     assert Manifest.from_json(manifest.to_json(), where="here") == manifest
 
 
-def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> None:
+def test_custom_model_and_nested_settings_are_deviations(tmp_path: Path) -> None:
     params = make_attempt(tmp_path, "pretrain").params.overlay(
         {"model": {"embed_dim": 48}, "mixup": 0, "betas": [0.9, 0.99]}
     )
@@ -101,9 +100,7 @@ def test_a_network_of_its_own_and_each_nested_setting_count(tmp_path: Path) -> N
     assert audit["betas"] == Deviation(used=[0.9, 0.99], reference=[0.9, 0.999])
 
 
-def test_a_method_and_its_usual_settings_are_no_deviation(
-    tmp_path: Path,
-) -> None:
+def test_method_and_its_usual_settings_are_not_deviations(tmp_path: Path) -> None:
     params = make_attempt(tmp_path, "scenes").params
     assert recipe_audit(params) == {}
     assert recipe_audit(params.overlay({"lr": 6e-5, "channels": 256, "head_channels": 128})) == {}
@@ -111,7 +108,7 @@ def test_a_method_and_its_usual_settings_are_no_deviation(
     assert recipe_audit(params.overlay({"init": "scratch", "model": "cat_base"})).keys() == {"init"}
 
 
-def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
+def test_recipe_takes_precedence_over_the_defaults(tmp_path: Path) -> None:
     params = make_attempt(tmp_path, "pretrain").params
     found = param_deviations(params, {"model": "cat_small", "epochs": 10, "precision": "fp16"})
     assert {name: (deviation.used, deviation.reference) for name, deviation in found.items()} == {
@@ -120,7 +117,7 @@ def test_a_recipe_beats_the_defaults_as_reference(tmp_path: Path) -> None:
     }
 
 
-def test_a_manifest_older_than_audits_still_reads(tmp_path: Path) -> None:
+def test_manifest_older_than_audits_can_be_read(tmp_path: Path) -> None:
     manifest = publish_result(make_attempt(tmp_path, "pretrain"), StageResult({}, ()))
     content = json.loads(manifest.to_json())
     del content["sha256"], content["recipe_audit"]
@@ -128,7 +125,7 @@ def test_a_manifest_older_than_audits_still_reads(tmp_path: Path) -> None:
     assert Manifest.from_json(old, where="here").recipe_audit is None
 
 
-def test_an_edited_audit_is_refused(tmp_path: Path) -> None:
+def test_edited_audit_is_refused(tmp_path: Path) -> None:
     document = publish_result(make_attempt(tmp_path, "pretrain"), StageResult({}, ())).to_json()
     content = json.loads(document)
     content["recipe_audit"] = {}
@@ -136,7 +133,7 @@ def test_an_edited_audit_is_refused(tmp_path: Path) -> None:
         Manifest.from_json(json.dumps(content).encode(), where="here")
 
 
-def test_what_only_adds_a_metric_is_in_the_key_and_no_deviation(tmp_path: Path) -> None:
+def test_param_that_adds_a_metric_is_in_key_but_no_deviation(tmp_path: Path) -> None:
     stage = make_attempt(tmp_path, "scenes").params.model_copy(update={"tta": True})
     assert stage.in_key()["tta"] is True
     assert "tta" not in recipe_audit(stage)

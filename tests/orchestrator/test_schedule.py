@@ -1,4 +1,4 @@
-"""Admission: what starts when, on which capacity."""
+"""Which stages start when, and with what capacity."""
 
 from __future__ import annotations
 
@@ -58,23 +58,23 @@ def _started(plan: Plan, states: dict[str, State], cpus: float) -> dict[str, int
     }
 
 
-def test_independent_stages_start_together_as_cpus_allow(plan: Plan) -> None:
+def test_independent_stages_start_together_if_cpus_are_free(plan: Plan) -> None:
     assert _started(plan, _states(plan), 16) == {"search": 5, "a": 1}
     assert _started(plan, _states(plan), 4) == {"search": 2}
     assert _started(plan, _states(plan, search=State.RUNNING), 3) == {}
 
 
-def test_a_search_takes_as_many_trials_at_a_time_as_fit(plan: Plan) -> None:
+def test_search_runs_as_many_trials_at_a_time_as_fit(plan: Plan) -> None:
     assert _started(plan, _states(plan, a=State.RUNNING), 7) == {"search": 3}
 
 
-def test_a_stage_waits_for_what_it_needs(plan: Plan) -> None:
+def test_stage_waits_for_the_stages_that_it_needs(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.RUNNING)
     assert _started(plan, states, 16) == {}
     assert _started(plan, {**states, "a": State.REUSED}, 16) == {"b": 1}
 
 
-def test_dependants_of_a_failed_stage_are_blocked(plan: Plan) -> None:
+def test_stages_that_need_a_failed_one_are_blocked(plan: Plan) -> None:
     states = _states(plan, search=State.DONE, a=State.FAILED)
     (block,) = decide(plan, states, free=Capacity(16, 0))
     assert isinstance(block, Block)
@@ -86,19 +86,19 @@ def _machine(cpus: float, gpus: float = 0, memory_gib: float = 0, **labels: str)
     return Machine(Capacity(cpus, gpus, memory_gib), labels)
 
 
-def test_a_group_that_never_fits_is_reported_with_the_machines(plan: Plan) -> None:
+def test_group_that_never_fits_is_reported_with_the_machines(plan: Plan) -> None:
     machines = (_machine(3), _machine(1))
     assert shortfall(plan["b"], machines) is None
     assert shortfall(plan["a"], (_machine(2), _machine(2))) is None
     reason = shortfall(plan["a"], machines)
     assert reason is not None
     assert (
-        "a: asks for 2 workers with 2 CPUs each, and the cluster has 3 CPUs; 1 CPUs: 1 of them fit"
-        in reason
+        "a: needs 2 workers with 2 CPUs each, but the cluster has 3 CPUs; 1 CPUs, where 1 of them "
+        "fit" in reason
     )
 
 
-def test_workers_go_only_where_labels_and_memory_fit() -> None:
+def test_workers_need_machines_with_labels_and_memory() -> None:
     resources = Resources(
         workers=2, gpus_per_worker=1, memory_gib_per_worker=16, labels={"zone": "a"}
     )
@@ -110,15 +110,15 @@ def test_workers_go_only_where_labels_and_memory_fit() -> None:
     assert missing_room(resources, (roomy,), num_workers=2) is None
     assert missing_room(resources, (narrow, narrow), num_workers=2) is None
     assert missing_room(resources, (narrow, elsewhere), num_workers=2) == (
-        "asks for 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
-        "and the cluster has 8 CPUs, 4 GPUs, 20 GiB: 1 of them fit"
+        "needs 2 workers with 1 CPUs, 1 GPUs, 16 GiB each on machines labelled {'zone': 'a'}, "
+        "but the cluster has 8 CPUs, 4 GPUs, 20 GiB, where 1 of them fit"
     )
-    assert "the cluster has no such machine: 0 of them fit" in str(
+    assert "the cluster has no such machine, where 0 of them fit" in str(
         missing_room(resources, (elsewhere,), num_workers=2)
     )
 
 
-def test_a_worker_range_is_admitted_by_its_minimum(tmp_path: Path) -> None:
+def test_stage_with_a_worker_range_starts_with_its_minimum(tmp_path: Path) -> None:
     plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
     (start,) = (
         decision
@@ -128,18 +128,19 @@ def test_a_worker_range_is_admitted_by_its_minimum(tmp_path: Path) -> None:
     assert start.capacity == Capacity(2, 0)
     assert shortfall(plan["a"], (_machine(2),)) is None
     reason = (
-        "a: asks for at least 2 workers with 1 CPUs each, and the cluster has 1 CPUs: 1 of them fit"
+        "a: needs at least 2 workers with 1 CPUs each, but the cluster has 1 CPUs, where 1 of "
+        "them fit"
     )
     assert reason in str(shortfall(plan["a"], (_machine(1),)))
 
 
-def test_a_worker_range_keeps_the_counts_that_fit(tmp_path: Path) -> None:
+def test_worker_range_keeps_the_counts_that_fit(tmp_path: Path) -> None:
     plan = _plan(tmp_path, JOB.replace("{workers: 2, cpus_per_worker: 2}", "{workers: [2, 6]}"))
-    assert plan["a"].stage.worker_counts == (2, 3, 4, 6)  # of a batch of 12
+    assert plan["a"].stage.worker_counts == (2, 3, 4, 6)  # divisors of the batch size 12
     assert plan["b"].stage.worker_counts == (1,)
 
 
-def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
+def test_trials_use_the_minimum_of_a_worker_range(tmp_path: Path) -> None:
     plan = _plan(
         tmp_path, JOB.replace("resources: {cpus_per_worker: 2}}", "resources: {workers: [2, 4]}}")
     )
@@ -151,12 +152,12 @@ def test_a_searchs_trials_take_the_least_of_a_range(tmp_path: Path) -> None:
     ("slots", "cpus", "chosen"),
     [(9, 99, 4), (3, 99, 3), (9, 5, 2), (9, 6, 3), (0, 0, 2)],  # never fewer than it began with
 )
-def test_a_group_fits_machines_and_other_stages(slots: int, cpus: float, chosen: int) -> None:
+def test_group_size_fits_machines_and_other_stages(slots: int, cpus: float, chosen: int) -> None:
     worker = Capacity(2, 0)
     assert choose_workers((2, 3, 4), worker, slots=slots, free=Capacity(cpus, 0)) == chosen
 
 
-def test_places_are_counted_on_machines_with_the_labels_alone() -> None:
+def test_worker_slots_count_only_machines_with_the_labels() -> None:
     resources = Resources(workers=(1, 8), cpus_per_worker=2, labels={"zone": "a"})
     machines = (_machine(5, zone="a"), _machine(8, zone="b"), _machine(2, zone="a"))
     assert worker_slots(resources, machines, most=8) == 3
@@ -165,7 +166,7 @@ def test_places_are_counted_on_machines_with_the_labels_alone() -> None:
 @pytest.mark.parametrize(
     ("cpus", "most", "groups"), [([3, 3, 3], 9, 1), ([3, 3, 4], 9, 2), ([8], 1, 1), ([1], 9, 1)]
 )
-def test_what_machines_have_left_over_makes_no_group(
+def test_rests_of_several_machines_do_not_make_a_group(
     cpus: list[int], most: int, groups: int
 ) -> None:
     machines = tuple(Machine(Capacity(count, 0)) for count in cpus)

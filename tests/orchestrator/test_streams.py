@@ -1,4 +1,4 @@
-"""Commands whose stdout is closed, on a full disk, or a pipe whose reader has left."""
+"""Commands whose stdout is closed, on a full disk, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _python(*arguments: str) -> str:
 
 
 def _script(tmp_path: Path, imports: str, *body: str) -> str:
-    """What runs a command with this body, from the root of the project."""
+    """Return a shell command that runs a Python command with this body from the project root."""
     lines = [
         "import pathlib, sys, time",
         imports,
@@ -59,7 +59,7 @@ def _script(tmp_path: Path, imports: str, *body: str) -> str:
         (LEAVES, {0, 4}, ""),
     ],
 )
-def test_a_command_ends_with_one_line_or_none(
+def test_command_prints_at_most_one_error_line(
     imports: str, redirection: str, codes: set[int], error: str, tmp_path: Path
 ) -> None:
     script = _script(tmp_path, imports, "time.sleep(0.1)", "print('x' * 100_000)", "return 4")
@@ -69,13 +69,13 @@ def test_a_command_ends_with_one_line_or_none(
 
 
 @pytest.mark.parametrize("imports", [OURS, CAT_MODELS])
-def test_a_command_that_prints_nothing_needs_no_stdout(imports: str, tmp_path: Path) -> None:
+def test_command_that_prints_nothing_needs_no_stdout(imports: str, tmp_path: Path) -> None:
     done = _shell(f"{_script(tmp_path, imports, 'return 2')} >&-", tmp_path)
     assert done.returncode == 2
     assert done.stderr == ""
 
 
-def test_the_work_goes_on_after_the_reader_of_its_progress_left(tmp_path: Path) -> None:
+def test_command_continues_after_its_reader_has_left(tmp_path: Path) -> None:
     body = ["for number in range(2000):", "    print(f'{number:01000}', flush=True)"]
     script = _script(
         tmp_path, OURS, *body, f"pathlib.Path({str(tmp_path / 'made')!r}).touch()", "return 0"
@@ -88,7 +88,7 @@ def test_the_work_goes_on_after_the_reader_of_its_progress_left(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", f"2{LEAVES}"])
-def test_a_stderr_that_cannot_be_written_changes_nothing(redirection: str, tmp_path: Path) -> None:
+def test_stderr_that_cannot_be_written_is_ignored(redirection: str, tmp_path: Path) -> None:
     opened = tmp_path / "opened"
     body = [
         "time.sleep(0.1)",
@@ -103,11 +103,11 @@ def test_a_stderr_that_cannot_be_written_changes_nothing(redirection: str, tmp_p
     assert opened.read_text() == ""
 
 
-def test_every_command_of_the_project_runs_on_guarded_streams() -> None:
+def test_every_command_of_the_project_uses_guarded_streams() -> None:
     sources = [
         path
-        for room in ("orchestrator", "pipelines", "cat_model")
-        for path in (ROOT / room).rglob("*.py")
+        for package in ("orchestrator", "pipelines", "cat_model")
+        for path in (ROOT / package).rglob("*.py")
     ]
     commands = [path for path in sources if '\nif __name__ == "__main__":' in path.read_text()]
     assert len(commands) >= 7
@@ -121,7 +121,7 @@ def test_every_command_of_the_project_runs_on_guarded_streams() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a job, and the image set that it trains on."""
+    """A folder with a job and the images that it trains on."""
     job = "name: small\nstore: ./store\nstages:\n  pretrain: {kind: pretrain, data: images}\n"
     (tmp_path / "job.yaml").write_text(job)
     for split in ("train", "val"):
@@ -142,7 +142,7 @@ def folder(tmp_path: Path) -> Path:
         ("validate nowhere.yaml --json", LEAVES, 2, "nowhere.yaml: no such file\n"),
     ],
 )
-def test_a_verb_ends_without_a_traceback(
+def test_verb_ends_without_a_traceback(
     folder: Path, verb: str, redirection: str, code: int, error: str
 ) -> None:
     done = _shell(f"{_python('-m', 'orchestrator')} {verb} {redirection}", folder)

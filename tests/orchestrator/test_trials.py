@@ -1,4 +1,4 @@
-"""What a search publishes of its trials, and which is the best of them."""
+"""The published trials of a search, and which of them is the best."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _trial(number: int, value: float | None, epoch: int, state: str) -> Trial:
         ([], "max", None),
     ],
 )
-def test_the_best_trial_is_finished_or_came_farthest(
+def test_best_trial_is_finished_or_has_the_most_epochs(
     trials: list[tuple[float | None, int, str]], mode: str, best: int | None
 ) -> None:
     made = tuple(_trial(number, *trial) for number, trial in enumerate(trials, 1))
@@ -44,6 +44,6 @@ def test_the_best_trial_is_finished_or_came_farthest(
     assert (found.number if found else None) == best
 
 
-def test_trials_survive_their_file() -> None:
+def test_trials_are_read_as_they_were_written() -> None:
     trials = Trials(metric="top1", mode="max", trials=(_trial(1, 3.0, 2, "finished"),))
     assert Trials.model_validate_json(trials.model_dump_json()) == trials

@@ -78,7 +78,7 @@ def test_a_search_never_maximises_a_loss(tmp_path: Path) -> None:
         "metric: loss}\n"
     )
     with pytest.raises(
-        SpecError, match=r"7:92: stages\.s\.metric: less of loss is better; set `mode: min`"
+        SpecError, match=r"7:92: stages\.s\.metric: lower loss is better; set `mode: min`"
     ):
         _load(tmp_path, STAGES + search)
     assert _load(tmp_path, STAGES + search, "stages.s.mode=min").stages["s"].metrics == ("loss",)

@@ -99,7 +99,7 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(folder: Path, cluster_ad
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 130, errors[-5000:]
     assert "only: stopping: waiting up to 3600 s for checkpoints" in errors
-    assert "interrupted; what was finished is kept" in errors
+    assert "interrupted; finished stages and checkpoints are kept" in errors
     (record,) = _records(folder)
     stage = record["stages"]["only"]
     last = len(_worked(folder))

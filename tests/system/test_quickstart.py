@@ -233,7 +233,7 @@ def test_an_interrupted_run_exits_with_130_and_advice(
     run.send_signal(signum)
     _, errors = run.communicate(timeout=600)
     assert run.returncode == 130
-    assert "interrupted; what was finished is kept" in errors
+    assert "interrupted; finished stages and checkpoints are kept" in errors
     assert "Traceback" not in errors
     (record,) = store.glob("runs/*/run.json")
     assert json.loads(record.read_text())["state"] == "interrupted"

@@ -184,8 +184,7 @@ def test_a_job_with_relative_paths_is_refused(jobs_url: str, s3_endpoint: str) -
     assert client.get_job_info(name).driver_exit_code == 2
     logs = client.get_job_logs(name)
     assert (
-        "store: must be absolute, not './artifacts': in a Ray job the current folder is a copy"
-        in logs
+        "store: must be absolute, not './artifacts': a Ray job runs in a temporary copy of" in logs
     )
     assert "stages.pretrain.data: must be absolute, not 'data/digits/imagenet'" in logs
     assert "Traceback" not in logs

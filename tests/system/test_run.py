@@ -173,8 +173,8 @@ def test_only_runs_a_stage_and_its_dependencies(run: Runner, tmp_path: Path) -> 
 
 def test_impossible_resources_are_refused_at_once(run: Runner) -> None:
     expected = (
-        r"only: asks for 64 workers with 1 CPUs each, and the cluster has 4 CPUs, 2 GPUs, "
-        r".* GiB: 4 of them fit"
+        r"only: needs 64 workers with 1 CPUs each, but the cluster has 4 CPUs, 2 GPUs, "
+        r".* GiB, where 4 of them fit"
     )
     with pytest.raises(ClusterError, match=expected):
         run(text=_single(resources={"workers": 64}))
@@ -238,9 +238,9 @@ def test_a_search_whose_trials_all_lack_data_is_a_job_error(run: Runner) -> None
     outcome, _ = run(text=_search(space={"fails": {"choice": ["wrong_data"]}}), only=("search",))
     assert isinstance(outcome.errors["search"], JobError)
     told = str(outcome.errors["search"])
-    assert told.startswith("none of 1 trials came to a value of total: 1 failed, the first by: ")
+    assert told.startswith("none of 1 trials has a value of total: 1 failed, the first with: ")
     assert told.endswith(
-        "is not to my taste; mend the job, or try the same trials again by --force search"
+        "is not to my taste; fix the job, or repeat the same trials with --force search"
     )
 
 
@@ -249,10 +249,7 @@ def test_each_run_gives_a_killed_trial_three_attempts(run: Runner, tmp_path: Pat
     text = _search(space={"gain": {"choice": [3.0]}}).replace('"epochs": 2', '"epochs": 9')
     outcome, _ = run("stages.only.num_deaths=99", text=text, only=("search",))
     told = str(outcome.errors["search"])
-    assert (
-        "lost its process in each of 3 attempts; run again to go on with those that were lost"
-        in told
-    )
+    assert "lost its process in each of 3 attempts; run again to resume the lost trials" in told
     assert len((tmp_path / "data" / "deaths.log").read_text().splitlines()) == 3
     outcome, _ = run("stages.only.num_deaths=5", text=text, only=("search",))
     assert outcome.errors == {}
@@ -400,12 +397,10 @@ def test_a_missing_outside_file_is_named_in_the_error(
         run(text=_single(source=str(tmp_path / "none.pth")))
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(
-        DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name the file in it"
+        DataError, match=rf"stages\.only: {tmp_path}/folder\.pth: is a folder; name a file in it"
     ):
         run(text=_single(source=str(tmp_path / "folder.pth")))
-    with pytest.raises(
-        DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: there is no such object"
-    ):
+    with pytest.raises(DataError, match=rf"stages\.only: s3://{bucket}/none\.pth: no such object"):
         run(text=_single(source=f"s3://{bucket}/none.pth"))
 
 
@@ -457,10 +452,11 @@ def test_a_stage_waits_for_room_until_its_deadline(
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
     assert str(outcome.errors["only"]).startswith(
-        "waited 0.05 minutes for room: asks for 1 workers with 1 CPUs each, and the cluster has 0 "
+        "waited 0.05 minutes for resources: needs 1 workers with 1 CPUs each, but the cluster "
+        "has 0 "
         "CPUs, "
     )
-    assert any(update.event.text.startswith("waiting for room: ") for update in heard)
+    assert any(update.event.text.startswith("waiting for resources: ") for update in heard)
 
 
 def test_a_stage_starts_when_room_becomes_free(

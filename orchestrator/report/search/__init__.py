@@ -1,5 +1,6 @@
-"""Trials of a search -> its summary -> terminal, Markdown, JSON, plots. Imports neither torch nor
-ray; optuna and matplotlib only where they are needed."""
+"""Summarise the trials of a search and show them in the terminal, as Markdown, JSON and plots.
+
+Imports neither torch nor ray. Imports optuna and matplotlib only when they are needed."""
 
 from orchestrator.report.search.document import search_json
 from orchestrator.report.search.markdown import search_parts

@@ -1,4 +1,4 @@
-"""Whether a search's short trials rank params as full training does. Pure."""
+"""Whether a search's short trials rank params in the same order as full training. Pure."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ MIN_PAIRS = 3
 
 
 class Agreement(Value):
-    """The rank correlation between the trials' values and the values that full training with their
-    params came to."""
+    """The rank correlation between the trials' values and the values of full training with their
+    params."""
 
     kendall_tau: float
-    """From -1, the reverse order, to 1, the same order; ties count as in tau-b."""
+    """From -1 (reverse order) to 1 (same order). Ties count as in tau-b."""
     num_trials: int
-    """Trials whose params were trained in full too."""
+    """The number of trials whose params were also trained in full."""
 
 
 def agreement_of(
     job: Job, search: str, trials: Trials, manifests: Mapping[str, Manifest]
 ) -> Agreement | None:
-    """None where fewer than three trials' params were trained in full, or where one side is all the
-    same.
+    """Return the agreement of a search. None if fewer than three trials' params were trained in
+    full, or if all values of one side are equal.
 
-    A trial's full value comes from the job's finished stages that are the search's template with
-    the trial's params, `params_from` or written out: the mean, where they differ in their seeds.
-    The search's overrides are what makes its trials short, so these stages need not follow them.
+    A trial's full value is the mean over the job's finished stages that equal the search's template
+    with the trial's params, from `params_from` or written out. They may differ in their seeds, and
+    in the search's overrides, which make the trials short.
     """
     full = {
         trial.number: _full_values(job, search, trials.metric, trial, manifests)
@@ -51,7 +51,8 @@ def agreement_of(
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two rankings of the same things; None where one of them ranks nothing."""
+    """Return Kendall's tau-b of two rankings of the same items. None if all items of one are
+    tied."""
     pairs = list(combinations(zip(first, second, strict=True), 2))
     signs = [(_sign(one[0] - other[0]), _sign(one[1] - other[1])) for one, other in pairs]
     concordance = sum(x * y for x, y in signs)
@@ -79,7 +80,7 @@ def _full_values(
 def _is_trial_in_full(
     job: Job, search: Stage, trial: Trial, stage: Stage, manifest: Manifest
 ) -> bool:
-    """Whether `stage` ran as the search's template with what `trial` sampled."""
+    """Whether `stage` ran as the search's template with the params of `trial`."""
     assert search.search is not None
     template = job.stages.get(search.search.of)
     if template is None or stage.kind is not template.kind:
@@ -88,13 +89,13 @@ def _is_trial_in_full(
         expected, full = template.params.overlay(trial.params), stage.params.overlay(trial.params)
         ran = stage.kind.params.model_validate_json(canonical_json(manifest.params))
     except (ValueError, KeyError):
-        # The stage cannot take the trial's params, or is of an older release.
+        # The stage does not accept the trial's params, or comes from an older release.
         return False
     return _recipe(full) == _recipe(expected) and full.in_key() == ran.in_key()
 
 
 def _recipe(params: Params) -> dict[str, JsonValue]:
-    """What makes two stages of a job alike: the params by their effect, with the names of data and
-    inputs."""
+    """Return what must be equal for two stages to be alike: the params by effect, and the names of
+    data and inputs."""
     named = {*params.fields_with(Role.DATA), *params.fields_with(Role.INPUT)}
     return {**params.model_dump(mode="json", include=named), **params.in_key()}

@@ -9,26 +9,26 @@ from orchestrator.report.search.sampled import SampledParam, varied_params
 from orchestrator.trials import Trial, TrialState
 
 MIN_TRIALS = 4
-"""Fewer say nothing: a forest splits three points almost at will."""
+"""With fewer trials the result is meaningless: a forest splits three points almost at random."""
 SEED = 0
 
 
 def importances_of(trials: Sequence[Trial]) -> tuple[Mapping[str, float] | None, str | None]:
-    """Each varied param's share, the largest first, adding up to 1; or None and the reason why
-    there are none.
+    """Return each varied param's share, the largest first, which add up to 1. Otherwise return None
+    and the reason.
 
-    Of a stopped trial its last value counts, though it was reached in fewer epochs; failed trials
+    A stopped trial counts with its last value, although it trained for fewer epochs. Failed trials
     do not count.
     """
     valued = weighed_trials(trials)
     if len(valued) < MIN_TRIALS:
-        return None, f"it takes {MIN_TRIALS} trials with a value, not {len(valued)}"
+        return None, f"needs at least {MIN_TRIALS} trials with a value, not {len(valued)}"
     params = varied_params(valued)
     if not params:
         return None, "all trials have the same params"
     values = [value for trial in valued if (value := trial.value) is not None]
     if len(set(values)) == 1:
-        return None, "all trials came to the same value"
+        return None, "all trials have the same value"
     return _fanova(params, values), None
 
 
@@ -41,7 +41,7 @@ def weighed_trials(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _fanova(params: Sequence[SampledParam], values: Sequence[float]) -> dict[str, float]:
-    import optuna  # noqa: PLC0415  with scikit-learn it takes 2 s: only a report that has a search pays
+    import optuna  # noqa: PLC0415  with scikit-learn it takes 2 s, and only reports with a search need it
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -62,8 +62,8 @@ def _fanova(params: Sequence[SampledParam], values: Sequence[float]) -> dict[str
 
 
 def _column(param: SampledParam) -> Sequence[float | str]:
-    """The values as the forest sees them. Optuna's fANOVA weighs a param evenly from end to end
-    even where it was sampled by its logarithm, so the logarithm is what it gets."""
+    """Return the values for the forest. Optuna's fANOVA weighs a param uniformly over its range, so
+    a param that was sampled by its logarithm is passed as its logarithm."""
     numbers = param.numbers
     if numbers is None:
         return param.texts

@@ -1,4 +1,4 @@
-"""A Search -> its section of the Markdown report."""
+"""The section of a Search in the Markdown report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.trials import Trial
 
 
 def search_parts(search: Search, plots: Mapping[str, str]) -> list[list[str]]:
-    """The section's paragraphs, each its lines; `plots` are links by their titles."""
+    """Return the paragraphs of the section as lists of lines. `plots` has links by title."""
     return [
         [f"## Search {escaped(search.stage)}"],
         _table(search),
@@ -33,5 +33,5 @@ def _table(search: Search) -> list[str]:
 
 
 def _text(search: Search, trial: Trial, text: str) -> str:
-    """The best trial is bold."""
+    """Escape the text of a cell. The best trial is bold."""
     return f"**{escaped(text)}**" if trial.number == search.summary.best and text else escaped(text)

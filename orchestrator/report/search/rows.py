@@ -1,5 +1,4 @@
-"""A search's trials as the rows of a table, and what is said of it in lines; the terminal and
-Markdown share them."""
+"""A search's trials as rows of a table, and its summary as lines, for the terminal and Markdown."""
 
 from __future__ import annotations
 
@@ -17,15 +16,14 @@ from orchestrator.trials import Trial, TrialState
 
 MAX_ROWS = 20
 WIDTH = 120
-"""Characters of a line, without a terminal to ask."""
+"""Characters per line without a terminal."""
 OTHERS_WIDTH = 61
-"""Characters of a line in addition to the params."""
+"""Characters per line for all columns except the params."""
 GAP = 3
-"""Between two columns."""
+"""Characters between two columns."""
 
 MAX_CELL = 17
-"""Characters of a param in a column of its own; the line of the best trial has them
-all."""
+"""Maximum characters of a param in its own column. The line of the best trial shows all of them."""
 
 STATE_WORDS = {
     TrialState.FINISHED: "finished",
@@ -42,12 +40,12 @@ class TrialColumn:
     text: Callable[[Trial], str]
     is_number: bool = True
     is_long: bool = False
-    """Whether its texts need more lines than one."""
+    """Whether its texts may need more than one line."""
 
 
 def trial_columns(search: Search, *, width: int = WIDTH) -> tuple[TrialColumn, ...]:
-    """A column a param; one for all of them where lines of `width` characters have no room for
-    that."""
+    """Return the columns, with one per param, or one for all params if they do not fit into `width`
+    characters."""
     has_gpus = search.summary.spent.gpu > 0
     hours = TrialColumn("GPU-hours", lambda trial: hours_text(trial.gpu_hours))
     core_hours = TrialColumn("core-hours", lambda trial: hours_text(trial.core_hours))
@@ -63,12 +61,12 @@ def trial_columns(search: Search, *, width: int = WIDTH) -> tuple[TrialColumn, .
 
 
 def shown_trials(search: Search) -> list[Trial]:
-    """Those that a table has room for, best first."""
+    """Return the trials that the table shows, best first."""
     return best_first(search.trials)[:MAX_ROWS]
 
 
 def summary_lines(search: Search) -> tuple[str, ...]:
-    """What a search came to, a sentence a line."""
+    """Return the results of a search, one sentence per line."""
     summary = search.summary
     num_more = len(search.trials.trials) - MAX_ROWS
     lines = (
@@ -84,7 +82,7 @@ def summary_lines(search: Search) -> tuple[str, ...]:
 
 
 def params_words(params: Mapping[str, JsonValue]) -> str:
-    """Such as `lr=0.0005 mixup=0.2`."""
+    """Return text such as `lr=0.0005 mixup=0.2`."""
     return " ".join(f"{name}={value_words(value)}" for name, value in params.items())
 
 
@@ -111,7 +109,7 @@ def _param(name: str, trial: Trial) -> str:
 
 
 def _elided(text: str) -> str:
-    """The two ends of a long text, since mappings to choose from often begin alike."""
+    """Return the start and the end of a long text, because mappings often have the same start."""
     half = (MAX_CELL - 3) // 2
     return text if len(text) <= MAX_CELL else f"{text[:half]}...{text[-half:]}"
 
@@ -152,8 +150,8 @@ def _cost(summary: SearchSummary) -> str:
     saved = summary.saved.gpu if is_on_gpus else summary.saved.core
     share = saved / (spent + saved) if spent + saved else 0
     return (
-        f"{line}; stopping early saved about {hours_text(saved)} more, {share:.0%} of what all "
-        "would have cost"
+        f"{line}; early stopping saved about {hours_text(saved)}, {share:.0%} of the cost "
+        "without it"
     )
 
 
@@ -168,5 +166,5 @@ def _agreement(summary: SearchSummary) -> str | None:
     agreement = summary.agreement
     if agreement is None:
         return None
-    over = f"over {agreement.num_trials} trials' params that were trained in full too"
-    return f"short trials against full training: Kendall's tau {agreement.kendall_tau:+.2f} {over}"
+    over = f"over the params of {agreement.num_trials} trials that were also trained in full"
+    return f"short trials and full training: Kendall's tau {agreement.kendall_tau:+.2f} {over}"

@@ -1,5 +1,5 @@
-"""What the trials of a search sampled, param by param, as charts and importances need it: numbers
-or choices."""
+"""The sampled values of each param of a search, as numbers or choices, for plots and
+importances."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from orchestrator.artifact import canonical_json
 from orchestrator.trials import Trial
 
 LOG_SPAN = 10
-"""Only positive numbers that span more than this may be shown, and weighed, by their logarithm."""
+"""Only positive numbers whose ratio exceeds this may be shown and weighed by their logarithm."""
 
 
 @dataclass(frozen=True)
 class SampledParam:
-    """One searched param over some trials; `values` are in the order of these."""
+    """One searched param over some trials. `values` are in the order of the trials."""
 
     name: str
     values: tuple[JsonValue, ...]
 
     @property
     def numbers(self) -> tuple[float, ...] | None:
-        """The values where all of them are numbers; a switch is none."""
+        """The values, if all of them are numbers. Booleans are not numbers."""
         found = [
             float(value)
             for value in self.values
@@ -36,17 +36,17 @@ class SampledParam:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The values in writing: one text for each JSON value, mappings and lists too."""
+        """The values as text: one text per JSON value, including mappings and lists."""
         return tuple(value_words(value) for value in self.values)
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The texts that occur, each once, sorted."""
+        """The different texts, sorted."""
         return tuple(sorted(set(self.texts)))
 
     @property
     def is_log(self) -> bool:
-        """Whether the logarithms of the values spread more evenly than they do."""
+        """Whether the logarithms of the values are spread more evenly than the values."""
         numbers = self.numbers
         if numbers is None or min(numbers) <= 0 or max(numbers) <= LOG_SPAN * min(numbers):
             return False
@@ -54,7 +54,7 @@ class SampledParam:
 
 
 def varied_params(trials: Sequence[Trial]) -> tuple[SampledParam, ...]:
-    """The params that all of `trials` have and that are not the same in all, in the order of the
+    """Return the params that all of `trials` have and that differ between them, in the order of the
     samples."""
     first = trials[0].params if trials else {}
     shared = [name for name in first if all(name in trial.params for trial in trials)]
@@ -65,15 +65,14 @@ def varied_params(trials: Sequence[Trial]) -> tuple[SampledParam, ...]:
 
 
 def _lopsidedness(numbers: Sequence[float]) -> float:
-    """How far the median is from the middle, as a share of the span: near 0 of even samples, 0.5 at
-    most."""
+    """Return the distance of the median from the middle, as a share of the span: near 0 for even
+    samples, at most 0.5."""
     low, high = min(numbers), max(numbers)
     return abs(median(numbers) - (low + high) / 2) / (high - low)
 
 
 def value_words(value: JsonValue) -> str:
-    """A sampled value as it is read: four digits of a number, a text as it is, JSON of anything
-    else."""
+    """Format a sampled value: four digits of a number, a string as it is, anything else as JSON."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else canonical_json(value).decode()

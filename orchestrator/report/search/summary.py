@@ -1,4 +1,4 @@
-"""What a search came to, and at what cost: SearchSummary, made of its Trials. Pure."""
+"""SearchSummary: the results and the cost of a search, from its Trials. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Hours(Value):
 
 
 class SearchSummary(Value):
-    """A search in few numbers."""
+    """The main numbers of a search."""
 
     metric: str
     mode: str
@@ -28,22 +28,22 @@ class SearchSummary(Value):
     num_stopped: int
     num_failed: int
     failures: Mapping[str, tuple[int, ...]]
-    """Why trials failed, and which."""
+    """The numbers of the failed trials, by reason."""
     best: int | None
     """The number of the best trial."""
     best_value: float | None
     best_so_far: tuple[float | None, ...]
-    """By trials in order of number; None before the first that counts. Trials that were stopped
-    early count only where none finished, as in the choice of the best."""
+    """The best value after each trial, in the order of their numbers; None before the first trial
+    that counts. Stopped trials count only if none finished, as for the best trial."""
     spent: Hours
     saved: Hours | None
-    """What stopped trials would have cost yet, an estimate; None where no trial finished."""
+    """An estimate of what stopped trials would still have cost. None if no trial finished."""
     importances: Mapping[str, float] | None
-    """By param, the largest first, adding up to 1."""
+    """The importance of each param, the largest first. They add up to 1."""
     no_importances: str | None
-    """Why there are none."""
+    """Why importances are missing."""
     agreement: Agreement | None
-    """None where fewer than three trials' params were trained in full."""
+    """None if fewer than three trials' params were trained in full."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Search:
 def make_searches(
     job: Job, manifests: Mapping[str, Manifest], trials: Mapping[str, Trials]
 ) -> tuple[Search, ...]:
-    """The searches of which there are trials, in the job's order."""
+    """Return the searches that have trials, in the job's order."""
     return tuple(
         Search(
             name,
@@ -93,14 +93,13 @@ def summarise(trials: Trials, agreement: Agreement | None = None) -> SearchSumma
 
 
 def is_rival(trial: Trial, best: Trial) -> bool:
-    """Whether `trial` went as far as the best one, so that their values compare."""
+    """Whether `trial` trained as long as the best one, so that their values are comparable."""
     went_as_far = best.state is TrialState.FINISHED or trial.epoch == best.epoch
     return trial.value is not None and trial.state is best.state and went_as_far
 
 
 def best_first(trials: Trials) -> list[Trial]:
-    """Finished trials by value, stopped ones by how far they came and then by value, failed ones
-    last."""
+    """Return finished trials by value, then stopped ones by epochs and value, then failed ones."""
     states, sign = list(TrialState), -1 if trials.mode == "max" else 1
 
     def rank(trial: Trial) -> tuple[float, ...]:
@@ -134,8 +133,8 @@ def _reason(trial: Trial) -> str:
 
 
 def _saved(trials: Sequence[Trial]) -> Hours | None:
-    """The epochs that stopped trials lack compared with the shortest finished one, each at its own
-    trial's pace."""
+    """Estimate the cost of the epochs that stopped trials lack compared with the shortest finished
+    one, at each trial's own pace."""
     full = min(
         (trial.epoch for trial in trials if trial.state is TrialState.FINISHED), default=None
     )
@@ -151,7 +150,7 @@ def _saved(trials: Sequence[Trial]) -> Hours | None:
 
 
 def _total(shares: Iterable[tuple[Trial, float]]) -> Hours:
-    """The hours of trials, each times a factor."""
+    """Return the sum of the trials' hours, each multiplied by its factor."""
     shared = list(shares)
     return Hours(
         gpu=sum(trial.gpu_hours * factor for trial, factor in shared),
@@ -160,8 +159,10 @@ def _total(shares: Iterable[tuple[Trial, float]]) -> Hours:
 
 
 def seconds_per_epoch(trial: Trial) -> float:
-    """Between the first report and the last, so that starting up counts only where there is one; 0
-    where none is."""
+    """Return the pace between the first and the last report.
+
+    The start-up is included only if there is a single report. Returns 0 if there is none.
+    """
     if not trial.curve:
         return 0.0
     first, last = trial.curve[0], trial.curve[-1]

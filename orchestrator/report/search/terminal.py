@@ -1,5 +1,4 @@
-"""A Search -> what the terminal shows of it: a table of trials, a sparkline, lines. Prints
-nothing."""
+"""A Search in the terminal: a table of trials, a sparkline and lines. Prints nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +19,12 @@ STYLES = {TrialState.FINISHED: "", TrialState.STOPPED: "dim", TrialState.FAILED:
 
 
 def make_trials_table(search: Search, *, width: int, is_ascii: bool) -> Table:
-    """A row a trial, best first, for lines of `width` characters."""
+    """Return a table with a row per trial, best first, for lines of `width` characters."""
     title = f"Search {search.stage}"
     table = Table(title=title, box=box.ASCII if is_ascii else box.SIMPLE_HEAD, title_justify="left")
     columns = trial_columns(search, width=width)
     for column in columns:
-        # only what may be long folds: the numbers are what a table of trials is read for
+        # only long columns fold, so that numbers always stay whole
         table.add_column(
             Text(column.header),
             justify="right" if column.is_number else "left",
@@ -40,14 +39,15 @@ def make_trials_table(search: Search, *, width: int, is_ascii: bool) -> Table:
 
 
 def search_lines(search: Search, *, is_ascii: bool) -> tuple[str, ...]:
-    """What is said below the table; the best so far is drawn where blocks can be shown."""
+    """Return the lines below the table. If the terminal can show blocks, they include the best so
+    far as a sparkline."""
     curve = "" if is_ascii else _best_so_far(search)
     return (*summary_lines(search), *([curve] if curve else []))
 
 
 def sparkline(values: Sequence[float | None], *, is_higher_better: bool = True) -> str:
-    """A bar a value, a space for None; the tallest is the best. At most SPARKLINE_WIDTH, the last
-    value among them."""
+    """Return a bar per value, and a space for None. The tallest bar is the best. Long lists are
+    thinned to SPARKLINE_WIDTH bars and keep the last value."""
     step = -(-len(values) // SPARKLINE_WIDTH) or 1
     drawn = values[::-1][::step][::-1]
     known = [value for value in drawn if value is not None]
@@ -65,7 +65,7 @@ def sparkline(values: Sequence[float | None], *, is_higher_better: bool = True) 
 def _best_so_far(search: Search) -> str:
     values = search.summary.best_so_far
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2:  # noqa: PLR2004  a line that never rises shows nothing
+    if len(set(known)) < 2:  # noqa: PLR2004  a constant line shows nothing
         return ""
     bars = sparkline(values, is_higher_better=search.trials.mode == "max")
     return f"best so far: {number_text(known[0])} {bars} {number_text(known[-1])}"

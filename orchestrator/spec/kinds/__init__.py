@@ -1,1 +1,1 @@
-"""The kinds that the orchestrator brings itself: `tune` and `evaluate`."""
+"""The kinds that are part of the orchestrator itself: `tune` and `evaluate`."""

@@ -1,5 +1,6 @@
-"""The kind `evaluate`: measures a finished model and trains nothing. Each kind brings how its
-models are measured."""
+"""The kind `evaluate`: measures a finished model and trains nothing.
+
+Each kind defines how its models are measured."""
 
 from __future__ import annotations
 
@@ -15,17 +16,17 @@ VERSION = 1
 
 
 class EvaluateParams(Params):
-    """The fields of an evaluation; with `task`, the params of that kind stand beside them."""
+    """The fields of an evaluation. With `task`, the stage also has the params of that kind."""
 
     of: str | None = None
-    """The stage to measure: its kind, params and data are taken."""
+    """The stage to measure. The evaluation uses its kind, params and data."""
     task: str | None = None
     """Instead of `of`: the kind whose models are measured, such as `pretrain`."""
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
-    """The model: an output of a stage, or a file from outside; by default that of the stage
-    `of`."""
+    """The model: an output of a stage, or a file from outside. By default, the checkpoint of the
+    stage `of`."""
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
-    """With `of`: params other than that stage's, by dotted path, such as `crop_pct: 0.9`."""
+    """With `of`: params that differ from that stage's, by dotted path, such as `crop_pct: 0.9`."""
 
     def checks(self) -> tuple[Check, ...]:
         return (self._measures_one_thing, self._overrides_a_stage, self._has_a_model)
@@ -33,18 +34,19 @@ class EvaluateParams(Params):
     def _measures_one_thing(self) -> Iterator[Misfit]:
         if (self.of is None) == (self.task is None):
             message = (
-                "must have one of `of` (a stage to measure) and `task` (a kind, with its params)"
+                "must have exactly one of `of` (a stage to measure) and `task` (a kind, with its "
+                "params)"
             )
             yield Misfit(() if self.of is None else ("task",), message)
 
     def _overrides_a_stage(self) -> Iterator[Misfit]:
         if self.of is None and self.task is not None and self.overrides:
-            message = "overrides go with `of`; with `task` the params stand in the stage itself"
+            message = "`overrides` needs `of`; with `task`, write the params in the stage itself"
             yield Misfit(("overrides",), message)
 
     def _has_a_model(self) -> Iterator[Misfit]:
         if self.of is None and self.task is not None and self.checkpoint is None:
-            yield Misfit(("task",), "`task` needs a `checkpoint`: an output of a stage, or a file")
+            yield Misfit(("task",), "`task` needs a `checkpoint`: an output of a stage or a file")
 
 
 EVALUATE = Kind(
@@ -57,12 +59,12 @@ EVALUATE = Kind(
     fingerprint=lambda _: digest_of([]),
     entry=None,
 )
-"""As it is written. What is measured turns it into the kind of `evaluation_of`."""
+"""The kind as written in a job file. `evaluation_of` makes the one for the measured kind."""
 
 
 def evaluation_of(kind: Kind) -> Kind:
-    """The kind `evaluate` of stages that measure models of `kind`, with its params and its entry
-    for that."""
+    """Return the kind `evaluate` for models of `kind`, with the params and the entry point that
+    `kind` defines for its evaluation."""
     assert kind.evaluation is not None, f"{kind.name} has no evaluation"
     return Kind(
         name=EVALUATE.name,

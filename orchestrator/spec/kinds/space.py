@@ -1,4 +1,5 @@
-"""Distribution: what a search samples a param from, written `{loguniform: [1.0e-4, 1.0e-2]}`."""
+"""Distribution: the values that a search samples for a param, written
+`{loguniform: [1.0e-4, 1.0e-2]}`."""
 
 from __future__ import annotations
 
@@ -20,16 +21,17 @@ from orchestrator.spec.faults import shown
 
 
 class Distribution(Params):
-    """Exactly one of its fields is given; their names and arguments follow Ray Tune."""
+    """The distribution of one param. Exactly one field is given; names and arguments follow Ray
+    Tune."""
 
     uniform: tuple[float, float] | None = None
     """Between low and high."""
     loguniform: tuple[float, float] | None = None
     """Between low and high, evenly in the logarithm."""
     quniform: tuple[float, float, float] | None = None
-    """Multiples of the third between low and high."""
+    """`[low, high, step]`: multiples of the step between low and high."""
     randint: tuple[int, int] | None = None
-    """Whole numbers from low to below high."""
+    """Whole numbers from low up to, but not including, high."""
     choice: Annotated[tuple[JsonValue, ...], Field(min_length=1)] | None = None
     """One of the listed values."""
 
@@ -39,21 +41,20 @@ class Distribution(Params):
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """What `ray.tune.<name>(*args)` takes."""
+        """The arguments for `ray.tune.<name>(*args)`."""
         values = getattr(self, self.name)
         return (list(values),) if self.name == "choice" else tuple(values)
 
     @property
     def extremes(self) -> tuple[JsonValue, ...]:
-        """The values that must fit the searched param for all samples to fit: the ends, or all
-        choices."""
+        """The values to check so that all samples fit the param: both ends, or all choices."""
         if self.randint is not None:
             low, high = self.randint
             return low, high - 1
         return self.choice if self.choice is not None else self.args[:2]
 
     def holds(self, value: JsonValue) -> bool:
-        """Whether the distribution can give `value`."""
+        """Whether `value` can be sampled from the distribution."""
         if self.choice is not None:
             return canonical_json(value) in map(canonical_json, self.choice)  # 1 is not true
         low, high = self.extremes
@@ -78,7 +79,7 @@ class Distribution(Params):
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        """Only what is given, so that a new distribution changes no Key."""
+        """Serialise only the given field, so that a new kind of distribution changes no Key."""
         return {self.name: dump(self)[self.name]}
 
 
@@ -86,18 +87,18 @@ def _check_bounds(name: str, args: Sequence[float]) -> None:
     low, high, *step = args
     if low >= high:
         raise ValueError(
-            f"the low end of {name} must be below the high end, not {shown(list(args))}"
+            f"the low end of {name} must be less than the high end, not {shown(list(args))}"
         )
     if name == "loguniform" and low <= 0:
-        raise ValueError(f"both ends of loguniform must be above 0, not {shown(list(args))}")
+        raise ValueError(f"both ends of loguniform must be greater than 0, not {shown(list(args))}")
     if step:
         _check_step(low, high, step[0])
 
 
 def _check_step(low: float, high: float, step: float) -> None:
     if step <= 0:
-        raise ValueError(f"the step of quniform must be above 0, not {step:g}")
-    # Ray rounds samples to multiples of the step, which would lead out of other bounds
+        raise ValueError(f"the step of quniform must be greater than 0, not {step:g}")
+    # Ray rounds samples to multiples of the step, which could fall outside other bounds.
     if not (_is_multiple(low, step) and _is_multiple(high, step)):
         raise ValueError(
             f"both ends of quniform must be multiples of its step, not {shown([low, high, step])}"

@@ -1,4 +1,6 @@
-"""The kind `tune`: a search over the params of another stage, its template. The cluster runs it."""
+"""The kind `tune`: a search over the params of another stage, its template.
+
+`orchestrator.cluster` runs it."""
 
 from __future__ import annotations
 
@@ -19,55 +21,52 @@ class Algorithm(Params):
     """How samples of the space are chosen."""
 
     name: Literal["optuna", "random", "grid"] = "optuna"
-    """Optuna's TPE, which learns from the trials before; at random; or each combination of the
-    choices once."""
+    """`optuna`: Optuna's TPE, which learns from earlier trials; `random`: at random; `grid`: each
+    combination of the choices once."""
     seed: int | None = None
-    """Of the samples; by default the seed of the stage."""
+    """The seed of the samples. By default, the seed of the stage."""
 
 
 class Scheduler(Params):
     """Which trials are stopped early."""
 
     name: Literal["asha", "hyperband", "median", "none"] = "asha"
-    """Asynchronous successive halving; the same with three brackets of it; those below the median
-    of the others' averages; or none."""
+    """`asha`: asynchronous successive halving; `hyperband`: the same with three brackets; `median`:
+    stops trials below the median of the others' averages; `none`: stops none."""
     grace_period: Annotated[int, Field(ge=1)] = 1
     """Epochs that every trial gets."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """Of asha and hyperband, which keep one in so many at each rung."""
+    """For `asha` and `hyperband`: one trial in this many is kept at each rung."""
 
 
 class Stop(Params):
-    """When no further trial starts; those under way train to their end."""
+    """When no further trial starts. Running trials still train to their end."""
 
     hours: Annotated[float, Field(gt=0)] | None = None
-    """Hours that the search has run, all its runs together."""
+    """Hours that the search has run, summed over all its runs."""
     no_improvement: Annotated[int, Field(ge=1)] | None = None
-    """Trials in a row, in the order in which they ended, none of which was better than the best
-    before."""
+    """Trials in a row, in the order in which they ended, that did not improve the best value."""
 
 
 class TuneParams(Params):
-    """Params of a search. The Key of a search hashes, beside these, the params and data of its
-    template."""
+    """Params of a search. The Key of a search also hashes the params and data of its template."""
 
     of: Annotated[str, Role.OUTSIDE_KEY]
-    """The stage whose params are searched. Its name is not in the Key: its params are."""
+    """The stage whose params are searched. Its params are in the Key, its name is not."""
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """What is searched, by dotted path in the template's params."""
+    """The distribution of each searched param, by dotted path in the template's params."""
     num_trials: Annotated[int, Field(ge=1)] | None = None
-    """Samples of the space that are tried; of a grid, which has as many as it has, it is left
-    out."""
+    """The number of samples to try. Left out for a grid, whose choices determine it."""
     overrides: Annotated[dict[str, JsonValue], Role.OUTSIDE_KEY] = Field(default_factory=dict)
-    """Params of the trials other than the template's, by dotted path, such as `epochs: 2`. In the
-    Key through those."""
+    """Params of the trials that differ from the template's, by dotted path, such as `epochs: 2`.
+    The Key hashes the resulting params."""
     initial: tuple[dict[str, JsonValue], ...] = ()
-    """Points that are tried first, such as a known good one: each a value for every name of the
+    """Points to try first, such as a known good one. Each has a value for every name of the
     space."""
     metric: str | None = None
-    """What the search looks at; by default the first metric of its template."""
+    """The metric that the search optimises. By default, the first metric of its template."""
     mode: Mode = "max"
-    """Whether more of it is better, or less."""
+    """Whether a higher (`max`) or a lower (`min`) metric is better."""
     algorithm: Algorithm = Algorithm()
     """How samples of the space are chosen, such as `{name: random, seed: 1}`."""
     scheduler: Scheduler = Scheduler()
@@ -77,17 +76,19 @@ class TuneParams(Params):
     max_concurrent: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], Role.OUTSIDE_KEY] = (
         "auto"
     )
-    """Trials at a time; `auto`: as many as the cluster holds."""
+    """Trials that run at a time. `auto`: as many as fit on the cluster."""
 
     @property
     def size(self) -> int:
-        """The number of trials, if nothing stops the search before."""
+        """The number of trials, unless the search stops earlier."""
         return len(self.points) if self.num_trials is None else self.num_trials
 
     @property
     def points(self) -> tuple[Mapping[str, JsonValue], ...]:
-        """Samples that are given: those of `initial`, or the whole grid, the last name of the
-        alphabet changing fastest."""
+        """The samples known in advance: `initial`, or all points of a grid.
+
+        In a grid, the alphabetically last name changes fastest.
+        """
         if self.algorithm.name != "grid":
             return self.initial
         names = sorted(self.space)
@@ -108,22 +109,23 @@ class TuneParams(Params):
             yield Misfit((), "num_trials is required, unless algorithm is {name: grid}")
 
     def _has_choices(self) -> Iterator[Misfit]:
-        """A grid is made of them."""
+        """A grid needs `choice` for every param."""
         for name, distribution in self.space.items() if self._is_grid else ():
             if distribution.choice is None:
                 message = (
-                    f"a grid is made of choices, and {name} is {distribution.name}: list its values"
+                    f"a grid needs `choice` for every param, but {name} is {distribution.name}; "
+                    "list its values"
                 )
                 yield Misfit(("space", name), message)
 
     def _tries_each_once(self) -> Iterator[Misfit]:
         for field in ("num_trials", "initial") if self._is_grid else ():
             if getattr(self, field):
-                yield Misfit((field,), f"a grid tries each combination once: leave {field} out")
+                yield Misfit((field,), f"a grid tries each combination once; remove {field}")
 
 
 def _no_data(_: TuneParams) -> str:
-    """A search names no data: that of its template is fingerprinted with the template's params."""
+    """A search has no data of its own: the template's data are fingerprinted with its params."""
     return digest_of([])
 
 
@@ -143,7 +145,7 @@ TUNE = Kind(
 )
 
 BEST_CHECKPOINT = "best_checkpoint"
-"""The output that holds the best trial's model: wherever a checkpoint of the template's kind goes,
-so does it."""
+"""The output with the best trial's model. Fields that accept a checkpoint of the template's kind
+also accept this output."""
 BEST_PARAMS = frozenset({f"{TUNE.name}.best_params"})
-"""What `params_from` may point to."""
+"""The outputs that `params_from` may point to."""

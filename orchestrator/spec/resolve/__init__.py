@@ -1,1 +1,1 @@
-"""The tree of a job file -> Job: stages, and what these say about each other."""
+"""Turn the tree of a job file into a Job: its stages and the references between them."""

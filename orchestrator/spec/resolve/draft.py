@@ -1,4 +1,4 @@
-"""Draft: a stage whose own fields are checked, before it is known what the other stages are."""
+"""Draft: a stage whose own fields are checked, but not yet its references to other stages."""
 
 from __future__ import annotations
 
@@ -27,50 +27,52 @@ class Common(Params):
     """The fields that stages of every kind have."""
 
     kind: str
-    """Which pipeline runs the stage."""
+    """The kind of the stage, which selects the pipeline that runs it."""
     resources: Resources = Resources()
-    """What the stage asks of the cluster."""
+    """What the stage requests from the cluster."""
     expect: dict[str, ExpectationText] = Field(default_factory=dict)
-    """What its metrics should come to, such as `{top1: ">= 95"}`."""
+    """The expected values of its metrics, such as `{top1: ">= 95"}`."""
     seed: Seed | None = None
-    """By default the job's."""
+    """The seed of the stage. By default, the job's."""
     params_from: str | None = None
-    """A search's best params, `STAGE.best_params`, which go over the stage's own."""
+    """A search's best params, `STAGE.best_params`, which override the stage's own."""
     data_fingerprint: Sha256 | None = None
-    """Of the data, as `plan --json` tells it where they are, to plan where they are not. Workers
-    check it."""
+    """The fingerprint of the data, as `plan --json` prints it on a machine that has them. With it,
+    a machine without the data can plan. Workers check it."""
     published: str | None = None
-    """The published row that the report shows the stage's metrics beside, such as
+    """The published row that the report compares the stage's metrics with, such as
     `imagenet1k/cat_small`."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """None for what has faults."""
+    """A stage whose own fields are checked. Fields with faults are None."""
 
     name: str
     path: str
-    """Path of the stage in the file; a cell has its matrix' path."""
+    """Path of the stage in the file. A cell has the path of its matrix."""
     node: Node
     kind: Kind | None
     common: Common | None
     params: Params | None
     sound_common: Common | None = None
-    """The fields of `common` without faults; None where the stage is not a mapping."""
+    """The fields of `common` without faults. None if the stage is not a mapping."""
     sound: Params | None = None
-    """Likewise of `params`; None where its kind has a fault."""
+    """The fields of `params` without faults. None if the kind has a fault."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """By field of role INPUT: the location of a file from outside the job, instead of a ref."""
+    """Locations of files from outside the job that replace a ref, by field of role INPUT."""
 
     @property
     def metrics(self) -> tuple[str, ...] | None:
-        """What the stage reports; None where that depends on a field that has a fault."""
+        """The metrics that the stage reports. None if they depend on a field that has a fault."""
         kind, sound = self.kind, self.sound
         return known(sound, lambda: kind.metrics(sound)) if kind and sound else None
 
     def text_of(self, field: str) -> str | None:
-        """A text field of the params as written, or its default, even if other fields are wrong;
-        None for no text."""
+        """Return a field of the params as written, or its default. Other fields may have faults.
+
+        Returns None if the value is not a string.
+        """
         assert self.kind is not None
         written, known = self.node.members.get(field), self.kind.params.model_fields.get(field)
         value = written.value if written else known and known.default
@@ -91,7 +93,9 @@ def draft_stage(
     node, path = written.node, dotted("stages", written.name_in_file)
     if not STAGE_NAME.fullmatch(written.name_in_file):
         faults.add(
-            node.key_at, path, "a stage's name is a letter, then up to 99 letters, digits, _ and -"
+            node.key_at,
+            path,
+            "a stage name must be a letter followed by up to 99 letters, digits, '_' or '-'",
         )
     if not isinstance(node.value, Mapping):
         faults.add(
@@ -121,7 +125,7 @@ def _kind(node: Node, kinds: Mapping[str, Kind], path: str, faults: Faults) -> K
 def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Checked[Params]:
     shared = Common.model_fields.keys() & kind.params.model_fields.keys()
     assert not shared, f"params of {kind.name} take names of common fields: {shared}"
-    if kind is EVALUATE:  # its other fields are checked once it is known what is measured
+    if kind is EVALUATE:  # its other fields depend on the measured kind and are checked later
         node, _ = node.split(EVALUATE.params.model_fields)
     return check(kind.params, node, path, faults, also_known=Common.model_fields)
 
@@ -129,13 +133,13 @@ def _params(kind: Kind, node: Node, path: str, faults: Faults) -> Checked[Params
 def with_params(
     draft: Draft, params: Checked[Params], base_dir: Path | None, faults: Faults
 ) -> Draft:
-    """The draft with `params`, their data folders made absolute."""
+    """Return the draft with `params`, with absolute data folders."""
     sound = with_absolute_data(params.sound, draft.node, draft.path, base_dir, faults)
     return replace(draft, params=sound if params.whole is not None else None, sound=sound)
 
 
 def outside_files(draft: Draft, base_dir: Path | None, faults: Faults) -> dict[str, str]:
-    """The files from outside the job that the stage names where its kind takes them."""
+    """The files from outside the job that the stage names, in fields whose kind accepts files."""
     assert draft.kind is not None
     files = {}
     for name in draft.kind.from_outside:

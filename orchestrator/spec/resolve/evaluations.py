@@ -1,4 +1,4 @@
-"""An evaluation against what it measures: a stage, with `of`, or models of a kind, with `task`."""
+"""Resolve evaluations: `of` measures a stage, `task` measures models of a kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.spec.yaml.node import Node, marked, put
 
 FIELDS = tuple(EvaluateParams.model_fields)
 SEARCHED = "params_from"
-INPUTS_ARE = f"an evaluation reads its `{CHECKPOINT}` alone"
+INPUTS_ARE = f"an evaluation reads only its `{CHECKPOINT}`"
 
 
 def resolve_evaluation(
@@ -29,8 +29,10 @@ def resolve_evaluation(
     base_dir: Path | None,
     faults: Faults,
 ) -> Draft:
-    """The draft of an evaluation with the kind and the params of what it measures; without those
-    that have faults."""
+    """Return the draft of an evaluation with the kind and params of what it measures.
+
+    Kind and params are None if they have faults.
+    """
     of, task = (getattr(draft.sound, name, None) for name in ("of", "task"))
     if (of is None) == (task is None):
         return replace(draft, kind=None, params=None, sound=None)
@@ -66,13 +68,14 @@ def _of_kind(
 
 def _not_measured(task: str, kinds: Mapping[str, Kind], measurable: Collection[str]) -> str:
     if task in (*kinds, TUNE.name, EVALUATE.name):
-        return f"{task} leaves no model to measure; known: {', '.join(measurable)}"
+        return f"{task} produces no model to measure; known: {', '.join(measurable)}"
     return f"unknown kind {shown(task)}{suggestion(task, measurable)}"
 
 
 def _without_inputs(draft: Draft, node: Node, kind: Kind, faults: Faults) -> Node:
-    """`node` without the inputs of `kind`, which training starts from; where one is required, the
-    checkpoint replaces it: nothing reads it, no Key holds it.
+    """Return `node` without the inputs of `kind`, which only training reads.
+
+    The checkpoint fills in for a required input. Nothing reads that value, and no Key contains it.
     """
     given, rest = node.split(kind.inputs)
     for name, member in given.members.items():
@@ -111,12 +114,14 @@ def _refuse_params(draft: Draft, faults: Faults) -> None:
     for name, node in draft.node.members.items():
         if name == SEARCHED:
             faults.add(
-                node.key_at, dotted(draft.path, name), "comes with `of`: that stage's own is taken"
+                node.key_at,
+                dotted(draft.path, name),
+                "not allowed with `of`: the measured stage's `params_from` applies; remove it",
             )
         elif name not in Common.model_fields and name not in FIELDS:
             message = (
-                "is no field of an evaluation; with `of`, params other than that stage's go "
-                f"into `{OVERRIDES}`"
+                "is not a field of an evaluation; with `of`, change params of the measured stage "
+                f"in `{OVERRIDES}`"
             )
             faults.add(node.key_at, dotted(draft.path, name), message)
 
@@ -124,7 +129,7 @@ def _refuse_params(draft: Draft, faults: Faults) -> None:
 def _find_measured(
     draft: Draft, of: str, drafts: Mapping[str, Draft], faults: Faults
 ) -> Draft | None:
-    """The stage that `of` names, if it leaves a model to measure."""
+    """Return the stage that `of` names if it produces a model; otherwise add a fault."""
     measured = drafts.get(of)
     if measured is None:
         known = [name for name, other in drafts.items() if other.kind and other.kind.evaluation]
@@ -135,13 +140,13 @@ def _find_measured(
         what = (
             "an evaluation itself" if measured.kind is EVALUATE else f"of kind {measured.kind.name}"
         )
-        message = f"{of} is {what} and leaves no model to measure; name a stage that trains one"
+        message = f"{of} is {what} and produces no model to measure; name a stage that trains one"
     faults.add(draft.mark_of("of"), dotted(draft.path, "of"), message)
     return None
 
 
 def _as_params_of(kind: Kind, measured: Params) -> Params:
-    """The params of the measured stage, with the defaults of those fields that only its evaluation
+    """The params of the measured stage, plus defaults for the fields that only its evaluation
     has."""
     return sound_part(
         kind.params, measured.model_dump(mode="json"), lacking=missing_fields(measured)
@@ -151,8 +156,10 @@ def _as_params_of(kind: Kind, measured: Params) -> Params:
 def _check_searched(
     draft: Draft, measured: Draft, drafts: Mapping[str, Draft], faults: Faults
 ) -> None:
-    """Faults for overrides of params that the measured stage takes from a search, whose values
-    would beat them."""
+    """Add faults for overrides of params that the measured stage takes from a search.
+
+    The searched values would replace the overrides.
+    """
     searched_from = getattr(measured.sound_common, SEARCHED, None)
     search = drafts.get((searched_from or "").rpartition(".")[0])
     space = search.node.members_of("space") if search and search.kind is TUNE else ()
@@ -161,13 +168,13 @@ def _check_searched(
             f"{name}.".startswith(f"{path}.") or f"{path}.".startswith(f"{name}.") for path in space
         ):
             at = draft.node.nearest([OVERRIDES, name]).key_at
-            message = f"{measured.name} takes it from {searched_from}; it cannot be overridden"
+            message = f"cannot be overridden: {measured.name} takes this param from {searched_from}"
             faults.add(at, dotted(dotted(draft.path, OVERRIDES), name), message)
 
 
 def _linked(draft: Draft, measured: Draft) -> Node:
-    """The node of the draft with what is implied written out: the checkpoint of the measured stage,
-    and its search."""
+    """Return the node of the draft with the implied fields written out: `checkpoint` and
+    `params_from` of the measured stage."""
     node = draft.node
     if getattr(draft.sound, CHECKPOINT, None) is None and CHECKPOINT not in node.members:
         implied = marked(str(Ref(measured.name, CHECKPOINT)), draft.mark_of("of"))

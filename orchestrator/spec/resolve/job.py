@@ -1,5 +1,5 @@
-"""The tree of a job file -> Job: the job's own fields, its stages, then what these say about each
-other."""
+"""Turn the tree of a job file into a Job: its own fields, its stages, then the references between
+stages."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from orchestrator.spec.yaml.node import Node, plain
 def _folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError(
-            "must be up to 100 letters, digits, '.', '_' and '-', a letter or digit first, not "
-            f"{shown(name)}"
+            "must start with a letter or digit and have at most 100 letters, digits, '.', '_' or "
+            f"'-', not {shown(name)}"
         )
     return name
 
@@ -45,13 +45,14 @@ class JobFields(Params):
     """The fields of a job file."""
 
     name: Annotated[str, AfterValidator(_folder_name)]
-    """Names the job in the store and in the report."""
+    """The job's name in the store and in the report."""
     store: str | None = None
-    """Where artifacts go: a folder, `file:///...` or `s3://BUCKET/PREFIX`. `--store` beats it."""
+    """Where artifacts are stored: a folder, `file:///...` or `s3://BUCKET/PREFIX`. `--store` takes
+    precedence."""
     seed: Seed = 0
-    """Of all stages that have none of their own."""
+    """The seed of all stages without their own."""
     stages: Annotated[dict[str, JsonValue], Field(min_length=1)]
-    """What is to be done: the fields of each stage by its name."""
+    """The stages: the fields of each stage, by its name."""
 
 
 def resolve_job(
@@ -63,9 +64,10 @@ def resolve_job(
     base_dir: Path | None,
     faults: Faults,
 ) -> Job | None:
-    """The job, or None with its faults added. `store`, from the command line, beats the file's.
+    """Return the job, or add faults and return None.
 
-    `published` maps the id of each published row to the kind that it is of.
+    `store`, from the command line, takes precedence over the file's. `published` maps the id of
+    each published row to its kind.
     """
     if not isinstance(tree.value, Mapping):
         faults.add(
@@ -98,7 +100,7 @@ def _resolve_stages(
     base_dir: Path | None,
     faults: Faults,
 ) -> dict[str, tuple[Draft, Links]]:
-    """Each stage with what it points to, as far as they are sound."""
+    """Return each stage with its links, as far as they have no faults."""
     known_kinds = {**kinds, TUNE.name: TUNE, EVALUATE.name: EVALUATE}
     outer, faults = faults, Faults()
     drafts = {
@@ -114,7 +116,7 @@ def _resolve_stages(
     _check_published(drafts, published, faults)
     _check_workers(drafts, faults)
     _check_runnable(drafts, faults)
-    outer.extend_elsewhere(faults)  # a matrix with a fault has it at its fields' positions
+    outer.extend_elsewhere(faults)  # faults of a matrix are at the positions of its fields
     return {name: (draft, links[name]) for name, draft in drafts.items()}
 
 
@@ -128,9 +130,9 @@ def _store(tree: Node, given: str | None, base_dir: Path | None, faults: Faults)
         faults.add(
             written.key_at if written else tree.at,
             "store",
-            "is required: give it in the file or as --store",
+            "is required: set it in the file or with --store",
         )
-    return None  # what is not a text has its fault as a field
+    return None  # a value that is not a string has its fault from JobFields
 
 
 def _store_uri(
@@ -146,8 +148,8 @@ def _store_uri(
 def _with_searches(
     drafts: Mapping[str, Draft], base_dir: Path | None, faults: Faults
 ) -> tuple[dict[str, Draft], dict[str, Draft]]:
-    """The drafts with searches resolved against their templates, and the template of each search by
-    its name."""
+    """Resolve searches against their templates. Returns all drafts, and the template of each search
+    by the search's name."""
     resolved, templates = dict(drafts), {}
     for name, draft in drafts.items():
         if draft.kind is not TUNE:
@@ -171,8 +173,8 @@ def _with_searches(
 
 
 def _common_of_trials(search: Draft, template: Draft | None) -> Common | None:
-    """The search's own, with the template's resources where it gives none: each trial takes as
-    much."""
+    """The search's common fields. Without `resources` of its own, each trial uses the
+    template's."""
     if (
         search.common is None
         or template is None
@@ -221,14 +223,17 @@ def _check_published(
         if draft.kind is None or written is None or not isinstance(written.value, str):
             continue
         row, path, measured = written.value, dotted(draft.path, "published"), draft.kind.evaluates
-        kind, is_of = (measured.name, "measures") if measured else (draft.kind.name, "is")
+        kind, is_of = (
+            (measured.name, "measures kind") if measured else (draft.kind.name, "is of kind")
+        )
         if row not in published:
             fitting = [known for known, row_kind in published.items() if row_kind == kind]
             faults.add(
                 written.at, path, f"unknown published row {shown(row)}{suggestion(row, fitting)}"
             )
         elif published[row] != kind:
-            faults.add(written.at, path, f"{row} is of {published[row]}, this stage {is_of} {kind}")
+            message = f"{row} is of kind {published[row]}, but this stage {is_of} {kind}"
+            faults.add(written.at, path, message)
 
 
 def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
@@ -237,7 +242,7 @@ def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
             assert draft.sound_common is not None
             steps = ("resources", "workers")
             workers = shown(draft.sound_common.resources.workers)
-            message = f"no number of workers in {workers} suits the params of the stage"
+            message = f"no number of workers in {workers} fits the params of the stage"
             faults.add(
                 draft.node.nearest(steps).at,
                 dotted(dotted(draft.path, steps[0]), steps[1]),
@@ -246,13 +251,13 @@ def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
 
 
 def _known_counts(draft: Draft) -> tuple[int, ...] | None:
-    """The numbers of workers that suit the stage; None where that depends on a field that has a
+    """The numbers of workers that fit the stage. None if they depend on a field that has a
     fault."""
     kind, common, sound = draft.kind, draft.sound_common, draft.sound
     if kind is None or common is None or sound is None or "resources" in missing_fields(common):
         return None
     if isinstance(sound, TuneParams) and (draft.params is None or draft.common is None):
-        return None  # its range was not made one number
+        return None  # with_workers_of() did not replace its range by one number
     return known(sound, lambda: usable_counts(kind, sound, common.resources))
 
 

@@ -1,5 +1,4 @@
-"""What the stages of a job point to: their inputs and searched params, and that these lead round no
-circle."""
+"""The references between stages: inputs and searched params. Also finds cycles."""
 
 from __future__ import annotations
 
@@ -16,21 +15,21 @@ from orchestrator.spec.resolve.refs import check_output, is_outside, parse_ref
 
 @dataclass(frozen=True)
 class Links:
-    """The refs of a stage that name another one, and the field behind each."""
+    """The references of one stage to others, and the field that holds each."""
 
     inputs: Mapping[str, Ref]
     files: Mapping[str, str]
-    """Inputs that are a file from outside, not an output of a stage."""
+    """Inputs that are a file from outside the job instead of an output of a stage."""
     params_from: Ref | None
     fields: Mapping[str, str]
-    """By the needed stage, the field to blame."""
+    """The field that refers to each needed stage, by that stage's name."""
 
 
 def link_stages(
     drafts: Mapping[str, Draft], templates: Mapping[str, Draft], faults: Faults
 ) -> dict[str, Links]:
-    """The links of every stage; a search has the inputs of its template, since its trials read
-    them."""
+    """Return the links of every stage. A search has the inputs of its template, because its trials
+    read them."""
     stages = _Stages(
         {name: draft.kind for name, draft in drafts.items()},
         {name: template.kind for name, template in templates.items()},
@@ -49,7 +48,7 @@ def link_stages(
 
 
 def check_cycles(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults: Faults) -> None:
-    """A fault for each chain, where its first stage points to the next."""
+    """Add a fault for each cycle, at the field of its first stage that points to the next."""
     for chain in find_cycles({name: list(link.fields) for name, link in links.items()}):
         draft = drafts[chain[0]]
         field = links[chain[0]].fields[chain[1]]
@@ -62,14 +61,14 @@ def check_cycles(drafts: Mapping[str, Draft], links: Mapping[str, Links], faults
 
 @dataclass(frozen=True)
 class _Stages:
-    """What refs may name."""
+    """The stages that refs may name."""
 
     kinds: Mapping[str, Kind | None]
     searched: Mapping[str, Kind | None]
     """The kinds of the trials, by search."""
 
     def stands_for(self, ref: Ref) -> str | None:
-        """The best trial's model is an output of the kind that was searched."""
+        """The output that `ref` counts as: a best checkpoint counts as one of the searched kind."""
         trained = self.searched.get(ref.stage)
         if trained is None or ref.output != BEST_CHECKPOINT:
             return None
@@ -104,8 +103,10 @@ def _ref(
     stages: _Stages,
     faults: Faults,
 ) -> Ref | None:
-    """The ref if its stage exists, be its output right or wrong: cycles are looked for all the
-    same."""
+    """Parse a reference and add a fault if it is wrong.
+
+    Returns the ref if its stage exists, even if the output is wrong, so that cycles are found.
+    """
     ref = None
     try:
         ref = parse_ref(text, stages.kinds)
@@ -116,7 +117,7 @@ def _ref(
 
 
 def find_cycles(needs: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
-    """Chains of stages, each of which needs the next, that end where they began."""
+    """Yield each cycle as a chain of stages: each needs the next, the last equals the first."""
     done: set[str] = set()
     for start in needs:
         trail = {} if start in done else {start: iter(needs[start])}

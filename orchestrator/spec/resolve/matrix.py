@@ -1,8 +1,8 @@
-"""`matrix: {method: [fcos, atss], seed: [0, 1]}`: one written stage -> a stage for each
-combination, its cells.
+"""`matrix: {method: [fcos, atss], seed: [0, 1]}`: expand a stage into one stage per combination,
+its cells.
 
-A matrix may also list its cells, `matrix: [{epochs: 3, lr: 0.1}, {epochs: 9, lr: 0.01}]`; and a
-field that points to all cells of another matrix, written `STAGE/*`, makes a cell for each of those.
+A matrix may also list its cells: `matrix: [{epochs: 3, lr: 0.1}, {epochs: 9, lr: 0.01}]`. A field
+that points to all cells of another matrix, written `STAGE/*`, makes one cell for each of them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from orchestrator.spec.yaml.node import Node, plain
 
 FIELD = "matrix"
 MAX_CELLS = 1000
-"""Cells of one stage; more are a mistake, and would be a thousand trainings."""
+"""The limit of cells of one stage. More would be over a thousand trainings, surely a mistake."""
 
 _ALL_CELLS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)/\*(\.[A-Za-z][A-Za-z0-9_]*)?")
 
 
 @dataclass(frozen=True)
 class WrittenStage:
-    """A stage as the rest of the spec sees it; `name_in_file` is its own name, or the name of the
-    matrix whose cell it is."""
+    """A stage after expansion. `name_in_file` is its own name or, for a cell, the name of its
+    matrix."""
 
     node: Node
     name_in_file: str
@@ -35,7 +35,7 @@ class WrittenStage:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Fields that a cell gets together, and what they are called in its name."""
+    """Fields that a cell gets together, and their label in the cell's name."""
 
     label: str
     fields: Mapping[str, Node]
@@ -45,24 +45,25 @@ _Axis = Sequence[_Choice]
 
 
 def expand_stages(stages: Mapping[str, Node], faults: Faults) -> dict[str, WrittenStage]:
-    """Every stage by its name, cells as `STAGE/LABEL-LABEL`, in the order of the file."""
+    """Return every stage by name, in the order of the file. Cells are named
+    `STAGE/LABEL-LABEL`."""
     expansion = _Expansion(stages, faults)
     return {cell: written for name in stages for cell, written in expansion.cells_of(name).items()}
 
 
 def cells_named(name: str, stages: Sequence[str] | Mapping[str, object]) -> list[str]:
-    """The stages that `name` means: itself, or all cells of a matrix."""
+    """The stages that `name` refers to: the stage itself, or all cells of a matrix."""
     return [stage for stage in stages if stage == name or stage.startswith(f"{name}/")]
 
 
 class _Expansion:
-    """Expands each stage once, those that another one's `STAGE/*` points to before that one."""
+    """Expands each stage once. A stage that another one's `STAGE/*` points to is expanded first."""
 
     def __init__(self, stages: Mapping[str, Node], faults: Faults) -> None:
         self._stages, self._faults = stages, faults
         self._cells: dict[str, dict[str, WrittenStage]] = {}
         self._without_cells: set[str] = set()
-        """Stages whose matrix has a fault that leaves no cells."""
+        """Stages without cells because their matrix has a fault."""
 
     def cells_of(self, name: str) -> dict[str, WrittenStage]:
         if name not in self._cells:
@@ -78,14 +79,14 @@ class _Expansion:
         axes = [*self._pointed(name, rest), *(self._axes(name, matrix, rest) if matrix else ())]
         num_cells = math.prod(len(axis) for axis in axes)
         if num_cells > MAX_CELLS:
-            self._fault(name, matrix or stage, f"makes {num_cells} cells, more than {MAX_CELLS}")
+            self._fault(name, matrix or stage, f"makes {num_cells} cells; the limit is {MAX_CELLS}")
         cells = self._combined(name, rest, axes) if axes and 0 < num_cells <= MAX_CELLS else {}
         if cells:
             return cells
         if matrix is None and not axes:
             return {name: WrittenStage(rest, name)}
-        # A matrix with a fault: one stage, so that its other fields are checked, and what points to
-        # it finds it.
+        # The matrix has a fault. Keep one stage, so that its other fields are checked and
+        # references to it resolve.
         self._without_cells.add(name)
         return {name: WrittenStage(_filled(rest, [axis[0] for axis in axes if axis]), name)}
 
@@ -97,7 +98,7 @@ class _Expansion:
             self._fault(
                 name,
                 self._stages[name],
-                f"two cells are called {twice[0]}; give values of other letters",
+                f"two cells are named {twice[0]}; use values that differ in letters or digits",
             )
             return {}
         return {
@@ -125,7 +126,7 @@ class _Expansion:
         return [_values(field, values) for field, values in matrix.members.items()]
 
     def _listed(self, name: str, cells: Sequence[Node], rest: Node) -> _Axis:
-        """The cells of a list, called by their first field."""
+        """The cells of a list, labelled by their first field."""
         for index, cell in enumerate(cells):
             if not cell.members:
                 self._fault(name, cell, "must be a mapping of fields, such as {seed: 0}", index)
@@ -137,7 +138,7 @@ class _Expansion:
         ]
 
     def _pointed(self, name: str, rest: Node) -> list[_Axis]:
-        """An axis for each field with `STAGE/*`: its values point to the cells one by one."""
+        """An axis for each field with `STAGE/*`. Each value points to one cell of that stage."""
         axes: list[_Axis] = []
         for field, node in rest.members.items():
             match = _ALL_CELLS.fullmatch(node.value) if isinstance(node.value, str) else None
@@ -165,7 +166,7 @@ class _Expansion:
 
     def _check_free(self, name: str, field: str, node: Node, rest: Node, *steps: int) -> None:
         if field in rest.members:
-            message = "is given as a field of the stage too; leave one of them out"
+            message = "is also a field of the stage; remove one of the two"
             self._fault(name, node, message, *steps, field)
 
     def _fault(self, name: str, node: Node, message: str, *steps: str | int) -> None:
@@ -184,7 +185,7 @@ def _values(field: str, values: Node) -> _Axis:
 
 
 def _label(item: Node, index: int) -> str:
-    """A value as part of a name; a list or mapping is called by its index."""
+    """Format a value as part of a cell's name. A list or mapping is labelled by its index."""
     if isinstance(item.value, tuple | Mapping):
         return str(index)
     return re.sub(r"[^A-Za-z0-9_-]+", "_", _text(item)).strip("_") or str(index)
@@ -203,8 +204,8 @@ def _described(node: Node) -> str:
 
 
 def _filled(stage: Node, choices: Sequence[_Choice]) -> Node:
-    """The stage with the cell's fields, and `{field}` in its texts replaced by what that is
-    called."""
+    """Return the stage with the cell's fields, and with `{field}` in its strings replaced by that
+    field's label."""
     fields = {field: node for choice in choices for field, node in choice.fields.items()}
     labels = {
         f"{{{field}}}": _label_of(field, choice) for choice in choices for field in choice.fields
@@ -213,8 +214,8 @@ def _filled(stage: Node, choices: Sequence[_Choice]) -> Node:
 
 
 def _label_of(field: str, choice: _Choice) -> str:
-    """What a field is called in the cell's name: what points to a cell of another matrix, by the
-    name of that cell."""
+    """The label of a field in the cell's name. A field that points to a cell of another matrix has
+    that cell's name as its label."""
     return choice.label if len(choice.fields) == 1 else _label(choice.fields[field], 0)
 
 
@@ -232,6 +233,6 @@ def _replaced(node: Node, labels: Mapping[str, str]) -> Node:
 
 def _substituted(text: str, labels: Mapping[str, str]) -> str:
     for pattern, label in labels.items():
-        # `${data}` is a variable of a shell: it is kept, so that the check of paths sees it
+        # `${data}` is a shell variable: it is kept, so that the check of paths refuses it
         text = re.sub(rf"(?<!\$){re.escape(pattern)}", label, text)
     return text

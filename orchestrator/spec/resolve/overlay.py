@@ -1,5 +1,4 @@
-"""`overrides` and searched values over the params of another stage: do they fit? Every fault at its
-mark."""
+"""Check that `overrides` and searched values fit the params of another stage."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ def absolute_overrides(
     *,
     inputs_are: str,
 ) -> dict[str, JsonValue]:
-    """The draft's `overrides` of `params` with absolute data folders; overrides of inputs are
-    refused as `inputs_are`."""
+    """Return `overrides` with absolute data folders. An override of an input is a fault, explained
+    by `inputs_are`."""
     absolute = dict(overrides)
     for name, value in overrides.items():
         try:
@@ -43,7 +42,8 @@ def absolute_overrides(
 
 
 def overridden(draft: Draft, params: Params, faults: Faults) -> Params:
-    """`params` with the draft's `overrides`, data folders as written, as `overlaid`."""
+    """Return `params` with the draft's `overrides`, as `overlaid` does. Data folders stay as
+    written."""
     written = draft.node.members.get(OVERRIDES)
     if written is None:
         return params
@@ -53,9 +53,10 @@ def overridden(draft: Draft, params: Params, faults: Faults) -> Params:
 def overlaid(
     params: Params, values: Mapping[str, Node], at: Mark, path: str, faults: Faults
 ) -> Params:
-    """The sound part of `params` with `values`, keyed by dotted path, put in.
+    """Return the sound part of `params` with `values`, keyed by dotted path.
 
-    As Params.overlay, but with faults at their marks. Fields that `params` lack are passed over.
+    Like Params.overlay, but with faults at their marks. Values for fields that `params` lacks are
+    ignored.
     """
     tree: Node = marked(params.model_dump(mode="json"), at)
     missing = missing_fields(params)

@@ -1,4 +1,5 @@
-"""The text `stage.output` -> Ref, and whether the stage has that output and the field takes it."""
+"""Parse `STAGE.OUTPUT` into a Ref, and check that the stage has the output and the field accepts
+it."""
 
 from __future__ import annotations
 
@@ -15,13 +16,15 @@ _OUTSIDE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[./~$%`]|.*\.(pth|pt|safetens
 
 
 def is_outside(text: str) -> bool:
-    """Whether the text is a location outside the job, rather than an output of a stage."""
+    """Whether the text is a location outside the job instead of an output of a stage."""
     return _OUTSIDE.match(text) is not None
 
 
 def parse_ref(text: str, stages: Mapping[str, Kind | None]) -> Ref:
-    """ValueError says what is wrong with the text, or that it names no stage; `stages` are the
-    kinds by stage."""
+    """Parse `STAGE.OUTPUT`. `stages` maps the name of each stage to its kind.
+
+    Raises ValueError if the text is malformed or names an unknown stage.
+    """
     match = _REF.fullmatch(text)
     if match is not None and match[1] in stages:
         return Ref(match[1], match[2])
@@ -37,11 +40,11 @@ def parse_ref(text: str, stages: Mapping[str, Kind | None]) -> Ref:
 
 
 def unknown_stage(name: str, stages: Mapping[str, object] | Sequence[str]) -> str:
-    """What is wrong with the name of a stage that is none of `stages`."""
+    """Describe what is wrong with a stage name that is not in `stages`."""
     cells = cells_named(name, stages)
     if cells:
         listed = ", ".join(cells[:3]) + (", ..." if len(cells) > 3 else "")  # noqa: PLR2004
-        return f"{name!r} is a matrix; name one of its cells ({listed}), or all of them by {name}/*"
+        return f"{name!r} is a matrix; name one of its cells ({listed}), or write {name}/* for all"
     return f"unknown stage {name!r}{suggestion(name, stages)}"
 
 
@@ -53,11 +56,10 @@ def _completed(text: str, stages: Mapping[str, Kind | None]) -> str:
 def check_output(
     ref: Ref, kind: Kind | None, accepted: frozenset[str], *, stands_for: str | None = None
 ) -> None:
-    """ValueError if `ref`, to a stage of `kind`, is not an output of it or not among the `accepted`
-    (`kind.output`).
+    """Raise ValueError if `kind` has no such output, or if it is not in `accepted`.
 
-    `stands_for` is the output that it is as good as, where it is another kind's in all but its
-    origin.
+    `accepted` has items `KIND.OUTPUT`. `stands_for` is the output of another kind that `ref` counts
+    as, if any.
     """
     if kind is None:
         return  # the unknown kind has its own fault
@@ -69,5 +71,5 @@ def check_output(
     offered = stands_for or f"{kind.name}.{ref.output}"
     if offered not in accepted:
         raise ValueError(
-            f"takes an output of kind {' or '.join(sorted(accepted))}, but {ref} is {offered}"
+            f"needs an output of kind {' or '.join(sorted(accepted))}, but {ref} is {offered}"
         )

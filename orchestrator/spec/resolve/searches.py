@@ -1,5 +1,5 @@
-"""A search against its template and against the stages that take its best params: do all samples
-fit?"""
+"""Resolve searches: check that all samples fit the template and the stages that use the best
+params."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from orchestrator.spec.resolve.refs import unknown_stage
 from orchestrator.spec.validate import known, missing_fields, validate
 from orchestrator.spec.yaml.node import marked
 
-INPUTS_ARE = "the trials of a search take those of its template"
+INPUTS_ARE = "the trials of a search use the inputs of its template"
 
 
 def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) -> Draft | None:
-    """The stage that `of` names, if it can be searched."""
+    """Return the stage that `of` names if it can be searched; otherwise add a fault."""
     of = search.text_of("of")
     if of is None:
         return None
@@ -45,10 +45,10 @@ def find_template(search: Draft, drafts: Mapping[str, Draft], faults: Faults) ->
 def resolve_search(
     search: Draft, template: Draft, base_dir: Path | None, faults: Faults
 ) -> TuneParams | None:
-    """The search's params with its metric and with absolute data folders, if `template` is sound
-    and all fits it.
+    """Return the search's params with its metric and with absolute data folders.
 
-    What has faults is checked as far as it goes: all of them are found at once.
+    Returns None if the search or its template has faults. Everything is still checked as far as
+    possible, so that all faults are reported at once.
     """
     own = search.sound
     if not isinstance(own, TuneParams) or template.sound is None:
@@ -70,8 +70,8 @@ def resolve_search(
 
 
 def with_metric_of(template: Draft | None, params: Params | None) -> Params | None:
-    """The sound part of a search's params with its metric; without one where that cannot be
-    known."""
+    """Return the sound part of a search's params with its metric filled in. If the metric cannot be
+    determined, the field is missing."""
     metrics = template.metrics if template else None
     if not isinstance(params, TuneParams) or "metric" in missing_fields(params):
         return params
@@ -93,8 +93,8 @@ def _sound_space(search: Draft) -> dict[str, Distribution]:
 
 
 def with_workers_of(template: Draft, params: TuneParams, common: Common) -> Common:
-    """A range of workers made the least number that suits the trials' params, so that most trials
-    run at a time."""
+    """Replace a range of workers by the smallest number that fits the trials' params, so that as
+    many trials as possible run at a time."""
     if (
         template.kind is None
         or template.params is None
@@ -111,11 +111,11 @@ def with_workers_of(template: Draft, params: TuneParams, common: Common) -> Comm
 
 
 def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
-    """Faults at `params_from` for what `search` samples and `consumer` cannot take."""
+    """Add faults at `params_from` for values that `search` samples but `consumer` cannot accept."""
     if consumer.sound is None or search.kind is not TUNE or search.text_of("of") == consumer.name:
         return  # the template of the search was checked with it
     if consumer.kind is not None and consumer.kind.evaluates and search.params is None:
-        return  # what is wrong with the space is known from the search and from the measured stage
+        return  # the search and the measured stage already report the faults of the space
     at = consumer.mark_of("params_from")
     for name, distribution in _sound_space(search).items():
         inside = Faults()
@@ -127,10 +127,11 @@ def check_consumer(consumer: Draft, search: Draft, faults: Faults) -> None:
 
 
 def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> str | None:
-    """The metric to maximise, or None with a fault added when the template does not report it."""
+    """Return the metric to optimise. If the template does not report it, add a fault and return
+    None."""
     reported = template.metrics
     if reported is None or "metric" in missing_fields(params):
-        return None  # it depends on what has a fault
+        return None  # it depends on a field that has a fault
     if params.metric in reported:
         _check_direction(search, params, template, faults)
         return params.metric
@@ -141,7 +142,7 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
         faults.add(
             search.mark_of("of"),
             dotted(search.path, "of"),
-            f"{template.name} reports no metric to maximise",
+            f"{template.name} reports no metric to optimise",
         )
     else:
         return reported[0]
@@ -151,7 +152,7 @@ def _metric(search: Draft, params: TuneParams, template: Draft, faults: Faults) 
 def _check_direction(search: Draft, params: TuneParams, template: Draft, faults: Faults) -> None:
     less_is_better = template.kind.less_is_better if template.kind else frozenset()
     if params.metric in less_is_better and known(params, lambda: params.mode) == "max":
-        message = f"less of {params.metric} is better; set `mode: min`"
+        message = f"lower {params.metric} is better; set `mode: min`"
         faults.add(search.mark_of("metric"), dotted(search.path, "metric"), message)
 
 
@@ -162,7 +163,7 @@ def _check_space(
     metric: str | None,
     faults: Faults,
 ) -> None:
-    """Faults for values that the template cannot take, or with which it would not report
+    """Add faults for values that the template does not accept, or with which it would not report
     `metric`."""
     assert template.sound is not None
     path = dotted(search.path, "space")
@@ -173,7 +174,7 @@ def _check_space(
             faults.add(
                 written.key_at,
                 dotted(path, name),
-                "names data or an input, which cannot be searched",
+                "is data or an input, which cannot be searched",
             )
             continue
         for index, value in enumerate(distribution.extremes):
@@ -186,18 +187,20 @@ def _check_space(
                 replace(template, sound=sampled).metrics if len(faults) == num_faults else None
             )
             if metric and reported is not None and metric not in reported:
-                faults.add(at, dotted(path, name), f"with {shown(value)} no trial reports {metric}")
+                message = f"with {shown(value)}, no trial reports the metric {metric}"
+                faults.add(at, dotted(path, name), message)
 
 
 def _check_initial(search: Draft, params: TuneParams, faults: Faults) -> None:
-    """Points tried first must be points of the space."""
+    """Add faults for points in `initial` that are not points of the space."""
     for index, point in enumerate(params.initial):
         written = search.node.nearest(["initial", index])
         path = dotted(dotted(search.path, "initial"), index)
         if index >= params.size:
-            faults.add(written.key_at, path, f"is one more than num_trials, {params.size}")
+            message = f"exceeds num_trials {params.size}; remove it or increase num_trials"
+            faults.add(written.key_at, path, message)
         for name in params.space.keys() - point.keys():
-            faults.add(written.key_at, path, f"lacks {name}, which the space has")
+            faults.add(written.key_at, path, f"has no value for {name}, which is in the space")
         for name, value in point.items():
             distribution, at = params.space.get(name), written.nearest([name])
             if distribution is None:
@@ -210,4 +213,4 @@ def _check_initial(search: Draft, params: TuneParams, faults: Faults) -> None:
                 drawn = (
                     f"{distribution.name} {shown(list(getattr(distribution, distribution.name)))}"
                 )
-                faults.add(at.at, dotted(path, name), f"{shown(value)} is no value of {drawn}")
+                faults.add(at.at, dotted(path, name), f"{shown(value)} is outside {drawn}")

@@ -1,1 +1,1 @@
-"""The text of job files -> a tree of marked values. It knows nothing of jobs."""
+"""Parse the text of job files into a tree of marked values. Knows nothing about jobs."""

@@ -1,5 +1,6 @@
-"""Parser events -> Node: duplicate keys, tags, aliases and their limits. Recursion is bounded by
-MAX_DEPTH."""
+"""Build a Node from parser events. Checks duplicate keys, tags, aliases and limits.
+
+MAX_DEPTH bounds the recursion."""
 
 from __future__ import annotations
 
@@ -23,16 +24,16 @@ from orchestrator.spec.faults import SET, Faults, Mark, cut, dotted, shown
 from orchestrator.spec.yaml.node import Node, Scalar, parse_plain
 
 MAX_DEPTH = 40
-"""The deepest job of ours has 6 levels; pydantic's JSON parser stops at 200."""
+"""The deepest job in `jobs/` has 6 levels; pydantic's JSON parser stops at 200."""
 MAX_NODES = 50_000
-"""With aliases expanded; a job of a thousand stages has 30,000."""
+"""Values in a file, with aliases expanded. A job with a thousand stages has 30,000."""
 
 _UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
-"""Escapes can write what neither a path nor a store can hold."""
+"""Characters that escapes can write but that neither a path nor a store can contain."""
 
 
 class LimitError(Exception):
-    """The text goes beyond a limit or refers to nothing: composing cannot continue."""
+    """The text exceeds a limit or has an undefined alias, so composing cannot continue."""
 
     def __init__(self, mark: Mark, path: str, message: str) -> None:
         super().__init__(message)
@@ -41,7 +42,7 @@ class LimitError(Exception):
 
 @dataclass(frozen=True)
 class _Anchored:
-    """What an alias means; None while its node is still open."""
+    """The node that an alias refers to, or None while that node is still open."""
 
     node: Node | None
     num_nodes: int
@@ -49,7 +50,7 @@ class _Anchored:
 
 
 class Composer:
-    """Makes the tree of one text; `faults` receives what is wrong but leaves the rest readable."""
+    """Builds the tree of one text. Faults that leave the rest readable are added to `faults`."""
 
     def __init__(self, source: str, faults: Faults) -> None:
         self._source = source
@@ -61,19 +62,21 @@ class Composer:
         """Position of the latest value."""
 
     def mark(self, line: int, column: int) -> Mark:
-        """A mark from ruamel's, which counts from 0."""
+        """Convert a position of ruamel, which counts from 0, to a mark."""
         return (
             Mark(self._source) if self._source == SET else Mark(self._source, line + 1, column + 1)
         )
 
     def compose(self, events: Iterator[Any]) -> Node | None:
-        """The tree of the first document, None where there is none."""
+        """Return the tree of the only document; its value is None if the text is empty."""
         tree = None
         for event in events:
             if isinstance(event, DocumentStartEvent):
                 if tree is not None:
                     raise LimitError(
-                        self._at(event), "", "a second document starts here; a job file holds one"
+                        self._at(event),
+                        "",
+                        "a second YAML document starts here; a job file has only one",
                     )
                 tree = self._node(next(events), events, "", 0)
                 end = next(events)
@@ -92,7 +95,7 @@ class Composer:
             self._faults.add(
                 self._at(event),
                 path,
-                f"YAML tags ({cut(str(event.ctag))}) are not allowed; give the plain value",
+                f"YAML tags ({cut(str(event.ctag))}) are not allowed; write the plain value",
             )
         if event.anchor is None:
             return self._untagged(event, events, path, depth)
@@ -136,7 +139,7 @@ class Composer:
             raise LimitError(
                 self._at(event),
                 path,
-                f"the alias *{cut(event.anchor)} refers to no anchor before it",
+                f"the alias *{cut(event.anchor)} has no anchor before it",
             )
         if anchored.node is None:
             raise LimitError(
@@ -161,7 +164,7 @@ class Composer:
             inside = path if key is None else dotted(path, key)
             node = self._node(event := next(events), events, inside, depth + 1)
             if isinstance(event, ScalarEvent) and event.start_mark.index == event.end_mark.index:
-                # Nothing is written: ruamel's mark is the next line's.
+                # The value is empty: ruamel's mark points to the next line.
                 node = replace(node, at=key_at)
             if key is not None and key in members:
                 self._duplicate(key_at, inside, members[key].key_at)
@@ -170,7 +173,7 @@ class Composer:
         return members
 
     def _key(self, event: Any, events: Iterator[Any], path: str, depth: int) -> str | None:
-        """A mapping's key, None with a fault where it is not a text."""
+        """Return a mapping's key; if it is not a string, add a fault and return None."""
         num_faults = len(self._faults)
         node = self._node(event, events, path, depth + 1)
         if len(self._faults) > num_faults:
@@ -180,22 +183,24 @@ class Composer:
             self._faults.add(
                 self._at(event),
                 path,
-                "merge keys (<<) are not part of YAML 1.2; write the fields out",
+                "merge keys (<<) are not part of YAML 1.2; write out the fields",
             )
         elif isinstance(node.value, str):
             return node.value
         elif isinstance(node.value, dict | tuple):
-            self._faults.add(self._at(event), path, "a key must be a text, not a list or a mapping")
+            self._faults.add(
+                self._at(event), path, "a key must be a string, not a list or a mapping"
+            )
         else:
             self._faults.add(
                 self._at(event),
                 path,
-                f"a key must be a text, not {shown(node.value)}; put it in quotes",
+                f"a key must be a string, not {shown(node.value)}; put it in quotes",
             )
         return None
 
     def _duplicate(self, mark: Mark, path: str, first: Mark) -> None:
-        where = "" if first.line is None else f", it stands at line {first.line} already"
+        where = "" if first.line is None else f", first used at line {first.line}"
         self._faults.add(mark, path, f"duplicate key{where}")
 
     def _scalar(self, event: ScalarEvent, path: str) -> Scalar:
@@ -210,4 +215,4 @@ class Composer:
 
 def _refuse_unusable(value: Scalar) -> None:
     if isinstance(value, str) and _UNUSABLE.search(value):
-        raise ValueError("must hold no NUL character and no lone surrogate")
+        raise ValueError("must be text without NUL characters and lone surrogates")

@@ -1,4 +1,4 @@
-"""`extends: base.yaml`: a job file laid over another one, field by field."""
+"""`extends: base.yaml`: a job file that overrides another one, field by field."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ FIELD = "extends"
 
 
 def load_extended_tree(path: Path, faults: Faults) -> Node | None:
-    """The tree of a file, laid over the tree of the file that it extends, and so on; None when one
-    cannot be read.
+    """Return the tree of a file merged over the tree of the file that it extends, recursively.
 
-    A mapping is merged with the one below it; anything else, a list too, replaces what is
-    there.
+    Returns None if one of the files cannot be read. Mappings are merged; any other value, including
+    a list, replaces the one of the extended file.
     """
     return _load(path, (), faults)
 
 
 def _load(path: Path, over: tuple[Path, ...], faults: Faults) -> Node | None:
-    """`over` are the files that lead here, the first one first."""
+    """Load `path`. `over` are the files that extend it, outermost first."""
     tree = load_tree(path, faults)
     if tree is None or FIELD not in tree.members:
         return tree
@@ -35,10 +34,11 @@ def _load(path: Path, over: tuple[Path, ...], faults: Faults) -> Node | None:
 
 
 def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults) -> Path | None:
-    """The file that `named` means, relative to `path`; None with a fault for none."""
+    """Resolve the file name in `named` relative to `path`. Adds a fault and returns None if there
+    is no such file."""
     if not isinstance(named.value, str) or not named.value:
         faults.add(
-            named.at, FIELD, "must be the path of a job file, against the folder of this one"
+            named.at, FIELD, "must be the path of a job file, relative to the folder of this one"
         )
         return None
     try:
@@ -54,7 +54,7 @@ def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults)
         faults.add(named.at, FIELD, f"{one_line(str(base_path))} cannot be read: {err.strerror}")
         return None
     if not is_file:
-        faults.add(named.at, FIELD, f"{one_line(str(base_path))} is no file")
+        faults.add(named.at, FIELD, f"{one_line(str(base_path))} does not exist or is not a file")
         return None
     if before:
         chain = " -> ".join(map(str, [*trail[trail.index(before[0]) :], base_path]))
@@ -64,8 +64,7 @@ def _base_path(path: Path, named: Node, trail: tuple[Path, ...], faults: Faults)
 
 
 def laid_over(base: Node, over: Node) -> Node:
-    """`base` with what `over` says; fields of both are in the order of `base`, the others behind
-    them."""
+    """Merge `over` into `base`. Fields of `base` keep their order; new fields follow."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
         return over
     merged = {

@@ -1,5 +1,6 @@
-"""YAML text -> a tree of marked values, and every fault of the text itself. It knows nothing of
-jobs."""
+"""Parse YAML text into a tree of marked values and collect the faults of the text itself.
+
+Knows nothing about jobs."""
 
 from __future__ import annotations
 
@@ -17,19 +18,19 @@ from orchestrator.spec.yaml.composer import Composer, LimitError
 from orchestrator.spec.yaml.node import Node
 
 MAX_BYTES = 2**19
-"""A job of a thousand stages has two thirds of it; a larger file is something else, and YAML is
-read at 200 kB/s."""
+"""The largest job file that is read. A job with a thousand stages needs two thirds of it. YAML is
+parsed at 200 kB/s."""
 
 _DIRECTIVE = re.compile(r"^%", re.MULTILINE)
 _HINTS = {
-    "block scalar": "put quotes around a text that begins with > or |",
+    "block scalar": "put quotes around a string that begins with > or |",
     "'\\t' that cannot start": "indent with spaces",
-    "cannot start any token": "put quotes around a text that begins with a sign",
+    "cannot start any token": "put quotes around a string that begins with a special character",
 }
 
 
 def load_tree(path: Path, faults: Faults) -> Node | None:
-    """The tree of a file, None when nothing can be made of it."""
+    """Return the tree of a file, or None if it cannot be read or parsed."""
     source = str(path)
     text = _read(path, faults)
     if text is None:
@@ -45,7 +46,8 @@ def load_tree(path: Path, faults: Faults) -> Node | None:
 
 
 def parse_tree(text: str, source: str, faults: Faults) -> Node | None:
-    """The tree of a text, None when its syntax or size is wrong. Marks of `--set` carry no line."""
+    """Return the tree of a text, or None if its syntax or size is wrong. Marks of `--set` have no
+    line."""
     composer = Composer(source, faults)
     directive = _DIRECTIVE.search(text)
     if directive is not None:
@@ -62,7 +64,7 @@ def parse_tree(text: str, source: str, faults: Faults) -> Node | None:
         faults.add(
             composer.mark(line, column),
             "",
-            f"holds the control character {_character(err)}; is it a text file?",
+            f"contains the control character {_character(err)}; is it a text file?",
         )
     except MarkedYAMLError as err:
         mark = err.problem_mark or err.context_mark
@@ -72,13 +74,13 @@ def parse_tree(text: str, source: str, faults: Faults) -> Node | None:
     except LimitError as err:
         faults.add(err.mark, err.path, err.message)
     except (YAMLError, ValueError, OverflowError) as err:
-        # ruamel's scanner lets chr() fail on an escape such as "\UFFFFFFFF", and says no place
-        faults.add(composer.last, "", f"not YAML behind this place: {err}")
+        # ruamel's scanner lets chr() fail on an escape such as "\UFFFFFFFF", without a position
+        faults.add(composer.last, "", f"invalid YAML after this position: {err}")
     return None
 
 
 def _events(text: str) -> Iterator[Any]:
-    """Parser events only: no constructor is ever reached, so no tag can make an object."""
+    """Yield parser events. No constructor runs, so a tag cannot create an object."""
     return iter(YAML(typ="safe", pure=True).parse(text))
 
 
@@ -100,7 +102,7 @@ def _read(path: Path, faults: Faults) -> str | None:
 
 def _decode(content: bytes, whole: Mark, faults: Faults) -> str | None:
     if len(content) > MAX_BYTES:
-        faults.add(whole, "", f"is larger than {MAX_BYTES // 1024} KiB; this is no job file")
+        faults.add(whole, "", f"is larger than {MAX_BYTES // 1024} KiB; is it a job file?")
         return None
     try:
         return content.decode("utf-8-sig")
@@ -115,7 +117,7 @@ def _decode(content: bytes, whole: Mark, faults: Faults) -> str | None:
 
 
 def _position(text: str, index: int) -> tuple[int, int]:
-    """Line and column, from 0, of a character."""
+    """Line and column of a character, counted from 0."""
     return text.count("\n", 0, index), index - (text.rfind("\n", 0, index) + 1)
 
 
@@ -125,6 +127,6 @@ def _character(err: ReaderError) -> str:
 
 def _wording(err: MarkedYAMLError) -> str:
     text = ", ".join(part for part in (err.context, err.problem) if part)
-    return f"not YAML: {text}" + next(
+    return f"invalid YAML: {text}" + next(
         (f"; {hint}" for sign, hint in _HINTS.items() if sign in text), ""
     )

@@ -1,6 +1,6 @@
-"""Node: a plain value with the marks of its position and its key's, and how one is put into
-another; and plain scalars, by the core schema of YAML 1.2: `1e-3` is a number, `on` and `no` are
-texts."""
+"""Node: a plain value with the marks of its position and of its key.
+
+Plain scalars follow the core schema of YAML 1.2: `1e-3` is a number, `on` and `no` are strings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Steps: TypeAlias = Sequence[str | int]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`key_at` is the position of the value's key; for an item of a list, and for a root, the
-    value itself."""
+    """A value of a YAML tree. `at` is its position, `key_at` the position of its key.
+
+    For an item of a list, and for the root, `key_at` is the position of the value itself.
+    """
 
     value: Scalar | tuple[Node, ...] | Mapping[str, Node]
     at: Mark
@@ -28,22 +30,22 @@ class Node:
 
     @property
     def members(self) -> Mapping[str, Node]:
-        """The values of a mapping by their keys; none for anything else."""
+        """The values of a mapping by key; empty for any other value."""
         return self.value if isinstance(self.value, Mapping) else {}
 
     def members_of(self, key: str) -> Mapping[str, Node]:
-        """The members of the mapping under `key`, none if there is no such mapping."""
+        """The members of the mapping under `key`; empty if there is no such mapping."""
         member = self.members.get(key)
         return member.members if member else {}
 
     def split(self, keys: Collection[str]) -> tuple[Node, Node]:
-        """A mapping's members with these keys, and those without."""
+        """Split a mapping into the members with these keys and the others."""
         chosen = {key: node for key, node in self.members.items() if key in keys}
         others = {key: node for key, node in self.members.items() if key not in keys}
         return replace(self, value=chosen), replace(self, value=others)
 
     def nearest(self, steps: Steps) -> Node:
-        """The node at the end of `steps`, or the last one on the way there."""
+        """The node at the end of `steps`, or the last one that exists on the way there."""
         node = self
         for step in steps:
             if isinstance(node.value, tuple) and isinstance(step, int) and step < len(node.value):
@@ -56,7 +58,7 @@ class Node:
 
 
 def plain(node: Node) -> JsonValue:
-    """The value without its marks."""
+    """Return the value without its marks."""
     if isinstance(node.value, Mapping):
         return {key: plain(member) for key, member in node.value.items()}
     if isinstance(node.value, tuple):
@@ -65,7 +67,7 @@ def plain(node: Node) -> JsonValue:
 
 
 def marked(value: JsonValue, at: Mark, key_at: Mark | None = None) -> Node:
-    """A tree of `value` at one mark as a whole."""
+    """Return a tree of `value` whose nodes all have the mark `at`."""
     if isinstance(value, dict):
         return Node({key: marked(member, at) for key, member in value.items()}, at, key_at or at)
     if isinstance(value, list):
@@ -74,17 +76,16 @@ def marked(value: JsonValue, at: Mark, key_at: Mark | None = None) -> Node:
 
 
 def put(tree: Node, steps: Sequence[str], value: Node, *, may_make: bool) -> Node:
-    """`tree` with `value` at the end of `steps`. `may_make`: mappings that are missing on the way
-    are made.
+    """Return `tree` with `value` at the end of `steps`. `may_make`: create missing mappings.
 
-    Raises ValueError with the reason where the way leads through something else than a mapping, or
-    ends.
+    Raises ValueError if a step leads through a value that is not a mapping, or through a missing
+    field.
     """
     if not steps:
         return value
     if not isinstance(tree.value, Mapping):
         raise ValueError(
-            f"cannot be reached: what holds it is {_described(tree)}; give that as a whole"
+            f"cannot be set: its parent is {_described(tree)}; set the parent as a whole"
         )
     first, *rest = steps
     if rest and first not in tree.value and not may_make:
@@ -111,12 +112,13 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _MAX_DIGITS = 66
-"""More than any 64-bit number has in base 8 to 16; beyond it Python's int() takes quadratic
-time."""
+"""Longer than any 64-bit number in base 8, 10 or 16. Python's int() needs quadratic time for longer
+texts."""
 
 
 def parse_plain(text: str) -> Scalar:
-    """The value of an unquoted scalar; ValueError says what is wrong with a number that is none."""
+    """Return the value of an unquoted scalar. Raises ValueError for a number that is not finite or
+    too large."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):

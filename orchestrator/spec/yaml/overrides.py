@@ -1,5 +1,6 @@
-"""`--set stages.pretrain.epochs=3`: one value put into the tree of a job file, checked later like
-the rest of it."""
+"""`--set stages.pretrain.epochs=3`: put one value into the tree of a job file.
+
+The value is checked later, like the rest of the tree."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _MARK = Mark(SET)
 
 @dataclass(frozen=True)
 class Override:
-    """A value for the dotted `path`; the steps of the path are the keys that lead there."""
+    """A value for the dotted `path`. The steps of the path are the keys that lead there."""
 
     path: str
     value: Node
@@ -26,7 +27,7 @@ class Override:
 
 
 def parse_overrides(texts: Sequence[str], faults: Faults) -> list[Override]:
-    """Those that are well formed."""
+    """Parse `PATH=VALUE` strings. Adds a fault for each malformed one and leaves it out."""
     parsed = (_parse(text, faults) for text in texts)
     return [override for override in parsed if override is not None]
 
@@ -47,7 +48,8 @@ def _parse(text: str, faults: Faults) -> Override | None:
 
 
 def apply_overrides(tree: Node, overrides: Sequence[Override], faults: Faults) -> Node:
-    """`tree` with those put in that can be; the later of two wins."""
+    """Return `tree` with the overrides applied in order. Adds a fault for each that does not
+    fit."""
     for override in overrides:
         try:
             _check_stage(tree, override.steps)
@@ -58,7 +60,7 @@ def apply_overrides(tree: Node, overrides: Sequence[Override], faults: Faults) -
 
 
 def _check_stage(tree: Node, steps: Sequence[str]) -> None:
-    """A misspelt stage must not become a new one that lacks everything."""
+    """Raise ValueError for an unknown stage: a misspelt name must not create a new, empty stage."""
     stages = tree.members.get("stages")
     if (
         len(steps) > 1

@@ -1,4 +1,4 @@
-"""The command line as its users type it: exit codes, stdout, what it imports, what it refuses."""
+"""The command line as users run it: exit codes, stdout, imports and errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def poisoned(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("verb", ["validate", "plan", "status", "report"])
-def test_verbs_that_only_look_import_neither_torch_nor_ray(
+def test_read_only_verbs_import_neither_torch_nor_ray(
     folder: Path, poisoned: dict[str, str], verb: str
 ) -> None:
     done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
@@ -88,7 +88,7 @@ def test_verbs_that_only_look_import_neither_torch_nor_ray(
     assert done.stderr == ""
 
 
-def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
+def test_validate_needs_no_data_but_plan_does(folder: Path) -> None:
     (folder / "images").rename(folder / "gone")
     assert _orchestrator(folder, "validate", "job.yaml").returncode == 0
     plan = _orchestrator(folder, "plan", "job.yaml")
@@ -99,7 +99,7 @@ def test_validate_touches_no_data_and_plan_needs_them(folder: Path) -> None:
     assert run.stderr == plan.stderr
 
 
-def test_run_warns_of_a_weak_server_before_ray_is_imported(
+def test_run_warns_about_the_server_before_importing_ray(
     folder: Path, poisoned: dict[str, str], s3_endpoint: str
 ) -> None:
     done = _orchestrator(
@@ -108,13 +108,13 @@ def test_run_warns_of_a_weak_server_before_ray_is_imported(
     warning, rest = done.stderr.split("\n", 1)
     assert warning.startswith("warning: store s3://ignoring-")
     assert (
-        "does not honour conditional puts (If-None-Match), so have only one run at a time use "
-        "this store"
+        "does not support conditional puts (If-None-Match), so use this store for only one run at "
+        "a time"
     ) in warning
     assert "ImportError: ray was imported" in rest or "ImportError: torch was imported" in rest
 
 
-def test_plan_json_is_alone_on_stdout(folder: Path) -> None:
+def test_plan_json_is_the_only_output_on_stdout(folder: Path) -> None:
     done = _orchestrator(folder, "plan", "job.yaml", "--json")
     stages = json.loads(done.stdout)["stages"]
     assert [(stage["name"], stage["verdict"], stage["needs"]) for stage in stages] == [
@@ -123,7 +123,7 @@ def test_plan_json_is_alone_on_stdout(folder: Path) -> None:
     ]
 
 
-def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path) -> None:
+def test_wrong_job_exits_with_2_and_every_fault(folder: Path) -> None:
     (folder / "job.yaml").write_text(
         JOB.replace("epochs: 2", "epoch: 2").replace("data: images", "data: 3")
     )
@@ -137,7 +137,7 @@ def test_a_wrong_job_exits_with_2_and_every_fault(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_faults_come_as_json_when_asked_for(folder: Path) -> None:
+def test_faults_are_json_with_the_json_option(folder: Path) -> None:
     done = _orchestrator(folder, "validate", "nowhere.yaml", "--json")
     document = json.loads(done.stdout)
     assert document["exit_code"] == done.returncode == 2
@@ -145,7 +145,7 @@ def test_faults_come_as_json_when_asked_for(folder: Path) -> None:
     assert document["errors"][0].startswith("nowhere.yaml: ")
 
 
-def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path) -> None:
+def test_report_of_an_empty_store_has_not_run_cells(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--format", "json")
     cells = json.loads(done.stdout)["cells"]
     assert [(cell["stage"], cell["metric"], cell["verdict"]) for cell in cells] == [
@@ -174,7 +174,7 @@ def test_report_of_an_empty_store_has_cells_that_did_not_run(folder: Path) -> No
     }
 
 
-def test_report_goes_to_a_file_when_asked(folder: Path) -> None:
+def test_report_is_written_to_the_output_file(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--json", "--output", "report.json")
     assert done.returncode == 0
     assert done.stdout == ""
@@ -186,7 +186,7 @@ def test_report_goes_to_a_file_when_asked(folder: Path) -> None:
     )
 
 
-def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) -> None:
+def test_each_format_compares_with_published_numbers(folder: Path) -> None:
     options = ("report", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_tiny")
     cell = json.loads(_orchestrator(folder, *options, "--json").stdout)["cells"][1]
     assert cell["published"] == 80.3
@@ -197,7 +197,7 @@ def test_a_report_beside_published_numbers_comes_in_each_format(folder: Path) ->
     assert "| pretrain | top1 | - | >= 50 | 80.30 |  | other recipe | not_run |  |" in markdown
     command = f"orchestrator run job.yaml --set {options[-1]} --store {folder}/store"
     assert f"\nReproduce: `{command}`\n" in markdown
-    note = "pretrain: no reproduction of arXiv 2106.05786, ImageNet-1K, CAT-T* (other recipe)"
+    note = "pretrain: not a reproduction of arXiv 2106.05786, ImageNet-1K, CAT-T* (other recipe)"
     assert (
         f"\n{note}: epochs 2 instead of 300; precision fp32 instead of fp16; lr searched\n"
         in _orchestrator(folder, *options).stdout
@@ -214,7 +214,7 @@ def test_csv_files_have_the_line_ends_of_rfc_4180(folder: Path) -> None:
     assert end == b""
 
 
-def test_a_published_row_that_is_not_known_is_a_fault(folder: Path) -> None:
+def test_unknown_published_row_is_a_fault(folder: Path) -> None:
     done = _orchestrator(
         folder, "validate", "job.yaml", "--set", "stages.pretrain.published=imagenet1k/cat_smal"
     )
@@ -223,7 +223,7 @@ def test_a_published_row_that_is_not_known_is_a_fault(folder: Path) -> None:
     assert done.stderr == f"--set stages.pretrain.published: {fault}\n"
 
 
-def test_json_and_another_format_cannot_both_be_had(folder: Path) -> None:
+def test_json_and_another_format_are_refused(folder: Path) -> None:
     done = _orchestrator(folder, "report", "job.yaml", "--json", "--format", "csv")
     assert done.returncode == 2
     assert "argument --json: not allowed with argument --format csv" in done.stderr
@@ -231,8 +231,8 @@ def test_json_and_another_format_cannot_both_be_had(folder: Path) -> None:
 
 @pytest.fixture
 def silent_run(folder: Path) -> Path:
-    """The folder, with a run of the job in its store that has not been heard of for an hour; the
-    record's path."""
+    """Add a run to the store whose driver was last heard of an hour ago. Returns the path of its
+    record."""
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store, began_at_s = open_store(job.store), time.time() - 3600
     plan = plan_job(job, store)
@@ -265,40 +265,37 @@ def test_status_needs_neither_the_data_nor_torch_nor_ray(
     assert done.returncode == 0
     assert done.stderr == ""
     run, search, pretrain = done.stdout.splitlines()
-    assert run.endswith("lost: nothing heard for 1 h 0 min; run the same command again to go on")
+    assert run.endswith("lost: no update for 1 h 0 min; run the same command again to resume")
     assert search == "search: lost, attempt 1, 1 h 0 min ago: starting"
     assert pretrain == "pretrain: waiting, it has not started yet"
 
 
-def test_a_watch_of_a_run_that_has_ended_ends_at_once(folder: Path, silent_run: Path) -> None:
+def test_watch_of_an_ended_run_ends_at_once(folder: Path, silent_run: Path) -> None:
     done = _orchestrator(folder, "status", "job.yaml", "--watch", "--json")
     (line,) = done.stdout.splitlines()
     assert done.returncode == 0
     assert json.loads(line)["state"] == "lost"
 
 
-def test_a_watch_is_ended_by_ctrl_c_with_130_and_no_traceback(
-    folder: Path, silent_run: Path
-) -> None:
+def test_ctrl_c_ends_watch_with_130_and_no_traceback(folder: Path, silent_run: Path) -> None:
     record = json.loads(silent_run.read_text())
     silent_run.write_text(json.dumps({**record, "heard_at_s": time.time() + 1e6}))
-    # As at a terminal: a shell's background jobs, and with them these tests, may have been started
-    # deaf to Ctrl-C.
-    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{hears}; from orchestrator.cli import main; main(['status', 'job.yaml', '--watch'])"
+    # As on a terminal: a shell may start background jobs, and so these tests, ignoring Ctrl-C.
+    handler = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{handler}; from orchestrator.cli import main; main(['status', 'job.yaml', '--watch'])"
     command = [sys.executable, "-c", code]
     watch = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert watch.stdout is not None
-    assert "running, last heard of 0 s ago" in watch.stdout.readline()
+    assert "running, last update 0 s ago" in watch.stdout.readline()
     watch.send_signal(signal.SIGINT)
     _, errors = watch.communicate(timeout=600)
     assert watch.returncode == 130
     assert errors == "interrupted\n"
 
 
-def test_a_reader_of_status_may_leave_early(folder: Path, silent_run: Path) -> None:
+def test_reader_of_status_may_close_the_pipe_early(folder: Path, silent_run: Path) -> None:
     record = json.loads(silent_run.read_text())
     stages = {f"stage{number}": record["stages"]["search"] for number in range(2000)}
     silent_run.write_text(json.dumps({**record, "stages": stages}))
@@ -310,24 +307,24 @@ def test_a_reader_of_status_may_leave_early(folder: Path, silent_run: Path) -> N
     assert done.stderr == ""
 
 
-def test_a_damaged_record_is_named_by_status(folder: Path, silent_run: Path) -> None:
+def test_status_reports_a_damaged_record(folder: Path, silent_run: Path) -> None:
     silent_run.write_text('{"schema_version": 1}')
     done = _orchestrator(folder, "status", "job.yaml")
     assert done.returncode == 3
     assert done.stderr == (
         f"store {folder}/store: runs/r/run.json: not a record of a run: run_id: Field required; "
-        "run the job again to write it anew\n"
+        "run the job again to write a new one\n"
     )
 
 
-def test_status_of_a_store_out_of_reach_exits_with_3(folder: Path, s3_endpoint: str) -> None:
+def test_status_of_an_unreachable_store_exits_with_3(folder: Path, s3_endpoint: str) -> None:
     done = _orchestrator(folder, "status", "job.yaml", "--store", "s3://no-such-bucket")
     assert done.returncode == 3
     assert "store s3://no-such-bucket: cannot read jobs/small/latest.json: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_store_that_cannot_be_written_exits_with_3(folder: Path) -> None:
+def test_unwritable_store_exits_with_3(folder: Path) -> None:
     (folder / "file").write_text("")
     done = _orchestrator(folder, "run", "job.yaml", "--store", "file")
     assert done.returncode == 3
@@ -335,7 +332,7 @@ def test_a_store_that_cannot_be_written_exits_with_3(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_cluster_that_is_not_there_exits_with_3(folder: Path) -> None:
+def test_missing_cluster_exits_with_3(folder: Path) -> None:
     done = _orchestrator(folder, "run", "job.yaml", "--address", "127.0.0.1:1")
     assert done.returncode == 3
     assert "cluster 127.0.0.1:1: cannot connect: " in done.stderr
@@ -343,24 +340,22 @@ def test_a_cluster_that_is_not_there_exits_with_3(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--only", "--force"])
-def test_an_unknown_stage_of_an_option_is_refused(folder: Path, option: str) -> None:
+def test_unknown_stage_in_an_option_is_refused(folder: Path, option: str) -> None:
     done = _orchestrator(folder, "run", "job.yaml", option, "pretrian")
     assert done.returncode == 2
     assert f"{option}: unknown stage 'pretrian', did you mean 'pretrain'?" in done.stderr
 
 
-def test_a_stage_that_is_forced_and_would_not_run_is_refused(folder: Path) -> None:
+def test_forced_stage_that_would_not_run_is_refused(folder: Path) -> None:
     done = _orchestrator(folder, "run", "job.yaml", "--only", "search", "--force", "pretrain")
     assert done.returncode == 2
     assert done.stderr == (
-        "--force: pretrain would not run: --only runs search and what they need; "
-        "name it with --only too, or leave it out\n"
+        "--force: pretrain would not run: --only runs search and the stages that they need; "
+        "add it to --only or remove it from --force\n"
     )
 
 
-def test_report_needs_neither_data_nor_stdout(
-    folder: Path,
-) -> None:
+def test_run_without_stdout_or_other_data_still_ends_cleanly(folder: Path) -> None:
     (folder / "job.yaml").write_text(f"{JOB}  other: {{kind: pretrain, data: nowhere}}\n")
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store = open_store(job.store)
@@ -399,7 +394,7 @@ def test_every_job_file_of_the_repository_validates() -> None:
         assert _orchestrator(root, "validate", str(path)).returncode == 0, path
 
 
-def test_names_that_are_not_utf8_end_in_no_traceback(folder: Path) -> None:
+def test_names_that_are_not_utf8_cause_no_traceback(folder: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     (folder / "images/train/cat" / f"{name}.png").write_bytes(b"")
     plan = _orchestrator(folder, "plan", "job.yaml")
@@ -429,13 +424,13 @@ with reserved_stdout() as stdout:
     print("progress", file=sys.stderr)
     say_last("job: done")
     for stream in (1, 2):
-        os.write(stream, b"core_worker_process.cc: a library's own last words\\n")
+        os.write(stream, b"core_worker_process.cc: a library's own last line\\n")
     print("results", file=stdout)
 end(3)
 """
 
 
-def test_the_verdict_is_the_last_line_of_a_log() -> None:
+def test_verdict_is_the_last_line_of_a_log() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LAST], capture_output=True, text=True, timeout=600, check=False
     )

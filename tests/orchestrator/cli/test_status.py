@@ -1,4 +1,4 @@
-"""What `status` shows of a Status: a table on a terminal, lines where there is none, JSON."""
+"""How `status` shows a Status: a table on a terminal, otherwise lines, or JSON."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def _drawn(status: Status, width: int) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
-def test_without_a_terminal_each_stage_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_has_a_line_per_stage_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     run, pretrain, coco = _lines(STATUS)
     assert run.startswith("paper: run 20260301T101010-abc123, began ")
-    assert run.endswith(", running, last heard of 3 s ago")
+    assert run.endswith(", running, last update 3 s ago")
     assert pretrain == (
         "pretrain: running, attempt 2, 37%, eta 2 h 5 min, top1 71.23 top5 90, 4 s ago: epoch "
         "112/300 loss 2.31"
@@ -67,7 +67,7 @@ def test_without_a_terminal_each_stage_is_a_line(monkeypatch: pytest.MonkeyPatch
     assert coco == "coco: waiting, it has not started yet"
 
 
-def test_a_watch_without_a_terminal_tells_each_change_once() -> None:
+def test_watch_without_a_terminal_prints_each_change_once() -> None:
     older = replace(STATUS, heard_s_ago=9, stages=(replace(ROW, heard_s_ago=10, eta_s=7494), NEXT))
     newer = replace(STATUS, stages=(replace(ROW, done=113, event="epoch 113/300"), NEXT))
     lines = _lines(STATUS, older, newer, _ended(Condition.DONE, stages=newer.stages))
@@ -86,18 +86,18 @@ def test_a_watch_without_a_terminal_tells_each_change_once() -> None:
     [
         (
             _ended(Condition.LOST),
-            "lost: nothing heard for 12 min; run the same command again to go on",
+            "lost: no update for 12 min; run the same command again to resume",
         ),
         (
             _ended(Condition.INTERRUPTED),
-            "interrupted 12 min ago; run the same command again to go on",
+            "interrupted 12 min ago; run the same command again to resume",
         ),
         (_ended(Condition.DONE), "done 12 min ago"),
         (_ended(Condition.FAILED, error="no cluster"), "failed 12 min ago: no cluster"),
         (Status("paper", Condition.WAITING, (NEXT,)), "has not run yet"),
     ],
 )
-def test_the_run_is_told_with_what_to_do(status: Status, verdict: str) -> None:
+def test_status_of_a_run_says_what_to_do(status: Status, verdict: str) -> None:
     assert _lines(status)[0].endswith(f" {verdict}")
     assert verdict in _drawn(status, 120)
 
@@ -111,7 +111,7 @@ def test_status_has_a_row_per_stage_and_remarks_on_losses() -> None:
         "progress",
         "eta",
         "metrics",
-        "heard",
+        "updated",
         "last",
         "event",
     ]
@@ -129,7 +129,7 @@ def test_status_shows_a_damaged_checkpoint() -> None:
     assert len(_lines(STATUS, status)) == 5
 
 
-def test_a_narrow_terminal_cuts_events_but_not_errors() -> None:
+def test_narrow_terminal_cuts_events_but_not_errors() -> None:
     long = "no such file: " + "x" * 100
     failed = replace(ROW, state=Condition.FAILED, event=long, eta_s=None, lost_attempts=())
     lines = _drawn(replace(STATUS, stages=(failed, replace(ROW, event=long, lost_attempts=()))), 80)
@@ -138,7 +138,7 @@ def test_a_narrow_terminal_cuts_events_but_not_errors() -> None:
     assert lines[-1].endswith("…")
 
 
-def test_markup_in_an_event_is_shown_as_it_is() -> None:
+def test_markup_in_an_event_is_shown_literally() -> None:
     odd = replace(STATUS, stages=(replace(ROW, event="[bold]a[/x]", lost_attempts=()),))
     assert _drawn(odd, 140)[4].endswith("[bold]a[/x]")
     assert _lines(odd)[1].endswith("[bold]a[/x]")
@@ -157,7 +157,7 @@ def test_json_status_is_one_document_or_a_line_per_change() -> None:
     ]
 
 
-def test_a_watch_ends_with_its_run() -> None:
+def test_watch_ends_with_its_run() -> None:
     waiting = [STATUS, STATUS, _ended(Condition.LOST), STATUS]
     statuses = iter(waiting)
     states = [status.state for status in following(lambda: next(statuses), every_s=0)]
@@ -175,5 +175,5 @@ def test_a_watch_ends_with_its_run() -> None:
         (276_000, "3 d 4 h"),
     ],
 )
-def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+def test_duration_has_at_most_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""What is said, in seconds, of an address at which there is no Ray cluster."""
+"""An address without a Ray cluster is reported within seconds, with what to do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = "127.0.0.1"
 
 @contextmanager
 def _listening(host: str, family: socket.AddressFamily = socket.AF_INET) -> Iterator[int]:
-    """The port of a server that accepts connections and never answers."""
+    """Yield the port of a server that accepts connections but never answers."""
     with socket.socket(family) as server:
         server.bind((host, 0))
         server.listen(10)
@@ -37,19 +37,20 @@ def _listening(host: str, family: socket.AddressFamily = socket.AF_INET) -> Iter
     [
         (
             "ray://head:10001",
-            f"this is the address of Ray Client, .*; give head:6379 on a machine .*, {SUBMIT}",
+            f"this is an address for Ray Client, .*; use head:6379 on a machine .*, {SUBMIT}",
         ),
         (
             "http://head:8265",
-            f"this is the address of a dashboard, .*; give head:6379 on a machine .*, {SUBMIT}",
+            f"this is the address of a dashboard, .*; use head:6379 on a machine .*, {SUBMIT}",
         ),
         ("http://me:sEcReT@head:8265", f"cluster http://head:8265: cannot connect: .*, {SUBMIT}"),
         (
             "head",
-            r"that is not HOST:PORT; give HOST:PORT of the cluster's head \(port 6379 by default\)",
+            r"the address is not HOST:PORT; give HOST:PORT of the cluster's head \(port 6379 by "
+            r"default\)",
         ),
-        ("head:", "that is not HOST:PORT; give HOST:PORT"),
-        ("head:port", "that is not HOST:PORT; give HOST:PORT"),
+        ("head:", "the address is not HOST:PORT; give HOST:PORT"),
+        ("head:port", "the address is not HOST:PORT; give HOST:PORT"),
         ("a..b:6379", "cannot connect: .*; give HOST:PORT"),
         (f"{HERE}:99999", "cannot connect: .*; give HOST:PORT"),
         ("no-such-host.invalid:6379", "cannot connect: .*; give HOST:PORT"),
@@ -62,7 +63,7 @@ def test_an_address_without_a_cluster_is_refused(address: str, text: str) -> Non
     assert "sEcReT" not in str(caught.value)
 
 
-def test_an_address_from_the_environment_is_judged_the_same(
+def test_an_address_from_the_environment_is_checked_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
@@ -74,7 +75,7 @@ def test_an_address_from_the_environment_is_judged_the_same(
             pass
 
 
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "CONNECT_TIMEOUT_S", 0.2)
     with (
         _listening(HERE) as port,
@@ -84,7 +85,7 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
-def test_brackets_of_an_address_of_ipv6_are_not_part_of_the_host(
+def test_brackets_of_an_ipv6_address_are_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(addresses, "CONNECT_TIMEOUT_S", 0.2)
@@ -97,24 +98,24 @@ def test_brackets_of_an_address_of_ipv6_are_not_part_of_the_host(
 
 class _Web(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
-def test_a_web_server_is_not_taken_for_a_cluster() -> None:
+def test_a_web_server_is_not_accepted_as_a_cluster() -> None:
     with HTTPServer((HERE, 0), _Web) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(
-            ClusterError, match="what answers there is not Ray; it may be its dashboard"
+            ClusterError, match="the server there is not Ray; it may be Ray's dashboard"
         ):
             check_address(f"{HERE}:{server.server_port}")
         server.shutdown()
 
 
 @pytest.mark.parametrize("address", ["auto", None])
-def test_the_file_that_names_a_dead_cluster_is_named(
+def test_error_names_the_file_of_a_cluster_that_has_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str | None
 ) -> None:
-    """With `auto`, and in a submitted job, where Ray sets RAY_ADDRESS to what the file says."""
+    """With `auto`, and in a submitted job, where Ray sets RAY_ADDRESS to the file's address."""
     file = tmp_path / "ray" / "ray_current_cluster"
     file.parent.mkdir()
     gone = canonicalize_bootstrap_address(f"{HERE}:1")
@@ -125,13 +126,13 @@ def test_the_file_that_names_a_dead_cluster_is_named(
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
     text = (
         f"cluster {gone}: cannot connect: Connection refused; {file} names that cluster, which "
-        "is gone: delete"
+        f"has ended: delete"
     )
     with pytest.raises(ClusterError, match=text), connected(address):
         pass
 
 
-def test_auto_without_a_cluster_says_how_to_start_one(
+def test_auto_without_a_cluster_names_ray_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -144,11 +145,11 @@ def test_auto_without_a_cluster_says_how_to_start_one(
         check_address("auto")
 
 
-def test_a_relative_folder_of_ray_is_made_absolute(
+def test_relative_ray_tmpdir_becomes_absolute(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Ray's processes have other current folders: without it they wait half a minute for each
-    other."""
+    """Ray's processes have other current folders. With a relative path they would wait half a
+    minute for each other."""
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_TMPDIR", "file")
@@ -169,11 +170,11 @@ def test_a_relative_folder_of_ray_is_made_absolute(
                 "with a short"
             ),
         ),
-        ("/proc/1", "/proc/1/ray: .*; set RAY_TMPDIR to a folder that you may write to"),
-        ("file", "file/ray: Not a directory; set RAY_TMPDIR to a folder that you may write to"),
+        ("/proc/1", "/proc/1/ray: .*; set RAY_TMPDIR to a writable folder"),
+        ("file", "file/ray: Not a directory; set RAY_TMPDIR to a writable folder"),
     ],
 )
-def test_a_folder_in_which_ray_cannot_start_is_named(
+def test_error_names_the_folder_in_which_ray_cannot_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, text: str
 ) -> None:
     (tmp_path / "file").touch()
@@ -185,13 +186,13 @@ def test_a_folder_in_which_ray_cannot_start_is_named(
         pass
 
 
-def test_a_head_that_is_gone_for_long_is_named() -> None:
+def test_a_head_that_is_silent_for_long_is_lost() -> None:
     now_s = [0.0]
     with _listening(HERE) as port:
         watch = HeadWatch(f"{HERE}:{port}", clock=lambda: now_s[0])
         now_s[0] = 1000
         assert watch.loss() is None
-    # The first question after a pause of this process begins the silence.
+    # The silence begins with the first check after a pause of this process.
     for now_s[0] in (1100, 1140):
         assert watch.loss() is None
     now_s[0] = 1141
@@ -203,7 +204,7 @@ def test_a_head_that_is_gone_for_long_is_named() -> None:
     )
 
 
-def test_a_head_that_comes_back_is_not_gone() -> None:
+def test_a_head_that_answers_again_is_not_lost() -> None:
     now_s = [0.0]
     with socket.socket() as server:
         server.bind((HERE, 0))
@@ -228,7 +229,7 @@ except ClusterError as err:
 """
 
 
-def test_a_cluster_of_another_version_names_both_versions(cluster_address: str) -> None:
+def test_error_for_another_ray_version_names_both_versions(cluster_address: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", OLD, cluster_address],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""How an attempt is named where Ray shows it."""
+"""The name of an attempt in Ray's dashboard."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _attempt(job: str, stage: str) -> Attempt:
         ("j" * 70, "s" * 70, f"{'j' * 70}.{'s' * 49}-01234567"),
     ],
 )
-def test_ray_lists_a_stage_by_job_and_stage(job: str, stage: str, name: str) -> None:
+def test_name_in_ray_has_job_stage_and_key(job: str, stage: str, name: str) -> None:
     assert _attempt(job, stage).ray_name == name
 
 
-def test_a_long_name_in_ray_is_cut_between_characters() -> None:
+def test_long_name_in_ray_is_cut_between_characters() -> None:
     name = _attempt("é" * 80, "stage").ray_name
     assert name == f"{'é' * 60}-01234567"

@@ -1,4 +1,4 @@
-"""What becomes of a connection that is still in use."""
+"""Starting, joining and leaving a cluster, also while threads still wait for Ray."""
 
 from __future__ import annotations
 
@@ -26,21 +26,19 @@ with connected(None, is_in_use=lambda: True):
     waiter.start()
     while not is_waiting():
         time.sleep(0.1)
-time.sleep(5)  # a waiting thread looks about once a second
+time.sleep(5)  # a waiting thread checks about once a second
 os._exit(130 if ray.is_initialized() else 1)
 """
 
 
-def test_a_thread_waiting_for_ray_keeps_the_exit_code(
-    cluster_address: str,
-) -> None:
-    """After ray.shutdown it may: that is what `is_in_use` is for."""
+def test_a_thread_waiting_for_ray_keeps_the_exit_code(cluster_address: str) -> None:
+    """After ray.shutdown such a thread may end the process: `is_in_use` prevents the shutdown."""
     command = [sys.executable, "-c", IN_USE]
     process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert process.returncode == 130, process.stderr[-5000:]
 
 
-def test_a_connection_that_is_not_in_use_ends_with_its_block(cluster_address: str) -> None:
+def test_connection_ends_with_its_block_if_not_in_use(cluster_address: str) -> None:
     with connected(cluster_address) as cluster:
         assert cluster.address == cluster_address
         assert ray.is_initialized()
@@ -71,9 +69,8 @@ with connected("local"):
 """
 
 
-def test_a_busy_machine_starts_ray_at_the_second_try() -> None:
-    """In a process of its own: this one forks loaders later on, which may not take threads of Ray
-    along."""
+def test_ray_starts_at_the_second_try_on_a_busy_machine() -> None:
+    """In a separate process: this one forks loaders later, which must not inherit Ray's threads."""
     command = [sys.executable, "-c", BUSY_AT_FIRST]
     process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert process.stdout.strip() == "[] 1 7", process.stderr[-5000:]
@@ -87,7 +84,7 @@ from orchestrator.store import open_store
 
 @ray.remote(num_cpus=1)
 def read() -> bytes | None:
-    # What the cluster was started with goes first.
+    # The variables with which the cluster was started take precedence.
     for name in ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
         os.environ.pop(name, None)
     return open_store("s3://bucket/x").read("a")
@@ -97,11 +94,10 @@ with connected(sys.argv[1]):
 """
 
 
-def test_a_worker_finds_the_server_of_the_drivers_config_file(
+def test_worker_uses_the_server_of_the_drivers_config_file(
     cluster_address: str, tmp_path: Path
 ) -> None:
-    """Endpoint, its authority's certificate, and the addressing style; the cluster was started
-    without them."""
+    """The cluster was started without the endpoint, its certificate and the addressing style."""
     with front(lambda *_: Answer(200, b"content"), tls_dir=tmp_path / "tls") as server:
         config = (
             f"endpoint_url = {server.url}\nca_bundle = {tmp_path}/tls/cert.pem\ns3 =\n  "
@@ -114,7 +110,7 @@ def test_a_worker_finds_the_server_of_the_drivers_config_file(
             for name, value in os.environ.items()
             if not name.startswith(("AWS_ENDPOINT", "AWS_CA"))
         }
-        env["HOME"] = str(tmp_path)  # the worker has another one
+        env["HOME"] = str(tmp_path)  # the worker has another home
         command = [sys.executable, "-c", WORKER, cluster_address]
         done = subprocess.run(
             command, env=env, check=False, capture_output=True, text=True, timeout=600

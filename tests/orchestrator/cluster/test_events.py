@@ -1,5 +1,4 @@
-"""Events on their way to the driver, and the wish to stop, where the actor between them is slow or
-gone."""
+"""Events and stop requests when the actor that carries them is slow or gone."""
 
 from __future__ import annotations
 
@@ -30,9 +29,7 @@ def _keep_busy(channel: EventChannel, for_s: float) -> None:
     channel._actor.__ray_call__.remote(lambda _: time.sleep(for_s))
 
 
-def test_events_of_a_late_answer_arrive_with_the_next(
-    channel: EventChannel,
-) -> None:
+def test_events_of_a_late_answer_arrive_with_the_next_call(channel: EventChannel) -> None:
     channel.send(_event("first"))
     _keep_busy(channel, 5)
     heard = channel.drain(timeout_s=0.1)
@@ -41,7 +38,7 @@ def test_events_of_a_late_answer_arrive_with_the_next(
     assert [event.event.text for event in heard] == ["first", "second"]
 
 
-def test_a_channel_pickles_while_an_answer_is_pending(channel: EventChannel) -> None:
+def test_channel_pickles_while_an_answer_is_pending(channel: EventChannel) -> None:
     _keep_busy(channel, 5)
     channel.drain(timeout_s=0.1)
     there: EventChannel = pickle.loads(pickle.dumps(channel))
@@ -51,9 +48,7 @@ def test_a_channel_pickles_while_an_answer_is_pending(channel: EventChannel) -> 
     assert [event.event.text for event in heard] == ["from a worker"]
 
 
-def test_a_stop_request_reaches_workers_through_the_actor(
-    channel: EventChannel,
-) -> None:
+def test_stop_request_reaches_workers_through_the_actor(channel: EventChannel) -> None:
     there: EventChannel = pickle.loads(pickle.dumps(channel))
     assert not there.is_stopping(timeout_s=60)
     channel.request_stop()
@@ -62,7 +57,7 @@ def test_a_stop_request_reaches_workers_through_the_actor(
     assert channel.is_stopping()
 
 
-def test_a_channel_whose_actor_is_gone_has_no_events(channel: EventChannel) -> None:
+def test_channel_without_its_actor_returns_no_events(channel: EventChannel) -> None:
     ray.kill(channel._actor)
     channel.send(_event("lost"))
     assert channel.drain() == []

@@ -1,4 +1,4 @@
-"""What is worth another attempt, and what is not."""
+"""Which losses lead to another attempt, and which fail the stage."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ STOPPED = StoppedError("stopped after step 7")
 
 
 @pytest.mark.parametrize(
-    "lost", [{}, {1: RuntimeError("worker died.\nmore")}, {0: StoreError("S3 is out of reach")}]
+    "lost", [{}, {1: RuntimeError("worker ended.\nmore")}, {0: StoreError("S3 is out of reach")}]
 )
-def test_what_may_pass_is_tried_again_until_the_last_attempt(lost: dict[int, Exception]) -> None:
+def test_temporary_loss_is_retried_until_the_last_attempt(lost: dict[int, Exception]) -> None:
     assert isinstance(decide_retry(LostAttempt(lost), num_lost=0), Retry)
     assert isinstance(decide_retry(LostAttempt(lost), num_lost=LAST - 1), Retry)
     assert isinstance(decide_retry(LostAttempt(lost), num_lost=LAST), Fail)
 
 
-def test_the_reason_of_a_retry_is_one_line_with_the_rank() -> None:
-    assert decide_retry(LostAttempt({1: RuntimeError("worker died.\nmore")}), num_lost=0) == Retry(
-        "lost worker 1: worker died"
+def test_reason_of_a_retry_is_one_line_with_the_rank() -> None:
+    assert decide_retry(LostAttempt({1: RuntimeError("worker ended.\nmore")}), num_lost=0) == Retry(
+        "lost worker 1: worker ended"
     )
     assert decide_retry(LostAttempt({}, cause="no actor"), num_lost=0) == Retry(
         "lost worker unknown: no actor"
     )
 
 
-def test_the_lost_worker_is_named_and_not_its_peers() -> None:
+def test_reason_names_the_lost_worker_and_not_its_peers() -> None:
     noticed = RuntimeError("[gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer")
-    failures = {0: noticed, 1: RuntimeError("worker died."), 2: noticed}
-    assert decide_retry(LostAttempt(failures), num_lost=0) == Retry("lost worker 1: worker died")
+    failures = {0: noticed, 1: RuntimeError("worker ended."), 2: noticed}
+    assert decide_retry(LostAttempt(failures), num_lost=0) == Retry("lost worker 1: worker ended")
     assert decide_retry(LostAttempt({0: noticed, 2: noticed}), num_lost=0) == Retry(
         f"lost worker unknown: {noticed}"
     )
@@ -59,7 +59,7 @@ def test_the_lost_worker_is_named_and_not_its_peers() -> None:
     "kind",
     [DataError, CheckpointError, IntegrityError, StoreRefusedError, MachineError, StageError],
 )
-def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(
+def test_lasting_error_fails_the_stage_at_once(
     kind: type[OrchestratorError],
 ) -> None:
     error = kind("wrong")
@@ -72,7 +72,7 @@ def test_what_stays_wrong_fails_at_once_whatever_else_was_lost(
     assert decide_retry(LostAttempt(failures), num_lost=0) == Fail(error)
 
 
-def test_a_store_that_stays_out_of_reach_fails() -> None:
+def test_store_that_stays_unreachable_fails_the_stage() -> None:
     error = StoreError("S3 is out of reach")
     assert decide_retry(LostAttempt({0: error}), num_lost=LAST) == Fail(error)
 
@@ -80,23 +80,23 @@ def test_a_store_that_stays_out_of_reach_fails() -> None:
 @pytest.mark.parametrize(
     "loss", [LostAttempt({1: STOPPED}), LostAttempt({}, is_move=True, cause="a machine is leaving")]
 )
-def test_a_machine_that_leaves_costs_no_attempt_but_not_for_ever(loss: LostAttempt) -> None:
+def test_leaving_machine_costs_no_attempt_up_to_a_limit(loss: LostAttempt) -> None:
     assert decide_retry(loss, num_lost=LAST, num_moves=MAX_MOVES - 1) == Retry(
         "a machine is leaving", is_move=True
     )
     assert isinstance(decide_retry(loss, num_lost=0, num_moves=MAX_MOVES), Fail)
 
 
-def test_an_interrupted_run_tries_nothing_again() -> None:
+def test_interrupted_run_does_not_retry() -> None:
     assert decide_retry(LostAttempt({0: STOPPED}), num_lost=0, is_interrupted=True) == Fail(STOPPED)
     decision = decide_retry(
-        LostAttempt({1: RuntimeError("worker died.")}), num_lost=0, is_interrupted=True
+        LostAttempt({1: RuntimeError("worker ended.")}), num_lost=0, is_interrupted=True
     )
     assert isinstance(decision, Fail)
     assert isinstance(decision.error, StoppedError)
     assert (
         str(decision.error)
-        == "lost worker 1: worker died; not tried again, since the run was interrupted"
+        == "lost worker 1: worker ended; not tried again because the run was interrupted"
     )
 
 
@@ -108,9 +108,7 @@ def test_an_interrupted_run_tries_nothing_again() -> None:
         "The collective operation timed out after 600.00 seconds.",
     ],
 )
-def test_workers_that_waited_in_vain_are_retried(
-    words: str,
-) -> None:
+def test_timeout_of_a_collective_is_retried(words: str) -> None:
     failures = {0: RuntimeError("Connection closed by peer"), 1: RuntimeError(words)}
     why = "workers waited more than 2.5 minutes for each other"
     assert decide_retry(LostAttempt(failures), num_lost=0, timeout_min=2.5) == Retry(why)

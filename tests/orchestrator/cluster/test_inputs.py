@@ -1,5 +1,4 @@
-"""What changed between a plan and a stage's start never comes under the Key of what the plan
-saw."""
+"""Data and files that change between the plan and the start of a stage end the stage."""
 
 from __future__ import annotations
 
@@ -21,7 +20,8 @@ PLANNED, OTHER = "a" * 64, "b" * 64
 def _attempt(
     root: Path, *, data: str, found: str, files: Mapping[str, str] = {}, **changes: Any
 ) -> Attempt:
-    """Of a plan that saw PLANNED, where the data are `found` now, and `files` the small ones."""
+    """An attempt whose plan saw PLANNED. The data's digest is now `found`, the small files' digests
+    are `files`."""
     attempt = make_attempt(root, "pretrain")
     inputs = {field: {"sha256": PLANNED} for field in files}
     return replace(
@@ -34,13 +34,13 @@ def _attempt(
     )
 
 
-def test_what_the_plan_saw_is_read(tmp_path: Path) -> None:
+def test_unchanged_data_and_files_pass_the_check(tmp_path: Path) -> None:
     check_read(
         _attempt(tmp_path, data="s3://bucket/imagenet", found=PLANNED, files={"config": PLANNED})
     )
 
 
-def test_data_in_s3_that_changed_since_the_plan_end_the_stage(tmp_path: Path) -> None:
+def test_data_in_s3_changed_since_the_plan_end_the_stage(tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
         match=r"^stages.pretrain: its data changed after .* from aaaaaaaaaaaa\.\.\. to bbbb",
@@ -48,16 +48,15 @@ def test_data_in_s3_that_changed_since_the_plan_end_the_stage(tmp_path: Path) ->
         check_read(_attempt(tmp_path, data="s3://bucket/imagenet", found=OTHER))
 
 
-def test_a_file_that_changed_since_the_plan_ends_the_stage(tmp_path: Path) -> None:
+def test_file_changed_since_the_plan_ends_the_stage(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"^stages.pretrain: config changed .*; run the job again, which plans anew"
+        DataError,
+        match=r"^stages.pretrain: config changed .*; run the job again to plan with the new",
     ):
         check_read(_attempt(tmp_path, data="/data", found=PLANNED, files={"config": OTHER}))
 
 
-def test_only_stated_data_are_read_again_by_workers(
-    tmp_path: Path,
-) -> None:
+def test_workers_read_data_in_a_folder_again_only_if_stated(tmp_path: Path) -> None:
     check_read(_attempt(tmp_path, data="/data", found=OTHER))
     with pytest.raises(
         DataError,

@@ -1,4 +1,4 @@
-"""What a worker finds out about its machine before it fetches anything."""
+"""What a worker checks on its machine before it fetches anything."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _check(store_uri: str, *, is_writer: bool = True) -> None:
     check_store(_attempt(store_uri), is_writer=is_writer)
 
 
-def test_the_store_of_the_run_passes_and_keeps_nothing(store_uri: str) -> None:
+def test_store_of_the_run_passes_and_keeps_nothing(store_uri: str) -> None:
     store = open_store(store_uri)
     store.write(record_name("now"), b"{}")
     _check(store_uri)
@@ -53,12 +53,12 @@ def test_the_store_of_the_run_passes_and_keeps_nothing(store_uri: str) -> None:
         assert [path.name for path in Path(store_uri).iterdir()] == ["runs"]
 
 
-def test_a_folder_that_the_driver_does_not_share_is_refused(store_uri: str) -> None:
+def test_store_without_the_runs_record_is_refused(store_uri: str) -> None:
     with pytest.raises(
-        MachineError, match=f"^{HERE}store .* is not the store of the driver, .*runs/now/run.json"
+        MachineError, match=f"^{HERE}store .* is not the store of the driver: .*runs/now/run.json"
     ) as err:
         _check(store_uri, is_writer=False)
-    assert "share one folder at the same path on all machines, or give s3://" in str(err.value)
+    assert "share one folder at the same path on all machines, or use --store" in str(err.value)
 
 
 def _as_other_user(store_uri: str, said: multiprocessing.SimpleQueue[str]) -> None:
@@ -70,8 +70,8 @@ def _as_other_user(store_uri: str, said: multiprocessing.SimpleQueue[str]) -> No
         said.put(str(err))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="takes another user id, which only root can")
-def test_a_store_that_workers_cannot_write_names_the_machine() -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="changes the user id, which only root can")
+def test_error_for_a_read_only_store_names_the_machine() -> None:
     context = multiprocessing.get_context("fork")
     said: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to other users
@@ -83,10 +83,10 @@ def test_a_store_that_workers_cannot_write_names_the_machine() -> None:
         assert not said.empty()
         text = said.get()
     assert text.startswith(f"{HERE}store {folder}: cannot write probe-")
-    assert ": Permission denied; give a folder that you can write to" in text
+    assert ": Permission denied; choose a folder that you can write to" in text
 
 
-def test_a_store_that_does_not_answer_may_answer_later(
+def test_store_that_does_not_answer_is_a_temporary_error(
     monkeypatch: pytest.MonkeyPatch, bucket: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -95,7 +95,7 @@ def test_a_store_that_does_not_answer_may_answer_later(
         _check(f"s3://{bucket}")
 
 
-def test_missing_credentials_are_the_machines_lack(
+def test_missing_credentials_are_a_machine_error(
     monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -109,7 +109,7 @@ def test_missing_credentials_are_the_machines_lack(
 
 @pytest.fixture
 def untrusted_endpoint(tmp_path: Path) -> Iterator[str]:
-    """A server with a certificate of its own making."""
+    """Yield the URL of a server with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -132,7 +132,7 @@ def untrusted_endpoint(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_certificate_that_is_not_trusted_is_the_machines_lack(
+def test_untrusted_certificate_is_a_machine_error(
     untrusted_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", untrusted_endpoint)
@@ -144,7 +144,7 @@ def test_a_certificate_that_is_not_trusted_is_the_machines_lack(
         _check("s3://a")
 
 
-def test_scratch_without_room_for_the_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scratch_without_space_for_the_inputs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     file = File(path="a", sha256="a" * 64, size=2**30)
     attempt: Any = SimpleNamespace(
         inputs={"backbone": Artifact(files=(file,)), "of": Artifact(files=(file,))}
@@ -152,7 +152,7 @@ def test_scratch_without_room_for_the_inputs_is_refused(monkeypatch: pytest.Monk
     assert input_bytes(attempt) == 2**31
     usage = shutil.disk_usage("/")._replace(free=2**30)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    needs = "has 1024 MiB free, and the stage needs 2064 MiB; free some space, or set TMPDIR"
+    needs = "has 1024 MiB free, but the stage needs 2064 MiB; free some space, or set TMPDIR"
     with (
         pytest.raises(MachineError, match=f"^{HERE}.*{needs}"),
         scratch_folder("x-", num_bytes=2**31),
@@ -162,11 +162,11 @@ def test_scratch_without_room_for_the_inputs_is_refused(monkeypatch: pytest.Monk
         assert folder.is_dir()
 
 
-def test_scratch_that_cannot_be_made_is_the_machines_lack(
+def test_scratch_that_cannot_be_created_is_a_machine_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    lacks = "cannot make a folder for temporary files: No such file or directory; .*TMPDIR"
+    lacks = "cannot create a temporary folder: No such file or directory; .*TMPDIR"
     with pytest.raises(MachineError, match=f"^{HERE}{lacks}"), scratch_folder("x-"):
         pass
 
@@ -187,7 +187,7 @@ def _fill_disk(_: StageContext) -> StageResult:
     raise OSError(errno.ENOSPC, "full")
 
 
-def test_a_full_disk_is_no_fault_of_the_stage() -> None:
+def test_a_full_disk_is_not_a_stage_error() -> None:
     attempt: Any = SimpleNamespace(entry=f"{__name__}:_fill_disk")
     context: Any = None
     with pytest.raises(OSError, match="full"):

@@ -1,4 +1,4 @@
-"""A stage with one worker, in a Ray actor of its own: what it computes, and how it ends."""
+"""A stage with one worker in its own Ray actor: what it computes, and how it ends."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TRAINED = {
 
 @pytest.fixture
 def run(tmp_path: Path, cluster_address: str) -> Run:
-    """Runs a job of the given stages; returns the outcome and what a watcher heard."""
+    """Run a job with the given stages. Returns the outcome and the texts of its events."""
 
     def run_job(
         stages: Mapping[str, Any],
@@ -95,7 +95,7 @@ def _manifest(tmp_path: Path, store: str) -> Manifest:
 
 
 @pytest.mark.parametrize("kind", ["pretrain", pytest.param("segmentation", marks=pytest.mark.slow)])
-def test_an_actor_trains_to_the_bits_of_a_group_of_one(
+def test_one_actor_trains_bit_for_bit_like_a_group_of_one(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     write_sample(tmp_path / "digits", Size(train_scenes=4, val_scenes=2, scans_per_class=5))
@@ -112,7 +112,7 @@ def test_an_actor_trains_to_the_bits_of_a_group_of_one(
 
 @pytest.fixture
 def count(run: Run, tmp_path: Path) -> Run:
-    """Likewise of stages that count, with data of their own."""
+    """Run a job with stages of the kind `count`, which have their own data."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
 
@@ -127,12 +127,12 @@ def count(run: Run, tmp_path: Path) -> Run:
     return run_counting
 
 
-def test_a_worker_killed_with_9_resumes_its_last_checkpoint(count: Run, tmp_path: Path) -> None:
+def test_killed_worker_resumes_from_its_last_checkpoint(count: Run, tmp_path: Path) -> None:
     outcome, texts = count(only={"epochs": 4, "dies_after": 2})
     assert outcome.errors == {}
     (lost,) = (text for text in texts if text.startswith("lost worker"))
     assert lost.startswith("lost worker 0: its process (")
-    assert lost.endswith("was killed or crashed, as when memory runs out; attempt 2 of 3")
+    assert lost.endswith("was killed or crashed, perhaps because memory ran out; attempt 2 of 3")
     worked = [
         int(line.split()[-1])
         for line in (tmp_path / "data" / "worked.log").read_text().splitlines()
@@ -140,14 +140,14 @@ def test_a_worker_killed_with_9_resumes_its_last_checkpoint(count: Run, tmp_path
     assert worked in ([1, 2, 3, 4], [1, 2, 2, 3, 4]), "the upload of epoch 2 may have been cut off"
 
 
-def test_a_worker_that_always_dies_fails_its_stage(count: Run) -> None:
+def test_worker_that_is_always_killed_fails_its_stage(count: Run) -> None:
     outcome, _ = count(only={"epochs": 9, "num_deaths": 9})
     assert isinstance(outcome.errors["only"], StageError)
     expected = "lost workers in each of 3 attempts, the last time: worker 0: its process ("
     assert str(outcome.errors["only"]).startswith(expected)
 
 
-def test_a_worker_that_ended_leaves_neither_actor_nor_resources(count: Run) -> None:
+def test_ended_worker_leaves_no_actor_and_no_resources(count: Run) -> None:
     found: list[str] = []
 
     def look(_: Update) -> None:
@@ -160,10 +160,10 @@ def test_a_worker_that_ended_leaves_neither_actor_nor_resources(count: Run) -> N
     assert not any(name.startswith("single.first") for name in found[seconds[0] :])
 
 
-def test_a_worker_without_room_is_not_a_lost_attempt(
+def test_worker_without_resources_is_not_a_lost_attempt(
     count: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others come between the look at the room and the start of the worker."""
+    """Others take the resources between the check and the start of the worker."""
     take = Room.take
     holders: list[Any] = []
 
@@ -181,12 +181,12 @@ def test_a_worker_without_room_is_not_a_lost_attempt(
     monkeypatch.setattr(Room, "take", take_in_vain)
     outcome, texts = count(only={})
     assert outcome.errors == {}
-    assert "the room for the workers was taken by others; attempt 2 of 4" in texts
+    assert "other users took the resources for the workers; attempt 2 of 4" in texts
 
 
 class Holder:
     def hold(self) -> None:
-        """Answers once the actor has its CPUs."""
+        """Return once the actor has its CPUs."""
 
 
 DIED = (
@@ -206,18 +206,18 @@ DIED = (
             "its worker process has died. Worker exit type: NODE_OUT_OF_MEMORY",
             "machine 10.0.0.2 ran low on memory",
         ),
-        ("its node has died. Node Id: 5", "its machine 10.0.0.2 is gone"),
+        ("its node has died. Node Id: 5", "its machine 10.0.0.2 is lost"),
     ],
 )
-def test_the_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
+def test_cause_of_a_loss_is_one_line(text: str, cause: str) -> None:
     assert _cause(DIED + text).startswith(cause)
     assert "\n" not in _cause(DIED + text)
     assert _cause("The actor died.\n\tno fact").startswith("its process (unknown on unknown)")
 
 
-def test_a_worker_moves_off_a_leaving_machine_by_name() -> None:
+def test_worker_on_a_leaving_machine_moves_and_names_it() -> None:
     error = ray.exceptions.RayActorError(
         error_msg=f"{DIED}its node has died. Node Id: 5", preempted=True
     )
     decision = decide_retry(_loss_of(error), num_lost=MAX_ATTEMPTS - 1)
-    assert decision == Retry("its machine 10.0.0.2 is gone", is_move=True)
+    assert decision == Retry("its machine 10.0.0.2 is lost", is_move=True)

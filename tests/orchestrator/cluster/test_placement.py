@@ -1,4 +1,4 @@
-"""No two stages of a run count on the same capacity, however many workers each of them takes."""
+"""No two stages of a run reserve the same capacity, for any number of workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOTAL = Capacity(8, 0)
 
 @pytest.fixture
 def ledger() -> Ledger:
-    """Of a cluster with 8 CPUs, on which two stages begin: with the least of 1 to 8 workers, and
+    """The ledger of a cluster with 8 CPUs. Two stages begin: one with 1 of 1 to 8 workers, one
     with 3."""
     ledger = Ledger(TOTAL)
     ledger.take("elastic", WORKER)
@@ -27,12 +27,12 @@ def _resize(ledger: Ledger, stage: str, *, slots: int = 8, total: Capacity = TOT
     return ledger.resize(stage, range(1, 9), WORKER, slots=slots, total=total)
 
 
-def test_a_stage_grows_into_free_capacity(ledger: Ledger) -> None:
+def test_stage_grows_into_free_capacity(ledger: Ledger) -> None:
     assert _resize(ledger, "elastic") == 5
     assert ledger.free == Capacity(0, 0)
 
 
-def test_an_attempt_takes_freed_and_joined_machines(ledger: Ledger) -> None:
+def test_attempt_uses_freed_and_joined_machines(ledger: Ledger) -> None:
     assert _resize(ledger, "elastic", slots=2) == 2
     ledger.release("fixed")
     assert _resize(ledger, "elastic") == 8
@@ -40,14 +40,14 @@ def test_an_attempt_takes_freed_and_joined_machines(ledger: Ledger) -> None:
     assert _resize(ledger, "elastic", total=Capacity(10, 0)) == 7
 
 
-def test_after_a_lost_machine_a_stage_shrinks_to_its_minimum(ledger: Ledger) -> None:
+def test_stage_shrinks_to_its_minimum_after_a_lost_machine(ledger: Ledger) -> None:
     _resize(ledger, "elastic")
     assert _resize(ledger, "elastic", slots=2) == 2
     assert ledger.free == Capacity(3, 0)
     assert _resize(ledger, "elastic", total=Capacity(2, 0)) == 1
 
 
-def test_stages_that_grow_at_the_same_time_share_what_there_is() -> None:
+def test_stages_that_grow_together_share_the_capacity() -> None:
     ledger = Ledger(TOTAL)
     stages = [f"stage{index}" for index in range(4)]
     for stage in stages:

@@ -1,4 +1,4 @@
-"""Which trials are stopped early, also by the curves of earlier runs."""
+"""Which trials are stopped early, including by the curves of earlier runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.trials import Point, TrialState
 
 @dataclass(eq=False)
 class Trial:
-    """What schedulers look at of Tune's."""
+    """The attributes of Tune's trials that schedulers read."""
 
     trial_id: str
     config: dict[str, Any] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Trial:
 
 
 class Controller:
-    """Tune's loop, with a trial that waits for its turn."""
+    """Tune's controller, with a waiting trial."""
 
     def get_live_trials(self) -> list[Any]:
         return [Trial("waiting")]
@@ -57,7 +57,7 @@ def _scheduler(
 
 
 def _actions(scheduler: Any, number: int, values: dict[int, float]) -> list[str]:
-    """What becomes of a trial after each epoch."""
+    """The action for a trial after each epoch."""
     trial = Trial(f"trial{number}", {"number": number})
     scheduler.on_trial_add(Controller(), trial)
     return [
@@ -70,9 +70,7 @@ GOOD = [_log(number, [30.0, 50.0, 60.0]) for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_trial_worse_than_earlier_runs_is_stopped_early(
-    name: str,
-) -> None:
+def test_trial_worse_than_earlier_runs_is_stopped_early(name: str) -> None:
     bad = {1: 5.0, 2: 10.0}
     assert _actions(_scheduler(GOOD, name), 4, bad) == [
         TrialScheduler.CONTINUE,
@@ -85,14 +83,14 @@ def test_a_trial_worse_than_earlier_runs_is_stopped_early(
 
 
 @pytest.mark.parametrize("name", ["asha", "median", "hyperband", "none"])
-def test_a_trial_better_than_those_of_earlier_runs_goes_on(name: str) -> None:
+def test_trial_better_than_earlier_runs_continues(name: str) -> None:
     assert set(_actions(_scheduler(GOOD, name), 4, {1: 50.0, 2: 70.0, 3: 80.0})) == {
         TrialScheduler.CONTINUE
     }
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_trial_that_has_trained_its_whole_budget_may_finish(name: str) -> None:
+def test_trial_after_its_last_epoch_may_finish(name: str) -> None:
     scheduler, trial = _scheduler(GOOD, name), Trial("trial4", {"number": 4})
     scheduler.on_trial_add(Controller(), trial)
     last = {"epoch": 3, "top1": 1.0, IS_LAST: 1.0}
@@ -110,14 +108,14 @@ def test_without_a_scheduler_no_trial_is_stopped() -> None:
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])
-def test_less_is_better_where_the_search_says_so(name: str) -> None:
+def test_lower_is_better_with_mode_min(name: str) -> None:
     scheduler = _scheduler(GOOD, name, mode="min")
     assert _actions(scheduler, 4, {1: 5.0, 2: 10.0})[-1] == TrialScheduler.CONTINUE
     assert _actions(scheduler, 5, {1: 90.0, 2: 90.0})[-1] == TrialScheduler.STOP
 
 
-def test_a_resumed_trial_is_at_its_rung_with_its_own_value() -> None:
-    """It reports epoch 3 next, which is no value for the rung of epoch 2."""
+def test_resumed_trial_has_its_own_value_at_its_rung() -> None:
+    """It reports epoch 3 next, which is not a value for the rung of epoch 2."""
     resumed = _log(4, [40.0, 55.0], state=None)
     scheduler = _scheduler([*GOOD, resumed], "asha")
     assert _actions(scheduler, 4, {3: 10.0}) == [TrialScheduler.CONTINUE]
@@ -134,7 +132,7 @@ def test_trials_of_earlier_runs_may_have_no_values() -> None:
         assert _actions(_scheduler(logs, name), 3, {1: 1.0, 2: 1.0})[-1] == TrialScheduler.CONTINUE
 
 
-def test_a_trials_final_result_has_no_epoch_and_others_go_on() -> None:
+def test_final_result_without_an_epoch_is_ignored() -> None:
     scheduler = _scheduler(GOOD[:2], "median")
     third = Trial("third", {"number": 3})
     scheduler.on_trial_add(Controller(), third)
@@ -147,7 +145,7 @@ def test_a_trials_final_result_has_no_epoch_and_others_go_on() -> None:
     ]
 
 
-def test_a_trial_added_again_has_its_past_only_once() -> None:
+def test_trial_added_again_is_replayed_only_once() -> None:
     scheduler = _scheduler([*GOOD, _log(4, [40.0, 55.0], state=None)], "median")
     trial = Trial("lost", {"number": 4})
     for _ in range(2):
@@ -160,7 +158,7 @@ def test_hyperband_brackets_are_the_same_in_every_run() -> None:
     assert set(_dealt()) == {0, 1, 2}
 
 
-def test_a_draw_in_another_thread_changes_no_bracket(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_numbers_of_other_threads_change_no_bracket(monkeypatch: pytest.MonkeyPatch) -> None:
     dealt, choice = _dealt(), np.random.choice
 
     def disturbed(*args: Any, **kwargs: Any) -> Any:
@@ -172,7 +170,7 @@ def test_a_draw_in_another_thread_changes_no_bracket(monkeypatch: pytest.MonkeyP
 
 
 def _dealt() -> list[int]:
-    """The brackets of thirty trials."""
+    """Return the brackets of thirty trials."""
     scheduler = _scheduler([], "hyperband")
     for number in range(1, 31):
         _actions(scheduler, number, {})

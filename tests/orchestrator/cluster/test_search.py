@@ -1,4 +1,4 @@
-"""What a search says as it begins and when it was in vain."""
+"""What a search reports when it begins and when no trial succeeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILED = {"state": TrialState.FAILED, "error": "bad"}
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", 3.0), ("min", 1.0)])
-def test_a_search_that_goes_on_tells_the_best_so_far(mode: str, best: float) -> None:
+def test_resumed_search_reports_the_best_value_so_far(mode: str, best: float) -> None:
     logs = [
         _log(number, state=TrialState.FINISHED, value=value)
         for number, value in enumerate((3.0, 1.0, 2.0), 1)
@@ -47,22 +47,22 @@ def test_a_search_that_goes_on_tells_the_best_so_far(mode: str, best: float) -> 
         (
             [{**FAILED, "blames_job": True}] * 2,
             JobError,
-            "2 failed, the first by: bad; mend the job, or try",
+            "2 failed, the first with: bad; fix the job, or repeat",
         ),
         (
             [{**FAILED, "blames_job": True}, FAILED],
             StageError,
-            "2 failed, the first by: bad; mend the job, or try",
+            "2 failed, the first with: bad; fix the job, or repeat",
         ),
         (
             [FAILED, {}],
             StageError,
-            "2 failed, the first by: bad; run again to go on with those that were lost",
+            "2 failed, the first with: bad; run again to resume the lost trials",
         ),
-        ([{"state": TrialState.STOPPED}], StageError, "none reported it; mend the job, or try"),
+        ([{"state": TrialState.STOPPED}], StageError, "none reported it; fix the job, or repeat"),
     ],
 )
-def test_a_search_in_vain_says_what_helps(
+def test_search_without_a_value_reports_what_to_do(
     logs: list[dict[str, Any]], kind: type[OrchestratorError], text: str
 ) -> None:
     made = [_log(number, **fields) for number, fields in enumerate(logs, 1)]
@@ -73,7 +73,7 @@ def test_a_search_in_vain_says_what_helps(
 
 
 class Tuner:
-    """Runs one trial, at whose end the store is out of reach."""
+    """Runs one trial; at its end the store is unreachable."""
 
     def __init__(self, _: Any, *, tune_config: tune.TuneConfig, run_config: tune.RunConfig) -> None:
         assert tune_config.search_alg is not None
@@ -102,7 +102,7 @@ def attempt(tmp_path: Path) -> Any:
     )
 
 
-def test_a_search_ends_with_the_error_of_its_store(
+def test_search_ends_with_the_error_of_its_store(
     attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "Tuner", Tuner)
@@ -112,7 +112,7 @@ def test_a_search_ends_with_the_error_of_its_store(
         _run(attempt, _params(), "top1", [], slots=1, channel=channel, storage=tmp_path / "ray")
 
 
-def test_a_search_whose_trials_have_all_ended_starts_nothing(
+def test_search_whose_trials_have_all_ended_starts_none(
     attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(tune, "Tuner")

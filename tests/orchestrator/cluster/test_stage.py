@@ -1,5 +1,4 @@
-"""What a search hands to its trials: the template's params, its own metric, and one log for all
-workers of a group."""
+"""What a search passes to its trials: the template's params, its own metric, one log per trial."""
 
 from __future__ import annotations
 
@@ -42,9 +41,7 @@ def _attempt(job: Job, name: str) -> Attempt:
     )
 
 
-def test_trials_keep_only_the_newest_checkpoint(
-    tmp_path: Path,
-) -> None:
+def test_trials_keep_only_the_newest_checkpoint(tmp_path: Path) -> None:
     job = _job(tmp_path)
     pretrain, search = (_attempt(job, name) for name in ("pretrain", "search"))
     assert pretrain.keep_best == 4
@@ -54,7 +51,7 @@ def test_trials_keep_only_the_newest_checkpoint(
     assert search.params == job.stages["pretrain"].params
 
 
-def test_one_worker_of_a_group_keeps_the_log_of_a_trial(tmp_path: Path) -> None:
+def test_only_rank_0_of_a_group_writes_the_trial_log(tmp_path: Path) -> None:
     save_log(open_store(str(tmp_path)), "training", TrialLog(number=1, params={}, drawn_after_s=0))
     for trial, rank, is_kept in (("00001", 0, True), ("00001", 1, False), (None, 0, False)):
         attempt: Any = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""A worker's flag is set in the background, whatever the one who is asked does."""
+"""A worker's stop flag is set in the background, even if the call that it depends on blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _await(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_the_flag_follows_the_answer_and_stays() -> None:
+def test_stop_flag_follows_the_answer_and_stays_set() -> None:
     is_asked, answers = threading.Event(), []
 
     def asks() -> bool:
@@ -28,11 +28,11 @@ def test_the_flag_follows_the_answer_and_stays() -> None:
         assert not watch.should_stop()
         is_asked.set()
         _await(watch.should_stop)
-        time.sleep(0.1)  # for further questions, if there were any
+        time.sleep(0.1)  # for further calls, if there were any
     assert answers.count(True) == 1
 
 
-def test_nobody_waits_for_an_answer_that_does_not_come() -> None:
+def test_block_ends_without_waiting_for_an_answer() -> None:
     never, was_waited_for = threading.Event(), threading.Event()
 
     def asks() -> bool:

@@ -1,4 +1,4 @@
-"""A worker's trouble with the store is seen where its run is watched."""
+"""A worker's problems with the store become events of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.s3 import client
 from orchestrator.store import open_store
 
 
-def test_a_silent_server_is_an_event_while_the_worker_waits(
+def test_silent_server_is_an_event_while_the_worker_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.2)

@@ -1,4 +1,4 @@
-"""Which samples a search draws: from its seed, what is given, and what earlier runs have drawn."""
+"""Which samples a search draws, from its seed, the given points and earlier runs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make(store: Store) -> MakeSuggestions:
 def _end(
     suggestions: Suggestions, store: Store, trial_id: str, *, value: float | None, **changes: Any
 ) -> None:
-    """As a trial that came to `value` in one epoch, or failed without one."""
+    """End a trial with `value` after one epoch, or as failed if `value` is None."""
     number = suggestions._trials[trial_id][1].number
     training = trial_training(TRAINING, number)
     log = load_log(store, training)
@@ -70,7 +70,7 @@ def _end(
 
 
 def _train(suggestions: Suggestions, store: Store, names: Iterator[int], most: int = 99) -> None:
-    """Draw and end trials, one at a time; a trial's value is its lr."""
+    """Draw and end trials, one at a time. A trial's value is its lr."""
     for number in names:
         config = suggestions.suggest(str(number))
         if config == "FINISHED":
@@ -89,7 +89,7 @@ def _drawn(store: Store) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", ["optuna", "random"])
-def test_a_search_that_was_killed_draws_as_one_that_was_not(
+def test_killed_search_draws_the_same_samples_when_resumed(
     make: MakeSuggestions, tmp_path: Path, name: str
 ) -> None:
     stores = [open_store(str(tmp_path / part)) for part in ("straight", "killed", "other")]
@@ -108,7 +108,7 @@ def test_a_search_that_was_killed_draws_as_one_that_was_not(
 
 
 def _stop_all(suggestions: Suggestions, store: Store, names: range) -> None:
-    """Trials that the scheduler stops after their first epoch, when they came to their lr."""
+    """Draw trials that the scheduler stops after one epoch. A trial's value is its lr."""
     for name in names:
         config = suggestions.suggest(str(name))
         assert isinstance(config, dict)
@@ -132,10 +132,10 @@ def test_curves_of_stopped_trials_guide_the_next_draws(
     assert sum(params["lr"] for params in straight[20:]) / 10 > 0.6, "more lr was better"
 
 
-def test_an_unreachable_store_starts_no_further_trial(
+def test_no_trial_starts_after_the_store_is_unreachable(
     make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tune would take the error for the trial's, and train it again."""
+    """Tune would treat the error as the trial's and train the trial again."""
     suggestions = make()
     suggestions.suggest("a")
     suggestions.suggest("b")
@@ -148,7 +148,7 @@ def test_an_unreachable_store_starts_no_further_trial(
     assert [log.state for log in load_logs(store, TRAINING)] == [None, TrialState.STOPPED]
 
 
-def test_an_unreachable_store_ends_the_search_at_a_draw(
+def test_unreachable_store_at_a_draw_ends_the_search(
     make: MakeSuggestions, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suggestions = make()
@@ -161,7 +161,9 @@ def _out_of_reach(*_: object) -> bytes:
     raise StoreError("out of reach")
 
 
-def test_an_own_seed_beats_that_of_the_stage(make: MakeSuggestions, tmp_path: Path) -> None:
+def test_algorithm_seed_takes_precedence_over_the_stages(
+    make: MakeSuggestions, tmp_path: Path
+) -> None:
     stores = [open_store(str(tmp_path / part)) for part in "ab"]
     for store, seed in zip(stores, (1, 2), strict=True):
         _train(
@@ -179,7 +181,7 @@ def test_draws_do_not_depend_on_the_order_of_the_space(
     assert _drawn(stores[0]) == _drawn(stores[1])
 
 
-def test_drawn_values_are_values_of_the_space(make: MakeSuggestions, store: Store) -> None:
+def test_drawn_values_are_in_the_space(make: MakeSuggestions, store: Store) -> None:
     suggestions = make(num_trials=40, algorithm={"name": "random"})
     _train(suggestions, store, count())
     space = suggestions._params.space
@@ -190,7 +192,7 @@ def test_drawn_values_are_values_of_the_space(make: MakeSuggestions, store: Stor
     assert {params["depth"] for params in drawn} == {1, 2, 3}
 
 
-def test_points_given_come_first_and_in_their_order(make: MakeSuggestions, store: Store) -> None:
+def test_initial_points_are_tried_first_in_their_order(make: MakeSuggestions, store: Store) -> None:
     points = [
         {"lr": 1e-3, "drop": 0.1, "depth": 2, "model": True},
         {"lr": 1e-2, "drop": 0.3, "depth": 1, "model": {"depths": [1, 2]}},
@@ -200,16 +202,14 @@ def test_points_given_come_first_and_in_their_order(make: MakeSuggestions, store
     assert len(_drawn(store)) == 3
 
 
-def test_a_grid_has_each_combination_once(make: MakeSuggestions, store: Store) -> None:
+def test_grid_has_each_combination_once(make: MakeSuggestions, store: Store) -> None:
     space = {"model": {"choice": [{"depths": [1]}, "tiny", None]}, "lr": {"choice": [0.1, 0.2]}}
     _train(make(space=space, num_trials=None, algorithm={"name": "grid"}), store, count())
     drawn = [(params["lr"], params["model"]) for params in _drawn(store)]
     assert drawn == [(lr, model) for lr in (0.1, 0.2) for model in ({"depths": [1]}, "tiny", None)]
 
 
-def test_trials_left_in_the_middle_are_taken_up_before_any_other(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_unfinished_trials_are_resumed_before_new_ones(make: MakeSuggestions, store: Store) -> None:
     first = make()
     for name in "abc":
         first.suggest(name)
@@ -219,7 +219,7 @@ def test_trials_left_in_the_middle_are_taken_up_before_any_other(
     assert [second.suggest(name) for name in "xyz"] == [{NUMBER: 1}, {NUMBER: 3}, {NUMBER: 4}]
 
 
-def test_optuna_knows_a_resumed_trial_by_its_draw(make: MakeSuggestions, store: Store) -> None:
+def test_optuna_gets_the_params_of_a_resumed_trial(make: MakeSuggestions, store: Store) -> None:
     drawn = {"lr": 0.05, "drop": 0.1, "depth": 2, "model": {"depths": [1, 2]}}
     save_log(
         store, trial_training(TRAINING, 1), TrialLog(number=1, params=drawn, drawn_after_s=0.0)
@@ -234,9 +234,7 @@ def test_optuna_knows_a_resumed_trial_by_its_draw(make: MakeSuggestions, store: 
     assert known.intermediate_values == {1: 0.5}
 
 
-def test_a_draw_is_in_the_store_before_its_trial_starts(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_draw_is_in_the_store_before_its_trial_starts(make: MakeSuggestions, store: Store) -> None:
     assert make().suggest("a") == {NUMBER: 1}
     (log,) = load_logs(store, TRAINING)
     assert log.number == 1
@@ -244,9 +242,7 @@ def test_a_draw_is_in_the_store_before_its_trial_starts(
     assert set(log.params) == set(SPACE)
 
 
-def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_trial_stopped_by_the_scheduler_is_recorded(make: MakeSuggestions, store: Store) -> None:
     suggestions = make()
     for name in "ab":
         suggestions.suggest(name)
@@ -256,9 +252,7 @@ def test_only_the_scheduler_knows_of_a_trial_that_it_stopped(
     assert [log.state for log in load_logs(store, TRAINING)] == [TrialState.STOPPED, None]
 
 
-def test_a_trial_that_is_left_to_another_run_is_not_stopped(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_trial_left_to_another_run_is_not_stopped(make: MakeSuggestions, store: Store) -> None:
     suggestions = make()
     suggestions.suggest("a")
     training = trial_training(TRAINING, 1)
@@ -273,7 +267,9 @@ def test_a_trial_that_is_left_to_another_run_is_not_stopped(
     assert resumed.suggest("b") == {NUMBER: 1}
 
 
-def test_no_trial_starts_after_the_hours_of_all_runs(make: MakeSuggestions, store: Store) -> None:
+def test_no_trial_starts_after_stop_hours_over_all_runs(
+    make: MakeSuggestions, store: Store
+) -> None:
     now = iter([0.0, 0.0, 0.0, 1800.0, 1800.0, 3600.0]).__next__
     suggestions = make(clock=now, stop={"hours": 1})
     assert [suggestions.suggest(name) for name in "abc"] == [{NUMBER: 1}, {NUMBER: 2}, "FINISHED"]
@@ -287,9 +283,7 @@ def test_no_trial_starts_after_the_hours_of_all_runs(make: MakeSuggestions, stor
     assert later.suggest("d") == "FINISHED"
 
 
-def test_no_trial_starts_after_so_many_without_improvement(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_no_trial_starts_after_no_improvement_trials(make: MakeSuggestions, store: Store) -> None:
     suggestions = make(stop={"no_improvement": 2}, num_trials=20)
     for name, value in {"a": 0.1, "b": 0.3, "c": None, "d": 0.3}.items():
         assert suggestions.suggest(name) != "FINISHED"
@@ -297,7 +291,7 @@ def test_no_trial_starts_after_so_many_without_improvement(
     assert suggestions.suggest("e") == "FINISHED"
 
 
-def test_earlier_trials_count_in_order_and_failed_ones_do_not(
+def test_no_improvement_orders_by_end_and_ignores_failed_values(
     make: MakeSuggestions, store: Store
 ) -> None:
     first = make(num_trials=20)
@@ -322,18 +316,18 @@ def test_earlier_trials_count_in_order_and_failed_ones_do_not(
         ([2, 1], "min", 0),
     ],
 )
-def test_trials_are_counted_from_the_first_of_the_best(
+def test_num_since_best_counts_from_the_first_best_value(
     values: list[float | None], mode: str, num: int
 ) -> None:
     assert num_since_best(values, mode) == num
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_what_earlier_trials_came_to_guides_the_next_draws(
+def test_values_of_earlier_trials_guide_the_next_draws(
     make: MakeSuggestions, store: Store, mode: str
 ) -> None:
-    """Twenty trials say that more lr is better, or less: TPE then draws more of that than chance
-    would."""
+    """In twenty trials a higher lr is better, or a lower one. TPE then draws more such values than
+    chance would."""
     space = {"lr": {"uniform": [0.0, 1.0]}}
     for number in range(1, 21):
         lr = number / 20 - 0.025
@@ -349,20 +343,16 @@ def test_what_earlier_trials_came_to_guides_the_next_draws(
     assert sum(drawn) / len(drawn) > 0.75
 
 
-def test_a_loguniform_distribution_is_even_in_the_logarithm(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_loguniform_is_uniform_in_the_logarithm(make: MakeSuggestions, store: Store) -> None:
     _train(make(num_trials=40, algorithm={"name": "random"}), store, count())
     assert 20 <= sum(params["lr"] < 1e-2 for params in _drawn(store)) <= 33
 
 
-def test_tune_may_pickle_it_whatever_store_and_clock_it_has(make: MakeSuggestions) -> None:
+def test_searcher_pickles_without_its_store_and_clock(make: MakeSuggestions) -> None:
     assert pickle.loads(pickle.dumps(make())).__dict__ == {}
 
 
-def test_an_unfit_machine_ends_the_search_not_the_trial(
-    make: MakeSuggestions, store: Store
-) -> None:
+def test_machine_error_ends_the_search_not_the_trial(make: MakeSuggestions, store: Store) -> None:
     suggestions = make()
     suggestions.suggest("a")
     before = load_log(store, trial_training(TRAINING, 1))

@@ -1,4 +1,4 @@
-"""What a trial takes, and how it begins and ends: what it notes and tells."""
+"""The resources of a trial, how it begins and ends, and what it records and reports."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Channel:
 
 
 class Params:
-    """Takes whatever is searched."""
+    """Accepts any searched values."""
 
     def overlay(self, values: dict[str, Any]) -> dict[str, Any]:
         return values
@@ -47,7 +47,7 @@ class Params:
 
 @pytest.fixture
 def search(tmp_path: Path) -> Attempt:
-    """A search with one trial, which ran for 300 s in an earlier run."""
+    """A search with one trial that ran for 300 s in an earlier run."""
     open_store(str(tmp_path)).write(record_name("now"), b"{}")
     save_log(
         open_store(str(tmp_path)),
@@ -74,7 +74,7 @@ def _log(search: Attempt) -> TrialLog:
 
 
 def _train(search: Attempt, channel: Any, error: BaseException | None) -> bool:
-    """Whether it was begun."""
+    """Run the trial, which raises `error`. Returns whether it was begun."""
     with _trial(search, {NUMBER: 1}, channel) as begun:
         if begun is not None and error is not None:
             raise error
@@ -88,7 +88,7 @@ def _train(search: Attempt, channel: Any, error: BaseException | None) -> bool:
         LostAttemptError(LostAttempt({0: RuntimeError("gloo/transport"), 1: StageError("NaN")})),
     ],
 )
-def test_a_lasting_error_ends_the_trial_with_its_time(
+def test_lasting_error_ends_the_trial_with_its_time(
     error: Exception, search: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Channel()
@@ -104,13 +104,13 @@ def test_a_lasting_error_ends_the_trial_with_its_time(
 
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """What trials report to Tune."""
+    """The reports of trials to Tune."""
     reports: list[dict[str, str]] = []
     monkeypatch.setattr(tune, "report", reports.append)
     return reports
 
 
-def test_a_trial_without_the_store_ends_the_search(
+def test_trial_without_the_store_ends_the_search(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
     open_store(search.store_uri).delete(record_name("now"))
@@ -120,7 +120,7 @@ def test_a_trial_without_the_store_ends_the_search(
     assert _log(search) == before
 
 
-def test_a_full_machine_leaves_the_trial_to_another_run(
+def test_full_machine_leaves_the_trial_to_another_run(
     search: Attempt, reported: list[dict[str, str]]
 ) -> None:
     lost = LostAttemptError(
@@ -132,16 +132,14 @@ def test_a_full_machine_leaves_the_trial_to_another_run(
     assert _log(search).error is None
 
 
-def test_a_trial_has_as_many_attempts_as_a_stage(
-    search: Attempt,
-) -> None:
+def test_trial_has_as_many_attempts_as_a_stage(search: Attempt) -> None:
     channel, error = Channel(), StoreError("out of reach")
     for _ in range(MAX_ATTEMPTS - 1):
         with pytest.raises(StoreError):
             _train(search, channel, error)
         assert (
             channel.texts[-1]
-            == "trial lr=0.1: lost worker 0: out of reach; it goes on from its last checkpoint"
+            == "trial lr=0.1: lost worker 0: out of reach; resuming from its last checkpoint"
         )
     assert _train(search, channel, error)
     assert channel.texts[-1] == "trial lr=0.1: ended"
@@ -153,10 +151,10 @@ def test_a_trial_has_as_many_attempts_as_a_stage(
         _train(replace(search, provenance={"run_id": "next"}), channel, error)
 
 
-def test_a_trial_that_always_dies_is_given_up(search: Attempt) -> None:
+def test_trial_that_is_always_killed_is_given_up(search: Attempt) -> None:
     channel, store = Channel(), open_store(search.store_uri)
-    dead = Tries(run_id="now", num_begun=MAX_ATTEMPTS)
-    save_log(store, TRAINING, _log(search).model_copy(update={"tries": dead}))
+    killed = Tries(run_id="now", num_begun=MAX_ATTEMPTS)
+    save_log(store, TRAINING, _log(search).model_copy(update={"tries": killed}))
     assert not _train(search, channel, None)
     assert channel.texts == [
         "trial lr=0.1: lost its process in each of 3 attempts; left to another run"
@@ -165,7 +163,7 @@ def test_a_trial_that_always_dies_is_given_up(search: Attempt) -> None:
     assert _log(search).error == f"lost its process in each of {MAX_ATTEMPTS} attempts"
 
 
-def test_a_machine_that_leaves_costs_a_trial_no_attempt(search: Attempt) -> None:
+def test_leaving_machine_costs_a_trial_no_attempt(search: Attempt) -> None:
     for moves in range(1, 2 * MAX_ATTEMPTS):
         with pytest.raises(StoppedError):
             _train(search, Channel(), StoppedError("a machine is leaving"))
@@ -174,11 +172,11 @@ def test_a_machine_that_leaves_costs_a_trial_no_attempt(search: Attempt) -> None
 
 
 class _WaitError(Exception):
-    """In place of a wait without end."""
+    """Raised instead of waiting forever."""
 
 
 class Resting(Channel):
-    """Of an interrupted run."""
+    """The channel of an interrupted run."""
 
     def is_stopping(self, timeout_s: float = 5) -> bool:
         return True
@@ -191,7 +189,7 @@ def _wait(_: threading.Event) -> None:
     raise _WaitError
 
 
-def test_a_trial_of_an_interrupted_run_records_no_failure(
+def test_trial_of_an_interrupted_run_records_no_failure(
     search: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = Resting()
@@ -211,7 +209,7 @@ def test_a_trial_of_an_interrupted_run_records_no_failure(
         (1, {"place": "spare"}, {"CPU": 4.0, "GPU": 1.0, "memory": 2.0 * 2**30}),
     ],
 )
-def test_a_trial_asks_for_what_its_workers_need(
+def test_trial_requests_the_resources_of_its_workers(
     workers: int, labels: dict[str, str], taken: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tune, "with_parameters", lambda trial, **_: partial(trial))

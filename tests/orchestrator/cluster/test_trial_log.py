@@ -1,4 +1,4 @@
-"""What a trial notes of itself, over all its attempts."""
+"""What a trial records in its log, over all its attempts."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def _open(store: Store, *seconds: float) -> Logbook:
     return Logbook(store, TRAINING, "top1", clock=clock)
 
 
-def test_reports_are_noted_each_epoch_once_over_all_attempts(store: Store) -> None:
+def test_log_has_each_epoch_once_over_all_attempts(store: Store) -> None:
     first = _open(store, 100.0, 110.0, 120.0)
     first.report({"epoch": 1, "top1": 10.0})
     first.report({"epoch": 2, "top1": 20.0})
-    second = _open(store, 0.0, 15.0, 25.0, 30.0)  # resumed from epoch 1: the second is made anew
+    second = _open(store, 0.0, 15.0, 25.0, 30.0)  # resumed from epoch 1: epoch 2 is repeated
     second.report({"epoch": 2, "top1": 21.0})
     second.report({"epoch": 3, "top1": math.nan})
     second.report({"epoch": 4, "loss": 3.0})
@@ -58,7 +58,7 @@ def test_reports_are_noted_each_epoch_once_over_all_attempts(store: Store) -> No
     assert log.epoch == 3
 
 
-def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: Path) -> None:
+def test_finished_trial_publishes_its_model(store: Store, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("w")
     metrics = (Metric(name="top1", value=71.5, num_samples=30),)
@@ -77,7 +77,7 @@ def test_a_finished_trial_leaves_its_model_in_the_store(store: Store, tmp_path: 
 @pytest.mark.parametrize(
     ("error", "blames_job"), [(DataError("no data\nat all"), True), (StageError("NaN"), False)]
 )
-def test_a_failed_trial_says_why_on_one_line(
+def test_failed_trial_records_its_error_on_one_line(
     store: Store, error: DataError | StageError, blames_job: bool
 ) -> None:
     _open(store, 0.0).fail(error, elapsed_s=90.0)
@@ -92,7 +92,7 @@ def test_a_failed_trial_says_why_on_one_line(
     assert trial.id == "00001"
 
 
-def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
+def test_hours_count_all_gpus_and_cpus_of_a_trial(store: Store) -> None:
     _open(store, 0.0, 1800.0).report({"epoch": 1, "top1": 1.0})
     trial = load_log(store, TRAINING).trial(gpus=8, cpus=96, error=None)
     assert trial.state == TrialState.STOPPED
@@ -100,22 +100,22 @@ def test_hours_are_those_of_all_that_a_trial_held(store: Store) -> None:
     assert trial.duration_s == 1800.0
     assert trial.gpu_hours == 4.0
     assert trial.core_hours == 48.0
-    lost = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
+    lost = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is lost")
     assert lost.state == TrialState.FAILED
-    assert lost.error == "its machine is gone"
+    assert lost.error == "its machine is lost"
 
 
-def test_a_trial_lost_after_its_end_is_finished(store: Store) -> None:
+def test_trial_lost_after_its_end_is_finished(store: Store) -> None:
     _open(store, 0.0, 9.0).finish(
         StageResult({}, (Metric(name="top1", value=71.5, num_samples=30),))
     )
-    trial = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is gone")
+    trial = load_log(store, TRAINING).trial(gpus=0, cpus=1, error="its machine is lost")
     assert trial.state == TrialState.FINISHED
     assert trial.error is None
     assert trial.value == 71.5
 
 
-def test_workers_that_ran_ahead_do_not_undo_a_stop(store: Store) -> None:
+def test_later_reports_of_workers_do_not_undo_a_stop(store: Store) -> None:
     logbook = _open(store, 0.0, 9.0, 10.0)
     save_stop(store, TRAINING)
     logbook.report({"epoch": 1, "top1": 70.0})
@@ -127,16 +127,14 @@ def test_workers_that_ran_ahead_do_not_undo_a_stop(store: Store) -> None:
     assert log.last_value == 70.0
 
 
-def test_a_pipeline_that_ends_without_the_metric_is_told_so(store: Store) -> None:
+def test_pipeline_that_ends_without_the_metric_is_an_error(store: Store) -> None:
     with pytest.raises(StageError, match="without a value of top1"):
         _open(store, 0.0, 9.0).finish(
             StageResult({}, (Metric(name="loss", value=0.1, num_samples=30),))
         )
 
 
-def test_a_damaged_or_missing_trial_log_is_reported(
-    store: Store,
-) -> None:
+def test_damaged_or_missing_trial_log_is_an_error(store: Store) -> None:
     store.write(f"{TRAINING}/checkpoints/00000001/trial.json", b"of the pipeline")
     assert len(load_logs(store, "train/key")) == 1
     third = TrialLog(number=3, params={}, drawn_after_s=0)

@@ -1,4 +1,4 @@
-"""Checkpoints are committed behind the training's back, in order, and their errors are heard."""
+"""Checkpoints are committed in the background, in order, and their errors are raised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.errors import DataError, StoppedError, StoreError
 
 
 class Target:
-    """A commit that takes until it is released, or fails."""
+    """A commit that blocks until it is released, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.released = threading.Event()
@@ -31,7 +31,7 @@ def _folder(tmp_path: Path, name: str) -> Path:
     return tmp_path / name
 
 
-def test_a_folder_is_committed_in_the_background_and_deleted(tmp_path: Path) -> None:
+def test_folder_is_committed_in_the_background_and_deleted(tmp_path: Path) -> None:
     target, folder = Target(), _folder(tmp_path, "one")
     with Uploads(target.commit) as uploads:
         uploads.hand_over(folder, 0.5)
@@ -42,7 +42,7 @@ def test_a_folder_is_committed_in_the_background_and_deleted(tmp_path: Path) -> 
     assert not folder.exists()
 
 
-def test_a_second_folder_waits_for_the_first(tmp_path: Path) -> None:
+def test_second_folder_waits_for_the_first(tmp_path: Path) -> None:
     target = Target()
     with Uploads(target.commit) as uploads:
         uploads.hand_over(_folder(tmp_path, "one"))
@@ -52,7 +52,7 @@ def test_a_second_folder_waits_for_the_first(tmp_path: Path) -> None:
     assert [name for name, _ in target.committed] == ["one", "two"]
 
 
-def test_an_upload_error_is_raised_by_the_next_call(tmp_path: Path) -> None:
+def test_upload_error_is_raised_by_the_next_call(tmp_path: Path) -> None:
     target = Target(StoreError("S3 is out of reach"))
     target.released.set()
     uploads = Uploads(target.commit)
@@ -74,7 +74,7 @@ def _fail_after_hand_over(target: Target, folder: Path, error: Exception) -> Non
 @pytest.mark.parametrize(
     ("error", "heard"), [(DataError("wrong"), DataError), (StoppedError("asked"), StoreError)]
 )
-def test_who_stops_promises_a_checkpoint_and_who_fails_does_not(
+def test_upload_error_replaces_stopped_error_but_no_other(
     tmp_path: Path, error: Exception, heard: type[Exception]
 ) -> None:
     target = Target(StoreError("S3 is out of reach"))
@@ -83,7 +83,7 @@ def test_who_stops_promises_a_checkpoint_and_who_fails_does_not(
         _fail_after_hand_over(target, _folder(tmp_path, "one"), error)
 
 
-def test_what_is_under_way_is_finished_before_an_error_leaves(tmp_path: Path) -> None:
+def test_upload_is_finished_before_the_blocks_error_is_raised(tmp_path: Path) -> None:
     target = Target()
     threading.Timer(0.2, target.released.set).start()
     with pytest.raises(DataError):

@@ -1,4 +1,4 @@
-"""A worker's part of a stage, in this process: from its machine's check to the manifest."""
+"""A worker's part of a stage, in this process: from the check of its machine to the manifest."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Channel:
 
 @pytest.fixture
 def attempt(tmp_path: Path) -> Attempt:
-    """The stage's first attempt, of a run that has begun."""
+    """The first attempt of a stage, in a run that has begun."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(json.dumps(JOB))
@@ -64,7 +64,7 @@ def attempt(tmp_path: Path) -> Attempt:
 
 
 def _run(attempt: Attempt) -> list[StageEvent]:
-    """What the worker sent."""
+    """Run the attempt and return the events of the worker."""
     channel: Any = Channel()
     run_pipeline(attempt, ONE, channel, closes_stage=True)
     events: list[StageEvent] = channel.heard
@@ -84,7 +84,7 @@ def _commit(attempt: Attempt, folder: Path, *epochs: int) -> None:
         shutil.rmtree(folder)
 
 
-def test_a_damaged_checkpoint_names_where_training_resumes(
+def test_remark_on_a_damaged_checkpoint_names_the_resumed_one(
     attempt: Attempt, tmp_path: Path
 ) -> None:
     store = open_store(attempt.store_uri)
@@ -96,22 +96,17 @@ def test_a_damaged_checkpoint_names_where_training_resumes(
     assert remark.event.text.startswith(
         f"checkpoint 2 is damaged: store {store.uri}: {attempt.training}/checkpoints/"
     )
-    assert (
-        "; resuming from checkpoint 1, so what was trained after it is trained again"
-        in remark.event.text
-    )
+    assert "; resuming from checkpoint 1, so the training after it is repeated" in remark.event.text
 
 
-def test_an_intact_checkpoint_is_resumed_without_a_remark(attempt: Attempt, tmp_path: Path) -> None:
+def test_intact_checkpoint_is_resumed_without_a_remark(attempt: Attempt, tmp_path: Path) -> None:
     _commit(attempt, tmp_path / "state", 1, 2)
     events = _run(attempt)
     assert _worked(tmp_path) == ["gain 1 epoch 3"]
     assert not any(event.is_remark for event in events)
 
 
-def test_a_machine_without_the_drivers_store_trains_nothing(
-    attempt: Attempt, tmp_path: Path
-) -> None:
+def test_machine_without_the_drivers_store_trains_nothing(attempt: Attempt, tmp_path: Path) -> None:
     open_store(attempt.store_uri).delete(record_name("now"))
     with pytest.raises(MachineError, match="is not the store of the driver"):
         _run(attempt)

@@ -1,5 +1,4 @@
-"""A job that follows the paper to the letter, and manifests as it leaves them, for tests of what
-departs from it."""
+"""A job that follows the paper exactly, and its manifests, for tests of deviations."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ NUM_SAMPLES = {"pretrain": 50_000, "scenes": 2_000}
 
 
 def load_paper(folder: Path, *overrides: str, more: str = "") -> Job:
-    """JOB and `more` stages, with overrides, which start below `stages`."""
+    """Load JOB and `more` stages, with overrides whose paths are relative to `stages`."""
     (folder / "job.yaml").write_text(JOB + more)
     return load_job(
         folder / "job.yaml",
@@ -54,7 +53,7 @@ def load_paper(folder: Path, *overrides: str, more: str = "") -> Job:
 
 
 def manifests(num_samples: Mapping[str, int | None] = NUM_SAMPLES) -> dict[str, Manifest]:
-    """Manifests of the stages of which a number of val images is given."""
+    """Return manifests of the stages in `num_samples`, with these numbers of val images."""
     return {stage: _manifest(stage, number) for stage, number in num_samples.items()}
 
 

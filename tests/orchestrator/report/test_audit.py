@@ -1,5 +1,4 @@
-"""The recipe audit in the report: one line a stage in every format that has lines, each param in
-JSON."""
+"""The recipe audit in the report: one line per stage in text formats, each param in JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +15,8 @@ ORIGIN = Origin("/store", None, "orchestrator run job.yaml", {})
 
 
 def _audited(folder: Path, *overrides: str) -> tuple[Job, dict[str, Manifest]]:
-    """A job of which pretraining, scenes and an evaluation are done, but not the search."""
+    """Return a job and manifests of pretraining, scenes and an evaluation, but not of the
+    search."""
     job = load_paper(folder, *overrides, more=MEASURE)
     done = manifests()
     done["measure"] = done["pretrain"].model_copy(update={"stage": "measure"})
@@ -26,7 +26,7 @@ def _audited(folder: Path, *overrides: str) -> tuple[Job, dict[str, Manifest]]:
     }
 
 
-def test_each_finished_stage_has_a_line_that_says_what_differs(tmp_path: Path) -> None:
+def test_each_finished_stage_has_a_line_with_its_deviations(tmp_path: Path) -> None:
     job, done = _audited(tmp_path, "pretrain.epochs=10", "pretrain.batch_size=32")
     assert audit_lines(audits_of(job, done)) == (
         "pretrain: epochs 10 instead of 300; batch_size 32 instead of 1024",
@@ -35,7 +35,7 @@ def test_each_finished_stage_has_a_line_that_says_what_differs(tmp_path: Path) -
     )
 
 
-def test_an_evaluation_with_nothing_of_its_own_has_no_line(tmp_path: Path) -> None:
+def test_evaluation_without_deviations_has_no_line(tmp_path: Path) -> None:
     job, done = _audited(tmp_path)
     done["measure"] = done["measure"].model_copy(
         update={"recipe_audit": done["pretrain"].recipe_audit}
@@ -43,11 +43,11 @@ def test_an_evaluation_with_nothing_of_its_own_has_no_line(tmp_path: Path) -> No
     assert audits_of(job, done).keys() == {"pretrain", "scenes"}
 
 
-def test_a_manifest_older_than_audits_has_no_line(tmp_path: Path) -> None:
+def test_manifest_older_than_audits_has_no_line(tmp_path: Path) -> None:
     assert audits_of(load_paper(tmp_path), manifests()) == {}
 
 
-def test_markdown_has_the_audit_as_a_section_of_its_own(tmp_path: Path) -> None:
+def test_markdown_has_a_section_for_the_audit(tmp_path: Path) -> None:
     job, done = _audited(tmp_path)
     text = make_markdown("paper", (), audits_of(job, done), ORIGIN)
     assert (

@@ -1,4 +1,4 @@
-"""Cells: each number beside what was expected of it, and beside what was published."""
+"""Cells: each number next to the expected and the published one."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def cells(job: Job) -> dict[str, Cell]:
     return {cell.stage: cell for cell in make_cells(job, manifests, rows={})}
 
 
-def test_a_verdict_follows_from_the_expectation(cells: dict[str, Cell]) -> None:
+def test_verdict_follows_from_the_expectation(cells: dict[str, Cell]) -> None:
     verdicts = {stage: cell.verdict for stage, cell in cells.items()}
     assert verdicts == {"good": "pass", "bad": "fail", "free": None, "missing": "not_run"}
 
 
-def test_a_cell_leads_to_its_manifest_by_key(cells: dict[str, Cell]) -> None:
+def test_cell_has_the_key_of_its_manifest(cells: dict[str, Cell]) -> None:
     assert cells["good"].value == 5.0
     assert cells["good"].unit == "%"
     assert cells["good"].key == "a" * 64
@@ -63,7 +63,7 @@ def test_a_cell_leads_to_its_manifest_by_key(cells: dict[str, Cell]) -> None:
     assert cells["missing"].expected == "< 1"
 
 
-def test_a_stage_without_a_published_row_stands_beside_nothing(cells: dict[str, Cell]) -> None:
+def test_stage_without_a_published_row_is_not_compared(cells: dict[str, Cell]) -> None:
     good = cells["good"]
     assert (good.published, good.published_source, good.delta, good.label, good.differs) == (
         None,
@@ -78,7 +78,7 @@ def _paper_cells(
     return {f"{cell.stage}.{cell.metric}": cell for cell in cells}
 
 
-def test_delta_is_the_value_less_the_published_one_unrounded(tmp_path: Path) -> None:
+def test_delta_is_value_minus_published_unrounded(tmp_path: Path) -> None:
     cells = _paper_cells(tmp_path)
     top1, top5 = cells["pretrain.top1"], cells["pretrain.top5"]
     assert top1.published == 81.8
@@ -91,7 +91,7 @@ def test_delta_is_the_value_less_the_published_one_unrounded(tmp_path: Path) -> 
     assert top1.standing == "reproduction"
 
 
-def test_a_metric_that_was_not_published_stands_beside_nothing(tmp_path: Path) -> None:
+def test_unpublished_metric_is_not_compared(tmp_path: Path) -> None:
     cells = _paper_cells(tmp_path, "pretrain.epochs=10")
     assert cells["scenes.miou"].published == 40.6
     assert cells["scenes.miou"].label == "short schedule"
@@ -100,14 +100,14 @@ def test_a_metric_that_was_not_published_stands_beside_nothing(tmp_path: Path) -
     assert cells["scenes.macc"].standing == ""
 
 
-def test_a_changed_recipe_is_labelled_and_told(tmp_path: Path) -> None:
+def test_changed_recipe_has_a_label_and_its_differences(tmp_path: Path) -> None:
     cell = _paper_cells(tmp_path, "pretrain.epochs=10", "pretrain.lr=2.0e-3")["pretrain.top1"]
     assert cell.label == "other recipe"
     assert cell.standing == "other recipe"
     assert cell.differs == "epochs 10 instead of 300; lr 0.002 instead of null"
 
 
-def test_what_was_not_measured_is_no_reproduction(tmp_path: Path) -> None:
+def test_unmeasured_metric_is_not_a_reproduction(tmp_path: Path) -> None:
     cell = _paper_cells(tmp_path, stages=())["pretrain.top1"]
     assert cell.value is None
     assert cell.published == 81.8
@@ -117,6 +117,6 @@ def test_what_was_not_measured_is_no_reproduction(tmp_path: Path) -> None:
     assert cell.standing == ""
 
 
-def test_a_row_that_this_version_does_not_know_is_left_out(tmp_path: Path) -> None:
+def test_unknown_row_is_omitted(tmp_path: Path) -> None:
     cells = make_cells(load_paper(tmp_path), manifests(), rows={})
     assert {cell.published for cell in cells} == {None}

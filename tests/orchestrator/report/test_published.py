@@ -1,4 +1,4 @@
-"""The published rows: what the paper says, and recipes that stages can follow."""
+"""The published rows: the paper's numbers, and recipes that stages can follow."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCORES = {
 
 
 @pytest.mark.parametrize("group", SCORES)
-def test_the_scores_are_those_of_the_paper_in_its_order(group: str) -> None:
+def test_published_scores_are_the_papers_in_its_order(group: str) -> None:
     rows = [row for row in published_rows().values() if row.id.startswith(f"{group}/")]
     other = {"top5", "params_m", "flops_g", "throughput_v100"}
     found = [
@@ -49,7 +49,7 @@ def test_the_scores_are_those_of_the_paper_in_its_order(group: str) -> None:
     assert found == SCORES[group]
 
 
-def test_a_published_row_names_its_table_and_image_count() -> None:
+def test_published_row_has_its_table_and_image_count() -> None:
     row = published_rows()["coco/fcos/cat_small"]
     assert row.source == "arXiv 2106.05786, COCO val2017, FCOS CAT-S"
     assert row.num_samples == 5_000
@@ -59,7 +59,7 @@ def test_a_published_row_names_its_table_and_image_count() -> None:
 
 
 @pytest.mark.parametrize("row", published_rows().values(), ids=lambda row: row.id)
-def test_a_row_is_of_a_kind_that_has_such_inputs(row: PublishedRow) -> None:
+def test_kind_of_a_row_has_the_inputs_of_the_row(row: PublishedRow) -> None:
     kind = KINDS[row.kind]
     missing = {misfit.steps[0] for misfit in kind.misfits(kind.params.model_construct())}
     assert set(row.inputs) == missing
@@ -71,7 +71,7 @@ def test_a_row_is_of_a_kind_that_has_such_inputs(row: PublishedRow) -> None:
     [row for row in published_rows().values() if row.kind != "detection"],
     ids=lambda row: row.id,
 )
-def test_defaults_and_recipe_together_say_every_param_of_the_key(row: PublishedRow) -> None:
+def test_defaults_and_recipe_set_every_param_of_the_key(row: PublishedRow) -> None:
     fields = KINDS[row.kind].params.model_fields
     assert set(row.recipe) <= set(fields)
     roles = set(Role)
@@ -83,13 +83,13 @@ def test_defaults_and_recipe_together_say_every_param_of_the_key(row: PublishedR
     assert required <= set(row.recipe)
 
 
-def test_an_id_cannot_stand_twice() -> None:
+def test_duplicate_id_is_refused() -> None:
     with pytest.raises(DuplicateKeyError):
         parse_rows(TEXT.replace("imagenet1k/cat_base:", "imagenet1k/cat_small:"))
-    with pytest.raises(AssertionError, match="ids of COCO val2017 stand in a table before it"):
+    with pytest.raises(AssertionError, match="ids of COCO val2017 are also in an earlier table"):
         parse_rows(TEXT.replace("coco/fcos/cat_small:", "imagenet1k/cat_small:"))
 
 
-def test_a_row_is_frozen() -> None:
+def test_published_row_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         published_rows()["imagenet1k/cat_small"].num_samples = 1  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The report's formats: what each shows of the same cells."""
+"""How each format of the report shows the same cells."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ PLAIN = Cell(
 
 @pytest.fixture
 def cells(tmp_path: Path) -> tuple[Cell, ...]:
-    """Of a faithful pretraining and of scenes with a short schedule."""
+    """The cells of an exact pretraining and of scenes with a short schedule."""
     job = load_paper(tmp_path, "scenes.max_iters=20000", "pretrain.expect={top1: '< 82'}")
     return make_cells(job, manifests(), rows=published_rows())
 
 
 def _markdown_rows(text: str) -> list[list[str]]:
-    """The texts of the table's cells, row by row, as a Markdown parser that knows tables renders
+    """Return the texts of the table's cells by row, as a Markdown parser with tables renders
     them."""
     rendered = MarkdownIt("commonmark").enable("table").render(text)
     rows = re.findall(r"<tr>(.*?)</tr>", rendered, re.DOTALL)
@@ -93,11 +93,12 @@ def test_markdown_has_published_delta_label_and_key(cells: tuple[Cell, ...]) -> 
     ]
 
 
-def test_markdown_says_what_differs_and_how_to_reproduce(cells: tuple[Cell, ...]) -> None:
+def test_markdown_lists_differences_and_the_run_command(cells: tuple[Cell, ...]) -> None:
     text = make_markdown("paper", cells, {}, ORIGIN)
-    assert "\n- pretrain: by the recipe of arXiv 2106.05786, ImageNet-1K, CAT-S\\*\n" in text
+    assert "\n- pretrain: follows the recipe of arXiv 2106.05786, ImageNet-1K, CAT-S\\*\n" in text
     scenes = (
-        "no reproduction of arXiv 2106.05786, ADE20K val, Semantic FPN CAT-S 80K (short schedule)"
+        "not a reproduction of arXiv 2106.05786, ADE20K val, Semantic FPN CAT-S 80K (short "
+        "schedule)"
     )
     assert f"\n- scenes: {scenes}: max_iters 20000 instead of 80000\n" in text
     assert "\nReproduce: `orchestrator run jobs/paper.yaml`\n" in text
@@ -105,7 +106,7 @@ def test_markdown_says_what_differs_and_how_to_reproduce(cells: tuple[Cell, ...]
     assert text.endswith(".\n")
 
 
-def test_markdown_of_a_changed_job_says_so(cells: tuple[Cell, ...]) -> None:
+def test_markdown_notes_that_the_job_has_changed(cells: tuple[Cell, ...]) -> None:
     origin = Origin("/store", None, "orchestrator run job.yaml", {"scenes": "lr: 6e-05 -> 0.1"})
     text = make_markdown("paper", cells, {}, origin)
     assert (
@@ -115,7 +116,7 @@ def test_markdown_of_a_changed_job_says_so(cells: tuple[Cell, ...]) -> None:
     assert "Job `paper`, not run yet, store `/store`." in text
 
 
-def test_markdown_keeps_markup_out_of_texts(cells: tuple[Cell, ...]) -> None:
+def test_markdown_escapes_markup_in_texts(cells: tuple[Cell, ...]) -> None:
     nasty = "a|b <script> _x_ [1](2) *y* box_map `code` & \\ \n# z"
     strange = cells[1].model_copy(update={"differs": nasty, "label": nasty})
     text = make_markdown("paper", (strange,), {}, Origin("/a`b", None, "run 'x`y'", {}))
@@ -127,14 +128,14 @@ def test_markdown_keeps_markup_out_of_texts(cells: tuple[Cell, ...]) -> None:
 
 
 @pytest.mark.parametrize("is_ascii", [True, False])
-def test_tables_without_published_rows_have_no_columns_for_them(is_ascii: bool) -> None:
+def test_table_without_published_rows_omits_their_columns(is_ascii: bool) -> None:
     table = make_table("counts", (PLAIN,), is_ascii=is_ascii)
     headers = [str(column.header) for column in table.columns]
     assert headers == ["stage", "metric", "value", "expected", "verdict", "key"]
     assert _markdown_rows(make_markdown("counts", (PLAIN,), {}, ORIGIN))[0] == headers
 
 
-def test_the_table_names_each_stage_once_and_shows_two_decimals() -> None:
+def test_table_has_each_stage_once_and_two_decimals() -> None:
     cells = (PLAIN, PLAIN.model_copy(update={"metric": "mean", "value": None, "verdict": None}))
     table = make_table("counts", cells, is_ascii=True)
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
@@ -143,9 +144,7 @@ def test_the_table_names_each_stage_once_and_shows_two_decimals() -> None:
     assert columns["verdict"] == ["pass", ""]
 
 
-def test_the_terminal_shows_published_values_in_120_columns(
-    cells: tuple[Cell, ...],
-) -> None:
+def test_terminal_fits_published_values_into_120_columns(cells: tuple[Cell, ...]) -> None:
     long = tuple(
         cell.model_copy(update={"stage": f"a-long-name/of_{cell.stage}-0"}) for cell in cells
     )
@@ -159,9 +158,7 @@ def test_the_terminal_shows_published_values_in_120_columns(
     ]
 
 
-def test_csv_has_a_record_for_each_cell(
-    cells: tuple[Cell, ...],
-) -> None:
+def test_csv_has_a_record_for_each_cell(cells: tuple[Cell, ...]) -> None:
     text = make_csv(cells)
     assert text.count("\r\n") == text.count("\n") == len(cells) + 1
     records = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -180,7 +177,7 @@ def test_json_and_csv_do_not_round(cells: tuple[Cell, ...]) -> None:
     assert report_json("paper", (third,), {})["cells"] == [third.model_dump(mode="json")]
 
 
-def test_a_csv_field_with_commas_quotes_and_lines_comes_back(cells: tuple[Cell, ...]) -> None:
+def test_csv_field_with_commas_quotes_and_lines_is_quoted(cells: tuple[Cell, ...]) -> None:
     strange = cells[1].model_copy(update={"differs": 'a, "b"\nc'})
     (record,) = csv.DictReader(io.StringIO(make_csv((strange,)), newline=""))
     assert record["differs"] == 'a, "b"\nc'
@@ -196,7 +193,7 @@ def test_a_csv_field_with_commas_quotes_and_lines_comes_back(cells: tuple[Cell, 
         (12.345, "+12.35"),
     ],
 )
-def test_a_delta_has_its_sign_and_two_decimals(
+def test_delta_has_its_sign_and_two_decimals(
     cells: tuple[Cell, ...], delta: float, shown: str
 ) -> None:
     rows = _markdown_rows(

@@ -1,4 +1,4 @@
-"""What a journal puts into the store, and how often."""
+"""What a journal writes to the store, and how often."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _batches(journal: Journal) -> list[str]:
     return journal.store.names("runs/r/events")
 
 
-def test_a_run_that_begins_has_a_record_of_its_waiting_stages(journal: Journal) -> None:
+def test_new_run_has_a_record_of_its_waiting_stages(journal: Journal) -> None:
     record = load_record(journal.store, "r")
     assert record.job == "counts"
     assert record.state == "running"
@@ -78,7 +78,7 @@ def test_a_run_that_begins_has_a_record_of_its_waiting_stages(journal: Journal) 
     assert search.num_trials == 5
 
 
-def test_in_silence_only_the_record_is_written_and_seldom(journal: Journal, clock: Clock) -> None:
+def test_without_news_only_the_record_is_written_and_rarely(journal: Journal, clock: Clock) -> None:
     clock.now_s += HEARTBEAT_S - 1
     journal.write_if_due()
     assert _heard_at_s(journal) == 1000
@@ -106,7 +106,7 @@ def test_events_are_batched_and_the_record_has_the_newest(journal: Journal, cloc
     assert load_record(journal.store, "r").stages["a"].event == "epoch 2/3"
 
 
-def test_a_batch_is_never_written_over(journal: Journal, clock: Clock) -> None:
+def test_batch_of_events_is_never_overwritten(journal: Journal, clock: Clock) -> None:
     journal.enter("a", State.RUNNING, Event("starting"))
     for epoch in (1, 2, 3):
         journal.hear(StageEvent("a", 1, clock.now_s, Event(f"epoch {epoch}/3", epoch, 3)))
@@ -115,13 +115,13 @@ def test_a_batch_is_never_written_over(journal: Journal, clock: Clock) -> None:
     assert [text.count("\n") for text in texts] == [2, 1, 1]
 
 
-def test_a_clock_that_was_set_back_does_not_silence_the_run(journal: Journal, clock: Clock) -> None:
+def test_record_is_written_after_the_clock_was_set_back(journal: Journal, clock: Clock) -> None:
     clock.now_s -= 3600
     journal.write_if_due()
     assert _heard_at_s(journal) == 1000 - 3600
 
 
-def test_the_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
+def test_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
     journal.enter("a", State.FAILED, Event("a bug"), error="a bug\nTraceback")
     journal.end(RunState.FAILED, error="no cluster")
     record = load_record(journal.store, "r")
@@ -131,7 +131,7 @@ def test_the_end_is_written_at_once_with_its_reason(journal: Journal) -> None:
     assert len(_batches(journal)) == 1
 
 
-def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: Clock) -> None:
+def test_store_outage_loses_no_event(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
     (tmp_path / "job.yaml").write_text(JOB)
@@ -144,7 +144,7 @@ def test_a_store_out_of_reach_for_a_while_loses_no_event(tmp_path: Path, clock: 
 
     runs, away = tmp_path / "store" / "runs", tmp_path / "away"
     runs.rename(away)
-    runs.write_text("no folder: nothing can be written below it")
+    runs.write_text("not a folder: nothing can be written below it")
     clock.now_s += FLUSH_INTERVAL_S
     assert isinstance(journal.write_if_due(), StoreError), "the outage is reported"
     clock.now_s += STORE_OUTAGE_LIMIT_S

@@ -1,4 +1,4 @@
-"""How a stage's record follows its events."""
+"""How events update a stage's record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _heard(
     return record.hearing(StageEvent("stage", attempt, time_s, event, trial=trial))
 
 
-def test_progress_keeps_the_first_and_the_newest_of_an_attempt() -> None:
+def test_record_has_the_first_and_newest_progress() -> None:
     record = RUNNING
     for time_s, done in ((110, 241), (120, 242), (130, 243)):
         record = _heard(record, time_s, Event(f"epoch {done}", done, 300))
@@ -40,25 +40,25 @@ def test_progress_keeps_the_first_and_the_newest_of_an_attempt() -> None:
     assert record.heard_at_s == 130
 
 
-def test_a_line_without_progress_leaves_the_progress() -> None:
+def test_event_without_progress_keeps_the_progress() -> None:
     record = _heard(_heard(RUNNING, 110, Event("epoch 1", 1, 3)), 120, Event("saving"))
     assert record.newest == ProgressMark(done=1, time_s=110)
     assert record.event == "saving"
 
 
-def test_a_metric_stays_until_it_is_measured_again() -> None:
+def test_metric_is_kept_until_it_is_measured_again() -> None:
     record = _heard(RUNNING, 110, Event("validated", metrics={"miou": 40.0, "loss": 1.0}))
     record = _heard(record, 120, Event("iteration", metrics={"loss": 0.5}))
     assert record.metrics == {"miou": 40.0, "loss": 0.5}
 
 
-def test_metrics_that_json_lacks_are_left_to_the_text() -> None:
+def test_nan_metrics_are_only_in_the_text() -> None:
     record = _heard(RUNNING, 110, Event("loss nan", metrics={"loss": float("nan"), "top1": 3.0}))
     assert record.metrics == {"top1": 3.0}
     assert record.event == "loss nan"
 
 
-def test_a_lost_attempt_is_recorded_with_its_reason() -> None:
+def test_lost_attempt_is_recorded_with_its_reason() -> None:
     record = _heard(RUNNING, 110, Event("epoch 1", 1, 3))
     record = record.hearing(
         StageEvent("stage", 1, 120, Event("attempt 2 of 3"), lost="lost worker 1: killed")
@@ -73,7 +73,7 @@ def test_a_lost_attempt_is_recorded_with_its_reason() -> None:
     assert record.newest is None
 
 
-def test_a_remark_is_kept_when_later_events_come() -> None:
+def test_remark_is_kept_after_later_events() -> None:
     remark = StageEvent("stage", 1, 110, Event("checkpoint 2 is damaged"), is_remark=True)
     record = _heard(RUNNING.hearing(remark), 120, Event("epoch 1", 1, 3))
     record = _heard(record, 130, Event("starting 2 workers"), attempt=2)
@@ -90,7 +90,7 @@ def test_late_events_of_a_lost_attempt_change_nothing() -> None:
     assert _heard(done, 131, Event("epoch 10", 10, 10), attempt=2) == done
 
 
-def test_a_finished_stage_shows_its_manifests_metrics() -> None:
+def test_finished_stage_has_its_manifests_metrics() -> None:
     record = _heard(RUNNING, 110, Event("epoch 1", metrics={"loss": 1.0, "top1": 80.0}))
     assert record.entering(State.DONE, Event("", metrics={"top1": 90.0}), time_s=130).metrics == {
         "top1": 90.0
@@ -101,7 +101,7 @@ def test_a_finished_stage_shows_its_manifests_metrics() -> None:
     }
 
 
-def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
+def test_search_counts_trials_and_keeps_the_best_value() -> None:
     record = _heard(SEARCH, 110, Event("epoch 1/2", 1, 2, {"top1": 30.0, "loss": 1.0}), trial="a")
     record = _heard(record, 120, Event("epoch 1/2", 1, 2, {"top1": 20.0, "loss": 0.1}), trial="b")
     record = _heard(record, 130, Event("ended", 1, 1), trial="b")
@@ -109,11 +109,11 @@ def test_a_search_counts_trials_and_keeps_the_best_of_its_metric() -> None:
     assert record.total == 4
     assert record.metrics == {"top1": 30.0}
     assert record.search is not None
-    assert record.search.num_left == 3  # trial a, which is under way, and two that did not begin
+    assert record.search.num_left == 3  # trial a, which is running, and two that did not begin
     assert record.search.num_under_way == 1
 
 
-def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:
+def test_search_with_mode_min_keeps_the_lowest_value() -> None:
     search = RUNNING.model_copy(
         update={"search": SearchRecord(metric="loss", mode="min", num_trials=4)}
     )
@@ -124,7 +124,7 @@ def test_a_search_for_less_keeps_the_least_of_its_metric() -> None:
     }
 
 
-def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
+def test_search_counts_trials_that_earlier_runs_finished() -> None:
     record = _heard(SEARCH, 110, Event("2 of 4 trials finished", 2, 4))
     record = _heard(record, 120, Event("epoch 1/2", 1, 2), trial="c")
     assert record.first == ProgressMark(done=2, time_s=110)
@@ -133,7 +133,7 @@ def test_a_search_counts_the_trials_that_an_earlier_run_finished() -> None:
     assert record.search.num_left == 2
 
 
-def test_a_record_is_read_as_it_was_written(store_uri: str) -> None:
+def test_record_is_read_as_it_was_written(store_uri: str) -> None:
     store = open_store(store_uri)
     record = RunRecord(
         run_id="r", job="j", began_at_s=1.5, heard_at_s=2.5, stages={"a": SEARCH, "b": WAITING}
@@ -143,7 +143,7 @@ def test_a_record_is_read_as_it_was_written(store_uri: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema_version": 2}', b"\xff"])
-def test_a_damaged_record_is_named(store_uri: str, content: bytes) -> None:
+def test_damaged_record_is_an_error(store_uri: str, content: bytes) -> None:
     store = open_store(store_uri)
     store.write(record_name("r"), content)
     with pytest.raises(
@@ -152,7 +152,7 @@ def test_a_damaged_record_is_named(store_uri: str, content: bytes) -> None:
         load_record(store, "r")
 
 
-def test_a_missing_record_is_named(store_uri: str) -> None:
+def test_missing_record_is_an_error(store_uri: str) -> None:
     with pytest.raises(
         IntegrityError, match=r"runs/r/run\.json: is missing, .*; run the job again"
     ):

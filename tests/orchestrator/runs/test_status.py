@@ -1,4 +1,4 @@
-"""Status: a run's record and the clock become rows; both stores give them."""
+"""Status: rows are made from a run's record and the clock, with both kinds of store."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ STAGES = {
 }
 
 
-def test_a_run_that_is_heard_of_is_running(job: Job) -> None:
+def test_run_with_a_recent_record_is_running(job: Job) -> None:
     assert _states(_status(job, STAGES, heard_s_ago=LOST_AFTER_S)) == [
         "running",
         "running",
@@ -108,13 +108,13 @@ def test_a_run_that_is_heard_of_is_running(job: Job) -> None:
     ]
 
 
-def test_a_silent_run_is_lost_with_its_stage(job: Job) -> None:
+def test_silent_run_is_lost_with_its_stage(job: Job) -> None:
     status = _status(job, STAGES, heard_s_ago=LOST_AFTER_S + 1)
     assert _states(status) == ["lost", "lost", "waiting", "done"]
     assert status.heard_s_ago == LOST_AFTER_S + 1
 
 
-def test_a_run_that_ended_is_never_lost(job: Job) -> None:
+def test_ended_run_is_never_lost(job: Job) -> None:
     assert (
         _states(_status(job, {"third": STAGES["third"]}, state=RunState.DONE, heard_s_ago=1e6))[0]
         == "done"
@@ -122,11 +122,11 @@ def test_a_run_that_ended_is_never_lost(job: Job) -> None:
 
 
 @pytest.mark.parametrize("state", [RunState.INTERRUPTED, RunState.FAILED])
-def test_a_stage_that_ran_when_its_run_ended_is_interrupted(job: Job, state: RunState) -> None:
+def test_running_stage_of_an_ended_run_is_interrupted(job: Job, state: RunState) -> None:
     assert _states(_status(job, STAGES, state=state)) == [state, "interrupted", "waiting", "done"]
 
 
-def test_a_slow_clock_gives_no_negative_age(job: Job) -> None:
+def test_slow_clock_results_in_no_negative_age(job: Job) -> None:
     status = _status(
         job, {"first": _stage(State.RUNNING, attempt=1, heard_at_s=NOW_S + 5)}, heard_s_ago=-5
     )
@@ -134,7 +134,7 @@ def test_a_slow_clock_gives_no_negative_age(job: Job) -> None:
     assert _row(status, "first").heard_s_ago == 0
 
 
-def test_a_row_has_progress_eta_event_and_its_age(job: Job) -> None:
+def test_row_has_progress_eta_event_and_its_age(job: Job) -> None:
     stage = _stage(
         State.RUNNING,
         attempt=2,
@@ -161,19 +161,19 @@ def test_only_a_running_stage_has_an_eta(job: Job) -> None:
     assert _row(status, "first").eta_s is None
 
 
-def test_a_finished_stage_is_whole_whatever_its_last_line_said(job: Job) -> None:
+def test_finished_stage_is_complete_without_its_last_event(job: Job) -> None:
     stage = _stage(State.DONE, attempt=1, newest={"done": 2, "time_s": 0}, total=3)
     assert _row(_status(job, {"first": stage}), "first").done == 3
     assert stage.total == 3
 
 
-def test_the_metrics_of_the_kind_come_first(job: Job) -> None:
+def test_metrics_of_the_kind_are_listed_first(job: Job) -> None:
     stage = _stage(State.RUNNING, attempt=1, metrics={"epoch": 1.0, "total": 2.0, "loss": 0.1})
     status = _status(job, {"first": stage})
     assert list(_row(status, "first").metrics) == ["total", "epoch", "loss"]
 
 
-def test_status_lists_stages_that_the_job_lost_last(job: Job) -> None:
+def test_status_lists_stages_removed_from_the_job_last(job: Job) -> None:
     status = _status(job, {"renamed": _stage(State.RUNNING, attempt=1), "third": STAGES["third"]})
     assert [row.stage for row in status.stages] == ["first", "second", "third", "renamed"]
     assert [row.event for row in status.stages][:2] == ["it has not run yet", "it has not run yet"]
@@ -185,7 +185,7 @@ def test_eta_follows_the_pace_of_this_attempt() -> None:
     assert eta_s(first, newest, 10, now_s=190) == 7 * 30 - 30
 
 
-def test_resumed_progress_is_no_pace() -> None:
+def test_resumed_progress_does_not_count_for_the_pace() -> None:
     resumed = ProgressMark(done=241, time_s=100)
     assert eta_s(resumed, resumed, 300, now_s=100) is None
     assert eta_s(resumed, ProgressMark(done=242, time_s=160), 300, now_s=160) == 58 * 60
@@ -228,7 +228,8 @@ def plan(tmp_path: Path, store_uri: str) -> Plan:
 
 
 def _begin(plan: Plan, store: Store, *names: str) -> None:
-    """A run of `names` alone that began, ran `first` for an epoch, and was heard of at NOW_S."""
+    """Begin a run of only `names` that has run `first` for an epoch and wrote its record at
+    NOW_S."""
     part = Plan(plan.job, tuple(plan[name] for name in names))
     journal = open_journal(store, part, run_id="r", clock=lambda: NOW_S)
     write_last_run(store, plan, run_id="r")
@@ -259,7 +260,7 @@ def test_a_job_that_never_ran_has_only_waiting_stages(plan: Plan, store_uri: str
     assert status.heard_s_ago is None
 
 
-def test_the_status_of_a_run_comes_from_its_store(plan: Plan, store_uri: str) -> None:
+def test_status_of_a_run_is_read_from_its_store(plan: Plan, store_uri: str) -> None:
     store = open_store(store_uri)
     _begin(plan, store, "first", "second", "third")
     status = load_status(plan.job, store, now_s=NOW_S + 7)
@@ -273,7 +274,7 @@ def test_the_status_of_a_run_comes_from_its_store(plan: Plan, store_uri: str) ->
     assert row.heard_s_ago == 7
 
 
-def test_the_status_needs_no_event_of_the_run(plan: Plan, store_uri: str) -> None:
+def test_status_needs_no_events_of_the_run(plan: Plan, store_uri: str) -> None:
     store = open_store(store_uri)
     _begin(plan, store, "first")
     before = load_status(plan.job, store, now_s=NOW_S)
@@ -294,7 +295,7 @@ def test_status_shows_stages_that_earlier_runs_finished(plan: Plan, store_uri: s
     assert row.key == third.key
 
 
-def test_a_stage_that_a_run_of_a_part_left_aside_keeps_its_row(plan: Plan, store_uri: str) -> None:
+def test_stage_outside_a_partial_run_keeps_its_row(plan: Plan, store_uri: str) -> None:
     store = open_store(store_uri)
     _finish(plan, store, "third")
     write_last_run(store, plan, run_id="earlier")
@@ -304,7 +305,7 @@ def test_a_stage_that_a_run_of_a_part_left_aside_keeps_its_row(plan: Plan, store
     assert _row(status, "third").key == plan["third"].key
 
 
-def test_a_run_whose_record_is_gone_is_an_error_that_names_it(plan: Plan, store_uri: str) -> None:
+def test_missing_record_of_a_run_is_an_error(plan: Plan, store_uri: str) -> None:
     store = open_store(store_uri)
     _begin(plan, store, "first")
     store.delete(record_name("r"))
@@ -315,7 +316,7 @@ def test_a_run_whose_record_is_gone_is_an_error_that_names_it(plan: Plan, store_
         load_status(plan.job, store, now_s=NOW_S)
 
 
-def test_the_json_of_a_status_has_every_field_of_its_rows(job: Job) -> None:
+def test_json_of_a_status_has_every_field_of_its_rows(job: Job) -> None:
     lost = {"attempt": 1, "why": "lost worker 1: killed"}
     remark = {"attempt": 2, "text": "checkpoint 2 is damaged"}
     stage = _stage(

@@ -1,5 +1,4 @@
-"""What a store in S3 says and does when the server, the network or AWS's settings are not as they
-should be."""
+"""What a store in S3 reports and does if the server, the network or AWS's settings are faulty."""
 
 from __future__ import annotations
 
@@ -26,9 +25,9 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "sEcReT"}
 def one_attempt(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """No waits between attempts, and no settings of AWS but those of the test."""
+    """No waits between attempts, and only the AWS settings of the test."""
     if "bucket" in request.fixturenames:
-        request.getfixturevalue("bucket")  # made with the settings that all tests share
+        request.getfixturevalue("bucket")  # created with the settings that all tests share
     for name in [
         name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")
     ]:
@@ -44,7 +43,7 @@ def one_attempt(
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """The address of a server that accepts connections and never answers."""
+    """Yield the URL of a server that accepts connections but never answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(100)
@@ -52,7 +51,7 @@ def silent_url() -> Iterator[str]:
 
 
 def _refuses_checksums(method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
-    """As older MinIO and Ceph do."""
+    """Refuse checksum trailers, as older MinIO and Ceph do."""
     names = {name.lower() for name in headers}
     is_chunked = "aws-chunked" in headers.get("Content-Encoding", "")
     if is_chunked or any(
@@ -88,7 +87,7 @@ def test_uploads_work_without_checksum_trailers(
     assert any("uploadId=" in path for method, path in server.requests if method == "PUT")
 
 
-def test_a_user_who_states_checksums_gets_them(
+def test_checksums_set_by_the_user_are_sent(
     bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with front(_refuses_checksums, behind=s3_endpoint) as server:
@@ -97,12 +96,12 @@ def test_a_user_who_states_checksums_gets_them(
             "[default]\nrequest_checksum_calculation = when_supported\n"
         )
         with pytest.raises(
-            StoreRefusedError, match=r"not implemented \(NotImplemented\); the server lacks a part"
+            StoreRefusedError, match=r"not implemented \(NotImplemented\); the server does not supp"
         ):
             open_store(f"s3://{bucket}/x").write("a", b"1")
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_that_breaks_off_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [Answer(200, b"half", {"Content-Length": "8"}), Answer(200, b"complete")]
     with front(lambda *_: answers.pop(0)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
@@ -119,7 +118,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_silent_server_is_reported_retried_and_given_up(silent_url: str, tmp_path: Path) -> None:
+def test_silent_server_is_reported_retried_and_given_up(silent_url: str, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(
         "{name: a, stages: {p: {kind: pretrain, data: 'sample:digits', epochs: 1}}}"
     )
@@ -151,10 +150,10 @@ def test_requests_to_a_silent_server_end_within_minutes() -> None:
         )
 
 
-def test_an_upload_waits_longer_than_a_small_request(
+def test_upload_waits_longer_than_a_small_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The kernel takes some megabytes of the file, and no more before the server reads on."""
+    """The kernel accepts some megabytes of the file, then waits until the server reads more."""
     (tmp_path / "large").write_bytes(bytes(15 * 2**20))
     monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
     monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.5)
@@ -166,7 +165,7 @@ def test_an_upload_waits_longer_than_a_small_request(
             store.write("small", b"1")
 
 
-def test_a_failing_server_is_reported_once_for_all_threads(
+def test_failing_server_is_reported_once_for_all_threads(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 4)
@@ -190,34 +189,35 @@ LASTING = {
         403,
         "InvalidAccessKeyId",
     ): "the server does not know the credentials found by AWS's standard chain",
-    (403, "SignatureDoesNotMatch"): "the secret found by AWS's standard chain is wrong for its key",
+    (
+        403,
+        "SignatureDoesNotMatch",
+    ): "the secret key found by AWS's standard chain does not match the access key",
     (400, "ExpiredToken"): "renew the credentials (`aws sso login`, or new AWS_ACCESS_KEY_ID",
     (400, "InvalidToken"): "AWS_SESSION_TOKEN does not belong to AWS_ACCESS_KEY_ID",
     (403, "RequestTimeTooSkewed"): "set the clock of this machine",
-    (501, "NotImplemented"): "the server lacks a part of S3's protocol",
+    (501, "NotImplemented"): "the server does not support all of S3's protocol",
     (
         404,
         "NoSuchBucket",
-    ): "create the bucket, or give another one by `store:` in the job or --store",
+    ): "create the bucket, or choose another one with `store:` in the job or --store",
     (400, "InvalidBucketName"): "correct the bucket's name",
-    (507, "XMinioStorageFull"): "the server has no room",
+    (507, "XMinioStorageFull"): "the server is full",
     (403, "InvalidObjectState"): "the object is archived; restore it first",
-    (407, "407"): "give the proxy's user and password",
+    (407, "407"): "set the proxy's user and password",
     (418, "Teapot"): "check the bucket's policy",
 }
 PASSING = {
     (503, "SlowDown"): "the server is overloaded or down",
     (500, "InternalError"): "the server is overloaded or down",
     (502, "Bad Gateway"): "the server is overloaded or down",
-    (400, "RequestTimeout"): "bytes were changed or lost on the way",
-    (400, "XAmzContentSHA256Mismatch"): "bytes were changed or lost on the way",
-    (409, "OperationAborted"): "another client writes there as well",
+    (400, "RequestTimeout"): "bytes were changed or lost in transit",
+    (400, "XAmzContentSHA256Mismatch"): "bytes were changed or lost in transit",
+    (409, "OperationAborted"): "another client writes to the same object",
 }
 
 
-def test_each_refusal_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_refusal_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [refusal(status, code) for status, code in (*LASTING, *PASSING)]
     with front(lambda *_: answers.pop(0)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
@@ -238,7 +238,7 @@ def test_each_refusal_says_what_to_do(
         refusal(400, "AuthorizationHeaderMalformed", Region="eu-west-1"),
     ],
 )
-def test_a_bucket_of_another_region_is_named_with_it(
+def test_error_for_another_region_names_the_region(
     monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
     with front(lambda *_: answer) as server:
@@ -247,32 +247,32 @@ def test_a_bucket_of_another_region_is_named_with_it(
             open_store("s3://bucket/x").read("a")
 
 
-def test_a_server_without_conditional_puts_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_the_header_of_a_conditional_put(monkeypatch: pytest.MonkeyPatch) -> None:
     with front(
         lambda *_: refusal(501, "NotImplemented", "not implemented", Header="If-None-Match")
     ) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         text = (
-            r"not implemented \(NotImplemented, header If-None-Match\); .*has conditional and "
+            r"not implemented \(NotImplemented, header If-None-Match\); .*with conditional and "
             r"multipart uploads"
         )
         with pytest.raises(StoreRefusedError, match=text):
             open_store("s3://bucket/x").create("a", b"")
 
 
-def test_a_refusal_without_a_reason_names_likely_ones(
+def test_refusal_without_a_reason_names_likely_ones(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A download begins with HEAD, whose answer has no content."""
+    """A download begins with a HEAD request, whose answer has no content."""
     with front(lambda *_: Answer(400)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         with pytest.raises(
-            StoreRefusedError, match=r"most often the credentials have expired .*another region"
+            StoreRefusedError, match=r"usually the credentials have expired .*another region"
         ):
             open_store("s3://bucket/x").download("a", tmp_path / "down")
 
 
-def test_a_download_that_keeps_failing_is_a_store_error(
+def test_download_that_keeps_failing_is_a_store_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole = {"Content-Length": "8", "ETag": '"a"'}
@@ -307,11 +307,11 @@ TOOL = "[default]\ncredential_process = {}\n"
             r"SSO Token.*; run `aws sso login` with the same profile on ",
         ),
         ("[default\n", {}, "Unable to parse config file: .*/config; correct the file"),
-        ("[default]\ns3 = path\n", {}, "~/.aws/config has a value where it needs another"),
+        ("[default]\ns3 = path\n", {}, "~/.aws/config has a value of the wrong type"),
         (
             "",
             {"AWS_ACCESS_KEY_ID": "x"},
-            "missing: AWS_SECRET_ACCESS_KEY; give both AWS_ACCESS_KEY_ID and",
+            "missing: AWS_SECRET_ACCESS_KEY; set both AWS_ACCESS_KEY_ID and",
         ),
         (
             TOOL.format("/no/such/tool"),
@@ -341,12 +341,12 @@ TOOL = "[default]\ncredential_process = {}\n"
         (
             "",
             {**KEYS, "AWS_SESSION_TOKEN": "sEcReT\n"},
-            "credentials hold a line break .*; correct AWS_ACCESS_KEY_ID",
+            "credentials contain a line break .*; correct AWS_ACCESS_KEY_ID",
         ),
         (
             "",
             {**KEYS, "AWS_ACCESS_KEY_ID": "sEcReT\n"},
-            "credentials hold a line break .*; correct AWS_ACCESS_KEY_ID",
+            "credentials contain a line break .*; correct AWS_ACCESS_KEY_ID",
         ),
         (
             "[default]\nendpoint_url = me:sEcReT@host\n",
@@ -355,7 +355,7 @@ TOOL = "[default]\ncredential_process = {}\n"
         ),
     ],
 )
-def test_settings_that_cannot_be_used_are_named_without_a_secret(
+def test_error_for_invalid_settings_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: str, env: Mapping[str, str], text: str
 ) -> None:
     for name in KEYS:
@@ -370,7 +370,7 @@ def test_settings_that_cannot_be_used_are_named_without_a_secret(
     assert "sEcReT" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_bucket_name_that_no_server_takes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_an_invalid_bucket_shows_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     text = 'cannot read a: Invalid bucket name "my bucket"; correct the bucket\'s name'
     with pytest.raises(StoreRefusedError, match=text):
@@ -393,7 +393,7 @@ def test_a_bucket_name_that_no_server_takes_is_named(monkeypatch: pytest.MonkeyP
         ),
     ],
 )
-def test_a_server_out_of_reach_is_named_with_what_to_look_at(
+def test_error_for_an_unreachable_server_says_what_to_check(
     monkeypatch: pytest.MonkeyPatch, name: str, url: str, text: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://server.invalid")
@@ -404,7 +404,7 @@ def test_a_server_out_of_reach_is_named_with_what_to_look_at(
     assert "sEcReT" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_proxy_that_wants_a_password_is_named_with_its_reason(
+def test_proxy_that_requires_a_password_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with front(lambda *_: Answer(407)) as proxy:
@@ -416,20 +416,20 @@ def test_a_proxy_that_wants_a_password_is_named_with_its_reason(
             open_store("s3://bucket/x").read("a")
 
 
-def test_faults_of_tls_name_the_variable_and_its_value(
+def test_tls_errors_name_the_variable_and_its_value(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with front(lambda *_: Answer(200, b"content"), tls_dir=tmp_path / "tls") as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         unknown = (
-            r"set AWS_CA_BUNDLE to the certificate of the server's authority; AWS_CA_BUNDLE "
-            r"on .* is not set"
+            r"set AWS_CA_BUNDLE to the certificate of the server's certificate authority; "
+            r"AWS_CA_BUNDLE on .* is not set"
         )
         with pytest.raises(StoreRefusedError, match=unknown):
             open_store("s3://bucket/x").read("a")
         monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such/ca.pem")
         with pytest.raises(
-            StoreRefusedError, match=r"give a file with certificates: .* is /no/such/ca\.pem"
+            StoreRefusedError, match=r"to a file with certificates; .* is /no/such/ca\.pem"
         ):
             open_store("s3://bucket/x").read("a")
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "tls" / "cert.pem"))
@@ -439,13 +439,13 @@ def test_faults_of_tls_name_the_variable_and_its_value(
             open_store("s3://bucket/x").read("a")
 
 
-def test_a_server_without_tls_is_not_a_wrong_certificate(
+def test_server_without_tls_is_not_a_wrong_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with front(lambda *_: Answer(200)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url.replace("http://", "https://"))
         with pytest.raises(
             StoreRefusedError,
-            match="the server speaks no TLS there; write http:// in AWS_ENDPOINT_URL",
+            match="the server does not use TLS on this port; write http:// in AWS_ENDPOINT_URL",
         ):
             open_store("s3://bucket/x").read("a")

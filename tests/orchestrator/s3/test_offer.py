@@ -1,4 +1,4 @@
-"""What of AWS's settings a worker on another machine takes over from the driver's."""
+"""Which AWS settings a worker on another machine adopts from the driver."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ s3 =
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder of a machine whose only settings are in a config file and in keys."""
+    """The folder of a machine whose only settings are a config file and keys."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     (tmp_path / "config").write_text(CONFIG)
@@ -35,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_offer_has_what_the_config_file_says_and_no_secret(
+def test_offer_has_the_settings_of_the_config_file_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "lab")
@@ -56,7 +56,7 @@ def test_the_offer_has_what_the_config_file_says_and_no_secret(
     }
 
 
-def test_a_variable_goes_before_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_takes_precedence_over_the_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PROFILE": "lab",
         "ENDPOINT_URL": "http://other",
@@ -68,12 +68,12 @@ def test_a_variable_goes_before_the_config_file(monkeypatch: pytest.MonkeyPatch)
     assert offer["AWS_CA_BUNDLE"] == "/other"
 
 
-def test_a_config_file_that_cannot_be_read_offers_nothing_of_it(machine: Path) -> None:
+def test_settings_of_an_invalid_config_file_are_not_offered(machine: Path) -> None:
     (machine / "config").write_text("[broken\n")
     assert set(make_offer(os.environ)) == {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
 
 
-def test_a_machine_without_settings_offers_nothing(
+def test_machine_without_settings_offers_nothing(
     monkeypatch: pytest.MonkeyPatch, machine: Path
 ) -> None:
     monkeypatch.delenv("AWS_CONFIG_FILE")
@@ -82,12 +82,12 @@ def test_a_machine_without_settings_offers_nothing(
     assert make_offer(os.environ) == {}
 
 
-def test_where_s3_is_goes_without_users_and_passwords() -> None:
+def test_locations_of_s3_have_no_users_and_passwords() -> None:
     environ = {"AWS_ENDPOINT_URL": f"http://me:{SECRET}@host:9000", "AWS_SECRET_ACCESS_KEY": SECRET}
     assert locations_of_s3(environ) == {"AWS_ENDPOINT_URL": "http://host:9000"}
 
 
-def test_a_worker_uses_what_its_machine_has(machine: Path) -> None:
+def test_worker_adopts_only_files_that_its_machine_has(machine: Path) -> None:
     offer = {
         "AWS_CA_BUNDLE": "/no/such/ca.pem",
         "AWS_CONFIG_FILE": str(machine / "config"),
@@ -108,7 +108,7 @@ def test_a_worker_uses_what_its_machine_has(machine: Path) -> None:
     assert "AWS_PROFILE" not in environ
 
 
-def test_what_a_machine_says_itself_goes_before_the_offer(machine: Path) -> None:
+def test_own_settings_take_precedence_over_the_offer(machine: Path) -> None:
     own = {"AWS_ENDPOINT_URL": "http://own", "AWS_CA_BUNDLE": "/own", "AWS_ACCESS_KEY_ID": "own"}
     offer = {
         "AWS_ENDPOINT_URL_S3": "http://offered",
@@ -126,7 +126,9 @@ def test_without_an_offer_nothing_changes() -> None:
     assert environ == {"AWS_REGION": "eu-west-1"}
 
 
-def test_relative_paths_hold_in_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_relative_paths_become_absolute_for_workers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     environ = {
         "AWS_CA_BUNDLE": "ca.pem",

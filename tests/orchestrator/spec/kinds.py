@@ -1,5 +1,4 @@
-"""Two small kinds for the tests of job files: `train` makes a checkpoint of data, `finetune` reads
-it."""
+"""Two small kinds for the tests of job files: `train` writes a checkpoint, `finetune` reads it."""
 
 from __future__ import annotations
 
@@ -121,7 +120,7 @@ stages:
 
 
 def load_text(text: str, folder: Path, *overrides: str, store: str | None = None) -> Job:
-    """The job of a file `job.yaml` in `folder`."""
+    """Write `text` to `job.yaml` in `folder` and return the job."""
     (folder / "job.yaml").write_text(text)
     return load_job(
         folder / "job.yaml", kinds=KINDS, overrides=overrides, store=store, base_dir=folder

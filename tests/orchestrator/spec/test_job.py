@@ -1,4 +1,4 @@
-"""What a good job file becomes, and the document that is kept of it."""
+"""The Job that a valid file is parsed into, and the document that the store keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.orchestrator.spec.kinds import GOOD, KINDS, TRAIN, Network, TrainPara
 from tests.orchestrator.spec.yaml.test_loader import HEAD
 
 
-def test_stage_holds_its_common_fields_and_its_params(tmp_path: Path) -> None:
+def test_stage_has_its_common_fields_and_its_params(tmp_path: Path) -> None:
     stage = load_text(GOOD, tmp_path).stages["pretrain"]
     assert stage.kind is TRAIN
     assert stage.resources == Resources(workers=2, gpus_per_worker=0.5)
@@ -31,7 +31,7 @@ def test_stage_holds_its_common_fields_and_its_params(tmp_path: Path) -> None:
     )
 
 
-def test_workers_may_be_a_range_which_the_document_keeps(tmp_path: Path) -> None:
+def test_document_keeps_a_range_of_workers(tmp_path: Path) -> None:
     job = load_text(GOOD.replace("{workers: 2,", "{workers: [2, 4],"), tmp_path)
     assert job.stages["pretrain"].resources.workers == (2, 4)
     assert job.stages["pretrain"].worker_counts == (2, 3, 4)
@@ -39,14 +39,14 @@ def test_workers_may_be_a_range_which_the_document_keeps(tmp_path: Path) -> None
     assert read.stages["pretrain"].resources == job.stages["pretrain"].resources
 
 
-def test_seed_of_a_stage_beats_that_of_the_job(tmp_path: Path) -> None:
+def test_seed_of_a_stage_takes_precedence_over_the_jobs(tmp_path: Path) -> None:
     job = load_text(GOOD, tmp_path)
     assert job.seed == 7
     assert job.stages["pretrain"].seed == 7
     assert job.stages["segment"].seed == 3
 
 
-def test_absolute_data_stays_where_it_is(tmp_path: Path) -> None:
+def test_absolute_data_folder_is_not_changed(tmp_path: Path) -> None:
     assert load_text(GOOD, tmp_path).stages["segment"].params.data == "/scenes"
 
 
@@ -64,7 +64,7 @@ def test_absolute_data_stays_where_it_is(tmp_path: Path) -> None:
         ("null", None),
     ],
 )
-def test_numbers_are_read_as_yaml_1_2_has_them(
+def test_numbers_are_parsed_as_in_yaml_1_2(
     written: str, value: float | None, tmp_path: Path
 ) -> None:
     assert load_text(f"{HEAD}    lr: {written}\n", tmp_path).stages["pretrain"].params.lr == value
@@ -73,18 +73,18 @@ def test_numbers_are_read_as_yaml_1_2_has_them(
 @pytest.mark.parametrize(
     "text", ["on", "no", "1:30", "2020-01-01", "1_000", "0b1", "'3'", '"null"', ".e3", "e5", "="]
 )
-def test_words_that_yaml_1_1_takes_for_something_else_are_texts(text: str, tmp_path: Path) -> None:
+def test_words_with_a_meaning_in_yaml_1_1_are_strings(text: str, tmp_path: Path) -> None:
     label = load_text(f"{HEAD}    label: {text}\n", tmp_path).stages["pretrain"].params.label
     assert label == text.strip("'\"")
 
 
-def test_aliases_stand_for_their_values(tmp_path: Path) -> None:
+def test_aliases_are_replaced_by_their_values(tmp_path: Path) -> None:
     text = HEAD.replace("data/digits", "&data digits") + "  other: {kind: train, data: *data}\n"
     job = load_text(text, tmp_path)
     assert job.stages["other"].params == job.stages["pretrain"].params
 
 
-def test_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+def test_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     assert load_text("\ufeff" + GOOD, tmp_path).name == "digits"
 
 
@@ -99,7 +99,7 @@ def test_expectation_compares(text: str, met: float, missed: float) -> None:
     assert Expectation.parse(str(expectation)) == expectation
 
 
-def test_document_is_json_that_gives_the_same_job_back(tmp_path: Path) -> None:
+def test_document_is_json_that_restores_the_same_job(tmp_path: Path) -> None:
     job = load_text(GOOD, tmp_path)
     document = json.loads(json.dumps(job_document(job), allow_nan=False))
     assert document["stages"]["pretrain"]["expect"] == {"top1": ">= 95"}
@@ -107,19 +107,19 @@ def test_document_is_json_that_gives_the_same_job_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", [{}, {"name": "x", "store": "s", "seed": 0, "stages": {"a": 3}}])
-def test_document_of_something_else_is_refused(broken: dict[str, object]) -> None:
+def test_document_that_is_not_a_job_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(SpecError, match=r"^latest\.json: is not a job of this version"):
         job_from_document(broken, kinds=KINDS, where="latest.json")
 
 
-def test_document_with_a_kind_that_is_gone_is_refused(tmp_path: Path) -> None:
+def test_document_with_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     document = job_document(load_text(GOOD, tmp_path))
     with pytest.raises(SpecError, match="finetune"):
         job_from_document(document, kinds={"train": TRAIN}, where="latest.json")
 
 
 def _num_calls(text: str, folder: Path) -> int:
-    """Python functions called to load a job."""
+    """Count the Python function calls that loading a job takes."""
     num_calls = 0
 
     def count(frame: FrameType, event: str, arg: object) -> None:
@@ -158,11 +158,11 @@ def test_relative_locations_are_refused_in_submitted_jobs(tmp_path: Path) -> Non
     (tmp_path / "job.yaml").write_text(GOOD)
     with pytest.raises(SpecError) as caught:
         load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=None)
-    places = [
-        str(fault).removeprefix(f"{tmp_path}/job.yaml:").partition(": in a Ray job")[0]
+    found = [
+        str(fault).removeprefix(f"{tmp_path}/job.yaml:").partition(": a Ray job")[0]
         for fault in caught.value.faults
     ]
-    assert places == [
+    assert found == [
         "3:8: store: must be absolute, not './artifacts'",
         "15:11: stages.pretrain.data: must be absolute, not 'data/digits'",
     ]
@@ -173,6 +173,6 @@ def test_relative_locations_are_refused_in_submitted_jobs(tmp_path: Path) -> Non
     assert job.stages["pretrain"].params.data == "sample:digits"
 
 
-def test_stated_data_must_be_a_sha256(tmp_path: Path) -> None:
+def test_data_fingerprint_must_be_a_sha256(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"stages\.pretrain\.data_fingerprint: must match "):
         load_text(GOOD.replace("lr: 1e-3", "data_fingerprint: abc"), tmp_path)

@@ -1,5 +1,4 @@
-"""Paths of a job that hold what a shell would expand: refused in every field, never made a
-folder."""
+"""Paths with `~`, `$NAME` and the like are refused in every field and never become a folder."""
 
 from __future__ import annotations
 
@@ -39,12 +38,12 @@ PRETRAIN = "  pretrain: {kind: train, data: d}\n"
     ],
 )
 def test_what_a_shell_would_expand_is_refused(text: str, found: str) -> None:
-    for place_of, suffix in ((store_uri, ""), (data_location, ""), (outside_file, "/cat.pth")):
-        with pytest.raises(ValueError, match="is not expanded here") as caught:
-            place_of(text + suffix, Path("/here"))
+    for location_of, suffix in ((store_uri, ""), (data_location, ""), (outside_file, "/cat.pth")):
+        with pytest.raises(ValueError, match="is not expanded") as caught:
+            location_of(text + suffix, Path("/here"))
         assert (
             str(caught.value)
-            == f"{found} is not expanded here: write the path out, not {text + suffix!r}"
+            == f"{found} is not expanded; write the full path, not {text + suffix!r}"
         )
 
 
@@ -64,20 +63,20 @@ def test_what_a_shell_would_expand_is_refused(text: str, found: str) -> None:
         "{a}",
     ],
 )
-def test_a_name_that_holds_such_a_letter_otherwise_is_a_name(name: str) -> None:
+def test_a_name_may_contain_dollar_percent_and_tilde(name: str) -> None:
     assert data_location(f"/srv/{name}", None) == f"/srv/{name}"
 
 
 def test_a_name_that_a_shell_expands_is_accepted_as_a_uri() -> None:
-    for place_of in (store_uri, data_location, outside_file):
+    for location_of in (store_uri, data_location, outside_file):
         assert (
-            place_of("file:///srv/%24RECYCLE.BIN/%25TEMP%25/w.pth", None)
+            location_of("file:///srv/%24RECYCLE.BIN/%25TEMP%25/w.pth", None)
             == "/srv/$RECYCLE.BIN/%TEMP%/w.pth"
         )
 
 
 def test_a_secret_in_a_store_is_never_shown() -> None:
-    with pytest.raises(ValueError, match="credentials come from AWS") as caught:
+    with pytest.raises(ValueError, match="without credentials") as caught:
         store_uri("s3://key:pa$secret@bucket/x", None)
     assert "secret" not in str(caught.value)
 
@@ -131,38 +130,36 @@ def test_a_secret_in_a_store_is_never_shown() -> None:
         ("extends: ${JOBS}/base.yaml\n" + HEAD + PRETRAIN, "1:10: extends: ${JOBS} is not"),
     ],
 )
-def test_every_path_of_a_job_is_refused_where_it_stands(
-    text: str, fault: str, tmp_path: Path
-) -> None:
+def test_unexpanded_path_is_a_fault_at_its_position(text: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(text, tmp_path)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"{tmp_path}/job.yaml:{fault} expanded here: ")
+    assert line.startswith(f"{tmp_path}/job.yaml:{fault} expanded; ")
 
 
-def test_paths_of_the_command_line_are_refused_too(tmp_path: Path) -> None:
+def test_unexpanded_path_on_the_command_line_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(HEAD + PRETRAIN, tmp_path, "stages.pretrain.data=$D", store="$S")
     assert str(caught.value).splitlines() == [
-        "--store: $S is not expanded here: write the path out, not '$S'",
-        "--set stages.pretrain.data: $D is not expanded here: write the path out, not '$D'",
+        "--store: $S is not expanded; write the full path, not '$S'",
+        "--set stages.pretrain.data: $D is not expanded; write the full path, not '$D'",
     ]
 
 
-def test_a_config_of_a_library_is_refused_too(tmp_path: Path) -> None:
+def test_unexpanded_path_of_a_library_config_is_refused(tmp_path: Path) -> None:
     stage = (
         "  d: {kind: detection, data: d, init: scratch, model: cat_tiny, config: "
         "'mmdet::$C/a.py'}\n"
     )
     (tmp_path / "job.yaml").write_text(HEAD + stage)
-    with pytest.raises(SpecError, match=r"4:73: stages\.d\.config: \$C is not expanded here"):
+    with pytest.raises(SpecError, match=r"4:73: stages\.d\.config: \$C is not expanded"):
         load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
 
 
 @pytest.mark.parametrize("option", ["--output=~/report.md", "--plots=~/plots"])
-def test_a_report_is_never_written_into_a_folder_called_tilde(
+def test_report_is_never_written_to_a_folder_named_tilde(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(["report", "job.yaml", option])
-    assert "~ is not expanded here: write the path out, not '~/" in capsys.readouterr().err
+    assert "~ is not expanded; write the full path, not '~/" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The JSON Schema that editors read: current, described, and of one mind with the models."""
+"""The JSON Schema for editors: it is current, has descriptions and agrees with the models."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def _errors(text: str, folder: Path) -> list[str]:
 
 
 def test_the_committed_schema_is_current() -> None:
-    """Write it anew by `orchestrator schema > docs/job.schema.json`."""
+    """To update it, run `orchestrator schema > docs/job.schema.json`."""
     assert json.loads((ROOT / "docs" / "job.schema.json").read_text()) == job_schema(KINDS)
 
 
 @pytest.mark.parametrize("path", JOB_FILES, ids=lambda path: path.name)
-def test_every_job_file_fits_the_schema_and_names_it(path: Path) -> None:
+def test_every_job_file_names_the_schema_and_passes_it(path: Path) -> None:
     Draft202012Validator(job_schema(KINDS)).validate(_load(path))
     assert path.read_text().startswith("# yaml-language-server: $schema=../docs/job.schema.json\n")
 
 
-def test_every_field_of_every_stage_is_described() -> None:
+def test_every_field_of_every_stage_has_a_description() -> None:
     definitions: Any = job_schema(KINDS)["$defs"]
     stages = {name: stage for name, stage in definitions.items() if name.startswith("stage-")}
     assert set(stages) == {f"stage-{name}" for name in (*KINDS, "tune", "evaluate")}
@@ -68,7 +68,7 @@ RANGE = GOOD.replace("{workers: 2,", "{workers: [2, 4],")
 @pytest.mark.parametrize(
     "text", [GOOD, RANGE, MATRIX, "extends: base.yaml\nstages: {pretrain: {epochs: 3}}\n"]
 )
-def test_what_is_valid_fits(text: str, tmp_path: Path) -> None:
+def test_valid_job_passes_the_schema(text: str, tmp_path: Path) -> None:
     assert _errors(text, tmp_path) == []
 
 
@@ -85,5 +85,5 @@ def test_what_is_valid_fits(text: str, tmp_path: Path) -> None:
         ("  pretrain:\n", "  1st:\n", "'1st' does not match"),
     ],
 )
-def test_what_is_not_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_invalid_job_fails_the_schema(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert any(message in error for error in _errors(GOOD.replace(old, new), tmp_path))

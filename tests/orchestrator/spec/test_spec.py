@@ -1,5 +1,4 @@
-"""Every fault of a job in one go, each at its field: fields that do not fit each other, and what
-else its stage has."""
+"""All faults of a job are reported at once, each at its field."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ def faults_of(stages: str, folder: Path) -> list[str]:
     return [str(fault).removeprefix(f"{folder}/job.yaml:") for fault in caught.value.faults]
 
 
-def test_pretrain_fields_that_do_not_fit_are_faults_at_each(tmp_path: Path) -> None:
+def test_each_pretrain_field_that_does_not_fit_is_a_fault(tmp_path: Path) -> None:
     stage = """\
   pretrain:
     kind: pretrain
@@ -66,7 +65,7 @@ def test_pretrain_fields_that_do_not_fit_are_faults_at_each(tmp_path: Path) -> N
     ]
 
 
-def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> None:
+def test_other_fields_of_a_faulty_stage_are_still_checked(tmp_path: Path) -> None:
     stage = """\
   pretrain:
     kind: pretrain
@@ -86,7 +85,7 @@ def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> Non
     params_from: nowhere.best_params
 """
     assert faults_of(stage, tmp_path) == [
-        "6:11: stages.pretrain.data: ~ is not expanded here: write the path out, not '~/images'",
+        "6:11: stages.pretrain.data: ~ is not expanded; write the full path, not '~/images'",
         "7:5: stages.pretrain.epoch: unknown field, did you mean 'epochs'?",
         "8:12: stages.pretrain.hflip: must be at most 1, not 1.5",
         "9:17: stages.pretrain.batch_size: must be a whole number, not 'none'",
@@ -100,12 +99,12 @@ def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> Non
         "14:68: stages.pretrain.model.patch_size: patch_size 16 exceeds img_size 8",
         "15:11: stages.pretrain.seed: must be at least 0, not -1",
         (
-            "16:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the "
-            "least, exceeds its second"
+            "16:26: stages.pretrain.resources.workers: workers: minimum 4 exceeds maximum 2; "
+            "write [2, 4]"
         ),
         (
-            "16:51: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole "
-            "number above 1, not 1.5"
+            "16:51: stages.pretrain.resources.gpus_per_worker: gpus_per_worker above 1 must be a "
+            "whole number, not 1.5"
         ),
         "16:73: stages.pretrain.resources.cpus_per_worker: must be at least 1, not 0",
         "17:14: stages.pretrain.expect.top6: unknown metric, did you mean 'top5'?",
@@ -119,7 +118,7 @@ def test_a_stage_with_field_faults_is_checked_in_all_else(tmp_path: Path) -> Non
     ]
 
 
-def test_a_check_that_reads_a_field_with_a_fault_says_nothing(tmp_path: Path) -> None:
+def test_check_that_reads_a_faulty_field_reports_nothing(tmp_path: Path) -> None:
     stage = (
         "  p: {kind: pretrain, data: d, lr: fast, min_lr: 0.9, warmup_lr: 0.9, batch_size: 31, "
         "mixup: -1, cutmix: 0}\n"
@@ -130,9 +129,7 @@ def test_a_check_that_reads_a_field_with_a_fault_says_nothing(tmp_path: Path) ->
     ]
 
 
-def test_fields_that_do_not_fit_are_faults_at_each(
-    tmp_path: Path,
-) -> None:
+def test_each_downstream_field_that_does_not_fit_is_a_fault(tmp_path: Path) -> None:
     stages = """\
   detect:
     kind: detection
@@ -238,9 +235,7 @@ def test_searches_and_evaluations_of_faulty_stages_are_checked(tmp_path: Path) -
     ]
 
 
-def test_faults_of_a_stage_are_reported_once(
-    tmp_path: Path,
-) -> None:
+def test_faults_of_a_stage_are_reported_once(tmp_path: Path) -> None:
     stages = """\
   pretrain: {kind: pretrain, data: d, min_lr: 0.9, scale: [1, 0.1], model: {depths: [1]}}
   search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}},
@@ -254,9 +249,7 @@ def test_faults_of_a_stage_are_reported_once(
     ]
 
 
-def test_what_depends_on_a_faulty_field_is_not_checked(
-    tmp_path: Path,
-) -> None:
+def test_fields_that_depend_on_a_faulty_one_are_not_checked(tmp_path: Path) -> None:
     stages = """\
   pretrain: {kind: pretrain, data: d, batch_size: none}
   search: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}},
@@ -272,7 +265,7 @@ def test_what_depends_on_a_faulty_field_is_not_checked(
 
 
 def test_params_check_fields_only_in_checks() -> None:
-    """Validators of a whole model run only where no field has a fault, and end at the first one."""
+    """Validators of a whole model run only if no field has a fault, and stop at the first error."""
     models: list[type[Params]] = [EvaluateParams, TuneParams, Resources, ModelParams]
     models += [kind.params for kind in KINDS.values()]
     models += [
@@ -284,11 +277,12 @@ def test_params_check_fields_only_in_checks() -> None:
         assert list(model.__pydantic_decorators__.model_validators) == ["_fields_fit"], model
 
 
-def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
+def test_a_model_made_in_code_has_all_faults_in_one_error() -> None:
     checks: tuple[Check, ...] = Resources().checks()
     assert [list(fields_fit()) for fields_fit in checks] == [[], []]
     with pytest.raises(
-        ValueError, match=r"(?s)2 validation errors for Resources.workers.*exceeds its second.*1\.5"
+        ValueError,
+        match=r"(?s)2 validation errors for Resources.workers.*minimum 4 exceeds maximum 2.*1\.5",
     ):
         Resources.model_validate_json('{"workers": [4, 2], "gpus_per_worker": 1.5}')
 
@@ -300,11 +294,12 @@ def test_a_value_made_in_code_has_all_its_faults_in_one_error() -> None:
         ("{epochs: 3}", "4:62: stages.p.matrix.epochs: must be a list of values, not 3"),
         (
             "{epochs: [1, 1]}",
-            "4:3: stages.p.matrix: two cells are called p/1; give values of other letters",
+            "4:3: stages.p.matrix: two cells are named p/1; use values that differ in letters or "
+            "digits",
         ),
         (
             "{lr: [0.1]}",
-            "4:62: stages.p.matrix.lr: is given as a field of the stage too; leave one of them out",
+            "4:62: stages.p.matrix.lr: is also a field of the stage; remove one of the two",
         ),
         ("{seed: [], lrr: [1]}", "4:62: stages.p.matrix.seed: must not be empty"),
         (

@@ -1,4 +1,4 @@
-"""Resume state: only whole, unaltered checkpoints are ever resumed."""
+"""Resume state: training resumes only from complete, unaltered checkpoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _commit(
 
 
 def _kept(store: Store) -> list[int]:
-    """The numbers of the checkpoints that have both seal and state."""
+    """The numbers of the checkpoints that have both a seal and a state."""
     names = {name.removeprefix(f"{TRAINING}/checkpoints/") for name in store.names(TRAINING)}
     return sorted(
         int(name[:8])
@@ -42,18 +42,18 @@ def _resumed(store: Store, tmp_path: Path) -> str | None:
     return None if number is None else (tmp_path / "fetched" / "state.pt").read_text()
 
 
-def test_nothing_is_resumed_where_nothing_was_committed(store: Store, tmp_path: Path) -> None:
+def test_nothing_is_resumed_without_a_checkpoint(store: Store, tmp_path: Path) -> None:
     assert _resumed(store, tmp_path) is None
 
 
-def test_the_newest_of_many_is_resumed_and_two_are_kept(store: Store, tmp_path: Path) -> None:
+def test_newest_checkpoint_is_resumed_and_two_are_kept(store: Store, tmp_path: Path) -> None:
     for number in range(8, 13):
         _commit(store, tmp_path, number)
     assert _resumed(store, tmp_path) == "state 12"
     assert len(store.names(TRAINING)) == 4
 
 
-def test_the_best_checkpoints_are_kept_besides_the_newest(store: Store, tmp_path: Path) -> None:
+def test_best_checkpoints_are_kept_in_addition_to_the_newest(store: Store, tmp_path: Path) -> None:
     for number, score in enumerate((3.0, 9.0, None, 9.0, 4.0, 1.0, None, 2.0), start=1):
         _commit(store, tmp_path, number, score=score, keep_best=2)
     assert _kept(store) == [2, 4, 7, 8]
@@ -62,7 +62,7 @@ def test_the_best_checkpoints_are_kept_besides_the_newest(store: Store, tmp_path
     assert _resumed(store, tmp_path) == "state 9"
 
 
-def test_a_damaged_seal_is_never_among_the_best(store: Store, tmp_path: Path) -> None:
+def test_checkpoint_with_a_damaged_seal_is_never_a_best_one(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1, score=5.0)
     seal = f"{TRAINING}/checkpoints/00000001.json"
     content = json.loads(store.read(seal) or b"")
@@ -75,7 +75,7 @@ def test_a_damaged_seal_is_never_among_the_best(store: Store, tmp_path: Path) ->
     assert _kept(store) == [2, 3]
 
 
-def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Path) -> None:
+def test_checkpoint_without_its_seal_is_ignored(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
     store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
     assert _resumed(store, tmp_path) == "state 1"
@@ -91,7 +91,7 @@ def test_a_checkpoint_without_its_seal_is_passed_over(store: Store, tmp_path: Pa
         ("00000002.json", b"", "00000002.json is not the seal of a checkpoint"),
     ],
 )
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
     store: Store, tmp_path: Path, name: str, content: bytes | None, why: str
 ) -> None:
     for number in (1, 2):
@@ -106,11 +106,11 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert found == Newest(1, (damage,))
     assert (
         found.remark()
-        == f"{damage}; resuming from checkpoint 1, so what was trained after it is trained again"
+        == f"{damage}; resuming from checkpoint 1, so the training after it is repeated"
     )
 
 
-def test_no_intact_checkpoint_starts_over_and_is_reported(store: Store, tmp_path: Path) -> None:
+def test_without_an_intact_checkpoint_training_starts_over(store: Store, tmp_path: Path) -> None:
     assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched").remark() is None
     for number in (1, 2):
         _commit(store, tmp_path, number)
@@ -123,14 +123,14 @@ def test_no_intact_checkpoint_starts_over_and_is_reported(store: Store, tmp_path
     assert remark.endswith("; no intact checkpoint is left, so training starts from the beginning")
 
 
-def test_files_that_are_no_checkpoints_are_passed_over(store: Store, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_ignored(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
     for name in ("notes.txt", "00000002.json.bak", "best.json"):
         store.write(f"{TRAINING}/checkpoints/{name}", b"{}")
     assert fetch_newest_checkpoint(store, TRAINING, tmp_path / "fetched") == Newest(1)
 
 
-def test_leftovers_of_a_killed_commit_are_harmless(store: Store, tmp_path: Path) -> None:
+def test_files_of_a_killed_commit_are_ignored(store: Store, tmp_path: Path) -> None:
     _commit(store, tmp_path, 1)
     store.write(f"{TRAINING}/checkpoints/00000002/state.pt", b"half")
     store.write(f"{TRAINING}/checkpoints/00000002/left.pt", b"over")

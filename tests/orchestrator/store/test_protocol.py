@@ -1,4 +1,4 @@
-"""The contract of every store; each new store joins the fixture `store_uri`."""
+"""The contract of every store. Add each new store to the fixture `store_uri`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def store(store_uri: str) -> Store:
     return open_store(store_uri)
 
 
-def test_what_is_written_is_read(store: Store) -> None:
+def test_written_content_is_read_back(store: Store) -> None:
     store.write("jobs/a/latest.json", b"1")
     store.write("jobs/a/latest.json", b"2")
     assert store.read("jobs/a/latest.json") == b"2"
     assert store.read("jobs/b/latest.json") is None
 
 
-def test_create_leaves_what_stands(store: Store) -> None:
+def test_create_does_not_replace_existing_content(store: Store) -> None:
     assert store.create("manifests/k.json", b"first")
     assert not store.create("manifests/k.json", b"second")
     assert store.read("manifests/k.json") == b"first"
@@ -37,7 +37,7 @@ def _create(uri: str, content: bytes, wins: multiprocessing.SimpleQueue[bool]) -
     wins.put(open_store(uri).create("manifests/raced.json", content))
 
 
-def test_of_many_processes_that_create_exactly_one_wins(store: Store) -> None:
+def test_exactly_one_of_many_creating_processes_wins(store: Store) -> None:
     context = multiprocessing.get_context("fork")
     wins: multiprocessing.SimpleQueue[bool] = context.SimpleQueue()
     racers = [context.Process(target=_create, args=(store.uri, b"%d" % n, wins)) for n in range(8)]
@@ -49,7 +49,7 @@ def test_of_many_processes_that_create_exactly_one_wins(store: Store) -> None:
     assert sorted(wins.get() for _ in racers) == [False] * 7 + [True]
 
 
-def test_files_go_up_and_come_down(store: Store, tmp_path: Path) -> None:
+def test_uploaded_file_can_be_downloaded(store: Store, tmp_path: Path) -> None:
     (tmp_path / "up").write_bytes(b"weights")
     store.upload("blobs/x", tmp_path / "up")
     assert store.download("blobs/x", tmp_path / "deep" / "down")
@@ -57,7 +57,7 @@ def test_files_go_up_and_come_down(store: Store, tmp_path: Path) -> None:
     assert not store.download("blobs/y", tmp_path / "none")
 
 
-def test_names_are_those_below_a_folder(store: Store) -> None:
+def test_names_lists_only_files_below_a_folder(store: Store) -> None:
     for name in ("train/k/b/2", "train/k/a", "train/other"):
         store.write(name, b"")
     assert store.names("train/k") == ["train/k/a", "train/k/b/2"]
@@ -73,7 +73,7 @@ def _write_for_ever(uri: str) -> None:
         store.write("jobs/torn", os.urandom(1) * 2_000_000)
 
 
-def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store) -> None:
+def test_killed_writer_leaves_a_complete_file(store: Store) -> None:
     for delay_s in (0.01, 0.03, 0.1):
         writer = multiprocessing.get_context("fork").Process(
             target=_write_for_ever, args=(store.uri,)
@@ -92,7 +92,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(store: Store) -> None
     assert store.names("jobs") == ["jobs/torn"]
 
 
-def test_a_file_of_several_parts_goes_up_and_comes_down(store: Store, tmp_path: Path) -> None:
+def test_file_in_several_parts_can_be_downloaded(store: Store, tmp_path: Path) -> None:
     content = os.urandom(2**20) * 40
     (tmp_path / "up").write_bytes(content)
     store.upload("blobs/large", tmp_path / "up")
@@ -100,14 +100,14 @@ def test_a_file_of_several_parts_goes_up_and_comes_down(store: Store, tmp_path: 
     assert (tmp_path / "down").read_bytes() == content
 
 
-def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     store = open_store(str(tmp_path / "file"))
     with pytest.raises(StoreError, match=r"file: cannot write jobs/a: Not a directory; .*--store"):
         store.write("jobs/a", b"")
 
 
-def test_a_bucket_that_is_not_there_says_so(s3_endpoint: str, tmp_path: Path) -> None:
+def test_missing_bucket_is_reported(s3_endpoint: str, tmp_path: Path) -> None:
     store = open_store("s3://no-such-bucket/x")
     with pytest.raises(
         StoreError, match=r"^store s3://no-such-bucket/x: cannot write a: .*; create the bucket"
@@ -118,7 +118,7 @@ def test_a_bucket_that_is_not_there_says_so(s3_endpoint: str, tmp_path: Path) ->
         store.upload("b", tmp_path / "up")
 
 
-def test_an_endpoint_that_does_not_answer_says_so(
+def test_endpoint_that_does_not_answer_is_reported(
     monkeypatch: pytest.MonkeyPatch, bucket: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -140,7 +140,7 @@ def test_an_endpoint_that_does_not_answer_says_so(
         ),
     ],
 )
-def test_credentials_in_the_address_of_the_server_are_not_shown(
+def test_credentials_in_the_endpoint_url_are_not_shown(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str, text: str
 ) -> None:
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
@@ -158,7 +158,7 @@ def test_credentials_in_the_address_of_the_server_are_not_shown(
         assert not any(part in shown for part in ("name:se", "c@ret", "secret"))
 
 
-def test_missing_credentials_are_named(
+def test_missing_credentials_are_reported(
     monkeypatch: pytest.MonkeyPatch, bucket: str, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

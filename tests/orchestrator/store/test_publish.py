@@ -1,4 +1,4 @@
-"""Publishing and fetching: what was published comes back, and nothing else ever does."""
+"""Publishing and fetching: fetched content is exactly what was published."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _manifest(value: float) -> Manifest:
     )
 
 
-def test_an_artifact_comes_back_byte_for_byte(
+def test_artifact_is_fetched_byte_for_byte(
     store: Store, artifact: Artifact, tmp_path: Path
 ) -> None:
     folder = fetch_artifact(store, artifact, tmp_path / "fetched")
@@ -56,7 +56,7 @@ def test_an_artifact_comes_back_byte_for_byte(
 
 
 @pytest.mark.parametrize("damage", ["altered", "missing"])
-def test_a_damaged_blob_is_refused_and_leaves_no_file(
+def test_damaged_blob_is_refused_and_leaves_no_file(
     store: Store, artifact: Artifact, tmp_path: Path, damage: str
 ) -> None:
     blob = blob_name(next(file.sha256 for file in artifact.files if file.path == "model.bin"))
@@ -69,7 +69,7 @@ def test_a_damaged_blob_is_refused_and_leaves_no_file(
     assert not (tmp_path / "fetched" / "model.bin").exists()
 
 
-def test_publishing_again_heals_a_damaged_blob(
+def test_publishing_again_repairs_a_damaged_blob(
     store: Store, artifact: Artifact, tmp_path: Path
 ) -> None:
     store.write(blob_name(artifact.files[0].sha256), b"damaged")
@@ -77,13 +77,13 @@ def test_publishing_again_heals_a_damaged_blob(
     fetch_artifact(store, artifact, tmp_path / "fetched")
 
 
-def test_a_published_manifest_is_never_overwritten(store: Store) -> None:
+def test_published_manifest_is_never_overwritten(store: Store) -> None:
     first = publish_manifest(store, _manifest(90))
     assert publish_manifest(store, _manifest(10)) == first
     assert load_manifest(store, "a" * 64) == first
 
 
-def test_an_edited_manifest_is_refused(store: Store) -> None:
+def test_edited_manifest_is_refused(store: Store) -> None:
     publish_manifest(store, _manifest(90))
     document = store.read(manifest_name("a" * 64)) or b""
     store.write(manifest_name("a" * 64), document.replace(b"90.0", b"99.0"))
@@ -94,13 +94,13 @@ def test_an_edited_manifest_is_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"key": 1}', b"\xff"])
-def test_what_is_no_manifest_is_refused(store: Store, document: bytes) -> None:
+def test_content_that_is_not_a_manifest_is_refused(store: Store, document: bytes) -> None:
     store.write(manifest_name("a" * 64), document)
     with pytest.raises(IntegrityError, match="not a manifest"):
         load_manifest(store, "a" * 64)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../up", "a//b", "."])
-def test_an_artifact_cannot_name_a_path_outside_its_folder(path: str) -> None:
+def test_artifact_cannot_name_a_path_outside_its_folder(path: str) -> None:
     with pytest.raises(ValueError, match="not a plain relative path"):
         Artifact.model_validate({"files": [{"path": path, "sha256": "a" * 64, "size": 1}]})

@@ -1,4 +1,4 @@
-"""A Search -> its plots as SVG. matplotlib is imported when one is drawn."""
+"""The plots of a Search as SVG. matplotlib is imported only to draw one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.report.search.sampled import varied_params
 from orchestrator.report.search.summary import Search
 
 RAIL_IN = 1.6
-"""Width for each axis of parallel coordinates."""
+"""Width of each axis of parallel coordinates, in inches."""
 
 
 class Plot(NamedTuple):
@@ -24,8 +24,11 @@ class Plot(NamedTuple):
 
 
 def make_plots(search: Search) -> Mapping[str, Plot]:
-    """By file name: `best-so-far.svg`, `curves.svg`, `slice-PARAM.svg` a varied param, the most
-    important first, `parallel.svg`. Empty where no trial has a value."""
+    """Return the plots by file name; empty if no trial has a value.
+
+    They are `best-so-far.svg`, `curves.svg`, a `slice-PARAM.svg` per varied param, the most
+    important first, and `parallel.svg`.
+    """
     if search.summary.best is None:
         return {}
     trials = weighed_trials(search.trials.trials)
@@ -43,9 +46,7 @@ def make_plots(search: Search) -> Mapping[str, Plot]:
     if params:
         draw = partial(draw_parallel, search, trials, params)
         width_in = max(7.2, RAIL_IN * (len(params) + 1))
-        plots["parallel.svg"] = Plot(
-            "Params and what they came to", svg_of(draw, width_in=width_in)
-        )
+        plots["parallel.svg"] = Plot("Params and their values", svg_of(draw, width_in=width_in))
     return plots
 
 

@@ -1,5 +1,4 @@
-"""How trials are marked in plots of their values, and which values a plot has room to show
-apart."""
+"""The marks of trials in plots of their values, and the range of values that a plot shows."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ STATE_LABELS = {
 }
 
 MIN_WORSE_SHARE = 0.25
-"""Share of the span of all values that is shown at least of the values worse than any trial that
-went as far as the best."""
+"""Minimum share of the span of all values that is shown below the trials that trained as long as
+the best one."""
 
 _MARKS: Mapping[TrialState, Mapping[str, Any]] = {
     TrialState.FINISHED: {"s": 34, "color": TRIAL},
@@ -44,8 +43,12 @@ class ShownRange(NamedTuple):
 
 
 def shown_range(search: Search) -> ShownRange:
-    """The values of the trials that went as far as the best, and as much again on the worse side: a
-    trial stopped in its first epochs is so far off that the others would look alike."""
+    """Return the range of the trials that trained as long as the best one, plus the same span on
+    the worse side.
+
+    Trials that were stopped in their first epochs are so far off that, in a full range, the others
+    would look alike.
+    """
     best = search.trials.best()
     assert best is not None, "a search without a value has no plots"
     values = [trial.value for trial in search.trials.trials if trial.value is not None]
@@ -67,9 +70,11 @@ def draw_trials(
     *,
     best_label: str | None = None,
 ) -> None:
-    """A mark for each trial that has a value, by how it ended: a disc, a ring, a cross; the best a
-    disc of its own. An arrowhead at the edge marks a trial whose value is beyond what is
-    shown."""
+    """Draw a mark for each trial with a value: a disc if finished, a ring if stopped, a cross if
+    failed.
+
+    The best trial has its own disc. An arrowhead at the edge marks a trial outside the shown range.
+    """
     shown = shown_range(search)
     for state, look in _MARKS.items():
         points = [

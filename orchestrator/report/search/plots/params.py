@@ -1,4 +1,4 @@
-"""Plots of what the params did: the value over each param, and all of them at once as parallel
+"""Plots of the effect of params: the value over each param, and all params as parallel
 coordinates."""
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 
 GOLDEN = 0.6180339887
 JITTER = 0.25
-"""As a share of the distance between two choices."""
+"""Jitter of a choice's marks, as a share of the distance between two choices."""
 NUM_TICKS = 5
 MIN_GAP = 0.08
-"""As a share of a vertical axis, between two ticks."""
+"""Minimum gap between two ticks, as a share of a vertical axis."""
 MAX_NAME = 18
-"""Characters of a line of a name below its axis."""
+"""Maximum characters per line of a name below its axis."""
 MAX_CHOICE = 16
-"""Characters of a choice next to its axis."""
+"""Maximum characters of a choice next to its axis."""
 
 
 def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axes: Axes) -> None:
-    """Each trial's value over its value of `param`, whose values belong to `trials`."""
+    """Draw each trial's value over its `param`. The values of `param` are in the order of
+    `trials`."""
     numbers = param.numbers
     positions = numbers or [
         _column(param, text, trial) for text, trial in zip(param.texts, trials, strict=True)
@@ -64,14 +65,14 @@ def draw_slice(search: Search, trials: Sequence[Trial], param: SampledParam, axe
 
 
 def _column(param: SampledParam, text: str, trial: Trial) -> float:
-    """The position of a choice, a little to the side by a rule of the trial's number, so that
-    equals show."""
+    """Return the position of a choice, shifted a little by the trial's number, so that equal values
+    do not overlap."""
     return param.choices.index(text) + JITTER * ((trial.number * GOLDEN) % 1 - 0.5)
 
 
 @dataclass(frozen=True)
 class Rail:
-    """One upright axis of parallel coordinates: each trial's position on it from 0 to 1, and its
+    """One vertical axis of parallel coordinates: each trial's position from 0 to 1, and the
     ticks."""
 
     name: str
@@ -82,8 +83,8 @@ class Rail:
 def draw_parallel(
     search: Search, trials: Sequence[Trial], params: Sequence[SampledParam], axes: Axes
 ) -> None:
-    """A line a trial through its params to its value, the darker the better; the best one on
-    top."""
+    """Draw a line per trial through its params to its value. Better trials are darker, the best one
+    is on top."""
     rails = [*map(rail_of, params), _value_rail(search, trials)]
     order = [trial.number for trial in reversed(best_first(search.trials))]
     for index in sorted(range(len(trials)), key=lambda index: order.index(trials[index].number)):
@@ -99,9 +100,7 @@ def draw_parallel(
         )
     for position, rail in enumerate(rails):
         _draw_rail(axes, position, rail)
-    axes.set(
-        title="Params and what they came to", xlim=(-0.25, len(rails) - 0.65), ylim=(-0.03, 1.05)
-    )
+    axes.set(title="Params and their values", xlim=(-0.25, len(rails) - 0.65), ylim=(-0.03, 1.05))
     names = [*(_broken(param.name) for param in params), metric_label(search.trials.metric)]
     axes.set_xticks(range(len(rails)), names)
     axes.tick_params(axis="x", length=0, pad=6)
@@ -129,7 +128,8 @@ def rail_of(param: SampledParam) -> Rail:
 
 
 def _marks(values: Sequence[float]) -> list[float]:
-    """Where ticks are: at the values themselves where they are few and apart, else evenly."""
+    """Return the positions of ticks: the values themselves if they are few and far enough apart,
+    otherwise even steps."""
     found, low, span = sorted(set(values)), min(values), max(values) - min(values)
     are_apart = all(after - before >= span * MIN_GAP for before, after in pairwise(found))
     if len(found) <= NUM_TICKS and are_apart:
@@ -138,8 +138,8 @@ def _marks(values: Sequence[float]) -> list[float]:
 
 
 def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
-    """The axis of the metric; trials beyond the range that is shown end at its end, where a tick
-    says so."""
+    """Return the axis of the metric. Trials outside the shown range end at its edge, where the tick
+    has a `<` or `>`."""
     shown = shown_range(search)
     values = [trial.value for trial in trials if trial.value is not None]
     rail = rail_of(
@@ -154,12 +154,12 @@ def _value_rail(search: Search, trials: Sequence[Trial]) -> Rail:
 
 
 def _broken(name: str) -> str:
-    """A dotted path in lines that do not run into the next axis' lines."""
+    """Break a dotted path into lines that do not overlap the next axis' name."""
     return "\n".join(line.replace(" ", "") for line in wrap(name.replace(".", ". "), MAX_NAME))
 
 
 def _short(choice: str) -> str:
-    """As much of it as there is room for before the next axis."""
+    """Cut a choice so that it ends before the next axis."""
     return choice if len(choice) <= MAX_CHOICE else f"{choice[: MAX_CHOICE - 3]}..."
 
 
@@ -168,7 +168,7 @@ def _share(value: float, low: float, high: float) -> float:
 
 
 def _shade(share: float) -> tuple[float, float, float]:
-    """From a pale grey blue to a deep one."""
+    """Return a colour from pale to deep blue."""
     pale, deep = (0.80, 0.86, 0.92), (0.08, 0.29, 0.53)
     red, green, blue = (
         start + share * (end - start) for start, end in zip(pale, deep, strict=True)

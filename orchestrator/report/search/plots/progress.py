@@ -1,4 +1,4 @@
-"""Plots of how a search went: the best value over its trials, each trial's curve over its
+"""Plots of the progress of a search: the best value over trials, and each trial's curve over
 epochs."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def draw_best_so_far(search: Search, axes: Axes) -> None:
-    """Every trial's value at its number, and the best until then as a line of steps."""
+    """Draw every trial's value at its number, and the best value so far as steps."""
     so_far = [
         (number, value)
         for number, value in zip(_numbers(search), search.summary.best_so_far, strict=True)
@@ -40,7 +40,7 @@ def draw_best_so_far(search: Search, axes: Axes) -> None:
 
 
 def draw_curves(search: Search, axes: Axes) -> None:
-    """The metric over epochs, a line a trial; the best one on top."""
+    """Draw the metric over epochs, a line per trial, with the best one on top."""
     labelled: set[TrialState] = set()
     for trial in search.trials.trials:
         if trial.number != search.summary.best:
@@ -61,7 +61,7 @@ def _draw_curve(
     points = [(point.epoch, point.value) for point in trial.curve if point.value is not None]
     if not points:
         return
-    # Where it ended; of a trial of one epoch it is all that there is.
+    # Mark the end of the curve. For a trial of one epoch, the mark is all that is visible.
     axes.plot(
         xs_of(points),
         ys_of(points),

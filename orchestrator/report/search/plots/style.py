@@ -1,5 +1,5 @@
-"""How all plots of a search look, and how a figure becomes SVG: the same bytes for the same
-figure."""
+"""The style of a search's plots, and the conversion of a figure to SVG, always with the same
+bytes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STATE_COLOURS = {TrialState.FINISHED: TRIAL, TrialState.STOPPED: MUTED, TrialSta
 WIDTH_IN, HEIGHT_IN = 7.2, 3.9
 
 _LOOK: dict[Any, Any] = {
-    "svg.hashsalt": "orchestrator",  # ids in the file; by default they are random
+    "svg.hashsalt": "orchestrator",  # for ids in the file, which are random by default
     "svg.fonttype": "path",  # looks the same on every machine
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": "DejaVu Sans",  # part of matplotlib
     "font.size": 9.5,
     "text.color": INK,
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -55,8 +55,8 @@ _LOOK: dict[Any, Any] = {
 def svg_of(
     draw: Callable[[Axes], None], *, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN
 ) -> bytes:
-    """The figure whose one pair of axes `draw` fills."""
-    import matplotlib as mpl  # noqa: PLC0415  half a second that only --plots pays
+    """Return the SVG of a figure with one pair of axes, which `draw` fills."""
+    import matplotlib as mpl  # noqa: PLC0415  takes half a second, and only --plots needs it
 
     with mpl.rc_context(_LOOK):
         file = io.BytesIO()
@@ -65,13 +65,13 @@ def svg_of(
 
 
 def metric_label(metric: str) -> str:
-    """Such as `top1 [%]`."""
+    """Return a label such as `top1 [%]`."""
     unit = unit_of(metric)
     return f"{metric} [{unit}]" if unit else metric
 
 
 def whole_numbers(axis_name: str, axes: Axes) -> None:
-    """Ticks only at whole numbers, for trials and epochs."""
+    """Set ticks only at whole numbers, for trials and epochs."""
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     axis = axes.xaxis if axis_name == "x" else axes.yaxis
@@ -79,7 +79,7 @@ def whole_numbers(axis_name: str, axes: Axes) -> None:
 
 
 def plain_log_x(axes: Axes) -> None:
-    """A logarithmic axis with numbers as people write them, at 1, 2 and 5 of each decade."""
+    """Make the axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
     axes.set_xscale("log")
@@ -89,7 +89,7 @@ def plain_log_x(axes: Axes) -> None:
 
 
 def legend_below(axes: Axes) -> None:
-    """In one row below the axes, where it hides no point."""
+    """Draw the legend in one row below the axes, where it hides no point."""
     figure = axes.get_figure()
     assert figure is not None
     figure.legend(

@@ -1,5 +1,4 @@
-"""`orchestrator report --plots` of a job whose evaluation has finished: its details, fetched and
-shown."""
+"""`orchestrator report --plots` fetches and shows the details of a finished evaluation."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ STAGE = "measured/1"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A job whose evaluation has finished, and the folder that a user is in."""
+    """The current folder, with a job whose evaluation has finished."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(JOB)
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
@@ -73,7 +72,7 @@ def _report(*options: str) -> str:
     return stream.getvalue()
 
 
-def test_plots_fetches_details_that_markdown_links(folder: Path) -> None:
+def test_plots_option_fetches_details_that_markdown_links(folder: Path) -> None:
     (folder / "docs").mkdir()
     _report("--format", "markdown", "--plots", "docs/plots", "--output", "docs/report.md")
     fetched = folder / "docs/plots/measured/1"
@@ -83,8 +82,7 @@ def test_plots_fetches_details_that_markdown_links(folder: Path) -> None:
     assert "![confusion.png](<plots/measured/1/confusion.png>)" in text
     assert r"![painted/a b.jpg](<plots/measured/1/painted/a b.jpg>)" in text
     assert (
-        "[per_class.csv](<plots/measured/1/per_class.csv>), predictions in 2 files beside these\n"
-        in text
+        "[per_class.csv](<plots/measured/1/per_class.csv>), predictions in 2 more files\n" in text
     )
 
 
@@ -93,7 +91,7 @@ def test_without_plots_nothing_is_fetched(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "output", "store"]
 
 
-def test_a_lost_file_is_told(folder: Path) -> None:
+def test_details_lost_from_the_store_are_an_error(folder: Path) -> None:
     (folder / "store" / blob_name(sha256_of(folder / "output/per_class.csv"))).unlink()
     with pytest.raises(
         IntegrityError, match=r"\(per_class\.csv\) is missing or differs from its sha256"

@@ -1,5 +1,4 @@
-"""The verb report shows the recipe audit of what stands in the store, in the terminal and in
-JSON."""
+"""The verb report shows the recipe audit from the store, in the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ stages:
 
 @pytest.fixture
 def job_file(tmp_path: Path) -> Path:
-    """Of a job that has run once."""
+    """The file of a job that has run once."""
     path = tmp_path / "job.yaml"
     path.write_text(JOB.replace("STORE", str(tmp_path / "store")))
     job = load_job(path, kinds=KINDS, published={}, base_dir=tmp_path)
@@ -59,13 +58,13 @@ def _report(job_file: Path, *options: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_terminal_has_a_line_for_the_stage(job_file: Path) -> None:
+def test_terminal_has_a_recipe_audit_line_for_the_stage(job_file: Path) -> None:
     assert (
         "Recipe audit\n  pretrain: epochs 10 instead of 300; mixup 0.0 instead of 0.8\n"
         in _report(job_file)
     )
 
 
-def test_json_has_both_values(job_file: Path) -> None:
+def test_json_recipe_audit_has_both_values(job_file: Path) -> None:
     audit = json.loads(_report(job_file, "--json"))["recipe_audit"]
     assert audit["pretrain"]["epochs"] == {"used": 10, "reference": 300}

@@ -1,4 +1,4 @@
-"""`orchestrator report` of a job whose search has finished, on a store as a run leaves it."""
+"""`orchestrator report` of a job with a finished search, from a store as a run leaves it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _finish(folder: Path, trials: str) -> tuple[Store, Plan, str]:
-    """Leave the search finished, with `trials` as its file of them; the name of that file's
-    blob."""
+    """Publish the search as finished, with `trials` as its trials file. Returns the store, the plan
+    and the name of the file's blob."""
     job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
     store, nothing = open_store(job.store), Digests("", {})
     prior = PriorRuns(is_done=lambda key: False, recipes={}, reruns={})
@@ -100,7 +100,7 @@ def _report(
     )
 
 
-def test_a_report_shows_the_trials_without_torch_and_ray(
+def test_report_shows_trials_without_torch_and_ray(
     searched: Path, poisoned: dict[str, str]
 ) -> None:
     done = _report(searched, "--plots", "plots", env=poisoned)
@@ -109,7 +109,7 @@ def test_a_report_shows_the_trials_without_torch_and_ray(
     assert "Search search" in done.stdout
     assert "\n26 trials: 14 finished, 10 stopped early, 2 failed\n" in done.stdout
     assert "\nimportance of params (fANOVA): lr " in done.stdout
-    assert "█" not in done.stdout  # it is no terminal
+    assert "█" not in done.stdout  # stdout is not a terminal
     assert len(list((searched / "plots" / "search").glob("*.svg"))) == 7
 
 
@@ -121,7 +121,7 @@ def test_json_has_the_search_and_csv_only_the_cells(searched: Path) -> None:
     assert "trial" not in _report(searched, "--format", "csv").stdout
 
 
-def test_markdown_links_plots_from_where_it_stands(searched: Path) -> None:
+def test_markdown_links_plots_relative_to_its_own_folder(searched: Path) -> None:
     (searched / "docs").mkdir()
     done = _report(
         searched, "--format", "markdown", "--output", "docs/report.md", "--plots", "docs/plots"
@@ -151,14 +151,14 @@ def test_plots_that_cannot_be_written_exit_with_3(searched: Path) -> None:
 @pytest.mark.parametrize(
     "trials", ['[{"params": {"lr": 0.1}, "value": 3, "epoch": 2}]', '{"version": 2}', "["]
 )
-def test_trials_of_another_release_are_passed_over_with_a_remark(folder: Path, trials: str) -> None:
+def test_trials_of_another_release_are_skipped_with_a_remark(folder: Path, trials: str) -> None:
     _finish(folder, trials)
     done = _report(folder)
     assert done.returncode == 0
     assert re.search(r"\| search +\| top1 +\| +80\.95 % \|", done.stdout)
     assert done.stderr == (
-        "note: stages.search: its trials are passed over: its trials.json is that of another "
-        "release; run again with --force search to make it anew\n"
+        "note: stages.search: its trials are not shown: its trials.json is from another release; "
+        "run again with --force search to create it again\n"
     )
     assert json.loads(_report(folder, "--json").stdout)["searches"] == {}
 
@@ -169,12 +169,12 @@ def test_trials_lost_from_the_store_are_skipped_with_a_remark(folder: Path) -> N
     done = _report(folder)
     assert done.returncode == 0
     assert done.stderr.startswith(
-        f"note: stages.search: its trials are passed over: store {folder}/store: {blob} "
+        f"note: stages.search: its trials are not shown: store {folder}/store: {blob} "
     )
     assert done.stderr.count("\n") == 1
 
 
-def test_a_reader_of_a_report_may_leave_early(folder: Path) -> None:
+def test_reader_of_a_report_may_close_the_pipe_early(folder: Path) -> None:
     _finish(folder, asha_search(500).model_dump_json())
     command = f"{sys.executable} -m orchestrator report job.yaml --json | head -1"
     done = subprocess.run(

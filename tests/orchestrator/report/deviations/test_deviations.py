@@ -1,5 +1,4 @@
-"""Which stages earn the right to be called a reproduction, and what is said of those that do
-not."""
+"""Which stages are reproductions, and which deviations the others have."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ ROWS = published_rows()
 def _judge(
     job: Job, stage: str, num_samples: dict[str, int | None] | None = None
 ) -> tuple[str | None, list[str]]:
-    """The label of a stage beside the row that it names, and what differs."""
+    """Return the label of a stage compared with its row, and the differences."""
     measured = manifests(NUM_SAMPLES if num_samples is None else num_samples)
     row = ROWS[job.stages[stage].published or ""]
     deviations = find_deviations(job, job.stages[stage], row, manifests=measured, rows=ROWS)
@@ -28,7 +27,7 @@ def _judge(
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "scenes"])
-def test_the_defaults_on_the_whole_data_are_a_reproduction(stage: str, tmp_path: Path) -> None:
+def test_defaults_on_the_whole_data_are_a_reproduction(stage: str, tmp_path: Path) -> None:
     assert _judge(load_paper(tmp_path), stage) == (None, [])
 
 
@@ -44,7 +43,7 @@ def test_the_defaults_on_the_whole_data_are_a_reproduction(stage: str, tmp_path:
         "pretrain.epochs=300",
         "pretrain.clip_grad=5",
         "pretrain.expect={top1: '> 81'}",
-        # what the kind takes by itself, written out
+        # values that the kind uses anyway, written out
         "pretrain.lr=1.0e-3",
         "pretrain.min_lr=1.0e-5",
         "pretrain.warmup_lr=1.0e-6",
@@ -56,7 +55,7 @@ def test_the_defaults_on_the_whole_data_are_a_reproduction(stage: str, tmp_path:
         ),
     ],
 )
-def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path: Path) -> None:
+def test_fields_outside_the_recipe_change_no_label(override: str, tmp_path: Path) -> None:
     assert _judge(load_paper(tmp_path, override), "pretrain") == (None, [])
 
 
@@ -105,7 +104,7 @@ def test_what_is_not_part_of_the_recipe_changes_no_label(override: str, tmp_path
         ),
     ],
 )
-def test_a_param_of_the_key_that_differs_is_named(
+def test_each_differing_param_of_the_key_is_listed(
     overrides: list[str], label: str, differs: list[str], tmp_path: Path
 ) -> None:
     job = load_paper(tmp_path, *(f"pretrain.{override}" for override in overrides))
@@ -122,14 +121,14 @@ def test_model_and_class_names_only_check(tmp_path: Path) -> None:
     ]
 
 
-def test_settings_of_a_model_are_not_taken_for_the_published_one(tmp_path: Path) -> None:
+def test_model_with_own_settings_is_not_the_published_model(tmp_path: Path) -> None:
     label, (text,) = _judge(load_paper(tmp_path, "pretrain.model={img_size: 56}"), "pretrain")
     assert label == "other model"
     assert text.startswith('model {"img_size": 56, ')
     assert text.endswith(" instead of cat_small")
 
 
-def test_a_row_without_a_released_config_has_no_reproduction(tmp_path: Path) -> None:
+def test_row_without_a_released_config_has_no_reproduction(tmp_path: Path) -> None:
     job = load_paper(tmp_path, "pretrain.published=imagenet1k/cat_tiny_v2")
     assert _judge(job, "pretrain") == ("other model", ["model cat_small instead of cat_tiny_v2"])
 
@@ -138,7 +137,7 @@ def test_a_row_without_a_released_config_has_no_reproduction(tmp_path: Path) -> 
     ("num_samples", "text"),
     [(360, "360 val images instead of 50000"), (49_999, "49999 val images instead of 50000")],
 )
-def test_other_val_data_are_told_by_their_number(
+def test_other_number_of_val_images_is_a_deviation(
     num_samples: int, text: str, tmp_path: Path
 ) -> None:
     assert _judge(load_paper(tmp_path), "pretrain", {"pretrain": num_samples}) == (
@@ -147,12 +146,12 @@ def test_other_val_data_are_told_by_their_number(
     )
 
 
-def test_an_unknown_number_of_val_images_counts_against_a_stage(tmp_path: Path) -> None:
+def test_unknown_number_of_val_images_is_a_deviation(tmp_path: Path) -> None:
     seen = _judge(load_paper(tmp_path), "pretrain", {"pretrain": None})
     assert seen == ("other data", ["null val images instead of 50000"])
 
 
-def test_unpublished_metrics_say_nothing_about_the_data(tmp_path: Path) -> None:
+def test_unpublished_metrics_do_not_count_as_other_data(tmp_path: Path) -> None:
     job, measured = load_paper(tmp_path), manifests()
     wait = Metric(name="data_wait", value=3.0, num_samples=None)
     size = Metric(name="params_m", value=37.3, unit="M", num_samples=None)
@@ -162,7 +161,7 @@ def test_unpublished_metrics_say_nothing_about_the_data(tmp_path: Path) -> None:
     assert find_deviations(job, stage, row, manifests=measured, rows=ROWS) == ()
 
 
-def test_reasons_of_recipe_and_data_stand_side_by_side(tmp_path: Path) -> None:
+def test_label_lists_reasons_of_recipe_and_data(tmp_path: Path) -> None:
     label, differs = _judge(
         load_paper(tmp_path, "pretrain.epochs=10"), "pretrain", {"pretrain": 360}
     )
@@ -178,16 +177,15 @@ def test_reasons_of_recipe_and_data_stand_side_by_side(tmp_path: Path) -> None:
         ("model=cat_tiny", "other model", "pretrain: model cat_tiny instead of cat_small"),
     ],
 )
-def test_a_stage_inherits_what_its_backbone_did_otherwise(
+def test_stage_inherits_a_deviation_of_its_backbone(
     override: str, label: str, text: str, tmp_path: Path
 ) -> None:
-    # the backbone is held against the row that the scenes build on, whatever row it names itself,
-    # if any
+    # the backbone is compared with the row that the scenes build on, not with its own row
     job = load_paper(tmp_path, f"pretrain.{override}", "pretrain.published=null")
     assert _judge(job, "scenes") == (label, [text])
 
 
-def test_a_stage_inherits_deviations_of_its_backbone(tmp_path: Path) -> None:
+def test_stage_lists_all_deviations_of_its_backbone(tmp_path: Path) -> None:
     job = load_paper(tmp_path, "pretrain.params_from=search.best_params", "scenes.max_iters=40000")
     label, differs = _judge(job, "scenes", {"pretrain": 360, "scenes": 2000})
     assert label == "other recipe, short schedule, other data"
@@ -199,20 +197,20 @@ def test_a_stage_inherits_deviations_of_its_backbone(tmp_path: Path) -> None:
     ]
 
 
-def test_a_backbone_without_a_manifest_proves_nothing(tmp_path: Path) -> None:
+def test_backbone_without_a_manifest_is_a_deviation(tmp_path: Path) -> None:
     label, (text,) = _judge(load_paper(tmp_path), "scenes", {"scenes": 2000})
     assert label == "other data"
-    assert text == "pretrain: no manifest that says on how many val images it was measured"
+    assert text == "pretrain: no manifest with the number of val images that it was measured on"
 
 
-def test_a_backbone_from_outside_the_job_proves_nothing(tmp_path: Path) -> None:
+def test_backbone_from_outside_the_job_is_a_deviation(tmp_path: Path) -> None:
     job = load_paper(tmp_path)
     outside = replace(job.stages["scenes"], inputs={})
     job = replace(job, stages={**job.stages, "scenes": outside})
     assert _judge(job, "scenes") == ("other recipe", ["backbone from outside the job"])
 
 
-def test_a_stage_from_scratch_is_another_recipe(tmp_path: Path) -> None:
+def test_stage_from_scratch_is_another_recipe(tmp_path: Path) -> None:
     job = load_paper(tmp_path)
     scenes = job.stages["scenes"]
     params = scenes.params.model_copy(
@@ -243,7 +241,7 @@ def test_fine_tuning_is_another_recipe_than_pretraining(
     assert _judge(job, "pretrain") == ("other recipe", [text])
 
 
-def test_a_longer_published_schedule_makes_the_default_short(tmp_path: Path) -> None:
+def test_default_is_short_for_a_longer_published_schedule(tmp_path: Path) -> None:
     row = "scenes.published=ade20k/semantic_fpn_160k/cat_small"
     assert _judge(load_paper(tmp_path, row), "scenes") == (
         "short schedule",
@@ -252,12 +250,12 @@ def test_a_longer_published_schedule_makes_the_default_short(tmp_path: Path) -> 
     assert _judge(load_paper(tmp_path, row, "scenes.max_iters=160000"), "scenes") == (None, [])
 
 
-def test_a_stage_that_has_not_run_is_judged_by_its_recipe(tmp_path: Path) -> None:
+def test_stage_that_has_not_run_is_compared_by_its_recipe(tmp_path: Path) -> None:
     assert _judge(load_paper(tmp_path), "scenes", {}) == (None, [])
     assert _judge(load_paper(tmp_path, "pretrain.epochs=10"), "scenes", {})[0] == "short schedule"
 
 
-def test_a_param_that_the_kind_does_not_have_is_no_recipe_met(tmp_path: Path) -> None:
+def test_recipe_param_that_the_kind_lacks_is_a_deviation(tmp_path: Path) -> None:
     row = ROWS["imagenet1k/cat_small"]
     row = row.model_copy(update={"recipe": {**row.recipe, "distilled": True}})
     job = load_paper(tmp_path)

@@ -1,5 +1,4 @@
-"""An evaluation beside a published row: what it inherits from the stage that it measures, and what
-it adds."""
+"""An evaluation compared with a published row: inherited deviations and its own ones."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def _manifest(num_samples: int) -> Manifest:
 
 
 def _judge(job: Job, *, num_samples: int = 50_000) -> tuple[str | None, list[str]]:
-    """The label of the evaluation, and what differs."""
+    """Return the label of the evaluation, and the differences."""
     measured = {**manifests(), "measured": _manifest(num_samples)}
     stage = job.stages["measured"]
     deviations = find_deviations(
@@ -58,11 +57,11 @@ def _judge(job: Job, *, num_samples: int = 50_000) -> tuple[str | None, list[str
 
 
 @pytest.mark.parametrize("fields", ["of: pretrain", f"{BY_TASK}, checkpoint: pretrain.checkpoint"])
-def test_the_evaluation_of_a_reproduction_is_one(fields: str, tmp_path: Path) -> None:
+def test_evaluation_of_a_reproduction_is_a_reproduction(fields: str, tmp_path: Path) -> None:
     assert _judge(_job(tmp_path, fields)) == (None, [])
 
 
-def test_an_evaluations_details_are_no_deviation(tmp_path: Path) -> None:
+def test_details_of_an_evaluation_are_not_deviations(tmp_path: Path) -> None:
     assert _judge(
         _job(tmp_path, "of: pretrain, overrides: {num_painted: 50, predictions: true}")
     ) == (None, [])
@@ -79,7 +78,7 @@ def test_deviations_of_the_measured_stage_are_listed_once(fields: str, tmp_path:
     )
 
 
-def test_overrides_count_on_top(tmp_path: Path) -> None:
+def test_overrides_of_an_evaluation_are_deviations(tmp_path: Path) -> None:
     job = _job(tmp_path, "of: pretrain, overrides: {crop_pct: 0.9}", "pretrain.epochs=10")
     assert _judge(job) == (
         "other recipe, short schedule",
@@ -87,14 +86,12 @@ def test_overrides_count_on_top(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_from_outside_has_no_recipe_to_compare(tmp_path: Path) -> None:
+def test_checkpoint_from_outside_is_another_recipe(tmp_path: Path) -> None:
     job = _job(tmp_path, f"{BY_TASK}, checkpoint: s3://models/cat_small.pth")
     assert _judge(job) == ("other recipe", ["checkpoint from outside the job"])
 
 
-def test_the_recipe_is_the_weights_recipe(
-    tmp_path: Path,
-) -> None:
+def test_recipe_of_the_measured_weights_is_compared(tmp_path: Path) -> None:
     fields = "kind: pretrain, model: cat_small, precision: fp16, data: x, hflip: 0.0"
     twin = f"of: pretrain, checkpoint: twin.checkpoint}}\n  twin: {{{fields}"
     label, differs = _judge(_job(tmp_path, twin))
@@ -102,12 +99,12 @@ def test_the_recipe_is_the_weights_recipe(
     assert differs[0] == "twin: hflip 0.0 instead of 0.5"
 
 
-def test_other_val_images_are_told(tmp_path: Path) -> None:
+def test_other_number_of_val_images_is_a_deviation(tmp_path: Path) -> None:
     job = _job(tmp_path, "of: pretrain")
     assert _judge(job, num_samples=360) == ("other data", ["360 val images instead of 50000"])
 
 
-def test_its_cells_stand_beside_every_published_number(tmp_path: Path) -> None:
+def test_evaluation_has_a_cell_for_every_published_number(tmp_path: Path) -> None:
     job = _job(tmp_path, "of: pretrain")
     measured = {**manifests(), "measured": _manifest(50_000)}
     cells = {

@@ -1,5 +1,4 @@
-"""Trials of a search as a fair-sized one leaves them, made by rule, for tests of what a report
-tells of a search."""
+"""Generated trials of a medium-sized search, for tests of reports."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ def make_trial(
     epoch_s: float = EPOCH_S,
     gpus: int = 0,
 ) -> Trial:
-    """A trial that reported `values`, one an epoch, on four cores."""
+    """Make a trial that reported `values`, one per epoch, on four cores."""
     curve = tuple(
         Point(epoch=epoch, value=value, elapsed_s=START_S + epoch * epoch_s)
         for epoch, value in enumerate(values, 1)
@@ -50,8 +49,8 @@ def make_trials(*trials: Trial, metric: str = "top1", mode: str = "max") -> Tria
 
 
 def asha_search(num_trials: int = 26) -> Trials:
-    """A search by ASHA over four params, of which `lr` matters most: few finish, most stop at a
-    rung, two fail."""
+    """Make an ASHA search over four params, of which `lr` is the most important. Two trials fail,
+    the others finish or stop at a rung."""
     return make_trials(*(_sampled(number) for number in range(1, num_trials + 1)))
 
 

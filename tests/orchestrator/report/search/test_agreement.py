@@ -1,5 +1,4 @@
-"""Whether short trials rank as full training does: which stages count as a trial in full, and tau
-itself."""
+"""The agreement of short trials and full training: which stages count, and Kendall's tau."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def _trials(**values: float) -> Trials:
-    """By the last digit of the lr."""
+    """Make trials from values keyed by the last digit of their lr, such as lr1 for 0.001."""
     return make_trials(
         *(
             make_trial(number, {"lr": int(lr[2:]) / 1000}, value)
@@ -59,7 +58,7 @@ def _numbered(values: Mapping[str, float]) -> list[tuple[int, tuple[str, float]]
 def _done(
     job: Job, values: Mapping[str, float], searched: Mapping[str, JsonValue]
 ) -> dict[str, Manifest]:
-    """The manifests of stages that came to `values`; `pretrain` ran with what was searched."""
+    """Return manifests of stages with these `values`. `pretrain` ran with the `searched` params."""
     return {
         name: _manifest(job, name, value, searched if name == "pretrain" else {})
         for name, value in values.items()
@@ -89,8 +88,7 @@ def test_stages_with_a_trials_params_are_paired(job: Job) -> None:
         {"lr": 0.008},
     )
     trials = _trials(lr1=50, lr2=52, lr4=55, lr8=58)
-    # in the order of full training: lr4 60, lr1 71, lr2 75, lr8 80; of six pairs two are turned
-    # round
+    # the order by full training is lr4 60, lr1 71, lr2 75, lr8 80; two of six pairs are reversed
     agreement = agreement_of(job, "search", trials, manifests)
     assert agreement is not None
     assert agreement.kendall_tau == pytest.approx(2 / 6)
@@ -104,13 +102,13 @@ def test_stages_that_differ_elsewhere_are_not_paired(job: Job) -> None:
     assert agreement_of(job, "search", _trials(lr1=50, lr2=52, lr8=58), manifests) is None
 
 
-def test_trials_that_nothing_trained_in_full_do_not_count(job: Job) -> None:
+def test_trials_without_full_training_do_not_count(job: Job) -> None:
     manifests = _done(job, {"full/0_001-0": 70, "full/0_002-0": 75, "worse": 80}, {})
     agreement = agreement_of(job, "search", _trials(lr1=50, lr2=52, lr4=53, lr9=1), manifests)
     assert agreement == Agreement(kendall_tau=1, num_trials=3)
 
 
-def test_a_manifest_with_params_of_an_old_release_is_not_paired(job: Job) -> None:
+def test_manifest_with_params_of_an_old_release_is_not_paired(job: Job) -> None:
     manifests = _done(job, {"full/0_001-0": 70, "full/0_002-0": 75, "worse": 80}, {})
     manifests["worse"] = manifests["worse"].model_copy(update={"params": {"gone": 1}})
     assert agreement_of(job, "search", _trials(lr1=50, lr2=52, lr4=53), manifests) is None

@@ -1,5 +1,4 @@
-"""A search's plots: which there are, what stands in them, and that the same search gives the same
-bytes."""
+"""A search's plots: which there are, what they show, and that they are deterministic."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ def _ys(line: Line2D) -> list[float]:
 
 
 def _marks(axes: Axes) -> dict[str, list[tuple[float, float]]]:
-    """The places of the marks by what the legend says of them."""
+    """Return the positions of the marks by their label in the legend."""
     return {
         str(marks.get_label()): [(float(x), float(y)) for x, y in np.asarray(marks.get_offsets())]
         for marks in axes.collections
@@ -70,14 +69,14 @@ def search() -> Search:
     return _search(asha_search())
 
 
-def test_each_varied_param_has_a_slice_the_most_important_first(search: Search) -> None:
+def test_each_varied_param_has_a_slice_by_importance(search: Search) -> None:
     names = list(make_plots(search))
     assert names[:3] == ["best-so-far.svg", "curves.svg", "slice-lr.svg"]
     assert names[-1] == "parallel.svg"
     assert sorted(names[3:-1]) == ["slice-drop_path_rate.svg", "slice-mixup.svg", "slice-model.svg"]
 
 
-def test_plots_are_svg_and_the_same_bytes_in_another_process(search: Search) -> None:
+def test_plots_are_svg_with_the_same_bytes_in_any_process(search: Search) -> None:
     done = subprocess.run(
         [sys.executable, "-c", DIGESTS], capture_output=True, text=True, check=True
     )
@@ -90,22 +89,22 @@ def test_plots_are_svg_and_the_same_bytes_in_another_process(search: Search) -> 
         assert b"dc:date" not in plot.svg
 
 
-def test_a_search_without_a_value_has_no_plots() -> None:
+def test_search_without_a_value_has_no_plots() -> None:
     trials = make_trials(make_trial(1, {"lr": 1}, state=TrialState.FAILED, error="NaN"))
     assert make_plots(_search(trials)) == {}
 
 
-def test_a_search_of_one_trial_has_no_plots_of_params() -> None:
+def test_search_with_one_trial_has_no_plots_of_params() -> None:
     plots = make_plots(_search(make_trials(make_trial(1, {"lr": 1}, 5))))
     assert list(plots) == ["best-so-far.svg", "curves.svg"]
 
 
-def test_a_choice_with_dollars_is_no_formula() -> None:
+def test_choice_with_dollars_is_not_a_formula() -> None:
     trials = make_trials(make_trial(1, {"data": "$\\frac$"}, 5), make_trial(2, {"data": "b"}, 6))
     assert "slice-data.svg" in make_plots(_search(trials))
 
 
-def test_a_param_with_signs_in_its_name_is_a_plain_file() -> None:
+def test_param_with_a_slash_in_its_name_is_a_plain_file() -> None:
     trials = make_trials(make_trial(1, {"a/b.c": 1}, 5), make_trial(2, {"a/b.c": 2}, 6))
     assert "slice-a_b.c.svg" in make_plots(_search(trials))
 
@@ -135,14 +134,14 @@ def test_best_so_far_marks_every_trial_with_a_value(search: Search) -> None:
             (41.0, 80.0),
             66.0,
             81.0,
-        ),  # a quarter of all, which is more than the finished span
-        ("max", (61.0, 81.0), (60.0,), 60.0, 81.0),  # nothing is worse than what would be shown
-        ("max", (60.0, 80.0), (30.0,), 40.0, 80.0),  # as much again as the finished span
+        ),  # a quarter of the whole span, which is more than the finished span
+        ("max", (61.0, 81.0), (60.0,), 60.0, 81.0),  # all values fit into the range
+        ("max", (60.0, 80.0), (30.0,), 40.0, 80.0),  # the finished span again below
         ("min", (1.0, 2.0), (9.0,), 1.0, 4.0),
         ("max", (5.0,), (), 5.0, 5.0),
     ],
 )
-def test_the_axis_shows_finished_trials_and_some_worse_ones(
+def test_axis_shows_finished_trials_and_some_worse_ones(
     mode: str, finished: tuple[float, ...], stopped: tuple[float, ...], low: float, high: float
 ) -> None:
     trials = [make_trial(number, {}, 1, value) for number, value in enumerate(finished, 1)]
@@ -153,7 +152,7 @@ def test_the_axis_shows_finished_trials_and_some_worse_ones(
     assert shown_range(_search(make_trials(*trials, mode=mode))) == (low, high)
 
 
-def test_a_long_name_below_its_axis_is_broken_at_its_dots() -> None:
+def test_long_name_below_its_axis_is_broken_at_its_dots() -> None:
     name = "model.stages.block_1.rate"
     trials = make_trials(make_trial(1, {name: 1}, 5), make_trial(2, {name: 2}, 6))
     axes = _drawn(
@@ -162,13 +161,13 @@ def test_a_long_name_below_its_axis_is_broken_at_its_dots() -> None:
     assert axes.get_xticklabels()[0].get_text() == "model.stages.\nblock_1.rate"
 
 
-def test_the_axis_of_values_says_so_where_trials_are_beyond_it(search: Search) -> None:
+def test_axis_of_values_marks_trials_outside_its_range(search: Search) -> None:
     trials = weighed_trials(search.trials.trials)
     axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
     assert "< 65.5" in [text.get_text() for text in axes.texts]
 
 
-def test_curves_have_a_line_per_trial_and_one_legend_per_state(search: Search) -> None:
+def test_curves_have_a_line_per_trial_and_a_legend_per_state(search: Search) -> None:
     axes = _drawn(partial(draw_curves, search))
     assert len(axes.lines) == len(search.trials.trials)
     figure = axes.get_figure()
@@ -178,7 +177,7 @@ def test_curves_have_a_line_per_trial_and_one_legend_per_state(search: Search) -
     ]
 
 
-def test_points_that_were_no_number_are_left_out_of_a_curve() -> None:
+def test_curve_omits_points_without_a_value() -> None:
     axes = _drawn(partial(draw_curves, _search(make_trials(make_trial(1, {}, 1, None, 3)))))
     assert _xs(axes.lines[0]) == [1, 3]
     assert _ys(axes.lines[0]) == [1, 3]
@@ -187,9 +186,7 @@ def test_points_that_were_no_number_are_left_out_of_a_curve() -> None:
 @pytest.mark.parametrize(
     ("name", "scale"), [("lr", "log"), ("drop_path_rate", "linear"), ("mixup", "linear")]
 )
-def test_a_slice_is_logarithmic_where_the_samples_are(
-    search: Search, name: str, scale: str
-) -> None:
+def test_slice_is_logarithmic_if_the_samples_are(search: Search, name: str, scale: str) -> None:
     trials = weighed_trials(search.trials.trials)
     (param,) = (param for param in varied_params(trials) if param.name == name)
     axes = _drawn(partial(draw_slice, search, trials, param))
@@ -202,7 +199,7 @@ def test_a_slice_is_logarithmic_where_the_samples_are(
     }
 
 
-def test_a_slice_of_choices_names_them(search: Search) -> None:
+def test_slice_of_choices_has_their_names(search: Search) -> None:
     trials = weighed_trials(search.trials.trials)
     (param,) = (param for param in varied_params(trials) if param.name == "model")
     axes = _drawn(partial(draw_slice, search, trials, param))
@@ -211,9 +208,7 @@ def test_a_slice_of_choices_names_them(search: Search) -> None:
     assert {round(x) for positions in _marks(axes).values() for x, _ in positions} == {0, 1}
 
 
-def test_parallel_coordinates_draw_the_best_trial_on_top(
-    search: Search,
-) -> None:
+def test_parallel_coordinates_draw_the_best_trial_on_top(search: Search) -> None:
     trials = weighed_trials(search.trials.trials)
     axes = _drawn(partial(draw_parallel, search, trials, varied_params(trials)))
     lines = [line for line in axes.lines if len(_xs(line)) == 5]
@@ -236,7 +231,7 @@ def test_parallel_coordinates_draw_the_best_trial_on_top(
         ((5.0,), (0.5,), ("5",)),
     ],
 )
-def test_an_upright_axis_runs_from_the_least_to_the_greatest(
+def test_vertical_axis_runs_from_the_lowest_to_the_highest(
     values: tuple[JsonValue, ...], positions: tuple[float, ...], ticks: tuple[str, ...]
 ) -> None:
     rail = rail_of(SampledParam("x", values))

@@ -1,5 +1,4 @@
-"""What each format shows of a search: a table of trials best first, and the same sentences below
-it."""
+"""How each format shows a search: a table of trials, best first, and the same lines below it."""
 
 from __future__ import annotations
 
@@ -66,7 +65,7 @@ def _rows(lines: list[str]) -> list[list[str]]:
     ]
 
 
-def test_the_terminal_has_a_row_for_each_trial_best_first(small: Search) -> None:
+def test_terminal_has_a_row_per_trial_best_first(small: Search) -> None:
     header, *rows = _rows(_shown(small))
     assert header == ["trial", "lr", "flip", "top1", "epochs", "state", "duration", "core-hours"]
     assert rows == [
@@ -77,26 +76,25 @@ def test_the_terminal_has_a_row_for_each_trial_best_first(small: Search) -> None
     ]
 
 
-def test_the_lines_of_a_search_sum_it_up(small: Search) -> None:
+def test_lines_summarise_a_search(small: Search) -> None:
     counts, failed, best, cost, importance, agreement = search_lines(small, is_ascii=True)
     assert counts == "4 trials: 2 finished, 1 stopped early, 1 failed"
     assert failed == "failed: trial 4: OutOfMemoryError: [CUDA] *no* room"
     assert best == "best: trial 3, top1 60.50 % at epoch 2, with lr=0.03333 flip=false"
     assert cost == (
-        "spent: 0.8 core-hours; stopping early saved about 0.167 more, 17% of what all would have "
-        "cost"
+        "spent: 0.8 core-hours; early stopping saved about 0.167, 17% of the cost without it"
     )
-    assert importance == "importance of params: none, it takes 4 trials with a value, not 3"
-    over = "over 4 trials' params that were trained in full too"
-    assert agreement == f"short trials against full training: Kendall's tau +0.67 {over}"
+    assert importance == "importance of params: none, needs at least 4 trials with a value, not 3"
+    over = "over the params of 4 trials that were also trained in full"
+    assert agreement == f"short trials and full training: Kendall's tau +0.67 {over}"
 
 
-def test_a_terminal_that_can_draws_the_best_so_far(small: Search) -> None:
+def test_unicode_terminal_shows_best_so_far_as_a_sparkline(small: Search) -> None:
     assert search_lines(small, is_ascii=False)[-1] == "best so far: 20.12 ▁▁██ 60.50"
     assert not any("█" in line for line in search_lines(small, is_ascii=True))
 
 
-def test_a_best_that_never_rises_is_not_drawn() -> None:
+def test_constant_best_so_far_is_not_drawn() -> None:
     search = _search(make_trials(make_trial(1, {}, 5), make_trial(2, {}, 4)))
     assert not any("so far" in line for line in search_lines(search, is_ascii=False))
 
@@ -110,20 +108,20 @@ def test_a_best_that_never_rises_is_not_drawn() -> None:
         ((), True, ""),
     ],
 )
-def test_a_sparkline_is_tallest_at_the_best(
+def test_sparkline_is_tallest_at_the_best(
     values: tuple[float | None, ...], is_higher_better: bool, bars: str
 ) -> None:
     assert sparkline(values, is_higher_better=is_higher_better) == bars
 
 
-def test_a_long_sparkline_is_thinned_and_keeps_its_end() -> None:
+def test_long_sparkline_is_thinned_and_keeps_its_end() -> None:
     bars = sparkline([float(number) for number in range(1000)])
     assert len(bars) <= 60
     assert bars[0] == "▁"
     assert bars[-1] == "█"
 
 
-def test_a_large_search_shows_twenty_trials_and_counts_the_rest() -> None:
+def test_large_search_shows_20_trials_and_counts_the_rest() -> None:
     search = _search(asha_search())
     assert len(_rows(_shown(search))) == 1 + 20
     assert (
@@ -133,7 +131,7 @@ def test_a_large_search_shows_twenty_trials_and_counts_the_rest() -> None:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_no_number_of_the_table_is_cut_at_any_width(width: int) -> None:
+def test_numbers_in_the_table_are_not_cut_at_any_width(width: int) -> None:
     lines = _shown(_search(asha_search()), width=width)
     assert max(map(len, lines)) <= width
     header, best = _rows(lines)[:2]
@@ -150,7 +148,7 @@ def test_many_params_share_a_column() -> None:
     assert " ".join(row[1] for row in rows) == " ".join(f"{name}=0.1" for name in params)
 
 
-def test_a_long_mapping_is_shortened_but_whole_for_the_best() -> None:
+def test_long_mapping_is_cut_except_for_the_best_trial() -> None:
     model: JsonValue = {"depths": [1, 1, 6, 1], "embed_dim": 96}
     search = _search(make_trials(make_trial(1, {"model": model}, 5)))
     assert _rows(_shown(search))[1][1] == '{"depth...im":96}'
@@ -175,7 +173,7 @@ def test_markdown_has_a_section_with_the_same_table_and_lines(small: Search) -> 
     assert '<img src="plots%20dir/search/a.svg" alt="Best so far" />' in rendered
 
 
-def test_a_report_without_searches_says_nothing_of_them() -> None:
+def test_report_without_searches_has_no_search_section() -> None:
     assert "Search" not in make_markdown("job", (), {}, ORIGIN)
     assert report_json("job", (), {})["searches"] == {}
 
@@ -184,9 +182,9 @@ def test_json_has_the_summary_and_every_trial_unrounded() -> None:
     search = _search(asha_search(), AGREEMENT)
     document = report_json("job", (), {}, (search,))["searches"]
     assert isinstance(document, dict)
-    told = document["search"]
-    assert isinstance(told, dict)
-    assert told["trials"] == search.trials.model_dump(mode="json")["trials"]
-    assert told["agreement"] == {"kendall_tau": 2 / 3, "num_trials": 4}
-    assert told["best_so_far"] == list(search.summary.best_so_far)
-    assert set(told) == {*type(search.summary).model_fields, "trials"}
+    found = document["search"]
+    assert isinstance(found, dict)
+    assert found["trials"] == search.trials.model_dump(mode="json")["trials"]
+    assert found["agreement"] == {"kendall_tau": 2 / 3, "num_trials": 4}
+    assert found["best_so_far"] == list(search.summary.best_so_far)
+    assert set(found) == {*type(search.summary).model_fields, "trials"}

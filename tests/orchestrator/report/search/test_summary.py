@@ -1,5 +1,4 @@
-"""What a search came to: which trials count for the best, what it cost and stopping saved, why
-trials failed."""
+"""The summary of a search: the best trials, the cost, what early stopping saved, and failures."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ def test_best_so_far_prefers_finished_trials() -> None:
     assert summary.best_value == 60
 
 
-def test_best_so_far_goes_down_where_less_is_better() -> None:
+def test_best_so_far_decreases_with_mode_min() -> None:
     trials = make_trials(
         *(make_trial(number, {}, value) for number, value in enumerate((3.0, 4.0, 1.0), 1)),
         mode="min",
@@ -40,7 +39,7 @@ def test_best_so_far_goes_down_where_less_is_better() -> None:
     assert summarise(trials).best_so_far == (3, 3, 1)
 
 
-def test_best_so_far_takes_the_farthest_where_none_finished() -> None:
+def test_best_so_far_uses_the_longest_trials_if_none_finished() -> None:
     trials = make_trials(
         make_trial(1, {}, 90, state=STOPPED),
         make_trial(2, {}, 1, 20, state=STOPPED),
@@ -49,7 +48,7 @@ def test_best_so_far_takes_the_farthest_where_none_finished() -> None:
     assert summarise(trials).best_so_far == (None, 20, 20)
 
 
-def test_a_search_all_of_whose_trials_failed_has_no_best() -> None:
+def test_search_with_only_failed_trials_has_no_best() -> None:
     summary = summarise(make_trials(make_trial(1, {"lr": 1.0}, state=FAILED, error="NaN")))
     assert summary.best is None
     assert summary.best_so_far == (None,)
@@ -57,7 +56,7 @@ def test_a_search_all_of_whose_trials_failed_has_no_best() -> None:
     assert summary.failures == {"NaN": (1,)}
 
 
-def test_the_best_trial_ends_the_curve_of_the_best_so_far() -> None:
+def test_best_so_far_ends_with_the_best_trials_value() -> None:
     trials = asha_search()
     summary = summarise(trials)
     best = trials.best()
@@ -69,7 +68,7 @@ def test_the_best_trial_ends_the_curve_of_the_best_so_far() -> None:
     assert summary.num_failed == 2
 
 
-def test_failures_are_told_by_reason_with_their_trials() -> None:
+def test_failures_are_grouped_by_reason() -> None:
     oom = [make_trial(number, {}, state=FAILED, error="OOM") for number in (1, 3)]
     trials = make_trials(oom[0], make_trial(2, {}, state=FAILED), oom[1])
     assert summarise(trials).failures == {"OOM": (1, 3), "no reason recorded": (2,)}
@@ -79,18 +78,18 @@ def test_stopping_saves_the_missing_epochs() -> None:
     slow = make_trial(2, {}, 1, 2, state=STOPPED, epoch_s=3 * EPOCH_S, gpus=2)
     summary = summarise(make_trials(make_trial(1, {}, *range(10)), slow))
     assert summary.saved is not None
-    # eight epochs of three times the length on two GPUs, without starting up again
+    # eight epochs of three times the length on two GPUs, without another start-up
     assert summary.saved.gpu == pytest.approx(8 * 3 * EPOCH_S * 2 / 3600)
     assert summary.saved.core == pytest.approx(8 * 3 * EPOCH_S * 4 / 3600)
 
 
-def test_a_trial_stopped_at_its_first_report_counts_its_start() -> None:
+def test_pace_of_a_single_report_includes_the_start_up() -> None:
     summary = summarise(make_trials(make_trial(1, {}, 1, 2), make_trial(2, {}, 1, state=STOPPED)))
     assert summary.saved is not None
     assert summary.saved.core == pytest.approx((START_S + EPOCH_S) * 4 / 3600)
 
 
-def test_trials_beyond_a_finished_one_saved_nothing() -> None:
+def test_stopped_trials_longer_than_a_finished_one_save_nothing() -> None:
     short, long = make_trial(1, {}, 5), make_trial(2, {}, 1, 2, 3, state=STOPPED)
     saved = summarise(make_trials(short, long)).saved
     assert saved is not None
@@ -98,11 +97,11 @@ def test_trials_beyond_a_finished_one_saved_nothing() -> None:
     assert saved.core == 0
 
 
-def test_nothing_is_said_of_savings_where_no_trial_finished() -> None:
+def test_savings_are_unknown_if_no_trial_finished() -> None:
     assert summarise(make_trials(make_trial(1, {}, 1, state=STOPPED))).saved is None
 
 
-def test_spent_hours_are_those_of_all_trials_failed_ones_too() -> None:
+def test_spent_hours_include_failed_trials() -> None:
     summary = summarise(
         make_trials(make_trial(1, {}, 1, gpus=1), make_trial(2, {}, 1, state=FAILED, gpus=1))
     )

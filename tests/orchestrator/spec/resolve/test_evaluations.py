@@ -1,5 +1,4 @@
-"""The kind `evaluate`: what it takes from the stage or the kind that it measures, and what it
-refuses."""
+"""The kind `evaluate`: what it uses of the measured stage or kind, and what it refuses."""
 
 from __future__ import annotations
 
@@ -23,11 +22,11 @@ BY_TASK = (
 
 
 def _measure(fields: str, folder: Path) -> Stage:
-    """GOOD's job with a stage `measure` of these fields."""
+    """Return the stage `measure` with these fields, in the job GOOD."""
     return load_text(f"{GOOD}  measure: {{{fields}}}\n", folder).stages["measure"]
 
 
-def test_an_evaluation_takes_params_and_checkpoint_of_its_stage(tmp_path: Path) -> None:
+def test_evaluation_uses_params_and_checkpoint_of_its_stage(tmp_path: Path) -> None:
     stage = _measure("kind: evaluate, of: pretrain, expect: {params_m: '< 40'}", tmp_path)
     pretrain = load_text(GOOD, tmp_path).stages["pretrain"]
     assert stage.kind.name == "evaluate"
@@ -38,13 +37,13 @@ def test_an_evaluation_takes_params_and_checkpoint_of_its_stage(tmp_path: Path) 
     assert stage.resources.workers == 1  # its own, not the stage's
 
 
-def test_an_evaluation_takes_its_stages_searched_params(tmp_path: Path) -> None:
+def test_evaluation_uses_its_stages_searched_params(tmp_path: Path) -> None:
     stage = _measure("kind: evaluate, of: pretrain", tmp_path)
     assert stage.params_from == Ref("search", "best_params")
     assert stage.needs == ("pretrain", "search")
 
 
-def test_overrides_go_over_the_params_of_the_stage(tmp_path: Path) -> None:
+def test_overrides_replace_params_of_the_measured_stage(tmp_path: Path) -> None:
     stage = _measure(
         "kind: evaluate, of: pretrain, overrides: {flip: false, model.depths: [3], data: other}",
         tmp_path,
@@ -55,7 +54,7 @@ def test_overrides_go_over_the_params_of_the_stage(tmp_path: Path) -> None:
     assert stage.params.data == str(tmp_path / "other")
 
 
-def test_an_evaluation_by_task_has_its_params_beside_it(tmp_path: Path) -> None:
+def test_evaluation_by_task_has_params_in_its_own_stage(tmp_path: Path) -> None:
     stage = _measure(f"{BY_TASK}, checkpoint: pretrain.checkpoint", tmp_path)
     assert stage.kind == _measure("kind: evaluate, of: pretrain", tmp_path).kind
     assert stage.params.model.embed_dim == 16
@@ -65,7 +64,7 @@ def test_an_evaluation_by_task_has_its_params_beside_it(tmp_path: Path) -> None:
     assert stage.params_from is None
 
 
-def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) -> None:
+def test_inputs_of_training_are_not_inputs_of_an_evaluation(tmp_path: Path) -> None:
     stage = _measure(
         "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path
     )
@@ -73,7 +72,7 @@ def test_what_training_starts_from_is_no_input_of_an_evaluation(tmp_path: Path) 
     assert _measure("kind: evaluate, of: segment", tmp_path).inputs == stage.inputs
 
 
-def test_an_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None:
+def test_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None:
     assert _measure("kind: evaluate, of: segment", tmp_path).params.num_shown == 8
     stage = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2, lr: 0.3}", tmp_path)
     assert stage.params.num_shown == 2
@@ -91,9 +90,7 @@ def test_an_evaluation_has_outputs_and_params_of_its_own(tmp_path: Path) -> None
         load_text(text, tmp_path)
 
 
-def test_an_evaluations_extras_are_no_deviation(
-    tmp_path: Path,
-) -> None:
+def test_extra_params_of_an_evaluation_are_not_deviations(tmp_path: Path) -> None:
     params = _measure("kind: evaluate, of: segment, overrides: {num_shown: 2}", tmp_path).params
     assert params.in_key()["num_shown"] == 2
     assert "num_shown" not in load_text(GOOD, tmp_path).stages["segment"].params.in_key()
@@ -115,7 +112,7 @@ def test_params_and_weights_may_come_from_different_stages(tmp_path: Path) -> No
     assert stage.params.label == "on"
 
 
-def test_all_cells_of_a_matrix_are_measured_by_one_line(tmp_path: Path) -> None:
+def test_one_evaluation_measures_all_cells_of_a_matrix(tmp_path: Path) -> None:
     text = f"{HEAD}    matrix: {{epochs: [1, 2]}}\n  measure: {{kind: evaluate, of: pretrain/*}}\n"
     stages = load_text(text, tmp_path).stages
     assert list(stages) == ["pretrain/1", "pretrain/2", "measure/1", "measure/2"]
@@ -123,48 +120,56 @@ def test_all_cells_of_a_matrix_are_measured_by_one_line(tmp_path: Path) -> None:
     assert stages["measure/2"].params.epochs == 2
 
 
-# the fields of the stage `measure` begin in column 13 of line 7, behind HEAD
+# the fields of the stage `measure` begin in column 13 of line 7, after HEAD
 FAULTS = {
-    "neither": ("", "7:3: stages.measure: must have one of `of` (a stage to measure) and `task`"),
-    "both": (", of: pretrain, task: train", "7:49: stages.measure.task: must have one of `of`"),
+    "neither": (
+        "",
+        "7:3: stages.measure: must have exactly one of `of` (a stage to measure) and `task`",
+    ),
+    "both": (
+        ", of: pretrain, task: train",
+        "7:49: stages.measure.task: must have exactly one of `of`",
+    ),
     "unknown stage": (
         ", of: pretrian",
         "7:33: stages.measure.of: unknown stage 'pretrian', did you mean 'pretrain'?",
     ),
-    "no text": (", of: 3", "7:33: stages.measure.of: must be a text, not 3"),
+    "not a string": (", of: 3", "7:33: stages.measure.of: must be a string, not 3"),
     "a search": (
         ", of: search",
         (
-            "7:33: stages.measure.of: search is of kind tune and leaves no model to measure; name "
+            "7:33: stages.measure.of: search is of kind tune and produces no model to measure; "
+            "name "
             "a stage that trains one"
         ),
     ),
     "an evaluation": (
         ", of: other",
-        "7:33: stages.measure.of: other is an evaluation itself and leaves no model to measure; "
+        "7:33: stages.measure.of: other is an evaluation itself and produces no model to measure; "
         "name a stage that trains one",
     ),
     "itself": (
         ", of: measure",
-        "7:33: stages.measure.of: measure is an evaluation itself and leaves no model",
+        "7:33: stages.measure.of: measure is an evaluation itself and produces no model",
     ),
     "a matrix as a whole": (
         ", of: many",
         (
-            "7:33: stages.measure.of: 'many' is a matrix; name one of its cells (many/1), or all "
-            "of them by many/*"
+            "7:33: stages.measure.of: 'many' is a matrix; name one of its cells (many/1), or "
+            "write many/* for all"
         ),
     ),
-    "params beside of": (
+    "params with of": (
         ", of: pretrain, epochs: 3",
-        "7:43: stages.measure.epochs: is no field of an evaluation; with `of`, params other than "
-        "that stage's go into `overrides`",
+        "7:43: stages.measure.epochs: is not a field of an evaluation; with `of`, change params "
+        "of the measured stage in `overrides`",
     ),
-    "params_from beside of": (
+    "params_from with of": (
         ", of: pretrain, params_from: search.best_params",
-        "7:43: stages.measure.params_from: comes with `of`: that stage's own is taken",
+        "7:43: stages.measure.params_from: not allowed with `of`: the measured stage's "
+        "`params_from` applies; remove it",
     ),
-    "override of nothing": (
+    "override of an unknown field": (
         ", of: pretrain, overrides: {epoch: 3}",
         "7:55: stages.measure.overrides.epoch: unknown field, did you mean 'epochs'?",
     ),
@@ -175,39 +180,39 @@ FAULTS = {
     "override of an input": (
         ", of: segment, overrides: {backbone: pretrain.checkpoint}",
         (
-            "7:64: stages.measure.overrides.backbone: is an input; an evaluation reads its "
-            "`checkpoint` alone"
+            "7:64: stages.measure.overrides.backbone: is an input; an evaluation reads only its "
+            "`checkpoint`"
         ),
     ),
     "override of a searched param": (
         ", of: searched, overrides: {lr: 0.5}",
         (
-            "7:55: stages.measure.overrides.lr: searched takes it from search.best_params; it "
-            "cannot be overridden"
+            "7:55: stages.measure.overrides.lr: cannot be overridden: searched takes this param "
+            "from search.best_params"
         ),
     ),
     "checkpoint of another kind": (
         ", of: pretrain, checkpoint: segment.checkpoint",
-        "7:55: stages.measure.checkpoint: takes an output of kind train.checkpoint, but "
+        "7:55: stages.measure.checkpoint: needs an output of kind train.checkpoint, but "
         "segment.checkpoint is "
         "finetune.checkpoint",
     ),
     "another output": (
         ", of: pretrain, checkpoint: pretrain.log",
         (
-            "7:55: stages.measure.checkpoint: takes an output of kind train.checkpoint, but "
+            "7:55: stages.measure.checkpoint: needs an output of kind train.checkpoint, but "
             "pretrain.log is train.log"
         ),
     ),
-    "a file that the kind does not take": (
+    "a kind that accepts no file": (
         ", of: segment, checkpoint: s3://models/cat.pth",
         "7:54: stages.measure.checkpoint: must be an output of a stage, written STAGE.OUTPUT: "
         "'s3://models/cat.pth' is outside the job",
     ),
-    "a file that is none": (
+    "a URI that is not a file": (
         ", of: pretrain, checkpoint: s3://models",
         (
-            "7:55: stages.measure.checkpoint: a file from outside the job is a path or "
+            "7:55: stages.measure.checkpoint: a file from outside the job must be a path or "
             "s3://BUCKET/PREFIX/NAME"
         ),
     ),
@@ -221,7 +226,7 @@ FAULTS = {
     ),
     "a task without models": (
         ", task: tune, checkpoint: x.pth",
-        "7:35: stages.measure.task: tune leaves no model to measure; known: train, finetune",
+        "7:35: stages.measure.task: tune produces no model to measure; known: train, finetune",
     ),
     "no checkpoint by task": (
         ", task: train, data: d",
@@ -229,7 +234,7 @@ FAULTS = {
     ),
     "overrides by task": (
         ", task: train, checkpoint: x.pth, data: d, overrides: {epochs: 3}",
-        "7:81: stages.measure.overrides: overrides go with `of`",
+        "7:81: stages.measure.overrides: `overrides` needs `of`",
     ),
     "missing params by task": (
         ", task: train, checkpoint: x.pth",
@@ -241,7 +246,7 @@ FAULTS = {
     ),
     "input by task": (
         ", task: finetune, checkpoint: segment.checkpoint, data: d, backbone: pretrain.checkpoint",
-        "7:86: stages.measure.backbone: an evaluation reads its `checkpoint` alone",
+        "7:86: stages.measure.backbone: an evaluation reads only its `checkpoint`",
     ),
     "search of an evaluation": (
         (
@@ -261,7 +266,7 @@ OTHERS = """\
 
 
 @pytest.mark.parametrize(("fields", "fault"), FAULTS.values(), ids=FAULTS)
-def test_what_cannot_be_measured_is_one_fault_at_its_place(
+def test_invalid_evaluation_is_one_fault_at_its_position(
     fields: str, fault: str, tmp_path: Path
 ) -> None:
     (line,) = faults_of(f"{HEAD}  measure: {{kind: evaluate{fields}}}\n{OTHERS}", tmp_path)
@@ -273,7 +278,7 @@ def test_faults_of_a_stage_are_not_repeated_for_its_evaluation(tmp_path: Path) -
     assert faults_of(text, tmp_path) == ["7:13: stages.pretrain.epochs: must be at least 1, not 0"]
 
 
-def test_an_evaluation_is_compared_with_the_rows_of_its_model(tmp_path: Path) -> None:
+def test_evaluation_names_published_rows_of_the_measured_kind(tmp_path: Path) -> None:
     rows = {"images/cat_small": "train", "scenes/cat_small": "finetune"}
 
     def load(row: str) -> Job:
@@ -284,12 +289,12 @@ def test_an_evaluation_is_compared_with_the_rows_of_its_model(tmp_path: Path) ->
 
     assert load("images/cat_small").stages["measure"].published == "images/cat_small"
     with pytest.raises(
-        SpecError, match="scenes/cat_small is of finetune, this stage measures train"
+        SpecError, match="scenes/cat_small is of kind finetune, but this stage measures kind train"
     ):
         load("scenes/cat_small")
 
 
-def test_the_document_keeps_what_is_measured(tmp_path: Path) -> None:
+def test_document_keeps_what_an_evaluation_measures(tmp_path: Path) -> None:
     lines = (
         "  a: {kind: evaluate, of: segment}\n  b: {kind: evaluate, of: pretrain, checkpoint: "
         "/x/cat.pth}\n"
@@ -306,7 +311,7 @@ def _recipe(fields: str, folder: Path) -> dict[str, object]:
     return dict(recipe_of(job, job.stages["measure"], key_inputs))
 
 
-def test_the_recipe_says_what_is_measured_and_of_which_version(tmp_path: Path) -> None:
+def test_recipe_has_kind_and_version_of_the_measured_stage(tmp_path: Path) -> None:
     recipe = _recipe("kind: evaluate, of: pretrain", tmp_path)
     assert recipe["kind"] == "evaluate"
     assert recipe["measures"] == {"kind": "train", "version": 1}
@@ -320,7 +325,7 @@ def test_the_recipe_says_what_is_measured_and_of_which_version(tmp_path: Path) -
     }
 
 
-def test_an_evaluation_has_one_recipe_by_stage_and_by_task(tmp_path: Path) -> None:
+def test_evaluation_has_the_same_recipe_by_stage_and_by_task(tmp_path: Path) -> None:
     by_stage = _recipe("kind: evaluate, of: segment", tmp_path)
     assert by_stage == _recipe(
         "kind: evaluate, task: finetune, data: d, checkpoint: segment.checkpoint", tmp_path

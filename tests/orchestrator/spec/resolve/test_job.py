@@ -1,4 +1,4 @@
-"""`published: ROW`: which rows a stage may name, and what becomes of the field."""
+"""`published: ROW`: which rows a stage may name, and where the field is kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _load(folder: Path, *lines: str, overrides: tuple[str, ...] = ()) -> Job:
     )
 
 
-def test_a_stage_holds_the_row_that_it_names(tmp_path: Path) -> None:
+def test_stage_has_the_published_row_that_it_names(tmp_path: Path) -> None:
     assert (
         _load(tmp_path, "published: images/cat_small").stages["pretrain"].published
         == "images/cat_small"
@@ -40,28 +40,30 @@ def test_a_stage_holds_the_row_that_it_names(tmp_path: Path) -> None:
             r"unknown published row 'images/cat_smal', did you mean 'images/cat_small'\?",
         ),
         ("words", "unknown published row 'words'; known: images/cat_small"),
-        ("scenes/cat_base", "scenes/cat_base is of finetune, this stage is train"),
-        ("3", "must be a text, not 3"),
+        ("scenes/cat_base", "scenes/cat_base is of kind finetune, but this stage is of kind train"),
+        ("3", "must be a string, not 3"),
         ("''", "unknown published row ''; known: images/cat_small"),
     ],
 )
-def test_a_row_that_cannot_stand_beside_the_stage_is_a_fault(
+def test_published_row_that_does_not_fit_is_a_fault(
     written: str, fault: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=rf"job\.yaml:7:16: stages\.pretrain\.published: {fault}$"):
         _load(tmp_path, f"published: {written}")
 
 
-def test_a_search_stands_beside_no_row(tmp_path: Path) -> None:
+def test_search_cannot_name_a_published_row(tmp_path: Path) -> None:
     search = (
         "\n  search: {kind: tune, of: pretrain, space: {lr: {uniform: [0.1, 1]}}, num_trials: 1, "
         "published: "
     )
-    with pytest.raises(SpecError, match="images/cat_small is of train, this stage is tune"):
+    with pytest.raises(
+        SpecError, match="images/cat_small is of kind train, but this stage is of kind tune"
+    ):
         _load(tmp_path, f"epochs: 1{search}images/cat_small}}")
 
 
-def test_where_no_rows_are_known_every_one_is_refused(tmp_path: Path) -> None:
+def test_every_row_is_refused_if_none_is_known(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(f"{HEAD}    published: images/cat_small\n")
     with pytest.raises(SpecError, match="unknown published row 'images/cat_small'; there are none"):
         load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
@@ -79,20 +81,20 @@ def test_an_override_may_name_a_row(tmp_path: Path) -> None:
     assert job.stages["pretrain"].published == "images/cat_small"
 
 
-def test_the_row_is_no_part_of_the_recipe(tmp_path: Path) -> None:
-    without, beside = _load(tmp_path), _load(tmp_path, "published: images/cat_small")
+def test_published_row_is_not_part_of_the_recipe(tmp_path: Path) -> None:
+    without, with_row = _load(tmp_path), _load(tmp_path, "published: images/cat_small")
     key_inputs = KeyInputs(data="", rerun=0, input_keys={}, file_digests={})
-    recipes = [recipe_of(job, job.stages["pretrain"], key_inputs) for job in (without, beside)]
+    recipes = [recipe_of(job, job.stages["pretrain"], key_inputs) for job in (without, with_row)]
     assert recipes[0] == recipes[1]
 
 
-def test_the_document_keeps_the_row(tmp_path: Path) -> None:
+def test_document_keeps_the_published_row(tmp_path: Path) -> None:
     job = _load(tmp_path, "published: images/cat_small")
     document = json.loads(json.dumps(job_document(job)))
     assert job_from_document(document, kinds=KINDS, where="latest.json") == job
 
 
-def test_a_document_from_before_rows_were_known_still_loads(tmp_path: Path) -> None:
+def test_document_without_published_still_loads(tmp_path: Path) -> None:
     job = _load(tmp_path)
     document = json.loads(json.dumps(job_document(job)))
     del document["stages"]["pretrain"]["published"]

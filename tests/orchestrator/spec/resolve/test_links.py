@@ -1,4 +1,4 @@
-"""Refs between stages: unknown, of the wrong kind, outside the job, in circles."""
+"""Refs between stages: unknown, of the wrong kind, outside the job, in cycles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ stages:
             "pretrain (train) has no output 'chekpoint', did you mean 'checkpoint'?",
         ),
         ("pretrain.weights", "pretrain (train) has no output 'weights'; known: checkpoint, log"),
-        ("pretrain.log", "takes an output of kind train.checkpoint, but pretrain.log is train.log"),
+        ("pretrain.log", "needs an output of kind train.checkpoint, but pretrain.log is train.log"),
         ("pretrain", "must be written STAGE.OUTPUT, such as pretrain.checkpoint, not 'pretrain'"),
         ("'a b.c'", "must be written STAGE.OUTPUT, not 'a b.c'"),
         (
@@ -49,10 +49,10 @@ stages:
                 "the job"
             ),
         ),
-        ("null", "must be a text, not null"),
+        ("null", "must be a string, not null"),
     ],
 )
-def test_ref_that_leads_nowhere_is_refused(ref: str, fault: str, tmp_path: Path) -> None:
+def test_invalid_ref_is_refused(ref: str, fault: str, tmp_path: Path) -> None:
     text = f"{HEAD}  segment: {{kind: finetune, data: d, backbone: {ref}}}\n"
     assert faults_of(text, tmp_path) == [f"7:48: stages.segment.backbone: {fault}"]
 
@@ -66,14 +66,14 @@ def test_ref_is_checked_even_if_other_params_are_wrong(tmp_path: Path) -> None:
     ]
 
 
-def test_stage_that_needs_itself_is_named(tmp_path: Path) -> None:
+def test_stage_that_needs_itself_is_a_fault(tmp_path: Path) -> None:
     faults = faults_of(
         f"{HEAD}  loop: {{kind: finetune, backbone: loop.report, data: d}}\n", tmp_path
     )
     assert "7:36: stages.loop.backbone: a cycle of stages: loop -> loop" in faults
 
 
-def test_cycle_through_a_search_is_named_as_a_chain(tmp_path: Path) -> None:
+def test_cycle_through_a_search_is_reported_as_a_chain(tmp_path: Path) -> None:
     faults = faults_of(CIRCLE, tmp_path)
     assert [fault for fault in faults if "cycle" in fault] == [
         "4:28: stages.search.of: a cycle of stages: search -> second -> search"
@@ -89,19 +89,19 @@ def test_cycle_through_a_search_is_named_as_a_chain(tmp_path: Path) -> None:
         ({"a": ["b", "c"], "b": ["a"], "c": ["a"]}, [("a", "b", "a"), ("a", "c", "a")]),
     ],
 )
-def test_find_cycles_gives_each_chain_once(
+def test_find_cycles_yields_each_chain_once(
     needs: dict[str, list[str]], cycles: list[tuple[str, ...]]
 ) -> None:
     assert list(find_cycles(needs)) == cycles
 
 
-def test_find_cycles_follows_chains_longer_than_the_stack() -> None:
+def test_find_cycles_follows_chains_beyond_the_stack_limit() -> None:
     needs = {str(index): [str(index + 1)] for index in range(5000)} | {"5000": ["0"]}
     (chain,) = find_cycles(needs)
     assert len(chain) == 5002
 
 
-def test_needs_are_inputs_and_searched_params_but_no_template(tmp_path: Path) -> None:
+def test_needs_are_inputs_and_searched_params_not_template(tmp_path: Path) -> None:
     stages = load_text(GOOD, tmp_path).stages
     assert stages["search"].needs == ()
     assert stages["pretrain"].needs == ("search",)
@@ -120,7 +120,7 @@ WITH_FILE = (
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "location"),
     [
         ("weights/cat.pth", "{here}/weights/cat.pth"),
         ("/srv/cat.pth", "/srv/cat.pth"),
@@ -128,30 +128,31 @@ WITH_FILE = (
         ("s3://bucket/cat.pth", "s3://bucket/cat.pth"),
     ],
 )
-def test_an_input_may_be_a_file_from_outside(text: str, place: str, tmp_path: Path) -> None:
+def test_an_input_may_be_a_file_from_outside(text: str, location: str, tmp_path: Path) -> None:
     segment = load_text(WITH_FILE.replace("FILE", text), tmp_path).stages["segment"]
-    assert segment.files == {"teacher": place.format(here=tmp_path)}
+    assert segment.files == {"teacher": location.format(here=tmp_path)}
     assert segment.needs == ("pretrain",)
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("~/cat.pth", "~ is not expanded here: write the path out, not '~/cat.pth'"),
+        ("~/cat.pth", "~ is not expanded; write the full path, not '~/cat.pth'"),
         (
             "s3://bucket",
-            "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not 's3://bucket'",
+            "a file from outside the job must be a path or s3://BUCKET/PREFIX/NAME, not "
+            "'s3://bucket'",
         ),
         (
             "http://x/cat.pth",
             (
-                "a file from outside the job is a path or s3://BUCKET/PREFIX/NAME, not "
+                "a file from outside the job must be a path or s3://BUCKET/PREFIX/NAME, not "
                 "'http://x/cat.pth'"
             ),
         ),
         ("pretrian.checkpoint", "unknown stage 'pretrian', did you mean 'pretrain'?"),
     ],
 )
-def test_a_file_from_outside_that_is_none_is_refused(text: str, fault: str, tmp_path: Path) -> None:
+def test_invalid_file_from_outside_is_refused(text: str, fault: str, tmp_path: Path) -> None:
     (line,) = faults_of(WITH_FILE.replace("FILE", text), tmp_path)
     assert line.partition("segment.teacher: ")[2] == fault

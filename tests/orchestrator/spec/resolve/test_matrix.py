@@ -1,4 +1,4 @@
-"""Matrices: which cells a stage makes, what they say, what points to them, and what is refused."""
+"""Matrices: which cells a stage makes, their fields, refs to them, and what is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_matrix_makes_a_stage_for_each_combination(tmp_path: Path) -> None:
     assert stages["scenes/0_001"].params.lr == 1e-3
 
 
-def test_a_text_of_a_cell_may_name_its_axes(tmp_path: Path) -> None:
+def test_string_of_a_cell_may_name_its_axes(tmp_path: Path) -> None:
     stages = load_text(MATRIX_WITHOUT_MODEL, tmp_path).stages
     assert stages["pretrain/cat_small-1"].params.data == f"{tmp_path}/data/cat_small"
     assert stages["scenes/0_1"].inputs == {"backbone": Ref("pretrain/cat_tiny-0", "checkpoint")}
@@ -64,7 +64,7 @@ def test_a_ref_to_all_cells_makes_a_cell_for_each(tmp_path: Path) -> None:
     )
 
 
-def test_a_text_may_name_the_cell_that_a_field_points_to(tmp_path: Path) -> None:
+def test_string_may_name_the_cell_that_a_field_points_to(tmp_path: Path) -> None:
     text = MATRIX_WITHOUT_MODEL.replace("pretrain/cat_tiny-0.checkpoint", "pretrain/*.checkpoint")
     listed = text.replace("    data: d\n", "").replace(
         "matrix: {lr: [0.1, 1.0e-3]}", 'matrix: [{lr: 0.1, data: "{backbone}/{lr}"}]'
@@ -84,7 +84,7 @@ stages:
     assert list(load_text(text, tmp_path).stages) == ["last/1", "last/2", "middle/1", "middle/2"]
 
 
-def test_a_matrix_of_mappings_calls_its_cells_by_number(tmp_path: Path) -> None:
+def test_cells_with_mappings_as_values_are_numbered(tmp_path: Path) -> None:
     text = (
         "name: x\nstore: s\nstages:\n  a: {kind: train, data: d, matrix: {model: [{depths: "
         "[1]}, {depths: [2]}]}}\n"
@@ -107,7 +107,7 @@ def test_a_matrix_may_list_its_cells(tmp_path: Path) -> None:
     assert stages["a/3"].params.data == f"{tmp_path}/d/x_three"
 
 
-def test_an_override_reaches_all_cells(tmp_path: Path) -> None:
+def test_override_of_a_matrix_applies_to_all_cells(tmp_path: Path) -> None:
     stages = load_text(
         MATRIX_WITHOUT_MODEL, tmp_path, "stages.pretrain.epochs=3", "stages.scenes.matrix.lr=[0.5]"
     ).stages
@@ -117,7 +117,7 @@ def test_an_override_reaches_all_cells(tmp_path: Path) -> None:
     assert [name for name in stages if name.startswith("scenes/")] == ["scenes/0_5"]
 
 
-def test_a_name_stands_for_itself_or_for_all_cells_of_a_matrix() -> None:
+def test_a_name_means_itself_or_all_cells_of_a_matrix() -> None:
     stages = ["coco/a", "coco/b", "cocoa"]
     assert cells_named("coco", stages) == ["coco/a", "coco/b"]
     assert cells_named("coco/b", stages) == ["coco/b"]
@@ -161,16 +161,14 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, seed: 1, matrix: [{epochs: 1}, {seed: 3}]}\n",
-            [
-                (
-                    "4:61: stages.a.matrix.1.seed: is given as a field of the stage too; leave "
-                    "one of them out"
-                )
-            ],
+            [("4:61: stages.a.matrix.1.seed: is also a field of the stage; remove one of the two")],
         ),
         (
             "  a: {kind: train, data: d, matrix: [{epochs: 1, seed: 1}, {epochs: 1, seed: 2}]}\n",
-            ["4:3: stages.a.matrix: two cells are called a/1; give values of other letters"],
+            [
+                "4:3: stages.a.matrix: two cells are named a/1; use values that differ in letters "
+                "or digits"
+            ],
         ),
         (
             "  a: {kind: train, data: d, matrix: {seed: 3}}\n",
@@ -182,16 +180,14 @@ HEAD = "name: x\nstore: s\nstages:\n"
         ),
         (
             "  a: {kind: train, data: d, seed: 1, matrix: {seed: [0, 1]}}\n",
-            [
-                (
-                    "4:47: stages.a.matrix.seed: is given as a field of the stage too; leave one "
-                    "of them out"
-                )
-            ],
+            [("4:47: stages.a.matrix.seed: is also a field of the stage; remove one of the two")],
         ),
         (
             "  a: {kind: train, data: d, matrix: {label: [a+b, a/b]}}\n",
-            ["4:3: stages.a.matrix: two cells are called a/a_b; give values of other letters"],
+            [
+                "4:3: stages.a.matrix: two cells are named a/a_b; use values that differ in "
+                "letters or digits"
+            ],
         ),
         (
             (
@@ -199,7 +195,7 @@ HEAD = "name: x\nstore: s\nstages:\n"
                 "lr: *n, flip: *n}}\n"
             ),
             [
-                "4:29: stages.a.matrix: makes 1296 cells, more than 1000",
+                "4:29: stages.a.matrix: makes 1296 cells; the limit is 1000",
                 "4:50: stages.a.flip: must be true or false, not 1",
             ],
         ),
@@ -209,7 +205,7 @@ HEAD = "name: x\nstore: s\nstages:\n"
             [
                 (
                     "5:42: stages.b.backbone: 'a' is a matrix; name one of its cells (a/0, a/1), "
-                    "or all of them by a/*"
+                    "or write a/* for all"
                 )
             ],
         ),
@@ -229,14 +225,14 @@ HEAD = "name: x\nstore: s\nstages:\n"
             "  s: {kind: tune, of: a, num_trials: 1, space: {lr: {uniform: [0.1, 1]}}}\n",
             [
                 (
-                    "5:23: stages.s.of: 'a' is a matrix; name one of its cells (a/0, a/1), or all "
-                    "of them by a/*"
+                    "5:23: stages.s.of: 'a' is a matrix; name one of its cells (a/0, a/1), or "
+                    "write a/* for all"
                 )
             ],
         ),
     ],
 )
-def test_a_wrong_matrix_is_refused_at_its_place(
+def test_invalid_matrix_is_a_fault_at_its_position(
     stages: str, faults: list[str], tmp_path: Path
 ) -> None:
     assert faults_of(HEAD + stages, tmp_path) == faults

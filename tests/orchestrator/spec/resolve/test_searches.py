@@ -1,4 +1,4 @@
-"""The kind `tune`: its space and overrides against the params that they go into."""
+"""The kind `tune`: whether its space and overrides fit the params of the template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.spec import Distribution, TuneParams, template_params
 from tests.orchestrator.spec.kinds import GOOD, Network, load_text
 from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
 
-# the fields of a search over HEAD's stage begin in line 8
+# the fields of a search over HEAD's stage, from line 8 on
 SEARCH = f"{HEAD}  search: {{kind: tune, of: pretrain, num_trials: 2,\n"
 
 
@@ -55,8 +55,8 @@ def search_faults(fields: str, folder: Path) -> list[str]:
             "{lr: {uniform: [2, 1]}}",
             [
                 (
-                    "8:9: stages.search.space.lr: the low end of uniform must be below the high "
-                    "end, not [2.0, 1.0]"
+                    "8:9: stages.search.space.lr: the low end of uniform must be less than the "
+                    "high end, not [2.0, 1.0]"
                 )
             ],
         ),
@@ -64,7 +64,8 @@ def search_faults(fields: str, folder: Path) -> list[str]:
             "{lr: {loguniform: [0, 1]}}",
             [
                 (
-                    "8:9: stages.search.space.lr: both ends of loguniform must be above 0, not "
+                    "8:9: stages.search.space.lr: both ends of loguniform must be greater than 0, "
+                    "not "
                     "[0.0, 1.0]"
                 )
             ],
@@ -80,7 +81,7 @@ def search_faults(fields: str, folder: Path) -> list[str]:
         ),
         (
             "{lr: {quniform: [0, 1, 0]}}",
-            ["8:9: stages.search.space.lr: the step of quniform must be above 0, not 0"],
+            ["8:9: stages.search.space.lr: the step of quniform must be greater than 0, not 0"],
         ),
         (
             "{lr: {uniform: [0, .inf]}}",
@@ -116,8 +117,8 @@ def search_faults(fields: str, folder: Path) -> list[str]:
         (
             "{model.embed_dim: {choice: [8]}}",
             [
-                "8:9: stages.search.space.model.embed_dim: cannot be reached: what holds it is "
-                "'cat_tiny', not a mapping; give that as a whole"
+                "8:9: stages.search.space.model.embed_dim: cannot be set: its parent is "
+                "'cat_tiny', not a mapping; set the parent as a whole"
             ],
         ),
         (
@@ -131,7 +132,7 @@ def search_faults(fields: str, folder: Path) -> list[str]:
         ),
         (
             "{data: {choice: [a]}}",
-            ["8:9: stages.search.space.data: names data or an input, which cannot be searched"],
+            ["8:9: stages.search.space.data: is data or an input, which cannot be searched"],
         ),
         (
             "{warmup_epochs: {choice: [3, 30]}}",
@@ -221,32 +222,30 @@ def test_search_that_does_not_fit_its_template_is_refused(
         (
             "space: {lr: {uniform: [0.1, 1]}}, algorithm: {name: grid}",
             (
-                "7:50: stages.search.space.lr: a grid is made of choices, and lr is uniform: list "
-                "its values"
+                "7:50: stages.search.space.lr: a grid needs `choice` for every param, but lr is "
+                "uniform; list its values"
             ),
         ),
         (
             "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, num_trials: 1",
             (
-                "7:105: stages.search.num_trials: a grid tries each combination once: leave "
-                "num_trials out"
+                "7:105: stages.search.num_trials: a grid tries each combination once; remove "
+                "num_trials"
             ),
         ),
         (
             "space: {lr: {choice: [0.1]}}, algorithm: {name: grid}, initial: [{lr: 0.1}]",
-            "7:102: stages.search.initial: a grid tries each combination once: leave initial out",
+            "7:102: stages.search.initial: a grid tries each combination once; remove initial",
         ),
     ],
 )
-def test_a_search_has_the_trials_it_states_or_its_grid(
-    fields: str, fault: str, tmp_path: Path
-) -> None:
+def test_search_needs_num_trials_or_a_grid(fields: str, fault: str, tmp_path: Path) -> None:
     assert faults_of(f"{HEAD}  search: {{kind: tune, of: pretrain, {fields}}}\n", tmp_path) == [
         fault
     ]
 
 
-def test_a_grid_is_every_combination_of_its_choices(tmp_path: Path) -> None:
+def test_grid_has_every_combination_of_its_choices(tmp_path: Path) -> None:
     space = "{lr: {choice: [0.1, 0.2]}, flip: {choice: [true, false]}}"
     text = (
         f"{HEAD}  search: {{kind: tune, of: pretrain, space: {space}, algorithm: {{name: grid}}}}\n"
@@ -261,12 +260,10 @@ def test_a_grid_is_every_combination_of_its_choices(tmp_path: Path) -> None:
     [
         ("pretran", "unknown stage 'pretran', did you mean 'pretrain'?"),
         ("search", "search is a search itself; name a stage that trains"),
-        ("3", "must be a text, not 3"),
+        ("3", "must be a string, not 3"),
     ],
 )
-def test_template_that_is_no_stage_that_trains_is_refused(
-    of: str, fault: str, tmp_path: Path
-) -> None:
+def test_template_must_be_a_stage_that_trains(of: str, fault: str, tmp_path: Path) -> None:
     search = f"  search: {{kind: tune, of: {of}, num_trials: 2, space: {{lr: {{choice: [1]}}}}}}\n"
     assert faults_of(HEAD + search, tmp_path) == [f"7:28: stages.search.of: {fault}"]
 
@@ -278,11 +275,12 @@ def test_override_of_an_input_is_refused(tmp_path: Path) -> None:
     )
     (fault,) = faults_of(GOOD + search, tmp_path)
     assert fault.endswith(
-        "stages.s.overrides.teacher: is an input; the trials of a search take those of its template"
+        "stages.s.overrides.teacher: is an input; the trials of a search use the inputs of its "
+        "template"
     )
 
 
-def test_stage_that_cannot_take_what_is_searched_is_refused(tmp_path: Path) -> None:
+def test_stage_without_the_searched_param_is_refused(tmp_path: Path) -> None:
     text = GOOD + (
         "  other: {kind: finetune, backbone: pretrain.checkpoint, data: d, params_from: "
         "search.best_params}\n"
@@ -293,7 +291,7 @@ def test_stage_that_cannot_take_what_is_searched_is_refused(tmp_path: Path) -> N
     ]
 
 
-def test_searched_values_that_another_stage_refuses_are_named(tmp_path: Path) -> None:
+def test_searched_values_that_do_not_fit_a_stage_are_a_fault(tmp_path: Path) -> None:
     other = "  other: {kind: train, data: d, params_from: search.best_params}\n"
     search = (
         f"{SEARCH}overrides: {{epochs: 40}}, space: {{warmup_epochs: {{randint: [1, 31]}}}}}}\n"
@@ -305,11 +303,11 @@ def test_searched_values_that_another_stage_refuses_are_named(tmp_path: Path) ->
 
 def test_every_sample_of_a_space_must_report_the_metric(tmp_path: Path) -> None:
     assert search_faults("metric: top5, space: {flip: {choice: [true, false]}}", tmp_path) == [
-        "8:45: stages.search.space.flip: with false no trial reports top5"
+        "8:45: stages.search.space.flip: with false, no trial reports the metric top5"
     ]
 
 
-def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
+def test_template_params_include_the_overrides(tmp_path: Path) -> None:
     job = load_text(
         GOOD, tmp_path, "stages.search.overrides={epochs: 2, model.embed_dim: 8, data: small}"
     )
@@ -320,7 +318,7 @@ def test_template_params_have_the_overrides_put_in(tmp_path: Path) -> None:
     assert params.data == str(tmp_path / "small")
 
 
-def test_the_best_trials_model_is_a_checkpoint_of_its_kind(tmp_path: Path) -> None:
+def test_best_checkpoint_counts_as_one_of_the_searched_kind(tmp_path: Path) -> None:
     consumer = "  other: {kind: finetune, backbone: search.best_checkpoint, data: d}\n"
     job = load_text(GOOD + consumer, tmp_path)
     assert job.stages["other"].inputs["backbone"] == Ref("search", "best_checkpoint")
@@ -331,13 +329,11 @@ def test_the_best_trials_model_is_a_checkpoint_of_its_kind(tmp_path: Path) -> No
     )
     (fault,) = faults_of(searched, tmp_path)
     assert fault.endswith(
-        "takes an output of kind train.checkpoint, but tuned.best_checkpoint is finetune.checkpoint"
+        "needs an output of kind train.checkpoint, but tuned.best_checkpoint is finetune.checkpoint"
     )
 
 
-def test_a_trial_takes_the_resources_of_the_searched_stage(
-    tmp_path: Path,
-) -> None:
+def test_trials_use_the_resources_of_the_searched_stage(tmp_path: Path) -> None:
     stages = load_text(GOOD, tmp_path).stages
     assert stages["search"].resources == stages["pretrain"].resources
     assert stages["search"].resources.workers == 2
@@ -350,14 +346,14 @@ def test_a_trial_takes_the_resources_of_the_searched_stage(
     assert own.cpus_per_worker == 3
 
 
-def test_a_search_maximises_its_templates_first_metric(tmp_path: Path) -> None:
+def test_search_maximises_its_templates_first_metric(tmp_path: Path) -> None:
     assert load_text(GOOD, tmp_path).stages["search"].metrics == ("top1",)
     assert load_text(GOOD, tmp_path, "stages.search.metric=top5").stages["search"].metrics == (
         "top5",
     )
 
 
-def test_key_of_a_search_hashes_its_space_but_no_name_of_a_stage(tmp_path: Path) -> None:
+def test_key_of_a_search_hashes_its_space_not_stage_names(tmp_path: Path) -> None:
     params = load_text(GOOD, tmp_path).stages["search"].params
     assert set(TuneParams.fields_with(Role.OUTSIDE_KEY)) == {"of", "overrides", "max_concurrent"}
     assert params.in_key() == {
@@ -381,7 +377,7 @@ def test_key_of_a_search_hashes_its_space_but_no_name_of_a_stage(tmp_path: Path)
         ('{"choice": [1, null, "x"]}', "choice", ([1, None, "x"],), (1, None, "x")),
     ],
 )
-def test_distribution_has_the_name_and_arguments_of_ray_tune(
+def test_distribution_has_the_name_and_args_of_ray_tune(
     written: str, name: str, args: tuple[object, ...], extremes: tuple[object, ...]
 ) -> None:
     distribution = Distribution.model_validate_json(written)
@@ -402,31 +398,34 @@ SPACE = (
         ("[{lr: 0.1, epochs: 8, flip: false}, {lr: 1, epochs: 1, flip: true}]", []),
         (
             "[{lr: 0.1, epochs: 8}]",
-            ["8:107: stages.search.initial.0: lacks flip, which the space has"],
+            ["8:107: stages.search.initial.0: has no value for flip, which is in the space"],
         ),
         (
             "[{lr: 2, epochs: 9, flip: 1}]",
             [
-                "8:112: stages.search.initial.0.lr: 2 is no value of loguniform [0.01, 1.0]",
-                "8:123: stages.search.initial.0.epochs: 9 is no value of randint [1, 9]",
-                "8:132: stages.search.initial.0.flip: 1 is no value of choice [true, false]",
+                "8:112: stages.search.initial.0.lr: 2 is outside loguniform [0.01, 1.0]",
+                "8:123: stages.search.initial.0.epochs: 9 is outside randint [1, 9]",
+                "8:132: stages.search.initial.0.flip: 1 is outside choice [true, false]",
             ],
         ),
         (
             "[{lrr: 1, lr: 0.1, epochs: 1.0, flip: yes}]",
             [
                 "8:108: stages.search.initial.0.lrr: is not in the space, did you mean 'lr'?",
-                "8:133: stages.search.initial.0.epochs: 1.0 is no value of randint [1, 9]",
-                "8:144: stages.search.initial.0.flip: 'yes' is no value of choice [true, false]",
+                "8:133: stages.search.initial.0.epochs: 1.0 is outside randint [1, 9]",
+                "8:144: stages.search.initial.0.flip: 'yes' is outside choice [true, false]",
             ],
         ),
         (
             "[&a {lr: 0.1, epochs: 8, flip: false}, *a, *a]",
-            ["8:149: stages.search.initial.2: is one more than num_trials, 2"],
+            [
+                "8:149: stages.search.initial.2: exceeds num_trials 2; remove it or increase "
+                "num_trials"
+            ],
         ),
     ],
 )
-def test_points_tried_first_are_points_of_the_space(
+def test_initial_points_must_be_points_of_the_space(
     initial: str, faults: list[str], tmp_path: Path
 ) -> None:
     text = f"{SEARCH}{SPACE}, initial: {initial}}}\n"
@@ -439,27 +438,26 @@ def test_points_tried_first_are_points_of_the_space(
 @pytest.mark.parametrize(
     ("value", "is_held"), [(0.3, True), (0.7, True), (0.1 * 3, True), (0.35, False), (0.0, False)]
 )
-def test_a_distribution_in_steps_gives_multiples_of_the_step(value: float, is_held: bool) -> None:
-    """A point between them could be tried, but a search that had tried it could not be taken up
-    again."""
+def test_quniform_contains_only_multiples_of_its_step(value: float, is_held: bool) -> None:
+    """Another point could be tried, but a search that had tried it could not be resumed."""
     assert Distribution(quniform=(0.1, 0.7, 0.1)).holds(value) is is_held
 
 
-def test_a_search_takes_the_smallest_fitting_worker_count(tmp_path: Path) -> None:
+def test_search_uses_the_smallest_fitting_worker_count(tmp_path: Path) -> None:
     text = GOOD.replace("num_trials: 3\n", "num_trials: 3\n    resources: {workers: [2, 4]}\n")
     search = load_text(text, tmp_path).stages["search"]
     assert search.resources.workers == 2
     assert search.worker_counts == (2,)
 
 
-def test_a_worker_range_that_fits_no_trial_is_a_fault(tmp_path: Path) -> None:
+def test_worker_range_that_fits_no_trial_is_a_fault(tmp_path: Path) -> None:
     fields = (
         "    space: {lr: {uniform: [0.1, 0.2]}}, overrides: {epochs: 2}, resources: {workers: [3, "
         "4]}"
     )
     assert search_faults(fields, tmp_path) == [
         (
-            "8:86: stages.search.resources.workers: no number of workers in [3, 4] suits the "
+            "8:86: stages.search.resources.workers: no number of workers in [3, 4] fits the "
             "params of the stage"
         )
     ]

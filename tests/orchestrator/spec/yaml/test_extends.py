@@ -1,4 +1,4 @@
-"""`extends`: what a file laid over another one comes to, and where faults are told."""
+"""`extends`: how a file is merged over another one, and which file a fault names."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ stages:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the base file."""
+    """A folder with the extended file."""
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "good.yaml").write_text(GOOD)
     return tmp_path
 
 
-def test_mappings_are_merged_and_anything_else_is_replaced(folder: Path) -> None:
+def test_extends_merges_mappings_and_replaces_other_values(folder: Path) -> None:
     job = load_text(OVER, folder)
     assert job.name == "small"
     assert job.seed == 7
@@ -40,9 +40,7 @@ def test_mappings_are_merged_and_anything_else_is_replaced(folder: Path) -> None
     assert params.model.depths == (1,)
 
 
-def test_data_paths_are_relative_to_the_current_folder(
-    folder: Path,
-) -> None:
+def test_data_paths_are_relative_to_the_current_folder(folder: Path) -> None:
     assert load_text(OVER, folder).stages["pretrain"].params.data == f"{folder}/data/digits"
 
 
@@ -53,7 +51,7 @@ def test_files_extend_each_other_in_a_chain(folder: Path) -> None:
     assert job.seed == 9
 
 
-def test_a_fault_is_told_in_the_file_that_holds_it(folder: Path) -> None:
+def test_fault_names_the_file_that_contains_it(folder: Path) -> None:
     base = folder / "base" / "good.yaml"
     base.write_text(GOOD.replace("num_trials: 3", "num_trials: 0"))
     with pytest.raises(SpecError) as caught:
@@ -67,25 +65,26 @@ def test_a_fault_is_told_in_the_file_that_holds_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "fault"),
     [
-        ("base/none.yaml", "1:10: extends: {folder}/base/none.yaml is no file"),
-        ("base", "1:10: extends: {folder}/base is no file"),
-        ("3", "1:10: extends: must be the path of a job file, against the folder of this one"),
+        (
+            "base/none.yaml",
+            "1:10: extends: {folder}/base/none.yaml does not exist or is not a file",
+        ),
+        ("base", "1:10: extends: {folder}/base does not exist or is not a file"),
+        ("3", "1:10: extends: must be the path of a job file, relative to the folder of this one"),
         (
             "[base/good.yaml]",
-            "1:10: extends: must be the path of a job file, against the folder of this one",
+            "1:10: extends: must be the path of a job file, relative to the folder of this one",
         ),
         ("job.yaml", "1:10: extends: a cycle of files: {folder}/job.yaml -> {folder}/job.yaml"),
     ],
 )
-def test_what_cannot_be_extended_is_refused_at_its_place(
-    folder: Path, named: str, fault: str
-) -> None:
+def test_invalid_extends_is_a_fault_at_its_position(folder: Path, named: str, fault: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(OVER.replace("base/good.yaml", named), folder)
     assert str(caught.value).removeprefix(f"{folder}/job.yaml:") == fault.format(folder=folder)
 
 
-def test_a_cycle_of_files_is_told_with_its_chain(folder: Path) -> None:
+def test_cycle_of_files_is_reported_with_its_chain(folder: Path) -> None:
     base = folder / "base" / "good.yaml"
     base.write_text("extends: ../job.yaml\n")
     with pytest.raises(SpecError) as caught:
@@ -94,17 +93,20 @@ def test_a_cycle_of_files_is_told_with_its_chain(folder: Path) -> None:
     assert str(caught.value) == f"{base}:1:10: extends: a cycle of files: {chain}"
 
 
-def test_a_base_that_is_no_yaml_is_told_there(folder: Path) -> None:
+def test_invalid_yaml_in_a_base_is_reported_in_the_base(folder: Path) -> None:
     (folder / "base" / "good.yaml").write_text("a: {")
-    with pytest.raises(SpecError, match=rf"^{folder}/base/good\.yaml:1:5: not YAML"):
+    with pytest.raises(SpecError, match=rf"^{folder}/base/good\.yaml:1:5: invalid YAML"):
         load_text(OVER, folder)
 
 
 @pytest.mark.parametrize(
     ("named", "why"),
-    [("x" * 300, "cannot be read: File name too long"), ("loop.yaml", "is no file")],
+    [
+        ("x" * 300, "cannot be read: File name too long"),
+        ("loop.yaml", "does not exist or is not a file"),
+    ],
 )
-def test_a_base_that_cannot_be_opened_is_refused_at_its_place(
+def test_base_that_cannot_be_opened_is_a_fault_at_extends(
     folder: Path, named: str, why: str
 ) -> None:
     (folder / "loop.yaml").symlink_to("loop.yaml")

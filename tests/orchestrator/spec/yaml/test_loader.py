@@ -1,5 +1,4 @@
-"""Broken job files: every fault at its line and column, in words that say what to do, and nothing
-else."""
+"""Broken job files: every fault has its line and column and says what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ stages:
 
 
 def faults_of(text: str, folder: Path) -> list[str]:
-    """The lines of the error, without the name of the file."""
+    """Return the lines of the error, without the name of the file."""
     with pytest.raises(SpecError) as caught:
         load_text(text, folder)
     assert caught.value.exit_code == 2
@@ -31,7 +30,7 @@ def faults_of(text: str, folder: Path) -> list[str]:
     ]
 
 
-# what follows HEAD, inside the stage `pretrain`, whose fields begin in line 7
+# text after HEAD: further fields of the stage `pretrain`, from line 7 on
 FIELDS = {
     "unknown field": (
         "    epoch: 3\n",
@@ -55,11 +54,11 @@ FIELDS = {
         "    epochs: 1.0\n",
         ["7:13: stages.pretrain.epochs: must be a whole number, not 1.0"],
     ),
-    "true is no number": (
+    "true is not a number": (
         "    epochs: true\n",
         ["7:13: stages.pretrain.epochs: must be a whole number, not true"],
     ),
-    "yes is a text": (
+    "yes is a string": (
         "    flip: yes\n",
         ["7:11: stages.pretrain.flip: must be true or false, not 'yes'"],
     ),
@@ -82,7 +81,7 @@ FIELDS = {
     ),
     "duplicate key": (
         "    epochs: 3\n    epochs: 4\n",
-        ["8:5: stages.pretrain.epochs: duplicate key, it stands at line 7 already"],
+        ["8:5: stages.pretrain.epochs: duplicate key, first used at line 7"],
     ),
     "neither word nor mapping": (
         "    model: cat_smal\n",
@@ -98,7 +97,7 @@ FIELDS = {
             "7:40: stages.pretrain.model.depths.1: must be at least 1, not 0",
         ],
     ),
-    "no list": (
+    "not a list": (
         "    model: {depths: 3}\n",
         ["7:21: stages.pretrain.model.depths: must be a list, not 3"],
     ),
@@ -131,15 +130,15 @@ FIELDS = {
             "7:45: stages.pretrain.resources.cpus_per_worker: must be at least 1, not 0",
         ],
     ),
-    "workers as a text": (
+    "workers as a string": (
         "    resources: {workers: two}\n",
         ["7:26: stages.pretrain.resources.workers: must be a whole number or a list, not 'two'"],
     ),
-    "workers from none": (
+    "workers from zero": (
         "    resources: {workers: [0, 2]}\n",
         ["7:27: stages.pretrain.resources.workers.0: must be at least 1, not 0"],
     ),
-    "three numbers of workers": (
+    "three bounds of workers": (
         "    resources: {workers: [1, 2, 3]}\n",
         ["7:26: stages.pretrain.resources.workers: must have at most 2 items, not 3"],
     ),
@@ -147,16 +146,16 @@ FIELDS = {
         "    resources: {workers: [4, 2]}\n",
         [
             (
-                "7:26: stages.pretrain.resources.workers: workers [4, 2]: its first number, the "
-                "least, exceeds its second"
+                "7:26: stages.pretrain.resources.workers: workers: minimum 4 exceeds maximum 2; "
+                "write [2, 4]"
             )
         ],
     ),
-    "a range of workers that cannot share the work": (
+    "a range of workers that does not fit": (
         "    resources: {workers: [6, 7]}\n    epochs: 5\n",
         [
             (
-                "7:26: stages.pretrain.resources.workers: no number of workers in [6, 7] suits the "
+                "7:26: stages.pretrain.resources.workers: no number of workers in [6, 7] fits the "
                 "params of the stage"
             )
         ],
@@ -165,8 +164,8 @@ FIELDS = {
         "    resources: {gpus_per_worker: 1.5}\n",
         [
             (
-                "7:34: stages.pretrain.resources.gpus_per_worker: gpus_per_worker must be a whole "
-                "number above 1, not 1.5"
+                "7:34: stages.pretrain.resources.gpus_per_worker: gpus_per_worker above 1 must be "
+                "a whole number, not 1.5"
             )
         ],
     ),
@@ -176,31 +175,31 @@ FIELDS = {
         [
             "7:12: stages.pretrain.label: YAML tags "
             "(tag:yaml.org,2002:python/object/apply:os.system) are not allowed; "
-            "give the plain value"
+            "write the plain value"
         ],
     ),
     "own tag": (
         "    epochs: !ten 10\n",
-        ["7:13: stages.pretrain.epochs: YAML tags (!ten) are not allowed; give the plain value"],
+        ["7:13: stages.pretrain.epochs: YAML tags (!ten) are not allowed; write the plain value"],
     ),
     "number as key": (
         "    1: 2\n",
-        ["7:5: stages.pretrain: a key must be a text, not 1; put it in quotes"],
+        ["7:5: stages.pretrain: a key must be a string, not 1; put it in quotes"],
     ),
     "list as key": (
         "    ? [a]\n    : 2\n",
-        ["7:7: stages.pretrain: a key must be a text, not a list or a mapping"],
+        ["7:7: stages.pretrain: a key must be a string, not a list or a mapping"],
     ),
     "merge key": (
         "    <<: {epochs: 3}\n",
-        ["7:5: stages.pretrain: merge keys (<<) are not part of YAML 1.2; write the fields out"],
+        ["7:5: stages.pretrain: merge keys (<<) are not part of YAML 1.2; write out the fields"],
     ),
     "escaped NUL": (
         '    label: "a\\0"\n',
         [
             (
-                "7:12: stages.pretrain.label: must hold no NUL character and no lone surrogate, "
-                "not a\\x00"
+                "7:12: stages.pretrain.label: must be text without NUL characters and lone "
+                "surrogates, not a\\x00"
             )
         ],
     ),
@@ -208,27 +207,31 @@ FIELDS = {
         "    scale: [1\n",
         [
             (
-                "8:1: not YAML: while parsing a flow sequence, expected ',' or ']', but got "
+                "8:1: invalid YAML: while parsing a flow sequence, expected ',' or ']', but got "
                 "'<stream end>'"
             )
         ],
     ),
-    "two colons": ("    label: a: b\n", ["7:13: not YAML: mapping values are not allowed here"]),
+    "two colons": (
+        "    label: a: b\n",
+        ["7:13: invalid YAML: mapping values are not allowed here"],
+    ),
     "tab": (
         "\tlabel: a\n",
         [
-            "7:1: not YAML: while scanning for the next token, found character '\\t' that cannot "
+            "7:1: invalid YAML: while scanning for the next token, found character '\\t' that "
+            "cannot "
             "start any token; "
             "indent with spaces"
         ],
     ),
     "two documents": (
         "---\nname: other\n",
-        ["7:1: a second document starts here; a job file holds one"],
+        ["7:1: a second YAML document starts here; a job file has only one"],
     ),
     "unknown alias": (
         "    label: *no\n",
-        ["7:12: stages.pretrain.label: the alias *no refers to no anchor before it"],
+        ["7:12: stages.pretrain.label: the alias *no has no anchor before it"],
     ),
     "recursive alias": (
         "    label: &a [*a]\n",
@@ -237,7 +240,7 @@ FIELDS = {
     "params from a stage that trains": (
         "  other: {kind: train, data: d, params_from: pretrain.checkpoint}\n",
         [
-            "7:46: stages.other.params_from: takes an output of kind tune.best_params, "
+            "7:46: stages.other.params_from: needs an output of kind tune.best_params, "
             "but pretrain.checkpoint is train.checkpoint"
         ],
     ),
@@ -251,19 +254,22 @@ FIELDS = {
     ),
     "no kind": ("  other: {data: d}\n", ["7:3: stages.other.kind: is required"]),
     "no data": ("  other: {kind: train}\n", ["7:3: stages.other.data: is required"]),
-    "no stage": (
+    "stage is not a mapping": (
         "  other: 3\n",
         ["7:10: stages.other: must be a mapping with `kind` and its params, not 3"],
     ),
     "name of a stage": (
         "  a.b: {kind: train, data: d}\n",
-        ["7:3: stages.a.b: a stage's name is a letter, then up to 99 letters, digits, _ and -"],
+        [
+            "7:3: stages.a.b: a stage name must be a letter followed by up to 99 letters, digits, "
+            "'_' or '-'"
+        ],
     ),
 }
 
 
 @pytest.mark.parametrize(("fields", "faults"), FIELDS.values(), ids=FIELDS.keys())
-def test_broken_stage_is_refused_with_position_and_advice(
+def test_broken_stage_is_reported_with_position_and_advice(
     fields: str, faults: list[str], tmp_path: Path
 ) -> None:
     assert faults_of(HEAD + fields, tmp_path) == faults
@@ -271,7 +277,7 @@ def test_broken_stage_is_refused_with_position_and_advice(
 
 FILES = {
     "empty": (b"", "is empty; a job file has at least `name`, `store` and `stages`"),
-    "comments alone": (
+    "only comments": (
         b"# nothing\n---\n",
         "is empty; a job file has at least `name`, `store` and `stages`",
     ),
@@ -279,7 +285,7 @@ FILES = {
         b"- name: x\n",
         '1:1: must be a mapping with `name`, `store` and `stages`, not [{"name": "x"}]',
     ),
-    "a text": (b"name\n", "1:1: must be a mapping with `name`, `store` and `stages`, not 'name'"),
+    "a string": (b"name\n", "1:1: must be a mapping with `name`, `store` and `stages`, not 'name'"),
     "binary": (b"\x89PNG\r\n\x1a\n\0\0", "1:1: not UTF-8 text: the byte 0x89; is it a text file?"),
     "latin-1": (
         "name: x\nstore: caf\xe9\n".encode("latin-1"),
@@ -287,17 +293,17 @@ FILES = {
     ),
     "NUL": (
         b"name: x\nstore: \0\n",
-        "2:8: holds the control character '\\x00'; is it a text file?",
+        "2:8: contains the control character '\\x00'; is it a text file?",
     ),
-    "too large": (b"#" * (2**19 + 1), "is larger than 512 KiB; this is no job file"),
+    "too large": (b"#" * (2**19 + 1), "is larger than 512 KiB; is it a job file?"),
     "too deep": (b"a: " + b"[" * 100, f"1:44: a{'.0' * 40}: is nested more than 40 levels deep"),
     "directive": (b"%YAML 1.1\n---\nname: x\n", "1:1: YAML directives (%...) are not allowed"),
-    "huge escape": (b'name: x\nstore: "\\UFFFFFFFF"', "2:1: not YAML behind this place: "),
+    "huge escape": (b'name: x\nstore: "\\UFFFFFFFF"', "2:1: invalid YAML after this position: "),
 }
 
 
 @pytest.mark.parametrize(("content", "fault"), FILES.values(), ids=FILES.keys())
-def test_file_that_is_no_job_is_refused(content: bytes, fault: str, tmp_path: Path) -> None:
+def test_file_that_is_not_a_job_is_refused(content: bytes, fault: str, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_bytes(content)
     with pytest.raises(SpecError) as caught:
@@ -310,20 +316,20 @@ def test_file_that_is_no_job_is_refused(content: bytes, fault: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "fault"), [("none.yaml", "no such file"), ("", "is a folder, not a job file")]
 )
-def test_path_that_is_no_file_is_refused(name: str, fault: str, tmp_path: Path) -> None:
+def test_path_that_is_not_a_file_is_refused(name: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=fault):
         load_job(tmp_path / name, kinds=KINDS, base_dir=tmp_path)
 
 
 def test_file_that_cannot_be_read_is_refused() -> None:
-    """The kernel opens this one and then refuses to read it, as a broken disk does."""
+    """The kernel opens this file but refuses to read it, like a broken disk."""
     with pytest.raises(SpecError, match=r"^/proc/self/mem: cannot be read: Input/output error$"):
         load_job(Path("/proc/self/mem"), kinds=KINDS, base_dir=Path("/"))
 
 
 @pytest.mark.parametrize("width", [1, 10])
-def test_aliases_that_blow_up_are_refused_before_they_do(width: int, tmp_path: Path) -> None:
-    """Ten wide they would make 10^60 values; one wide a depth that no JSON parser takes."""
+def test_aliases_that_expand_too_far_are_refused(width: int, tmp_path: Path) -> None:
+    """Ten wide, they would expand to 10^60 values; one wide, too deep for any JSON parser."""
     levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, 61)]
     (fault,) = faults_of("\n".join(["a0: &a0 x", *levels]), tmp_path)
     assert "more than 50000 values" in fault if width == 10 else "more than 40 levels" in fault
@@ -334,7 +340,7 @@ def test_python_tag_is_never_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_faults_of_the_whole_file_come_at_once_in_its_order(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once_in_file_order(tmp_path: Path) -> None:
     stages = [
         "b: {kind: train, epochs: 0}",
         "a: {kind: trane}",
@@ -345,11 +351,11 @@ def test_faults_of_the_whole_file_come_at_once_in_its_order(tmp_path: Path) -> N
     assert faults_of(text, tmp_path) == [
         "1:1: name: is required",
         "1:1: nam: unknown field, did you mean 'name'?",
-        "1:1: store: is required: give it in the file or as --store",
+        "1:1: store: is required: set it in the file or with --store",
         "3:3: stages.b.data: is required",
         "3:28: stages.b.epochs: must be at least 1, not 0",
         "4:13: stages.a.kind: unknown kind 'trane', did you mean 'train'?",
-        "5:3: stages.b: duplicate key, it stands at line 3 already",
+        "5:3: stages.b: duplicate key, first used at line 3",
         "6:33: stages.c.lr: must be a finite number, not .inf",
     ]
 

@@ -1,4 +1,4 @@
-"""`--set` and `--store`: checked by the same models, reported as what the user typed."""
+"""`--set` and `--store`: checked by the same models as the file; faults name the option."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_set_replaces_a_field(tmp_path: Path) -> None:
     assert load_text(GOOD, tmp_path, "stages.pretrain.lr=5e-4").stages["pretrain"].params.lr == 5e-4
 
 
-def test_set_adds_a_field_that_the_file_leaves_out(tmp_path: Path) -> None:
+def test_set_adds_a_field_that_the_file_lacks(tmp_path: Path) -> None:
     job = load_text(
         GOOD, tmp_path, "stages.pretrain.warmup_epochs=2", "stages.segment.resources.workers=4"
     )
@@ -23,19 +23,19 @@ def test_set_adds_a_field_that_the_file_leaves_out(tmp_path: Path) -> None:
     assert job.stages["segment"].resources.workers == 4
 
 
-def test_set_reaches_into_a_mapping_that_the_file_leaves_out(tmp_path: Path) -> None:
+def test_set_creates_a_mapping_that_the_file_lacks(tmp_path: Path) -> None:
     job = load_text(HEAD, tmp_path, "stages.pretrain.model.embed_dim=8")
     assert job.stages["pretrain"].params.model == Network(embed_dim=8)
 
 
-def test_set_replaces_a_mapping_by_a_word_and_the_later_one_wins(tmp_path: Path) -> None:
+def test_later_set_replaces_a_mapping_by_a_word(tmp_path: Path) -> None:
     job = load_text(
         HEAD, tmp_path, "stages.pretrain.model={depths: [3]}", "stages.pretrain.model=cat_small"
     )
     assert job.stages["pretrain"].params.model == "cat_small"
 
 
-def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
+def test_set_value_may_contain_an_equals_sign(tmp_path: Path) -> None:
     job = load_text(
         HEAD, tmp_path, "stages.pretrain.label=a=b", "stages.pretrain.expect={top1: '>= 5'}"
     )
@@ -67,21 +67,21 @@ def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
         ),
         (
             "stages.pretrain.data.x=3",
-            "stages.pretrain.data.x: cannot be reached: what holds it is 'data/digits', not a "
-            "mapping; give that as a whole",
+            "stages.pretrain.data.x: cannot be set: its parent is 'data/digits', not a "
+            "mapping; set the parent as a whole",
         ),
         (
             "stages.pretrain.scale.0=3",
             (
-                "stages.pretrain.scale.0: cannot be reached: what holds it is a list; give that "
-                "as a whole"
+                "stages.pretrain.scale.0: cannot be set: its parent is a list; set the parent as "
+                "a whole"
             ),
         ),
         ("stages.pretrain.lr=.nan", "stages.pretrain.lr: must be a finite number, not .nan"),
         (
             "stages.pretrain.label=!!python/name:os.system",
             "stages.pretrain.label: YAML tags (tag:yaml.org,2002:python/name:os.system) are not "
-            "allowed; give the plain value",
+            "allowed; write the plain value",
         ),
         (
             "stages.pretrain.model={depths: [1], depths: [2]}",
@@ -89,7 +89,8 @@ def test_set_value_may_hold_an_equals_sign(tmp_path: Path) -> None:
         ),
         (
             "stages.pretrain.scale=[1",
-            "stages.pretrain.scale: not YAML: while parsing a flow sequence, expected ',' or ']', "
+            "stages.pretrain.scale: invalid YAML: while parsing a flow sequence, expected ',' or "
+            "']', "
             "but got '<stream end>'",
         ),
         (
@@ -109,7 +110,7 @@ def test_fault_of_set_names_the_option_and_its_path(
     assert str(caught.value) == f"--set {fault}"
 
 
-def test_faults_of_file_set_and_store_come_together(tmp_path: Path) -> None:
+def test_faults_of_file_set_and_store_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(HEAD + "    epoch: 3\n", tmp_path, "seed=x", "broken", store="gs://bucket")
     sources = [fault.source for fault in caught.value.faults]
@@ -117,15 +118,15 @@ def test_faults_of_file_set_and_store_come_together(tmp_path: Path) -> None:
     assert sorted(sources[1:]) == ["--set", "--set", "--store"]
 
 
-def test_faults_of_set_come_even_if_the_file_is_no_yaml(tmp_path: Path) -> None:
+def test_faults_of_set_are_reported_if_the_file_is_not_yaml(tmp_path: Path) -> None:
     with pytest.raises(
-        SpecError, match=r"job\.yaml:1:5: not YAML(.|\n)*--set 'broken': must be written"
+        SpecError, match=r"job\.yaml:1:5: invalid YAML(.|\n)*--set 'broken': must be written"
     ):
         load_text("a: {", tmp_path, "broken")
 
 
 @pytest.mark.parametrize(
-    ("store", "place"),
+    ("store", "location"),
     [
         ("artifacts", "{here}/artifacts"),
         ("./a/../b", "{here}/b"),
@@ -135,8 +136,8 @@ def test_faults_of_set_come_even_if_the_file_is_no_yaml(tmp_path: Path) -> None:
         ("s3://my.bucket-1/a/b_c/", "s3://my.bucket-1/a/b_c"),
     ],
 )
-def test_store_becomes_an_absolute_place(store: str, place: str, tmp_path: Path) -> None:
-    expected = place.format(here=tmp_path)
+def test_store_becomes_absolute(store: str, location: str, tmp_path: Path) -> None:
+    expected = location.format(here=tmp_path)
     assert load_text(f"{HEAD}", tmp_path, f"store={store}").store == expected
     assert load_text(HEAD.replace("store: ./store\n", ""), tmp_path, store=store).store == expected
 
@@ -154,59 +155,59 @@ def test_store_becomes_an_absolute_place(store: str, place: str, tmp_path: Path)
         (
             "s3:///x",
             (
-                "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not "
-                "'s3:///x'"
+                "must be s3://BUCKET/PREFIX, not 's3:///x'; a bucket name has 3 to 63 characters "
+                "of a-z, 0-9, '.' and '-'"
             ),
         ),
         (
             "s3://Bucket",
             (
-                "must be s3://BUCKET/PREFIX with a bucket of 3 to 63 a-z, 0-9, '.' and '-', not "
-                "'s3://Bucket'"
+                "must be s3://BUCKET/PREFIX, not 's3://Bucket'; a bucket name has 3 to 63 "
+                "characters of a-z, 0-9, '.' and '-'"
             ),
         ),
         (
             "s3://key:secret@bucket/x",
             (
-                "must be s3://BUCKET/PREFIX; credentials come from AWS's standard chain, never "
-                "from a job"
+                "must be s3://BUCKET/PREFIX without credentials; provide them through AWS's "
+                "standard chain (environment variables, ~/.aws)"
             ),
         ),
         (
             "s3://bucket/x?region=eu",
             (
-                "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not "
+                "the prefix of s3://BUCKET/PREFIX must be plain names separated by '/', not "
                 "'s3://bucket/x?region=eu'"
             ),
         ),
         (
             "s3://bucket/a/../b",
             (
-                "the prefix of s3://BUCKET/PREFIX must be plain names split by '/', not "
+                "the prefix of s3://BUCKET/PREFIX must be plain names separated by '/', not "
                 "'s3://bucket/a/../b'"
             ),
         ),
         ("file://artifacts", "must be file:///ABSOLUTE/PATH, not 'file://artifacts'"),
         ("file:///a%00b", "must be file:///ABSOLUTE/PATH, not 'file:///a%00b'"),
-        ("~/store", "~ is not expanded here: write the path out, not '~/store'"),
+        ("~/store", "~ is not expanded; write the full path, not '~/store'"),
         ("", "must not be empty"),
     ],
 )
-def test_store_that_is_no_place_is_refused(store: str, fault: str, tmp_path: Path) -> None:
+def test_invalid_store_is_refused(store: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_text(HEAD, tmp_path, store=store)
     assert str(caught.value) == f"--store: {fault}"
 
 
 @pytest.mark.parametrize("data", ["s3://bucket/imagenet", "s3://bucket"])
-def test_data_in_s3_are_taken_as_they_stand(data: str, tmp_path: Path) -> None:
+def test_data_in_s3_are_kept_as_written(data: str, tmp_path: Path) -> None:
     job = load_text(HEAD, tmp_path, f"stages.pretrain.data={data}")
     assert job.stages["pretrain"].params.model_dump()["data"] == data
 
 
-def test_data_in_an_impossible_bucket_are_refused(tmp_path: Path) -> None:
+def test_data_in_an_invalid_bucket_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         SpecError,
-        match=r"stages\.pretrain\.data: must be s3://BUCKET/PREFIX with a bucket of 3 to 63",
+        match=r"stages\.pretrain\.data: must be s3://BUCKET/PREFIX, not 's3://B/x'; a bucket name",
     ):
         load_text(HEAD, tmp_path, "stages.pretrain.data=s3://B/x")

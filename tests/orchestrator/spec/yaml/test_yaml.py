@@ -1,4 +1,4 @@
-"""Whatever a file or an override holds, the outcome is a job or a SpecError of one line a fault."""
+"""Any file or override results in a job or in a SpecError with one line per fault."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ WORDS = [
     "kind: finetune",
 ]
 FRAGMENTS = st.sampled_from([*SIGNS, *STARTS, *VALUES, *WORDS])
-PLACES = st.integers(min_value=0, max_value=len(GOOD))
+POSITIONS = st.integers(min_value=0, max_value=len(GOOD))
 
 
 @st.composite
 def damaged(draw: st.DrawFn) -> str:
-    """GOOD with up to four places cut out or overwritten by a fragment."""
+    """GOOD with up to four parts cut out or overwritten by a fragment."""
     text = GOOD
-    for place in draw(st.lists(PLACES, min_size=1, max_size=4)):
+    for start in draw(st.lists(POSITIONS, min_size=1, max_size=4)):
         width = draw(st.integers(min_value=0, max_value=12))
-        text = text[:place] + draw(FRAGMENTS | st.just("")) + text[place + width :]
+        text = text[:start] + draw(FRAGMENTS | st.just("")) + text[start + width :]
     return text
 
 
@@ -64,13 +64,13 @@ def check(text: str, *overrides: str) -> None:
 
 @settings(max_examples=150)
 @given(damaged())
-def test_damaged_file_raises_nothing_but_spec_errors(text: str) -> None:
+def test_damaged_file_raises_only_spec_errors(text: str) -> None:
     check(text)
 
 
 @settings(max_examples=150)
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
-def test_any_text_raises_nothing_but_spec_errors(text: str) -> None:
+def test_any_text_raises_only_spec_errors(text: str) -> None:
     check(text)
 
 
@@ -92,5 +92,5 @@ def test_any_text_raises_nothing_but_spec_errors(text: str) -> None:
     ),
     st.lists(FRAGMENTS | st.text(max_size=8), max_size=3).map("".join),
 )
-def test_any_override_raises_nothing_but_spec_errors(paths: list[str], value: str) -> None:
+def test_any_override_raises_only_spec_errors(paths: list[str], value: str) -> None:
     check(GOOD, *(f"{path}={value}" for path in paths))

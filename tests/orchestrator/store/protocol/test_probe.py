@@ -1,5 +1,4 @@
-"""Probing a store: what a run would meet hours later is found at once, and nothing is left
-behind."""
+"""Probing a store finds errors at once that a run would get hours later, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -34,13 +33,12 @@ def _failing(code: int) -> Callable[..., NoReturn]:
 def linkless(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Store:
-    """A store on a file system without hard links, by each of the codes that such file systems
-    answer with."""
+    """A store on a file system without hard links, with each error code of such file systems."""
     monkeypatch.setattr(os, "link", _failing(request.param))
     return open_store(str(tmp_path / "store"))
 
 
-def test_probing_a_good_store_leaves_nothing_behind(store_uri: str) -> None:
+def test_probing_a_good_store_leaves_no_files(store_uri: str) -> None:
     store = open_store(store_uri)
     store.write(NAME, b"{}")
     assert store.probe() == ()
@@ -65,10 +63,10 @@ def _create(store: Store, content: bytes, wins: multiprocessing.SimpleQueue[bool
 
 
 def _read(store: Store, seen: multiprocessing.SimpleQueue[tuple[int, int]]) -> None:
-    """Report the length of what is read first, and of how many different bytes it consists."""
+    """Report the length of the first content read, and its number of different bytes."""
     deadline_s = time.monotonic() + 120
     while (found := store.read(NAME)) is None:
-        assert time.monotonic() < deadline_s, "nobody created it"
+        assert time.monotonic() < deadline_s, "no process created it"
         time.sleep(0.001)
     seen.put((len(found), len(set(found))))
 
@@ -92,9 +90,7 @@ def test_one_of_many_creators_wins_without_hard_links(
     assert [seen.get() for _ in readers] == [(100_000, 1)] * 2
 
 
-def test_a_claim_whose_maker_crashed_gives_way_to_the_next_one(
-    linkless: Store, tmp_path: Path
-) -> None:
+def test_claim_of_a_crashed_process_is_replaced(linkless: Store, tmp_path: Path) -> None:
     claim = tmp_path / "store" / "manifests" / ".k.json.claim1"
     claim.parent.mkdir(parents=True)
     claim.touch()
@@ -105,7 +101,7 @@ def test_a_claim_whose_maker_crashed_gives_way_to_the_next_one(
     assert linkless.read(NAME) == b"resumed"
 
 
-def test_a_claim_that_came_to_nothing_is_taken_back(
+def test_claim_of_a_failed_create_is_removed(
     linkless: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
@@ -116,7 +112,7 @@ def test_a_claim_that_came_to_nothing_is_taken_back(
     assert linkless.create(NAME, b"second")
 
 
-def test_a_file_system_without_renames_is_refused(
+def test_file_system_without_renames_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "replace", _failing(errno.ENOSYS))
@@ -128,7 +124,7 @@ def test_a_file_system_without_renames_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_exclusive_create_is_refused(
+def test_file_system_without_exclusive_create_is_refused(
     linkless: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "_create_exclusively", _failing(errno.EINVAL))
@@ -139,36 +135,36 @@ def test_a_file_system_without_exclusive_create_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("free", "says"), [(2**23, None), (2**29, "512 MiB are free on its disk; checkpoints")]
+    ("free", "text"), [(2**23, None), (2**29, "only 512 MiB are free on its disk; checkpoints")]
 )
-def test_little_disk_space_warns_and_none_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, says: str | None
+def test_little_disk_space_is_a_warning_too_little_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, text: str | None
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=free)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     store = open_store(str(tmp_path))
-    if says is not None:
+    if text is not None:
         (warning,) = store.probe()
-        assert says in warning
+        assert text in warning
     else:
         with pytest.raises(StoreError, match=r"8 MiB are free on its disk; free some space"):
             store.probe()
 
 
 @pytest.mark.parametrize("kind", [IGNORING, REFUSING])
-def test_a_server_without_conditional_puts_warns(s3_endpoint: str, kind: str) -> None:
+def test_server_without_conditional_puts_is_a_warning(s3_endpoint: str, kind: str) -> None:
     store = open_store(f"s3://{make_bucket(kind)}/runs")
     (warning,) = store.probe()
-    assert "does not honour conditional puts" in warning
-    assert "one run at a time" in warning
+    assert "does not support conditional puts" in warning
+    assert "only one run at a time" in warning
     assert store.create(NAME, b"first")
     assert store.read(NAME) == b"first"
-    if kind == REFUSING:  # it can be seen there that a look has to do
+    if kind == REFUSING:  # there the client notices it and checks by reading
         assert not store.create(NAME, b"second")
         assert store.read(NAME) == b"first"
 
 
-def test_a_bucket_that_is_not_there_is_refused(s3_endpoint: str) -> None:
+def test_missing_bucket_is_refused(s3_endpoint: str) -> None:
     store = open_store("s3://no-such-bucket/x")
     for probe in (store.probe, store.check_access):
         with pytest.raises(StoreRefusedError, match="create the bucket"):
@@ -190,7 +186,7 @@ def test_credentials_that_expire_soon_are_refused(
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _ends_in(hours=0.1))
     for probe in (store.probe, store.check_access):
         with pytest.raises(
-            StoreRefusedError, match=r"expire at .* cannot renew themselves; get new ones"
+            StoreRefusedError, match=r"expire at .* and are not renewed; get new ones"
         ):
             probe()
     monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "soon")
