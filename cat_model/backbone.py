@@ -75,5 +75,5 @@ def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[in
         or indices[0] < 0
         or indices[-1] >= num_stages
     ):
-        raise ValueError(f"out_indices must rise within 0..{num_stages - 1}, got {indices}")
+        raise ValueError(f"out_indices must increase within 0..{num_stages - 1}, got {indices}")
     return indices

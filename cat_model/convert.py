@@ -76,7 +76,7 @@ def convert(options: Options) -> list[str]:
     config = _resized(checkpoint.config, options.img_size)
     if options.target == "timm" and not checkpoint.is_classifier:
         raise UsageError(
-            f"{options.source}: is a backbone, without the head that timm wants; use --to mmdet"
+            f"{options.source}: is a backbone without the head that timm needs; use --to mmdet"
         )
     fitted = _fit(checkpoint, config, options)
     # clones: views of a common memory would be saved with all of it, or refused
@@ -88,7 +88,7 @@ def convert(options: Options) -> list[str]:
     content = _serialise(tensors, Description(config, classes), options.out)
     digest = write_atomically(options.out, content)
     kind = "classifier" if checkpoint.is_classifier else "backbone"
-    network = checkpoint.name or f"no published size: {checkpoint.config}"
+    network = checkpoint.name or f"not a published size: {checkpoint.config}"
     return [
         f"{options.source}: {kind}, {network}",
         *fitted.report.lines(),
@@ -136,7 +136,10 @@ def _parse(arguments: Sequence[str]) -> Options:
         prog="python -m cat_model.convert", description="Converts a checkpoint of CAT."
     )
     parser.add_argument(
-        "source", metavar="IN", type=Path, help="a .pth or .safetensors file, or a folder of ours"
+        "source",
+        metavar="IN",
+        type=Path,
+        help="a .pth or .safetensors file, or a folder written by save_classifier",
     )
     parser.add_argument("out", metavar="OUT", type=Path)
     parser.add_argument(
@@ -149,16 +152,18 @@ def _parse(arguments: Sequence[str]) -> Options:
         help="pixels; resizes the position embedding",
     )
     parser.add_argument(
-        "--model", choices=tuple(CONFIGS), help="the size, where the tensors do not tell it"
+        "--model", choices=tuple(CONFIGS), help="the size, if the tensors do not determine it"
     )
     parser.add_argument(
-        "--allow-unexpected", action="store_true", help="leave out tensors that are none of CAT's"
+        "--allow-unexpected", action="store_true", help="leave out tensors that a CAT does not have"
     )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parsed = parser.parse_args(arguments)
     target = parsed.to or _TARGET_OF_SUFFIX.get(parsed.out.suffix)
     if target is None:
-        raise UsageError(f"{parsed.out}: say what it is for: --to {' | '.join(TARGETS)}")
+        raise UsageError(
+            f"{parsed.out}: unknown suffix; choose the target: --to {' | '.join(TARGETS)}"
+        )
     _check_out(parsed.out, target, is_forced=parsed.force)
     return Options(
         parsed.source, parsed.out, target, parsed.img_size, parsed.model, parsed.allow_unexpected
@@ -168,19 +173,19 @@ def _parse(arguments: Sequence[str]) -> Options:
 def _check_out(out: Path, target: str, *, is_forced: bool) -> None:
     """Raises UsageError before the work rather than after it."""
     if target == "safetensors" and out.suffix != ".safetensors":
-        raise UsageError(f"{out}: must end in .safetensors, as its readers go by the name")
+        raise UsageError(f"{out}: must end in .safetensors, because readers check the suffix")
     if target == "mmdet" and out.suffix == ".safetensors":
-        raise UsageError(f"{out}: mmengine reads no .safetensors; name it .pth")
+        raise UsageError(f"{out}: mmengine cannot read .safetensors; name it .pth")
     if out.suffix in (".npy", ".npz"):
         raise UsageError(
-            f"{out}: timm takes {out.suffix} for arrays of NumPy; name it .pth or .safetensors"
+            f"{out}: timm reads {out.suffix} as NumPy arrays; name it .pth or .safetensors"
         )
     if out.is_dir():
-        raise UsageError(f"{out}: is a folder; name a file")
+        raise UsageError(f"{out}: is a folder; give a file")
     if out.exists() and not is_forced:
-        raise UsageError(f"{out}: exists; use --force to overwrite it, or another name")
+        raise UsageError(f"{out}: exists; use --force to overwrite it, or choose another name")
     if not out.parent.is_dir():
-        raise UsageError(f"{out.parent}: no such folder; make it first")
+        raise UsageError(f"{out.parent}: no such folder; create it first")
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -189,7 +194,7 @@ def _parse_size(text: str) -> tuple[int, int]:
         return int(height), int(width if cross else height)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be pixels, as 448 or 384x640, got {text!r}"
+            f"must be pixels, such as 448 or 384x640, got {text!r}"
         ) from None
 
 

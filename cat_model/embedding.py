@@ -131,7 +131,7 @@ def _sides(length: int, map_hw: tuple[int, int]) -> tuple[int, int]:
     side = math.isqrt(length)
     if side == 0 or side * side != length:
         raise WeightsError(
-            f"ape has {length} positions, neither {map_hw[0]} x {map_hw[1]}, the model's map, nor "
+            f"ape has {length} positions; expected {map_hw[0]} x {map_hw[1]}, the model's map, or "
             "a square"
         )
     return side, side

@@ -92,7 +92,7 @@ class Cat(Trunk):
         is_cut = last + 1 < len(self.stages)
         if is_cut and not prune_head:
             raise ValueError(
-                "prune_head must be True where stages are taken off: the head fits stage "
+                "prune_head must be True when stages are removed: the head fits stage "
                 f"{last + 1} or later"
             )
         if is_cut or prune_norm:
@@ -150,5 +150,5 @@ def _laid_out(x_BHWC: Tensor, output_fmt: str) -> Tensor:
 def _check_num_classes(num_classes: int) -> None:
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
         raise ValueError(
-            f"num_classes must be a whole number, 0 for features alone, got {num_classes!r}"
+            f"num_classes must be a whole number, 0 for features only, got {num_classes!r}"
         )

@@ -23,8 +23,8 @@ PUBLISHED_FOR = ((224, 224), 1000)
 HEAD = ("part", "map", "windows", "channels", "heads", "groups", "params", "MAC", "share")
 CONVENTIONS = {
     "reference": "products and norms, as the reference's flops()",
-    "products": "all products, those of attention included",
-    "modules": "convolutions, linear layers and norms alone",
+    "products": "all products, including attention",
+    "modules": "convolutions, linear layers and norms only",
 }
 """By the name in cat_model.complexity, in the order of the table."""
 GAP = "  "
@@ -193,7 +193,7 @@ def _sides(text: str) -> tuple[int, ...]:
     """The one or two sides in one word of --img-size."""
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", text, re.ASCII):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: behind the model's name give SIDE, HEIGHT WIDTH or "
+            f"{text!r} is not a size: after the model's name give SIDE, HEIGHT WIDTH or "
             "HEIGHTxWIDTH, each 1 to 99999 pixels"
         )
     return tuple(int(side) for side in text.split("x"))
@@ -212,7 +212,7 @@ def _as_hw(parser: argparse.ArgumentParser, words: Sequence[tuple[int, ...]]) ->
 def _num_classes(text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of classes: give 0 (no classifier) to 999999999"
+            f"{text!r} is not a number of classes: give 0 (no classifier) to 999999999"
         )
     return int(text)
 

@@ -104,7 +104,9 @@ def _build(
         )
     unknown = sorted(changes.keys() - _FIELDS)
     if unknown:
-        raise TypeError(f"a CAT has no {', '.join(unknown)}; it has {', '.join(sorted(_FIELDS))}")
+        raise TypeError(
+            f"unknown CAT fields {', '.join(unknown)}; known: {', '.join(sorted(_FIELDS))}"
+        )
     with torch.device(device or torch.get_default_device()):
         return Cat(replace(cfg, **changes), num_classes=num_classes, global_pool=global_pool).to(
             dtype

@@ -11,21 +11,21 @@ from pathlib import Path
 _HEAD_BYTES = 4096
 
 _MAGIC = (
-    (b"\x1f\x8b", "is compressed by gzip; unpack it first"),
-    (b"BZh", "is compressed by bzip2; unpack it first"),
-    (b"\xfd7zXZ\x00", "is compressed by xz; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "is compressed by zstd; unpack it first"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+    (b"BZh", "is compressed with bzip2; unpack it first"),
+    (b"\xfd7zXZ\x00", "is compressed with xz; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it, and give the checkpoint in it"),
     (b"Rar!\x1a\x07", "is a RAR archive; unpack it, and give the checkpoint in it"),
     (
         b"\x89HDF\r\n\x1a\n",
-        "is an HDF5 file, as Keras writes them; save the tensors by torch.save or as .safetensors",
+        "is an HDF5 file (from Keras); save the tensors with torch.save or as .safetensors",
     ),
     (
         b"\x93NUMPY",
-        "is an array of NumPy (.npy); save all tensors by name in one file, by torch.save",
+        "is a NumPy array (.npy); save all tensors by name in one file with torch.save",
     ),
-    (b"GGUF", "is a GGUF file; give a file of torch.save or a .safetensors file"),
+    (b"GGUF", "is a GGUF file; give a torch.save file or a .safetensors file"),
     (b"\x89PNG", "is an image (PNG); give the checkpoint"),
     (b"\xff\xd8\xff", "is an image (JPEG); give the checkpoint"),
     (b"%PDF-", "is a PDF document; give the checkpoint"),
@@ -98,7 +98,7 @@ def _describe_zip(path: Path) -> str | None:
     ):
         return f"is a program of torch.export; {_OURS}"
     if names and all(name.endswith(".npy") for name in names):
-        return "is an archive of NumPy (.npz); save its arrays as tensors by name, by torch.save"
+        return "is a NumPy archive (.npz); save its arrays as tensors by name with torch.save"
     listed = ", ".join(repr(name[:80]) for name in names[:3]) + (", ..." if len(names) > 3 else "")
     return f"is a zip archive of {listed or 'nothing'}; give the checkpoint, not an archive of it"
 
@@ -126,7 +126,7 @@ def _describe_bytes(head: bytes, tail: bytes) -> str | None:
         return "is a tar archive; unpack it, and give the checkpoint in it"
     if tail == _TENSORFLOW_MAGIC:
         return (
-            "is the index of a TensorFlow checkpoint; save the tensors by torch.save or as "
+            "is the index of a TensorFlow checkpoint; save the tensors with torch.save or as "
             ".safetensors"
         )
     # A ModelProto: its version, then its producer or its graph.
@@ -153,7 +153,7 @@ def _describe_text(head: bytes) -> str | None:
         )
     if text.startswith("model_checkpoint_path:"):
         return (
-            "is the list of a TensorFlow checkpoint; save the tensors by torch.save or as "
+            "is the list of a TensorFlow checkpoint; save the tensors with torch.save or as "
             ".safetensors"
         )
     return f"is {_kind_of_text(text)}, which begins {beginning}; give the checkpoint"

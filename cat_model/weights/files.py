@@ -100,7 +100,7 @@ def load_file(path: Path) -> dict[str, Any]:
     except (OSError, *_UNREADABLE) as err:
         raise WeightsError(f"{path}: {_reason(path, err)}") from err
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds no state_dict, but a {type(content).__name__}")
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state_dict")
     return content
 
 
@@ -178,8 +178,8 @@ def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
     if match := _REFUSED.search(str(err)):
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
         return (
-            f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing of "
-            "it was run"
+            f"its pickle uses {name}, which is neither a tensor nor a plain value; none of its "
+            "code was run"
         )
     return f"not readable as {wanted}: {type(err).__name__}{_first_words(err)}"
 

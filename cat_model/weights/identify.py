@@ -96,9 +96,7 @@ def _identify(
         differences.append((len(faults), listed))
     _, nearest = min(differences)
     others = (
-        f"{source}: not the tensors of {', '.join(CONFIGS)}; the nearest: "
-        if len(named) > 1
-        else ""
+        f"{source}: holds none of {', '.join(CONFIGS)}; the nearest: " if len(named) > 1 else ""
     )
     raise WeightsError(others + nearest)
 

@@ -99,9 +99,7 @@ def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
             continue
         ours = our_name(stem)
         if ours in sources:
-            raise WeightsError(
-                f"{sources[ours]} and {name} both stand for {ours}: keep one of them"
-            )
+            raise WeightsError(f"{sources[ours]} and {name} are both {ours}; keep one of them")
         sources[ours] = name
     tensors = {ours: state[name] for ours, name in sources.items()}
     if "ape" in tensors:
@@ -120,7 +118,7 @@ def _unwrapped(content: object) -> Mapping[str, Tensor]:
         isinstance(value, Tensor) for value in content.values()
     ):
         raise WeightsError(
-            f"holds no state_dict, neither by itself nor under {', '.join(WRAPPERS)}"
+            f"holds no state_dict, neither at the top level nor under {', '.join(WRAPPERS)}"
         )
     odd = {name: _oddity(name, value) for name, value in content.items()}
     if any(odd.values()):
@@ -132,14 +130,14 @@ def _unwrapped(content: object) -> Mapping[str, Tensor]:
 def _oddity(name: object, value: object) -> str | None:
     """What keeps an entry from being a plain tensor with a name, None if nothing does."""
     if not isinstance(name, str):
-        return "no name"
+        return "not a string"
     if not isinstance(value, Tensor):
         return f"of type {type(value).__name__}"
     if value.is_meta or value.is_nested or value.is_quantized or value.layout is not torch.strided:
         return "not dense"
     # A few bytes can claim terabytes by strides of 0, which a copy would then take.
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        return f"{tuple(value.shape)}, more than is stored of it"
+        return f"{tuple(value.shape)}, larger than its stored data"
     return None
 
 
@@ -148,6 +146,6 @@ def _is_reference(bare: Mapping[str, str]) -> bool:
     ours = next((name for name, stem in bare.items() if stem.startswith("stages.")), None)
     if theirs and ours:
         raise WeightsError(
-            f"mixes two layouts: {theirs} is a name of the reference, {ours} one of ours"
+            f"mixes two layouts: {theirs} is one of the reference's names, {ours} one of ours"
         )
     return theirs is not None

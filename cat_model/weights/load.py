@@ -208,6 +208,6 @@ def _fault_of_folder(directory: Path) -> str:
     if not directory.is_dir():
         return "is a file; `load_weights` and the official loaders read single files"
     return (
-        f"`save_classifier` did not write this folder, as it has no {DESCRIPTION_FILE}; give "
-        "the checkpoint file in it"
+        f"has no {DESCRIPTION_FILE}, so `save_classifier` did not write this folder; give the "
+        "checkpoint file in it"
     )

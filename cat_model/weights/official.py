@@ -25,7 +25,7 @@ def load_official_classifier(path: StrPath) -> Cat:
     official = _load_published(path)
     if not official.is_classifier:
         raise WeightsError(
-            f"{path}: is the backbone of {official.name}, without the norm and the head of a "
+            f"{path}: is the backbone of {official.name} without the norm and the head of a "
             "classifier"
         )
     with torch.device("meta"):
@@ -52,7 +52,5 @@ def load_official_backbone(path: StrPath, *, drop_path_rate: float | None = None
 def _load_published(path: StrPath) -> Checkpoint:
     checkpoint = load_checkpoint(Path(path))
     if checkpoint.name is None:
-        raise WeightsError(
-            f"{path}: not the tensors of {', '.join(CONFIGS)}, but of {checkpoint.config}"
-        )
+        raise WeightsError(f"{path}: holds none of {', '.join(CONFIGS)}, but {checkpoint.config}")
     return checkpoint

@@ -59,11 +59,11 @@ def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:
     unknown = sorted(set(kwargs) - set(known))
     if unknown:
         raise ValueError(
-            f"kwargs {', '.join(unknown)} are none of the reference's: {', '.join(known)}"
+            f"unknown kwargs {', '.join(unknown)}; the reference has {', '.join(known)}"
         )
     absent = [name for name in ("embed_dim", "depths", "num_heads", "ape") if name not in kwargs]
     if absent:
-        raise ValueError(f"kwargs must say {', '.join(absent)}: got {', '.join(kwargs)}")
+        raise ValueError(f"kwargs lack {', '.join(absent)}; got {', '.join(kwargs)}")
     fields = {_OURS[name]: value for name, value in kwargs.items() if name in _OURS}
     fields["patch_size"] = _as_side(fields.get("patch_size", 4))
     fields["attn_drop_rate"] = _attn_drop(kwargs)

@@ -17,7 +17,7 @@ def file_from_outside(directory: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-MEASURED = "measure it on data with its classes"
+MEASURED = "evaluate it on data with the same classes"
 
 
 def check_classes(
@@ -35,7 +35,8 @@ def check_classes(
         f"{first_named(only_wanted)}"
     )
     if not only_held and not only_wanted:
-        differing = "they stand in another order"
+        differing = "the same classes in a different order"
     raise CheckpointError(
-        f"{what}: its {len(held)} classes are not the data's {len(wanted)}: {differing}; {fitting}"
+        f"{what}: its {len(held)} classes differ from the data's {len(wanted)}: {differing}; "
+        f"{fitting}"
     )

@@ -38,6 +38,6 @@ def check_network(
     ]
     if differing:
         raise CheckpointError(
-            f"{what}: holds another network than {wanted_by}: {', '.join(differing)}; correct "
+            f"{what}: holds a different network than {wanted_by}: {', '.join(differing)}; correct "
             f"{correct}"
         )

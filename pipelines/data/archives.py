@@ -73,8 +73,8 @@ def unpack(
         raise DataError(f"{name}: the archive cannot be unpacked: {err}; upload it again") from err
     if not found:
         raise DataError(
-            f"{name}: the archive has no file of the data set; it has {_described(others)}; it "
-            f"needs {', '.join(needed)}, in its root or in one folder"
+            f"{name}: the archive holds no file of the data set (found: {_described(others)}); "
+            f"it must hold {', '.join(needed)}, at its root or in a single folder"
         )
 
 
@@ -92,12 +92,12 @@ def _is_litter(part: str) -> bool:
 def _check_location(location: str, path: str, name: str) -> None:
     if ".." in location.split("/"):
         raise DataError(
-            f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used"
+            f"{name}: the archive has a path outside itself, {path!r}; the archive is not used"
         )
     if not is_utf8(path):
         raise DataError(
-            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the file "
-            "and pack it again"
+            f"{name}: the archive has a file name that is not UTF-8: {escaped(path)}; rename the "
+            "file and pack the archive again"
         )
 
 

@@ -44,8 +44,8 @@ def download(
             return
     names = first_named(wrong)
     raise DataError(
-        f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or correct "
-        "that file"
+        f"{bucket.uri}: bytes differ from SHA256SUMS: {names}; upload them again, or correct "
+        "SHA256SUMS"
     )
 
 

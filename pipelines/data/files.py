@@ -87,7 +87,7 @@ def _no_folder(root: Path, top: str) -> str:
                 f"{escaped(str(location.readlink()))}"
             )
     return (
-        f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds "
+        f"{root / top}: the data folder is {what}; set the stage's `data` to a folder that holds "
         f"{top}/"
     )
 

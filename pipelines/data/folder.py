@@ -76,7 +76,7 @@ def stage_data_folder(context: StageContext, layout: Layout, *splits: str) -> Pa
         context.emit(Event(text))
         if context.should_stop():
             raise StoppedError(
-                "stopped while its data were fetched; what has arrived stays on this machine"
+                "stopped while fetching its data; the fetched part stays on this machine"
             )
 
     return data_folder(context.params.data, layout, *splits, report_progress=report_progress)
@@ -104,7 +104,7 @@ def _sample_folder() -> Path:
             write_sample(folder, Size())
     except OSError as err:
         raise DataError(
-            f"{caches}: the sample cannot be kept here: {err.strerror}; set XDG_CACHE_HOME to a "
-            "folder that can be written"
+            f"{caches}: cannot store the sample here: {err.strerror}; set XDG_CACHE_HOME to a "
+            "writable folder"
         ) from err
     return folder

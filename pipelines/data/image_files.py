@@ -50,7 +50,7 @@ def opened(file: Path | BytesIO) -> Iterator[ImageFile.ImageFile]:
     except (BrokenImageError, MemoryError):
         raise
     except UnidentifiedImageError as err:
-        raise BrokenImageError("not an image, or of an unknown format") from err
+        raise BrokenImageError("not an image, or an unknown format") from err
     except Exception as err:  # damaged headers make Pillow's readers raise almost anything
         raise BrokenImageError(str(err) or type(err).__name__) from err
 

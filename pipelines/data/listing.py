@@ -125,9 +125,7 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing
         objects = list(_find(bucket, top, piece))
         found |= {one.name: one for one in objects}
         if not objects:
-            faults.say(
-                f"holds neither {' nor '.join(piece.names)}, nor {' or '.join(_files(piece))}"
-            )
+            faults.say(f"holds none of {', '.join(piece.names)}, {', '.join(_files(piece))}")
     faults.raise_any("upload the data set there, or correct `data`")
     return RemoteListing(
         bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found))

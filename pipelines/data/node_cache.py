@@ -87,7 +87,7 @@ def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
     if needed - held > free:
         raise OSError(
             errno.ENOSPC,
-            f"{(needed - held) / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB free",
+            f"{(needed - held) / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free",
         )
 
 
@@ -173,6 +173,6 @@ def _errors(home: Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise DataError(
-            f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, "
-            "or set XDG_CACHE_HOME to a folder with room on a local disk"
+            f"{home}: cannot store the data set here: {err.strerror}; free some space, or set "
+            "XDG_CACHE_HOME to a folder with enough space on a local disk"
         ) from err

@@ -37,9 +37,9 @@ class DataBucket(Bucket):
         """The data are wrong, or another try may help."""
         where = f"{self.uri}/{name}" if name and verb != "list" else self.uri
         if failure.code in MISSING:
-            return DataError(f"{where}: missing; copy it there again, or write the index anew")
+            return DataError(f"{where}: missing; copy it there again, or write the index again")
         if failure.code in _CHANGED:
-            return DataError(f"{where}: was replaced while it was fetched; run again")
+            return DataError(f"{where}: was replaced during the download; run again")
         kind = DataError if failure.is_lasting else UnreachableError
         return kind(f"{where}: cannot {verb}: {failure}")
 

@@ -86,7 +86,7 @@ def check_names(where: object, names: Sequence[str]) -> None:
         return
     wrong = [escaped(name) for name in names if not is_utf8(name)]
     raise DataError(
-        f"{where}: names of files that are not UTF-8: {first_named(wrong)}; rename these files, "
+        f"{where}: file names that are not UTF-8: {first_named(wrong)}; rename these files, "
         "for example: convmv -f LATIN1 -t UTF-8 --notest -r FOLDER"
     )
 

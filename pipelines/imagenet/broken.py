@@ -26,7 +26,7 @@ class BrokenImages:
         self._paths.update(paths)
         if len(self._paths) > self._limit:
             raise DataError(
-                f"{self._root}: {len(self._paths)} images do not decode, more than "
+                f"{self._root}: {len(self._paths)} images cannot be decoded, more than "
                 f"max_broken_images = {self._limit}: "
                 f"{first_named(self.paths)}; replace or delete them, or raise max_broken_images"
             )

@@ -87,9 +87,9 @@ class ClassMap:
         if self._prefix(split) is None:
             paths = [line.path for line in self._lines(split)]
             raise DataError(
-                f"{self._map(split)}: none of its {len(paths)} images is there, neither below "
-                f"{self._root} nor below {self._root / split}: {first_named(paths)}; correct the "
-                "paths or complete the data set"
+                f"{self._map(split)}: none of its {len(paths)} images exists below {self._root} or "
+                f"below {self._root / split}: {first_named(paths)}; correct the paths or complete "
+                "the data set"
             )
         sizes = ((path, self._size(path)) for path in self._paths(split))
         return [(path, size) for path, size in sizes if size is not None]
@@ -159,9 +159,9 @@ def parse_class_names(text: str, location: str) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for number, name in enumerate(names, 1):
         if not name:
-            faults.append(f"{number}: an empty line among the names of classes")
+            faults.append(f"{number}: empty line among the class names")
         elif name in seen:
-            faults.append(f"{number}: class {name!r} again, first in line {seen[name]}")
+            faults.append(f"{number}: duplicate class {name!r}, first in line {seen[name]}")
         seen.setdefault(name, number)
     _raise(location, faults)
     return tuple(names)
@@ -171,7 +171,7 @@ def _load_lines(path: Path) -> tuple[Line, ...]:
     text = load_text_if_there(path)
     if text is None:
         raise DataError(
-            f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each"
+            f"{path}: missing; write one line `path<TAB>label` for each image of the split"
         )
     lines: list[Line] = []
     faults: list[str] = []
@@ -187,7 +187,7 @@ def _load_lines(path: Path) -> tuple[Line, ...]:
         lines.append(line)
     _raise(path, faults)
     if not lines:
-        raise DataError(f"{path}: lists no image")
+        raise DataError(f"{path}: lists no images")
     return tuple(lines)
 
 
@@ -203,9 +203,9 @@ def _fault(line: Line, written: str, first_of: Mapping[str, int]) -> str | None:
     if not line.path or not line.label:
         return f"{written.strip()!r} has no label; write `path<TAB>label`"
     if line.path in first_of:
-        return f"{line.path} again, first in line {first_of[line.path]}"
+        return f"duplicate path {line.path}, first in line {first_of[line.path]}"
     if line.path.startswith("/") or ".." in line.path.split("/"):
-        return f"{line.path} is no path below the data folder"
+        return f"{line.path} is not a path below the data folder"
     return None
 
 

@@ -65,9 +65,7 @@ class Folders:
         )
         if not names:
             folder = self._root / split
-            raise DataError(
-                f"{folder}: holds no class folders; images belong into {split}/<class>/"
-            )
+            raise DataError(f"{folder}: holds no class folders; put the images in {split}/<class>/")
         return tuple(names)
 
     def source(self, split: Split, classes: tuple[str, ...]) -> Index:

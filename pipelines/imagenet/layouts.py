@@ -124,11 +124,11 @@ def _entries(folder: Path) -> list[tuple[str, bool]]:
 def _check_count(images: ImageFiles, classes: tuple[str, ...], num_classes: int | None) -> None:
     if num_classes not in (None, len(classes)):
         raise DataError(
-            f"{images.location}: holds {len(classes)} classes, but num_classes says {num_classes}; "
-            "correct it or leave it out"
+            f"{images.location}: holds {len(classes)} classes, but num_classes is {num_classes}; "
+            "correct num_classes or leave it out"
         )
     if len(classes) < 2:  # noqa: PLR2004
         raise DataError(
-            f"{images.location}: holds one class only, {first_named(classes)}; a classifier needs "
+            f"{images.location}: holds only one class, {first_named(classes)}; a classifier needs "
             "two or more"
         )

@@ -122,4 +122,4 @@ class Checkpoints:
 
     def _remember(self, progress: Progress) -> None:
         part = f" and {progress.num_updates} updates" if progress.num_updates else ""
-        self.last = f"the last checkpoint stands after {progress.epoch} epochs{part}"
+        self.last = f"the last checkpoint is after {progress.epoch} epochs{part}"

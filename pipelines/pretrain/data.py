@@ -77,15 +77,15 @@ def _train_images(
     if len(train) >= params.batch_size:
         return train
     if train is whole:
-        held, what_to_do = f"{len(train)} images", "lower it"
+        held, what_to_do = f"{len(train)} images", "lower batch_size"
     else:
         held = (
             f"{len(whole)} images, of which data_fraction = {params.data_fraction:g} takes "
             f"{len(train)}"
         )
-        what_to_do = "lower it or raise data_fraction"
+        what_to_do = "lower batch_size or raise data_fraction"
     raise DataError(
-        f"{images.location}: train holds {held}, less than batch_size = {params.batch_size}; "
+        f"{images.location}: train holds {held}, fewer than batch_size = {params.batch_size}; "
         f"{what_to_do}"
     )
 
@@ -102,10 +102,9 @@ def _part_size(params: PretrainParams, world_size: int) -> int:
     )
     raise JobError(
         f"batch_size = {params.batch_size} is not a multiple of "
-        f"{params.batch_multiple(world_size)}, which "
-        f"{world_size} workers with accumulate = {params.accumulate} need since {why}; change "
-        "batch_size, accumulate "
-        "or resources.workers"
+        f"{params.batch_multiple(world_size)}, which {world_size} workers with accumulate = "
+        f"{params.accumulate} need because {why}; change batch_size, accumulate or "
+        "resources.workers"
     )
 
 

@@ -118,8 +118,8 @@ class Epoch:
         if total > limit:
             raise StageError(
                 f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: {total} updates "
-                "had gradients that are "
-                f"no numbers, more than max_skipped_updates = {limit}; {self._advice}"
+                "had NaN or infinite gradients, more than max_skipped_updates = "
+                f"{limit}; {self._advice}"
             )
 
     def _read_and_report_losses(self) -> None:
@@ -150,18 +150,17 @@ class Epoch:
         from there."""
         if not has_finite_weights(self._training.trainer.unwrapped):
             raise StageError(
-                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient was "
-                "no number, and so are "
-                f"the weights; {self._advice}"
+                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient and "
+                f"the weights are NaN or infinite; {self._advice}"
             )
 
     @property
     def _advice(self) -> str:
         lr = self._training.trainer.schedule.lr(max(0, self._total_updates - 1))
         return (
-            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, or "
-            "lengthen warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: "
-            "skip pass over single updates"
+            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, "
+            "raise warmup_epochs, set clip_grad, use precision: fp32, or set non_finite: skip to "
+            "skip single updates"
         )
 
     def _write_checkpoint(self) -> Path | None:

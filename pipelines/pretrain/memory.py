@@ -45,7 +45,7 @@ def _remedies(params: PretrainParams) -> list[str]:
         )
     ]
     if not params.activation_checkpointing:
-        remedies.append("set activation_checkpointing: true, at a third more time")
+        remedies.append("set activation_checkpointing: true, which takes a third more time")
     if params.precision == "fp32":
         remedies.append("set precision: bf16")
     return [*remedies, "or lower batch_size or img_size"]

@@ -89,13 +89,12 @@ def _load_start(directory: Path) -> Checkpoint:
         found = load_checkpoint(file_from_outside(directory) or directory)
     except WeightsError as err:
         raise CheckpointError(
-            f"weights: no classifier can be read from it: {err}; give the checkpoint of a pretrain "
-            "stage, or a file of "
-            "the official layout"
+            f"weights: cannot read a classifier: {err}; give the checkpoint of a pretrain stage, "
+            "or a file in the official layout"
         ) from err
     if not found.is_classifier:
         raise CheckpointError(
-            "weights: is a backbone, without the norm and the head of a classifier; give a "
+            "weights: is a backbone without the norm and the head of a classifier; give a "
             "classifier"
         )
     return found
@@ -104,7 +103,7 @@ def _load_start(directory: Path) -> Checkpoint:
 def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
     """A file names no classes: only their number is compared, their order is taken to be that of
     sorted folders."""
-    fitting = "fine-tune on data with its classes, or set reset_head: true to replace its head"
+    fitting = "fine-tune on data with the same classes, or set reset_head: true to replace the head"
     if found.classes is not None:
         check_classes(found.classes, classes, what="weights", fitting=fitting)
         return
@@ -112,7 +111,7 @@ def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
     num_classes = 0 if head is None else len(head)
     if num_classes != len(classes):
         raise CheckpointError(
-            f"weights: has {num_classes} classes, the data {len(classes)}; {fitting}"
+            f"weights: has {num_classes} classes, but the data have {len(classes)}; {fitting}"
         )
 
 
@@ -132,8 +131,8 @@ def load_checked_classifier(
     if known is None:
         if model.num_classes != len(classes):
             raise CheckpointError(
-                f"checkpoint: has {model.num_classes} classes, the data {len(classes)}; measure it "
-                "on its own data"
+                f"checkpoint: has {model.num_classes} classes, but the data have {len(classes)}; "
+                "evaluate it on its own data"
             )
     else:
         check_classes(known, classes)
@@ -152,7 +151,6 @@ def _load(directory: Path) -> tuple[Cat, tuple[str, ...] | None]:
         )
     except WeightsError as err:
         raise CheckpointError(
-            f"checkpoint: no classifier can be read from it: {err}; give the checkpoint of a "
-            "pretrain stage, or a file "
-            "of the official layout"
+            f"checkpoint: cannot read a classifier: {err}; give the checkpoint of a pretrain "
+            "stage, or a file in the official layout"
         ) from err

@@ -269,22 +269,16 @@ class PretrainParams(Params):
     def _head_is_there(self) -> Iterator[Misfit]:
         if self.reset_head and self.weights is None:
             yield Misfit(
-                ("reset_head",), "reset_head: there is no head to replace without `weights`"
+                ("reset_head",), "reset_head: true needs `weights`, whose head it replaces"
             )
 
     def _scale_rises(self) -> Iterator[Misfit]:
         if self.scale[0] > self.scale[1]:
-            message = (
-                f"scale {list(self.scale)}: its first number, the least share, exceeds its second"
-            )
-            yield Misfit(("scale",), message)
+            yield Misfit(("scale",), _swapped("scale", self.scale))
 
     def _ratio_rises(self) -> Iterator[Misfit]:
         if self.ratio[0] > self.ratio[1]:
-            message = (
-                f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second"
-            )
-            yield Misfit(("ratio",), message)
+            yield Misfit(("ratio",), _swapped("ratio", self.ratio))
 
     def _pairs_fit(self) -> Iterator[Misfit]:
         if self.is_mixing and self.batch_size % 2:
@@ -292,6 +286,11 @@ class PretrainParams(Params):
                 f"batch_size {self.batch_size} is odd, but mixup and cutmix mix images in pairs"
             )
             yield Misfit(("batch_size",), message)
+
+
+def _swapped(field: str, limits: tuple[float, float]) -> str:
+    first, second = limits
+    return f"{field}: minimum {first:g} exceeds maximum {second:g}; write [{second:g}, {first:g}]"
 
 
 class PretrainEvaluationParams(DetailParams, PretrainParams):

@@ -59,7 +59,7 @@ def evaluate(
     share_broken(broken)
     top1, top5, num_samples = sum_over_ranks(counts_3, precision.device).tolist()
     if num_samples == 0:
-        raise DataError("no image of val decodes; see to the files below val/")
+        raise DataError("no image in val/ can be decoded; check the files")
     return Scores(100 * top1 / num_samples, 100 * top5 / num_samples, int(num_samples))
 
 

@@ -88,7 +88,7 @@ class Trainer:
         self, micro_batch: Batch, micro_batches: Sequence[Batch], *, is_last: bool
     ) -> Tensor:
         if len(micro_batch.labels_B) == 0:
-            raise DataError("no image of train decodes; see to the files below train/")
+            raise DataError("no image in train/ can be decoded; check the files")
         batch = micro_batch.to(self.precision.device)
         with self._exchange(is_due=is_last):
             with self.precision.autocast():

@@ -46,8 +46,8 @@ def write_sample(root: Path, size: Size) -> SampleSummary:
         return _write(root, size)
     except OSError as err:
         raise DataError(
-            f"{err.filename or root}: the sample cannot be written: {err.strerror}; choose a "
-            "folder that can be written"
+            f"{err.filename or root}: cannot write the sample: {err.strerror}; choose a writable "
+            "folder"
         ) from err
 
 
@@ -86,12 +86,12 @@ def _load_list(root: Path, size: Size) -> dict[str, str] | None:
         held, files = (document["version"], document["size"]), dict(document["files"])
     except (ValueError, TypeError, KeyError) as err:
         raise DataError(
-            f"{path}: not a list of a sample's files; delete the folder or choose another"
+            f"{path}: not a list of sample files; delete the folder or choose another"
         ) from err
     if held != (VERSION, asdict(size)):
         raise DataError(
-            f"{root}: holds another sample, {held[1]} of version {held[0]}; delete it or choose "
-            "another folder"
+            f"{root}: holds a different sample, {held[1]} of version {held[0]}; delete it or "
+            "choose another folder"
         )
     return files
 

@@ -19,8 +19,8 @@ def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> boo
     if shutil.which(compiler) is None:
         context.emit(
             Event(
-                f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on "
-                "uncompiled"
+                f"compile: C++ compiler {compiler!r} not found (set CXX to use another); "
+                "continuing without compilation"
             )
         )
         return False

@@ -135,4 +135,4 @@ def save_or_stop(
     if directory is not None:
         context.save(directory)
     if action is Action.STOP:
-        raise StoppedError(f"stopped as asked; {last_checkpoint()}")
+        raise StoppedError(f"stopped as requested; {last_checkpoint()}")

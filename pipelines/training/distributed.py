@@ -73,8 +73,7 @@ def check_equal_on_ranks(model: nn.Module, *, when: str) -> None:
     if len(set(digests)) > 1:
         raise StageError(
             f"the parameters differ between the {len(digests)} workers {when}: their gradients "
-            "were not shared; check "
-            "that the workers are of one process group"
+            "were not shared; check that the workers belong to one process group"
         )
 
 

@@ -41,7 +41,7 @@ class CheckpointEvery(Params):
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give one of epochs, steps and minutes, not {', '.join(given) or 'none'}"
+                f"give exactly one of epochs, steps and minutes, got {', '.join(given) or 'none'}"
             )
         return self
 

@@ -165,7 +165,7 @@ def test_the_report_tells_all_and_the_digest_is_that_of_the_file(
     assert convert(toy, out, "--to", "mmdet", "--img-size", "84x140") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        f"{toy}: classifier, no published size: CatConfig(img_size=(112, 112)"
+        f"{toy}: classifier, not a published size: CatConfig(img_size=(112, 112)"
     )
     assert lines[1:6] == [
         f"mapped: {len(ours()) - 4} tensors",
@@ -230,20 +230,23 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
         (
             (".", "out.pth"),
             (
-                r"\.: `save_classifier` did not write this folder, as it has no model\.json; give "
+                r"\.: has no model\.json, so `save_classifier` did not write this folder; give "
                 r"the "
                 r"check"
             ),
         ),
-        (("toy.pth", "out"), r"out: say what it is for: --to timm \| mmdet \| safetensors"),
+        (
+            ("toy.pth", "out"),
+            r"out: unknown suffix; choose the target: --to timm \| mmdet \| safetensors",
+        ),
         (("toy.pth", "out.pth", "--to", "safetensors"), r"out\.pth: must end in \.safetensors"),
         (
             ("toy.pth", "out.safetensors", "--to", "mmdet"),
-            r"out\.safetensors: mmengine reads no \.safetensors",
+            r"out\.safetensors: mmengine cannot read \.safetensors",
         ),
-        (("toy.pth", "out.npz", "--to", "timm"), r"out\.npz: timm takes \.npz for arrays of NumPy"),
-        (("toy.pth", "folder", "--to", "timm"), r"folder: is a folder; name a file"),
-        (("toy.pth", "no/out.pth"), r"no: no such folder; make it first"),
+        (("toy.pth", "out.npz", "--to", "timm"), r"out\.npz: timm reads \.npz as NumPy arrays"),
+        (("toy.pth", "folder", "--to", "timm"), r"folder: is a folder; give a file"),
+        (("toy.pth", "no/out.pth"), r"no: no such folder; create it first"),
         (
             ("toy.pth", "out.pth", "--img-size", "1"),
             r"--img-size: img_size must be at least a patch",
@@ -254,14 +257,14 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
         ),
         (
             ("backbone.pth", "out.pth"),
-            r"backbone\.pth: is a backbone, without the head that timm wants; use --to mmdet",
+            r"backbone\.pth: is a backbone without the head that timm needs; use --to mmdet",
         ),
         (
             ("broken.pth", "out.pth"),
-            r"broken\.pth: not the tensors of cat_tiny, .*\n  missing: head\.bias \(10,\)$",
+            r"broken\.pth: holds none of cat_tiny, .*\n  missing: head\.bias \(10,\)$",
         ),
         (("text.pth", "out.pth"), r"text\.pth: is text, which begins 'hello'; give the checkpoint"),
-        (("list.pth", "out.pth"), r"list\.pth: holds no state_dict, but a list"),
+        (("list.pth", "out.pth"), r"list\.pth: holds a list, not a state_dict"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_code_2(
@@ -317,7 +320,7 @@ def test_it_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
     assert again.stderr.splitlines() == [
         (
             f"cat_model.convert: {tmp_path / 'out.pth'}: exists; use --force to overwrite it, or "
-            "another name"
+            "choose another name"
         )
     ]
 
@@ -329,7 +332,7 @@ def test_a_wrong_file_is_named_and_ends_with_code_2(
     write_wrong_file(name, tmp_path / "in.pth")
     assert convert(tmp_path / "in.pth", tmp_path / "out.pth") == 2
     error = capsys.readouterr().err
-    message = "`save_classifier` did not write this folder" if name == "folder" else MESSAGES[name]
+    message = r"has no model\.json, so" if name == "folder" else MESSAGES[name]
     assert re.match(rf"cat_model\.convert: {tmp_path}/in\.pth: {message}", error)
     assert "weights_only" not in error
     assert not (tmp_path / "out.pth").exists()

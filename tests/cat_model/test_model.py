@@ -192,5 +192,5 @@ def test_a_wrong_input_is_refused_before_any_compute(
 
 @pytest.mark.parametrize("out_indices", [(), (1, 0), (0, 4), (-1,), (2, 2)])
 def test_out_indices_must_rise_within_the_stages(out_indices: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"out_indices must rise within 0\.\.3"):
+    with pytest.raises(ValueError, match=r"out_indices must increase within 0\.\.3"):
         CatBackbone(TOY, out_indices=out_indices)

@@ -30,8 +30,8 @@ total                                                 37.294  6.063  100.0%
                                                              published
 parameters                                           37.294         37   agrees
 MAC: products and norms, as the reference's flops()   6.068        5.9  differs
-MAC: all products, those of attention included        6.063        5.9  differs
-MAC: convolutions, linear layers and norms alone      5.883        5.9   agrees
+MAC: all products, including attention                6.063        5.9  differs
+MAC: convolutions, linear layers and norms only       5.883        5.9   agrees
 """
 
 
@@ -119,23 +119,23 @@ def test_json_has_whole_numbers_by_convention(capsys: pytest.CaptureFixture[str]
         ([], "arguments are required: MODEL"),
         (
             ["cat_tiny", "--img-size", "0"],
-            "--img-size: '0' is no size: behind the model's name give SIDE, HEIGHT ",
+            "--img-size: '0' is not a size: after the model's name give SIDE, HEIGHT ",
         ),
-        (["cat_tiny", "--img-size", "224", "-7"], "--img-size: '-7' is no size: "),
-        (["cat_tiny", "--img-size", "224x"], "--img-size: '224x' is no size: "),
-        (["cat_tiny", "--img-size", "22.4"], "--img-size: '22.4' is no size: "),
-        (["cat_tiny", "--img-size", "9" * 5000], "is no size: "),
+        (["cat_tiny", "--img-size", "224", "-7"], "--img-size: '-7' is not a size: "),
+        (["cat_tiny", "--img-size", "224x"], "--img-size: '224x' is not a size: "),
+        (["cat_tiny", "--img-size", "22.4"], "--img-size: '22.4' is not a size: "),
+        (["cat_tiny", "--img-size", "9" * 5000], "is not a size: "),
         (
             ["cat_tiny", "--img-size", "1x2", "3"],
             "--img-size: give one side or two, height and width, got 1 2 3",
         ),
         (
             ["--img-size", "224", "cat_tiny"],
-            "--img-size: 'cat_tiny' is no size: behind the model's name ",
+            "--img-size: 'cat_tiny' is not a size: after the model's name ",
         ),
         (
             ["cat_tiny", "--num-classes", "-1"],
-            "--num-classes: '-1' is no number of classes: give 0 (no classifier)",
+            "--num-classes: '-1' is not a number of classes: give 0 (no classifier)",
         ),
     ],
 )

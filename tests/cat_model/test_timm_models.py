@@ -80,7 +80,7 @@ def test_no_images_give_no_logits() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"window": 7}, "a CAT has no window; it has .*window_size"),
+        ({"window": 7}, "unknown CAT fields window; known: .*window_size"),
         ({"feature_cls": "list", "features_only": True}, "feature_cls must be 'getter'"),
         ({"dynamic_img_size": False}, "a CAT takes images of any size"),
         ({"img_size": 0}, "img_size must be one or two whole numbers of pixels"),
@@ -185,7 +185,7 @@ def test_pruning_takes_off_no_more_than_it_is_told() -> None:
     assert whole.num_classes == 5
     whole.prune_intermediate_layers([3], prune_norm=True, prune_head=False)
     assert isinstance(whole.norm, nn.Identity)
-    with pytest.raises(ValueError, match="prune_head must be True where stages are taken off"):
+    with pytest.raises(ValueError, match="prune_head must be True when stages are removed"):
         whole.prune_intermediate_layers([1], prune_head=False)
 
 

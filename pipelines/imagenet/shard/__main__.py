@@ -38,12 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
     if src is None or dst is None:
-        raise JobError("SRC and DST are needed, or --index PLACE")
+        raise JobError("give SRC and DST, or --index LOCATION")
     if src.rstrip("/") == dst.rstrip("/"):
-        raise JobError(
-            f"{dst}: shards cannot be written among the images that they are made of; choose "
-            "another DST"
-        )
+        raise JobError(f"{dst}: SRC and DST are the same; choose another DST")
     location = open_location(dst)
     written = write_shards(
         open_images(src), location, images_per_shard=images_per_shard, on_shard=_report_shard
@@ -63,8 +60,8 @@ def _index(where: str) -> None:
     total = sum(map(len, found.values()))
     if total == 0:
         raise DataError(
-            f"{location.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and "
-            "likewise val"
+            f"{location.uri}: holds no shards; put them in train/*.tar or train-*.tar, and "
+            "likewise for val"
         )
     done: list[Shard] = []
 
@@ -102,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"default: {IMAGES_PER_SHARD}",
     )
     parser.add_argument(
-        "--index", metavar="PLACE", help=f"only write {INDEX_NAME} for the shards that lie at PLACE"
+        "--index",
+        metavar="LOCATION",
+        help=f"only write {INDEX_NAME} for the existing shards at LOCATION",
     )
     return parser
 

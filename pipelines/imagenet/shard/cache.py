@@ -61,8 +61,8 @@ class ShardCache:
                 return descriptor
         partial.unlink()
         raise DataError(
-            f"{location.uri}/{shard.name}: the shard is not the one that the index describes; copy "
-            f"it there again, or {how_to_index(location.uri)}"
+            f"{location.uri}/{shard.name}: the shard differs from its description in the index; "
+            f"copy it there again, or {how_to_index(location.uri)}"
         )
 
     def _reserve(self, partial: Path, size: int) -> None:
@@ -96,9 +96,8 @@ class ShardCache:
             yield
         except OSError as err:
             raise DataError(
-                f"{self.folder}: shards cannot be kept here: {err.strerror}; lower cache_gib, or "
-                "set XDG_CACHE_HOME "
-                "to a folder with room"
+                f"{self.folder}: cannot store shards here: {err.strerror}; lower cache_gib, or "
+                "set XDG_CACHE_HOME to a folder with enough space"
             ) from err
 
 

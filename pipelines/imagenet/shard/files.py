@@ -55,7 +55,7 @@ class Shards:
         missing = [name for name in self._index.classes if name not in set(present)]
         if missing or classes != present:
             raise DataError(
-                f"{self.location}: {split} has no image of the classes "
+                f"{self.location}: {split} has no images of the classes "
                 f"{first_named(missing or sorted(classes))}"
             )
         shards = self._shards(split)
@@ -76,7 +76,7 @@ class Shards:
         shards = self._index.shards.get(split, ())
         if not any(map(len, shards)):
             raise DataError(
-                f"{self.location}: holds no image of {split}; shards belong into {split}/*.tar or "
+                f"{self.location}: holds no images of {split}; put its shards in {split}/*.tar or "
                 f"{split}-*.tar"
             )
         return shards
@@ -87,9 +87,9 @@ class Shards:
         largest = sorted((shard.size for shard in shards), reverse=True)[:SHARDS_IN_SHUFFLE]
         if sum(largest) > self._limit_bytes:
             raise DataError(
-                f"{self.location}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the "
-                f"{len(largest)} shards, {sum(largest) / 2**30:.3g} GiB, that are read at a time; "
-                "raise it, or write smaller shards"
+                f"{self.location}: cache_gib = {self._limit_bytes / 2**30:g} is too small for the "
+                f"{len(largest)} shards ({sum(largest) / 2**30:.3g} GiB) that are read at a time; "
+                "raise cache_gib, or write smaller shards"
             )
         return CachedFiles(self._location, ShardCache(cache_folder() / "shards", self._limit_bytes))
 
@@ -106,8 +106,8 @@ class Shards:
     def _made_index(self, found: Sizes) -> ShardIndex:
         if not found:
             raise DataError(
-                f"{self.location}: holds no shards; they belong into train/*.tar or train-*.tar, "
-                "and likewise val"
+                f"{self.location}: holds no shards; put them in train/*.tar or train-*.tar, and "
+                "likewise for val"
             )
         if not isinstance(self._location, FolderLocation):
             raise DataError(
@@ -158,9 +158,8 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
         except OSError as err:
             raise DataError(
-                f"{path.parent}: cannot be written, or not be locked: {err.strerror}; set "
-                "XDG_CACHE_HOME to a folder "
-                "on a local disk"
+                f"{path.parent}: cannot be written or locked: {err.strerror}; set XDG_CACHE_HOME "
+                "to a folder on a local disk"
             ) from err
         yield
 
@@ -171,7 +170,6 @@ def _check_bytes(location: FolderLocation, shards: Sequence[Shard]) -> None:
     other = [name for name, digest in digests if digest != described[name]]
     if other:
         raise DataError(
-            f"{location.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy "
-            "them again, or "
-            f"{how_to_index(location.uri)}"
+            f"{location.uri}/{INDEX_NAME}: does not match the bytes of {first_named(other)}; copy "
+            f"them again, or {how_to_index(location.uri)}"
         )

@@ -114,7 +114,7 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
         return ShardIndex(classes, splits, document["made_from"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as err:
         raise DataError(
-            f"{location}/{INDEX_NAME}: no index of shards: {err}; {how_to_index(location)}"
+            f"{location}/{INDEX_NAME}: not a valid shard index: {err}; {how_to_index(location)}"
         ) from err
 
 
@@ -129,15 +129,14 @@ def check_shards(
     other = sorted(name for name in listed.keys() & there.keys() if listed[name] != there[name])
     if missing or unlisted or other:
         raise DataError(
-            f"{location}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; "
-            "not in the index: "
-            f"{first_named(unlisted)}; of another size: {first_named(other)}; copy the shards "
-            f"again, or {how_to_index(location)}"
+            f"{location}/{INDEX_NAME}: does not match the shards; missing: "
+            f"{first_named(missing)}; not in the index: {first_named(unlisted)}; different size: "
+            f"{first_named(other)}; copy the shards again, or {how_to_index(location)}"
         )
 
 
 def how_to_index(location: str) -> str:
-    return f"write one for these shards: python -m pipelines.imagenet.shard --index {location}"
+    return f"write a new index: python -m pipelines.imagenet.shard --index {location}"
 
 
 def _parse_shard(document: Mapping[str, Any], num_classes: int) -> Shard:

@@ -79,7 +79,7 @@ def _each_reported(shards: Iterator[Shard], on_shard: OnShard | None) -> Iterato
 def _classes(location: ShardLocation, shards: Sequence[Shard]) -> tuple[str, ...]:
     greatest = {max(shard.labels): shard.name for shard in shards if len(shard)}
     if not greatest:
-        raise DataError(f"{location.uri}: the shards hold no image")
+        raise DataError(f"{location.uri}: the shards hold no images")
     content = location.read(CLASSES_NAME)
     if content is None:
         return tuple(str(label) for label in range(max(greatest) + 1))

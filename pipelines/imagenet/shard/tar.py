@@ -56,7 +56,7 @@ def scan_tar(file: IO[bytes], location: str) -> list[Member]:
             _check_end(tar, file)
     except (tarfile.TarError, EOFError) as err:
         raise DataError(
-            f"{location}: the shard is no whole tar file: {err}; copy it again or write it anew"
+            f"{location}: the shard is not a complete tar file: {err}; copy or write it again"
         ) from err
     return found.members()
 
@@ -128,7 +128,7 @@ class _Found:
         if not info.isfile() or info.issparse():
             raise DataError(
                 f"{self._location}/{name}: a link or a sparse file; write the shard again with "
-                "whole files, for example by tar --dereference --hard-dereference"
+                "regular files, for example with tar --dereference --hard-dereference"
             )
         if key in self._images:
             other = escaped(self._images[key][0])
@@ -139,7 +139,7 @@ class _Found:
 
     def _no_label(self, name: str) -> DataError:
         return DataError(
-            f"{self._location}/{escaped(name)}: holds no label, which is an integer from 0 to "
+            f"{self._location}/{escaped(name)}: holds no label; a label is an integer from 0 to "
             f"{LARGEST_LABEL}"
         )
 
@@ -177,7 +177,7 @@ def _check_end(tar: tarfile.TarFile, file: IO[bytes]) -> None:
     zeros end one."""
     file.seek(tar.offset)
     if file.read(BLOCK) != bytes(BLOCK):
-        raise tarfile.ReadError(f"no end at byte {tar.offset}")
+        raise tarfile.ReadError(f"no end-of-archive marker at byte {tar.offset}")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

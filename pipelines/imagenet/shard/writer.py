@@ -75,8 +75,8 @@ def _held(index: ShardIndex, made_from: str, location: ShardLocation) -> ShardSu
     check_shards(index, location.find_shards(), location.uri)
     if index.made_from != made_from:
         raise DataError(
-            f"{location.uri}: holds shards of other images, or of another size; delete them or "
-            "choose another place"
+            f"{location.uri}: holds shards of other images or another shard size; delete them or "
+            "choose another location"
         )
     shards = [shard for of_split in index.shards.values() for shard in of_split]
     return ShardSummary(len(shards), sum(map(len, shards)), 0)
@@ -88,7 +88,8 @@ def _claim(location: ShardLocation, wanted: set[str]) -> None:
     there = {name for sizes in location.find_shards().values() for name in sizes}
     if there and location.read(MARK_NAME) is None:
         raise DataError(
-            f"{location.uri}: holds {len(there)} tar files of another origin; choose an empty place"
+            f"{location.uri}: holds {len(there)} tar files from another source; choose an empty "
+            "location"
         )
     location.write(MARK_NAME, b"{}\n")
     for name in sorted(there - wanted):

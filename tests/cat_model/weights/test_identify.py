@@ -62,7 +62,7 @@ def test_any_other_network_is_told_by_its_shapes(tmp_path: Path, tag: str) -> No
 
 def test_a_flat_map_that_is_no_square_is_refused(tmp_path: Path) -> None:
     torch.save(load_vector("toy_rect3").state_dict(), tmp_path / "toy.pth")
-    with pytest.raises(WeightsError, match=r"toy\.pth: ape has 1568 positions, neither 56 x 56"):
+    with pytest.raises(WeightsError, match=r"toy\.pth: ape has 1568 positions; expected 56 x 56"):
         load_checkpoint(tmp_path / "toy.pth")
 
 

@@ -116,7 +116,7 @@ def test_a_flat_ape_of_the_models_length_gets_the_models_map() -> None:
 def test_a_flat_ape_of_another_length_is_a_square_or_refused() -> None:
     assert ape(torch.zeros(1, 49, 2)).shape == (1, 7, 7, 2)
     with pytest.raises(
-        WeightsError, match="ape has 15 positions, neither 3 x 4, the model's map, nor a square"
+        WeightsError, match="ape has 15 positions; expected 3 x 4, the model's map, or a square"
     ):
         ape(torch.zeros(1, 15, 2))
 
@@ -134,7 +134,7 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
         (
             {},
             (
-                "holds no state_dict, neither by itself nor under model, state_dict, "
+                "holds no state_dict, neither at the top level nor under model, state_dict, "
                 "state_dict_ema, model_ema"
             ),
         ),
@@ -144,20 +144,20 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
             {"norm.bias": torch.zeros(1), "epoch": 3},
             "more than plain tensors by name: 'epoch' is of type int",
         ),
-        ({3: torch.zeros(1)}, "more than plain tensors by name: 3 is no name"),
+        ({3: torch.zeros(1)}, "more than plain tensors by name: 3 is not a string"),
         ({"ape": torch.zeros(3).to_sparse()}, "'ape' is not dense"),
         ({"ape": torch.zeros(3, device="meta")}, "'ape' is not dense"),
         (
             {"ape": torch.zeros(1).expand(10**6, 10**6)},
-            r"'ape' is \(1000000, 1000000\), more than is stored of it",
+            r"'ape' is \(1000000, 1000000\), larger than its stored data",
         ),
         (
             {"norm.bias": torch.zeros(1), "module.norm.bias": torch.ones(1)},
-            r"norm\.bias and module\.norm\.bias both stand for norm\.bias: keep one",
+            r"norm\.bias and module\.norm\.bias are both norm\.bias; keep one",
         ),
         (
             {"layers.0.x": torch.zeros(1), "stages.0.x": torch.zeros(1)},
-            r"mixes two layouts: layers\.0\.x is a name of the reference, stages\.0\.x one of ours",
+            r"mixes two layouts: layers\.0\.x is one of the reference's names, stages\.0\.x one of",
         ),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(
         WeightsError,
-        match=r"other: `save_classifier` did not write this folder, as it has no model",
+        match=r"other: has no model\.json, so `save_classifier` did not write this folder",
     ):
         load_classifier(tmp_path / "other")
     (tmp_path / "file").touch()
@@ -217,7 +217,7 @@ def test_reference_tensors_that_do_not_fit_are_listed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"window": 7}, r"kwargs window are none of the reference's"),
+        ({"window": 7}, r"unknown kwargs window; the reference has"),
         ({"patch_emb_size": (2, 4)}, r"patch_emb_size must be square, got \(2, 4\)"),
         ({"ipsa_attn_drop": 0.1}, r"ipsa_attn_drop and cpsa_attn_drop must be equal"),
         ({"slice_emb": True}, r"patch_emb_size must be 1 with slice_emb, got 2"),

@@ -69,7 +69,7 @@ def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> N
     torch.save(load_vector("toy").state_dict(), tmp_path / "cat.pth")
     with pytest.raises(
         WeightsError,
-        match=r"not the tensors of cat_tiny, cat_small, cat_base, but of .*embed_dim=32",
+        match=r"holds none of cat_tiny, cat_small, cat_base, but .*embed_dim=32",
     ):
         load_official_classifier(tmp_path / "cat.pth")
 
@@ -78,7 +78,7 @@ def test_a_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> N
     vector = load_vector("backbone_tiny_192x320")
     torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
     with pytest.raises(
-        WeightsError, match=r"cat\.pth: is the backbone of cat_tiny, without the norm and the head"
+        WeightsError, match=r"cat\.pth: is the backbone of cat_tiny without the norm and the head"
     ):
         load_official_classifier(tmp_path / "cat.pth")
     state = load_official_backbone(tmp_path / "cat.pth").state_dict()
@@ -110,7 +110,7 @@ def test_tensors_of_no_published_size_are_listed(
     with pytest.raises(WeightsError) as caught:
         load_official_classifier(tmp_path / "cat.pth")
     text = str(caught.value)
-    assert "not the tensors of cat_tiny, cat_small, cat_base; the nearest: " in text
+    assert "holds none of cat_tiny, cat_small, cat_base; the nearest: " in text
     assert "missing: norm.bias (512,)" in text
     assert "unexpected: extra (2,)" in text
     assert "shape: norm.weight is (3,), the model needs (512,)" in text
@@ -126,7 +126,9 @@ class Payload:
 @pytest.mark.parametrize("content", [{"model": Payload()}, {"model": 3}, [1, 2], {}])
 def test_what_is_no_state_dict_is_refused_and_never_run(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=r"cat\.pth: (its pickle asks for|holds no state_dict)"):
+    with pytest.raises(
+        WeightsError, match=r"cat\.pth: (its pickle uses|holds no state_dict|holds a \w+, not)"
+    ):
         load_official_classifier(tmp_path / "cat.pth")
 
 

@@ -73,7 +73,7 @@ def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
     "name", ["val2017\\..\\..\\x.jpg", "val2017/../../x.jpg", "val2017/..\\..\\x.jpg"]
 )
 def test_a_file_outside_is_refused_whatever_separates_its_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"made\.zip: the archive has a file outside itself"):
+    with pytest.raises(DataError, match=r"made\.zip: the archive has a path outside itself"):
         unpacked(zipped(tmp_path, name), tmp_path / "to")
 
 
@@ -93,9 +93,9 @@ def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> Non
         tmp_path, "set/images/a.jpg", "set/images/b.jpg", "C:\\data\\val2017\\a.jpg", "readme.txt"
     )
     text = (
-        r"made\.zip: the archive has no file of the data set; it has C:/data/val2017/ \(1 files\), "
-        r"readme\.txt, "
-        r"set/images/ \(2 files\); it needs train2017/, annotations/instances_train2017\.json, "
+        r"made\.zip: the archive holds no file of the data set \(found: C:/data/val2017/ "
+        r"\(1 files\), readme\.txt, set/images/ \(2 files\)\); it must hold train2017/, "
+        r"annotations/instances_train2017\.json, "
         r"val2017/, "
     )
     with pytest.raises(DataError, match=text):
@@ -103,7 +103,9 @@ def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> Non
 
 
 def test_an_empty_archive_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no file of the data set; it has no files; it needs"):
+    with pytest.raises(
+        DataError, match=r"holds no file of the data set \(found: no files\); it must hold"
+    ):
         unpacked(zipped(tmp_path), tmp_path / "to")
 
 
@@ -117,7 +119,7 @@ def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> N
     """Code page 437, as Windows zips, or Latin-1: nothing in the archive says which."""
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", raw)
     text = (
-        r"made\.zip: the archive has a name that is not UTF-8: "
+        r"made\.zip: the archive has a file name that is not UTF-8: "
         rf"val2017/caf\\x{raw[-1]:x}\.jpg; "
         r"rename the file"
     )
@@ -138,7 +140,7 @@ def test_names_in_a_tar_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
         made.addfile(tarfile.TarInfo(os.fsdecode(b"./val2017/caf\xe9.jpg")), io.BytesIO())
     with pytest.raises(
         DataError,
-        match=r"made\.tar: the archive has a name that is not UTF-8: val2017/caf\\xe9\.jpg",
+        match=r"made\.tar: the archive has a file name that is not UTF-8: val2017/caf\\xe9\.jpg",
     ):
         unpacked(tmp_path / "made.tar", tmp_path / "to")
 

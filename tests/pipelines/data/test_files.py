@@ -125,7 +125,7 @@ def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     put(root / os.fsdecode(name), 1)
     with pytest.raises(
         DataError,
-        match=r"data/train: names of files that are not UTF-8: .*\\x(e9|ff).*; rename these",
+        match=r"data/train: file names that are not UTF-8: .*\\x(e9|ff).*; rename these",
     ):
         layouts.fingerprint(str(root), num_classes=None)
     assert not (root / ".orchestrator/files-train.json").exists()

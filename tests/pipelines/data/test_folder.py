@@ -47,7 +47,7 @@ def test_workers_that_start_together_get_one_whole_sample(caches: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_named(caches: Path) -> None:
     (caches / "orchestrator").write_text("a file")
     with pytest.raises(
-        DataError, match="the sample cannot be kept here: File exists; set XDG_CACHE_HOME"
+        DataError, match="cannot store the sample here: File exists; set XDG_CACHE_HOME"
     ):
         data_folder("sample:digits", "imagenet")
 

@@ -192,7 +192,7 @@ def test_any_fault_of_a_file_is_a_broken_image(tmp_path: Path) -> None:
         paths[-1].write_bytes(content)
     found = broken_images(paths, max_broken_images=99, num_threads=2, context=_context(tmp_path))
     assert found == frozenset(paths)
-    with pytest.raises(DataError, match=r"empty\.jpg \(not an image, or of an unknown format\)"):
+    with pytest.raises(DataError, match=r"empty\.jpg \(not an image, or an unknown format\)"):
         broken_images(
             paths, max_broken_images=1, num_threads=2, context=_context(tmp_path / "again")
         )

@@ -147,7 +147,8 @@ def test_a_disk_without_links_is_refused_before_fetching(
     monkeypatch.setattr(os, "link", _refuse)
     monkeypatch.setattr(os, "symlink", _refuse)
     with pytest.raises(
-        DataError, match=r"cannot be kept here: Operation not supported; .* XDG_CACHE_HOME"
+        DataError,
+        match=r"cannot store the data set here: Operation not supported; .* XDG_CACHE_HOME",
     ):
         data_folder(upload(coco, bucket), "coco", *SPLITS)
     assert fetched() == []
@@ -256,7 +257,7 @@ def test_a_stopped_fetch_is_completed_by_the_next_run(
     with monkeypatch.context() as slowly:
         slowly.setattr(DataBucket, "read_part", slow)
         with pytest.raises(
-            StoppedError, match="stopped while its data were fetched; what has arrived stays"
+            StoppedError, match="stopped while fetching its data; the fetched part stays"
         ):
             stage_data_folder(context, "coco", *SPLITS)
     assert told[1].startswith(f"fetching {uri}: ")
@@ -289,7 +290,7 @@ def test_an_object_replaced_while_it_is_fetched_is_refused(
     listing = list_remote(upload(coco, bucket), "coco", SPLITS)
     put(bucket, "val2017/000.png", b"other")
     with pytest.raises(
-        DataError, match=r"coco/val2017/000\.png: was replaced while it was fetched; run again"
+        DataError, match=r"coco/val2017/000\.png: was replaced during the download; run again"
     ):
         node_cache.fetch(listing, caches, lambda _: None)
 
@@ -396,7 +397,7 @@ def test_a_replaced_archive_is_fetched_after_a_damaged_one(
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("val2017/../../x.png", "has a file outside itself, 'val2017/../../x.png'"),
+        ("val2017/../../x.png", "has a path outside itself, 'val2017/../../x.png'"),
         ("x.png", "has no file of the data"),
     ],
 )
@@ -436,7 +437,7 @@ def test_sha256sums_replace_etags_in_the_fingerprint(
     assert fingerprint_remote(uri, "coco", *SPLITS) == before
     put(bucket, "val2017/001.png", bytes(len((coco / "val2017/001.png").read_bytes())))
     with pytest.raises(
-        DataError, match=r"other bytes than SHA256SUMS says: val2017/001\.png; upload them again"
+        DataError, match=r"bytes differ from SHA256SUMS: val2017/001\.png; upload them again"
     ):
         data_folder(uri, "coco")
     assert fetched().count("val2017/001.png@0") == 2  # a transfer may go wrong once
@@ -464,7 +465,7 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(
         DataError,
-        match=r"cannot be kept here: .* GiB are needed and 9.31e-10 GiB free; delete what",
+        match=r"cannot store the data set here: .* GiB are needed, 9.31e-10 GiB are free; free",
     ):
         data_folder(upload(coco, bucket), "coco")
     assert not fetched()
@@ -481,7 +482,7 @@ def test_a_disk_that_fills_up_is_reported_and_resumed_later(
         context.setattr(os, "pwrite", full)
         with pytest.raises(
             DataError,
-            match="cannot be kept here: No space left on device; delete what is not needed",
+            match="cannot store the data set here: No space left on device; free some space",
         ):
             data_folder(uri, "coco")
     assert files_below(data_folder(uri, "coco")) == files_below(coco)
@@ -492,10 +493,8 @@ def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> No
     with pytest.raises(DataError) as caught:
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", *SPLITS)
     text = str(caught.value)
-    assert "holds neither train2017/, nor train2017.zip or train2017.tar" in text
-    assert (
-        "holds neither annotations/instances_val2017.json, nor annotations_trainval2017.zip" in text
-    )
+    assert "holds none of train2017/, train2017.zip, train2017.tar" in text
+    assert "holds none of annotations/instances_val2017.json, annotations_trainval2017.zip" in text
     assert "val2017/" not in text
 
 

@@ -58,7 +58,7 @@ def test_file_names_that_are_not_utf8_are_listed_by_bytes() -> None:
     check_names("folder", ["a.jpg", "日本.jpg"])
     names = [os.fsdecode(b"caf\xe9.jpg"), "a.jpg", os.fsdecode(b"\xff.jpg"), "\ud800.jpg"]
     text = (
-        r"folder: names of files that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; "
+        r"folder: file names that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; "
         r"rename these files"
     )
     with pytest.raises(DataError, match=text):

@@ -71,15 +71,19 @@ FAULTS = {
     "twice": (
         "a.jpg 0\nb.jpg 1\n\na.jpg 1\n",
         None,
-        r"train_map\.txt:4: a\.jpg again, first in line 1",
+        r"train_map\.txt:4: duplicate path a\.jpg, first in line 1",
     ),
     "outside": (
         "../a.jpg 0\n",
         None,
-        r"train_map\.txt:1: \.\./a\.jpg is no path below the data folder",
+        r"train_map\.txt:1: \.\./a\.jpg is not a path below the data folder",
     ),
-    "absolute": ("/a.jpg 0\n", None, r"train_map\.txt:1: /a\.jpg is no path below the data folder"),
-    "empty": ("\n", None, r"train_map\.txt: lists no image"),
+    "absolute": (
+        "/a.jpg 0\n",
+        None,
+        r"train_map\.txt:1: /a\.jpg is not a path below the data folder",
+    ),
+    "empty": ("\n", None, r"train_map\.txt: lists no images"),
     "unknown class": (
         "a.jpg cow\n",
         "cat\ndog\n",
@@ -99,7 +103,7 @@ FAULTS = {
     "class twice": (
         NAMED,
         "cat\ndog\ncat\n",
-        r"classes\.txt:3: class 'cat' again, first in line 1",
+        r"classes\.txt:3: duplicate class 'cat', first in line 1",
     ),
     "one class": ("a.jpg cat\n", None, r"different classes"),
 }
@@ -122,13 +126,13 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 def test_a_missing_map_is_told(tmp_path: Path) -> None:
     root = write(tmp_path)
     (tmp_path / "val_map.txt").unlink()
-    with pytest.raises(DataError, match=r"val_map\.txt: missing; it lists the images of its split"):
+    with pytest.raises(DataError, match=r"val_map\.txt: missing; write one line `path<TAB>label`"):
         fingerprint(root, num_classes=None)
 
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"holds one class only, cat; a classifier needs two or more"
+        DataError, match=r"holds only one class, cat; a classifier needs two or more"
     ):
         fingerprint(write(tmp_path, "a.jpg cat\n", "a.jpg cat\n"), num_classes=None)
 
@@ -157,7 +161,7 @@ def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path)
 def test_a_class_map_without_images_is_reported_by_the_plan(tmp_path: Path) -> None:
     lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
     text = (
-        r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: "
+        r"train_map\.txt: none of its 2 images exists below .* or below .*/train: "
         r"gone/a\.jpg, gone/b"
     )
     with pytest.raises(DataError, match=text):

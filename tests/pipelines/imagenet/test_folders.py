@@ -69,7 +69,7 @@ def test_classes_of_one_split_only_are_named(root: Path) -> None:
 
 
 def test_class_count_of_the_job_must_agree(root: Path) -> None:
-    with pytest.raises(DataError, match=r"data: holds 2 classes, but num_classes says 1000"):
+    with pytest.raises(DataError, match=r"data: holds 2 classes, but num_classes is 1000"):
         fingerprint(root, num_classes=1000)
 
 
@@ -77,7 +77,7 @@ def test_images_beside_class_folders_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "train/a.png")
     with pytest.raises(
-        DataError, match=r"train: holds no class folders; images belong into train/<class>/"
+        DataError, match=r"train: holds no class folders; put the images in train/<class>/"
     ):
         load_classes(Folders(tmp_path), num_classes=None)
 
@@ -95,7 +95,7 @@ def test_broken_images_count_once_and_the_first_ten_are_named(tmp_path: Path) ->
     broken.add(["train/00.png"])
     with pytest.raises(DataError) as caught:
         broken.add(["train/11.png"])
-    assert "12 images do not decode, more than max_broken_images = 11" in str(caught.value)
+    assert "12 images cannot be decoded, more than max_broken_images = 11" in str(caught.value)
     assert "train/00.png, " in str(caught.value)
     assert "train/09.png and 2 more" in str(caught.value)
 
@@ -110,7 +110,7 @@ def test_one_class_alone_is_refused(root: Path) -> None:
     for split in ("train", "val"):
         shutil.rmtree(root / split / "dog")
     with pytest.raises(
-        DataError, match=r"data: holds one class only, cat; a classifier needs two or more"
+        DataError, match=r"data: holds only one class, cat; a classifier needs two or more"
     ):
         fingerprint(root, num_classes=None)
 

@@ -106,7 +106,7 @@ def test_a_batch_that_the_fraction_does_not_fill_is_told(make_context: MakeConte
         DataError,
         match=r"imagenet: train holds 120 images, of which data_fraction = 0.1 takes 10, less than "
         r"batch_size = 40; "
-        r"lower it or raise data_fraction$",
+        r"lower batch_size or raise data_fraction$",
     ):
         loaders_of(context)
 

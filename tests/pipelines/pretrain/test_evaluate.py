@@ -223,7 +223,7 @@ def test_another_network_than_the_jobs_is_named(evaluation: Evaluation) -> None:
     with pytest.raises(
         CheckpointError,
         match=(
-            r"holds another network than the job's model: embed_dim 8 instead of 16; correct "
+            r"holds a different network than the job's model: embed_dim 8 instead of 16; correct "
             r"`model`"
         ),
     ):
@@ -245,7 +245,7 @@ def test_other_classes_are_named_and_counted(
     with pytest.raises(
         CheckpointError,
         match=(
-            r"its 10 classes are not the data's 11: only in the checkpoint: 9; only in the "
+            r"its 10 classes differ from the data's 11: only in the checkpoint: 9; only in the "
             r"data: "
             r"nine, ten"
         ),
@@ -258,7 +258,7 @@ def test_a_folder_that_holds_no_classifier_is_told(evaluation: Evaluation, tmp_p
     (tmp_path / "odd/cat.pth").write_text("hello")
     with pytest.raises(
         CheckpointError,
-        match=r"no classifier can be read from it: .*cat\.pth: is text, which begins 'hello'; give",
+        match=r"cannot read a classifier: .*cat\.pth: is text, which begins 'hello'; give",
     ):
         run(evaluation(checkpoint=tmp_path / "odd"))
 
@@ -312,5 +312,5 @@ def test_an_official_file_of_another_size_is_refused(
     shutil.copytree(data / "val", tmp_path / "fewer/val")
     shutil.rmtree(tmp_path / "fewer/val/9")
     context, _ = make_context(model="cat_tiny", data=str(tmp_path / "fewer"))
-    with pytest.raises(CheckpointError, match=r"checkpoint: has 10 classes, the data 9"):
+    with pytest.raises(CheckpointError, match=r"checkpoint: has 10 classes, but the data have 9"):
         run(as_evaluation(context, folder))

@@ -83,8 +83,8 @@ def test_reset_head_keeps_all_weights_but_the_head(saved: Path) -> None:
     ("classes", "text"),
     [
         (("cat", "dog", "fox"), "only in the checkpoint: owl; only in the data: fox"),
-        (("dog", "cat", "owl"), "they stand in another order"),
-        (("cat", "dog"), "its 3 classes are not the data's 2"),
+        (("dog", "cat", "owl"), "the same classes in a different order"),
+        (("cat", "dog"), "its 3 classes differ from the data's 2"),
     ],
 )
 def test_other_classes_are_refused_and_reset_head_is_named(
@@ -111,7 +111,7 @@ def test_another_network_is_refused_with_its_settings(saved: Path) -> None:
 @pytest.mark.parametrize("name", sorted(MESSAGES.keys() - {"folder"}))
 def test_what_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
-    message = rf"^weights: no classifier can be read from it: .*cat\.pth: {MESSAGES[name]}"
+    message = rf"^weights: cannot read a classifier: .*cat\.pth: {MESSAGES[name]}"
     with pytest.raises(CheckpointError, match=message) as caught:
         start_weights(_fresh(_params()), tmp_path, _params(), CLASSES)
     assert "weights_only" not in str(caught.value)
@@ -140,7 +140,8 @@ def test_an_official_file_starts_a_model_of_another_size(official: Path) -> None
 def test_of_an_official_file_the_number_of_classes_counts(official: Path) -> None:
     params = _params(model="cat_tiny")
     with pytest.raises(
-        CheckpointError, match=r"^weights: has 1000 classes, the data 3; .*reset_head: true"
+        CheckpointError,
+        match=r"^weights: has 1000 classes, but the data have 3; .*reset_head: true",
     ):
         start_weights(_fresh(params), official, params, CLASSES)
 

@@ -51,7 +51,7 @@ def test_lr_follows_the_batch_unless_given() -> None:
         ),
         (
             {"scale": [0.9, 0.5]},
-            r"scale \[0.9, 0.5\]: its first number, the least share, exceeds its second",
+            r"scale: minimum 0.9 exceeds maximum 0.5; write \[0.5, 0.9\]",
         ),
         ({"auto_augment": "rand-x9"}, r"(?s)auto_augment\n.*should match pattern"),
         ({"precision": "fp8"}, r"(?s)precision\n.*'fp32', 'bf16' or 'fp16'"),
@@ -62,7 +62,7 @@ def test_lr_follows_the_batch_unless_given() -> None:
             {"img_size": 16, "model": {"patch_size": 32}},
             r"img_size 16 is less than the model's patch_size 32",
         ),
-        ({"reset_head": True}, r"reset_head: there is no head to replace without `weights`"),
+        ({"reset_head": True}, r"reset_head: true needs `weights`, whose head it replaces"),
         ({"model": {"img_size": 16, "patch_size": 32}}, r"patch_size 32 exceeds img_size 16"),
         (
             {"model": {"patch_embed": "slice", "patch_size": 8}},

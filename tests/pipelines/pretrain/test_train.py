@@ -189,7 +189,8 @@ def test_too_many_broken_images_stop_the_stage_by_name(
         **PLAIN, data=str(broken_data), epochs=1, max_broken_images=1, loader_workers=1
     )
     with pytest.raises(
-        DataError, match=r"2 images do not decode.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace"
+        DataError,
+        match=r"2 images cannot be decoded.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace",
     ):
         run(context)
 
@@ -246,9 +247,9 @@ def test_truncated_state_is_refused(make_context: MakeContext) -> None:
         (
             {"batch_size": 400},
             DataError,
-            r"train holds 120 images, less than batch_size = 400; lower it",
+            r"train holds 120 images, fewer than batch_size = 400; lower batch_size",
         ),
-        ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes says 1000"),
+        ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes is 1000"),
         ({"data": "/nowhere"}, DataError, r"/nowhere/train: the data folder is missing"),
     ],
 )

@@ -65,14 +65,15 @@ def test_partial_folder_is_completed(sample_dir: Path) -> None:
 
 def test_sample_of_another_size_is_refused(sample_dir: Path) -> None:
     with pytest.raises(
-        DataError, match=r"made: holds another sample, .*'train_scenes': 4.*choose another folder"
+        DataError,
+        match=r"made: holds a different sample, .*'train_scenes': 4.*choose another folder",
     ):
         write_sample(sample_dir, replace(SIZE, train_scenes=5))
 
 
 def test_foreign_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sample.json").write_text("[1, 2]")
-    with pytest.raises(DataError, match=r"sample\.json: not a list of a sample's files"):
+    with pytest.raises(DataError, match=r"sample\.json: not a list of sample files"):
         write_sample(tmp_path, SIZE)
 
 
@@ -82,7 +83,7 @@ def test_unwritable_folder_exits_2_with_a_reason(
     (tmp_path / "file").write_text("not a folder")
     assert main([str(tmp_path / "file/below")]) == 2
     assert "file/below" in (text := capsys.readouterr().err)
-    assert "cannot be written: Not a directory; choose a folder that can be written" in text
+    assert "cannot write the sample: Not a directory; choose a writable folder" in text
 
 
 @pytest.mark.parametrize(

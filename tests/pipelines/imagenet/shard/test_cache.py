@@ -136,7 +136,7 @@ def test_other_bytes_than_the_index_has_are_refused(
     wrong = replace(shards[0], sha256="0" * 64)
     with pytest.raises(
         DataError,
-        match=r"train-000000\.tar: the shard is not the one that the index describes; copy",
+        match=r"train-000000\.tar: the shard differs from its description in the index; copy",
     ):
         make_cache(tmp_path).open(remote, wrong)
     assert len(remote.fetched) == 2  # a transfer may go wrong once
@@ -148,7 +148,7 @@ def test_a_shard_of_another_size_is_refused(
 ) -> None:
     wrong = replace(shards[0], size=shards[0].size + 1, sha256=None)
     with pytest.raises(
-        DataError, match=r"train-000000\.tar: the shard is not the one that the index describes"
+        DataError, match=r"train-000000\.tar: the shard differs from its description in the index"
     ):
         make_cache(tmp_path).open(remote, wrong)
 
@@ -169,7 +169,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(
         DataError,
-        match=r"cache: shards cannot be kept here: File exists; lower cache_gib, or set XDG_",
+        match=r"cache: cannot store shards here: File exists; lower cache_gib, or set XDG_",
     ):
         make_cache(tmp_path).open(remote, shards[0])
 
@@ -177,6 +177,6 @@ def test_a_cache_that_cannot_be_written_is_named(
 def test_a_cache_that_does_not_hold_a_shuffle_is_refused(remote: CountedPlace) -> None:
     images = open_images(remote.uri, cache_gib=0.0001)
     with pytest.raises(
-        DataError, match=r"cache_gib = 0\.0001 does not hold the 16 shards, 0\.000153 GiB, that are"
+        DataError, match=r"cache_gib = 0\.0001 is too small for the 16 shards \(0\.000153 GiB\)"
     ):
         images.source("train", ("even", "odd"))

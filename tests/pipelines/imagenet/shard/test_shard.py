@@ -106,7 +106,7 @@ TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "label is text": (
         {**GOOD, "a.cls": b"cat"},
-        r"000\.tar/a\.cls: holds no label, which is an integer from 0 to",
+        r"000\.tar/a\.cls: holds no label; a label is an integer from 0 to",
     ),
     "label is negative": ({**GOOD, "a.cls": b"-1"}, r"000\.tar/a\.cls: holds no label"),
     "json without label": ({**GOOD, "b.json": b"{}"}, r"000\.tar/b\.json: holds no label"),
@@ -116,7 +116,7 @@ TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "no image": (
         {"a.cls": b"0"},
-        r"foreign: holds no image of train; shards belong into train/\*\.tar or train-\*",
+        r"foreign: holds no images of train; put its shards in train/\*\.tar or train-\*",
     ),
     "one class": (
         {"a.jpg": b"a", "a.cls": b"0"},
@@ -137,7 +137,7 @@ def test_faults_of_members_are_told(foreign: Path, name: str) -> None:
 def test_a_class_that_neither_split_has_is_told(foreign: Path) -> None:
     (foreign / "classes.txt").write_text("cat\ndog\ncow\n")
     images = open_images(str(foreign))
-    with pytest.raises(DataError, match=r"foreign: train has no image of the classes cow"):
+    with pytest.raises(DataError, match=r"foreign: train has no images of the classes cow"):
         images.source("train", load_classes(images, num_classes=None))
 
 
@@ -155,14 +155,14 @@ def test_a_truncated_tar_file_is_told(foreign: Path, size: int) -> None:
     os.truncate(foreign / "val/000.tar", size)
     with pytest.raises(
         DataError,
-        match=r"val/000\.tar: the shard is no whole tar file: .*; copy it again or write it",
+        match=r"val/000\.tar: the shard is not a complete tar file: .*; copy or write it again",
     ):
         classes_of(foreign)
 
 
 def test_a_file_that_is_no_tar_is_told(foreign: Path) -> None:
     (foreign / "val/000.tar").write_bytes(os.urandom(5000))
-    with pytest.raises(DataError, match=r"val/000\.tar: the shard is no whole tar file"):
+    with pytest.raises(DataError, match=r"val/000\.tar: the shard is not a complete tar file"):
         classes_of(foreign)
 
 
@@ -171,9 +171,9 @@ def test_shards_that_the_index_does_not_describe_are_named(local: Path) -> None:
     os.truncate(local / "train-000004.tar", 2048)
     (local / "train-000020.tar").write_bytes(b"")
     text = (
-        r"index\.json: disagrees with the shards; missing: train-000003\.tar; not in the index: "
+        r"index\.json: does not match the shards; missing: train-000003\.tar; not in the index: "
         r"train-000020\.tar; "
-        r"of another size: train-000004\.tar; copy the shards again, or write one for these "
+        r"different size: train-000004\.tar; copy the shards again, or write a new index: "
         r"shards: python -m "
         r"pipelines\.imagenet\.shard --index "
     )
@@ -187,7 +187,7 @@ def test_the_fingerprint_notices_other_bytes_of_the_same_size(local: Path) -> No
     (local / "val-000001.tar").write_bytes(content)
     with pytest.raises(
         DataError,
-        match=r"index\.json: disagrees with the bytes of val-000001\.tar; copy them again",
+        match=r"index\.json: does not match the bytes of val-000001\.tar; copy them again",
     ):
         fingerprint(str(local), num_classes=2)
 
@@ -196,7 +196,7 @@ def test_an_index_whose_shards_are_gone_is_told(local: Path) -> None:
     for path in local.glob("*.tar"):
         path.unlink()
     with pytest.raises(
-        DataError, match=r"disagrees with the shards; missing: train-000000\.tar, .* and 15 more"
+        DataError, match=r"does not match the shards; missing: train-000000\.tar, .* and 15 more"
     ):
         classes_of(local)
 
@@ -228,7 +228,7 @@ def test_a_damaged_index_is_told(local: Path, name: str) -> None:
     (local / "index.json").write_text(json.dumps(document))
     with pytest.raises(
         DataError,
-        match=rf"index\.json: no index of shards: {text}; write one for these shards: python",
+        match=rf"index\.json: not a valid shard index: {text}; write a new index: python",
     ):
         classes_of(local)
 
@@ -260,7 +260,7 @@ def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:
 def test_a_prefix_without_shards_is_told(bucket: str) -> None:
     with pytest.raises(
         DataError,
-        match=r"/nothing: holds no shards; they belong into train/\*\.tar or train-\*\.tar",
+        match=r"/nothing: holds no shards; put them in train/\*\.tar or train-\*\.tar",
     ):
         classes_of(f"s3://{bucket}/nothing")
 
@@ -377,7 +377,7 @@ def test_members_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
         {**GOOD, os.fsdecode(b"caf\xe9.jpg"): b"c", os.fsdecode(b"caf\xe9.cls"): b"0"},
     )
     with pytest.raises(
-        DataError, match=r"train/000\.tar: names of files that are not UTF-8: caf\\xe9\.jpg; rename"
+        DataError, match=r"train/000\.tar: file names that are not UTF-8: caf\\xe9\.jpg; rename"
     ):
         classes_of(foreign)
 
@@ -385,7 +385,7 @@ def test_members_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
 def test_shards_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
     put_tar(foreign / os.fsdecode(b"train/caf\xe9.tar"), GOOD)
     with pytest.raises(
-        DataError, match=r"foreign: names of files that are not UTF-8: train/caf\\xe9\.tar; rename"
+        DataError, match=r"foreign: file names that are not UTF-8: train/caf\\xe9\.tar; rename"
     ):
         classes_of(foreign)
 
@@ -401,7 +401,8 @@ def test_an_index_with_names_that_are_not_utf8_is_reported(local: Path) -> None:
     path = local / "index.json"
     path.write_text(path.read_text().replace('"odd/', '"\\udce9/', 1))
     with pytest.raises(
-        DataError, match=r"index\.json: no index of shards: half of a surrogate pair .*; write one"
+        DataError,
+        match=r"index\.json: not a valid shard index: half of a surrogate pair .*; write a",
     ):
         classes_of(local)
 

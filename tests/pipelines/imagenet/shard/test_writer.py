@@ -86,13 +86,13 @@ def test_other_shards_are_not_overwritten(
 ) -> None:
     assert main([str(tree), str(local), "--images-per-shard", "5"]) == 2
     assert (
-        f"error: {local}: holds shards of other images, or of another size"
+        f"error: {local}: holds shards of other images or another shard size"
         in capsys.readouterr().err
     )
     (local / "index.json").unlink()
     assert main([str(tree), str(local)]) == 2
     assert (
-        f"error: {local}: holds 25 tar files of another origin; choose an empty place"
+        f"error: {local}: holds 25 tar files from another source; choose an empty location"
         in capsys.readouterr().err
     )
 
@@ -164,15 +164,15 @@ def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ([], "error: SRC and DST are needed, or --index PLACE"),
+        ([], "error: give SRC and DST, or --index LOCATION"),
         (["nowhere", "shards"], "error: nowhere/train: the data folder is missing"),
         (
             ["here", "here/"],
-            "error: here/: shards cannot be written among the images that they are made of",
+            "error: here/: SRC and DST are the same; choose another DST",
         ),
         (
             ["--index", "nowhere"],
-            "error: nowhere: holds no shards; they belong into train/*.tar or train-*.tar",
+            "error: nowhere: holds no shards; put them in train/*.tar or train-*.tar",
         ),
     ],
 )

@@ -56,7 +56,7 @@ def stopped_and_resumed(
         context, recorder = make_context(resume_dir=resume_dir, **changes)
         recorder.stops_after = stop
         with pytest.raises(
-            StoppedError, match="stopped as asked; the last checkpoint stands after"
+            StoppedError, match="stopped as requested; the last checkpoint is after"
         ):
             run(context)
         reported += recorder.metrics

@@ -78,7 +78,7 @@ def test_the_job_comes_back_from_its_document(tmp_path: Path) -> None:
     ("weights", "text"),
     [
         ("weights: measure.checkpoint", r"finer\.weights: .*measure"),
-        ("reset_head: true", r"reset_head: there is no head to replace without `weights`"),
+        ("reset_head: true", r"reset_head: true needs `weights`, whose head it replaces"),
         (
             "weights: pretrian.checkpoint",
             r"finer\.weights: unknown stage 'pretrian', did you mean 'pretrain'",

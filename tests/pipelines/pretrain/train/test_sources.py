@@ -68,6 +68,6 @@ def test_a_batch_that_train_does_not_fill_is_told_with_the_place(
     context, _ = make_context(data=indices["s3"], batch_size=200)
     with pytest.raises(
         DataError,
-        match=r"s3://bucket-\w+/digits: train holds 120 images, less than batch_size = 200",
+        match=r"s3://bucket-\w+/digits: train holds 120 images, fewer than batch_size = 200",
     ):
         train.run(context)
