@@ -1,13 +1,12 @@
-"""`python -m cat_model.convert IN OUT`: writes a checkpoint of any known layout for timm, mmdet or
-as safetensors.
+"""`python -m cat_model.convert IN OUT`: converts a checkpoint for timm, mmdet or safetensors.
 
     timm         a classifier for `timm.create_model('cat_tiny', checkpoint_path=OUT)`
-    mmdet        a backbone for `init_cfg=dict(type='Pretrained', checkpoint=OUT)`; norm0..3 are new
-    where IN has none
-    safetensors  classifier or backbone as it is, with what describes the network in the metadata
+    mmdet        a backbone for `init_cfg=dict(type='Pretrained', checkpoint=OUT)`; norm0..3 are
+                 new if IN has none
+    safetensors  the classifier or backbone of IN, with a description of the network in the metadata
 
-Without `--to`, OUT ending in .safetensors means safetensors and in .pth timm. OUT appears whole or
-not at all.
+IN may have any known layout. Without `--to`, the suffix of OUT decides: .safetensors means
+safetensors, .pth means timm. OUT is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ _EXIT_BAD_INPUT = 2
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done; the text says what to change."""
+    """The command cannot be carried out; the text says what to change."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line, checked."""
+    """The checked command line."""
 
     source: Path
     out: Path
@@ -56,8 +55,8 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 where OUT was written, 2 where the input is at fault, which one message on
-    stderr explains."""
+    """Returns the exit code: 0 if OUT was written, 2 for bad input, which one message on stderr
+    explains."""
     try:
         lines = convert(_parse(arguments))
     except (UsageError, WeightsError, OSError) as err:
@@ -68,8 +67,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def convert(options: Options) -> list[str]:
-    """Writes `options.out` and prints what became of the tensors. Raises WeightsError, UsageError
-    or OSError."""
+    """Writes `options.out` and returns the report as lines. Raises WeightsError, UsageError or
+    OSError."""
     checkpoint = load_checkpoint(
         options.source, model=options.model, allow_unexpected=options.allow_unexpected
     )
@@ -79,7 +78,7 @@ def convert(options: Options) -> list[str]:
             f"{options.source}: is a backbone without the head that timm needs; use --to mmdet"
         )
     fitted = _fit(checkpoint, config, options)
-    # clones: views of a common memory would be saved with all of it, or refused
+    # clones: views of shared memory would be saved with all of it, or refused
     tensors = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in fitted.tensors.items()
@@ -98,7 +97,7 @@ def convert(options: Options) -> list[str]:
 
 
 def _fit(checkpoint: Checkpoint, config: CatConfig, options: Options) -> Fit:
-    """The tensors of OUT. A classifier's become a backbone's for mmdet: its norm and head are left
+    """The tensors of OUT. For mmdet, a classifier becomes a backbone: its norm and head are left
     out."""
     weights = checkpoint.weights
     model = checkpoint.make_model(config)
@@ -121,10 +120,11 @@ def _resized(config: CatConfig, img_size: tuple[int, int] | None) -> CatConfig:
 
 
 def _serialise(tensors: Mapping[str, Tensor], description: Description, out: Path) -> bytes:
-    """The bytes of OUT: the same for the same tensors and description, under any name."""
+    """The bytes of OUT, which depend only on the tensors, the description and the suffix."""
     document = description.to_dict()
     if out.suffix == ".safetensors":
-        # a single entry: safetensors writes several in an order that changes from run to run
+        # a single entry: safetensors writes several entries in an order that changes from run to
+        # run
         return bytes(save(dict(tensors), metadata={KEY: json.dumps(document)}))
     buffer = io.BytesIO()
     torch.save({"state_dict": dict(tensors), "meta": {KEY: document}}, buffer)
@@ -171,7 +171,7 @@ def _parse(arguments: Sequence[str]) -> Options:
 
 
 def _check_out(out: Path, target: str, *, is_forced: bool) -> None:
-    """Raises UsageError before the work rather than after it."""
+    """Raises UsageError for an unusable OUT before any work is done."""
     if target == "safetensors" and out.suffix != ".safetensors":
         raise UsageError(f"{out}: must end in .safetensors, because readers check the suffix")
     if target == "mmdet" and out.suffix == ".safetensors":

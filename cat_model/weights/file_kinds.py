@@ -1,4 +1,4 @@
-"""Names what a file is that is not a readable checkpoint, by its first bytes, and what to do about
+"""Describes a file that is not a readable checkpoint, by its first bytes, and says what to do about
 it."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAGIC = (
 )
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-"""In the first of the pickles that torch.save wrote before it wrote zips."""
+"""Found in the first pickle of files that torch.save wrote before it used zips."""
 _TENSORFLOW_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _SAFE_PROTOCOL = 3
 """Highest pickle protocol that torch's restricted unpickler reads."""
@@ -41,8 +41,8 @@ _OURS = "give only the weights: torch.save(model.state_dict(), PATH), or a .safe
 
 
 def describe_file(path: Path) -> str | None:
-    """What `path` is and what to do, to follow its name; None for a file of torch or safetensors,
-    or of no known kind.
+    """What `path` is and what to do, as the text after its name; None for a torch or safetensors
+    file, or an unknown kind.
 
     Raises OSError.
     """
@@ -65,7 +65,7 @@ def describe_file(path: Path) -> str | None:
 
 
 def _describe_container(path: Path, head: bytes, *, size: int) -> str | None:
-    """Formats of files that a checkpoint may have: zips, safetensors, pickles."""
+    """Describes formats that a checkpoint may have: zips, safetensors, pickles."""
     if head.startswith(b"PK\x03\x04"):
         return _describe_zip(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < max(size, 2**32):
@@ -108,7 +108,8 @@ def _protocol_of(opening: bytes) -> int:
 
 
 def _too_new(protocol: int) -> str | None:
-    """None for a protocol that can be read: something else is wrong with the file."""
+    """Describes a pickle protocol that is too new; None for one that can be read, where the file
+    has another fault."""
     if protocol <= _SAFE_PROTOCOL:
         return None
     return (
@@ -129,14 +130,14 @@ def _describe_bytes(head: bytes, tail: bytes) -> str | None:
             "is the index of a TensorFlow checkpoint; save the tensors with torch.save or as "
             ".safetensors"
         )
-    # A ModelProto: its version, then its producer or its graph.
+    # An ONNX ModelProto begins with its version, then its producer or its graph.
     if re.match(rb"\x08[\x01-\x20](\x12|:|\x1a)", head):
         return f"is an ONNX model; {_OURS}"
     return None
 
 
 def _describe_text(head: bytes) -> str | None:
-    """The beginning of a text, which may be a server's reason."""
+    """Describes a text file and quotes its beginning, which may be a server's error message."""
     text = _as_text(head)
     if text is None:
         return None
@@ -166,11 +167,11 @@ def _kind_of_text(text: str) -> str:
 
 
 def _as_text(head: bytes) -> str | None:
-    """`head` as text, None for binary data."""
+    """`head` as text; None for binary data."""
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = head.decode(encoding, errors="replace")
     broken = sum(
         not (character.isprintable() or character.isspace()) or character == "\ufffd"
         for character in text
     )
-    return text if broken <= 1 else None  # the last character may be cut
+    return text if broken <= 1 else None  # the last character may be cut off
