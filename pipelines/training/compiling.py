@@ -1,4 +1,4 @@
-"""Compiles modules by torch.compile where that can be done."""
+"""Compiles modules with torch.compile if a C++ compiler is available."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from orchestrator.contract import Event, StageContext
 
 
 def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> bool:
-    """Compile each of `modules`, or report that it cannot be done here and continue without;
-    returns whether it can."""
+    """Compile each of `modules` and return True, or emit an event and return False if there is no
+    compiler."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         context.emit(

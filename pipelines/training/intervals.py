@@ -1,4 +1,4 @@
-"""How often a checkpoint is written, as a job says it. Imports no torch."""
+"""The interval between checkpoints, as a job states it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CheckpointEvery(Params):
 
 
 class CheckpointEverySteps(CheckpointEvery):
-    """One interval of a training that counts no epochs."""
+    """One interval of a training that is counted in steps, not epochs."""
 
     epochs: None = None
 
