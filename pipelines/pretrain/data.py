@@ -1,4 +1,4 @@
-"""The loaders of a pretraining stage: its images, this rank's share of them, and their
+"""Makes the loaders of a pretraining stage: its images, this rank's share of them, and their
 transforms."""
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pipelines.pretrain.params import PretrainParams
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches of training and evaluation; `draws` chooses the next pass over `train`."""
+    """Batches for training and evaluation; `draws` chooses the next pass over `train`."""
 
     location: str
     """Where the images are, for messages."""
     train: Loader
-    """Parts of batches: `accumulate` of them are this rank's share of an update."""
+    """Parts of batches; `accumulate` parts are this rank's share of an update."""
     draws: TrainSampler
     updates_per_epoch: int
     augment: Callable[[Batch], Tensor]
@@ -36,8 +36,8 @@ class Loaders:
 
 
 def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, ...]) -> Loaders:
-    """Raises JobError when the batch does not fit the workers, DataError when it does not fit the
-    images."""
+    """Make the loaders. Raises JobError if the batch does not fit the workers, DataError if it does
+    not fit the images."""
     params: PretrainParams = context.params
     micro_batch_size = _part_size(params, context.world_size)
     train, val = _train_images(images, classes, params), images.source("val", classes)
@@ -63,7 +63,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
 
 
 def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> Loader:
-    """Batches of this rank's share of `val`, as evaluation sees them."""
+    """Batches of this rank's share of `val`, transformed for evaluation."""
     draws = ValSampler(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
 
@@ -71,7 +71,7 @@ def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int)
 def _train_images(
     images: ImageFiles, classes: tuple[str, ...], params: PretrainParams
 ) -> ImageSource:
-    """The part of train that is trained on; raises DataError where it does not fill a batch."""
+    """The part of train that is used; raises DataError if it does not fill a batch."""
     whole = images.source("train", classes)
     train = take_fraction(whole, params.data_fraction)
     if len(train) >= params.batch_size:
@@ -91,7 +91,7 @@ def _train_images(
 
 
 def _part_size(params: PretrainParams, world_size: int) -> int:
-    """Images in a part of a batch; raises JobError when the batch cannot be divided among
+    """Number of images in a part of a batch; raises JobError if the batch cannot be divided among
     `world_size` workers."""
     if params.fits_workers(world_size):
         return params.micro_batch_size(world_size)
@@ -109,7 +109,7 @@ def _part_size(params: PretrainParams, world_size: int) -> int:
 
 
 def recipe_of(params: PretrainParams) -> Recipe:
-    """How training images are augmented."""
+    """The augmentation of training images, from the params."""
     return Recipe(
         img_size=params.input_size,
         scale=params.scale,
