@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Index:
-    """The images of a split as files: paths relative to `root`, each with its class's index in
+    """The images of a split as files: paths relative to `root`, each with the index of its class in
     `classes`."""
 
     root: Path
@@ -46,7 +46,7 @@ class Index:
 
 
 class Folders:
-    """The layout as ImageFiles; each split is walked once."""
+    """The class folder layout as ImageFiles; each split is walked once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -102,5 +102,5 @@ class Folders:
 
 
 def load_index(root: Path, split: Split, classes: Sequence[str]) -> Index:
-    """Every image of `split`; raises DataError for a class without images."""
+    """All images of `split`; raises DataError for a class without images."""
     return Folders(root).source(split, tuple(classes))

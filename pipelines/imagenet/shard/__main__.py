@@ -1,5 +1,5 @@
-"""`python -m pipelines.imagenet.shard SRC DST`: shards of a folder tree or class map; `--index`
-indexes others."""
+"""`python -m pipelines.imagenet.shard SRC DST`: writes shards of a folder tree or class map;
+`--index` only indexes existing shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.imagenet.shard.location import open_location
 from pipelines.imagenet.shard.writer import write_shards
 
 IMAGES_PER_SHARD = 1000
-"""Of ImageNet some 110 MB."""
+"""About 110 MB for ImageNet."""
 INTERRUPTED = 130
 
 

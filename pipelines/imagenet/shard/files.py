@@ -1,4 +1,4 @@
-"""The layout of shards as ImageFiles: opens the index, makes a missing one of local shards, checks
+"""The shard layout as ImageFiles: opens the index, makes a missing one for local shards, and checks
 it against them."""
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from pipelines.imagenet.source import Split
 
 
 class Shards:
-    """`limit_bytes` of disk hold the shards that are read from S3; shards of a folder are read
-    where they lie."""
+    """The images in the shards at a location. `limit_bytes` limits the disk space for shards read
+    from S3; shards in a folder are read in place."""
 
     def __init__(self, location: ShardLocation, *, limit_bytes: float) -> None:
         self._location, self._limit_bytes = location, limit_bytes
@@ -62,8 +62,8 @@ class Shards:
         return ShardSource(classes, shards, self._files(shards), self.location)
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """From the index only. Shards on disk that are small enough to be hashed are compared with
-        it."""
+        """Digest from the index only. Shards on disk that are small enough to be hashed are
+        compared with it."""
         shards = [shard for split in splits for shard in self._shards(split)]
         if (
             isinstance(self._location, FolderLocation)
@@ -117,8 +117,8 @@ class Shards:
 
 
 def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
-    """Scanned by the first process that asks; kept next to the shards or, where these are
-    read-only, in the cache."""
+    """The index of a folder without one: the first process that needs it scans the shards, and
+    stores it next to them or, if they are read-only, in the cache."""
     kept = _kept_index(location, found)
     with _locked(kept.with_suffix(".lock")):
         for content in (location.read(INDEX_NAME), FolderLocation(kept.parent).read(kept.name)):
@@ -136,7 +136,8 @@ def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
 
 
 def _kept_index(location: FolderLocation, found: Sizes) -> Path:
-    """Name for exactly these shards: it contains their times of change."""
+    """Path of the cached index for exactly these shards: its name depends on their modification
+    times."""
     with data_errors(location.uri):
         times = {
             name: (location.root / name).stat().st_mtime_ns
