@@ -65,12 +65,12 @@ def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def test_all_nine_vectors_are_here() -> None:
+def test_all_nine_vectors_exist() -> None:
     assert len(TAGS) == 9
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_float64_outputs_match(tag: str) -> None:
+def test_float64_outputs_match_the_golden_values(tag: str) -> None:
     vector = load_vector(tag)
     with torch.no_grad():
         outputs = as_tuple(build(vector).double()(vector.image().double()))
@@ -103,7 +103,7 @@ def test_float32_outputs_activations_and_gradients_match(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_float32_inference_matches(tag: str) -> None:
+def test_float32_inference_matches_the_golden_values(tag: str) -> None:
     """Without gradients, attention takes another form (`cat_model.attention`)."""
     vector = load_vector(tag)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_float32_inference_matches(tag: str) -> None:
     compare(vector, "out", dict(zip(vector.statistics("out"), outputs, strict=True)), gate=gate)
 
 
-def test_five_adamw_steps_match() -> None:
+def test_five_adamw_steps_match_the_golden_values() -> None:
     vector = load_vector("toy")
     model = build(vector).double()
     image, labels = vector.image().double(), vector.labels(vector.kwargs["num_classes"])

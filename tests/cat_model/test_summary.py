@@ -50,7 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return streams.err.splitlines()[-1]
 
 
-def test_the_command_prints_the_table() -> None:
+def test_command_prints_the_table() -> None:
     command = [sys.executable, "-m", "cat_model.summary", "cat_small", "--img-size", "224"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -70,21 +70,21 @@ def test_no_line_is_longer_than_80_columns(
 
 
 @pytest.mark.parametrize("words", [["200x300"], ["200", "300"]])
-def test_a_size_is_height_and_width(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+def test_size_is_height_and_width(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     out = printed(capsys, "cat_tiny", "--img-size", *words)
     assert "image of 3 x 200 x 300" in out
     assert re.search(r"^stages\.1 +25x38 +24 ", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("option", [("--img-size", "448"), ("--num-classes", "10")])
-def test_nothing_is_published_of_other_sizes_and_heads(
+def test_other_sizes_and_heads_have_no_published_figures(
     capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:
     assert "published" not in printed(capsys, "cat_small", *option)
     assert json.loads(printed(capsys, "cat_small", *option, "--json"))["published"] is None
 
 
-def test_no_classes_are_no_classifier(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_classes_mean_no_classifier(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "cat_small", "--num-classes", "0")
     assert "224, no classifier" in out
     assert re.search(r"^head +768 +0\.002 +0\.000 +0\.0%$", out, re.MULTILINE)
@@ -139,7 +139,7 @@ def test_json_has_whole_numbers_by_convention(capsys: pytest.CaptureFixture[str]
         ),
     ],
 )
-def test_a_wrong_command_line_is_refused_with_what_to_do(
+def test_invalid_command_line_error_says_what_to_do(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in refused(capsys, *arguments)

@@ -94,7 +94,7 @@ def assert_same(ours: object, expected: object, *, atol: float = 2e-6) -> None:
 
 
 @jit_is_deprecated
-def test_a_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
+def test_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(classifier), buffer)
     scripted = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def test_a_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
 
 
 @jit_is_deprecated
-def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
+def test_scripted_model_trains_like_in_python(classifier: Cat) -> None:
     gradients = []
     for model in (classifier, torch.jit.script(classifier)):
         classifier.zero_grad()
@@ -115,7 +115,7 @@ def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
 
 @from_elsewhere
 @keeps_the_traced_size
-def test_a_traced_model_is_equal_at_the_traced_size(classifier: Cat) -> None:
+def test_traced_model_is_equal_at_the_traced_size(classifier: Cat) -> None:
     """The trace is checked by a second one without gradients, as torch.jit.trace does by
     default."""
     for size in SIZES:
@@ -137,7 +137,7 @@ def test_every_model_passes_the_check_of_its_trace(make: Callable[[], nn.Module]
 @from_elsewhere
 @keeps_the_traced_size
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_trace_made_without_gradients_passes_its_check(mode: Callable[[], Any]) -> None:
+def test_trace_without_gradients_passes_its_check(mode: Callable[[], Any]) -> None:
     model = _checkpointed()
     with mode():
         traced = torch.jit.trace(model, images(70, 33))  # type: ignore[no-untyped-call]
@@ -146,7 +146,7 @@ def test_a_trace_made_without_gradients_passes_its_check(mode: Callable[[], Any]
 
 @from_elsewhere
 @keeps_the_traced_size
-def test_a_trace_trains_as_its_model() -> None:
+def test_trace_trains_like_its_model() -> None:
     model = _checkpointed()
     traced = torch.jit.trace(model, images(56, 56))  # type: ignore[no-untyped-call]
     gradients = []
@@ -172,7 +172,7 @@ def test_fx_finds_every_group_and_its_graph_can_be_scripted(classifier: Cat) -> 
 
 
 @pytest.mark.parametrize("model", ["classifier", "backbone"])
-def test_exported_it_takes_any_batch(model: str, request: pytest.FixtureRequest) -> None:
+def test_exported_model_takes_any_batch_size(model: str, request: pytest.FixtureRequest) -> None:
     module: nn.Module = request.getfixturevalue(model)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(module, (images(64, 64),), dynamic_shapes=({0: batch},))
@@ -237,7 +237,7 @@ def test_dynamo_has_one_graph_for_many_image_sizes(
 @needs_compiler
 @from_elsewhere
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) -> None:
+def test_inductor_infers_and_trains_like_eager(precision: str) -> None:
     """Two stages of whole windows, the last of one."""
     torch._dynamo.reset()
     torch.manual_seed(0)

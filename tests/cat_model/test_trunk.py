@@ -47,7 +47,7 @@ def test_backward_recomputes_blocks_only_with_checkpointing(
     assert len(runs) == num_runs * NUM_BLOCKS
 
 
-def test_checkpointing_changes_no_gradient() -> None:
+def test_checkpointing_does_not_change_gradients() -> None:
     grads = []
     for is_on in (False, True):
         model = _model().train()

@@ -83,7 +83,7 @@ def test_any_prefix_and_wrapper_gives_the_same_tensors(
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_names_go_to_ours_and_back(tag: str) -> None:
+def test_names_convert_to_ours_and_back(tag: str) -> None:
     names = [name for name in load_vector(tag).state_dict() if not name.endswith("position_index")]
     ours = [our_name(name) for name in names]
     assert len(set(ours)) == len(names)
@@ -91,13 +91,13 @@ def test_names_go_to_ours_and_back(tag: str) -> None:
     assert [our_name(name) for name in ours] == ours
 
 
-def test_a_wrapped_reference_state_builds_the_same_model() -> None:
+def test_wrapped_reference_state_builds_the_same_model() -> None:
     state = {f"module.{name}": tensor for name, tensor in TOY.state_dict().items()}
     wrapped = from_reference(TOY.kwargs, {"model": state, "epoch": 3}).state_dict()
     assert equal(wrapped, from_reference(TOY.kwargs, TOY.state_dict()).state_dict())
 
 
-def test_index_buffers_are_told_apart_from_weights() -> None:
+def test_index_buffers_are_separated_from_weights() -> None:
     weights = parse_weights({"model": TOY.state_dict()}, map_hw=TOY_MAP, source="toy.pth")
     assert all(name.endswith(".relative_position_index") for name in weights.dropped)
     assert len(weights.dropped) + len(weights.tensors) == len(TOY.state_dict())
@@ -108,12 +108,12 @@ def ape(tensor: Tensor, **others: Tensor) -> Tensor:
     return to_ours({"ape": tensor, "norm.bias": torch.zeros(1), **others}, map_hw=(3, 4))["ape"]
 
 
-def test_a_flat_ape_of_the_models_length_gets_the_models_map() -> None:
+def test_flat_ape_of_the_models_length_gets_the_models_map() -> None:
     flat = torch.arange(24.0).view(1, 12, 2)
     assert torch.equal(ape(flat), flat.view(1, 3, 4, 2))
 
 
-def test_a_flat_ape_of_another_length_is_a_square_or_refused() -> None:
+def test_flat_ape_of_another_length_must_be_square() -> None:
     assert ape(torch.zeros(1, 49, 2)).shape == (1, 7, 7, 2)
     with pytest.raises(
         WeightsError, match="ape has 15 positions; expected 3 x 4, the model's map, or a square"
@@ -121,7 +121,7 @@ def test_a_flat_ape_of_another_length_is_a_square_or_refused() -> None:
         ape(torch.zeros(1, 15, 2))
 
 
-def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
+def test_ape_layout_is_inferred_from_the_other_names() -> None:
     """(1, 4, 4, 4) says nothing of where its channels are."""
     cube = torch.arange(64.0).view(1, 4, 4, 4)
     assert torch.equal(ape(cube, **{"stages.0.x": cube}), cube)
@@ -161,6 +161,6 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
         ),
     ],
 )
-def test_what_is_no_state_dict_is_refused(content: Any, message: str) -> None:
+def test_non_state_dict_is_refused(content: Any, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         to_ours(content, map_hw=(3, 4))

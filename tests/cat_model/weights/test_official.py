@@ -41,7 +41,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_a_file_of_the_official_layout_is_the_reference_itself(
+def test_official_layout_gives_the_reference_outputs(
     reference: dict[str, Tensor], tmp_path: Path, wrapping: str
 ) -> None:
     torch.save(WRAPPINGS[wrapping](reference), tmp_path / "cat.pth")
@@ -53,7 +53,7 @@ def test_a_file_of_the_official_layout_is_the_reference_itself(
 
 
 @pytest.mark.parametrize("load", [load_official_classifier, load_official_backbone])
-def test_a_file_with_a_yacs_config_inside_is_loaded_without_yacs(
+def test_file_with_a_yacs_config_is_loaded_without_yacs(
     reference: dict[str, Tensor], tmp_path: Path, load: Callable[[Path], Cat | CatBackbone]
 ) -> None:
     save_official(tmp_path / "cat.pth", reference)
@@ -65,7 +65,7 @@ def test_a_file_with_a_yacs_config_inside_is_loaded_without_yacs(
     assert len(state.keys() & expected.keys()) > 200
 
 
-def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> None:
+def test_unpublished_size_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(load_vector("toy").state_dict(), tmp_path / "cat.pth")
     with pytest.raises(
         WeightsError,
@@ -74,7 +74,7 @@ def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> N
         load_official_classifier(tmp_path / "cat.pth")
 
 
-def test_a_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> None:
+def test_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> None:
     vector = load_vector("backbone_tiny_192x320")
     torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
     with pytest.raises(
@@ -86,7 +86,7 @@ def test_a_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> N
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
 
 
-def test_a_safetensors_file_gives_the_classifiers_trunk(
+def test_safetensors_file_gives_the_classifiers_trunk(
     reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
     save_file(
@@ -100,7 +100,7 @@ def test_a_safetensors_file_gives_the_classifiers_trunk(
     assert all(torch.equal(backbone.state_dict()[name], expected[name]) for name in shared)
 
 
-def test_tensors_of_no_published_size_are_listed(
+def test_differences_from_the_nearest_size_are_listed(
     reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
     broken = {name: value for name, value in reference.items() if name != "norm.bias"}
@@ -124,7 +124,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("content", [{"model": Payload()}, {"model": 3}, [1, 2], {}])
-def test_what_is_no_state_dict_is_refused_and_never_run(tmp_path: Path, content: Any) -> None:
+def test_non_state_dict_is_refused_and_never_run(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "cat.pth")
     with pytest.raises(
         WeightsError, match=r"cat\.pth: (its pickle uses|holds no state_dict|holds a \w+, not)"
@@ -132,7 +132,7 @@ def test_what_is_no_state_dict_is_refused_and_never_run(tmp_path: Path, content:
         load_official_classifier(tmp_path / "cat.pth")
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat.pth").write_text("hello")
     with pytest.raises(WeightsError, match="is text, which begins 'hello'"):
         load_official_backbone(tmp_path / "cat.pth")

@@ -59,7 +59,7 @@ def test_backslashes_of_windows_tools_are_separators(tmp_path: Path) -> None:
     assert (tmp_path / "to/val2017/a.jpg").read_bytes() == b"pixels"
 
 
-def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
+def test_folders_and_links_of_a_zip_are_not_files(tmp_path: Path) -> None:
     folder, link = zipfile.ZipInfo("val2017\\sub"), zipfile.ZipInfo("val2017/link.jpg")
     folder.external_attr, link.external_attr = 0x10, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
@@ -72,12 +72,12 @@ def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["val2017\\..\\..\\x.jpg", "val2017/../../x.jpg", "val2017/..\\..\\x.jpg"]
 )
-def test_a_file_outside_is_refused_whatever_separates_its_path(tmp_path: Path, name: str) -> None:
+def test_path_outside_is_refused_for_any_separator(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"made\.zip: the archive has a path outside itself"):
         unpacked(zipped(tmp_path, name), tmp_path / "to")
 
 
-def test_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
+def test_files_added_by_macos_are_ignored(tmp_path: Path) -> None:
     names = [
         "val2017/a.jpg",
         "__MACOSX/val2017/._a.jpg",
@@ -88,7 +88,7 @@ def test_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
     assert unpacked(zipped(tmp_path, *names), tmp_path / "to") == ["val2017/a.jpg"]
 
 
-def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> None:
+def test_error_lists_the_content_of_an_unrelated_archive(tmp_path: Path) -> None:
     archive = zipped(
         tmp_path, "set/images/a.jpg", "set/images/b.jpg", "C:\\data\\val2017\\a.jpg", "readme.txt"
     )
@@ -102,14 +102,14 @@ def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> Non
         unpacked(archive, tmp_path / "to")
 
 
-def test_an_empty_archive_is_reported(tmp_path: Path) -> None:
+def test_empty_archive_is_reported(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"holds no file of the data set \(found: no files\); it must hold"
     ):
         unpacked(zipped(tmp_path), tmp_path / "to")
 
 
-def test_names_in_utf8_need_not_say_so(tmp_path: Path) -> None:
+def test_utf8_names_do_not_need_the_flag(tmp_path: Path) -> None:
     archive = renamed(zipped(tmp_path, "val2017/cafXX.jpg"), "cafXX", "café".encode())
     assert unpacked(archive, tmp_path / "to") == ["val2017/café.jpg"]
 
@@ -127,7 +127,7 @@ def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> N
         unpacked(archive, tmp_path / "to")
 
 
-def test_a_name_that_is_not_the_utf8_it_says_is_reported(tmp_path: Path) -> None:
+def test_name_with_a_wrong_utf8_flag_is_reported(tmp_path: Path) -> None:
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", b"caf\xe9", is_utf8=True)
     with pytest.raises(
         DataError, match=r"made\.zip: the archive cannot be unpacked: 'utf-8' codec can't decode"
@@ -150,7 +150,7 @@ def test_every_layout_names_what_it_needs() -> None:
         assert RemoteListing("s3://bucket", layout, ()).needed
 
 
-def test_damaged_bytes_that_bz2_packed_are_reported(tmp_path: Path) -> None:
+def test_damaged_bz2_data_are_reported(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "made.zip", "w", zipfile.ZIP_BZIP2) as made:
         made.writestr("val2017/a.jpg", b"pixels")
     content = (tmp_path / "made.zip").read_bytes()

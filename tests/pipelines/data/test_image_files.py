@@ -104,7 +104,7 @@ UNKNOWN_RANGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_task_sees_the_same_picture_in_a_file_of_any_mode(name: str, tmp_path: Path) -> None:
+def test_all_tasks_read_the_same_image_from_any_mode(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     FILES[name](path)
     stored = np.asarray(decode_rgb(path.read_bytes()))
@@ -114,7 +114,7 @@ def test_every_task_sees_the_same_picture_in_a_file_of_any_mode(name: str, tmp_p
     assert all(np.array_equal(stored, one) for one in (as_tensor, upright, loaded[:, :, ::-1]))
 
 
-def test_images_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
+def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
     Image.fromarray(RAMP > 127).save(tmp_path / "1.png")
     assert np.array_equal(
         np.asarray(load_upright(tmp_path / "1.png"))[:, :, 1], np.where(RAMP > 127, 255, 0)
@@ -122,7 +122,7 @@ def test_images_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", UNKNOWN_RANGE)
-def test_a_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> None:
+def test_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     UNKNOWN_RANGE[name](path)
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_a_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_images_are_upright_whatever_their_orientation(
+def test_images_of_any_orientation_are_loaded_upright(
     orientation: int, suffix: str, tmp_path: Path
 ) -> None:
     upright, exif = Image.fromarray(RAMP), Image.Exif()
@@ -154,7 +154,7 @@ def test_images_are_upright_whatever_their_orientation(
 @pytest.mark.parametrize(
     "body", [b"neither\x00", b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x02\x00\x01\x00\x00\x00\x06"]
 )
-def test_an_exif_block_that_says_no_orientation_turns_nothing(body: bytes, tmp_path: Path) -> None:
+def test_exif_without_orientation_turns_nothing(body: bytes, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     Image.fromarray(RAMP).save(path)
     segment, content = b"Exif\x00\x00" + body.ljust(26, b"\x00"), path.read_bytes()
@@ -199,7 +199,7 @@ def test_any_fault_of_a_file_is_a_broken_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif", "ppm"])
-def test_no_damaged_byte_lets_another_error_through(suffix: str, tmp_path: Path) -> None:
+def test_damaged_bytes_raise_only_broken_image_errors(suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     path, rng = tmp_path / f"image.{suffix}", np.random.default_rng(0)
@@ -214,13 +214,13 @@ def test_no_damaged_byte_lets_another_error_through(suffix: str, tmp_path: Path)
         assert image_fault(path) is None or image_fault(path)  # whatever Pillow raises inside
 
 
-def test_an_image_that_breaks_after_it_was_checked_is_named(tmp_path: Path) -> None:
+def test_image_that_breaks_after_the_check_is_named(tmp_path: Path) -> None:
     (tmp_path / "late.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"late\.png: does not decode: not an image"):
         LoadUpright()({"img_path": str(tmp_path / "late.png")})
 
 
-def test_detection_and_segmentation_load_by_this_reader() -> None:
+def test_detection_and_segmentation_use_this_reader() -> None:
     segmentation = SegmentationParams(method="semantic_fpn", backbone="p.checkpoint", data="d")
     pipelines = [
         _train_dataset(PARAMS, CheckedFile(Path("unread.json"), 0), ["red"])["pipeline"],

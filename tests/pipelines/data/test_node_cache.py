@@ -102,7 +102,7 @@ def zip_of(root: Path, folders: dict[str, str]) -> bytes:
     return path.read_bytes()
 
 
-def test_a_tree_is_fetched_whole_and_once(
+def test_tree_is_fetched_completely_and_once(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -128,7 +128,7 @@ def _refuse(*_: object, **__: object) -> None:
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
-def test_a_disk_without_hard_links_uses_symbolic_links(
+def test_symbolic_links_are_used_without_hard_links(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", _refuse)
@@ -137,7 +137,7 @@ def test_a_disk_without_hard_links_uses_symbolic_links(
     assert len(read_annotations(root, "train").image_paths) == 3
 
 
-def test_a_disk_without_links_is_refused_before_fetching(
+def test_disk_without_links_is_refused_before_fetching(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -154,7 +154,7 @@ def test_a_disk_without_links_is_refused_before_fetching(
     assert fetched() == []
 
 
-def test_an_evaluation_fetches_val_alone(
+def test_evaluation_fetches_only_val(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     root = data_folder(upload(coco, bucket), "coco", "val")
@@ -185,7 +185,7 @@ def test_processes_that_start_together_fetch_each_object_once(
     assert len(fetched()) == len(set(fetched())) == 7
 
 
-def test_a_killed_fetch_resumes_and_shows_no_partial_data(
+def test_killed_fetch_resumes_and_shows_no_partial_data(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -225,7 +225,7 @@ def test_a_killed_fetch_resumes_and_shows_no_partial_data(
     assert not list(caches.glob("*/objects/*/*.*"))
 
 
-def test_a_stopped_fetch_is_completed_by_the_next_run(
+def test_next_run_completes_a_stopped_fetch(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -270,7 +270,7 @@ def test_a_stopped_fetch_is_completed_by_the_next_run(
     assert len(fetched()) == 7
 
 
-def test_a_changed_object_is_noticed_and_alone_fetched_again(
+def test_only_a_changed_object_is_fetched_again(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     uri = upload(coco, bucket)
@@ -284,7 +284,7 @@ def test_a_changed_object_is_noticed_and_alone_fetched_again(
     assert fetched()[7:] == ["val2017/000.png@0"]
 
 
-def test_an_object_replaced_while_it_is_fetched_is_refused(
+def test_object_replaced_during_the_download_is_refused(
     coco: Path, bucket: str, caches: Path
 ) -> None:
     listing = list_remote(upload(coco, bucket), "coco", SPLITS)
@@ -295,7 +295,7 @@ def test_an_object_replaced_while_it_is_fetched_is_refused(
         node_cache.fetch(listing, caches, lambda _: None)
 
 
-def test_the_fingerprint_is_a_listing_of_what_is_read(
+def test_fingerprint_is_a_listing_of_the_needed_objects(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     params = DetectionParams(method="fcos", backbone="p.checkpoint", data=upload(coco, bucket))
@@ -307,7 +307,7 @@ def test_the_fingerprint_is_a_listing_of_what_is_read(
     assert not caches.exists()
 
 
-def test_archives_as_coco_publishes_them_give_the_same_tree(
+def test_archives_published_by_coco_give_the_same_tree(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     (coco / "annotations/captions_val2017.json").write_text("{}")
@@ -329,7 +329,7 @@ def test_archives_as_coco_publishes_them_give_the_same_tree(
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
-def test_ade20k_comes_in_one_archive_with_a_folder_around_it(
+def test_ade20k_archive_with_an_enclosing_folder_is_read(
     tmp_path: Path, bucket: str, caches: Path, suffix: str
 ) -> None:
     root = write_ade20k(tmp_path / "ADEChallengeData2016", num_train=2, num_val=1)
@@ -346,7 +346,7 @@ def test_ade20k_comes_in_one_archive_with_a_folder_around_it(
     assert len(read_classes(folder, None)) == 3
 
 
-def test_what_a_killed_unpacking_left_is_done_again(
+def test_unpacking_starts_over_after_a_kill(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(bucket, "annotations.zip", zip_of(coco, {"annotations": "annotations"}))
@@ -374,7 +374,7 @@ def _spoilt(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut, _spoilt])
-def test_a_replaced_archive_is_fetched_after_a_damaged_one(
+def test_replacement_of_a_damaged_archive_is_fetched(
     coco: Path, bucket: str, caches: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     content = zip_of(coco, {"val2017": "val2017"})
@@ -401,7 +401,7 @@ def test_a_replaced_archive_is_fetched_after_a_damaged_one(
         ("x.png", "has no file of the data"),
     ],
 )
-def test_an_archive_of_something_else_is_refused(
+def test_unrelated_archive_is_refused(
     tmp_path: Path, bucket: str, caches: Path, name: str, fault: str
 ) -> None:
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
@@ -446,7 +446,7 @@ def test_sha256sums_replace_etags_in_the_fingerprint(
     assert files_below(fetch_again(uri)) == files_below(coco)
 
 
-def test_sha256sums_that_are_none_are_told_by_line(coco: Path, bucket: str) -> None:
+def test_invalid_sha256sums_are_reported_by_line(coco: Path, bucket: str) -> None:
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", b"abc  val2017/000.png\n")
     with pytest.raises(
@@ -455,7 +455,7 @@ def test_sha256sums_that_are_none_are_told_by_line(coco: Path, bucket: str) -> N
         fingerprint_remote(uri, "coco", "val")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_fetched(
+def test_full_disk_is_reported_before_fetching(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -471,7 +471,7 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
     assert not fetched()
 
 
-def test_a_disk_that_fills_up_is_reported_and_resumed_later(
+def test_fetch_resumes_after_the_disk_filled_up(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> int:
@@ -488,7 +488,7 @@ def test_a_disk_that_fills_up_is_reported_and_resumed_later(
     assert files_below(data_folder(uri, "coco")) == files_below(coco)
 
 
-def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> None:
+def test_missing_data_are_named_with_the_searched_names(bucket: str) -> None:
     put(bucket, "val2017.zip", b"")
     with pytest.raises(DataError) as caught:
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", *SPLITS)
@@ -498,7 +498,7 @@ def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> No
     assert "val2017/" not in text
 
 
-def test_an_unreachable_server_is_not_missing_data(
+def test_unreachable_server_is_not_missing_data(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)

@@ -30,7 +30,7 @@ from pipelines.data.s3 import DataBucket
         ),
     ],
 )
-def test_credentials_in_the_address_of_the_server_are_not_shown(
+def test_credentials_in_the_server_address_are_not_shown(
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -69,7 +69,7 @@ class _BreaksOff(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_response_is_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with HTTPServer(("127.0.0.1", 0), _BreaksOff) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")

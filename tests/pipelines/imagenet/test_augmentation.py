@@ -81,7 +81,7 @@ def timm_transform(recipe: Recipe) -> Any:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_reference_is_timms_transform_bit_for_bit(name: str) -> None:
+def test_reference_equals_timms_transform_bit_for_bit(name: str) -> None:
     transform, ours = (
         timm_transform(VARIANTS[name]),
         make_train_augmentation("reference", VARIANTS[name]),
@@ -99,7 +99,7 @@ def test_reference_is_timms_transform_bit_for_bit(name: str) -> None:
     assert num_compared > 30
 
 
-def test_reference_has_nothing_left_for_the_batch() -> None:
+def test_reference_leaves_no_operations_for_the_batch() -> None:
     augmentation = make_train_augmentation("reference", REFERENCE)
     batch = loaded(augmentation, range(2))
     assert batch.draws is None
@@ -107,7 +107,7 @@ def test_reference_has_nothing_left_for_the_batch() -> None:
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_crops_and_flips_are_timms_within_a_grey_level(mode: Mode) -> None:
+def test_crops_and_flips_match_timm_within_a_grey_level(mode: Mode) -> None:
     for recipe in (
         PLAIN,
         replace(PLAIN, interpolation="bilinear"),
@@ -119,7 +119,7 @@ def test_crops_and_flips_are_timms_within_a_grey_level(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", OURS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_with_one_seed_all_ways_show_the_same(name: str, mode: Mode) -> None:
+def test_all_modes_agree_for_one_seed(name: str, mode: Mode) -> None:
     """A grey level of the crop can become many: where an operation has a threshold, or spreads what
     is close."""
     error = (
@@ -131,7 +131,7 @@ def test_with_one_seed_all_ways_show_the_same(name: str, mode: Mode) -> None:
     assert (error > 2.01 * GREY_LEVEL).float().mean() < 0.02
 
 
-def test_the_test_above_sees_a_wrong_fill_and_a_wrong_order() -> None:
+def test_comparison_detects_a_wrong_fill_and_a_wrong_order() -> None:
     augmentation = make_train_augmentation("device", REFERENCE)
     wrong_fill = replace(augmentation.batch, fill=(0, 0, 0))  # type: ignore[type-var]
     batch = loaded(augmentation, range(60))
@@ -141,7 +141,7 @@ def test_the_test_above_sees_a_wrong_fill_and_a_wrong_order() -> None:
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_a_batch_crosses_to_the_device_as_bytes(mode: Mode) -> None:
+def test_batch_is_sent_to_the_device_as_bytes(mode: Mode) -> None:
     augmentation = make_train_augmentation(mode, REFERENCE)
     batch = loaded(augmentation, range(8)).to(torch.device("cpu"))
     x_BCHW = augmentation.batch(batch)  # noqa: N806
@@ -171,7 +171,7 @@ def test_augmentation_runs_where_torch_must_be_deterministic(mode: Mode) -> None
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_the_networks_precision_does_not_reach_the_pixels(mode: Mode) -> None:
+def test_network_precision_does_not_affect_the_pixels(mode: Mode) -> None:
     """The engine augments inside of its autocast."""
     expected = augmented(mode, VARIANTS["3a-and-jitter"], range(30))
     with torch.autocast("cpu", torch.bfloat16):
@@ -203,7 +203,7 @@ def epoch_of(
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_draws_depend_on_seed_epoch_and_image_alone(index: Index, mode: Mode) -> None:
+def test_draws_depend_only_on_seed_epoch_and_image(index: Index, mode: Mode) -> None:
     """Neither on loader processes nor on how many ranks share a batch."""
     alone = epoch_of(index, mode, num_workers=0)
     assert torch.equal(alone, epoch_of(index, mode, num_workers=2))
@@ -211,7 +211,7 @@ def test_draws_depend_on_seed_epoch_and_image_alone(index: Index, mode: Mode) ->
     assert torch.equal(alone, torch.stack(ranks, dim=1).flatten(0, 1))
 
 
-def test_the_last_of_overlapping_erasures_stands() -> None:
+def test_last_of_overlapping_erasures_wins() -> None:
     values = torch.arange(12.0).view(3, 2, 2)
     colour = torch.full((3, 1, 1), -1.0)
     drawn = [Drawn((), ()), Drawn((), (Erasure(0, 0, 2, 2, values), Erasure(1, 1, 2, 3, colour)))]
@@ -227,7 +227,7 @@ def test_the_last_of_overlapping_erasures_stands() -> None:
     assert x_BCHW[1, 2, 0, 0] == 8
 
 
-def test_a_batch_of_another_way_is_refused() -> None:
+def test_batch_of_another_mode_is_refused() -> None:
     batch = loaded(make_train_augmentation("reference", REFERENCE), range(2))
     with pytest.raises(AssertionError, match="another augmentation"):
         make_train_augmentation("device", REFERENCE).batch(batch)
@@ -251,7 +251,7 @@ def test_draws_are_grouped_by_layer_and_operation() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("mode", OURS)
-def test_a_gpu_never_makes_the_host_wait(mode: Mode) -> None:
+def test_gpu_never_makes_the_host_wait(mode: Mode) -> None:
     augmentation = make_train_augmentation(mode, REFERENCE)
     batch = loaded(augmentation, range(64)).to(torch.device("cuda"))
     expected = augmentation.batch(batch)  # constants are brought over once

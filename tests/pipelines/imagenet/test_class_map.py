@@ -25,7 +25,7 @@ def write(root: Path, train: str = NAMED, val: str = NAMED, classes: str | None 
     return str(root)
 
 
-def test_names_of_classes_are_sorted_and_paths_may_hold_spaces(tmp_path: Path) -> None:
+def test_class_names_are_sorted_and_paths_may_have_spaces(tmp_path: Path) -> None:
     images = open_images(write(tmp_path))
     assert load_classes(images, num_classes=2) == ("cat", "dog")
     source = images.source("train", ("cat", "dog"))
@@ -34,14 +34,14 @@ def test_names_of_classes_are_sorted_and_paths_may_hold_spaces(tmp_path: Path) -
     assert source.read(1) == b"b c.jpg"
 
 
-def test_numbers_are_taken_in_numeric_order(tmp_path: Path) -> None:
+def test_numeric_labels_are_in_numeric_order(tmp_path: Path) -> None:
     lines = "a.jpg 10\nb.jpg 9\nc.jpg 100\n"
     images = open_images(write(tmp_path, lines, lines))
     assert load_classes(images, num_classes=3) == ("9", "10", "100")
     assert images.source("val", ("9", "10", "100")).labels == (1, 0, 2)
 
 
-def test_numbers_are_places_in_the_list_of_classes(tmp_path: Path) -> None:
+def test_numeric_labels_index_the_list_of_classes(tmp_path: Path) -> None:
     lines = "a.jpg 1\nb.jpg 0\nc.jpg dog\n"
     images = open_images(write(tmp_path, lines, lines, "zebra\ndog\n"))
     assert load_classes(images, num_classes=2) == ("zebra", "dog")
@@ -110,34 +110,34 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_with_their_line(tmp_path: Path, name: str) -> None:
+def test_faults_are_reported_with_their_line(tmp_path: Path, name: str) -> None:
     train, classes, text = FAULTS[name]
     with pytest.raises(DataError, match=text):
         fingerprint(write(tmp_path, train, classes=classes), num_classes=None)
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         fingerprint(write(tmp_path, "".join(f"{i}.jpg\n" for i in range(12))), num_classes=None)
     assert str(caught.value).count("has no label") == 10
     assert str(caught.value).endswith("\nand 2 more")
 
 
-def test_a_missing_map_is_told(tmp_path: Path) -> None:
+def test_missing_map_is_reported(tmp_path: Path) -> None:
     root = write(tmp_path)
     (tmp_path / "val_map.txt").unlink()
     with pytest.raises(DataError, match=r"val_map\.txt: missing; write one line `path<TAB>label`"):
         fingerprint(root, num_classes=None)
 
 
-def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+def test_single_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"holds only one class, cat; a classifier needs two or more"
     ):
         fingerprint(write(tmp_path, "a.jpg cat\n", "a.jpg cat\n"), num_classes=None)
 
 
-def test_fingerprint_follows_labels_and_content(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_labels_and_content(tmp_path: Path) -> None:
     root = write(tmp_path)
     before = fingerprint(root, num_classes=2)
     assert fingerprint(root, num_classes=2) == before
@@ -148,7 +148,7 @@ def test_fingerprint_follows_labels_and_content(tmp_path: Path) -> None:
     assert len({before, relabelled, fingerprint(root, num_classes=2)}) == 3
 
 
-def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path) -> None:
+def test_first_existing_image_decides_the_root_of_paths(tmp_path: Path) -> None:
     """And not the first line, whose image may be the one that is missing."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/y.jpg").write_bytes(b"y")
@@ -158,7 +158,7 @@ def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path)
     assert source.read(1) == b"y"
 
 
-def test_a_class_map_without_images_is_reported_by_the_plan(tmp_path: Path) -> None:
+def test_plan_reports_a_class_map_without_images(tmp_path: Path) -> None:
     lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
     text = (
         r"train_map\.txt: none of its 2 images exists below .* or below .*/train: "
@@ -184,7 +184,7 @@ def test_maps_and_classes_may_have_a_byte_order_mark(tmp_path: Path, encoding: s
 
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
-def test_a_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
+def test_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
     root = write(
         tmp_path,
         "images/a.jpg cat\nimages/d.jpg dog\n",
@@ -198,14 +198,14 @@ def test_a_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: 
         fingerprint(root, num_classes=None)
 
 
-def test_a_path_that_no_file_can_have_is_named(tmp_path: Path) -> None:
+def test_impossible_path_is_named(tmp_path: Path) -> None:
     lines = f"images/a.jpg cat\n{'x' * 300}.jpg dog\n"
     with pytest.raises(DataError, match=r"xxx\.jpg: cannot be read: File name too long"):
         fingerprint(write(tmp_path, lines, lines), num_classes=None)
 
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
-def test_a_link_to_nothing_is_not_taken_for_a_missing_file(tmp_path: Path, name: str) -> None:
+def test_broken_link_is_not_treated_as_a_missing_file(tmp_path: Path, name: str) -> None:
     root = write(
         tmp_path,
         "images/a.jpg cat\nimages/d.jpg dog\n",
@@ -221,7 +221,7 @@ def test_a_link_to_nothing_is_not_taken_for_a_missing_file(tmp_path: Path, name:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
-def test_a_folder_that_may_not_be_read_is_named_in_every_layout() -> None:
+def test_unreadable_folder_is_named_in_every_layout() -> None:
     with open_folder() as folder:
         (folder / "data").mkdir(mode=0o700)
         said = as_foreign_user(lambda: fingerprint(str(folder / "data"), num_classes=None))

@@ -84,7 +84,7 @@ def test_every_mode_shows_the_same_ramp(name: str, decode: Callable[[bytes], Any
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", RAMPS)
-def test_every_mode_passes_each_way_of_loading(name: str, mode: Mode) -> None:
+def test_every_mode_is_read_by_each_loader(name: str, mode: Mode) -> None:
     x, grey = loaded(mode, RAMPS[name]()), loaded(mode, RAMPS["grey"]())
     assert x.shape == (1, 3, 64, 64)
     assert (x - grey).abs().max() < 0.45  # of 4.4 between black and white
@@ -102,7 +102,7 @@ def test_every_mode_passes_each_way_of_loading(name: str, mode: Mode) -> None:
     ],
     ids=["empty", "text", "truncated", "header", "truncated-png"],
 )
-def test_broken_file_is_called_broken_by_each_way_of_loading(content: bytes, mode: Mode) -> None:
+def test_broken_file_is_reported_by_each_loader(content: bytes, mode: Mode) -> None:
     with pytest.raises(BrokenImageError):
         loaded(mode, content)
 

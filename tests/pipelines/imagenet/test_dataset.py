@@ -80,7 +80,7 @@ def test_broken_file_is_left_out_and_named(tmp_path: Path, name: str) -> None:
     assert batch.broken == (f"train/one/{name}",)
 
 
-def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
+def test_broken_training_image_is_replaced_by_the_next(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": encoded(noise(), "PNG"), "b.png": b"", "c.png": b""})
     images = Images(index, PLAIN, seed=0, substitutes=2)
     sample, neighbour = images[SampleIndex(0, 1)], images[SampleIndex(0, 0)]
@@ -90,7 +90,7 @@ def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
     assert torch.equal(sample.image_CHW, neighbour.image_CHW)
 
 
-def test_a_replacement_for_a_broken_image_keeps_its_own_label(tmp_path: Path) -> None:
+def test_substitute_for_a_broken_image_keeps_its_own_label(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": b"", "b.png": encoded(noise(), "PNG")})
     images = Images(
         replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1
@@ -142,7 +142,7 @@ def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_an_epoch_resumes_after_any_update_with_the_same_draws(
+def test_epoch_resumes_after_any_update_with_the_same_draws(
     world_size: int,
 ) -> None:
     for rank in range(world_size):

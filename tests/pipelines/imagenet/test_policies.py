@@ -61,7 +61,7 @@ def cumulated(sample: NDArray[np.float64], indices: NDArray[np.float64]) -> NDAr
     return np.searchsorted(np.sort(sample), indices, side="right") / len(sample)
 
 
-def test_the_tape_holds_what_timm_does_for_the_same_seed() -> None:
+def test_tape_records_timms_calls_for_the_same_seed() -> None:
     calls = [(call.name, call.args) for call in drawn_calls(REFERENCE, seed=5)]
     assert calls == timm_calls(REFERENCE, seed=5)
 
@@ -76,7 +76,7 @@ def test_each_of_fifteen_operations_is_drawn_equally_often() -> None:
 @pytest.mark.parametrize(
     "name", ["rotate", "shear_x", "translate_y_rel", "color", "sharpness", "posterize", "solarize"]
 )
-def test_magnitudes_are_distributed_as_timms(name: str) -> None:
+def test_magnitudes_are_distributed_like_timms(name: str) -> None:
     ours = np.array([call.args[0] for call in drawn_calls(REFERENCE, seed=1) if call.name == name])
     timms = np.array([args[0] for seen, args in timm_calls(REFERENCE, seed=2) if seen == name])
     another = replace(REFERENCE, auto_augment="rand-m7-mstd0.5-inc1")
@@ -104,7 +104,7 @@ def erasures_of(recipe: Recipe, *, seed: int) -> list[Erasure]:
     return [erasure for _ in range(NUM_DRAWS) for erasure in erasing.draw()]
 
 
-def test_rectangles_are_distributed_as_timms() -> None:
+def test_rectangles_are_distributed_like_timms() -> None:
     recipe = replace(REFERENCE, erasing_mode="const")
     ours = np.array([erasure[:4] for erasure in erasures_of(recipe, seed=1)], dtype=float)
     timms = np.array(boxes_of_timm(recipe, seed=2), dtype=float)
@@ -125,7 +125,7 @@ def test_rectangles_hold_noise_one_colour_or_the_mean() -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "device"])
-def test_pixels_are_distributed_as_timms(mode: Mode) -> None:
+def test_pixels_are_distributed_like_timms(mode: Mode) -> None:
     """On seeds of their own; the spread between images, 0.6, allows for 0.1 with 300 of them."""
     ours, timms = (
         augmented(mode, REFERENCE, range(1000, 1300)),
@@ -139,7 +139,7 @@ def test_pixels_are_distributed_as_timms(mode: Mode) -> None:
     )
 
 
-def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
+def test_nothing_is_drawn_if_everything_is_off() -> None:
     augmentation = make_train_augmentation(
         "device", replace(REFERENCE, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
     )

@@ -92,9 +92,7 @@ def _scores(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
     return tuple(metric for metric in metrics if metric.name in SCORES)
 
 
-def test_the_scores_are_those_that_training_published(
-    trained: Trained, evaluation: Evaluation
-) -> None:
+def test_scores_equal_those_published_by_training(trained: Trained, evaluation: Evaluation) -> None:
     context = evaluation()
     result = run(context)
     assert KIND.evaluation is not None
@@ -110,7 +108,7 @@ def test_the_scores_are_those_that_training_published(
 @pytest.mark.parametrize(
     "changes", [{"batch_size": 2}, {"loader_workers": 1}, {"batch_size": 4096}, {"epochs": 1}]
 )
-def test_how_it_is_loaded_changes_no_score(
+def test_loading_settings_do_not_change_scores(
     trained: Trained, evaluation: Evaluation, changes: dict[str, Any]
 ) -> None:
     assert _scores(run(evaluation(**changes)).metrics) == trained.metrics
@@ -158,7 +156,7 @@ def test_two_workers_split_val_with_equal_results(trained: Trained, evaluation: 
     assert painted[0] == painted[1]
 
 
-def test_details_are_by_class_by_image_and_by_confusion(
+def test_details_cover_classes_images_and_confusion(
     trained: Trained, evaluation: Evaluation
 ) -> None:
     details = run(evaluation(details={"predictions": True, "num_painted": 3})).outputs["details"]
@@ -181,7 +179,7 @@ def test_details_are_by_class_by_image_and_by_confusion(
     assert len(list((details / "painted").iterdir())) == 3
 
 
-def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
+def test_size_and_speed_are_reported_with_the_scores(evaluation: Evaluation) -> None:
     context = evaluation()
     metrics = {metric.name: metric for metric in run(context).metrics}
     assert metrics["params_m"].unit == "M"
@@ -196,7 +194,7 @@ def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
     ("name", "params_m", "flops_g"),
     [("cat_tiny", 16.9, 2.8), ("cat_small", 37.3, 6.1), ("cat_base", 51.5, 8.9)],
 )
-def test_params_and_multiply_adds_of_the_published_sizes(
+def test_params_and_multiply_adds_match_the_published_sizes(
     name: str, params_m: float, flops_g: float
 ) -> None:
     with torch.device("meta"):
@@ -205,7 +203,7 @@ def test_params_and_multiply_adds_of_the_published_sizes(
     assert round(count_multiply_adds(model, img_size=224) / 1e9, 1) == flops_g
 
 
-def test_val_alone_is_enough(
+def test_evaluation_needs_only_val(
     evaluation: Evaluation, trained: Trained, data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(data / "val", tmp_path / "only/val")
@@ -219,7 +217,7 @@ def test_val_alone_is_enough(
         KIND.evaluation.fingerprint(evaluation(data="/nowhere").params)
 
 
-def test_another_network_than_the_jobs_is_named(evaluation: Evaluation) -> None:
+def test_network_that_differs_from_the_jobs_is_named(evaluation: Evaluation) -> None:
     with pytest.raises(
         CheckpointError,
         match=(
@@ -230,7 +228,7 @@ def test_another_network_than_the_jobs_is_named(evaluation: Evaluation) -> None:
         run(evaluation(model={**TOY, "embed_dim": 16}))
 
 
-def test_dropout_is_no_part_of_the_network_that_is_measured(
+def test_dropout_is_ignored_in_the_network_comparison(
     evaluation: Evaluation, trained: Trained
 ) -> None:
     assert _scores(run(evaluation(drop_path_rate=0.5)).metrics) == trained.metrics
@@ -253,7 +251,7 @@ def test_other_classes_are_named_and_counted(
         run(evaluation(data=str(tmp_path / "other")))
 
 
-def test_a_folder_that_holds_no_classifier_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_folder_without_a_classifier_is_reported(evaluation: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/cat.pth").write_text("hello")
     with pytest.raises(
@@ -279,7 +277,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
     return folder, model.eval()
 
 
-def test_an_official_file_from_outside_is_measured(
+def test_official_file_from_outside_is_evaluated(
     official: tuple[Path, Cat],
     make_context: MakeContext,
     data: Path,
@@ -299,7 +297,7 @@ def test_an_official_file_from_outside_is_measured(
     assert metrics[0] == Metric(name="top1", value=100 * hits / 30, num_samples=30)
 
 
-def test_an_official_file_of_another_size_is_refused(
+def test_official_file_of_another_size_is_refused(
     official: tuple[Path, Cat], make_context: MakeContext, data: Path, tmp_path: Path
 ) -> None:
     folder, _ = official

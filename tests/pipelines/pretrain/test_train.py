@@ -50,7 +50,7 @@ def assert_same_weights(one: StageResult, other: StageResult) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_it_learns(make_context: MakeContext) -> None:
+def test_training_reduces_the_loss_and_learns(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=8, lr=5e-3)
     result = run(context)
     assert recorder.metrics[-1]["loss"] < 0.8 * recorder.metrics[0]["loss"]
@@ -70,7 +70,7 @@ def test_it_learns(make_context: MakeContext) -> None:
     assert slowest <= values(result)["images_per_s"] <= fastest
 
 
-def test_the_same_seed_is_bitwise_equal_for_any_loader_workers(
+def test_same_seed_is_bitwise_equal_for_any_loader_workers(
     make_context: MakeContext,
 ) -> None:
     (one, records), (two, repeated), (three, differing) = (
@@ -83,7 +83,7 @@ def test_the_same_seed_is_bitwise_equal_for_any_loader_workers(
     assert differing.metrics[0]["loss"] != records.metrics[0]["loss"]
 
 
-def test_resumed_run_is_bitwise_the_straight_run(make_context: MakeContext) -> None:
+def test_resumed_run_equals_the_uninterrupted_run_bitwise(make_context: MakeContext) -> None:
     """With the whole recipe on: mixup, cutmix, drop path, augmentation."""
     straight_context, straight = make_context(epochs=3, warmup_epochs=0)
     straight_result = run(straight_context)
@@ -117,14 +117,14 @@ def test_finished_state_gives_the_result_without_training(make_context: MakeCont
     assert_same_weights(again_result, result)
 
 
-def test_checkpoints_come_at_the_interval_and_at_the_end(make_context: MakeContext) -> None:
+def test_checkpoints_are_written_at_the_interval_and_the_end(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=3, checkpoint_every=2)
     run(context)
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2, 3]
     assert recorder.saved == ["epoch_0002_update_000000", "epoch_0003_update_000000"]
 
 
-def test_with_the_best_to_keep_each_epochs_end_is_a_checkpoint(make_context: MakeContext) -> None:
+def test_keep_best_writes_a_checkpoint_after_each_epoch(make_context: MakeContext) -> None:
     context, recorder = make_context(
         **PLAIN, epochs=2, checkpoint_every={"steps": 100}, keep_best=1
     )
@@ -147,7 +147,7 @@ def test_val_images_are_resized_and_cropped_as_the_job_says(
     assert torch.equal(batch.images_BCHW[0], expected)
 
 
-def test_published_classifier_scores_what_was_reported(make_context: MakeContext) -> None:
+def test_published_classifier_has_the_reported_scores(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=2, precision="bf16")
     result = run(context)
     model, classes = load_classifier(result.outputs["checkpoint"])
@@ -182,7 +182,7 @@ def test_broken_images_are_skipped_counted_and_not_scored(
     assert recorder.events[-1].text.endswith("broken images 2")
 
 
-def test_too_many_broken_images_stop_the_stage_by_name(
+def test_too_many_broken_images_stop_the_stage_and_are_named(
     make_context: MakeContext, broken_data: Path
 ) -> None:
     context, _ = make_context(
@@ -253,7 +253,7 @@ def test_truncated_state_is_refused(make_context: MakeContext) -> None:
         ({"data": "/nowhere"}, DataError, r"/nowhere/train: the data folder is missing"),
     ],
 )
-def test_misfits_are_told_before_training(
+def test_misfits_are_reported_before_training(
     make_context: MakeContext, changes: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     context, recorder = make_context(**changes)

@@ -38,7 +38,7 @@ def test_two_runs_make_identical_trees(sample_dir: Path, tmp_path: Path) -> None
     assert len(digests(sample_dir)) == 50 + 3 * 6 + 4
 
 
-def test_complete_folder_is_left_alone(
+def test_complete_folder_is_not_changed(
     sample_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in sample_dir.rglob("*")}
@@ -89,6 +89,6 @@ def test_unwritable_folder_exits_2_with_a_reason(
 @pytest.mark.parametrize(
     "arguments", [["--train-scenes", "0"], ["--val-scenes", "x"], ["--scans-per-class", "4"]]
 )
-def test_senseless_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
+def test_invalid_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path), *arguments])

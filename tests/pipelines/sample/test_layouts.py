@@ -78,7 +78,7 @@ def test_coco_instances_fit_their_masks(root: Path, split: Split) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_ade20k_labels_are_the_masks_of_the_same_scenes(root: Path, split: Split) -> None:
+def test_ade20k_labels_match_the_masks_of_the_same_scenes(root: Path, split: Split) -> None:
     coco = coco_of(root, split)
     for image in coco.loadImgs(coco.getImgIds()):
         expected = np.ones((128, 128), np.uint8)

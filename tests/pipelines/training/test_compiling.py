@@ -21,7 +21,7 @@ from tests.pipelines.openmmlab.harness import Recorder, make_context
 @pytest.mark.parametrize(
     ("compiler", "is_compiled"), [(sys.executable, True), ("no-such-compiler", False)]
 )
-def test_modules_are_compiled_where_there_is_a_compiler(
+def test_modules_are_compiled_if_a_compiler_exists(
     compiler: str, is_compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CXX", compiler)  # any program: nothing is compiled before the first call

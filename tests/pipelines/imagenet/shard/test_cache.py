@@ -82,7 +82,7 @@ def test_processes_that_start_together_fetch_each_shard_once(
     assert sorted(remote.fetched) == [shard.name for shard in shards[:3]]
 
 
-def test_the_least_recently_used_shard_is_evicted(
+def test_least_recently_used_shard_is_evicted(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path, limit_bytes=3 * shards[0].size)
@@ -119,7 +119,7 @@ def test_only_leftovers_of_a_killed_fetch_are_evicted(
     assert {path.name for path in (tmp_path / "cache").glob("*.partial")} == {"busy.partial"}
 
 
-def test_a_cut_file_is_fetched_again(
+def test_truncated_file_is_fetched_again(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path)
@@ -130,7 +130,7 @@ def test_a_cut_file_is_fetched_again(
     assert len(remote.fetched) == 2
 
 
-def test_other_bytes_than_the_index_has_are_refused(
+def test_shard_with_other_bytes_than_the_index_is_refused(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     wrong = replace(shards[0], sha256="0" * 64)
@@ -143,7 +143,7 @@ def test_other_bytes_than_the_index_has_are_refused(
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
-def test_a_shard_of_another_size_is_refused(
+def test_shard_of_another_size_is_refused(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     wrong = replace(shards[0], size=shards[0].size + 1, sha256=None)
@@ -153,7 +153,7 @@ def test_a_shard_of_another_size_is_refused(
         make_cache(tmp_path).open(remote, wrong)
 
 
-def test_a_shard_that_vanished_is_told(
+def test_missing_shard_is_reported(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     remote.delete(shards[0].name)
@@ -163,7 +163,7 @@ def test_a_shard_that_vanished_is_told(
         make_cache(tmp_path).open(remote, shards[0])
 
 
-def test_a_cache_that_cannot_be_written_is_named(
+def test_unwritable_cache_is_named(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "cache").write_text("a file")
@@ -174,7 +174,7 @@ def test_a_cache_that_cannot_be_written_is_named(
         make_cache(tmp_path).open(remote, shards[0])
 
 
-def test_a_cache_that_does_not_hold_a_shuffle_is_refused(remote: CountedPlace) -> None:
+def test_cache_too_small_for_a_shuffle_is_refused(remote: CountedPlace) -> None:
     images = open_images(remote.uri, cache_gib=0.0001)
     with pytest.raises(
         DataError, match=r"cache_gib = 0\.0001 is too small for the 16 shards \(0\.000153 GiB\)"

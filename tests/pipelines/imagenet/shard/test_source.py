@@ -66,7 +66,7 @@ def places_loaded(
     return [number for turn in zip(*ranks, strict=True) for number in turn]
 
 
-def test_images_names_and_labels_are_those_of_the_tree(place: str) -> None:
+def test_images_names_and_labels_equal_those_of_the_tree(place: str) -> None:
     source = opened(place, "train")
     assert source.classes == ("even", "odd")
     assert len(source) == len(source.labels) == len(source.names) == NUM_TRAIN
@@ -105,7 +105,7 @@ def test_evaluation_reads_every_image_once(place: str, world_size: int, num_work
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 2), (2, 0), (4, 2)])
-def test_an_epoch_reads_every_image_once_in_an_order_of_its_own(
+def test_each_epoch_reads_every_image_once_in_its_own_order(
     place: str, caches: Path, world_size: int, num_workers: int
 ) -> None:
     """With a cache for 16 of the 20 shards. Image 13 is broken and gives way to the one that
@@ -124,7 +124,7 @@ def test_an_epoch_reads_every_image_once_in_an_order_of_its_own(
     assert len(list(caches.glob("shards/*.tar"))) in (0, SHARDS_IN_SHUFFLE)
 
 
-def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
+def test_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     source = opened(str(local), "train")
     order = source.shuffled(np.random.default_rng(7))
     assert sorted(order) == list(range(NUM_TRAIN))
@@ -140,7 +140,7 @@ def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     assert order.tolist() != source.shuffled(np.random.default_rng(8)).tolist()
 
 
-def test_the_order_does_not_depend_on_where_the_shards_lie(
+def test_order_does_not_depend_on_the_shards_location(
     local: Path, bucket: str, write: ShardSummary
 ) -> None:
     remote = write(f"s3://{bucket}")
@@ -152,7 +152,7 @@ def test_the_order_does_not_depend_on_where_the_shards_lie(
     assert fingerprint(str(local), num_classes=2) == fingerprint(remote, num_classes=2)
 
 
-def test_a_source_pickles_with_files_open(place: str) -> None:
+def test_source_pickles_with_open_files(place: str) -> None:
     source = opened(place, "train")
     content = source.read(5)
     copy = pickle.loads(pickle.dumps(source))
@@ -172,7 +172,7 @@ def test_few_files_are_open_at_a_time(local: Path, monkeypatch: pytest.MonkeyPat
     assert OPEN_SHARDS > SHARDS_IN_SHUFFLE
 
 
-def test_a_broken_image_is_named_by_its_shard(local: Path) -> None:
+def test_broken_image_is_named_with_its_shard(local: Path) -> None:
     source = opened(str(local), "train")
     (place,) = (place for place in range(len(source)) if source.read(place) == b"13")
     sample = Images(source, number_of, seed=0, substitutes=0)[SampleIndex(0, place)]

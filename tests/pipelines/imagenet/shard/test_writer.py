@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_two_runs_give_the_same_bytes(write: ShardSummary, tmp_path: Path) -> None:
+def test_two_runs_write_the_same_bytes(write: ShardSummary, tmp_path: Path) -> None:
     one, other = (digests(Path(write(str(tmp_path / name)))) for name in ("one", "other"))
     assert one == other
     assert len(one) == 20 + 5 + len(["classes.txt", "index.json"])
@@ -44,7 +44,7 @@ def test_shards_are_in_webdatasets_layout(local: Path) -> None:
     assert (local / "classes.txt").read_text() == "even\nodd\n"
 
 
-def test_the_index_says_where_each_image_lies(local: Path) -> None:
+def test_index_locates_each_image(local: Path) -> None:
     document = json.loads((local / "index.json").read_text())
     shard = document["splits"]["train"][0]
     content = (local / shard["name"]).read_bytes()
@@ -69,7 +69,7 @@ def test_finished_shards_are_not_written_again(
     assert {path: path.stat().st_mtime_ns for path in local.iterdir()} == before
 
 
-def test_progress_is_told_by_the_shard(
+def test_progress_is_reported_for_each_shard(
     write: ShardSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(str(tmp_path / "shards"))
@@ -97,7 +97,7 @@ def test_other_shards_are_not_overwritten(
     )
 
 
-def test_an_interrupted_writer_leaves_no_index(
+def test_interrupted_writer_leaves_no_index(
     place: str,
     tree: Path,
     tmp_path: Path,
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tree: Path, tmp_path: Path)
     assert not (tmp_path / "shards/index.json").exists()
 
 
-def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path: Path) -> None:
+def test_images_with_equal_keys_get_distinct_names(tree: Path, tmp_path: Path) -> None:
     for name in ("a.b.png", "a_b.png", "a_b.jpg"):
         (tree / "val/odd" / name).write_bytes(b"1")
     assert main([str(tree), str(tmp_path / "shards")]) == 0
@@ -176,7 +176,7 @@ def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path
         ),
     ],
 )
-def test_faults_are_told_without_a_traceback(
+def test_faults_are_reported_without_a_traceback(
     arguments: list[str],
     fault: str,
     tmp_path: Path,
@@ -188,9 +188,7 @@ def test_faults_are_told_without_a_traceback(
     assert capsys.readouterr().err.startswith(fault)
 
 
-def test_an_image_that_cannot_be_read_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "map"
     place.mkdir()
     (place / "train_map.txt").write_text("a.png 0\nb.png 1\n")

@@ -79,7 +79,7 @@ def stopped_and_resumed(
     ],
     ids=str,
 )
-def test_a_stop_after_any_update_changes_nothing(
+def test_stopping_after_any_update_changes_nothing(
     make_context: MakeContext, changes: dict[str, Any], stops: list[int]
 ) -> None:
     context, recorder = make_context(**WHOLE_RECIPE, **changes)
@@ -93,7 +93,7 @@ def test_a_stop_after_any_update_changes_nothing(
     assert [record["epoch"] for record in log(resumed)] == [1, 2]
 
 
-def test_draws_of_another_thread_change_no_weight(
+def test_draws_of_another_thread_do_not_change_weights(
     make_context: MakeContext,
 ) -> None:
     context, _ = make_context(**WHOLE_RECIPE)
@@ -188,7 +188,7 @@ def test_three_ranks_resume_with_sums_in_the_same_order(
     assert json.loads((tmp_path / "differing.json").read_text()) == []
 
 
-def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContext) -> None:
+def test_order_of_samples_depends_only_on_the_seed(make_context: MakeContext) -> None:
     digests = []
     for changes in ({}, {"lr": 1e-4}, {"seed": 1}):
         context, _ = make_context(**{**WHOLE_RECIPE, "epochs": 1}, **changes)
@@ -196,7 +196,7 @@ def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContex
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContext) -> None:
+def test_resumed_training_uses_the_current_update_settings(make_context: MakeContext) -> None:
     context, recorder = make_context(**{**WHOLE_RECIPE, "epochs": 1}, fused_optimizer=True)
     run(context)
     changed, _ = make_context(**WHOLE_RECIPE, fused_optimizer=False, resume_dir=recorder.kept_dir)
@@ -206,7 +206,7 @@ def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContex
 
 
 @pytest.mark.slow
-def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
+def test_resume_proof_holds_for_kills_at_random_moments() -> None:
     command = [
         sys.executable,
         "-m",

@@ -48,7 +48,7 @@ def flat_weights(trainer: Trainer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
-def test_parts_of_a_batch_make_the_gradient_of_the_whole(
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(
     make_context: MakeContext, accumulate: int
 ) -> None:
     gradients = []
@@ -71,7 +71,7 @@ def test_parts_of_a_batch_make_the_gradient_of_the_whole(
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
-def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeContext) -> None:
+def test_average_of_the_weights_is_evaluated(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, ema_decay=0.75)
     trainer, loaders = (training := started(context)).trainer, training.loaders
     before = flat_weights(trainer)
@@ -81,7 +81,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeConte
     assert not torch.equal(before, average)
 
 
-def test_an_update_with_gradients_that_are_no_numbers_is_skipped(make_context: MakeContext) -> None:
+def test_update_with_non_finite_gradients_is_skipped(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, non_finite="skip")
     trainer, loaders = (training := started(context)).trainer, training.loaders
     batch = next(iter(loaders.train))
@@ -100,7 +100,7 @@ def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> N
         next(training.trainer.unwrapped.parameters()).fill_(float("nan"))
     with pytest.raises(
         StageError,
-        match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l",
+        match=r"epoch 1, step 1: 1 updates had NaN or infinite gradients, .* max_skipped_updates = 0; the l",
     ):
         Epoch(training, Progress()).run()
 
@@ -146,7 +146,7 @@ def _clocks_of_two_ranks(rank: int, root: Path) -> None:
     (root / f"saved{rank}").write_text(str(saved))
 
 
-def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
+def test_minutes_are_counted_by_one_clock(tmp_path: Path) -> None:
     run_ranks(_clocks_of_two_ranks, tmp_path, tmp_path)
     assert [(tmp_path / f"saved{rank}").read_text() for rank in range(2)] == ["[1, 5]"] * 2
 
@@ -162,7 +162,7 @@ def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_an_epochs_end_is_kept_where_the_best_are(
+def test_epoch_end_writes_a_checkpoint_with_keep_best(
     every: dict[str, Any], keep_best: int, due: list[int]
 ) -> None:
     control = Coordinator(CheckpointEvery(**every), lambda: False, CPU, keep_best)
@@ -195,7 +195,7 @@ def test_training_time_includes_waiting_but_not_writing(
     assert record.data_wait == 0
 
 
-def test_weights_with_nan_are_neither_kept_nor_published(
+def test_nan_weights_are_neither_saved_nor_published(
     make_context: MakeContext,
 ) -> None:
     context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
@@ -211,7 +211,7 @@ def test_weights_with_nan_are_neither_kept_nor_published(
     assert not recorder.saved
 
 
-def test_an_update_has_its_lr_and_a_clipped_gradient(
+def test_update_uses_its_lr_and_a_clipped_gradient(
     make_context: MakeContext,
 ) -> None:
     context, _ = make_context(**PLAIN, clip_grad=0.01, layer_decay=0.5)
@@ -258,14 +258,14 @@ def draws_of(context: StageContext) -> list[float]:
     return drawn
 
 
-def test_each_update_and_each_rank_mixes_by_draws_of_its_own(make_context: MakeContext) -> None:
+def test_each_update_and_each_rank_has_its_own_mixup_draws(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, batch_size=60)
     first, second = draws_of(context), draws_of(replace(context, rank=1))
     assert len({*first, *second}) == 4
     assert draws_of(context) == first
 
 
-def test_a_stop_within_an_epoch_writes_a_checkpoint_first(
+def test_stop_within_an_epoch_writes_a_checkpoint_first(
     make_context: MakeContext,
 ) -> None:
     context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)
