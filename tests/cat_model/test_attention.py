@@ -1,4 +1,4 @@
-"""The forms of attention in windows are one function, and so are a GPU's and a CPU's network."""
+"""All forms of attention in windows compute one function, and a GPU's network equals a CPU's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_dropout_of_attention_weights_keeps_the_mean(
 
 
 def network_on(device: str, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and gradients of all parameters, back on the CPU."""
+    """Logits and gradients of all parameters, copied to the CPU."""
     torch.manual_seed(0)
     model = Cat(CONFIG, num_classes=5).to(device)
     logits = model(images.to(device))

@@ -1,4 +1,4 @@
-"""Blocking for the cache changes what is computed together, never what is computed."""
+"""Blocking for the cache changes what is computed together, but not the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_other_precisions_and_tracers_see_the_whole_batch() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert at_once(WIDE) is None
     assert at_once(WIDE.to("meta")) is None
-    assert at_once(nn.Parameter(WIDE)) is None  # any subclass of Tensor, as tracers have their own
+    assert at_once(nn.Parameter(WIDE)) is None  # any subclass of Tensor; tracers use their own
 
 
 def test_hook_sees_the_whole_batch() -> None:

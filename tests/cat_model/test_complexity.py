@@ -1,4 +1,4 @@
-"""The closed form counts what the reference's arithmetic does, and gives the published figures."""
+"""The closed form counts the reference's arithmetic and gives the published figures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.cat_model.plain import Counts, counting, run_plainly
 
 CLASSES = 1000
 AT_224 = {
-    # parameters; G multiply-adds as the reference's flops(), FlopCounterMode / 2 and hooks on its
-    # modules gave them
+    # parameters; G multiply-adds from the reference's flops(), FlopCounterMode / 2 and hooks on the
+    # reference's modules
     "cat_tiny": (16_870_996, 2.774, 2.770, 2.650),
     "cat_small": (37_294_258, 6.068, 6.063, 5.883),
     "cat_base": (51_531_922, 8.935, 8.928, 8.703),
@@ -126,8 +126,8 @@ def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
 def test_counts_match_the_multiplications_of_our_network(
     name: str,
 ) -> None:
-    """At 448 x 448, where no window is padded or alone; folding the matrices is two products of
-    them a block."""
+    """At 448 x 448 no window is padded and no map has a single window; folding the matrices takes
+    two products of them per block."""
     expected = complexity(CONFIGS[name], image_hw=(448, 448), num_classes=CLASSES)
     stages = [(part, part.groups) for part in expected.parts if part.groups]
     saved = sum(

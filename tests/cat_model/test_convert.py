@@ -123,7 +123,7 @@ def test_safetensors_file_describes_the_network(toy: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("target", ["timm", "safetensors"])
 def test_round_trips_return_the_original_tensors(toy: Path, tmp_path: Path, target: str) -> None:
-    """reference -> target -> safetensors -> timm -> our model."""
+    """Converts reference -> target -> safetensors -> timm -> our model."""
     first = tmp_path / ("a.pth" if target == "timm" else "a.safetensors")
     assert convert(toy, first, "--to", target) == 0
     assert convert(first, tmp_path / "b.safetensors") == 0

@@ -1,5 +1,5 @@
-"""Adapters, quantised and pruned layers, hooks: what users put in place of linear layers, or hang
-on them, acts."""
+"""Adapters, quantised and pruned layers and hooks, which users put in place of linear layers or
+attach to them, take effect."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from cat_model.attention import Cpsa, Ipsa
 
 CONFIG = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2))
 SIZES = [(56, 56), (50, 70), (20, 12)]
-"""Maps of whole windows and of one, of padded windows, and within a window."""
+"""Image sizes whose maps have whole windows or one window, padded windows, or fit within a
+window."""
 from_elsewhere = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 class Wrapper(nn.Module):
-    """As adapters wrap a layer: neither `weight` nor `bias` is there."""
+    """Wraps a layer like an adapter: it has neither `weight` nor `bias`."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Wrapper(nn.Module):
 
 
 class Lora(Wrapper):
-    """A frozen layer and what it learns, of rank 2."""
+    """A frozen layer with a learned update of rank 2."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__(base.requires_grad_(False))
@@ -53,7 +54,7 @@ class Doubling(nn.Linear):
 
 
 def make_model() -> Cat:
-    """Its weights are large enough for every layer to count."""
+    """A model with weights large enough for every layer to matter."""
     torch.manual_seed(0)
     model = Cat(CONFIG, num_classes=3).eval()
     for layer in linears(model).values():
@@ -68,7 +69,7 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def replace_linears(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> nn.Module:
-    """A copy of `model` with another layer for each linear one."""
+    """A copy of `model` in which another layer replaces each linear layer."""
     replaced = copy.deepcopy(model)
     for name, layer in linears(replaced).items():
         parent, _, child = name.rpartition(".")
@@ -137,7 +138,7 @@ def test_hooks_on_every_linear_layer_run(register: str, size: tuple[int, int]) -
 
 
 def test_forward_replaced_on_a_layer_instance_is_called() -> None:
-    """As offloading to another device does."""
+    """Replaces `forward` on the instance, like offloading to another device does."""
     model, calls = make_model(), list[nn.Module]()
 
     def noting(layer: nn.Linear) -> Callable[[Tensor], Tensor]:

@@ -47,8 +47,8 @@ def make_cpsa() -> Cpsa:
 
 
 def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
-    """What the padding rule says, word for word: zeros to a multiple of the window, attend in
-    windows, crop."""
+    """The padding rule, implemented literally: pad with zeros to a multiple of the window, attend
+    in windows, crop."""
     height, width = x.shape[1:3]
     padded = functional.pad(x, (0, 0, 0, -width % 4, 0, -height % 4))
     out: Tensor = attention(split(padded, 4))
@@ -97,7 +97,7 @@ def test_cpsa_of_one_window_equals_full_attention() -> None:
 
 
 def test_cpsa_dropout_applies_to_its_attention_weights() -> None:
-    """The plain arithmetic, unfolded, with the same random numbers."""
+    """The arithmetic without folding, with the same random numbers."""
     torch.manual_seed(0)
     cpsa = (
         Cpsa(window=4, qkv_bias=True, qk_scale=None, attn_drop=0.5, proj_drop=0.0).double().train()

@@ -1,4 +1,4 @@
-"""`python -m cat_model.summary`: what it prints, and how it refuses."""
+"""`python -m cat_model.summary`: its output and its error messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that says why, after exit code 2."""
+    """The only line of the error message, after exit code 2."""
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     streams = capsys.readouterr()

@@ -1,5 +1,4 @@
-"""What users of timm expect of any of its models, asked of CAT: by name, through timm's own
-functions."""
+"""CAT supports what timm users expect of any timm model: by name, through timm's own functions."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ SMALL: dict[str, Any] = {
     "depths": (1, 1, 2, 1),
     "img_size": 64,
 }
-"""Arguments that make any of the names quick to run."""
+"""Arguments with which any of the named models runs quickly."""
 
 
 def create(name: str = "cat_tiny", **kwargs: Any) -> Any:
@@ -127,7 +126,7 @@ def test_features_match_their_stated_channels_and_reductions(
 
 @pytest.mark.filterwarnings(
     "ignore:NOTE. The nodes obtained by tracing"
-)  # of torchvision: DropPath is train only
+)  # a torchvision warning: DropPath is train only
 @pytest.mark.parametrize("feature_cls", ["hook", "fx"])
 def test_other_timm_feature_extractors_give_the_same_maps(images: Tensor, feature_cls: str) -> None:
     expected = create(features_only=True).eval()(images)

@@ -1,5 +1,5 @@
-"""Scripted, traced by torch.fx, exported, run by onnxruntime or compiled, it is the same
-function."""
+"""The network computes the same function when scripted, traced by torch.fx, exported, run by
+onnxruntime or compiled."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from cat_model.attention import Cpsa
 CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 SMALL = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2))
 SIZES = [(64, 64), (224, 224), (70, 33)]
-"""First maps of padded windows, of whole windows, and an odd one; last maps within a window, and of
-one."""
+"""Image sizes whose first map has padded windows, whole windows, or odd sides; the last maps fit
+within a window or have one window."""
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None,
     reason="Inductor needs a C++ compiler",
@@ -76,7 +76,7 @@ def _checkpointed() -> Cat:
 
 
 def _wrapped() -> nn.Module:
-    """Its attention calls a layer instead of reading its weights."""
+    """A network whose attention calls a layer instead of reading its weights."""
     model = Cat(SMALL, num_classes=5).eval()
     attention = model.get_submodule("stages.0.blocks.0.cpsa.attn")
     attention.add_module("qkv", nn.Sequential(attention.get_submodule("qkv")))
@@ -116,8 +116,7 @@ def test_scripted_model_trains_like_in_python(classifier: Cat) -> None:
 @from_elsewhere
 @keeps_the_traced_size
 def test_traced_model_is_equal_at_the_traced_size(classifier: Cat) -> None:
-    """The trace is checked by a second one without gradients, as torch.jit.trace does by
-    default."""
+    """A second trace without gradients checks the trace, as torch.jit.trace does by default."""
     for size in SIZES:
         traced = torch.jit.trace(classifier, images(*size))  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -186,7 +185,7 @@ def test_exported_model_takes_any_batch_size(model: str, request: pytest.Fixture
 def test_one_exported_program_takes_images_of_many_sizes(
     backbone: CatBackbone,
 ) -> None:
-    """Above 224 pixels, from where every map is wider than a window."""
+    """Uses sizes above 224 pixels, where every map is wider than a window."""
     free = torch.export.Dim.AUTO
     program = torch.export.export(
         backbone, (images(300, 420),), dynamic_shapes=({0: free, 2: free, 3: free},)
@@ -238,7 +237,7 @@ def test_dynamo_has_one_graph_for_many_image_sizes(
 @from_elsewhere
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_inductor_infers_and_trains_like_eager(precision: str) -> None:
-    """Two stages of whole windows, the last of one."""
+    """The network has two stages of whole windows; the last has one window."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = Cat(
@@ -259,10 +258,10 @@ def test_inductor_infers_and_trains_like_eager(precision: str) -> None:
 @needs_compiler
 @from_elsewhere
 def test_compiled_attention_with_padded_strides_is_equal() -> None:
-    """As on GPUs, by default, where rows of a tensor are longer than 1024: here 80 windows of 49
-    positions.
+    """Pads strides like GPUs do by default, where rows of a tensor are longer than 1024: here 80
+    windows of 49 positions.
 
-    Autocast on a GPU norms in float32.
+    Autocast on a GPU computes norms in float32.
     """
     torch._dynamo.reset()
     torch.manual_seed(0)

@@ -1,5 +1,5 @@
-"""Checkpoint files: what others put beside tensors is passed over, what would run code is refused
-and not run."""
+"""Checkpoint files: extra objects of other programs are ignored, and anything that would run code
+is refused and not run."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_payload_is_refused_by_name_and_not_run(
 
 
 def test_payload_through_getattr_gets_no_attribute(tmp_path: Path) -> None:
-    """getattr is among the stand-ins: mmengine's log names methods by it."""
+    """getattr has a replacement, because mmengine's log names methods with it."""
     hidden = Call(builtins.getattr, Path, "home")
     torch.save({"model": STATE, "x": hidden}, tmp_path / "cat.pth")
     with pytest.raises(WeightsError, match=r"its pickle uses pathlib\.Path"):

@@ -1,5 +1,5 @@
-"""Loading into a model: what was mapped, resized, new and left out is reported, and nothing of it
-happens unasked."""
+"""Loading into a model reports what was mapped, resized, new and left out, and does nothing that
+was not allowed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The network of a checkpoint is told by its description, its tensors or the caller, or the nearest
-is named."""
+"""The network of a checkpoint is identified by its description, its tensors or the caller;
+otherwise the error names the nearest."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_published_size_is_identified_at_any_image_size(
 
 @pytest.mark.parametrize("tag", ["toy", "toy_backbone_100x140", "toy_slice", "toy_variant"])
 def test_other_networks_are_identified_by_their_shapes(tmp_path: Path, tag: str) -> None:
-    """But for what no tensor shows: qk_scale, the rates, and the image size where there is no
-    `ape`."""
+    """The exceptions are settings that no tensor shows: qk_scale, the rates, and the image size if
+    there is no `ape`."""
     vector = load_vector(tag)
     torch.save(vector.state_dict(), tmp_path / "toy.pth")
     given = config_from_reference(vector.kwargs)

@@ -1,5 +1,5 @@
-"""State dicts of every known layout come to the same tensors; those of none are refused with
-names."""
+"""State dicts of every known layout give the same tensors; others are refused, and the error names
+the entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRAPPINGS: dict[str, Callable[[State], Any]] = {
     "state_dict": lambda state: {"state_dict": state, "arch": "cat", "model": "cat_tiny"},
     "state_dict_ema": lambda state: {"state_dict_ema": state, "state_dict": None},
     "model_ema": lambda state: {"model_ema": state},
-    "plain beside averaged": lambda state: {
+    "plain and averaged": lambda state: {
         "state_dict_ema": dict.fromkeys(state, torch.zeros(1)),
         "state_dict": state,
     },
@@ -44,7 +44,7 @@ def equal(left: State, right: State) -> bool:
 
 @pytest.fixture(scope="module")
 def layouts() -> dict[str, tuple[State, State]]:
-    """By layout: a state_dict, and what our model of it holds."""
+    """For each layout: a state_dict, and the tensors of our model for it."""
     classifier = from_reference(TOY.kwargs, TOY.state_dict()).state_dict()
     backbone = from_reference(BACKBONE.kwargs, BACKBONE.state_dict(), backbone=True).state_dict()
     return {
@@ -122,7 +122,7 @@ def test_flat_ape_of_another_length_must_be_square() -> None:
 
 
 def test_ape_layout_is_inferred_from_the_other_names() -> None:
-    """(1, 4, 4, 4) says nothing of where its channels are."""
+    """The shape (1, 4, 4, 4) does not show which dimension is the channels."""
     cube = torch.arange(64.0).view(1, 4, 4, 4)
     assert torch.equal(ape(cube, **{"stages.0.x": cube}), cube)
     assert torch.equal(ape(cube, **{"layers.0.x": cube}), cube.permute(0, 2, 3, 1))

@@ -38,7 +38,7 @@ def saved(tmp_path: Path) -> tuple[Path, Cat]:
 
 
 def rewrite(directory: Path, **changes: Any) -> None:
-    """Puts tensors in, by name with dots written as __; None takes one out."""
+    """Adds tensors by name, with dots written as __; None removes a tensor."""
     tensors = load_file(directory / "model.safetensors")
     for name, tensor in changes.items():
         tensors.pop(name.replace("__", "."), None)

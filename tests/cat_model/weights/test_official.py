@@ -1,4 +1,5 @@
-"""Checkpoints in the official layout: found out by their tensors, loaded whole or refused."""
+"""Checkpoints in the official layout: identified by their tensors, then loaded completely or
+refused."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ VECTOR = load_vector("cat_tiny_224")
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, Tensor]:
-    """The reference's state_dict of CAT-T, index buffers included."""
+    """The reference's state_dict of CAT-T, including index buffers."""
     return VECTOR.state_dict()
 
 
@@ -117,7 +118,7 @@ def test_differences_from_the_nearest_size_are_listed(
 
 
 class Payload:
-    """What a malicious file would have torch run."""
+    """The object that a malicious file would make torch run."""
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return Path(__file__).joinpath, ("never",)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Files that users give by mistake in place of a checkpoint, and what is said of each."""
+"""Files that users pass by mistake instead of a checkpoint, and the error message for each."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MESSAGES = {
         for protocol in (2, 3, 4, 5)
     },
 }
-"""By name, what of the message follows the path, as a pattern."""
+"""Pattern of the message after the path, by name."""
 
 
 def write_wrong_file(name: str, path: Path) -> None:

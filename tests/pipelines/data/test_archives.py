@@ -1,4 +1,4 @@
-"""Archives as tools of every system write them, and what is said of those that hold something
+"""Archives as tools of every system write them, and the errors for archives that hold something
 else."""
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def zipped(folder: Path, *names: str) -> Path:
 
 
 def renamed(archive: Path, name: str, raw: bytes, *, is_utf8: bool = False) -> Path:
-    """The archive with other bytes of the same number as that name, which may be in any
-    encoding."""
+    """The archive with that name replaced by as many other bytes, which may be in any encoding."""
     content = archive.read_bytes().replace(name.encode(), raw)
     if is_utf8:
         for sign, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -116,7 +115,7 @@ def test_utf8_names_do_not_need_the_flag(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"caf\x82", b"caf\xe9"])
 def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> None:
-    """Code page 437, as Windows zips, or Latin-1: nothing in the archive says which."""
+    """Code page 437, from Windows zips, or Latin-1: nothing in the archive says which."""
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", raw)
     text = (
         r"made\.zip: the archive has a file name that is not UTF-8: "

@@ -1,4 +1,4 @@
-"""Digests of files are remembered, and no change of a file goes unnoticed."""
+"""Digests of files are remembered, and every change of a file is detected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two files that count as settled."""
+    """Two files that are old enough to be remembered."""
     monkeypatch.setattr(remembered, "SETTLED_S", -3600)
     (tmp_path / "data/sub").mkdir(parents=True)
     for name in NAMES:
@@ -36,7 +36,7 @@ def root(tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are read from here on."""
+    """Names of the files that are read from now on."""
     read: list[str] = []
 
     def counted(path: Path) -> str:
@@ -55,7 +55,7 @@ def test_unchanged_file_is_read_once(root: Path, reads: list[str]) -> None:
 
 
 def _edit_in_place(path: Path) -> None:
-    """Another byte; the size and the time of change stay."""
+    """Changes one byte; the size and the modification time stay the same."""
     before = path.stat()
     path.write_text("A" + path.read_text()[1:])
     _await_tick(path, before)
@@ -63,7 +63,7 @@ def _edit_in_place(path: Path) -> None:
 
 
 def _await_tick(path: Path, before: os.stat_result) -> None:
-    """Until the clock of the file system has gone on."""
+    """Waits until the clock of the file system has advanced."""
     while path.stat().st_ctime_ns == before.st_ctime_ns:
         os.utime(path)
 
@@ -95,7 +95,7 @@ def test_only_a_changed_file_is_read_again(
 def test_recently_changed_file_is_not_remembered(
     root: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second change in the same tick of the file system's clock would go unnoticed."""
+    """A second change in the same tick of the file system's clock would not be detected."""
     monkeypatch.setattr(remembered, "SETTLED_S", 3600)
     for _ in range(2):
         digests_of_files(root, ["a.jpg"])

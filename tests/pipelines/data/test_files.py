@@ -19,21 +19,21 @@ YEAR_S = 365 * 86400
 
 
 def put(path: Path, size: int) -> None:
-    """A file of `size` bytes that takes no disk."""
+    """A sparse file of `size` bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.truncate(size)
 
 
 def age(root: Path) -> None:
-    """As if no folder had changed for a while."""
+    """Sets modification times as if no folder had changed recently."""
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
         os.utime(folder, (folder.stat().st_atime, folder.stat().st_mtime - YEAR_S))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """More than is hashed byte by byte, in two classes."""
+    """A tree in two classes, larger than what is hashed byte by byte."""
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             put(tmp_path / "data" / split / name / "a.jpg", CONTENT_LIMIT_BYTES)
@@ -48,7 +48,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each folder that is walked from here on."""
+    """Folders that are walked from now on."""
     walked: list[str] = []
     walk = files._walk
 
@@ -89,7 +89,7 @@ def test_changed_tree_is_detected(root: Path, walks: list[str], change: str) -> 
 def test_recently_changed_tree_is_not_remembered(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second change in the same tick of the file system's clock would go unnoticed."""
+    """A second change in the same tick of the file system's clock would not be detected."""
     monkeypatch.setattr(remembered, "SETTLED_S", 3600)
     put(root / "train/cat/b.jpg", 1)
     list_files(root, "train")

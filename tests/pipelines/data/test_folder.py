@@ -1,4 +1,4 @@
-"""Sample data made where they are needed."""
+"""Sample data are made on the machine that needs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.pretrain.params import PretrainParams
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of caches."""
+    """An empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     _sample_folder.cache_clear()
     return tmp_path

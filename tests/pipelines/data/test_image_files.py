@@ -1,4 +1,5 @@
-"""Image files of every mode and depth through every task's reader: one picture, or one reason."""
+"""Image files of every mode and depth give the same image, or the same error, in the readers of all
+tasks."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def _converted(mode: str) -> Callable[[Path], None]:
 
 
 def _hidden(mode: str) -> Callable[[Path], None]:
-    """With an alpha channel under which nothing shows."""
+    """The image with an alpha channel that hides everything."""
 
     def write(path: Path) -> None:
         image = Image.fromarray(RAMP).convert(mode)
@@ -70,7 +71,7 @@ def _big_endian(path: Path) -> None:
 
 
 def _white_is_zero(path: Path) -> None:
-    """Pillow writes no such file of 16 bits, so the tag of 0 as black is overwritten."""
+    """Pillow cannot write such a 16-bit file, so the tag that makes 0 black is overwritten."""
     Image.fromarray((255 - RAMP).astype(np.uint16) * 257).save(path)
     tag = struct.pack("<HHIH", 262, 3, 1, 1)
     assert path.read_bytes().count(tag) == 1
@@ -140,14 +141,14 @@ def test_images_of_any_orientation_are_loaded_upright(
 ) -> None:
     upright, exif = Image.fromarray(RAMP), Image.Exif()
     exif[ORIENTATION] = orientation
-    # What a camera stores is the picture turned the other way round.
+    # A camera stores the picture turned the other way.
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
     stored = upright if back is None else upright.transpose(Image.Transpose(back))
     path = tmp_path / f"turned.{suffix}"
     stored.save(path, exif=exif)
     assert upright_size(path) == (64, 48)
     assert np.abs(np.asarray(load_upright(path)).astype(int) - RAMP[:, :, None]).max() <= 8
-    if suffix != "tif":  # Pillow itself turns those
+    if suffix != "tif":  # Pillow itself turns TIFFs
         assert decode_rgb(path.read_bytes()).size == stored.size
 
 
@@ -211,7 +212,9 @@ def test_damaged_bytes_raise_only_broken_image_errors(suffix: str, tmp_path: Pat
         damaged = bytearray(whole)
         damaged[rng.integers(0, min(len(whole), 90))] = rng.integers(0, 256)
         path.write_bytes(damaged[: rng.integers(1, len(whole) + 1)])
-        assert image_fault(path) is None or image_fault(path)  # whatever Pillow raises inside
+        assert image_fault(path) is None or image_fault(
+            path
+        )  # for any error that Pillow raises inside
 
 
 def test_image_that_breaks_after_the_check_is_named(tmp_path: Path) -> None:

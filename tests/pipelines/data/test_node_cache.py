@@ -1,5 +1,5 @@
-"""Data sets of S3 on a machine's disk: fetched once for all its processes, never seen half, and
-noticed to change."""
+"""Data sets from S3 on a machine's disk: fetched once for all its processes, never visible in part;
+changes are detected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SPLITS = ("train", "val")
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this machine keeps data sets, and a process that has fetched none."""
+    """The folder where this machine keeps data sets, and a process that has fetched none."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(data_folders, "_FETCHED", {})
     return tmp_path / "caches/orchestrator/data"
@@ -55,7 +55,7 @@ def coco(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Names of the parts that were asked for, by whichever process."""
+    """Names of the parts that were requested, by any process."""
     log, read_part = tmp_path / "log", DataBucket.read_part
     log.touch()
 
@@ -87,13 +87,13 @@ def files_below(root: Path) -> dict[str, bytes]:
 
 
 def fetch_again(uri: str, *splits: str) -> Path:
-    """As another process would."""
+    """Fetches like another process would."""
     data_folders._FETCHED.clear()
     return data_folder(uri, "coco", *splits)
 
 
 def zip_of(root: Path, folders: dict[str, str]) -> bytes:
-    """A zip of folders of `root`, each under another name."""
+    """A zip of folders in `root`, each under another name."""
     path = root.parent / "made.zip"
     with zipfile.ZipFile(path, "w") as made:
         for folder, name in folders.items():
@@ -111,7 +111,7 @@ def test_tree_is_fetched_completely_and_once(
 ) -> None:
     uri = upload(coco, bucket)
     monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
-    put(bucket, "train2017/", b"")  # as consoles make folders
+    put(bucket, "train2017/", b"")  # folders as S3 consoles make them
     told: list[str] = []
     root = data_folder(uri, "coco", *SPLITS, report_progress=told.append)
     assert files_below(root) == files_below(coco)
@@ -181,7 +181,7 @@ def test_processes_that_start_together_fetch_each_object_once(
     for worker in workers:
         worker.join(timeout=600)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len({folders.get() for _ in workers}) == 1  # they put before they ended
+    assert len({folders.get() for _ in workers}) == 1  # each process puts its result before it ends
     assert len(fetched()) == len(set(fetched())) == 7
 
 
@@ -221,7 +221,7 @@ def test_killed_fetch_resumes_and_shows_no_partial_data(
     root = data_folder(uri, "coco", "val")
     assert files_below(root)["val2017/000.png"] == (coco / "val2017/000.png").read_bytes()
     again = set(fetched()[len(before) :]) & {name for name in before if name.startswith(large)}
-    assert len(again) <= 1  # the one that was under way
+    assert len(again) <= 1  # the part that was being fetched
     assert not list(caches.glob("*/objects/*/*.*"))
 
 
@@ -239,8 +239,8 @@ def test_next_run_completes_a_stopped_fetch(
     is_told, fast = threading.Event(), DataBucket.read_part
 
     def slow(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
-        """The first at once; each of the others takes half a second after the stage was told of the
-        first."""
+        """Returns the first at once; each of the others takes half a second after the stage
+        received the event for the first."""
         if fetched():
             is_told.wait(60)
             time.sleep(0.5)
@@ -325,7 +325,7 @@ def test_archives_published_by_coco_give_the_same_tree(
         "train2017.zip@0",
         "val2017.zip@0",
     ]
-    assert not list(caches.glob("*/objects/*/*"))  # an archive goes when it is unpacked
+    assert not list(caches.glob("*/objects/*/*"))  # an archive is deleted after it is unpacked
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
@@ -398,7 +398,7 @@ def test_replacement_of_a_damaged_archive_is_fetched(
     ("name", "fault"),
     [
         ("val2017/../../x.png", "has a path outside itself, 'val2017/../../x.png'"),
-        ("x.png", "has no file of the data"),
+        ("x.png", "holds no file of the data"),
     ],
 )
 def test_unrelated_archive_is_refused(
@@ -509,7 +509,7 @@ def test_unreachable_server_is_not_missing_data(
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding: str) -> None:
-    """As PowerShell writes it."""
+    """Writes the file like PowerShell does."""
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", _sums(coco).encode())
     before = fingerprint_remote(uri, "coco", *SPLITS)

@@ -1,4 +1,4 @@
-"""Where the user's cache is. tests/orchestrator/test_account.py has users without a home."""
+"""Location of the user's cache. tests/orchestrator/test_account.py has users without a home."""
 
 from __future__ import annotations
 

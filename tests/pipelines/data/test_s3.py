@@ -1,4 +1,4 @@
-"""What becomes of a server's faults where data are read from S3."""
+"""Server errors while data are read from S3."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_credentials_in_the_server_address_are_not_shown(
 
 
 class _BreaksOff(BaseHTTPRequestHandler):
-    """Ends its first answer in the middle."""
+    """Breaks off its first response in the middle."""
 
     num_asked = 0
 
@@ -66,7 +66,7 @@ class _BreaksOff(BaseHTTPRequestHandler):
         self.wfile.write(bytes(1000 if self.num_asked > 1 else 500))
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 def test_incomplete_response_is_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:

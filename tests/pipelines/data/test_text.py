@@ -66,8 +66,8 @@ def test_file_names_that_are_not_utf8_are_listed_by_bytes() -> None:
 
 
 def test_json_with_half_a_surrogate_pair_is_refused() -> None:
-    """It is text that nothing could write again, and by such a name Python opens a file that is not
-    UTF-8."""
+    """Such text cannot be written again, and Python would use such a name to open a file whose name
+    is not UTF-8."""
     assert parse_json('["\\ud83d\\ude00", "\\u00e9"]') == ["😀", "é"]
     with pytest.raises(ValueError, match=r"half of a surrogate pair is not a character"):
         parse_json('["caf\\udce9.jpg"]')

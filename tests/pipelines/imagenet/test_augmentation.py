@@ -1,5 +1,5 @@
-"""The three ways to augment: timm's bit for bit, and two that show what timm would show for the
-same seed."""
+"""The three augmentation modes: one equals timm bit for bit, two give timm's results for the same
+seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.pipelines.imagenet.photographs import PLAIN, REFERENCE, jpegs, seed_a
 
 OURS: tuple[Mode, ...] = ("fast", "device")
 GREY_LEVEL = 1 / (255 * 0.224)
-"""Of normalised values, the narrowest channel's."""
+"""One grey level in normalised values, for the channel with the smallest scale."""
 VARIANTS: dict[str, Recipe] = {
     "reference": REFERENCE,
     "ratio": replace(REFERENCE, ratio=(0.4, 0.5), scale=(0.9, 1.0)),
@@ -92,7 +92,7 @@ def test_reference_equals_timms_transform_bit_for_bit(name: str) -> None:
         seed_all(seed)
         try:
             expected = transform(image)
-        except ValueError:  # timm's posterize of 0 bits
+        except ValueError:  # timm's posterize to 0 bits
             continue
         num_compared += 1
         assert torch.equal(next(samples(ours, range(seed, seed + 1))).image_CHW, expected)  # type: ignore[arg-type]
@@ -120,8 +120,8 @@ def test_crops_and_flips_match_timm_within_a_grey_level(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", OURS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_all_modes_agree_for_one_seed(name: str, mode: Mode) -> None:
-    """A grey level of the crop can become many: where an operation has a threshold, or spreads what
-    is close."""
+    """A difference of one grey level in the crop can become many, if an operation has a threshold
+    or spreads close values."""
     error = (
         augmented(mode, VARIANTS[name], range(60))
         - augmented("reference", VARIANTS[name], range(60))
@@ -172,7 +172,7 @@ def test_augmentation_runs_where_torch_must_be_deterministic(mode: Mode) -> None
 
 @pytest.mark.parametrize("mode", OURS)
 def test_network_precision_does_not_affect_the_pixels(mode: Mode) -> None:
-    """The engine augments inside of its autocast."""
+    """The trainer augments inside its autocast."""
     expected = augmented(mode, VARIANTS["3a-and-jitter"], range(30))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(augmented(mode, VARIANTS["3a-and-jitter"], range(30)), expected)
@@ -204,7 +204,7 @@ def epoch_of(
 
 @pytest.mark.parametrize("mode", OURS)
 def test_draws_depend_only_on_seed_epoch_and_image(index: Index, mode: Mode) -> None:
-    """Neither on loader processes nor on how many ranks share a batch."""
+    """Draws depend neither on loader processes nor on the number of ranks that share a batch."""
     alone = epoch_of(index, mode, num_workers=0)
     assert torch.equal(alone, epoch_of(index, mode, num_workers=2))
     ranks = [epoch_of(index, mode, num_workers=0, world_size=2, rank=rank) for rank in (0, 1)]
@@ -254,7 +254,7 @@ def test_draws_are_grouped_by_layer_and_operation() -> None:
 def test_gpu_never_makes_the_host_wait(mode: Mode) -> None:
     augmentation = make_train_augmentation(mode, REFERENCE)
     batch = loaded(augmentation, range(64)).to(torch.device("cuda"))
-    expected = augmentation.batch(batch)  # constants are brought over once
+    expected = augmentation.batch(batch)  # constants are copied to the device once
     torch.cuda.set_sync_debug_mode("error")
     try:
         again = augmentation.batch(batch)

@@ -1,4 +1,4 @@
-"""Maps of images to labels: every form of label, and every fault at its line."""
+"""Class maps: every form of label, and every fault with its line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_numeric_labels_index_the_list_of_classes(tmp_path: Path) -> None:
 
 
 def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> None:
-    """As in Swin's and CAT's repositories."""
+    """Paths as in the repositories of Swin and CAT."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/x.jpg").write_bytes(b"x")
     source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source(
@@ -57,7 +57,7 @@ def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> Non
     )
     assert source.names == ("val/n01/x.jpg", "val/n01/y.jpg")
     assert source.read(0) == b"x"
-    with pytest.raises(OSError, match=r"n01/y\.jpg"):  # one that is missing is a broken image
+    with pytest.raises(OSError, match=r"n01/y\.jpg"):  # a missing image counts as broken
         source.read(1)
 
 
@@ -149,7 +149,7 @@ def test_fingerprint_depends_on_labels_and_content(tmp_path: Path) -> None:
 
 
 def test_first_existing_image_decides_the_root_of_paths(tmp_path: Path) -> None:
-    """And not the first line, whose image may be the one that is missing."""
+    """The first line does not decide, because its image may be missing."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/y.jpg").write_bytes(b"y")
     source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source(

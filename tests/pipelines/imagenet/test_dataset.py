@@ -1,5 +1,5 @@
-"""Decoding of good and broken files, and draws that depend on the seed, the epoch and the image
-alone."""
+"""Decoding of intact and broken files, and draws that depend only on the seed, the epoch and the
+image."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
     "policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"]
 )
 def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
-    """RandAugment's posterize keeps 0 bits there, which Pillow refuses since 13."""
+    """RandAugment's posterize keeps 0 bits there, which Pillow refuses since version 13."""
     transform = train_transform(
         replace(REFERENCE, img_size=8, scale=(0.9, 1.0), hflip=0.0, auto_augment=policy)
     )
@@ -136,7 +136,7 @@ def test_draws_do_not_depend_on_the_number_of_loader_workers(index: Index) -> No
 
 
 def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
-    """Of 50 images, in batches of 12."""
+    """Loads an epoch of 50 images in batches of 12."""
     index = Index(Path(), ("one",), tuple(str(place) for place in range(50)), (0,) * 50)
     return TrainSampler(index, batch_size=12, seed=4, rank=rank, world_size=world_size)
 

@@ -1,5 +1,5 @@
-"""What is read off folders in ImageNet's layout before an image is decoded, and how faults in them
-are told."""
+"""What is read from folders in ImageNet's layout before images are decoded, and how faults are
+reported."""
 
 from __future__ import annotations
 

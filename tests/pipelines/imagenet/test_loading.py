@@ -1,4 +1,4 @@
-"""Errors out of loader processes: as they were raised, or as the loss of a process."""
+"""Errors from loader processes arrive unchanged, or as the loss of a process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULT = "/data/train-000003.tar: cut short;\nwrite it again"
 
 
 class CutShort(Index):
-    """Images of which the sixth lies in a shard that is cut short."""
+    """Images whose sixth one is in a truncated shard."""
 
     def read(self, index: int) -> bytes:
         if index == 5:
@@ -67,7 +67,7 @@ def test_data_error_has_the_same_text_from_any_process(index: Index, num_workers
 def is_loss_where_a_process_is_killed(source: Index) -> bool:
     batches = iter(loader_of(source, num_workers=1))
     next(batches)
-    # Torch has no handler in threads, as those of Ray's workers.
+    # torch has no signal handler in threads, such as the threads of Ray's workers.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     (process,) = multiprocessing.active_children()
     process.kill()

@@ -1,5 +1,4 @@
-"""What is drawn for many images against what timm draws: operations, magnitudes, rectangles,
-pixels."""
+"""Draws for many images compared with timm's: operations, magnitudes, rectangles, pixels."""
 
 from __future__ import annotations
 
@@ -25,14 +24,14 @@ SIZE = (64, 64)
 
 
 def drawn_calls(recipe: Recipe, *, seed: int) -> list[Call]:
-    """By ours: on a tape."""
+    """Operations drawn by our policy, on a tape."""
     policy = Policy.of(recipe.timm_transforms()[1])
     seed_all(seed)
     return [call for _ in range(NUM_DRAWS) for call in policy.draw()]
 
 
 def timm_calls(recipe: Recipe, *, seed: int) -> list[tuple[str, tuple[float, ...]]]:
-    """By timm's transform on an image, by spies on its functions."""
+    """Operations drawn by timm's transform on an image, recorded by spies on its functions."""
     (transform,) = recipe.timm_transforms()[1]
     seen: list[tuple[str, tuple[float, ...]]] = []
     for op in augment_ops([transform]):
@@ -52,7 +51,7 @@ def spied(name: str, seen: list[tuple[str, tuple[float, ...]]]) -> Any:
 
 
 def ks_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Greatest distance of two samples' distribution functions."""
+    """Largest distance between the distribution functions of two samples."""
     indices = np.concatenate([a, b])
     return float(np.abs(cumulated(a, indices) - cumulated(b, indices)).max())
 
@@ -86,7 +85,7 @@ def test_magnitudes_are_distributed_like_timms(name: str) -> None:
 
 
 def boxes_of_timm(recipe: Recipe, *, seed: int) -> list[tuple[int, int, int, int]]:
-    """By timm's transform on a tensor: what is zero then is a rectangle."""
+    """Rectangles drawn by timm's transform on a tensor: zeros in its result are a rectangle."""
     erasing = recipe.timm_transforms()[2][-1]
     seed_all(seed)
     boxes = []
@@ -112,7 +111,7 @@ def test_rectangles_are_distributed_like_timms() -> None:
     bound = 2 * (2 / min(len(ours), len(timms))) ** 0.5
     assert ks_distance(ours[:, 2] * ours[:, 3], timms[:, 2] * timms[:, 3]) < bound  # areas
     assert ks_distance(ours[:, 2] / ours[:, 3], timms[:, 2] / timms[:, 3]) < bound  # shapes
-    assert all(ks_distance(ours[:, side], timms[:, side]) < bound for side in (0, 1))  # places
+    assert all(ks_distance(ours[:, side], timms[:, side]) < bound for side in (0, 1))  # positions
 
 
 def test_rectangles_hold_noise_one_colour_or_the_mean() -> None:
@@ -126,7 +125,7 @@ def test_rectangles_hold_noise_one_colour_or_the_mean() -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "device"])
 def test_pixels_are_distributed_like_timms(mode: Mode) -> None:
-    """On seeds of their own; the spread between images, 0.6, allows for 0.1 with 300 of them."""
+    """Uses separate seeds; the spread between images, 0.6, allows for 0.1 with 300 images."""
     ours, timms = (
         augmented(mode, REFERENCE, range(1000, 1300)),
         augmented("reference", REFERENCE, range(300)),

@@ -1,5 +1,5 @@
-"""A fraction of each class: which images it holds, that it is the same in every layout, and how it
-is shuffled."""
+"""A fraction of each class: its images, that it is the same in every layout, and how it is
+shuffled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRACTIONS = st.floats(min_value=1e-6, max_value=1)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Files that are their own names, which have capitals in the suffix and dots before it."""
+    """Files that contain their own names, which have capitals in the suffix and dots before it."""
     for split, sizes in (("train", SIZES), ("val", dict.fromkeys(SIZES, 1))):
         for name, size in sizes.items():
             (tmp_path / "tree" / split / name).mkdir(parents=True)
@@ -42,7 +42,7 @@ Opened = Callable[[str], ImageSource]
 
 @pytest.fixture
 def opened(root: Path, tmp_path: Path) -> Opened:
-    """Train in one of the layouts; a map knows its classes by number only."""
+    """Train in one of the layouts; a class map knows its classes only by number."""
 
     def opened(layout: str) -> ImageSource:
         images = open_images(
@@ -75,7 +75,7 @@ def contents(source: ImageSource) -> list[bytes]:
 
 
 def flat(num_images: int) -> Index:
-    """Images of two classes in turn, that lie nowhere."""
+    """Images of two classes in turn, which exist only in memory."""
     paths = tuple(f"train/{number}.png" for number in range(num_images))
     return Index(
         Path("/nowhere"), ("even", "odd"), paths, tuple(number % 2 for number in range(num_images))
@@ -119,14 +119,14 @@ def test_fraction_has_the_same_images_in_every_layout(opened: Opened) -> None:
 
 
 def test_choice_of_images_is_fixed() -> None:
-    """Another choice under the same Key would be another result; it needs a new version of the
-    kind."""
+    """A different choice under the same Key would give a different result, so it needs a new
+    version of the kind."""
     names = [Path(name).stem for name in take_fraction(flat(24), 0.25).names]
     assert names == ["2", "5", "6", "17", "18", "23"]
 
 
 def test_images_with_equal_keys_are_taken_in_order() -> None:
-    """As in shards whose writer counts the images of each anew."""
+    """Equal keys as in shards whose writer numbers the images of each class from the start."""
     source = Index(
         Path("/nowhere"), ("cat", "dog"), ("a.jpg", "b.jpg", *["same.jpg"] * 8), (0, 0, *[1] * 8)
     )
@@ -139,8 +139,7 @@ def test_fraction_of_1_is_the_source_itself(opened: Opened) -> None:
 
 
 def test_fraction_keeps_the_order_of_the_whole_epoch(opened: Opened) -> None:
-    """So that shards are read few at a time: each block of them gives what it has of the
-    fraction."""
+    """Shards are then read few at a time: each block gives its part of the fraction."""
     train = opened("shards")
     part = take_fraction(train, 0.5)
     order = [part.names[place] for place in part.shuffled(np.random.default_rng(3))]

@@ -1,5 +1,5 @@
-"""The loss of a batch beside timm's mixing and losses, and which params reach which of timm's
-arguments."""
+"""The loss of a batch compared with timm's mixing and losses, and the timm argument of each
+param."""
 
 from __future__ import annotations
 

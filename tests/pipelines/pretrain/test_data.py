@@ -1,5 +1,5 @@
-"""Training on a fraction of train: the images of all trials of a search are the same, and val is
-whole."""
+"""Training on a fraction of train: all trials of a search use the same images, and val is
+complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Colour = tuple[float, ...]
 
 @pytest.fixture
 def coloured(tmp_path: Path) -> str:
-    """12 training images of each class and one of val, each of one colour of its own, which no crop
+    """12 training images of each class and one of val, each with its own colour, which no crop
     changes."""
     for split, num_images in (("train", 12), ("val", 1)):
         for label, number in product(range(10), range(num_images)):
@@ -39,7 +39,7 @@ def loaders_of(context: StageContext) -> Loaders:
 
 
 def images_seen(context: StageContext) -> list[Colour]:
-    """The colours of an epoch in their order."""
+    """The colours of an epoch, in order."""
     return [
         tuple(image[:, 9, 9].tolist())
         for batch in loaders_of(context).train

@@ -1,5 +1,5 @@
-"""Evaluations of real classifiers: the scores that training published, whoever measures; what does
-not fit is told."""
+"""Evaluations of real classifiers give the scores that training published, in any setup; misfits
+are reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCORES = ("top1", "top5")
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished stage in bf16, whose scores are neither chance nor perfect."""
+    """A finished stage in bf16, whose scores are better than chance and not perfect."""
 
     params: dict[str, Any]
     checkpoint: Path
@@ -60,7 +60,7 @@ def trained(make_context: MakeContext, broken_image: None) -> Trained:
 
 @pytest.fixture
 def broken_image(data: Path) -> Iterator[None]:
-    """One image of val does not decode; one rank of two meets it."""
+    """One image of val cannot be decoded; one rank of two meets it."""
     image = min((data / "val/7").iterdir())
     content = image.read_bytes()
     image.write_bytes(content[:200])
@@ -70,8 +70,8 @@ def broken_image(data: Path) -> Iterator[None]:
 
 @pytest.fixture
 def evaluation(make_context: MakeContext, trained: Trained) -> Callable[..., StageContext]:
-    """The context of an evaluation of `trained`, with other params and another checkpoint if
-    given."""
+    """The context of an evaluation of `trained`, optionally with other params and another
+    checkpoint."""
 
     def make(
         *,
@@ -163,7 +163,7 @@ def test_details_cover_classes_images_and_confusion(
     rows = json.loads((details / "per_class.json").read_text())["classes"]
     top1, top5 = trained.metrics
     assert [row["class"] for row in rows] == list("0123456789")
-    assert sum(row["num_images"] for row in rows) == 29  # one image of class 7 does not decode
+    assert sum(row["num_images"] for row in rows) == 29  # one image of class 7 cannot be decoded
     for name, metric in (("top1", top1), ("top5", top5)):
         assert sum(row[name] * row["num_images"] for row in rows) / 29 == pytest.approx(
             metric.value
@@ -263,8 +263,8 @@ def test_folder_without_a_classifier_is_reported(evaluation: Evaluation, tmp_pat
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
-    """A folder with CAT-T of ten classes, as the official repository releases it, and the
-    reference's own network."""
+    """A folder with CAT-T of ten classes in the official layout, and the reference's own
+    network."""
     vector = load_vector("cat_tiny_224")
     state = vector.state_dict()
     state = {

@@ -1,4 +1,4 @@
-"""Out of memory is told as what it is: a matter of the job's fields."""
+"""Running out of memory is reported in terms of the job's fields."""
 
 from __future__ import annotations
 

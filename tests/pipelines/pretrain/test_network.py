@@ -1,5 +1,5 @@
-"""Fine-tuning starts from a classifier that fits: at another size, with a new head, or not at
-all."""
+"""Fine-tuning starts only from a classifier that fits, possibly at another size or with a new
+head."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRUNK_AT_56 = ("patch_embed.proj.weight", "stages.3.blocks.0.cpsa.attn.qkv.weigh
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A toy classifier of 28 pixels over CLASSES."""
+    """A toy classifier for images of 28 pixels over CLASSES."""
     folder = tmp_path / "saved"
     torch.manual_seed(1)
     save_classifier(folder, Cat(make_config(_params()), num_classes=len(CLASSES)), classes=CLASSES)
@@ -92,7 +92,7 @@ def test_other_classes_are_refused_and_reset_head_is_named(
 ) -> None:
     model = _fresh(_params(), num_classes=len(classes))
     with pytest.raises(
-        CheckpointError, match=rf"^weights: .*{text}.*; .*set reset_head: true to replace its head"
+        CheckpointError, match=rf"^weights: .*{text}.*; .*set reset_head: true to replace the head"
     ):
         start_weights(model, saved, _params(), classes)
 
@@ -119,7 +119,7 @@ def test_non_checkpoint_error_names_the_kind_of_file(tmp_path: Path, name: str) 
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """A folder with nothing but a file as the official repository releases them."""
+    """A folder with only a file in the official layout."""
     folder = tmp_path / "official"
     folder.mkdir()
     torch.save({"model": VECTOR.state_dict()}, folder / "cat_tiny.pth")

@@ -1,5 +1,5 @@
-"""The learning rate beside timm's scheduler as the reference drives it, and what weight decay
-leaves alone."""
+"""The learning rate compared with timm's scheduler as the reference uses it, and the parameters
+that weight decay skips."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_reference_lr_schedule_lags_by_an_update() -> None:
     schedule = make_schedule(params, updates_per_epoch=1251)
     warmed = 20 * 1251
     assert schedule.lr(0) == schedule.lr(1) == pytest.approx(1e-6)
-    # The last place of the warm-up, one update late.
+    # The last position of the warm-up, one update late.
     assert schedule.lr(warmed) == pytest.approx(1e-3, rel=1e-4)
     assert schedule.lr(warmed + 1) == pytest.approx(0.989e-3, rel=1e-3)
     assert schedule.lr(300 * 1251 - 1) == pytest.approx(1e-5, rel=1e-4)
@@ -142,7 +142,7 @@ def test_fused_updates_differ_from_plain_only_by_rounding() -> None:
             optimizer.zero_grad()
     rivals = plain.state_dict()
     for name, tensor in fused.state_dict().items():
-        # dead parameters walk on rounding noise: a few steps at most
+        # unused parameters follow rounding noise: a few steps at most
         assert (
             torch.allclose(tensor, rivals[name], atol=1e-6)
             or (tensor - rivals[name]).abs().max() < 6.1e-3

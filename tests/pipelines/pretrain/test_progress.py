@@ -1,5 +1,5 @@
-"""What a checkpoint says of an unfinished epoch: each rank's share, the scaler, what was skipped
-and what is broken."""
+"""The state of an unfinished epoch in a checkpoint: each rank's share, the scaler, skipped updates
+and broken images."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def test_resumed_epoch_keeps_its_counters(
     assert progress.broken == ("a.png",)
     assert record.images_per_s == 3 * 40 / 30.0
     assert record.data_wait == 50.0
-    # of the three updates one was skipped; the last one's loss is that of chance among ten classes
+    # one of the three updates was skipped; the loss of the last one equals chance among ten classes
     assert record.loss == pytest.approx((8.0 + 2.3) / 2, abs=0.2)
     assert torch.isfinite(torch.tensor(record.lr))

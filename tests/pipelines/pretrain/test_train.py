@@ -1,5 +1,5 @@
-"""Whole runs of the entry point in one process: learning, exact repetition and resumption, broken
-data."""
+"""Complete runs of the entry point in one process: learning, exact repetition and resumption,
+broken data."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_same_seed_is_bitwise_equal_for_any_loader_workers(
 
 
 def test_resumed_run_equals_the_uninterrupted_run_bitwise(make_context: MakeContext) -> None:
-    """With the whole recipe on: mixup, cutmix, drop path, augmentation."""
+    """Uses the whole recipe: mixup, cutmix, drop path, augmentation."""
     straight_context, straight = make_context(epochs=3, warmup_epochs=0)
     straight_result = run(straight_context)
     stopped_context, stopped = make_context(epochs=3, warmup_epochs=0)
@@ -98,7 +98,7 @@ def test_resumed_run_equals_the_uninterrupted_run_bitwise(make_context: MakeCont
 
 
 def killed_after_first_report(context: StageContext) -> StageContext:
-    """The same context, but for a process that dies when its first checkpoint is committed."""
+    """The same context, but its process is killed when its first checkpoint is committed."""
 
     def report(metrics: Any, checkpoint_dir: Path | None) -> None:
         context.report(metrics, checkpoint_dir)
@@ -204,7 +204,7 @@ def test_nan_loss_stops_with_epoch_and_step(make_context: MakeContext) -> None:
     spoilt, _ = make_context(**PLAIN, epochs=2, resume_dir=recorder.kept_dir)
     with pytest.raises(
         StageError,
-        match=r"epoch 2, step 1: the loss is nan; the .* stands after 1 epochs; lower lr",
+        match=r"epoch 2, step 1: the loss is nan; the .* is after 1 epochs; lower lr",
     ):
         run(spoilt)
 

@@ -1,4 +1,4 @@
-"""The folder of the sample: made to the byte, completed, never overwritten, refused with a
+"""The sample folder: identical to the byte, completed, never overwritten, and refused with a
 reason."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def sample_dir(tmp_path: Path) -> Path:
 def test_two_runs_make_identical_trees(sample_dir: Path, tmp_path: Path) -> None:
     write_sample(tmp_path / "again", SIZE)
     assert digests(tmp_path / "again") == digests(sample_dir)
-    # Scans, scenes thrice, two documents, classes, the list.
+    # Scans, three files per scene, two documents, classes, the list.
     assert len(digests(sample_dir)) == 50 + 3 * 6 + 4
 
 

@@ -1,5 +1,4 @@
-"""Modules are compiled where there is a compiler; where there is none, the stage says so and goes
-on."""
+"""Modules are compiled if there is a compiler; otherwise the stage reports it and continues."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from pipelines.training.compiling import compile_in_place
 from tests.pipelines.openmmlab.harness import Recorder, make_context
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside torch
 @pytest.mark.parametrize(
     ("compiler", "is_compiled"), [(sys.executable, True), ("no-such-compiler", False)]
 )
@@ -32,7 +31,7 @@ def test_modules_are_compiled_if_a_compiler_exists(
 
 
 class _ReadTwice(nn.Module):
-    """A copy in float32 that is rounded twice: as it is, and as a stack of matrices."""
+    """Copies x in float32 and rounds it twice: as it is, and as a stack of matrices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +48,12 @@ class _ReadTwice(nn.Module):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
-)  # torch's, of itself
+)  # raised inside torch
 def test_compiling_in_place_does_not_pad_strides(
     tmp_path: Path,
 ) -> None:
-    """It does so on GPUs, and on a CPU where it is told to; the rows of this copy have 80 * 49 >
-    1024 elements."""
+    """The compiler pads strides on GPUs, and on a CPU if configured to; the rows of this copy have
+    80 * 49 > 1024 elements."""
     torch.manual_seed(0)
     module, x_BPNC = _ReadTwice(), torch.randn(2, 80, 49, 8)  # noqa: N806
     with torch.no_grad(), torch._inductor.config.patch(disable_padding_cpu=False):

@@ -1,4 +1,4 @@
-"""A thread that seeds Python's and NumPy's random functions has them to itself."""
+"""A thread that seeds Python's and NumPy's random functions has its own generators."""
 
 from __future__ import annotations
 

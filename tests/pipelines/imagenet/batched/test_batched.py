@@ -1,4 +1,4 @@
-"""Batched operations, and shifts of rows, against timm's functions on real photographs."""
+"""Batched operations, and shifts of rows, compared with timm's functions on real photographs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def op_for(name: str, args: tuple[float, ...]) -> Op:
 
 
 def degenerate() -> list[Image.Image]:
-    """Images at which histograms and ranges end."""
+    """Images with extreme histograms and ranges."""
     two = np.zeros((96, 96, 3), np.uint8)
     two[:40] = 255
     one_pixel = np.full((96, 96, 3), 7, np.uint8)
@@ -113,7 +113,7 @@ def test_affine_maps_match_timm_within_a_grey_level(
 
 @pytest.mark.parametrize(("name", "args"), [*SHIFTS, *TURNS])
 def test_nearest_neighbours_match_timm_except_ties(name: str, args: tuple[float, ...]) -> None:
-    """Pillow counts places in 65536ths of a pixel there."""
+    """Pillow computes positions in 65536ths of a pixel there."""
     result = batched_result([(op_for(name, args),)], as_batch(small()[0]), "nearest")[0]
     assert (result != timm_result(name, args, small()[0], "nearest")).mean() < 0.005
 
@@ -135,7 +135,7 @@ def test_shifted_rows_match_timm_within_a_grey_level(
 
 
 def test_flat_regions_stay_flat_under_every_map() -> None:
-    """Cutting to whole numbers would make 99 of 99.9999."""
+    """Truncation to whole numbers would turn 99.9999 into 99."""
     for level in range(0, 256, 5):
         image = Image.new("RGB", (96, 96), (level, level, level))
         result = batched_result([(op_for("shear_x", (0.123,)),)], as_batch(image))[0]
@@ -182,7 +182,7 @@ def test_every_function_of_timms_policies_has_a_batched_form() -> None:
     names = {function.__name__ for function in timm_ops.NAME_TO_OP.values()} - {
         "gaussian_blur_rand"
     }
-    absolute = {"translate_x_abs", "translate_y_abs"}  # of no policy that a job can name
+    absolute = {"translate_x_abs", "translate_y_abs"}  # in no policy that a job can name
     assert all(op_of(name, (0.5,), size=(8, 8)) for name in names - absolute)
     with pytest.raises(KeyError, match="augmentation: fast"):
         op_of("translate_x_abs", (0.5,), size=(8, 8))

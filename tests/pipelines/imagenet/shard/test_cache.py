@@ -1,5 +1,5 @@
-"""Shards of S3 on a machine's disk: fetched once for all its processes, checked, evicted, never
-seen half."""
+"""Shards from S3 on a machine's disk: fetched once for all its processes, checked, evicted, never
+visible in part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.imagenet.shard.conftest import ShardSummary
 
 
 class CountedPlace(BucketLocation):
-    """Notes each fetch in a file, whichever process makes it."""
+    """Records each fetch, by any process, in a file."""
 
     def __init__(self, uri: str, log: Path) -> None:
         super().__init__(uri)
@@ -64,7 +64,7 @@ def test_processes_that_start_together_fetch_each_shard_once(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path)
-    remote.read(INDEX_NAME)  # a client that was made before the fork is not used after it
+    remote.read(INDEX_NAME)  # a client made before the fork is not used after it
     context = multiprocessing.get_context("fork")
     contents: multiprocessing.SimpleQueue[list[bytes]] = context.SimpleQueue()
 
@@ -101,7 +101,7 @@ def test_least_recently_used_shard_is_evicted(
     assert (
         sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar")) == cache.limit_bytes
     )
-    assert len(content_of(held)) == shards[1].size  # whoever has it open goes on reading
+    assert len(content_of(held)) == shards[1].size  # a process that has it open can still read it
     os.close(cache.open(remote, shards[1]))
     assert remote.fetched[-1] == shards[1].name
 

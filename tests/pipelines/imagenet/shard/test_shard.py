@@ -1,4 +1,4 @@
-"""Shards that are wrong: each fault names the shard and what to do."""
+"""Invalid shards: each error names the shard and says what to do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GOOD = {
 
 @pytest.fixture
 def foreign(tmp_path: Path, caches: Path) -> Path:
-    """Shards that others wrote, without an index."""
+    """Shards from another program, without an index."""
     for name in ("train/000.tar", "val/000.tar"):
         put_tar(tmp_path / "foreign" / name, GOOD)
     return tmp_path / "foreign"
@@ -151,7 +151,7 @@ def test_label_without_a_name_is_reported(foreign: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 700, 1024, 1700, 2048])
 def test_truncated_tar_file_is_reported(foreign: Path, size: int) -> None:
-    """Wherever it is cut: in a header, in a member, between two members."""
+    """Tests cuts in a header, in a member, and between two members."""
     os.truncate(foreign / "val/000.tar", size)
     with pytest.raises(
         DataError,
@@ -172,10 +172,8 @@ def test_shards_that_differ_from_the_index_are_named(local: Path) -> None:
     (local / "train-000020.tar").write_bytes(b"")
     text = (
         r"index\.json: does not match the shards; missing: train-000003\.tar; not in the index: "
-        r"train-000020\.tar; "
-        r"different size: train-000004\.tar; copy the shards again, or write a new index: "
-        r"shards: python -m "
-        r"pipelines\.imagenet\.shard --index "
+        r"train-000020\.tar; different size: train-000004\.tar; copy the shards again, or write a "
+        r"new index: python -m pipelines\.imagenet\.shard --index "
     )
     with pytest.raises(DataError, match=text):
         classes_of(local)
@@ -269,7 +267,8 @@ def test_shards_in_s3_without_an_index_are_reported(bucket: str, write: ShardSum
     place = write(f"s3://{bucket}/some")
     DataBucket(place).delete("index.json")
     with pytest.raises(
-        DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"
+        DataError,
+        match=rf"the shards have no index\.json; write a new index: .*\.shard --index {place}",
     ):
         classes_of(place)
 
@@ -301,7 +300,7 @@ def test_missing_credentials_are_reported(bucket: str, monkeypatch: pytest.Monke
 def test_unreachable_server_is_not_a_data_error(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the stage is tried again."""
+    """The error type makes the stage retry."""
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
@@ -328,7 +327,7 @@ def test_members_added_by_macos_or_tar_are_not_images(foreign: Path) -> None:
     source = open_images(str(foreign)).source("train", ("0", "1"))
     assert list(source.names) == ["train/000.tar/a.jpg", "train/000.tar/b.jpg"]
     assert [source.read(place) for place in range(2)] == [b"a", b"b"]
-    assert fingerprint(str(foreign), num_classes=2) != before  # of the tar's offsets and bytes
+    assert fingerprint(str(foreign), num_classes=2) != before  # offsets and bytes of the tar
 
 
 LABELS: dict[str, Mapping[str, bytes]] = {
@@ -360,7 +359,7 @@ def test_invalid_label_is_reported(foreign: Path, label: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
 def test_links_in_place_of_images_are_reported(foreign: Path, kind: bytes) -> None:
-    """Passed over, they would be images that nobody misses."""
+    """Ignoring links would lose images without notice."""
     with tarfile.open(foreign / "train/000.tar", "a") as tar:
         link = tarfile.TarInfo("c.jpg")
         link.type, link.linkname = kind, "a.jpg"

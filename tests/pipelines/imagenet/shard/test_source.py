@@ -1,5 +1,5 @@
-"""Shards read back: every image once, over ranks and loader processes, in an order that these do
-not change."""
+"""Shards read back: every image once, over ranks and loader processes, in an order that does not
+depend on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.pipelines.imagenet.shard.conftest import (
 )
 
 SHARD_BYTES = 10240
-"""Of each shard of the tests: a tar file's least."""
+"""Size of each shard in these tests: the minimum of a tar file."""
 
 
 def opened(place: str, split: Split, *, shards_in_cache: int = 1000) -> ImageSource:
@@ -34,7 +34,7 @@ def opened(place: str, split: Split, *, shards_in_cache: int = 1000) -> ImageSou
 
 
 def number_of(content: bytes) -> torch.Tensor:
-    """Of a tiny image of the tests."""
+    """Size of a tiny image in these tests."""
     if content == b"13":
         raise BrokenImageError
     return torch.tensor([int(content)])
@@ -43,7 +43,7 @@ def number_of(content: bytes) -> torch.Tensor:
 def numbers(
     source: ImageSource, draws: Sampler[SampleIndex], *, num_workers: int, substitutes: int = 1
 ) -> list[int]:
-    """The images that one rank loads, in the order in which it does."""
+    """The images that one rank loads, in its order."""
     loader: DataLoader[Batch] = DataLoader(
         Images(source, number_of, seed=0, substitutes=substitutes),  # type: ignore[arg-type]  # collate makes batches
         batch_size=4,
@@ -108,8 +108,7 @@ def test_evaluation_reads_every_image_once(place: str, world_size: int, num_work
 def test_each_epoch_reads_every_image_once_in_its_own_order(
     place: str, caches: Path, world_size: int, num_workers: int
 ) -> None:
-    """With a cache for 16 of the 20 shards. Image 13 is broken and gives way to the one that
-    follows it."""
+    """Uses a cache for 16 of the 20 shards. Image 13 is broken and is replaced by the next one."""
     alone = opened(place, "train", shards_in_cache=SHARDS_IN_SHUFFLE)
     straight = places_loaded(alone, epoch=1, world_size=1, num_workers=0)
     assert len(straight) == NUM_TRAIN

@@ -1,4 +1,4 @@
-"""The command that makes shards: the same bytes each time, the index last, and what it refuses."""
+"""The command that makes shards: same bytes each time, index last, and its errors."""
 
 from __future__ import annotations
 

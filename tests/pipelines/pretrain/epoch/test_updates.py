@@ -1,5 +1,5 @@
-"""What an update does: parts of a batch, the weights' average, gradients that are no numbers, ranks
-that agree."""
+"""Updates: parts of a batch, the average of the weights, NaN or infinite gradients, agreement of
+ranks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 def started(context: StageContext) -> EpochLoopState:
-    """The context's training before its first update."""
+    """The training of the context, before its first update."""
     loaders = make_loaders(context, open_images(context.params.data), CLASSES)
     return make_training(context, loaders, classes=CLASSES, device=CPU)
 
@@ -100,7 +100,7 @@ def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> N
         next(training.trainer.unwrapped.parameters()).fill_(float("nan"))
     with pytest.raises(
         StageError,
-        match=r"epoch 1, step 1: 1 updates had NaN or infinite gradients, .* max_skipped_updates = 0; the l",
+        match=r"epoch 1, step 1: 1 updates had NaN or infinite gradients, .* = 0; the l",
     ):
         Epoch(training, Progress()).run()
 
@@ -138,8 +138,8 @@ def test_all_ranks_stop_after_the_same_update(tmp_path: Path) -> None:
 
 
 def _clocks_of_two_ranks(rank: int, root: Path) -> None:
-    """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank
-    0's."""
+    """Rank 1 starts its clock a second later, so on that clock the minute ends one update after
+    rank 0's."""
     clock = iter([rank, 60, 61, 62, 119, 120, 121])
     control = Coordinator(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
     saved = [number for number in range(7) if control.after(number) is Action.SAVE]
@@ -245,7 +245,7 @@ def test_activation_checkpointing_and_channels_last_are_set(
 
 
 def draws_of(context: StageContext) -> list[float]:
-    """What mixing would draw in the two updates of an epoch."""
+    """The numbers that mixing would draw in the two updates of an epoch."""
     training = started(context)
     drawn: list[float] = []
 

@@ -1,5 +1,5 @@
-"""Training and evaluation from shards and class maps: the same images give the same scores,
-wherever they lie."""
+"""Training and evaluation from shards and class maps: the same images give the same scores, in any
+location."""
 
 from __future__ import annotations
 
