@@ -18,7 +18,7 @@ from cat_model.trunk import Trunk, init_linear
 
 
 class Cat(Trunk):
-    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC if there are no classes.
+    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC without classes.
 
     `global_pool` is one of timm's poolings: avg (the reference's), max, avgmax or catavgmax. An
     empty string disables pooling and returns the map x_BHWC.
@@ -104,7 +104,7 @@ class Cat(Trunk):
 
     @unscripted
     def get_classifier(self) -> nn.Module:
-        """The linear layer from features to logits; an Identity if there are no classes."""
+        """The linear layer from features to logits; an Identity without classes."""
         classifier: nn.Module = self.head.fc
         return classifier
 

@@ -2,7 +2,7 @@
 
 A torch file is a pickle, and a pickle may call any function. Torch's restricted unpickler, which
 accepts tensors and plain values, reads these files. Released checkpoints also hold objects of other
-libraries. The known ones become inert stand-ins; any other is refused by name.
+libraries. Inert placeholders replace the known ones; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ _UNREADABLE = (
         struct.error,
     ),
 )
-"""Errors that safetensors and torch's unpickler raise on files of another kind; those of the second
-line occur on arbitrary data."""
+"""Errors that safetensors and torch's unpickler raise on files of another kind; arbitrary data can
+cause the errors in the second line."""
 
 
 def load_file(path: Path) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def load_folder(directory: Path) -> tuple[Description, Weights]:
 
 
 def _fault_of_folder(directory: Path) -> str:
-    """Why there is no description in `directory`."""
+    """Why `directory` has no description."""
     if not directory.exists():
         return "no such folder"
     if not directory.is_dir():

@@ -36,7 +36,7 @@ class ModelParams(Params):
     )
     """Attention heads in each stage; their number divides the stage's channels."""
     mlp_ratio: Annotated[float, Field(gt=0, le=16)] = 4.0
-    """Hidden channels of an MLP over its input channels."""
+    """Ratio of an MLP's hidden channels to its input channels."""
     qkv_bias: bool = True
     """Whether queries, keys and values have a bias."""
     qk_scale: Annotated[float, Field(gt=0)] | None = None

@@ -132,7 +132,7 @@ class _Progress:
 def _fetch(
     bucket: DataBucket, downloads: list[_Download], report_progress: ProgressReporter
 ) -> list[str]:
-    """Fetch the objects; return the names of those whose bytes do not match their sha256."""
+    """Fetch the objects; return the names of objects whose bytes do not match their sha256."""
     wrong: list[str] = []
 
     def fetch(part: _Part) -> int:

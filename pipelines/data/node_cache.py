@@ -147,7 +147,7 @@ def _check_links(home: Path) -> None:
 
 
 def _files_of(listing: RemoteListing, home: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a listing, those of archives first: a plain file replaces the same file of an
+    """The files of a listing, archived files first: a plain file replaces the same file of an
     archive."""
     for one in listing.objects:
         if one.is_archive:

@@ -2,8 +2,8 @@
 progress. Reads no pickle.
 
 It holds no generator states. Every update seeds the generators again from the seed, its number and
-the rank, and every image seeds those of its augmentation. So a resume is exact after any update and
-for any number of ranks.
+the rank, and every image seeds the generators for its augmentation. So a resume is exact after any
+update and for any number of ranks.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load the optimizer's state, but keep `fused` and `foreach` as the job sets them: torch would
-    restore those of the checkpoint."""
+    restore the checkpoint's values."""
     computed = [
         {name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups
     ]
@@ -97,7 +97,7 @@ class Checkpoints:
 
     context: StageContext
     trainer: Trainer
-    last: str = "there is no checkpoint yet"
+    last: str = "no checkpoint has been written yet"
     """Describes the last checkpoint, for an error."""
 
     def load(self) -> Progress:

@@ -102,7 +102,7 @@ def _load_start(directory: Path) -> Checkpoint:
 
 def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
     """Raises CheckpointError for different classes. A single file names no classes: only their
-    number is compared, and their order is assumed to be that of sorted folders."""
+    number is compared, and their order is assumed to match sorted folders."""
     fitting = "fine-tune on data with the same classes, or set reset_head: true to replace the head"
     if found.classes is not None:
         check_classes(found.classes, classes, what="weights", fitting=fitting)

@@ -16,7 +16,7 @@ from pipelines.pretrain.params import PretrainParams
 
 @dataclass(frozen=True)
 class LrSchedule:
-    """Linear warm-up, then a cosine over all updates, including those of the warm-up.
+    """Linear warm-up, then a cosine over all updates, including the warm-up.
 
     As in the reference, the cosine does not restart after the warm-up, so the rate steps down a
     little there (to 0.989 of the peak with 20 of 300 epochs). Also as in the reference, each update

@@ -87,7 +87,7 @@ class PretrainParams(Params):
     clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
     """Largest norm of the gradient; None: unlimited."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass by autocast; fp16 scales the loss and needs a GPU."""
+    """Arithmetic of the forward pass under autocast; fp16 scales the loss and needs a GPU."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Drop path rate of the last group; None: the model's own."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -108,9 +108,9 @@ class PretrainParams(Params):
     mixup_prob: Probability = 1.0
     """Probability that a batch is mixed at all."""
     mixup_switch_prob: Probability = 0.5
-    """Probability of cutmix where both are on."""
+    """Probability of cutmix if both are on."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    """Whether a batch, each pair of images or each image has a mixing ratio of its own."""
+    """Whether a batch, each pair of images or each image has its own mixing ratio."""
     augmentation: Literal["reference", "fast", "device"] = "reference"
     """timm on PIL images, bit for bit; or the same distributions computed faster, on the CPU or, in
     part, on the device."""
@@ -138,7 +138,7 @@ class PretrainParams(Params):
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     """How images are resized."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Side of the evaluation's centre crop over the side of the resized image."""
+    """Ratio of the side of the evaluation's centre crop to the side of the resized image."""
     max_broken_images: Annotated[int, Field(ge=0)] = 10
     """Images that may fail to decode before the stage stops; in train others replace them, in val
     they are left out."""

@@ -52,9 +52,9 @@ class Trainer:
         order of later sums over ranks.
 
         DistributedDataParallel lays out gradients again after its first backward pass. Three ranks
-        or more sum an element in an order that depends on its position. Without this pass the first
-        update of a resumed training would differ from that of an uninterrupted one. All ranks call
-        it.
+        or more sum an element in an order that depends on its position. Without this pass, the
+        first update of a resumed training would differ from the same update of an uninterrupted
+        one. All ranks call it.
         """
         if self.model is self.unwrapped:
             return

@@ -56,8 +56,7 @@ def seed_all(sequence: np.random.SeedSequence) -> None:
 
 
 class _Generators(threading.local):
-    """The generators of a thread; both are None in a thread that draws from those of the
-    process."""
+    """The generators of a thread; both are None in a thread that uses the process's generators."""
 
     python: random.Random | None = None
     numpy: np.random.RandomState | None = None

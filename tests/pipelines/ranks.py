@@ -22,8 +22,7 @@ WORLD_SIZE = 2
 
 
 def metrics_of_two_ranks(run: Entry, context: StageContext, root: Path) -> list[tuple[Metric, ...]]:
-    """The metrics that each rank returns. `context` is the context of one worker; `root` is an
-    empty folder.
+    """The metrics that each rank returns. `context` is for one worker; `root` is an empty folder.
 
     Rank 0's outputs are in `root / "work0" / "outputs"` afterwards.
     """

@@ -24,7 +24,7 @@ an affine map's memory below 700 MB."""
 def apply_ops(
     images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], interpolation: str
 ) -> Tensor:
-    """uint8 (B, C, H, W); the input itself if there are no operations, otherwise a new tensor."""
+    """uint8 (B, C, H, W); the input itself without operations, otherwise a new tensor."""
     if not draws.layers:
         return images_BCHW
     images_BCHW = images_BCHW.clone()

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {err}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
-        print("interrupted: there is no index yet; run the same command again", file=sys.stderr)
+        print("interrupted: the index was not written; run the same command again", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -67,7 +67,7 @@ def test_data_error_has_the_same_text_from_any_process(index: Index, num_workers
 def is_loss_where_a_process_is_killed(source: Index) -> bool:
     batches = iter(loader_of(source, num_workers=1))
     next(batches)
-    # torch has no signal handler in threads, such as the threads of Ray's workers.
+    # torch has no signal handler in threads, as in Ray's workers.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     (process,) = multiprocessing.active_children()
     process.kill()

@@ -112,7 +112,7 @@ def test_interrupted_writer_leaves_no_index(
     with monkeypatch.context() as patch:
         patch.setattr(command, "_report_shard", interrupt)
         assert main([str(tree), place, "--images-per-shard", "1"]) == 130
-    assert "interrupted: there is no index yet" in capsys.readouterr().err
+    assert "interrupted: the index was not written" in capsys.readouterr().err
     if "://" not in place:
         assert {path.name for path in Path(place).iterdir()} == {"train-000000.tar", "writing.json"}
     assert main([str(tree), place, "--images-per-shard", "90"]) == 0
@@ -141,7 +141,7 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tree: Path, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         assert (
             process.stderr.read()
-            == "interrupted: there is no index yet; run the same command again\n"
+            == "interrupted: the index was not written; run the same command again\n"
         )
     assert process.returncode == 130
     assert not (tmp_path / "shards/index.json").exists()
