@@ -76,7 +76,8 @@ class Progress:
         return Scores(last.top1, last.top5, last.num_samples)
 
     def share_of(self, rank: int, *, world_size: int) -> Share:
-        """This rank's share. If the number of ranks changed, rank 0 takes the whole sum."""
+        """This rank's share. If the number of ranks changed, rank 0 takes the whole sum, scaled to
+        keep the mean over ranks."""
         if not self.shares:
             return Share()
         if len(self.shares) == world_size:

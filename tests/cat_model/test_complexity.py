@@ -123,9 +123,7 @@ def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_counts_match_the_multiplications_of_our_network(
-    name: str,
-) -> None:
+def test_counts_match_the_multiplications_of_our_network(name: str) -> None:
     """At 448 x 448 no window is padded and no map has a single window; folding the matrices takes
     two products of them per block."""
     expected = complexity(CONFIGS[name], image_hw=(448, 448), num_classes=CLASSES)

@@ -86,9 +86,7 @@ def assert_same(ours: object, expected: object, *, atol: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_calling_layers_equals_reading_their_weights(
-    size: tuple[int, int],
-) -> None:
+def test_calling_layers_equals_reading_their_weights(size: tuple[int, int]) -> None:
     plain = make_model()
     wrapped = replace_linears(plain, Wrapper)
     gradients = []

@@ -114,9 +114,7 @@ def test_features_equal_the_intermediates(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (0,), (-1,)])
-def test_features_match_their_stated_channels_and_reductions(
-    out_indices: tuple[int, ...],
-) -> None:
+def test_features_match_their_stated_channels_and_reductions(out_indices: tuple[int, ...]) -> None:
     features = create(features_only=True, out_indices=out_indices, img_size=(64, 96)).eval()
     maps = features(torch.zeros(1, 3, 64, 96))
     stated = zip(features.feature_info.channels(), features.feature_info.reduction(), strict=True)

@@ -182,9 +182,7 @@ def test_exported_model_takes_any_batch_size(model: str, request: pytest.Fixture
             )
 
 
-def test_one_exported_program_takes_images_of_many_sizes(
-    backbone: CatBackbone,
-) -> None:
+def test_one_exported_program_takes_images_of_many_sizes(backbone: CatBackbone) -> None:
     """Uses sizes above 224 pixels, where every map is wider than a window."""
     free = torch.export.Dim.AUTO
     program = torch.export.export(
@@ -220,9 +218,7 @@ def test_onnxruntime_returns_the_same_numbers(
 
 
 @from_elsewhere
-def test_dynamo_has_one_graph_for_many_image_sizes(
-    backbone: CatBackbone,
-) -> None:
+def test_dynamo_has_one_graph_for_many_image_sizes(backbone: CatBackbone) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(backbone, fullgraph=True, dynamic=True, backend=counter)

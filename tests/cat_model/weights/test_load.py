@@ -73,9 +73,7 @@ def test_backbone_has_the_classifiers_trunk_and_new_norms(
     assert backbone.config == replace(TOY, drop_path_rate=0.3)
 
 
-def test_backbone_inherits_the_classifiers_drop_path(
-    saved: tuple[Path, Cat],
-) -> None:
+def test_backbone_inherits_the_classifiers_drop_path(saved: tuple[Path, Cat]) -> None:
     assert load_backbone(saved[0]).config.drop_path_rate == 0.1
 
 

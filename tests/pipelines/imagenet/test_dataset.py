@@ -142,9 +142,7 @@ def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_epoch_resumes_after_any_update_with_the_same_draws(
-    world_size: int,
-) -> None:
+def test_epoch_resumes_after_any_update_with_the_same_draws(world_size: int) -> None:
     for rank in range(world_size):
         straight, resumed = (_draws(rank=rank, world_size=world_size) for _ in range(2))
         resumed.first_update = 3

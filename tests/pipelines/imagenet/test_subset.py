@@ -126,7 +126,7 @@ def test_choice_of_images_is_fixed() -> None:
 
 
 def test_images_with_equal_keys_are_taken_in_order() -> None:
-    """Equal keys as in shards whose writer numbers the images of each class from the start."""
+    """Keys can be equal in shards whose writer numbers the images of each shard from the start."""
     source = Index(
         Path("/nowhere"), ("cat", "dog"), ("a.jpg", "b.jpg", *["same.jpg"] * 8), (0, 0, *[1] * 8)
     )

@@ -110,9 +110,7 @@ def test_fraction_smaller_than_a_batch_is_reported(make_context: MakeContext) ->
         loaders_of(context)
 
 
-def test_data_fraction_is_in_the_key_and_the_recipe_audit(
-    tmp_path: Path,
-) -> None:
+def test_data_fraction_is_in_the_key_and_the_recipe_audit(tmp_path: Path) -> None:
     whole, part = make_params(tmp_path), make_params(tmp_path, data_fraction=0.2)
     assert whole.in_key()["data_fraction"] == 1.0
     assert recipe_audit(part)["data_fraction"].used == 0.2

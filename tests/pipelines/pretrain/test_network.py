@@ -156,9 +156,7 @@ def test_evaluation_may_use_larger_images(saved: Path) -> None:
         load_checked_classifier(saved, config=config, classes=CLASSES)
 
 
-def test_fine_tuning_at_a_higher_resolution_is_evaluated(
-    make_context: MakeContext,
-) -> None:
+def test_fine_tuning_at_a_higher_resolution_is_evaluated(make_context: MakeContext) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)
     folder = train(context).outputs["checkpoint"]
     tuned, _ = make_context(epochs=1, mixup=0, cutmix=0, img_size=56, weights="pretrain.checkpoint")

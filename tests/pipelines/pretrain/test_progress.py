@@ -65,9 +65,7 @@ def test_checkpoint_holds_all_of_the_progress(make_context: MakeContext, tmp_pat
     assert load_state(tmp_path / "state", trainer) == progress
 
 
-def test_resumed_epoch_keeps_its_counters(
-    make_context: MakeContext,
-) -> None:
+def test_resumed_epoch_keeps_its_counters(make_context: MakeContext) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)
     before = Progress(
         (),

@@ -70,9 +70,7 @@ def test_training_reduces_the_loss_and_learns(make_context: MakeContext) -> None
     assert slowest <= values(result)["images_per_s"] <= fastest
 
 
-def test_same_seed_is_bitwise_equal_for_any_loader_workers(
-    make_context: MakeContext,
-) -> None:
+def test_same_seed_is_bitwise_equal_for_any_loader_workers(make_context: MakeContext) -> None:
     (one, records), (two, repeated), (three, differing) = (
         make_context(epochs=2, **changes) for changes in ({}, {"loader_workers": 1}, {"seed": 1})
     )

@@ -31,7 +31,7 @@ def test_modules_are_compiled_if_a_compiler_exists(
 
 
 class _ReadTwice(nn.Module):
-    """Copies x in float32 and rounds it twice: as it is, and as a stack of matrices."""
+    """Rounds a float32 copy of x twice: as it is, and as a stack of matrices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +49,7 @@ class _ReadTwice(nn.Module):
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
 )  # raised inside torch
-def test_compiling_in_place_does_not_pad_strides(
-    tmp_path: Path,
-) -> None:
+def test_compiling_in_place_does_not_pad_strides(tmp_path: Path) -> None:
     """The compiler pads strides on GPUs, and on a CPU if configured to; the rows of this copy have
     80 * 49 > 1024 elements."""
     torch.manual_seed(0)

@@ -93,9 +93,7 @@ def test_stopping_after_any_update_changes_nothing(
     assert [record["epoch"] for record in log(resumed)] == [1, 2]
 
 
-def test_draws_of_another_thread_do_not_change_weights(
-    make_context: MakeContext,
-) -> None:
+def test_draws_of_another_thread_do_not_change_weights(make_context: MakeContext) -> None:
     context, _ = make_context(**WHOLE_RECIPE)
     straight = run(context)
     context, _ = make_context(**WHOLE_RECIPE)
@@ -122,9 +120,7 @@ def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> S
     return replace(context, save=save)
 
 
-def test_work_after_the_last_checkpoint_is_repeated_equally(
-    make_context: MakeContext,
-) -> None:
+def test_work_after_the_last_checkpoint_is_repeated_equally(make_context: MakeContext) -> None:
     changes = {**WHOLE_RECIPE, "checkpoint_every": {"steps": 5}}
     straight_context, _ = make_context(**changes)
     straight = run(straight_context)

@@ -169,9 +169,7 @@ def test_epoch_end_writes_a_checkpoint_with_keep_best(
     assert [epoch for epoch in range(1, 6) if control.is_epoch_due(epoch, num_epochs=5)] == due
 
 
-def test_training_time_includes_waiting_but_not_writing(
-    make_context: MakeContext,
-) -> None:
+def test_training_time_includes_waiting_but_not_writing(make_context: MakeContext) -> None:
     now_s = 0.0
 
     def passing(seconds: float) -> bool:
@@ -195,9 +193,7 @@ def test_training_time_includes_waiting_but_not_writing(
     assert record.data_wait == 0
 
 
-def test_nan_weights_are_neither_saved_nor_published(
-    make_context: MakeContext,
-) -> None:
+def test_nan_weights_are_neither_saved_nor_published(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
     training = started(context)
     spoilt: Any = next(training.trainer.unwrapped.parameters())
@@ -211,9 +207,7 @@ def test_nan_weights_are_neither_saved_nor_published(
     assert not recorder.saved
 
 
-def test_update_uses_its_lr_and_a_clipped_gradient(
-    make_context: MakeContext,
-) -> None:
+def test_update_uses_its_lr_and_a_clipped_gradient(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, clip_grad=0.01, layer_decay=0.5)
     trainer, loaders = (training := started(context)).trainer, training.loaders
     assert trainer.update([next(iter(loaders.train))], 2) is not None
@@ -265,9 +259,7 @@ def test_each_update_and_each_rank_has_its_own_mixup_draws(make_context: MakeCon
     assert draws_of(context) == first
 
 
-def test_stop_within_an_epoch_writes_a_checkpoint_first(
-    make_context: MakeContext,
-) -> None:
+def test_stop_within_an_epoch_writes_a_checkpoint_first(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)
     recorder.stops_after = 8
     with pytest.raises(StoppedError, match="the last checkpoint is after 1 epochs and 2 updates"):

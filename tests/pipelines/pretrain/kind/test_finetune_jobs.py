@@ -57,9 +57,7 @@ def test_weights_may_be_a_file_from_outside(tmp_path: Path) -> None:
     assert stage.files == {"weights": str(tmp_path / "cat_tiny.pth")}
 
 
-def test_stage_that_makes_the_weights_runs_first(
-    tmp_path: Path,
-) -> None:
+def test_stage_that_makes_the_weights_runs_first(tmp_path: Path) -> None:
     job = _job(tmp_path)
     digests = {name: Digests("d", {}) for name in job.stages}
     plan = make_plan(job, digests=digests, prior=PriorRuns(lambda _: False, {}, {}))
