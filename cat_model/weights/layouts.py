@@ -99,7 +99,7 @@ def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
             continue
         ours = our_name(stem)
         if ours in sources:
-            raise WeightsError(f"{sources[ours]} and {name} are both {ours}; keep one of them")
+            raise WeightsError(f"{sources[ours]} and {name} both map to {ours}; keep one of them")
         sources[ours] = name
     tensors = {ours: state[name] for ours, name in sources.items()}
     if "ape" in tensors:

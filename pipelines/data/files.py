@@ -72,7 +72,7 @@ def _walk(root: Path, top: str) -> Listing:
         while pending:
             _list_one(root, pending.pop(), directories, files, pending)
     if not files:
-        raise DataError(f"{root / top}: the data folder is empty")
+        raise DataError(f"{root / top}: the data folder is empty; copy the data there")
     files.sort()
     return Listing(directories, [path for path, _ in files], [size for _, size in files])
 

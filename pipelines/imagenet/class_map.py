@@ -188,7 +188,7 @@ def _load_lines(path: Path) -> tuple[Line, ...]:
         lines.append(line)
     _raise(path, faults)
     if not lines:
-        raise DataError(f"{path}: lists no images")
+        raise DataError(f"{path}: lists no images; write a line `path<TAB>label` for each")
     return tuple(lines)
 
 

@@ -76,7 +76,10 @@ class Folders:
             found = paths_of.get(name, [])
             if not found:
                 folder, suffixes = self._root / split / name, ", ".join(sorted(IMAGE_SUFFIXES))
-                raise DataError(f"{folder}: the class folder holds no image ({suffixes})")
+                raise DataError(
+                    f"{folder}: the class folder holds no images ({suffixes}); add images, or "
+                    "delete the class from both splits"
+                )
             paths += found
             labels += [label] * len(found)
         return Index(self._root, classes, tuple(paths), tuple(labels))

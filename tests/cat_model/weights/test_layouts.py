@@ -153,7 +153,7 @@ def test_ape_layout_is_inferred_from_the_other_names() -> None:
         ),
         (
             {"norm.bias": torch.zeros(1), "module.norm.bias": torch.ones(1)},
-            r"norm\.bias and module\.norm\.bias are both norm\.bias; keep one",
+            r"norm\.bias and module\.norm\.bias both map to norm\.bias; keep one",
         ),
         (
             {"layers.0.x": torch.zeros(1), "stages.0.x": torch.zeros(1)},

@@ -83,7 +83,7 @@ FAULTS = {
         None,
         r"train_map\.txt:1: /a\.jpg is not a path below the data folder",
     ),
-    "empty": ("\n", None, r"train_map\.txt: lists no images"),
+    "empty": ("\n", None, r"train_map\.txt: lists no images; write a line"),
     "unknown class": (
         "a.jpg cow\n",
         "cat\ndog\n",

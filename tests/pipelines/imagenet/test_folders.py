@@ -85,7 +85,7 @@ def test_images_next_to_class_folders_are_not_classes(tmp_path: Path) -> None:
 def test_empty_class_is_reported(root: Path) -> None:
     for path in (root / "val/dog").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"val/dog: the class folder holds no image"):
+    with pytest.raises(DataError, match=r"val/dog: the class folder holds no images"):
         load_index(root, "val", load_classes(Folders(root), num_classes=None))
 
 
