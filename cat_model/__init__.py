@@ -1,5 +1,4 @@
-"""CAT, Cross Attention in Vision Transformer (arXiv 2106.05786): one network, classifier and
-backbone."""
+"""CAT, Cross Attention in Vision Transformer (arXiv 2106.05786), as a classifier and a backbone."""
 
 from cat_model import timm_models  # noqa: F401 - registers cat_tiny, cat_small and cat_base
 from cat_model.backbone import CatBackbone

@@ -1,12 +1,11 @@
-"""The two attentions of CAT: within each window (IPSA) and, for each channel on its own, among
-windows (CPSA).
+"""The two attentions of CAT: IPSA within each window, and CPSA among windows, per channel.
 
 Both take a map x_BHWC or windows x_BPSSC (five dimensions) and return the same layout. A map that
-the window does not divide is padded with zeros, and nothing is masked: the padding takes part in
-the attention, as in the reference.
+the window does not divide is padded with zeros. Nothing is masked: the padding takes part in the
+attention, as in the reference.
 
-`attend_in_windows` is softmax(scale q k^T + bias) v in the form that measured fastest where it runs
-(docs/performance.md).
+`attend_in_windows` computes softmax(scale q k^T + bias) v in the form that measured fastest on the
+device it runs on (docs/performance.md).
 
 Letters: B images, H and W map positions, L = HW, C channels, P windows of a map, S positions along
 a window, N = SS, h heads, d channels of a head, E = 3C (q, k and v side by side), K keys, O = 2S -
@@ -27,7 +26,7 @@ class Ipsa(nn.Module):
     """Inner-patch self-attention: multi-head attention inside each window, with a relative position
     bias."""
 
-    # A script is of the layers that the module has when it is scripted.
+    # torch.jit.script uses the layers that the module has when it is scripted.
     __constants__ = ("reads_weights",)
     __jit_unused_properties__ = ("reads_weights",)
 
@@ -61,17 +60,17 @@ class Ipsa(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         drop = self.attn_drop if self.training else 0.0
-        if is_windowed(x):  # the stage has cut the map, so nothing is padded
+        if is_windowed(x):  # the stage already cut the map into windows: no padding
             mixed = self._mix_windows(x, drop)
         elif not self.reads_weights:
-            # An adapter may make anything of a padded zero: it is called on the padding as well.
+            # An adapter can map a padded zero to any value, so it must see the padding too.
             mixed = merge(self._mix_windows(split(x, self.window), drop), x.shape[1], x.shape[2])
         elif fits_window(x, self.window) and drop == 0.0:
-            # One window, whose padded positions are equal keys: one of them can replace all.
-            # Dropout would draw for each of them, so it takes the long way.
+            # One window: its padded positions are equal keys, so one key can replace them all.
+            # Dropout draws for each key separately, so it needs the general path.
             mixed = self._mix_small_map(x)
         else:
-            # Only the map's own positions go through `qkv`; the padding's result is its bias.
+            # Only the map's own positions go through `qkv`; a padded position yields its bias.
             mixed = self._mix_map(x, drop)
         out: Tensor = self.proj_drop(self.proj(mixed))
         return out
@@ -79,8 +78,8 @@ class Ipsa(nn.Module):
     def position_bias(self) -> Tensor:
         """bias_hNN: entry (i, j) is the table's row for the offset from position j to position i.
 
-        A window that slides over the table holds, in reverse order, the offsets of all j to one i:
-        no index is stored.
+        A window that slides over the table holds, in reverse order, the offsets of all j to one i.
+        So no index needs to be stored.
         """
         S = self.window
         table_OOh = self.relative_position_bias_table.view(2 * S - 1, 2 * S - 1, self.num_heads)
@@ -92,8 +91,8 @@ class Ipsa(nn.Module):
         return self._mix(qkv_BPNE, self.position_bias(), drop).view(x_BPSSC.shape)
 
     def _mix_map(self, x_BHWC: Tensor, drop: float) -> Tensor:
-        """A padded position is zero, so its q, k and v are the bias: only the map itself is
-        multiplied."""
+        """Multiplies only the map itself: a padded position is zero, so its q, k and v are the
+        bias."""
         qkv_BPSSE = split(F.linear(x_BHWC, self.qkv.weight), self.window)
         if self.qkv.bias is not None:
             qkv_BPSSE = qkv_BPSSE + self.qkv.bias.to(qkv_BPSSE.dtype)
@@ -103,8 +102,8 @@ class Ipsa(nn.Module):
         return merge(mixed_BPSSC, x_BHWC.shape[1], x_BHWC.shape[2])
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
-        """A map within one window: all its padding acts as one key, whose bias is the logsumexp of
-        theirs."""
+        """Attention for a map within one window: all its padding acts as one key, whose bias is the
+        logsumexp of the biases of the padded positions."""
         B, height, width, C = x_BHWC.shape
         S, h = self.window, self.num_heads
         qkv_B1LE: Tensor = self.qkv(x_BHWC.reshape(B, 1, height * width, C))
@@ -134,19 +133,20 @@ class Ipsa(nn.Module):
 
 @whole_module
 class Cpsa(nn.Module):
-    """Cross-patch self-attention: each channel on its own, its windows as tokens, their N positions
-    as features.
+    """Cross-patch self-attention, per channel: windows are the tokens, their N positions the
+    features.
 
-    There is one head, so its matrices fold into two. Of q k^T all that differs within a softmax is
-    x_i M x_j + u x_j, where M = Wq^T Wk and u = Wk^T bq; and as the softmax's rows add up to 1,
+    There is one head, so its matrices fold into two. Within a softmax, q k^T varies only by x_i M
+    x_j + u x_j, where M = Wq^T Wk and u = Wk^T bq. The rows of the softmax add up to 1, so
     proj(weights v) is weights x V^T + c, where V = Wp Wv and c = Wp bv + bp. Two products with NxN
     matrices replace four; x is its own key and value.
 
-    Folding reads the layers' weights. Layers that are more than their weights (adapters, quantised
-    or pruned ones, layers with hooks) are called instead, at twice the products.
+    Folding reads the weights of the layers. Layers that do more than multiply by their weights
+    (adapters, quantised or pruned layers, layers with hooks) are called instead, at twice the
+    products.
     """
 
-    # A script is of the layers that the module has when it is scripted.
+    # torch.jit.script uses the layers that the module has when it is scripted.
     __constants__ = ("reads_weights",)
     __jit_unused_properties__ = ("reads_weights",)
 
@@ -170,7 +170,7 @@ class Cpsa(nn.Module):
 
     @property
     def reads_weights(self) -> bool:
-        """Whether the layers' matrices are folded; else the layers are called."""
+        """Whether the layers' matrices are folded; if not, the layers are called."""
         return can_skip_calls(self.qkv, self.proj) and self.proj.bias is not None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,7 +178,8 @@ class Cpsa(nn.Module):
         if not self.reads_weights:
             mixed = self._mix_by_calls(x, drop)
         elif is_windowed(x):
-            # With one window the softmax is over one token and always 1: only V and c are left.
+            # With one window the softmax runs over one token and is always 1, so only V and c
+            # remain.
             is_linear = holds(x.shape[1] == 1) and drop == 0.0
             mixed = self._mix_one_window(x) if is_linear else self._mix(x, drop)
         elif fits_window(x, self.window) and drop == 0.0:
@@ -205,7 +206,7 @@ class Cpsa(nn.Module):
         return out_vPN.view(B, C, P, S, S).permute(0, 2, 3, 4, 1)
 
     def _mix_by_calls(self, x: Tensor, drop: float) -> Tensor:
-        """Softmax(scale q k^T) v as the layers return them: no weight is read."""
+        """Softmax(scale q k^T) v computed by calling the layers, without reading their weights."""
         x_BPSSC = x if is_windowed(x) else split(x, self.window)
         B, P, S, _, C = x_BPSSC.shape
         x_vPN = x_BPSSC.permute(0, 4, 1, 2, 3).reshape(B * C, P, S * S)
@@ -221,12 +222,12 @@ class Cpsa(nn.Module):
         return self._mix_small_map(x_B1SSC.squeeze(1)).unsqueeze(1)
 
     def _mix_small_map(self, x_BHWC: Tensor) -> Tensor:
-        """A map within one window: the softmax over one token is 1, so all there is to do is the
-        output product.
+        """Attention for a map within one window: the softmax over one token is 1, so only the
+        output product remains.
 
-        Positions of the padding are zero on the way in and cropped on the way out: they drop out of
-        the product. q and k stay in the graph as the unused rows of `qkv`: their gradient is zero,
-        not missing.
+        Padded positions are zero in the input and cropped from the output, so they drop out of the
+        product. q and k stay in the graph as the unused rows of `qkv`: their gradient is zero, not
+        missing.
         """
         B, height, width, C = x_BHWC.shape
         S, L = self.window, height * width
@@ -237,7 +238,7 @@ class Cpsa(nn.Module):
         return out_BLC.view(B, height, width, C)
 
     def _folded_query(self) -> tuple[Tensor, Tensor | None]:
-        """M^T and u of the class's text, times the scale."""
+        """M^T and u from the class docstring, times the scale."""
         N = self.window * self.window
         query_NN, key_NN = self.qkv.weight[:N], self.qkv.weight[N : 2 * N]
         weight_NN = (key_NN.t() @ query_NN) * self.scale
@@ -245,7 +246,7 @@ class Cpsa(nn.Module):
         return weight_NN, None if bias is None else (key_NN.t() @ bias[:N]) * self.scale
 
     def _folded_output(self) -> tuple[Tensor, Tensor, Tensor]:
-        """V and c of the class's text, and the part Wp bv of c."""
+        """V and c from the class docstring, and the part Wp bv of c."""
         N = self.window * self.window
         weight_NN = self.proj.weight @ self.qkv.weight[2 * N :]
         if self.qkv.bias is None:
@@ -257,7 +258,7 @@ class Cpsa(nn.Module):
 def attend_in_windows(
     q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float, drop: float
 ) -> Tensor:
-    """x_WNC: every head of every window on its own; `drop` is the dropout rate of the attention
+    """x_WNC: attention of each head of each window; `drop` is the dropout rate of the attention
     weights."""
     bias_hNK = bias_hNK.to(q_WNhd.dtype)
     if q_WNhd.is_cuda:
@@ -268,8 +269,10 @@ def attend_in_windows(
 
 
 def _is_plain_inference(x: Tensor) -> bool:
-    """Never in a trace: it keeps one way for all modes, and is checked by a second trace without
-    gradients."""
+    """Whether the per-head loop may run: float32 on the CPU, without gradients and outside traces.
+
+    A trace keeps one path for all modes, and torch checks it with a second trace without gradients.
+    """
     is_watched = is_tracing() or torch.compiler.is_compiling()
     return not (torch.is_grad_enabled() or is_watched) and x.dtype == torch.float32
 
@@ -291,8 +294,10 @@ def _fused(
 def _head_by_head(
     q_WNhd: Tensor, k_WKhd: Tensor, v_WKhd: Tensor, bias_hNK: Tensor, scale: float
 ) -> Tensor:
-    """A head's windows are strided matrices that BLAS takes as they are: nothing is copied.
-    Backward, slices lose."""
+    """Attention head by head: a head's windows are strided matrices that BLAS takes without a copy.
+
+    In the backward pass, slices are slower than a batch.
+    """
     heads_WNd = []
     for head in range(q_WNhd.shape[2]):
         q_WNd, k_WdK = q_WNhd[:, :, head], k_WKhd[:, :, head].transpose(1, 2)

@@ -1,4 +1,4 @@
-"""CAT as the backbone of detectors and segmenters: a pyramid of normed maps.
+"""CAT as the backbone of detectors and segmenters: returns a pyramid of normalised maps.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
 """
@@ -15,9 +15,9 @@ from cat_model.trunk import Trunk
 
 
 class CatBackbone(Trunk):
-    """The backbone: images x_BIHW -> a normed map x_BCHW for each of `out_indices`.
+    """The backbone: images x_BIHW -> a normalised map x_BCHW for each of `out_indices`.
 
-    A map has ceil(H / patch_size / 2**stage) rows. Stages beyond the last index are not built, so
+    A map has ceil(H / patch_size / 2**stage) rows. Stages after the last index are not built, so
     that every parameter takes part in the result.
     """
 
@@ -40,11 +40,10 @@ class CatBackbone(Trunk):
         )
 
     def freeze(self, num_stages: int) -> None:
-        """Keep the embeddings and the first `num_stages` stages as they are: they learn nothing and
-        drop nothing.
+        """Freeze the embeddings and the first `num_stages` stages: they neither learn nor drop out.
 
-        The maps' norms still learn, as no pretraining has them. Raises ValueError for more
-        stages than there are.
+        The norms of the maps still learn, because pretraining does not include them. Raises
+        ValueError if the backbone has fewer stages.
         """
         if not 0 <= num_stages <= len(self.stages):
             raise ValueError(f"num_stages must be within 0..{len(self.stages)}, got {num_stages}")
@@ -75,5 +74,5 @@ def _checked_indices(out_indices: Sequence[int], *, num_stages: int) -> tuple[in
         or indices[0] < 0
         or indices[-1] >= num_stages
     ):
-        raise ValueError(f"out_indices must rise within 0..{num_stages - 1}, got {indices}")
+        raise ValueError(f"out_indices must increase within 0..{num_stages - 1}, got {indices}")
     return indices

@@ -1,27 +1,27 @@
-"""Counts a CAT's parameters and multiply-adds in closed form: from its config alone, without
-building or running it.
+"""Counts a CAT's parameters and multiply-adds from its config, without building or running it.
 
 There are three conventions, and no single one of them gives all of the published figures (G, at 224
 x 224):
 
-    convention                                             CAT-T   CAT-S   CAT-B
-    reference: products, and 1 a value that a norm reads   2.774   6.068   8.935   the reference's
-    flops()
-    products: convolutions, linear layers, attention       2.770   6.063   8.928   half of torch's
-    FlopCounterMode
-    modules: convolutions, linear layers, norms            2.650   5.883   8.703   what hooks on
-    modules see
-    published                                              2.8     5.9     8.9
+    reference: products, and 1 for each value that a norm reads (the reference's flops())
+    products:  convolutions, linear layers and attention (half of torch's FlopCounterMode)
+    modules:   convolutions, linear layers and norms (what hooks on modules see)
 
-`reference` and `products` round to what was published of CAT-T and CAT-B, `modules` alone to that
-of CAT-S (as do convolutions and linear layers without norms: 2.647, 5.878 and 8.697). Parameters
-are 16.87, 37.29 and 51.53 M, published as 17, 37 and 52. A multiply-add is 1 everywhere; biases,
-the position embedding, softmax and GELU are 0.
+    convention   CAT-T   CAT-S   CAT-B
+    reference    2.774   6.068   8.935
+    products     2.770   6.063   8.928
+    modules      2.650   5.883   8.703
+    published    2.8     5.9     8.9
 
-Counted is what the reference's arithmetic does: attention runs over whole windows, their padding
-included, over one window as over many, and with four linear layers. `Cat` itself takes shortcuts
-and multiplies less: CAT-S 1.2 % less at 224 x 224, where CPSA's four linear layers fold into two,
-and 6 % less at 200 x 300, where windows are padded as well.
+`reference` and `products` round to the published figures of CAT-T and CAT-B. Only `modules` rounds
+to the figure of CAT-S (as do convolutions and linear layers without norms: 2.647, 5.878 and 8.697).
+Parameters are 16.87, 37.29 and 51.53 M, published as 17, 37 and 52. A multiply-add counts 1
+everywhere; biases, the position embedding, softmax and GELU count 0.
+
+The counts follow the reference's arithmetic: attention runs over whole windows with their padding,
+over one window as over many, and with four linear layers. `Cat` itself takes shortcuts and
+multiplies less: CAT-S 1.2% less at 224 x 224, where CPSA's four linear layers fold into two, and 6%
+less at 200 x 300, where windows are padded as well.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cat_model.config import CatConfig
 
 @dataclass(frozen=True)
 class Macs:
-    """Multiply-adds of one image by what makes them."""
+    """Multiply-adds of one image, by the kind of operation."""
 
     layers: int = 0
     """Multiply-adds of convolutions and linear layers."""
@@ -59,7 +59,8 @@ class Macs:
 
 @dataclass(frozen=True)
 class Groups:
-    """The attention of a stage: how many groups, heads of IPSA, and windows of the padded map."""
+    """The attention of a stage: its numbers of groups, of IPSA heads, and of windows of the padded
+    map."""
 
     num_groups: int
     num_heads: int
@@ -68,8 +69,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the network by its name in the model; `map_hw` and `channels` are what it
-    returns."""
+    """A part of the network, by its name in the model; `map_hw` and `channels` are its output."""
 
     name: str
     map_hw: tuple[int, int] | None
@@ -81,15 +81,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Complexity:
-    """The embedding, each stage and the head of a classifier, and their sums."""
+    """Counts of the embedding, each stage and the head of a classifier, and their sums."""
 
     parts: tuple[Part, ...]
     norm_excess: int
     """What the reference's flops() counts for the last norm beyond the values that it reads (may be
     negative).
 
-    It divides the positions of the first map by 2 a stage, where they have become fewer by 4 a
-    halving: of CAT-T at 224 x 224 it says 100,352 values where the norm reads 25,088.
+    It divides the positions of the first map by 2 for each stage, although each halving leaves a
+    quarter of them. For CAT-T at 224 x 224 it counts 100,352 values where the norm reads 25,088.
     """
 
     @property
@@ -113,8 +113,8 @@ class Complexity:
 
 @dataclass(frozen=True)
 class Published:
-    """Counts of a model with 1000 classes on images of 224 x 224 pixels, as the paper and the
-    official README round them."""
+    """Counts of a model with 1000 classes on images of 224 x 224 pixels, rounded as in the paper
+    and the official README."""
 
     params_m: int
     flops_g: float
@@ -130,10 +130,10 @@ PUBLISHED: Mapping[str, Published] = {
 def complexity(config: CatConfig, *, image_hw: tuple[int, int], num_classes: int) -> Complexity:
     """Counts for one image of any size (height, width) in pixels.
 
-    The image grows to a multiple of the patch, a map to whole windows in attention, an odd map to
-    an even one before it is halved. Parameters do not depend on the image. `num_classes` 0 is a
-    model without a classifier. Raises ValueError for sizes below one pixel and a negative number of
-    classes.
+    The image is padded to a multiple of the patch, a map to whole windows in attention, and an odd
+    map to an even one before it is halved. Parameters do not depend on the image. `num_classes` 0
+    means a model without a classifier. Raises ValueError for sizes below one pixel and for a
+    negative number of classes.
     """
     if min(image_hw) < 1:
         raise ValueError(
@@ -151,32 +151,32 @@ def complexity(config: CatConfig, *, image_hw: tuple[int, int], num_classes: int
 
 
 def count_windows(map_hw: tuple[int, int], window: int) -> int:
-    """Windows of a map that is padded to a multiple of the window."""
+    """Number of windows of a map that is padded to a multiple of the window."""
     return math.prod(_divided(map_hw, window))
 
 
 def ipsa_macs(*, channels: int, window: int, num_windows: int) -> Macs:
-    """IPSA without its block's norm and MLP: the positions of a window attend to each other, in all
-    channels."""
+    """Multiply-adds of IPSA without its block's norm and MLP: positions of a window attend to each
+    other, in all channels."""
     return _attention_macs(sequences=num_windows, tokens=window**2, features=channels)
 
 
 def cpsa_macs(*, channels: int, window: int, num_windows: int) -> Macs:
-    """CPSA likewise: in each channel on its own, windows attend to each other, their positions as
-    features."""
+    """Multiply-adds of CPSA without its block's norm and MLP: in each channel, windows attend to
+    each other, with their positions as features."""
     return _attention_macs(sequences=channels, tokens=num_windows, features=window**2)
 
 
 def _attention_macs(*, sequences: int, tokens: int, features: int) -> Macs:
-    """Queries, keys, values and the projection are 4 linear layers; the two products do not depend
-    on heads."""
+    """Multiply-adds of one attention: queries, keys, values and the projection are 4 linear layers;
+    the two products do not depend on the number of heads."""
     return Macs(
         layers=sequences * tokens * 4 * features**2, attention=sequences * 2 * tokens**2 * features
     )
 
 
 def _embedding(config: CatConfig, map_hw: tuple[int, int]) -> Part:
-    """Convolution, norm and position embedding; slicing first changes neither count."""
+    """Counts of convolution, norm and position embedding; slicing first changes neither count."""
     num_patches, channels = math.prod(map_hw), config.embed_dim
     weights = config.in_chans * config.patch_size**2 * channels
     norm = 2 * channels if config.patch_norm else 0
@@ -188,20 +188,22 @@ def _embedding(config: CatConfig, map_hw: tuple[int, int]) -> Part:
 
 
 def _stage(config: CatConfig, stage: int, map_hw: tuple[int, int]) -> Part:
-    """The patch projection that leads to it, and its groups."""
+    """Counts of a stage: the patch projection in front of it, and its groups."""
     channels, num_groups = config.dims[stage], config.depths[stage]
     groups = Groups(num_groups, config.num_heads[stage], count_windows(map_hw, config.window_size))
     params = _group_params(config, stage) * num_groups
     macs = _group_macs(config, channels, math.prod(map_hw), groups.num_windows) * num_groups
     if stage:
-        gathered = 2 * channels  # four positions of the map before, with half of the channels each
+        gathered = (
+            2 * channels
+        )  # four positions of the previous map, each with half of the channels
         params += 2 * gathered + gathered * channels
         macs += Macs(layers=gathered * channels, norms=gathered) * math.prod(map_hw)
     return Part(f"stages.{stage}", map_hw, channels, groups, params, macs)
 
 
 def _head(config: CatConfig, map_hw: tuple[int, int], num_classes: int) -> Part:
-    """The last norm, the mean and the classifier."""
+    """Counts of the last norm, the mean and the classifier."""
     channels = config.dims[-1]
     weights = channels * num_classes
     macs = Macs(layers=weights, norms=channels * math.prod(map_hw))
@@ -211,7 +213,7 @@ def _head(config: CatConfig, map_hw: tuple[int, int], num_classes: int) -> Part:
 
 
 def _group_macs(config: CatConfig, channels: int, positions: int, num_windows: int) -> Macs:
-    """IPSA, CPSA, IPSA; norms and MLPs see the map without padding."""
+    """Multiply-adds of IPSA, CPSA and IPSA; norms and MLPs see the map without padding."""
     sizes = {"channels": channels, "window": config.window_size, "num_windows": num_windows}
     mlp = Macs(
         layers=2 * positions * channels * _hidden(config, channels), norms=2 * positions * channels
@@ -236,6 +238,6 @@ def _hidden(config: CatConfig, channels: int) -> int:
 
 
 def _divided(sides: tuple[int, int], by: int) -> tuple[int, int]:
-    """Rounded up, since a remainder is padded; in whole numbers, which no size
+    """Sides divided and rounded up, because a remainder is padded; in integers, so no size
     overflows."""
     return -(-sides[0] // by), -(-sides[1] // by)

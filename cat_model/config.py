@@ -1,5 +1,5 @@
-"""The shape of a CAT network as a value: its fields, their constraints, its JSON and the three
-published sizes."""
+"""The shape of a CAT network: its fields, their constraints, its JSON form and the three published
+sizes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from typing import Literal, get_args
 
 PatchEmbed = Literal["conv", "slice"]
 
-# Far above any CAT that was published; they keep a config read from a file from asking for all
-# memory.
+# Far above any published CAT; they keep a config read from a file from requesting all memory.
 _LARGEST_WIDTH = 16_384
 _LARGEST_DEPTH = 1_000
 
 
 @dataclass(frozen=True)
 class CatConfig:
-    """Everything that a CAT's tensors and function depend on, but for the classifier's number of
+    """Everything that a CAT's tensors and function depend on, except the classifier's number of
     classes."""
 
     img_size: tuple[int, int] | int = 224
-    """Pixels, (H, W) or one number for a square: the size whose map the position embedding `ape`
-    has."""
+    """Image size in pixels, (H, W) or one number for a square. The position embedding `ape` has the
+    map of this size."""
     in_chans: int = 3
     patch_size: int = 4
-    """Pixels: side and stride of a patch of the embedding (the reference's `patch_emb_size`)."""
+    """Side and stride in pixels of a patch of the embedding (the reference's `patch_emb_size`)."""
     window_size: int = 7
     """Side of an attention window, in map positions (the reference's `patch_size`)."""
     embed_dim: int = 96
@@ -43,7 +42,7 @@ class CatConfig:
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
-    """Rate of the last group; it rises linearly from 0 at the first."""
+    """Drop path rate of the last group; it rises linearly from 0 at the first."""
     ape: bool = True
     """Whether there is a learned absolute position embedding."""
     patch_norm: bool = True
@@ -70,7 +69,7 @@ class CatConfig:
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        """`img_size` as the pair that it always is once built."""
+        """`img_size` as (height, width)."""
         assert isinstance(self.img_size, tuple)
         return self.img_size
 
@@ -86,7 +85,7 @@ class CatConfig:
         return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
 
     def to_dict(self) -> dict[str, object]:
-        """The fields as JSON values; `from_dict` turns them back."""
+        """The fields as JSON values; `from_dict` reads them back."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
@@ -94,8 +93,8 @@ class CatConfig:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, object]) -> CatConfig:
-        """A config from JSON values. Raises ValueError for a field that is unknown or breaks its
-        constraint."""
+        """A config from JSON values. Raises ValueError for an unknown field or a value that breaks
+        its constraint."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(content) - known)
         if unknown:
@@ -125,7 +124,7 @@ class CatConfig:
         )
         if len(self.depths) != len(self.num_heads):
             raise ValueError(
-                "num_heads must have one entry a stage, as depths has: got num_heads "
+                "num_heads must have one entry per stage, like depths: got num_heads "
                 f"{self.num_heads} "
                 f"and depths {self.depths}"
             )
@@ -174,9 +173,7 @@ def _require_positive(name: str, value: float) -> None:
 
 
 def _require_rate(name: str, value: float) -> None:
-    _require(
-        _is_number(value) and 0 <= value < 1, name, "be a number from 0 up to, but not 1", value
-    )
+    _require(_is_number(value) and 0 <= value < 1, name, "be a number from 0 to below 1", value)
 
 
 def _as_pair(img_size: Sequence[int] | int) -> tuple[int, int]:
@@ -197,7 +194,7 @@ def _as_pair(img_size: Sequence[int] | int) -> tuple[int, int]:
 
 def _as_counts(name: str, values: object) -> tuple[int, ...]:
     is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
-    _require(is_list, name, "be a list with one whole number a stage", values)
+    _require(is_list, name, "be a list with one whole number per stage", values)
     assert isinstance(values, Sequence)
     for value in values:
         _require_count(name, value, at_most=_LARGEST_DEPTH)
@@ -209,4 +206,4 @@ CONFIGS: Mapping[str, CatConfig] = {
     "cat_small": CatConfig(drop_path_rate=0.2),
     "cat_base": CatConfig(depths=(1, 1, 6, 1), drop_path_rate=0.3),
 }
-"""CAT-T, CAT-S and CAT-B with the drop path rates of their ImageNet recipes."""
+"""CAT-T, CAT-S and CAT-B, with the drop path rates of their ImageNet recipes."""

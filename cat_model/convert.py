@@ -1,13 +1,12 @@
-"""`python -m cat_model.convert IN OUT`: writes a checkpoint of any known layout for timm, mmdet or
-as safetensors.
+"""`python -m cat_model.convert IN OUT`: converts a checkpoint for timm, mmdet or safetensors.
 
     timm         a classifier for `timm.create_model('cat_tiny', checkpoint_path=OUT)`
-    mmdet        a backbone for `init_cfg=dict(type='Pretrained', checkpoint=OUT)`; norm0..3 are new
-    where IN has none
-    safetensors  classifier or backbone as it is, with what describes the network in the metadata
+    mmdet        a backbone for `init_cfg=dict(type='Pretrained', checkpoint=OUT)`; norm0..3 are
+                 new if IN has none
+    safetensors  the classifier or backbone of IN, with a description of the network in the metadata
 
-Without `--to`, OUT ending in .safetensors means safetensors and in .pth timm. OUT appears whole or
-not at all.
+IN may have any known layout. Without `--to`, the suffix of OUT decides: .safetensors means
+safetensors, .pth means timm. OUT is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ _EXIT_BAD_INPUT = 2
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done; the text says what to change."""
+    """The command cannot be carried out; the text says what to change."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line, checked."""
+    """The checked command line."""
 
     source: Path
     out: Path
@@ -56,8 +55,8 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 where OUT was written, 2 where the input is at fault, which one message on
-    stderr explains."""
+    """Returns the exit code: 0 if OUT was written, 2 for bad input, which one message on stderr
+    explains."""
     try:
         lines = convert(_parse(arguments))
     except (UsageError, WeightsError, OSError) as err:
@@ -68,18 +67,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def convert(options: Options) -> list[str]:
-    """Writes `options.out` and prints what became of the tensors. Raises WeightsError, UsageError
-    or OSError."""
+    """Writes `options.out` and returns the report as lines. Raises WeightsError, UsageError or
+    OSError."""
     checkpoint = load_checkpoint(
         options.source, model=options.model, allow_unexpected=options.allow_unexpected
     )
     config = _resized(checkpoint.config, options.img_size)
     if options.target == "timm" and not checkpoint.is_classifier:
         raise UsageError(
-            f"{options.source}: is a backbone, without the head that timm wants; use --to mmdet"
+            f"{options.source}: is a backbone without the head that timm needs; use --to mmdet"
         )
     fitted = _fit(checkpoint, config, options)
-    # clones: views of a common memory would be saved with all of it, or refused
+    # clones: views of shared memory would be saved with all of it, or refused
     tensors = {
         name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in fitted.tensors.items()
@@ -88,7 +87,7 @@ def convert(options: Options) -> list[str]:
     content = _serialise(tensors, Description(config, classes), options.out)
     digest = write_atomically(options.out, content)
     kind = "classifier" if checkpoint.is_classifier else "backbone"
-    network = checkpoint.name or f"no published size: {checkpoint.config}"
+    network = checkpoint.name or f"not a published size: {checkpoint.config}"
     return [
         f"{options.source}: {kind}, {network}",
         *fitted.report.lines(),
@@ -98,7 +97,7 @@ def convert(options: Options) -> list[str]:
 
 
 def _fit(checkpoint: Checkpoint, config: CatConfig, options: Options) -> Fit:
-    """The tensors of OUT. A classifier's become a backbone's for mmdet: its norm and head are left
+    """The tensors of OUT. For mmdet, a classifier becomes a backbone: its norm and head are left
     out."""
     weights = checkpoint.weights
     model = checkpoint.make_model(config)
@@ -121,10 +120,11 @@ def _resized(config: CatConfig, img_size: tuple[int, int] | None) -> CatConfig:
 
 
 def _serialise(tensors: Mapping[str, Tensor], description: Description, out: Path) -> bytes:
-    """The bytes of OUT: the same for the same tensors and description, under any name."""
+    """The bytes of OUT, which depend only on the tensors, the description and the suffix."""
     document = description.to_dict()
     if out.suffix == ".safetensors":
-        # a single entry: safetensors writes several in an order that changes from run to run
+        # a single entry: safetensors writes several entries in an order that changes from run to
+        # run
         return bytes(save(dict(tensors), metadata={KEY: json.dumps(document)}))
     buffer = io.BytesIO()
     torch.save({"state_dict": dict(tensors), "meta": {KEY: document}}, buffer)
@@ -136,7 +136,10 @@ def _parse(arguments: Sequence[str]) -> Options:
         prog="python -m cat_model.convert", description="Converts a checkpoint of CAT."
     )
     parser.add_argument(
-        "source", metavar="IN", type=Path, help="a .pth or .safetensors file, or a folder of ours"
+        "source",
+        metavar="IN",
+        type=Path,
+        help="a .pth or .safetensors file, or a folder written by save_classifier",
     )
     parser.add_argument("out", metavar="OUT", type=Path)
     parser.add_argument(
@@ -149,16 +152,18 @@ def _parse(arguments: Sequence[str]) -> Options:
         help="pixels; resizes the position embedding",
     )
     parser.add_argument(
-        "--model", choices=tuple(CONFIGS), help="the size, where the tensors do not tell it"
+        "--model", choices=tuple(CONFIGS), help="the size, if the tensors do not determine it"
     )
     parser.add_argument(
-        "--allow-unexpected", action="store_true", help="leave out tensors that are none of CAT's"
+        "--allow-unexpected", action="store_true", help="leave out tensors that a CAT does not have"
     )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
     parsed = parser.parse_args(arguments)
     target = parsed.to or _TARGET_OF_SUFFIX.get(parsed.out.suffix)
     if target is None:
-        raise UsageError(f"{parsed.out}: say what it is for: --to {' | '.join(TARGETS)}")
+        raise UsageError(
+            f"{parsed.out}: unknown suffix; choose the target: --to {' | '.join(TARGETS)}"
+        )
     _check_out(parsed.out, target, is_forced=parsed.force)
     return Options(
         parsed.source, parsed.out, target, parsed.img_size, parsed.model, parsed.allow_unexpected
@@ -166,21 +171,21 @@ def _parse(arguments: Sequence[str]) -> Options:
 
 
 def _check_out(out: Path, target: str, *, is_forced: bool) -> None:
-    """Raises UsageError before the work rather than after it."""
+    """Raises UsageError for an unusable OUT before any work is done."""
     if target == "safetensors" and out.suffix != ".safetensors":
-        raise UsageError(f"{out}: must end in .safetensors, as its readers go by the name")
+        raise UsageError(f"{out}: must end in .safetensors, because readers check the suffix")
     if target == "mmdet" and out.suffix == ".safetensors":
-        raise UsageError(f"{out}: mmengine reads no .safetensors; name it .pth")
+        raise UsageError(f"{out}: mmengine cannot read .safetensors; name it .pth")
     if out.suffix in (".npy", ".npz"):
         raise UsageError(
-            f"{out}: timm takes {out.suffix} for arrays of NumPy; name it .pth or .safetensors"
+            f"{out}: timm reads {out.suffix} as NumPy arrays; name it .pth or .safetensors"
         )
     if out.is_dir():
-        raise UsageError(f"{out}: is a folder; name a file")
+        raise UsageError(f"{out}: is a folder; give a file")
     if out.exists() and not is_forced:
-        raise UsageError(f"{out}: exists; use --force to overwrite it, or another name")
+        raise UsageError(f"{out}: exists; use --force to overwrite it, or choose another name")
     if not out.parent.is_dir():
-        raise UsageError(f"{out.parent}: no such folder; make it first")
+        raise UsageError(f"{out.parent}: no such folder; create it first")
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -189,7 +194,7 @@ def _parse_size(text: str) -> tuple[int, int]:
         return int(height), int(width if cross else height)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"must be pixels, as 448 or 384x640, got {text!r}"
+            f"must be pixels, such as 448 or 384x640, got {text!r}"
         ) from None
 
 

@@ -1,11 +1,11 @@
-"""Turns an image into the first map, adds its positions, and turns a map into the next
-stage's.
+"""Turns an image into the first map, adds positions to it, and turns a map into the next stage's
+map.
 
-The absolute position embedding `ape` has been stored in several layouts, and is resized to maps of
+The absolute position embedding `ape` has been stored in several layouts. It is resized for maps of
 other sizes.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), L = HW, C channels,
-1 (the position embedding serves every image of a batch).
+1 (the position embedding is shared by all images of a batch).
 """
 
 import math
@@ -20,10 +20,10 @@ from cat_model.tracing import holds, is_scripting, whole_module
 
 @whole_module
 class PatchEmbedding(nn.Module):
-    """Image x_BIHW -> map x_BHWC, one position a patch; the image grows zeros to a multiple of the
+    """Image x_BIHW -> map x_BHWC, one position per patch; zeros pad the image to a multiple of the
     patch.
 
-    Raises ValueError for what is not a batch of images.
+    Raises ValueError if the input is not a batch of images.
     """
 
     def __init__(self, config: CatConfig) -> None:
@@ -56,7 +56,7 @@ class PatchEmbedding(nn.Module):
 
 @whole_module
 class PositionEmbedding(nn.Module):
-    """Map x_BHWC plus the embedding ape_1hwC, resized to the map; its owner keeps the parameter."""
+    """Map x_BHWC plus the embedding ape_1hwC, resized to the map; the caller owns the parameter."""
 
     def forward(self, x_BHWC: Tensor, ape_1hwC: Tensor) -> Tensor:
         return x_BHWC + resize_ape(ape_1hwC, (x_BHWC.shape[1], x_BHWC.shape[2]))
@@ -64,7 +64,7 @@ class PositionEmbedding(nn.Module):
 
 @whole_module
 class PatchProjection(nn.Module):
-    """Map x_BHWC -> half as high and wide with 2C channels; an odd map grows zeros to an even one
+    """Map x_BHWC -> half as high and wide with 2C channels; zeros pad an odd map to an even one
     first."""
 
     def __init__(self, dim: int) -> None:
@@ -78,7 +78,7 @@ class PatchProjection(nn.Module):
         if not (holds(height % 2 == 0) and holds(width % 2 == 0)):
             x_BHWC = F.pad(x_BHWC, (0, 0, 0, columns * 2 - width, 0, rows * 2 - height))
         x_Bh2w2C = x_BHWC.reshape(B, rows, 2, columns, 2, C)
-        # the four positions of a square go down its columns: (0,0), (1,0), (0,1), (1,1) as (row,
+        # the four positions of a square, column by column: (0,0), (1,0), (0,1), (1,1) as (row,
         # column)
         x_Bhw22C = x_Bh2w2C.permute(0, 1, 3, 4, 2, 5)
         out: Tensor = self.reduction(self.norm(x_Bhw22C.flatten(3)))
@@ -86,7 +86,7 @@ class PatchProjection(nn.Module):
 
 
 def _check_images(x_BIHW: Tensor, in_chans: int) -> None:
-    """Raises ValueError, before any compute, for what no CAT can take."""
+    """Raises ValueError, before any computation, for an input that no CAT accepts."""
     if x_BIHW.ndim != 4 or x_BIHW.shape[1] != in_chans or min(x_BIHW.shape[2:]) < 1:
         raise ValueError(
             f"the input must have the shape (images, {in_chans} channels, height, width), got "
@@ -97,7 +97,7 @@ def _check_images(x_BIHW: Tensor, in_chans: int) -> None:
 
 
 def _slice_in_two(x_BIHW: Tensor) -> Tensor:
-    """Space to depth by 2, with the channels of position (0,0) first, then (1,0), (0,1) and (1,1)
+    """Space to depth by 2; the channels of position (0,0) come first, then (1,0), (0,1) and (1,1)
     as (row, column)."""
     B, channels, height, width = x_BIHW.shape
     x_BIh2w2 = x_BIHW.view(B, channels, height // 2, 2, width // 2, 2)
@@ -105,7 +105,7 @@ def _slice_in_two(x_BIHW: Tensor) -> Tensor:
 
 
 def resize_ape(ape_1HWC: Tensor, map_hw: tuple[int, int]) -> Tensor:
-    """ape_1HWC at the size `map_hw`, bicubic; itself where it has that size already."""
+    """ape_1HWC resized to `map_hw` by bicubic interpolation; unchanged if it has that size."""
     height, width = map_hw
     has_size = holds(ape_1HWC.shape[1] == height) and holds(ape_1HWC.shape[2] == width)
     if has_size:  # interpolation to its own size is the identity
@@ -117,8 +117,8 @@ def resize_ape(ape_1HWC: Tensor, map_hw: tuple[int, int]) -> Tensor:
 def as_map(ape: Tensor, *, map_hw: tuple[int, int], is_reference: bool) -> Tensor:
     """ape_1HWC from the reference's ape_1LC (classifier) or ape_1CHW (backbone), or from ours.
 
-    An ape_1LC of another length than `map_hw` is a square, else WeightsError. Other shapes stay as
-    they are.
+    An ape_1LC whose length differs from `map_hw` is taken for a square; if it is not one,
+    WeightsError is raised. Other shapes are returned unchanged.
     """
     if ape.ndim == 3:
         return ape.reshape(ape.shape[0], *_sides(ape.shape[1], map_hw), ape.shape[2])
@@ -131,7 +131,7 @@ def _sides(length: int, map_hw: tuple[int, int]) -> tuple[int, int]:
     side = math.isqrt(length)
     if side == 0 or side * side != length:
         raise WeightsError(
-            f"ape has {length} positions, neither {map_hw[0]} x {map_hw[1]}, the model's map, nor "
+            f"ape has {length} positions; expected {map_hw[0]} x {map_hw[1]}, the model's map, or "
             "a square"
         )
     return side, side

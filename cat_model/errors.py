@@ -1,4 +1,4 @@
-"""The one error of weights: files that cannot be read and tensors that do not fit."""
+"""The only error about weights: files that cannot be read and tensors that do not fit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Decides whether a linear layer may be computed from its weights, or has to be called.
+"""Decides whether a linear layer may be computed from its weights or must be called.
 
-Attention folds the matrices of neighbouring layers into one, which skips their calls. Only a plain
-layer allows that: anything else that someone puts there, or hooks to it, acts in the call.
+Attention folds the matrices of adjacent layers into one, which skips their calls. That is valid
+only for a plain layer: a replacement layer or a hook acts in the call.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def can_skip_calls(*layers: nn.Module) -> bool:
-    """Whether a call of each of `layers` multiplies by its `weight`, adds its `bias`, and does
-    nothing else.
+    """Whether calling each of `layers` only multiplies by its `weight` and adds its `bias`.
 
-    Hooks on all modules of the process do not count: FlopCounterMode sets some, and is to see what
+    Hooks on all modules of the process do not count: FlopCounterMode sets some, and must see what
     really runs.
     """
     return all(_is_plain(layer) for layer in layers)
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calls of `module` run hooks: pruning and `weight_norm` set the weight in one."""
+    """Whether calls of `module` run hooks; pruning and `weight_norm` set the weight in a hook."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -31,10 +30,11 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Adapters and quantised layers are other classes, and parametrisations make one."""
+    """Whether `layer` is exactly nn.Linear; adapters, quantised and parametrised layers are other
+    classes."""
     return (
         type(layer) is nn.Linear
-        and "forward" not in layer.__dict__  # offloading puts its own there
+        and "forward" not in layer.__dict__  # offloading replaces it on the instance
         and not has_hooks(layer)
         and not is_traceable_wrapper_subclass(layer.weight)  # sharded and quantised tensors
     )

@@ -1,4 +1,4 @@
-"""CAT as a classifier, with the methods that timm's users know of its models.
+"""CAT as a classifier, with the methods that timm users expect of a model.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels, K
 classes.
@@ -18,11 +18,10 @@ from cat_model.trunk import Trunk, init_linear
 
 
 class Cat(Trunk):
-    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC where there are no
-    classes.
+    """The classifier: images x_BIHW -> logits_BK, or pooled features x_BC without classes.
 
-    `global_pool` is one of timm's poolings: avg (the reference's), max, avgmax, catavgmax, or ''
-    for none, which leaves the map x_BHWC.
+    `global_pool` is one of timm's poolings: avg (the reference's), max, avgmax or catavgmax. An
+    empty string disables pooling and returns the map x_BHWC.
     """
 
     def __init__(self, config: CatConfig, *, num_classes: int, global_pool: str = "avg") -> None:
@@ -39,7 +38,7 @@ class Cat(Trunk):
         self._init_weights()
 
     def forward_features(self, x_BIHW: Tensor) -> Tensor:
-        """The last map, normed and unpooled: x_BHWC."""
+        """The last map, normalised and not pooled: x_BHWC."""
         x_BHWC = self.embed(x_BIHW)
         for stage in self.stages:
             x_BHWC = stage(x_BHWC)
@@ -47,7 +46,7 @@ class Cat(Trunk):
         return normed
 
     def forward_head(self, x_BHWC: Tensor, pre_logits: bool = False) -> Tensor:
-        """logits_BK, or the pooled x_BC before them."""
+        """logits_BK, or with `pre_logits` the pooled x_BC."""
         x: Tensor = self.head(x_BHWC, pre_logits=True) if pre_logits else self.head(x_BHWC)
         return x
 
@@ -64,12 +63,12 @@ class Cat(Trunk):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of the stages `indices` (an int: of the last so many; None: of all), and the
-        last of the features.
+        """The maps of the stages `indices` (an int: the last that many; None: all), and the last
+        features.
 
-        `norm` norms the map of the last stage, the only one that the classifier has a norm for;
-        `stop_early` leaves out the stages behind the last index, and then the norm too.
-        `output_fmt` is NCHW or NHWC, of the intermediates; the features stay x_BHWC.
+        `norm` normalises the map of the last stage, the only one that the classifier has a norm
+        for. `stop_early` skips the stages after the last index, and then the norm too. `output_fmt`
+        (NCHW or NHWC) applies to the intermediate maps; the features stay x_BHWC.
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt must be NCHW or NHWC, got {output_fmt!r}")
@@ -86,13 +85,13 @@ class Cat(Trunk):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Takes off what the maps of the stages `indices` do not need; returns these indices,
-        counted from 0."""
+        """Removes the parts that the maps of the stages `indices` do not need; returns these
+        indices, counted from 0."""
         taken, last = feature_take_indices(len(self.stages), indices)
         is_cut = last + 1 < len(self.stages)
         if is_cut and not prune_head:
             raise ValueError(
-                "prune_head must be True where stages are taken off: the head fits stage "
+                "prune_head must be True when stages are removed: the head fits stage "
                 f"{last + 1} or later"
             )
         if is_cut or prune_norm:
@@ -105,14 +104,14 @@ class Cat(Trunk):
 
     @unscripted
     def get_classifier(self) -> nn.Module:
-        """The linear layer from features to logits; an Identity where there are no classes."""
+        """The linear layer from features to logits; an Identity without classes."""
         classifier: nn.Module = self.head.fc
         return classifier
 
     @unscripted
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new, random classifier over `num_classes` (0: none); `global_pool` None keeps the
-        pooling."""
+        """Replaces the classifier by a new, random one over `num_classes` (0: none); `global_pool`
+        None keeps the pooling."""
         _check_num_classes(num_classes)
         reference = self.patch_embed.proj.weight
         self.head.reset(num_classes, pool_type=global_pool, in_features=self.num_features)
@@ -127,10 +126,10 @@ class Cat(Trunk):
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None
     ) -> None:
-        """Interpolates the position embedding to the map of `img_size`, once; forward would do it
-        for each batch.
+        """Interpolates the position embedding to the map of `img_size` once, instead of for each
+        batch.
 
-        None changes nothing; a patch keeps its size.
+        None changes nothing. `patch_size` must be the current one.
         """
         if patch_size not in (None, self.config.patch_size):
             raise ValueError(f"patch_size must stay {self.config.patch_size}, got {patch_size}")
@@ -150,5 +149,5 @@ def _laid_out(x_BHWC: Tensor, output_fmt: str) -> Tensor:
 def _check_num_classes(num_classes: int) -> None:
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
         raise ValueError(
-            f"num_classes must be a whole number, 0 for features alone, got {num_classes!r}"
+            f"num_classes must be a whole number, 0 for features only, got {num_classes!r}"
         )

@@ -1,5 +1,4 @@
-"""How a command of this package ends where its stdout is closed, full, or a pipe without a
-reader."""
+"""Exit code of a command whose stdout is closed, full, or a pipe without a reader."""
 
 from __future__ import annotations
 
@@ -12,11 +11,12 @@ _EXIT_UNWRITABLE = 3
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """The exit code of `command`, which prints its results last; 3 where these cannot be written.
+    """Runs `command`, which prints its results last, and returns its exit code; 3 if stdout cannot
+    be written.
 
-    A reader that has left early, as `head` does, has seen enough.
+    A reader that stops early, such as `head`, is not an error.
     """
-    if sys.stdout is None:  # to write to it has to fail, as to any other closed file
+    if sys.stdout is None:  # writing to it must fail, like writing to any other closed file
         sys.stdout = open(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)  # noqa: SIM115  by number
     try:
         exit_code = _code_of(command)
@@ -42,7 +42,7 @@ def _code_of(command: Callable[[], int]) -> int:
 
 
 def _drop_the_rest() -> None:
-    """Send what is still buffered nowhere: Python writes it at its end, and would fail again."""
+    """Discard the buffered output: Python would write it at exit, and fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

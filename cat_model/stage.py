@@ -20,8 +20,8 @@ from cat_model.windows import to_map, to_windows
 
 
 class AttentionBlock(nn.Module):
-    """An attention and an MLP, each normed before and added to its input: a map x_BHWC or windows
-    x_BPSSC."""
+    """An attention and an MLP, each with a norm in front and a residual connection, for a map
+    x_BHWC or windows x_BPSSC."""
 
     def __init__(
         self, dim: int, attn: Ipsa | Cpsa, *, mlp_ratio: float, drop: float, drop_path: float
@@ -40,7 +40,8 @@ class AttentionBlock(nn.Module):
 
 
 class Group(nn.Module):
-    """IPSA, CPSA, IPSA: each block with its own weights and all with the same drop path rate."""
+    """A group of blocks, IPSA, CPSA and IPSA: each has its own weights, all have the same drop path
+    rate."""
 
     def __init__(self, config: CatConfig, *, stage: int, drop_path: float) -> None:
         super().__init__()
@@ -55,8 +56,8 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing and not is_scripting():
-            # a block at a time: the groups of stages 1, 2 and 4 are single there, and recomputed
-            # whole they save nothing
+            # one block at a time: stages 1, 2 and 4 have a single group, and recomputing a whole
+            # group saves nothing
             for block in (self.pre_ipsa, self.cpsa, self.post_ipsa):
                 x = checkpoint(block, x)
             return x
@@ -65,7 +66,7 @@ class Group(nn.Module):
 
 
 class CatStage(nn.Module):
-    """Map x_BHWC -> map, halved first in every stage but stage 0."""
+    """Map x_BHWC -> map; every stage except stage 0 halves it first."""
 
     def __init__(self, config: CatConfig, *, stage: int, drop_paths: Sequence[float]) -> None:
         super().__init__()
@@ -79,8 +80,8 @@ class CatStage(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         x_BHWC = self.downsample(x_BHWC)
         height, width = x_BHWC.shape[1], x_BHWC.shape[2]
-        # LayerNorm and MLP do not care where a position lies: windows are cut once a stage, not
-        # twice a block
+        # LayerNorm and MLP do not depend on where a position is, so windows are cut once per stage,
+        # not twice per block
         x = to_windows(x_BHWC, self.window)
         x = self.blocks(x) if is_scripting() else self._run_blocks(x)
         return to_map(x, height, width)

@@ -1,7 +1,7 @@
-"""`python -m cat_model.summary cat_small --img-size 224`: stages, parameters and multiply-adds as a
-table.
+"""`python -m cat_model.summary cat_small --img-size 224`: a table of stages, parameters and
+multiply-adds.
 
-cat_model.complexity does the counting; here are the command line and the layout of the text.
+cat_model.complexity does the counting; this module has the command line and the layout of the text.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cat_model.config import CONFIGS
 from cat_model.printing import exit_code_of
 
 PUBLISHED_FOR = ((224, 224), 1000)
-"""Height and width in pixels, and classes."""
+"""Image height and width in pixels, and the number of classes."""
 HEAD = ("part", "map", "windows", "channels", "heads", "groups", "params", "MAC", "share")
 CONVENTIONS = {
     "reference": "products and norms, as the reference's flops()",
-    "products": "all products, those of attention included",
-    "modules": "convolutions, linear layers and norms alone",
+    "products": "all products, including attention",
+    "modules": "convolutions, linear layers and norms only",
 }
-"""By the name in cat_model.complexity, in the order of the table."""
+"""Text of each convention by its name in cat_model.complexity, in the order of the table."""
 GAP = "  "
 
 
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def as_text(counted: Complexity, published: Published | None) -> str:
-    """The table of parts and, below it, the sums by each convention next to what was published,
-    where it applies."""
+    """The table of parts and, below it, the sums by each convention next to the published ones, if
+    they apply."""
     rows = [
         HEAD,
         *(_row(part, counted.macs.products) for part in counted.parts),
@@ -63,7 +63,8 @@ def as_text(counted: Complexity, published: Published | None) -> str:
 def as_json(
     counted: Complexity, *, model: str, image_hw: tuple[int, int], published: Published | None
 ) -> dict[str, object]:
-    """Whole numbers, nothing rounded; `macs` of a part by what makes them, of all by convention."""
+    """The counts as unrounded whole numbers; `macs` of a part is by kind of operation, the total is
+    by convention."""
     return {
         "model": model,
         "image_hw": image_hw,
@@ -104,8 +105,8 @@ def _total_row(counted: Complexity) -> tuple[str, ...]:
 
 
 def _sums(counted: Complexity, published: Published | None) -> list[tuple[str, ...]]:
-    """A line for the parameters and one for each convention; rounded as published, they agree with
-    it or not."""
+    """A line for the parameters and one for each convention, with whether it rounds to the
+    published figure."""
     params = ["parameters", _millions(counted.params)]
     macs = {
         name: [f"MAC: {text}", _billions(counted.conventions[name])]
@@ -121,8 +122,8 @@ def _sums(counted: Complexity, published: Published | None) -> list[tuple[str, .
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Each row as a line: the first column to the left, the others to the right, all as wide as
-    their widest cell."""
+    """Each row as a line: the first column left-aligned, the others right-aligned, each as wide as
+    its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [_line(row, widths) for row in rows]
 
@@ -159,9 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cat_model.summary",
         description="Print the stages, parameters and multiply-adds (MAC) of a CAT. The network is "
-        "the published one, "
-        "for images of 224 x 224 pixels: at other sizes its position embedding is resized, and its "
-        "parameters stay.",
+        "the published one for images of 224 x 224 pixels: at other sizes its position embedding "
+        "is resized, and its parameters stay the same.",
     )
     parser.add_argument("model", metavar="MODEL", help=", ".join(CONFIGS))
     parser.add_argument(
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_sides,
         default=[PUBLISHED_FOR[0]],
         metavar="N",
-        help="of the image in pixels: SIDE, HEIGHT WIDTH or HEIGHTxWIDTH (default: 224)",
+        help="image size in pixels: SIDE, HEIGHT WIDTH or HEIGHTxWIDTH (default: 224)",
     )
     parser.add_argument(
         "--num-classes",
@@ -190,10 +190,10 @@ def _unknown(model: str) -> str:
 
 
 def _sides(text: str) -> tuple[int, ...]:
-    """The one or two sides in one word of --img-size."""
+    """The one or two sides in one argument of --img-size."""
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", text, re.ASCII):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: behind the model's name give SIDE, HEIGHT WIDTH or "
+            f"{text!r} is not a size: after the model's name give SIDE, HEIGHT WIDTH or "
             "HEIGHTxWIDTH, each 1 to 99999 pixels"
         )
     return tuple(int(side) for side in text.split("x"))
@@ -212,7 +212,7 @@ def _as_hw(parser: argparse.ArgumentParser, words: Sequence[tuple[int, ...]]) ->
 def _num_classes(text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of classes: give 0 (no classifier) to 999999999"
+            f"{text!r} is not a number of classes: give 0 (no classifier) to 999999999"
         )
     return int(text)
 

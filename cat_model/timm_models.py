@@ -1,5 +1,5 @@
-"""The names under which `timm.create_model` finds the published CATs, and what it needs to build
-and load them."""
+"""The names by which `timm.create_model` finds the published CATs, and what it needs to build and
+load them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIELDS = frozenset(field.name for field in fields(CatConfig))
 default_cfgs = generate_default_cfgs(
     {
         name: {
-            "url": "",  # the authors' links are gone, and no weights of ours are published
+            "url": "",  # the authors' links no longer work, and we publish no weights
             "num_classes": 1000,
             "input_size": (3, 224, 224),
             "pool_size": (7, 7),
@@ -57,7 +57,7 @@ def cat_base(pretrained: bool = False, **kwargs: Any) -> Cat:
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: Cat) -> dict[str, Tensor]:
-    """The tensors of any known layout by the names and sizes of `model`. Raises WeightsError."""
+    """The tensors of any known layout, with the names and sizes of `model`. Raises WeightsError."""
     tensors = to_ours(state_dict, map_hw=model.config.map_hw)
     if "ape" in tensors and model.ape is not None:
         tensors["ape"] = resize_ape(tensors["ape"], model.config.map_hw)
@@ -66,8 +66,8 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: Cat) -> dict[str,
 
 def _create(name: str, *, pretrained: bool, **kwargs: Any) -> Cat:
     if kwargs.get("feature_cls") in ("list", "dict"):
-        # timm's FeatureListNet runs the children of a model: the position embedding is none, and
-        # would be lost
+        # timm's FeatureListNet runs the children of a model. The position embedding is not a child,
+        # so it would be lost
         raise ValueError(
             "feature_cls must be 'getter' (the default), 'hook' or 'fx', got "
             f"{kwargs['feature_cls']!r}"
@@ -95,7 +95,7 @@ def _build(
     dtype: torch.dtype | None = None,
     **changes: Any,
 ) -> Cat:
-    """`changes` are to fields of CatConfig. timm's two switches for the size of images have one
+    """Builds a Cat; `changes` are fields of CatConfig. timm's two image size switches accept one
     value: any size."""
     if strict_img_size or not dynamic_img_size:
         raise ValueError(
@@ -104,7 +104,9 @@ def _build(
         )
     unknown = sorted(changes.keys() - _FIELDS)
     if unknown:
-        raise TypeError(f"a CAT has no {', '.join(unknown)}; it has {', '.join(sorted(_FIELDS))}")
+        raise TypeError(
+            f"unknown CAT fields {', '.join(unknown)}; known: {', '.join(sorted(_FIELDS))}"
+        )
     with torch.device(device or torch.get_default_device()):
         return Cat(replace(cfg, **changes), num_classes=num_classes, global_pool=global_pool).to(
             dtype

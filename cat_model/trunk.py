@@ -1,5 +1,5 @@
-"""What a classifier and a backbone share: patch embedding, absolute position, stages, and their
-start values.
+"""The part that a classifier and a backbone share: patch embedding, absolute position, stages, and
+their initial values.
 
 Letters: B images, I input channels, H and W positions (of pixels or of a map), C channels.
 """
@@ -19,8 +19,8 @@ class Trunk(nn.Module):
     """Patch embedding, absolute position and stages: the tensors that a classifier and a backbone
     share by name.
 
-    Any image size of at least one pixel works; the window never shrinks with the map, so weights
-    fit at every size.
+    Any image size of at least one pixel works. The window never shrinks with the map, so the
+    weights fit at every size.
     """
 
     output_fmt = "NHWC"
@@ -45,11 +45,11 @@ class Trunk(nn.Module):
             }
             for i in range(num_stages)
         ]
-        """For each stage's map: its channels, the pixels along a position, and the module that
-        returns it."""
+        """For each stage's map: its channels, its pixels per position, and the module that returns
+        it."""
 
     def embed(self, x_BIHW: Tensor) -> Tensor:
-        """x_BHWC before the first stage. Raises ValueError for what is not a batch of images."""
+        """x_BHWC before the first stage. Raises ValueError for anything but a batch of images."""
         x_BHWC = self.patch_embed(x_BIHW)
         if self.ape is not None:
             x_BHWC = self.pos_embed(x_BHWC, self.ape)
@@ -57,7 +57,7 @@ class Trunk(nn.Module):
         return dropped
 
     def forward_maps(self, x_BIHW: Tensor, num_stages: int | None = None) -> list[Tensor]:
-        """x_BHWC after each of the first `num_stages` stages (None: of all), not yet normed."""
+        """x_BHWC after each of the first `num_stages` stages (None: all), before any norm."""
         x_BHWC = self.embed(x_BIHW)
         maps: list[Tensor] = []
         for i, stage in enumerate(self.stages):
@@ -79,8 +79,8 @@ class Trunk(nn.Module):
 
     @unscripted
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns that order parameters by depth, for timm's layer-wise decay; `coarse`: by stage,
-        not by group."""
+        """Patterns that order parameters by depth, for timm's layer-wise decay; `coarse` groups by
+        stage instead of by group."""
         stages = r"^stages\.(\d+)"
         groups = [
             (r"^stages\.(\d+)\.downsample", (0,)),
@@ -91,21 +91,21 @@ class Trunk(nn.Module):
 
     @unscripted
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training keeps only each block's input and computes the rest again: less memory,
-        a third more work.
+        """Keep only each block's input in training and recompute the rest: less memory, a third
+        more work.
 
-        Off unless asked for.
+        Off by default.
         """
         for module in self.modules():
             if isinstance(module, Group):
                 module.grad_checkpointing = enable
 
     def _init_weights(self) -> None:
-        """The reference's start: truncated normal of std 0.02, biases 0; convolutions and norms as
-        torch has them.
+        """Sets the reference's initial values: truncated normal of std 0.02, biases 0; convolutions
+        and norms keep torch's defaults.
 
-        Not `init_weights`: mmengine calls a backbone's method of this name after its pretrained
-        weights are in.
+        The name is not `init_weights`, because mmengine calls a backbone's method of that name
+        after loading its pretrained weights.
         """
         if self.ape is not None:
             nn.init.trunc_normal_(self.ape, std=0.02)

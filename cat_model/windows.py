@@ -1,4 +1,4 @@
-"""Cuts maps into square windows and puts them together again.
+"""Cuts maps into square windows and joins them again.
 
 Letters: B images, H and W map positions, C channels, P windows of a map in raster order, S
 positions along a window.
@@ -11,17 +11,17 @@ from cat_model.tracing import holds, whole_function
 
 
 def is_windowed(x: Tensor) -> bool:
-    """Whether x is windows x_BPSSC rather than a map x_BHWC."""
+    """Whether x has windows (x_BPSSC) rather than being a map (x_BHWC)."""
     return x.ndim == 5
 
 
 def fits_window(x_BHWC: Tensor, window: int) -> bool:
-    """Whether a map lies within one window."""
+    """Whether a map fits into one window."""
     return holds(x_BHWC.shape[1] <= window) and holds(x_BHWC.shape[2] <= window)
 
 
 def split(x_BHWC: Tensor, window: int) -> Tensor:
-    """x_BPSSC; a map that the window does not divide grows zeros at its right and bottom."""
+    """x_BPSSC; zeros pad a map that the window does not divide at its right and bottom."""
     B, height, width, C = x_BHWC.shape
     rows, columns = (height + window - 1) // window, (width + window - 1) // window
     pad_h, pad_w = rows * window - height, columns * window - width
@@ -32,7 +32,7 @@ def split(x_BHWC: Tensor, window: int) -> Tensor:
 
 
 def merge(x_BPSSC: Tensor, height: int, width: int) -> Tensor:
-    """x_BHWC of `height` x `width`: the inverse of `split`, cropped where it padded."""
+    """x_BHWC of `height` x `width`: the inverse of `split`, without the padding."""
     B, _, window, _, C = x_BPSSC.shape
     rows, columns = (height + window - 1) // window, (width + window - 1) // window
     x_BrScSC = x_BPSSC.view(B, rows, columns, window, window, C).transpose(2, 3)
@@ -44,8 +44,8 @@ def merge(x_BPSSC: Tensor, height: int, width: int) -> Tensor:
 
 @whole_function
 def to_windows(x_BHWC: Tensor, window: int) -> Tensor:
-    """x_BPSSC where the window divides the map; any other map as it is, for each attention to pad
-    as it must."""
+    """x_BPSSC if the window divides the map; otherwise the map unchanged, for each attention to pad
+    as it needs."""
     if holds(x_BHWC.shape[1] % window == 0) and holds(x_BHWC.shape[2] % window == 0):
         return split(x_BHWC, window)
     return x_BHWC

@@ -1,4 +1,5 @@
-"""The table of kinds. Importing it imports neither torch nor ray: an entry is named by a string."""
+"""The table of kinds. Importing it imports neither torch nor ray: kinds name their entry points as
+strings."""
 
 from __future__ import annotations
 

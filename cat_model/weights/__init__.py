@@ -1,1 +1,1 @@
-"""Weights of any known layout: read, identified, fitted, loaded and saved."""
+"""Reads, identifies, fits, loads and saves weights of any known layout."""

@@ -1,5 +1,5 @@
-"""What is written next to tensors so that the network can be made again: its config and the names
-of its classes."""
+"""The description stored with tensors so that the network can be rebuilt: its config and class
+names."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from cat_model.errors import WeightsError
 FORMAT = 1
 FIELDS = ("format", "config", "classes")
 KEY = "cat_model"
-"""Where single files keep it: in the metadata of a .safetensors file, under `meta` of a torch
+"""Where single files store it: in the metadata of a .safetensors file, under `meta` in a torch
 file."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A network's config, and its classes in the order of its logits, None where nobody knows
-    them."""
+    """A network's config, and its classes in the order of its logits; None if they are unknown."""
 
     config: CatConfig
     classes: tuple[str, ...] | None
 
     def to_dict(self) -> dict[str, object]:
-        """JSON values; `parse_description` turns them back."""
+        """The description as JSON values; `parse_description` reads them back."""
         classes: Sequence[str] | None = None if self.classes is None else list(self.classes)
         return {"format": FORMAT, "config": self.config.to_dict(), "classes": classes}
 
 
 def parse_description(content: object, *, source: str) -> Description:
-    """The description in JSON values, checked field by field. Raises WeightsError, which begins
-    with `source`."""
+    """The description from JSON values, checked field by field. Raises WeightsError, whose text
+    begins with `source`."""
     if not isinstance(content, dict) or set(content) != set(FIELDS):
         raise WeightsError(
             f"{source}: must be a mapping with exactly the fields format, config and classes"

@@ -1,4 +1,4 @@
-"""Names what a file is that is not a readable checkpoint, by its first bytes, and what to do about
+"""Describes a file that is not a readable checkpoint, by its first bytes, and says what to do about
 it."""
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from pathlib import Path
 _HEAD_BYTES = 4096
 
 _MAGIC = (
-    (b"\x1f\x8b", "is compressed by gzip; unpack it first"),
-    (b"BZh", "is compressed by bzip2; unpack it first"),
-    (b"\xfd7zXZ\x00", "is compressed by xz; unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "is compressed by zstd; unpack it first"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+    (b"BZh", "is compressed with bzip2; unpack it first"),
+    (b"\xfd7zXZ\x00", "is compressed with xz; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive; unpack it, and give the checkpoint in it"),
     (b"Rar!\x1a\x07", "is a RAR archive; unpack it, and give the checkpoint in it"),
     (
         b"\x89HDF\r\n\x1a\n",
-        "is an HDF5 file, as Keras writes them; save the tensors by torch.save or as .safetensors",
+        "is an HDF5 file (from Keras); save the tensors with torch.save or as .safetensors",
     ),
     (
         b"\x93NUMPY",
-        "is an array of NumPy (.npy); save all tensors by name in one file, by torch.save",
+        "is a NumPy array (.npy); save all tensors by name in one file with torch.save",
     ),
-    (b"GGUF", "is a GGUF file; give a file of torch.save or a .safetensors file"),
+    (b"GGUF", "is a GGUF file; give a torch.save file or a .safetensors file"),
     (b"\x89PNG", "is an image (PNG); give the checkpoint"),
     (b"\xff\xd8\xff", "is an image (JPEG); give the checkpoint"),
     (b"%PDF-", "is a PDF document; give the checkpoint"),
 )
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-"""In the first of the pickles that torch.save wrote before it wrote zips."""
+"""Found in the first pickle of files that torch.save wrote before it used zips."""
 _TENSORFLOW_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _SAFE_PROTOCOL = 3
 """Highest pickle protocol that torch's restricted unpickler reads."""
@@ -41,8 +41,8 @@ _OURS = "give only the weights: torch.save(model.state_dict(), PATH), or a .safe
 
 
 def describe_file(path: Path) -> str | None:
-    """What `path` is and what to do, to follow its name; None for a file of torch or safetensors,
-    or of no known kind.
+    """What `path` is and what to do, as the text after its name; None for a torch or safetensors
+    file, or an unknown kind.
 
     Raises OSError.
     """
@@ -65,7 +65,7 @@ def describe_file(path: Path) -> str | None:
 
 
 def _describe_container(path: Path, head: bytes, *, size: int) -> str | None:
-    """Formats of files that a checkpoint may have: zips, safetensors, pickles."""
+    """Describes formats that a checkpoint may have: zips, safetensors, pickles."""
     if head.startswith(b"PK\x03\x04"):
         return _describe_zip(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < max(size, 2**32):
@@ -98,7 +98,7 @@ def _describe_zip(path: Path) -> str | None:
     ):
         return f"is a program of torch.export; {_OURS}"
     if names and all(name.endswith(".npy") for name in names):
-        return "is an archive of NumPy (.npz); save its arrays as tensors by name, by torch.save"
+        return "is a NumPy archive (.npz); save its arrays as tensors by name with torch.save"
     listed = ", ".join(repr(name[:80]) for name in names[:3]) + (", ..." if len(names) > 3 else "")
     return f"is a zip archive of {listed or 'nothing'}; give the checkpoint, not an archive of it"
 
@@ -108,7 +108,8 @@ def _protocol_of(opening: bytes) -> int:
 
 
 def _too_new(protocol: int) -> str | None:
-    """None for a protocol that can be read: something else is wrong with the file."""
+    """Describes a pickle protocol that is too new; None for one that can be read, where the file
+    has another fault."""
     if protocol <= _SAFE_PROTOCOL:
         return None
     return (
@@ -126,17 +127,17 @@ def _describe_bytes(head: bytes, tail: bytes) -> str | None:
         return "is a tar archive; unpack it, and give the checkpoint in it"
     if tail == _TENSORFLOW_MAGIC:
         return (
-            "is the index of a TensorFlow checkpoint; save the tensors by torch.save or as "
+            "is the index of a TensorFlow checkpoint; save the tensors with torch.save or as "
             ".safetensors"
         )
-    # A ModelProto: its version, then its producer or its graph.
+    # An ONNX ModelProto begins with its version, then its producer or its graph.
     if re.match(rb"\x08[\x01-\x20](\x12|:|\x1a)", head):
         return f"is an ONNX model; {_OURS}"
     return None
 
 
 def _describe_text(head: bytes) -> str | None:
-    """The beginning of a text, which may be a server's reason."""
+    """Describes a text file and quotes its beginning, which may be a server's error message."""
     text = _as_text(head)
     if text is None:
         return None
@@ -153,7 +154,7 @@ def _describe_text(head: bytes) -> str | None:
         )
     if text.startswith("model_checkpoint_path:"):
         return (
-            "is the list of a TensorFlow checkpoint; save the tensors by torch.save or as "
+            "is the list of a TensorFlow checkpoint; save the tensors with torch.save or as "
             ".safetensors"
         )
     return f"is {_kind_of_text(text)}, which begins {beginning}; give the checkpoint"
@@ -166,11 +167,11 @@ def _kind_of_text(text: str) -> str:
 
 
 def _as_text(head: bytes) -> str | None:
-    """`head` as text, None for binary data."""
+    """`head` as text; None for binary data."""
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = head.decode(encoding, errors="replace")
     broken = sum(
         not (character.isprintable() or character.isspace()) or character == "\ufffd"
         for character in text
     )
-    return text if broken <= 1 else None  # the last character may be cut
+    return text if broken <= 1 else None  # the last character may be cut off

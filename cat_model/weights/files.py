@@ -1,9 +1,8 @@
-"""Reads single checkpoint files without running anything of theirs, and writes files whole or not
-at all.
+"""Reads single checkpoint files without running any of their code, and writes files atomically.
 
-A torch file is a pickle, and a pickle may call any function. These are read by torch's restricted
-unpickler, which knows tensors and plain values. The objects of other libraries that released
-checkpoints hold in addition to their tensors become inert stand-ins; any other is refused by name.
+A torch file is a pickle, and a pickle may call any function. Torch's restricted unpickler, which
+accepts tensors and plain values, reads these files. Released checkpoints also hold objects of other
+libraries. Inert placeholders replace the known ones; any other is refused by name.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ from cat_model.weights.file_kinds import describe_file
 
 
 class _Items:
-    """Replaces a class of mappings or of plain attributes: what comes out is an OrderedDict of
-    the items.
+    """Replaces a class of mappings or of plain attributes by an OrderedDict of its items.
 
-    The unpickler sets items only of exact dicts, so an instance of a class of ours would not do.
+    The unpickler sets items only on exact dicts, so an instance of a class of ours would not work.
     """
 
     def __new__(cls, *_: object) -> OrderedDict[Any, Any]:  # type: ignore[misc]
@@ -41,7 +39,7 @@ class _Items:
 
 
 class _Opaque:
-    """Replaces any other class or function: it takes what it is given and keeps nothing."""
+    """Replaces any other class or function: accepts any arguments and keeps nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -61,7 +59,7 @@ _STAND_INS = {
     },
     "numpy.dtype": _Opaque,
     "numpy.ndarray": _Opaque,
-    # the log of mmengine's training; its pickle names methods by getattr, which is not called
+    # the log of mmengine's training; its pickle names methods with getattr, which is not called
     # either
     "mmengine.logging.history_buffer.HistoryBuffer": _Opaque,
     "builtins.getattr": _Opaque,
@@ -84,23 +82,23 @@ _UNREADABLE = (
         struct.error,
     ),
 )
-"""What safetensors and torch's unpickler raise on files of another kind; the second line is on any
-garbage."""
+"""Errors that safetensors and torch's unpickler raise on files of another kind; arbitrary data can
+cause the errors in the second line."""
 
 
 def load_file(path: Path) -> dict[str, Any]:
-    """The content of a torch file (zip or legacy) or a .safetensors file, recognised by their first
+    """The content of a torch file (zip or legacy) or a .safetensors file, recognised by its first
     bytes.
 
-    A .safetensors file that describes its network comes as `state_dict` and `meta`, as our torch
-    files are. Dicts and tensors are exactly that, no subclasses. Raises WeightsError.
+    A .safetensors file that describes its network is returned as `state_dict` and `meta`, like our
+    torch files. Dicts and tensors are plain ones, not subclasses. Raises WeightsError.
     """
     try:
         content = _load_safetensors(path) if _is_safetensors(path) else _plain(_load_torch(path))
     except (OSError, *_UNREADABLE) as err:
         raise WeightsError(f"{path}: {_reason(path, err)}") from err
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds no state_dict, but a {type(content).__name__}")
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state_dict")
     return content
 
 
@@ -114,8 +112,8 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_atomically(path: Path, content: bytes) -> str:
-    """The sha256 of what now is `path`: all of `content`, or as before where an OSError is
-    raised."""
+    """Writes all of `content` to `path` and returns its sha256; an OSError leaves `path` as it
+    was."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -129,7 +127,7 @@ def write_atomically(path: Path, content: bytes) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a JSON header follows eight bytes of its length."""
+    """Whether the file begins with eight bytes of length and a JSON header."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -148,7 +146,8 @@ def _open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _load_torch(path: Path) -> object:
     with _allowance, torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-        # of pickle protocols other than torch's: they are read, or refused with a reason
+        # warnings about pickle protocols other than torch's: such files are read, or refused with a
+        # reason
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         warnings.filterwarnings(
             "ignore", message="'torch.load' received a zip file that looks like a TorchScript"
@@ -157,15 +156,14 @@ def _load_torch(path: Path) -> object:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with dicts for mappings and bare tensors: a pickle can set attributes that hide
-    methods of others."""
+    """`value` with plain dicts and bare tensors: a pickle can set attributes that hide methods."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in dict.items(value)}
     return Tensor.detach(value) if isinstance(value, Tensor) else value
 
 
 def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
-    """Why `path` cannot be read: what it is, where that can be seen, else `err` without torch's
+    """Why `path` cannot be read: the kind of file if it is recognised, else `err` without torch's
     advice on pickles."""
     try:
         kind = describe_file(path)
@@ -178,8 +176,8 @@ def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
     if match := _REFUSED.search(str(err)):
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
         return (
-            f"its pickle asks for {name}, which is neither a tensor nor a plain value; nothing of "
-            "it was run"
+            f"its pickle uses {name}, which is neither a tensor nor a plain value; none of its "
+            "code was run"
         )
     return f"not readable as {wanted}: {type(err).__name__}{_first_words(err)}"
 

@@ -1,8 +1,6 @@
-"""Holds tensors against the model that is to take them: what fits, what does not, and a report of
-both.
+"""Compares tensors with the model that takes them, and reports what fits and what does not.
 
-Nothing is left out, resized or missing unless the caller allows it, and what was allowed is
-reported.
+Nothing is left out, resized or missing unless the caller allows it; everything allowed is reported.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Allowance:
-    """The differences that a caller asked for, in our names."""
+    """The differences that a caller allows, in our names."""
 
     missing: frozenset[str] = frozenset()
-    """Tensors of the model that need not be given."""
+    """Tensors of the model that may be missing."""
     unexpected: frozenset[str] = frozenset()
     """Tensors that may be left out."""
 
@@ -34,21 +32,22 @@ STRICT = Allowance()
 
 @dataclass(frozen=True)
 class FitReport:
-    """What became of each tensor."""
+    """What happened to each tensor."""
 
     mapped: Mapping[str, str]
-    """Our name -> the name that the tensor came with, for all that were taken."""
+    """Our name -> the original name, for all tensors that were used."""
     resized: Mapping[str, tuple[Shape, Shape]]
-    """Our name -> the shape before and after, for names in `mapped` that were interpolated."""
+    """Our name -> the shapes before and after, for names in `mapped` that were interpolated."""
     missing: tuple[str, ...]
-    """Tensors of the model that nothing was given for, by our names: they start fresh."""
+    """Tensors of the model that no tensor was given for, by our names: they are newly
+    initialised."""
     unexpected: tuple[str, ...]
-    """Tensors that were left out, by the names that they came with."""
+    """Tensors that were left out, by their original names."""
     dropped: tuple[str, ...]
-    """Index buffers, which our model computes, by the names that they came with."""
+    """Index buffers, which our model computes, by their original names."""
 
     def lines(self) -> list[str]:
-        """The report as text, one line a fact."""
+        """The report as text, one line per fact."""
         resized = [f"{name} {before} -> {after}" for name, (before, after) in self.resized.items()]
         facts = {"mapped": [f"{len(self.mapped)} tensors"], "resized": resized}
         facts |= {"new": list(self.missing), "left out": list(self.unexpected)}
@@ -58,7 +57,7 @@ class FitReport:
 
 @dataclass(frozen=True)
 class Fit:
-    """Tensors that a model can take as they are, by our names, and where they come from."""
+    """Tensors, by our names, that a model can load as they are, and where they come from."""
 
     tensors: Mapping[str, Tensor]
     report: FitReport
@@ -72,10 +71,10 @@ def fit(
     allow: Allowance = STRICT,
     resize: bool = False,
 ) -> Fit:
-    """The `wanted` tensors (values do not matter, their shapes do) out of `weights`.
+    """The `wanted` tensors, taken from `weights`; of `wanted`, only names and shapes matter.
 
-    `resize` interpolates `ape` to the wanted map. Raises WeightsError, with `source` and all that
-    differs, for any difference that neither it nor `allow` covers.
+    `resize` interpolates `ape` to the wanted map. Raises WeightsError, with `source` and a list of
+    all differences, if one is covered by neither `resize` nor `allow`.
     """
     given = _resized(weights.tensors, wanted) if resize else weights.tensors
     faults = find_faults(wanted, replace(weights, tensors=given), allow=allow)
@@ -101,8 +100,8 @@ def fit(
 def find_faults(
     wanted: Mapping[str, Tensor], weights: Weights, *, allow: Allowance = STRICT
 ) -> list[str]:
-    """What keeps `weights` from being the `wanted` tensors by name and shape, as floats; a line
-    each, sorted."""
+    """The differences between `weights` and the `wanted` tensors by name, shape and type (floats);
+    one line each, sorted."""
     given, original_name = weights.tensors, weights.original_name
     missing = wanted.keys() - given.keys() - allow.missing
     unexpected = given.keys() - wanted.keys() - allow.unexpected
@@ -123,11 +122,10 @@ def find_faults(
 
 
 def _resized(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`given` with its `ape` at the size of the wanted one, where both are maps of the same
-    channels."""
+    """`given` with its `ape` resized to the wanted one, if both are maps of the same channels."""
     ape, target = given.get("ape"), wanted.get("ape")
     if ape is None or target is None or ape.ndim != 4 or ape.shape[::3] != target.shape[::3]:
         return given
-    # 8-bit floats have no interpolation
+    # 8-bit floats cannot be interpolated
     ape_1HWC = ape.float() if ape.element_size() < 4 else ape
     return {**given, "ape": resize_ape(ape_1HWC, (target.shape[1], target.shape[2])).to(ape.dtype)}

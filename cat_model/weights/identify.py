@@ -1,9 +1,8 @@
-"""Loads any file of a known layout or folder of ours that holds a CAT, and says which
-network it is.
+"""Loads a CAT from a file of any known layout or from a folder of ours, and identifies the network.
 
-A file that does not describe its network is identified by its tensors: first against the published
-sizes, then only by the shapes, which say everything about a CAT that its function depends on, but
-for `qk_scale`.
+A file that does not describe its network is identified by its tensors: first by comparison with the
+published sizes, then by the shapes only. The shapes give everything that a CAT's function depends
+on, except `qk_scale`.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ _PUBLISHED_MAP = (56, 56)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network's weights and what is known of it."""
+    """The weights of a network and what is known about it."""
 
     source: str
     config: CatConfig
     name: str | None
-    """The published size that it is, at any `img_size`; None for another network."""
+    """The name of the published size, at any `img_size`; None for another network."""
     classes: tuple[str, ...] | None
     weights: Weights
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it has a classifier's norm or head; else it is a backbone."""
+        """Whether it has a classifier's norm or head; otherwise it is a backbone."""
         return _is_classifier(self.weights)
 
     def make_model(self, config: CatConfig | None = None) -> Cat | CatBackbone:
-        """The model that the weights are for, or one of `config`, on the meta device."""
+        """The model that the weights are for, or a model of `config`, on the meta device."""
         return _make_model(config or self.config, self.weights)
 
 
 def load_checkpoint(
     path: Path, *, model: str | None = None, allow_unexpected: bool = False
 ) -> Checkpoint:
-    """The network in a file (torch's or .safetensors, any known layout) or in a folder of
+    """The network in a file (torch or .safetensors, any known layout) or in a folder of
     `save_classifier`.
 
-    `model`, a key of CONFIGS, says which size it must be. `allow_unexpected` passes over tensors
-    that no CAT has. Raises WeightsError, which lists names and shapes.
+    `model`, a key of CONFIGS, is the size that it must be. `allow_unexpected` ignores tensors that
+    no CAT has. Raises WeightsError, which lists names and shapes.
     """
     description, weights = load_folder(path) if path.is_dir() else _load_file(path)
     source = str(path / TENSORS_FILE if path.is_dir() else path)
@@ -83,8 +82,8 @@ def _load_file(path: Path) -> tuple[Description | None, Weights]:
 def _identify(
     named: Sequence[Candidate], weights: Weights, *, source: str, allow_unexpected: bool
 ) -> Candidate:
-    """The first network that the weights fit. Raises WeightsError with what keeps them from being
-    the nearest."""
+    """The first network that the weights fit. Raises WeightsError with the differences from the
+    nearest one."""
     differences: list[tuple[int, str]] = []
     for name, config in named:
         faults = _find_faults(config, weights, allow_unexpected=allow_unexpected)
@@ -96,9 +95,7 @@ def _identify(
         differences.append((len(faults), listed))
     _, nearest = min(differences)
     others = (
-        f"{source}: not the tensors of {', '.join(CONFIGS)}; the nearest: "
-        if len(named) > 1
-        else ""
+        f"{source}: holds none of {', '.join(CONFIGS)}; the nearest: " if len(named) > 1 else ""
     )
     raise WeightsError(others + nearest)
 
@@ -116,8 +113,8 @@ def _is_classifier(weights: Weights) -> bool:
 
 
 def _make_model(config: CatConfig, weights: Weights) -> Cat | CatBackbone:
-    """A classifier of as many classes as the head has, or a backbone of the maps that have norms,
-    else of all."""
+    """A classifier with as many classes as the head has, or a backbone of the maps that have norms
+    (of all maps if none has)."""
     with torch.device("meta"):
         if _is_classifier(weights):
             head = weights.tensors.get("head.fc.weight")

@@ -1,12 +1,12 @@
-"""Turns a state_dict of any known layout into our names and shapes.
+"""Converts a state_dict of any known layout to our names and shapes.
 
-Known are the reference's classifier and backbone and our own, bare or wrapped, with the prefixes
-that DDP, torch.compile and detectors put before names. Pure: nothing is read here, and no model is
-made.
+The known layouts are the reference's classifier and backbone and our own, bare or wrapped, with the
+prefixes that DDP, torch.compile and detectors add to names. Pure: this module reads no files and
+makes no models.
 
-The reference ends a stage with the downsampling that begins our next one, keeps the three blocks of
-a group in three lists, stores the index of the relative position bias, and lays `ape` out in two
-ways.
+The reference's layout differs from ours in four ways. It ends a stage with the downsampling that
+begins our next one. It keeps the three blocks of a group in three lists. It stores the index of the
+relative position bias. It lays `ape` out in two ways.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from cat_model.embedding import as_map
 from cat_model.errors import WeightsError
 
 WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_ema")
-"""Where files keep a state_dict, best first: averaged weights serve only where the plain ones are
-absent."""
-_DEEPEST = 3  # wrappers within wrappers; a mapping that holds itself would never end
+"""Keys under which files store a state_dict, best first: averaged weights are used only if the
+plain ones are absent."""
+_DEEPEST = 3  # levels of nested wrappers; a mapping that contains itself would never end
 _PREFIXES = re.compile(r"^((module|backbone|model|_orig_mod)\.)+")
 _INDEX = "relative_position_index"
-_NUMBER = r"(\d{1,4})"  # int() refuses numbers of thousands of digits
+_NUMBER = r"(\d{1,4})"  # int() refuses numbers with thousands of digits
 _THEIR_DOWNSAMPLE = re.compile(rf"layers\.{_NUMBER}\.downsample\.(.+)")
 _THEIR_BLOCK = re.compile(rf"layers\.{_NUMBER}\.(pre_ipsa|cpsa|post_ipsa)_blocks\.{_NUMBER}\.(.+)")
 _OUR_DOWNSAMPLE = re.compile(rf"stages\.{_NUMBER}\.downsample\.(.+)")
@@ -37,34 +37,34 @@ _OUR_BLOCK = re.compile(rf"stages\.{_NUMBER}\.blocks\.{_NUMBER}\.(pre_ipsa|cpsa|
 
 @dataclass(frozen=True)
 class Weights:
-    """A state_dict by our names: `ape` is (1, H, W, C), and the index buffers are gone."""
+    """A state_dict by our names: `ape` is (1, H, W, C), and the index buffers are removed."""
 
     tensors: Mapping[str, Tensor]
     sources: Mapping[str, str]
-    """Our name -> the name that the tensor came with."""
+    """Our name -> the tensor's original name."""
     dropped: tuple[str, ...]
-    """The index buffers, by the names that they came with: our model computes them."""
+    """The index buffers, by their original names: our model computes them."""
     is_reference: bool
 
     def original_name(self, name: str) -> str:
-        """Our `name` as the author of the state_dict knows it."""
+        """The name that the author of the state_dict uses for our `name`."""
         return self.sources.get(name) or (reference_name(name) if self.is_reference else name)
 
 
 def to_ours(content: Mapping[str, Any], *, map_hw: tuple[int, int]) -> dict[str, Tensor]:
-    """The tensors of a state_dict of any known layout by our names, `ape` as (1, H, W, C), without
-    index buffers.
+    """The tensors of a state_dict of any known layout by our names, with `ape` as (1, H, W, C) and
+    without index buffers.
 
-    `map_hw` is the first map of the model that they are for: it unfolds the classifier's flat
-    `ape`, which is taken for a square where it has another length. Nothing is resized. Raises
+    `map_hw` is the first map of the model that they are for. It unfolds the classifier's flat
+    `ape`; an `ape` of another length is taken for a square. Nothing is resized. Raises
     WeightsError.
     """
     return dict(parse_weights(content, map_hw=map_hw, source="the checkpoint").tensors)
 
 
 def parse_weights(content: object, *, map_hw: tuple[int, int], source: str) -> Weights:
-    """As `to_ours`, with the names that the tensors came with. Raises WeightsError, which begins
-    with `source`."""
+    """Like `to_ours`, with the original names. Raises WeightsError, whose text begins with
+    `source`."""
     try:
         return _parse(content, map_hw)
     except WeightsError as err:
@@ -72,7 +72,7 @@ def parse_weights(content: object, *, map_hw: tuple[int, int], source: str) -> W
 
 
 def our_name(name: str) -> str:
-    """Our name of the reference's tensor `name`; ours stay as they are."""
+    """Our name for the reference's tensor `name`; our own names stay as they are."""
     if match := _THEIR_DOWNSAMPLE.fullmatch(name):
         return f"stages.{int(match[1]) + 1}.downsample.{match[2]}"
     if match := _THEIR_BLOCK.fullmatch(name):
@@ -81,7 +81,7 @@ def our_name(name: str) -> str:
 
 
 def reference_name(name: str) -> str:
-    """The reference's name of our tensor `name`."""
+    """The reference's name for our tensor `name`."""
     if match := _OUR_DOWNSAMPLE.fullmatch(name):
         return f"layers.{int(match[1]) - 1}.downsample.{match[2]}"
     if match := _OUR_BLOCK.fullmatch(name):
@@ -99,9 +99,7 @@ def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
             continue
         ours = our_name(stem)
         if ours in sources:
-            raise WeightsError(
-                f"{sources[ours]} and {name} both stand for {ours}: keep one of them"
-            )
+            raise WeightsError(f"{sources[ours]} and {name} both map to {ours}; keep one of them")
         sources[ours] = name
     tensors = {ours: state[name] for ours, name in sources.items()}
     if "ape" in tensors:
@@ -120,7 +118,7 @@ def _unwrapped(content: object) -> Mapping[str, Tensor]:
         isinstance(value, Tensor) for value in content.values()
     ):
         raise WeightsError(
-            f"holds no state_dict, neither by itself nor under {', '.join(WRAPPERS)}"
+            f"holds no state_dict, neither at the top level nor under {', '.join(WRAPPERS)}"
         )
     odd = {name: _oddity(name, value) for name, value in content.items()}
     if any(odd.values()):
@@ -130,16 +128,16 @@ def _unwrapped(content: object) -> Mapping[str, Tensor]:
 
 
 def _oddity(name: object, value: object) -> str | None:
-    """What keeps an entry from being a plain tensor with a name, None if nothing does."""
+    """Why an entry is not a plain tensor with a name; None if it is one."""
     if not isinstance(name, str):
-        return "no name"
+        return "not a string"
     if not isinstance(value, Tensor):
         return f"of type {type(value).__name__}"
     if value.is_meta or value.is_nested or value.is_quantized or value.layout is not torch.strided:
         return "not dense"
-    # A few bytes can claim terabytes by strides of 0, which a copy would then take.
+    # With strides of 0 a few bytes can claim terabytes, which a copy would then allocate.
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        return f"{tuple(value.shape)}, more than is stored of it"
+        return f"{tuple(value.shape)}, larger than its stored data"
     return None
 
 
@@ -148,6 +146,6 @@ def _is_reference(bare: Mapping[str, str]) -> bool:
     ours = next((name for name, stem in bare.items() if stem.startswith("stages.")), None)
     if theirs and ours:
         raise WeightsError(
-            f"mixes two layouts: {theirs} is a name of the reference, {ours} one of ours"
+            f"mixes two layouts: {theirs} is one of the reference's names, {ours} one of ours"
         )
     return theirs is not None

@@ -1,8 +1,8 @@
-"""Puts weights into models, and saves and loads them: a folder with model.safetensors and
+"""Puts weights into models, and saves and loads models as folders with model.safetensors and
 model.json.
 
-Nothing that is read is trusted: no pickle is run, descriptions are checked field by field, and
-every tensor must match the model by name and shape before any memory is taken for it.
+Input is not trusted: no pickle is run, descriptions are checked field by field, and every tensor
+must match the model by name and shape before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ StrPath = str | os.PathLike[str]
 
 
 def save_classifier(directory: StrPath, model: Cat, *, classes: Sequence[str]) -> None:
-    """Writes `model` and the names of its classes, in the order of its logits, to `directory`."""
+    """Writes `model` and its class names, in the order of its logits, to `directory`."""
     directory = Path(directory)
     if len(classes) != model.num_classes:
         raise ValueError(
@@ -55,8 +55,7 @@ def save_classifier(directory: StrPath, model: Cat, *, classes: Sequence[str]) -
 
 
 def load_classifier(directory: StrPath) -> tuple[Cat, tuple[str, ...]]:
-    """The classifier that `save_classifier` wrote and the names of its classes. Raises
-    WeightsError."""
+    """The classifier that `save_classifier` wrote and its class names. Raises WeightsError."""
     directory = Path(directory)
     description, weights = load_folder(directory)
     assert description.classes is not None
@@ -75,9 +74,8 @@ def load_backbone(
     """The trunk of a saved classifier as a backbone, with new norms for its maps. Raises
     WeightsError.
 
-    `drop_path_rate` None keeps the classifier's. Only the norms may be missing from the file, and
-    only the classifier's norm and head, and stages beyond the last of `out_indices`, may be left
-    over.
+    `drop_path_rate` None keeps the classifier's rate. Only the norms may be missing from the file.
+    Only the classifier's norm and head, and stages after the last of `out_indices`, may be unused.
     """
     directory = Path(directory)
     description, weights = load_folder(directory)
@@ -92,7 +90,7 @@ def load_backbone(
 def backbone_of(
     config: CatConfig, weights: Weights, *, out_indices: Sequence[int] = (0, 1, 2, 3), source: str
 ) -> CatBackbone:
-    """A backbone with the weights of a classifier or a backbone, as `load_backbone` makes it.
+    """A backbone with the weights of a classifier or a backbone, made like in `load_backbone`.
     Raises WeightsError."""
     with torch.device("meta"):
         model = CatBackbone(config, out_indices=out_indices)
@@ -104,11 +102,11 @@ def backbone_of(
 
 
 def classifier_to_backbone(model: CatBackbone, weights: Weights) -> Allowance:
-    """How a classifier's tensors may differ from a backbone's: the maps' norms are new, its norm
-    and head unused.
+    """The allowed differences between a classifier's tensors and a backbone: the maps' norms are
+    new, the classifier's norm and head unused.
 
-    A backbone with more maps than `model` serves too; one that has some norms must have all that
-    are asked for.
+    A backbone with more maps than `model` is accepted too. If it has some norms, it must have all
+    those that are needed.
     """
     config = model.config
     with torch.device("meta"):
@@ -131,14 +129,17 @@ def load_weights(
     allow_unexpected: bool = False,
     resize: bool = False,
 ) -> FitReport:
-    """Puts the weights of a file (its path), or a state_dict, of any known layout into `model` and
-    reports each.
+    """Loads weights of any known layout, from a file path or a state_dict, into `model` and reports
+    each tensor.
 
-    Raises WeightsError, and leaves the model as it was, for any difference that was not asked for:
-    `from_classifier` gives a backbone the trunk of a classifier (its norms stay, the classifier's
-    norm and head are left out), `allow_missing` leaves tensors of the model as they are,
-    `allow_unexpected` leaves out what the model does not have, and `resize` interpolates `ape` to
-    the model's map.
+    Raises WeightsError, and leaves the model unchanged, for any difference that is not allowed by
+    one of these arguments:
+
+    - `from_classifier` gives a backbone the trunk of a classifier: the backbone's norms stay, the
+      classifier's norm and head are left out.
+    - `allow_missing` leaves tensors of the model as they are.
+    - `allow_unexpected` leaves out tensors that the model does not have.
+    - `resize` interpolates `ape` to the model's map.
     """
     content, source = _opened(weights)
     found = parse_weights(content, map_hw=model.config.map_hw, source=source)
@@ -160,8 +161,8 @@ def load_weights(
 
 
 def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
-    """A model made on the meta device, in memory: `tensors`, which `fit` passed, put in; other
-    norms fresh."""
+    """Allocates a model made on the meta device and loads `tensors`, which `fit` checked; other
+    norms are new."""
     model.to_empty(device="cpu")
     for module in model.children():
         if isinstance(module, nn.LayerNorm):
@@ -171,7 +172,7 @@ def fill(model: Model, tensors: Mapping[str, Tensor]) -> Model:
 
 
 def _opened(weights: object) -> tuple[Mapping[str, Any], str]:
-    """The content of `weights`, a path or a state_dict, and its name in messages. Raises
+    """The content of `weights`, a path or a state_dict, and its name for messages. Raises
     WeightsError."""
     if isinstance(weights, str | os.PathLike):
         return load_file(Path(weights)), str(weights)
@@ -183,7 +184,8 @@ def _opened(weights: object) -> tuple[Mapping[str, Any], str]:
 
 
 def load_folder(directory: Path) -> tuple[Description, Weights]:
-    """What `save_classifier` wrote; the description names the classes. Raises WeightsError."""
+    """The content of a `save_classifier` folder; the description has the classes. Raises
+    WeightsError."""
     path = directory / DESCRIPTION_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -202,12 +204,12 @@ def load_folder(directory: Path) -> tuple[Description, Weights]:
 
 
 def _fault_of_folder(directory: Path) -> str:
-    """Why there is no description in `directory`."""
+    """Why `directory` has no description."""
     if not directory.exists():
         return "no such folder"
     if not directory.is_dir():
         return "is a file; `load_weights` and the official loaders read single files"
     return (
-        f"`save_classifier` did not write this folder, as it has no {DESCRIPTION_FILE}; give "
-        "the checkpoint file in it"
+        f"has no {DESCRIPTION_FILE}, so `save_classifier` did not write this folder; give the "
+        "checkpoint file in it"
     )

@@ -1,7 +1,7 @@
-"""Networks of the published sizes from single files, as the official repository released them: no
-config inside.
+"""Loads networks of the published sizes from single files of the official repository, which hold no
+config.
 
-The sizes are identified by their tensors. Nothing is unpickled but tensors and plain values.
+The size is identified by the tensors. Only tensors and plain values are unpickled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def load_official_classifier(path: StrPath) -> Cat:
     official = _load_published(path)
     if not official.is_classifier:
         raise WeightsError(
-            f"{path}: is the backbone of {official.name}, without the norm and the head of a "
+            f"{path}: is the backbone of {official.name} without the norm and the head of a "
             "classifier"
         )
     with torch.device("meta"):
@@ -37,8 +37,8 @@ def load_official_classifier(path: StrPath) -> Cat:
 def load_official_backbone(path: StrPath, *, drop_path_rate: float | None = None) -> CatBackbone:
     """The trunk of the classifier in the file, with new norms for its maps. Raises WeightsError.
 
-    The file may hold a backbone too, whose norms are then kept. `drop_path_rate` None keeps that of
-    the published recipe.
+    The file may also hold a backbone, whose norms are then kept. `drop_path_rate` None keeps the
+    rate of the published recipe.
     """
     official = _load_published(path)
     config = (
@@ -52,7 +52,5 @@ def load_official_backbone(path: StrPath, *, drop_path_rate: float | None = None
 def _load_published(path: StrPath) -> Checkpoint:
     checkpoint = load_checkpoint(Path(path))
     if checkpoint.name is None:
-        raise WeightsError(
-            f"{path}: not the tensors of {', '.join(CONFIGS)}, but of {checkpoint.config}"
-        )
+        raise WeightsError(f"{path}: holds none of {', '.join(CONFIGS)}, but {checkpoint.config}")
     return checkpoint

@@ -34,12 +34,12 @@ _WITHOUT_EFFECT = ("use_checkpoint", "frozen_stages")  # on tensors and outputs
 def from_reference(
     kwargs: Mapping[str, Any], state_dict: Mapping[str, Any], *, backbone: bool = False
 ) -> Cat | CatBackbone:
-    """Our model with the reference's weights, from what its constructor was given.
+    """Our model with the reference's weights, from the arguments of the reference's constructor.
 
-    `state_dict` may be wrapped, prefixed, hold index buffers, and be the reference's or ours.
-    Raises ValueError for keyword arguments that our model cannot follow, WeightsError for tensors
-    that do not fit (in the names that they came with): nothing may be missing or left over, but for
-    the stages behind the last of a backbone's `out_indices`.
+    `state_dict` may be wrapped or prefixed, may hold index buffers, and may use the reference's
+    layout or ours. Raises ValueError for keyword arguments that our model does not support. Raises
+    WeightsError, in the original names, for tensors that do not fit. None may be missing or left
+    over, except the stages after the last of a backbone's `out_indices`.
     """
     config = config_from_reference(kwargs)
     model = _make_on_meta(config, kwargs, backbone=backbone)
@@ -54,16 +54,16 @@ def from_reference(
 
 
 def config_from_reference(kwargs: Mapping[str, Any]) -> CatConfig:
-    """The config that the reference's keyword arguments (of classifier or backbone) describe."""
+    """The config described by the reference's keyword arguments (of classifier or backbone)."""
     known = (*_OURS, *_ATTN_DROPS, *_OF_THE_MODEL, *_WITHOUT_EFFECT)
     unknown = sorted(set(kwargs) - set(known))
     if unknown:
         raise ValueError(
-            f"kwargs {', '.join(unknown)} are none of the reference's: {', '.join(known)}"
+            f"unknown kwargs {', '.join(unknown)}; the reference has {', '.join(known)}"
         )
     absent = [name for name in ("embed_dim", "depths", "num_heads", "ape") if name not in kwargs]
     if absent:
-        raise ValueError(f"kwargs must say {', '.join(absent)}: got {', '.join(kwargs)}")
+        raise ValueError(f"kwargs lack {', '.join(absent)}; got {', '.join(kwargs)}")
     fields = {_OURS[name]: value for name, value in kwargs.items() if name in _OURS}
     fields["patch_size"] = _as_side(fields.get("patch_size", 4))
     fields["attn_drop_rate"] = _attn_drop(kwargs)
@@ -101,8 +101,8 @@ def _attn_drop(kwargs: Mapping[str, Any]) -> float:
 
 
 def _slice_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The reference's slice embedding runs only when given the size after slicing, with patches of
-    1."""
+    """Config fields for the reference's slice embedding, which expects the size after slicing, and
+    patches of 1."""
     if fields["patch_size"] != 1:
         raise ValueError(f"patch_emb_size must be 1 with slice_emb, got {fields['patch_size']}")
     img_size = fields.get("img_size", 56)

@@ -1,5 +1,4 @@
-"""Identifies which CAT a set of tensors is: a published size, or one that the shapes describe.
-Pure."""
+"""Identifies a CAT by its tensors: as a published size, or by the shapes. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +12,18 @@ from torch import Tensor
 from cat_model.config import CONFIGS, CatConfig
 
 Candidate = tuple[str | None, CatConfig]
-"""A network that tensors may be, with its name if it is a published size."""
+"""A network that the tensors may belong to, with its name if it is a published size."""
 _RATES = ("drop_rate", "attn_drop_rate", "drop_path_rate")
 _BLOCK = re.compile(r"stages\.(\d{1,4})\.blocks\.(\d{1,4})\.")
 _FIRST = "stages.{}.blocks.0.pre_ipsa."
 
 
 def candidates(tensors: Mapping[str, Tensor]) -> list[Candidate]:
-    """The networks that `tensors`, by our names, may be: the published sizes, by name, and what
-    their shapes say.
+    """The networks that `tensors`, by our names, may belong to: the published sizes, by name, and
+    the one that the shapes describe.
 
-    Each has the `img_size` of the tensors' `ape`. The shapes are not asked where they say no more
-    than that a published size lacks some of its tensors: such a file is broken, not another
-    network.
+    Each has the `img_size` of the tensors' `ape`. The described network is omitted if it only lacks
+    some tensors of a published size: such a file is broken, not another network.
     """
     published: list[Candidate] = [
         (name, at_map(config, tensors)) for name, config in CONFIGS.items()
@@ -37,7 +35,7 @@ def candidates(tensors: Mapping[str, Tensor]) -> list[Candidate]:
 
 
 def name_of(config: CatConfig) -> str | None:
-    """The published size that `config` is, for any image size and rates."""
+    """The name of the published size that equals `config`, ignoring image size and rates."""
     for name, published in CONFIGS.items():
         rates = {key: getattr(published, key) for key in _RATES}
         if replace(config, img_size=published.img_size, **rates) == published:
@@ -46,8 +44,8 @@ def name_of(config: CatConfig) -> str | None:
 
 
 def at_map(config: CatConfig, tensors: Mapping[str, Tensor]) -> CatConfig:
-    """`config` with the image size whose first map the tensors' `ape` has; as it is where there is
-    none."""
+    """`config` with the image size whose first map matches the tensors' `ape`; unchanged if there
+    is none."""
     ape = tensors.get("ape")
     if ape is None or ape.ndim != 4 or tuple(ape.shape[1:3]) == config.map_hw:
         return config
@@ -55,16 +53,16 @@ def at_map(config: CatConfig, tensors: Mapping[str, Tensor]) -> CatConfig:
         return replace(
             config, img_size=(ape.shape[1] * config.patch_size, ape.shape[2] * config.patch_size)
         )
-    except ValueError:  # not a size of an image; the shape of `ape` is then reported as it is
+    except ValueError:  # not an image size; the shape of `ape` is then reported as it is
         return config
 
 
 def config_of(tensors: Mapping[str, Tensor]) -> CatConfig | None:
-    """The config that the shapes of `tensors` say, None where they say none.
+    """The config that the shapes of `tensors` describe; None if they describe none.
 
-    What they cannot say is taken as the reference has it by default: `qk_scale` None, no dropout. A
-    1x1 embedding of 16 times some number of channels is the slice embedding, as the reference has
-    no other use for it.
+    Settings that shapes do not show take the reference's defaults: `qk_scale` None, no dropout. A
+    1x1 embedding of 16 times some number of channels is the slice embedding, because the reference
+    uses 1x1 embeddings for nothing else.
     """
     try:
         return _config_of(tensors)
@@ -97,8 +95,8 @@ def _config_of(tensors: Mapping[str, Tensor]) -> CatConfig:
 
 
 def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Groups of each stage, by the highest numbers in names: a gap shows as missing tensors
-    later."""
+    """Number of groups of each stage, from the highest numbers in names; a gap is reported later as
+    missing tensors."""
     blocks = [match for name in tensors if (match := _BLOCK.match(name))]
     depths = [0] * (1 + max((int(match[1]) for match in blocks), default=-1))
     for match in blocks:

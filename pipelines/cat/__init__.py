@@ -1,1 +1,1 @@
-"""CAT as a job names it: its params, its network, its checkpoints."""
+"""CAT in a job: its params, its network, its checkpoints."""

@@ -1,5 +1,5 @@
-"""A finished model's folder as an evaluation meets it: its classes compared with the data's, a
-single file from outside."""
+"""Checks the folder of a finished model before an evaluation: its classes against the data's, and
+whether it is a single file from outside."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from pipelines.data.faults import first_named
 
 
 def file_from_outside(directory: Path) -> Path | None:
-    """The only file of a folder that holds a checkpoint from outside the job, None for a folder of
+    """The only file of a folder with a checkpoint from outside the job; None for a folder of
     ours."""
     files = list(directory.iterdir())
     return files[0] if len(files) == 1 else None
 
 
-MEASURED = "measure it on data with its classes"
+MEASURED = "evaluate it on data with the same classes"
 
 
 def check_classes(
     held: Sequence[str], wanted: Sequence[str], *, what: str = "checkpoint", fitting: str = MEASURED
 ) -> None:
-    """Raises CheckpointError unless the model's classes `held` are the data's, in their order.
+    """Raises CheckpointError unless the model's classes `held` equal the data's `wanted`, in their
+    order.
 
-    `what` is the field that names the model, `fitting` what to do about it.
+    `what` is the field that names the model; `fitting` says what to do about a difference.
     """
     if tuple(held) == tuple(wanted):
         return
@@ -35,7 +36,8 @@ def check_classes(
         f"{first_named(only_wanted)}"
     )
     if not only_held and not only_wanted:
-        differing = "they stand in another order"
+        differing = "the same classes in a different order"
     raise CheckpointError(
-        f"{what}: its {len(held)} classes are not the data's {len(wanted)}: {differing}; {fitting}"
+        f"{what}: its {len(held)} classes differ from the data's {len(wanted)}: {differing}; "
+        f"{fitting}"
     )

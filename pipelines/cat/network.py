@@ -1,4 +1,4 @@
-"""The network that a job names, and whether a checkpoint holds it."""
+"""The network that a job configures, and the check that a checkpoint holds it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from orchestrator.errors import CheckpointError
 from pipelines.cat.params import ModelName, ModelParams
 
 TRAINING_ONLY = frozenset({"drop_rate", "attn_drop_rate", "drop_path_rate"})
-"""Fields of a CatConfig that matter only in training: a checkpoint may differ in them."""
+"""Fields of a CatConfig that matter only in training, so a checkpoint may differ in them."""
 
 
 def config_of(model: ModelName | ModelParams) -> CatConfig:
-    """The published network of that name, or the one that the params describe."""
+    """The published network of that name, or the network that the params describe."""
     return CONFIGS[model] if isinstance(model, str) else CatConfig(**model.model_dump())
 
 
@@ -24,10 +24,12 @@ def check_network(
     correct: str,
     ignores_img_size: bool = False,
 ) -> None:
-    """Raises CheckpointError unless the two networks are one, but for what only training uses.
+    """Raises CheckpointError unless the two networks are equal, ignoring fields that only training
+    uses.
 
-    `ignores_img_size`: where the position embedding is interpolated to the job's size. The error
-    says that `what` holds another network than `wanted_by`, and to correct the fields `correct`.
+    `ignores_img_size` also ignores the image size, for callers that interpolate the position
+    embedding to the job's size. The error says that `what` holds a different network than
+    `wanted_by`, and to correct the fields `correct`.
     """
     ignored = TRAINING_ONLY | ({"img_size"} if ignores_img_size else set())
     own, asked = held.to_dict(), wanted.to_dict()
@@ -38,6 +40,6 @@ def check_network(
     ]
     if differing:
         raise CheckpointError(
-            f"{what}: holds another network than {wanted_by}: {', '.join(differing)}; correct "
+            f"{what}: holds a different network than {wanted_by}: {', '.join(differing)}; correct "
             f"{correct}"
         )

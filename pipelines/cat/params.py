@@ -1,5 +1,4 @@
-"""The network as a job names it: one of CAT's published sizes, or settings of its own. Imports no
-torch."""
+"""The network in a job: one of CAT's published sizes, or custom settings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -35,17 +34,17 @@ class ModelParams(Params):
         12,
         24,
     )
-    """Attention heads in each stage; they divide its channels."""
+    """Attention heads in each stage; their number divides the stage's channels."""
     mlp_ratio: Annotated[float, Field(gt=0, le=16)] = 4.0
-    """Hidden channels of an MLP over its input channels."""
+    """Ratio of an MLP's hidden channels to its input channels."""
     qkv_bias: bool = True
     """Whether queries, keys and values have a bias."""
     qk_scale: Annotated[float, Field(gt=0)] | None = None
-    """Factor on q k^T; None: one over the root of the head's channels."""
+    """Factor on q k^T; None: 1 / sqrt(channels of a head)."""
     drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout after embedding and projections."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Stochastic depth of the last group; it grows linearly from 0."""
+    """Drop path rate of the last group; it rises linearly from 0."""
     ape: bool = True
     """Whether an absolute position embedding is added."""
     patch_norm: bool = True
@@ -93,7 +92,7 @@ def _form(value: Any) -> str:
 
 Model = Annotated[
     Annotated[ModelName, Tag("name")] | Annotated[ModelParams, Tag("settings")],
-    # Faults of the form that was written, not of both forms.
+    # Reports faults only of the form that was written, not of both.
     Discriminator(_form),
 ]
 
@@ -105,17 +104,17 @@ PUBLISHED: Mapping[ModelName, ModelParams] = MappingProxyType(
         "cat_base": ModelParams(depths=(1, 1, 6, 1), drop_path_rate=0.3),
     }
 )
-"""The published sizes as settings: `cat_model.CONFIGS`, which needs torch."""
+"""The published sizes as settings: `cat_model.CONFIGS` without the import of torch."""
 
 
 def settings_of(model: ModelName | ModelParams) -> ModelParams:
-    """`model` as settings."""
+    """The settings of `model`."""
     return model if isinstance(model, ModelParams) else PUBLISHED[model]
 
 
 def usual_name(model: ModelName | ModelParams) -> Usual:
-    """The settings of `model` count as the name of the published size that has the same; a name as
-    itself."""
+    """How `model` counts in a key: settings equal to a published size count as its name; a name
+    counts as itself."""
     written = model.model_dump(mode="json") if isinstance(model, ModelParams) else model
     name = next((name for name, settings in PUBLISHED.items() if settings == model), None)
     return Usual(written, counts_as=name or written)

@@ -1,5 +1,5 @@
-"""Unpacks the files of a zip or tar that a caller wants. A damaged archive, or one that reaches
-outside, is refused."""
+"""Unpacks the wanted files of a zip or tar. Refuses a damaged archive, or one with paths outside
+itself."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _DAMAGED = (
     NotImplementedError,
     UnicodeDecodeError,
 )
-"""RuntimeError: a password; NotImplementedError: a way of packing that Python does not know;
-UnicodeDecodeError: a name of a zip that says it is UTF-8."""
+"""RuntimeError: a password; NotImplementedError: a compression method that Python does not know;
+UnicodeDecodeError: a name in a zip that claims to be UTF-8."""
 _NAMES_ARE_UTF8 = 0x800
-"""Flag of a member of a zip; without it the encoding of its name is unknown."""
+"""Flag of a zip member; without it the encoding of its name is unknown."""
 _FOLDER_OF_DOS = 0x10
-"""Attribute of a member of a zip."""
+"""Attribute of a zip member."""
 
 
 def unpack(
@@ -47,11 +47,11 @@ def unpack(
     *,
     needed: Sequence[str],
 ) -> None:
-    """Write each file of `archive` for which `location_of` has a location to that location below
-    `to`.
+    """Write each file of `archive` for which `location_of` returns a location to that location
+    below `to`.
 
-    Raises DataError, which calls the archive `name`, when it is damaged or has none of the files
-    that are `needed`, and for names that are not UTF-8.
+    Raises DataError, which calls the archive `name`, if it is damaged, holds none of the `needed`
+    files, or has names that are not UTF-8.
     """
     found = False
     others: Counter[str] = Counter()
@@ -69,18 +69,18 @@ def unpack(
             found = True
     except (*_DAMAGED, OSError) as err:
         if isinstance(err, OSError) and err.errno is not None:
-            raise  # of the disk; bz2's own error, for bytes that it cannot unpack, has no number
+            raise  # a disk error; bz2's own error, for bytes that it cannot unpack, has no number
         raise DataError(f"{name}: the archive cannot be unpacked: {err}; upload it again") from err
     if not found:
         raise DataError(
-            f"{name}: the archive has no file of the data set; it has {_described(others)}; it "
-            f"needs {', '.join(needed)}, in its root or in one folder"
+            f"{name}: the archive holds no file of the data set (found: {_described(others)}); "
+            f"it must hold {', '.join(needed)}, at its root or in a single folder"
         )
 
 
 def is_data(path: str) -> bool:
-    """Whether a member of an archive may be data: hidden files are not, nor what macOS or tar
-    itself adds."""
+    """Whether a member of an archive may be data. Hidden files are not, nor are files that macOS or
+    tar adds."""
     return not any(_is_litter(part) for part in path.split("/"))
 
 
@@ -92,23 +92,23 @@ def _is_litter(part: str) -> bool:
 def _check_location(location: str, path: str, name: str) -> None:
     if ".." in location.split("/"):
         raise DataError(
-            f"{name}: the archive has a file outside itself, {path!r}; nothing of it is used"
+            f"{name}: the archive has a path outside itself, {path!r}; the archive is not used"
         )
     if not is_utf8(path):
         raise DataError(
-            f"{name}: the archive has a name that is not UTF-8: {escaped(path)}; rename the file "
-            "and pack it again"
+            f"{name}: the archive has a file name that is not UTF-8: {escaped(path)}; rename the "
+            "file and pack the archive again"
         )
 
 
 def _folder_of(path: str) -> str:
-    """The folder of a file, or the file itself where it lies in none."""
+    """The folder of a file, or the file itself if it has none."""
     folder, slash, file = path.rpartition("/")
     return folder + slash if folder else file
 
 
 def _described(others: Mapping[str, int]) -> str:
-    """Folders with their numbers of files, for an error's text."""
+    """Folders with their numbers of files, as text for an error."""
     if not others:
         return "no files"
     shown = (
@@ -122,7 +122,7 @@ Opened = Callable[[], IO[bytes]]
 
 
 def _zipped(archive: Path) -> Iterator[tuple[str, Opened]]:
-    """Path and content of each file; reading one to its end compares its CRC."""
+    """Path and content of each file of a zip; reading a file to its end checks its CRC."""
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             path = _plain(_zipped_name(member))
@@ -131,7 +131,7 @@ def _zipped(archive: Path) -> Iterator[tuple[str, Opened]]:
 
 
 def _tarred(archive: Path) -> Iterator[tuple[str, Opened]]:
-    """Likewise of a tar, packed or not; links and devices are not data."""
+    """Path and content of each file of a tar, compressed or not; links and devices are not data."""
     with tarfile.open(archive) as opened:
         for member in opened:
             if member.isreg():
@@ -139,19 +139,19 @@ def _tarred(archive: Path) -> Iterator[tuple[str, Opened]]:
 
 
 def _is_folder_or_link(member: zipfile.ZipInfo) -> bool:
-    """By what the tool that packed it says: some of Windows write folders without a separator at
-    the end."""
+    """Whether a zip member is a folder or a link, by its attributes: some Windows tools write
+    folders without a trailing separator."""
     return bool(member.external_attr & _FOLDER_OF_DOS) or stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _plain(name: str) -> str:
-    """A member's path with `/`: tools of Windows write backslashes."""
+    """A member's path with `/`; Windows tools write backslashes."""
     return name.replace("\\", "/").removeprefix("./")
 
 
 def _zipped_name(member: zipfile.ZipInfo) -> str:
-    """Many tools write UTF-8 without saying so, which zipfile reads as code page 437. Other bytes
-    stay undecoded."""
+    """The name of a zip member. Many tools write UTF-8 without the flag, and zipfile then decodes
+    code page 437. Other bytes stay undecoded."""
     if member.flag_bits & _NAMES_ARE_UTF8:
         return member.filename
     return member.filename.encode("cp437").decode("utf-8", "surrogateescape")

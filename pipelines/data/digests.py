@@ -1,5 +1,5 @@
-"""Digests of data sets on disk, without decoding them: what a Key says about the data of a
-stage."""
+"""Digests of data sets on disk, computed without decoding images; they represent a stage's data in
+its Key."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pipelines.data.faults import data_errors
 from pipelines.data.remembered import is_settled, recall, remember
 
 CONTENT_LIMIT_BYTES = 256 * 2**20
-"""Up to this size a data set is hashed byte by byte (a second on one core); beyond it by paths and
-sizes."""
+"""Data sets up to this size are hashed byte by byte (a second on one core); larger ones by paths
+and sizes."""
 _DIGESTS_NAME = "digests.json"
 _VERSION = 1
 
 _State = list[int]
-"""Size and times of change of a file, of its bytes and of what the file system knows of it."""
+"""Size, modification time and change time of a file."""
 
 
 def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
-    """Digest of files that are listed already, as (path relative to `root`, size in bytes)."""
+    """Digest of listed files, given as (path relative to `root`, size in bytes)."""
     total_bytes = sum(size for _, size in files)
     if total_bytes > CONTENT_LIMIT_BYTES:
         return digest_of(["paths and sizes", files])
@@ -34,10 +34,10 @@ def digest_of_files(root: Path, files: Sequence[tuple[str, int]]) -> str:
 
 
 def digests_of_files(root: Path, paths: Sequence[str]) -> list[str]:
-    """sha256 (hex) of each file, by its path relative to `root`; raises DataError for one that
-    cannot be read.
+    """sha256 (hex) of each file, by its path relative to `root`; raises DataError if one cannot be
+    read.
 
-    A file that has the size and the times of an earlier call, in any process, is not read again.
+    A file with the same size and times as in an earlier call, in any process, is not read again.
     """
     remembered = [_entries(document) for document in recall(root, _DIGESTS_NAME)]
     start_s = time.time()
@@ -66,12 +66,12 @@ def digest_of_file(path: Path) -> str:
 def _state(path: str) -> _State:
     with data_errors(path):
         status = os.stat(path)  # noqa: PTH116  a hundred thousand calls
-    # An edit can keep the size and put the time of the bytes back, but not the other one.
+    # An edit can keep the size and restore the modification time, but not the change time.
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _entries(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """[size, time, time, sha256] by path, as an earlier call wrote them."""
+    """Entries [size, time, time, sha256] by path, as an earlier call wrote them."""
     entries = document.get("files")
     return entries if document.get("version") == _VERSION and isinstance(entries, dict) else {}
 

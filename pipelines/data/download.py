@@ -1,8 +1,6 @@
-"""Downloads objects of S3 side by side and in parts. An object is whole under its name, or is not
-there.
+"""Downloads S3 objects in parallel and in parts. A file with an object's name is always complete.
 
-What a killed process had fetched stays: of a large object its finished parts, of which a journal
-tells.
+What a killed process fetched is kept. For a large object, a journal lists the finished parts.
 """
 
 from __future__ import annotations
@@ -24,18 +22,18 @@ from pipelines.data.s3 import DataBucket
 PART_BYTES = 2**24
 THREADS = 16
 TRIES = 2
-"""At an object whose bytes do not match its sha256: a transfer may go wrong once."""
+"""Downloads of an object whose bytes do not match its sha256: a transfer may go wrong once."""
 TELL_EVERY_S = 5.0
 
 ProgressReporter = Callable[[str], None]
-"""Where it raises, nothing more is begun; what was begun arrives first."""
+"""Called with progress text. If it raises, no new part is started; started parts finish first."""
 
 
 def download(
     bucket: DataBucket, wanted: Mapping[Path, Listed], report_progress: ProgressReporter
 ) -> None:
-    """Make each path hold its object; raises DataError for one that is replaced meanwhile, or is
-    not its sha256."""
+    """Make each path hold its object; raises DataError if one is replaced meanwhile or does not
+    match its sha256."""
     wrong: list[str] = []
     for _ in range(TRIES):
         downloads = [_Download(path, one) for path, one in wanted.items() if not path.exists()]
@@ -44,8 +42,8 @@ def download(
             return
     names = first_named(wrong)
     raise DataError(
-        f"{bucket.uri}: other bytes than SHA256SUMS says: {names}; upload them again, or correct "
-        "that file"
+        f"{bucket.uri}: bytes differ from SHA256SUMS: {names}; upload them again, or correct "
+        "SHA256SUMS"
     )
 
 
@@ -56,7 +54,7 @@ class _Part(NamedTuple):
 
 
 class _Download:
-    """One object on its way to `path`; threads write parts of it."""
+    """One object that is being downloaded to `path`; threads write its parts."""
 
     def __init__(self, path: Path, one: Listed) -> None:
         self.path, self.listed = path, one
@@ -66,18 +64,19 @@ class _Download:
         self._done = self._written()
 
     def parts(self) -> Iterator[_Part]:
-        """Those that are missing; an empty object has one, of no bytes."""
+        """The missing parts; an empty object has one part of no bytes."""
         for start in range(0, max(self.listed.object.size, 1), PART_BYTES):
             if start not in self._done:
                 yield _Part(self, start, self._size_from(start))
 
     def write(self, start: int, content: bytes) -> bool:
-        """Whether the object is complete by that."""
+        """Write a part; return whether the object is now complete."""
         descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.pwrite(descriptor, content, start)
             if self._has_parts:
-                # Before the journal says so, or a crash of the machine makes that a lie.
+                # Before the journal is written, so that it is true even after a crash of the
+                # machine.
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -89,7 +88,8 @@ class _Download:
             return next(self.parts(), None) is None
 
     def is_right(self) -> bool:
-        """Whether the bytes match the sha256; then they get their name, else they are deleted."""
+        """Check the bytes against the sha256; give the file its name if they match, delete it
+        otherwise."""
         is_right = self.listed.sha256 in (
             None,
             digest_of_file(self._partial) if self.listed.sha256 else None,
@@ -101,8 +101,7 @@ class _Download:
         return is_right
 
     def _written(self) -> set[int]:
-        """Starts of the parts that an earlier process has written; a line that was cut off does not
-        count."""
+        """Starts of the parts that an earlier process wrote; an incomplete line does not count."""
         if not (self._partial.is_file() and self._journal.is_file()):
             self._journal.unlink(missing_ok=True)
             return set()
@@ -115,7 +114,7 @@ class _Download:
 
 
 class _Progress:
-    """Reports bytes, now and then."""
+    """Reports the bytes fetched so far, every TELL_EVERY_S seconds."""
 
     def __init__(self, uri: str, total: int, report_progress: ProgressReporter) -> None:
         self._uri, self._total, self._report = uri, total, report_progress
@@ -133,7 +132,7 @@ class _Progress:
 def _fetch(
     bucket: DataBucket, downloads: list[_Download], report_progress: ProgressReporter
 ) -> list[str]:
-    """Names of objects that arrived with other bytes than they should have."""
+    """Fetch the objects; return the names of objects whose bytes do not match their sha256."""
     wrong: list[str] = []
 
     def fetch(part: _Part) -> int:
@@ -154,7 +153,7 @@ def _fetch(
             progress.add(size)
     finally:
         pool.shutdown(cancel_futures=True)
-    # All of its parts were there, and the process was killed before it got its name.
+    # All parts may be present if the process was killed before the file got its name.
     for one in downloads:
         if not one.path.exists() and one.listed.object.name not in wrong and not one.is_right():
             wrong.append(one.listed.object.name)

@@ -1,4 +1,4 @@
-"""Gathers what is wrong with a data set, to report it in one error. Imports no torch."""
+"""Collects the faults of a data set, to report them in one error. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from itertools import islice
 from orchestrator.errors import DataError, escaped
 
 NUM_NAMED = 10
-"""Entries named of each kind of fault; there may be a million."""
+"""Number of entries named for each kind of fault; there may be a million."""
 
 
 class DataFaults:
-    """Kinds of faults in the order in which they were found, each with its number of entries and
-    the first of them."""
+    """Kinds of faults in the order found, each with its number of entries and the first of them."""
 
     def __init__(self, where: object) -> None:
-        """`where` is the file or folder that has the faults."""
+        """`where` is the file or folder with the faults."""
         self._where = where
         self._texts: list[str] = []
 
     def add(self, what: str, rows: Sequence[int], name: Callable[[int], str]) -> None:
-        """`rows` are the `what` ("boxes outside"); `name` words one of them, and is asked for the
-        first few only."""
+        """Add a kind of fault: `what` describes it ("boxes outside"), `rows` are its entries, and
+        `name` describes one entry. Only the first few are named."""
         if len(rows):
             self._texts.append(
                 f"{len(rows)} {what}: "
@@ -33,25 +32,24 @@ class DataFaults:
             )
 
     def say(self, text: str) -> None:
-        """A fault of the whole."""
+        """Add a fault of the data set as a whole."""
         self._texts.append(text)
 
     def __bool__(self) -> bool:
         return bool(self._texts)
 
     def raise_any(self, remedy: str) -> None:
-        """Raises DataError with all of them, a line each where there are several, and what to do
-        about them."""
+        """Raises DataError with all faults, one line each if there are several, and `remedy`."""
         if self._texts:
             gap = " " if len(self._texts) == 1 else "\n  "
             raise DataError(f"{self._where}:{gap}{(';' + gap).join(self._texts)};{gap}{remedy}")
 
 
 def first_named(names: Iterable[str], num: int | None = None) -> str:
-    """The first of `names` and how many more there are, for an error's text; "none" where there are
+    """The first of `names` and how many more there are, as text for an error; "none" if there are
     none.
 
-    `num` is how many they are in all, where `names` are worded one by one as they are needed.
+    `num` is their total number, for `names` that are generated one by one.
     """
     if num is None:
         names = list(names)
@@ -64,7 +62,7 @@ def first_named(names: Iterable[str], num: int | None = None) -> str:
 
 @contextmanager
 def data_errors(location: object) -> Iterator[None]:
-    """Makes a DataError of any OSError: it names the file, or `location` where the error names
+    """Turns any OSError into a DataError that names its file, or `location` if the error names
     none."""
     try:
         yield
@@ -75,8 +73,8 @@ def data_errors(location: object) -> Iterator[None]:
 
 
 def size_of_file(status: os.stat_result, name: str) -> int:
-    """Bytes of a file. Raises DataError for anything else: a pipe or a device would be read
-    forever."""
+    """Size of a file in bytes. Raises DataError for anything but a regular file: reading a pipe or
+    a device could block forever."""
     if not stat.S_ISREG(status.st_mode):
         raise DataError(
             f"{escaped(name)}: neither a file nor a folder; remove it from the data set"
@@ -85,8 +83,8 @@ def size_of_file(status: os.stat_result, name: str) -> int:
 
 
 def reason(err: OSError) -> str:
-    """Why a file cannot be read, in words."""
+    """Why a file cannot be read, as text."""
     is_missing = isinstance(err, FileNotFoundError) and isinstance(err.filename, str | os.PathLike)
-    if is_missing and os.path.islink(err.filename):  # noqa: PTH114  the name may be either
+    if is_missing and os.path.islink(err.filename):  # noqa: PTH114  the name may be str or a path
         return f"a symbolic link to {escaped(str(os.readlink(err.filename)))}, which does not exist"  # noqa: PTH115
     return err.strerror or str(err) or type(err).__name__

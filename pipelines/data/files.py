@@ -1,4 +1,4 @@
-"""The files below a folder with their sizes: walked once, and remembered as long as no folder
+"""Lists the files below a folder with their sizes; the list is remembered as long as no folder
 changes."""
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class Listing:
-    """`paths` are relative, sorted, and without hidden ones; `directories` has each folder's time
-    of change in ns."""
+    """A list of files: `paths` are relative and sorted, without hidden files; `directories` has
+    each folder's modification time in ns."""
 
     directories: Mapping[str, int]
     paths: Sequence[str]
@@ -36,9 +36,8 @@ class Listing:
 def list_files(root: Path, top: str) -> Listing:
     """The files below `root/top`, with paths that begin with `top`.
 
-    Only a set that is too large to be hashed byte by byte is remembered: a file that is overwritten
-    in place changes no folder. Raises DataError when the folder is missing, empty or cannot be
-    read.
+    Only a set that is too large to be hashed byte by byte is remembered, because a file overwritten
+    in place changes no folder. Raises DataError if the folder is missing, empty or cannot be read.
     """
     for document in recall(root, _memory_name(top)):
         remembered = _still_true(root, document)
@@ -56,7 +55,7 @@ def list_files(root: Path, top: str) -> Listing:
 
 def digest_of_folders(root: Path, folders: Sequence[str]) -> str:
     """Digest of all files below `root/folder` for each of `folders`, independent of `root`; raises
-    as `list_files`."""
+    like `list_files`."""
     listings = [list_files(root, folder) for folder in folders]
     return digest_of_files(
         root, [pair for one in listings for pair in zip(one.paths, one.sizes, strict=True)]
@@ -73,7 +72,7 @@ def _walk(root: Path, top: str) -> Listing:
         while pending:
             _list_one(root, pending.pop(), directories, files, pending)
     if not files:
-        raise DataError(f"{root / top}: the data folder is empty")
+        raise DataError(f"{root / top}: the data folder is empty; copy the data there")
     files.sort()
     return Listing(directories, [path for path, _ in files], [size for _, size in files])
 
@@ -87,7 +86,7 @@ def _no_folder(root: Path, top: str) -> str:
                 f"{escaped(str(location.readlink()))}"
             )
     return (
-        f"{root / top}: the data folder is {what}; give the stage's `data` a folder that holds "
+        f"{root / top}: the data folder is {what}; set the stage's `data` to a folder that holds "
         f"{top}/"
     )
 
@@ -100,7 +99,7 @@ def _list_one(
     pending: list[str],
 ) -> None:
     location = f"{root}/{folder}"
-    # The time comes first: a change during the listing is noticed by the next call.
+    # Read the time first, so that the next call notices a change during the listing.
     directories[folder] = os.stat(location).st_mtime_ns  # noqa: PTH116
     with os.scandir(location) as entries:
         for entry in entries:
@@ -117,7 +116,7 @@ def _memory_name(top: str) -> str:
 
 
 def _still_true(root: Path, document: Mapping[str, Any]) -> Listing | None:
-    """What an earlier call remembered, or None where that is not what is there now."""
+    """The listing that an earlier call remembered; None if it is no longer true."""
     try:
         listing = Listing(**{name: value for name, value in document.items() if name != "version"})
         is_true = document["version"] == VERSION and all(

@@ -1,5 +1,5 @@
-"""Where a stage's data are: in a folder that the job names, or in one made here from a sample.
-Imports no torch."""
+"""Locates a stage's data: a folder that the job names, or a folder made here for a sample or data
+in S3. Imports no torch."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ Data = Annotated[str, AfterValidator(_known_sample), Role.DATA]
 handwritten digits in the kind's layout, made on each machine."""
 
 ImageData = Annotated[str, AfterValidator(_known_sample), Role.DATA]
-"""As `Data`, but in S3 only shards, which are read as they are needed."""
+"""Like `Data`, but S3 may hold only shards, which are read as needed."""
 
 
 def data_location(data: str, layout: Layout) -> str:
-    """The folder of `data` as `data_folder` has it, or its `s3://BUCKET/PREFIX` unchanged."""
+    """The folder of `data` (see `data_folder`), or its `s3://BUCKET/PREFIX` unchanged."""
     return data.rstrip("/") if is_remote(data) else str(data_folder(data, layout))
 
 
 def data_folder(
     data: str, layout: Layout, *splits: str, report_progress: ProgressReporter = lambda _: None
 ) -> Path:
-    """The folder of `data`, which holds `splits` at least; none named: all.
+    """The folder of `data`, which holds at least `splits`, or all splits if none is given.
 
-    A sample is made, and data of S3 are fetched, first, once a machine; `report_progress` hears how
-    far that is, and ends it where it raises. Raises DataError when that cannot be written or the
-    data are not there, UnreachableError when S3 does not answer.
+    First makes a sample or fetches data from S3, once per machine. `report_progress` gets progress
+    texts; it can stop the fetch by raising. Raises DataError if the data do not exist or cannot be
+    stored, and UnreachableError if S3 does not answer.
     """
     if data.startswith(SAMPLE):
         return _sample_folder() / layout
@@ -69,31 +69,31 @@ def data_folder(
 
 
 def stage_data_folder(context: StageContext, layout: Layout, *splits: str) -> Path:
-    """The same of the stage's `data`; its events say how far that is. Raises StoppedError when it
+    """The folder of the stage's `data`, with progress as events. Raises StoppedError if the stage
     should stop."""
 
     def report_progress(text: str) -> None:
         context.emit(Event(text))
         if context.should_stop():
             raise StoppedError(
-                "stopped while its data were fetched; what has arrived stays on this machine"
+                "stopped while fetching its data; the fetched part stays on this machine"
             )
 
     return data_folder(context.params.data, layout, *splits, report_progress=report_progress)
 
 
 _FETCHED: dict[tuple[tuple[str, Layout], frozenset[str]], Path] = {}
-"""What this process has fetched: all of a stage reads the data as they were when it began."""
+"""Folders that this process fetched: the whole stage reads the data as they were when it began."""
 
 
 def fingerprint_remote(data: str, layout: Layout, *splits: str) -> str:
-    """Digest of `splits` of data in S3, from a listing; raises as `data_folder`."""
+    """Digest of `splits` of data in S3, from a listing; raises like `data_folder`."""
     return list_remote(data, layout, splits).digest
 
 
 @cache
 def _sample_folder() -> Path:
-    """The sample in this user's cache, whole. Workers that start together wait for the one that
+    """The complete sample in this user's cache. Workers that start together wait for the one that
     makes it."""
     caches = cache_folder()
     try:
@@ -104,7 +104,7 @@ def _sample_folder() -> Path:
             write_sample(folder, Size())
     except OSError as err:
         raise DataError(
-            f"{caches}: the sample cannot be kept here: {err.strerror}; set XDG_CACHE_HOME to a "
-            "folder that can be written"
+            f"{caches}: cannot store the sample here: {err.strerror}; set XDG_CACHE_HOME to a "
+            "writable folder"
         ) from err
     return folder

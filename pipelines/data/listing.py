@@ -1,5 +1,5 @@
-"""A data set in S3, as a tree of files or in the archives that its authors publish: what of it a
-stage needs.
+"""Lists the objects of a data set in S3 that a stage needs: a tree of files, or the archives that
+its authors publish.
 
 Imports no torch; nothing here downloads the data.
 """
@@ -20,13 +20,12 @@ from pipelines.data.text import decode_text
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 DIGESTS = "SHA256SUMS"
-"""Next to the data, as `sha256sum` writes it: optional, and for as many of the objects as one
-likes."""
+"""Optional file next to the data, in the format of `sha256sum`; it may cover any of the objects."""
 _SHA256_CHARACTERS = 64
 
 
 class Piece(NamedTuple):
-    """A part of a data set: the first of `names` is looked for first; a folder ends in `/`."""
+    """A part of a data set: `names` are tried in order; a folder ends in `/`."""
 
     names: tuple[str, ...]
     archives: tuple[str, ...]
@@ -54,12 +53,12 @@ PIECES: Mapping[str, Mapping[str, tuple[Piece, ...]]] = {
     "coco": {split: _coco(split) for split in ("train", "val")},
     "ade20k": {split: _ade20k(split) for split in ("training", "validation")},
 }
-"""By layout and split."""
+"""The pieces of each layout and split."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """An object that is needed; `sha256` where its publisher says so."""
+    """An object that is needed; `sha256` is None if its publisher does not state it."""
 
     object: Object
     sha256: str | None
@@ -70,13 +69,13 @@ class Listed:
 
     @property
     def identity(self) -> str:
-        """The same for the same bytes at the same place, as far as a listing shows."""
+        """Identifies the object's bytes and name, as far as a listing shows."""
         return digest_of([self.object.name, self.object.size, self.sha256 or self.object.etag])
 
 
 @dataclass(frozen=True)
 class RemoteListing:
-    """What there is of some splits of a data set."""
+    """The objects of some splits of a data set."""
 
     uri: str
     layout: str
@@ -84,19 +83,19 @@ class RemoteListing:
 
     @property
     def digest(self) -> str:
-        """Digest of names, sizes and, where SHA256SUMS has them, sha256, else ETags; not of the
-        location."""
+        """Digest of names, sizes and sha256 (ETag if SHA256SUMS lacks the object); independent of
+        the location."""
         return digest_of(["objects", sorted(one.identity for one in self.objects)])
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Names of the files and folders that the layout has; a folder ends in `/`."""
+        """Names of the files and folders in the layout; a folder ends in `/`."""
         pieces = dict.fromkeys(piece for pieces in PIECES[self.layout].values() for piece in pieces)
         return tuple(name for piece in pieces for name in piece.names)
 
     def wanted(self, path: str) -> str | None:
-        """Where in the layout a file of an archive belongs, with or without a folder around it all;
-        None: nowhere."""
+        """The path in the layout for a file of an archive, with or without one enclosing folder;
+        None if it has none."""
         if not is_data(path):
             return None
         for name in (path, path.partition("/")[2]):
@@ -110,10 +109,9 @@ class RemoteListing:
 
 
 def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing:
-    """Ask S3 what there is of `splits`; one request for archives, one for each 1000 files of a
-    tree.
+    """List the objects of `splits` in S3; one request for archives, one per 1000 files of a tree.
 
-    Raises DataError, which says what is missing, and UnreachableError when the server does not
+    Raises DataError, which says what is missing, and UnreachableError if the server does not
     answer.
     """
     bucket = DataBucket(uri)
@@ -125,9 +123,7 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing
         objects = list(_find(bucket, top, piece))
         found |= {one.name: one for one in objects}
         if not objects:
-            faults.say(
-                f"holds neither {' nor '.join(piece.names)}, nor {' or '.join(_files(piece))}"
-            )
+            faults.say(f"holds none of {', '.join(piece.names)}, {', '.join(_files(piece))}")
     faults.raise_any("upload the data set there, or correct `data`")
     return RemoteListing(
         bucket.uri, layout, tuple(Listed(found[name], digests.get(name)) for name in sorted(found))
@@ -135,7 +131,7 @@ def list_remote(uri: str, layout: str, splits: Collection[str]) -> RemoteListing
 
 
 def _find(bucket: DataBucket, top: Mapping[str, Object], piece: Piece) -> Iterator[Object]:
-    """The files of a piece, or one archive with it."""
+    """The files of a piece, or an archive that holds it."""
     files = [one for name in piece.names for one in _files_of(bucket, top, name)]
     archives = [top[name] for name in _files(piece) if name in top]
     yield from files or archives[:1]
@@ -145,7 +141,7 @@ def _files_of(bucket: DataBucket, top: Mapping[str, Object], name: str) -> Seque
     if "/" not in name:
         return [top[name]] if name in top else []
     objects = bucket.objects(name, deep=True)
-    # Consoles of S3 make empty objects as folders.
+    # S3 consoles create empty objects as folders.
     return [
         one
         for one in objects

@@ -1,14 +1,14 @@
-"""Data sets of S3 on this machine's disk: fetched once for all processes, and whole or not there.
+"""Keeps data sets from S3 on this machine's disk: fetched once for all processes, complete or
+absent.
 
     data/<name>-<hash of the URI>/
         lock            held by the process that fetches; the others wait
-        objects/        whole objects by identity; with .partial, what is being fetched
+        objects/        complete objects by identity; with .partial, objects being fetched
         unpacked/       the files of archives, by the archive's identity
-        trees/          data sets, hard links to these files (symbolic ones on a file system
-        without),
-                        by the digest of what they were listed as
+        trees/          data sets by the digest of their listing, as hard links to these files
+                        (symbolic links on a file system without hard links)
 
-A tree never changes: where an object in S3 does, the next stage gets another tree, which shares all
+A tree never changes. If an object in S3 changes, the next stage gets another tree, which shares all
 other files.
 """
 
@@ -32,8 +32,8 @@ from pipelines.data.s3 import DataBucket
 
 
 def fetch(listing: RemoteListing, caches: Path, report_progress: ProgressReporter) -> Path:
-    """The folder of the data set, in its layout. Raises DataError for a full disk, and as the
-    download does."""
+    """The folder of the data set, in its layout. Raises DataError for a full disk, and the errors
+    of the download."""
     home = caches / "data" / _name_of(listing.uri)
     tree = home / "trees" / listing.digest[:40]
     with _errors(home):
@@ -49,7 +49,7 @@ def fetch(listing: RemoteListing, caches: Path, report_progress: ProgressReporte
 
 
 def _name_of(uri: str) -> str:
-    """For people who look for what takes the disk, and unique."""
+    """A unique folder name that people who look for disk usage can read."""
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", uri.removeprefix("s3://"))[-60:].strip("-")
     return f"{readable}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
 
@@ -74,20 +74,20 @@ def _is_here(home: Path, one: Listed) -> bool:
     path = _object_path(home, one)
     if path.is_file() and path.stat().st_size == one.object.size:
         return True
-    path.unlink(missing_ok=True)  # a crash of the machine may cut what was whole
+    path.unlink(missing_ok=True)  # a crash of the machine may truncate a complete file
     return False
 
 
 def _check_room(home: Path, wanted: dict[Path, Listed]) -> None:
-    """An archive needs its size twice, until it is unpacked: photographs do not get smaller by
-    packing."""
+    """Raises OSError if the disk is too small. An archive needs its size twice until it is
+    unpacked: photographs hardly compress."""
     needed = sum(one.object.size * (2 if one.is_archive else 1) for one in wanted.values())
     held = sum(path.stat().st_blocks * 512 for path in home.glob("objects/*/*.partial"))
     free = shutil.disk_usage(home).free
     if needed - held > free:
         raise OSError(
             errno.ENOSPC,
-            f"{(needed - held) / 2**30:.3g} GiB are needed and {free / 2**30:.3g} GiB free",
+            f"{(needed - held) / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free",
         )
 
 
@@ -109,7 +109,7 @@ def _unpack_archives(listing: RemoteListing, home: Path, report_progress: Progre
                     needed=listing.needed,
                 )
             except DataError:
-                path.unlink()  # or the next run would unpack it again instead of fetching it
+                path.unlink()  # so that the next run fetches it again
                 shutil.rmtree(partial)
                 raise
             os.sync()
@@ -124,14 +124,14 @@ def _link(listing: RemoteListing, home: Path, tree: Path) -> None:
     for name, path in _files_of(listing, home):
         target = partial / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)  # where two archives have one file
+        target.unlink(missing_ok=True)  # if two archives hold the same file
         _link_file(path, target)
-    os.sync()  # a tree that survives a crash of the machine has its files
+    os.sync()  # a tree that exists after a crash of the machine has all its files
     partial.replace(tree)
 
 
 def _link_file(path: Path, target: Path) -> None:
-    """A hard link, or a symbolic one on file systems that have no hard links."""
+    """Make a hard link, or a symbolic link on file systems without hard links."""
     try:
         os.link(path, target)
     except OSError:
@@ -139,7 +139,7 @@ def _link_file(path: Path, target: Path) -> None:
 
 
 def _check_links(home: Path) -> None:
-    """Raises OSError before anything is fetched where the file system has links of neither kind."""
+    """Raises OSError, before anything is fetched, if the file system supports no links."""
     probe = home / "probe"
     probe.unlink(missing_ok=True)
     _link_file(home / "lock", probe)
@@ -147,7 +147,8 @@ def _check_links(home: Path) -> None:
 
 
 def _files_of(listing: RemoteListing, home: Path) -> Iterator[tuple[str, Path]]:
-    """Files of archives first: where a file lies next to them, that one counts."""
+    """The files of a listing, archived files first: a plain file replaces the same file of an
+    archive."""
     for one in listing.objects:
         if one.is_archive:
             folder = _unpacked_path(home, one)
@@ -173,6 +174,6 @@ def _errors(home: Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise DataError(
-            f"{home}: the data set cannot be kept here: {err.strerror}; delete what is not needed, "
-            "or set XDG_CACHE_HOME to a folder with room on a local disk"
+            f"{home}: cannot store the data set here: {err.strerror}; free some space, or set "
+            "XDG_CACHE_HOME to a folder with enough space on a local disk"
         ) from err

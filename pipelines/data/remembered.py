@@ -1,7 +1,8 @@
-"""What is remembered about data: JSON documents next to them or, where they are read-only, in the
+"""Remembers facts about data as JSON documents, next to the data or, if they are read-only, in the
 user's cache.
 
-The caller that recalls a document checks that it is still true: nothing here knows what changed.
+The caller that recalls a document checks that it is still true: this module does not know what
+changed.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from orchestrator.errors import DataError
 
 FOLDER = ".orchestrator"
 SETTLED_S = 2.0
-"""What changed within this time may change again in the same tick of the file system's clock."""
+"""A file changed within this time may change again in the same tick of the file system's clock."""
 
 
 def recall(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
-    """The documents of that name about the data at `root`, next to the data first; none where there
-    is none."""
+    """The documents of that name about the data at `root`, the one next to the data first; none if
+    none exists."""
     for path in _locations(root, name):
         try:
             document = json.loads(path.read_bytes())
@@ -36,8 +37,7 @@ def recall(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
 
 
 def remember(root: Path, name: str, document: Mapping[str, Any]) -> None:
-    """Keep `document`, whole or not at all; where it cannot be written nothing is lost but
-    seconds."""
+    """Store `document` atomically; if it cannot be written, only time is lost."""
     text = json.dumps(document, separators=(",", ":"))
     for path in _locations(root, name):
         if _is_written(path, text):
@@ -58,7 +58,7 @@ def _is_written(path: Path, text: str) -> bool:
 
 
 def is_settled(changed_ns: int, now_s: float) -> bool:
-    """Whether what changed at `changed_ns` would show a change after `now_s` by another time."""
+    """Whether a change after `now_s` would give a time other than `changed_ns`."""
     return changed_ns < (now_s - SETTLED_S) * 1e9
 
 
@@ -73,6 +73,6 @@ def _locations(root: Path, name: str) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """The folder in XDG_CACHE_HOME, else in ~/.cache; it may be missing yet."""
+    """The cache folder, in XDG_CACHE_HOME or else in ~/.cache; it may not exist yet."""
     complete_environment()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orchestrator"

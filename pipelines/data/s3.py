@@ -1,4 +1,4 @@
-"""Reading and writing data sets below a prefix in S3."""
+"""Reads and writes data sets below a prefix in S3."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from orchestrator.s3.bucket import SCHEME, Bucket, Object
 from orchestrator.s3.failures import MISSING, Failure
 
 THREADS = 8
-"""Threads of one transfer; loaders fetch in parallel."""
+"""Threads of one transfer; several loaders fetch in parallel."""
 MAX_CONNECTIONS = 32
 
 _CHANGED = frozenset({"412", "PreconditionFailed"})
 
 
 def is_remote(data: str) -> bool:
-    """Whether `data` names a place in S3."""
+    """Whether `data` names a location in S3."""
     return data.startswith(SCHEME)
 
 
 class DataBucket(Bucket):
-    """Objects of a data set, by their names below `uri`.
+    """The objects of a data set, by their names below `uri`.
 
-    Raises DataError for what is missing or not allowed, UnreachableError when the server does not
-    answer.
+    Raises DataError for a missing object or denied access, and UnreachableError if the server does
+    not answer.
     """
 
     no_bucket = "correct the stage's `data`, or create the bucket"
@@ -34,22 +34,23 @@ class DataBucket(Bucket):
         super().__init__(uri, num_threads=THREADS, max_connections=MAX_CONNECTIONS)
 
     def as_error(self, failure: Failure, verb: str, name: str) -> DataError | UnreachableError:
-        """The data are wrong, or another try may help."""
+        """The error for `failure`: DataError if the data are wrong, UnreachableError if a retry may
+        help."""
         where = f"{self.uri}/{name}" if name and verb != "list" else self.uri
         if failure.code in MISSING:
-            return DataError(f"{where}: missing; copy it there again, or write the index anew")
+            return DataError(f"{where}: missing; copy it there again, or write the index again")
         if failure.code in _CHANGED:
-            return DataError(f"{where}: was replaced while it was fetched; run again")
+            return DataError(f"{where}: was replaced during the download; run again")
         kind = DataError if failure.is_lasting else UnreachableError
         return kind(f"{where}: cannot {verb}: {failure}")
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Bytes of each object by name, where that begins with `prefix` and has no further `/`."""
+        """Size in bytes of each object whose name begins with `prefix` and has no further `/`."""
         return {one.name: one.size for one in self.objects(prefix, deep=False)}
 
     def read_part(self, one: Object, start: int, size: int) -> bytes:
-        """`size` bytes from `start` on; raises DataError when the object is not the one that was
-        listed any more."""
+        """`size` bytes from `start` on; raises DataError if the object changed since it was
+        listed."""
         part = {"Range": f"bytes={start}-{start + size - 1}"} if size < one.size else {}
         with self.errors("read", one.name):
             return client.read_object(
@@ -57,7 +58,7 @@ class DataBucket(Bucket):
             )
 
     def download(self, name: str, path: Path) -> None:
-        """Into `path`, which exists; a longer file is cut."""
+        """Download into the existing file `path`; a longer file is truncated."""
         with self.errors("read", name), path.open("r+b") as file:
             size = self.connection.head_object(**self.request(name))["ContentLength"]
             self.connection.download_fileobj(
@@ -66,6 +67,7 @@ class DataBucket(Bucket):
             file.truncate(size)
 
     def connect(self) -> None:
-        """Make this process's client, before threads that share it each make one."""
+        """Create this process's client before its threads share it, so that not each thread creates
+        one."""
         with self.errors("read", ""):
             _ = self.connection

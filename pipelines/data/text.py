@@ -1,5 +1,5 @@
-"""Text of data sets: decodes files, and refuses text and names of files that are not UTF-8. Imports
-no torch."""
+"""Decodes text files of data sets, and refuses text and file names that are not UTF-8. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.data.faults import data_errors, first_named
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, with which it begins
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before the mark of UTF-16, which is its beginning
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -25,19 +25,19 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def load_text(path: Path) -> str:
-    """Text of a file; raises DataError, which names it, where it cannot be read or is not text."""
+    """The text of a file; raises DataError with its name if it cannot be read or is not text."""
     with data_errors(path):
         content = path.read_bytes()
     return decode_text(content, str(path))
 
 
 def load_text_if_there(path: Path) -> str | None:
-    """Likewise, or None where nothing has that name; a symbolic link to nothing is a fault."""
+    """Like `load_text`, but None if the name does not exist; a broken symbolic link is an error."""
     return load_text(path) if os.path.lexists(path) else None
 
 
 def decode_text(content: bytes, where: str) -> str:
-    """Text of UTF-8 with or without a byte-order mark, or of UTF-16 or UTF-32 with one.
+    """Decodes UTF-8 with or without a byte-order mark, or UTF-16 or UTF-32 with one.
 
     The mark is not part of the text. Raises DataError, which calls the file `where`, for anything
     else.
@@ -62,13 +62,13 @@ def decode_text(content: bytes, where: str) -> str:
 
 
 def encoding_of(content: bytes) -> str | None:
-    """Python's name of the encoding of the byte-order mark; None without one."""
+    """Python's name for the encoding of the byte-order mark; None without a mark."""
     return next((encoding for mark, encoding in _MARKS if content.startswith(mark)), None)
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError or RecursionError where it is not JSON, or has
-    characters that no UTF-8 text can hold."""
+    """The value of a JSON text. Raises ValueError or RecursionError if it is not JSON or has
+    characters that UTF-8 cannot encode."""
     value = json.loads(text)
     if _ESCAPED_SURROGATE.search(text) and not is_utf8(json.dumps(value, ensure_ascii=False)):
         raise ValueError(
@@ -78,15 +78,15 @@ def parse_json(text: str) -> Any:
 
 
 def check_names(where: object, names: Sequence[str]) -> None:
-    """Raises DataError, with the first of them, unless all names of files are UTF-8.
+    """Raises DataError, with the first wrong names, unless all file names are UTF-8.
 
-    Fingerprints, indexes, tables and reports are UTF-8 and cannot name such files.
+    Fingerprints, indexes, tables and reports are UTF-8 and cannot contain other names.
     """
     if is_utf8("\n".join(names)):
         return
     wrong = [escaped(name) for name in names if not is_utf8(name)]
     raise DataError(
-        f"{where}: names of files that are not UTF-8: {first_named(wrong)}; rename these files, "
+        f"{where}: file names that are not UTF-8: {first_named(wrong)}; rename these files, "
         "for example: convmv -f LATIN1 -t UTF-8 --notest -r FOLDER"
     )
 

@@ -1,1 +1,1 @@
-"""Readers of data in ImageNet's layout: `train/<class>/*` and `val/<class>/*`."""
+"""Readers of image data for classification: class folders, class maps and tar shards."""

@@ -1,11 +1,11 @@
-"""The three ways to augment training images, each as a part for loader processes and a part for the
-batch's device.
+"""The three ways to augment training images, each split between loader processes and the batch's
+device.
 
-All three draw the same random numbers in the same order, timm's: with one seed they show the same
-crop of the same image under the same operations, and differ only in the arithmetic of pixels.
-`reference` is timm's, bit for bit. `fast` decodes, crops and resizes on torch's uint8 kernels and
-normalises and erases the batch; the operations are timm's but for affine ones along one axis.
-`device` leaves the operations to the batch's device as well.
+All three draw the same random numbers in the same order as timm. With one seed they apply the same
+operations to the same crop of the same image, and differ only in pixel arithmetic. `reference` is
+timm, bit for bit. `fast` decodes, crops and resizes with torch's uint8 kernels, and normalises and
+erases the batch; the operations are timm's, except affine ones along one axis. `device` also runs
+the operations on the batch's device.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Mode = Literal["reference", "fast", "device"]
 
 
 class Augmentation(NamedTuple):
-    """`image` runs in loader processes and pickles; `batch` runs on the batch's device and returns
-    normalised floats.
+    """`image` runs in loader processes and can be pickled; `batch` runs on the batch's device and
+    returns normalised floats.
 
-    `batch` is (B, 3, H, W), contiguous, float32, and waits for the device at no point.
+    `batch` returns contiguous float32 (B, 3, H, W) and never waits for the device.
     """
 
     image: Transform
@@ -58,13 +58,13 @@ def make_train_augmentation(mode: Mode, recipe: Recipe) -> Augmentation:
 
 
 def images_of(batch: Batch) -> Tensor:
-    """Nothing is left to do."""
+    """The images of the batch, which need no further operations."""
     return batch.images_BCHW
 
 
 @dataclass(frozen=True)
 class FastImage:
-    """Encoded bytes -> the augmented image in uint8, and what is to be erased."""
+    """Encoded bytes -> the augmented image in uint8, and the areas to erase."""
 
     crop: RandomCrop
     policy: Policy
@@ -83,7 +83,7 @@ class FastImage:
 
 @dataclass(frozen=True)
 class DeviceImage:
-    """Encoded bytes -> the crop in uint8, the operations drawn for it, and what is to be erased."""
+    """Encoded bytes -> the crop in uint8, the operations drawn for it, and the areas to erase."""
 
     crop: RandomCrop
     policy: Policy
@@ -99,13 +99,12 @@ class DeviceImage:
 
 @dataclass(frozen=True)
 class Finish:
-    """What is left to do to a batch of uint8: its operations, if any, then normalising, then
-    erasing."""
+    """Finishes a batch of uint8: applies its operations, if any, then normalises, then erases."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fill: tuple[int, ...]
-    """Colour of what an affine map brings in from outside of an image."""
+    """Colour that an affine map fills in from outside the image."""
     interpolation: str
 
     @classmethod

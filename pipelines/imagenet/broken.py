@@ -1,4 +1,4 @@
-"""Counts images that do not decode, up to the job's limit."""
+"""Counts images that cannot be decoded, up to the job's limit."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ class BrokenImages:
         return tuple(sorted(self._paths))
 
     def add(self, paths: Iterable[str]) -> None:
-        """Raises DataError, which names the files, when they exceed the limit."""
+        """Count `paths`. Raises DataError, which names the files, if they exceed the limit."""
         self._paths.update(paths)
         if len(self._paths) > self._limit:
             raise DataError(
-                f"{self._root}: {len(self._paths)} images do not decode, more than "
+                f"{self._root}: {len(self._paths)} images cannot be decoded, more than "
                 f"max_broken_images = {self._limit}: "
                 f"{first_named(self.paths)}; replace or delete them, or raise max_broken_images"
             )
 
 
 def share_broken(broken: BrokenImages) -> None:
-    """Give every rank the broken images of all, so that all of them stop at the same
-    limit."""
+    """Share the broken images between all ranks, so that all stop at the same limit."""
     for paths in gather_over_ranks(broken.paths):
         broken.add(paths)

@@ -1,5 +1,5 @@
-"""Images that a file lists with their labels: `train_map.txt` and `val_map.txt`, as Swin's and
-CAT's repositories."""
+"""Images listed in a file with their labels: `train_map.txt` and `val_map.txt`, as in the
+repositories of Swin and CAT."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def map_name(split: Split) -> str:
 
 
 class Line(NamedTuple):
-    """A line of a map: its number, counted from 1, and what it says."""
+    """A line of a map: its number, counted from 1, and its content."""
 
     number: int
     path: str
@@ -34,12 +34,12 @@ class Line(NamedTuple):
 
 
 class ClassMap:
-    """The layout as ImageFiles. Lines are `path label`, split by a tab or the last space; empty
-    ones are passed over.
+    """The class map layout as ImageFiles. Lines are `path label`, split at a tab or the last space;
+    empty lines are ignored.
 
-    Paths are relative to the folder of the split where the first image that is there lies in it,
-    else to `root`. A label is a class of classes.txt, or an index in it counted from 0; without
-    that file classes are the labels themselves, in numeric order when all are numbers.
+    Paths are relative to the folder of the split if the first existing image is there, otherwise to
+    `root`. A label is a class in classes.txt, or its index there, counted from 0. Without that
+    file, the labels themselves are the classes, in numeric order if all are numbers.
     """
 
     def __init__(self, root: Path) -> None:
@@ -73,7 +73,8 @@ class ClassMap:
         )
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """An image that is missing counts as one of no bytes: reading finds it broken."""
+        """Digest of lines and images. A missing image counts as one of no bytes: reading it reports
+        it as broken."""
         known = self._known_classes()
         listed = [
             list(zip(self._paths(split), self._labels(split, known), strict=True))
@@ -83,13 +84,13 @@ class ClassMap:
         return digest_of([listed, digest_of_files(self._root, files)])
 
     def _files(self, split: Split) -> list[tuple[str, int]]:
-        """(path, size in bytes) of the images that are there; raises DataError where none is."""
+        """(path, size in bytes) of the existing images; raises DataError if none exists."""
         if self._prefix(split) is None:
             paths = [line.path for line in self._lines(split)]
             raise DataError(
-                f"{self._map(split)}: none of its {len(paths)} images is there, neither below "
-                f"{self._root} nor below {self._root / split}: {first_named(paths)}; correct the "
-                "paths or complete the data set"
+                f"{self._map(split)}: none of its {len(paths)} images exists below {self._root} or "
+                f"below {self._root / split}: {first_named(paths)}; correct the paths or complete "
+                "the data set"
             )
         sizes = ((path, self._size(path)) for path in self._paths(split))
         return [(path, size) for path, size in sizes if size is not None]
@@ -100,8 +101,8 @@ class ClassMap:
         return [prefix + line.path for line in self._lines(split)]
 
     def _prefix(self, split: Split) -> str | None:
-        """What comes before each path of the map, by the first image that is there; None where none
-        is."""
+        """The folder to put before each path of the map, from the first existing image; None if
+        none exists."""
         if split not in self._prefix_of:
             indices = (
                 (prefix, line.path) for line in self._lines(split) for prefix in (f"{split}/", "")
@@ -111,7 +112,7 @@ class ClassMap:
         return self._prefix_of[split]
 
     def _size(self, path: str) -> int | None:
-        """Bytes of an image; None where there is none."""
+        """Size of an image in bytes; None if it does not exist."""
         with data_errors(self._root / path):
             try:
                 return size_of_file(os.stat(f"{self._root}/{path}"), path)  # noqa: PTH116  a million calls
@@ -127,7 +128,7 @@ class ClassMap:
         return self._lines_of[split]
 
     def _labels(self, split: Split, known: Sequence[str] | None) -> list[str]:
-        """The class of each line by name."""
+        """The class name of each line."""
         lines = self._lines(split)
         if known is None:
             return [line.label for line in lines]
@@ -146,7 +147,7 @@ class ClassMap:
 
 
 def load_class_names(path: Path) -> tuple[str, ...] | None:
-    """The lines of classes.txt in the order of labels; None where there is no such file."""
+    """The lines of classes.txt, in the order of labels; None if the file does not exist."""
     text = load_text_if_there(path)
     return None if text is None else parse_class_names(text, str(path))
 
@@ -159,9 +160,9 @@ def parse_class_names(text: str, location: str) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     for number, name in enumerate(names, 1):
         if not name:
-            faults.append(f"{number}: an empty line among the names of classes")
+            faults.append(f"{number}: empty line among the class names")
         elif name in seen:
-            faults.append(f"{number}: class {name!r} again, first in line {seen[name]}")
+            faults.append(f"{number}: duplicate class {name!r}, first in line {seen[name]}")
         seen.setdefault(name, number)
     _raise(location, faults)
     return tuple(names)
@@ -171,7 +172,7 @@ def _load_lines(path: Path) -> tuple[Line, ...]:
     text = load_text_if_there(path)
     if text is None:
         raise DataError(
-            f"{path}: missing; it lists the images of its split, a line `path<TAB>label` each"
+            f"{path}: missing; write one line `path<TAB>label` for each image of the split"
         )
     lines: list[Line] = []
     faults: list[str] = []
@@ -187,7 +188,7 @@ def _load_lines(path: Path) -> tuple[Line, ...]:
         lines.append(line)
     _raise(path, faults)
     if not lines:
-        raise DataError(f"{path}: lists no image")
+        raise DataError(f"{path}: lists no images; write a line `path<TAB>label` for each")
     return tuple(lines)
 
 
@@ -203,9 +204,9 @@ def _fault(line: Line, written: str, first_of: Mapping[str, int]) -> str | None:
     if not line.path or not line.label:
         return f"{written.strip()!r} has no label; write `path<TAB>label`"
     if line.path in first_of:
-        return f"{line.path} again, first in line {first_of[line.path]}"
+        return f"duplicate path {line.path}, first in line {first_of[line.path]}"
     if line.path.startswith("/") or ".." in line.path.split("/"):
-        return f"{line.path} is no path below the data folder"
+        return f"{line.path} is not a path below the data folder"
     return None
 
 

@@ -1,5 +1,5 @@
 """Encoded bytes -> a random crop, resized and perhaps flipped, as uint8: timm's draws, torch's
-arithmetic. Files decode by the policy of `pipelines/data/image_files.py`, and JPEGs faster."""
+arithmetic. Files are decoded as in `pipelines/data/image_files.py`, but JPEGs faster."""
 
 # Shapes: C channels, H x W pixels.
 
@@ -19,16 +19,16 @@ from torchvision.transforms import RandomHorizontalFlip
 from pipelines.data.image_files import opened, to_rgb
 
 _MODES = {"bicubic": "bicubic", "bilinear": "bilinear", "nearest": "nearest-exact"}
-"""torch's names of Pillow's filters: where an image shrinks, all of them but the last widen with
+"""torch's names for Pillow's filters. When an image shrinks, all of them but the last widen with
 it."""
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """timm's random resized crop and flip of an encoded image; the draws are timm's, one for one.
+    """timm's random resized crop and flip of an encoded image; it makes exactly timm's draws.
 
-    On vector instructions torch resizes uint8 four times as fast as Pillow, and within a grey level
-    of it.
+    With vector instructions torch resizes uint8 four times as fast as Pillow, and within one grey
+    level of it.
     """
 
     crop: Any
@@ -38,7 +38,7 @@ class RandomCrop:
 
     @classmethod
     def of(cls, primary: list[Any], interpolation: str) -> RandomCrop:
-        """What timm's first transforms do."""
+        """The crop and flip of timm's first transforms."""
         flips = [one.p for one in primary if isinstance(one, RandomHorizontalFlip)]
         return cls(primary[0], interpolation, flips[0] if flips else 0.0)
 
@@ -54,7 +54,7 @@ class RandomCrop:
 
 
 def resize(image_CHW: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """uint8 (C, height, width) of `size`, channels last in memory, as Pillow resizes."""
+    """uint8 (C, height, width) of `size`, channels last in memory, resized like Pillow does."""
     batch_1CHW = image_CHW[None].contiguous(memory_format=torch.channels_last)  # else 40% slower
     is_nearest = interpolation == "nearest"
     return interpolate(
@@ -67,12 +67,12 @@ def resize(image_CHW: Tensor, size: tuple[int, int], interpolation: str) -> Tens
 
 
 def decode_tensor(content: bytes) -> Tensor:
-    """As `decode_rgb`, as uint8 (3, H, W) whose channels lie last in memory. Raises
+    """Like `decode_rgb`, but returns uint8 (3, H, W) with channels last in memory. Raises
     BrokenImageError.
 
-    JPEGs of one or three channels take torchvision's decoder: the same library and pixels as
-    Pillow's, without its fourth byte a pixel and the copies to and fro. What that decoder refuses
-    is Pillow's to decode or to call broken.
+    JPEGs of one or three channels use torchvision's decoder. It has the same library and pixels as
+    Pillow's, without the fourth byte per pixel and the copies back and forth. If that decoder
+    refuses a file, Pillow decodes it or reports it as broken.
     """
     with opened(BytesIO(content)) as image:
         if image.format == "JPEG" and image.mode in ("RGB", "L"):

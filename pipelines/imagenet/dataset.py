@@ -1,5 +1,5 @@
-"""Decodes images in any number of loader processes, with random draws that depend on (seed, epoch,
-image) only."""
+"""Decodes images in any number of loader processes, with random draws that depend only on (seed,
+epoch, image)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.training.seeding import Stream, seed_generators, seeds
 
 
 class SampleIndex(NamedTuple):
-    """One image to load in one epoch. The epoch travels with it, since loader processes outlive
+    """One image to load in one epoch. It carries the epoch, because loader processes outlive
     epochs."""
 
     epoch: int
@@ -27,8 +27,8 @@ class SampleIndex(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """`image_CHW` is None when nothing could be decoded; `broken` names the files that could
-    not."""
+    """A loaded image; `image_CHW` is None if nothing could be decoded, and `broken` names the files
+    that could not."""
 
     image_CHW: Tensor | None  # noqa: N815
     label: int
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
     image: int
     """Index of the image that was drawn."""
     drawn: Drawn | None = None
-    """What is left to do to the image; None where nothing can be."""
+    """Operations that remain for the image; None if the transform leaves none."""
 
 
 class Batch(NamedTuple):
@@ -44,14 +44,14 @@ class Batch(NamedTuple):
     labels_B: Tensor  # noqa: N815
     broken: tuple[str, ...]
     indices: tuple[int, ...]
-    """Indices of the images that were drawn, in this order, decoded or not."""
+    """Indices of the drawn images, in this order, decoded or not."""
     decoded_indices: tuple[int, ...]
-    """Indices of `images_BCHW`, likewise."""
+    """Indices of the images in `images_BCHW`, in their order."""
     draws: BatchDraws | None = None
-    """What is left to do to the images, which are then uint8; None where nothing is."""
+    """Operations that remain for the images, which are then uint8; None if there are none."""
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; pinned memory is copied while the host continues."""
+        """The batch on `device`; a copy from pinned memory does not block the host."""
         return self._replace(
             images_BCHW=self.images_BCHW.to(device, non_blocking=True),
             labels_B=self.labels_B.to(device, non_blocking=True),
@@ -60,11 +60,11 @@ class Batch(NamedTuple):
 
 
 class Images(Dataset[Sample]):
-    """The images of `source`; a broken one gives way to the next of up to `substitutes` images that
-    follow it.
+    """The images of `source`; a broken image is replaced by the first intact one of the
+    `substitutes` images after it.
 
-    With substitutes a training batch keeps its size, on which mixup and equal step counts on all
-    ranks rely; with none, as in evaluation, a broken image is left out.
+    Substitutes keep the size of a training batch, which mixup and equal step counts on all ranks
+    need. Without substitutes, as in evaluation, a broken image is left out.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class Images(Dataset[Sample]):
             index = (sample.image + step) % len(self._source)
             try:
                 content = self._source.read(index)
-                # Not put back afterwards: that takes NumPy 90 us, and every user seeds first, as
-                # every update does.
+                # The generators are not restored afterwards: that takes NumPy 90 us, and every user
+                # seeds them first, as every update does.
                 seed_generators(seeds(Stream.IMAGE, self._seed, *sample))
                 transformed = self._transform(content)
             except (OSError, BrokenImageError):
@@ -100,9 +100,9 @@ class TrainSampler(Sampler[SampleIndex]):
     """This rank's part of an epoch's shuffle, without the remainder that does not fill a global
     batch.
 
-    Ranks interleave, so a global batch holds the same images for any number of workers.
-    `epoch` and `first_update` choose the next pass: all of it is a function of the seed, so that it
-    can begin anywhere.
+    Ranks interleave, so a global batch holds the same images for any number of workers. `epoch` and
+    `first_update` select the next pass. Everything is a function of the seed, so a pass can begin
+    anywhere.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class TrainSampler(Sampler[SampleIndex]):
 
 
 class ValSampler(Sampler[SampleIndex]):
-    """Every image once over all ranks; none is repeated to even out the ranks."""
+    """Every image once over all ranks; no image is repeated to give ranks equal numbers."""
 
     def __init__(self, num_images: int, *, rank: int, world_size: int) -> None:
         self._indices = range(rank, num_images, world_size)
@@ -142,7 +142,7 @@ class ValSampler(Sampler[SampleIndex]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """The batch of the decoded samples, possibly none."""
+    """The batch of the decoded samples, which may be empty."""
     decoded = [sample for sample in samples if sample.image_CHW is not None]
     drawn = [sample.drawn for sample in decoded if sample.drawn is not None]
     return Batch(
@@ -156,13 +156,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def _stacked(images: Sequence[Tensor]) -> Tensor:
-    """(B, C, H, W). Images whose channels lie last in memory stay so: turning them round is left to
-    the device."""
+    """(B, C, H, W). Images with channels last in memory stay so: the device changes the order."""
     if not images:
         return torch.empty(0)
     is_channels_last = images[0].dim() == 3 and images[0].stride(0) == 1  # noqa: PLR2004
-    # default_collate writes into shared memory in a loader process, which spares the batch another
-    # copy
+    # In a loader process default_collate writes into shared memory, which saves another copy of the
+    # batch
     stacked = default_collate(
         [image.permute(1, 2, 0) if is_channels_last else image for image in images]
     )

@@ -1,4 +1,4 @@
-"""What was drawn for an image in a loader process and is done to it later, with its whole batch."""
+"""Operations drawn for an image in a loader process and applied later, with its whole batch."""
 
 # Shapes: B images, C channels, H x W pixels; N operations, V values each.
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 NUM_VALUES = 6
-"""Numbers of an operation, padded with zeros: an affine map has six, all others one or none."""
+"""Number of values of an operation, padded with zeros: an affine map has six, all others one or
+none."""
 
 
 class Op(NamedTuple):
-    """One operation on one image, under a name that `pipelines.imagenet.batched.ops` knows."""
+    """One operation on one image, by its name in `pipelines.imagenet.batched.ops`."""
 
     name: str
     values: tuple[float, ...]
@@ -35,23 +36,21 @@ class Erasure(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What is left to do to one image: operations in their order, then, on the normalised image,
-    erasures."""
+    """Operations that remain for one image, in order; then erasures, on the normalised image."""
 
     ops: tuple[Op, ...]
     erasures: tuple[Erasure, ...]
 
 
 class Augmented(NamedTuple):
-    """An image of uint8 and what is left to do to it."""
+    """A uint8 image and the operations that remain for it."""
 
     image_CHW: Tensor  # noqa: N815
     drawn: Drawn
 
 
 class Box(NamedTuple):
-    """A rectangle of the image at an index of the batch, and the shape of its part of
-    `BatchDraws.erased`."""
+    """A rectangle in an image of the batch, and the shape of its part of `BatchDraws.erased`."""
 
     image: int
     top: int
@@ -62,24 +61,26 @@ class Box(NamedTuple):
 
 
 Layer = tuple[tuple[str, int], ...]
-"""Names of operations and how many images each is done to; an image has at most one in a layer."""
+"""Names of operations and the number of images for each; an image has at most one operation in a
+layer."""
 
 
 @dataclass(frozen=True)
 class BatchDraws:
-    """The draws of a batch, grouped so that each operation runs once a layer.
+    """The draws of a batch, grouped so that each operation runs once per layer.
 
-    Counts and boxes stay on the host: slices by them make no device wait. All else is two tensors,
-    since each one that crosses the border of a process costs a file descriptor and a mapping.
+    Counts and boxes stay on the host: slicing with them does not wait for a device. Everything else
+    is in two tensors, because each tensor that crosses a process boundary costs a file descriptor
+    and a mapping.
     """
 
     layers: tuple[Layer, ...]
     table_N7: Tensor  # noqa: N815
-    """float64, a row an operation, in the order of `layers`: the image's index in the batch, then
-    its values."""
+    """float64, one row per operation, in the order of `layers`: the image's index in the batch,
+    then the values."""
     boxes: tuple[Box, ...]
     erased: Tensor
-    """The new content of the boxes, one after the other, flat."""
+    """The new content of the boxes, flattened and concatenated."""
 
     def to(self, device: torch.device) -> BatchDraws:
         return self._moved(
@@ -94,7 +95,7 @@ class BatchDraws:
 
 
 def collate_draws(drawn: Sequence[Drawn]) -> BatchDraws:
-    """The draws of a batch's images, in their order."""
+    """The draws of a batch's images, in the order of the images."""
     num_layers = max((len(one.ops) for one in drawn), default=0)
     rows: list[tuple[float, ...]] = []
     layers = tuple(_layer(drawn, depth, rows) for depth in range(num_layers))
@@ -112,7 +113,7 @@ def collate_draws(drawn: Sequence[Drawn]) -> BatchDraws:
 
 
 def _layer(drawn: Sequence[Drawn], depth: int, rows: list[tuple[float, ...]]) -> Layer:
-    """The operation at `depth` of each image that has one; their rows are added to `rows`."""
+    """The operations at `depth` of the images that have one; their rows are added to `rows`."""
     ops = [(one.ops[depth], image) for image, one in enumerate(drawn) if len(one.ops) > depth]
     ops.sort(key=lambda op: op[0].name)
     rows += [(image, *op.values, *([0.0] * (NUM_VALUES - len(op.values)))) for op, image in ops]

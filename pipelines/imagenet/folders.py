@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Index:
-    """The images of a split as files: paths relative to `root`, each with its class's index in
+    """The images of a split as files: paths relative to `root`, each with the index of its class in
     `classes`."""
 
     root: Path
@@ -46,7 +46,7 @@ class Index:
 
 
 class Folders:
-    """The layout as ImageFiles; each split is walked once."""
+    """The class folder layout as ImageFiles; each split is walked once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -65,9 +65,7 @@ class Folders:
         )
         if not names:
             folder = self._root / split
-            raise DataError(
-                f"{folder}: holds no class folders; images belong into {split}/<class>/"
-            )
+            raise DataError(f"{folder}: holds no class folders; put the images in {split}/<class>/")
         return tuple(names)
 
     def source(self, split: Split, classes: tuple[str, ...]) -> Index:
@@ -78,7 +76,10 @@ class Folders:
             found = paths_of.get(name, [])
             if not found:
                 folder, suffixes = self._root / split / name, ", ".join(sorted(IMAGE_SUFFIXES))
-                raise DataError(f"{folder}: the class folder holds no image ({suffixes})")
+                raise DataError(
+                    f"{folder}: the class folder holds no images ({suffixes}); add images, or "
+                    "delete the class from both splits"
+                )
             paths += found
             labels += [label] * len(found)
         return Index(self._root, classes, tuple(paths), tuple(labels))
@@ -104,5 +105,5 @@ class Folders:
 
 
 def load_index(root: Path, split: Split, classes: Sequence[str]) -> Index:
-    """Every image of `split`; raises DataError for a class without images."""
+    """All images of `split`; raises DataError for a class without images."""
     return Folders(root).source(split, tuple(classes))

@@ -1,5 +1,4 @@
-"""What lies at a path -> its images: the layout is recognised by the names there. See
-docs/data.md."""
+"""Opens the images at a location; the layout is recognised by the names there. See docs/data.md."""
 
 from __future__ import annotations
 
@@ -21,18 +20,16 @@ from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split
 
 
 def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
-    """The images of a stage's `data`, in the first of these layouts that its location has; nothing
-    is read yet.
+    """The images of a stage's `data`, in the first of these layouts that matches; nothing is read
+    yet.
 
-    `cache_gib` limits the disk that shards read from S3 may take; what reads no images needs none.
+    - shards, in `s3://BUCKET/PREFIX` or a folder: index.json, train/*.tar or train-*.tar, and
+      likewise for val
+    - class map, in a folder: train_map.txt, val_map.txt, and classes.txt if it names the classes
+    - folders, in a folder: train/<class>/*, val/<class>/*
 
-    | layout    | where                         | what is there |
-    |-----------|-------------------------------|---------------|
-    | shards    | `s3://BUCKET/PREFIX`, ROOT    | index.json, train/*.tar or train-*.tar, likewise
-    val |
-    | class map | ROOT                          | train_map.txt, val_map.txt; classes.txt where it
-    names the classes |
-    | folders   | ROOT                          | train/<class>/*, val/<class>/* |
+    `cache_gib` limits the disk space for shards read from S3; callers that read no images need no
+    limit.
     """
     location = data_location(data, "imagenet")
     with data_errors(location):
@@ -46,16 +43,16 @@ def open_images(data: str, *, cache_gib: float = math.inf) -> ImageFiles:
 def open_source(
     data: str, split: Split, *, classes: tuple[str, ...], cache_gib: float = math.inf
 ) -> ImageSource:
-    """The images of `split`; raises DataError where one of `classes` has none, or another class
-    some."""
+    """The images of `split`; raises DataError if one of `classes` has no image, or another class
+    has one."""
     return open_images(data, cache_gib=cache_gib).source(split, classes)
 
 
 def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, ...]:
     """Names of the classes, which train and val share.
 
-    Raises DataError for splits that are missing, empty or of different classes, and for another
-    number of classes than `num_classes`, or less than two.
+    Raises DataError for missing or empty splits, for splits with different classes, for a number of
+    classes other than `num_classes`, and for fewer than two classes.
     """
     train, val = images.classes_in("train"), images.classes_in("val")
     if train != val:
@@ -70,22 +67,21 @@ def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, .
 
 
 def load_val_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, ...]:
-    """Names of the classes in val, independent of train; raises DataError as `load_classes`
-    does."""
+    """Names of the classes in val, independent of train; raises DataError like `load_classes`."""
     classes = images.classes_in("val")
     _check_count(images, classes, num_classes)
     return classes
 
 
 def fingerprint(data: str, *, num_classes: int | None) -> str:
-    """Digest of both splits and of the class list; raises DataError as `load_classes` does."""
+    """Digest of both splits and of the class list; raises DataError like `load_classes`."""
     images = open_images(data)
     return digest_of([load_classes(images, num_classes=num_classes), images.digest(SPLITS)])
 
 
 def fingerprint_val(data: str, *, num_classes: int | None) -> str:
-    """Digest of val only, which is all that an evaluation reads; raises DataError as
-    `load_classes` does."""
+    """Digest of val only, which is all that an evaluation reads; raises DataError like
+    `load_classes`."""
     images = open_images(data)
     return digest_of([load_val_classes(images, num_classes=num_classes), images.digest(["val"])])
 
@@ -97,7 +93,8 @@ def _holds_shards(root: Path) -> bool:
 
 
 def _is_shard_folder(folder: Path) -> bool:
-    """Not a root of class folders, next to which the tar files may lie that they came from."""
+    """Whether a folder holds tar files but no folders: a root of class folders may also hold the
+    tar files that they came from."""
     entries = _entries(folder)
     return any(name.endswith(".tar") for name, _ in entries) and not any(
         is_folder for _, is_folder in entries
@@ -105,30 +102,30 @@ def _is_shard_folder(folder: Path) -> bool:
 
 
 def _is_bare_index(root: Path) -> bool:
-    """An index whose shards are gone, which is then reported."""
+    """Whether there is an index without its shards, which is then reported."""
     return (root / INDEX_NAME).exists() and not any((root / split).exists() for split in SPLITS)
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Names in `folder` that are not hidden, and whether each is a folder; none where it cannot be
+    """Names in `folder` that are not hidden, and whether each is a folder; empty if it cannot be
     read."""
     try:
         with os.scandir(folder) as entries:
             return [
                 (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
             ]
-    except OSError:  # what reads the folder reports that
+    except OSError:  # the code that reads the folder reports the error
         return []
 
 
 def _check_count(images: ImageFiles, classes: tuple[str, ...], num_classes: int | None) -> None:
     if num_classes not in (None, len(classes)):
         raise DataError(
-            f"{images.location}: holds {len(classes)} classes, but num_classes says {num_classes}; "
-            "correct it or leave it out"
+            f"{images.location}: holds {len(classes)} classes, but num_classes is {num_classes}; "
+            "correct num_classes or leave it out"
         )
     if len(classes) < 2:  # noqa: PLR2004
         raise DataError(
-            f"{images.location}: holds one class only, {first_named(classes)}; a classifier needs "
+            f"{images.location}: holds only one class, {first_named(classes)}; a classifier needs "
             "two or more"
         )

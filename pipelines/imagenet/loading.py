@@ -1,4 +1,4 @@
-"""Loads batches in other processes, out of which errors come as they were raised."""
+"""Loads batches in other processes and raises their errors unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.imagenet.dataset import Batch, Images, Sample, SampleIndex, colla
 
 
 class Loader:
-    """The batches of `images` that `draws` choose, from `num_workers` processes that outlive each
+    """The batches of `images` selected by `draws`, from `num_workers` processes that outlive each
     pass."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            # A generator of its own: loaders would otherwise draw on the training loop's.
+            # A separate generator: otherwise loaders would draw from the training loop's.
             generator=torch.Generator(),
         )
 
@@ -42,23 +42,24 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Raises what `images` raise, and torch's RuntimeError for a process that is gone."""
+        """Yields batches. Raises the errors of `images`, and torch's RuntimeError for a process
+        that was killed."""
         try:
             for batch in self._batches:
                 if isinstance(batch, OrchestratorError):
                     raise batch
                 yield batch
         except (EOFError, ConnectionError, FileNotFoundError) as err:
-            # What `images` meet of these is their own; here a process was killed while it handed a
-            # batch over.
+            # `images` handle such errors themselves; one here means that a process was killed while
+            # it passed on a batch.
             raise RuntimeError(
                 f"DataLoader worker (pid unknown) is gone: {str(err) or type(err).__name__}"
             ) from err
 
 
 class _Carrying(Dataset[Any]):
-    """Images whose errors are values, which DataLoader would turn into its own words around a
-    traceback."""
+    """Images that return their errors as values; DataLoader would wrap an exception in its own
+    message and a traceback."""
 
     def __init__(self, images: Images) -> None:
         self._images = images

@@ -1,8 +1,9 @@
-"""Lets timm's own policies draw what to do to an image without doing it, so that no distribution is
-written twice.
+"""Lets timm's own policies draw the operations for an image without applying them, so that no
+distribution is implemented twice.
 
-timm's RandAugment, AutoAugment and RandomErasing run on a tape in place of an image: every random
-number is drawn by timm's code in timm's order, and what timm would have done is noted instead.
+timm's RandAugment, AutoAugment and RandomErasing run on a tape in place of an image. timm's code
+draws every random number in its own order, and the calls that it would make on the image are
+recorded.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from pipelines.imagenet.drawn import Erasure
 from pipelines.imagenet.transforms import augment_ops
 
 _BLUR_RADIUS_PX = (0.1, 2.0)
-"""Between which timm's gaussian_blur_rand draws; the greatest is for a factor of 1."""
+"""Range of radii that timm's gaussian_blur_rand draws from; the largest is for a factor of 1."""
 _NUM_CHANNELS = 3
 
 
 class Call(NamedTuple):
-    """What timm would have called on the image."""
+    """A call that timm would have made on the image."""
 
     function: Callable[..., Any]
     args: tuple[float, ...]
@@ -51,14 +52,15 @@ Tape = tuple[Call, ...]
 
 @dataclass(frozen=True)
 class Policy:
-    """timm's transforms of the small image, as draws: a policy of operations, or colour jitter, or
+    """timm's transforms of the small image as draws: a policy of operations, or colour jitter, or
     both."""
 
     transforms: tuple[Callable[[Tape], Tape], ...]
 
     @classmethod
     def of(cls, secondary: list[Any]) -> Policy:
-        """What timm's second transforms draw; they are changed and of no other use afterwards."""
+        """The draws of timm's second transforms, which are modified and must not be used
+        afterwards."""
         for op in augment_ops(secondary):
             op.aug_fn = Recorder(op.aug_fn)
         return cls(tuple(_recording(one) for one in secondary))
@@ -72,12 +74,12 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Replaces a function of timm's on images."""
+    """Replaces a timm function on images and records its calls."""
 
     function: Callable[..., Any]
 
     def __call__(self, tape: Tape, *args: float, **options: Any) -> Tape:
-        if self.function is timm_gaussian_blur_rand:  # the one function that draws by itself
+        if self.function is timm_gaussian_blur_rand:  # the only function that draws by itself
             least, greatest = _BLUR_RADIUS_PX
             strength = random.uniform(least, greatest * args[0])  # noqa: S311
             return (*tape, Call(gaussian_blur, (strength,), options))
@@ -86,8 +88,8 @@ class Recorder:
 
 @dataclass(frozen=True)
 class JitterDraws:
-    """torchvision's ColorJitter: brightness, contrast and saturation by random factors in random
-    order."""
+    """torchvision's ColorJitter as draws: brightness, contrast and saturation by random factors in
+    random order."""
 
     jitter: ColorJitter
 
@@ -106,14 +108,14 @@ class JitterDraws:
 
 @dataclass(frozen=True)
 class Erasing:
-    """timm's RandomErasing as draws; None draws nothing."""
+    """timm's RandomErasing as draws; a `transform` of None draws nothing."""
 
     transform: RandomErasing | None
     size: tuple[int, int]
 
     @classmethod
     def of(cls, final: list[Any], size: tuple[int, int]) -> Erasing:
-        """What timm's last transforms erase."""
+        """The erasing among timm's last transforms."""
         return cls(next((one for one in final if isinstance(one, RandomErasing)), None), size)
 
     def draw(self) -> tuple[Erasure, ...]:
@@ -125,7 +127,7 @@ class Erasing:
 
 
 class _Canvas:
-    """Replaces the image that RandomErasing writes on: notes where and what."""
+    """Replaces the image that RandomErasing writes on, and records where and what."""
 
     dtype = torch.float32
 
@@ -153,7 +155,7 @@ def _recording(transform: Any) -> Callable[[Tape], Tape]:
     if isinstance(transform, ColorJitter):
         return JitterDraws(transform)
     assert isinstance(transform, RandAugment | AutoAugment), (
-        f"timm augments by {transform!r}, which has no draws here"
+        f"timm augments with {transform!r}, which has no recorder here"
     )
     drawing: Callable[[Tape], Tape] = transform
     return drawing

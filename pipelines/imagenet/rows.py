@@ -1,12 +1,12 @@
-"""timm's shears and translations of one image, as shifts of its rows: a quarter of the time of
+"""timm's shears and translations of one image, as shifts of its rows, in a quarter of the time of
 Pillow's affine map.
 
-Along one axis a row shifts by one number of pixels, so that its weights are computed once and four
-pixels are mixed for each of the result, where Pillow computes weights for each pixel and mixes
-sixteen. Within one grey level of it.
+Along one axis, a row shifts by one number of pixels. So its weights are computed once, and four
+pixels are mixed for each result pixel. Pillow computes weights for each pixel and mixes sixteen.
+Results are within one grey level of Pillow's.
 """
 
-# Shapes: C channels and a byte of nothing, H x W pixels, T taps of a filter, E = W + T - 1.
+# Shapes: C channels and an unused byte, H x W pixels, T taps of a filter, E = W + T - 1.
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pipelines.imagenet.batched.affine import CUT_ABOVE
 from pipelines.imagenet.batched.points import WHITE
 
 _REACHES = {Image.Resampling.BILINEAR: (0, 1), Image.Resampling.BICUBIC: (-1, 0, 1, 2)}
-"""Pixels that a filter mixes, from the one at or before a position."""
+"""Pixels that a filter mixes, as offsets from the one at or before a position."""
 
 
 def replaced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What does the same as timm's `function`, faster; the function itself where nothing does."""
+    """The faster function for timm's `function`; `function` itself if there is none."""
     return _FASTER.get(function, function)
 
 
@@ -73,7 +73,7 @@ def _shifted(
     *,
     is_along_y: bool = False,
 ) -> Image.Image:
-    """The image whose row y (or column, along y) shows the position `shifts_H[y]` pixels further
+    """The image whose row y (or column, with `is_along_y`) shows the pixels `shifts_H[y]` further
     on."""
     if options["resample"] not in _REACHES:
         return slower(image, arg, **options)
@@ -102,7 +102,7 @@ def _shift_rows(
     columns_HE = np.arange(reaches[0], width + reaches[-1]) + whole_H.astype(np.int64)[:, None]
     np.clip(columns_HE, 0, width - 1, out=columns_HE)
     columns_HE += width * np.arange(height)[:, None]
-    taken_HE = np.take(pixels_HW, columns_HE, mode="wrap")  # a mode that checks no bounds
+    taken_HE = np.take(pixels_HW, columns_HE, mode="wrap")  # this mode skips the bounds check
     taken = torch.from_numpy(taken_HE.view(np.uint8)).view(height, -1, 4).float()
     mixed = taken[:, :width] * weights_TH[0, :, None, None]
     for tap in range(1, len(reaches)):
@@ -131,5 +131,5 @@ def _centres(length: int) -> NDArray[np.float64]:
 
 
 def _packed(color: tuple[int, int, int]) -> np.uint32:
-    """As pixels lie in memory, for any byte order of the machine."""
+    """A colour packed as pixels are stored in memory, for any byte order of the machine."""
     return np.uint32(np.frombuffer(bytes((*color, 0)), np.uint32)[0])

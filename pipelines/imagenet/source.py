@@ -1,5 +1,4 @@
-"""What every source of images is to the rest: encoded files by index, with their labels, names and
-a shuffle."""
+"""The interface of image sources: encoded files by index, with labels, names and a shuffle."""
 
 from __future__ import annotations
 
@@ -18,11 +17,11 @@ IMAGE_SUFFIXES = frozenset(
 
 
 class ImageSource(Protocol):
-    """The images of one split. It travels to loader processes, so it pickles."""
+    """The images of one split. Sources are sent to loader processes, so they can be pickled."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; a label is an index of them."""
+        """Names of the classes; a label is an index into them."""
 
     @property
     def labels(self) -> Sequence[int]:
@@ -30,11 +29,10 @@ class ImageSource(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """The name of every image in messages."""
+        """The name of every image, for messages."""
 
     def sample_keys(self) -> Iterable[str]:
-        """For every image, what `sample_key` makes of its path, in shards too that were made of
-        such paths."""
+        """The `sample_key` of every image's path, also in shards that were made from such paths."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -42,16 +40,16 @@ class ImageSource(Protocol):
     def read(self, index: int) -> bytes:
         """The encoded image at `index`.
 
-        Raises OSError when this image cannot be read, DataError when more than that is wrong.
+        Raises OSError if only this image cannot be read, DataError if more is wrong.
         """
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Every index once, in an order for one epoch that this source can read fast."""
+        """Every index once, in a random order for one epoch that this source can read fast."""
 
 
 class ImageFiles(Protocol):
-    """The images at one location in one of the layouts. All methods raise DataError for what is
-    missing or wrong."""
+    """The images at one location in one of the layouts. All methods raise DataError for missing or
+    invalid data."""
 
     @property
     def location(self) -> str:
@@ -61,24 +59,25 @@ class ImageFiles(Protocol):
         """Names of the classes that `split` has, in the order of their labels."""
 
     def source(self, split: Split, classes: tuple[str, ...]) -> ImageSource:
-        """The images of `split`, of which each of `classes` has one at least."""
+        """The images of `split`; each of `classes` has at least one."""
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """Digest of all that `splits` hold: names, sizes, labels, and the bytes too where these are
+        """Digest of the content of `splits`: names, sizes, labels, and also the bytes if they are
         few."""
 
 
 def is_image(name: str) -> bool:
-    """By its suffix; called a million times, for which pathlib is too slow."""
+    """Whether a file is an image, by its suffix; called a million times, for which pathlib is too
+    slow."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and dot + suffix.lower() in IMAGE_SUFFIXES
 
 
 def sample_key(path: str) -> str:
-    """An image's key in the shards that are made of it: its path below the folder of its split,
-    without the suffix.
+    """An image's key in the shards made from it: its path below the folder of its split, without
+    the suffix.
 
-    A key ends at the first dot of the file's name, so that dots in it become `_`.
+    A key ends at the first dot of the file name, so other dots in the name become `_`.
     """
     stem, _, _ = path.removeprefix("train/").removeprefix("val/").rpartition(".")
     folder, slash, file = stem.rpartition("/")

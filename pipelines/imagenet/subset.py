@@ -1,5 +1,5 @@
-"""A part of a split's images that is a source itself: of each class the same fraction, for any
-seed or layout."""
+"""A source with part of a split's images: the same fraction of each class, for any seed or
+layout."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from pipelines.imagenet.source import ImageSource
 
 _DIGEST_BYTES = 8
-"""Of an image's rank: among 1.3 million two are equal once in 20 million times, and then the first
-comes first."""
+"""Bytes of an image's rank. Among 1.3 million images two ranks are equal once in 20 million times;
+then the image that comes first in the source is ranked first."""
 
 
 def take_fraction(source: ImageSource, fraction: float) -> ImageSource:
-    """`fraction` of the images of each class, rounded, and one at least; `source` itself where that
-    is 1.
+    """`fraction` of the images of each class, rounded, and at least one; `source` itself if
+    `fraction` is 1.
 
-    Images are ranked within their class by a hash of their key, so that a smaller fraction lies
-    inside a larger one, and so that shards hold the same part as the files that they were made of.
+    Images are ranked within their class by a hash of their key. So a smaller fraction is part of a
+    larger one, and shards hold the same part as the files that they were made from.
     """
     return source if fraction == 1 else Subset(source, _chosen(source, fraction))
 
 
 class Subset:
-    """The images of `source` at `indices`, which ascend."""
+    """The images of `source` at `indices`, which are in ascending order."""
 
     def __init__(self, source: ImageSource, indices: NDArray[np.int64]) -> None:
         self._source, self._indices = source, indices
@@ -61,14 +61,14 @@ class Subset:
         return self._source.read(int(self._indices[index]))
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """In the order in which the whole source can be read fast."""
+        """The chosen images in the order in which the whole source can be read fast."""
         order = self._source.shuffled(rng)
         chosen = order[np.isin(order, self._indices, assume_unique=True)]
         return np.searchsorted(self._indices, chosen)
 
 
 class _Chosen(Sequence[str]):
-    """Of `names`, those at `indices`, taken as they are asked for."""
+    """The entries of `names` at `indices`, looked up when needed."""
 
     def __init__(self, names: Sequence[str], indices: NDArray[np.int64]) -> None:
         self._names, self._indices = names, indices
@@ -89,10 +89,10 @@ class _Chosen(Sequence[str]):
 
 
 def _chosen(source: ImageSource, fraction: float) -> NDArray[np.int64]:
-    """Places of the images whose ranks are the least of their class, in ascending order."""
+    """Indices of the images with the lowest ranks of their class, in ascending order."""
     labels = np.asarray(source.labels, np.int64)
     ranks = np.fromiter(map(_rank, source.sample_keys()), np.uint64, count=len(source))
-    # Stable: images of equal ranks stay in the source's order.
+    # Stable: images with equal ranks stay in the source's order.
     by_class = np.lexsort((ranks, labels))
     sizes = np.bincount(labels, minlength=len(source.classes))
     parts = [

@@ -1,4 +1,4 @@
-"""Image -> normalised tensor by timm's transforms: augmentation for training, centre crop for
+"""Image -> normalised tensor with timm's transforms: augmentation for training, centre crop for
 evaluation."""
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pipelines.data.image_files import decode_rgb
 from pipelines.imagenet.drawn import Augmented
 
 Transform = Callable[[bytes], Tensor | Augmented]
-"""An encoded image -> a tensor, or one with what is left to do to it in its batch. Raises
+"""An encoded image -> a tensor, or a tensor with operations that remain for its batch. Raises
 BrokenImageError."""
 ErasingMode = Literal["const", "rand", "pixel"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How training images are augmented, in timm's terms; the fields have PretrainParams' names.
+    """The augmentation of training images in timm's terms; the fields have PretrainParams' names.
 
-    timm leaves colour jitter out where `auto_augment` is on, but for the policy `3a`.
+    timm ignores colour jitter if `auto_augment` is on, except for the policy `3a`.
     """
 
     img_size: int
@@ -40,7 +40,8 @@ class Recipe:
     erasing_count: int
 
     def timm_transforms(self) -> tuple[list[Any], list[Any], list[Any]]:
-        """timm's transforms: crop and flip, augmentation of the small image, tensor and erasing."""
+        """timm's transforms in three parts: crop and flip, augmentation of the small image, tensor
+        and erasing."""
         parts = create_transform(
             self.img_size,
             is_training=True,
@@ -63,14 +64,15 @@ class Recipe:
 
 
 def train_transform(recipe: Recipe) -> Decoded:
-    """Random resized crop, flip, augmentation, erasing: timm's own, bit for bit, on timm's own
+    """Random resized crop, flip, augmentation and erasing: timm's own, bit for bit, with timm's own
     draws."""
     primary, secondary, final = recipe.timm_transforms()
     return Decoded(Chain((*primary, *secondary, *final)))
 
 
 def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Decoded:
-    """The shorter side resized to img_size / crop_pct, then the central square of img_size."""
+    """Resizes the shorter side to img_size / crop_pct, then takes the central square of
+    img_size."""
     return Decoded(
         create_transform(
             img_size, is_training=False, interpolation=interpolation, crop_pct=crop_pct
@@ -80,7 +82,7 @@ def eval_transform(*, img_size: int, crop_pct: float, interpolation: str) -> Dec
 
 @dataclass(frozen=True)
 class Decoded:
-    """A transform of images as one of bytes."""
+    """A transform of images as a transform of bytes."""
 
     transform: Callable[[Image.Image], Tensor]
 
@@ -90,7 +92,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Chain:
-    """One transform after the other."""
+    """Applies transforms one after the other."""
 
     transforms: tuple[Callable[[Any], Any], ...]
 
@@ -110,7 +112,7 @@ def augment_ops(transforms: list[Any]) -> Iterator[AugmentOp]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.Image:
-    """timm's posterize, which asks for 0 bits at full magnitude: black, but an error since Pillow
+    """timm's posterize, which keeps 0 bits at full magnitude: black, but an error since Pillow
     13."""
     if bits_to_keep == 0:
         return Image.new(image.mode, image.size)

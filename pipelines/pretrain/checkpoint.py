@@ -1,9 +1,9 @@
-"""What a stage writes to go on from there: weights, their average, optimizer, scaler, progress.
-Reads no pickle.
+"""The training state that a stage writes to resume from: weights, their average, optimizer, scaler,
+progress. Reads no pickle.
 
-It holds no generator states: every update seeds the generators anew, from the seed, its number and
-the rank, and every image those of its augmentation. So a checkpoint between any two updates, and
-for any number of ranks, is exact.
+It holds no generator states. Every update seeds the generators again from the seed, its number and
+the rank, and every image seeds the generators for its augmentation. So a resume is exact after any
+update and for any number of ranks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATE_FILE = "state.pt"
 
 
 def save_state(directory: Path, progress: Progress, trainer: Trainer) -> None:
-    """Write the state to `directory`, which is made."""
+    """Write the state to `directory`, which is created."""
     directory.mkdir(parents=True)
     _save_weights(trainer.unwrapped, directory / WEIGHTS_FILE)
     if trainer.ema is not None:
@@ -44,9 +44,9 @@ def save_state(directory: Path, progress: Progress, trainer: Trainer) -> None:
 
 
 def load_state(directory: Path, trainer: Trainer) -> Progress:
-    """Put the state in `directory` into `trainer` and say where it stands.
+    """Load the state in `directory` into `trainer` and return its progress.
 
-    Raises CheckpointError when it is unreadable or of another model.
+    Raises CheckpointError if the state is unreadable or belongs to another model.
     """
     try:
         state: dict[str, Any] = torch.load(
@@ -74,8 +74,8 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """How updates are computed stays as the job has it now: torch would bring back what the
-    checkpoint had."""
+    """Load the optimizer's state, but keep `fused` and `foreach` as the job sets them: torch would
+    restore the checkpoint's values."""
     computed = [
         {name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups
     ]
@@ -93,16 +93,16 @@ def _save_weights(model: nn.Module, path: Path) -> None:
 
 @dataclass
 class Checkpoints:
-    """Writes the states of `trainer`; every rank has one, and rank 0's writes."""
+    """Writes the states of `trainer`; every rank has an instance, but only rank 0 writes."""
 
     context: StageContext
     trainer: Trainer
-    last: str = "there is no checkpoint yet"
-    """The last one in words, for an error."""
+    last: str = "no checkpoint has been written yet"
+    """Describes the last checkpoint, for an error."""
 
     def load(self) -> Progress:
-        """The progress of an earlier attempt, its state put into the trainer; that of a fresh start
-        without one."""
+        """Load the state of an earlier attempt into the trainer and return its progress, or an
+        empty progress for a fresh start."""
         if self.context.resume_dir is None:
             return Progress()
         progress = load_state(self.context.resume_dir, self.trainer)
@@ -110,7 +110,7 @@ class Checkpoints:
         return progress
 
     def write(self, progress: Progress) -> Path | None:
-        """The folder of a new checkpoint, to be handed over; None on other ranks than 0."""
+        """Write a new checkpoint and return its folder; None on ranks other than 0."""
         self._remember(progress)
         if self.context.rank != 0:
             return None
@@ -122,4 +122,4 @@ class Checkpoints:
 
     def _remember(self, progress: Progress) -> None:
         part = f" and {progress.num_updates} updates" if progress.num_updates else ""
-        self.last = f"the last checkpoint stands after {progress.epoch} epochs{part}"
+        self.last = f"the last checkpoint is after {progress.epoch} epochs{part}"

@@ -1,4 +1,5 @@
-"""The loss of a training batch: mixed with soft targets, or plain with smoothed labels."""
+"""The loss of a training batch: soft targets for mixed images, or smoothed labels for plain
+images."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from pipelines.pretrain.params import PretrainParams
 
 
 class Criterion:
-    """timm's mixup and losses, as a job sets them. Draws on NumPy's generator, for each batch
-    anew."""
+    """timm's mixup and losses, as a job sets them. Draws from NumPy's generator again for each
+    batch."""
 
     def __init__(self, params: PretrainParams, *, num_classes: int) -> None:
         self._mixup = _mixup(params, num_classes) if params.is_mixing else None

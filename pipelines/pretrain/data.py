@@ -1,4 +1,4 @@
-"""The loaders of a pretraining stage: its images, this rank's share of them, and their
+"""Makes the loaders of a pretraining stage: its images, this rank's share of them, and their
 transforms."""
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pipelines.pretrain.params import PretrainParams
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches of training and evaluation; `draws` chooses the next pass over `train`."""
+    """Batches for training and evaluation; `draws` chooses the next pass over `train`."""
 
     location: str
     """Where the images are, for messages."""
     train: Loader
-    """Parts of batches: `accumulate` of them are this rank's share of an update."""
+    """Parts of batches; `accumulate` parts are this rank's share of an update."""
     draws: TrainSampler
     updates_per_epoch: int
     augment: Callable[[Batch], Tensor]
@@ -36,8 +36,8 @@ class Loaders:
 
 
 def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, ...]) -> Loaders:
-    """Raises JobError when the batch does not fit the workers, DataError when it does not fit the
-    images."""
+    """Make the loaders. Raises JobError if the batch does not fit the workers, DataError if it does
+    not fit the images."""
     params: PretrainParams = context.params
     micro_batch_size = _part_size(params, context.world_size)
     train, val = _train_images(images, classes, params), images.source("val", classes)
@@ -63,7 +63,7 @@ def make_loaders(context: StageContext, images: ImageFiles, classes: tuple[str, 
 
 
 def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int) -> Loader:
-    """Batches of this rank's share of `val`, as evaluation sees them."""
+    """Batches of this rank's share of `val`, transformed for evaluation."""
     draws = ValSampler(len(val), rank=context.rank, world_size=context.world_size)
     return _loader(_val_images(val, context), draws, batch_size, context)
 
@@ -71,27 +71,27 @@ def make_val_loader(val: ImageSource, context: StageContext, *, batch_size: int)
 def _train_images(
     images: ImageFiles, classes: tuple[str, ...], params: PretrainParams
 ) -> ImageSource:
-    """The part of train that is trained on; raises DataError where it does not fill a batch."""
+    """The part of train that is used; raises DataError if it does not fill a batch."""
     whole = images.source("train", classes)
     train = take_fraction(whole, params.data_fraction)
     if len(train) >= params.batch_size:
         return train
     if train is whole:
-        held, what_to_do = f"{len(train)} images", "lower it"
+        held, what_to_do = f"{len(train)} images", "lower batch_size"
     else:
         held = (
             f"{len(whole)} images, of which data_fraction = {params.data_fraction:g} takes "
             f"{len(train)}"
         )
-        what_to_do = "lower it or raise data_fraction"
+        what_to_do = "lower batch_size or raise data_fraction"
     raise DataError(
-        f"{images.location}: train holds {held}, less than batch_size = {params.batch_size}; "
+        f"{images.location}: train holds {held}, fewer than batch_size = {params.batch_size}; "
         f"{what_to_do}"
     )
 
 
 def _part_size(params: PretrainParams, world_size: int) -> int:
-    """Images in a part of a batch; raises JobError when the batch cannot be divided among
+    """Number of images in a part of a batch; raises JobError if the batch cannot be divided among
     `world_size` workers."""
     if params.fits_workers(world_size):
         return params.micro_batch_size(world_size)
@@ -102,15 +102,14 @@ def _part_size(params: PretrainParams, world_size: int) -> int:
     )
     raise JobError(
         f"batch_size = {params.batch_size} is not a multiple of "
-        f"{params.batch_multiple(world_size)}, which "
-        f"{world_size} workers with accumulate = {params.accumulate} need since {why}; change "
-        "batch_size, accumulate "
-        "or resources.workers"
+        f"{params.batch_multiple(world_size)}, which {world_size} workers with accumulate = "
+        f"{params.accumulate} need because {why}; change batch_size, accumulate or "
+        "resources.workers"
     )
 
 
 def recipe_of(params: PretrainParams) -> Recipe:
-    """How training images are augmented."""
+    """The augmentation of training images, from the params."""
     return Recipe(
         img_size=params.input_size,
         scale=params.scale,

@@ -1,4 +1,4 @@
-"""The output `details` of a classifier's evaluation: by class, what was taken for what, and
+"""The output `details` of a classifier's evaluation: scores by class, a confusion table and
 examples."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_details(
     num_painted: int,
     writes_predictions: bool,
 ) -> None:
-    """`predictions` are those of `source`'s images that decode."""
+    """Write the details; `predictions` are for the images of `source` that can be decoded."""
     directory.mkdir(parents=True, exist_ok=True)
     write_per_class(directory, list(_class_rows(predictions, source.classes)))
     confusion = Confusion(
@@ -64,8 +64,8 @@ def _class_rows(predictions: Predictions, classes: tuple[str, ...]) -> Iterator[
 
 
 def _write_predictions(path: Path, predictions: Predictions, source: ImageSource) -> None:
-    """A line an image: its name and class, then predictions and their probabilities, the best
-    first."""
+    """Write one line per image: its name and class, then predictions and their probabilities, the
+    best first."""
     numbers = range(1, predictions.best_NG.shape[1] + 1)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -98,21 +98,21 @@ def _paint(folder: Path, predictions: Predictions, number: int, source: ImageSou
 
 
 NUM_PREDICTIONS = 5
-"""Kept of each image, or as many as there are classes."""
+"""Predictions kept for each image, or as many as there are classes."""
 
 
 class Predictions(NamedTuple):
-    """The images of val that decode, by their index."""
+    """Predictions for the images of val that can be decoded, by image index."""
 
     indices_N: NDArray[np.int64]  # noqa: N815
     labels_N: NDArray[np.int64]  # noqa: N815
     best_NG: NDArray[np.int64]  # noqa: N815
-    """Labels, the best guess first."""
+    """Predicted labels, the best first."""
     probabilities_NG: NDArray[np.float32]  # noqa: N815
 
 
 class PredictionCollector:
-    """Collects those of this rank."""
+    """Collects the predictions of this rank."""
 
     def __init__(self) -> None:
         self._batches: list[Predictions] = []
@@ -124,7 +124,7 @@ class PredictionCollector:
         self._batches.append(Predictions(*(tensor.cpu().numpy() for tensor in tensors)))
 
     def gather(self) -> Predictions:
-        """Every rank calls it; the same on all."""
+        """The predictions of all ranks, the same on each. Every rank calls it."""
         parts = [batch for batches in gather_over_ranks(self._batches) for batch in batches]
         joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         order = np.argsort(joined[0])

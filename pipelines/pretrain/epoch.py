@@ -1,4 +1,4 @@
-"""An epoch of training under way: feeds the trainer, keeps the figures, writes checkpoints, stops
+"""Runs an epoch of training: feeds the trainer, keeps the figures, writes checkpoints, and stops
 when asked to."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipelines.training.speed import SpeedMeter
 
 @dataclass(frozen=True)
 class EpochLoopState:
-    """All that the epochs of a stage share, in this process."""
+    """Objects that the epochs of a stage share, in this process."""
 
     context: StageContext
     params: PretrainParams
@@ -37,11 +37,11 @@ class EpochLoopState:
     coordinator: Coordinator
     checkpoints: Checkpoints
     clock: Callable[[], float] = time.monotonic
-    """In seconds."""
+    """Time in seconds."""
 
 
 class Epoch:
-    """The epoch after those of `progress`, from the update that it stands at."""
+    """The epoch after the finished ones of `progress`, from the update that it reached."""
 
     def __init__(self, training: EpochLoopState, progress: Progress) -> None:
         self._training = training
@@ -57,7 +57,7 @@ class Epoch:
     def run(self) -> Progress:
         """Train to the end of the epoch and evaluate.
 
-        Raises StoppedError after a checkpoint, StageError for a loss that is no number, DataError
+        Raises StoppedError after a checkpoint, StageError for a NaN or infinite loss, and DataError
         for too many broken images.
         """
         training, loaders = self._training, self._training.loaders
@@ -69,8 +69,8 @@ class Epoch:
             waited_s = training.clock() - began_s
             self._update(micro_batches)
             action = training.coordinator.after(self._total_updates)
-            # With it, since a GPU's ranks wait there for their updates to be done; without the
-            # writing of checkpoints.
+            # Measure after the coordinator, where ranks on GPUs wait for their updates to finish,
+            # but before checkpoints are written.
             self._speed.add(trained_s=training.clock() - began_s, waited_s=waited_s)
             save_or_stop(
                 action,
@@ -82,7 +82,7 @@ class Epoch:
 
     @property
     def _total_updates(self) -> int:
-        """Of the whole training."""
+        """Total updates in the whole training."""
         return self._began_with.epoch * self._training.loaders.updates_per_epoch + self._num_updates
 
     def _update(self, micro_batches: Sequence[Batch]) -> None:
@@ -118,13 +118,13 @@ class Epoch:
         if total > limit:
             raise StageError(
                 f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: {total} updates "
-                "had gradients that are "
-                f"no numbers, more than max_skipped_updates = {limit}; {self._advice}"
+                "had NaN or infinite gradients, more than max_skipped_updates = "
+                f"{limit}; {self._advice}"
             )
 
     def _read_and_report_losses(self) -> None:
-        """Read the losses, and tell how it goes; epochs shorter than a window have their own event
-        only."""
+        """Read the losses and emit progress; epochs shorter than a window emit only their own
+        event."""
         loss = self._read_losses()
         epoch, total = self._began_with.epoch, self._training.params.epochs
         step, num_steps = self._num_updates, self._training.loaders.updates_per_epoch
@@ -146,22 +146,21 @@ class Epoch:
             ) from err
 
     def _check_weights(self) -> None:
-        """The last gradient may have spoilt them after a loss that was a number: nothing goes on
-        from there."""
+        """Raises StageError if the weights are not finite: the last gradient may have broken them
+        after a finite loss, and such weights must not be saved."""
         if not has_finite_weights(self._training.trainer.unwrapped):
             raise StageError(
-                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient was "
-                "no number, and so are "
-                f"the weights; {self._advice}"
+                f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient and "
+                f"the weights are NaN or infinite; {self._advice}"
             )
 
     @property
     def _advice(self) -> str:
         lr = self._training.trainer.schedule.lr(max(0, self._total_updates - 1))
         return (
-            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, or "
-            "lengthen warmup_epochs, or set clip_grad, or use precision: fp32, or let non_finite: "
-            "skip pass over single updates"
+            f"the learning rate was {lr:.3g} and {self._training.checkpoints.last}; lower lr, "
+            "raise warmup_epochs, set clip_grad, use precision: fp32, or set non_finite: skip to "
+            "skip single updates"
         )
 
     def _write_checkpoint(self) -> Path | None:
@@ -171,8 +170,8 @@ class Epoch:
         return self._training.checkpoints.last
 
     def _progress(self) -> Progress:
-        """Where the epoch stands, which the ranks put together; the losses so far and the weights
-        are numbers."""
+        """The progress of the epoch, gathered from all ranks. Checks that the losses so far and the
+        weights are finite."""
         self._read_losses()
         self._check_weights()
         share_broken(self._broken)
@@ -188,7 +187,7 @@ class Epoch:
         )
 
     def _evaluate_and_report(self) -> Progress:
-        """Evaluate, tell, and report with a checkpoint where one is due."""
+        """Evaluate, emit an event, and report the scores, with a checkpoint if one is due."""
         record = self._record(self._progress())
         progress = Progress(epochs=(*self._began_with.epochs, record), broken=self._broken.paths)
         training, num_epochs = self._training, self._training.params.epochs

@@ -1,4 +1,4 @@
-"""The evaluation of a classifier: its scores on val, its size and its speed. Trains nothing."""
+"""Evaluates a classifier: its scores on val, its size and its speed. Trains nothing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pipelines.pretrain.scores import Scores, evaluate
 from pipelines.training.divergence import WINDOW
 
 LARGEST_BATCH = 128
-"""Images at a time on a worker: a training batch for eight workers may not fit one, and larger ones
-gain nothing."""
+"""Images per batch on a worker: a training batch for eight workers may not fit one worker, and
+larger batches gain nothing."""
 
 
 def run(context: StageContext) -> StageResult:
-    """Output `details`. Metrics on val as training measures them, in `precision`; rank 0 adds size
-    and speed."""
+    """Evaluate and return the output `details` and the metrics. Scores on val are measured as in
+    training, in `precision`; rank 0 adds size and speed."""
     params: PretrainEvaluationParams = context.params
     device = checked_device(context)
     images = open_images(params.data, cache_gib=params.cache_gib)
@@ -64,7 +64,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _with_events(loader: Loader, context: StageContext) -> Iterator[Batch]:
-    """The batches of `loader`, with an event for every WINDOW of them."""
+    """The batches of `loader`; emits an event after every WINDOW of them."""
     for number, batch in enumerate(loader, 1):
         yield batch
         if context.rank == 0 and (number % WINDOW == 0 or number == len(loader)):
@@ -74,4 +74,4 @@ def _with_events(loader: Loader, context: StageContext) -> Iterator[Batch]:
 def _report_scores(context: StageContext, scores: Scores) -> None:
     values = {"top1": scores.top1, "top5": scores.top5}
     text = " ".join(f"{name} {value:.1f}" for name, value in values.items())
-    context.emit(Event(f"{text} of {scores.num_samples} images; now its speed", metrics=values))
+    context.emit(Event(f"{text} of {scores.num_samples} images; measuring speed", metrics=values))

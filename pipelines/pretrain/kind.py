@@ -1,4 +1,4 @@
-"""The row of the kind `pretrain` in the table of kinds. Imports neither torch nor NumPy."""
+"""The entry of the kind `pretrain` in the table of kinds. Imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pipelines.training.metrics import LESS_IS_BETTER, TRAINING
 
 
 def fingerprint(params: PretrainParams) -> str:
-    """Digest of the images and classes; raises DataError when they are missing or not as many as
-    `num_classes`."""
-    from pipelines.imagenet import layouts  # noqa: PLC0415  only a job that is planned pays for NumPy
+    """Digest of the images and classes; raises DataError if they are missing or their number
+    differs from `num_classes`."""
+    from pipelines.imagenet import layouts  # noqa: PLC0415  NumPy is imported only when a job is planned
 
     return layouts.fingerprint(params.data, num_classes=params.num_classes)
 
 
 def fingerprint_val(params: PretrainParams) -> str:
-    """Likewise of val alone, which is all that an evaluation reads."""
+    """Digest of val only, which is all that an evaluation reads; raises like `fingerprint`."""
     from pipelines.imagenet import layouts  # noqa: PLC0415
 
     return layouts.fingerprint_val(params.data, num_classes=params.num_classes)

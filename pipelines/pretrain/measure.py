@@ -1,4 +1,5 @@
-"""How large a classifier is, how much it multiplies, and how fast it is on this device."""
+"""Measures how large a classifier is, how many multiply-adds it needs, and how fast it is on this
+device."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from orchestrator.artifact import Metric, unit_of
 from pipelines.pretrain.precision import Precision
 
 BATCH_SIZE = 64
-"""As the published throughput."""
+"""Batch size of the published throughput."""
 NUM_BATCHES = {"cpu": (1, 3), "cuda": (10, 50)}
-"""Warm-up and timed batches: on a CPU of two cores a batch of cat_small takes 6 s, on a GPU some 10
-ms."""
+"""Warm-up and timed batches: on a CPU with two cores a batch of cat_small takes 6 s, on a GPU some
+10 ms."""
 
 
 def measure(model: Cat, *, img_size: int, device: torch.device) -> tuple[Metric, ...]:
-    """Metrics params_m, flops_g, images_per_s_fp32 and images_per_s_bf16 of `model`, which lies on
+    """Metrics params_m, flops_g, images_per_s_fp32 and images_per_s_bf16 of `model`, which is on
     `device`."""
     num_timed = BATCH_SIZE * NUM_BATCHES[device.type][1]
     values = {
@@ -45,12 +46,11 @@ def count_params(model: Cat) -> int:
 
 
 def count_multiply_adds(model: Cat, *, img_size: int) -> int:
-    """Multiply-adds of all matrix products and convolutions of one image, those of attention
-    included.
+    """Multiply-adds of all matrix products and convolutions of one image, including attention.
 
-    For cat_tiny, cat_small and cat_base 2.77, 6.06 and 8.93 G; published are 2.8, 5.9 and 8.9, of
-    which no way of counting gives all three (cat_model.complexity). Shortcuts of our network that
-    multiply less do not change them.
+    For cat_tiny, cat_small and cat_base they are 2.77, 6.06 and 8.93 G. The published figures are
+    2.8, 5.9 and 8.9; no single way of counting gives all three (cat_model.complexity). Shortcuts of
+    our network that multiply less do not change the count.
     """
     return complexity(
         model.config, image_hw=(img_size, img_size), num_classes=model.num_classes
@@ -59,8 +59,8 @@ def count_multiply_adds(model: Cat, *, img_size: int) -> int:
 
 @torch.inference_mode()
 def images_per_s(model: Cat, precision: Precision, *, img_size: int) -> float:
-    """Images of random pixels a second in batches of BATCH_SIZE: the median of the timed batches,
-    warmed up before."""
+    """Throughput on random pixels in images per second, in batches of BATCH_SIZE: the median of the
+    timed batches, after a warm-up."""
     device = precision.device
     x_BIHW = torch.randn(BATCH_SIZE, model.config.in_chans, img_size, img_size, device=device)
     num_warm, num_timed = NUM_BATCHES[device.type]

@@ -1,4 +1,4 @@
-"""What a training step that does not fit the GPU's memory means for the job."""
+"""Explains a training step that does not fit the GPU's memory in terms of the job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def explaining_memory(
 def explained(
     err: torch.OutOfMemoryError, params: PretrainParams, *, world_size: int, device: torch.device
 ) -> JobError:
-    """The error as one of the job: what did not fit, and each field by which it would."""
+    """A JobError that says what did not fit, and each field that can be changed."""
     side = params.input_size
     num_images = params.micro_batch_size(world_size)
     reason = str(err).strip().partition("\n")[0]
@@ -37,7 +37,7 @@ def explained(
 
 
 def _remedies(params: PretrainParams) -> list[str]:
-    """Those that keep the recipe first."""
+    """Remedies, those that keep the recipe first."""
     remedies = [
         (
             f"raise accumulate to {2 * params.accumulate} or resources.workers: the recipe stays "
@@ -45,7 +45,7 @@ def _remedies(params: PretrainParams) -> list[str]:
         )
     ]
     if not params.activation_checkpointing:
-        remedies.append("set activation_checkpointing: true, at a third more time")
+        remedies.append("set activation_checkpointing: true, which takes a third more time")
     if params.precision == "fp32":
         remedies.append("set precision: bf16")
     return [*remedies, "or lower batch_size or img_size"]

@@ -1,5 +1,5 @@
-"""The network that a job names, the device that it runs on, and finished classifiers: to measure,
-or to start from."""
+"""Makes the network of a job, selects its device, and loads finished classifiers to evaluate or to
+start from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAD = frozenset({"head.fc.weight", "head.fc.bias"})
 
 
 def make_config(params: PretrainParams) -> CatConfig:
-    """The network of `params`, at their input size and with their drop path."""
+    """The network config of `params`, with their input size and drop path."""
     config = replace(config_of(params.model), img_size=params.input_size)
     return (
         config
@@ -36,8 +36,8 @@ def make_config(params: PretrainParams) -> CatConfig:
 
 
 def checked_device(context: StageContext) -> torch.device:
-    """The context's device, made this process's own; raises JobError where it has no arithmetic of
-    `precision`."""
+    """The context's device, selected for this process; raises JobError if the device does not
+    support `precision`."""
     device = torch.device(context.device)
     if context.params.precision == "fp16" and device.type == "cpu":
         raise JobError("precision: fp16 needs a GPU; on CPUs set precision to fp32 or bf16")
@@ -49,12 +49,12 @@ def checked_device(context: StageContext) -> torch.device:
 def start_weights(
     model: Cat, directory: Path, params: PretrainParams, classes: Sequence[str]
 ) -> None:
-    """Put the classifier in `directory`, a stage's checkpoint or a single file, into `model` over
+    """Load the classifier in `directory`, a stage's checkpoint or a single file, into `model` over
     `classes`.
 
-    Its position embedding is interpolated to the model's map; with `reset_head` the model keeps its
-    own head, and the classes may be others. Raises CheckpointError when it is another network, or
-    has other classes.
+    The position embedding is interpolated to the model's map. With `reset_head` the model keeps its
+    own head, and the classes may differ. Raises CheckpointError for a different network or
+    different classes.
     """
     found = _load_start(directory)
     check_network(
@@ -89,22 +89,21 @@ def _load_start(directory: Path) -> Checkpoint:
         found = load_checkpoint(file_from_outside(directory) or directory)
     except WeightsError as err:
         raise CheckpointError(
-            f"weights: no classifier can be read from it: {err}; give the checkpoint of a pretrain "
-            "stage, or a file of "
-            "the official layout"
+            f"weights: cannot read a classifier: {err}; give the checkpoint of a pretrain stage, "
+            "or a file in the official layout"
         ) from err
     if not found.is_classifier:
         raise CheckpointError(
-            "weights: is a backbone, without the norm and the head of a classifier; give a "
+            "weights: is a backbone without the norm and the head of a classifier; give a "
             "classifier"
         )
     return found
 
 
 def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
-    """A file names no classes: only their number is compared, their order is taken to be that of
-    sorted folders."""
-    fitting = "fine-tune on data with its classes, or set reset_head: true to replace its head"
+    """Raises CheckpointError for different classes. A single file names no classes: only their
+    number is compared, and their order is assumed to match sorted folders."""
+    fitting = "fine-tune on data with the same classes, or set reset_head: true to replace the head"
     if found.classes is not None:
         check_classes(found.classes, classes, what="weights", fitting=fitting)
         return
@@ -112,28 +111,28 @@ def _check_start_classes(found: Checkpoint, classes: Sequence[str]) -> None:
     num_classes = 0 if head is None else len(head)
     if num_classes != len(classes):
         raise CheckpointError(
-            f"weights: has {num_classes} classes, the data {len(classes)}; {fitting}"
+            f"weights: has {num_classes} classes, but the data have {len(classes)}; {fitting}"
         )
 
 
 def load_checked_classifier(
     directory: Path, *, config: CatConfig, classes: Sequence[str], img_size: int | None = None
 ) -> Cat:
-    """The classifier of a stage's checkpoint, or of the only file of `directory`, in the official
+    """The classifier of a stage's checkpoint, or of the only file in `directory`, in the official
     layout.
 
-    Given `img_size`, its position embedding is interpolated to images of that side. Raises
-    CheckpointError unless it is then the network `config` over `classes`. An official file names no
-    classes: they are taken to be in the order of the sorted folders, as ImageNet's are, and only
-    their number is compared.
+    `img_size` interpolates its position embedding to images of that side. Raises CheckpointError
+    unless the result is the network `config` over `classes`. An official file names no classes:
+    they are assumed to be in the order of the sorted folders, like ImageNet's, and only their
+    number is compared.
     """
     model, known = _load(directory)
     model.set_input_size(img_size)
     if known is None:
         if model.num_classes != len(classes):
             raise CheckpointError(
-                f"checkpoint: has {model.num_classes} classes, the data {len(classes)}; measure it "
-                "on its own data"
+                f"checkpoint: has {model.num_classes} classes, but the data have {len(classes)}; "
+                "evaluate it on its own data"
             )
     else:
         check_classes(known, classes)
@@ -144,7 +143,7 @@ def load_checked_classifier(
 
 
 def _load(directory: Path) -> tuple[Cat, tuple[str, ...] | None]:
-    """The classifier and, if it names them, its classes."""
+    """The classifier, and its classes or None if it does not name them."""
     try:
         file = file_from_outside(directory)
         return (
@@ -152,7 +151,6 @@ def _load(directory: Path) -> tuple[Cat, tuple[str, ...] | None]:
         )
     except WeightsError as err:
         raise CheckpointError(
-            f"checkpoint: no classifier can be read from it: {err}; give the checkpoint of a "
-            "pretrain stage, or a file "
-            "of the official layout"
+            f"checkpoint: cannot read a classifier: {err}; give the checkpoint of a pretrain "
+            "stage, or a file in the official layout"
         ) from err

@@ -1,5 +1,5 @@
-"""AdamW with the recipe's decay exclusions, and its learning rate as a pure function of the
-update."""
+"""AdamW with the recipe's decay exclusions, and its learning rate as a pure function of the update
+number."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipelines.pretrain.params import PretrainParams
 
 @dataclass(frozen=True)
 class LrSchedule:
-    """Linear warm-up, then a cosine over all updates, those of the warm-up included.
+    """Linear warm-up, then a cosine over all updates, including the warm-up.
 
-    The cosine is not restarted after the warm-up, so the rate steps down a little there (to 0.989
-    of the peak with 20 of 300 epochs), and each update uses its predecessor's position: both as in
-    the reference.
+    As in the reference, the cosine does not restart after the warm-up, so the rate steps down a
+    little there (to 0.989 of the peak with 20 of 300 epochs). Also as in the reference, each update
+    uses the position of the previous one.
     """
 
     first_lr: float
@@ -41,7 +41,7 @@ class LrSchedule:
 
 
 def make_schedule(params: PretrainParams, *, updates_per_epoch: int) -> LrSchedule:
-    """The recipe's schedule; a warm-up longer than the run is cut to the run."""
+    """The recipe's schedule; a warm-up longer than the run is shortened to the run."""
     return LrSchedule(
         first_lr=params.first_lr,
         peak_lr=params.peak_lr,
@@ -52,10 +52,11 @@ def make_schedule(params: PretrainParams, *, updates_per_epoch: int) -> LrSchedu
 
 
 def make_optimizer(model: Cat, params: PretrainParams) -> AdamW:
-    """AdamW that decays matrices only: no 1-D parameter, bias, position embedding or bias table.
+    """AdamW that decays matrices only: not 1-D parameters, biases, position embeddings or bias
+    tables.
 
-    Where `layer_decay` is not 1, each group has an `lr_scale`. Fused kernels exist for CPUs and for
-    CUDA; else torch chooses between one kernel for each list of tensors and a loop.
+    If `layer_decay` is not 1, each group has an `lr_scale`. Fused kernels exist for CPUs and for
+    CUDA; without them torch chooses between one kernel per list of tensors and a loop.
     """
     return AdamW(
         _groups(model, params),
@@ -67,7 +68,7 @@ def make_optimizer(model: Cat, params: PretrainParams) -> AdamW:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Every group learns at `lr`, times its own scale under layer-wise decay."""
+    """Set every group's learning rate to `lr`, times its own scale under layer-wise decay."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 

@@ -1,7 +1,7 @@
-"""What a job says about a pretraining stage; the defaults are the reference recipe on ImageNet-1K.
-Imports no torch.
+"""The params of a pretraining stage; the defaults are the reference recipe on ImageNet-1K. Imports
+no torch.
 
-But for `precision`: the reference's fp16 needs a GPU.
+The exception is `precision`: the reference's fp16 needs a GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipelines.details.params import DetailParams
 from pipelines.training.intervals import CheckpointEvery
 
 REFERENCE_LR = 5e-4
-"""Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it grows linearly with
-the batch."""
+"""Peak learning rate of the reference for a global batch of REFERENCE_BATCH; it scales linearly
+with the batch."""
 REFERENCE_BATCH = 512
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -46,57 +46,58 @@ class PretrainParams(Params):
     model: Annotated[Model, Role.MODEL] = "cat_tiny"
     """`cat_tiny`, `cat_small`, `cat_base`, or a mapping of settings."""
     num_classes: Annotated[int, Field(ge=2)] | None = None
-    """What the data must hold; None takes what it holds."""
+    """Number of classes that the data must hold; None: any number."""
     img_size: Annotated[int, Field(ge=8, le=2048)] | None = None
     """Side of the square input in pixels, for training and evaluation; None: the model's own."""
     weights: Annotated[str | None, Role.INPUT] = None
-    """Fine-tuning starts from this classifier, a stage's checkpoint or a file; None: from random
+    """Classifier that fine-tuning starts from, a stage's checkpoint or a file; None: random
     weights."""
     reset_head: bool = False
-    """Whether the head of `weights` is replaced by a fresh one, as other classes need."""
+    """Whether a new head replaces the head of `weights`, as other classes need."""
 
     data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of each class's training images that is trained on, the same for every seed; val is
-    never cut."""
+    """Part of each class's training images that is used, the same for every seed; val is never
+    reduced."""
     epochs: Annotated[int, Field(ge=1), Role.DURATION] = 300
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
-    """Images an update, over all workers and accumulated parts; a multiple of their number."""
+    """Images per update, over all workers and accumulated parts; a multiple of their number."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Parts in which each worker computes its share of an update, for batches that do not fit its
     memory."""
     lr: Rate | None = None
-    """Peak learning rate for `batch_size`, used as it stands; None: 5e-4 * batch_size / 512."""
+    """Peak learning rate for `batch_size`, used without scaling; None: 5e-4 * batch_size / 512."""
     min_lr: Rate | None = None
     """Learning rate at the end; None: a hundredth of the peak, as in the reference."""
     warmup_lr: Rate | None = None
     """Learning rate of the first update; None: a thousandth of the peak, as in the reference."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 20
-    """Epochs of linear warm-up; a run shorter than that warms up throughout, so short trials need
-    no other value."""
+    """Epochs of linear warm-up; a shorter run warms up throughout, so short trials need no other
+    value."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Decoupled decay of matrices; biases, norms, position embeddings and bias tables have none."""
+    """Decoupled decay of matrices; biases, norms, position embeddings and bias tables do not
+    decay."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's decay of the averages of gradients and of their squares."""
     eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    """AdamW's addend to the root of the averaged squares."""
+    """AdamW's term added to the root of the averaged squares."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor on the learning rate from each depth of the network to the one before it; 1: the same
+    """Factor on the learning rate from each depth of the network to the previous one; 1: the same
     for all."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
     """Largest norm of the gradient; None: unlimited."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward pass by autocast; fp16 scales the loss and needs a GPU."""
+    """Arithmetic of the forward pass under autocast; fp16 scales the loss and needs a GPU."""
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Stochastic depth of the last group; None: the model's own."""
+    """Drop path rate of the last group; None: the model's own."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay a step of an average of the weights, which is then what is evaluated and published;
-    None: no average."""
+    """Decay per update of an average of the weights, which is then evaluated and published instead
+    of the weights; None: no average."""
     non_finite: Literal["stop", "skip"] = "stop"
-    """What a gradient that is no number does: stop the stage, or skip its update, up to
+    """What to do about a NaN or infinite gradient: stop the stage, or skip the update, up to
     `max_skipped_updates`."""
     max_skipped_updates: Annotated[int, Field(ge=0)] = 10
-    """Updates that may be skipped over the whole training before the stage stops all the same."""
+    """Updates that may be skipped in the whole training before the stage stops."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the target spread over all classes."""
@@ -107,18 +108,18 @@ class PretrainParams(Params):
     mixup_prob: Probability = 1.0
     """Probability that a batch is mixed at all."""
     mixup_switch_prob: Probability = 0.5
-    """Probability of cutmix where both are on."""
+    """Probability of cutmix if both are on."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
-    """Whether a batch, each pair of images or each image has a mixing ratio of its own."""
+    """Whether a batch, each pair of images or each image has its own mixing ratio."""
     augmentation: Literal["reference", "fast", "device"] = "reference"
-    """timm on PIL images, bit for bit; or the same distributions made faster, on the CPU or, in
+    """timm on PIL images, bit for bit; or the same distributions computed faster, on the CPU or, in
     part, on the device."""
     auto_augment: RandAugment | None = "rand-m9-mstd0.5-inc1"
     """timm's policy: RandAugment, or AutoAugment `original`, `originalr`, `v0`, `v0r`, `3a`; None:
     off."""
     color_jitter: Probability = 0.4
-    """Strength of jitter in brightness, contrast and saturation; without effect where
-    `auto_augment` is on."""
+    """Strength of jitter in brightness, contrast and saturation; ignored if `auto_augment` is
+    on."""
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
     random_erasing: Probability = 0.25
@@ -126,43 +127,44 @@ class PretrainParams(Params):
     erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
     """What an erased rectangle holds: the mean colour, one random colour, or noise."""
     erasing_count: Annotated[int, Field(ge=1, le=16)] = 1
-    """Most rectangles in an image."""
+    """Maximum number of rectangles in an image."""
     scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (
         0.08,
         1.0,
     )
-    """Least and greatest share of the image's area that a training crop shows."""
+    """Minimum and maximum share of the image's area that a training crop shows."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
-    """Least and greatest width of a training crop over its height."""
+    """Minimum and maximum ratio of a training crop's width to its height."""
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     """How images are resized."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Side of the evaluation's centre crop over the side of the resized image."""
+    """Ratio of the side of the evaluation's centre crop to the side of the resized image."""
     max_broken_images: Annotated[int, Field(ge=0)] = 10
-    """Images that may fail to decode before the stage stops; train replaces them by others, val
-    leaves them out."""
+    """Images that may fail to decode before the stage stops; in train others replace them, in val
+    they are left out."""
 
     loader_workers: Annotated[int, Field(ge=0, le=256), Role.OUTSIDE_KEY] = 4
-    """Processes that decode and augment, for each worker; 0: the worker itself."""
+    """Processes per worker that decode and augment; 0: the worker does it itself."""
     cache_gib: Annotated[float, Field(gt=0), Role.OUTSIDE_KEY] = 200
-    """Disk that each machine may fill with shards read from S3; ImageNet-1K's take 140."""
+    """Disk space in GiB that each machine may use for shards read from S3; ImageNet-1K's take
+    140."""
     checkpoint_every: Annotated[CheckpointEvery, Role.OUTSIDE_KEY] = CheckpointEvery(epochs=1)
-    """How often a checkpoint is written: `{epochs: N}`, `{steps: N}` (updates) or `{minutes: N}`; a
+    """Interval between checkpoints: `{epochs: N}`, `{steps: N}` (updates) or `{minutes: N}`; a
     number: epochs."""
     keep_best: Annotated[int, Field(ge=0, le=100), Role.OUTSIDE_KEY] = 0
-    """Checkpoints with the best top-1 that are kept besides the latest until the stage is done;
-    only those of an epoch's end have one, so that with `steps` or `minutes` each epoch ends with a
-    checkpoint too."""
+    """Number of checkpoints with the best top-1 that are kept in addition to the latest until the
+    stage is done. Only checkpoints at the end of an epoch have a top-1, so with `steps` or
+    `minutes` each epoch also ends with a checkpoint."""
     activation_checkpointing: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third
-    more time."""
+    """Recompute activations in the backward pass instead of keeping them: less memory, a third more
+    time."""
     compile: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Compile the network by torch.compile, which needs a C++ compiler; the same function but for
+    """Compile the network with torch.compile, which needs a C++ compiler; results differ only by
     rounding."""
     channels_last: Annotated[bool, Role.OUTSIDE_KEY] = False
-    """Lay the weights of convolutions, and so their maps, out with channels last."""
+    """Store the weights of convolutions, and so their maps, with channels last."""
     fused_optimizer: Annotated[bool, Role.OUTSIDE_KEY] = True
-    """Update all weights in one kernel; the same function but for rounding."""
+    """Update all weights in one kernel; results differ only by rounding."""
 
     @property
     def input_size(self) -> int:
@@ -180,8 +182,8 @@ class PretrainParams(Params):
 
     @property
     def stated_lr(self) -> float:
-        """`peak_lr` but for rounding. Reads no other field where `lr` is given, so that checks need
-        no more."""
+        """`peak_lr` before rounding. If `lr` is given, no other field is read, so checks need no
+        more."""
         return self.peak_lr if self.lr is None else self.lr
 
     @property
@@ -197,7 +199,7 @@ class PretrainParams(Params):
         return frozenset({"num_classes"})
 
     def usual(self) -> Mapping[str, Usual]:
-        """What each param that may be left to the kind is then, and the published name of the
+        """The value that each optional param takes by default, and the published name of the
         model's settings."""
         peak, model = frozenset({"lr", "batch_size"}), frozenset({"model"})
         return {
@@ -214,12 +216,12 @@ class PretrainParams(Params):
         return self.mixup > 0 or self.cutmix > 0
 
     def batch_multiple(self, num_workers: int) -> int:
-        """What `batch_size` is a multiple of: equal parts for all workers, pairs of images where
-        they are mixed."""
+        """The number that `batch_size` must be a multiple of: equal parts for all workers, and
+        pairs of images if they are mixed."""
         return num_workers * self.accumulate * (2 if self.is_mixing else 1)
 
     def micro_batch_size(self, num_workers: int) -> int:
-        """Images that a worker computes at a time, where `num_workers` share a batch equally."""
+        """Images that a worker computes at a time if `num_workers` share a batch equally."""
         return self.batch_size // (num_workers * self.accumulate)
 
     def fits_workers(self, num_workers: int) -> bool:
@@ -269,22 +271,16 @@ class PretrainParams(Params):
     def _head_is_there(self) -> Iterator[Misfit]:
         if self.reset_head and self.weights is None:
             yield Misfit(
-                ("reset_head",), "reset_head: there is no head to replace without `weights`"
+                ("reset_head",), "reset_head: true needs `weights`, whose head it replaces"
             )
 
     def _scale_rises(self) -> Iterator[Misfit]:
         if self.scale[0] > self.scale[1]:
-            message = (
-                f"scale {list(self.scale)}: its first number, the least share, exceeds its second"
-            )
-            yield Misfit(("scale",), message)
+            yield Misfit(("scale",), _swapped("scale", self.scale))
 
     def _ratio_rises(self) -> Iterator[Misfit]:
         if self.ratio[0] > self.ratio[1]:
-            message = (
-                f"ratio {list(self.ratio)}: its first number, the least ratio, exceeds its second"
-            )
-            yield Misfit(("ratio",), message)
+            yield Misfit(("ratio",), _swapped("ratio", self.ratio))
 
     def _pairs_fit(self) -> Iterator[Misfit]:
         if self.is_mixing and self.batch_size % 2:
@@ -294,5 +290,10 @@ class PretrainParams(Params):
             yield Misfit(("batch_size",), message)
 
 
+def _swapped(field: str, limits: tuple[float, float]) -> str:
+    first, second = limits
+    return f"{field}: minimum {first:g} exceeds maximum {second:g}; write [{second:g}, {first:g}]"
+
+
 class PretrainEvaluationParams(DetailParams, PretrainParams):
-    """Measures a classifier on val: its scores, its size and its speed."""
+    """Evaluates a classifier on val: its scores, its size and its speed."""

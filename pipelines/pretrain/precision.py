@@ -1,4 +1,4 @@
-"""Where and in which arithmetic the forward pass runs."""
+"""The device and the arithmetic of the forward pass."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """A device and the type of its matrix products; weights and their updates are in fp32
-    throughout."""
+    """A device and the dtype of its matrix products; weights and their updates are always fp32."""
 
     def __init__(self, precision: str, device: torch.device) -> None:
         self.device = device
@@ -22,6 +21,6 @@ class Precision:
         )
 
     def scaler(self) -> GradScaler:
-        """Scales the loss in fp16, whose smallest numbers gradients fall below; passes through
+        """A scaler that scales the loss in fp16, where small gradients would underflow; disabled
         otherwise."""
         return GradScaler(self.device.type, enabled=self._dtype == torch.float16)

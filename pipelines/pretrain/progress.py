@@ -1,5 +1,5 @@
-"""How far a training is: finished epochs with their figures, and how far the unfinished one is.
-Values only."""
+"""The progress of a training: finished epochs with their figures, and the state of the unfinished
+one. Values only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class EpochRecord:
 
     epoch: int
     loss: float
-    """Mean over all updates that were not skipped, and all ranks."""
+    """Mean over all updates that were not skipped, and over all ranks."""
     lr: float
     """Learning rate of the last update."""
     top1: float
@@ -25,22 +25,22 @@ class EpochRecord:
     num_samples: int
     skipped_updates: int
     images_per_s: float
-    """Over all ranks, evaluation and checkpoints left out."""
+    """Over all ranks, excluding evaluation and checkpoints."""
     data_wait: float
     """Part of the training time that rank 0 waited for data, in %."""
     samples_sha256: str
-    """Digest of the order in which all ranks were fed images."""
+    """Digest of the order of images on all ranks."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank has seen of an epoch."""
+    """What one rank has processed of an epoch."""
 
     loss_sum: float = 0.0
     samples_sha256: str = ""
 
     def seeing(self, indices: Iterable[int]) -> Self:
-        """The share after the images at `indices` were trained on."""
+        """The share after training on the images at `indices`."""
         seen = ",".join(map(str, indices))
         return replace(
             self,
@@ -50,23 +50,23 @@ class Share:
 
 @dataclass(frozen=True)
 class Progress:
-    """`num_updates` of the epoch after `epochs` are done; the figures of an epoch that has not
+    """Finished `epochs`, and `num_updates` of the next epoch; the figures of an epoch that has not
     begun are zero."""
 
     epochs: tuple[EpochRecord, ...] = ()
     num_updates: int = 0
     shares: tuple[Share, ...] = ()
-    """By rank; none where the epoch has not begun."""
+    """By rank; empty if the epoch has not begun."""
     skipped_updates: int = 0
-    """In the unfinished epoch."""
+    """Skipped updates in the unfinished epoch."""
     trained_s: float = 0.0
     waited_s: float = 0.0
     broken: tuple[str, ...] = ()
-    """Images met so far that do not decode."""
+    """Images found so far that cannot be decoded."""
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Number of finished epochs."""
         return len(self.epochs)
 
     @property
@@ -76,8 +76,8 @@ class Progress:
         return Scores(last.top1, last.top5, last.num_samples)
 
     def share_of(self, rank: int, *, world_size: int) -> Share:
-        """This rank's share, also where the group had another size: rank 0 then answers for what
-        was summed up."""
+        """This rank's share. If the number of ranks changed, rank 0 takes the whole sum, scaled to
+        keep the mean over ranks."""
         if not self.shares:
             return Share()
         if len(self.shares) == world_size:
@@ -86,7 +86,7 @@ class Progress:
         return Share(total if rank == 0 else 0.0, joint_digest(self.shares))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, which `from_dict` reads."""
+        """The progress as plain values, which `from_dict` reads."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {
             **content,
@@ -97,7 +97,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Raises TypeError and KeyError for anything else than `to_dict` wrote."""
+        """The progress that `to_dict` wrote. Raises TypeError or KeyError for anything else."""
         parsed = {
             "epochs": tuple(EpochRecord(**record) for record in content["epochs"]),
             "shares": tuple(Share(**share) for share in content["shares"]),
@@ -107,5 +107,5 @@ class Progress:
 
 
 def joint_digest(shares: Iterable[Share]) -> str:
-    """One digest for the order of all ranks."""
+    """One digest of the order of images on all ranks."""
     return hashlib.sha256(":".join(share.samples_sha256 for share in shares).encode()).hexdigest()

@@ -1,10 +1,11 @@
-"""Proves on this machine that a killed training ends like a straight one: `python -m
+"""Proves on this machine that a killed training ends like an uninterrupted one: `python -m
 pipelines.pretrain.prove_resume`.
 
-It runs `python -m orchestrator run` twice over, on sample data with two workers and the whole
-recipe: once straight, once killed with SIGKILL at random moments, a worker and the driver in turn,
-and started again. Then it compares the weights bit for bit, and the metric log with its digests of
-the order of samples. Exit code 0: they are equal, 1: not.
+It trains twice with `python -m orchestrator run`, on sample data with two workers and the whole
+recipe. The first training runs straight through. The second is killed with SIGKILL at random
+moments, a worker and the driver in turn, and started again. Then it compares the weights bit for
+bit, and the metric logs with their digests of the order of samples. Exit code 0: they are equal, 1:
+they differ.
 """
 
 from __future__ import annotations
@@ -46,30 +47,30 @@ stages:
 """
 WHAT_CLOCKS_SAY = ("images_per_s", "data_wait")
 DEADLINE_S = 600
-"""Kills of one run; each takes about a minute on two cores."""
+"""Time limit of a run, which takes about a minute on two cores."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What a finished training left in its store."""
+    """The results of a finished training in its store."""
 
     files: dict[str, str]
     """sha256 of the classifier's files, by name."""
     log: list[dict[str, Any]]
-    """The metric log without what clocks say."""
+    """The metric log without the fields that clocks determine."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument(
-        "--kills", type=int, default=3, help="how often the second training is killed (3)"
+        "--kills", type=int, default=3, help="number of kills of the second training (3)"
     )
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each training (3)")
     parser.add_argument(
         "--seed",
         type=int,
         default=None,
-        help="of the moments of the kills; without one they differ",
+        help="seed for the moments of the kills (random)",
     )
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**16)
@@ -115,19 +116,19 @@ def _compare(straight: Ended, killed: Ended) -> int:
 
 
 def _start(job: Path) -> subprocess.Popen[bytes]:
-    # On a Ray of its own, below the driver, where its workers are found. Bitwise equality needs one
-    # order of summation, for any number of cores.
+    # Uses its own local Ray below the driver, where its workers are found. Bitwise equality needs
+    # one order of summation, for any number of cores.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "orchestrator", "run", str(job)]
     output = job.with_suffix(".log").open("ab")
-    return subprocess.Popen(  # noqa: S603  our own words
+    return subprocess.Popen(  # noqa: S603  our own arguments
         command, env=environment, stdout=output, stderr=output, start_new_session=True
     )
 
 
 def _finish(job: Path) -> None:
-    """Run the job to its end. Raises SystemExit with the end of its output when that fails."""
+    """Run the job to its end. Raises SystemExit with the end of its output if it fails."""
     process = _start(job)
     try:
         code = process.wait(timeout=DEADLINE_S)
@@ -146,7 +147,7 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
     """Start the job, wait for a new checkpoint and a moment more, and kill the driver, or a worker
     and then the driver.
 
-    The run itself survives a killed worker; its driver is killed after the next checkpoint.
+    The run survives a killed worker; its driver is killed after the next checkpoint.
     """
     process = _start(job)
     try:
@@ -165,11 +166,10 @@ def _kill_one(job: Path, store: Path, *, victim: str, rng: random.Random) -> Non
 def _await_moment(
     process: subprocess.Popen[bytes], job: Path, store: Path, rng: random.Random
 ) -> None:
-    """Wait for workers, for one to three new checkpoints, and for a part of the time in which the
-    next is made.
+    """Wait for workers, for one to three new checkpoints, and for part of the time until the next.
 
-    Of the 27 of three epochs, the five moments of three kills take 20 at most: the training does
-    not end before them.
+    Three epochs write 27 checkpoints, and the five moments of three kills use at most 20, so the
+    training does not end before them.
     """
     _await(process, job, lambda: bool(_workers(process.pid)))
     wanted = _num_checkpoints(store) + rng.randint(1, 3)
@@ -194,13 +194,13 @@ def _num_checkpoints(store: Path) -> int:
 
 
 def _workers(driver: int) -> list[int]:
-    """Processes of the training's workers below `driver`."""
+    """Process ids of the training's workers below `driver`."""
     return [pid for pid in _descendants(driver) if b"RayTrainWorker" in _command(pid)]
 
 
 def _kill_all(driver: int) -> None:
-    """End a run with SIGKILL, the driver first and then its local Ray, whose processes are looked
-    up before."""
+    """Kill a run with SIGKILL: the driver first, then its local Ray, whose processes are looked up
+    before."""
     for pid in [driver, *_descendants(driver)]:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -209,7 +209,7 @@ def _kill_all(driver: int) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Found by /proc, so only on Linux."""
+    """Process ids below `pid`, found in /proc (Linux only)."""
     children = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

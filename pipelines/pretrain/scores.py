@@ -1,4 +1,4 @@
-"""The scores of a classifier on val, over the images of all ranks."""
+"""Scores of a classifier on val, over the images of all ranks."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipelines.training.distributed import sum_over_ranks
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares in % of `num_samples` images, over all ranks, whose class is the best guess, or among
-    the best five."""
+    """Shares in % of `num_samples` images, over all ranks, whose class is the best prediction or
+    among the best five."""
 
     top1: float
     top5: float
     num_samples: int
 
     def as_metrics(self) -> tuple[Metric, ...]:
-        """In %, on val."""
+        """The scores as metrics, in %, on val."""
         return tuple(
             Metric(name=name, value=value, num_samples=self.num_samples)
             for name, value in (("top1", self.top1), ("top5", self.top5))
@@ -41,13 +41,13 @@ def evaluate(
     broken: BrokenImages,
     seen: Callable[[Batch, Tensor], None] | None = None,
 ) -> Scores:
-    """Scores over the images of all ranks' batches that decode, each counted once.
+    """Scores over all decodable images in all ranks' batches, each counted once.
 
     `seen` gets each of this rank's batches and its logits, (images, classes).
     """
     model.eval()
     counts_3 = torch.zeros(3, dtype=torch.float64)  # top-1 hits, top-5 hits, images
-    # Compiled only for training: an odd last batch would be compiled again.
+    # Compile only for training: an odd last batch would be compiled again.
     with torch.compiler.set_stance("force_eager"):
         for batch in _decodable(batches, broken):
             on_device = batch.to(precision.device)
@@ -59,7 +59,7 @@ def evaluate(
     share_broken(broken)
     top1, top5, num_samples = sum_over_ranks(counts_3, precision.device).tolist()
     if num_samples == 0:
-        raise DataError("no image of val decodes; see to the files below val/")
+        raise DataError("no image in val/ can be decoded; check the files")
     return Scores(100 * top1 / num_samples, 100 * top5 / num_samples, int(num_samples))
 
 

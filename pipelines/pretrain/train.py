@@ -1,5 +1,5 @@
-"""The entry point of the kind `pretrain`: epochs of training and evaluation, a checkpoint, the
-trained classifier."""
+"""The entry point of the kind `pretrain`: trains and evaluates by epoch, and writes checkpoints and
+the trained classifier."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from pipelines.training.metrics import training_metrics
 from pipelines.training.seeding import Stream, seed_all, seeds
 
 WEIGHTS = "weights"
-"""The input with the classifier that fine-tuning starts from."""
+"""Name of the input with the classifier that fine-tuning starts from."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -58,7 +58,7 @@ def run(context: StageContext) -> StageResult:
 
 
 def _blank_micro_batch(params: PretrainParams, world_size: int, device: torch.device) -> Tensor:
-    """Images as many and as large as a worker computes at a time."""
+    """Zero images, as many and as large as a worker computes at a time."""
     return torch.zeros(
         params.micro_batch_size(world_size), 3, params.input_size, params.input_size, device=device
     )
@@ -67,7 +67,7 @@ def _blank_micro_batch(params: PretrainParams, world_size: int, device: torch.de
 def make_training(
     context: StageContext, loaders: Loaders, *, classes: tuple[str, ...], device: torch.device
 ) -> EpochLoopState:
-    """All that the stage trains with, at its start."""
+    """The objects that the stage trains with, in their initial state."""
     params: PretrainParams = context.params
     trainer = _make_trainer(context, loaders, classes=classes, device=device)
     return EpochLoopState(
@@ -108,7 +108,7 @@ def _make_trainer(
 
 
 def _make_model(context: StageContext, classes: tuple[str, ...], device: torch.device) -> Cat:
-    """The network at its start: random, or the classifier that fine-tuning starts from."""
+    """The initial network: random, or the classifier that fine-tuning starts from."""
     params: PretrainParams = context.params
     model = Cat(make_config(params), num_classes=len(classes))
     if WEIGHTS in context.inputs and context.resume_dir is None:
@@ -130,7 +130,7 @@ def _on_all_ranks(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _result(training: EpochLoopState, classes: tuple[str, ...], progress: Progress) -> StageResult:
-    """The classifier, the metric log, and the scores on val."""
+    """Write the classifier and the metric log; return them with the scores on val."""
     checkpoint, log = (training.context.work_dir / name for name in ("checkpoint", "log"))
     if training.context.rank == 0:
         model: Any = training.trainer.evaluated
@@ -143,8 +143,8 @@ def _result(training: EpochLoopState, classes: tuple[str, ...], progress: Progre
 
 
 def _training_metrics(progress: Progress) -> tuple[Metric, ...]:
-    """The loss of the last epoch; speed and wait for data over the whole training."""
-    # Epochs have the same number of images: the time of each, up to a factor.
+    """The loss of the last epoch, and speed and wait for data over the whole training."""
+    # All epochs have the same number of images, so this is the time of each, up to a factor.
     trained_s = [1 / record.images_per_s for record in progress.epochs]
     waited_s = [
         record.data_wait * seconds

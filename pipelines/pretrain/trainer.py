@@ -1,4 +1,4 @@
-"""One update of the weights, from the parts of a batch."""
+"""Makes one update of the weights from the parts of a batch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pipelines.training.distributed import any_over_ranks
 
 @dataclass(frozen=True)
 class Trainer:
-    """What updates a model; `model` is wrapped for gradient exchange where there are several
-    ranks."""
+    """The objects that update a model; with several ranks, `model` is wrapped to exchange
+    gradients."""
 
     model: nn.Module
     unwrapped: nn.Module
     """The network inside `model`."""
     ema: ModelEmaV3 | None
-    """The average of its weights, where one is kept."""
+    """The average of its weights, if one is kept."""
     optimizer: Optimizer
     scaler: GradScaler
     schedule: LrSchedule
@@ -48,12 +48,13 @@ class Trainer:
         return self.unwrapped if self.ema is None else self.ema.module
 
     def warm_up_ddp(self, x_BCHW: Tensor) -> None:
-        """Pass `x_BCHW`, as large as a part, through and back to no effect, but for the order of
-        later sums over ranks.
+        """Run one forward and backward pass on `x_BCHW`, as large as a part, which only fixes the
+        order of later sums over ranks.
 
-        DistributedDataParallel lays out gradients again after its first backward pass, and three
-        ranks or more sum an element in an order that depends on its position: without this the
-        first update of a resumed training would differ from the straight one's. All ranks call it.
+        DistributedDataParallel lays out gradients again after its first backward pass. Three ranks
+        or more sum an element in an order that depends on its position. Without this pass, the
+        first update of a resumed training would differ from the same update of an uninterrupted
+        one. All ranks call it.
         """
         if self.model is self.unwrapped:
             return
@@ -67,7 +68,7 @@ class Trainer:
         """Make the update of this number, counted from 0; returns this rank's mean loss over
         `micro_batches`, on the device.
 
-        None says that the update was skipped, on all ranks. Raises DataError for a part without
+        None means that the update was skipped, on all ranks. Raises DataError for a part without
         images.
         """
         self.model.train()
@@ -88,7 +89,7 @@ class Trainer:
         self, micro_batch: Batch, micro_batches: Sequence[Batch], *, is_last: bool
     ) -> Tensor:
         if len(micro_batch.labels_B) == 0:
-            raise DataError("no image of train decodes; see to the files below train/")
+            raise DataError("no image in train/ can be decoded; check the files")
         batch = micro_batch.to(self.precision.device)
         with self._exchange(is_due=is_last):
             with self.precision.autocast():
@@ -97,12 +98,12 @@ class Trainer:
         return loss.detach()
 
     def _exchange(self, *, is_due: bool) -> AbstractContextManager[Any]:
-        """Ranks exchange gradients with the last part only."""
+        """Context in which ranks exchange gradients only with the last part."""
         model: Any = self.model
         return contextlib.nullcontext() if is_due or model is self.unwrapped else model.no_sync()
 
     def _step(self, loss: Tensor) -> bool:
-        """Whether the weights were updated."""
+        """Update the weights; return whether they were updated."""
         self.scaler.unscale_(self.optimizer)
         if self.clip_grad is not None or self.skips_non_finite:
             limit = float("inf") if self.clip_grad is None else self.clip_grad
@@ -115,8 +116,8 @@ class Trainer:
         return True
 
     def _is_lost(self, loss: Tensor, norm: Tensor) -> bool:
-        """Whether any rank's loss or, but for what the scaler deals with, the gradient is no
-        number."""
+        """Whether any rank's loss is NaN or infinite, or its gradient, unless the loss scaler
+        handles that."""
         suspects = loss if self.scaler.is_enabled() else torch.stack([loss, norm])
         return any_over_ranks(
             claim=not bool(suspects.isfinite().all()), device=self.precision.device

@@ -58,7 +58,7 @@ def _count(text: str) -> int:
 
 def _scans(text: str) -> int:
     value = int(text)
-    if value < 5:  # noqa: PLR2004  every fifth scan is held out: fewer leave val without one
+    if value < 5:  # noqa: PLR2004  every fifth scan is held out, so fewer would leave val empty
         raise ValueError(text)
     return value
 

@@ -1,4 +1,4 @@
-"""Draws scans as RGB images: a textured background, digits in grey blended on it, and their
+"""Draws scans as RGB images: digits in grey, blended on a textured background, and their
 outlines."""
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TEXTURE_CELL_PX = 8
 OUTLINE_INK = 0.4
 """A pixel with this coverage or more belongs to the digit."""
 OUTLINE_SCALE = 4
-"""Outlines are traced on an image enlarged so much more: a traced contour runs through pixel
-centres, so it is half a pixel too tight, which is an eighth of a pixel after scaling back."""
+"""Factor by which an image is enlarged before outlines are traced. A traced contour runs through
+pixel centres, so it is half a pixel too tight, which is an eighth of a pixel after scaling back."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Placed:
 
 
 def background(rng: np.random.Generator, size: int) -> Rgb:
-    """A dark, slightly tinted ground with a smooth texture."""
+    """A dark, slightly tinted background with a smooth texture."""
     cells = size // TEXTURE_CELL_PX
     texture = _enlarge(rng.uniform(-0.04, 0.04, (cells, cells)).astype(np.float32), size)
     tint = rng.uniform(0.12, 0.32) + rng.uniform(-0.05, 0.05, 3)
@@ -54,15 +54,15 @@ def draw(image: Rgb, placed: Placed, brightness: float) -> None:
 
 
 def outline(placed: Placed) -> tuple[Polygon, ...]:
-    """The digit's outer contours; holes, as in an 8, count as part of the digit, since COCO's
-    polygons have none."""
+    """The digit's outer contours. Holes, as in an 8, count as part of the digit, because COCO's
+    polygons have no holes."""
     big = _enlarge(placed.scan.ink, placed.size * OUTLINE_SCALE)
     contours, _ = cv2.findContours(
         (big >= OUTLINE_INK).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     smooth = [cv2.approxPolyDP(contour, 1.0, closed=True) for contour in contours]
     corner = (placed.x, placed.y)
-    # Specks below one pixel are dust of the scanner, not strokes.
+    # Contours below one pixel are dust on the scanner, not strokes.
     return tuple(
         _polygon(one, corner) for one in smooth if cv2.contourArea(one) >= OUTLINE_SCALE**2
     )

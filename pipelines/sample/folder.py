@@ -1,5 +1,5 @@
-"""Writes the sample into a folder: each file atomically, the list of them last, and only what is
-missing."""
+"""Writes the sample into a folder: only missing files, each atomically, and the list of files
+last."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.errors import DataError
 
 LIST_NAME = "sample.json"
 VERSION = 1
-"""Raised when the same size gives other files."""
+"""Increased when the same size gives other files."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the sample to make; `scans_per_class` counts both splits, None takes all."""
+    """How much of the sample to make; `scans_per_class` counts both splits, None uses all scans."""
 
     train_scenes: int = 400
     val_scenes: int = 100
@@ -28,16 +28,17 @@ class Size:
 
 @dataclass(frozen=True)
 class SampleSummary:
-    """`num_written` of the sample's `num_files` were missing or broken."""
+    """Number of files in the sample, and of those that were missing or broken and so were
+    written."""
 
     num_files: int
     num_written: int
 
 
 def write_sample(root: Path, size: Size) -> SampleSummary:
-    """Make `root` hold the sample of `size`; what it holds already is kept.
+    """Write the missing files of the sample of `size` to `root`; existing files are kept.
 
-    Raises DataError when `root` holds a sample of another size or cannot be written.
+    Raises DataError if `root` holds a sample of another size or cannot be written.
     """
     try:
         listed = _load_list(root, size)
@@ -46,8 +47,8 @@ def write_sample(root: Path, size: Size) -> SampleSummary:
         return _write(root, size)
     except OSError as err:
         raise DataError(
-            f"{err.filename or root}: the sample cannot be written: {err.strerror}; choose a "
-            "folder that can be written"
+            f"{err.filename or root}: cannot write the sample: {err.strerror}; choose a writable "
+            "folder"
         ) from err
 
 
@@ -66,7 +67,7 @@ def _write(root: Path, size: Size) -> SampleSummary:
 
 
 def _files(size: Size) -> Iterator[tuple[str, bytes]]:
-    from pipelines.sample import layouts, scans  # noqa: PLC0415  needed only where something is missing
+    from pipelines.sample import layouts, scans  # noqa: PLC0415  needed only if something is missing
 
     scans_of = scans.split_scans(scans.load_scans(), scans_per_class=size.scans_per_class)
     yield from layouts.imagenet_files("train", scans_of["train"])
@@ -77,7 +78,7 @@ def _files(size: Size) -> Iterator[tuple[str, bytes]]:
 
 
 def _load_list(root: Path, size: Size) -> dict[str, str] | None:
-    """Digests by path as an earlier call wrote them, or None when it was not finished."""
+    """Digests by path, as an earlier call wrote them; None if it did not finish."""
     path = root / LIST_NAME
     if not path.is_file():
         return None
@@ -86,12 +87,12 @@ def _load_list(root: Path, size: Size) -> dict[str, str] | None:
         held, files = (document["version"], document["size"]), dict(document["files"])
     except (ValueError, TypeError, KeyError) as err:
         raise DataError(
-            f"{path}: not a list of a sample's files; delete the folder or choose another"
+            f"{path}: not a list of sample files; delete the folder or choose another"
         ) from err
     if held != (VERSION, asdict(size)):
         raise DataError(
-            f"{root}: holds another sample, {held[1]} of version {held[0]}; delete it or choose "
-            "another folder"
+            f"{root}: holds a different sample, {held[1]} of version {held[0]}; delete it or "
+            "choose another folder"
         )
     return files
 

@@ -1,4 +1,4 @@
-"""The sample data sets as files: ImageNet's, COCO's and ADE20K's layouts of the same scans."""
+"""The files of the sample data sets: the same scans in ImageNet's, COCO's and ADE20K's layouts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pipelines.sample.scans import NAMES, Scan, Split
 
 IMAGE_PX = 64
 CROP_PX = 56
-"""Digits of the ImageNet layout lie within this central square, so that an evaluation's centre crop
-cuts none."""
+"""Side of the central square that holds the digits of the ImageNet layout, so that an evaluation's
+centre crop cuts none."""
 SCENE_PX = 128
 DIGIT_PX = (28, 60)
 DIGITS_PER_SCENE = (2, 5)
@@ -41,7 +41,7 @@ class Thing:
 
 
 def imagenet_files(split: Split, scans: Sequence[Scan]) -> Iterator[FileOfSample]:
-    """`imagenet/<split>/<digit>/<scan>.png`, one scan an image."""
+    """`imagenet/<split>/<digit>/<scan>.png`, one scan per image."""
     for scan in scans:
         rng = np.random.default_rng([SEEDS[split], scan.index])
         image = background(rng, IMAGE_PX)
@@ -53,8 +53,7 @@ def imagenet_files(split: Split, scans: Sequence[Scan]) -> Iterator[FileOfSample
 
 
 def scene_files(split: Split, scans: Sequence[Scan], num_scenes: int) -> Iterator[FileOfSample]:
-    """The scenes of a split, once for COCO and once for ADE20K, with COCO's instances at the
-    end."""
+    """The scenes of a split, once for COCO and once for ADE20K, followed by COCO's instances."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(1, num_scenes + 1):
@@ -76,7 +75,8 @@ def scene_files(split: Split, scans: Sequence[Scan], num_scenes: int) -> Iterato
 
 
 def class_files() -> Iterator[FileOfSample]:
-    """ADE20K's class names; pixel value 0 is unlabeled, value n the n-th name counted from 1."""
+    """ADE20K's class names; pixel value 0 is unlabeled, value n is the n-th name counted from
+    1."""
     yield "ade20k/classes.json", json.dumps(["background", *NAMES]).encode()
 
 

@@ -1,5 +1,5 @@
-"""Handwritten digits scanned on paper (scikit-learn's bundled set), split once for every sample
-data set."""
+"""Scans of handwritten digits (scikit-learn's bundled set), split once for every sample data
+set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ink = NDArray[np.float32]
 
 NAMES = tuple(str(digit) for digit in range(10))
 VAL_EVERY = 5
-"""Every fifth scan of a digit is held out for val."""
+"""Every fifth scan of a digit goes to val."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Scan:
 
 def load_scans() -> tuple[Scan, ...]:
     """All 1,797 scans; no two of them are equal."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  two seconds, not needed when the sample exists
+    from sklearn.datasets import load_digits  # noqa: PLC0415  takes two seconds; not needed if the sample exists
 
     digits = load_digits()
     ink = (digits.images / digits.images.max()).astype(np.float32)
@@ -41,7 +41,7 @@ def load_scans() -> tuple[Scan, ...]:
 def split_scans(
     scans: Sequence[Scan], *, scans_per_class: int | None
 ) -> dict[Split, tuple[Scan, ...]]:
-    """Each scan in one split only; of every digit the first `scans_per_class` scans, or all."""
+    """Each scan in exactly one split; for each digit the first `scans_per_class` scans, or all."""
     of_digit: defaultdict[int, list[Scan]] = defaultdict(list)
     for scan in scans:
         of_digit[scan.digit].append(scan)

@@ -1,1 +1,2 @@
-"""What every training loop shares: when to save or stop, seeds, speed, ranks, divergence."""
+"""The parts that all training loops share: when to save or stop, seeds, speed, ranks,
+divergence."""

@@ -1,4 +1,4 @@
-"""Compiles modules by torch.compile where that can be done."""
+"""Compiles modules with torch.compile if a C++ compiler is available."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from orchestrator.contract import Event, StageContext
 
 
 def compile_in_place(modules: Iterable[nn.Module], context: StageContext) -> bool:
-    """Compile each of `modules`, or report that it cannot be done here and continue without;
-    returns whether it can."""
+    """Compile each of `modules` and return True, or emit an event and return False if there is no
+    compiler."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         context.emit(
             Event(
-                f"compile: there is no C++ compiler {compiler!r} here (set CXX); going on "
-                "uncompiled"
+                f"compile: C++ compiler {compiler!r} not found (set CXX to use another); "
+                "continuing without compilation"
             )
         )
         return False

@@ -1,4 +1,4 @@
-"""When a checkpoint is due, and when to stop: decided together by all ranks after each update."""
+"""Decides when to write a checkpoint and when to stop: all ranks agree after each update."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.training.intervals import CheckpointEvery
 
 
 class Action(IntEnum):
-    """What to do after an update; of several ranks the greatest counts."""
+    """What to do after an update; if ranks disagree, the greatest value wins."""
 
     NONE = 0
     SAVE = 1
@@ -29,19 +29,19 @@ class Action(IntEnum):
 
 @dataclass
 class Coordinator:
-    """Asks `should_stop` and, on rank 0, the clock, and agrees with the others."""
+    """Asks `should_stop` and, on rank 0, the clock, and agrees with the other ranks."""
 
     every: CheckpointEvery
     should_stop: Callable[[], bool]
     device: torch.device
     keep_best: int = 0
     clock: Callable[[], float] = time.monotonic
-    """In seconds."""
+    """Time in seconds."""
     _saved_at_s: float | None = None
     _reductions: deque[ActionReduction] = field(default_factory=deque)
 
     def after(self, num_updates: int) -> Action:
-        """What to do after `num_updates` updates of the whole training; every rank gets the same
+        """What to do after `num_updates` updates in the whole training; every rank gets the same
         answer."""
         action = self._agreed(self._own())
         if (
@@ -53,8 +53,8 @@ class Coordinator:
         return action
 
     def is_epoch_due(self, epoch: int, *, num_epochs: int) -> bool:
-        """Whether the end of `epoch`, counted from 1, writes a checkpoint: no other moment has
-        scores to keep it by."""
+        """Whether to write a checkpoint at the end of `epoch`, counted from 1. Only then are there
+        scores to rank it by."""
         if epoch == num_epochs:
             return True
         return self.keep_best > 0 if self.every.epochs is None else epoch % self.every.epochs == 0
@@ -62,7 +62,7 @@ class Coordinator:
     def _own(self) -> Action:
         if self.should_stop():
             return Action.STOP
-        # Only one clock: each of the others would ask for a checkpoint of its own, an update
+        # Use only one clock: each other rank's clock would ask for its own checkpoint, an update
         # later.
         if self.every.minutes is None or _rank() != 0:
             return Action.NONE
@@ -78,8 +78,8 @@ class Coordinator:
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return own
         self._reductions.append(ActionReduction.start(own, self.device))
-        # A GPU's reduction is read an update later: to read this one now would keep it from being
-        # fed.
+        # On a GPU the result is read one update later: reading it now would make the host wait and
+        # starve the GPU.
         is_behind = self.device.type == "cuda" and len(self._reductions) == 1
         return Action.NONE if is_behind else self._reductions.popleft().result()
 
@@ -90,15 +90,15 @@ def _rank() -> int:
 
 @dataclass(frozen=True)
 class ActionReduction:
-    """The greatest action of all ranks after an update, on its way to this one."""
+    """The greatest action of all ranks after an update, while it is being reduced."""
 
     greatest: Tensor
     is_there: torch.cuda.Event | None
-    """Recorded when `greatest` has been copied to the host."""
+    """CUDA event that is recorded after `greatest` was copied to the host."""
 
     @classmethod
     def start(cls, own: Action, device: torch.device) -> Self:
-        """Returns at once on a GPU. All ranks call it."""
+        """Start the reduction; on a GPU this does not wait. All ranks call it."""
         action = torch.tensor(int(own), device=device)
         dist.all_reduce(action, op=dist.ReduceOp.MAX)
         if device.type != "cuda":
@@ -110,7 +110,7 @@ class ActionReduction:
         return cls(on_host, copied)
 
     def result(self) -> Action:
-        """The greatest; waits for it."""
+        """Wait for the reduction and return the greatest action."""
         if self.is_there is not None:
             self.is_there.synchronize()
         return Action(int(self.greatest))
@@ -123,11 +123,11 @@ def save_or_stop(
     write: Callable[[], Path | None],
     last_checkpoint: Callable[[], str],
 ) -> None:
-    """Do what `action` asks for. All ranks call it.
+    """Write a checkpoint, or write one and stop, as `action` says. All ranks call it.
 
-    `write` returns the folder of a new checkpoint, None on other ranks than 0; `last_checkpoint`
-    says in words which one was written last. Raises StoppedError once the checkpoint is handed
-    over, where the action is STOP.
+    `write` returns the folder of a new checkpoint, or None on ranks other than 0. `last_checkpoint`
+    describes the last written checkpoint. For STOP, raises StoppedError after the checkpoint was
+    handed over.
     """
     if action is Action.NONE:
         return
@@ -135,4 +135,4 @@ def save_or_stop(
     if directory is not None:
         context.save(directory)
     if action is Action.STOP:
-        raise StoppedError(f"stopped as asked; {last_checkpoint()}")
+        raise StoppedError(f"stopped as requested; {last_checkpoint()}")

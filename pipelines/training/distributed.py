@@ -1,5 +1,5 @@
-"""What the ranks of a group exchange; without a group, each returns its argument. And how they
-leave it."""
+"""Exchanges values between the ranks of a group, and releases the group. Without a group, each
+function returns its argument."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def any_over_ranks(*, claim: bool, device: torch.device) -> bool:
 
 
 def gather_over_ranks(value: T) -> tuple[T, ...]:
-    """The value of each rank, in their order, on all of them."""
+    """The values of all ranks, in rank order, on every rank."""
     if not dist.is_initialized():
         return (value,)
     values: list[Any] = [None] * dist.get_world_size()
@@ -44,12 +44,13 @@ def gather_over_ranks(value: T) -> tuple[T, ...]:
 
 
 def let_group_go() -> None:
-    """Leave the process group to those who made it: once they destroy it, its threads end too.
+    """Drop hidden references to the process group, so that its threads end when its owner destroys
+    it.
 
     DistributedDataParallel imports torch.distributed.nn.functional, whose functions then hold the
-    group of that moment as a default, for the life of the process. Its threads live as long, and
-    one of them that is about to free a tensor when the interpreter ends aborts the process. None
-    means the same group.
+    current group as a default argument until the process ends. The group's threads live as long. If
+    such a thread frees a tensor while the interpreter exits, it aborts the process. A default of
+    None means the same group.
     """
     module = sys.modules.get("torch.distributed.nn.functional")
     if module is None or not dist.is_initialized():
@@ -62,8 +63,8 @@ def let_group_go() -> None:
 
 
 def check_equal_on_ranks(model: nn.Module, *, when: str) -> None:
-    """Raises StageError unless all ranks have the same parameters, bit by bit: the proof that they
-    train together."""
+    """Raises StageError unless all ranks have the same parameters, bit by bit, which proves that
+    they train together."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     digest = hashlib.sha256()
@@ -73,16 +74,15 @@ def check_equal_on_ranks(model: nn.Module, *, when: str) -> None:
     if len(set(digests)) > 1:
         raise StageError(
             f"the parameters differ between the {len(digests)} workers {when}: their gradients "
-            "were not shared; check "
-            "that the workers are of one process group"
+            "were not shared; check that the workers belong to one process group"
         )
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give all ranks the running statistics of rank 0, which are those that are saved; BatchNorm
-    has its own on each.
+    """Copy the running statistics of rank 0, which are saved, to all ranks; BatchNorm keeps its own
+    on each rank.
 
-    They are of no use to training, so that this may be done at any time.
+    Training does not use them, so this can be done at any time.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return

@@ -1,7 +1,7 @@
-"""Notices a training that diverged: losses that are not numbers, read from the device a window at a
-time, and weights.
+"""Detects a diverged training: NaN or infinite losses and weights. Losses are read from the device
+one window at a time.
 
-Each look waits for the GPU.
+Each read waits for the GPU.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import torch
 from torch import Tensor, nn
 
 WINDOW = 50
-"""Updates between looks."""
+"""Updates between two reads."""
 
 
 @dataclass
 class Losses:
-    """Sums up one at a time, so that the sum does not depend on when it was looked at."""
+    """Losses of an epoch, summed one at a time, so that the sum does not depend on when it is
+    read."""
 
     sum: float
     """Sum of the losses read so far."""
     _unread: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def add(self, step: int, loss: Tensor) -> None:
-        """`step`, counted from 1 in its epoch, is what an error names."""
+        """Add the loss of `step`, counted from 1 in its epoch; errors name it."""
         self._unread.append((step, loss))
 
     @property
@@ -33,9 +34,9 @@ class Losses:
         return len(self._unread) >= WINDOW
 
     def read(self) -> float | None:
-        """The mean of the losses added since the last call, None where there are none.
+        """The mean of the losses added since the last call; None if there are none.
 
-        Raises NonFiniteLossError for the first that is NaN or infinite.
+        Raises NonFiniteLossError for the first loss that is NaN or infinite.
         """
         if not self._unread:
             return None
@@ -57,6 +58,6 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def has_finite_weights(model: nn.Module) -> bool:
-    """Whether all weights are numbers; waits for the device. Ranks hold the same weights, so all
+    """Whether all weights are finite; waits for the device. All ranks hold the same weights, so all
     agree."""
     return bool(nn.utils.get_total_norm(list(model.parameters())).isfinite())

@@ -1,4 +1,4 @@
-"""How often a checkpoint is written, as a job says it. Imports no torch."""
+"""The interval between checkpoints, as a job states it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class CheckpointEvery(Params):
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give one of epochs, steps and minutes, not {', '.join(given) or 'none'}"
+                f"give exactly one of epochs, steps and minutes, got {', '.join(given) or 'none'}"
             )
         return self
 
 
 class CheckpointEverySteps(CheckpointEvery):
-    """One interval of a training that counts no epochs."""
+    """One interval of a training that is counted in steps, not epochs."""
 
     epochs: None = None
 

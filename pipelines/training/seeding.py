@@ -1,11 +1,11 @@
-"""Random streams that are named by what they are for, so that no two of them draw the same numbers;
-and generators of its own for each thread that asks for them.
+"""Random streams named by their purpose, so that no two draw the same numbers, and generators per
+thread.
 
-`random` and `numpy.random` draw from one generator for the whole process. Another thread that draws
-in the middle of an augmentation changes all that follows: botocore draws its waits between two
-tries of a request, so an upload that met a busy server changed the weights. Libraries that augment
-images draw from these functions and take no generator, so the functions are replaced. PyTorch's
-functions are left as they are: no other thread of a worker draws from its generators.
+`random` and `numpy.random` draw from one generator for the whole process. If another thread draws
+in the middle of an augmentation, all later numbers change. For example, botocore draws its waits
+between two tries of a request, so an upload that met a busy server changed the weights. Libraries
+that augment images call these functions and accept no generator, so the functions are replaced.
+PyTorch's functions are not replaced: no other thread of a worker draws from its generators.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What random numbers are drawn for."""
+    """The purpose of a stream of random numbers."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -32,14 +32,14 @@ class Stream(IntEnum):
 
 
 def seeds(stream: Stream, *numbers: int) -> np.random.SeedSequence:
-    """The seeds of `stream` for `numbers` (seed, epoch, image or rank)."""
+    """The seeds of `stream` for `numbers` (such as seed, epoch, and image or rank)."""
     return np.random.SeedSequence(numbers, spawn_key=(stream,))
 
 
 def seed_generators(sequence: np.random.SeedSequence) -> None:
-    """Seed this thread's generators of Python and NumPy, and PyTorch's of the CPU.
+    """Seed this thread's generators of Python and NumPy, and PyTorch's CPU generator.
 
-    The transforms of timm, mmdet and mmseg draw from them, and mixup does.
+    The transforms of timm, mmdet and mmseg draw from them, and so does mixup.
     """
     python, numpy, pytorch = (int(word) for word in sequence.generate_state(3))
     seed_this_thread(python, numpy)
@@ -47,16 +47,16 @@ def seed_generators(sequence: np.random.SeedSequence) -> None:
 
 
 def seed_all(sequence: np.random.SeedSequence) -> None:
-    """As `seed_generators`, and the generators of the GPUs too."""
+    """Like `seed_generators`, and also seed the generators of the GPUs."""
     seed_generators(sequence)
-    # torch.manual_seed writes down its caller for each kind of device that is not there: 0.4 ms an
+    # torch.manual_seed records its caller for each kind of device that is missing: 0.4 ms per
     # update.
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(int(sequence.generate_state(3)[2]))
 
 
 class _Generators(threading.local):
-    """Both None in a thread that draws from the generators of the process."""
+    """The generators of a thread; both are None in a thread that uses the process's generators."""
 
     python: random.Random | None = None
     numpy: np.random.RandomState | None = None
@@ -66,7 +66,7 @@ _of_thread = _Generators()
 
 
 _METHOD_OF = {"ranf": "random_sample", "sample": "random_sample", "seed": "seed"}
-"""Functions of `numpy.random` that are not bound to its generator, with the methods that they
+"""Functions of `numpy.random` that are not bound to its generator, and the methods that they
 call."""
 
 
@@ -74,7 +74,7 @@ _installing = threading.Lock()
 
 
 def seed_this_thread(python_seed: int, numpy_seed: int) -> None:
-    """Seed both generators of this thread, which the first call makes; other threads cannot reach
+    """Seed both generators of this thread; the first call creates them. Other threads cannot reach
     them."""
     if _of_thread.python is None:
         _install()
@@ -84,7 +84,7 @@ def seed_this_thread(python_seed: int, numpy_seed: int) -> None:
 
 
 def _install() -> None:
-    """Replace the functions of both modules, once in a process."""
+    """Replace the functions of both modules, once per process."""
     with _installing:
         if not hasattr(random.random, "__wrapped__"):
             _replace(random, random.Random, lambda: _of_thread.python, {})
@@ -94,8 +94,8 @@ def _install() -> None:
 def _replace(
     module: ModuleType, generator: type, own: Callable[[], Any], method_of: Mapping[str, str]
 ) -> None:
-    """Make the module's functions that draw from its `generator` draw from `own()`, where that is
-    not None."""
+    """Make the module's functions that draw from its `generator` draw from `own()` if that is not
+    None."""
     for name in module.__all__:
         function = getattr(module, name)
         if name in method_of or isinstance(getattr(function, "__self__", None), generator):

@@ -1,4 +1,4 @@
-"""How fast a training is, and how long it waits for data."""
+"""Measures how fast a training is, and how long it waits for data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass
 class SpeedMeter:
-    """Seconds of training, without validations and checkpoints, and what part of them was spent
-    waiting for data."""
+    """Seconds of training, without validations and checkpoints, and the part of them spent waiting
+    for data."""
 
     trained_s: float = 0.0
     waited_s: float = 0.0
     num_iterations: int = 0
-    """Iterations of this attempt; with `attempt_s`, what the time to go is estimated from."""
+    """Iterations of this attempt; with `attempt_s`, they give an estimate of the remaining time."""
     attempt_s: float = 0.0
 
     def add(self, *, trained_s: float, waited_s: float) -> None:

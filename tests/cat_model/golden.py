@@ -1,8 +1,8 @@
-"""The golden vectors: weights and inputs from a rule that needs numpy alone, and the reference's
+"""The golden vectors: weights and inputs from a rule that needs only numpy, and the reference's
 values for them.
 
 Streams are keyed by the reference's state_dict names, so any order of names gives the same tensors.
-`rows_note` of each JSON file says how values are laid out: a statistic row is mean, std, absmax,
+`rows_note` in each JSON file describes the layout of values: a statistic row is mean, std, absmax,
 l2, and a sample row holds the flattened tensor's values at `sample_indices`.
 """
 
@@ -27,7 +27,7 @@ ABSMAX = 2
 
 @dataclass(frozen=True)
 class Vector:
-    """One golden vector: what the reference was given and what it returned."""
+    """One golden vector: the inputs of the reference and its outputs."""
 
     tag: str
     description: dict[str, Any]
@@ -52,8 +52,8 @@ class Vector:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The reference's state_dict; the index buffers only have their shape, as no value of
-        theirs is needed."""
+        """The reference's state_dict; index buffers have only their shape, because their values are
+        not needed."""
         return {
             name: parameter(self.seed, name, tuple(shape))
             if dtype == "float32"
@@ -73,11 +73,11 @@ class Vector:
         return torch.from_numpy((raw % np.uint64(num_classes)).astype(np.int64))
 
     def statistics(self, group: str) -> dict[str, NDArray[Any]]:
-        """By name: mean, std, absmax and l2 of each tensor of `group` (act, out, grad or adamw)."""
+        """Mean, std, absmax and l2 of each tensor of `group` (act, out, grad or adamw), by name."""
         return dict(zip(self._rows(f"{group}.stat"), self.arrays[f"{group}.stat"], strict=True))
 
     def samples(self, group: str) -> dict[str, NDArray[Any]]:
-        """By name: the sampled values of each tensor of `group`."""
+        """The sampled values of each tensor of `group`, by name."""
         found: dict[str, NDArray[Any]] = {}
         for key in (f"{group}.samp", f"{group}_64.samp"):
             if key in self.arrays:
@@ -95,15 +95,15 @@ def load_vector(tag: str) -> Vector:
 
 
 def unit(seed: int, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Independent uniform numbers of mean 0 and variance 1, the same with every numpy."""
+    """Independent uniform numbers of mean 0 and variance 1, the same with every numpy version."""
     u = (_raw(seed, name, int(np.prod(shape))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     z: NDArray[np.float64] = ((2 * u - 1) * np.sqrt(3.0)).reshape(shape)
     return z
 
 
 def parameter(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
-    """The float32 parameter that the reference calls `name`."""
-    # The backbone's is the classifier's, its channels moved to the front.
+    """The float32 parameter with the reference's name `name`."""
+    # The backbone's `ape` is the classifier's with its channels moved to the front.
     if name == "ape" and len(shape) == 4:
         _, channels, height, width = shape
         return (
@@ -123,8 +123,8 @@ def parameter(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def sample_indices(name: str, size: int, count: int) -> NDArray[np.int64]:
-    """Where the samples of a flattened tensor of `size` values were taken; `name` has its prefix,
-    as `grad/ape`."""
+    """Indices of the samples of a flattened tensor of `size` values; `name` has its prefix, as in
+    `grad/ape`."""
     return (_raw(7, f"sample:{name}", count) % np.uint64(size)).astype(np.int64)
 
 

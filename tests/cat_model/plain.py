@@ -1,7 +1,7 @@
-"""The reference's arithmetic on one image, layer by layer and without a shortcut, and what counters
-see of it.
+"""The reference's arithmetic on one image, layer by layer and without shortcuts, and the counts of
+counters.
 
-Everything lies on the meta device: shapes are real, values and memory there are none.
+Everything is on the meta device: tensors have shapes, but no values and no memory.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from cat_model import CatConfig
 
 @dataclass
 class Counts:
-    """Multiply-adds of Conv2d and Linear and values that norms read, by hooks on modules; products
-    by torch."""
+    """Multiply-adds of Conv2d and Linear and values that norms read, counted by hooks on modules;
+    all products, counted by torch."""
 
     layers: int = 0
     norms: int = 0
@@ -37,8 +37,8 @@ class Counts:
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """Makes modules and tensors on the meta device; all that runs within is counted when it
-    ends."""
+    """Creates modules and tensors on the meta device, and counts everything that runs inside the
+    context."""
     counts = Counts()
     hook = register_module_forward_hook(counts.add)
     try:
@@ -50,7 +50,7 @@ def counting() -> Iterator[Counts]:
 
 
 def run_plainly(config: CatConfig, image_hw: tuple[int, int], *, num_classes: int) -> None:
-    """The embedding, the stages and the head; maps are (height, width, channels)."""
+    """Runs the embedding, the stages and the head; maps are (height, width, channels)."""
     image = padded(torch.empty(*image_hw, config.in_chans), config.patch_size).permute(2, 0, 1)
     x = nn.Conv2d(config.in_chans, config.embed_dim, config.patch_size, config.patch_size)(
         image
@@ -78,7 +78,7 @@ def _run_block(x: Tensor, config: CatConfig, *, heads: int, is_cpsa: bool) -> No
 
 
 def _attend(x: Tensor, *, heads: int) -> None:
-    """x of (sequences, tokens, features): the tokens of a sequence attend to each other."""
+    """x has (sequences, tokens, features): the tokens of a sequence attend to each other."""
     sequences, tokens, features = x.shape
     qkv = nn.Linear(features, 3 * features)(x).view(sequences, tokens, 3, heads, features // heads)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -100,5 +100,5 @@ def normed(x: Tensor) -> Tensor:
 
 
 def padded(x: Tensor, side: int) -> Tensor:
-    """Zeros below and to the right of a map, up to a multiple of `side`."""
+    """Pads a map with zeros below and to the right, up to a multiple of `side`."""
     return functional.pad(x, (0, 0, 0, -x.shape[1] % side, 0, -x.shape[0] % side))

@@ -1,4 +1,4 @@
-"""The forms of attention in windows are one function, and so are a GPU's and a CPU's network."""
+"""All forms of attention in windows compute one function, and a GPU's network equals a CPU's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def arguments() -> tuple[Tensor, Tensor, Tensor, Tensor, float, float]:
 
 
 @pytest.mark.parametrize("form", [attention._fused, attention._batched, head_by_head])
-def test_every_form_is_the_softmax_of_scaled_products_and_bias(
+def test_every_form_equals_softmax_of_scaled_products_plus_bias(
     form: Form, arguments: tuple[Tensor, Tensor, Tensor, Tensor, float, float]
 ) -> None:
     q, k, v, bias, scale, _ = arguments
@@ -43,7 +43,7 @@ def test_every_form_is_the_softmax_of_scaled_products_and_bias(
 
 
 @pytest.mark.parametrize("form", [attention._fused, attention._batched])
-def test_dropout_of_weights_keeps_their_mean(
+def test_dropout_of_attention_weights_keeps_the_mean(
     form: Form, arguments: tuple[Tensor, Tensor, Tensor, Tensor, float, float]
 ) -> None:
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def test_dropout_of_weights_keeps_their_mean(
 
 
 def network_on(device: str, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and gradients of all parameters, back on the CPU."""
+    """Logits and gradients of all parameters, copied to the CPU."""
     torch.manual_seed(0)
     model = Cat(CONFIG, num_classes=5).to(device)
     logits = model(images.to(device))
@@ -67,7 +67,7 @@ def network_on(device: str, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     not torch.cuda.is_available(), reason="needs a GPU; its form runs on the CPU above"
 )
 @pytest.mark.parametrize("size", [(112, 112), (100, 90)])
-def test_a_gpu_has_the_logits_and_gradients_of_the_cpu(size: tuple[int, int]) -> None:
+def test_gpu_matches_cpu_logits_and_gradients(size: tuple[int, int]) -> None:
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         network_on("cuda", images), network_on("cpu", images), rtol=1e-3, atol=1e-4

@@ -1,4 +1,4 @@
-"""Blocking for the cache changes what is computed together, never what is computed."""
+"""Blocking for the cache changes what is computed together, but not the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def at_once(x: Tensor, blocks: nn.Module | None = None) -> int | None:
     return blocking.images_at_once(x, mlp_ratio=4.0, blocks=blocks or nn.Identity())
 
 
-def test_only_what_overflows_the_cache_is_taken_in_parts() -> None:
+def test_only_batches_larger_than_the_cache_are_split() -> None:
     assert at_once(WIDE) == 2
     assert at_once(WIDE[:5]) is None
     assert at_once(torch.zeros(2, 256, 7, 7, 128)) == 1
@@ -28,10 +28,10 @@ def test_other_precisions_and_tracers_see_the_whole_batch() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert at_once(WIDE) is None
     assert at_once(WIDE.to("meta")) is None
-    assert at_once(nn.Parameter(WIDE)) is None  # any subclass of Tensor, as tracers have their own
+    assert at_once(nn.Parameter(WIDE)) is None  # any subclass of Tensor; tracers use their own
 
 
-def test_a_hook_is_given_the_whole_batch() -> None:
+def test_hook_sees_the_whole_batch() -> None:
     blocks = nn.Sequential(nn.Identity())
     handle = blocks[0].register_forward_hook(lambda *_: None)
     assert at_once(WIDE, blocks) is None
@@ -48,7 +48,7 @@ def run(images: Tensor) -> tuple[Tensor, list[Tensor | None]]:
 
 
 @pytest.mark.parametrize("size", [(56, 56), (50, 70)])
-def test_parts_have_the_logits_and_gradients_of_the_whole(
+def test_parts_match_logits_and_gradients_of_the_whole(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(0))

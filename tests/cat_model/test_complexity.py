@@ -1,4 +1,4 @@
-"""The closed form counts what the reference's arithmetic does, and gives the published figures."""
+"""The closed form counts the reference's arithmetic and gives the published figures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.cat_model.plain import Counts, counting, run_plainly
 
 CLASSES = 1000
 AT_224 = {
-    # parameters; G multiply-adds as the reference's flops(), FlopCounterMode / 2 and hooks on its
-    # modules gave them
+    # parameters; G multiply-adds from the reference's flops(), FlopCounterMode / 2 and hooks on the
+    # reference's modules
     "cat_tiny": (16_870_996, 2.774, 2.770, 2.650),
     "cat_small": (37_294_258, 6.068, 6.063, 5.883),
     "cat_base": (51_531_922, 8.935, 8.928, 8.703),
@@ -39,7 +39,7 @@ CONFIG = st.builds(
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_measured_figures_come_out_to_their_last_digit(name: str) -> None:
+def test_counts_equal_the_measured_figures_exactly(name: str) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
     giga = {convention: round(count / 1e9, 3) for convention, count in counted.conventions.items()}
     params, *expected = AT_224[name]
@@ -48,7 +48,7 @@ def test_the_measured_figures_come_out_to_their_last_digit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_docstring_names_the_published_convention(name: str) -> None:
+def test_docstring_names_the_published_convention(name: str) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
     agreeing = {
         key
@@ -59,7 +59,7 @@ def test_the_docstring_names_the_published_convention(name: str) -> None:
     assert round(counted.params / 1e6) == PUBLISHED[name].params_m
 
 
-def test_the_published_figures_are_those_of_the_report() -> None:
+def test_published_figures_match_the_report() -> None:
     rows = published_rows()
     for name, published in PUBLISHED.items():
         metrics = rows[f"imagenet1k/{name}"].metrics
@@ -70,7 +70,7 @@ def test_the_published_figures_are_those_of_the_report() -> None:
 @pytest.mark.parametrize(
     ("name", "said", "read"), [("cat_tiny", 100_352, 25_088), ("cat_small", 150_528, 37_632)]
 )
-def test_the_last_norm_is_counted_as_it_is(name: str, said: int, read: int) -> None:
+def test_last_norm_is_counted_by_the_values_it_reads(name: str, said: int, read: int) -> None:
     counted = complexity(CONFIGS[name], image_hw=(224, 224), num_classes=CLASSES)
     assert counted.parts[-1].macs.norms == read
     assert counted.norm_excess == said - read
@@ -80,7 +80,7 @@ def test_the_last_norm_is_counted_as_it_is(name: str, said: int, read: int) -> N
 
 @settings(max_examples=40)
 @given(config=CONFIG, image_hw=st.tuples(st.integers(1, 60), st.integers(1, 60)))
-def test_any_network_counts_as_its_plain_arithmetic_at_any_size(
+def test_counts_match_plain_arithmetic_for_any_network_and_size(
     config: CatConfig, image_hw: tuple[int, int]
 ) -> None:
     with counting() as counts:
@@ -91,7 +91,7 @@ def test_any_network_counts_as_its_plain_arithmetic_at_any_size(
 
 @settings(max_examples=40)
 @given(config=CONFIG, num_classes=st.sampled_from([0, 1, 10]))
-def test_parameters_are_those_of_the_network_part_by_part(
+def test_parameter_counts_match_each_part_of_the_network(
     config: CatConfig, num_classes: int
 ) -> None:
     with torch.device("meta"):
@@ -123,11 +123,9 @@ def products_of_ours(name: str, image_hw: tuple[int, int]) -> int:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_our_network_multiplies_as_counted(
-    name: str,
-) -> None:
-    """At 448 x 448, where no window is padded or alone; folding the matrices is two products of
-    them a block."""
+def test_counts_match_the_multiplications_of_our_network(name: str) -> None:
+    """At 448 x 448 no window is padded and no map has a single window; folding the matrices takes
+    two products of them per block."""
     expected = complexity(CONFIGS[name], image_hw=(448, 448), num_classes=CLASSES)
     stages = [(part, part.groups) for part in expected.parts if part.groups]
     saved = sum(
@@ -144,16 +142,14 @@ def test_our_network_multiplies_as_counted(
 @pytest.mark.parametrize(
     ("image_hw", "saved"), [((224, 224), 0.012), ((448, 448), 0.011), ((200, 300), 0.062)]
 )
-def test_our_networks_shortcuts_save_what_the_docstring_says(
-    image_hw: tuple[int, int], saved: float
-) -> None:
+def test_shortcuts_save_what_the_docstring_says(image_hw: tuple[int, int], saved: float) -> None:
     expected = complexity(
         CONFIGS["cat_small"], image_hw=image_hw, num_classes=CLASSES
     ).macs.products
     assert 1 - products_of_ours("cat_small", image_hw) / expected == pytest.approx(saved, abs=0.001)
 
 
-def test_parts_describe_the_maps_that_the_network_makes() -> None:
+def test_parts_describe_the_maps_of_the_network() -> None:
     counted = complexity(CONFIGS["cat_small"], image_hw=(200, 300), num_classes=7)
     assert [(part.name, part.map_hw, part.channels) for part in counted.parts] == [
         ("patch_embed", (50, 75), 96),
@@ -167,7 +163,7 @@ def test_parts_describe_the_maps_that_the_network_makes() -> None:
     assert windows == [8 * 11, 4 * 6, 2 * 3, 1 * 2]
 
 
-def test_without_a_head_a_model_returns_features() -> None:
+def test_model_without_a_head_returns_features() -> None:
     head = complexity(CONFIGS["cat_small"], image_hw=(224, 224), num_classes=0).parts[-1]
     assert head.channels == 768
     assert head.params == 2 * 768
@@ -186,7 +182,7 @@ def test_without_a_head_a_model_returns_features() -> None:
         ((224, 224), -1, r"num_classes must be 0 \(no classifier\) or more, got -1"),
     ],
 )
-def test_sizes_that_no_image_has_are_refused(
+def test_impossible_image_sizes_are_refused(
     image_hw: tuple[int, int], num_classes: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

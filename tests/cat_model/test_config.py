@@ -10,7 +10,7 @@ from cat_model import CONFIGS, CatConfig
 TOY = CatConfig(img_size=56, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 
 
-def test_one_number_for_img_size_is_a_square() -> None:
+def test_one_number_for_img_size_means_a_square() -> None:
     assert TOY.img_size == (56, 56)
     assert TOY.map_hw == (14, 14)
     assert CatConfig(img_size=(57, 60)).map_hw == (15, 15)
@@ -19,7 +19,7 @@ def test_one_number_for_img_size_is_a_square() -> None:
 @pytest.mark.parametrize(
     "config", [*CONFIGS.values(), TOY, CatConfig(img_size=(64, 96), qk_scale=0.5, ape=False)]
 )
-def test_json_gives_the_config_back(config: CatConfig) -> None:
+def test_config_survives_a_json_round_trip(config: CatConfig) -> None:
     assert CatConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -70,14 +70,14 @@ def test_json_gives_the_config_back(config: CatConfig) -> None:
         ),
     ],
 )
-def test_a_broken_field_is_named_with_its_constraint_and_value(
+def test_invalid_field_is_named_with_constraint_and_value(
     fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         CatConfig(**fields)
 
 
-def test_an_unknown_field_is_named() -> None:
+def test_unknown_field_is_named() -> None:
     with pytest.raises(
         ValueError, match=r"unknown fields depth, window: a CatConfig has .*depths.*"
     ):

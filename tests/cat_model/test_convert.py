@@ -71,13 +71,13 @@ def ours(vector: Any = TOY) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors", "bin"])
-def test_timm_loads_the_official_file(tiny: Path, tmp_path: Path, suffix: str) -> None:
+def test_timm_loads_the_converted_official_file(tiny: Path, tmp_path: Path, suffix: str) -> None:
     assert convert(tiny, tmp_path / f"out.{suffix}", "--to", "timm") == 0
     model = timm.create_model("cat_tiny", checkpoint_path=str(tmp_path / f"out.{suffix}"))
     assert_equal(model.state_dict(), ours(TINY))
 
 
-def test_mmengine_loads_a_backbone_that_lacks_nothing_but_norms(tiny: Path, tmp_path: Path) -> None:
+def test_mmengine_loads_a_backbone_that_lacks_only_norms(tiny: Path, tmp_path: Path) -> None:
     assert convert(tiny, tmp_path / "out.pth", "--to", "mmdet") == 0
     expected = from_reference(TINY.kwargs, TINY.state_dict())
     backbone = CatBackbone(expected.config)
@@ -100,7 +100,7 @@ def test_mmengine_loads_a_backbone_that_lacks_nothing_but_norms(tiny: Path, tmp_
         assert all(torch.equal(one, other) for one, other in maps)
 
 
-def test_a_backbone_with_norms_goes_to_mmdet_whole(tmp_path: Path) -> None:
+def test_backbone_with_norms_converts_completely_to_mmdet(tmp_path: Path) -> None:
     vector = load_vector("toy_backbone_100x140")
     torch.save({"state_dict": vector.state_dict()}, tmp_path / "toy.pth")
     assert convert(tmp_path / "toy.pth", tmp_path / "out.pth", "--to", "mmdet") == 0
@@ -110,7 +110,7 @@ def test_a_backbone_with_norms_goes_to_mmdet_whole(tmp_path: Path) -> None:
     assert_equal(backbone.state_dict(), expected.state_dict())
 
 
-def test_safetensors_describe_the_network(toy: Path, tmp_path: Path) -> None:
+def test_safetensors_file_describes_the_network(toy: Path, tmp_path: Path) -> None:
     assert convert(toy, tmp_path / "out.safetensors") == 0
     with safe_open(tmp_path / "out.safetensors", framework="pt") as file:
         description = json.loads(file.metadata()["cat_model"])
@@ -122,8 +122,8 @@ def test_safetensors_describe_the_network(toy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["timm", "safetensors"])
-def test_round_trips_end_at_the_first_tensors(toy: Path, tmp_path: Path, target: str) -> None:
-    """reference -> target -> safetensors -> timm -> our model."""
+def test_round_trips_return_the_original_tensors(toy: Path, tmp_path: Path, target: str) -> None:
+    """Converts reference -> target -> safetensors -> timm -> our model."""
     first = tmp_path / ("a.pth" if target == "timm" else "a.safetensors")
     assert convert(toy, first, "--to", target) == 0
     assert convert(first, tmp_path / "b.safetensors") == 0
@@ -133,7 +133,7 @@ def test_round_trips_end_at_the_first_tensors(toy: Path, tmp_path: Path, target:
     assert_equal(model.state_dict(), ours())
 
 
-def test_a_backbone_comes_back_from_mmdet(toy: Path, tmp_path: Path) -> None:
+def test_backbone_converts_back_from_mmdet(toy: Path, tmp_path: Path) -> None:
     assert convert(toy, tmp_path / "a.pth", "--to", "mmdet") == 0
     assert convert(tmp_path / "a.pth", tmp_path / "b.safetensors") == 0
     found = load_checkpoint(tmp_path / "b.safetensors").weights.tensors
@@ -158,14 +158,14 @@ def test_our_folder_keeps_its_config_and_classes(tmp_path: Path) -> None:
     )
 
 
-def test_the_report_tells_all_and_the_digest_is_that_of_the_file(
+def test_report_is_complete_and_digest_is_of_the_file(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.pth"
     assert convert(toy, out, "--to", "mmdet", "--img-size", "84x140") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        f"{toy}: classifier, no published size: CatConfig(img_size=(112, 112)"
+        f"{toy}: classifier, not a published size: CatConfig(img_size=(112, 112)"
     )
     assert lines[1:6] == [
         f"mapped: {len(ours()) - 4} tensors",
@@ -182,7 +182,7 @@ def test_the_report_tells_all_and_the_digest_is_that_of_the_file(
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_the_same_input_gives_the_same_bytes_under_any_name(
+def test_same_input_gives_same_bytes_for_any_file_name(
     toy: Path, tmp_path: Path, suffix: str
 ) -> None:
     outs = [tmp_path / f"{stem}.{suffix}" for stem in ("a", "longer_name")]
@@ -190,13 +190,13 @@ def test_the_same_input_gives_the_same_bytes_under_any_name(
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
-def test_plain_weights_are_preferred_to_averaged_ones(tmp_path: Path) -> None:
+def test_plain_weights_are_preferred_to_averaged_weights(tmp_path: Path) -> None:
     save_timm(tmp_path / "in.pth", ours())
     assert convert(tmp_path / "in.pth", tmp_path / "out.safetensors") == 0
     assert_equal(dict(load_checkpoint(tmp_path / "out.safetensors").weights.tensors), ours())
 
 
-def test_out_is_overwritten_only_by_force(
+def test_out_is_overwritten_only_with_force(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.pth"
@@ -208,7 +208,7 @@ def test_out_is_overwritten_only_by_force(
     assert load_checkpoint(out).is_classifier
 
 
-def test_a_detectors_other_parts_are_left_out_only_if_allowed(
+def test_other_detector_parts_are_left_out_only_if_allowed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vector = load_vector("toy_backbone_100x140")
@@ -230,20 +230,23 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
         (
             (".", "out.pth"),
             (
-                r"\.: `save_classifier` did not write this folder, as it has no model\.json; give "
+                r"\.: has no model\.json, so `save_classifier` did not write this folder; give "
                 r"the "
                 r"check"
             ),
         ),
-        (("toy.pth", "out"), r"out: say what it is for: --to timm \| mmdet \| safetensors"),
+        (
+            ("toy.pth", "out"),
+            r"out: unknown suffix; choose the target: --to timm \| mmdet \| safetensors",
+        ),
         (("toy.pth", "out.pth", "--to", "safetensors"), r"out\.pth: must end in \.safetensors"),
         (
             ("toy.pth", "out.safetensors", "--to", "mmdet"),
-            r"out\.safetensors: mmengine reads no \.safetensors",
+            r"out\.safetensors: mmengine cannot read \.safetensors",
         ),
-        (("toy.pth", "out.npz", "--to", "timm"), r"out\.npz: timm takes \.npz for arrays of NumPy"),
-        (("toy.pth", "folder", "--to", "timm"), r"folder: is a folder; name a file"),
-        (("toy.pth", "no/out.pth"), r"no: no such folder; make it first"),
+        (("toy.pth", "out.npz", "--to", "timm"), r"out\.npz: timm reads \.npz as NumPy arrays"),
+        (("toy.pth", "folder", "--to", "timm"), r"folder: is a folder; give a file"),
+        (("toy.pth", "no/out.pth"), r"no: no such folder; create it first"),
         (
             ("toy.pth", "out.pth", "--img-size", "1"),
             r"--img-size: img_size must be at least a patch",
@@ -254,17 +257,17 @@ def test_a_detectors_other_parts_are_left_out_only_if_allowed(
         ),
         (
             ("backbone.pth", "out.pth"),
-            r"backbone\.pth: is a backbone, without the head that timm wants; use --to mmdet",
+            r"backbone\.pth: is a backbone without the head that timm needs; use --to mmdet",
         ),
         (
             ("broken.pth", "out.pth"),
-            r"broken\.pth: not the tensors of cat_tiny, .*\n  missing: head\.bias \(10,\)$",
+            r"broken\.pth: holds none of cat_tiny, .*\n  missing: head\.bias \(10,\)$",
         ),
         (("text.pth", "out.pth"), r"text\.pth: is text, which begins 'hello'; give the checkpoint"),
-        (("list.pth", "out.pth"), r"list\.pth: holds no state_dict, but a list"),
+        (("list.pth", "out.pth"), r"list\.pth: holds a list, not a state_dict"),
     ],
 )
-def test_a_users_mistake_is_one_message_and_code_2(
+def test_user_error_gives_one_message_and_code_2(
     toy: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -293,13 +296,13 @@ def test_a_users_mistake_is_one_message_and_code_2(
 @pytest.mark.parametrize(
     "arguments", [(), ("in",), ("in", "out", "--to", "onnx"), ("in", "out", "--img-size", "big")]
 )
-def test_a_wrong_command_line_ends_with_code_2(arguments: tuple[str, ...]) -> None:
+def test_invalid_command_line_exits_with_code_2(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
         convert(*arguments)
     assert caught.value.code == 2
 
 
-def test_it_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
+def test_convert_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cat_model.convert"]
     done = subprocess.run(
         [*command, toy, tmp_path / "out.pth"], capture_output=True, text=True, check=False
@@ -317,19 +320,19 @@ def test_it_runs_as_a_module(toy: Path, tmp_path: Path) -> None:
     assert again.stderr.splitlines() == [
         (
             f"cat_model.convert: {tmp_path / 'out.pth'}: exists; use --force to overwrite it, or "
-            "another name"
+            "choose another name"
         )
     ]
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_wrong_file_is_named_and_ends_with_code_2(
+def test_wrong_file_is_named_and_exits_with_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     write_wrong_file(name, tmp_path / "in.pth")
     assert convert(tmp_path / "in.pth", tmp_path / "out.pth") == 2
     error = capsys.readouterr().err
-    message = "`save_classifier` did not write this folder" if name == "folder" else MESSAGES[name]
+    message = r"has no model\.json, so" if name == "folder" else MESSAGES[name]
     assert re.match(rf"cat_model\.convert: {tmp_path}/in\.pth: {message}", error)
     assert "weights_only" not in error
     assert not (tmp_path / "out.pth").exists()

@@ -1,5 +1,5 @@
-"""Nine golden vectors: our network has the reference's values, activations, gradients and optimizer
-steps."""
+"""Nine golden vectors: our network reproduces the reference's values, activations, gradients and
+optimizer steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GRADIENT_GATE = 1e-4
 
 @dataclass(frozen=True)
 class Run:
-    """A forward and backward pass in float32: all that is compared, in the reference's names and
+    """A forward and backward pass in float32: all compared tensors, in the reference's names and
     layouts."""
 
     outputs: dict[str, Tensor]
@@ -65,12 +65,12 @@ def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def test_all_nine_vectors_are_here() -> None:
+def test_all_nine_vectors_exist() -> None:
     assert len(TAGS) == 9
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_float64_outputs_match(tag: str) -> None:
+def test_float64_outputs_match_the_golden_values(tag: str) -> None:
     vector = load_vector(tag)
     with torch.no_grad():
         outputs = as_tuple(build(vector).double()(vector.image().double()))
@@ -103,8 +103,8 @@ def test_float32_outputs_activations_and_gradients_match(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_float32_inference_matches(tag: str) -> None:
-    """Without gradients, attention takes another form (`cat_model.attention`)."""
+def test_float32_inference_matches_the_golden_values(tag: str) -> None:
+    """Without gradients, attention uses another form (`cat_model.attention`)."""
     vector = load_vector(tag)
     with torch.no_grad():
         outputs = as_tuple(build(vector)(vector.image()))
@@ -112,7 +112,7 @@ def test_float32_inference_matches(tag: str) -> None:
     compare(vector, "out", dict(zip(vector.statistics("out"), outputs, strict=True)), gate=gate)
 
 
-def test_five_adamw_steps_match() -> None:
+def test_five_adamw_steps_match_the_golden_values() -> None:
     vector = load_vector("toy")
     model = build(vector).double()
     image, labels = vector.image().double(), vector.labels(vector.kwargs["num_classes"])
@@ -127,7 +127,8 @@ def test_five_adamw_steps_match() -> None:
         losses.append(loss.item())
     np.testing.assert_allclose(losses, vector.arrays["adamw.loss"], rtol=1e-5)
     np.testing.assert_allclose(norms, vector.arrays["adamw.gradnorm"], rtol=1e-5)
-    # two parameters with a true gradient of zero walk on rounding noise, and the logits with them
+    # two parameters with a true gradient of zero follow rounding noise, and the logits depend on
+    # them
     np.testing.assert_allclose(
         model(image).detach().numpy(), vector.arrays["adamw.logits"], rtol=0, atol=1e-5
     )
@@ -154,8 +155,8 @@ def compare(
     gate: float,
     is_relative: bool = False,
 ) -> None:
-    """Each tensor of `group` agrees in its statistics and samples, but for parameters without a
-    true gradient."""
+    """Each tensor of `group` agrees in its statistics and samples, except parameters whose true
+    gradient is zero."""
     samples, statistics = vector.samples(group), vector.statistics(group)
     assert samples.keys() == statistics.keys()
     dead = {f"{group}/{name}" for name in vector.description["dead_params"]}
@@ -184,7 +185,7 @@ def _reference_module(name: str) -> str:
 
 
 def _recorder(model: Cat | CatBackbone, name: str, activations: dict[str, Tensor]) -> Any:
-    """A hook that keeps a module's output as the reference lays it out: in raster order, not in
+    """A hook that stores a module's output in the reference's layout: in raster order, not in
     windows."""
 
     def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:

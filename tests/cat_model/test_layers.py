@@ -1,5 +1,5 @@
-"""Adapters, quantised and pruned layers, hooks: what users put in place of linear layers, or hang
-on them, acts."""
+"""Adapters, quantised and pruned layers and hooks, which users put in place of linear layers or
+attach to them, take effect."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from cat_model.attention import Cpsa, Ipsa
 
 CONFIG = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2))
 SIZES = [(56, 56), (50, 70), (20, 12)]
-"""Maps of whole windows and of one, of padded windows, and within a window."""
+"""Image sizes whose maps have whole windows or one window, padded windows, or fit within a
+window."""
 from_elsewhere = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 class Wrapper(nn.Module):
-    """As adapters wrap a layer: neither `weight` nor `bias` is there."""
+    """Wraps a layer like an adapter: it has neither `weight` nor `bias`."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Wrapper(nn.Module):
 
 
 class Lora(Wrapper):
-    """A frozen layer and what it learns, of rank 2."""
+    """A frozen layer with a learned update of rank 2."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__(base.requires_grad_(False))
@@ -53,7 +54,7 @@ class Doubling(nn.Linear):
 
 
 def make_model() -> Cat:
-    """Its weights are large enough for every layer to count."""
+    """A model with weights large enough for every layer to matter."""
     torch.manual_seed(0)
     model = Cat(CONFIG, num_classes=3).eval()
     for layer in linears(model).values():
@@ -68,7 +69,7 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def replace_linears(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> nn.Module:
-    """A copy of `model` with another layer for each linear one."""
+    """A copy of `model` in which another layer replaces each linear layer."""
     replaced = copy.deepcopy(model)
     for name, layer in linears(replaced).items():
         parent, _, child = name.rpartition(".")
@@ -85,9 +86,7 @@ def assert_same(ours: object, expected: object, *, atol: float = 1e-5) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_called_layers_compute_what_read_weights_do(
-    size: tuple[int, int],
-) -> None:
+def test_calling_layers_equals_reading_their_weights(size: tuple[int, int]) -> None:
     plain = make_model()
     wrapped = replace_linears(plain, Wrapper)
     gradients = []
@@ -103,7 +102,7 @@ def test_called_layers_compute_what_read_weights_do(
 
 @pytest.mark.parametrize("checkpoints", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_every_adapter_learns(size: tuple[int, int], checkpoints: bool) -> None:
+def test_every_adapter_gets_gradients(size: tuple[int, int], checkpoints: bool) -> None:
     model = replace_linears(make_model(), Lora).train()
     for trunk in (module for module in model.modules() if isinstance(module, Cat)):
         trunk.set_grad_checkpointing(checkpoints)
@@ -125,7 +124,7 @@ def test_every_adapter_learns(size: tuple[int, int], checkpoints: bool) -> None:
     "register",
     ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"],
 )
-def test_hooks_on_every_linear_layer_fire(register: str, size: tuple[int, int]) -> None:
+def test_hooks_on_every_linear_layer_run(register: str, size: tuple[int, int]) -> None:
     model, fired = make_model(), set[str]()
     plain = model(images(*size)).detach()
     for name, layer in linears(model).items():
@@ -136,8 +135,8 @@ def test_hooks_on_every_linear_layer_fire(register: str, size: tuple[int, int]) 
     assert_same(logits.detach(), plain)
 
 
-def test_a_forward_put_on_a_layer_itself_is_called() -> None:
-    """As offloading to another device does."""
+def test_forward_replaced_on_a_layer_instance_is_called() -> None:
+    """Replaces `forward` on the instance, like offloading to another device does."""
     model, calls = make_model(), list[nn.Module]()
 
     def noting(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -154,7 +153,7 @@ def test_a_forward_put_on_a_layer_itself_is_called() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_subclass_of_the_linear_layer_is_called(size: tuple[int, int]) -> None:
+def test_subclass_of_the_linear_layer_is_called(size: tuple[int, int]) -> None:
     def doubling(layer: nn.Linear) -> nn.Linear:
         other = Doubling(layer.in_features, layer.out_features, bias=layer.bias is not None)
         other.load_state_dict(layer.state_dict())
@@ -174,7 +173,7 @@ def test_a_subclass_of_the_linear_layer_is_called(size: tuple[int, int]) -> None
     "reparametrise",
     [weight_norm_by_hook, parametrizations.weight_norm, parametrizations.spectral_norm],
 )
-def test_parametrised_layers_learn(reparametrise: Callable[[nn.Linear], nn.Linear]) -> None:
+def test_parametrised_layers_get_gradients(reparametrise: Callable[[nn.Linear], nn.Linear]) -> None:
     model = replace_linears(make_model(), reparametrise).train()
     for size in SIZES:
         model.zero_grad()
@@ -198,7 +197,7 @@ def test_pruned_layers_compute_and_learn() -> None:
 
 
 @from_elsewhere
-def test_a_quantised_model_computes_nearly_the_same_scripted_too() -> None:
+def test_quantised_model_is_close_also_when_scripted() -> None:
     plain = make_model()
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(plain), {nn.Linear})  # type: ignore[no-untyped-call]
     assert linears(quantised) == {}
@@ -213,7 +212,7 @@ def test_a_quantised_model_computes_nearly_the_same_scripted_too() -> None:
 
 
 @from_elsewhere
-def test_a_script_is_of_the_layers_that_are_there() -> None:
+def test_script_uses_the_layers_present_at_scripting() -> None:
     adapted = replace_linears(make_model(), Lora)
     scripted = torch.jit.script(adapted)
     with torch.no_grad():
@@ -228,7 +227,7 @@ def test_adapters_and_attention_dropout_work_at_any_size() -> None:
         sum(x.square().sum() for x in backbone(images(*size))).backward()
 
 
-def test_plain_layers_are_read_again_once_hooks_are_gone() -> None:
+def test_weights_are_read_again_after_hooks_are_removed() -> None:
     ipsa = Ipsa(
         16, num_heads=2, window=7, qkv_bias=True, qk_scale=None, attn_drop=0.0, proj_drop=0.0
     )

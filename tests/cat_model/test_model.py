@@ -47,8 +47,8 @@ def make_cpsa() -> Cpsa:
 
 
 def on_padded_map(attention: Ipsa | Cpsa, x: Tensor) -> Tensor:
-    """What the padding rule says, word for word: zeros to a multiple of the window, attend in
-    windows, crop."""
+    """The padding rule, implemented literally: pad with zeros to a multiple of the window, attend
+    in windows, crop."""
     height, width = x.shape[1:3]
     padded = functional.pad(x, (0, 0, 0, -width % 4, 0, -height % 4))
     out: Tensor = attention(split(padded, 4))
@@ -75,7 +75,7 @@ def test_maps_of_any_size_do_not_depend_on_the_batch(
 
 @pytest.mark.parametrize("qkv_bias", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 3), (4, 4), (5, 4), (7, 9), (8, 8)])
-def test_ipsa_of_a_map_is_ipsa_of_its_zero_padded_windows(
+def test_ipsa_of_a_map_equals_ipsa_of_zero_padded_windows(
     size: tuple[int, int], qkv_bias: bool
 ) -> None:
     ipsa = make_ipsa(qkv_bias=qkv_bias)
@@ -84,20 +84,20 @@ def test_ipsa_of_a_map_is_ipsa_of_its_zero_padded_windows(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 3), (4, 4), (5, 4), (7, 9), (8, 8)])
-def test_cpsa_of_a_map_is_cpsa_of_its_zero_padded_windows(size: tuple[int, int]) -> None:
+def test_cpsa_of_a_map_equals_cpsa_of_zero_padded_windows(size: tuple[int, int]) -> None:
     cpsa = make_cpsa()
     x = torch.randn(2, *size, 8, dtype=torch.float64)
     torch.testing.assert_close(cpsa(x), on_padded_map(cpsa, x))
 
 
-def test_cpsa_of_one_window_is_the_full_attention_over_it() -> None:
+def test_cpsa_of_one_window_equals_full_attention() -> None:
     cpsa = make_cpsa()
     x = torch.randn(2, 1, 4, 4, 8, dtype=torch.float64)
     torch.testing.assert_close(cpsa(x), cpsa._mix(x, drop=0.0))
 
 
-def test_dropout_of_cpsa_is_that_of_its_attention_weights() -> None:
-    """The plain arithmetic, unfolded, with the same random numbers."""
+def test_cpsa_dropout_applies_to_its_attention_weights() -> None:
+    """The arithmetic without folding, with the same random numbers."""
     torch.manual_seed(0)
     cpsa = (
         Cpsa(window=4, qkv_bias=True, qk_scale=None, attn_drop=0.5, proj_drop=0.0).double().train()
@@ -113,7 +113,7 @@ def test_dropout_of_cpsa_is_that_of_its_attention_weights() -> None:
     assert not torch.allclose(cpsa.eval()(x), expected)
 
 
-def test_attention_dropout_changes_training_and_not_evaluation() -> None:
+def test_attention_dropout_changes_training_but_not_evaluation() -> None:
     ipsa, x = make_ipsa(attn_drop=0.5), torch.randn(1, 3, 3, 8, dtype=torch.float64)
     without = make_ipsa()(x)
     assert not torch.allclose(ipsa.train()(x), without)
@@ -128,7 +128,7 @@ def test_merging_windows_inverts_splitting(height: int, width: int, window: int)
 
 
 @pytest.mark.parametrize("size", [56, 49, 70])
-def test_an_image_has_the_same_logits_alone_and_in_a_batch(size: int) -> None:
+def test_image_has_the_same_logits_in_any_batch(size: int) -> None:
     torch.manual_seed(0)
     model = Cat(TOY, num_classes=5).eval()
     images = torch.randn(3, 3, size, size)
@@ -183,7 +183,7 @@ def test_drop_path_rises_linearly_over_all_groups() -> None:
         ),
     ],
 )
-def test_a_wrong_input_is_refused_before_any_compute(
+def test_wrong_input_is_refused_before_any_computation(
     backbone: CatBackbone, image: Tensor, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -191,6 +191,6 @@ def test_a_wrong_input_is_refused_before_any_compute(
 
 
 @pytest.mark.parametrize("out_indices", [(), (1, 0), (0, 4), (-1,), (2, 2)])
-def test_out_indices_must_rise_within_the_stages(out_indices: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"out_indices must rise within 0\.\.3"):
+def test_out_indices_must_increase_within_the_stages(out_indices: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"out_indices must increase within 0\.\.3"):
         CatBackbone(TOY, out_indices=out_indices)

@@ -1,4 +1,4 @@
-"""`python -m cat_model.summary`: what it prints, and how it refuses."""
+"""`python -m cat_model.summary`: its output and its error messages."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ total                                                 37.294  6.063  100.0%
                                                              published
 parameters                                           37.294         37   agrees
 MAC: products and norms, as the reference's flops()   6.068        5.9  differs
-MAC: all products, those of attention included        6.063        5.9  differs
-MAC: convolutions, linear layers and norms alone      5.883        5.9   agrees
+MAC: all products, including attention                6.063        5.9  differs
+MAC: convolutions, linear layers and norms only       5.883        5.9   agrees
 """
 
 
@@ -41,7 +41,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that says why, after exit code 2."""
+    """The only line of the error message, after exit code 2."""
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     streams = capsys.readouterr()
@@ -50,7 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return streams.err.splitlines()[-1]
 
 
-def test_the_command_prints_the_table() -> None:
+def test_command_prints_the_table() -> None:
     command = [sys.executable, "-m", "cat_model.summary", "cat_small", "--img-size", "224"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -70,21 +70,21 @@ def test_no_line_is_longer_than_80_columns(
 
 
 @pytest.mark.parametrize("words", [["200x300"], ["200", "300"]])
-def test_a_size_is_height_and_width(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+def test_size_is_height_and_width(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     out = printed(capsys, "cat_tiny", "--img-size", *words)
     assert "image of 3 x 200 x 300" in out
     assert re.search(r"^stages\.1 +25x38 +24 ", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("option", [("--img-size", "448"), ("--num-classes", "10")])
-def test_nothing_is_published_of_other_sizes_and_heads(
+def test_other_sizes_and_heads_have_no_published_figures(
     capsys: pytest.CaptureFixture[str], option: tuple[str, str]
 ) -> None:
     assert "published" not in printed(capsys, "cat_small", *option)
     assert json.loads(printed(capsys, "cat_small", *option, "--json"))["published"] is None
 
 
-def test_no_classes_are_no_classifier(capsys: pytest.CaptureFixture[str]) -> None:
+def test_zero_classes_mean_no_classifier(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "cat_small", "--num-classes", "0")
     assert "224, no classifier" in out
     assert re.search(r"^head +768 +0\.002 +0\.000 +0\.0%$", out, re.MULTILINE)
@@ -119,27 +119,27 @@ def test_json_has_whole_numbers_by_convention(capsys: pytest.CaptureFixture[str]
         ([], "arguments are required: MODEL"),
         (
             ["cat_tiny", "--img-size", "0"],
-            "--img-size: '0' is no size: behind the model's name give SIDE, HEIGHT ",
+            "--img-size: '0' is not a size: after the model's name give SIDE, HEIGHT ",
         ),
-        (["cat_tiny", "--img-size", "224", "-7"], "--img-size: '-7' is no size: "),
-        (["cat_tiny", "--img-size", "224x"], "--img-size: '224x' is no size: "),
-        (["cat_tiny", "--img-size", "22.4"], "--img-size: '22.4' is no size: "),
-        (["cat_tiny", "--img-size", "9" * 5000], "is no size: "),
+        (["cat_tiny", "--img-size", "224", "-7"], "--img-size: '-7' is not a size: "),
+        (["cat_tiny", "--img-size", "224x"], "--img-size: '224x' is not a size: "),
+        (["cat_tiny", "--img-size", "22.4"], "--img-size: '22.4' is not a size: "),
+        (["cat_tiny", "--img-size", "9" * 5000], "is not a size: "),
         (
             ["cat_tiny", "--img-size", "1x2", "3"],
             "--img-size: give one side or two, height and width, got 1 2 3",
         ),
         (
             ["--img-size", "224", "cat_tiny"],
-            "--img-size: 'cat_tiny' is no size: behind the model's name ",
+            "--img-size: 'cat_tiny' is not a size: after the model's name ",
         ),
         (
             ["cat_tiny", "--num-classes", "-1"],
-            "--num-classes: '-1' is no number of classes: give 0 (no classifier)",
+            "--num-classes: '-1' is not a number of classes: give 0 (no classifier)",
         ),
     ],
 )
-def test_a_wrong_command_line_is_refused_with_what_to_do(
+def test_invalid_command_line_error_says_what_to_do(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in refused(capsys, *arguments)

@@ -1,5 +1,4 @@
-"""What users of timm expect of any of its models, asked of CAT: by name, through timm's own
-functions."""
+"""CAT supports what timm users expect of any timm model: by name, through timm's own functions."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ SMALL: dict[str, Any] = {
     "depths": (1, 1, 2, 1),
     "img_size": 64,
 }
-"""Arguments that make any of the names quick to run."""
+"""Arguments with which any of the named models runs quickly."""
 
 
 def create(name: str = "cat_tiny", **kwargs: Any) -> Any:
@@ -38,7 +37,7 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_names_give_the_published_sizes(name: str) -> None:
+def test_model_names_give_the_published_sizes(name: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name)
     assert name in timm.list_models("cat_*")
@@ -46,7 +45,7 @@ def test_names_give_the_published_sizes(name: str) -> None:
     assert model.config == CONFIGS[name]
 
 
-def test_no_name_is_registered_for_the_unpublished_cat_t_v2() -> None:
+def test_unpublished_cat_t_v2_is_not_registered() -> None:
     assert [name for name in timm.list_models("cat_*") if "v2" in name] == []
 
 
@@ -62,25 +61,25 @@ def test_arguments_reach_the_network() -> None:
     assert max(m.drop_prob for m in model.modules() if isinstance(m, DropPath)) == 0.25
 
 
-def test_device_and_dtype_are_where_the_model_is_made() -> None:
+def test_device_and_dtype_apply_when_the_model_is_made() -> None:
     assert next(create(device="meta").parameters()).is_meta
     assert {p.dtype for p in create(dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
 
 
-def test_a_model_made_without_memory_and_given_weights_is_whole(images: Tensor) -> None:
+def test_model_made_on_meta_and_loaded_is_complete(images: Tensor) -> None:
     model, filled = create().eval(), create(device="meta").eval()
     filled.load_state_dict(model.state_dict(), assign=True)
     assert torch.equal(filled(images), model(images))
 
 
-def test_no_images_give_no_logits() -> None:
+def test_empty_batch_gives_no_logits() -> None:
     assert create(num_classes=5)(torch.zeros(0, 3, 64, 50)).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"window": 7}, "a CAT has no window; it has .*window_size"),
+        ({"window": 7}, "unknown CAT fields window; known: .*window_size"),
         ({"feature_cls": "list", "features_only": True}, "feature_cls must be 'getter'"),
         ({"dynamic_img_size": False}, "a CAT takes images of any size"),
         ({"img_size": 0}, "img_size must be one or two whole numbers of pixels"),
@@ -115,9 +114,7 @@ def test_features_equal_the_intermediates(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (0,), (-1,)])
-def test_features_have_the_channels_and_reductions_that_they_say(
-    out_indices: tuple[int, ...],
-) -> None:
+def test_features_match_their_stated_channels_and_reductions(out_indices: tuple[int, ...]) -> None:
     features = create(features_only=True, out_indices=out_indices, img_size=(64, 96)).eval()
     maps = features(torch.zeros(1, 3, 64, 96))
     stated = zip(features.feature_info.channels(), features.feature_info.reduction(), strict=True)
@@ -127,11 +124,9 @@ def test_features_have_the_channels_and_reductions_that_they_say(
 
 @pytest.mark.filterwarnings(
     "ignore:NOTE. The nodes obtained by tracing"
-)  # of torchvision: DropPath is train only
+)  # a torchvision warning: DropPath is train only
 @pytest.mark.parametrize("feature_cls", ["hook", "fx"])
-def test_other_ways_of_timm_to_features_give_the_same_maps(
-    images: Tensor, feature_cls: str
-) -> None:
+def test_other_timm_feature_extractors_give_the_same_maps(images: Tensor, feature_cls: str) -> None:
     expected = create(features_only=True).eval()(images)
     in_nhwc = create(features_only=True, feature_cls=feature_cls).eval()(
         images
@@ -140,7 +135,7 @@ def test_other_ways_of_timm_to_features_give_the_same_maps(
         torch.testing.assert_close(ours.permute(0, 3, 1, 2), theirs, rtol=0, atol=1e-6)
 
 
-def test_features_are_the_maps_of_the_backbone_before_its_norms(images: Tensor) -> None:
+def test_features_equal_backbone_maps_before_its_norms(images: Tensor) -> None:
     features = create(features_only=True).eval()
     backbone = CatBackbone(replace(CONFIGS["cat_tiny"], **SMALL)).eval()
     backbone.load_state_dict(features.model.state_dict(), strict=False)
@@ -149,7 +144,7 @@ def test_features_are_the_maps_of_the_backbone_before_its_norms(images: Tensor) 
         torch.testing.assert_close(normed, norm(raw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
 
-def test_intermediates_come_in_both_layouts_normed_or_not(images: Tensor) -> None:
+def test_intermediates_support_both_layouts_and_optional_norm(images: Tensor) -> None:
     model = create().eval()
     last, maps = model.forward_intermediates(images, indices=2, norm=True, output_fmt="NHWC")
     assert torch.equal(last, model.forward_features(images))
@@ -159,7 +154,7 @@ def test_intermediates_come_in_both_layouts_normed_or_not(images: Tensor) -> Non
         model.forward_intermediates(images, output_fmt="NLC")
 
 
-def test_stopping_early_leaves_out_later_stages(images: Tensor) -> None:
+def test_stop_early_skips_later_stages(images: Tensor) -> None:
     model = create().eval()
     model.stages[2] = nn.Identity()  # would fail at stage 3
     last, maps = model.forward_intermediates(images, indices=[0, 1], stop_early=True)
@@ -178,18 +173,18 @@ def test_pruning_keeps_what_the_maps_need(images: Tensor) -> None:
     assert pruned.num_classes == 0
 
 
-def test_pruning_takes_off_no_more_than_it_is_told() -> None:
+def test_pruning_removes_only_what_was_requested() -> None:
     whole = create(num_classes=5)
     whole.prune_intermediate_layers([3], prune_head=False)
     assert isinstance(whole.norm, nn.LayerNorm)
     assert whole.num_classes == 5
     whole.prune_intermediate_layers([3], prune_norm=True, prune_head=False)
     assert isinstance(whole.norm, nn.Identity)
-    with pytest.raises(ValueError, match="prune_head must be True where stages are taken off"):
+    with pytest.raises(ValueError, match="prune_head must be True when stages are removed"):
         whole.prune_intermediate_layers([1], prune_head=False)
 
 
-def test_a_pruned_model_takes_a_classifier_of_its_last_width(images: Tensor) -> None:
+def test_pruned_model_gets_a_classifier_of_its_last_width(images: Tensor) -> None:
     model = create().eval()
     model.prune_intermediate_layers([1])
     model.reset_classifier(4, "avg")
@@ -199,7 +194,7 @@ def test_a_pruned_model_takes_a_classifier_of_its_last_width(images: Tensor) -> 
 
 
 @pytest.mark.parametrize(("pool", "width"), [("avg", 128), ("max", 128), ("catavgmax", 256)])
-def test_the_head_can_be_taken_off_and_put_back(images: Tensor, pool: str, width: int) -> None:
+def test_head_can_be_removed_and_restored(images: Tensor, pool: str, width: int) -> None:
     model = create().eval()
     model.reset_classifier(0, pool)
     assert model(images).shape == (2, width)
@@ -261,7 +256,7 @@ def test_checkpointing_is_opt_in_with_equal_gradients(images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("layout", ["ours", "reference"])
-def test_pretrained_weights_are_read_from_a_file_of_any_layout(tmp_path: Path, layout: str) -> None:
+def test_pretrained_weights_load_from_a_file_of_any_layout(tmp_path: Path, layout: str) -> None:
     vector = load_vector("cat_tiny_224")
     reference = vector.state_dict()
     contents = {
@@ -293,7 +288,7 @@ def test_pretrained_weights_fit_other_classes_channels_and_sizes(tmp_path: Path)
     assert model(torch.zeros(1, 1, 160, 192)).shape == (1, 5)
 
 
-def test_a_new_input_size_only_resizes_the_embedding(images: Tensor) -> None:
+def test_new_input_size_only_resizes_the_embedding(images: Tensor) -> None:
     model = create(img_size=96).eval()
     before = model(images)
     model.set_input_size((64, 64))
@@ -314,7 +309,7 @@ def test_nan_stays_within_its_image(images: Tensor) -> None:
 @pytest.mark.parametrize(
     "model", [Cat(CatConfig(**SMALL), num_classes=2), CatBackbone(CatConfig(**SMALL))]
 )
-def test_only_position_parameters_are_named_for_no_weight_decay(model: Cat | CatBackbone) -> None:
+def test_no_weight_decay_names_only_position_parameters(model: Cat | CatBackbone) -> None:
     names = model.no_weight_decay()
     assert "ape" in names
     assert len(names) == 1 + 5 * 2

@@ -1,5 +1,5 @@
-"""Scripted, traced by torch.fx, exported, run by onnxruntime or compiled, it is the same
-function."""
+"""The network computes the same function when scripted, traced by torch.fx, exported, run by
+onnxruntime or compiled."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from cat_model.attention import Cpsa
 CONFIG = CatConfig(img_size=64, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 SMALL = CatConfig(img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2))
 SIZES = [(64, 64), (224, 224), (70, 33)]
-"""First maps of padded windows, of whole windows, and an odd one; last maps within a window, and of
-one."""
+"""Image sizes whose first map has padded windows, whole windows, or odd sides; the last maps fit
+within a window or have one window."""
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None,
     reason="Inductor needs a C++ compiler",
@@ -76,7 +76,7 @@ def _checkpointed() -> Cat:
 
 
 def _wrapped() -> nn.Module:
-    """Its attention calls a layer instead of reading its weights."""
+    """A network whose attention calls a layer instead of reading its weights."""
     model = Cat(SMALL, num_classes=5).eval()
     attention = model.get_submodule("stages.0.blocks.0.cpsa.attn")
     attention.add_module("qkv", nn.Sequential(attention.get_submodule("qkv")))
@@ -94,7 +94,7 @@ def assert_same(ours: object, expected: object, *, atol: float = 2e-6) -> None:
 
 
 @jit_is_deprecated
-def test_a_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
+def test_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(classifier), buffer)
     scripted = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def test_a_scripted_model_is_equal_at_every_size(classifier: Cat) -> None:
 
 
 @jit_is_deprecated
-def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
+def test_scripted_model_trains_like_in_python(classifier: Cat) -> None:
     gradients = []
     for model in (classifier, torch.jit.script(classifier)):
         classifier.zero_grad()
@@ -115,9 +115,8 @@ def test_scripted_it_trains_as_in_python(classifier: Cat) -> None:
 
 @from_elsewhere
 @keeps_the_traced_size
-def test_a_traced_model_is_equal_at_the_traced_size(classifier: Cat) -> None:
-    """The trace is checked by a second one without gradients, as torch.jit.trace does by
-    default."""
+def test_traced_model_is_equal_at_the_traced_size(classifier: Cat) -> None:
+    """A second trace without gradients checks the trace, as torch.jit.trace does by default."""
     for size in SIZES:
         traced = torch.jit.trace(classifier, images(*size))  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -137,7 +136,7 @@ def test_every_model_passes_the_check_of_its_trace(make: Callable[[], nn.Module]
 @from_elsewhere
 @keeps_the_traced_size
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_trace_made_without_gradients_passes_its_check(mode: Callable[[], Any]) -> None:
+def test_trace_without_gradients_passes_its_check(mode: Callable[[], Any]) -> None:
     model = _checkpointed()
     with mode():
         traced = torch.jit.trace(model, images(70, 33))  # type: ignore[no-untyped-call]
@@ -146,7 +145,7 @@ def test_a_trace_made_without_gradients_passes_its_check(mode: Callable[[], Any]
 
 @from_elsewhere
 @keeps_the_traced_size
-def test_a_trace_trains_as_its_model() -> None:
+def test_trace_trains_like_its_model() -> None:
     model = _checkpointed()
     traced = torch.jit.trace(model, images(56, 56))  # type: ignore[no-untyped-call]
     gradients = []
@@ -172,7 +171,7 @@ def test_fx_finds_every_group_and_its_graph_can_be_scripted(classifier: Cat) -> 
 
 
 @pytest.mark.parametrize("model", ["classifier", "backbone"])
-def test_exported_it_takes_any_batch(model: str, request: pytest.FixtureRequest) -> None:
+def test_exported_model_takes_any_batch_size(model: str, request: pytest.FixtureRequest) -> None:
     module: nn.Module = request.getfixturevalue(model)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(module, (images(64, 64),), dynamic_shapes=({0: batch},))
@@ -183,10 +182,8 @@ def test_exported_it_takes_any_batch(model: str, request: pytest.FixtureRequest)
             )
 
 
-def test_one_exported_program_takes_images_of_many_sizes(
-    backbone: CatBackbone,
-) -> None:
-    """Above 224 pixels, from where every map is wider than a window."""
+def test_one_exported_program_takes_images_of_many_sizes(backbone: CatBackbone) -> None:
+    """Uses sizes above 224 pixels, where every map is wider than a window."""
     free = torch.export.Dim.AUTO
     program = torch.export.export(
         backbone, (images(300, 420),), dynamic_shapes=({0: free, 2: free, 3: free},)
@@ -221,9 +218,7 @@ def test_onnxruntime_returns_the_same_numbers(
 
 
 @from_elsewhere
-def test_dynamo_has_one_graph_for_many_image_sizes(
-    backbone: CatBackbone,
-) -> None:
+def test_dynamo_has_one_graph_for_many_image_sizes(backbone: CatBackbone) -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(backbone, fullgraph=True, dynamic=True, backend=counter)
@@ -237,8 +232,8 @@ def test_dynamo_has_one_graph_for_many_image_sizes(
 @needs_compiler
 @from_elsewhere
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) -> None:
-    """Two stages of whole windows, the last of one."""
+def test_inductor_infers_and_trains_like_eager(precision: str) -> None:
+    """The network has two stages of whole windows; the last has one window."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = Cat(
@@ -259,10 +254,10 @@ def test_compiled_by_inductor_it_infers_and_trains_as_eagerly(precision: str) ->
 @needs_compiler
 @from_elsewhere
 def test_compiled_attention_with_padded_strides_is_equal() -> None:
-    """As on GPUs, by default, where rows of a tensor are longer than 1024: here 80 windows of 49
-    positions.
+    """Pads strides like GPUs do by default, where rows of a tensor are longer than 1024: here 80
+    windows of 49 positions.
 
-    Autocast on a GPU norms in float32.
+    Autocast on a GPU computes norms in float32.
     """
     torch._dynamo.reset()
     torch.manual_seed(0)

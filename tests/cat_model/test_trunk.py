@@ -1,4 +1,4 @@
-"""Ways of running the network that change memory and speed, not its function."""
+"""Options that change memory and speed of the network, but not its function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _model() -> Cat:
 
 
 def _count_forwards(model: Cat) -> list[AttentionBlock]:
-    """Notes every run of a block's forward, those that backward starts included."""
+    """Records every run of a block's forward, including those that backward starts."""
     runs: list[AttentionBlock] = []
 
     def note(module: Any, inputs: object) -> None:
@@ -36,7 +36,8 @@ def _count_forwards(model: Cat) -> list[AttentionBlock]:
 def test_backward_recomputes_blocks_only_with_checkpointing(
     calls: list[bool], num_runs: int
 ) -> None:
-    """Off is off: the reference recomputes every block either way."""
+    """Without the option nothing is recomputed; the reference recomputes every block in both
+    cases."""
     model = _model().train()
     for is_on in calls:
         model.set_grad_checkpointing(is_on)
@@ -47,7 +48,7 @@ def test_backward_recomputes_blocks_only_with_checkpointing(
     assert len(runs) == num_runs * NUM_BLOCKS
 
 
-def test_checkpointing_changes_no_gradient() -> None:
+def test_checkpointing_does_not_change_gradients() -> None:
     grads = []
     for is_on in (False, True):
         model = _model().train()

@@ -83,7 +83,7 @@ def test_stages_with_other_classes_are_checked_separately(data: Path) -> None:
     with pytest.raises(DataError) as caught:
         digests(data.parent, text)
     assert str(caught.value).startswith("stages.three: ")
-    assert "num_classes says 3" in str(caught.value)
+    assert "num_classes is 3" in str(caught.value)
 
 
 def test_fault_of_the_data_is_found_and_reported_once(data: Path, walks: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Runs entry points in processes on one gloo group, as the workers of a stage would."""
+"""Runs entry points in processes of one gloo group, like the workers of a stage."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ WORLD_SIZE = 2
 
 
 def metrics_of_two_ranks(run: Entry, context: StageContext, root: Path) -> list[tuple[Metric, ...]]:
-    """The metrics that each rank returns. `context` is that of one worker; `root` is an empty
-    folder.
+    """The metrics that each rank returns. `context` is for one worker; `root` is an empty folder.
 
     Rank 0's outputs are in `root / "work0" / "outputs"` afterwards.
     """
@@ -37,8 +36,7 @@ def _run_entry(rank: int, run: Entry, context: StageContext, root: Path) -> None
 
 
 def of_rank(context: StageContext, rank: int, work_dir: Path) -> StageContext:
-    """The context of one of the workers, here in its process, with its own folder, which is
-    made."""
+    """The context of one worker, in its process, with its own folder, which is created."""
     work_dir.mkdir(parents=True)
     return replace(
         context, rank=rank, world_size=torch.distributed.get_world_size(), work_dir=work_dir
@@ -48,8 +46,8 @@ def of_rank(context: StageContext, rank: int, work_dir: Path) -> StageContext:
 def run_ranks(
     function: Callable[..., None], root: Path, *args: Any, world_size: int = WORLD_SIZE
 ) -> None:
-    """Call `function(rank, *args)` in processes of one group, which meet in the folder `root`; all
-    must succeed."""
+    """Call `function(rank, *args)` in processes of one group, which connect through the folder
+    `root`; all must succeed."""
     spawning = multiprocessing.get_context("spawn")
     processes = [
         spawning.Process(target=_run_rank, args=(rank, world_size, root, function, args))
@@ -65,8 +63,8 @@ def run_ranks(
 def _run_rank(
     rank: int, world_size: int, root: Path, function: Callable[..., None], args: tuple[Any, ...]
 ) -> None:
-    """What a worker of Ray Train would run: the environment and the group are there before the
-    stage starts."""
+    """Runs like a worker of Ray Train: the environment and the group exist before the stage
+    starts."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -84,7 +82,7 @@ def _run_rank(
 
 
 def _threads_of_gloo() -> int:
-    """In this process; 0 where the system does not tell."""
+    """Number in this process; 0 if the system does not report it."""
     names = []
     for path in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):  # it may have ended meanwhile

@@ -20,7 +20,7 @@ from pipelines.training.metrics import TRAINING
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_resolves(name: str) -> None:
+def test_every_kind_resolves_to_an_entry_point(name: str) -> None:
     kind = KINDS[name]
     assert kind.name == name
     assert kind.entry is not None
@@ -47,7 +47,7 @@ def test_every_evaluated_kind_publishes_a_checkpoint(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_field_is_described(name: str) -> None:
+def test_every_field_has_a_docstring(name: str) -> None:
     params = KINDS[name].params
     assert set(params.model_fields) <= set(field_docstrings(params))
 
@@ -72,7 +72,7 @@ def test_training_metrics_may_be_expected(stage: str, tmp_path: Path) -> None:
     assert [unit_of(name) for name in TRAINING] == ["", "images/s", "%"]
 
 
-def test_a_search_never_maximises_a_loss(tmp_path: Path) -> None:
+def test_search_never_maximises_a_loss(tmp_path: Path) -> None:
     search = (
         "  s: {kind: tune, of: pretrain, num_trials: 1, space: {lr: {uniform: [0.1, 0.2]}}, "
         "metric: loss}\n"
@@ -84,7 +84,7 @@ def test_a_search_never_maximises_a_loss(tmp_path: Path) -> None:
     assert _load(tmp_path, STAGES + search, "stages.s.mode=min").stages["s"].metrics == ("loss",)
 
 
-def test_the_table_imports_neither_torch_nor_ray() -> None:
+def test_table_of_kinds_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys, pipelines; sys.exit(len({'torch', 'ray', 'mmengine', 'timm'} & "
         "set(sys.modules)))"

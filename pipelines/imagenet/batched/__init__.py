@@ -1,2 +1,2 @@
-"""timm's image operations on batches of uint8, on any device: one call an operation, with arguments
-for each image."""
+"""timm's image operations on batches of uint8, on any device: one call per operation, with
+arguments for each image."""

@@ -1,5 +1,5 @@
-"""Affine maps of images, each by a map of its own: Pillow's sampling, which torch's grid_sample
-does not have."""
+"""Affine maps of images, a separate map for each, with Pillow's sampling, which torch's grid_sample
+does not offer."""
 
 # Shapes: N images, C channels, H x W pixels, P = H * W of them.
 
@@ -11,18 +11,19 @@ from torch import Tensor
 from pipelines.imagenet.batched.points import WHITE
 
 _REACHES = {"nearest": (0,), "bilinear": (0, 1), "bicubic": (-1, 0, 1, 2)}
-"""Pixels along an axis, from the one at or before a position, that a filter mixes."""
+"""Pixels along an axis that a filter mixes, as offsets from the one at or before a position."""
 
 CUT_ABOVE = 1e-3
-"""Pillow cuts what it mixes to whole numbers, in float64; in float32 a flat 100 may come out as
-99.9999."""
+"""Added before truncation. Pillow truncates mixed values to whole numbers in float64; in float32 a
+flat 100 may become 99.9999."""
 
 
 def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolation: str) -> Tensor:
-    """Pixel centre (x, y) of the result shows what the image has at (a x + b y + c, d x + e y + f).
+    """Maps images: pixel centre (x, y) of the result shows the image at (a x + b y + c, d x + e y +
+    f).
 
-    Outside of the image that is `fill_C`; what a filter needs beyond an edge is the edge. Bicubic
-    is Pillow's, with a slope of -1, not grid_sample's -0.75.
+    Positions outside the image become `fill_C`. A filter that reaches beyond an edge uses the edge
+    pixels. Bicubic is Pillow's, with a slope of -1, not grid_sample's -0.75.
     """
     num_images, num_channels, height, width = images_NCHW.shape
     x_NP, y_NP = _positions(maps_N6.double(), height, width)
@@ -43,7 +44,7 @@ def affine(images_NCHW: Tensor, maps_N6: Tensor, *, fill_C: Tensor, interpolatio
 
 
 def _positions(maps_N6: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """x and y, (N, P) in float64, of what each pixel of the result shows."""
+    """x and y, (N, P) in float64, of the position that each pixel of the result shows."""
     a, b, c, d, e, f = maps_N6[:, :, None].unbind(1)
     y_P = (
         (torch.arange(height, device=maps_N6.device) + 0.5)
@@ -76,7 +77,7 @@ def _linear(d: Tensor) -> list[Tensor]:
 
 
 def _cubic(d: Tensor) -> list[Tensor]:
-    """Weights of pixels -1, 0, 1 and 2, at `d` between 0 and 1."""
+    """Weights of pixels -1, 0, 1 and 2, for `d` between 0 and 1."""
     return [-d + 2 * d**2 - d**3, 1 - 2 * d**2 + d**3, d + d**2 - d**3, -(d**2) + d**3]
 
 

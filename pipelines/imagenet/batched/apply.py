@@ -1,5 +1,5 @@
-"""Does to a batch what was drawn for its images: each operation once a layer, on the images that
-drew it."""
+"""Applies the operations drawn for a batch's images: each operation once per layer, to the images
+that drew it."""
 
 # Shapes: B images of a batch, N of them, C channels, H x W pixels.
 
@@ -17,14 +17,14 @@ from pipelines.imagenet.batched.points import look_up
 from pipelines.imagenet.drawn import BatchDraws
 
 _CHUNKS = {True: 1, False: 128}
-"""Images at a time, on a CPU or not: as many as its cache holds, or as keep an affine map's memory
-below 700 MB."""
+"""Images at a time, on a CPU (True) or another device: as many as the CPU's cache holds, or as keep
+an affine map's memory below 700 MB."""
 
 
 def apply_ops(
     images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], interpolation: str
 ) -> Tensor:
-    """uint8 (B, C, H, W); the batch itself where nothing is to be done, else a new one."""
+    """uint8 (B, C, H, W); the input itself without operations, otherwise a new tensor."""
     if not draws.layers:
         return images_BCHW
     images_BCHW = images_BCHW.clone()
@@ -48,7 +48,7 @@ def normalise(images_BCHW: Tensor, mean: tuple[float, ...], std: tuple[float, ..
     device = images_BCHW.device
     mean_C11, std_C11 = (_constant(values, device)[:, None, None] for values in (mean, std))
     x_BCHW = torch.empty(images_BCHW.shape, device=device)
-    # image by image on a CPU, whose caches hold one but no batch: half the time
+    # image by image on a CPU, whose caches hold an image but not a batch: half the time
     for x, images in (
         [(x_BCHW, images_BCHW)] if device.type != "cpu" else zip(x_BCHW, images_BCHW, strict=True)
     ):
@@ -68,8 +68,8 @@ def erase(x_BCHW: Tensor, draws: BatchDraws) -> None:
 
 
 def _groups(draws: BatchDraws, *, chunk: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each operation of each layer, the indices of up to `chunk` images in the batch, and its
-    values for them."""
+    """Each operation of each layer, with the batch indices of up to `chunk` images and its values
+    for them."""
     indices, values = draws.table_N7[:, 0].long(), draws.table_N7[:, 1:]
     start = 0
     for layer in draws.layers:
@@ -82,5 +82,5 @@ def _groups(draws: BatchDraws, *, chunk: int) -> Iterator[tuple[str, Tensor, Ten
 
 @lru_cache(maxsize=64)
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Kept, since to bring numbers to a device makes the host wait for it."""
+    """A cached tensor of `values`: copying numbers to a device makes the host wait for it."""
     return torch.tensor(values, dtype=torch.float32, device=device)

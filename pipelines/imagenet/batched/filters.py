@@ -15,7 +15,7 @@ _SMOOTH_SUM, _SMOOTH_CENTRE = 13, 5
 times."""
 _BLUR_PASSES = 3
 _BLUR_REACH = 2
-"""Pixels to each side that a pass reaches; enough for a radius of 2, timm's greatest."""
+"""Pixels to each side that a pass reaches; enough for a radius of 2, timm's largest."""
 
 
 def color(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def color(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
 
 
 def sharpness(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
-    """Blended with its smooth version, in which the outermost pixels are as they were."""
+    """The image blended with its smooth version, in which the outermost pixels stay unchanged."""
     images = images_NCHW.float()
     smooth = images.clone()
     rows = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
@@ -39,8 +39,8 @@ def sharpness(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
 
 
 def gaussian_blur(images_NCHW: Tensor, radii_N: Tensor) -> Tensor:
-    """Pillow's: three box filters along each axis, whose edges count in part. Radii of up to 2
-    pixels."""
+    """Pillow's blur: three box filters along each axis, whose edge pixels count in part. Radii up
+    to 2 pixels."""
     weights_NT = _box_weights(radii_N)
     images = images_NCHW.float()
     for axis in (-1, -2):
@@ -61,8 +61,8 @@ def _filtered(images_NCHW: Tensor, weights_NT: Tensor, axis: int) -> Tensor:
 
 
 def _box_weights(radii_N: Tensor) -> Tensor:
-    """(N, 2 * _BLUR_REACH + 1): a box as wide as three of them in a row need to be for a Gaussian
-    of that radius."""
+    """(N, 2 * _BLUR_REACH + 1): the box such that three of them in a row approximate a Gaussian of
+    the radius."""
     variance_N = radii_N.double() ** 2 / _BLUR_PASSES
     whole_N = (((12 * variance_N + 1).sqrt() - 1) / 2).floor()
     part_N = (2 * whole_N + 1) * (whole_N * (whole_N + 1) - 3 * variance_N)

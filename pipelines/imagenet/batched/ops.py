@@ -1,4 +1,4 @@
-"""The table of batched operations, and how a call of timm's becomes one of them."""
+"""The table of batched operations, and the conversion of timm calls to them."""
 
 # Shapes: N images, C channels, H x W pixels, V values of an operation.
 
@@ -22,8 +22,8 @@ POINT_TABLES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "solarize": points.solarize,
     "solarize_add": points.solarize_add,
 }
-"""(images_NCHW of uint8, values_N) -> lookup tables_NC256 of uint8: what depends only on a
-channel's value."""
+"""(images_NCHW of uint8, values_N) -> lookup tables_NC256 of uint8, for operations that depend only
+on a channel's value."""
 FILTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "color": filters.color,
     "gaussian_blur": filters.gaussian_blur,
@@ -31,13 +31,13 @@ FILTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """(images_NCHW of uint8, values_N) -> images_NCHW of uint8."""
 AFFINE = "affine"
-"""Has six values: the map from a position in the result to the position in the image that it
-shows."""
+"""Name of the operation with six values: the map from a position in the result to the position in
+the image."""
 
 
 def op_of(name: str, args: tuple[float, ...], *, size: tuple[int, int]) -> Op | None:
-    """timm's function `name` with `args` on an image of `size` (height, width); None where it
-    changes nothing.
+    """The operation for timm's function `name` with `args` on an image of `size` (height, width);
+    None if it changes nothing.
 
     Raises KeyError for a function that has no batched form.
     """
@@ -69,7 +69,7 @@ def _translate_y_rel(share: float, height: int, width: int) -> tuple[float, ...]
 
 
 def _rotate(degrees: float, height: int, width: int) -> tuple[float, ...]:
-    """Counter-clockwise around the centre, as Pillow turns."""
+    """Rotates counter-clockwise around the centre, like Pillow."""
     angle = -math.radians(degrees % 360.0)
     cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
     x, y = width / 2, height / 2

@@ -1,4 +1,5 @@
-"""Operations that depend only on a channel's value, as lookup tables: Pillow's, bit for bit."""
+"""Operations that depend only on a channel's value, as lookup tables: equal to Pillow's, bit for
+bit."""
 
 # Shapes: N images, C channels, H x W pixels, 256 values of a channel.
 
@@ -11,11 +12,11 @@ BITS = 8
 NUM_LEVELS = 1 << BITS
 WHITE = NUM_LEVELS - 1
 _MID = 128
-"""From this value on, solarize_add changes nothing."""
+"""`solarize_add` does not change this value and higher ones."""
 
 
 def look_up(images_NCHW: Tensor, tables_NC256: Tensor) -> Tensor:
-    """Each value replaced by its entry in the table of its image and channel."""
+    """Replaces each value by its entry in the table of its image and channel."""
     num_images, num_channels, height, width = images_NCHW.shape
     flat_RP = images_NCHW.reshape(num_images * num_channels, height * width).long()
     tables_R256 = tables_NC256.expand(num_images, num_channels, -1).reshape(
@@ -29,7 +30,7 @@ def invert(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
 
 
 def posterize(images_NCHW: Tensor, bits_N: Tensor) -> Tensor:
-    """Of 0 bits nothing is left."""
+    """Keeps the highest bits; 0 bits give black."""
     mask_N1 = WHITE ^ ((1 << (BITS - bits_N.long())) - 1)[:, None]
     return (_levels(images_NCHW) & mask_N1).to(torch.uint8)[:, None]
 
@@ -59,12 +60,12 @@ def contrast(images_NCHW: Tensor, factors_N: Tensor) -> Tensor:
 
 
 def auto_contrast(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
-    """Stretched so that the darkest value becomes 0 and the lightest 255; a channel of one value
-    stays."""
+    """Stretches values so that the darkest becomes 0 and the lightest 255; a channel with one value
+    stays the same."""
     flat_NCP = images_NCHW.flatten(2)
     lows_NC1, highs_NC1 = (one[..., None].double() for one in (flat_NCP.amin(2), flat_NCP.amax(2)))
     ranges_NC1 = highs_NC1 - lows_NC1
-    # A number over a tensor is rounded twice.
+    # Divide tensors: a Python number divided by a tensor is rounded twice.
     scales_NC1 = torch.full_like(ranges_NC1, WHITE) / ranges_NC1
     levels = _levels(images_NCHW)
     stretched_NC256 = (levels * scales_NC1 + -lows_NC1 * scales_NC1).clamp(0, WHITE)
@@ -72,8 +73,8 @@ def auto_contrast(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
 
 
 def equalize(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
-    """Values spread so that each range of them has as many pixels as any other; a channel of one
-    value stays."""
+    """Spreads values so that each range of them has as many pixels as any other; a channel with one
+    value stays the same."""
     counts_NC256 = histograms(images_NCHW)
     levels = _levels(images_NCHW)
     last_NC1 = torch.where(counts_NC256 > 0, levels, 0).amax(2, keepdim=True)
@@ -84,13 +85,13 @@ def equalize(images_NCHW: Tensor, values_N: Tensor) -> Tensor:
 
 
 def histograms(images_NCHW: Tensor) -> Tensor:
-    """(N, C, 256): how many pixels have each value."""
+    """(N, C, 256): the number of pixels with each value."""
     num_images, num_channels = images_NCHW.shape[:2]
     num_rows = num_images * num_channels
     rows_R1 = torch.arange(num_rows, device=images_NCHW.device)[:, None] * NUM_LEVELS
     bins = (images_NCHW.reshape(num_rows, -1) + rows_R1).flatten()
     counts = torch.zeros(num_rows * NUM_LEVELS, dtype=torch.int64, device=images_NCHW.device)
-    # of one dimension, so that it also runs where torch is asked to be deterministic
+    # one-dimensional, so that it also runs where torch must be deterministic
     counts.scatter_add_(
         0, bins, torch.ones((), dtype=torch.int64, device=bins.device).expand(bins.shape)
     )
@@ -104,8 +105,8 @@ def grey(images_NCHW: Tensor) -> Tensor:
 
 
 def blend(start: Tensor, end: Tensor, factors: Tensor) -> Tensor:
-    """uint8 of `start` at a factor of 0, `end` at 1, and beyond; cut to whole numbers in float32,
-    as Pillow does it."""
+    """uint8: `start` at a factor of 0, `end` at 1, extrapolated beyond; truncated to whole numbers
+    in float32, as in Pillow."""
     return (start + factors.float() * (end - start)).clamp(0, WHITE).to(torch.uint8)
 
 

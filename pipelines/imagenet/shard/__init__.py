@@ -1,2 +1,2 @@
-"""Images in tar files (WebDataset's layout) with an index, on disk or in S3: read, written, kept on
-a machine."""
+"""Images in tar files (WebDataset's layout) with an index, on disk or in S3: reads, writes and
+caches them."""

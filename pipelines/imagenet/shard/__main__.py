@@ -1,5 +1,5 @@
-"""`python -m pipelines.imagenet.shard SRC DST`: shards of a folder tree or class map; `--index`
-indexes others."""
+"""`python -m pipelines.imagenet.shard SRC DST`: writes shards of a folder tree or class map;
+`--index` only indexes existing shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.imagenet.shard.location import open_location
 from pipelines.imagenet.shard.writer import write_shards
 
 IMAGES_PER_SHARD = 1000
-"""Of ImageNet some 110 MB."""
+"""About 110 MB for ImageNet."""
 INTERRUPTED = 130
 
 
@@ -31,19 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {err}", file=sys.stderr)
         return err.exit_code
     except KeyboardInterrupt:
-        print("interrupted: there is no index yet; run the same command again", file=sys.stderr)
+        print("interrupted: the index was not written; run the same command again", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
     if src is None or dst is None:
-        raise JobError("SRC and DST are needed, or --index PLACE")
+        raise JobError("give SRC and DST, or --index LOCATION")
     if src.rstrip("/") == dst.rstrip("/"):
-        raise JobError(
-            f"{dst}: shards cannot be written among the images that they are made of; choose "
-            "another DST"
-        )
+        raise JobError(f"{dst}: SRC and DST are the same; choose another DST")
     location = open_location(dst)
     written = write_shards(
         open_images(src), location, images_per_shard=images_per_shard, on_shard=_report_shard
@@ -63,8 +60,8 @@ def _index(where: str) -> None:
     total = sum(map(len, found.values()))
     if total == 0:
         raise DataError(
-            f"{location.uri}: holds no shards; they belong into train/*.tar or train-*.tar, and "
-            "likewise val"
+            f"{location.uri}: holds no shards; put them in train/*.tar or train-*.tar, and "
+            "likewise for val"
         )
     done: list[Shard] = []
 
@@ -102,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"default: {IMAGES_PER_SHARD}",
     )
     parser.add_argument(
-        "--index", metavar="PLACE", help=f"only write {INDEX_NAME} for the shards that lie at PLACE"
+        "--index",
+        metavar="LOCATION",
+        help=f"only write {INDEX_NAME} for the existing shards at LOCATION",
     )
     return parser
 

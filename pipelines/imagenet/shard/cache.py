@@ -1,5 +1,5 @@
-"""Shards of S3 on this machine's disk: each fetched once for all processes, the least recently used
-evicted."""
+"""Caches shards from S3 on this machine's disk: each is fetched once for all processes, the least
+recently used is evicted."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from pipelines.imagenet.shard.index import Shard, how_to_index
 from pipelines.imagenet.shard.location import ShardLocation
 
 FETCHES = 2
-"""Tries at a shard whose bytes do not match the index: a transfer may go wrong once."""
+"""Tries for a shard whose bytes do not match the index: a transfer may go wrong once."""
 
 
 @dataclass(frozen=True)
 class ShardCache:
-    """`folder` is shared by all processes of this user on the machine and by all locations in S3.
+    """A cache in `folder`, shared by all processes of this user on the machine and by all locations
+    in S3.
 
-    A shard is whole under its name, or a `.partial` of its full length while it is fetched. A
-    process that has one open still reads it after it was evicted.
+    A file with a shard's name is complete; a shard being fetched is a `.partial` of its full
+    length. A process that has a shard open can read it even after it was evicted.
     """
 
     folder: Path
     limit_bytes: float
 
     def open(self, location: ShardLocation, shard: Shard) -> int:
-        """A file descriptor of the shard, which is fetched first where it is not kept yet."""
+        """A file descriptor of the shard, which is fetched first if it is not in the cache."""
         path = self.folder / f"{_identity(location, shard)}.tar"
         with self._errors():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ class ShardCache:
                     descriptor = os.open(path, os.O_RDONLY)
                 except FileNotFoundError:
                     return self._fetch(location, shard, path)
-                # A crash of the machine may leave that.
+                # A crash of the machine may leave a truncated file.
                 if os.fstat(descriptor).st_size != shard.size:
                     os.close(descriptor)
                     return self._fetch(location, shard, path)
@@ -56,18 +57,20 @@ class ShardCache:
             if partial.stat().st_size != shard.size:
                 break
             if shard.sha256 in (None, digest_of_file(partial)):
-                descriptor = os.open(partial, os.O_RDONLY)  # before others see it and may evict it
+                descriptor = os.open(
+                    partial, os.O_RDONLY
+                )  # before other processes can see and evict it
                 partial.replace(path)
                 return descriptor
         partial.unlink()
         raise DataError(
-            f"{location.uri}/{shard.name}: the shard is not the one that the index describes; copy "
-            f"it there again, or {how_to_index(location.uri)}"
+            f"{location.uri}/{shard.name}: the shard differs from its description in the index; "
+            f"copy it there again, or {how_to_index(location.uri)}"
         )
 
     def _reserve(self, partial: Path, size: int) -> None:
-        """Make `partial` of `size` bytes (without writing any), after as many were evicted as the
-        limit asks."""
+        """Create `partial` with `size` bytes (without writing any), after evicting as much as the
+        limit requires."""
         with _locked(self.folder / "evicting.lock"):
             partial.unlink(missing_ok=True)
             kept = sorted(self._kept(), key=lambda one: one[1].st_mtime_ns)
@@ -81,13 +84,13 @@ class ShardCache:
                 file.truncate(size)
 
     def _kept(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Whole shards, partial ones, and what fetches that were killed left behind."""
+        """Complete shards, partial ones, and remains of fetches that were killed."""
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if entry.name.endswith((".tar", ".partial")):
                     try:
                         yield Path(entry.path), entry.stat()
-                    except FileNotFoundError:  # a fetch that is done has renamed its partial
+                    except FileNotFoundError:  # a finished fetch has renamed its partial file
                         continue
 
     @contextmanager
@@ -96,9 +99,8 @@ class ShardCache:
             yield
         except OSError as err:
             raise DataError(
-                f"{self.folder}: shards cannot be kept here: {err.strerror}; lower cache_gib, or "
-                "set XDG_CACHE_HOME "
-                "to a folder with room"
+                f"{self.folder}: cannot store shards here: {err.strerror}; lower cache_gib, or "
+                "set XDG_CACHE_HOME to a folder with enough space"
             ) from err
 
 
@@ -108,7 +110,7 @@ def _identity(location: ShardLocation, shard: Shard) -> str:
 
 
 def _evict(path: Path) -> bool:
-    """Whether `path` was deleted: a partial shard is not while somebody fetches it."""
+    """Delete `path` and return True; False for a partial shard that is being fetched."""
     if path.suffix == ".tar":
         path.unlink(missing_ok=True)
         return True

@@ -1,4 +1,4 @@
-"""The layout of shards as ImageFiles: opens the index, makes a missing one of local shards, checks
+"""The shard layout as ImageFiles: opens the index, makes a missing one for local shards, and checks
 it against them."""
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from pipelines.imagenet.source import Split
 
 
 class Shards:
-    """`limit_bytes` of disk hold the shards that are read from S3; shards of a folder are read
-    where they lie."""
+    """The images in the shards at a location. `limit_bytes` limits the disk space for shards read
+    from S3; shards in a folder are read in place."""
 
     def __init__(self, location: ShardLocation, *, limit_bytes: float) -> None:
         self._location, self._limit_bytes = location, limit_bytes
@@ -55,15 +55,15 @@ class Shards:
         missing = [name for name in self._index.classes if name not in set(present)]
         if missing or classes != present:
             raise DataError(
-                f"{self.location}: {split} has no image of the classes "
+                f"{self.location}: {split} has no images of the classes "
                 f"{first_named(missing or sorted(classes))}"
             )
         shards = self._shards(split)
         return ShardSource(classes, shards, self._files(shards), self.location)
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """From the index only. Shards on disk that are small enough to be hashed are compared with
-        it."""
+        """Digest from the index only. Shards on disk that are small enough to be hashed are
+        compared with it."""
         shards = [shard for split in splits for shard in self._shards(split)]
         if (
             isinstance(self._location, FolderLocation)
@@ -76,7 +76,7 @@ class Shards:
         shards = self._index.shards.get(split, ())
         if not any(map(len, shards)):
             raise DataError(
-                f"{self.location}: holds no image of {split}; shards belong into {split}/*.tar or "
+                f"{self.location}: holds no images of {split}; put its shards in {split}/*.tar or "
                 f"{split}-*.tar"
             )
         return shards
@@ -87,9 +87,9 @@ class Shards:
         largest = sorted((shard.size for shard in shards), reverse=True)[:SHARDS_IN_SHUFFLE]
         if sum(largest) > self._limit_bytes:
             raise DataError(
-                f"{self.location}: cache_gib = {self._limit_bytes / 2**30:g} does not hold the "
-                f"{len(largest)} shards, {sum(largest) / 2**30:.3g} GiB, that are read at a time; "
-                "raise it, or write smaller shards"
+                f"{self.location}: cache_gib = {self._limit_bytes / 2**30:g} is too small for the "
+                f"{len(largest)} shards ({sum(largest) / 2**30:.3g} GiB) that are read at a time; "
+                "raise cache_gib, or write smaller shards"
             )
         return CachedFiles(self._location, ShardCache(cache_folder() / "shards", self._limit_bytes))
 
@@ -106,8 +106,8 @@ class Shards:
     def _made_index(self, found: Sizes) -> ShardIndex:
         if not found:
             raise DataError(
-                f"{self.location}: holds no shards; they belong into train/*.tar or train-*.tar, "
-                "and likewise val"
+                f"{self.location}: holds no shards; put them in train/*.tar or train-*.tar, and "
+                "likewise for val"
             )
         if not isinstance(self._location, FolderLocation):
             raise DataError(
@@ -117,8 +117,8 @@ class Shards:
 
 
 def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
-    """Scanned by the first process that asks; kept next to the shards or, where these are
-    read-only, in the cache."""
+    """The index of a folder without one: the first process that needs it scans the shards, and
+    stores it next to them or, if they are read-only, in the cache."""
     kept = _kept_index(location, found)
     with _locked(kept.with_suffix(".lock")):
         for content in (location.read(INDEX_NAME), FolderLocation(kept.parent).read(kept.name)):
@@ -136,7 +136,8 @@ def _index_of_folder(location: FolderLocation, found: Sizes) -> ShardIndex:
 
 
 def _kept_index(location: FolderLocation, found: Sizes) -> Path:
-    """Name for exactly these shards: it contains their times of change."""
+    """Path of the cached index for exactly these shards: its name depends on their modification
+    times."""
     with data_errors(location.uri):
         times = {
             name: (location.root / name).stat().st_mtime_ns
@@ -158,9 +159,8 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
         except OSError as err:
             raise DataError(
-                f"{path.parent}: cannot be written, or not be locked: {err.strerror}; set "
-                "XDG_CACHE_HOME to a folder "
-                "on a local disk"
+                f"{path.parent}: cannot be written or locked: {err.strerror}; set XDG_CACHE_HOME "
+                "to a folder on a local disk"
             ) from err
         yield
 
@@ -171,7 +171,6 @@ def _check_bytes(location: FolderLocation, shards: Sequence[Shard]) -> None:
     other = [name for name, digest in digests if digest != described[name]]
     if other:
         raise DataError(
-            f"{location.uri}/{INDEX_NAME}: disagrees with the bytes of {first_named(other)}; copy "
-            "them again, or "
-            f"{how_to_index(location.uri)}"
+            f"{location.uri}/{INDEX_NAME}: does not match the bytes of {first_named(other)}; copy "
+            f"them again, or {how_to_index(location.uri)}"
         )

@@ -1,5 +1,5 @@
-"""index.json: which image lies where in which shard. With it a shard is read at any offset, and
-none is scanned."""
+"""index.json: the location of every image in the shards. With it, a shard is read at any offset and
+never scanned."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ VERSION = 1
 class Shard:
     """A tar file and the images in it, in the order of the file.
 
-    `name` is relative to the folder of the index; `offsets` and `sizes` are in bytes, of the images
-    themselves.
+    `name` is relative to the folder of the index; `offsets` and `sizes` are in bytes and refer to
+    the image data.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Labels are indices of `classes`; `made_from` is the digest of what the writer made the shards
-    from."""
+    """An index of shards. Labels are indices into `classes`; `made_from` is the digest of what the
+    writer made the shards from."""
 
     classes: tuple[str, ...]
     shards: Mapping[Split, tuple[Shard, ...]]
@@ -99,8 +99,8 @@ class ShardIndex:
 
 
 def parse_index(content: bytes, location: str) -> ShardIndex:
-    """Raises DataError, which says how to write a new one, for anything but an index of this
-    version."""
+    """The index in `content`. Raises DataError, which says how to write a new one, for anything but
+    an index of this version."""
     try:
         document = parse_json(decode_text(content, f"{location}/{INDEX_NAME}"))
         if document["version"] != VERSION:
@@ -114,30 +114,28 @@ def parse_index(content: bytes, location: str) -> ShardIndex:
         return ShardIndex(classes, splits, document["made_from"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as err:
         raise DataError(
-            f"{location}/{INDEX_NAME}: no index of shards: {err}; {how_to_index(location)}"
+            f"{location}/{INDEX_NAME}: not a valid shard index: {err}; {how_to_index(location)}"
         ) from err
 
 
 def check_shards(
     index: ShardIndex, found: Mapping[Split, Mapping[str, int]], location: str
 ) -> None:
-    """Raises DataError unless the shards `found`, sizes in bytes by name, match the
-    index."""
+    """Raises DataError unless the shards `found`, sizes in bytes by name, match the index."""
     listed = {shard.name: shard.size for shards in index.shards.values() for shard in shards}
     there = {name: size for sizes in found.values() for name, size in sizes.items()}
     missing, unlisted = sorted(listed.keys() - there.keys()), sorted(there.keys() - listed.keys())
     other = sorted(name for name in listed.keys() & there.keys() if listed[name] != there[name])
     if missing or unlisted or other:
         raise DataError(
-            f"{location}/{INDEX_NAME}: disagrees with the shards; missing: {first_named(missing)}; "
-            "not in the index: "
-            f"{first_named(unlisted)}; of another size: {first_named(other)}; copy the shards "
-            f"again, or {how_to_index(location)}"
+            f"{location}/{INDEX_NAME}: does not match the shards; missing: "
+            f"{first_named(missing)}; not in the index: {first_named(unlisted)}; different size: "
+            f"{first_named(other)}; copy the shards again, or {how_to_index(location)}"
         )
 
 
 def how_to_index(location: str) -> str:
-    return f"write one for these shards: python -m pipelines.imagenet.shard --index {location}"
+    return f"write a new index: python -m pipelines.imagenet.shard --index {location}"
 
 
 def _parse_shard(document: Mapping[str, Any], num_classes: int) -> Shard:

@@ -1,5 +1,5 @@
-"""Shards without an index -> their index: headers and labels are read once, and where asked every
-byte for sha256."""
+"""Makes the index of shards that have none: reads headers and labels once, and with sha256 every
+byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.imagenet.shard.tar import scan_tar
 from pipelines.imagenet.source import Split
 
 THREADS = 8
-"""Shards read at a time: scanning waits for the disk or the network."""
+"""Number of shards read at a time: scanning waits for the disk or the network."""
 
 OnShard = Callable[[Shard], None]
 
@@ -27,10 +27,10 @@ OnShard = Callable[[Shard], None]
 def make_index(
     location: ShardLocation, found: Sizes, *, with_sha256: bool, on_shard: OnShard | None = None
 ) -> ShardIndex:
-    """The index of the shards `found` at `location`; `on_shard` hears of each that is done.
+    """The index of the shards `found` at `location`; `on_shard` is called for each finished shard.
 
-    Classes are the lines of classes.txt, else the labels from 0 to the greatest. Raises DataError
-    for a shard that is not a whole tar file, or whose labels have no class.
+    Classes are the lines of classes.txt or, without it, the labels from 0 to the highest. Raises
+    DataError for a shard that is not a complete tar file, or that has labels without a class.
     """
     shards: dict[Split, tuple[Shard, ...]] = {}
     for split, sizes in found.items():
@@ -38,7 +38,7 @@ def make_index(
         try:
             done = threads.map(lambda name: _scan(location, name, with_sha256=with_sha256), sizes)
             shards[split] = tuple(_each_reported(done, on_shard))
-        finally:  # after Ctrl-C or a broken shard the rest need not be read
+        finally:  # after Ctrl-C or a broken shard, skip the rest
             threads.shutdown(cancel_futures=True)
     every = [shard for of_split in shards.values() for shard in of_split]
     return ShardIndex(_classes(location, every), shards)
@@ -59,8 +59,8 @@ def _scan(location: ShardLocation, name: str, *, with_sha256: bool) -> Shard:
 
 @contextmanager
 def _on_disk(location: ShardLocation, name: str) -> Iterator[Path]:
-    """The shard as a local file. One of S3 is fetched whole: a request for each of its headers
-    would take longer."""
+    """The shard as a local file. A shard in S3 is fetched completely: one request per header would
+    take longer."""
     if isinstance(location, FolderLocation):
         yield location.root / name
         return
@@ -79,7 +79,7 @@ def _each_reported(shards: Iterator[Shard], on_shard: OnShard | None) -> Iterato
 def _classes(location: ShardLocation, shards: Sequence[Shard]) -> tuple[str, ...]:
     greatest = {max(shard.labels): shard.name for shard in shards if len(shard)}
     if not greatest:
-        raise DataError(f"{location.uri}: the shards hold no image")
+        raise DataError(f"{location.uri}: the shards hold no images")
     content = location.read(CLASSES_NAME)
     if content is None:
         return tuple(str(label) for label in range(max(greatest) + 1))

@@ -1,5 +1,5 @@
-"""Where shards lie, a folder or a prefix in S3: which there are, their small files, and how shards
-get there."""
+"""The location of shards, a folder or a prefix in S3: lists shards, reads and writes small files,
+and transfers shards."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pipelines.data.text import check_names
 from pipelines.imagenet.source import SPLITS, Split
 
 Sizes = Mapping[Split, Mapping[str, int]]
-"""For each split that has shards, their sizes in bytes by name."""
+"""Sizes in bytes by name, for each split that has shards."""
 
 
 class ShardLocation(Protocol):
-    """Names are relative to the location. Raises DataError for what cannot be read or written."""
+    """A location of shards; names are relative to it. Raises DataError for anything that cannot be
+    read or written."""
 
     @property
     def uri(self) -> str: ...
@@ -29,16 +30,16 @@ class ShardLocation(Protocol):
     def find_shards(self) -> Sizes: ...
 
     def read(self, name: str) -> bytes | None:
-        """A small file, None where there is none."""
+        """Read a small file; None if it does not exist."""
 
     def write(self, name: str, content: bytes) -> None:
-        """A small file, at once or not at all."""
+        """Write a small file atomically."""
 
     def put(self, name: str, path: Path) -> None:
-        """Move the local file `path` here, at once or not at all."""
+        """Move the local file `path` here atomically."""
 
     def fetch(self, name: str, path: Path) -> None:
-        """Copy a shard to `path`, a local file that exists."""
+        """Copy a shard to the existing local file `path`."""
 
     def delete(self, name: str) -> None: ...
 
@@ -48,7 +49,7 @@ def open_location(location: str) -> ShardLocation:
 
 
 def split_of(name: str) -> Split | None:
-    """The split of a shard: `train/*.tar` and `train-*.tar`, likewise val; None for any other
+    """The split of a shard: `train/*.tar` and `train-*.tar`, likewise for val; None for any other
     name."""
     for split in SPLITS:
         if name.endswith(".tar") and "/." not in name:
@@ -98,7 +99,7 @@ class FolderLocation:
             path.replace(self.root / name)
 
     def fetch(self, name: str, path: Path) -> None:
-        raise AssertionError("shards of a folder are read where they lie")
+        raise AssertionError("shards in a folder are read in place")
 
     def delete(self, name: str) -> None:
         with self._errors():
@@ -125,7 +126,7 @@ class BucketLocation:
     def find_shards(self) -> Sizes:
         sizes: dict[str, int] = {}
         for split in SPLITS:
-            # A million images of class folders next to them are not listed.
+            # This avoids listing a million images in class folders next to the shards.
             for prefix in (
                 f"{split}/",
                 f"{split}-",

@@ -1,4 +1,4 @@
-"""The images of a split that lies in shards, as an ImageSource."""
+"""The images of a split in shards, as an ImageSource."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHARDS_IN_SHUFFLE = 16
-"""Shards whose images are shuffled together: 16,000 images of ImageNet, and the shards that are
-read at a time."""
+"""Number of shards whose images are shuffled together: 16,000 images of ImageNet. This many shards
+are read at a time."""
 OPEN_SHARDS = 2 * SHARDS_IN_SHUFFLE
-"""Kept open by a process; more than a block, since loaders read ahead into the next one."""
+"""Number of shards that a process keeps open; more than a block, because loaders read ahead into
+the next one."""
 
 
 class ShardFiles(Protocol):
     """Shards as files that can be read at any offset."""
 
     def open(self, shard: Shard) -> int:
-        """A file descriptor. Raises DataError, which names the shard."""
+        """Open a shard and return its file descriptor. Raises DataError, which names the shard."""
 
 
 class FolderFiles:
-    """Shards that lie on disk."""
+    """Shards on disk."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -54,7 +55,7 @@ class FolderFiles:
 
 
 class CachedFiles:
-    """Shards that lie in S3, by way of this machine's cache."""
+    """Shards in S3, read through this machine's cache."""
 
     def __init__(self, location: ShardLocation, cache: ShardCache) -> None:
         self._location, self._cache = location, cache
@@ -64,8 +65,8 @@ class CachedFiles:
 
 
 class ShardSource:
-    """Images in the order of the shards' names. Files are opened by each process for itself, as
-    late as possible."""
+    """Images in the order of the shards' names. Each process opens the files for itself, as late as
+    possible."""
 
     def __init__(
         self, classes: tuple[str, ...], shards: Sequence[Shard], files: ShardFiles, location: str
@@ -121,8 +122,8 @@ class ShardSource:
         return content
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Shards in random order, in blocks of SHARDS_IN_SHUFFLE whose images are permuted
-        together."""
+        """Every index once: shards in random order, in blocks of SHARDS_IN_SHUFFLE whose images are
+        permuted together."""
         order = rng.permutation(len(self._shards))
         blocks = (
             order[start : start + SHARDS_IN_SHUFFLE]
@@ -153,7 +154,7 @@ class ShardSource:
 
 
 class _Names(Sequence[str]):
-    """Made as they are asked for: a million of them would take 100 MB in each process."""
+    """Names that are made when needed: a million of them would take 100 MB in each process."""
 
     def __init__(self, source: ShardSource) -> None:
         self._source = source

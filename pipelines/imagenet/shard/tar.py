@@ -1,5 +1,5 @@
-"""Tar files of images in WebDataset's layout: `<key>.jpg` with `<key>.cls` or `<key>.json`. Scanned
-and written."""
+"""Scans and writes tar files of images in WebDataset's layout: `<key>.jpg` with `<key>.cls` or
+`<key>.json`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipelines.data.text import check_names, decode_text, parse_json
 from pipelines.imagenet.source import IMAGE_SUFFIXES
 
 BLOCK = 512
-"""Bytes; members of a tar file begin at multiples of it."""
+"""Block size in bytes; members of a tar file begin at multiples of it."""
 LARGEST_LABEL = 999_999
-"""A greater number is an id of something else: without classes.txt there is a class for each number
-up to it."""
+"""Largest valid label; a larger number is some other id. Without classes.txt there is a class for
+each number up to the highest label."""
 _DIGITS = re.compile(r"\s*([0-9]{1,4000})\s*")
 
 
 class Member(NamedTuple):
-    """An image in a tar file: `size` bytes from `offset` on."""
+    """An image in a tar file: `size` bytes, starting at `offset`."""
 
     name: str
     label: int
@@ -42,10 +42,10 @@ class Encoded(NamedTuple):
 
 
 def scan_tar(file: IO[bytes], location: str) -> list[Member]:
-    """The images of a tar file in its order; only headers and labels are read.
+    """The images of a tar file, in the order of the file; only headers and labels are read.
 
-    Raises DataError, which names the shard as `location`, for a file that is truncated or no tar,
-    for images without a label, and for names that are not UTF-8.
+    Raises DataError, which names the shard as `location`, for a file that is truncated or not a
+    tar, for images without a label, and for names that are not UTF-8.
     """
     found = _Found(location)
     try:
@@ -56,13 +56,14 @@ def scan_tar(file: IO[bytes], location: str) -> list[Member]:
             _check_end(tar, file)
     except (tarfile.TarError, EOFError) as err:
         raise DataError(
-            f"{location}: the shard is no whole tar file: {err}; copy it again or write it anew"
+            f"{location}: the shard is not a complete tar file: {err}; copy or write it again"
         ) from err
     return found.members()
 
 
 def write_tar(path: Path, images: Iterable[Encoded]) -> list[Member]:
-    """A tar file whose bytes depend only on `images`; where each image lies in it."""
+    """Write a tar file whose bytes depend only on `images`; return the location of each image in
+    it."""
     members = []
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for image in images:
@@ -74,20 +75,21 @@ def write_tar(path: Path, images: Iterable[Encoded]) -> list[Member]:
 
 
 def key_of(name: str) -> str:
-    """What members of one sample share: all before the first dot of the file's name."""
+    """The key that members of one sample share: everything before the first dot of the file
+    name."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
 class _Found:
-    """What a tar file holds as far as it was read: images and labels by their keys."""
+    """The content of a tar file read so far: images and labels by their keys."""
 
     def __init__(self, location: str) -> None:
         self._location = location
         self._images: dict[str, tuple[str, int, int]] = {}
         self._labels: dict[str, int] = {}
         self._described: dict[str, tuple[str, int | None]] = {}
-        """Name and label of each `.json`, which counts where there is no `.cls`."""
+        """Name and label of each `.json`, which is used if there is no `.cls`."""
 
     def take(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         key = key_of(info.name)
@@ -128,7 +130,7 @@ class _Found:
         if not info.isfile() or info.issparse():
             raise DataError(
                 f"{self._location}/{name}: a link or a sparse file; write the shard again with "
-                "whole files, for example by tar --dereference --hard-dereference"
+                "regular files, for example with tar --dereference --hard-dereference"
             )
         if key in self._images:
             other = escaped(self._images[key][0])
@@ -139,7 +141,7 @@ class _Found:
 
     def _no_label(self, name: str) -> DataError:
         return DataError(
-            f"{self._location}/{escaped(name)}: holds no label, which is an integer from 0 to "
+            f"{self._location}/{escaped(name)}: holds no label; a label is an integer from 0 to "
             f"{LARGEST_LABEL}"
         )
 
@@ -151,7 +153,7 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 
 def _parse_text_label(content: bytes, name: str) -> int | None:
-    """Digits, with or without leading zeros, spaces or a line's end around them."""
+    """Parse digits, with or without leading zeros, surrounding spaces or a line end."""
     try:
         found = _DIGITS.fullmatch(decode_text(content, name))
     except DataError:
@@ -173,11 +175,11 @@ def _checked(label: int) -> int | None:
 
 
 def _check_end(tar: tarfile.TarFile, file: IO[bytes]) -> None:
-    """tarfile takes what was cut between two members, or continues with garbage, for a whole file;
-    zeros end one."""
+    """Raises ReadError unless zeros end the file: tarfile accepts a file that was cut between two
+    members or continues with garbage."""
     file.seek(tar.offset)
     if file.read(BLOCK) != bytes(BLOCK):
-        raise tarfile.ReadError(f"no end at byte {tar.offset}")
+        raise tarfile.ReadError(f"no end-of-archive marker at byte {tar.offset}")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

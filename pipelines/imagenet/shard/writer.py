@@ -1,4 +1,4 @@
-"""Images of any layout -> shards with an index: the same bytes each time, shuffled, the index
+"""Writes images of any layout as shuffled shards with an index: the same bytes each time, the index
 last."""
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pipelines.imagenet.shard.tar import Encoded, Member, key_of, write_tar
 from pipelines.imagenet.source import SPLITS, ImageFiles, ImageSource, Split, sample_key
 
 MARK_NAME = "writing.json"
-"""Lies there while shards are written: all tar files there are ours, from a run that
-did not end."""
+"""Name of a file that exists while shards are written. If it is left over from an unfinished run,
+all tar files there are ours."""
 VERSION = 1
-"""Raised when the same images give other shards."""
+"""Increased when the same images give other shards."""
 SEED = 0
-"""Seed of the order in which images go into shards: in the order of classes a shuffle of blocks
-would shuffle nothing."""
+"""Seed of the order in which images go into shards. In class order, a shuffle of blocks would not
+mix classes."""
 
 OnShard = Callable[[Shard, int, int], None]
-"""Hears of each shard that is written, its number from 1, and how many there will be."""
+"""Called with each written shard, its number from 1, and the total number of shards."""
 
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """`num_written` of `num_shards`: none where all were there already."""
+    """Numbers of shards and images, and of shards written: 0 if all existed already."""
 
     num_shards: int
     num_images: int
@@ -46,11 +46,9 @@ class ShardSummary:
 def write_shards(
     images: ImageFiles, location: ShardLocation, *, images_per_shard: int, on_shard: OnShard
 ) -> ShardSummary:
-    """Make `location` hold train-*.tar and val-*.tar of `images`, classes.txt and, last,
-    index.json.
+    """Write train-*.tar and val-*.tar of `images`, classes.txt and, last, index.json to `location`.
 
-    Raises DataError where an image cannot be read, or when the location holds shards of something
-    else.
+    Raises DataError if an image cannot be read, or if the location holds other shards.
     """
     classes = load_classes(images, num_classes=None)
     made_from = digest_of([VERSION, SEED, images_per_shard, classes, images.digest(SPLITS)])
@@ -75,20 +73,21 @@ def _held(index: ShardIndex, made_from: str, location: ShardLocation) -> ShardSu
     check_shards(index, location.find_shards(), location.uri)
     if index.made_from != made_from:
         raise DataError(
-            f"{location.uri}: holds shards of other images, or of another size; delete them or "
-            "choose another place"
+            f"{location.uri}: holds shards of other images or another shard size; delete them or "
+            "choose another location"
         )
     shards = [shard for of_split in index.shards.values() for shard in of_split]
     return ShardSummary(len(shards), sum(map(len, shards)), 0)
 
 
 def _claim(location: ShardLocation, wanted: set[str]) -> None:
-    """Mark the location as ours; tar files that an unfinished run left and this one will not
-    overwrite are deleted."""
+    """Mark the location as ours, and delete tar files of an unfinished run that this run will not
+    overwrite."""
     there = {name for sizes in location.find_shards().values() for name in sizes}
     if there and location.read(MARK_NAME) is None:
         raise DataError(
-            f"{location.uri}: holds {len(there)} tar files of another origin; choose an empty place"
+            f"{location.uri}: holds {len(there)} tar files from another source; choose an empty "
+            "location"
         )
     location.write(MARK_NAME, b"{}\n")
     for name in sorted(there - wanted):
@@ -124,7 +123,8 @@ def _write_all(
 
 
 def _write_one(name: str, images: Iterator[Encoded], location: ShardLocation) -> Shard:
-    """Written next to the location where that is a folder, so that it is moved there at once."""
+    """Write one shard. For a folder it is written to a temporary folder inside it, so that the move
+    is atomic."""
     parent = location.root if isinstance(location, FolderLocation) else None
     try:
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=parent) as folder:
@@ -153,7 +153,7 @@ def _encoded(
 def _member_names(names: Sequence[str]) -> list[str]:
     """Each image's name in its shard: its key and its suffix.
 
-    Images whose keys would be the same, but for their suffix or a dot, get a number.
+    Images whose keys would be equal, because they differ only in suffix or dots, get a number.
     """
     taken: dict[str, int] = {}
     members = []

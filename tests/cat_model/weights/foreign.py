@@ -1,8 +1,8 @@
-"""Checkpoints as others write them, with real pickles of their classes: the official files, timm's
-and mmengine's.
+"""Checkpoints as other programs write them, with real pickles of their classes: the official files,
+timm's and mmengine's.
 
-yacs is not installed: a module of its name, whose class pickles as yacs's does, stands in while a
-file is written.
+yacs is not installed. While a file is written, a module of that name replaces it; its class pickles
+like yacs's class.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ with quiet_import():
 
 
 class CfgNode(dict[str, Any]):
-    """yacs's node: a dict of settings, whose marks are attributes of the instance and travel as its
-    state."""
+    """yacs's node: a dict of settings whose flags are attributes of the instance and are pickled as
+    its state."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(
@@ -59,7 +59,7 @@ def yacs_installed() -> Iterator[None]:
 
 
 def save_official(path: Path, state: Mapping[str, Tensor], *, is_legacy: bool = False) -> None:
-    """What the official repository's training writes."""
+    """The checkpoint that the official repository's training writes."""
     config = CfgNode(
         {"MODEL": {"NAME": "cat_tiny", "CAT": {"DEPTHS": [1, 1, 3, 1], "APE": True}}, "AMP": "O1"}
     )
@@ -74,7 +74,7 @@ def save_official(path: Path, state: Mapping[str, Tensor], *, is_legacy: bool = 
 
 
 def save_timm(path: Path, state: Mapping[str, Tensor]) -> None:
-    """What timm's train.py writes, averaged weights beside the plain ones."""
+    """The checkpoint that timm's train.py writes, with averaged weights next to the plain ones."""
     averaged = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     args = Namespace(model="cat_tiny", lr=np.float32(1e-3), mean=np.ones(3), opt_betas=(0.9, 0.999))
     torch.save(
@@ -84,7 +84,7 @@ def save_timm(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def save_mmengine(path: Path, state: Mapping[str, Tensor]) -> None:
-    """What mmengine's CheckpointHook writes, its log of scalars included."""
+    """The checkpoint that mmengine's CheckpointHook writes, including its log of scalars."""
     hub = MessageHub("checkpoints under test")
     hub.update_scalar("train/loss", 1.5)
     torch.save(

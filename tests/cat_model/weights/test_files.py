@@ -1,5 +1,5 @@
-"""Checkpoint files: what others put beside tensors is passed over, what would run code is refused
-and not run."""
+"""Checkpoint files: extra objects of other programs are ignored, and anything that would run code
+is refused and not run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("is_legacy", [False, True])
-def test_an_official_file_is_read_without_yacs(tmp_path: Path, is_legacy: bool) -> None:
+def test_official_file_is_read_without_yacs(tmp_path: Path, is_legacy: bool) -> None:
     save_official(tmp_path / "cat.pth", STATE, is_legacy=is_legacy)
     with pytest.raises(ModuleNotFoundError):
         __import__("yacs")
@@ -51,7 +51,7 @@ def test_files_of_timm_and_mmengine_are_read(tmp_path: Path, save: Callable[...,
     assert same(load_file(tmp_path / "cat.pth")["state_dict"], STATE)
 
 
-def test_nothing_stays_allowed_after_reading(tmp_path: Path) -> None:
+def test_no_class_stays_allowed_after_reading(tmp_path: Path) -> None:
     save_official(tmp_path / "cat.pth", STATE)
     before = set(torch.serialization.get_safe_globals())
     load_file(tmp_path / "cat.pth")
@@ -75,7 +75,7 @@ class Call:
     ("function", "seen"),
     [(os.system, r"posix\.system|nt\.system"), (eval, r"builtins\.eval"), (exec, "builtins.exec")],
 )
-def test_a_payload_is_refused_by_name_and_not_run(
+def test_payload_is_refused_by_name_and_not_run(
     tmp_path: Path, function: Callable[..., object], seen: str, is_legacy: bool
 ) -> None:
     path, proof = tmp_path / "cat.pth", tmp_path / "proof"
@@ -86,7 +86,7 @@ def test_a_payload_is_refused_by_name_and_not_run(
         _use_new_zipfile_serialization=not is_legacy,
     )
     with pytest.raises(
-        WeightsError, match=rf"cat\.pth: .*asks for ({seen}), .*nothing of it was run"
+        WeightsError, match=rf"cat\.pth: .*uses ({seen}), .*none of its code was run"
     ):
         load_file(path)
     assert not proof.exists()
@@ -94,17 +94,17 @@ def test_a_payload_is_refused_by_name_and_not_run(
     assert proof.exists()
 
 
-def test_a_payload_through_getattr_gets_no_attribute(tmp_path: Path) -> None:
-    """getattr is among the stand-ins: mmengine's log names methods by it."""
+def test_payload_through_getattr_gets_no_attribute(tmp_path: Path) -> None:
+    """getattr has a replacement, because mmengine's log names methods with it."""
     hidden = Call(builtins.getattr, Path, "home")
     torch.save({"model": STATE, "x": hidden}, tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=r"asks for pathlib\.Path"):
+    with pytest.raises(WeightsError, match=r"its pickle uses pathlib\.Path"):
         load_file(tmp_path / "cat.pth")
     torch.save({"model": STATE, "x": Call(builtins.getattr, "text", "upper")}, tmp_path / "cat.pth")
     assert not callable(load_file(tmp_path / "cat.pth")["x"])
 
 
-def test_attributes_of_a_pickled_dict_hide_none_of_its_methods(tmp_path: Path) -> None:
+def test_attributes_of_a_pickled_dict_hide_no_methods(tmp_path: Path) -> None:
     state = OrderedDict(STATE)
     state.get = state.values = "hidden"  # type: ignore[assignment, method-assign]
     torch.save({"model": state}, tmp_path / "cat.pth")
@@ -113,7 +113,7 @@ def test_attributes_of_a_pickled_dict_hide_none_of_its_methods(tmp_path: Path) -
     assert same(loaded, STATE)
 
 
-def test_the_kind_of_a_file_is_told_by_its_bytes_not_its_name(tmp_path: Path) -> None:
+def test_file_kind_is_detected_by_bytes_not_by_name(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "cat.pth")
     torch.save(STATE, tmp_path / "cat.safetensors")
     assert same(load_file(tmp_path / "cat.pth"), STATE)
@@ -128,9 +128,7 @@ def test_the_kind_of_a_file_is_told_by_its_bytes_not_its_name(tmp_path: Path) ->
         (bytes(range(128, 256)) * 3, "not readable as tensors only: [A-Z]"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(
-    tmp_path: Path, content: bytes | None, message: str
-) -> None:
+def test_non_checkpoint_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "cat.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=message):
@@ -138,7 +136,7 @@ def test_what_is_no_checkpoint_is_refused(
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-def test_a_wrong_weights_file_says_what_to_do(tmp_path: Path, name: str) -> None:
+def test_wrong_weights_file_error_says_what_to_do(tmp_path: Path, name: str) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
     with pytest.raises(WeightsError, match=rf"^{tmp_path}/cat\.pth: {MESSAGES[name]}") as caught:
         load_file(tmp_path / "cat.pth")
@@ -146,7 +144,7 @@ def test_a_wrong_weights_file_says_what_to_do(tmp_path: Path, name: str) -> None
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_of_pickle_protocol_3_is_read(tmp_path: Path) -> None:
+def test_file_with_pickle_protocol_3_is_read(tmp_path: Path) -> None:
     torch.save(STATE, tmp_path / "cat.pth", pickle_protocol=3)
     assert same(load_file(tmp_path / "cat.pth"), STATE)
 
@@ -163,7 +161,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["legacy.pth", "zip.pth", "cat.safetensors"])
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_damaged_file_never_ends_in_a_traceback(
+def test_damaged_file_never_gives_a_traceback(
     damaged: dict[str, Path], name: str, data: st.DataObject
 ) -> None:
     content = bytearray(damaged[name].read_bytes())
@@ -176,7 +174,7 @@ def test_a_damaged_file_never_ends_in_a_traceback(
         assert type(load_file(path)) is dict
 
 
-def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+def test_file_is_written_completely_or_not_changed(tmp_path: Path) -> None:
     target = tmp_path / "out"
     write_atomically(target, b"first")
     broken: Any = [b"not bytes"]

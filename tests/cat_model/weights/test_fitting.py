@@ -1,5 +1,5 @@
-"""Loading into a model: what was mapped, resized, new and left out is reported, and nothing of it
-happens unasked."""
+"""Loading into a model reports what was mapped, resized, new and left out, and does nothing that
+was not allowed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def tensors(model: Cat | CatBackbone) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def test_an_official_file_fills_a_model_and_is_reported(classifier: Cat, tmp_path: Path) -> None:
+def test_official_file_fills_a_model_and_is_reported(classifier: Cat, tmp_path: Path) -> None:
     save_official(tmp_path / "toy.pth", TOY.state_dict())
     model = new(classifier.config)
     report = load_weights(model, tmp_path / "toy.pth")
@@ -53,7 +53,7 @@ def test_an_official_file_fills_a_model_and_is_reported(classifier: Cat, tmp_pat
     }
 
 
-def test_a_classifier_becomes_a_backbone_with_bitwise_equal_maps(classifier: Cat) -> None:
+def test_classifier_becomes_a_backbone_with_bitwise_equal_maps(classifier: Cat) -> None:
     backbone = CatBackbone(classifier.config).eval()
     report = load_weights(backbone, {"model": TOY.state_dict()}, from_classifier=True)
     assert sorted(report.missing) == sorted(NORMS)
@@ -65,13 +65,13 @@ def test_a_classifier_becomes_a_backbone_with_bitwise_equal_maps(classifier: Cat
         assert all(torch.equal(ours, theirs) for ours, theirs in maps)
 
 
-def test_a_backbone_refuses_a_classifier_unless_asked(classifier: Cat) -> None:
+def test_backbone_refuses_a_classifier_unless_allowed(classifier: Cat) -> None:
     with pytest.raises(WeightsError, match=r"(?s)unexpected: head\.bias \(10,\)") as caught:
         load_weights(CatBackbone(classifier.config), TOY.state_dict())
     assert all(f"missing: {name} " in str(caught.value) for name in NORMS)
 
 
-def test_a_backbone_with_half_of_its_norms_is_broken_not_new(classifier: Cat) -> None:
+def test_backbone_with_half_of_its_norms_is_refused(classifier: Cat) -> None:
     state = tensors(CatBackbone(classifier.config))
     del state["norm1.bias"]
     with pytest.raises(WeightsError, match=r"differ in 1 tensors:\n  missing: norm1\.bias"):
@@ -91,7 +91,7 @@ def test_another_image_size_needs_resizing(classifier: Cat) -> None:
     assert "resized: ape (1, 56, 56, 32) -> (1, 42, 70, 32)" in report.lines()
 
 
-def test_a_resized_embedding_is_what_the_model_computes(classifier: Cat) -> None:
+def test_resized_embedding_equals_what_the_model_computes(classifier: Cat) -> None:
     model = new(replace(classifier.config, img_size=(84, 140)))
     load_weights(model, TOY.state_dict(), resize=True)
     image = torch.randn(1, 3, 84, 140)
@@ -109,7 +109,7 @@ def test_weights_of_every_float_type_can_be_resized(classifier: Cat, dtype: torc
     torch.testing.assert_close(model.ape.data.double(), expected, rtol=0.1, atol=0.05)
 
 
-def test_what_is_missing_stays_as_it_was_only_if_allowed(classifier: Cat) -> None:
+def test_missing_tensors_keep_values_only_if_allowed(classifier: Cat) -> None:
     state = {name: tensor for name, tensor in TOY.state_dict().items() if name != "norm.bias"}
     model = new(classifier.config)
     before = tensors(model)["norm.bias"]
@@ -120,7 +120,7 @@ def test_what_is_missing_stays_as_it_was_only_if_allowed(classifier: Cat) -> Non
     assert torch.equal(tensors(model)["norm.bias"], before)
 
 
-def test_what_is_unexpected_is_left_out_only_if_allowed(classifier: Cat) -> None:
+def test_unexpected_tensors_are_left_out_only_if_allowed(classifier: Cat) -> None:
     state = TOY.state_dict() | {"neck.conv.weight": torch.zeros(2, 3)}
     with pytest.raises(
         WeightsError, match=r"differ in 1 tensors:\n  unexpected: neck\.conv\.weight \(2, 3\)"
@@ -131,14 +131,14 @@ def test_what_is_unexpected_is_left_out_only_if_allowed(classifier: Cat) -> None
     assert "left out: neck.conv.weight" in report.lines()
 
 
-def test_no_allowance_covers_a_wrong_shape(classifier: Cat) -> None:
+def test_wrong_shape_is_never_allowed(classifier: Cat) -> None:
     state = TOY.state_dict() | {"head.bias": torch.zeros(3)}
     model = new(classifier.config)
     with pytest.raises(WeightsError, match=r"shape: head\.bias is \(3,\), the model needs \(10,\)"):
         load_weights(model, state, allow_missing=True, allow_unexpected=True, resize=True)
 
 
-def test_a_classifier_is_not_loaded_as_from_a_classifier(classifier: Cat) -> None:
+def test_from_classifier_is_refused_for_a_classifier(classifier: Cat) -> None:
     with pytest.raises(ValueError, match="from_classifier is for a CatBackbone, got a Cat"):
         load_weights(classifier, TOY.state_dict(), from_classifier=True)
 
@@ -152,7 +152,7 @@ def test_from_reference_allows_no_difference() -> None:
         from_reference(TOY.kwargs, TOY.state_dict() | {"ape": torch.zeros(1, 784, 32)})
 
 
-def test_the_file_is_named_whatever_is_wrong_with_it(classifier: Cat, tmp_path: Path) -> None:
+def test_error_names_the_file_for_any_fault(classifier: Cat, tmp_path: Path) -> None:
     torch.save({"weights": {}}, tmp_path / "cat.pth")
     with pytest.raises(WeightsError, match=r"cat\.pth: holds no state_dict"):
         load_weights(classifier, tmp_path / "cat.pth")

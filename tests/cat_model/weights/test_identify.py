@@ -1,5 +1,5 @@
-"""The network of a checkpoint is told by its description, its tensors or the caller, or the nearest
-is named."""
+"""The network of a checkpoint is identified by its description, its tensors or the caller;
+otherwise the error names the nearest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def zeros(config: CatConfig, *, num_classes: int = 3) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("img_size", [224, (320, 448)])
-def test_a_published_size_is_identified_at_any_image_size(
+def test_published_size_is_identified_at_any_image_size(
     tmp_path: Path, name: str, img_size: tuple[int, int] | int
 ) -> None:
     config = replace(CONFIGS[name], img_size=img_size)
@@ -46,9 +46,9 @@ def test_a_published_size_is_identified_at_any_image_size(
 
 
 @pytest.mark.parametrize("tag", ["toy", "toy_backbone_100x140", "toy_slice", "toy_variant"])
-def test_any_other_network_is_told_by_its_shapes(tmp_path: Path, tag: str) -> None:
-    """But for what no tensor shows: qk_scale, the rates, and the image size where there is no
-    `ape`."""
+def test_other_networks_are_identified_by_their_shapes(tmp_path: Path, tag: str) -> None:
+    """The exceptions are settings that no tensor shows: qk_scale, the rates, and the image size if
+    there is no `ape`."""
     vector = load_vector(tag)
     torch.save(vector.state_dict(), tmp_path / "toy.pth")
     given = config_from_reference(vector.kwargs)
@@ -60,13 +60,13 @@ def test_any_other_network_is_told_by_its_shapes(tmp_path: Path, tag: str) -> No
     assert found.config == expected
 
 
-def test_a_flat_map_that_is_no_square_is_refused(tmp_path: Path) -> None:
+def test_flat_map_that_is_not_square_is_refused(tmp_path: Path) -> None:
     torch.save(load_vector("toy_rect3").state_dict(), tmp_path / "toy.pth")
-    with pytest.raises(WeightsError, match=r"toy\.pth: ape has 1568 positions, neither 56 x 56"):
+    with pytest.raises(WeightsError, match=r"toy\.pth: ape has 1568 positions; expected 56 x 56"):
         load_checkpoint(tmp_path / "toy.pth")
 
 
-def test_a_folder_and_its_description_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_folder_is_loaded_as_its_description_says(tmp_path: Path) -> None:
     config = CatConfig(
         img_size=56, embed_dim=16, depths=(1, 1), num_heads=(1, 2), qk_scale=0.3, drop_path_rate=0.2
     )
@@ -80,7 +80,7 @@ def test_a_folder_and_its_description_are_taken_as_they_are(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "lost", ["ape", "layers.2.cpsa_blocks.1.attn.qkv.bias", "patch_embed.proj.weight"]
 )
-def test_a_published_size_without_a_tensor_is_broken(tmp_path: Path, lost: str) -> None:
+def test_published_size_without_a_tensor_is_refused(tmp_path: Path, lost: str) -> None:
     state = {name: tensor for name, tensor in TINY.state_dict().items() if name != lost}
     torch.save(state, tmp_path / "cat.pth")
     with pytest.raises(
@@ -90,14 +90,14 @@ def test_a_published_size_without_a_tensor_is_broken(tmp_path: Path, lost: str) 
         load_checkpoint(tmp_path / "cat.pth")
 
 
-def test_a_named_size_is_held_against_the_tensors(tmp_path: Path) -> None:
+def test_named_size_is_compared_with_the_tensors(tmp_path: Path) -> None:
     torch.save(TINY.state_dict(), tmp_path / "cat.pth")
     assert load_checkpoint(tmp_path / "cat.pth", model="cat_tiny").name == "cat_tiny"
     with pytest.raises(WeightsError, match=r"cat\.pth and cat_small differ in \d+ tensors:\n"):
         load_checkpoint(tmp_path / "cat.pth", model="cat_small")
 
 
-def test_a_detectors_backbone_is_found_among_its_parts(tmp_path: Path) -> None:
+def test_backbone_is_found_among_the_parts_of_a_detector(tmp_path: Path) -> None:
     backbone = from_reference(TINY.kwargs, TINY.state_dict())
     with torch.device("meta"):
         names = CatBackbone(backbone.config).state_dict()

@@ -1,5 +1,5 @@
-"""State dicts of every known layout come to the same tensors; those of none are refused with
-names."""
+"""State dicts of every known layout give the same tensors; others are refused, and the error names
+the entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRAPPINGS: dict[str, Callable[[State], Any]] = {
     "state_dict": lambda state: {"state_dict": state, "arch": "cat", "model": "cat_tiny"},
     "state_dict_ema": lambda state: {"state_dict_ema": state, "state_dict": None},
     "model_ema": lambda state: {"model_ema": state},
-    "plain beside averaged": lambda state: {
+    "plain and averaged": lambda state: {
         "state_dict_ema": dict.fromkeys(state, torch.zeros(1)),
         "state_dict": state,
     },
@@ -44,7 +44,7 @@ def equal(left: State, right: State) -> bool:
 
 @pytest.fixture(scope="module")
 def layouts() -> dict[str, tuple[State, State]]:
-    """By layout: a state_dict, and what our model of it holds."""
+    """For each layout: a state_dict, and the tensors of our model for it."""
     classifier = from_reference(TOY.kwargs, TOY.state_dict()).state_dict()
     backbone = from_reference(BACKBONE.kwargs, BACKBONE.state_dict(), backbone=True).state_dict()
     return {
@@ -83,7 +83,7 @@ def test_any_prefix_and_wrapper_gives_the_same_tensors(
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_names_go_to_ours_and_back(tag: str) -> None:
+def test_names_convert_to_ours_and_back(tag: str) -> None:
     names = [name for name in load_vector(tag).state_dict() if not name.endswith("position_index")]
     ours = [our_name(name) for name in names]
     assert len(set(ours)) == len(names)
@@ -91,13 +91,13 @@ def test_names_go_to_ours_and_back(tag: str) -> None:
     assert [our_name(name) for name in ours] == ours
 
 
-def test_a_wrapped_reference_state_builds_the_same_model() -> None:
+def test_wrapped_reference_state_builds_the_same_model() -> None:
     state = {f"module.{name}": tensor for name, tensor in TOY.state_dict().items()}
     wrapped = from_reference(TOY.kwargs, {"model": state, "epoch": 3}).state_dict()
     assert equal(wrapped, from_reference(TOY.kwargs, TOY.state_dict()).state_dict())
 
 
-def test_index_buffers_are_told_apart_from_weights() -> None:
+def test_index_buffers_are_separated_from_weights() -> None:
     weights = parse_weights({"model": TOY.state_dict()}, map_hw=TOY_MAP, source="toy.pth")
     assert all(name.endswith(".relative_position_index") for name in weights.dropped)
     assert len(weights.dropped) + len(weights.tensors) == len(TOY.state_dict())
@@ -108,21 +108,21 @@ def ape(tensor: Tensor, **others: Tensor) -> Tensor:
     return to_ours({"ape": tensor, "norm.bias": torch.zeros(1), **others}, map_hw=(3, 4))["ape"]
 
 
-def test_a_flat_ape_of_the_models_length_gets_the_models_map() -> None:
+def test_flat_ape_of_the_models_length_gets_the_models_map() -> None:
     flat = torch.arange(24.0).view(1, 12, 2)
     assert torch.equal(ape(flat), flat.view(1, 3, 4, 2))
 
 
-def test_a_flat_ape_of_another_length_is_a_square_or_refused() -> None:
+def test_flat_ape_of_another_length_must_be_square() -> None:
     assert ape(torch.zeros(1, 49, 2)).shape == (1, 7, 7, 2)
     with pytest.raises(
-        WeightsError, match="ape has 15 positions, neither 3 x 4, the model's map, nor a square"
+        WeightsError, match="ape has 15 positions; expected 3 x 4, the model's map, or a square"
     ):
         ape(torch.zeros(1, 15, 2))
 
 
-def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
-    """(1, 4, 4, 4) says nothing of where its channels are."""
+def test_ape_layout_is_inferred_from_the_other_names() -> None:
+    """The shape (1, 4, 4, 4) does not show which dimension is the channels."""
     cube = torch.arange(64.0).view(1, 4, 4, 4)
     assert torch.equal(ape(cube, **{"stages.0.x": cube}), cube)
     assert torch.equal(ape(cube, **{"layers.0.x": cube}), cube.permute(0, 2, 3, 1))
@@ -134,7 +134,7 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
         (
             {},
             (
-                "holds no state_dict, neither by itself nor under model, state_dict, "
+                "holds no state_dict, neither at the top level nor under model, state_dict, "
                 "state_dict_ema, model_ema"
             ),
         ),
@@ -144,23 +144,23 @@ def test_a_cubic_ape_is_read_by_the_names_beside_it() -> None:
             {"norm.bias": torch.zeros(1), "epoch": 3},
             "more than plain tensors by name: 'epoch' is of type int",
         ),
-        ({3: torch.zeros(1)}, "more than plain tensors by name: 3 is no name"),
+        ({3: torch.zeros(1)}, "more than plain tensors by name: 3 is not a string"),
         ({"ape": torch.zeros(3).to_sparse()}, "'ape' is not dense"),
         ({"ape": torch.zeros(3, device="meta")}, "'ape' is not dense"),
         (
             {"ape": torch.zeros(1).expand(10**6, 10**6)},
-            r"'ape' is \(1000000, 1000000\), more than is stored of it",
+            r"'ape' is \(1000000, 1000000\), larger than its stored data",
         ),
         (
             {"norm.bias": torch.zeros(1), "module.norm.bias": torch.ones(1)},
-            r"norm\.bias and module\.norm\.bias both stand for norm\.bias: keep one",
+            r"norm\.bias and module\.norm\.bias both map to norm\.bias; keep one",
         ),
         (
             {"layers.0.x": torch.zeros(1), "stages.0.x": torch.zeros(1)},
-            r"mixes two layouts: layers\.0\.x is a name of the reference, stages\.0\.x one of ours",
+            r"mixes two layouts: layers\.0\.x is one of the reference's names, stages\.0\.x one of",
         ),
     ],
 )
-def test_what_is_no_state_dict_is_refused(content: Any, message: str) -> None:
+def test_non_state_dict_is_refused(content: Any, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         to_ours(content, map_hw=(3, 4))

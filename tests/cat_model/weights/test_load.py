@@ -38,7 +38,7 @@ def saved(tmp_path: Path) -> tuple[Path, Cat]:
 
 
 def rewrite(directory: Path, **changes: Any) -> None:
-    """Puts tensors in, by name with dots written as __; None takes one out."""
+    """Adds tensors by name, with dots written as __; None removes a tensor."""
     tensors = load_file(directory / "model.safetensors")
     for name, tensor in changes.items():
         tensors.pop(name.replace("__", "."), None)
@@ -47,7 +47,7 @@ def rewrite(directory: Path, **changes: Any) -> None:
     save_file(tensors, directory / "model.safetensors")
 
 
-def test_a_classifier_comes_back_bit_for_bit(saved: tuple[Path, Cat]) -> None:
+def test_classifier_is_restored_bit_for_bit(saved: tuple[Path, Cat]) -> None:
     directory, model = saved
     loaded, classes = load_classifier(directory)
     image = torch.randn(2, 3, 56, 56)
@@ -57,7 +57,7 @@ def test_a_classifier_comes_back_bit_for_bit(saved: tuple[Path, Cat]) -> None:
 
 
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 2)])
-def test_a_backbone_has_the_classifiers_trunk_and_fresh_norms(
+def test_backbone_has_the_classifiers_trunk_and_new_norms(
     saved: tuple[Path, Cat], out_indices: tuple[int, ...]
 ) -> None:
     directory, model = saved
@@ -73,9 +73,7 @@ def test_a_backbone_has_the_classifiers_trunk_and_fresh_norms(
     assert backbone.config == replace(TOY, drop_path_rate=0.3)
 
 
-def test_a_backbone_inherits_the_classifiers_drop_path(
-    saved: tuple[Path, Cat],
-) -> None:
+def test_backbone_inherits_the_classifiers_drop_path(saved: tuple[Path, Cat]) -> None:
     assert load_backbone(saved[0]).config.drop_path_rate == 0.1
 
 
@@ -101,7 +99,7 @@ def test_tensors_that_do_not_fit_are_listed_with_their_shapes(
     ]
 
 
-def test_the_error_survives_pickling(saved: tuple[Path, Cat]) -> None:
+def test_error_survives_pickling(saved: tuple[Path, Cat]) -> None:
     rewrite(saved[0], ape=None)
     with pytest.raises(WeightsError, match=r"missing: ape \(1, 14, 14, 16\)") as caught:
         load_backbone(saved[0])
@@ -125,7 +123,7 @@ def test_the_error_survives_pickling(saved: tuple[Path, Cat]) -> None:
         ({"classes": ["a", "b"]}, r"shape: head\.fc\.bias is \(3,\), the model needs \(2,\)"),
     ],
 )
-def test_a_broken_description_is_refused(
+def test_broken_description_is_refused(
     saved: tuple[Path, Cat], description: Any, message: str
 ) -> None:
     path = saved[0] / "model.json"
@@ -136,19 +134,19 @@ def test_a_broken_description_is_refused(
         load_classifier(saved[0])
 
 
-def test_a_pickle_in_place_of_safetensors_is_refused(saved: tuple[Path, Cat]) -> None:
+def test_pickle_in_place_of_safetensors_is_refused(saved: tuple[Path, Cat]) -> None:
     torch.save({"ape": torch.zeros(1)}, saved[0] / "model.safetensors")
     with pytest.raises(WeightsError, match=r"model\.safetensors: not readable as safetensors"):
         load_backbone(saved[0])
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"nowhere: no such folder"):
         load_classifier(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
     with pytest.raises(
         WeightsError,
-        match=r"other: `save_classifier` did not write this folder, as it has no model",
+        match=r"other: has no model\.json, so `save_classifier` did not write this folder",
     ):
         load_classifier(tmp_path / "other")
     (tmp_path / "file").touch()
@@ -158,7 +156,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         load_classifier(tmp_path / "file")
 
 
-def test_a_path_may_be_text(tmp_path: Path) -> None:
+def test_path_may_be_a_string(tmp_path: Path) -> None:
     folder, file = str(tmp_path / "saved"), str(tmp_path / "cat.pth")
     model = Cat(TOY, num_classes=3)
     save_classifier(folder, model, classes=CLASSES)
@@ -182,7 +180,7 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
         load_official_classifier("nowhere.pth")
 
 
-def test_what_is_neither_a_path_nor_a_state_dict_is_refused() -> None:
+def test_other_types_than_path_and_state_dict_are_refused() -> None:
     model: Any = Cat(TOY, num_classes=3)
     with pytest.raises(
         WeightsError, match="weights must be the path of a file or a state_dict, got a Cat"
@@ -190,7 +188,7 @@ def test_what_is_neither_a_path_nor_a_state_dict_is_refused() -> None:
         load_weights(model, model)
 
 
-def test_saving_wants_a_name_for_each_class(tmp_path: Path) -> None:
+def test_saving_needs_a_name_for_each_class(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"classes must name each of the model's 3 classes, got 2 names"
     ):
@@ -217,21 +215,19 @@ def test_reference_tensors_that_do_not_fit_are_listed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"window": 7}, r"kwargs window are none of the reference's"),
+        ({"window": 7}, r"unknown kwargs window; the reference has"),
         ({"patch_emb_size": (2, 4)}, r"patch_emb_size must be square, got \(2, 4\)"),
         ({"ipsa_attn_drop": 0.1}, r"ipsa_attn_drop and cpsa_attn_drop must be equal"),
         ({"slice_emb": True}, r"patch_emb_size must be 1 with slice_emb, got 2"),
     ],
 )
-def test_reference_arguments_that_we_cannot_follow_are_refused(
-    change: dict[str, Any], message: str
-) -> None:
+def test_unsupported_reference_arguments_are_refused(change: dict[str, Any], message: str) -> None:
     vector = load_vector("toy")
     with pytest.raises(ValueError, match=message):
         from_reference(vector.kwargs | change, vector.state_dict())
 
 
-def test_a_reference_backbone_may_leave_out_stages() -> None:
+def test_reference_backbone_may_leave_out_stages() -> None:
     vector = load_vector("toy_backbone_100x140")
     tensors = {
         name: t

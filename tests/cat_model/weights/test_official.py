@@ -1,4 +1,5 @@
-"""Checkpoints in the official layout: found out by their tensors, loaded whole or refused."""
+"""Checkpoints in the official layout: identified by their tensors, then loaded completely or
+refused."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ VECTOR = load_vector("cat_tiny_224")
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, Tensor]:
-    """The reference's state_dict of CAT-T, index buffers included."""
+    """The reference's state_dict of CAT-T, including index buffers."""
     return VECTOR.state_dict()
 
 
@@ -41,7 +42,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_a_file_of_the_official_layout_is_the_reference_itself(
+def test_official_layout_gives_the_reference_outputs(
     reference: dict[str, Tensor], tmp_path: Path, wrapping: str
 ) -> None:
     torch.save(WRAPPINGS[wrapping](reference), tmp_path / "cat.pth")
@@ -53,7 +54,7 @@ def test_a_file_of_the_official_layout_is_the_reference_itself(
 
 
 @pytest.mark.parametrize("load", [load_official_classifier, load_official_backbone])
-def test_a_file_with_a_yacs_config_inside_is_loaded_without_yacs(
+def test_file_with_a_yacs_config_is_loaded_without_yacs(
     reference: dict[str, Tensor], tmp_path: Path, load: Callable[[Path], Cat | CatBackbone]
 ) -> None:
     save_official(tmp_path / "cat.pth", reference)
@@ -65,20 +66,20 @@ def test_a_file_with_a_yacs_config_inside_is_loaded_without_yacs(
     assert len(state.keys() & expected.keys()) > 200
 
 
-def test_another_size_than_the_published_is_refused_by_name(tmp_path: Path) -> None:
+def test_unpublished_size_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(load_vector("toy").state_dict(), tmp_path / "cat.pth")
     with pytest.raises(
         WeightsError,
-        match=r"not the tensors of cat_tiny, cat_small, cat_base, but of .*embed_dim=32",
+        match=r"holds none of cat_tiny, cat_small, cat_base, but .*embed_dim=32",
     ):
         load_official_classifier(tmp_path / "cat.pth")
 
 
-def test_a_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> None:
+def test_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> None:
     vector = load_vector("backbone_tiny_192x320")
     torch.save({"state_dict": vector.state_dict()}, tmp_path / "cat.pth")
     with pytest.raises(
-        WeightsError, match=r"cat\.pth: is the backbone of cat_tiny, without the norm and the head"
+        WeightsError, match=r"cat\.pth: is the backbone of cat_tiny without the norm and the head"
     ):
         load_official_classifier(tmp_path / "cat.pth")
     state = load_official_backbone(tmp_path / "cat.pth").state_dict()
@@ -86,7 +87,7 @@ def test_a_backbone_keeps_its_norms_and_is_not_a_classifier(tmp_path: Path) -> N
     assert all(torch.equal(tensor, expected[name]) for name, tensor in state.items())
 
 
-def test_a_safetensors_file_gives_the_classifiers_trunk(
+def test_safetensors_file_gives_the_classifiers_trunk(
     reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
     save_file(
@@ -100,7 +101,7 @@ def test_a_safetensors_file_gives_the_classifiers_trunk(
     assert all(torch.equal(backbone.state_dict()[name], expected[name]) for name in shared)
 
 
-def test_tensors_of_no_published_size_are_listed(
+def test_differences_from_the_nearest_size_are_listed(
     reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
     broken = {name: value for name, value in reference.items() if name != "norm.bias"}
@@ -110,27 +111,29 @@ def test_tensors_of_no_published_size_are_listed(
     with pytest.raises(WeightsError) as caught:
         load_official_classifier(tmp_path / "cat.pth")
     text = str(caught.value)
-    assert "not the tensors of cat_tiny, cat_small, cat_base; the nearest: " in text
+    assert "holds none of cat_tiny, cat_small, cat_base; the nearest: " in text
     assert "missing: norm.bias (512,)" in text
     assert "unexpected: extra (2,)" in text
     assert "shape: norm.weight is (3,), the model needs (512,)" in text
 
 
 class Payload:
-    """What a malicious file would have torch run."""
+    """The object that a malicious file would make torch run."""
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return Path(__file__).joinpath, ("never",)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("content", [{"model": Payload()}, {"model": 3}, [1, 2], {}])
-def test_what_is_no_state_dict_is_refused_and_never_run(tmp_path: Path, content: Any) -> None:
+def test_non_state_dict_is_refused_and_never_run(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "cat.pth")
-    with pytest.raises(WeightsError, match=r"cat\.pth: (its pickle asks for|holds no state_dict)"):
+    with pytest.raises(
+        WeightsError, match=r"cat\.pth: (its pickle uses|holds no state_dict|holds a \w+, not)"
+    ):
         load_official_classifier(tmp_path / "cat.pth")
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat.pth").write_text("hello")
     with pytest.raises(WeightsError, match="is text, which begins 'hello'"):
         load_official_backbone(tmp_path / "cat.pth")

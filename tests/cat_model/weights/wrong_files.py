@@ -1,4 +1,4 @@
-"""Files that users give by mistake in place of a checkpoint, and what is said of each."""
+"""Files that users pass by mistake instead of a checkpoint, and the error message for each."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ MESSAGES = {
     "tensorflow_list": "is the list of a TensorFlow checkpoint",
     "tensorflow_index": "is the index of a TensorFlow checkpoint",
     "tar": "is a tar archive; unpack it",
-    "gzip": "is compressed by gzip; unpack it",
+    "gzip": "is compressed with gzip; unpack it",
     "zip": r"is a zip archive of 'weights/cat\.pth'; give the checkpoint",
-    "npz": r"is an archive of NumPy \(\.npz\); save its arrays as tensors",
-    "npy": r"is an array of NumPy \(\.npy\)",
+    "npz": r"is a NumPy archive \(\.npz\); save its arrays as tensors",
+    "npy": r"is a NumPy array \(\.npy\)",
     "onnx": r"is an ONNX model; give only the weights: torch\.save\(model\.state_dict\(\), PATH\)",
     "torchscript": (
         r"is a TorchScript program; give only the weights: "
         r"torch\.save\(model\.state_dict\(\), PATH\)"
     ),
     "exported": r"is a program of torch\.export; give only the weights",
-    "keras": "is an HDF5 file, as Keras writes them",
+    "keras": r"is an HDF5 file \(from Keras\)",
     "image": r"is an image \(PNG\)",
     "truncated_zip": (
         r"is a file of torch\.save, or another zip archive, that is cut off or "
@@ -63,7 +63,7 @@ MESSAGES = {
         for protocol in (2, 3, 4, 5)
     },
 }
-"""By name, what of the message follows the path, as a pattern."""
+"""Pattern of the message after the path, by name."""
 
 
 def write_wrong_file(name: str, path: Path) -> None:

@@ -400,8 +400,7 @@ def test_names_that_are_not_utf8_cause_no_traceback(folder: Path) -> None:
     plan = _orchestrator(folder, "plan", "job.yaml")
     assert plan.returncode == 2
     assert (
-        "images/train: names of files that are not UTF-8: train/cat/caf\\xe9.png; rename"
-        in plan.stderr
+        "images/train: file names that are not UTF-8: train/cat/caf\\xe9.png; rename" in plan.stderr
     )
     argument = _orchestrator(folder, "validate", f"{name}.yaml", "--json")
     assert argument.returncode == 2

@@ -50,17 +50,11 @@ def test_each_pretrain_field_that_does_not_fit_is_a_fault(tmp_path: Path) -> Non
         ),
         "11:17: stages.pretrain.accumulate: accumulate 64 exceeds batch_size 33",
         (
-            "12:17: stages.pretrain.reset_head: reset_head: there is no head to replace without "
-            "`weights`"
+            "12:17: stages.pretrain.reset_head: reset_head: true needs `weights`, whose head it "
+            "replaces"
         ),
-        (
-            "13:12: stages.pretrain.scale: scale [0.9, 0.5]: its first number, the least share, "
-            "exceeds its second"
-        ),
-        (
-            "14:12: stages.pretrain.ratio: ratio [2.0, 1.0]: its first number, the least ratio, "
-            "exceeds its second"
-        ),
+        ("13:12: stages.pretrain.scale: scale: minimum 0.9 exceeds maximum 0.5; write [0.5, 0.9]"),
+        "14:12: stages.pretrain.ratio: ratio: minimum 2 exceeds maximum 1; write [1, 2]",
         "15:15: stages.pretrain.img_size: img_size 16 is less than the model's patch_size 32",
     ]
 
@@ -90,10 +84,7 @@ def test_other_fields_of_a_faulty_stage_are_still_checked(tmp_path: Path) -> Non
         "8:12: stages.pretrain.hflip: must be at most 1, not 1.5",
         "9:17: stages.pretrain.batch_size: must be a whole number, not 'none'",
         "11:13: stages.pretrain.min_lr: min_lr 0.001 exceeds the peak learning rate, lr 0.0001",
-        (
-            "13:12: stages.pretrain.scale: scale [0.9, 0.5]: its first number, the least share, "
-            "exceeds its second"
-        ),
+        ("13:12: stages.pretrain.scale: scale: minimum 0.9 exceeds maximum 0.5; write [0.5, 0.9]"),
         "14:24: stages.pretrain.model.embed_dim: must be at least 1, not 0",
         "14:35: stages.pretrain.model.depths: num_heads has 4 stages, but depths has 2",
         "14:68: stages.pretrain.model.patch_size: patch_size 16 exceeds img_size 8",

@@ -1,5 +1,5 @@
-"""Runs a part of a test as a user without rights and without an entry in the password file: tests
-may run as root."""
+"""Runs part of a test as a user without privileges and without an entry in the password file,
+because tests may run as root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USER_ID = 54_321
 
 
 def as_foreign_user(call: Callable[[], str]) -> str:
-    """What `call` returns, or the text of what it raises, in a process of its own."""
+    """The result of `call`, or the text of its error, in a separate process."""
     context = multiprocessing.get_context("fork")
     answers: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
 
@@ -37,8 +37,7 @@ def as_foreign_user(call: Callable[[], str]) -> str:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can reach and write; only its own user can reach the folders of
-    pytest."""
+    """A folder that every user can reach and write; only its owner can reach pytest's folders."""
     folder = Path(tempfile.mkdtemp(prefix="foreign-"))
     folder.chmod(0o777)
     try:

@@ -1,4 +1,4 @@
-"""Archives as tools of every system write them, and what is said of those that hold something
+"""Archives as tools of every system write them, and the errors for archives that hold something
 else."""
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def zipped(folder: Path, *names: str) -> Path:
 
 
 def renamed(archive: Path, name: str, raw: bytes, *, is_utf8: bool = False) -> Path:
-    """The archive with other bytes of the same number as that name, which may be in any
-    encoding."""
+    """The archive with that name replaced by as many other bytes, which may be in any encoding."""
     content = archive.read_bytes().replace(name.encode(), raw)
     if is_utf8:
         for sign, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -59,7 +58,7 @@ def test_backslashes_of_windows_tools_are_separators(tmp_path: Path) -> None:
     assert (tmp_path / "to/val2017/a.jpg").read_bytes() == b"pixels"
 
 
-def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
+def test_folders_and_links_of_a_zip_are_not_files(tmp_path: Path) -> None:
     folder, link = zipfile.ZipInfo("val2017\\sub"), zipfile.ZipInfo("val2017/link.jpg")
     folder.external_attr, link.external_attr = 0x10, (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
@@ -72,12 +71,12 @@ def test_folders_and_links_of_a_zip_are_no_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["val2017\\..\\..\\x.jpg", "val2017/../../x.jpg", "val2017/..\\..\\x.jpg"]
 )
-def test_a_file_outside_is_refused_whatever_separates_its_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"made\.zip: the archive has a file outside itself"):
+def test_path_outside_is_refused_for_any_separator(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"made\.zip: the archive has a path outside itself"):
         unpacked(zipped(tmp_path, name), tmp_path / "to")
 
 
-def test_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
+def test_files_added_by_macos_are_ignored(tmp_path: Path) -> None:
     names = [
         "val2017/a.jpg",
         "__MACOSX/val2017/._a.jpg",
@@ -88,36 +87,38 @@ def test_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
     assert unpacked(zipped(tmp_path, *names), tmp_path / "to") == ["val2017/a.jpg"]
 
 
-def test_it_is_said_what_an_archive_of_something_else_has(tmp_path: Path) -> None:
+def test_error_lists_the_content_of_an_unrelated_archive(tmp_path: Path) -> None:
     archive = zipped(
         tmp_path, "set/images/a.jpg", "set/images/b.jpg", "C:\\data\\val2017\\a.jpg", "readme.txt"
     )
     text = (
-        r"made\.zip: the archive has no file of the data set; it has C:/data/val2017/ \(1 files\), "
-        r"readme\.txt, "
-        r"set/images/ \(2 files\); it needs train2017/, annotations/instances_train2017\.json, "
+        r"made\.zip: the archive holds no file of the data set \(found: C:/data/val2017/ "
+        r"\(1 files\), readme\.txt, set/images/ \(2 files\)\); it must hold train2017/, "
+        r"annotations/instances_train2017\.json, "
         r"val2017/, "
     )
     with pytest.raises(DataError, match=text):
         unpacked(archive, tmp_path / "to")
 
 
-def test_an_empty_archive_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no file of the data set; it has no files; it needs"):
+def test_empty_archive_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"holds no file of the data set \(found: no files\); it must hold"
+    ):
         unpacked(zipped(tmp_path), tmp_path / "to")
 
 
-def test_names_in_utf8_need_not_say_so(tmp_path: Path) -> None:
+def test_utf8_names_do_not_need_the_flag(tmp_path: Path) -> None:
     archive = renamed(zipped(tmp_path, "val2017/cafXX.jpg"), "cafXX", "café".encode())
     assert unpacked(archive, tmp_path / "to") == ["val2017/café.jpg"]
 
 
 @pytest.mark.parametrize("raw", [b"caf\x82", b"caf\xe9"])
 def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> None:
-    """Code page 437, as Windows zips, or Latin-1: nothing in the archive says which."""
+    """Code page 437, from Windows zips, or Latin-1: nothing in the archive says which."""
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", raw)
     text = (
-        r"made\.zip: the archive has a name that is not UTF-8: "
+        r"made\.zip: the archive has a file name that is not UTF-8: "
         rf"val2017/caf\\x{raw[-1]:x}\.jpg; "
         r"rename the file"
     )
@@ -125,7 +126,7 @@ def test_names_in_another_encoding_are_reported(tmp_path: Path, raw: bytes) -> N
         unpacked(archive, tmp_path / "to")
 
 
-def test_a_name_that_is_not_the_utf8_it_says_is_reported(tmp_path: Path) -> None:
+def test_name_with_a_wrong_utf8_flag_is_reported(tmp_path: Path) -> None:
     archive = renamed(zipped(tmp_path, "val2017/cafX.jpg"), "cafX", b"caf\xe9", is_utf8=True)
     with pytest.raises(
         DataError, match=r"made\.zip: the archive cannot be unpacked: 'utf-8' codec can't decode"
@@ -138,7 +139,7 @@ def test_names_in_a_tar_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
         made.addfile(tarfile.TarInfo(os.fsdecode(b"./val2017/caf\xe9.jpg")), io.BytesIO())
     with pytest.raises(
         DataError,
-        match=r"made\.tar: the archive has a name that is not UTF-8: val2017/caf\\xe9\.jpg",
+        match=r"made\.tar: the archive has a file name that is not UTF-8: val2017/caf\\xe9\.jpg",
     ):
         unpacked(tmp_path / "made.tar", tmp_path / "to")
 
@@ -148,7 +149,7 @@ def test_every_layout_names_what_it_needs() -> None:
         assert RemoteListing("s3://bucket", layout, ()).needed
 
 
-def test_damaged_bytes_that_bz2_packed_are_reported(tmp_path: Path) -> None:
+def test_damaged_bz2_data_are_reported(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "made.zip", "w", zipfile.ZIP_BZIP2) as made:
         made.writestr("val2017/a.jpg", b"pixels")
     content = (tmp_path / "made.zip").read_bytes()

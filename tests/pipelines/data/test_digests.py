@@ -1,4 +1,4 @@
-"""Digests of files are remembered, and no change of a file goes unnoticed."""
+"""Digests of files are remembered, and every change of a file is detected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two files that count as settled."""
+    """Two files that are old enough to be remembered."""
     monkeypatch.setattr(remembered, "SETTLED_S", -3600)
     (tmp_path / "data/sub").mkdir(parents=True)
     for name in NAMES:
@@ -36,7 +36,7 @@ def root(tmp_path: Path, caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are read from here on."""
+    """Names of the files that are read from now on."""
     read: list[str] = []
 
     def counted(path: Path) -> str:
@@ -47,7 +47,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
-def test_a_file_that_has_not_changed_is_read_once(root: Path, reads: list[str]) -> None:
+def test_unchanged_file_is_read_once(root: Path, reads: list[str]) -> None:
     first = digests_of_files(root, NAMES)
     assert digests_of_files(root, NAMES) == first == [digest_of_file(root / name) for name in NAMES]
     assert digests_of_files(root, NAMES[1:]) == first[1:]
@@ -55,7 +55,7 @@ def test_a_file_that_has_not_changed_is_read_once(root: Path, reads: list[str]) 
 
 
 def _edit_in_place(path: Path) -> None:
-    """Another byte; the size and the time of change stay."""
+    """Changes one byte; the size and the modification time stay the same."""
     before = path.stat()
     path.write_text("A" + path.read_text()[1:])
     _await_tick(path, before)
@@ -63,7 +63,7 @@ def _edit_in_place(path: Path) -> None:
 
 
 def _await_tick(path: Path, before: os.stat_result) -> None:
-    """Until the clock of the file system has gone on."""
+    """Waits until the clock of the file system has advanced."""
     while path.stat().st_ctime_ns == before.st_ctime_ns:
         os.utime(path)
 
@@ -81,7 +81,7 @@ def _replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_edit_in_place, _append, _replace])
-def test_a_changed_file_is_read_again_and_no_other(
+def test_only_a_changed_file_is_read_again(
     root: Path, reads: list[str], change: Callable[[Path], None]
 ) -> None:
     before = digests_of_files(root, NAMES)
@@ -92,10 +92,10 @@ def test_a_changed_file_is_read_again_and_no_other(
     assert reads == ["a.jpg", "b.jpg", "a.jpg"]
 
 
-def test_a_file_that_has_just_changed_is_not_remembered(
+def test_recently_changed_file_is_not_remembered(
     root: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second change in the same tick of the file system's clock would go unnoticed."""
+    """A second change in the same tick of the file system's clock would not be detected."""
     monkeypatch.setattr(remembered, "SETTLED_S", 3600)
     for _ in range(2):
         digests_of_files(root, ["a.jpg"])
@@ -113,7 +113,7 @@ def test_digests_of_read_only_data_are_remembered_in_the_cache(
     assert len(list(caches.glob("*/digests.json"))) == 1
 
 
-def test_an_outdated_index_does_not_hide_the_cache(root: Path, reads: list[str]) -> None:
+def test_outdated_document_does_not_hide_the_cache(root: Path, reads: list[str]) -> None:
     digests_of_files(root, NAMES)
     _append(root / "a.jpg")
     outdated = (root / ".orchestrator/digests.json").read_text()
@@ -140,7 +140,7 @@ def test_an_outdated_index_does_not_hide_the_cache(root: Path, reads: list[str])
         '{"version": 1, "files": {"a.jpg": [1]}}',
     ],
 )
-def test_a_damaged_memory_is_passed_over(root: Path, content: str) -> None:
+def test_damaged_document_is_ignored(root: Path, content: str) -> None:
     whole = digests_of_files(root, NAMES)
     (root / ".orchestrator/digests.json").write_text(content)
     assert digests_of_files(root, NAMES) == whole
@@ -149,7 +149,7 @@ def test_a_damaged_memory_is_passed_over(root: Path, content: str) -> None:
     )
 
 
-def test_without_any_place_to_remember_files_are_read_each_time(
+def test_files_are_read_each_time_if_nothing_can_be_stored(
     root: Path, caches: Path, reads: list[str]
 ) -> None:
     caches.parent.parent.write_text("no folder can be made here")
@@ -158,7 +158,7 @@ def test_without_any_place_to_remember_files_are_read_each_time(
     assert len(reads) == 4
 
 
-def test_a_file_that_is_gone_is_named(root: Path) -> None:
+def test_missing_file_is_named(root: Path) -> None:
     with pytest.raises(
         DataError, match=r"data/gone\.jpg: cannot be read: No such file or directory"
     ):

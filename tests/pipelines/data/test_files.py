@@ -19,21 +19,21 @@ YEAR_S = 365 * 86400
 
 
 def put(path: Path, size: int) -> None:
-    """A file of `size` bytes that takes no disk."""
+    """A sparse file of `size` bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.truncate(size)
 
 
 def age(root: Path) -> None:
-    """As if no folder had changed for a while."""
+    """Sets modification times as if no folder had changed recently."""
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
         os.utime(folder, (folder.stat().st_atime, folder.stat().st_mtime - YEAR_S))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """More than is hashed byte by byte, in two classes."""
+    """A tree in two classes, larger than what is hashed byte by byte."""
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             put(tmp_path / "data" / split / name / "a.jpg", CONTENT_LIMIT_BYTES)
@@ -48,7 +48,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each folder that is walked from here on."""
+    """Folders that are walked from now on."""
     walked: list[str] = []
     walk = files._walk
 
@@ -60,7 +60,7 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return walked
 
 
-def test_an_unchanged_tree_is_not_walked_again(root: Path, walks: list[str]) -> None:
+def test_unchanged_tree_is_not_walked_again(root: Path, walks: list[str]) -> None:
     first = layouts.fingerprint(str(root), num_classes=2)
     assert layouts.fingerprint(str(root), num_classes=2) == first
     images = layouts.open_images(str(root))
@@ -69,7 +69,7 @@ def test_an_unchanged_tree_is_not_walked_again(root: Path, walks: list[str]) -> 
 
 
 @pytest.mark.parametrize("change", ["add", "delete", "rename", "new folder"])
-def test_a_changed_tree_is_noticed(root: Path, walks: list[str], change: str) -> None:
+def test_changed_tree_is_detected(root: Path, walks: list[str], change: str) -> None:
     before = layouts.fingerprint(str(root), num_classes=2)
     folder = root / "train/cat"
     match change:
@@ -86,17 +86,17 @@ def test_a_changed_tree_is_noticed(root: Path, walks: list[str], change: str) ->
     assert walks == ["train", "val", "train"]
 
 
-def test_a_tree_that_has_just_changed_is_not_remembered(
+def test_recently_changed_tree_is_not_remembered(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second change in the same tick of the file system's clock would go unnoticed."""
+    """A second change in the same tick of the file system's clock would not be detected."""
     monkeypatch.setattr(remembered, "SETTLED_S", 3600)
     put(root / "train/cat/b.jpg", 1)
     list_files(root, "train")
     assert not (root / ".orchestrator").exists()
 
 
-def test_a_small_tree_is_walked_each_time(tmp_path: Path) -> None:
+def test_small_tree_is_walked_each_time(tmp_path: Path) -> None:
     put(tmp_path / "train/cat/a.jpg", 1)
     age(tmp_path)
     list_files(tmp_path, "train")
@@ -112,7 +112,7 @@ def test_read_only_data_are_remembered_in_the_cache(root: Path, walks: list[str]
     assert len(list_files(root, "train").paths) == len(first.paths) + 1
 
 
-def test_folders_of_a_folder_are_remembered_too(tmp_path: Path, walks: list[str]) -> None:
+def test_nested_folders_are_remembered_too(tmp_path: Path, walks: list[str]) -> None:
     put(tmp_path / "images/training/a.jpg", CONTENT_LIMIT_BYTES + 1)
     age(tmp_path)
     first = digest_of_folders(tmp_path, ["images/training"])
@@ -125,7 +125,7 @@ def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     put(root / os.fsdecode(name), 1)
     with pytest.raises(
         DataError,
-        match=r"data/train: names of files that are not UTF-8: .*\\x(e9|ff).*; rename these",
+        match=r"data/train: file names that are not UTF-8: .*\\x(e9|ff).*; rename these",
     ):
         layouts.fingerprint(str(root), num_classes=None)
     assert not (root / ".orchestrator/files-train.json").exists()
@@ -146,16 +146,14 @@ def _link_to_nothing(path: Path) -> None:
         (_link_to_nothing, r"a symbolic link to gone\.jpg, which does not exist"),
     ],
 )
-def test_links_that_lead_nowhere_are_named(
-    root: Path, make: Callable[[Path], None], why: str
-) -> None:
+def test_broken_links_are_named(root: Path, make: Callable[[Path], None], why: str) -> None:
     make(root / "train/cat/b.jpg")
     with pytest.raises(DataError, match=rf"data/train/cat/b\.jpg: cannot be read: {why}"):
         list_files(root, "train")
 
 
 @pytest.mark.parametrize("name", ["train", "."])
-def test_a_dangling_data_link_is_named_with_its_target(root: Path, name: str) -> None:
+def test_broken_data_link_is_named_with_its_target(root: Path, name: str) -> None:
     path = (root / name).resolve()
     path.rename(root.parent / "elsewhere")
     path.symlink_to("unmounted")
@@ -166,7 +164,7 @@ def test_a_dangling_data_link_is_named_with_its_target(root: Path, name: str) ->
         list_files(root, "train")
 
 
-def test_a_pipe_is_named_and_not_read_forever(root: Path) -> None:
+def test_pipe_is_named_and_not_read(root: Path) -> None:
     os.mkfifo(root / "train/cat/b.jpg")
     with pytest.raises(
         DataError, match=r"train/cat/b\.jpg: neither a file nor a folder; remove it"
@@ -175,7 +173,7 @@ def test_a_pipe_is_named_and_not_read_forever(root: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
-def test_a_folder_that_may_not_be_read_is_named() -> None:
+def test_unreadable_folder_is_named() -> None:
     with open_folder() as folder:
         put(folder / "data/train/cat/a.jpg", 1)
         (folder / "data").chmod(0o700)
@@ -186,7 +184,7 @@ def test_a_folder_that_may_not_be_read_is_named() -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"version": 0}', '{"version": 1, "paths": []}']
 )
-def test_a_damaged_memory_is_passed_over(root: Path, content: str) -> None:
+def test_damaged_document_is_ignored(root: Path, content: str) -> None:
     whole = list_files(root, "train")
     (root / ".orchestrator/files-train.json").write_text(content)
     assert list_files(root, "train") == whole

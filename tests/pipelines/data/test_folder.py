@@ -1,4 +1,4 @@
-"""Sample data made where they are needed."""
+"""Sample data are made on the machine that needs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.pretrain.params import PretrainParams
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of caches."""
+    """An empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     _sample_folder.cache_clear()
     return tmp_path
@@ -26,7 +26,7 @@ def _make(queue: multiprocessing.SimpleQueue[str]) -> None:
     queue.put(str(data_folder("sample:digits", "coco")))
 
 
-def test_workers_that_start_together_get_one_whole_sample(caches: Path) -> None:
+def test_workers_that_start_together_get_one_complete_sample(caches: Path) -> None:
     context = multiprocessing.get_context("fork")
     folders: multiprocessing.SimpleQueue[str] = context.SimpleQueue()
     workers = [context.Process(target=_make, args=(folders,)) for _ in range(2)]
@@ -44,20 +44,20 @@ def test_workers_that_start_together_get_one_whole_sample(caches: Path) -> None:
     )
 
 
-def test_a_cache_that_cannot_be_written_is_named(caches: Path) -> None:
+def test_unwritable_cache_is_named(caches: Path) -> None:
     (caches / "orchestrator").write_text("a file")
     with pytest.raises(
-        DataError, match="the sample cannot be kept here: File exists; set XDG_CACHE_HOME"
+        DataError, match="cannot store the sample here: File exists; set XDG_CACHE_HOME"
     ):
         data_folder("sample:digits", "imagenet")
 
 
-def test_an_unknown_sample_is_refused_with_the_known_ones() -> None:
+def test_unknown_sample_error_lists_the_known_ones() -> None:
     with pytest.raises(
         ValidationError, match="unknown sample 'sample:digit'; known: sample:digits"
     ):
         PretrainParams(data="sample:digit")
 
 
-def test_a_folder_stays_as_it_is() -> None:
+def test_folder_is_used_unchanged() -> None:
     assert data_folder("/some/folder", "coco") == Path("/some/folder")

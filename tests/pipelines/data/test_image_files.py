@@ -1,4 +1,5 @@
-"""Image files of every mode and depth through every task's reader: one picture, or one reason."""
+"""Image files of every mode and depth give the same image, or the same error, in the readers of all
+tasks."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def _converted(mode: str) -> Callable[[Path], None]:
 
 
 def _hidden(mode: str) -> Callable[[Path], None]:
-    """With an alpha channel under which nothing shows."""
+    """The image with an alpha channel that hides everything."""
 
     def write(path: Path) -> None:
         image = Image.fromarray(RAMP).convert(mode)
@@ -70,7 +71,7 @@ def _big_endian(path: Path) -> None:
 
 
 def _white_is_zero(path: Path) -> None:
-    """Pillow writes no such file of 16 bits, so the tag of 0 as black is overwritten."""
+    """Pillow cannot write such a 16-bit file, so the tag that makes 0 black is overwritten."""
     Image.fromarray((255 - RAMP).astype(np.uint16) * 257).save(path)
     tag = struct.pack("<HHIH", 262, 3, 1, 1)
     assert path.read_bytes().count(tag) == 1
@@ -104,7 +105,7 @@ UNKNOWN_RANGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_task_sees_the_same_picture_in_a_file_of_any_mode(name: str, tmp_path: Path) -> None:
+def test_all_tasks_read_the_same_image_from_any_mode(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     FILES[name](path)
     stored = np.asarray(decode_rgb(path.read_bytes()))
@@ -114,7 +115,7 @@ def test_every_task_sees_the_same_picture_in_a_file_of_any_mode(name: str, tmp_p
     assert all(np.array_equal(stored, one) for one in (as_tensor, upright, loaded[:, :, ::-1]))
 
 
-def test_images_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
+def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
     Image.fromarray(RAMP > 127).save(tmp_path / "1.png")
     assert np.array_equal(
         np.asarray(load_upright(tmp_path / "1.png"))[:, :, 1], np.where(RAMP > 127, 255, 0)
@@ -122,7 +123,7 @@ def test_images_of_1_bit_are_black_and_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", UNKNOWN_RANGE)
-def test_a_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> None:
+def test_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     UNKNOWN_RANGE[name](path)
     with pytest.raises(
@@ -135,26 +136,26 @@ def test_a_grey_file_of_unknown_range_is_broken(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_images_are_upright_whatever_their_orientation(
+def test_images_of_any_orientation_are_loaded_upright(
     orientation: int, suffix: str, tmp_path: Path
 ) -> None:
     upright, exif = Image.fromarray(RAMP), Image.Exif()
     exif[ORIENTATION] = orientation
-    # What a camera stores is the picture turned the other way round.
+    # A camera stores the picture turned the other way.
     back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
     stored = upright if back is None else upright.transpose(Image.Transpose(back))
     path = tmp_path / f"turned.{suffix}"
     stored.save(path, exif=exif)
     assert upright_size(path) == (64, 48)
     assert np.abs(np.asarray(load_upright(path)).astype(int) - RAMP[:, :, None]).max() <= 8
-    if suffix != "tif":  # Pillow itself turns those
+    if suffix != "tif":  # Pillow itself turns TIFFs
         assert decode_rgb(path.read_bytes()).size == stored.size
 
 
 @pytest.mark.parametrize(
     "body", [b"neither\x00", b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x02\x00\x01\x00\x00\x00\x06"]
 )
-def test_an_exif_block_that_says_no_orientation_turns_nothing(body: bytes, tmp_path: Path) -> None:
+def test_exif_without_orientation_turns_nothing(body: bytes, tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     Image.fromarray(RAMP).save(path)
     segment, content = b"Exif\x00\x00" + body.ljust(26, b"\x00"), path.read_bytes()
@@ -192,14 +193,14 @@ def test_any_fault_of_a_file_is_a_broken_image(tmp_path: Path) -> None:
         paths[-1].write_bytes(content)
     found = broken_images(paths, max_broken_images=99, num_threads=2, context=_context(tmp_path))
     assert found == frozenset(paths)
-    with pytest.raises(DataError, match=r"empty\.jpg \(not an image, or of an unknown format\)"):
+    with pytest.raises(DataError, match=r"empty\.jpg \(not an image, or an unknown format\)"):
         broken_images(
             paths, max_broken_images=1, num_threads=2, context=_context(tmp_path / "again")
         )
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif", "ppm"])
-def test_no_damaged_byte_lets_another_error_through(suffix: str, tmp_path: Path) -> None:
+def test_damaged_bytes_raise_only_broken_image_errors(suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     path, rng = tmp_path / f"image.{suffix}", np.random.default_rng(0)
@@ -211,16 +212,18 @@ def test_no_damaged_byte_lets_another_error_through(suffix: str, tmp_path: Path)
         damaged = bytearray(whole)
         damaged[rng.integers(0, min(len(whole), 90))] = rng.integers(0, 256)
         path.write_bytes(damaged[: rng.integers(1, len(whole) + 1)])
-        assert image_fault(path) is None or image_fault(path)  # whatever Pillow raises inside
+        assert image_fault(path) is None or image_fault(
+            path
+        )  # for any error that Pillow raises inside
 
 
-def test_an_image_that_breaks_after_it_was_checked_is_named(tmp_path: Path) -> None:
+def test_image_that_breaks_after_the_check_is_named(tmp_path: Path) -> None:
     (tmp_path / "late.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"late\.png: cannot be decoded: not an image"):
         LoadUpright()({"img_path": str(tmp_path / "late.png")})
 
 
-def test_detection_and_segmentation_load_by_this_reader() -> None:
+def test_detection_and_segmentation_use_this_reader() -> None:
     segmentation = SegmentationParams(method="semantic_fpn", backbone="p.checkpoint", data="d")
     pipelines = [
         _train_dataset(PARAMS, CheckedFile(Path("unread.json"), 0), ["red"])["pipeline"],

@@ -1,5 +1,5 @@
-"""Data sets of S3 on a machine's disk: fetched once for all its processes, never seen half, and
-noticed to change."""
+"""Data sets from S3 on a machine's disk: fetched once for all its processes, never visible in part;
+changes are detected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SPLITS = ("train", "val")
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where this machine keeps data sets, and a process that has fetched none."""
+    """The folder where this machine keeps data sets, and a process that has fetched none."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(data_folders, "_FETCHED", {})
     return tmp_path / "caches/orchestrator/data"
@@ -55,7 +55,7 @@ def coco(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Names of the parts that were asked for, by whichever process."""
+    """Names of the parts that were requested, by any process."""
     log, read_part = tmp_path / "log", DataBucket.read_part
     log.touch()
 
@@ -87,13 +87,13 @@ def files_below(root: Path) -> dict[str, bytes]:
 
 
 def fetch_again(uri: str, *splits: str) -> Path:
-    """As another process would."""
+    """Fetches like another process would."""
     data_folders._FETCHED.clear()
     return data_folder(uri, "coco", *splits)
 
 
 def zip_of(root: Path, folders: dict[str, str]) -> bytes:
-    """A zip of folders of `root`, each under another name."""
+    """A zip of folders in `root`, each under another name."""
     path = root.parent / "made.zip"
     with zipfile.ZipFile(path, "w") as made:
         for folder, name in folders.items():
@@ -102,7 +102,7 @@ def zip_of(root: Path, folders: dict[str, str]) -> bytes:
     return path.read_bytes()
 
 
-def test_a_tree_is_fetched_whole_and_once(
+def test_tree_is_fetched_completely_and_once(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -111,7 +111,7 @@ def test_a_tree_is_fetched_whole_and_once(
 ) -> None:
     uri = upload(coco, bucket)
     monkeypatch.setattr(download, "TELL_EVERY_S", math.inf)
-    put(bucket, "train2017/", b"")  # as consoles make folders
+    put(bucket, "train2017/", b"")  # folders as S3 consoles make them
     told: list[str] = []
     root = data_folder(uri, "coco", *SPLITS, report_progress=told.append)
     assert files_below(root) == files_below(coco)
@@ -128,7 +128,7 @@ def _refuse(*_: object, **__: object) -> None:
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
-def test_a_disk_without_hard_links_uses_symbolic_links(
+def test_symbolic_links_are_used_without_hard_links(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", _refuse)
@@ -137,7 +137,7 @@ def test_a_disk_without_hard_links_uses_symbolic_links(
     assert len(read_annotations(root, "train").image_paths) == 3
 
 
-def test_a_disk_without_links_is_refused_before_fetching(
+def test_disk_without_links_is_refused_before_fetching(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -147,13 +147,14 @@ def test_a_disk_without_links_is_refused_before_fetching(
     monkeypatch.setattr(os, "link", _refuse)
     monkeypatch.setattr(os, "symlink", _refuse)
     with pytest.raises(
-        DataError, match=r"cannot be kept here: Operation not supported; .* XDG_CACHE_HOME"
+        DataError,
+        match=r"cannot store the data set here: Operation not supported; .* XDG_CACHE_HOME",
     ):
         data_folder(upload(coco, bucket), "coco", *SPLITS)
     assert fetched() == []
 
 
-def test_an_evaluation_fetches_val_alone(
+def test_evaluation_fetches_only_val(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     root = data_folder(upload(coco, bucket), "coco", "val")
@@ -180,11 +181,11 @@ def test_processes_that_start_together_fetch_each_object_once(
     for worker in workers:
         worker.join(timeout=600)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len({folders.get() for _ in workers}) == 1  # they put before they ended
+    assert len({folders.get() for _ in workers}) == 1  # each process puts its result before it ends
     assert len(fetched()) == len(set(fetched())) == 7
 
 
-def test_a_killed_fetch_resumes_and_shows_no_partial_data(
+def test_killed_fetch_resumes_and_shows_no_partial_data(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -220,11 +221,11 @@ def test_a_killed_fetch_resumes_and_shows_no_partial_data(
     root = data_folder(uri, "coco", "val")
     assert files_below(root)["val2017/000.png"] == (coco / "val2017/000.png").read_bytes()
     again = set(fetched()[len(before) :]) & {name for name in before if name.startswith(large)}
-    assert len(again) <= 1  # the one that was under way
+    assert len(again) <= 1  # the part that was being fetched
     assert not list(caches.glob("*/objects/*/*.*"))
 
 
-def test_a_stopped_fetch_is_completed_by_the_next_run(
+def test_next_run_completes_a_stopped_fetch(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -238,8 +239,8 @@ def test_a_stopped_fetch_is_completed_by_the_next_run(
     is_told, fast = threading.Event(), DataBucket.read_part
 
     def slow(bucket: DataBucket, one: Object, start: int, size: int) -> bytes:
-        """The first at once; each of the others takes half a second after the stage was told of the
-        first."""
+        """Returns the first at once; each of the others takes half a second after the stage
+        received the event for the first."""
         if fetched():
             is_told.wait(60)
             time.sleep(0.5)
@@ -256,7 +257,7 @@ def test_a_stopped_fetch_is_completed_by_the_next_run(
     with monkeypatch.context() as slowly:
         slowly.setattr(DataBucket, "read_part", slow)
         with pytest.raises(
-            StoppedError, match="stopped while its data were fetched; what has arrived stays"
+            StoppedError, match="stopped while fetching its data; the fetched part stays"
         ):
             stage_data_folder(context, "coco", *SPLITS)
     assert told[1].startswith(f"fetching {uri}: ")
@@ -269,7 +270,7 @@ def test_a_stopped_fetch_is_completed_by_the_next_run(
     assert len(fetched()) == 7
 
 
-def test_a_changed_object_is_noticed_and_alone_fetched_again(
+def test_only_a_changed_object_is_fetched_again(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     uri = upload(coco, bucket)
@@ -283,18 +284,18 @@ def test_a_changed_object_is_noticed_and_alone_fetched_again(
     assert fetched()[7:] == ["val2017/000.png@0"]
 
 
-def test_an_object_replaced_while_it_is_fetched_is_refused(
+def test_object_replaced_during_the_download_is_refused(
     coco: Path, bucket: str, caches: Path
 ) -> None:
     listing = list_remote(upload(coco, bucket), "coco", SPLITS)
     put(bucket, "val2017/000.png", b"other")
     with pytest.raises(
-        DataError, match=r"coco/val2017/000\.png: was replaced while it was fetched; run again"
+        DataError, match=r"coco/val2017/000\.png: was replaced during the download; run again"
     ):
         node_cache.fetch(listing, caches, lambda _: None)
 
 
-def test_the_fingerprint_is_a_listing_of_what_is_read(
+def test_fingerprint_is_a_listing_of_the_needed_objects(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     params = DetectionParams(method="fcos", backbone="p.checkpoint", data=upload(coco, bucket))
@@ -306,7 +307,7 @@ def test_the_fingerprint_is_a_listing_of_what_is_read(
     assert not caches.exists()
 
 
-def test_archives_as_coco_publishes_them_give_the_same_tree(
+def test_archives_published_by_coco_give_the_same_tree(
     coco: Path, bucket: str, caches: Path, fetched: Callable[[], list[str]]
 ) -> None:
     (coco / "annotations/captions_val2017.json").write_text("{}")
@@ -324,11 +325,11 @@ def test_archives_as_coco_publishes_them_give_the_same_tree(
         "train2017.zip@0",
         "val2017.zip@0",
     ]
-    assert not list(caches.glob("*/objects/*/*"))  # an archive goes when it is unpacked
+    assert not list(caches.glob("*/objects/*/*"))  # an archive is deleted after it is unpacked
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
-def test_ade20k_comes_in_one_archive_with_a_folder_around_it(
+def test_ade20k_archive_with_an_enclosing_folder_is_read(
     tmp_path: Path, bucket: str, caches: Path, suffix: str
 ) -> None:
     root = write_ade20k(tmp_path / "ADEChallengeData2016", num_train=2, num_val=1)
@@ -345,7 +346,7 @@ def test_ade20k_comes_in_one_archive_with_a_folder_around_it(
     assert len(read_classes(folder, None)) == 3
 
 
-def test_what_a_killed_unpacking_left_is_done_again(
+def test_unpacking_starts_over_after_a_kill(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(bucket, "annotations.zip", zip_of(coco, {"annotations": "annotations"}))
@@ -373,7 +374,7 @@ def _spoilt(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [_cut, _spoilt])
-def test_a_replaced_archive_is_fetched_after_a_damaged_one(
+def test_replacement_of_a_damaged_archive_is_fetched(
     coco: Path, bucket: str, caches: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     content = zip_of(coco, {"val2017": "val2017"})
@@ -396,11 +397,11 @@ def test_a_replaced_archive_is_fetched_after_a_damaged_one(
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("val2017/../../x.png", "has a file outside itself, 'val2017/../../x.png'"),
-        ("x.png", "has no file of the data"),
+        ("val2017/../../x.png", "has a path outside itself, 'val2017/../../x.png'"),
+        ("x.png", "holds no file of the data"),
     ],
 )
-def test_an_archive_of_something_else_is_refused(
+def test_unrelated_archive_is_refused(
     tmp_path: Path, bucket: str, caches: Path, name: str, fault: str
 ) -> None:
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as made:
@@ -436,7 +437,7 @@ def test_sha256sums_replace_etags_in_the_fingerprint(
     assert fingerprint_remote(uri, "coco", *SPLITS) == before
     put(bucket, "val2017/001.png", bytes(len((coco / "val2017/001.png").read_bytes())))
     with pytest.raises(
-        DataError, match=r"other bytes than SHA256SUMS says: val2017/001\.png; upload them again"
+        DataError, match=r"bytes differ from SHA256SUMS: val2017/001\.png; upload them again"
     ):
         data_folder(uri, "coco")
     assert fetched().count("val2017/001.png@0") == 2  # a transfer may go wrong once
@@ -445,7 +446,7 @@ def test_sha256sums_replace_etags_in_the_fingerprint(
     assert files_below(fetch_again(uri)) == files_below(coco)
 
 
-def test_sha256sums_that_are_none_are_told_by_line(coco: Path, bucket: str) -> None:
+def test_invalid_sha256sums_are_reported_by_line(coco: Path, bucket: str) -> None:
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", b"abc  val2017/000.png\n")
     with pytest.raises(
@@ -454,7 +455,7 @@ def test_sha256sums_that_are_none_are_told_by_line(coco: Path, bucket: str) -> N
         fingerprint_remote(uri, "coco", "val")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_fetched(
+def test_full_disk_is_reported_before_fetching(
     coco: Path,
     bucket: str,
     caches: Path,
@@ -464,13 +465,13 @@ def test_a_disk_without_room_is_told_before_anything_is_fetched(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(
         DataError,
-        match=r"cannot be kept here: .* GiB are needed and 9.31e-10 GiB free; delete what",
+        match=r"cannot store the data set here: .* GiB are needed, 9.31e-10 GiB are free; free",
     ):
         data_folder(upload(coco, bucket), "coco")
     assert not fetched()
 
 
-def test_a_disk_that_fills_up_is_reported_and_resumed_later(
+def test_fetch_resumes_after_the_disk_filled_up(
     coco: Path, bucket: str, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> int:
@@ -481,25 +482,23 @@ def test_a_disk_that_fills_up_is_reported_and_resumed_later(
         context.setattr(os, "pwrite", full)
         with pytest.raises(
             DataError,
-            match="cannot be kept here: No space left on device; delete what is not needed",
+            match="cannot store the data set here: No space left on device; free some space",
         ):
             data_folder(uri, "coco")
     assert files_below(data_folder(uri, "coco")) == files_below(coco)
 
 
-def test_what_is_missing_is_named_with_where_it_is_looked_for(bucket: str) -> None:
+def test_missing_data_are_named_with_the_searched_names(bucket: str) -> None:
     put(bucket, "val2017.zip", b"")
     with pytest.raises(DataError) as caught:
         fingerprint_remote(f"s3://{bucket}/sets/coco", "coco", *SPLITS)
     text = str(caught.value)
-    assert "holds neither train2017/, nor train2017.zip or train2017.tar" in text
-    assert (
-        "holds neither annotations/instances_val2017.json, nor annotations_trainval2017.zip" in text
-    )
+    assert "holds none of train2017/, train2017.zip, train2017.tar" in text
+    assert "holds none of annotations/instances_val2017.json, annotations_trainval2017.zip" in text
     assert "val2017/" not in text
 
 
-def test_an_unreachable_server_is_not_missing_data(
+def test_unreachable_server_is_not_missing_data(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "MAX_ATTEMPTS", 1)
@@ -510,7 +509,7 @@ def test_an_unreachable_server_is_not_missing_data(
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_sha256sums_may_have_a_byte_order_mark(coco: Path, bucket: str, encoding: str) -> None:
-    """As PowerShell writes it."""
+    """Writes the file like PowerShell does."""
     uri = upload(coco, bucket)
     put(bucket, "SHA256SUMS", _sums(coco).encode())
     before = fingerprint_remote(uri, "coco", *SPLITS)

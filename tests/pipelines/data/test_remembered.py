@@ -1,4 +1,4 @@
-"""Where the user's cache is. tests/orchestrator/test_account.py has users without a home."""
+"""Location of the user's cache. tests/orchestrator/test_account.py has users without a home."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pipelines.data.remembered import cache_folder
 
 
-def test_the_cache_is_where_the_environment_says(
+def test_cache_folder_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What becomes of a server's faults where data are read from S3."""
+"""Server errors while data are read from S3."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipelines.data.s3 import DataBucket
         ),
     ],
 )
-def test_credentials_in_the_address_of_the_server_are_not_shown(
+def test_credentials_in_the_server_address_are_not_shown(
     bucket: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -54,7 +54,7 @@ def test_credentials_in_the_address_of_the_server_are_not_shown(
 
 
 class _BreaksOff(BaseHTTPRequestHandler):
-    """Ends its first answer in the middle."""
+    """Breaks off its first response in the middle."""
 
     num_asked = 0
 
@@ -66,10 +66,10 @@ class _BreaksOff(BaseHTTPRequestHandler):
         self.wfile.write(bytes(1000 if self.num_asked > 1 else 500))
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_response_is_requested_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with HTTPServer(("127.0.0.1", 0), _BreaksOff) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")

@@ -38,13 +38,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_anything_else_is_reported_with_its_line_and_what_to_do(name: str) -> None:
+def test_other_encodings_are_reported_with_line_and_remedy(name: str) -> None:
     content, text = FAULTS[name]
     with pytest.raises(DataError, match=text):
         decode_text(content, "a.txt")
 
 
-def test_a_missing_file_is_none_and_a_link_to_nothing_is_not(tmp_path: Path) -> None:
+def test_missing_file_gives_none_but_broken_link_raises(tmp_path: Path) -> None:
     assert load_text_if_there(tmp_path / "a.txt") is None
     (tmp_path / "a.txt").symlink_to("gone.txt")
     with pytest.raises(
@@ -58,16 +58,16 @@ def test_file_names_that_are_not_utf8_are_listed_by_bytes() -> None:
     check_names("folder", ["a.jpg", "日本.jpg"])
     names = [os.fsdecode(b"caf\xe9.jpg"), "a.jpg", os.fsdecode(b"\xff.jpg"), "\ud800.jpg"]
     text = (
-        r"folder: names of files that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; "
+        r"folder: file names that are not UTF-8: caf\\xe9\.jpg, \\xff\.jpg, \\ud800\.jpg; "
         r"rename these files"
     )
     with pytest.raises(DataError, match=text):
         check_names("folder", names)
 
 
-def test_json_with_half_a_character_is_refused() -> None:
-    """It is text that nothing could write again, and by such a name Python opens a file that is not
-    UTF-8."""
+def test_json_with_half_a_surrogate_pair_is_refused() -> None:
+    """Such text cannot be written again, and Python would use such a name to open a file whose name
+    is not UTF-8."""
     assert parse_json('["\\ud83d\\ude00", "\\u00e9"]') == ["😀", "é"]
     with pytest.raises(ValueError, match=r"half of a surrogate pair is not a character"):
         parse_json('["caf\\udce9.jpg"]')

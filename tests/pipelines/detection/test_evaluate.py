@@ -165,7 +165,7 @@ def test_different_classes_are_named_and_counted(setting: Setting, tmp_path: Pat
     ]
     path.write_text(json.dumps(document))
     with pytest.raises(
-        CheckpointError, match=r"its 2 classes are not the data's 3: .*: blue; .*: green, pink"
+        CheckpointError, match=r"its 2 classes differ from the data's 3: .*: blue; .*: green, pink"
     ):
         run(setting.evaluation(tmp_path, data=str(data)))
 

@@ -1,4 +1,4 @@
-"""Real photographs, the reference's recipe, and seeds, for the tests of augmentation."""
+"""Real photographs, the reference's recipe and seeds, for the tests of augmentation."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ REFERENCE = Recipe(
     erasing_count=1,
 )
 PLAIN = replace(REFERENCE, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
-"""Crop and flip alone."""
+"""Crop and flip only."""
 
 
 @cache
 def photographs() -> tuple[Image.Image, ...]:
-    """Two photographs of 640 x 427 that come with scikit-learn: a temple before a clear sky, and a
+    """Two photographs of 640 x 427 from scikit-learn: a temple in front of a clear sky, and a
     flower."""
     return tuple(Image.fromarray(pixels) for pixels in load_sample_images().images)
 

@@ -1,5 +1,5 @@
-"""The three ways to augment: timm's bit for bit, and two that show what timm would show for the
-same seed."""
+"""The three augmentation modes: one equals timm bit for bit, two give timm's results for the same
+seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.pipelines.imagenet.photographs import PLAIN, REFERENCE, jpegs, seed_a
 
 OURS: tuple[Mode, ...] = ("fast", "device")
 GREY_LEVEL = 1 / (255 * 0.224)
-"""Of normalised values, the narrowest channel's."""
+"""One grey level in normalised values, for the channel with the smallest scale."""
 VARIANTS: dict[str, Recipe] = {
     "reference": REFERENCE,
     "ratio": replace(REFERENCE, ratio=(0.4, 0.5), scale=(0.9, 1.0)),
@@ -81,7 +81,7 @@ def timm_transform(recipe: Recipe) -> Any:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_reference_is_timms_transform_bit_for_bit(name: str) -> None:
+def test_reference_equals_timms_transform_bit_for_bit(name: str) -> None:
     transform, ours = (
         timm_transform(VARIANTS[name]),
         make_train_augmentation("reference", VARIANTS[name]),
@@ -92,14 +92,14 @@ def test_reference_is_timms_transform_bit_for_bit(name: str) -> None:
         seed_all(seed)
         try:
             expected = transform(image)
-        except ValueError:  # timm's posterize of 0 bits
+        except ValueError:  # timm's posterize to 0 bits
             continue
         num_compared += 1
         assert torch.equal(next(samples(ours, range(seed, seed + 1))).image_CHW, expected)  # type: ignore[arg-type]
     assert num_compared > 30
 
 
-def test_reference_has_nothing_left_for_the_batch() -> None:
+def test_reference_leaves_no_operations_for_the_batch() -> None:
     augmentation = make_train_augmentation("reference", REFERENCE)
     batch = loaded(augmentation, range(2))
     assert batch.draws is None
@@ -107,7 +107,7 @@ def test_reference_has_nothing_left_for_the_batch() -> None:
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_crops_and_flips_are_timms_within_a_grey_level(mode: Mode) -> None:
+def test_crops_and_flips_match_timm_within_a_grey_level(mode: Mode) -> None:
     for recipe in (
         PLAIN,
         replace(PLAIN, interpolation="bilinear"),
@@ -119,9 +119,9 @@ def test_crops_and_flips_are_timms_within_a_grey_level(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", OURS)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_with_one_seed_all_ways_show_the_same(name: str, mode: Mode) -> None:
-    """A grey level of the crop can become many: where an operation has a threshold, or spreads what
-    is close."""
+def test_all_modes_agree_for_one_seed(name: str, mode: Mode) -> None:
+    """A difference of one grey level in the crop can become many, if an operation has a threshold
+    or spreads close values."""
     error = (
         augmented(mode, VARIANTS[name], range(60))
         - augmented("reference", VARIANTS[name], range(60))
@@ -131,7 +131,7 @@ def test_with_one_seed_all_ways_show_the_same(name: str, mode: Mode) -> None:
     assert (error > 2.01 * GREY_LEVEL).float().mean() < 0.02
 
 
-def test_the_test_above_sees_a_wrong_fill_and_a_wrong_order() -> None:
+def test_comparison_detects_a_wrong_fill_and_a_wrong_order() -> None:
     augmentation = make_train_augmentation("device", REFERENCE)
     wrong_fill = replace(augmentation.batch, fill=(0, 0, 0))  # type: ignore[type-var]
     batch = loaded(augmentation, range(60))
@@ -141,7 +141,7 @@ def test_the_test_above_sees_a_wrong_fill_and_a_wrong_order() -> None:
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_a_batch_crosses_to_the_device_as_bytes(mode: Mode) -> None:
+def test_batch_is_sent_to_the_device_as_bytes(mode: Mode) -> None:
     augmentation = make_train_augmentation(mode, REFERENCE)
     batch = loaded(augmentation, range(8)).to(torch.device("cpu"))
     x_BCHW = augmentation.batch(batch)  # noqa: N806
@@ -171,8 +171,8 @@ def test_augmentation_runs_where_torch_must_be_deterministic(mode: Mode) -> None
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_the_networks_precision_does_not_reach_the_pixels(mode: Mode) -> None:
-    """The engine augments inside of its autocast."""
+def test_network_precision_does_not_affect_the_pixels(mode: Mode) -> None:
+    """The trainer augments inside its autocast."""
     expected = augmented(mode, VARIANTS["3a-and-jitter"], range(30))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(augmented(mode, VARIANTS["3a-and-jitter"], range(30)), expected)
@@ -203,15 +203,15 @@ def epoch_of(
 
 
 @pytest.mark.parametrize("mode", OURS)
-def test_draws_depend_on_seed_epoch_and_image_alone(index: Index, mode: Mode) -> None:
-    """Neither on loader processes nor on how many ranks share a batch."""
+def test_draws_depend_only_on_seed_epoch_and_image(index: Index, mode: Mode) -> None:
+    """Draws depend neither on loader processes nor on the number of ranks that share a batch."""
     alone = epoch_of(index, mode, num_workers=0)
     assert torch.equal(alone, epoch_of(index, mode, num_workers=2))
     ranks = [epoch_of(index, mode, num_workers=0, world_size=2, rank=rank) for rank in (0, 1)]
     assert torch.equal(alone, torch.stack(ranks, dim=1).flatten(0, 1))
 
 
-def test_the_last_of_overlapping_erasures_stands() -> None:
+def test_last_of_overlapping_erasures_wins() -> None:
     values = torch.arange(12.0).view(3, 2, 2)
     colour = torch.full((3, 1, 1), -1.0)
     drawn = [Drawn((), ()), Drawn((), (Erasure(0, 0, 2, 2, values), Erasure(1, 1, 2, 3, colour)))]
@@ -227,7 +227,7 @@ def test_the_last_of_overlapping_erasures_stands() -> None:
     assert x_BCHW[1, 2, 0, 0] == 8
 
 
-def test_a_batch_of_another_way_is_refused() -> None:
+def test_batch_of_another_mode_is_refused() -> None:
     batch = loaded(make_train_augmentation("reference", REFERENCE), range(2))
     with pytest.raises(AssertionError, match="another augmentation"):
         make_train_augmentation("device", REFERENCE).batch(batch)
@@ -251,10 +251,10 @@ def test_draws_are_grouped_by_layer_and_operation() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("mode", OURS)
-def test_a_gpu_never_makes_the_host_wait(mode: Mode) -> None:
+def test_gpu_never_makes_the_host_wait(mode: Mode) -> None:
     augmentation = make_train_augmentation(mode, REFERENCE)
     batch = loaded(augmentation, range(64)).to(torch.device("cuda"))
-    expected = augmentation.batch(batch)  # constants are brought over once
+    expected = augmentation.batch(batch)  # constants are copied to the device once
     torch.cuda.set_sync_debug_mode("error")
     try:
         again = augmentation.batch(batch)

@@ -1,4 +1,4 @@
-"""Maps of images to labels: every form of label, and every fault at its line."""
+"""Class maps: every form of label, and every fault with its line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(root: Path, train: str = NAMED, val: str = NAMED, classes: str | None 
     return str(root)
 
 
-def test_names_of_classes_are_sorted_and_paths_may_hold_spaces(tmp_path: Path) -> None:
+def test_class_names_are_sorted_and_paths_may_have_spaces(tmp_path: Path) -> None:
     images = open_images(write(tmp_path))
     assert load_classes(images, num_classes=2) == ("cat", "dog")
     source = images.source("train", ("cat", "dog"))
@@ -34,14 +34,14 @@ def test_names_of_classes_are_sorted_and_paths_may_hold_spaces(tmp_path: Path) -
     assert source.read(1) == b"b c.jpg"
 
 
-def test_numbers_are_taken_in_numeric_order(tmp_path: Path) -> None:
+def test_numeric_labels_are_in_numeric_order(tmp_path: Path) -> None:
     lines = "a.jpg 10\nb.jpg 9\nc.jpg 100\n"
     images = open_images(write(tmp_path, lines, lines))
     assert load_classes(images, num_classes=3) == ("9", "10", "100")
     assert images.source("val", ("9", "10", "100")).labels == (1, 0, 2)
 
 
-def test_numbers_are_places_in_the_list_of_classes(tmp_path: Path) -> None:
+def test_numeric_labels_index_the_list_of_classes(tmp_path: Path) -> None:
     lines = "a.jpg 1\nb.jpg 0\nc.jpg dog\n"
     images = open_images(write(tmp_path, lines, lines, "zebra\ndog\n"))
     assert load_classes(images, num_classes=2) == ("zebra", "dog")
@@ -49,7 +49,7 @@ def test_numbers_are_places_in_the_list_of_classes(tmp_path: Path) -> None:
 
 
 def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> None:
-    """As in Swin's and CAT's repositories."""
+    """Paths as in the repositories of Swin and CAT."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/x.jpg").write_bytes(b"x")
     source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source(
@@ -57,7 +57,7 @@ def test_paths_may_be_relative_to_the_folder_of_the_split(tmp_path: Path) -> Non
     )
     assert source.names == ("val/n01/x.jpg", "val/n01/y.jpg")
     assert source.read(0) == b"x"
-    with pytest.raises(OSError, match=r"n01/y\.jpg"):  # one that is missing is a broken image
+    with pytest.raises(OSError, match=r"n01/y\.jpg"):  # a missing image counts as broken
         source.read(1)
 
 
@@ -71,15 +71,19 @@ FAULTS = {
     "twice": (
         "a.jpg 0\nb.jpg 1\n\na.jpg 1\n",
         None,
-        r"train_map\.txt:4: a\.jpg again, first in line 1",
+        r"train_map\.txt:4: duplicate path a\.jpg, first in line 1",
     ),
     "outside": (
         "../a.jpg 0\n",
         None,
-        r"train_map\.txt:1: \.\./a\.jpg is no path below the data folder",
+        r"train_map\.txt:1: \.\./a\.jpg is not a path below the data folder",
     ),
-    "absolute": ("/a.jpg 0\n", None, r"train_map\.txt:1: /a\.jpg is no path below the data folder"),
-    "empty": ("\n", None, r"train_map\.txt: lists no image"),
+    "absolute": (
+        "/a.jpg 0\n",
+        None,
+        r"train_map\.txt:1: /a\.jpg is not a path below the data folder",
+    ),
+    "empty": ("\n", None, r"train_map\.txt: lists no images; write a line"),
     "unknown class": (
         "a.jpg cow\n",
         "cat\ndog\n",
@@ -99,41 +103,41 @@ FAULTS = {
     "class twice": (
         NAMED,
         "cat\ndog\ncat\n",
-        r"classes\.txt:3: class 'cat' again, first in line 1",
+        r"classes\.txt:3: duplicate class 'cat', first in line 1",
     ),
     "one class": ("a.jpg cat\n", None, r"different classes"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_with_their_line(tmp_path: Path, name: str) -> None:
+def test_faults_are_reported_with_their_line(tmp_path: Path, name: str) -> None:
     train, classes, text = FAULTS[name]
     with pytest.raises(DataError, match=text):
         fingerprint(write(tmp_path, train, classes=classes), num_classes=None)
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         fingerprint(write(tmp_path, "".join(f"{i}.jpg\n" for i in range(12))), num_classes=None)
     assert str(caught.value).count("has no label") == 10
     assert str(caught.value).endswith("\nand 2 more")
 
 
-def test_a_missing_map_is_told(tmp_path: Path) -> None:
+def test_missing_map_is_reported(tmp_path: Path) -> None:
     root = write(tmp_path)
     (tmp_path / "val_map.txt").unlink()
-    with pytest.raises(DataError, match=r"val_map\.txt: missing; it lists the images of its split"):
+    with pytest.raises(DataError, match=r"val_map\.txt: missing; write one line `path<TAB>label`"):
         fingerprint(root, num_classes=None)
 
 
-def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+def test_single_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"holds one class only, cat; a classifier needs two or more"
+        DataError, match=r"holds only one class, cat; a classifier needs two or more"
     ):
         fingerprint(write(tmp_path, "a.jpg cat\n", "a.jpg cat\n"), num_classes=None)
 
 
-def test_fingerprint_follows_labels_and_content(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_labels_and_content(tmp_path: Path) -> None:
     root = write(tmp_path)
     before = fingerprint(root, num_classes=2)
     assert fingerprint(root, num_classes=2) == before
@@ -144,8 +148,8 @@ def test_fingerprint_follows_labels_and_content(tmp_path: Path) -> None:
     assert len({before, relabelled, fingerprint(root, num_classes=2)}) == 3
 
 
-def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path) -> None:
-    """And not the first line, whose image may be the one that is missing."""
+def test_first_existing_image_decides_the_root_of_paths(tmp_path: Path) -> None:
+    """The first line does not decide, because its image may be missing."""
     (tmp_path / "val/n01").mkdir(parents=True)
     (tmp_path / "val/n01/y.jpg").write_bytes(b"y")
     source = open_images(write(tmp_path, val="n01/x.jpg\t0\nn01/y.jpg\t1\n")).source(
@@ -154,10 +158,10 @@ def test_the_first_image_that_is_there_decides_where_paths_begin(tmp_path: Path)
     assert source.read(1) == b"y"
 
 
-def test_a_class_map_without_images_is_reported_by_the_plan(tmp_path: Path) -> None:
+def test_plan_reports_a_class_map_without_images(tmp_path: Path) -> None:
     lines = "gone/a.jpg 0\ngone/b.jpg 1\n"
     text = (
-        r"train_map\.txt: none of its 2 images is there, neither below .* nor below .*/train: "
+        r"train_map\.txt: none of its 2 images exists below .* or below .*/train: "
         r"gone/a\.jpg, gone/b"
     )
     with pytest.raises(DataError, match=text):
@@ -180,7 +184,7 @@ def test_maps_and_classes_may_have_a_byte_order_mark(tmp_path: Path, encoding: s
 
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
-def test_a_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
+def test_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
     root = write(
         tmp_path,
         "images/a.jpg cat\nimages/d.jpg dog\n",
@@ -194,14 +198,14 @@ def test_a_map_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: 
         fingerprint(root, num_classes=None)
 
 
-def test_a_path_that_no_file_can_have_is_named(tmp_path: Path) -> None:
+def test_impossible_path_is_named(tmp_path: Path) -> None:
     lines = f"images/a.jpg cat\n{'x' * 300}.jpg dog\n"
     with pytest.raises(DataError, match=r"xxx\.jpg: cannot be read: File name too long"):
         fingerprint(write(tmp_path, lines, lines), num_classes=None)
 
 
 @pytest.mark.parametrize("name", ["train_map.txt", "classes.txt"])
-def test_a_link_to_nothing_is_not_taken_for_a_missing_file(tmp_path: Path, name: str) -> None:
+def test_broken_link_is_not_treated_as_a_missing_file(tmp_path: Path, name: str) -> None:
     root = write(
         tmp_path,
         "images/a.jpg cat\nimages/d.jpg dog\n",
@@ -217,7 +221,7 @@ def test_a_link_to_nothing_is_not_taken_for_a_missing_file(tmp_path: Path, name:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
-def test_a_folder_that_may_not_be_read_is_named_in_every_layout() -> None:
+def test_unreadable_folder_is_named_in_every_layout() -> None:
     with open_folder() as folder:
         (folder / "data").mkdir(mode=0o700)
         said = as_foreign_user(lambda: fingerprint(str(folder / "data"), num_classes=None))

@@ -1,4 +1,4 @@
-"""Files of every mode through every way of loading, and the two decoders against each other."""
+"""Files of every mode through every loader, and the two decoders compared with each other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
 
 
 def with_alpha() -> Image.Image:
-    """A ramp of grey that an alpha channel hides entirely."""
+    """A grey ramp that an alpha channel hides entirely."""
     return Image.merge("RGBA", [*[Image.fromarray(RAMP)] * 3, Image.new("L", (64, 64), 0)])
 
 
@@ -72,8 +72,8 @@ def loaded(mode: Mode, content: bytes) -> Tensor:
 @pytest.mark.parametrize("decode", [decode_rgb, decode_tensor])
 @pytest.mark.parametrize("name", RAMPS)
 def test_every_mode_shows_the_same_ramp(name: str, decode: Callable[[bytes], Any]) -> None:
-    """Also 16 bits, which Pillow would clip to white; what alpha hides shows; the tag of EXIF is
-    not followed."""
+    """Includes 16 bits, which Pillow would clip to white; pixels hidden by alpha are shown; the
+    EXIF orientation is not applied."""
     decoded = decode(RAMPS[name]())
     pixels = (
         decoded.permute(1, 2, 0).numpy() if isinstance(decoded, Tensor) else np.asarray(decoded)
@@ -84,7 +84,7 @@ def test_every_mode_shows_the_same_ramp(name: str, decode: Callable[[bytes], Any
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", RAMPS)
-def test_every_mode_passes_each_way_of_loading(name: str, mode: Mode) -> None:
+def test_every_mode_is_read_by_each_loader(name: str, mode: Mode) -> None:
     x, grey = loaded(mode, RAMPS[name]()), loaded(mode, RAMPS["grey"]())
     assert x.shape == (1, 3, 64, 64)
     assert (x - grey).abs().max() < 0.45  # of 4.4 between black and white
@@ -102,7 +102,7 @@ def test_every_mode_passes_each_way_of_loading(name: str, mode: Mode) -> None:
     ],
     ids=["empty", "text", "truncated", "header", "truncated-png"],
 )
-def test_broken_file_is_called_broken_by_each_way_of_loading(content: bytes, mode: Mode) -> None:
+def test_broken_file_is_reported_by_each_loader(content: bytes, mode: Mode) -> None:
     with pytest.raises(BrokenImageError):
         loaded(mode, content)
 

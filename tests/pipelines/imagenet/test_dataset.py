@@ -1,5 +1,5 @@
-"""Decoding of good and broken files, and draws that depend on the seed, the epoch and the image
-alone."""
+"""Decoding of intact and broken files, and draws that depend only on the seed, the epoch and the
+image."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_broken_file_is_left_out_and_named(tmp_path: Path, name: str) -> None:
     assert batch.broken == (f"train/one/{name}",)
 
 
-def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
+def test_broken_training_image_is_replaced_by_the_next(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": encoded(noise(), "PNG"), "b.png": b"", "c.png": b""})
     images = Images(index, PLAIN, seed=0, substitutes=2)
     sample, neighbour = images[SampleIndex(0, 1)], images[SampleIndex(0, 0)]
@@ -90,7 +90,7 @@ def test_broken_training_image_gives_way_to_the_next(tmp_path: Path) -> None:
     assert torch.equal(sample.image_CHW, neighbour.image_CHW)
 
 
-def test_a_replacement_for_a_broken_image_keeps_its_own_label(tmp_path: Path) -> None:
+def test_substitute_for_a_broken_image_keeps_its_own_label(tmp_path: Path) -> None:
     index = make_index(tmp_path, {"a.png": b"", "b.png": encoded(noise(), "PNG")})
     images = Images(
         replace(index, classes=("one", "two"), labels=(0, 1)), PLAIN, seed=0, substitutes=1
@@ -107,7 +107,7 @@ def test_batch_without_a_decodable_image_is_empty(tmp_path: Path) -> None:
     "policy", ["rand-m10-n4-p1-inc1", "rand-m0-n4-p1", "v0", "original-mstd0.5", "3a"]
 )
 def test_every_policy_runs_at_the_ends_of_its_range(policy: str) -> None:
-    """RandAugment's posterize keeps 0 bits there, which Pillow refuses since 13."""
+    """RandAugment's posterize keeps 0 bits there, which Pillow refuses since version 13."""
     transform = train_transform(
         replace(REFERENCE, img_size=8, scale=(0.9, 1.0), hflip=0.0, auto_augment=policy)
     )
@@ -136,15 +136,13 @@ def test_draws_do_not_depend_on_the_number_of_loader_workers(index: Index) -> No
 
 
 def _draws(*, rank: int = 0, world_size: int = 1) -> TrainSampler:
-    """Of 50 images, in batches of 12."""
+    """Loads an epoch of 50 images in batches of 12."""
     index = Index(Path(), ("one",), tuple(str(place) for place in range(50)), (0,) * 50)
     return TrainSampler(index, batch_size=12, seed=4, rank=rank, world_size=world_size)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_an_epoch_resumes_after_any_update_with_the_same_draws(
-    world_size: int,
-) -> None:
+def test_epoch_resumes_after_any_update_with_the_same_draws(world_size: int) -> None:
     for rank in range(world_size):
         straight, resumed = (_draws(rank=rank, world_size=world_size) for _ in range(2))
         resumed.first_update = 3

@@ -1,5 +1,5 @@
-"""What is read off folders in ImageNet's layout before an image is decoded, and how faults in them
-are told."""
+"""What is read from folders in ImageNet's layout before images are decoded, and how faults are
+reported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_index_lists_images_by_class(root: Path) -> None:
     assert index.labels == (0, 0, 1, 1)
 
 
-def test_fingerprint_follows_content_and_not_place(root: Path, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_content_not_location(root: Path, tmp_path: Path) -> None:
     before = fingerprint(root, num_classes=None)
     shutil.copytree(root, tmp_path / "elsewhere")
     assert fingerprint(tmp_path / "elsewhere", num_classes=2) == before
@@ -55,7 +55,7 @@ def test_fingerprint_follows_content_and_not_place(root: Path, tmp_path: Path) -
     assert fingerprint(root, num_classes=None) != before
 
 
-def test_missing_folder_is_told(tmp_path: Path) -> None:
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere/train: the data folder is missing; .*train/"):
         fingerprint(tmp_path / "nowhere", num_classes=None)
 
@@ -68,24 +68,24 @@ def test_classes_of_one_split_only_are_named(root: Path) -> None:
         fingerprint(root, num_classes=None)
 
 
-def test_class_count_of_the_job_must_agree(root: Path) -> None:
-    with pytest.raises(DataError, match=r"data: holds 2 classes, but num_classes says 1000"):
+def test_class_count_must_match_the_job(root: Path) -> None:
+    with pytest.raises(DataError, match=r"data: holds 2 classes, but num_classes is 1000"):
         fingerprint(root, num_classes=1000)
 
 
-def test_images_beside_class_folders_are_no_classes(tmp_path: Path) -> None:
+def test_images_next_to_class_folders_are_not_classes(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "train/a.png")
     with pytest.raises(
-        DataError, match=r"train: holds no class folders; images belong into train/<class>/"
+        DataError, match=r"train: holds no class folders; put the images in train/<class>/"
     ):
         load_classes(Folders(tmp_path), num_classes=None)
 
 
-def test_empty_class_is_told(root: Path) -> None:
+def test_empty_class_is_reported(root: Path) -> None:
     for path in (root / "val/dog").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"val/dog: the class folder holds no image"):
+    with pytest.raises(DataError, match=r"val/dog: the class folder holds no images"):
         load_index(root, "val", load_classes(Folders(root), num_classes=None))
 
 
@@ -95,7 +95,7 @@ def test_broken_images_count_once_and_the_first_ten_are_named(tmp_path: Path) ->
     broken.add(["train/00.png"])
     with pytest.raises(DataError) as caught:
         broken.add(["train/11.png"])
-    assert "12 images do not decode, more than max_broken_images = 11" in str(caught.value)
+    assert "12 images cannot be decoded, more than max_broken_images = 11" in str(caught.value)
     assert "train/00.png, " in str(caught.value)
     assert "train/09.png and 2 more" in str(caught.value)
 
@@ -106,16 +106,16 @@ def test_kind_imports_neither_torch_nor_timm() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_one_class_alone_is_refused(root: Path) -> None:
+def test_single_class_is_refused(root: Path) -> None:
     for split in ("train", "val"):
         shutil.rmtree(root / split / "dog")
     with pytest.raises(
-        DataError, match=r"data: holds one class only, cat; a classifier needs two or more"
+        DataError, match=r"data: holds only one class, cat; a classifier needs two or more"
     ):
         fingerprint(root, num_classes=None)
 
 
-def test_empty_split_is_told(root: Path) -> None:
+def test_empty_split_is_reported(root: Path) -> None:
     shutil.rmtree(root / "val")
     (root / "val").mkdir()
     with pytest.raises(DataError, match=r"data/val: the data folder is empty"):

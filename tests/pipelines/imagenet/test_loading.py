@@ -1,4 +1,4 @@
-"""Errors out of loader processes: as they were raised, or as the loss of a process."""
+"""Errors from loader processes arrive unchanged, or as the loss of a process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAULT = "/data/train-000003.tar: cut short;\nwrite it again"
 
 
 class CutShort(Index):
-    """Images of which the sixth lies in a shard that is cut short."""
+    """Images whose sixth one is in a truncated shard."""
 
     def read(self, index: int) -> bytes:
         if index == 5:
@@ -56,7 +56,7 @@ def index(tmp_path: Path) -> Index:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_data_error_reads_the_same_from_any_process(index: Index, num_workers: int) -> None:
+def test_data_error_has_the_same_text_from_any_process(index: Index, num_workers: int) -> None:
     batches = iter(loader_of(CutShort(**vars(index)), num_workers=num_workers))
     assert [next(batches).indices for _ in range(2)] == [(0, 1), (2, 3)]
     with pytest.raises(DataError) as caught:
@@ -67,7 +67,7 @@ def test_a_data_error_reads_the_same_from_any_process(index: Index, num_workers:
 def is_loss_where_a_process_is_killed(source: Index) -> bool:
     batches = iter(loader_of(source, num_workers=1))
     next(batches)
-    # Torch has no handler in threads, as those of Ray's workers.
+    # torch has no signal handler in threads, as in Ray's workers.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     (process,) = multiprocessing.active_children()
     process.kill()
@@ -78,7 +78,7 @@ def is_loss_where_a_process_is_killed(source: Index) -> bool:
     return False
 
 
-def test_a_killed_loader_process_is_a_lost_attempt(index: Index) -> None:
+def test_killed_loader_process_is_a_lost_attempt(index: Index) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
         assert apart.submit(is_loss_where_a_process_is_killed, index).result()
 
@@ -86,7 +86,7 @@ def test_a_killed_loader_process_is_a_lost_attempt(index: Index) -> None:
 @pytest.mark.parametrize(
     "error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()]
 )
-def test_a_loader_that_dies_with_a_batch_is_a_lost_attempt(index: Index, error: Exception) -> None:
+def test_loader_killed_with_a_batch_is_a_lost_attempt(index: Index, error: Exception) -> None:
     loader = loader_of(index, num_workers=0)
 
     class Reset:

@@ -1,5 +1,4 @@
-"""What is drawn for many images against what timm draws: operations, magnitudes, rectangles,
-pixels."""
+"""Draws for many images compared with timm's: operations, magnitudes, rectangles, pixels."""
 
 from __future__ import annotations
 
@@ -25,14 +24,14 @@ SIZE = (64, 64)
 
 
 def drawn_calls(recipe: Recipe, *, seed: int) -> list[Call]:
-    """By ours: on a tape."""
+    """Operations drawn by our policy, on a tape."""
     policy = Policy.of(recipe.timm_transforms()[1])
     seed_all(seed)
     return [call for _ in range(NUM_DRAWS) for call in policy.draw()]
 
 
 def timm_calls(recipe: Recipe, *, seed: int) -> list[tuple[str, tuple[float, ...]]]:
-    """By timm's transform on an image, by spies on its functions."""
+    """Operations drawn by timm's transform on an image, recorded by spies on its functions."""
     (transform,) = recipe.timm_transforms()[1]
     seen: list[tuple[str, tuple[float, ...]]] = []
     for op in augment_ops([transform]):
@@ -52,7 +51,7 @@ def spied(name: str, seen: list[tuple[str, tuple[float, ...]]]) -> Any:
 
 
 def ks_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Greatest distance of two samples' distribution functions."""
+    """Largest distance between the distribution functions of two samples."""
     indices = np.concatenate([a, b])
     return float(np.abs(cumulated(a, indices) - cumulated(b, indices)).max())
 
@@ -61,7 +60,7 @@ def cumulated(sample: NDArray[np.float64], indices: NDArray[np.float64]) -> NDAr
     return np.searchsorted(np.sort(sample), indices, side="right") / len(sample)
 
 
-def test_the_tape_holds_what_timm_does_for_the_same_seed() -> None:
+def test_tape_records_timms_calls_for_the_same_seed() -> None:
     calls = [(call.name, call.args) for call in drawn_calls(REFERENCE, seed=5)]
     assert calls == timm_calls(REFERENCE, seed=5)
 
@@ -76,7 +75,7 @@ def test_each_of_fifteen_operations_is_drawn_equally_often() -> None:
 @pytest.mark.parametrize(
     "name", ["rotate", "shear_x", "translate_y_rel", "color", "sharpness", "posterize", "solarize"]
 )
-def test_magnitudes_are_distributed_as_timms(name: str) -> None:
+def test_magnitudes_are_distributed_like_timms(name: str) -> None:
     ours = np.array([call.args[0] for call in drawn_calls(REFERENCE, seed=1) if call.name == name])
     timms = np.array([args[0] for seen, args in timm_calls(REFERENCE, seed=2) if seen == name])
     another = replace(REFERENCE, auto_augment="rand-m7-mstd0.5-inc1")
@@ -86,7 +85,7 @@ def test_magnitudes_are_distributed_as_timms(name: str) -> None:
 
 
 def boxes_of_timm(recipe: Recipe, *, seed: int) -> list[tuple[int, int, int, int]]:
-    """By timm's transform on a tensor: what is zero then is a rectangle."""
+    """Rectangles drawn by timm's transform on a tensor: zeros in its result are a rectangle."""
     erasing = recipe.timm_transforms()[2][-1]
     seed_all(seed)
     boxes = []
@@ -104,7 +103,7 @@ def erasures_of(recipe: Recipe, *, seed: int) -> list[Erasure]:
     return [erasure for _ in range(NUM_DRAWS) for erasure in erasing.draw()]
 
 
-def test_rectangles_are_distributed_as_timms() -> None:
+def test_rectangles_are_distributed_like_timms() -> None:
     recipe = replace(REFERENCE, erasing_mode="const")
     ours = np.array([erasure[:4] for erasure in erasures_of(recipe, seed=1)], dtype=float)
     timms = np.array(boxes_of_timm(recipe, seed=2), dtype=float)
@@ -112,7 +111,7 @@ def test_rectangles_are_distributed_as_timms() -> None:
     bound = 2 * (2 / min(len(ours), len(timms))) ** 0.5
     assert ks_distance(ours[:, 2] * ours[:, 3], timms[:, 2] * timms[:, 3]) < bound  # areas
     assert ks_distance(ours[:, 2] / ours[:, 3], timms[:, 2] / timms[:, 3]) < bound  # shapes
-    assert all(ks_distance(ours[:, side], timms[:, side]) < bound for side in (0, 1))  # places
+    assert all(ks_distance(ours[:, side], timms[:, side]) < bound for side in (0, 1))  # positions
 
 
 def test_rectangles_hold_noise_one_colour_or_the_mean() -> None:
@@ -125,8 +124,8 @@ def test_rectangles_hold_noise_one_colour_or_the_mean() -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "device"])
-def test_pixels_are_distributed_as_timms(mode: Mode) -> None:
-    """On seeds of their own; the spread between images, 0.6, allows for 0.1 with 300 of them."""
+def test_pixels_are_distributed_like_timms(mode: Mode) -> None:
+    """Uses separate seeds; the spread between images, 0.6, allows for 0.1 with 300 images."""
     ours, timms = (
         augmented(mode, REFERENCE, range(1000, 1300)),
         augmented("reference", REFERENCE, range(300)),
@@ -139,7 +138,7 @@ def test_pixels_are_distributed_as_timms(mode: Mode) -> None:
     )
 
 
-def test_nothing_is_drawn_where_nothing_is_asked_for() -> None:
+def test_nothing_is_drawn_if_everything_is_off() -> None:
     augmentation = make_train_augmentation(
         "device", replace(REFERENCE, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
     )

@@ -1,5 +1,5 @@
-"""A fraction of each class: which images it holds, that it is the same in every layout, and how it
-is shuffled."""
+"""A fraction of each class: its images, that it is the same in every layout, and how it is
+shuffled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FRACTIONS = st.floats(min_value=1e-6, max_value=1)
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Files that are their own names, which have capitals in the suffix and dots before it."""
+    """Files that contain their own names, which have capitals in the suffix and dots before it."""
     for split, sizes in (("train", SIZES), ("val", dict.fromkeys(SIZES, 1))):
         for name, size in sizes.items():
             (tmp_path / "tree" / split / name).mkdir(parents=True)
@@ -42,7 +42,7 @@ Opened = Callable[[str], ImageSource]
 
 @pytest.fixture
 def opened(root: Path, tmp_path: Path) -> Opened:
-    """Train in one of the layouts; a map knows its classes by number only."""
+    """Train in one of the layouts; a class map knows its classes only by number."""
 
     def opened(layout: str) -> ImageSource:
         images = open_images(
@@ -75,7 +75,7 @@ def contents(source: ImageSource) -> list[bytes]:
 
 
 def flat(num_images: int) -> Index:
-    """Images of two classes in turn, that lie nowhere."""
+    """Images of two classes in turn, which exist only in memory."""
     paths = tuple(f"train/{number}.png" for number in range(num_images))
     return Index(
         Path("/nowhere"), ("even", "odd"), paths, tuple(number % 2 for number in range(num_images))
@@ -90,7 +90,7 @@ def test_each_class_gives_its_fraction_or_one_image(opened: Opened) -> None:
 
 
 @given(FRACTIONS, FRACTIONS)
-def test_a_smaller_fraction_lies_inside_a_larger_one(one: float, other: float) -> None:
+def test_smaller_fraction_is_part_of_a_larger_one(one: float, other: float) -> None:
     smaller, larger = (
         set(take_fraction(flat(30), fraction).names) for fraction in sorted((one, other))
     )
@@ -109,7 +109,7 @@ def test_labels_names_and_images_belong_together(opened: Opened) -> None:
     assert part.names[2:5:2] == [part.names[2], part.names[4]]
 
 
-def test_a_fraction_holds_the_same_images_in_every_layout(opened: Opened) -> None:
+def test_fraction_has_the_same_images_in_every_layout(opened: Opened) -> None:
     images = {
         name: sorted(contents(take_fraction(opened(name), 0.2)))
         for name in ("folders", "class map", "shards")
@@ -118,29 +118,28 @@ def test_a_fraction_holds_the_same_images_in_every_layout(opened: Opened) -> Non
     assert images["folders"] == images["class map"] == images["shards"]
 
 
-def test_the_choice_is_fixed_for_ever() -> None:
-    """Another choice under the same Key would be another result; it needs a new version of the
-    kind."""
+def test_choice_of_images_is_fixed() -> None:
+    """A different choice under the same Key would give a different result, so it needs a new
+    version of the kind."""
     names = [Path(name).stem for name in take_fraction(flat(24), 0.25).names]
     assert names == ["2", "5", "6", "17", "18", "23"]
 
 
-def test_images_of_one_name_are_taken_in_their_order() -> None:
-    """As in shards whose writer counts the images of each anew."""
+def test_images_with_equal_keys_are_taken_in_order() -> None:
+    """Keys can be equal in shards whose writer numbers the images of each shard from the start."""
     source = Index(
         Path("/nowhere"), ("cat", "dog"), ("a.jpg", "b.jpg", *["same.jpg"] * 8), (0, 0, *[1] * 8)
     )
     assert list(take_fraction(source, 0.5).labels).count(1) == 4
 
 
-def test_the_whole_is_the_source_itself(opened: Opened) -> None:
+def test_fraction_of_1_is_the_source_itself(opened: Opened) -> None:
     train = opened("folders")
     assert take_fraction(train, 1.0) is train
 
 
-def test_a_fraction_keeps_the_order_of_the_whole_epoch(opened: Opened) -> None:
-    """So that shards are read few at a time: each block of them gives what it has of the
-    fraction."""
+def test_fraction_keeps_the_order_of_the_whole_epoch(opened: Opened) -> None:
+    """Shards are then read few at a time: each block gives its part of the fraction."""
     train = opened("shards")
     part = take_fraction(train, 0.5)
     order = [part.names[place] for place in part.shuffled(np.random.default_rng(3))]
@@ -152,7 +151,7 @@ def test_a_fraction_keeps_the_order_of_the_whole_epoch(opened: Opened) -> None:
     assert is_first == sorted(is_first, reverse=True)
 
 
-def test_a_fraction_pickles_with_files_open(opened: Opened) -> None:
+def test_fraction_pickles_with_open_files(opened: Opened) -> None:
     part = take_fraction(opened("shards"), 0.5)
     content = part.read(5)
     copy = pickle.loads(pickle.dumps(part))

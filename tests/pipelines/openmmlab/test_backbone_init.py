@@ -194,7 +194,7 @@ def test_a_checkpoint_of_another_size_names_the_fields(setting: Setting, tmp_pat
         Recorder(tmp_path), _params(setting.data, model="cat_small"), setting.backbone
     )
     expected = (
-        r"another network than `model`: embed_dim 16 instead of 96, depths \[1, 1, 1, 1\] "
+        r"a different network than `model`: embed_dim 16 instead of 96, depths \[1, 1, 1, 1\] "
         r"instead of \[1, 1, 3"
     )
     with pytest.raises(CheckpointError, match=expected):

@@ -35,16 +35,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Recorder:
-    """Takes a stage's reports and events; keeps the last checkpoint's bytes, as the cluster
+    """Receives a stage's reports and events; keeps the last checkpoint's bytes, like the cluster
     does."""
 
     kept_dir: Path
     metrics: list[dict[str, float]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     saved: list[str] = field(default_factory=list)
-    """Names of the checkpoints' folders."""
+    """Names of the checkpoint folders."""
     stops_after: int | None = None
-    """Asks to stop after this many updates of the attempt."""
+    """Number of updates of the attempt after which it asks to stop."""
     num_asked: int = 0
 
     def report(self, metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
@@ -69,7 +69,7 @@ MakeContext = Callable[..., tuple[StageContext, Recorder]]
 
 @pytest.fixture
 def make_context(data: Path, tmp_path: Path) -> MakeContext:
-    """A context whose params are a quick run's with `changes`, and what records it."""
+    """A context with the params of a quick run and `changes`, and the recorder of its reports."""
     made = 0
 
     def make(
@@ -112,8 +112,8 @@ def make_params(folder: Path, **changes: Any) -> PretrainParams:
 
 
 def as_evaluation(context: StageContext, checkpoint: Path, **fields: Any) -> StageContext:
-    """The context of an evaluation of `checkpoint` with the params of a stage's `context` and
-    `fields` of its own."""
+    """The context of an evaluation of `checkpoint`, with the params of a stage's `context` and
+    other `fields`."""
     params = PretrainEvaluationParams.model_validate_json(
         json.dumps({**context.params.model_dump(mode="json"), **fields})
     )

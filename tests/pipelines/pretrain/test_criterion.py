@@ -1,5 +1,5 @@
-"""The loss of a batch beside timm's mixing and losses, and which params reach which of timm's
-arguments."""
+"""The loss of a batch compared with timm's mixing and losses, and the timm argument of each
+param."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def batch() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     ],
     ids=str,
 )
-def test_a_mixed_batch_has_the_loss_of_timms_parts(batch: Any, changes: dict[str, Any]) -> None:
+def test_mixed_batch_has_the_loss_of_timms_parts(batch: Any, changes: dict[str, Any]) -> None:
     model, images, labels = batch
     reference = {
         "mixup_alpha": 0.8,
@@ -74,7 +74,7 @@ def test_a_mixed_batch_has_the_loss_of_timms_parts(batch: Any, changes: dict[str
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_a_plain_batch_has_smoothed_labels(batch: Any, smoothing: float) -> None:
+def test_plain_batch_has_smoothed_labels(batch: Any, smoothing: float) -> None:
     params = make_params(Path("/data"), mixup=0, cutmix=0, label_smoothing=smoothing)
     model, images, labels = batch
     expected = LabelSmoothingCrossEntropy(smoothing)(model(images), labels)
@@ -83,7 +83,7 @@ def test_a_plain_batch_has_smoothed_labels(batch: Any, smoothing: float) -> None
     )
 
 
-def test_each_param_of_the_augmentation_reaches_it() -> None:
+def test_each_augmentation_param_takes_effect() -> None:
     changes: dict[str, Any] = {
         **{
             "scale": [0.5, 0.9],

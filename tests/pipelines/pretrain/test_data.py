@@ -1,5 +1,5 @@
-"""Training on a fraction of train: the images of all trials of a search are the same, and val is
-whole."""
+"""Training on a fraction of train: all trials of a search use the same images, and val is
+complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Colour = tuple[float, ...]
 
 @pytest.fixture
 def coloured(tmp_path: Path) -> str:
-    """12 training images of each class and one of val, each of one colour of its own, which no crop
+    """12 training images of each class and one of val, each with its own colour, which no crop
     changes."""
     for split, num_images in (("train", 12), ("val", 1)):
         for label, number in product(range(10), range(num_images)):
@@ -39,7 +39,7 @@ def loaders_of(context: StageContext) -> Loaders:
 
 
 def images_seen(context: StageContext) -> list[Colour]:
-    """The colours of an epoch in their order."""
+    """The colours of an epoch, in order."""
     return [
         tuple(image[:, 9, 9].tolist())
         for batch in loaders_of(context).train
@@ -47,7 +47,7 @@ def images_seen(context: StageContext) -> list[Colour]:
     ]
 
 
-def test_every_seed_sees_the_same_images_in_an_order_of_its_own(
+def test_every_seed_has_the_same_images_in_its_own_order(
     make_context: MakeContext, coloured: str
 ) -> None:
     contexts = (
@@ -60,7 +60,7 @@ def test_every_seed_sees_the_same_images_in_an_order_of_its_own(
     assert sorted(one) == sorted(other)
 
 
-def test_a_longer_proxy_sees_the_images_of_a_shorter_one(
+def test_larger_fraction_includes_images_of_a_smaller_one(
     make_context: MakeContext, coloured: str
 ) -> None:
     sizes = ((0.25, 30), (0.5, 60))
@@ -73,7 +73,7 @@ def test_a_longer_proxy_sees_the_images_of_a_shorter_one(
     assert smaller < larger
 
 
-def test_epochs_are_shorter_and_val_is_whole(make_context: MakeContext) -> None:
+def test_data_fraction_shortens_epochs_but_not_val(make_context: MakeContext) -> None:
     whole, part = (
         loaders_of(make_context(batch_size=10, data_fraction=part)[0]) for part in (1.0, 0.2)
     )
@@ -85,7 +85,7 @@ def test_epochs_are_shorter_and_val_is_whole(make_context: MakeContext) -> None:
     ]
 
 
-def test_a_stage_trains_on_its_fraction(make_context: MakeContext) -> None:
+def test_stage_trains_on_its_fraction(make_context: MakeContext) -> None:
     part, whole = (
         train.run(make_context(data_fraction=fraction, epochs=1, loader_workers=1)[0])
         for fraction in (0.4, 1.0)
@@ -100,20 +100,17 @@ def _samples(log_dir: Path) -> str:
     return str(json.loads(line)["samples_sha256"])
 
 
-def test_a_batch_that_the_fraction_does_not_fill_is_told(make_context: MakeContext) -> None:
+def test_fraction_smaller_than_a_batch_is_reported(make_context: MakeContext) -> None:
     context, _ = make_context(data_fraction=0.1)
     with pytest.raises(
         DataError,
-        match=r"imagenet: train holds 120 images, of which data_fraction = 0.1 takes 10, less than "
-        r"batch_size = 40; "
-        r"lower it or raise data_fraction$",
+        match=r"imagenet: train holds 120 images, of which data_fraction = 0.1 takes 10, fewer "
+        r"than batch_size = 40; lower batch_size or raise data_fraction$",
     ):
         loaders_of(context)
 
 
-def test_data_fraction_is_in_the_key_and_the_recipe_audit(
-    tmp_path: Path,
-) -> None:
+def test_data_fraction_is_in_the_key_and_the_recipe_audit(tmp_path: Path) -> None:
     whole, part = make_params(tmp_path), make_params(tmp_path, data_fraction=0.2)
     assert whole.in_key()["data_fraction"] == 1.0
     assert recipe_audit(part)["data_fraction"].used == 0.2

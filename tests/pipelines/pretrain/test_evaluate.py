@@ -1,5 +1,5 @@
-"""Evaluations of real classifiers: the scores that training published, whoever measures; what does
-not fit is told."""
+"""Evaluations of real classifiers give the scores that training published, in any setup; misfits
+are reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCORES = ("top1", "top5")
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished stage in bf16, whose scores are neither chance nor perfect."""
+    """A finished stage in bf16, whose scores are better than chance and not perfect."""
 
     params: dict[str, Any]
     checkpoint: Path
@@ -60,7 +60,7 @@ def trained(make_context: MakeContext, broken_image: None) -> Trained:
 
 @pytest.fixture
 def broken_image(data: Path) -> Iterator[None]:
-    """One image of val does not decode; one rank of two meets it."""
+    """One image of val cannot be decoded; one rank of two meets it."""
     image = min((data / "val/7").iterdir())
     content = image.read_bytes()
     image.write_bytes(content[:200])
@@ -70,8 +70,8 @@ def broken_image(data: Path) -> Iterator[None]:
 
 @pytest.fixture
 def evaluation(make_context: MakeContext, trained: Trained) -> Callable[..., StageContext]:
-    """The context of an evaluation of `trained`, with other params and another checkpoint if
-    given."""
+    """The context of an evaluation of `trained`, optionally with other params and another
+    checkpoint."""
 
     def make(
         *,
@@ -92,9 +92,7 @@ def _scores(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
     return tuple(metric for metric in metrics if metric.name in SCORES)
 
 
-def test_the_scores_are_those_that_training_published(
-    trained: Trained, evaluation: Evaluation
-) -> None:
+def test_scores_equal_those_published_by_training(trained: Trained, evaluation: Evaluation) -> None:
     context = evaluation()
     result = run(context)
     assert KIND.evaluation is not None
@@ -110,7 +108,7 @@ def test_the_scores_are_those_that_training_published(
 @pytest.mark.parametrize(
     "changes", [{"batch_size": 2}, {"loader_workers": 1}, {"batch_size": 4096}, {"epochs": 1}]
 )
-def test_how_it_is_loaded_changes_no_score(
+def test_loading_settings_do_not_change_scores(
     trained: Trained, evaluation: Evaluation, changes: dict[str, Any]
 ) -> None:
     assert _scores(run(evaluation(**changes)).metrics) == trained.metrics
@@ -158,14 +156,14 @@ def test_two_workers_split_val_with_equal_results(trained: Trained, evaluation: 
     assert painted[0] == painted[1]
 
 
-def test_details_are_by_class_by_image_and_by_confusion(
+def test_details_cover_classes_images_and_confusion(
     trained: Trained, evaluation: Evaluation
 ) -> None:
     details = run(evaluation(details={"predictions": True, "num_painted": 3})).outputs["details"]
     rows = json.loads((details / "per_class.json").read_text())["classes"]
     top1, top5 = trained.metrics
     assert [row["class"] for row in rows] == list("0123456789")
-    assert sum(row["num_images"] for row in rows) == 29  # one image of class 7 does not decode
+    assert sum(row["num_images"] for row in rows) == 29  # one image of class 7 cannot be decoded
     for name, metric in (("top1", top1), ("top5", top5)):
         assert sum(row[name] * row["num_images"] for row in rows) / 29 == pytest.approx(
             metric.value
@@ -181,7 +179,7 @@ def test_details_are_by_class_by_image_and_by_confusion(
     assert len(list((details / "painted").iterdir())) == 3
 
 
-def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
+def test_size_and_speed_are_reported_with_the_scores(evaluation: Evaluation) -> None:
     context = evaluation()
     metrics = {metric.name: metric for metric in run(context).metrics}
     assert metrics["params_m"].unit == "M"
@@ -196,7 +194,7 @@ def test_size_and_speed_stand_beside_the_scores(evaluation: Evaluation) -> None:
     ("name", "params_m", "flops_g"),
     [("cat_tiny", 16.9, 2.8), ("cat_small", 37.3, 6.1), ("cat_base", 51.5, 8.9)],
 )
-def test_params_and_multiply_adds_of_the_published_sizes(
+def test_params_and_multiply_adds_match_the_published_sizes(
     name: str, params_m: float, flops_g: float
 ) -> None:
     with torch.device("meta"):
@@ -205,7 +203,7 @@ def test_params_and_multiply_adds_of_the_published_sizes(
     assert round(count_multiply_adds(model, img_size=224) / 1e9, 1) == flops_g
 
 
-def test_val_alone_is_enough(
+def test_evaluation_needs_only_val(
     evaluation: Evaluation, trained: Trained, data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(data / "val", tmp_path / "only/val")
@@ -219,18 +217,18 @@ def test_val_alone_is_enough(
         KIND.evaluation.fingerprint(evaluation(data="/nowhere").params)
 
 
-def test_another_network_than_the_jobs_is_named(evaluation: Evaluation) -> None:
+def test_network_that_differs_from_the_jobs_is_named(evaluation: Evaluation) -> None:
     with pytest.raises(
         CheckpointError,
         match=(
-            r"holds another network than the job's model: embed_dim 8 instead of 16; correct "
+            r"holds a different network than the job's model: embed_dim 8 instead of 16; correct "
             r"`model`"
         ),
     ):
         run(evaluation(model={**TOY, "embed_dim": 16}))
 
 
-def test_dropout_is_no_part_of_the_network_that_is_measured(
+def test_dropout_is_ignored_in_the_network_comparison(
     evaluation: Evaluation, trained: Trained
 ) -> None:
     assert _scores(run(evaluation(drop_path_rate=0.5)).metrics) == trained.metrics
@@ -245,7 +243,7 @@ def test_other_classes_are_named_and_counted(
     with pytest.raises(
         CheckpointError,
         match=(
-            r"its 10 classes are not the data's 11: only in the checkpoint: 9; only in the "
+            r"its 10 classes differ from the data's 11: only in the checkpoint: 9; only in the "
             r"data: "
             r"nine, ten"
         ),
@@ -253,20 +251,20 @@ def test_other_classes_are_named_and_counted(
         run(evaluation(data=str(tmp_path / "other")))
 
 
-def test_a_folder_that_holds_no_classifier_is_told(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_folder_without_a_classifier_is_reported(evaluation: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/cat.pth").write_text("hello")
     with pytest.raises(
         CheckpointError,
-        match=r"no classifier can be read from it: .*cat\.pth: is text, which begins 'hello'; give",
+        match=r"cannot read a classifier: .*cat\.pth: is text, which begins 'hello'; give",
     ):
         run(evaluation(checkpoint=tmp_path / "odd"))
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
-    """A folder with CAT-T of ten classes, as the official repository releases it, and the
-    reference's own network."""
+    """A folder with CAT-T of ten classes in the official layout, and the reference's own
+    network."""
     vector = load_vector("cat_tiny_224")
     state = vector.state_dict()
     state = {
@@ -279,7 +277,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cat]:
     return folder, model.eval()
 
 
-def test_an_official_file_from_outside_is_measured(
+def test_official_file_from_outside_is_evaluated(
     official: tuple[Path, Cat],
     make_context: MakeContext,
     data: Path,
@@ -299,7 +297,7 @@ def test_an_official_file_from_outside_is_measured(
     assert metrics[0] == Metric(name="top1", value=100 * hits / 30, num_samples=30)
 
 
-def test_an_official_file_of_another_size_is_refused(
+def test_official_file_of_another_size_is_refused(
     official: tuple[Path, Cat], make_context: MakeContext, data: Path, tmp_path: Path
 ) -> None:
     folder, _ = official
@@ -312,5 +310,5 @@ def test_an_official_file_of_another_size_is_refused(
     shutil.copytree(data / "val", tmp_path / "fewer/val")
     shutil.rmtree(tmp_path / "fewer/val/9")
     context, _ = make_context(model="cat_tiny", data=str(tmp_path / "fewer"))
-    with pytest.raises(CheckpointError, match=r"checkpoint: has 10 classes, the data 9"):
+    with pytest.raises(CheckpointError, match=r"checkpoint: has 10 classes, but the data have 9"):
         run(as_evaluation(context, folder))

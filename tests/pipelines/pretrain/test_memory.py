@@ -1,4 +1,4 @@
-"""Out of memory is told as what it is: a matter of the job's fields."""
+"""Running out of memory is reported in terms of the job's fields."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_out_of_memory_names_the_fields_to_change() -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == text
 
 
-def test_what_is_set_already_is_not_advised() -> None:
+def test_settings_already_made_are_not_advised() -> None:
     params = make_params(Path("/data"), activation_checkpointing=True, precision="bf16")
     with pytest.raises(JobError) as caught, explaining_memory(params, world_size=1, device=CUDA):
         raise torch.OutOfMemoryError(TEXT)
@@ -43,7 +43,7 @@ def test_what_is_set_already_is_not_advised() -> None:
     assert "precision: bf16" not in str(caught.value)
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_are_not_changed() -> None:
     with (
         pytest.raises(RuntimeError, match=r"^shapes$"),
         explaining_memory(make_params(Path("/data")), world_size=1, device=CUDA),

@@ -1,5 +1,5 @@
-"""Fine-tuning starts from a classifier that fits: at another size, with a new head, or not at
-all."""
+"""Fine-tuning starts only from a classifier that fits, possibly at another size or with a new
+head."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRUNK_AT_56 = ("patch_embed.proj.weight", "stages.3.blocks.0.cpsa.attn.qkv.weigh
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A toy classifier of 28 pixels over CLASSES."""
+    """A toy classifier for images of 28 pixels over CLASSES."""
     folder = tmp_path / "saved"
     torch.manual_seed(1)
     save_classifier(folder, Cat(make_config(_params()), num_classes=len(CLASSES)), classes=CLASSES)
@@ -44,7 +44,7 @@ def _fresh(params: PretrainParams, *, num_classes: int = 3) -> Cat:
     return Cat(make_config(params), num_classes=num_classes)
 
 
-def test_the_model_becomes_that_of_the_checkpoint(saved: Path) -> None:
+def test_model_takes_the_weights_of_the_checkpoint(saved: Path) -> None:
     params = _params(drop_path_rate=0.3)
     model = _fresh(params)
     start_weights(model, saved, params, CLASSES)
@@ -54,7 +54,7 @@ def test_the_model_becomes_that_of_the_checkpoint(saved: Path) -> None:
     assert model.config.drop_path_rate == 0.3
 
 
-def test_a_higher_resolution_interpolates_the_embedding(saved: Path) -> None:
+def test_higher_resolution_interpolates_the_embedding(saved: Path) -> None:
     params = _params(img_size=56)
     assert params.input_size == 56
     model = _fresh(params)
@@ -69,7 +69,7 @@ def test_a_higher_resolution_interpolates_the_embedding(saved: Path) -> None:
     assert torch.equal(model.ape, held.ape)
 
 
-def test_reset_head_keeps_all_weights_but_the_head(saved: Path) -> None:
+def test_reset_head_keeps_all_weights_except_the_head(saved: Path) -> None:
     params = _params(reset_head=True)
     model = _fresh(params, num_classes=5)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -83,8 +83,8 @@ def test_reset_head_keeps_all_weights_but_the_head(saved: Path) -> None:
     ("classes", "text"),
     [
         (("cat", "dog", "fox"), "only in the checkpoint: owl; only in the data: fox"),
-        (("dog", "cat", "owl"), "they stand in another order"),
-        (("cat", "dog"), "its 3 classes are not the data's 2"),
+        (("dog", "cat", "owl"), "the same classes in a different order"),
+        (("cat", "dog"), "its 3 classes differ from the data's 2"),
     ],
 )
 def test_other_classes_are_refused_and_reset_head_is_named(
@@ -92,12 +92,12 @@ def test_other_classes_are_refused_and_reset_head_is_named(
 ) -> None:
     model = _fresh(_params(), num_classes=len(classes))
     with pytest.raises(
-        CheckpointError, match=rf"^weights: .*{text}.*; .*set reset_head: true to replace its head"
+        CheckpointError, match=rf"^weights: .*{text}.*; .*set reset_head: true to replace the head"
     ):
         start_weights(model, saved, _params(), classes)
 
 
-def test_another_network_is_refused_with_its_settings(saved: Path) -> None:
+def test_different_network_is_refused_with_its_settings(saved: Path) -> None:
     params = _params(
         model={"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "img_size": 28}
     )
@@ -109,9 +109,9 @@ def test_another_network_is_refused_with_its_settings(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MESSAGES.keys() - {"folder"}))
-def test_what_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: str) -> None:
+def test_non_checkpoint_error_names_the_kind_of_file(tmp_path: Path, name: str) -> None:
     write_wrong_file(name, tmp_path / "cat.pth")
-    message = rf"^weights: no classifier can be read from it: .*cat\.pth: {MESSAGES[name]}"
+    message = rf"^weights: cannot read a classifier: .*cat\.pth: {MESSAGES[name]}"
     with pytest.raises(CheckpointError, match=message) as caught:
         start_weights(_fresh(_params()), tmp_path, _params(), CLASSES)
     assert "weights_only" not in str(caught.value)
@@ -119,14 +119,14 @@ def test_what_is_no_checkpoint_is_refused_as_what_it_is(tmp_path: Path, name: st
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """A folder with nothing but a file as the official repository releases them."""
+    """A folder with only a file in the official layout."""
     folder = tmp_path / "official"
     folder.mkdir()
     torch.save({"model": VECTOR.state_dict()}, folder / "cat_tiny.pth")
     return folder
 
 
-def test_an_official_file_starts_a_model_of_another_size(official: Path) -> None:
+def test_official_file_starts_a_model_of_another_size(official: Path) -> None:
     params = _params(model="cat_tiny", img_size=112)
     model = _fresh(params, num_classes=1000)
     start_weights(model, official, params, [str(number) for number in range(1000)])
@@ -137,15 +137,16 @@ def test_an_official_file_starts_a_model_of_another_size(official: Path) -> None
     assert torch.equal(model.eval()(x_BIHW), rival.eval()(x_BIHW))
 
 
-def test_of_an_official_file_the_number_of_classes_counts(official: Path) -> None:
+def test_official_file_needs_the_same_number_of_classes(official: Path) -> None:
     params = _params(model="cat_tiny")
     with pytest.raises(
-        CheckpointError, match=r"^weights: has 1000 classes, the data 3; .*reset_head: true"
+        CheckpointError,
+        match=r"^weights: has 1000 classes, but the data have 3; .*reset_head: true",
     ):
         start_weights(_fresh(params), official, params, CLASSES)
 
 
-def test_an_evaluation_may_look_at_larger_images(saved: Path) -> None:
+def test_evaluation_may_use_larger_images(saved: Path) -> None:
     config = make_config(_params(img_size=56))
     model = load_checked_classifier(saved, config=config, classes=CLASSES, img_size=56)
     assert model.config.image_hw == (56, 56)
@@ -155,9 +156,7 @@ def test_an_evaluation_may_look_at_larger_images(saved: Path) -> None:
         load_checked_classifier(saved, config=config, classes=CLASSES)
 
 
-def test_fine_tuning_at_a_higher_resolution_is_measured(
-    make_context: MakeContext,
-) -> None:
+def test_fine_tuning_at_a_higher_resolution_is_evaluated(make_context: MakeContext) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)
     folder = train(context).outputs["checkpoint"]
     tuned, _ = make_context(epochs=1, mixup=0, cutmix=0, img_size=56, weights="pretrain.checkpoint")
@@ -169,12 +168,12 @@ def test_fine_tuning_at_a_higher_resolution_is_measured(
     assert {metric.name for metric in measured.metrics} >= {"top1", "flops_g"}
 
 
-def test_published_sizes_take_another_input_size_as_they_are() -> None:
+def test_published_sizes_accept_another_input_size() -> None:
     config = make_config(_params(model="cat_small", img_size=384))
     assert config == replace(CONFIGS["cat_small"], img_size=384)
 
 
-def test_the_jobs_drop_path_is_the_networks() -> None:
+def test_network_uses_the_drop_path_of_the_job() -> None:
     assert (
         make_config(_params(model="cat_small")).drop_path_rate
         == CONFIGS["cat_small"].drop_path_rate

@@ -1,5 +1,5 @@
-"""The learning rate beside timm's scheduler as the reference drives it, and what weight decay
-leaves alone."""
+"""The learning rate compared with timm's scheduler as the reference uses it, and the parameters
+that weight decay skips."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.pretrain.optim import LrSchedule, make_optimizer, make_schedule, 
 from tests.pipelines.pretrain.conftest import make_params
 
 
-def test_schedule_equals_the_references_updates() -> None:
+def test_schedule_equals_the_reference_schedule() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     rival = CosineLRScheduler(
         optimizer,
@@ -42,13 +42,13 @@ def test_the_reference_lr_schedule_lags_by_an_update() -> None:
     schedule = make_schedule(params, updates_per_epoch=1251)
     warmed = 20 * 1251
     assert schedule.lr(0) == schedule.lr(1) == pytest.approx(1e-6)
-    # The last place of the warm-up, one update late.
+    # The last position of the warm-up, one update late.
     assert schedule.lr(warmed) == pytest.approx(1e-3, rel=1e-4)
     assert schedule.lr(warmed + 1) == pytest.approx(0.989e-3, rel=1e-3)
     assert schedule.lr(300 * 1251 - 1) == pytest.approx(1e-5, rel=1e-4)
 
 
-def test_warmup_is_cut_to_a_short_run() -> None:
+def test_warmup_is_shortened_to_a_short_run() -> None:
     schedule = make_schedule(
         make_params(Path("/data"), epochs=2, warmup_epochs=20), updates_per_epoch=10
     )
@@ -110,7 +110,7 @@ def test_layer_decay_scales_the_lr_by_depth() -> None:
 
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.7])
-def test_groups_are_those_of_timms_factory(layer_decay: float) -> None:
+def test_groups_equal_those_of_timms_factory(layer_decay: float) -> None:
     model = _model()
     params = make_params(Path("/data"), layer_decay=layer_decay)
     options: dict[str, Any] = {} if layer_decay == 1 else {"layer_decay": layer_decay}
@@ -120,14 +120,14 @@ def test_groups_are_those_of_timms_factory(layer_decay: float) -> None:
         assert _of_parameters(model, ours, field) == _of_parameters(model, rival, field)
 
 
-def test_betas_and_eps_are_those_of_the_params() -> None:
+def test_betas_and_eps_come_from_the_params() -> None:
     optimizer = make_optimizer(_model(), make_params(Path("/data"), betas=[0.8, 0.95], eps=1e-6))
     assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {
         ((0.8, 0.95), 1e-6)
     }
 
 
-def test_fused_updates_are_the_plain_ones_but_for_rounding() -> None:
+def test_fused_updates_differ_from_plain_only_by_rounding() -> None:
     fused, plain = _model(), copy.deepcopy(_model())
     optimizers = [
         make_optimizer(model, make_params(Path("/data"), fused_optimizer=is_fused))
@@ -142,7 +142,7 @@ def test_fused_updates_are_the_plain_ones_but_for_rounding() -> None:
             optimizer.zero_grad()
     rivals = plain.state_dict()
     for name, tensor in fused.state_dict().items():
-        # dead parameters walk on rounding noise: a few steps at most
+        # unused parameters follow rounding noise: a few steps at most
         assert (
             torch.allclose(tensor, rivals[name], atol=1e-6)
             or (tensor - rivals[name]).abs().max() < 6.1e-3

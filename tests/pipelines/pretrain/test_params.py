@@ -51,7 +51,7 @@ def test_lr_follows_the_batch_unless_given() -> None:
         ),
         (
             {"scale": [0.9, 0.5]},
-            r"scale \[0.9, 0.5\]: its first number, the least share, exceeds its second",
+            r"scale: minimum 0.9 exceeds maximum 0.5; write \[0.5, 0.9\]",
         ),
         ({"auto_augment": "rand-x9"}, r"(?s)auto_augment\n.*should match pattern"),
         ({"precision": "fp8"}, r"(?s)precision\n.*'fp32', 'bf16' or 'fp16'"),
@@ -62,7 +62,7 @@ def test_lr_follows_the_batch_unless_given() -> None:
             {"img_size": 16, "model": {"patch_size": 32}},
             r"img_size 16 is less than the model's patch_size 32",
         ),
-        ({"reset_head": True}, r"reset_head: there is no head to replace without `weights`"),
+        ({"reset_head": True}, r"reset_head: true needs `weights`, whose head it replaces"),
         ({"model": {"img_size": 16, "patch_size": 32}}, r"patch_size 32 exceeds img_size 16"),
         (
             {"model": {"patch_embed": "slice", "patch_size": 8}},
@@ -79,11 +79,11 @@ def test_faults_are_named(fields: dict[str, Any], text: str) -> None:
         parse(**fields)
 
 
-def test_odd_batches_are_fine_without_mixing() -> None:
+def test_odd_batches_are_allowed_without_mixing() -> None:
     assert parse(batch_size=33, mixup=0, cutmix=0).batch_size == 33
 
 
-def test_the_key_leaves_out_what_changes_no_result() -> None:
+def test_key_ignores_params_that_do_not_affect_results() -> None:
     changed = parse(data="/elsewhere", loader_workers=0, checkpoint_every=7)
     assert changed.in_key() == parse().in_key()
     assert parse(max_broken_images=0).in_key() != parse().in_key()
@@ -104,9 +104,7 @@ def test_the_key_leaves_out_what_changes_no_result() -> None:
         ({"model": {"img_size": 56}}, {"img_size": 56, "drop_path_rate": 0.1}),
     ],
 )
-def test_a_default_written_out_has_the_same_key(
-    fields: dict[str, Any], written: dict[str, Any]
-) -> None:
+def test_explicit_default_has_the_same_key(fields: dict[str, Any], written: dict[str, Any]) -> None:
     left_out, spelled = parse(**fields), parse(**{**fields, **written})
     assert spelled.in_key() == left_out.in_key()
     assert recipe_audit(spelled) == recipe_audit(left_out)
@@ -126,7 +124,7 @@ def test_a_default_written_out_has_the_same_key(
         ({"model": "cat_small"}, {"model": {"drop_path_rate": 0.1}}),
     ],
 )
-def test_another_value_has_another_key_and_is_listed(
+def test_changed_value_changes_the_key_and_is_listed(
     fields: dict[str, Any], other: dict[str, Any]
 ) -> None:
     left_out, changed = parse(**fields), parse(**{**fields, **other})
@@ -134,7 +132,7 @@ def test_another_value_has_another_key_and_is_listed(
     assert recipe_audit(changed).keys() >= other.keys()
 
 
-def test_published_settings_are_those_of_the_network() -> None:
+def test_published_settings_equal_those_of_the_network() -> None:
     assert {name: make_config(parse(model=name)) for name in CONFIGS} == dict(CONFIGS)
     assert {
         name: make_config(parse(model=settings.model_dump()))
@@ -152,7 +150,7 @@ def test_overlay_reaches_into_the_model() -> None:
     assert params.lr == 1e-3
 
 
-def test_the_input_size_is_the_models_own_unless_given() -> None:
+def test_input_size_is_the_models_own_unless_given() -> None:
     assert parse().input_size == 224
     assert parse(model={"img_size": 56}).input_size == 56
     assert parse(model={"img_size": 56}, img_size=112).input_size == 112

@@ -1,5 +1,5 @@
-"""What a checkpoint says of an unfinished epoch: each rank's share, the scaler, what was skipped
-and what is broken."""
+"""The state of an unfinished epoch in a checkpoint: each rank's share, the scaler, skipped updates
+and broken images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.pipelines.pretrain.epoch.test_updates import started
 SHARES = (Share(3.0, "a"), Share(5.0, "b"))
 
 
-def test_each_rank_goes_on_with_its_own_share() -> None:
+def test_each_rank_continues_with_its_own_share() -> None:
     progress = Progress(num_updates=4, shares=SHARES)
     assert tuple(progress.share_of(rank, world_size=2) for rank in range(2)) == SHARES
     assert Progress().share_of(1, world_size=2) == Share()
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 4])
-def test_in_a_group_of_another_size_the_mean_over_ranks_stays(world_size: int) -> None:
+def test_group_size_change_keeps_the_mean_over_ranks(world_size: int) -> None:
     shares = [
         Progress(shares=SHARES).share_of(rank, world_size=world_size) for rank in range(world_size)
     ]
@@ -34,7 +34,7 @@ def test_in_a_group_of_another_size_the_mean_over_ranks_stays(world_size: int) -
     assert {share.samples_sha256 for share in shares} == {joint_digest(SHARES)}
 
 
-def test_the_sample_digest_depends_on_the_order() -> None:
+def test_sample_digest_depends_on_the_order() -> None:
     digests = {
         Share().seeing([1, 2]).seeing([3]).samples_sha256,
         Share().seeing([2, 1]).seeing([3]).samples_sha256,
@@ -46,9 +46,7 @@ def test_the_sample_digest_depends_on_the_order() -> None:
     assert len(digests) == 6
 
 
-def test_a_checkpoint_holds_the_scale_of_the_loss(
-    make_context: MakeContext, tmp_path: Path
-) -> None:
+def test_checkpoint_holds_the_scale_of_the_loss(make_context: MakeContext, tmp_path: Path) -> None:
     context, _ = make_context(epochs=1)
     trainer = started(context).trainer
     grown, fresh = (GradScaler("cpu", init_scale=scale) for scale in (512.0, 4.0))
@@ -57,7 +55,7 @@ def test_a_checkpoint_holds_the_scale_of_the_loss(
     assert fresh.get_scale() == 512.0
 
 
-def test_a_checkpoint_holds_all_of_the_progress(make_context: MakeContext, tmp_path: Path) -> None:
+def test_checkpoint_holds_all_of_the_progress(make_context: MakeContext, tmp_path: Path) -> None:
     context, _ = make_context(epochs=1)
     trainer = started(context).trainer
     progress = Progress(
@@ -67,9 +65,7 @@ def test_a_checkpoint_holds_all_of_the_progress(make_context: MakeContext, tmp_p
     assert load_state(tmp_path / "state", trainer) == progress
 
 
-def test_a_resumed_epoch_keeps_its_counters(
-    make_context: MakeContext,
-) -> None:
+def test_resumed_epoch_keeps_its_counters(make_context: MakeContext) -> None:
     context, _ = make_context(epochs=1, mixup=0, cutmix=0)
     before = Progress(
         (),
@@ -87,6 +83,6 @@ def test_a_resumed_epoch_keeps_its_counters(
     assert progress.broken == ("a.png",)
     assert record.images_per_s == 3 * 40 / 30.0
     assert record.data_wait == 50.0
-    # of the three updates one was skipped; the last one's loss is that of chance among ten classes
+    # one of the three updates was skipped; the loss of the last one equals chance among ten classes
     assert record.loss == pytest.approx((8.0 + 2.3) / 2, abs=0.2)
     assert torch.isfinite(torch.tensor(record.lr))

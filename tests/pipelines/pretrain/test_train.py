@@ -1,5 +1,5 @@
-"""Whole runs of the entry point in one process: learning, exact repetition and resumption, broken
-data."""
+"""Complete runs of the entry point in one process: learning, exact repetition and resumption,
+broken data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def assert_same_weights(one: StageResult, other: StageResult) -> None:
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_it_learns(make_context: MakeContext) -> None:
+def test_training_reduces_the_loss_and_learns(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=8, lr=5e-3)
     result = run(context)
     assert recorder.metrics[-1]["loss"] < 0.8 * recorder.metrics[0]["loss"]
@@ -70,9 +70,7 @@ def test_it_learns(make_context: MakeContext) -> None:
     assert slowest <= values(result)["images_per_s"] <= fastest
 
 
-def test_the_same_seed_is_bitwise_equal_for_any_loader_workers(
-    make_context: MakeContext,
-) -> None:
+def test_same_seed_is_bitwise_equal_for_any_loader_workers(make_context: MakeContext) -> None:
     (one, records), (two, repeated), (three, differing) = (
         make_context(epochs=2, **changes) for changes in ({}, {"loader_workers": 1}, {"seed": 1})
     )
@@ -83,8 +81,8 @@ def test_the_same_seed_is_bitwise_equal_for_any_loader_workers(
     assert differing.metrics[0]["loss"] != records.metrics[0]["loss"]
 
 
-def test_resumed_run_is_bitwise_the_straight_run(make_context: MakeContext) -> None:
-    """With the whole recipe on: mixup, cutmix, drop path, augmentation."""
+def test_resumed_run_equals_the_uninterrupted_run_bitwise(make_context: MakeContext) -> None:
+    """Uses the whole recipe: mixup, cutmix, drop path, augmentation."""
     straight_context, straight = make_context(epochs=3, warmup_epochs=0)
     straight_result = run(straight_context)
     stopped_context, stopped = make_context(epochs=3, warmup_epochs=0)
@@ -98,7 +96,7 @@ def test_resumed_run_is_bitwise_the_straight_run(make_context: MakeContext) -> N
 
 
 def killed_after_first_report(context: StageContext) -> StageContext:
-    """The same context, but for a process that dies when its first checkpoint is committed."""
+    """The same context, but its process is killed when its first checkpoint is committed."""
 
     def report(metrics: Any, checkpoint_dir: Path | None) -> None:
         context.report(metrics, checkpoint_dir)
@@ -117,14 +115,14 @@ def test_finished_state_gives_the_result_without_training(make_context: MakeCont
     assert_same_weights(again_result, result)
 
 
-def test_checkpoints_come_at_the_interval_and_at_the_end(make_context: MakeContext) -> None:
+def test_checkpoints_are_written_at_the_interval_and_the_end(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=3, checkpoint_every=2)
     run(context)
     assert [metrics["epoch"] for metrics in recorder.metrics] == [1, 2, 3]
     assert recorder.saved == ["epoch_0002_update_000000", "epoch_0003_update_000000"]
 
 
-def test_with_the_best_to_keep_each_epochs_end_is_a_checkpoint(make_context: MakeContext) -> None:
+def test_keep_best_writes_a_checkpoint_after_each_epoch(make_context: MakeContext) -> None:
     context, recorder = make_context(
         **PLAIN, epochs=2, checkpoint_every={"steps": 100}, keep_best=1
     )
@@ -147,7 +145,7 @@ def test_val_images_are_resized_and_cropped_as_the_job_says(
     assert torch.equal(batch.images_BCHW[0], expected)
 
 
-def test_published_classifier_scores_what_was_reported(make_context: MakeContext) -> None:
+def test_published_classifier_has_the_reported_scores(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=2, precision="bf16")
     result = run(context)
     model, classes = load_classifier(result.outputs["checkpoint"])
@@ -182,14 +180,15 @@ def test_broken_images_are_skipped_counted_and_not_scored(
     assert recorder.events[-1].text.endswith("broken images 2")
 
 
-def test_too_many_broken_images_stop_the_stage_by_name(
+def test_too_many_broken_images_stop_the_stage_and_are_named(
     make_context: MakeContext, broken_data: Path
 ) -> None:
     context, _ = make_context(
         **PLAIN, data=str(broken_data), epochs=1, max_broken_images=1, loader_workers=1
     )
     with pytest.raises(
-        DataError, match=r"2 images do not decode.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace"
+        DataError,
+        match=r"2 images cannot be decoded.* = 1: train/4/\d+\.png, val/7/\d+\.png; replace",
     ):
         run(context)
 
@@ -203,7 +202,7 @@ def test_nan_loss_stops_with_epoch_and_step(make_context: MakeContext) -> None:
     spoilt, _ = make_context(**PLAIN, epochs=2, resume_dir=recorder.kept_dir)
     with pytest.raises(
         StageError,
-        match=r"epoch 2, step 1: the loss is nan; the .* stands after 1 epochs; lower lr",
+        match=r"epoch 2, step 1: the loss is nan; the .* is after 1 epochs; lower lr",
     ):
         run(spoilt)
 
@@ -246,13 +245,13 @@ def test_truncated_state_is_refused(make_context: MakeContext) -> None:
         (
             {"batch_size": 400},
             DataError,
-            r"train holds 120 images, less than batch_size = 400; lower it",
+            r"train holds 120 images, fewer than batch_size = 400; lower batch_size",
         ),
-        ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes says 1000"),
+        ({"num_classes": 1000}, DataError, r"holds 10 classes, but num_classes is 1000"),
         ({"data": "/nowhere"}, DataError, r"/nowhere/train: the data folder is missing"),
     ],
 )
-def test_misfits_are_told_before_training(
+def test_misfits_are_reported_before_training(
     make_context: MakeContext, changes: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     context, recorder = make_context(**changes)

@@ -1,4 +1,4 @@
-"""The folder of the sample: made to the byte, completed, never overwritten, refused with a
+"""The sample folder: identical to the byte, completed, never overwritten, and refused with a
 reason."""
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def sample_dir(tmp_path: Path) -> Path:
 def test_two_runs_make_identical_trees(sample_dir: Path, tmp_path: Path) -> None:
     write_sample(tmp_path / "again", SIZE)
     assert digests(tmp_path / "again") == digests(sample_dir)
-    # Scans, scenes thrice, two documents, classes, the list.
+    # Scans, three files per scene, two documents, classes, the list.
     assert len(digests(sample_dir)) == 50 + 3 * 6 + 4
 
 
-def test_complete_folder_is_left_alone(
+def test_complete_folder_is_not_changed(
     sample_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in sample_dir.rglob("*")}
@@ -65,14 +65,15 @@ def test_partial_folder_is_completed(sample_dir: Path) -> None:
 
 def test_sample_of_another_size_is_refused(sample_dir: Path) -> None:
     with pytest.raises(
-        DataError, match=r"made: holds another sample, .*'train_scenes': 4.*choose another folder"
+        DataError,
+        match=r"made: holds a different sample, .*'train_scenes': 4.*choose another folder",
     ):
         write_sample(sample_dir, replace(SIZE, train_scenes=5))
 
 
 def test_foreign_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sample.json").write_text("[1, 2]")
-    with pytest.raises(DataError, match=r"sample\.json: not a list of a sample's files"):
+    with pytest.raises(DataError, match=r"sample\.json: not a list of sample files"):
         write_sample(tmp_path, SIZE)
 
 
@@ -82,12 +83,12 @@ def test_unwritable_folder_exits_2_with_a_reason(
     (tmp_path / "file").write_text("not a folder")
     assert main([str(tmp_path / "file/below")]) == 2
     assert "file/below" in (text := capsys.readouterr().err)
-    assert "cannot be written: Not a directory; choose a folder that can be written" in text
+    assert "cannot write the sample: Not a directory; choose a writable folder" in text
 
 
 @pytest.mark.parametrize(
     "arguments", [["--train-scenes", "0"], ["--val-scenes", "x"], ["--scans-per-class", "4"]]
 )
-def test_senseless_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
+def test_invalid_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path), *arguments])

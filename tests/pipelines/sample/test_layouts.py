@@ -1,5 +1,4 @@
-"""What the sample's data sets say about their scans: splits that share none, and labels that agree
-with each other."""
+"""The sample's data sets: splits that share no scan, and labels that agree with each other."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ def label_map(root: Path, split: Split, name: str) -> NDArray[np.uint8]:
 
 
 def scans_shown(root: Path, split: Split) -> set[str]:
-    """Hashes of the scans that any of the data sets shows."""
+    """Hashes of the scans in any of the data sets."""
     document = json.loads((root / f"coco/annotations/instances_{split}2017.json").read_bytes())
     indices = {annotation["scan"] for annotation in document["annotations"]}
     indices |= {int(path.stem) for path in (root / "imagenet" / split).rglob("*.png")}
@@ -78,7 +77,7 @@ def test_coco_instances_fit_their_masks(root: Path, split: Split) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_ade20k_labels_are_the_masks_of_the_same_scenes(root: Path, split: Split) -> None:
+def test_ade20k_labels_match_the_masks_of_the_same_scenes(root: Path, split: Split) -> None:
     coco = coco_of(root, split)
     for image in coco.loadImgs(coco.getImgIds()):
         expected = np.ones((128, 128), np.uint8)

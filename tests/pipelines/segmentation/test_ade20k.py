@@ -308,7 +308,7 @@ def test_dangling_link_is_named_in_the_error(root: Path, name: str) -> None:
 def test_names_that_are_not_utf8_are_reported(root: Path, name: bytes) -> None:
     (root / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"/training: names of files that are not UTF-8: .*/caf\\xe9\.png; rename"
+        DataError, match=r"/training: file names that are not UTF-8: .*/caf\\xe9\.png; rename"
     ):
         KIND.fingerprint(_params(root))
 

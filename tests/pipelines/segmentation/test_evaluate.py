@@ -141,7 +141,7 @@ def test_different_classes_are_named_and_counted(setting: Setting, tmp_path: Pat
     data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
     (data / "classes.json").write_text(json.dumps(["blue", "red", "background"]))
     with pytest.raises(
-        CheckpointError, match=r"its 3 classes are not the data's 3: they stand in another order"
+        CheckpointError, match=r"its 3 classes differ from the data's 3: the same classes"
     ):
         run(setting.evaluation(tmp_path, data=str(data)))
 

@@ -1,5 +1,5 @@
-"""A thread that draws random numbers all the time, as one that uploads to a busy server does now
-and then."""
+"""A thread that draws random numbers all the time, like an upload to a busy server does
+occasionally."""
 
 from __future__ import annotations
 

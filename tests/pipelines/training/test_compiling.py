@@ -1,5 +1,4 @@
-"""Modules are compiled where there is a compiler; where there is none, the stage says so and goes
-on."""
+"""Modules are compiled if there is a compiler; otherwise the stage reports it and continues."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ from pipelines.training.compiling import compile_in_place
 from tests.pipelines.openmmlab.harness import Recorder, make_context
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of itself
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside torch
 @pytest.mark.parametrize(
     ("compiler", "is_compiled"), [(sys.executable, True), ("no-such-compiler", False)]
 )
-def test_modules_are_compiled_where_there_is_a_compiler(
+def test_modules_are_compiled_if_a_compiler_exists(
     compiler: str, is_compiled: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CXX", compiler)  # any program: nothing is compiled before the first call
@@ -32,7 +31,7 @@ def test_modules_are_compiled_where_there_is_a_compiler(
 
 
 class _ReadTwice(nn.Module):
-    """A copy in float32 that is rounded twice: as it is, and as a stack of matrices."""
+    """Rounds a float32 copy of x twice: as it is, and as a stack of matrices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +48,10 @@ class _ReadTwice(nn.Module):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::UserWarning"
-)  # torch's, of itself
-def test_compiling_in_place_does_not_pad_strides(
-    tmp_path: Path,
-) -> None:
-    """It does so on GPUs, and on a CPU where it is told to; the rows of this copy have 80 * 49 >
-    1024 elements."""
+)  # raised inside torch
+def test_compiling_in_place_does_not_pad_strides(tmp_path: Path) -> None:
+    """The compiler pads strides on GPUs, and on a CPU if configured to; the rows of this copy have
+    80 * 49 > 1024 elements."""
     torch.manual_seed(0)
     module, x_BPNC = _ReadTwice(), torch.randn(2, 80, 49, 8)  # noqa: N806
     with torch.no_grad(), torch._inductor.config.patch(disable_padding_cpu=False):

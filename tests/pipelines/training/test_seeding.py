@@ -1,4 +1,4 @@
-"""A thread that seeds Python's and NumPy's random functions has them to itself."""
+"""A thread that seeds Python's and NumPy's random functions has its own generators."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def _seeded_draws() -> list[Any]:
     return _draws()
 
 
-def test_a_threads_draws_do_not_depend_on_other_threads() -> None:
+def test_draws_of_a_thread_do_not_depend_on_other_threads() -> None:
     expected = _in_another_thread(_seeded_draws)
     seed_this_thread(1, 2)
     _in_another_thread(_draws)
     assert _draws() == expected
 
 
-def test_a_threads_generator_matches_the_global_functions() -> None:
+def test_thread_generator_matches_the_global_functions() -> None:
     python, numpy = random.Random(1), np.random.RandomState(2)
     draws = _in_another_thread(_seeded_draws)
     assert draws[0] == python.random()
@@ -56,14 +56,14 @@ def test_a_threads_generator_matches_the_global_functions() -> None:
 
 
 @pytest.mark.parametrize("seed", [random.seed, np.random.seed], ids=["random", "numpy"])
-def test_a_seed_in_another_thread_changes_nothing_here(seed: Callable[[int], None]) -> None:
+def test_seeding_another_thread_changes_nothing_here(seed: Callable[[int], None]) -> None:
     expected = _in_another_thread(_seeded_draws)
     seed_this_thread(1, 2)
     _in_another_thread(lambda: seed(5))
     assert _draws() == expected
 
 
-def test_states_are_saved_and_restored_in_the_thread_that_asks() -> None:
+def test_states_are_saved_and_restored_in_the_calling_thread() -> None:
     seed_this_thread(1, 2)
     states = random.getstate(), np.random.get_state()
     expected = _draws()
@@ -72,7 +72,7 @@ def test_states_are_saved_and_restored_in_the_thread_that_asks() -> None:
     assert _draws() == expected
 
 
-def test_unseeded_threads_share_the_processs_generators() -> None:
+def test_unseeded_threads_share_the_process_generators() -> None:
     seed_this_thread(1, 2)
     _in_another_thread(lambda: (random.seed(7), np.random.seed(7)))
     shared = _in_another_thread(_draws)

@@ -205,7 +205,7 @@ def test_image_names_that_are_not_utf8_are_reported(root: Path) -> None:
     (root / os.fsdecode(b"train2017/caf\xe9.png")).write_bytes(b"")
     with pytest.raises(
         DataError,
-        match=r"train2017: names of files that are not UTF-8: train2017/caf\\xe9\.png; ren",
+        match=r"train2017: file names that are not UTF-8: train2017/caf\\xe9\.png; ren",
     ):
         fingerprint(_params(root))
 

@@ -1,4 +1,4 @@
-"""Batched operations, and shifts of rows, against timm's functions on real photographs."""
+"""Batched operations, and shifts of rows, compared with timm's functions on real photographs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def op_for(name: str, args: tuple[float, ...]) -> Op:
 
 
 def degenerate() -> list[Image.Image]:
-    """Images at which histograms and ranges end."""
+    """Images with extreme histograms and ranges."""
     two = np.zeros((96, 96, 3), np.uint8)
     two[:40] = 255
     one_pixel = np.full((96, 96, 3), 7, np.uint8)
@@ -89,7 +89,7 @@ def degenerate() -> list[Image.Image]:
 
 
 @pytest.mark.parametrize(("name", "args"), EXACT)
-def test_what_needs_no_sampling_is_timms_bit_for_bit(name: str, args: tuple[float, ...]) -> None:
+def test_ops_without_sampling_equal_timms_bit_for_bit(name: str, args: tuple[float, ...]) -> None:
     images = [*small(), *degenerate()]
     results = batched_result([(op_for(name, args),)] * len(images), as_batch(*images))
     for image, result in zip(images, results, strict=True):
@@ -98,7 +98,7 @@ def test_what_needs_no_sampling_is_timms_bit_for_bit(name: str, args: tuple[floa
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("name", "args"), [*SHIFTS, *TURNS])
-def test_affine_maps_are_timms_within_a_grey_level(
+def test_affine_maps_match_timm_within_a_grey_level(
     name: str, args: tuple[float, ...], interpolation: str
 ) -> None:
     images = [*small(), *degenerate()]
@@ -112,15 +112,15 @@ def test_affine_maps_are_timms_within_a_grey_level(
 
 
 @pytest.mark.parametrize(("name", "args"), [*SHIFTS, *TURNS])
-def test_nearest_neighbours_are_timms_but_for_ties(name: str, args: tuple[float, ...]) -> None:
-    """Pillow counts places in 65536ths of a pixel there."""
+def test_nearest_neighbours_match_timm_except_ties(name: str, args: tuple[float, ...]) -> None:
+    """Pillow computes positions in 65536ths of a pixel there."""
     result = batched_result([(op_for(name, args),)], as_batch(small()[0]), "nearest")[0]
     assert (result != timm_result(name, args, small()[0], "nearest")).mean() < 0.005
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLE)
 @pytest.mark.parametrize(("name", "args"), SHIFTS)
-def test_shifted_rows_are_timms_within_a_grey_level(
+def test_shifted_rows_match_timm_within_a_grey_level(
     name: str, args: tuple[float, ...], interpolation: str
 ) -> None:
     function: Any = getattr(timm_ops, name)
@@ -135,7 +135,7 @@ def test_shifted_rows_are_timms_within_a_grey_level(
 
 
 def test_flat_regions_stay_flat_under_every_map() -> None:
-    """Cutting to whole numbers would make 99 of 99.9999."""
+    """Truncation to whole numbers would turn 99.9999 into 99."""
     for level in range(0, 256, 5):
         image = Image.new("RGB", (96, 96), (level, level, level))
         result = batched_result([(op_for("shear_x", (0.123,)),)], as_batch(image))[0]
@@ -143,13 +143,13 @@ def test_flat_regions_stay_flat_under_every_map() -> None:
 
 
 @pytest.mark.parametrize("radius", [0.1, 0.6, 1.3, 2.0])
-def test_blur_is_timms_within_a_grey_level(radius: float) -> None:
+def test_blur_matches_timm_within_a_grey_level(radius: float) -> None:
     for image in small():
         result = batched_result([(op_for("gaussian_blur", (radius,)),)], as_batch(image))[0]
         assert np.abs(result - timm_result("gaussian_blur", (radius,), image, "bicubic")).max() <= 1
 
 
-def test_zero_bits_are_black_and_eight_are_nothing() -> None:
+def test_posterize_to_0_bits_is_black_and_8_bits_no_op() -> None:
     assert not batched_result([(op_for("posterize", (0,)),)], as_batch(small()[0])).any()
     assert op_of("posterize", (8,), size=(96, 96)) is None
 
@@ -171,7 +171,7 @@ def test_each_image_gets_its_own_operations_in_its_own_order() -> None:
         assert np.array_equal(together[place], batched_result([one], images[place : place + 1])[0])
 
 
-def test_the_batch_that_came_in_is_left_as_it_was() -> None:
+def test_input_batch_is_not_modified() -> None:
     images = as_batch(small()[0])
     before = images.clone()
     batched_result([(op_for("invert", ()),)], images)
@@ -182,7 +182,7 @@ def test_every_function_of_timms_policies_has_a_batched_form() -> None:
     names = {function.__name__ for function in timm_ops.NAME_TO_OP.values()} - {
         "gaussian_blur_rand"
     }
-    absolute = {"translate_x_abs", "translate_y_abs"}  # of no policy that a job can name
+    absolute = {"translate_x_abs", "translate_y_abs"}  # in no policy that a job can name
     assert all(op_of(name, (0.5,), size=(8, 8)) for name in names - absolute)
     with pytest.raises(KeyError, match="augmentation: fast"):
         op_of("translate_x_abs", (0.5,), size=(8, 8))
@@ -191,7 +191,7 @@ def test_every_function_of_timms_policies_has_a_batched_form() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", [*POINT_TABLES, *FILTERS, "rotate", "shear_x", "translate_y_rel"])
-def test_a_gpu_agrees_with_the_cpu_within_a_grey_level(name: str) -> None:
+def test_gpu_matches_the_cpu_within_a_grey_level(name: str) -> None:
     ops = [(op_for(name, (2.0 if name == "posterize" else 0.3,)),)] * 2
     draws = collate_draws([Drawn(one, ()) for one in ops])
     on_gpu = apply_ops(

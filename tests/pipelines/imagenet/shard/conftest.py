@@ -1,5 +1,5 @@
-"""A folder tree of 98 tiny "images", each of which is its own number, and shards made of it, on
-disk and in S3."""
+"""A folder tree of 98 tiny "images", each of which contains its own number, and shards made from
+it, on disk and in S3."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipelines.imagenet.shard.__main__ import main
 
 NUM_TRAIN, NUM_VAL = 80, 18
 IMAGES_PER_SHARD = 4
-"""20 shards of train: more than are shuffled together."""
+"""Gives 20 shards of train: more than are shuffled together."""
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Even numbers are of the class `even`; train has 0 to 79, val 80 to 97."""
+    """Even numbers have the class `even`; train has 0 to 79, val 80 to 97."""
     for number in range(NUM_TRAIN + NUM_VAL):
         split = "train" if number < NUM_TRAIN else "val"
         path = tmp_path / "tree" / split / ("odd" if number % 2 else "even") / f"{number:03d}.PNG"
@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the cache of this machine lies."""
+    """The folder of this machine's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     return tmp_path / "caches/orchestrator"
 
@@ -38,7 +38,7 @@ ShardSummary = Callable[[str], str]
 
 @pytest.fixture
 def write(tree: Path, caches: Path) -> ShardSummary:
-    """Writes the shards of the tree to a place, and returns that."""
+    """Writes the shards of the tree to a location and returns it."""
 
     def write(place: str) -> str:
         assert main([str(tree), place, "--images-per-shard", str(IMAGES_PER_SHARD)]) == 0

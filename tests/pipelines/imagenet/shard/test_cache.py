@@ -1,5 +1,5 @@
-"""Shards of S3 on a machine's disk: fetched once for all its processes, checked, evicted, never
-seen half."""
+"""Shards from S3 on a machine's disk: fetched once for all its processes, checked, evicted, never
+visible in part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pipelines.imagenet.shard.conftest import ShardSummary
 
 
 class CountedPlace(BucketLocation):
-    """Notes each fetch in a file, whichever process makes it."""
+    """Records each fetch, by any process, in a file."""
 
     def __init__(self, uri: str, log: Path) -> None:
         super().__init__(uri)
@@ -64,7 +64,7 @@ def test_processes_that_start_together_fetch_each_shard_once(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path)
-    remote.read(INDEX_NAME)  # a client that was made before the fork is not used after it
+    remote.read(INDEX_NAME)  # a client made before the fork is not used after it
     context = multiprocessing.get_context("fork")
     contents: multiprocessing.SimpleQueue[list[bytes]] = context.SimpleQueue()
 
@@ -82,7 +82,7 @@ def test_processes_that_start_together_fetch_each_shard_once(
     assert sorted(remote.fetched) == [shard.name for shard in shards[:3]]
 
 
-def test_the_least_recently_used_shard_is_evicted(
+def test_least_recently_used_shard_is_evicted(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path, limit_bytes=3 * shards[0].size)
@@ -101,7 +101,7 @@ def test_the_least_recently_used_shard_is_evicted(
     assert (
         sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.tar")) == cache.limit_bytes
     )
-    assert len(content_of(held)) == shards[1].size  # whoever has it open goes on reading
+    assert len(content_of(held)) == shards[1].size  # a process that has it open can still read it
     os.close(cache.open(remote, shards[1]))
     assert remote.fetched[-1] == shards[1].name
 
@@ -119,7 +119,7 @@ def test_only_leftovers_of_a_killed_fetch_are_evicted(
     assert {path.name for path in (tmp_path / "cache").glob("*.partial")} == {"busy.partial"}
 
 
-def test_a_cut_file_is_fetched_again(
+def test_truncated_file_is_fetched_again(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     cache = make_cache(tmp_path)
@@ -130,30 +130,30 @@ def test_a_cut_file_is_fetched_again(
     assert len(remote.fetched) == 2
 
 
-def test_other_bytes_than_the_index_has_are_refused(
+def test_shard_with_other_bytes_than_the_index_is_refused(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     wrong = replace(shards[0], sha256="0" * 64)
     with pytest.raises(
         DataError,
-        match=r"train-000000\.tar: the shard is not the one that the index describes; copy",
+        match=r"train-000000\.tar: the shard differs from its description in the index; copy",
     ):
         make_cache(tmp_path).open(remote, wrong)
     assert len(remote.fetched) == 2  # a transfer may go wrong once
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
-def test_a_shard_of_another_size_is_refused(
+def test_shard_of_another_size_is_refused(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     wrong = replace(shards[0], size=shards[0].size + 1, sha256=None)
     with pytest.raises(
-        DataError, match=r"train-000000\.tar: the shard is not the one that the index describes"
+        DataError, match=r"train-000000\.tar: the shard differs from its description in the index"
     ):
         make_cache(tmp_path).open(remote, wrong)
 
 
-def test_a_shard_that_vanished_is_told(
+def test_missing_shard_is_reported(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     remote.delete(shards[0].name)
@@ -163,20 +163,20 @@ def test_a_shard_that_vanished_is_told(
         make_cache(tmp_path).open(remote, shards[0])
 
 
-def test_a_cache_that_cannot_be_written_is_named(
+def test_unwritable_cache_is_named(
     remote: CountedPlace, shards: tuple[Shard, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(
         DataError,
-        match=r"cache: shards cannot be kept here: File exists; lower cache_gib, or set XDG_",
+        match=r"cache: cannot store shards here: File exists; lower cache_gib, or set XDG_",
     ):
         make_cache(tmp_path).open(remote, shards[0])
 
 
-def test_a_cache_that_does_not_hold_a_shuffle_is_refused(remote: CountedPlace) -> None:
+def test_cache_too_small_for_a_shuffle_is_refused(remote: CountedPlace) -> None:
     images = open_images(remote.uri, cache_gib=0.0001)
     with pytest.raises(
-        DataError, match=r"cache_gib = 0\.0001 does not hold the 16 shards, 0\.000153 GiB, that are"
+        DataError, match=r"cache_gib = 0\.0001 is too small for the 16 shards \(0\.000153 GiB\)"
     ):
         images.source("train", ("even", "odd"))

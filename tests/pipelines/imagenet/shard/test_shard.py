@@ -1,4 +1,4 @@
-"""Shards that are wrong: each fault names the shard and what to do."""
+"""Invalid shards: each error names the shard and says what to do."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ GOOD = {
 
 @pytest.fixture
 def foreign(tmp_path: Path, caches: Path) -> Path:
-    """Shards that others wrote, without an index."""
+    """Shards from another program, without an index."""
     for name in ("train/000.tar", "val/000.tar"):
         put_tar(tmp_path / "foreign" / name, GOOD)
     return tmp_path / "foreign"
 
 
-def test_shards_of_others_are_scanned_once(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_shards_are_scanned_once(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_images(str(foreign)).source("train", ("0", "1"))
     assert list(source.names) == ["train/000.tar/a.jpg", "train/000.tar/b.jpg"]
     assert [source.read(place) for place in range(2)] == [b"a", b"b"]
@@ -60,7 +60,7 @@ def test_shards_of_others_are_scanned_once(foreign: Path, monkeypatch: pytest.Mo
     assert fingerprint(str(foreign), num_classes=2) == before
 
 
-def test_a_cache_that_cannot_be_locked_is_an_error_that_names_it(
+def test_unlockable_cache_is_named(
     foreign: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -73,7 +73,7 @@ def test_a_cache_that_cannot_be_locked_is_an_error_that_names_it(
         fingerprint(str(foreign), num_classes=2)
 
 
-def test_the_index_of_read_only_shards_is_kept_in_the_cache(
+def test_index_of_read_only_shards_is_kept_in_the_cache(
     foreign: Path, caches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = FolderLocation.write
@@ -94,7 +94,7 @@ def test_the_index_of_read_only_shards_is_kept_in_the_cache(
     assert fingerprint(str(foreign), num_classes=2) != before
 
 
-def test_classes_of_others_may_have_names(foreign: Path) -> None:
+def test_foreign_shards_may_name_their_classes(foreign: Path) -> None:
     (foreign / "classes.txt").write_text("cat\ndog\n")
     assert classes_of(foreign) == ("cat", "dog")
 
@@ -106,7 +106,7 @@ TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "label is text": (
         {**GOOD, "a.cls": b"cat"},
-        r"000\.tar/a\.cls: holds no label, which is an integer from 0 to",
+        r"000\.tar/a\.cls: holds no label; a label is an integer from 0 to",
     ),
     "label is negative": ({**GOOD, "a.cls": b"-1"}, r"000\.tar/a\.cls: holds no label"),
     "json without label": ({**GOOD, "b.json": b"{}"}, r"000\.tar/b\.json: holds no label"),
@@ -116,7 +116,7 @@ TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
     ),
     "no image": (
         {"a.cls": b"0"},
-        r"foreign: holds no image of train; shards belong into train/\*\.tar or train-\*",
+        r"foreign: holds no images of train; put its shards in train/\*\.tar or train-\*",
     ),
     "one class": (
         {"a.jpg": b"a", "a.cls": b"0"},
@@ -127,21 +127,21 @@ TARS: dict[str, tuple[Mapping[str, bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", TARS)
-def test_faults_of_members_are_told(foreign: Path, name: str) -> None:
+def test_faults_of_members_are_reported(foreign: Path, name: str) -> None:
     members, text = TARS[name]
     put_tar(foreign / "train/000.tar", members)
     with pytest.raises(DataError, match=text):
         fingerprint(str(foreign), num_classes=None)
 
 
-def test_a_class_that_neither_split_has_is_told(foreign: Path) -> None:
+def test_class_missing_from_both_splits_is_reported(foreign: Path) -> None:
     (foreign / "classes.txt").write_text("cat\ndog\ncow\n")
     images = open_images(str(foreign))
-    with pytest.raises(DataError, match=r"foreign: train has no image of the classes cow"):
+    with pytest.raises(DataError, match=r"foreign: train has no images of the classes cow"):
         images.source("train", load_classes(images, num_classes=None))
 
 
-def test_a_label_without_a_name_is_told(foreign: Path) -> None:
+def test_label_without_a_name_is_reported(foreign: Path) -> None:
     (foreign / "classes.txt").write_text("cat\n")
     with pytest.raises(
         DataError, match=r"000\.tar: label 1 is out of range: .*classes\.txt has 1 classes"
@@ -150,53 +150,51 @@ def test_a_label_without_a_name_is_told(foreign: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 700, 1024, 1700, 2048])
-def test_a_truncated_tar_file_is_told(foreign: Path, size: int) -> None:
-    """Wherever it is cut: in a header, in a member, between two members."""
+def test_truncated_tar_file_is_reported(foreign: Path, size: int) -> None:
+    """Tests cuts in a header, in a member, and between two members."""
     os.truncate(foreign / "val/000.tar", size)
     with pytest.raises(
         DataError,
-        match=r"val/000\.tar: the shard is no whole tar file: .*; copy it again or write it",
+        match=r"val/000\.tar: the shard is not a complete tar file: .*; copy or write it again",
     ):
         classes_of(foreign)
 
 
-def test_a_file_that_is_no_tar_is_told(foreign: Path) -> None:
+def test_file_that_is_not_a_tar_is_reported(foreign: Path) -> None:
     (foreign / "val/000.tar").write_bytes(os.urandom(5000))
-    with pytest.raises(DataError, match=r"val/000\.tar: the shard is no whole tar file"):
+    with pytest.raises(DataError, match=r"val/000\.tar: the shard is not a complete tar file"):
         classes_of(foreign)
 
 
-def test_shards_that_the_index_does_not_describe_are_named(local: Path) -> None:
+def test_shards_that_differ_from_the_index_are_named(local: Path) -> None:
     (local / "train-000003.tar").unlink()
     os.truncate(local / "train-000004.tar", 2048)
     (local / "train-000020.tar").write_bytes(b"")
     text = (
-        r"index\.json: disagrees with the shards; missing: train-000003\.tar; not in the index: "
-        r"train-000020\.tar; "
-        r"of another size: train-000004\.tar; copy the shards again, or write one for these "
-        r"shards: python -m "
-        r"pipelines\.imagenet\.shard --index "
+        r"index\.json: does not match the shards; missing: train-000003\.tar; not in the index: "
+        r"train-000020\.tar; different size: train-000004\.tar; copy the shards again, or write a "
+        r"new index: python -m pipelines\.imagenet\.shard --index "
     )
     with pytest.raises(DataError, match=text):
         classes_of(local)
 
 
-def test_the_fingerprint_notices_other_bytes_of_the_same_size(local: Path) -> None:
+def test_fingerprint_detects_other_bytes_of_the_same_size(local: Path) -> None:
     content = bytearray((local / "val-000001.tar").read_bytes())
     content[513] ^= 1
     (local / "val-000001.tar").write_bytes(content)
     with pytest.raises(
         DataError,
-        match=r"index\.json: disagrees with the bytes of val-000001\.tar; copy them again",
+        match=r"index\.json: does not match the bytes of val-000001\.tar; copy them again",
     ):
         fingerprint(str(local), num_classes=2)
 
 
-def test_an_index_whose_shards_are_gone_is_told(local: Path) -> None:
+def test_index_without_its_shards_is_reported(local: Path) -> None:
     for path in local.glob("*.tar"):
         path.unlink()
     with pytest.raises(
-        DataError, match=r"disagrees with the shards; missing: train-000000\.tar, .* and 15 more"
+        DataError, match=r"does not match the shards; missing: train-000000\.tar, .* and 15 more"
     ):
         classes_of(local)
 
@@ -221,19 +219,19 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_index_is_told(local: Path, name: str) -> None:
+def test_damaged_index_is_reported(local: Path, name: str) -> None:
     damage, text = DAMAGES[name]
     document = json.loads((local / "index.json").read_text())
     damage(document)
     (local / "index.json").write_text(json.dumps(document))
     with pytest.raises(
         DataError,
-        match=rf"index\.json: no index of shards: {text}; write one for these shards: python",
+        match=rf"index\.json: not a valid shard index: {text}; write a new index: python",
     ):
         classes_of(local)
 
 
-def test_a_shard_that_is_cut_while_it_is_read_is_told(local: Path) -> None:
+def test_shard_truncated_while_read_is_reported(local: Path) -> None:
     source = open_images(str(local)).source("train", ("even", "odd"))
     os.truncate(local / "train-000001.tar", 600)
     with pytest.raises(
@@ -249,7 +247,7 @@ def test_a_shard_that_is_cut_while_it_is_read_is_told(local: Path) -> None:
         source.read(8)
 
 
-def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:
+def test_missing_bucket_is_reported(bucket: str) -> None:
     with pytest.raises(
         DataError,
         match=r"s3://bucket-none/x: cannot list: .*bucket does not exist .*; correct the stage's",
@@ -257,24 +255,25 @@ def test_a_bucket_that_does_not_exist_is_told(bucket: str) -> None:
         classes_of("s3://bucket-none/x")
 
 
-def test_a_prefix_without_shards_is_told(bucket: str) -> None:
+def test_prefix_without_shards_is_reported(bucket: str) -> None:
     with pytest.raises(
         DataError,
-        match=r"/nothing: holds no shards; they belong into train/\*\.tar or train-\*\.tar",
+        match=r"/nothing: holds no shards; put them in train/\*\.tar or train-\*\.tar",
     ):
         classes_of(f"s3://{bucket}/nothing")
 
 
-def test_shards_in_s3_without_an_index_are_told(bucket: str, write: ShardSummary) -> None:
+def test_shards_in_s3_without_an_index_are_reported(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
     DataBucket(place).delete("index.json")
     with pytest.raises(
-        DataError, match=rf"the shards have no index\.json; write one .*\.shard --index {place}"
+        DataError,
+        match=rf"the shards have no index\.json; write a new index: .*\.shard --index {place}",
     ):
         classes_of(place)
 
 
-def test_other_objects_beside_shards_are_passed_over(bucket: str, write: ShardSummary) -> None:
+def test_other_objects_next_to_shards_are_ignored(bucket: str, write: ShardSummary) -> None:
     place = write(f"s3://{bucket}/some")
     for name in (
         "train/cat/a.jpg",
@@ -287,7 +286,7 @@ def test_other_objects_beside_shards_are_passed_over(bucket: str, write: ShardSu
     assert classes_of(place) == ("even", "odd")
 
 
-def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
@@ -298,10 +297,10 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
         classes_of(f"s3://{bucket}/x")
 
 
-def test_a_server_that_does_not_answer_is_no_fault_of_the_data(
+def test_unreachable_server_is_not_a_data_error(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the stage is tried again."""
+    """The error type makes the stage retry."""
     monkeypatch.setattr("orchestrator.s3.client.MAX_ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
@@ -321,14 +320,14 @@ MACS: Mapping[str, bytes] = {
 }
 
 
-def test_members_that_a_mac_or_tar_adds_are_no_images(foreign: Path) -> None:
+def test_members_added_by_macos_or_tar_are_not_images(foreign: Path) -> None:
     before = fingerprint(str(foreign), num_classes=2)
     put_tar(foreign / "train/000.tar", {**MACS, **GOOD})
     (foreign / "index.json").unlink()
     source = open_images(str(foreign)).source("train", ("0", "1"))
     assert list(source.names) == ["train/000.tar/a.jpg", "train/000.tar/b.jpg"]
     assert [source.read(place) for place in range(2)] == [b"a", b"b"]
-    assert fingerprint(str(foreign), num_classes=2) != before  # of the tar's offsets and bytes
+    assert fingerprint(str(foreign), num_classes=2) != before  # offsets and bytes of the tar
 
 
 LABELS: dict[str, Mapping[str, bytes]] = {
@@ -344,7 +343,7 @@ LABELS: dict[str, Mapping[str, bytes]] = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_labels_of_others_are_read_in_any_order_and_spelling(foreign: Path, name: str) -> None:
+def test_foreign_labels_are_read_in_any_order_and_format(foreign: Path, name: str) -> None:
     put_tar(foreign / "train/000.tar", {"a.jpg": b"a", "b.jpg": b"b", **LABELS[name]})
     assert list(open_images(str(foreign)).source("train", ("0", "1")).labels) == [0, 1]
 
@@ -352,7 +351,7 @@ def test_labels_of_others_are_read_in_any_order_and_spelling(foreign: Path, name
 @pytest.mark.parametrize(
     "label", [b"1.0", b"0x1", b"1 2", b"", b"\x01\x00\x00\x00", b"1000000", b"9" * 5000]
 )
-def test_what_is_no_label_is_reported(foreign: Path, label: bytes) -> None:
+def test_invalid_label_is_reported(foreign: Path, label: bytes) -> None:
     put_tar(foreign / "train/000.tar", {**GOOD, "a.cls": label})
     with pytest.raises(DataError, match=r"000\.tar/a\.cls: holds no label"):
         classes_of(foreign)
@@ -360,7 +359,7 @@ def test_what_is_no_label_is_reported(foreign: Path, label: bytes) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
 def test_links_in_place_of_images_are_reported(foreign: Path, kind: bytes) -> None:
-    """Passed over, they would be images that nobody misses."""
+    """Ignoring links would lose images without notice."""
     with tarfile.open(foreign / "train/000.tar", "a") as tar:
         link = tarfile.TarInfo("c.jpg")
         link.type, link.linkname = kind, "a.jpg"
@@ -377,7 +376,7 @@ def test_members_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
         {**GOOD, os.fsdecode(b"caf\xe9.jpg"): b"c", os.fsdecode(b"caf\xe9.cls"): b"0"},
     )
     with pytest.raises(
-        DataError, match=r"train/000\.tar: names of files that are not UTF-8: caf\\xe9\.jpg; rename"
+        DataError, match=r"train/000\.tar: file names that are not UTF-8: caf\\xe9\.jpg; rename"
     ):
         classes_of(foreign)
 
@@ -385,28 +384,29 @@ def test_members_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
 def test_shards_whose_names_are_not_utf8_are_reported(foreign: Path) -> None:
     put_tar(foreign / os.fsdecode(b"train/caf\xe9.tar"), GOOD)
     with pytest.raises(
-        DataError, match=r"foreign: names of files that are not UTF-8: train/caf\\xe9\.tar; rename"
+        DataError, match=r"foreign: file names that are not UTF-8: train/caf\\xe9\.tar; rename"
     ):
         classes_of(foreign)
 
 
-def test_an_index_with_a_byte_order_mark_is_read(local: Path) -> None:
+def test_index_with_a_byte_order_mark_is_read(local: Path) -> None:
     before = fingerprint(str(local), num_classes=2)
     path = local / "index.json"
     path.write_bytes(path.read_text().encode("utf-8-sig"))
     assert fingerprint(str(local), num_classes=2) == before
 
 
-def test_an_index_with_names_that_are_not_utf8_is_reported(local: Path) -> None:
+def test_index_with_names_that_are_not_utf8_is_reported(local: Path) -> None:
     path = local / "index.json"
     path.write_text(path.read_text().replace('"odd/', '"\\udce9/', 1))
     with pytest.raises(
-        DataError, match=r"index\.json: no index of shards: half of a surrogate pair .*; write one"
+        DataError,
+        match=r"index\.json: not a valid shard index: half of a surrogate pair .*; write a",
     ):
         classes_of(local)
 
 
-def test_names_of_classes_that_are_not_utf8_are_reported(foreign: Path) -> None:
+def test_class_names_that_are_not_utf8_are_reported(foreign: Path) -> None:
     (foreign / "classes.txt").write_bytes(b"cat\ncaf\xe9\n")
     with pytest.raises(
         DataError, match=r"classes\.txt:2: not UTF-8 text: .* 0xe9; save the file as UTF-8"
@@ -414,7 +414,7 @@ def test_names_of_classes_that_are_not_utf8_are_reported(foreign: Path) -> None:
         classes_of(foreign)
 
 
-def test_a_shard_that_is_a_link_to_nothing_is_named(foreign: Path) -> None:
+def test_shard_that_is_a_broken_link_is_named(foreign: Path) -> None:
     (foreign / "train/001.tar").symlink_to("gone.tar")
     with pytest.raises(
         DataError, match=r"train/001\.tar: a symbolic link to gone\.tar, which does not exist"

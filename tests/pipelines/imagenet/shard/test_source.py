@@ -1,5 +1,5 @@
-"""Shards read back: every image once, over ranks and loader processes, in an order that these do
-not change."""
+"""Shards read back: every image once, over ranks and loader processes, in an order that does not
+depend on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.pipelines.imagenet.shard.conftest import (
 )
 
 SHARD_BYTES = 10240
-"""Of each shard of the tests: a tar file's least."""
+"""Size of each shard in these tests: the minimum of a tar file."""
 
 
 def opened(place: str, split: Split, *, shards_in_cache: int = 1000) -> ImageSource:
@@ -34,7 +34,7 @@ def opened(place: str, split: Split, *, shards_in_cache: int = 1000) -> ImageSou
 
 
 def number_of(content: bytes) -> torch.Tensor:
-    """Of a tiny image of the tests."""
+    """Size of a tiny image in these tests."""
     if content == b"13":
         raise BrokenImageError
     return torch.tensor([int(content)])
@@ -43,7 +43,7 @@ def number_of(content: bytes) -> torch.Tensor:
 def numbers(
     source: ImageSource, draws: Sampler[SampleIndex], *, num_workers: int, substitutes: int = 1
 ) -> list[int]:
-    """The images that one rank loads, in the order in which it does."""
+    """The images that one rank loads, in its order."""
     loader: DataLoader[Batch] = DataLoader(
         Images(source, number_of, seed=0, substitutes=substitutes),  # type: ignore[arg-type]  # collate makes batches
         batch_size=4,
@@ -66,7 +66,7 @@ def places_loaded(
     return [number for turn in zip(*ranks, strict=True) for number in turn]
 
 
-def test_images_names_and_labels_are_those_of_the_tree(place: str) -> None:
+def test_images_names_and_labels_equal_those_of_the_tree(place: str) -> None:
     source = opened(place, "train")
     assert source.classes == ("even", "odd")
     assert len(source) == len(source.labels) == len(source.names) == NUM_TRAIN
@@ -105,11 +105,10 @@ def test_evaluation_reads_every_image_once(place: str, world_size: int, num_work
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 2), (2, 0), (4, 2)])
-def test_an_epoch_reads_every_image_once_in_an_order_of_its_own(
+def test_each_epoch_reads_every_image_once_in_its_own_order(
     place: str, caches: Path, world_size: int, num_workers: int
 ) -> None:
-    """With a cache for 16 of the 20 shards. Image 13 is broken and gives way to the one that
-    follows it."""
+    """Uses a cache for 16 of the 20 shards. Image 13 is broken and is replaced by the next one."""
     alone = opened(place, "train", shards_in_cache=SHARDS_IN_SHUFFLE)
     straight = places_loaded(alone, epoch=1, world_size=1, num_workers=0)
     assert len(straight) == NUM_TRAIN
@@ -124,7 +123,7 @@ def test_an_epoch_reads_every_image_once_in_an_order_of_its_own(
     assert len(list(caches.glob("shards/*.tar"))) in (0, SHARDS_IN_SHUFFLE)
 
 
-def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
+def test_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     source = opened(str(local), "train")
     order = source.shuffled(np.random.default_rng(7))
     assert sorted(order) == list(range(NUM_TRAIN))
@@ -140,7 +139,7 @@ def test_a_shuffle_reads_few_shards_at_a_time(local: Path) -> None:
     assert order.tolist() != source.shuffled(np.random.default_rng(8)).tolist()
 
 
-def test_the_order_does_not_depend_on_where_the_shards_lie(
+def test_order_does_not_depend_on_the_shards_location(
     local: Path, bucket: str, write: ShardSummary
 ) -> None:
     remote = write(f"s3://{bucket}")
@@ -152,7 +151,7 @@ def test_the_order_does_not_depend_on_where_the_shards_lie(
     assert fingerprint(str(local), num_classes=2) == fingerprint(remote, num_classes=2)
 
 
-def test_a_source_pickles_with_files_open(place: str) -> None:
+def test_source_pickles_with_open_files(place: str) -> None:
     source = opened(place, "train")
     content = source.read(5)
     copy = pickle.loads(pickle.dumps(source))
@@ -172,7 +171,7 @@ def test_few_files_are_open_at_a_time(local: Path, monkeypatch: pytest.MonkeyPat
     assert OPEN_SHARDS > SHARDS_IN_SHUFFLE
 
 
-def test_a_broken_image_is_named_by_its_shard(local: Path) -> None:
+def test_broken_image_is_named_with_its_shard(local: Path) -> None:
     source = opened(str(local), "train")
     (place,) = (place for place in range(len(source)) if source.read(place) == b"13")
     sample = Images(source, number_of, seed=0, substitutes=0)[SampleIndex(0, place)]

@@ -1,4 +1,4 @@
-"""The command that makes shards: the same bytes each time, the index last, and what it refuses."""
+"""The command that makes shards: same bytes each time, index last, and its errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_two_runs_give_the_same_bytes(write: ShardSummary, tmp_path: Path) -> None:
+def test_two_runs_write_the_same_bytes(write: ShardSummary, tmp_path: Path) -> None:
     one, other = (digests(Path(write(str(tmp_path / name)))) for name in ("one", "other"))
     assert one == other
     assert len(one) == 20 + 5 + len(["classes.txt", "index.json"])
@@ -44,7 +44,7 @@ def test_shards_are_in_webdatasets_layout(local: Path) -> None:
     assert (local / "classes.txt").read_text() == "even\nodd\n"
 
 
-def test_the_index_says_where_each_image_lies(local: Path) -> None:
+def test_index_locates_each_image(local: Path) -> None:
     document = json.loads((local / "index.json").read_text())
     shard = document["splits"]["train"][0]
     content = (local / shard["name"]).read_bytes()
@@ -69,7 +69,7 @@ def test_finished_shards_are_not_written_again(
     assert {path: path.stat().st_mtime_ns for path in local.iterdir()} == before
 
 
-def test_progress_is_told_by_the_shard(
+def test_progress_is_reported_for_each_shard(
     write: ShardSummary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(str(tmp_path / "shards"))
@@ -86,18 +86,18 @@ def test_other_shards_are_not_overwritten(
 ) -> None:
     assert main([str(tree), str(local), "--images-per-shard", "5"]) == 2
     assert (
-        f"error: {local}: holds shards of other images, or of another size"
+        f"error: {local}: holds shards of other images or another shard size"
         in capsys.readouterr().err
     )
     (local / "index.json").unlink()
     assert main([str(tree), str(local)]) == 2
     assert (
-        f"error: {local}: holds 25 tar files of another origin; choose an empty place"
+        f"error: {local}: holds 25 tar files from another source; choose an empty location"
         in capsys.readouterr().err
     )
 
 
-def test_an_interrupted_writer_leaves_no_index(
+def test_interrupted_writer_leaves_no_index(
     place: str,
     tree: Path,
     tmp_path: Path,
@@ -112,7 +112,7 @@ def test_an_interrupted_writer_leaves_no_index(
     with monkeypatch.context() as patch:
         patch.setattr(command, "_report_shard", interrupt)
         assert main([str(tree), place, "--images-per-shard", "1"]) == 130
-    assert "interrupted: there is no index yet" in capsys.readouterr().err
+    assert "interrupted: the index was not written" in capsys.readouterr().err
     if "://" not in place:
         assert {path.name for path in Path(place).iterdir()} == {"train-000000.tar", "writing.json"}
     assert main([str(tree), place, "--images-per-shard", "90"]) == 0
@@ -141,13 +141,13 @@ def test_ctrl_c_ends_the_command_without_a_traceback(tree: Path, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         assert (
             process.stderr.read()
-            == "interrupted: there is no index yet; run the same command again\n"
+            == "interrupted: the index was not written; run the same command again\n"
         )
     assert process.returncode == 130
     assert not (tmp_path / "shards/index.json").exists()
 
 
-def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path: Path) -> None:
+def test_images_with_equal_keys_get_distinct_names(tree: Path, tmp_path: Path) -> None:
     for name in ("a.b.png", "a_b.png", "a_b.jpg"):
         (tree / "val/odd" / name).write_bytes(b"1")
     assert main([str(tree), str(tmp_path / "shards")]) == 0
@@ -164,19 +164,19 @@ def test_images_whose_keys_would_be_the_same_are_kept_apart(tree: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ([], "error: SRC and DST are needed, or --index PLACE"),
+        ([], "error: give SRC and DST, or --index LOCATION"),
         (["nowhere", "shards"], "error: nowhere/train: the data folder is missing"),
         (
             ["here", "here/"],
-            "error: here/: shards cannot be written among the images that they are made of",
+            "error: here/: SRC and DST are the same; choose another DST",
         ),
         (
             ["--index", "nowhere"],
-            "error: nowhere: holds no shards; they belong into train/*.tar or train-*.tar",
+            "error: nowhere: holds no shards; put them in train/*.tar or train-*.tar",
         ),
     ],
 )
-def test_faults_are_told_without_a_traceback(
+def test_faults_are_reported_without_a_traceback(
     arguments: list[str],
     fault: str,
     tmp_path: Path,
@@ -188,9 +188,7 @@ def test_faults_are_told_without_a_traceback(
     assert capsys.readouterr().err.startswith(fault)
 
 
-def test_an_image_that_cannot_be_read_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "map"
     place.mkdir()
     (place / "train_map.txt").write_text("a.png 0\nb.png 1\n")

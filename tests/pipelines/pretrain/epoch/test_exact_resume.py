@@ -1,5 +1,5 @@
-"""A training that stopped between any two updates goes on to the very weights of the straight
-one."""
+"""A training that stopped between any two updates resumes to exactly the weights of the
+uninterrupted one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.pipelines.ranks import run_ranks
 from tests.pipelines.training.other_thread import drawing_in_another_thread
 
 WHOLE_RECIPE = {"epochs": 2, "warmup_epochs": 1, "batch_size": 20, "drop_path_rate": 0.2}
-"""Of 120 images: 6 updates an epoch, with mixup, cutmix, drop path and augmentation on."""
+"""Params for 120 images: 6 updates per epoch, with mixup, cutmix, drop path and augmentation on."""
 TIMES = ("images_per_s", "data_wait")
 
 
@@ -37,7 +37,7 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
 
 
 def log(result: StageResult) -> list[dict[str, Any]]:
-    """The metric log without what the clock says."""
+    """The metric log without the fields that clocks determine."""
     lines = (result.outputs["log"] / "epochs.jsonl").read_text().splitlines()
     return [
         {name: value for name, value in json.loads(line).items() if name not in TIMES}
@@ -48,15 +48,15 @@ def log(result: StageResult) -> list[dict[str, Any]]:
 def stopped_and_resumed(
     make_context: MakeContext, stops: list[int], **changes: Any
 ) -> tuple[StageResult, list[Any]]:
-    """The result of attempts that are each stopped after so many updates, and what all of them
-    reported."""
+    """The result of attempts that each stop after the given number of updates, and all their
+    reports."""
     reported: list[Any] = []
     resume_dir: Path | None = None
     for stop in stops:
         context, recorder = make_context(resume_dir=resume_dir, **changes)
         recorder.stops_after = stop
         with pytest.raises(
-            StoppedError, match="stopped as asked; the last checkpoint stands after"
+            StoppedError, match="stopped as requested; the last checkpoint is after"
         ):
             run(context)
         reported += recorder.metrics
@@ -79,7 +79,7 @@ def stopped_and_resumed(
     ],
     ids=str,
 )
-def test_a_stop_after_any_update_changes_nothing(
+def test_stopping_after_any_update_changes_nothing(
     make_context: MakeContext, changes: dict[str, Any], stops: list[int]
 ) -> None:
     context, recorder = make_context(**WHOLE_RECIPE, **changes)
@@ -93,9 +93,7 @@ def test_a_stop_after_any_update_changes_nothing(
     assert [record["epoch"] for record in log(resumed)] == [1, 2]
 
 
-def test_draws_of_another_thread_change_no_weight(
-    make_context: MakeContext,
-) -> None:
+def test_draws_of_another_thread_do_not_change_weights(make_context: MakeContext) -> None:
     context, _ = make_context(**WHOLE_RECIPE)
     straight = run(context)
     context, _ = make_context(**WHOLE_RECIPE)
@@ -107,11 +105,11 @@ def test_draws_of_another_thread_change_no_weight(
 
 
 class KilledError(BaseException):
-    """The process died."""
+    """The process was killed."""
 
 
 def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> StageContext:
-    """The same context, but for a process that dies right after its checkpoint of that number is
+    """The same context, but its process is killed right after its checkpoint of that number is
     committed."""
 
     def save(checkpoint_dir: Path) -> None:
@@ -122,9 +120,7 @@ def killed_at(context: StageContext, recorder: Recorder, *, num_saves: int) -> S
     return replace(context, save=save)
 
 
-def test_work_after_the_last_checkpoint_is_repeated_equally(
-    make_context: MakeContext,
-) -> None:
+def test_work_after_the_last_checkpoint_is_repeated_equally(make_context: MakeContext) -> None:
     changes = {**WHOLE_RECIPE, "checkpoint_every": {"steps": 5}}
     straight_context, _ = make_context(**changes)
     straight = run(straight_context)
@@ -142,8 +138,8 @@ def test_work_after_the_last_checkpoint_is_repeated_equally(
 
 
 def _run_straight_and_stopped(rank: int, params: PretrainParams, root: Path) -> None:
-    """On this rank of three: a straight training, one that stops after its first update, and one
-    that goes on there."""
+    """On this rank of three: an uninterrupted training, one that stops after its first update, and
+    one that resumes from there."""
     results = []
     for name, stops_after, resume_dir in (
         ("straight", 0, None),
@@ -181,14 +177,14 @@ def _run_straight_and_stopped(rank: int, params: PretrainParams, root: Path) -> 
 def test_three_ranks_resume_with_sums_in_the_same_order(
     make_context: MakeContext, tmp_path: Path
 ) -> None:
-    """Two sum in any order to the same bits; DistributedDataParallel changes that of three after
-    its first update."""
+    """Two ranks sum to the same bits in any order. For three, DistributedDataParallel changes the
+    order after its first update."""
     context, _ = make_context(epochs=1, batch_size=60, warmup_epochs=0, clip_grad=0.1)
     run_ranks(_run_straight_and_stopped, tmp_path, context.params, tmp_path, world_size=3)
     assert json.loads((tmp_path / "differing.json").read_text()) == []
 
 
-def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContext) -> None:
+def test_order_of_samples_depends_only_on_the_seed(make_context: MakeContext) -> None:
     digests = []
     for changes in ({}, {"lr": 1e-4}, {"seed": 1}):
         context, _ = make_context(**{**WHOLE_RECIPE, "epochs": 1}, **changes)
@@ -196,7 +192,7 @@ def test_the_order_of_samples_depends_on_the_seed_alone(make_context: MakeContex
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContext) -> None:
+def test_resumed_training_uses_the_current_update_settings(make_context: MakeContext) -> None:
     context, recorder = make_context(**{**WHOLE_RECIPE, "epochs": 1}, fused_optimizer=True)
     run(context)
     changed, _ = make_context(**WHOLE_RECIPE, fused_optimizer=False, resume_dir=recorder.kept_dir)
@@ -206,7 +202,7 @@ def test_a_resumed_training_updates_as_the_job_says_now(make_context: MakeContex
 
 
 @pytest.mark.slow
-def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
+def test_resume_proof_holds_for_kills_at_random_moments() -> None:
     command = [
         sys.executable,
         "-m",
@@ -216,7 +212,7 @@ def test_the_proof_holds_for_trainings_killed_at_random_moments() -> None:
         "--epochs",
         "2",
     ]
-    # A cluster in the environment is none of the proof's.
+    # The proof must not use a cluster from the environment.
     elsewhere = {
         **os.environ,
         "RAY_ADDRESS": "127.0.0.1:1",

@@ -1,5 +1,5 @@
-"""What an update does: parts of a batch, the weights' average, gradients that are no numbers, ranks
-that agree."""
+"""Updates: parts of a batch, the average of the weights, NaN or infinite gradients, agreement of
+ranks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 
 
 def started(context: StageContext) -> EpochLoopState:
-    """The context's training before its first update."""
+    """The training of the context, before its first update."""
     loaders = make_loaders(context, open_images(context.params.data), CLASSES)
     return make_training(context, loaders, classes=CLASSES, device=CPU)
 
@@ -48,7 +48,7 @@ def flat_weights(trainer: Trainer) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
-def test_parts_of_a_batch_make_the_gradient_of_the_whole(
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(
     make_context: MakeContext, accumulate: int
 ) -> None:
     gradients = []
@@ -71,7 +71,7 @@ def test_parts_of_a_batch_make_the_gradient_of_the_whole(
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
-def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeContext) -> None:
+def test_average_of_the_weights_is_evaluated(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, ema_decay=0.75)
     trainer, loaders = (training := started(context)).trainer, training.loaders
     before = flat_weights(trainer)
@@ -81,7 +81,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated(make_context: MakeConte
     assert not torch.equal(before, average)
 
 
-def test_an_update_with_gradients_that_are_no_numbers_is_skipped(make_context: MakeContext) -> None:
+def test_update_with_non_finite_gradients_is_skipped(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, epochs=1, non_finite="skip")
     trainer, loaders = (training := started(context)).trainer, training.loaders
     batch = next(iter(loaders.train))
@@ -100,7 +100,7 @@ def test_too_many_skipped_updates_stop_the_stage(make_context: MakeContext) -> N
         next(training.trainer.unwrapped.parameters()).fill_(float("nan"))
     with pytest.raises(
         StageError,
-        match=r"epoch 1, step 1: 1 updates had gradients .* max_skipped_updates = 0; the l",
+        match=r"epoch 1, step 1: 1 updates had NaN or infinite gradients, .* = 0; the l",
     ):
         Epoch(training, Progress()).run()
 
@@ -138,15 +138,15 @@ def test_all_ranks_stop_after_the_same_update(tmp_path: Path) -> None:
 
 
 def _clocks_of_two_ranks(rank: int, root: Path) -> None:
-    """Rank 1 starts its clock a second later, so that by it the minute is full an update after rank
-    0's."""
+    """Rank 1 starts its clock a second later, so on that clock the minute ends one update after
+    rank 0's."""
     clock = iter([rank, 60, 61, 62, 119, 120, 121])
     control = Coordinator(CheckpointEvery(minutes=1), lambda: False, CPU, clock=lambda: next(clock))
     saved = [number for number in range(7) if control.after(number) is Action.SAVE]
     (root / f"saved{rank}").write_text(str(saved))
 
 
-def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
+def test_minutes_are_counted_by_one_clock(tmp_path: Path) -> None:
     run_ranks(_clocks_of_two_ranks, tmp_path, tmp_path)
     assert [(tmp_path / f"saved{rank}").read_text() for rank in range(2)] == ["[1, 5]"] * 2
 
@@ -162,16 +162,14 @@ def test_minutes_are_those_of_one_clock(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_an_epochs_end_is_kept_where_the_best_are(
+def test_epoch_end_writes_a_checkpoint_with_keep_best(
     every: dict[str, Any], keep_best: int, due: list[int]
 ) -> None:
     control = Coordinator(CheckpointEvery(**every), lambda: False, CPU, keep_best)
     assert [epoch for epoch in range(1, 6) if control.is_epoch_due(epoch, num_epochs=5)] == due
 
 
-def test_training_time_includes_waiting_but_not_writing(
-    make_context: MakeContext,
-) -> None:
+def test_training_time_includes_waiting_but_not_writing(make_context: MakeContext) -> None:
     now_s = 0.0
 
     def passing(seconds: float) -> bool:
@@ -195,25 +193,21 @@ def test_training_time_includes_waiting_but_not_writing(
     assert record.data_wait == 0
 
 
-def test_weights_with_nan_are_neither_kept_nor_published(
-    make_context: MakeContext,
-) -> None:
+def test_nan_weights_are_neither_saved_nor_published(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=1, batch_size=120)
     training = started(context)
     spoilt: Any = next(training.trainer.unwrapped.parameters())
     spoilt.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(
         StageError,
-        match="epoch 1, step 1: the gradient was no number, and so are the weights; the l",
+        match="epoch 1, step 1: the gradient and the weights are NaN or infinite; the l",
     ):
         Epoch(training, Progress()).run()
     assert not recorder.metrics
     assert not recorder.saved
 
 
-def test_an_update_has_its_lr_and_a_clipped_gradient(
-    make_context: MakeContext,
-) -> None:
+def test_update_uses_its_lr_and_a_clipped_gradient(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, clip_grad=0.01, layer_decay=0.5)
     trainer, loaders = (training := started(context)).trainer, training.loaders
     assert trainer.update([next(iter(loaders.train))], 2) is not None
@@ -245,7 +239,7 @@ def test_activation_checkpointing_and_channels_last_are_set(
 
 
 def draws_of(context: StageContext) -> list[float]:
-    """What mixing would draw in the two updates of an epoch."""
+    """The numbers that mixing would draw in the two updates of an epoch."""
     training = started(context)
     drawn: list[float] = []
 
@@ -258,20 +252,16 @@ def draws_of(context: StageContext) -> list[float]:
     return drawn
 
 
-def test_each_update_and_each_rank_mixes_by_draws_of_its_own(make_context: MakeContext) -> None:
+def test_each_update_and_each_rank_has_its_own_mixup_draws(make_context: MakeContext) -> None:
     context, _ = make_context(**PLAIN, batch_size=60)
     first, second = draws_of(context), draws_of(replace(context, rank=1))
     assert len({*first, *second}) == 4
     assert draws_of(context) == first
 
 
-def test_a_stop_within_an_epoch_writes_a_checkpoint_first(
-    make_context: MakeContext,
-) -> None:
+def test_stop_within_an_epoch_writes_a_checkpoint_first(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=2, batch_size=20)
     recorder.stops_after = 8
-    with pytest.raises(
-        StoppedError, match="the last checkpoint stands after 1 epochs and 2 updates"
-    ):
+    with pytest.raises(StoppedError, match="the last checkpoint is after 1 epochs and 2 updates"):
         run(context)
     assert recorder.saved == ["epoch_0001_update_000000", "epoch_0001_update_000002"]

@@ -31,7 +31,7 @@ def _job(folder: Path, weights: str = FROM_STAGE) -> Job:
 
 
 @pytest.mark.parametrize("weights", ["seed: 1", "weights: null"])
-def test_a_stage_without_weights_starts_at_random(tmp_path: Path, weights: str) -> None:
+def test_stage_without_weights_starts_at_random(tmp_path: Path, weights: str) -> None:
     stage = _job(tmp_path, weights).stages["finer"]
     assert stage.inputs == {}
     assert stage.files == {}
@@ -57,9 +57,7 @@ def test_weights_may_be_a_file_from_outside(tmp_path: Path) -> None:
     assert stage.files == {"weights": str(tmp_path / "cat_tiny.pth")}
 
 
-def test_the_stage_behind_the_weights_runs_first(
-    tmp_path: Path,
-) -> None:
+def test_stage_that_makes_the_weights_runs_first(tmp_path: Path) -> None:
     job = _job(tmp_path)
     digests = {name: Digests("d", {}) for name in job.stages}
     plan = make_plan(job, digests=digests, prior=PriorRuns(lambda _: False, {}, {}))
@@ -69,7 +67,7 @@ def test_the_stage_behind_the_weights_runs_first(
     assert job.stages["measure"].params.input_size == 384
 
 
-def test_the_job_comes_back_from_its_document(tmp_path: Path) -> None:
+def test_job_survives_a_document_round_trip(tmp_path: Path) -> None:
     job = _job(tmp_path)
     assert job_from_document(job_document(job), kinds=KINDS, where="here").stages == job.stages
 
@@ -78,13 +76,13 @@ def test_the_job_comes_back_from_its_document(tmp_path: Path) -> None:
     ("weights", "text"),
     [
         ("weights: measure.checkpoint", r"finer\.weights: .*measure"),
-        ("reset_head: true", r"reset_head: there is no head to replace without `weights`"),
+        ("reset_head: true", r"reset_head: true needs `weights`, whose head it replaces"),
         (
             "weights: pretrian.checkpoint",
             r"finer\.weights: unknown stage 'pretrian', did you mean 'pretrain'",
         ),
     ],
 )
-def test_what_cannot_be_started_from_is_refused(tmp_path: Path, weights: str, text: str) -> None:
+def test_invalid_start_weights_are_refused(tmp_path: Path, weights: str, text: str) -> None:
     with pytest.raises(SpecError, match=text):
         _job(tmp_path, weights)

@@ -53,7 +53,7 @@ def weights(result: StageResult) -> dict[str, torch.Tensor]:
     ],
     ids=str,
 )
-def test_a_stop_after_any_update_changes_nothing(
+def test_stopping_after_any_update_changes_nothing(
     make_context: MakeContext, changes: dict[str, Any]
 ) -> None:
     context, _ = on_gpu(make_context(**RECIPE, **changes))
@@ -72,7 +72,7 @@ def test_a_stop_after_any_update_changes_nothing(
 @pytest.mark.filterwarnings(
     "ignore:.*script_method:DeprecationWarning", "ignore::UserWarning:torch._inductor.*"
 )
-def test_it_learns_compiled_in_bf16(make_context: MakeContext) -> None:
+def test_compiled_bf16_training_learns(make_context: MakeContext) -> None:
     plain = {
         "mixup": 0,
         "cutmix": 0,
@@ -99,7 +99,7 @@ def test_out_of_memory_names_what_to_change(make_context: MakeContext) -> None:
     del taken
 
 
-def test_actions_of_a_gpus_ranks_are_read_an_update_later(tmp_path: Path) -> None:
+def test_actions_on_gpus_are_read_one_update_later(tmp_path: Path) -> None:
     dist.init_process_group(
         "nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1, device_id=GPU
     )

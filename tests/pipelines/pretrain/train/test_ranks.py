@@ -1,5 +1,4 @@
-"""Two gloo ranks train one model: the same as one rank does, with every validation image counted
-once."""
+"""Two gloo ranks train one model like one rank does, and count every validation image once."""
 
 from __future__ import annotations
 
@@ -74,7 +73,7 @@ def test_two_ranks_train_as_one_and_count_each_image_once(
         [False] * 2,
     ]
     assert ranks[0]["reports"] == ranks[1]["reports"]
-    assert ranks[0]["texts"][-1].endswith("broken images 1")  # which the other rank met
+    assert ranks[0]["texts"][-1].endswith("broken images 1")  # found by the other rank
     for report, expected in zip(ranks[0]["reports"], alone.metrics, strict=True):
-        # The second epoch's loss is that of weights that both ranks' gradients have made.
+        # The loss of the second epoch comes from weights that the gradients of both ranks updated.
         assert report["loss"] == pytest.approx(expected["loss"], rel=1e-4)

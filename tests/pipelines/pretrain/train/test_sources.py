@@ -1,5 +1,5 @@
-"""Training and evaluation from shards and class maps: the same images give the same scores,
-wherever they lie."""
+"""Training and evaluation from shards and class maps: the same images give the same scores, in any
+location."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def indices(
     return indices
 
 
-def test_a_classifier_of_shards_scores_the_same_in_every_layout(
+def test_classifier_scores_the_same_in_every_layout(
     indices: dict[str, str], make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NUM_BATCHES, "cpu", (0, 1))
@@ -51,7 +51,7 @@ def test_a_classifier_of_shards_scores_the_same_in_every_layout(
         assert scores == trained.metrics[:2]
 
 
-def test_training_does_not_depend_on_where_the_shards_lie(
+def test_training_does_not_depend_on_the_shards_location(
     indices: dict[str, str], make_context: MakeContext
 ) -> None:
     results = []
@@ -62,12 +62,12 @@ def test_training_does_not_depend_on_where_the_shards_lie(
     assert results[0] == results[1]
 
 
-def test_a_batch_that_train_does_not_fill_is_told_with_the_place(
+def test_train_smaller_than_a_batch_is_reported_with_location(
     indices: dict[str, str], make_context: MakeContext
 ) -> None:
     context, _ = make_context(data=indices["s3"], batch_size=200)
     with pytest.raises(
         DataError,
-        match=r"s3://bucket-\w+/digits: train holds 120 images, less than batch_size = 200",
+        match=r"s3://bucket-\w+/digits: train holds 120 images, fewer than batch_size = 200",
     ):
         train.run(context)
