@@ -8,13 +8,10 @@ Letters: B images, I input channels, H and W positions (of pixels or of a map), 
 1 (the position embedding is shared by all images of a batch).
 """
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cat_model.config import CatConfig
-from cat_model.errors import WeightsError
 from cat_model.tracing import holds, is_scripting, whole_module
 
 
@@ -112,26 +109,3 @@ def resize_ape(ape_1HWC: Tensor, map_hw: tuple[int, int]) -> Tensor:
         return ape_1HWC
     ape_1CHW = F.interpolate(ape_1HWC.permute(0, 3, 1, 2), size=[height, width], mode="bicubic")
     return ape_1CHW.permute(0, 2, 3, 1)
-
-
-def as_map(ape: Tensor, *, map_hw: tuple[int, int], is_reference: bool) -> Tensor:
-    """ape_1HWC from the reference's ape_1LC (classifier) or ape_1CHW (backbone), or from ours.
-
-    An ape_1LC whose length differs from `map_hw` is taken for a square; if it is not one,
-    WeightsError is raised. Other shapes are returned unchanged.
-    """
-    if ape.ndim == 3:
-        return ape.reshape(ape.shape[0], *_sides(ape.shape[1], map_hw), ape.shape[2])
-    return ape.permute(0, 2, 3, 1) if ape.ndim == 4 and is_reference else ape
-
-
-def _sides(length: int, map_hw: tuple[int, int]) -> tuple[int, int]:
-    if length == map_hw[0] * map_hw[1]:
-        return map_hw
-    side = math.isqrt(length)
-    if side == 0 or side * side != length:
-        raise WeightsError(
-            f"ape has {length} positions; expected {map_hw[0]} x {map_hw[1]}, the model's map, or "
-            "a square"
-        )
-    return side, side

@@ -11,6 +11,7 @@ relative position bias. It lays `ape` out in two ways.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cat_model.embedding import as_map
 from cat_model.errors import WeightsError
 
 WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_ema")
@@ -103,7 +103,7 @@ def _parse(content: object, map_hw: tuple[int, int]) -> Weights:
         sources[ours] = name
     tensors = {ours: state[name] for ours, name in sources.items()}
     if "ape" in tensors:
-        tensors["ape"] = as_map(tensors["ape"], map_hw=map_hw, is_reference=is_reference)
+        tensors["ape"] = _as_map(tensors["ape"], map_hw=map_hw, is_reference=is_reference)
     dropped = tuple(name for name, stem in bare.items() if stem.endswith(_INDEX))
     return Weights(tensors, sources, dropped, is_reference)
 
@@ -149,3 +149,26 @@ def _is_reference(bare: Mapping[str, str]) -> bool:
             f"mixes two layouts: {theirs} is one of the reference's names, {ours} one of ours"
         )
     return theirs is not None
+
+
+def _as_map(ape: Tensor, *, map_hw: tuple[int, int], is_reference: bool) -> Tensor:
+    """ape_1HWC from the reference's ape_1LC (classifier) or ape_1CHW (backbone), or from ours.
+
+    An ape_1LC whose length differs from `map_hw` is taken for a square; if it is not one,
+    WeightsError is raised. Other shapes are returned unchanged.
+    """
+    if ape.ndim == 3:
+        return ape.reshape(ape.shape[0], *_sides(ape.shape[1], map_hw), ape.shape[2])
+    return ape.permute(0, 2, 3, 1) if ape.ndim == 4 and is_reference else ape
+
+
+def _sides(length: int, map_hw: tuple[int, int]) -> tuple[int, int]:
+    if length == map_hw[0] * map_hw[1]:
+        return map_hw
+    side = math.isqrt(length)
+    if side == 0 or side * side != length:
+        raise WeightsError(
+            f"ape has {length} positions; expected {map_hw[0]} x {map_hw[1]}, the model's map, or "
+            "a square"
+        )
+    return side, side

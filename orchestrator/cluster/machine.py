@@ -1,4 +1,6 @@
-"""Check that a machine has what a stage needs before it begins: disk space and the run's store."""
+"""Check that a machine has what a stage needs before it begins.
+
+That is disk space, the run's store, and the data and files that the plan read."""
 
 from __future__ import annotations
 
@@ -11,10 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.errors import MachineError, StoreError, StoreRefusedError
+from orchestrator.contract import Role
+from orchestrator.errors import DataError, MachineError, StoreError, StoreRefusedError
 from orchestrator.runs.record import record_name
+from orchestrator.s3.bucket import SCHEME
 from orchestrator.store import Store, open_store
 
+_SHOWN = 12
+"""Hexadecimal digits of a digest that a message shows."""
 LEAST_FREE_BYTES = 2**24
 """The space for what a stage with the smallest model writes in addition to its inputs."""
 
@@ -86,3 +92,42 @@ def _lacking(what: str) -> MachineError:
         f"machine {socket.gethostname()}: {what}; free some space, or set TMPDIR to a writable "
         "folder before Ray starts there"
     )
+
+
+def check_read(attempt: Attempt) -> None:
+    """Raise DataError unless data and files on this machine match the Key.
+
+    Data in a folder that the plan itself read are not read again: for ImageNet on a network drive
+    that takes minutes. Data in S3 are checked by a listing, and the small files that params name
+    are read.
+    """
+    if attempt.stated_data is not None:
+        _check_stated(attempt, attempt.stated_data)
+    elif any(str(location).startswith(SCHEME) for location in _data_locations(attempt)):
+        _check_planned(
+            attempt, "its data", str(attempt.recipe["data"]), attempt.fingerprint(attempt.params)
+        )
+    for field, digest in attempt.reads(attempt.params).items():
+        _check_planned(attempt, field, str(attempt.recipe["inputs"][field]["sha256"]), digest)
+
+
+def _check_stated(attempt: Attempt, stated: str) -> None:
+    found = attempt.fingerprint(attempt.params)
+    if found != stated:
+        raise DataError(
+            f"stages.{attempt.stage}.data_fingerprint is {stated}, but the data on "
+            f"{socket.gethostname()} have {found}; correct the field or the data"
+        )
+
+
+def _check_planned(attempt: Attempt, what: str, planned: str, found: str) -> None:
+    if found != planned:
+        raise DataError(
+            f"stages.{attempt.stage}: {what} changed after the run was planned, from "
+            f"{planned[:_SHOWN]}... to {found[:_SHOWN]}..., so its Key would be wrong; run the job "
+            "again to plan with the new content"
+        )
+
+
+def _data_locations(attempt: Attempt) -> Iterator[object]:
+    return (getattr(attempt.params, field) for field in attempt.params.fields_with(Role.DATA))

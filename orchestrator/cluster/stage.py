@@ -6,27 +6,34 @@ follows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
-from orchestrator.artifact import Manifest
+from orchestrator.artifact import Artifact, Manifest, Ref
 from orchestrator.capacity import groups_for
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import MAX_ATTEMPTS, Fail, LostAttemptError, decide_retry
-from orchestrator.cluster.inputs import effective_params, publish_inputs
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.contract import Event, Params
-from orchestrator.errors import JobError
+from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.spec import Stage, TuneParams, usable_counts
+from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
+from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import load_manifest, training_name
+from orchestrator.store.publish import (
+    fetch_artifact,
+    load_manifest,
+    publish_artifact,
+    training_name,
+)
 
 
 def run_stage(
@@ -95,7 +102,7 @@ def make_attempt(
     source = plan.job.stages[stage.search.of] if stage.search is not None else stage
     kind = source.kind
     assert kind.entry is not None, "a search's target is never a search"
-    params = effective_params(plan, planned, store)
+    params = _effective_params(plan, planned, store)
     return Attempt(
         stage=planned.name,
         number=1,
@@ -116,7 +123,7 @@ def make_attempt(
         metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
         # Trials keep only the newest: a search is for the best of them all.
         keep_best=kind.keep_best(params) if stage is source else 0,
-        inputs=publish_inputs(plan, planned, store),
+        inputs=_publish_inputs(plan, planned, store),
         store_uri=store.uri,
         training=training_name(planned.key),
         provenance=provenance,
@@ -175,3 +182,65 @@ def _of(counts: tuple[int, ...]) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params:
+    """Return the stage's params with searched values, or a search's template. Raises JobError if
+    the values do not fit."""
+    stage = planned.stage
+    if stage.search is not None:
+        template: Params = template_params(plan.job, stage)
+        return template
+    params: Params = stage.params
+    if stage.params_from is None:
+        return params
+    with scratch_folder("orchestrator-params-") as scratch:
+        folder = fetch_artifact(
+            store, _published_output(plan, planned, stage.params_from, store), scratch
+        )
+        searched: dict[str, Any] = json.loads((folder / "best_params.json").read_text())
+    try:
+        return params.overlay(searched)
+    except ValidationError as err:
+        raise JobError(
+            f"stages.{stage.name}: {stage.params_from} {searched} does not fit its params: {err}"
+        ) from err
+
+
+def _publish_inputs(plan: Plan, planned: PlannedStage, store: Store) -> dict[str, Artifact]:
+    """Return the stage's inputs by field, all of them in the store. Files from outside the job are
+    published first."""
+    stage = planned.stage
+    return {
+        **{
+            name: _published_output(plan, planned, ref, store) for name, ref in stage.inputs.items()
+        },
+        **{
+            name: _publish_outside(planned, name, location, store)
+            for name, location in stage.files.items()
+        },
+    }
+
+
+def _published_output(plan: Plan, planned: PlannedStage, ref: Ref, store: Store) -> Artifact:
+    manifest = load_manifest(store, plan[ref.stage].key)
+    assert manifest is not None, "a stage starts after the stages that it needs"
+    if ref.output not in manifest.artifacts:
+        raise JobError(
+            f"stages.{planned.name}: {ref} does not exist: the best trial of {ref.stage} was "
+            "stopped early and has no model; increase num_trials or set scheduler: {name: none}"
+        )
+    return manifest.artifacts[ref.output]
+
+
+def _publish_outside(planned: PlannedStage, field: str, location: str, store: Store) -> Artifact:
+    """Publish a file from outside the job, so that workers read it from the store and its bytes are
+    kept."""
+    with scratch_folder("orchestrator-outside-") as scratch:
+        fetch_outside(location, scratch)
+        artifact = publish_artifact(store, scratch)
+    inputs = planned.recipe["inputs"]
+    assert isinstance(inputs, dict)
+    if inputs[field] != {"sha256": artifact.files[0].sha256}:
+        raise DataError(f"{location}: changed after the run was planned; run the job again")
+    return artifact

@@ -18,8 +18,13 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import is_loss_of_loader, is_loss_of_peer, is_stuck
-from orchestrator.cluster.inputs import check_read
-from orchestrator.cluster.machine import check_store, input_bytes, is_full_disk, scratch_folder
+from orchestrator.cluster.machine import (
+    check_read,
+    check_store,
+    input_bytes,
+    is_full_disk,
+    scratch_folder,
+)
 from orchestrator.cluster.publishing import publish_result
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.store_news import store_news

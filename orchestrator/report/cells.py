@@ -39,6 +39,11 @@ class Cell(Value):
     searched`."""
 
     @property
+    def value_text(self) -> str:
+        """The value with two decimals and its unit; a dash if it was not measured."""
+        return "-" if self.value is None else f"{self.value:.2f} {self.unit}".rstrip()
+
+    @property
     def standing(self) -> str:
         """The label that tables show. A measured value without deviations is a `reproduction`."""
         is_compared = self.published is not None and self.value is not None

@@ -10,7 +10,7 @@ from orchestrator.report.audit import Audits, audit_lines
 from orchestrator.report.cells import Cell
 from orchestrator.report.markup import code, escaped, table_lines
 from orchestrator.report.notes import Origin, changes_of, notes_of
-from orchestrator.report.numbers import change_text, number_text, value_text
+from orchestrator.report.numbers import change_text, number_text
 from orchestrator.report.search import Search, search_parts
 
 _COLUMNS = ("stage", "metric", "value", "expected", "published", "delta", "label", "verdict", "key")
@@ -69,7 +69,7 @@ def _texts(cell: Cell) -> dict[str, str]:
     return {
         "stage": escaped(cell.stage),
         "metric": escaped(cell.metric),
-        "value": value_text(cell),
+        "value": cell.value_text,
         "expected": escaped(cell.expected or ""),
         "published": number_text(cell.published),
         "delta": change_text(cell.delta),

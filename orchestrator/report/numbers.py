@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from orchestrator.report.cells import Cell
-
-
-def value_text(cell: Cell) -> str:
-    """Return the cell's value with its unit, or a dash if it was not measured."""
-    return "-" if cell.value is None else f"{cell.value:.2f} {cell.unit}".rstrip()
-
 
 def number_text(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"

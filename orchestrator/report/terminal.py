@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.report.cells import Cell, CellVerdict
-from orchestrator.report.numbers import change_text, number_text, value_text
+from orchestrator.report.numbers import change_text, number_text
 
 STYLES = {CellVerdict.PASS: "green", CellVerdict.FAIL: "bold red", CellVerdict.NOT_RUN: "dim"}
 
@@ -31,7 +31,7 @@ def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Tab
         table.add_row(
             cell.stage if cell.stage != stage else "",
             cell.metric,
-            value_text(cell),
+            cell.value_text,
             cell.expected or "",
             *compared,
             Text(

@@ -17,8 +17,7 @@ from orchestrator.spec.kinds.space import Distribution
 from orchestrator.spec.kinds.tune import BEST_CHECKPOINT, TUNE, TuneParams
 from orchestrator.spec.resolve.job import resolve_job
 from orchestrator.spec.resolve.matrix import cells_named
-from orchestrator.spec.yaml.extends import load_extended_tree
-from orchestrator.spec.yaml.overrides import apply_overrides, parse_overrides
+from orchestrator.spec.yaml.loader import apply_overrides, load_extended_tree, parse_overrides
 
 __all__ = [
     "BEST_CHECKPOINT",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.attempt import Attempt
-from orchestrator.cluster.inputs import check_read
+from orchestrator.cluster.machine import check_read
 from orchestrator.errors import DataError
 from tests.orchestrator.test_recipe import make_attempt
 
