@@ -14,7 +14,7 @@ from orchestrator.artifact import Ref
 from orchestrator.errors import SpecError
 from orchestrator.spec import Expectation, Resources, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import GOOD, KINDS, TRAIN, Network, TrainParams, load_text
-from tests.orchestrator.spec.yaml.test_loader import HEAD
+from tests.orchestrator.spec.yaml.loader.test_loader import HEAD
 
 
 def test_stage_has_its_common_fields_and_its_params(tmp_path: Path) -> None:

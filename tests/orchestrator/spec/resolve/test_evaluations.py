@@ -13,7 +13,7 @@ from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.recipe import param_deviations
 from orchestrator.spec import Job, Stage, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import GOOD, KINDS, load_text
-from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
+from tests.orchestrator.spec.yaml.loader.test_loader import HEAD, faults_of
 
 BY_TASK = (
     "kind: evaluate, task: train, data: data/digits, model: {embed_dim: 16, depths: [1, 2]}, "

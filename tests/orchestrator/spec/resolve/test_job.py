@@ -11,7 +11,7 @@ from orchestrator.errors import SpecError
 from orchestrator.fingerprint import KeyInputs, recipe_of
 from orchestrator.spec import Job, job_document, job_from_document, load_job
 from tests.orchestrator.spec.kinds import KINDS
-from tests.orchestrator.spec.yaml.test_loader import HEAD
+from tests.orchestrator.spec.yaml.loader.test_loader import HEAD
 
 ROWS = {"images/cat_small": "train", "scenes/cat_small": "finetune", "scenes/cat_base": "finetune"}
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.artifact import Ref
 from orchestrator.spec.resolve.links import find_cycles
 from tests.orchestrator.spec.kinds import GOOD, load_text
-from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
+from tests.orchestrator.spec.yaml.loader.test_loader import HEAD, faults_of
 
 CIRCLE = """\
 name: circle

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.artifact import Ref
 from orchestrator.spec import cells_named
 from tests.orchestrator.spec.kinds import load_text
-from tests.orchestrator.spec.yaml.test_loader import faults_of
+from tests.orchestrator.spec.yaml.loader.test_loader import faults_of
 
 MATRIX = """\
 name: cells

@@ -10,7 +10,7 @@ from orchestrator.artifact import Ref
 from orchestrator.contract import Role
 from orchestrator.spec import Distribution, TuneParams, template_params
 from tests.orchestrator.spec.kinds import GOOD, Network, load_text
-from tests.orchestrator.spec.yaml.test_loader import HEAD, faults_of
+from tests.orchestrator.spec.yaml.loader.test_loader import HEAD, faults_of
 
 # the fields of a search over HEAD's stage, from line 8 on
 SEARCH = f"{HEAD}  search: {{kind: tune, of: pretrain, num_trials: 2,\n"

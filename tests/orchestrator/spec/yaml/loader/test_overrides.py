@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.errors import SpecError
 from tests.orchestrator.spec.kinds import GOOD, Network, load_text
-from tests.orchestrator.spec.yaml.test_loader import HEAD
+from tests.orchestrator.spec.yaml.loader.test_loader import HEAD
 
 
 def test_set_replaces_a_field(tmp_path: Path) -> None:
