@@ -41,8 +41,8 @@ _OURS = "give only the weights: torch.save(model.state_dict(), PATH), or a .safe
 
 
 def describe_file(path: Path) -> str | None:
-    """What `path` is and what to do, as the text after its name; None for a torch or safetensors
-    file, or an unknown kind.
+    """What is wrong with `path`, which could not be read, and what to do, as the text after its
+    name. None if the kind is unknown, or a torch file whose fault is not visible from outside.
 
     Raises OSError.
     """

@@ -177,7 +177,7 @@ def _reason(path: Path, err: Exception, *, wanted: str = "tensors only") -> str:
         name = match[1] if "." in match[1] else f"builtins.{match[1]}"
         return (
             f"its pickle uses {name}, which is neither a tensor nor a plain value; none of its "
-            "code was run"
+            "code was run; save only the weights: torch.save(model.state_dict(), PATH)"
         )
     return f"not readable as {wanted}: {type(err).__name__}{_first_words(err)}"
 

@@ -39,8 +39,8 @@ class FitReport:
     resized: Mapping[str, tuple[Shape, Shape]]
     """Our name -> the shapes before and after, for names in `mapped` that were interpolated."""
     missing: tuple[str, ...]
-    """Tensors of the model that no tensor was given for, by our names: they are newly
-    initialised."""
+    """Tensors of the model that no tensor was given for, by our names: they keep the model's own
+    values."""
     unexpected: tuple[str, ...]
     """Tensors that were left out, by their original names."""
     dropped: tuple[str, ...]

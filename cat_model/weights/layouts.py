@@ -123,7 +123,9 @@ def _unwrapped(content: object) -> Mapping[str, Tensor]:
     odd = {name: _oddity(name, value) for name, value in content.items()}
     if any(odd.values()):
         listed = ", ".join(f"{name!r} is {reason}" for name, reason in odd.items() if reason)
-        raise WeightsError(f"holds more than plain tensors by name: {listed}")
+        raise WeightsError(
+            f"holds entries that are not plain tensors by name: {listed}; save only the tensors"
+        )
     return content
 
 
@@ -146,7 +148,8 @@ def _is_reference(bare: Mapping[str, str]) -> bool:
     ours = next((name for name, stem in bare.items() if stem.startswith("stages.")), None)
     if theirs and ours:
         raise WeightsError(
-            f"mixes two layouts: {theirs} is one of the reference's names, {ours} one of ours"
+            f"mixes two layouts: {theirs} is one of the reference's names, {ours} one of ours; "
+            "give a state_dict of one layout"
         )
     return theirs is not None
 

@@ -26,7 +26,7 @@ def load_official_classifier(path: StrPath) -> Cat:
     if not official.is_classifier:
         raise WeightsError(
             f"{path}: is the backbone of {official.name} without the norm and the head of a "
-            "classifier"
+            "classifier; use load_official_backbone"
         )
     with torch.device("meta"):
         model = Cat(official.config, num_classes=len(official.weights.tensors["head.fc.weight"]))
@@ -52,5 +52,8 @@ def load_official_backbone(path: StrPath, *, drop_path_rate: float | None = None
 def _load_published(path: StrPath) -> Checkpoint:
     checkpoint = load_checkpoint(Path(path))
     if checkpoint.name is None:
-        raise WeightsError(f"{path}: holds none of {', '.join(CONFIGS)}, but {checkpoint.config}")
+        raise WeightsError(
+            f"{path}: holds no published size ({', '.join(CONFIGS)}), but {checkpoint.config}; "
+            "use load_checkpoint"
+        )
     return checkpoint

@@ -27,9 +27,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
     schema = "print the JSON Schema of job files, for editors"
-    verbs.add_parser("schema", help=schema, description=f"{schema.capitalize()}.").set_defaults(
-        json=False
-    )
+    description = f"{schema[0].upper()}{schema[1:]}."
+    verbs.add_parser("schema", help=schema, description=description).set_defaults(json=False)
     words = sys.argv[1:] if argv is None else argv
     for word in words:
         if escaped(word) != word:

@@ -52,13 +52,15 @@ def check_address(address: str) -> None:
         reason = getattr(err, "strerror", None) or str(err)
         raise unreachable(found, reason, f"{_stale_file_hint(found)}{_GIVE}") from err
     if answer and answer[_FRAME_TYPE : _FRAME_TYPE + 1] != bytes((_SETTINGS,)):
-        raise unreachable(found, "the server there is not Ray; it may be Ray's dashboard", _GIVE)
+        raise unreachable(
+            found, "no head of a Ray cluster answers there; it may be Ray's dashboard", _GIVE
+        )
 
 
 @dataclass
 class HeadWatch:
-    """Checks every few seconds whether the head of a cluster still accepts connections. The cluster
-    was started by others."""
+    """Checks every few seconds whether the head of a cluster, which this process did not start,
+    still accepts connections."""
 
     address: str
     """The head's HOST:PORT."""
@@ -72,7 +74,8 @@ class HeadWatch:
         self._asked_at_s = self.clock()
 
     def loss(self) -> str | None:
-        """Return the loss of the head and what to do, or None while it answers or did recently."""
+        """Return a message that the head is lost and what to do. Returns None while it answers, or
+        if it answered within HEAD_SILENCE_S."""
         now_s = self.clock()
         if now_s - self._asked_at_s >= WATCH_INTERVAL_S:
             self._asked_at_s = now_s

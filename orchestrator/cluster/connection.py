@@ -203,15 +203,15 @@ def _not_joined(address: str, err: Exception) -> ClusterError:
     reason = " ".join(str(err).split()) or type(err).__name__
     if reason.startswith("Version mismatch"):
         hint = (
-            "run this command with the cluster's versions of Ray and Python, as on one of its "
-            "machines"
+            "run this command with the cluster's versions of Ray and Python, for example on one "
+            "of its machines"
         )
         return unreachable(address, reason, hint)
     if "resolve node to connect to" in reason:
         hint = (
             "run the command on one of its machines, or `ray start --address=HOST:PORT` here first"
         )
-        return unreachable(address, "this machine is not one of the cluster's", hint)
+        return unreachable(address, "this machine is not part of the cluster", hint)
     if reason.startswith("RPC error"):
         return unreachable(address, f"the server there is not the head of a Ray cluster ({reason})")
     return unreachable(address, reason)

@@ -100,7 +100,12 @@ def decide_retry(
         return (
             moved
             if num_moves < MAX_MOVES
-            else Fail(StageError(f"{moved.why}, for the {num_moves + 1}th time"))
+            else Fail(
+                StageError(
+                    f"{moved.why}: {num_moves + 1} attempts ended this way in one run; run the "
+                    "same command again to resume"
+                )
+            )
         )
     if num_lost + 1 < MAX_ATTEMPTS:
         return Retry(why)
@@ -109,13 +114,14 @@ def decide_retry(
         if errors
         else StageError(
             f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time: "
-            f"{why.removeprefix('lost ')}"
+            f"{why.removeprefix('lost ')}; run the same command again to resume from the last "
+            "checkpoint"
         )
     )
 
 
 def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | None:
-    """Return the first of the workers' errors, by rank, that another attempt would have again."""
+    """Return the first worker error, by rank, that another attempt would get again, or None."""
     errors = (failure for failure in failures.values() if isinstance(failure, OrchestratorError))
     return next((error for error in errors if not _may_pass(error)), None)
 
@@ -138,7 +144,8 @@ def first_line(failure: BaseException) -> str:
 
 
 def _may_pass(error: OrchestratorError) -> bool:
-    """Whether the same attempt may succeed later. Damaged bytes and expired credentials stay so."""
+    """Whether the same attempt may succeed later. Damaged bytes stay damaged, and expired
+    credentials stay expired."""
     lasts = isinstance(error, IntegrityError | StoreRefusedError | MachineError)
     return isinstance(error, UnreachableError | StoppedError) and not lasts
 

@@ -48,7 +48,7 @@ def run(
 
     The resume state is in the store, so Ray keeps none.
     """
-    # Otherwise the dashboard's Train page is empty. The process that calls trainer.fit reads it.
+    # Otherwise the dashboard's Train page is empty. Ray reads this in the process that calls fit.
     if has_dashboard():
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     # Ray's controller, also on this machine, writes a marker and a snapshot there. Nothing reads
@@ -93,7 +93,7 @@ def _trainer(
     memory = (
         {"memory": resources.memory_bytes_per_worker} if resources.memory_bytes_per_worker else {}
     )
-    # Ray passes it to timedelta, but its type is whole seconds.
+    # TorchConfig declares timeout_s as an int, although Ray passes it to timedelta.
     timeout_s = max(1, round(resources.collective_timeout_min * 60))
     return TorchTrainer(
         _train_loop,

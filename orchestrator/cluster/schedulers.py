@@ -105,7 +105,8 @@ class Median(Remembering, MedianStoppingRule):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Return the action for the trial, but never a pause.
 
-        Ray's rule pauses trials for waiting ones, which restarts their processes.
+        Ray's rule pauses a trial to let a waiting one run, and a paused trial has to start a new
+        process.
         """
         action: str = super().on_trial_result(tune_controller, trial, result)
         return TrialScheduler.CONTINUE if action == TrialScheduler.PAUSE else action

@@ -86,7 +86,7 @@ def _usable_counts(stage: Stage, params: Params) -> tuple[int, ...]:
         workers = stage.resources.workers
         raise JobError(
             f"stages.{stage.name}.resources.workers: no number of workers in {workers} fits the "
-            "searched params"
+            "searched params, such as batch_size; change this range, or the search's space"
         )
     return counts
 
@@ -121,7 +121,7 @@ def make_attempt(
         resources=stage.resources,
         workers=stage.worker_counts[0],
         metric=stage.metrics[0] if stage is not source else kind.metrics(params)[0],
-        # Trials keep only the newest: a search is for the best of them all.
+        # A trial keeps only its newest checkpoint: the search compares trials, not their epochs.
         keep_best=kind.keep_best(params) if stage is source else 0,
         inputs=_publish_inputs(plan, planned, store),
         store_uri=store.uri,
@@ -203,7 +203,8 @@ def _effective_params(plan: Plan, planned: PlannedStage, store: Store) -> Params
         return params.overlay(searched)
     except ValidationError as err:
         raise JobError(
-            f"stages.{stage.name}: {stage.params_from} {searched} does not fit its params: {err}"
+            f"stages.{stage.name}: the values of {stage.params_from}, {searched}, are not valid "
+            f"here: {err}; remove params_from, or correct the space of the search"
         ) from err
 
 

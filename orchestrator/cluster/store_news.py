@@ -21,7 +21,7 @@ class _Events(logging.Handler):
 
 @contextmanager
 def store_news(send: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, pass each line about a server that does not answer to `send`."""
+    """Pass to `send` each log line about a server that does not answer, within the block."""
     log, handler = logging.getLogger(client.__name__), _Events(send)
     log.addHandler(handler)
     try:

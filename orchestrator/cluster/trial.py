@@ -41,8 +41,8 @@ from orchestrator.store.trial_logs import (
 MAX_TRIES = MAX_ATTEMPTS + MAX_MOVES
 """Tune's limit of attempts at a trial. It is never reached: this module ends the trial before."""
 STOP_ANSWER_TIMEOUT_S = 60.0
-"""How long a trial that has stopped waits for the answer whether its run is interrupted. If it is
-not, its machine leaves."""
+"""How long a trial that ended with an error waits to learn whether its run is interrupted. No
+answer in time counts as no."""
 
 
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
@@ -117,10 +117,10 @@ class _Begun:
 def _trial(
     attempt: Attempt, config: Mapping[str, Any], channel: EventChannel
 ) -> Iterator[_Begun | None]:
-    """Begin the trial of `config` and report its end, even if the scheduler stops it early.
+    """Yield the trial of `config`, and report its end even if the scheduler stops it early.
 
-    Yields None if this run has lost the trial too often, or if the machine cannot run it. After an
-    exception, Tune begins the trial again.
+    Yields None if this run has lost the trial too often, or if the machine cannot run it. An
+    exception is raised again only if another attempt may follow, which Tune then begins.
     """
     try:
         check_store(attempt, is_writer=False)
@@ -132,7 +132,7 @@ def _trial(
     if begun.tries.num_lost >= MAX_ATTEMPTS:
         why = f"lost its process in each of {MAX_ATTEMPTS} attempts"
         _leave_to_another_run(begun, why, elapsed_s=begun.log.elapsed_s)
-        begun.say(f"{why}; left to another run", done=1)
+        begun.say(f"{why}; the next run resumes it", done=1)
         yield None
         return
     began_s = time.monotonic()

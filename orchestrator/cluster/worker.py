@@ -228,7 +228,8 @@ def _finite(score: float | None) -> float | None:
 def _fetch_resume_state(
     store: Store, attempt: Attempt, worker: WorkerRank, folder: Path, remark: Callable[[str], None]
 ) -> Path | None:
-    """Fetch the newest intact checkpoint that rank 0 finds.
+    """Fetch the newest intact checkpoint that rank 0 finds. Returns its folder, or None if there is
+    no checkpoint.
 
     The other ranks do not look themselves: they could find one that this attempt has written.
     """

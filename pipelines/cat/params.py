@@ -63,8 +63,8 @@ class ModelParams(Params):
     def _slices_fit(self) -> Iterator[Misfit]:
         if self.patch_embed == "slice" and self.patch_size != 4:  # noqa: PLR2004  two halvings
             message = (
-                f"patch_size {self.patch_size}: patch_embed: slice works on patches of 4 pixels "
-                "only"
+                f"patch_size {self.patch_size} cannot be used with patch_embed: slice, which "
+                "needs 4; set patch_size: 4 or patch_embed: conv"
             )
             yield Misfit(("patch_size",), message)
 

@@ -26,8 +26,8 @@ class BrokenImages:
         self._paths.update(paths)
         if len(self._paths) > self._limit:
             raise DataError(
-                f"{self._root}: {len(self._paths)} images cannot be decoded, more than "
-                f"max_broken_images = {self._limit}: "
+                f"{self._root}: {len(self._paths)} images cannot be decoded, but "
+                f"max_broken_images is {self._limit}: "
                 f"{first_named(self.paths)}; replace or delete them, or raise max_broken_images"
             )
 

@@ -73,8 +73,8 @@ class ClassMap:
         )
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """Digest of lines and images. A missing image counts as one of no bytes: reading it reports
-        it as broken."""
+        """Digest of lines and images. A missing image counts only by its line, and reading it
+        reports it as broken."""
         known = self._known_classes()
         listed = [
             list(zip(self._paths(split), self._labels(split, known), strict=True))

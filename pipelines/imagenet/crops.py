@@ -19,8 +19,8 @@ from torchvision.transforms import RandomHorizontalFlip
 from pipelines.data.image_files import opened, to_rgb
 
 _MODES = {"bicubic": "bicubic", "bilinear": "bilinear", "nearest": "nearest-exact"}
-"""torch's names for Pillow's filters. When an image shrinks, all of them but the last widen with
-it."""
+"""torch's names for Pillow's filters. When an image shrinks, every filter except nearest widens in
+proportion."""
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ class Images(Dataset[Sample]):
             index = (sample.image + step) % len(self._source)
             try:
                 content = self._source.read(index)
-                # The generators are not restored afterwards: that takes NumPy 90 us, and every user
-                # seeds them first, as every update does.
+                # The generators are not restored afterwards, which would take NumPy 90 us: all code
+                # that uses them, such as an update, seeds them first.
                 seed_generators(seeds(Stream.IMAGE, self._seed, *sample))
                 transformed = self._transform(content)
             except (OSError, BrokenImageError):

@@ -59,8 +59,8 @@ def load_classes(images: ImageFiles, *, num_classes: int | None) -> tuple[str, .
         only_train, only_val = sorted(set(train) - set(val)), sorted(set(val) - set(train))
         raise DataError(
             f"{images.location}: train and val have different classes; only in train: "
-            f"{first_named(only_train)}; "
-            f"only in val: {first_named(only_val)}"
+            f"{first_named(only_train)}; only in val: {first_named(only_val)}; give both splits "
+            "the same classes"
         )
     _check_count(images, train, num_classes)
     return train

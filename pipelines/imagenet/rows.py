@@ -1,8 +1,9 @@
 """timm's shears and translations of one image, as shifts of its rows, in a quarter of the time of
 Pillow's affine map.
 
-Along one axis, a row shifts by one number of pixels. So its weights are computed once, and four
-pixels are mixed for each result pixel. Pillow computes weights for each pixel and mixes sixteen.
+In these maps all pixels of a row shift by the same distance. So the weights are computed once per
+row, and four pixels are mixed for each result pixel. Pillow computes weights for each pixel and
+mixes sixteen.
 Results are within one grey level of Pillow's.
 """
 

@@ -40,7 +40,7 @@ class ImageSource(Protocol):
     def read(self, index: int) -> bytes:
         """The encoded image at `index`.
 
-        Raises OSError if only this image cannot be read, DataError if more is wrong.
+        Raises OSError if only this image cannot be read, DataError if others are affected too.
         """
 
     def shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -62,8 +62,8 @@ class ImageFiles(Protocol):
         """The images of `split`; each of `classes` has at least one."""
 
     def digest(self, splits: Sequence[Split]) -> str:
-        """Digest of the content of `splits`: names, sizes, labels, and also the bytes if they are
-        few."""
+        """Digest of the content of `splits`: names, sizes and labels, and for small data sets also
+        the bytes."""
 
 
 def is_image(name: str) -> bool:

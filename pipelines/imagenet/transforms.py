@@ -112,8 +112,8 @@ def augment_ops(transforms: list[Any]) -> Iterator[AugmentOp]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **unused: object) -> Image.Image:
-    """timm's posterize, which keeps 0 bits at full magnitude: black, but an error since Pillow
-    13."""
+    """timm's posterize, also for 0 bits, which timm draws at full magnitude: the image becomes
+    black. Pillow 13 raises an error for them."""
     if bits_to_keep == 0:
         return Image.new(image.mode, image.size)
     posterized: Image.Image = posterize(image, bits_to_keep, **unused)

@@ -170,7 +170,7 @@ def _check_closed(path: Path, text: str, tree: ast.Module) -> None:
     if any("custom_imports" in _assigned(statement) for statement in tree.body):
         raise DataError(
             f"config: {path}: custom_imports are not allowed, because the stage's Key cannot "
-            "cover what they load"
+            "cover what they load; remove them"
         )
 
 

@@ -268,8 +268,8 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         even after a finite loss."""
         if not has_finite_weights(self.runner.model):
             raise StageError(
-                f"gradient and weights became NaN or infinite by iteration {self._iter}: training "
-                "diverged; lower `lr`, set `clip_grad`, or use `precision: fp32`"
+                f"the gradient and the weights are NaN or infinite at iteration {self._iter}: "
+                "training diverged; lower `lr`, set `clip_grad`, or use `precision: fp32`"
             )
 
     def _gathered(self) -> Position:

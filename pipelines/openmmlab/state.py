@@ -73,8 +73,8 @@ def load_state(path: Path) -> dict[str, Any]:
         position_of(state)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as err:
         raise CheckpointError(
-            f"{path}: not a training state of this stage: {err}; delete the stage's training state "
-            "to start from the beginning"
+            f"{path}: not a training state of this stage: {err}; run again with --force STAGE to "
+            "train from the start"
         ) from err
     return state
 
@@ -94,7 +94,8 @@ def put_state(runner: Runner, state: Mapping[str, Any], *, where: str) -> None:
             scheduler.optimizer._global_step = position_of(state).iteration
     except (ValueError, KeyError, TypeError) as err:
         raise CheckpointError(
-            f"{where}: the optimizer's state does not fit this stage: {err}"
+            f"{where}: the optimizer's state does not fit this stage: {err}; run again with "
+            "--force STAGE to train from the start"
         ) from err
 
 

@@ -68,8 +68,8 @@ def load_state(directory: Path, trainer: Trainer) -> Progress:
         TypeError,
     ) as err:
         raise CheckpointError(
-            f"{directory}: the training state does not fit this stage; delete it to start over: "
-            f"{err}"
+            f"the training state does not fit this stage: {err}; run again with --force STAGE to "
+            "train from the start"
         ) from err
 
 

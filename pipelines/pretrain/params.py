@@ -61,7 +61,8 @@ class PretrainParams(Params):
     epochs: Annotated[int, Field(ge=1), Role.DURATION] = 300
     """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
-    """Images per update, over all workers and accumulated parts; a multiple of their number."""
+    """Images per update, over all workers and accumulated parts; a multiple of workers times
+    `accumulate`, and of twice that with mixup or cutmix."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Parts in which each worker computes its share of an update, for batches that do not fit its
     memory."""
@@ -112,8 +113,8 @@ class PretrainParams(Params):
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
     """Whether a batch, each pair of images or each image has its own mixing ratio."""
     augmentation: Literal["reference", "fast", "device"] = "reference"
-    """timm on PIL images, bit for bit; or the same distributions computed faster, on the CPU or, in
-    part, on the device."""
+    """`reference`: timm on PIL images, bit for bit. `fast`: the same distributions, computed faster
+    on the CPU. `device`: the same, computed in part on the device."""
     auto_augment: RandAugment | None = "rand-m9-mstd0.5-inc1"
     """timm's policy: RandAugment, or AutoAugment `original`, `originalr`, `v0`, `v0r`, `3a`; None:
     off."""

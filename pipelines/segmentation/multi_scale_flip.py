@@ -67,7 +67,7 @@ class MultiScaleFlip(BaseModel):  # type: ignore[misc]  # untyped base
             if len(sample.seg_logits.data) == 1:
                 raise JobError(
                     "tta: needs one channel for each class, but the head of this config has one "
-                    "channel for two classes"
+                    "channel for two classes; set tta: false"
                 )
             softmax_KHW = sample.seg_logits.data.softmax(dim=0)
             total_KHW = softmax_KHW if total_KHW is None else total_KHW.add_(softmax_KHW)

@@ -120,8 +120,8 @@ class SegmentationParams(FinetuneParams):
     def _least_rates_hold(self) -> Iterator[Misfit]:
         if self.layer_decay < 1 and self.min_lr and self.schedule == "poly":
             message = (
-                "must be 0 with layer_decay and a poly schedule, which would raise the lowest "
-                "rates to it; or choose schedule: cosine"
+                "must be 0 with layer_decay and schedule: poly, which would raise smaller rates "
+                "to min_lr; set it to 0, or choose schedule: cosine"
             )
             yield Misfit(("min_lr",), message)
 

@@ -127,7 +127,8 @@ def check_pairs(
     )
     if wrong:
         raise DataError(
-            f"{len(wrong)} of {len(of_label)} label maps are wrong: {first_faulty(wrong)}"
+            f"{len(wrong)} of {len(of_label)} label maps are wrong: {first_faulty(wrong)}; "
+            "replace these files"
         )
     for part in pairs:
         if not any(

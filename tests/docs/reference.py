@@ -89,9 +89,9 @@ def exit_codes() -> str:
     """A table of the exit codes, with the errors that end with each."""
     meanings = {
         0: "done",
-        1: "a stage failed",
+        1: "a stage failed, or with `--strict` an expectation was missed",
         2: "the job or its data is wrong",
-        3: "the store or the cluster is out of reach",
+        3: "the store, the cluster or a machine failed or cannot be reached",
         130: "interrupted by Ctrl-C or SIGTERM",
     }
     errors: dict[int, list[str]] = {code: [] for code in meanings}

@@ -242,7 +242,10 @@ def _check_workers(drafts: Mapping[str, Draft], faults: Faults) -> None:
             assert draft.sound_common is not None
             steps = ("resources", "workers")
             workers = shown(draft.sound_common.resources.workers)
-            message = f"no number of workers in {workers} fits the params of the stage"
+            message = (
+                f"no number of workers in {workers} fits the params of the stage, such as "
+                "batch_size; change this range, or those params"
+            )
             faults.add(
                 draft.node.nearest(steps).at,
                 dotted(dotted(draft.path, steps[0]), steps[1]),

@@ -192,7 +192,8 @@ def check_annotations(files: Collection[Annotations], params: DetectionParams) -
         if one.classes != other.classes:
             differing = sorted(set(one.classes) ^ set(other.classes)) or ["their order"]
             raise DataError(
-                f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}"
+                f"{one.path} and {other.path} differ in their categories: {', '.join(differing)}; "
+                "give both files the same categories in the same order"
             )
 
 

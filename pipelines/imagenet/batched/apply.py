@@ -17,14 +17,15 @@ from pipelines.imagenet.batched.points import look_up
 from pipelines.imagenet.drawn import BatchDraws
 
 _CHUNKS = {True: 1, False: 128}
-"""Images at a time, on a CPU (True) or another device: as many as the CPU's cache holds, or as keep
-an affine map's memory below 700 MB."""
+"""Images at a time. On a CPU (True) 1, because its caches hold one image. On other devices 128,
+because an affine map then needs less than 700 MB."""
 
 
 def apply_ops(
     images_BCHW: Tensor, draws: BatchDraws, *, fill: tuple[int, ...], interpolation: str
 ) -> Tensor:
-    """uint8 (B, C, H, W); the input itself without operations, otherwise a new tensor."""
+    """The images after their operations, uint8 (B, C, H, W). Without operations this is the input
+    itself, otherwise a new tensor."""
     if not draws.layers:
         return images_BCHW
     images_BCHW = images_BCHW.clone()

@@ -47,7 +47,7 @@ def _write(src: str | None, dst: str | None, images_per_shard: int) -> None:
     )
     if written.num_written == 0:
         print(
-            f"{location.uri}: complete already, {written.num_images} images in "
+            f"{location.uri}: already complete: {written.num_images} images in "
             f"{written.num_shards} shards"
         )
     else:
@@ -107,10 +107,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ class Shards:
         if missing or classes != present:
             raise DataError(
                 f"{self.location}: {split} has no images of the classes "
-                f"{first_named(missing or sorted(classes))}"
+                f"{first_named(missing or sorted(classes))}; write the shards again, with images "
+                "of every class in both splits"
             )
         shards = self._shards(split)
         return ShardSource(classes, shards, self._files(shards), self.location)

@@ -79,7 +79,9 @@ def _each_reported(shards: Iterator[Shard], on_shard: OnShard | None) -> Iterato
 def _classes(location: ShardLocation, shards: Sequence[Shard]) -> tuple[str, ...]:
     greatest = {max(shard.labels): shard.name for shard in shards if len(shard)}
     if not greatest:
-        raise DataError(f"{location.uri}: the shards hold no images")
+        raise DataError(
+            f"{location.uri}: the shards hold no images; add files <key>.jpg with <key>.cls"
+        )
     content = location.read(CLASSES_NAME)
     if content is None:
         return tuple(str(label) for label in range(max(greatest) + 1))
@@ -88,6 +90,6 @@ def _classes(location: ShardLocation, shards: Sequence[Shard]) -> tuple[str, ...
     if max(greatest) >= len(names):
         raise DataError(
             f"{location.uri}/{greatest[max(greatest)]}: label {max(greatest)} is out of range: "
-            f"{where} has {len(names)} classes"
+            f"{where} has {len(names)} classes; correct the labels, or complete {CLASSES_NAME}"
         )
     return names

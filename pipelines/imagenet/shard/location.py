@@ -110,7 +110,10 @@ class FolderLocation:
         try:
             yield
         except OSError as err:
-            raise DataError(f"{escaped(str(err.filename or self.root))}: {reason(err)}") from err
+            raise DataError(
+                f"{escaped(str(err.filename or self.root))}: cannot be read or written: "
+                f"{reason(err)}"
+            ) from err
 
 
 class BucketLocation:

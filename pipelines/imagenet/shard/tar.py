@@ -135,7 +135,8 @@ class _Found:
         if key in self._images:
             other = escaped(self._images[key][0])
             raise DataError(
-                f"{self._location}: two images have the key {escaped(key)}: {other} and {name}"
+                f"{self._location}: two images have the key {escaped(key)}: {other} and {name}; "
+                "write the shard again with one key for each image"
             )
         self._images[key] = (info.name, info.offset_data, info.size)
 

@@ -70,7 +70,7 @@ def test_unpublished_size_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(load_vector("toy").state_dict(), tmp_path / "cat.pth")
     with pytest.raises(
         WeightsError,
-        match=r"holds none of cat_tiny, cat_small, cat_base, but .*embed_dim=32",
+        match=r"holds no published size \(cat_tiny, cat_small, cat_base\), but .*embed_dim=32",
     ):
         load_official_classifier(tmp_path / "cat.pth")
 

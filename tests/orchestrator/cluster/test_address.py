@@ -105,7 +105,7 @@ def test_a_web_server_is_not_accepted_as_a_cluster() -> None:
     with HTTPServer((HERE, 0), _Web) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(
-            ClusterError, match="the server there is not Ray; it may be Ray's dashboard"
+            ClusterError, match="no head of a Ray cluster answers there; it may be Ray's dashboard"
         ):
             check_address(f"{HERE}:{server.server_port}")
         server.shutdown()
@@ -243,6 +243,6 @@ def test_error_for_another_ray_version_names_both_versions(cluster_address: str)
     )
     assert "was started with: Ray: 2.9.0 Python: 3." in text
     assert text.rstrip().endswith(
-        "; run this command with the cluster's versions of Ray and Python, as on one of its "
-        "machines"
+        "; run this command with the cluster's versions of Ray and Python, for example on one "
+        "of its machines"
     )

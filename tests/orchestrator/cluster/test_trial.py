@@ -157,7 +157,7 @@ def test_trial_that_is_always_killed_is_given_up(search: Attempt) -> None:
     save_log(store, TRAINING, _log(search).model_copy(update={"tries": killed}))
     assert not _train(search, channel, None)
     assert channel.texts == [
-        "trial lr=0.1: lost its process in each of 3 attempts; left to another run"
+        "trial lr=0.1: lost its process in each of 3 attempts; the next run resumes it"
     ]
     assert _log(search).state is None
     assert _log(search).error == f"lost its process in each of {MAX_ATTEMPTS} attempts"

@@ -95,7 +95,7 @@ def test_broken_images_count_once_and_the_first_ten_are_named(tmp_path: Path) ->
     broken.add(["train/00.png"])
     with pytest.raises(DataError) as caught:
         broken.add(["train/11.png"])
-    assert "12 images cannot be decoded, more than max_broken_images = 11" in str(caught.value)
+    assert "12 images cannot be decoded, but max_broken_images is 11" in str(caught.value)
     assert "train/00.png, " in str(caught.value)
     assert "train/09.png and 2 more" in str(caught.value)
 

@@ -66,7 +66,7 @@ def test_lr_follows_the_batch_unless_given() -> None:
         ({"model": {"img_size": 16, "patch_size": 32}}, r"patch_size 32 exceeds img_size 16"),
         (
             {"model": {"patch_embed": "slice", "patch_size": 8}},
-            r"patch_size 8: patch_embed: slice works on patches of 4",
+            r"patch_size 8 cannot be used with patch_embed: slice, which needs 4",
         ),
         (
             {"model": {"embed_dim": 32}},

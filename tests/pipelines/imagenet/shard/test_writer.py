@@ -64,7 +64,7 @@ def test_finished_shards_are_not_written_again(
     assert main([str(tree), str(local), "--images-per-shard", "4"]) == 0
     assert (
         capsys.readouterr().out
-        == f"{local}: complete already, {NUM_TRAIN + NUM_VAL} images in 25 shards\n"
+        == f"{local}: already complete: {NUM_TRAIN + NUM_VAL} images in 25 shards\n"
     )
     assert {path: path.stat().st_mtime_ns for path in local.iterdir()} == before
 
