@@ -42,7 +42,7 @@ def test_config_survives_a_json_round_trip(config: CatConfig) -> None:
         ({"embed_dim": 0}, r"embed_dim must be a whole number from 1 to 16384, got 0"),
         ({"embed_dim": 10**12}, r"embed_dim must be a whole number from 1 to 16384"),
         ({"in_chans": True}, r"in_chans must be a whole number .* got True"),
-        ({"depths": ()}, r"depths must be a list with one whole number a stage, got \(\)"),
+        ({"depths": ()}, r"depths must be a list with one whole number per stage, got \(\)"),
         (
             {"depths": (1, 10**9, 1, 1)},
             r"depths must be a whole number from 1 to 1000, got 1000000000",
@@ -50,7 +50,7 @@ def test_config_survives_a_json_round_trip(config: CatConfig) -> None:
         ({"depths": (900, 900, 1, 1)}, r"depths must add up to at most 1000"),
         (
             {"num_heads": (3, 6)},
-            r"num_heads must have one entry a stage, as depths has: .*\(3, 6\)",
+            r"num_heads must have one entry per stage, like depths: .*\(3, 6\)",
         ),
         (
             {"num_heads": (3, 6, 12, 7)},
@@ -60,7 +60,7 @@ def test_config_survives_a_json_round_trip(config: CatConfig) -> None:
         ({"qk_scale": 0.0}, r"qk_scale must be a number above 0, got 0.0"),
         (
             {"drop_path_rate": 1.0},
-            r"drop_path_rate must be a number from 0 up to, but not 1, got 1.0",
+            r"drop_path_rate must be a number from 0 to below 1, got 1.0",
         ),
         ({"ape": 1}, r"ape must be true or false, got 1"),
         ({"patch_embed": "conv2"}, r"patch_embed must be 'conv' or 'slice', got 'conv2'"),

@@ -142,9 +142,9 @@ def test_ape_layout_is_inferred_from_the_other_names() -> None:
         ({"weights": {"ape": torch.zeros(1)}}, "holds no state_dict"),
         (
             {"norm.bias": torch.zeros(1), "epoch": 3},
-            "more than plain tensors by name: 'epoch' is of type int",
+            "entries that are not plain tensors by name: 'epoch' is of type int",
         ),
-        ({3: torch.zeros(1)}, "more than plain tensors by name: 3 is not a string"),
+        ({3: torch.zeros(1)}, "entries that are not plain tensors by name: 3 is not a string"),
         ({"ape": torch.zeros(3).to_sparse()}, "'ape' is not dense"),
         ({"ape": torch.zeros(3, device="meta")}, "'ape' is not dense"),
         (

@@ -196,9 +196,9 @@ def test_training_without_a_compiler_runs_uncompiled(
     monkeypatch.setenv("CXX", "no-such-compiler")
     recorder = Recorder(segmenter.root / "compiled")
     segmenter.assert_straight(segmenter.attempt(recorder, compile=True), [recorder])
-    told = [event.text for event in recorder.events if event.text.startswith("compile: ")]
-    assert [text.split(" here")[0] for text in told] == [
-        "compile: there is no C++ compiler 'no-such-compiler'"
+    logged = [event.text for event in recorder.events if event.text.startswith("compile: ")]
+    assert [text.split(";")[0] for text in logged] == [
+        "compile: C++ compiler 'no-such-compiler' not found (set CXX to use another)"
     ]
 
 
