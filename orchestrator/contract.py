@@ -253,6 +253,8 @@ Entry = Callable[[StageContext], StageResult]
 
 CHECKPOINT = "checkpoint"
 """The output of a kind with a finished model, and the only input of its evaluation."""
+EPOCHS_FILE = "epochs.jsonl"
+"""A file of the output `log`: one line of JSON for each epoch, with `epoch` and metrics."""
 DETAILS = "details"
 """The output of an evaluation with details behind its metrics."""
 

@@ -3,6 +3,8 @@ searches."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +14,19 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from orchestrator.artifact import Artifact, Manifest
-from orchestrator.contract import Kind
+from orchestrator.contract import DETAILS, EPOCHS_FILE, Kind
 from orchestrator.errors import IntegrityError
+from orchestrator.history import Curve, Histories, StageHistory, StageState
 from orchestrator.plan import Digests, make_plan
 from orchestrator.planning import prior_runs
+from orchestrator.runs.history import load_histories
 from orchestrator.runs.last_run import LastRun, LastStage, last_run_name, load_last_run
+from orchestrator.runs.record import load_record
+from orchestrator.runs.status import make_status
 from orchestrator.spec import Job, Stage, job_from_document
+from orchestrator.store.checkpoints import runs_of
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import fetch_artifact, load_manifest
+from orchestrator.store.publish import fetch_artifact, load_manifest, training_name
 from orchestrator.trials import TRIALS_FILE, Trials
 
 
@@ -36,13 +43,15 @@ class Results:
     """How the job file differs from the last run, by stage."""
     run_id: str | None
     """The id of the last run, or None if the job has not run with this store."""
+    keys: Mapping[str, str]
+    """The Keys as last run, by stage."""
 
 
 def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Results:
     """Return the results of the job's last run. Reads only the store, not the data."""
     last = load_last_run(store, job.name)
     if last is None:
-        return Results(job, {}, {}, None)
+        return Results(job, {}, {}, None, {})
     where = f"store {store.uri}: {last_run_name(job.name)}"
     ran = job_from_document(last.job, kinds=kinds, where=where).stages
     found = {
@@ -58,6 +67,7 @@ def load_results(job: Job, store: Store, *, kinds: Mapping[str, Kind]) -> Result
         manifests={name: manifest for name, manifest in found.items() if manifest is not None},
         changes=_changes_since(job, last),
         run_id=last.run_id,
+        keys={name: last.stages[name].key for name in names if name in last.stages},
     )
 
 
@@ -105,6 +115,113 @@ def _digests_then(stage: Stage, last: LastStage | None) -> Digests:
             **{field: digest for field, digest in held.items() if field not in stage.inputs},
         },
     )
+
+
+SHOWN_DETAILS = re.compile(r"per_class\.json|confusion\.(json|png)|painted/[^/]+")
+"""Files of an evaluation's details that a page shows; predictions may be thousands."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the stages of a job trained, and what became of each in the last run."""
+
+    states: Mapping[str, StageState]
+    histories: Histories
+    run_error: str | None = None
+    """Why the last run as a whole ended early."""
+
+
+def load_training(results: Results, store: Store, *, now_s: float) -> Training:
+    """States, attempts and curves of the stages. Raises StoreError where the store is out of reach;
+    what is damaged is a remark."""
+    if results.run_id is None:
+        return Training({}, Histories({}, ()))
+    remarks: list[str] = []
+    states: dict[str, StageState] = {}
+    run_error = None
+    try:
+        record = load_record(store, results.run_id)
+    except IntegrityError as err:
+        remarks.append(f"the states and curves of the last run are not known: {err}")
+    else:
+        status = make_status(results.job, record, others=results.manifests, now_s=now_s)
+        errors = {name: stage.error for name, stage in record.stages.items()}
+        states = {
+            row.stage: StageState(row.state.value, errors.get(row.stage)) for row in status.stages
+        }
+        run_error = record.error
+    run_ids = {
+        run_id
+        for name, key in results.keys.items()
+        for run_id in _runs_that_trained(key, results.manifests.get(name), store)
+    }
+    known = {results.run_id} if states else set()
+    run_ids = (run_ids - {results.run_id}) | known
+    histories = load_histories(store, run_ids, keys=results.keys.values())
+    remarks += histories.remarks
+    for name, manifest in results.manifests.items():
+        try:
+            _take_epochs(histories.stages[manifest.key], manifest, store)
+        except (IntegrityError, ValueError, KeyError, TypeError) as err:
+            remarks.append(f"stages.{name}: its {EPOCHS_FILE} is left out: {err}")
+    return Training(states, replace(histories, remarks=tuple(remarks)), run_error)
+
+
+def _take_epochs(history: StageHistory, manifest: Manifest, store: Store) -> None:
+    """Take the curves from the published log, which has every epoch. A driver that was killed may
+    have lost events."""
+    files = [
+        file
+        for artifact in manifest.artifacts.values()
+        for file in artifact.files
+        if file.path == EPOCHS_FILE
+    ]
+    if not files:
+        return
+    with TemporaryDirectory() as folder:
+        fetched = fetch_artifact(store, Artifact(files=tuple(files)), Path(folder))
+        lines = (fetched / EPOCHS_FILE).read_text().splitlines()
+    curves: dict[str, Curve] = {name: Curve() for name in history.curves}
+    for record in map(json.loads, lines):
+        for name in curves.keys() & record.keys():
+            curves[name].add(record["epoch"], record[name])
+    history.curves |= {name: curve for name, curve in curves.items() if curve.done}
+
+
+def _runs_that_trained(key: str, manifest: Manifest | None, store: Store) -> tuple[str, ...]:
+    """Runs are listed in the manifest, and for an unfinished stage next to its checkpoints."""
+    if manifest is None:
+        return runs_of(store, training_name(key))
+    runs = manifest.provenance.get("runs") or [manifest.provenance.get("run_id")]
+    return tuple(str(run) for run in runs if run) if isinstance(runs, list) else ()
+
+
+class FoundDetails(NamedTuple):
+    """By stage, the files of its details that a page shows, by path; and a remark for each stage
+    whose details cannot be read."""
+
+    files: Mapping[str, Mapping[str, bytes]]
+    remarks: tuple[str, ...]
+
+
+def load_details(manifests: Mapping[str, Manifest], store: Store) -> FoundDetails:
+    """The details of each evaluation. Raises StoreError where the store is out of reach."""
+    files: dict[str, Mapping[str, bytes]] = {}
+    remarks: list[str] = []
+    for name, manifest in manifests.items():
+        if DETAILS not in manifest.artifacts:
+            continue
+        shown = [
+            file for file in manifest.artifacts[DETAILS].files if SHOWN_DETAILS.fullmatch(file.path)
+        ]
+        with TemporaryDirectory() as folder:
+            try:
+                fetched = fetch_artifact(store, Artifact(files=tuple(shown)), Path(folder))
+            except IntegrityError as err:
+                remarks.append(f"stages.{name}: its details are left out: {err}")
+                continue
+            files[name] = {file.path: (fetched / file.path).read_bytes() for file in shown}
+    return FoundDetails(files, tuple(remarks))
 
 
 OUTPUT = "trials"

@@ -21,6 +21,7 @@ from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
+from orchestrator.code_version import code_version
 from orchestrator.contract import Event
 from orchestrator.errors import (
     ClusterError,
@@ -232,6 +233,7 @@ class Run:
             "job": self.plan.job.name,
             "run_id": self.journal.record.run_id,
             "started_at_s": time.time(),
+            "code": code_version().model_dump(mode="json"),
             "resources": decision.stage.stage.resources.model_dump(mode="json"),
         }
         self.running[decision.stage.name] = decision

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from orchestrator.artifact import Artifact, Manifest
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.code_version import CodeVersion, code_sha256
 from orchestrator.contract import StageResult
 from orchestrator.store import open_store
 from orchestrator.store.publish import publish_artifact, publish_manifest
@@ -53,9 +54,23 @@ def publish_result(
             **(published or {}),
         },
         metrics=result.metrics,
-        provenance={**attempt.provenance, **_surroundings(), **(hardware or {})},
+        provenance={
+            **attempt.provenance,
+            "code": _code_that_ran(attempt.provenance.get("code")),
+            **_surroundings(),
+            **(hardware or {}),
+        },
     )
     return publish_manifest(store, manifest)
+
+
+def _code_that_ran(of_driver: JsonValue) -> dict[str, JsonValue]:
+    """The version of this process's code. The driver knows the commit; it counts only if both have
+    the same source files."""
+    version = CodeVersion.model_validate(of_driver) if of_driver is not None else None
+    if version is None or version.sha256 != code_sha256():
+        version = CodeVersion(sha256=code_sha256())
+    return version.model_dump(mode="json")
 
 
 def _surroundings() -> dict[str, JsonValue]:

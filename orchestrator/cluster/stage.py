@@ -26,6 +26,7 @@ from orchestrator.contract import Event, Params
 from orchestrator.errors import DataError, JobError
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
+from orchestrator.store.checkpoints import note_run
 from orchestrator.store.outside import fetch_outside
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import (
@@ -48,7 +49,8 @@ def run_stage(
 ) -> Manifest:
     """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time.
     Raises OrchestratorError."""
-    attempt = make_attempt(plan, planned, store, provenance)
+    runs = note_run(store, training_name(planned.key), str(provenance["run_id"]))
+    attempt = make_attempt(plan, planned, store, {**provenance, "runs": list(runs)})
     stage = planned.stage
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)

@@ -75,11 +75,15 @@ class StageLoop(BaseLoop):  # type: ignore[misc]  # untyped base
         )
         runner.register_hook(StopInValidation(context, lambda: self._save_or_stop(Action.STOP)))
         self._num_written = 0
-        self.begin_at(Position())
+        self._begin_at(Position())
 
-    def begin_at(self, position: Position) -> None:
+    def resume_at(self, position: Position) -> None:
         """Sets the position to resume from. The runner's weights and optimizer must belong to this
         position."""
+        self._begin_at(position)
+        self._events.report_resumption(position.iteration)
+
+    def _begin_at(self, position: Position) -> None:
         context = self._config.context
         self._began_at = position.iteration
         self._epoch, self._iter, self._is_validated = (

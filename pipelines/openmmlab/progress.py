@@ -149,6 +149,10 @@ class EventWriter:
         more = {"images_per_s": images_per_s, "data_wait": speed.data_wait}
         self._emit(iteration, shown, {**values, **more})
 
+    def report_resumption(self, iteration: int) -> None:
+        """Readers of the curves cut there what is trained again."""
+        self._emit(iteration, "resuming", {})
+
     def _emit(self, iteration: int, shown: str, values: Mapping[str, float]) -> None:
         if self.context.rank != 0:
             return

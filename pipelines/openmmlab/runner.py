@@ -234,7 +234,7 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         skips a tensor."""
         state = load_state(Path(filename))
         put_state(self, state, where=filename)
-        self.train_loop.begin_at(position_of(state))
+        self.train_loop.resume_at(position_of(state))
 
     def dump_config(self) -> None:
         """Does nothing: the stage's outputs hold the model's config as JSON."""

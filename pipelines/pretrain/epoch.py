@@ -227,7 +227,7 @@ class Epoch:
 def _event(record: EpochRecord, num_epochs: int, *, num_broken: int) -> Event:
     metrics = {
         name: getattr(record, name)
-        for name in ("loss", "top1", "top5", "images_per_s", "data_wait")
+        for name in ("loss", "lr", "top1", "top5", "images_per_s", "data_wait")
     }
     text = f"epoch {record.epoch}/{num_epochs} loss {record.loss:.3f} top1 {record.top1:.1f}"
     if record.skipped_updates:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cat_model.model import Cat
 from cat_model.weights.load import save_classifier
 from orchestrator.artifact import Metric
-from orchestrator.contract import StageContext, StageResult
+from orchestrator.contract import EPOCHS_FILE, Event, StageContext, StageResult
 from pipelines.imagenet.layouts import load_classes, open_images
 from pipelines.pretrain.checkpoint import Checkpoints
 from pipelines.pretrain.criterion import Criterion
@@ -50,11 +50,20 @@ def run(context: StageContext) -> StageResult:
         context, make_loaders(context, images, classes), classes=classes, device=device
     )
     progress = training.checkpoints.load()
+    if context.resume_dir is not None:
+        context.emit(_resumed(progress, training))
     with explaining_memory(params, world_size=context.world_size, device=device):
         training.trainer.warm_up_ddp(_blank_micro_batch(params, context.world_size, device))
         while progress.epoch < params.epochs:
             progress = Epoch(training, progress).run()
     return _result(training, classes, progress)
+
+
+def _resumed(progress: Progress, training: EpochLoopState) -> Event:
+    """Where the training continues: readers of its curves cut there what is trained again."""
+    done = progress.epoch + progress.num_updates / training.loaders.updates_per_epoch
+    total = training.params.epochs
+    return Event(f"resuming at epoch {done:.4g}/{total}", done=done, total=total)
 
 
 def _blank_micro_batch(params: PretrainParams, world_size: int, device: torch.device) -> Tensor:
@@ -137,7 +146,7 @@ def _result(training: EpochLoopState, classes: tuple[str, ...], progress: Progre
         save_classifier(checkpoint, model, classes=classes)
         log.mkdir()
         lines = [json.dumps(asdict(record)) for record in progress.epochs]
-        (log / "epochs.jsonl").write_text("\n".join(lines) + "\n")
+        (log / EPOCHS_FILE).write_text("\n".join(lines) + "\n")
     metrics = (*progress.scores.as_metrics(), *_training_metrics(progress))
     return StageResult(outputs={"checkpoint": checkpoint, "log": log}, metrics=metrics)
 

@@ -54,6 +54,8 @@ class CountParams(Params):
 def run(context: StageContext) -> StageResult:
     params: CountParams = context.params
     start = json.loads((context.resume_dir / "state.json").read_text()) if context.resume_dir else 0
+    if context.resume_dir:
+        context.emit(Event(f"resuming at epoch {start}/{params.epochs}", start, params.epochs))
     if context.resume_dir and params.resumed_epoch_s is not None:
         params = params.model_copy(update={"epoch_s": params.resumed_epoch_s})
     for epoch in range(start + 1, params.epochs + 1):

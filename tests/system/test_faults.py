@@ -19,6 +19,7 @@ from ray._private.state import available_resources_per_node
 
 from orchestrator.planning import plan_job
 from orchestrator.process import ONE_WISH_S
+from orchestrator.results import load_results, load_training
 from orchestrator.run import Update, run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
@@ -113,6 +114,41 @@ def test_an_interrupted_run_resumes_from_its_checkpoint(folder: Path, cluster_ad
     _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors[-5000:]
     assert _worked(folder) == _epochs(30)
+
+
+def test_a_stage_killed_in_two_runs_has_one_curve(folder: Path, cluster_address: str) -> None:
+    _write_job(folder, epochs=9, epoch_s=3)
+    for number in (1, 2):
+        driver = _start(folder)
+        _await_text(folder, f"epoch {2 * number}/9", driver)
+        driver.kill()
+        driver.communicate()
+    driver = _start(folder, "stages.only.epoch_s=0")
+    _, errors = driver.communicate(timeout=600)
+    assert driver.returncode == 0, errors[-5000:]
+
+    job = load_job(folder / "job.yaml", kinds=KINDS, base_dir=folder)
+    store = open_store(job.store)
+    results = load_results(job, store, kinds=KINDS)
+    training = load_training(results, store, now_s=time.time())
+    history = training.histories.stages[results.keys["only"]]
+    curve = history.curves["total"]
+    assert list(curve.done) == sorted(set(curve.done))
+    assert list(curve.values) == list(curve.done)
+    assert {1, 2, 4, 9} <= set(curve.done)
+    runs = [record["run_id"] for record in _records(folder)]
+    assert [attempt.run_id for attempt in history.attempts] == runs
+    assert results.manifests["only"].provenance["runs"] == runs
+    assert len(history.resumptions) == 2
+
+
+def _await_text(folder: Path, text: str, driver: subprocess.Popen[str]) -> None:
+    """Wait until an event in the store has the text."""
+    deadline = time.monotonic() + 600
+    while not any(text in path.read_text() for path in folder.glob("store/runs/*/events/*.jsonl")):
+        assert driver.poll() is None, driver.communicate()[1][-5000:]
+        assert time.monotonic() < deadline, f"no event {text}"
+        time.sleep(0.1)
 
 
 def test_a_second_signal_stops_waiting_for_a_stage(folder: Path, cluster_address: str) -> None:

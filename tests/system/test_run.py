@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.util
 
+from orchestrator.code_version import code_version
 from orchestrator.errors import ClusterError, DataError, JobError, StageError
 from orchestrator.plan import Verdict
 from orchestrator.planning import plan_job
@@ -314,6 +315,9 @@ def test_a_run_writes_its_events_and_record_to_the_store(
     assert texts[0].startswith("running: ")
     assert "epoch 2/2" in texts
     assert texts[-1] == "done: total 2.00"
+    (manifest,) = load_results(job, store, kinds=KINDS).manifests.values()
+    assert manifest.provenance["code"] == code_version().model_dump(mode="json")
+    assert manifest.provenance["runs"] == [_record(tmp_path).run_id]
 
 
 EVALUATED = """

@@ -1,0 +1,95 @@
+"""The version of the code: a digest of its files, and the commit in a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orchestrator import code_version as module
+from orchestrator.code_version import PACKAGES, CodeVersion, code_sha256, code_version
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with packages of one file each, which this process takes for its own code."""
+    for name in PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"name = {name!r}\n")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    _forget()
+    return tmp_path
+
+
+def _forget() -> None:
+    code_sha256.cache_clear()
+    code_version.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> object:
+    yield
+    _forget()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def _version() -> CodeVersion:
+    _forget()
+    return code_version()
+
+
+def test_the_digest_follows_content_and_names(packages: Path) -> None:
+    digests = [_version().sha256]
+    (packages / "pipelines" / "__init__.py").write_text("changed = True\n")
+    digests.append(_version().sha256)
+    (packages / "pipelines" / "__init__.py").rename(packages / "pipelines" / "other.py")
+    digests.append(_version().sha256)
+    assert len(set(digests)) == 3
+
+
+def test_other_files_are_not_in_the_digest(packages: Path) -> None:
+    before = _version()
+    (packages / "setup.py").write_text("")
+    (packages / "pipelines" / "cache.pyc").write_bytes(b"\0")
+    assert _version() == before
+
+
+def test_the_commit_is_none_outside_a_checkout(packages: Path) -> None:
+    assert _version().commit is None
+    assert _version().is_dirty is None
+
+
+def test_a_checkout_has_its_commit_and_whether_it_is_dirty(packages: Path) -> None:
+    _git(packages, "init", "--quiet")
+    _git(packages, "add", ".")
+    _git(packages, "commit", "--quiet", "--message", "first")
+    clean = _version()
+    (packages / "notes.txt").write_text("not code")
+    assert _version() == clean
+    (packages / "orchestrator" / "new.py").write_text("")
+    dirty = _version()
+    assert clean.commit == dirty.commit == _git(packages, "rev-parse", "HEAD")
+    assert clean.is_dirty is False
+    assert dirty.is_dirty is True
+
+
+def test_an_environment_inside_another_checkout_has_no_commit(
+    packages: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _git(packages, "init", "--quiet")
+    _git(packages, "add", ".")
+    _git(packages, "commit", "--quiet", "--message", "first")
+    inside = packages / "site-packages"
+    inside.mkdir()
+    for name in PACKAGES:
+        (packages / name).rename(inside / name)
+    monkeypatch.setattr(module, "ROOT", inside)
+    assert _version().commit is None
