@@ -93,7 +93,7 @@ def _add_status(verb: argparse.ArgumentParser) -> None:
 def _add_report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--format",
-        choices=["terminal", "json", "markdown", "csv"],
+        choices=["terminal", "html", "json", "markdown", "latex", "csv"],
         help="default: terminal, or json with --json",
     )
     verb.add_argument(

@@ -6,6 +6,7 @@ import io
 import os
 import shlex
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.contract import DETAILS
 from orchestrator.errors import StoreError
+from orchestrator.history import Histories
 from orchestrator.report import (
     Audits,
     Cell,
@@ -36,7 +38,16 @@ from orchestrator.report import (
     report_json,
     search_lines,
 )
-from orchestrator.results import load_results, load_trials
+from orchestrator.report.content import ReportContent
+from orchestrator.report.latex import make_latex
+from orchestrator.results import (
+    FoundDetails,
+    Training,
+    load_details,
+    load_results,
+    load_training,
+    load_trials,
+)
 from orchestrator.spec import Job
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import fetch_artifact
@@ -60,28 +71,65 @@ def report(arguments: Namespace, stdout: IO[str]) -> int:
 def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) -> tuple[Cell, ...]:
     """Write the report of the job's last run to `stream` in the requested format. Remarks go to
     stderr."""
-    results = load_results(job, store, kinds=KINDS)
-    cells = make_cells(results.job, results.manifests, rows=published_rows())
-    audits = audits_of(results.job, results.manifests)
-    found = load_trials(results.job, results.manifests, store)
-    searches = make_searches(results.job, results.manifests, found.trials)
+    format_name = "json" if arguments.json else getattr(arguments, "format", None)
+    content = _load_content(arguments, job, store, has_history=format_name in ("json", "html"))
+    cells, audits, searches = content.cells, content.audits, content.searches
     plots, details = (
         _write_plots(arguments, searches),
-        _fetch_details(arguments, results.manifests, store),
+        _fetch_details(arguments, content.manifests, store),
     )
-    origin = Origin(job.store, results.run_id, _run_command(arguments, job), results.changes)
-    match "json" if arguments.json else getattr(arguments, "format", None):
+    match format_name:
         case "json":
-            print_json(stream, report_json(job.name, cells, audits, searches))
+            lineages, histories = content.lineages, content.stage_histories
+            document = report_json(
+                job.name, cells, audits, searches, histories=histories, lineages=lineages
+            )
+            print_json(stream, document)
         case "markdown":
+            origin = content.origin
             stream.write(make_markdown(job.name, cells, audits, origin, searches, plots, details))
+        case "html":
+            # Jinja2 and Pillow take a tenth of a second to import, which other verbs do not need.
+            from orchestrator.report.page import make_page  # noqa: PLC0415
+
+            stream.write(make_page(content))
+        case "latex":
+            kinds = {name: stage.kind.name for name, stage in content.job.stages.items()}
+            stream.write(make_latex(job.name, cells, kinds))
         case "csv":
-            stream.write(make_csv(cells))
+            stream.write(make_csv(cells, content.manifests))
         case _:
             _print_report(job, cells, audits, searches, stream)
-    for remark in (*changes_of(origin), *found.remarks):
+    for remark in (*changes_of(content.origin), *content.remarks):
         print(f"note: {remark}", file=sys.stderr)
     return cells
+
+
+def _load_content(
+    arguments: Namespace, job: Job, store: Store, *, has_history: bool
+) -> ReportContent:
+    """Read what the report needs. Without `has_history` it has no states, curves and details."""
+    results = load_results(job, store, kinds=KINDS)
+    found = load_trials(results.job, results.manifests, store)
+    training, details = Training({}, Histories({}, ())), FoundDetails({}, ())
+    if has_history:
+        training = load_training(results, store, now_s=time.time())
+        details = load_details(results.manifests, store)
+    return ReportContent(
+        job=results.job,
+        manifests=results.manifests,
+        cells=make_cells(results.job, results.manifests, rows=published_rows()),
+        audits=audits_of(results.job, results.manifests),
+        searches=make_searches(results.job, results.manifests, found.trials),
+        origin=Origin(job.store, results.run_id, _run_command(arguments, job), results.changes),
+        states=training.states,
+        histories=training.histories,
+        keys=results.keys,
+        details=details.files,
+        rows=published_rows(),
+        run_error=training.run_error,
+        remarks=(*found.remarks, *training.histories.remarks, *details.remarks),
+    )
 
 
 def _print_report(

@@ -33,7 +33,13 @@ def audits_of(job: Job, manifests: Mapping[str, Manifest]) -> Audits:
 def audit_lines(audits: Audits) -> tuple[str, ...]:
     """Return a line per stage, such as `pretrain: epochs 10 instead of 300; batch_size 32 instead
     of 1024`."""
-    return tuple(f"{stage}: {_words(deviations)}" for stage, deviations in audits.items())
+    return tuple(f"{stage}: {'; '.join(audit_texts(one))}" for stage, one in audits.items())
+
+
+def audit_texts(deviations: Mapping[str, Deviation]) -> list[str]:
+    """Return a text for each deviation, such as `epochs 10 instead of 300`."""
+    texts = [deviation_text(name, deviation) for name, deviation in deviations.items()]
+    return texts or ["as in the reference recipe"]
 
 
 def _recorded(name: str, manifests: Mapping[str, Manifest]) -> Mapping[str, Deviation] | None:
@@ -48,8 +54,3 @@ def _own(
     return {
         name: deviation for name, deviation in recorded.items() if measured.get(name) != deviation
     }
-
-
-def _words(deviations: Mapping[str, Deviation]) -> str:
-    texts = (deviation_text(name, deviation) for name, deviation in deviations.items())
-    return "; ".join(texts) or "as in the reference recipe"

@@ -20,8 +20,11 @@ class PublishedRow(Value):
     id: str
     kind: str
     """The kind of the stages that can be compared with the row."""
-    source: str
-    """The paper, the table and the row's name there."""
+    paper: str
+    table: str
+    """The title of the table that it is in."""
+    published_as: str
+    """The row's name there."""
     num_samples: Annotated[int, Field(ge=1)]
     """The number of val images that the metrics were measured on."""
     recipe: Mapping[str, JsonValue]
@@ -30,6 +33,11 @@ class PublishedRow(Value):
     """The id of the row that the stage behind each input must follow, by field of role INPUT."""
     metrics: Mapping[str, float]
     """Scores in %, params_m in M, flops_g in G, throughput_v100 in images/s."""
+
+    @property
+    def source(self) -> str:
+        """Paper, table, and the row's name there."""
+        return f"{self.paper}, {self.table}, {self.published_as}"
 
 
 class _Row(Value):
@@ -75,7 +83,9 @@ def _row(paper: _Paper, table: _Table, row_id: str) -> PublishedRow:
     return PublishedRow(
         id=row_id,
         kind=table.kind,
-        source=f"{paper.source}, {table.title}, {row.published_as}",
+        paper=paper.source,
+        table=table.title,
+        published_as=row.published_as,
         num_samples=table.num_samples,
         recipe=row.recipe,
         inputs=row.inputs,

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.report import published_rows
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
 from pipelines import KINDS
+from tests.browser import opened_page
 from tests.docs.console import matches
 from tests.fault_proxy import fault_proxy
 
@@ -127,6 +129,21 @@ def test_the_quickstart_runs_and_is_reused(workplace: Path, report: Any) -> None
     assert {
         path: path.read_bytes() for path in (workplace / "artifacts" / "manifests").iterdir()
     } == manifests
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("report")
+def test_the_page_of_the_quickstart_is_small_and_whole(workplace: Path) -> None:
+    _run(workplace, "report", "--format", "html", "--output", "report.html")
+    path = workplace / "report.html"
+    assert path.stat().st_size < 1_500_000
+    with opened_page(path) as page:
+        assert page.locator("#results-table tbody tr").count() == 4
+        assert page.locator("table.paper tr.published").count() == len(published_rows())
+        assert page.locator("svg.chart").count() >= 12
+        assert page.locator(".plots img").count() >= 3
+        page.locator("#results-table a.number").first.click()
+        assert "source files sha256" in page.locator("#panel").inner_text()
 
 
 def _outputs(store: Store) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from pydantic import JsonValue
 from rich.console import Console
 
 from orchestrator.report import (
@@ -159,14 +160,26 @@ def test_terminal_fits_published_values_into_120_columns(cells: tuple[Cell, ...]
 
 
 def test_csv_has_a_record_for_each_cell(cells: tuple[Cell, ...]) -> None:
-    text = make_csv(cells)
+    text = make_csv(cells, manifests())
     assert text.count("\r\n") == text.count("\n") == len(cells) + 1
     records = list(csv.DictReader(io.StringIO(text, newline="")))
     document = report_json("paper", cells, {})["cells"]
     assert isinstance(document, list)
     for record, cell in zip(records, document, strict=True):
         assert isinstance(cell, dict)
-        assert record == {name: "" if value is None else str(value) for name, value in cell.items()}
+        shown = {name: "" if value is None else str(value) for name, value in cell.items()}
+        assert {name: record[name] for name in cell} == shown
+
+
+def test_csv_has_timms_columns_for_classifiers(cells: tuple[Cell, ...]) -> None:
+    done = manifests()
+    params: dict[str, JsonValue] = {"model": "cat_small", "crop_pct": 0.875}
+    done["pretrain"] = done["pretrain"].model_copy(update={"params": params})
+    records = list(csv.DictReader(io.StringIO(make_csv(cells, done), newline="")))
+    of_stage = {record["stage"]: record for record in records}
+    shown = [of_stage["pretrain"][name] for name in ("model", "top1", "top1_err", "crop_pct")]
+    assert shown == ["cat_small", "81.5", "18.5", "0.875"]
+    assert of_stage["scenes"]["model"] == ""
 
 
 def test_json_and_csv_do_not_round(cells: tuple[Cell, ...]) -> None:

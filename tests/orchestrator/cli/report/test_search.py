@@ -14,7 +14,9 @@ import pytest
 
 from orchestrator.artifact import Manifest, Metric
 from orchestrator.plan import Digests, Plan, PriorRuns, make_plan
+from orchestrator.runs.journal import open_journal
 from orchestrator.runs.last_run import write_last_run
+from orchestrator.runs.record import RunState
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import blob_name, publish_artifact, publish_manifest
@@ -63,6 +65,7 @@ def _finish(folder: Path, trials: str) -> tuple[Store, Plan, str]:
         provenance={},
     )
     publish_manifest(store, manifest)
+    open_journal(store, plan, run_id="r").end(RunState.DONE)
     write_last_run(store, plan, run_id="r")
     (file,) = (file for file in artifact.files if file.path == TRIALS_FILE)
     return store, plan, blob_name(file.sha256)

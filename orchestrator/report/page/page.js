@@ -1,0 +1,95 @@
+"use strict";
+// Sorting, theme, values under the pointer, and the panel of a number. Without it, all is readable.
+
+const root = document.documentElement;
+
+document.querySelector("#theme").addEventListener("click", () => {
+  const isDark = root.dataset.theme
+    ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = isDark ? "light" : "dark";
+});
+
+function valueOf(cell) {
+  const text = cell.dataset.value ?? cell.textContent.trim();
+  const number = Number.parseFloat(text.replace(/,/g, ""));
+  return Number.isNaN(number) ? text : number;
+}
+
+function compare(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  if (typeof a === "number") return -1;
+  if (typeof b === "number") return 1;
+  return a.localeCompare(b);
+}
+
+for (const header of document.querySelectorAll("table.sortable th")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...header.childNodes);
+  header.append(button);
+  button.addEventListener("click", () => {
+    const table = header.closest("table");
+    const isDown = header.getAttribute("aria-sort") === "ascending";
+    for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", isDown ? "descending" : "ascending");
+    const index = header.cellIndex;
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((a, b) => compare(valueOf(a.cells[index]), valueOf(b.cells[index])));
+    if (isDown) rows.reverse();
+    table.tBodies[0].append(...rows);
+  });
+}
+
+const panel = document.querySelector("#panel");
+for (const link of document.querySelectorAll("a.number")) {
+  link.addEventListener("click", (event) => {
+    const lineage = document.querySelector(link.hash);
+    if (!lineage || !panel.showModal) return;
+    event.preventDefault();
+    panel.querySelector("h2").textContent = link.dataset.title;
+    const body = panel.querySelector(".body");
+    body.replaceChildren(...[...lineage.querySelector(".body").childNodes].map((node) => node.cloneNode(true)));
+    panel.showModal();
+  });
+}
+panel.addEventListener("click", (event) => {
+  if (event.target === panel || event.target.closest("button, a")) panel.close();
+});
+
+const tip = document.querySelector("#tip");
+for (const chart of document.querySelectorAll("svg.chart")) {
+  const line = chart.querySelector("polyline");
+  const points = line.getAttribute("points").split(" ").map((pair) => pair.split(",").map(Number));
+  const { x0, x1, y0, y1, left, right, top, bottom } = chart.dataset;
+  const dot = chart.querySelector("circle");
+  chart.addEventListener("pointermove", (event) => {
+    const box = chart.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * chart.viewBox.baseVal.width;
+    const [px, py] = points.reduce((best, point) =>
+      Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best);
+    const done = Number(x0) + ((px - left) / (right - left)) * (x1 - x0);
+    const value = Number(y0) + ((bottom - py) / (bottom - top)) * (y1 - y0);
+    dot.setAttribute("cx", px);
+    dot.setAttribute("cy", py);
+    dot.style.display = "block";
+    tip.textContent = `${Number(done.toPrecision(4))}: ${Number(value.toPrecision(4))}`;
+    tip.style.display = "block";
+    tip.style.left = `${Math.min(event.pageX + 12, document.body.clientWidth - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${event.pageY + 12}px`;
+  });
+  chart.addEventListener("pointerleave", () => {
+    dot.style.display = tip.style.display = "none";
+  });
+}
+
+function openTarget() {
+  const target = location.hash && document.querySelector(CSS.escape ? `[id="${CSS.escape(location.hash.slice(1))}"]` : location.hash);
+  for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
+  if (target) target.scrollIntoView();
+}
+addEventListener("hashchange", openTarget);
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("details")) part.open = true;
+});
+openTarget();
