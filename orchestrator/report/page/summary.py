@@ -35,7 +35,7 @@ class Summary:
 def make_summary(content: ReportContent, stages: list[StageView]) -> Summary:
     """What became of the job, in a word, a sentence and a few facts."""
     warnings = [
-        (f"{stage.name} {TROUBLES[stage.state]}", stage.anchor)
+        (f"{stage.name} {TROUBLES[stage.state]}{_cause(stage)}", stage.anchor)
         for stage in stages
         if stage.state in TROUBLES
     ]
@@ -61,6 +61,11 @@ def make_summary(content: ReportContent, stages: list[StageView]) -> Summary:
     return Summary(verdict, counts, tuple(_facts(content, stages)), tuple(warnings))
 
 
+def _cause(stage: StageView) -> str:
+    """The first line of the stage's error, after a colon."""
+    return f": {stage.error.splitlines()[0]}" if stage.error else ""
+
+
 def _facts(content: ReportContent, stages: list[StageView]) -> list[tuple[str, str]]:
     runs = content.histories.runs
     facts: list[tuple[str, str]] = []
@@ -76,7 +81,7 @@ def _facts(content: ReportContent, stages: list[StageView]) -> list[tuple[str, s
         facts.append(("GPU-hours", hours_text(gpu_hours)))
     if core_hours:
         facts.append(("core-hours", hours_text(core_hours)))
-    codes = {stage.lineage.code for stage in stages if stage.lineage}
+    codes = {stage.lineage.code.partition(", ")[0] for stage in stages if stage.lineage}
     if codes:
         facts.append(("code", codes.pop() if len(codes) == 1 else f"{len(codes)} versions"))
     num_done = sum(stage.lineage is not None for stage in stages)
