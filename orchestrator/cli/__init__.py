@@ -13,6 +13,7 @@ from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
 from orchestrator.cli.job import plan, schema, validate
 from orchestrator.cli.report import report
+from orchestrator.cli.reproduce import reproduce
 from orchestrator.cli.run import run
 from orchestrator.cli.status import status
 from orchestrator.errors import InterruptedRunError, OrchestratorError, SpecError
@@ -24,6 +25,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "run": run,
     "status": status,
     "report": report,
+    "reproduce": reproduce,
     "schema": schema,
 }
 """Each verb takes the arguments and the stream for its results, and returns the exit code."""

@@ -26,6 +26,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         _add_verb(verbs, "status", "show the state of a job's last run; reads only the store")
     )
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
+    _add_reproduce(verbs)
     schema = "print the JSON Schema of job files, for editors"
     description = f"{schema[0].upper()}{schema[1:]}."
     verbs.add_parser("schema", help=schema, description=description).set_defaults(json=False)
@@ -105,6 +106,20 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         type=_path,
         help="write plots of searches and details of evaluations to FOLDER; Markdown shows them",
     )
+
+
+def _add_reproduce(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "show which of the paper's numbers a store reproduces, and what runs the rest"
+    verb = verbs.add_parser("reproduce", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    verb.add_argument("--store", metavar="URI", required=True, help="the store to read")
+    verb.add_argument(
+        "--rows",
+        metavar="ROW",
+        action="append",
+        default=[],
+        help="only these rows, such as coco, imagenet1k/cat_small or coco/fcos/*; may be repeated",
+    )
+    verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
 
 
 def _path(text: str) -> Path:

@@ -12,6 +12,9 @@ from ruamel.yaml import YAML
 
 from orchestrator.artifact import Value
 
+OURS = {"throughput_v100": ("images_per_s_bf16", "images_per_s_fp32")}
+"""By published metric, which of ours is shown next to it where the names differ."""
+
 
 class PublishedRow(Value):
     """The published numbers of one model or method, and the recipe that a reproduction must
@@ -33,6 +36,8 @@ class PublishedRow(Value):
     """The id of the row that the stage behind each input must follow, by field of role INPUT."""
     metrics: Mapping[str, float]
     """Scores in %, params_m in M, flops_g in G, throughput_v100 in images/s."""
+    counted: Mapping[str, float] = Field(default_factory=dict)
+    """Sizes that the published network has by our count, where the published number differs."""
 
     @property
     def source(self) -> str:
@@ -45,6 +50,7 @@ class _Row(Value):
     recipe: dict[str, JsonValue]
     inputs: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float]
+    counted: dict[str, float] = Field(default_factory=dict)
 
 
 class _Table(Value):
@@ -90,4 +96,5 @@ def _row(paper: _Paper, table: _Table, row_id: str) -> PublishedRow:
         recipe=row.recipe,
         inputs=row.inputs,
         metrics=row.metrics,
+        counted=row.counted,
     )

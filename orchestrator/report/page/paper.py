@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.report.cells import Cell
-from orchestrator.report.published import PublishedRow
+from orchestrator.report.published import OURS, PublishedRow
 from orchestrator.spec import Job
-
-OURS = {"throughput_v100": ("images_per_s_bf16", "images_per_s_fp32")}
-"""By published metric, which of ours is shown next to it where the names differ."""
 
 
 @dataclass(frozen=True)
