@@ -37,7 +37,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
         parser.error(f"argument --json: not allowed with argument --format {arguments.format}")
+    if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
+        parser.error(
+            "several jobs: only --format terminal and json compare them; leave out --plots"
+        )
     return arguments
+
+
+def _suits_comparison(arguments: argparse.Namespace) -> bool:
+    return arguments.format in (None, "terminal", "json") and arguments.plots is None
 
 
 def _add_verb(
@@ -92,6 +100,9 @@ def _add_status(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_report(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "others", metavar="OTHER", nargs="*", type=Path, help="jobs to compare with JOB"
+    )
     verb.add_argument(
         "--format",
         choices=["terminal", "html", "json", "markdown", "latex", "csv"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.artifact import Manifest
+from orchestrator.cli.compare import show_comparison
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.contract import DETAILS
@@ -55,17 +56,22 @@ from pipelines import KINDS
 
 
 def report(arguments: Namespace, stdout: IO[str]) -> int:
-    job = load(arguments)
+    show = show_comparison if arguments.others else _show_job
     if arguments.output is None:
-        show_results(arguments, job, open_store(job.store), stdout)
+        show(arguments, stdout)
         return 0
     text = io.StringIO(newline="")
-    show_results(arguments, job, open_store(job.store), text)
+    show(arguments, text)
     try:
         arguments.output.write_text(text.getvalue(), encoding="utf-8", newline="")
     except OSError as err:
         raise StoreError(f"--output {arguments.output}: cannot be written: {err.strerror}") from err
     return 0
+
+
+def _show_job(arguments: Namespace, stream: IO[str]) -> None:
+    job = load(arguments)
+    show_results(arguments, job, open_store(job.store), stream)
 
 
 def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) -> tuple[Cell, ...]:
