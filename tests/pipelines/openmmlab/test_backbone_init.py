@@ -326,7 +326,5 @@ def test_widths_of_a_segmenter_enter_the_key_by_effect() -> None:
         == upernet.in_key()
     )
     assert SegmentationParams(method="upernet", channels=256, **common).in_key() != upernet.in_key()
-    with pytest.raises(
-        ValueError, match=r"min_lr\s+must be 0 with layer_decay and a poly schedule"
-    ):
+    with pytest.raises(ValueError, match=r"min_lr\s+must be 0 with layer_decay and schedule: poly"):
         SegmentationParams(method="upernet", layer_decay=0.9, min_lr=1e-6, **common)

@@ -458,6 +458,6 @@ def test_worker_range_that_fits_no_trial_is_a_fault(tmp_path: Path) -> None:
     assert search_faults(fields, tmp_path) == [
         (
             "8:86: stages.search.resources.workers: no number of workers in [3, 4] fits the "
-            "params of the stage"
+            "params of the stage, such as batch_size; change this range, or those params"
         )
     ]

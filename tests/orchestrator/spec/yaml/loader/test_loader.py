@@ -156,7 +156,7 @@ FIELDS = {
         [
             (
                 "7:26: stages.pretrain.resources.workers: no number of workers in [6, 7] fits the "
-                "params of the stage"
+                "params of the stage, such as batch_size; change this range, or those params"
             )
         ],
     ),
