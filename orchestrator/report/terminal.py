@@ -19,6 +19,7 @@ def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Tab
         title=f"Report of {job_name}",
         box=box.ASCII if is_ascii else box.SIMPLE_HEAD,
         title_justify="left",
+        pad_edge=is_ascii,  # the widest report of the tutorial fits 80 columns
     )
     _add_columns(table, has_published=has_published)
     stage = None

@@ -23,7 +23,7 @@ def page_steps(page: str) -> list[Command | NewFile | Skipped]:
 
 
 def shell(line: str, folder: Path) -> str:
-    """What the command prints, stderr first: a terminal shows progress before results."""
+    """What the command prints, on both streams."""
     for job, options in SHORTER.items():
         if line.startswith("orchestrator "):
             line = line.replace(job, f"{job} {options}")
@@ -35,11 +35,12 @@ def shell(line: str, folder: Path) -> str:
         ["bash", "-c", line],
         cwd=folder,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
-    return done.stderr + done.stdout
+    return done.stdout
 
 
 @pytest.mark.slow
