@@ -133,7 +133,7 @@ def _why(name: str, recipe: Recipe, prior: PriorRuns) -> str:
     if last is None:
         return "it has not run yet"
     changes = list(_changes("", last, recipe))
-    return "; ".join(changes) if changes else "it did not finish"
+    return "; ".join(changes) if changes else "it has not finished yet"
 
 
 def _changes(path: str, before: JsonValue | Recipe, now: JsonValue | Recipe) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.contract import Event, StageContext
 from orchestrator.errors import StageError
+from pipelines.data.faults import first_named
 from pipelines.imagenet.broken import BrokenImages, share_broken
 from pipelines.imagenet.dataset import Batch
 from pipelines.pretrain.checkpoint import Checkpoints
@@ -192,7 +193,7 @@ class Epoch:
         progress = Progress(epochs=(*self._began_with.epochs, record), broken=self._broken.paths)
         training, num_epochs = self._training, self._training.params.epochs
         if training.context.rank == 0:
-            training.context.emit(_event(record, num_epochs, num_broken=len(progress.broken)))
+            training.context.emit(_event(record, num_epochs, broken=progress.broken))
         is_due = training.coordinator.is_epoch_due(progress.epoch, num_epochs=num_epochs)
         directory = training.checkpoints.write(progress) if is_due else None
         metrics = {
@@ -224,7 +225,7 @@ class Epoch:
         )
 
 
-def _event(record: EpochRecord, num_epochs: int, *, num_broken: int) -> Event:
+def _event(record: EpochRecord, num_epochs: int, *, broken: tuple[str, ...]) -> Event:
     metrics = {
         name: getattr(record, name)
         for name in ("loss", "lr", "top1", "top5", "images_per_s", "data_wait")
@@ -232,8 +233,8 @@ def _event(record: EpochRecord, num_epochs: int, *, num_broken: int) -> Event:
     text = f"epoch {record.epoch}/{num_epochs} loss {record.loss:.3f} top1 {record.top1:.1f}"
     if record.skipped_updates:
         text += f" skipped updates {record.skipped_updates}"
-    if num_broken:
-        text += f" broken images {num_broken}"
+    if broken:
+        text += f" broken images {len(broken)}: {first_named(broken)}"
     return Event(
         text, done=record.epoch, total=num_epochs, metrics={"epoch": record.epoch, **metrics}
     )
