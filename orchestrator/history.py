@@ -18,13 +18,16 @@ class Curve:
 
     done: array[float] = field(default_factory=lambda: array("d"))
     values: array[float] = field(default_factory=lambda: array("d"))
+    times_s: array[float] = field(default_factory=lambda: array("d"))
+    """When each point was logged, in seconds since the epoch."""
 
-    def add(self, done: float, value: float) -> None:
+    def add(self, done: float, value: float, time_s: float) -> None:
         """Add a point; points from there on are forgotten, since they were trained again."""
         if self.done and self.done[-1] >= done:
             self._cut(bisect_left(self.done, done))
         self.done.append(done)
         self.values.append(value)
+        self.times_s.append(time_s)
 
     def forget_after(self, done: float) -> None:
         """Forget what was trained after `done`."""
@@ -33,6 +36,7 @@ class Curve:
     def _cut(self, index: int) -> None:
         del self.done[index:]
         del self.values[index:]
+        del self.times_s[index:]
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,8 +185,15 @@ def _take_epochs(history: StageHistory, manifest: Manifest, store: Store) -> Non
     curves: dict[str, Curve] = {name: Curve() for name in history.curves}
     for record in map(json.loads, lines):
         for name in curves.keys() & record.keys():
-            curves[name].add(record["epoch"], record[name])
+            time_s = _time_of(history.curves[name], record["epoch"])
+            curves[name].add(record["epoch"], record[name], time_s)
     history.curves |= {name: curve for name, curve in curves.items() if curve.done}
+
+
+def _time_of(curve: Curve, done: float) -> float:
+    """When the curve's point at `done` was logged, or the last one before it."""
+    index = bisect_right(curve.done, done)
+    return curve.times_s[max(0, index - 1)]
 
 
 def _runs_that_trained(key: str, manifest: Manifest | None, store: Store) -> tuple[str, ...]:

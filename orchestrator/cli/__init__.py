@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from orchestrator.account import complete_environment
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
+from orchestrator.cli.export import export
 from orchestrator.cli.job import plan, schema, validate
 from orchestrator.cli.report import report
 from orchestrator.cli.reproduce import reproduce
@@ -26,6 +27,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "status": status,
     "report": report,
     "reproduce": reproduce,
+    "export": export,
     "schema": schema,
 }
 """Each verb takes the arguments and the stream for its results, and returns the exit code."""

@@ -27,6 +27,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
     _add_reproduce(verbs)
+    _add_export(verbs)
     schema = "print the JSON Schema of job files, for editors"
     description = f"{schema[0].upper()}{schema[1:]}."
     verbs.add_parser("schema", help=schema, description=description).set_defaults(json=False)
@@ -53,6 +54,12 @@ def _add_verb(
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
+    _add_job_options(verb)
+    verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
+    return verb
+
+
+def _add_job_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--set",
         dest="overrides",
@@ -64,8 +71,6 @@ def _add_verb(
     verb.add_argument(
         "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
     )
-    verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
-    return verb
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
@@ -131,6 +136,23 @@ def _add_reproduce(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="only these rows, such as coco, imagenet1k/cat_small or coco/fcos/*; may be repeated",
     )
     verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
+
+
+def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "write a job's curves and numbers for TensorBoard or MLflow; reads only the store"
+    verb = verbs.add_parser("export", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    verb.set_defaults(json=False)
+    verb.add_argument("target", choices=["tensorboard", "mlflow"], help="the format")
+    verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
+    verb.add_argument(
+        "destination",
+        metavar="DESTINATION",
+        help="a folder for event files, or the URI of an MLflow tracking server",
+    )
+    _add_job_options(verb)
+    verb.add_argument(
+        "--follow", action="store_true", help="tensorboard: write new points until the run ends"
+    )
 
 
 def _path(text: str) -> Path:

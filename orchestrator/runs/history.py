@@ -65,7 +65,7 @@ def _hear(stage: StageHistory, run_id: str, line: Mapping[str, Any]) -> None:
             curve.forget_after(event["done"])
     for name, value in event["metrics"].items():
         if name not in NOT_CURVES and math.isfinite(value):
-            stage.curves.setdefault(name, Curve()).add(event["done"], value)
+            stage.curves.setdefault(name, Curve()).add(event["done"], value, line["time_s"])
 
 
 def _attempt(stage: StageHistory, run_id: str, number: int, time_s: float) -> AttemptHistory:

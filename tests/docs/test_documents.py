@@ -36,7 +36,8 @@ def test_every_verb_and_option_is_documented(verb: str, capsys: pytest.CaptureFi
         parse_arguments([verb, "--help"])
     usage = capsys.readouterr().out
     options = set(re.findall(r"--[a-z]+", usage)) - {"--help"}
-    command = f"orchestrator {verb}{' JOB' if 'JOB' in usage else ''}"
+    target = " TARGET" if verb == "export" else ""
+    command = f"orchestrator {verb}{target}{' JOB' if 'JOB' in usage else ''}"
     assert command in README
     assert command in COMMAND_LINE
     assert {option for option in options if option not in COMMAND_LINE} == set()

@@ -16,7 +16,8 @@ VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=3000)
 
 
 def curve_of(values: list[float]) -> Curve:
-    return Curve(array("d", range(1, len(values) + 1)), array("d", values))
+    done = array("d", range(1, len(values) + 1))
+    return Curve(done, array("d", values), done[:])
 
 
 @given(VALUES)

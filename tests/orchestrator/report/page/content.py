@@ -94,9 +94,9 @@ def training_history() -> StageHistory:
             AttemptHistory("20261101T000000-1", 2, 2100, 4900, 100),
         ],
         curves={
-            "loss": Curve(epochs, array("d", (7 / (1 + 0.1 * epoch) for epoch in epochs))),
-            "top1": Curve(epochs, array("d", (81.5 - 60 / epoch for epoch in epochs))),
-            "lr": Curve(epochs, array("d", (1e-3 * (1 - epoch / 301) for epoch in epochs))),
+            "loss": Curve(epochs, array("d", (7 / (1 + 0.1 * epoch) for epoch in epochs)), epochs),
+            "top1": Curve(epochs, array("d", (81.5 - 60 / epoch for epoch in epochs)), epochs),
+            "lr": Curve(epochs, array("d", (1e-3 * (1 - epoch / 301) for epoch in epochs)), epochs),
         },
         total=300,
     )
