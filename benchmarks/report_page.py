@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -101,12 +101,16 @@ def make_store(folder: Path, *, num_stages: int, num_points: int) -> None:
 
 
 def _report(folder: Path, format_name: str) -> float:
-    """Write the report; returns the peak memory of all reports so far in GiB."""
+    """Write the report; returns the peak memory of its process in GiB."""
     output = f"report.{format_name}"
     command = [sys.executable, "-m", "orchestrator", "report", "job.yaml"]
     options = ["--format", format_name, "--output", output]
-    subprocess.run([*command, *options], cwd=folder, check=True, capture_output=True)  # noqa: S603
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    process = subprocess.Popen([*command, *options], cwd=folder)  # noqa: S603
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(options)}: the report failed")
+    return usage.ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
