@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,9 @@ def _plot(confusion: Confusion, path: Path, counted: str) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel(f"true; {counted} in % of the row")
     if num_classes <= LARGEST_LABELED:
-        axes.set_xticks(range(num_classes), confusion.classes, rotation=90, fontsize=8)
-        axes.set_yticks(range(num_classes), confusion.classes, fontsize=8)
+        # a dollar in a name is a dollar, not TeX
+        look: dict[str, Any] = {"fontsize": 8, "parse_math": False}
+        axes.set_xticks(range(num_classes), confusion.classes, rotation=90, **look)
+        axes.set_yticks(range(num_classes), confusion.classes, **look)
     figure.colorbar(shown, ax=axes, shrink=0.8)
     figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -50,6 +50,12 @@ def test_plot_of_many_classes_has_a_size_limit(tmp_path: Path) -> None:
         assert max(plot.size) <= 3000
 
 
+def test_class_names_that_look_like_tex_are_plotted(tmp_path: Path) -> None:
+    Confusion(("$\\frac{1$", "$x$"), {(0, 1): 3}).write(tmp_path, counted="images")
+    with Image.open(tmp_path / "confusion.png") as plot:
+        plot.verify()
+
+
 def test_too_many_classes_are_not_plotted(tmp_path: Path) -> None:
     classes = tuple(map(str, range(LARGEST_PLOT + 1)))
     Confusion(classes, {(LARGEST_PLOT, 0): 1}).write(tmp_path, counted="images")
