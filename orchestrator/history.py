@@ -10,6 +10,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+STEPS_PER_UNIT = 1000
+
 
 @dataclass
 class Curve:
@@ -32,6 +34,12 @@ class Curve:
     def forget_after(self, done: float) -> None:
         """Forget what was trained after `done`."""
         self._cut(bisect_right(self.done, done))
+
+    @property
+    def steps(self) -> list[int]:
+        """`done` for tools that count in whole steps: in thousandths if a point has a fraction."""
+        scale = 1 if all(done == int(done) for done in self.done) else STEPS_PER_UNIT
+        return [round(done * scale) for done in self.done]
 
     def _cut(self, index: int) -> None:
         del self.done[index:]

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.artifact import Manifest
 from orchestrator.errors import JobError, UnreachableError
-from orchestrator.history import Curve, StageHistory
+from orchestrator.history import StageHistory
 from orchestrator.report.lineage import code_text
 from orchestrator.store.publish import blob_name
 
@@ -22,7 +22,6 @@ MAX_PARAMS = 100
 """Params in one request; MLflow takes no more."""
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 5000
-STEPS_PER_UNIT = 1000
 
 
 def log_job(
@@ -92,7 +91,7 @@ def _log_stage(
     points = (
         Metric(metric, value, round(time_s * 1000), step)
         for metric, curve in history.curves.items()
-        for step, value, time_s in _points(curve)
+        for step, value, time_s in zip(curve.steps, curve.values, curve.times_s, strict=True)
     )
     final = (Metric(f"final_{one.name}", one.value, ended_ms or 0, 0) for one in manifest.metrics)
     for source in (points, final):
@@ -108,12 +107,6 @@ def _tags(manifest: Manifest, store_uri: str) -> Iterator[tuple[str, str]]:
     for output, artifact in manifest.artifacts.items():
         for file in artifact.files[:10]:
             yield f"artifact.{output}/{file.path}", f"{store_uri}/{blob_name(file.sha256)}"
-
-
-def _points(curve: Curve) -> Iterator[tuple[int, float, float]]:
-    scale = 1 if all(done == int(done) for done in curve.done) else STEPS_PER_UNIT
-    for done, value, time_s in zip(curve.done, curve.values, curve.times_s, strict=True):
-        yield round(done * scale), value, time_s
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -12,8 +12,6 @@ from tensorboardX import SummaryWriter
 from orchestrator.artifact import Manifest
 from orchestrator.history import Curve, StageHistory
 
-STEPS_PER_UNIT = 1000
-"""TensorBoard counts in whole steps: a curve with fractions of an epoch counts in thousandths."""
 FINAL = "final"
 """The group of a finished stage's metrics."""
 
@@ -52,10 +50,10 @@ class EventFiles:
             # a later attempt resumed before it: what follows replaces what was written
             self._purge(stage, min(curve.done))
             last = float("-inf")
-        scale = 1 if all(done == int(done) for done in curve.done) else STEPS_PER_UNIT
-        for done, value, time_s in zip(curve.done, curve.values, curve.times_s, strict=True):
+        points = zip(curve.done, curve.steps, curve.values, curve.times_s, strict=True)
+        for done, step, value, time_s in points:
             if done > last:
-                self._writer(stage).add_scalar(metric, value, round(done * scale), time_s)
+                self._writer(stage).add_scalar(metric, value, step, time_s)
                 self.num_points += 1
         if curve.done:
             self._written[stage, metric] = curve.done[-1]

@@ -146,6 +146,40 @@ def test_the_page_of_the_quickstart_is_small_and_whole(workplace: Path) -> None:
         assert "source files sha256" in page.locator("#panel").inner_text()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("report")
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("terminal", "Recipe audit"),
+        ("markdown", "## Search search"),
+        ("latex", r"\begin{tabular}"),
+        ("csv", "top1_err"),
+        ("json", '"lineage": {'),
+    ],
+)
+def test_every_format_is_written_from_a_real_run(workplace: Path, name: str, part: str) -> None:
+    text = _run(workplace, "report", "--format", name).stdout
+    assert part in text
+    for stage in ("search", "pretrain", "detection", "segmentation"):
+        assert stage in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("report")
+def test_curves_of_a_real_run_are_exported(workplace: Path) -> None:
+    command = ["export", "tensorboard", str(QUICKSTART), "events"]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *command],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^events: \d{2,} points of 4 stages$", done.stdout)
+
+
 def _outputs(store: Store) -> dict[str, Any]:
     """The sha256 of each file of each stage's outputs.
 
