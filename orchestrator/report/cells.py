@@ -24,6 +24,10 @@ class Cell(Value):
     metric: str
     value: float | None
     unit: str
+    split: str | None = None
+    """The split that it was measured on, such as `val`; None if it was not measured."""
+    num_samples: int | None = None
+    """The number of samples that it was measured on; None if it needs none."""
     expected: str | None
     published: float | None = None
     published_source: str | None = None
@@ -92,6 +96,8 @@ def _cell(stage: Stage, name: str, manifest: Manifest | None) -> Cell:
         metric=name,
         value=metric.value if metric else None,
         unit=metric.unit if metric else unit_of(name),
+        split=metric.split if metric else None,
+        num_samples=metric.num_samples if metric else None,
         expected=str(expectation) if expectation else None,
         verdict=verdict,
         key=manifest.key if manifest and metric else None,

@@ -35,8 +35,11 @@ for (const header of document.querySelectorAll("table.sortable th")) {
     header.setAttribute("aria-sort", isDown ? "descending" : "ascending");
     const index = header.cellIndex;
     const rows = [...table.tBodies[0].rows];
-    rows.sort((a, b) => compare(valueOf(a.cells[index]), valueOf(b.cells[index])));
-    if (isDown) rows.reverse();
+    // what has no number stays at the end in both directions
+    rows.sort((a, b) => {
+      const [x, y] = [a, b].map((row) => valueOf(row.cells[index]));
+      return compare(x, y) * (isDown && typeof x === typeof y ? -1 : 1);
+    });
     table.tBodies[0].append(...rows);
   });
 }

@@ -64,7 +64,7 @@ def make_page(content: ReportContent) -> str:
         stages=stages,
         are_open=len(stages) <= MAX_OPEN_STAGES,
         tables=make_tables(content.job, content.cells, content.rows),
-        timeline=make_timeline(timeline_keys, content.histories),
+        timeline=make_timeline(timeline_keys, content.histories, states=states),
         num_not_in_timeline=len(content.keys) - len(timeline_keys),
         graph=make_graph({name: stage.needs for name, stage in content.job.stages.items()}, states),
         anchors=anchors,

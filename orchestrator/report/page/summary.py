@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from orchestrator.artifact import canonical_json
@@ -20,6 +21,9 @@ TROUBLES = {
 }
 
 
+UNFINISHED = (*TROUBLES, "running", "waiting")
+
+
 @dataclass(frozen=True)
 class Summary:
     """The top of the page."""
@@ -30,6 +34,8 @@ class Summary:
     facts: tuple[tuple[str, str], ...]
     warnings: tuple[tuple[str, str], ...]
     """Each with the anchor that it leads to."""
+    pending: tuple[tuple[str, str], ...]
+    """Stages that have not run yet, in the same form."""
 
 
 def make_summary(content: ReportContent, stages: list[StageView]) -> Summary:
@@ -39,8 +45,11 @@ def make_summary(content: ReportContent, stages: list[StageView]) -> Summary:
         for stage in stages
         if stage.state in TROUBLES
     ]
-    missing = [stage for stage in stages if stage.lineage is None and stage.state == "waiting"]
-    warnings += [(f"{stage.name} has not run yet", stage.anchor) for stage in missing]
+    pending = tuple(
+        (f"{stage.name} has not run yet", stage.anchor)
+        for stage in stages
+        if stage.lineage is None and stage.state == "waiting"
+    )
     if content.run_error:
         warnings.insert(0, (f"the last run ended early: {content.run_error}", "stages"))
     expected = [cell for cell in content.cells if cell.expected is not None]
@@ -54,11 +63,16 @@ def make_summary(content: ReportContent, stages: list[StageView]) -> Summary:
         "failed": any(stage.state == "failed" for stage in stages),
         "not run": not content.manifests,
         "missed": num_missed > 0,
-        "incomplete": bool(warnings) or num_open > 0,
+        "incomplete": bool(warnings or pending) or num_open > 0,
         "met": True,
     }
     verdict = next(verdict for verdict, holds in verdicts.items() if holds)
-    return Summary(verdict, counts, tuple(_facts(content, stages)), tuple(warnings))
+    num_in = Counter(stage.state for stage in stages)
+    unfinished = [f"{num_in[state]} {state}" for state in UNFINISHED if num_in[state]]
+    sentence = (
+        f"{', '.join(unfinished)} of {len(stages)} stages; {counts}" if unfinished else counts
+    )
+    return Summary(verdict, sentence, tuple(_facts(content, stages)), tuple(warnings), pending)
 
 
 def _cause(stage: StageView) -> str:
@@ -72,10 +86,10 @@ def _facts(content: ReportContent, stages: list[StageView]) -> list[tuple[str, s
     if runs:
         last = runs[-1]
         facts.append(("last run", time_text(last.began_at_s)))
-        facts.append(("took", duration(last.ended_at_s - last.began_at_s)))
+        facts.append(("last run took", duration(last.ended_at_s - last.began_at_s)))
         if len(runs) > 1:
             wall_s = sum(run.ended_at_s - run.began_at_s for run in runs)
-            facts.append(("all runs", f"{len(runs)}, {duration(wall_s)}"))
+            facts.append(("runs", f"{len(runs)}, {duration(wall_s)} in all"))
     gpu_hours, core_hours = _hours(content, stages)
     if gpu_hours:
         facts.append(("GPU-hours", hours_text(gpu_hours)))

@@ -23,7 +23,7 @@ class Bar:
     """A piece of a stage's row, in pixels."""
 
     kind: str
-    """`waiting`, `running` or `lost`."""
+    """`waiting`, `running`, or `lost` for an attempt that was lost or failed."""
     x: float
     width: float
     text: str
@@ -55,7 +55,9 @@ class Timeline:
     """The number of older runs that are not shown."""
 
 
-def make_timeline(keys: Mapping[str, str], histories: Histories) -> Timeline:
+def make_timeline(
+    keys: Mapping[str, str], histories: Histories, *, states: Mapping[str, str]
+) -> Timeline:
     """The chart of the stages, whose Keys are `keys`, over the runs that trained them."""
     stages = {stage: histories.stages.get(key, StageHistory()) for stage, key in keys.items()}
     used = {attempt.run_id for history in stages.values() for attempt in history.attempts}
@@ -65,7 +67,10 @@ def make_timeline(keys: Mapping[str, str], histories: Histories) -> Timeline:
     last = histories.runs[-1].run_id if histories.runs else None
     return Timeline(
         runs=tuple(piece for _, piece in pieces.values()),
-        rows=tuple(_row(stage, history, pieces, last) for stage, history in stages.items()),
+        rows=tuple(
+            _row(stage, history, pieces, last, states.get(stage))
+            for stage, history in stages.items()
+        ),
         num_left_out=len(runs) - len(shown),
     )
 
@@ -88,6 +93,7 @@ def _row(
     history: StageHistory,
     pieces: Mapping[str, tuple[RunSpan, RunPiece]],
     last: str | None,
+    state: str | None,
 ) -> Row:
     bars: list[Bar] = []
     waiting_since: dict[str, float] = {}
@@ -97,7 +103,8 @@ def _row(
         run, piece = pieces[attempt.run_id]
         since_s = waiting_since.get(run.run_id, run.began_at_s)
         bars.append(_bar("waiting", since_s, attempt.began_at_s, run, piece))
-        kind = "lost" if attempt.lost else "running"
+        is_last = attempt is history.attempts[-1]
+        kind = "lost" if attempt.lost or (is_last and state in ("failed", "lost")) else "running"
         bars.append(_bar(kind, attempt.began_at_s, attempt.ended_at_s, run, piece, attempt.lost))
         waiting_since[run.run_id] = attempt.ended_at_s
     is_reused = bool(history.attempts) and history.attempts[-1].run_id != last

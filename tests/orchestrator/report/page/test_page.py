@@ -76,12 +76,16 @@ def test_a_failed_stage_warns_at_the_top_and_shows_its_error(content: ReportCont
     page = make_page(content)
     (warning,) = re.findall(r'id="warnings".*?</section>', page, re.DOTALL)
     assert "scenes failed" in text_of(warning)
-    assert "search has not run yet" in text_of(warning)
+    (pending,) = re.findall(r'id="pending".*?</section>', page, re.DOTALL)
+    assert "search has not run yet" in text_of(pending)
+    assert "1 failed, 1 waiting of 4 stages; 1 of 1 expectations met" in text_of(page)
     assert "loss is NaN at iteration 120; lower `lr`" in text_of(page)
 
 
 def test_a_finished_job_has_no_warning(content: ReportContent) -> None:
-    assert 'id="warnings"' not in make_page(finished(content))
+    page = make_page(finished(content))
+    assert 'id="warnings"' not in page
+    assert 'id="pending"' not in page
 
 
 def test_every_published_row_is_on_the_page(content: ReportContent) -> None:
