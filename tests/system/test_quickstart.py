@@ -74,7 +74,7 @@ def _run(
     workplace: Path, verb: str, *options: str, endpoint: str | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        _command(verb, "--json", *options, **changes),
+        _command(verb, *options, **changes),
         cwd=workplace,
         env={**os.environ, **({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})},
         capture_output=True,
@@ -87,13 +87,13 @@ def _run(
 
 
 def _json(workplace: Path, verb: str, *options: str, **settings: Any) -> Any:
-    return json.loads(_run(workplace, verb, *options, **settings).stdout)
+    return json.loads(_run(workplace, verb, "--json", *options, **settings).stdout)
 
 
 @pytest.fixture(scope="module")
 def whole_run(workplace: Path) -> subprocess.CompletedProcess[str]:
     """A whole run, whose store is `artifacts`."""
-    return _run(workplace, "run")
+    return _run(workplace, "run", "--json")
 
 
 @pytest.fixture(scope="module")
