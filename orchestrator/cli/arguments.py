@@ -25,7 +25,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_status(
         _add_verb(verbs, "status", "show the state of a job's last run; reads only the store")
     )
-    _add_report(_add_verb(verbs, "report", "show a job's results from its store"))
+    report = _add_verb(verbs, "report", "show a job's results from its store")
+    _add_report(report)
     _add_reproduce(verbs)
     _add_export(verbs)
     schema = "print the JSON Schema of job files, for editors"
@@ -37,9 +38,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"argument {escaped(word)}: not UTF-8 text; rename the file or folder")
     arguments = parser.parse_args(words)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
-        parser.error(f"argument --json: not allowed with argument --format {arguments.format}")
+        report.error(f"argument --json: not allowed with argument --format {arguments.format}")
     if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
-        parser.error(
+        report.error(
             "several jobs: only --format terminal and json compare them; leave out --plots"
         )
     return arguments
