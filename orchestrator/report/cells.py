@@ -24,10 +24,6 @@ class Cell(Value):
     metric: str
     value: float | None
     unit: str
-    split: str | None = None
-    """The split that it was measured on, such as `val`; None if it was not measured."""
-    num_samples: int | None = None
-    """The number of samples that it was measured on; None if it needs none."""
     expected: str | None
     published: float | None = None
     published_source: str | None = None
@@ -41,6 +37,10 @@ class Cell(Value):
     differs: str | None = None
     """How recipe and data differ from the published ones, such as `epochs 10 instead of 300; lr
     searched`."""
+    split: str | None = None
+    """The split that it was measured on, such as `val`; None if it was not measured."""
+    num_samples: int | None = None
+    """The number of samples that it was measured on; None if it needs none."""
 
     @property
     def value_text(self) -> str:

@@ -170,7 +170,7 @@ def test_report_of_an_empty_store_has_not_run_cells(folder: Path) -> None:
             "verdict",
             "key",
         ),
-        *("label", "differs"),
+        *("label", "differs", "split", "num_samples"),
     }
 
 
