@@ -73,7 +73,7 @@ class Trials(Value):
 
     def best(self) -> Trial | None:
         """Return the best finished trial. If none finished, the best of those with the most epochs.
-        Of equal trials, the earliest.
+        The earliest of equal trials.
 
         A trial that was stopped early had a worse value than others at its epoch, so it is not
         compared with a finished one.

@@ -48,7 +48,7 @@ class Cell(Value):
         return "-" if self.value is None else f"{self.value:.2f} {self.unit}".rstrip()
 
     @property
-    def standing(self) -> str:
+    def shown_label(self) -> str:
         """The label that tables show. A measured value without deviations is a `reproduction`."""
         is_compared = self.published is not None and self.value is not None
         return self.label or ("reproduction" if is_compared else "")

@@ -41,7 +41,7 @@ def _table(job_name: str, kind: str, cells: list[Cell]) -> str:
         compared = next((cell for cell in of_stage.values() if cell.published is not None), None)
         if compared is not None:
             numbers = [_published(of_stage.get(metric)) for metric in columns]
-            label = f"\\quad published ({escaped(compared.standing or 'not run')})"
+            label = f"\\quad published ({escaped(compared.shown_label or 'not run')})"
             rows.append(_row(label, numbers))
     return "\n".join(
         [

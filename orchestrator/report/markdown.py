@@ -73,7 +73,7 @@ def _texts(cell: Cell) -> dict[str, str]:
         "expected": escaped(cell.expected or ""),
         "published": number_text(cell.published),
         "delta": change_text(cell.delta),
-        "label": escaped(cell.standing),
+        "label": escaped(cell.shown_label),
         "verdict": escaped(str(cell.verdict or "")),
         "key": code(cell.key[:8]) if cell.key else "",
     }

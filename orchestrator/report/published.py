@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from orchestrator.artifact import Value
 
-OURS = {"throughput_v100": ("images_per_s_bf16", "images_per_s_fp32")}
+OUR_METRICS = {"throughput_v100": ("images_per_s_bf16", "images_per_s_fp32")}
 """By published metric, which of ours is shown next to it where the names differ."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.report.cells import Cell
-from orchestrator.report.published import OURS, PublishedRow
+from orchestrator.report.published import OUR_METRICS, PublishedRow
 from orchestrator.spec import Job
 
 SCORE_TOLERANCE = 0.5
@@ -67,7 +67,7 @@ def _candidates(
     job: Job, row: PublishedRow, metric: str, measured: Mapping[tuple[str, str], Cell]
 ) -> list[Cell]:
     """The cells that could show this number: of the row's stages, reproductions first."""
-    names = OURS.get(metric, (metric,))
+    names = OUR_METRICS.get(metric, (metric,))
     found = [
         measured[stage.name, name]
         for stage in job.stages.values()
@@ -84,7 +84,7 @@ def _judge(
     best = candidates[0] if candidates else None
     if best is None or best.value is None:
         verdict, note = Reproduction.NOT_RUN, None if best else NO_CONFIGURATION
-    elif metric in OURS:
+    elif metric in OUR_METRICS:
         verdict, note = Reproduction.SHOWN, f"{best.metric}; depends on the device"
     elif best.label is not None:
         verdict, note = Reproduction.FAIL, best.differs

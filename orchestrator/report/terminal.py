@@ -25,7 +25,7 @@ def make_table(job_name: str, cells: tuple[Cell, ...], *, is_ascii: bool) -> Tab
     stage = None
     for cell in cells:
         compared = (
-            (number_text(cell.published), change_text(cell.delta), cell.standing)
+            (number_text(cell.published), change_text(cell.delta), cell.shown_label)
             if has_published
             else ()
         )

@@ -55,8 +55,8 @@ def _commands(text: str) -> Iterator[Command]:
 def matches(shown: str, printed: str) -> bool:
     """Whether a page shows what was printed.
 
-    Numbers, times and Keys may differ, and so may the widths of columns. `...` stands for any text
-    in a line, and as a line of its own for any number of lines.
+    Numbers, times and Keys may differ, and so may the widths of columns. `...` matches any text in
+    a line, and as a line of its own any number of lines.
     """
     pattern = "".join(map(_pattern_of_line, _plain(shown).splitlines()))
     return re.fullmatch(pattern, _plain(printed)) is not None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.report.cells import Cell
-from orchestrator.report.published import OURS, PublishedRow
+from orchestrator.report.published import OUR_METRICS, PublishedRow
 from orchestrator.spec import Job
 
 
@@ -15,7 +15,7 @@ class OurRow:
     """A stage that is compared with a published row."""
 
     stage: str
-    standing: str
+    shown_label: str
     """`reproduction`, or the label that says why not."""
     differs: str | None
     cells: Mapping[str, Cell]
@@ -80,13 +80,14 @@ def _ours(
         if stage.published != row.id or not measured:
             continue
         cells = {
-            metric: _first(measured, (metric, *OURS.get(metric, ()))) for metric in row.metrics
+            metric: _first(measured, (metric, *OUR_METRICS.get(metric, ())))
+            for metric in row.metrics
         }
         compared = next((cell for cell in measured.values() if cell.published is not None), None)
         found.append(
             OurRow(
                 stage=name,
-                standing=compared.standing if compared else "",
+                shown_label=compared.shown_label if compared else "",
                 differs=compared.differs if compared else None,
                 cells={metric: cell for metric, cell in cells.items() if cell is not None},
             )

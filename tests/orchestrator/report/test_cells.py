@@ -88,7 +88,7 @@ def test_delta_is_value_minus_published_unrounded(tmp_path: Path) -> None:
     assert top1.published_source == "arXiv 2106.05786, ImageNet-1K, CAT-S*"
     assert top1.label is None
     assert top1.differs is None
-    assert top1.standing == "reproduction"
+    assert top1.shown_label == "reproduction"
 
 
 def test_unpublished_metric_is_not_compared(tmp_path: Path) -> None:
@@ -97,13 +97,13 @@ def test_unpublished_metric_is_not_compared(tmp_path: Path) -> None:
     assert cells["scenes.miou"].label == "short schedule"
     assert cells["scenes.macc"].published is None
     assert cells["scenes.macc"].label is None
-    assert cells["scenes.macc"].standing == ""
+    assert cells["scenes.macc"].shown_label == ""
 
 
 def test_changed_recipe_has_a_label_and_its_differences(tmp_path: Path) -> None:
     cell = _paper_cells(tmp_path, "pretrain.epochs=10", "pretrain.lr=2.0e-3")["pretrain.top1"]
     assert cell.label == "other recipe"
-    assert cell.standing == "other recipe"
+    assert cell.shown_label == "other recipe"
     assert cell.differs == "epochs 10 instead of 300; lr 0.002 instead of null"
 
 
@@ -114,7 +114,7 @@ def test_unmeasured_metric_is_not_a_reproduction(tmp_path: Path) -> None:
     assert cell.delta is None
     assert cell.verdict == "not_run"
     assert cell.label is None
-    assert cell.standing == ""
+    assert cell.shown_label == ""
 
 
 def test_unknown_row_is_omitted(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_evaluation_has_a_cell_for_every_published_number(tmp_path: Path) -> Non
         "flops_g": 5.9,
         "images_per_s_fp32": None,
     }
-    assert [cell.standing for cell in cells.values()] == ["reproduction"] * 4 + [""]
+    assert [cell.shown_label for cell in cells.values()] == ["reproduction"] * 4 + [""]
     assert cells["params_m"].delta == pytest.approx(0.29)
 
 

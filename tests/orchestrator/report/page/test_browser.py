@@ -129,3 +129,11 @@ def test_all_text_has_enough_contrast(path: Path, theme: str) -> None:
         page.evaluate(f"document.documentElement.dataset.theme = {theme!r}")
         page.evaluate("document.querySelectorAll('details').forEach((part) => (part.open = true))")
         assert page.evaluate(CONTRAST) == []
+
+
+def test_the_measure_of_contrast_finds_grey_on_white(path: Path) -> None:
+    with opened_page(path) as page:
+        page.evaluate("document.documentElement.dataset.theme = 'light'")
+        page.evaluate("document.querySelector('h1').style.color = '#aaa'")
+        (found,) = page.evaluate(CONTRAST)
+        assert found.endswith(": Report of paper")

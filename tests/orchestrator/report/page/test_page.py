@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from orchestrator.artifact import Metric
 from orchestrator.history import Histories, StageState
@@ -182,6 +183,6 @@ def test_hostile_text_stays_text(content: ReportContent, text: str) -> None:
         remarks=(text,),
     )
     page = make_page(hostile)
-    assert text in text_of(page) or "<" in text
+    assert page.count(str(escape(text))) >= 5
     assert page.count("<script") == 1
     assert "<img src=x" not in page
