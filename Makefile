@@ -46,7 +46,7 @@ PROCESS_TESTS := tests/orchestrator tests/system tests/pipelines/imagenet/test_l
 	tests/pipelines/data/test_folder.py tests/pipelines/data/test_node_cache.py tests/benchmarks/test_turns.py
 test-stress: install
 	$(BIN)/python -m pytest -m stress
-	$(BIN)/python -m pytest -p tests.burners -m "not stress" $(PROCESS_TESTS)
+	$(BIN)/python -m pytest $(SHARED) -p tests.burners -m "not stress" $(PROCESS_TESTS)
 
 check: install
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
 """Keeps both cores of a small machine busy while tests run: `-p tests.burners [--burners N]`.
 
-A test with a process, a signal or a wait must pass on a machine that is four times slower. Burners
-run at normal priority, which is higher than the priority of Ray's workers. They end with the tests.
+A test with a process, a signal or a wait must pass on a machine that is four times slower: with two
+burners and two processes of tests, each test gets half a core. Burners end with the tests.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # By default, Ray's workers have such a low priority that burners would leave them nothing.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray's spelling
     if not hasattr(config, "workerinput"):  # with xdist, only the controller starts burners
         command = [sys.executable, "-c", _BURN]
         burners = [subprocess.Popen(command) for _ in range(config.getoption("burners"))]
