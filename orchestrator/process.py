@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+from orchestrator.errors import JobError
 
 ONE_WISH_S = 0.5
 """Signals within this time count as one: a terminal sends Ctrl-C to all of its processes, and make
@@ -52,6 +55,23 @@ RAY_STOP_WAIT_S = 3.0
 """Ray's default of RAY_JOB_STOP_WAIT_TIME_S."""
 FINAL_EVENTS_TIMEOUT_S = 1.0
 """Time reserved for writing the record and exiting."""
+
+
+def seconds_from_environment(name: str, default: float) -> float:
+    """Return the positive number of seconds in the variable `name`, or `default` if it is not set.
+
+    Raises JobError for anything else.
+    """
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise JobError(f"{name} is {text!r}, not a number of seconds above 0; correct or unset it")
+    return seconds
 
 
 def is_submitted() -> bool:

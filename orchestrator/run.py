@@ -29,9 +29,11 @@ from orchestrator.errors import (
     OrchestratorError,
     StageError,
     StoppedError,
+    StoreError,
 )
 from orchestrator.plan import Plan, PlannedStage, Verdict
-from orchestrator.process import Signals, counted_signals, stop_grace_s
+from orchestrator.process import Signals, counted_signals, seconds_from_environment, stop_grace_s
+from orchestrator.runs.cancel import WHOLE_RUN, load_requests
 from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.record import RunState, StageEvent
@@ -40,6 +42,9 @@ from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
 TICK_S = 0.2
+CANCEL_POLL_S = 10.0
+"""The interval at which the driver looks for requests to cancel. CANCEL_POLL overrides it."""
+CANCEL_POLL = "ORCHESTRATOR_CANCEL_POLL_S"
 FINAL_EVENTS_TIMEOUT_S = 60.0
 
 
@@ -64,8 +69,13 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 without errors, the common exit code of all errors, or 1 if they differ."""
+        """0 without errors, the common exit code of all errors, or 1 if they differ.
+
+        A cancelled stage counts as an error with the code 1.
+        """
         codes = {error.exit_code for error in self.errors.values()}
+        if State.CANCELLED in self.states.values():
+            codes.add(OrchestratorError.exit_code)
         if not codes:
             return 0
         return codes.pop() if len(codes) == 1 else OrchestratorError.exit_code
@@ -85,6 +95,11 @@ class Run:
     ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(
         default_factory=queue.Queue
     )
+    cancelled: set[str] = field(default_factory=set)
+    """The running stages that were asked to stop."""
+    cancel_poll_s: float = CANCEL_POLL_S
+    next_poll_s: float = 0.0
+    """When to look for requests again, on the monotonic clock."""
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
 
@@ -109,8 +124,15 @@ class Run:
                 RunState.INTERRUPTED if was_interrupted else RunState.FAILED, error=_reason(err)
             )
             raise
-        self.journal.end(RunState.FAILED if self.errors else RunState.DONE)
+        self.journal.end(self._end_state())
         return Outcome(self.journal.states, self.errors)
+
+    def _end_state(self) -> RunState:
+        if self.errors:
+            return RunState.FAILED
+        if State.CANCELLED in self.journal.states.values():
+            return RunState.CANCELLED
+        return RunState.DONE
 
     @property
     def _is_unfinished(self) -> bool:
@@ -154,12 +176,42 @@ class Run:
             for decision in decisions:
                 self._carry_out(decision, channel, ledger)
             self._await_news(channel, ledger)
-            if signals.count:
-                self._interrupt(channel, ledger, signals)
+            requests = self._cancel_requests()
+            if signals.count or WHOLE_RUN in requests:
+                how = "interrupted" if signals.count else "cancelled"
+                self._interrupt(channel, ledger, signals, how=how)
+            self._cancel(requests, channel)
 
-    def _interrupt(self, channel: EventChannel, ledger: Ledger, signals: Signals) -> NoReturn:
+    def _cancel_requests(self) -> frozenset[str]:
+        """Return the requests to cancel, or none until the next poll is due."""
+        if time.monotonic() < self.next_poll_s:
+            return frozenset()
+        self.next_poll_s = time.monotonic() + self.cancel_poll_s
+        try:
+            return load_requests(self.store, self.journal.record.run_id)
+        except StoreError:  # the journal reports an outage, and limits it
+            return frozenset()
+
+    def _cancel(self, requests: frozenset[str], channel: EventChannel) -> None:
+        """Cancel the stages that were requested: at once if they wait, else after a checkpoint."""
+        for planned in self.plan.stages:
+            if planned.name not in requests:
+                continue
+            state = self.journal.states[planned.name]
+            if state is State.WAITING:
+                self._enter(planned, State.CANCELLED, Event("cancelled before it started"))
+                self.journal.write()
+            elif state is State.RUNNING:
+                channel.request_stop(planned.name)
+                if planned.name not in self.cancelled:
+                    self.cancelled.add(planned.name)
+                    self._say(planned.name, "cancelling: waiting for its checkpoint")
+
+    def _interrupt(
+        self, channel: EventChannel, ledger: Ledger, signals: Signals, *, how: str
+    ) -> NoReturn:
         err = InterruptedRunError(
-            "interrupted; finished stages and checkpoints are kept, and the same command resumes"
+            f"{how}; finished stages and checkpoints are kept, and the same command resumes"
         )
         # Written before stages stop and the cluster is released, because SIGKILL may follow soon.
         self.journal.end(RunState.INTERRUPTED, error=_reason(err))
@@ -175,7 +227,7 @@ class Run:
         for start in self._stopping(channel):
             text = f"stopping: waiting up to {grace_s:g} s for checkpoints"
             self.watch(Update(start.stage.name, State.RUNNING, Event(text)))
-        while signals.count == 1 and time.monotonic() < deadline_s and self._stopping(channel):
+        while signals.count <= 1 and time.monotonic() < deadline_s and self._stopping(channel):
             channel.request_stop()
             self._await_news(channel, ledger)
 
@@ -271,10 +323,9 @@ class Run:
         run's state explains it."""
         name = start.stage.name
         if isinstance(result, StoppedError) and self.journal.record.state is RunState.INTERRUPTED:
-            attempt = self.journal.record.stages[name].attempt
-            self._record_events(
-                [StageEvent(name, attempt, time.time(), Event(str(result).splitlines()[0]))]
-            )
+            self._say(name, str(result).splitlines()[0])
+        elif isinstance(result, StoppedError) and name in self.cancelled:
+            self._enter(start.stage, State.CANCELLED, Event(str(result).splitlines()[0]))
         elif isinstance(result, OrchestratorError):
             self.errors[name] = result
             self._enter(
@@ -302,11 +353,13 @@ class Run:
         outage = self.journal.write_if_due()
         if outage is not None:
             text = f"{outage}; trying again for up to {STORE_OUTAGE_LIMIT_S / 60:g} minutes"
-            for start in self.running.values():
-                attempt = self.journal.record.stages[start.stage.name].attempt
-                self._record_events(
-                    [StageEvent(start.stage.name, attempt, time.time(), Event(text))]
-                )
+            for name in self.running:
+                self._say(name, text)
+
+    def _say(self, stage: str, text: str) -> None:
+        """Record a line of the driver about a running stage."""
+        attempt = self.journal.record.stages[stage].attempt
+        self._record_events([StageEvent(stage, attempt, time.time(), Event(text))])
 
 
 def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
@@ -332,6 +385,7 @@ def run_plan(plan: Plan, store: Store, *, address: str | None, watch: Watcher) -
     """Run the stages of `plan` and record them as the job's last run."""
     run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
     # The record is written before the job's pointer to it, so a reader always finds the record.
+    cancel_poll_s = seconds_from_environment(CANCEL_POLL, CANCEL_POLL_S)
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
-    return Run(plan, store, journal, watch).execute(address)
+    return Run(plan, store, journal, watch, cancel_poll_s=cancel_poll_s).execute(address)

@@ -18,10 +18,15 @@ class State(StrEnum):
     REUSED = "reused"
     FAILED = "failed"
     BLOCKED = "blocked"
+    CANCELLED = "cancelled"
 
     @property
     def is_final(self) -> bool:
         return self not in (State.WAITING, State.RUNNING)
+
+
+HAS_NO_RESULT = (State.FAILED, State.CANCELLED, State.BLOCKED)
+"""The states in which a stage ends without its outputs."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,7 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
     for planned in plan.stages:
         if states[planned.name] is not State.WAITING:
             continue
-        broken = [
-            name for name in planned.stage.needs if states[name] in (State.FAILED, State.BLOCKED)
-        ]
+        broken = [name for name in planned.stage.needs if states[name] in HAS_NO_RESULT]
         if broken:
             yield Block(planned, f"it needs {', '.join(broken)}")
             continue

@@ -25,6 +25,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_status(
         _add_verb(verbs, "status", "show the state of a job's last run; reads only the store")
     )
+    _add_cancel(_add_verb(verbs, "cancel", "cancel a job's run, or some of its stages"))
     report = _add_verb(verbs, "report", "show a job's results from its store")
     _add_report(report)
     _add_reproduce(verbs)
@@ -102,6 +103,12 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
 def _add_status(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--watch", action="store_true", help="update it every few seconds until the run ends"
+    )
+
+
+def _add_cancel(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "stages", metavar="STAGE", nargs="*", help="only these stages; default: the whole run"
     )
 
 

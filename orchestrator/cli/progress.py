@@ -21,6 +21,7 @@ STYLES = {
     State.REUSED: "green",
     State.FAILED: "bold red",
     State.BLOCKED: "red",
+    State.CANCELLED: "yellow",
 }
 
 

@@ -13,7 +13,7 @@ from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.report import Cell, CellVerdict
-from orchestrator.schedule import State
+from orchestrator.schedule import HAS_NO_RESULT, State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import open_store
@@ -93,12 +93,10 @@ def verdict_of(job_name: str, outcome: Outcome, cells: tuple[Cell, ...]) -> str:
     by_state = {
         state: [name for name, at in outcome.states.items() if at is state] for state in State
     }
-    if by_state[State.FAILED]:
-        lost = "; ".join(
-            f"{state}: {', '.join(by_state[state])}"
-            for state in (State.FAILED, State.BLOCKED)
-            if by_state[state]
-        )
+    lost = "; ".join(
+        f"{state}: {', '.join(by_state[state])}" for state in HAS_NO_RESULT if by_state[state]
+    )
+    if lost:
         return (
             f"{job_name}: {lost}; finished stages and checkpoints are kept, and the same command "
             "resumes"

@@ -36,6 +36,7 @@ STYLES = {
     Condition.REUSED: "green",
     Condition.FAILED: "bold red",
     Condition.BLOCKED: "red",
+    Condition.CANCELLED: "yellow",
     Condition.INTERRUPTED: "yellow",
     Condition.LOST: "bold yellow",
 }
@@ -160,6 +161,8 @@ def _verdict(status: Status) -> str:
             return f"lost: no update for {age}; {RESUME}"
         case Condition.INTERRUPTED:
             return f"interrupted {age} ago; {RESUME}"
+        case Condition.CANCELLED:
+            return f"ended {age} ago with cancelled stages; {RESUME}"
         case state:
             return f"{state} {age} ago" + (f": {status.error}" if status.error else "")
 

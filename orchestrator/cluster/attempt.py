@@ -40,6 +40,8 @@ class Attempt:
     """The digest that the job stated for the data, if it did; the worker checks it."""
     reads: Callable[[Any], Mapping[str, str]]
     """The kind's function from params to the digests of the small files that they name."""
+    can_stop: bool
+    """Whether the kind checks `should_stop`."""
     seed: int
     resources: Resources
     workers: int

@@ -11,6 +11,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.runs.cancel import WHOLE_RUN
 from orchestrator.runs.record import StageEvent
 
 MAX_WAITING = 10_000
@@ -23,7 +24,7 @@ class Events:
 
     def __init__(self) -> None:
         self._waiting: deque[StageEvent] = deque(maxlen=MAX_WAITING)
-        self._is_stopping = False
+        self._stopping: frozenset[str] = frozenset()
         self._num_resting: Counter[str] = Counter()
 
     def add(self, event: StageEvent) -> None:
@@ -34,11 +35,11 @@ class Events:
         self._waiting.clear()
         return events
 
-    def stop(self) -> None:
-        self._is_stopping = True
+    def stop(self, stages: frozenset[str]) -> None:
+        self._stopping |= stages
 
-    def is_stopping(self) -> bool:
-        return self._is_stopping
+    def stopping(self) -> frozenset[str]:
+        return self._stopping
 
     def rest(self, stage: str) -> None:
         self._num_resting[stage] += 1
@@ -66,7 +67,7 @@ class EventChannel:
             ray.remote(Events).options(**options, scheduling_strategy=here).remote()
         )
         self._draining: ObjectRef | None = None
-        self._is_stopping = False
+        self._stopping: frozenset[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the pending request for events."""
@@ -98,18 +99,26 @@ class EventChannel:
         self._draining = None
         return events
 
-    def request_stop(self) -> None:
-        """Ask all workers to stop. Call it repeatedly: an actor that was restarted has lost the
-        request."""
-        self._is_stopping = True
-        self._actor.stop.remote()
+    def request_stop(self, stage: str = WHOLE_RUN) -> None:
+        """Ask the workers of a stage, or of the whole run, to stop. Call it repeatedly: an actor
+        that was restarted has lost the request."""
+        self._stopping |= {stage}
+        self._actor.stop.remote(self._stopping)
 
-    def is_stopping(self, timeout_s: float = 5.0) -> bool:
-        """Whether the workers should stop; False if the actor does not answer in time.
+    def is_stopping(self, stage: str, timeout_s: float = 5.0) -> bool:
+        """Whether the workers of `stage` should stop; False if the actor does not answer in time.
 
         The process that requested the stop, such as the driver, does not need the actor.
         """
-        return self._is_stopping or bool(self._answer(self._actor.is_stopping, timeout_s))
+        wanted = {stage, WHOLE_RUN}
+        return bool(wanted & self._stopping) or bool(wanted & self._requests(timeout_s))
+
+    def is_interrupted(self, timeout_s: float = 5.0) -> bool:
+        """Whether the whole run should stop; False if the actor does not answer in time."""
+        return WHOLE_RUN in self._stopping or WHOLE_RUN in self._requests(timeout_s)
+
+    def _requests(self, timeout_s: float) -> frozenset[str]:
+        return self._answer(self._actor.stopping, timeout_s) or frozenset()
 
     def rest(self, stage: str) -> None:
         """Report that a trial of the search `stage` has stopped and waits for the run to end."""

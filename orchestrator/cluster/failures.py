@@ -74,14 +74,15 @@ def decide_retry(
     *,
     num_lost: int,
     num_moves: int = 0,
-    is_interrupted: bool = False,
+    is_stopping: bool = False,
     timeout_min: float = 10,
 ) -> Retry | Fail:
     """Decide what to do about the loss of an attempt, after `num_lost` losses and `num_moves`
     moves.
 
     A lost worker, or a store that was unreachable for a while, leads to another attempt. A worker
-    that stopped because its machine leaves only moves. An interrupted run does not try again.
+    that stopped because its machine leaves only moves. A stage that was asked to stop is not tried
+    again.
     """
     lasting = lasting_error(loss.failures)
     if lasting is not None:
@@ -91,9 +92,9 @@ def decide_retry(
     ]
     stopped = next((error for error in errors if isinstance(error, StoppedError)), None)
     why = _why(loss, timeout_min)
-    if is_interrupted:
+    if is_stopping:
         return Fail(
-            stopped or StoppedError(f"{why}; not tried again because the run was interrupted")
+            stopped or StoppedError(f"{why}; not tried again because the stage was asked to stop")
         )
     if stopped or loss.is_move:
         moved = Retry("a machine is leaving" if stopped else loss.cause, is_move=True)

@@ -55,7 +55,7 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
         .remote()
     )
     try:
-        _await_start(worker, channel)
+        _await_start(worker, attempt, channel)
         ray.get(worker.run.remote(attempt, channel))
     except ray.exceptions.RayTaskError as err:
         raise LostAttemptError(LostAttempt({0: err.cause})) from err
@@ -67,7 +67,7 @@ def run(attempt: Attempt, channel: EventChannel) -> None:
         ray.kill(worker)
 
 
-def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
+def _await_start(worker: ray.actor.ActorHandle, attempt: Attempt, channel: EventChannel) -> None:
     """Wait until the worker's process exists. Other users of the cluster may take the free
     resources first."""
     answer = worker.ready.remote()
@@ -75,7 +75,7 @@ def _await_start(worker: ray.actor.ActorHandle, channel: EventChannel) -> None:
         if ray.wait([answer], timeout=_CHECK_INTERVAL_S)[0]:
             ray.get(answer)
             return
-        if channel.is_stopping():
+        if channel.is_stopping(attempt.stage):
             raise StoppedError("stopped before the worker had started")
     raise LostAttemptError(LostAttempt({}, is_move=True, cause=ROOM_IS_TAKEN))
 

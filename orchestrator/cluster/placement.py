@@ -85,7 +85,8 @@ class Room:
         """Wait until the smallest group fits on the cluster, then reserve the largest that fits.
 
         Returns the number of workers. Ray itself would wait forever without a message. Raises
-        ClusterError after `resources.max_wait_min`, or StoppedError if the run is interrupted.
+        ClusterError after `resources.max_wait_min`, or StoppedError if the
+        stage is asked to stop.
         """
         self._await_least(attempt)
         if len(self.counts) == 1:
@@ -118,6 +119,6 @@ class Room:
                     "run the same command again later, or change "
                     f"stages.{attempt.stage}.resources (its max_wait_min is this limit)"
                 )
-            if self.channel.is_stopping():
+            if self.channel.is_stopping(attempt.stage):
                 raise StoppedError("stopped while waiting for resources")
             time.sleep(CHECK_INTERVAL_S)

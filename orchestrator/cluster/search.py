@@ -20,7 +20,7 @@ from orchestrator.cluster.schedulers import make_scheduler
 from orchestrator.cluster.suggest import NUMBER, Suggestions
 from orchestrator.cluster.trial import MAX_TRIES, make_trainable
 from orchestrator.contract import Event, StageResult
-from orchestrator.errors import JobError, StageError
+from orchestrator.errors import JobError, StageError, StoppedError
 from orchestrator.spec import BEST_CHECKPOINT, TuneParams
 from orchestrator.store import open_store
 from orchestrator.store.trial_logs import TrialLog, load_logs
@@ -48,7 +48,8 @@ def search(
     """Search `params.space` with `slots` trials at a time, resuming from earlier runs.
 
     Returns the result, and the best trial's model if that trial finished. Raises StageError if no
-    trial succeeds, JobError if all trials fail because of the job or its data.
+    trial succeeds, JobError if all trials fail because of the job or its data, StoppedError if it
+    is cancelled.
     """
     store = open_store(attempt.store_uri)
     logs = load_logs(store, attempt.training)
@@ -57,6 +58,11 @@ def search(
         attempt, params, metric, logs, slots=slots, channel=channel, storage=scratch / "ray"
     )
     logs = load_logs(store, attempt.training)
+    if channel.is_stopping(attempt.stage) and _num_ended(logs) < params.size:
+        raise StoppedError(
+            f"stopped with {_num_ended(logs)} of {params.size} trials finished; another run "
+            "resumes the others"
+        )
     trials = Trials(metric=metric, mode=params.mode, trials=_trials(attempt, logs, errors))
     best = trials.best()
     if best is None or best.value is None:
@@ -76,7 +82,7 @@ def _beginning(logs: Sequence[TrialLog], params: TuneParams, metric: str, *, slo
     """The search's progress before this run, with the best value of earlier runs."""
     if not logs:
         return Event(f"{params.size} trials, {slots} at a time", done=0, total=params.size)
-    ended = sum(log.state is not None for log in logs)
+    ended = _num_ended(logs)
     values = [log.last_value for log in logs if log.last_value is not None]
     best = {metric: max(values) if params.mode == "max" else min(values)} if values else {}
     text = f"{ended} of {params.size} trials finished, {slots} at a time"
@@ -98,11 +104,16 @@ def _run(
     Ray Tune writes its own records to `storage`, a local folder. Nothing reads them.
     """
     store = open_store(attempt.store_uri)
-    num_left = params.size - sum(log.state is not None for log in logs)
+    num_left = params.size - _num_ended(logs)
     if num_left <= 0:
         return {}
     suggestions = Suggestions(
-        params, seed=attempt.seed, metric=metric, store=store, training=attempt.training
+        params,
+        seed=attempt.seed,
+        metric=metric,
+        store=store,
+        training=attempt.training,
+        is_stopping=lambda: channel.is_stopping(attempt.stage),
     )
     suggestions.learn(logs)
     tuner = tune.Tuner(
@@ -128,6 +139,10 @@ def _run(
         for result in results
         if result.error is not None and result.config is not None
     }
+
+
+def _num_ended(logs: Sequence[TrialLog]) -> int:
+    return sum(log.state is not None for log in logs)
 
 
 def _first_line(error: Exception) -> str:

@@ -119,6 +119,7 @@ def make_attempt(
         if stage.data_fingerprint or source.data_fingerprint
         else None,
         reads=kind.reads,
+        can_stop=kind.stops,
         seed=stage.seed,
         resources=stage.resources,
         workers=stage.worker_counts[0],
@@ -136,7 +137,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
     """Run attempts until the stage's manifest is published.
 
     Raises the worker's OrchestratorError, StageError if all attempts fail, or StoppedError if the
-    run is interrupted.
+    stage is asked to stop.
     """
     num_lost = num_moves = 0
     while True:
@@ -151,7 +152,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
                 err.loss,
                 num_lost=num_lost,
                 num_moves=num_moves,
-                is_interrupted=channel.is_stopping(),
+                is_stopping=channel.is_stopping(attempt.stage),
                 timeout_min=attempt.resources.collective_timeout_min,
             )
         else:

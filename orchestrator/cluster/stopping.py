@@ -11,13 +11,21 @@ ASK_INTERVAL_S = 1.0
 
 
 class StopWatch:
-    """Calls `asks` every second, within the `with` block, until it returns True.
+    """Calls `asks` every second, within the `with` block, until it returns True, and then `ends` if
+    given.
 
     `asks` may block but must not raise.
     """
 
-    def __init__(self, asks: Callable[[], bool], *, every_s: float = ASK_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        asks: Callable[[], bool],
+        *,
+        ends: Callable[[], None] | None = None,
+        every_s: float = ASK_INTERVAL_S,
+    ) -> None:
         self._asks = asks
+        self._ends = ends
         self._every_s = every_s
         self._is_over = threading.Event()
         self._should_stop = False
@@ -37,4 +45,6 @@ class StopWatch:
     def _watch(self) -> None:
         while not self._should_stop and not self._is_over.is_set():
             self._should_stop = self._asks()
+            if self._should_stop and self._ends is not None and not self._is_over.is_set():
+                self._ends()
             self._is_over.wait(self._every_s)

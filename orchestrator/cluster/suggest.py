@@ -56,6 +56,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         metric: str,
         store: Store,
         training: str,
+        is_stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(metric=metric, mode=params.mode)
@@ -63,6 +64,8 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._seed = seed
         self._store = store
         self._training = training
+        self._is_stopping = is_stopping
+        """Whether the search was asked to stop. No trial starts after it."""
         self._clock = clock
         """In seconds."""
         self._began_s = clock()
@@ -98,7 +101,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         """Return the config of the next trial, which Tune calls `trial_id`, or
         Searcher.FINISHED."""
         try:
-            found = None if self.failure else self._next()
+            found = None if self.failure or self._is_stopping() else self._next()
         except StoreError as err:
             self.failure = err
             found = None
@@ -136,10 +139,13 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._values.append(_outcome(log))
 
     def _ended(self, number: int, *, is_lost: bool) -> TrialLog:
-        """Return the log of a trial that is over, marked as stopped if the scheduler stopped it."""
+        """Return the log of a trial that is over, marked as stopped if the scheduler stopped it.
+
+        Another run resumes a trial that is over because the search was asked to stop.
+        """
         training = trial_training(self._training, number)
         log = load_log(self._store, training)
-        if log.state is None and log.error is None and not is_lost:
+        if log.state is None and log.error is None and not is_lost and not self._is_stopping():
             save_stop(self._store, training)
             log = log.model_copy(update={"state": State.STOPPED})
         return log
@@ -160,7 +166,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         if self._unfinished:
             log = self._unfinished.pop(0)
             return self._ask(log.params, log.number), log
-        if self._num_drawn >= self._params.size or self._is_stopped():
+        if self._num_drawn >= self._params.size or self._has_enough():
             return None
         return self._draw()
 
@@ -182,7 +188,7 @@ class Suggestions(Searcher):  # type: ignore[misc]  # Ray's has no types
         self._study.sampler = _sampler(self._params, seed=self._seed, number=number)
         return self._study.ask(self._space)
 
-    def _is_stopped(self) -> bool:
+    def _has_enough(self) -> bool:
         stop = self._params.stop
         if stop.hours is not None and self._clock() - self._began_s >= stop.hours * 3600:
             return True

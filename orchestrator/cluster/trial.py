@@ -119,13 +119,17 @@ def _trial(
 ) -> Iterator[_Begun | None]:
     """Yield the trial of `config`, and report its end even if the scheduler stops it early.
 
-    Yields None if this run has lost the trial too often, or if the machine cannot run it. An
+    Yields None if this run has lost the trial too often, if its search was cancelled, or if the
+    machine cannot run it. An
     exception is raised again only if another attempt may follow, which Tune then begins.
     """
     try:
         check_store(attempt, is_writer=False)
     except MachineError as err:
         _end_search(err)
+        yield None
+        return
+    if channel.is_stopping(attempt.stage):
         yield None
         return
     begun = _begin_attempt(attempt, open_store(attempt.store_uri), channel, config[NUMBER])
@@ -175,7 +179,7 @@ def _rest_if_interrupted(begun: _Begun) -> None:
     If the trial ended, Tune would start the next one or record a failure. A trial that is killed
     with its driver is resumed by the next run.
     """
-    if begun.channel.is_stopping(timeout_s=STOP_ANSWER_TIMEOUT_S):
+    if begun.channel.is_interrupted(timeout_s=STOP_ANSWER_TIMEOUT_S):
         begun.channel.rest(begun.attempt.stage)
         threading.Event().wait()
 
@@ -196,7 +200,11 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
         return True
     timeout_min = trial.resources.collective_timeout_min
     decision = decide_retry(
-        loss, num_lost=tries.num_lost, num_moves=tries.num_moves, timeout_min=timeout_min
+        loss,
+        num_lost=tries.num_lost,
+        num_moves=tries.num_moves,
+        is_stopping=begun.channel.is_stopping(trial.stage, timeout_s=STOP_ANSWER_TIMEOUT_S),
+        timeout_min=timeout_min,
     )
     if not isinstance(decision, Retry):
         _leave_to_another_run(begun, str(decision.error), elapsed_s=elapsed_s)

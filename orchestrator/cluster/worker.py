@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import platform
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import JsonValue
 
@@ -134,7 +137,7 @@ def _run_until_stopped(
 
     try:
         with (
-            StopWatch(lambda: worker.is_leaving() or channel.is_stopping()) as watch,
+            _stop_watch(attempt, worker, channel, scratch) as watch,
             Uploads(commit) as uploads,
         ):
             context = _context(
@@ -154,6 +157,22 @@ def _run_until_stopped(
         # finished its upload.
         worker.broadcast_from_rank_zero(None)
         raise
+
+
+def _stop_watch(
+    attempt: Attempt, worker: WorkerRank, channel: EventChannel, scratch: Path
+) -> StopWatch:
+    """Return the watch of a pipeline. One that does not check `should_stop` ends with its process
+    when its stage is cancelled, and takes no notice of a machine that leaves."""
+    if attempt.can_stop:
+        return StopWatch(lambda: worker.is_leaving() or channel.is_stopping(attempt.stage))
+    return StopWatch(lambda: channel.is_stopping(attempt.stage), ends=lambda: _end_process(scratch))
+
+
+def _end_process(scratch: Path) -> NoReturn:
+    """End this process at once. Its temporary files would otherwise stay."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(1)
 
 
 def report_result(worker: WorkerRank, result: StageResult) -> None:

@@ -206,6 +206,8 @@ class RunState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+    """It ended by itself, but some of its stages were cancelled."""
 
 
 class RunRecord(Value):

@@ -39,6 +39,7 @@ class Condition(StrEnum):
     REUSED = "reused"
     FAILED = "failed"
     BLOCKED = "blocked"
+    CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     """It was running when its run was interrupted or failed as a whole."""
     LOST = "lost"

@@ -74,9 +74,10 @@ def run(context: StageContext) -> StageResult:
 
 
 def evaluate(context: StageContext) -> StageResult:
-    """Return ten times the counted total, multiplied by `gain`."""
+    """Return ten times the counted total, multiplied by `gain`, after `epoch_s` seconds."""
     assert set(context.inputs) == {"checkpoint"}
     context.emit(Event("counting again"))
+    time.sleep(context.params.epoch_s)
     total = 10 * context.params.gain * _total_of(context.inputs["checkpoint"])
     size = Metric(name="params_m", value=1.5, unit="M", num_samples=None)
     return StageResult(

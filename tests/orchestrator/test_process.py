@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from orchestrator.process import Signals, counted_signals, stop_grace_s
+from orchestrator.errors import JobError
+from orchestrator.process import Signals, counted_signals, seconds_from_environment, stop_grace_s
 
 
 def test_signals_close_together_count_once() -> None:
@@ -43,3 +44,13 @@ def test_run_waits_a_second_less_than_ray(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert stop_grace_s() == grace_s
+
+
+def test_seconds_from_the_environment_must_be_above_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seconds_from_environment("POLL_S", 10) == 10
+    monkeypatch.setenv("POLL_S", "0.5")
+    assert seconds_from_environment("POLL_S", 10) == 0.5
+    for text in ("", "0", "-1", "soon", "nan", "inf"):
+        monkeypatch.setenv("POLL_S", text)
+        with pytest.raises(JobError, match=f"POLL_S is '{text}', not a number of seconds above 0"):
+            seconds_from_environment("POLL_S", 10)

@@ -54,6 +54,7 @@ def make_attempt(folder: Path, name: str) -> Attempt:
         fingerprint=lambda _: "d",
         stated_data=None,
         reads=lambda params: {},
+        can_stop=True,
         seed=0,
         resources=Resources(),
         workers=1,

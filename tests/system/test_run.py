@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -430,24 +429,6 @@ def test_two_stages_run_at_the_same_time_on_two_gpus(run: Runner) -> None:
     states = [(update.stage, str(update.state)) for update in heard]
     first_done = min(states.index((name, "done")) for name in stages)
     assert {name for name, state in states[:first_done] if state == "running"} == {"one", "other"}
-
-
-@pytest.fixture
-def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
-    """A process of another user that holds all CPUs of the cluster until it ends."""
-    code = (
-        "import ray; ray.init(log_to_driver=False); ray.get(ray.util.placement_group([{'CPU': "
-        "4}]).ready());print('held', flush=True); input()"
-    )
-    command = [sys.executable, "-c", code]
-    holder = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    yield holder
-    holder.terminate()
-    holder.communicate()
 
 
 def test_a_stage_waits_for_room_until_its_deadline(

@@ -80,7 +80,17 @@ def _column(group: str, edges: Mapping[str, set[str]], columns: dict[str, int]) 
     return columns[group]
 
 
-_WORST_FIRST = ("failed", "lost", "interrupted", "blocked", "running", "waiting", "done", "reused")
+_WORST_FIRST = (
+    "failed",
+    "lost",
+    "interrupted",
+    "cancelled",
+    "blocked",
+    "running",
+    "waiting",
+    "done",
+    "reused",
+)
 
 
 def _state_of(stages: Sequence[str], states: Mapping[str, str]) -> str:

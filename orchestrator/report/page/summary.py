@@ -15,7 +15,8 @@ from orchestrator.spec import Resources
 
 TROUBLES = {
     "failed": "failed",
-    "blocked": "did not run, because it needs a stage that failed",
+    "blocked": "did not run, because it needs a stage that failed or was cancelled",
+    "cancelled": "was cancelled; run the same command again, and it resumes",
     "interrupted": "was interrupted; run the same command again, and it resumes",
     "lost": "was running when its driver was last heard of; run the same command again",
 }

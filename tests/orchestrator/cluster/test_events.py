@@ -50,11 +50,20 @@ def test_channel_pickles_while_an_answer_is_pending(channel: EventChannel) -> No
 
 def test_stop_request_reaches_workers_through_the_actor(channel: EventChannel) -> None:
     there: EventChannel = pickle.loads(pickle.dumps(channel))
-    assert not there.is_stopping(timeout_s=60)
+    assert not there.is_stopping("first", timeout_s=60)
     channel.request_stop()
-    assert there.is_stopping(timeout_s=60)
+    assert there.is_stopping("first", timeout_s=60)
+    assert there.is_interrupted(timeout_s=60)
     ray.kill(channel._actor)
-    assert channel.is_stopping()
+    assert channel.is_stopping("first")
+
+
+def test_stop_request_for_a_stage_reaches_only_its_workers(channel: EventChannel) -> None:
+    there: EventChannel = pickle.loads(pickle.dumps(channel))
+    channel.request_stop("first")
+    assert there.is_stopping("first", timeout_s=60)
+    assert not there.is_stopping("second", timeout_s=60)
+    assert not there.is_interrupted(timeout_s=60)
 
 
 def test_channel_without_its_actor_returns_no_events(channel: EventChannel) -> None:

@@ -88,15 +88,15 @@ def test_leaving_machine_costs_no_attempt_up_to_a_limit(loss: LostAttempt) -> No
 
 
 def test_interrupted_run_does_not_retry() -> None:
-    assert decide_retry(LostAttempt({0: STOPPED}), num_lost=0, is_interrupted=True) == Fail(STOPPED)
+    assert decide_retry(LostAttempt({0: STOPPED}), num_lost=0, is_stopping=True) == Fail(STOPPED)
     decision = decide_retry(
-        LostAttempt({1: RuntimeError("worker ended.")}), num_lost=0, is_interrupted=True
+        LostAttempt({1: RuntimeError("worker ended.")}), num_lost=0, is_stopping=True
     )
     assert isinstance(decision, Fail)
     assert isinstance(decision.error, StoppedError)
     assert (
         str(decision.error)
-        == "lost worker 1: worker ended; not tried again because the run was interrupted"
+        == "lost worker 1: worker ended; not tried again because the stage was asked to stop"
     )
 
 

@@ -44,3 +44,11 @@ def test_block_ends_without_waiting_for_an_answer() -> None:
         assert not watch.should_stop()
     assert not was_waited_for.is_set()
     never.set()
+
+
+def test_pipeline_that_cannot_stop_is_ended_once() -> None:
+    ends: list[bool] = []
+    with StopWatch(lambda: True, ends=lambda: ends.append(True), every_s=0.01) as watch:
+        _await(watch.should_stop)
+        _await(lambda: bool(ends))
+    assert ends == [True]

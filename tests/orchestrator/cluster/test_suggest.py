@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.search import Searcher
 
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER, Suggestions, num_since_best
 from orchestrator.errors import MachineError, StoreError
@@ -41,12 +42,19 @@ def make(store: Store) -> MakeSuggestions:
         clock: Callable[[], float] = lambda: 0.0,
         seed: int = 0,
         store: Store = store,
+        is_cancelled: bool = False,
         **fields: Any,
     ) -> Suggestions:
         content = {"of": "x", "space": SPACE, "num_trials": 8, "metric": "top1", **fields}
         params = TuneParams.model_validate_json(json.dumps(content))
         return Suggestions(
-            params, seed=seed, metric="top1", store=store, training=TRAINING, clock=clock
+            params,
+            seed=seed,
+            metric="top1",
+            store=store,
+            training=TRAINING,
+            is_stopping=lambda: is_cancelled,
+            clock=clock,
         )
 
     return make_suggestions
@@ -361,3 +369,7 @@ def test_machine_error_ends_the_search_not_the_trial(make: MakeSuggestions, stor
     assert str(suggestions.failure) == "machine n7: no room"
     assert suggestions.suggest("b") == "FINISHED"
     assert load_log(store, trial_training(TRAINING, 1)) == before
+
+
+def test_a_cancelled_search_starts_no_trial(make: MakeSuggestions) -> None:
+    assert make(is_cancelled=True).suggest("1") == Searcher.FINISHED

@@ -31,7 +31,10 @@ class Channel:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def is_stopping(self, timeout_s: float = 5) -> bool:
+    def is_stopping(self, stage: str, timeout_s: float = 5) -> bool:
+        return False
+
+    def is_interrupted(self, timeout_s: float = 5) -> bool:
         return False
 
     def send(self, heard: StageEvent) -> None:
@@ -178,7 +181,7 @@ class _WaitError(Exception):
 class Resting(Channel):
     """The channel of an interrupted run."""
 
-    def is_stopping(self, timeout_s: float = 5) -> bool:
+    def is_interrupted(self, timeout_s: float = 5) -> bool:
         return True
 
     def rest(self, stage: str) -> None:

@@ -43,7 +43,7 @@ class Channel:
     def __init__(self) -> None:
         self.heard: list[StageEvent] = []
 
-    def is_stopping(self) -> bool:
+    def is_stopping(self, stage: str) -> bool:
         return False
 
     def send(self, event: StageEvent) -> None:
