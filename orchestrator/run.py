@@ -205,7 +205,11 @@ class Run:
                 channel.request_stop(planned.name)
                 if planned.name not in self.cancelled:
                     self.cancelled.add(planned.name)
-                    self._say(planned.name, "cancelling: waiting for its checkpoint")
+                    is_saved = _can_stop(self.plan, planned)
+                    self._say(
+                        planned.name,
+                        "cancelling: waiting for its checkpoint" if is_saved else "cancelling",
+                    )
 
     def _interrupt(
         self, channel: EventChannel, ledger: Ledger, signals: Signals, *, how: str
