@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
+from orchestrator.cli.runs import list_runs
 from orchestrator.report.numbers import duration
 from orchestrator.runs.status import Condition, StageStatus, Status, load_status
 from orchestrator.store import open_store
@@ -44,6 +45,8 @@ STYLES = {
 
 
 def status(arguments: Namespace, stdout: Output) -> int:
+    if arguments.job is None:
+        return list_runs(arguments, stdout, styles=STYLES)
     job = load(arguments)
     store = open_store(job.store)
 

@@ -153,7 +153,7 @@ def make_status(
 
     `others` are the manifests of stages outside the run.
     """
-    state = _run_condition(record, now_s)
+    state = run_condition(record, now_s)
     rows = {
         **_rows_outside(job, others),
         **{
@@ -172,7 +172,8 @@ def make_status(
     )
 
 
-def _run_condition(record: RunRecord, now_s: float) -> Condition:
+def run_condition(record: RunRecord, now_s: float) -> Condition:
+    """Return the state of a run at `now_s`. A driver that is silent for too long is lost."""
     if record.state is RunState.RUNNING and now_s - record.heard_at_s > LOST_AFTER_S:
         return Condition.LOST
     return Condition(record.state)
