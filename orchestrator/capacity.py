@@ -55,6 +55,21 @@ class Machine:
         return str(self.capacity)
 
 
+def lacking(wanted: Capacity, free: Capacity) -> str | None:
+    """Return what is wanted but not free, such as `8 GPUs, 4 free`, or None."""
+    amounts = (
+        (wanted.gpus, free.gpus, "GPU", "GPUs"),
+        (wanted.cpus, free.cpus, "CPU", "CPUs"),
+        (wanted.memory_gib, free.memory_gib, "GiB", "GiB"),
+    )
+    lacks = [
+        f"{want:.3g} {one if want == 1 else many}, {max(0.0, left):.3g} free"
+        for want, left, one, many in amounts
+        if want > left
+    ]
+    return "; ".join(lacks) or None
+
+
 def total_of(machines: Iterable[Machine]) -> Capacity:
     return sum((machine.capacity for machine in machines), Capacity(0, 0))
 

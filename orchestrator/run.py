@@ -37,7 +37,7 @@ from orchestrator.runs.cancel import WHOLE_RUN, load_requests
 from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.record import RunState, StageEvent
-from orchestrator.schedule import Block, Start, State, decide
+from orchestrator.schedule import Block, Start, State, decide, find_waits
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
@@ -175,6 +175,7 @@ class Run:
                 ledger.take(start.stage.name, start.capacity)
             for decision in decisions:
                 self._carry_out(decision, channel, ledger)
+            self.journal.wait(find_waits(self.plan, self.journal.states, free=ledger.free))
             self._await_news(channel, ledger)
             requests = self._cancel_requests()
             if signals.count or WHOLE_RUN in requests:

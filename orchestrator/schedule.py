@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchestrator.capacity import Capacity, group_capacity
+from orchestrator.capacity import Capacity, group_capacity, lacking
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import TuneParams
 
@@ -68,6 +68,24 @@ def decide(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> Iterat
             capacity = group_capacity(planned.stage) * slots
             free -= capacity
             yield Start(planned, capacity, slots)
+
+
+def find_waits(plan: Plan, states: Mapping[str, State], *, free: Capacity) -> dict[str, str]:
+    """Return what each waiting stage waits for, by its name: `needs pretrain` for unfinished
+    stages, or `needs 8 GPUs, 4 free`.
+
+    `free` is what is left after the stages that start now took theirs.
+    """
+    waits: dict[str, str] = {}
+    for planned in plan.stages:
+        if states[planned.name] is not State.WAITING:
+            continue
+        unfinished = [name for name in planned.stage.needs if not states[name].is_final]
+        lack = lacking(group_capacity(planned.stage), free)
+        reason = ", ".join(unfinished) or lack
+        if reason is not None:
+            waits[planned.name] = f"needs {reason}"
+    return waits
 
 
 def _slots(planned: PlannedStage, free: Capacity) -> int:

@@ -22,10 +22,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_verb(verbs, "validate", "check a job file offline, without data, store or cluster")
     _add_verb(verbs, "plan", "show which stages would run or be reused, and why")
     _add_run(_add_verb(verbs, "run", "run a job; finished stages are reused"))
-    _add_status(
-        _add_verb(verbs, "status", "show the state of a job's last run; reads only the store")
-    )
     _add_cancel(_add_verb(verbs, "cancel", "cancel a job's run, or some of its stages"))
+    text = "show the state of a job's last run, or a store's runs; reads only the store"
+    status = _add_verb(verbs, "status", text, without_job="without it, list the runs of --store")
+    _add_status(status)
     report = _add_verb(verbs, "report", "show a job's results from its store")
     _add_report(report)
     _add_reproduce(verbs)
@@ -38,6 +38,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if escaped(word) != word:
             parser.error(f"argument {escaped(word)}: not UTF-8 text; rename the file or folder")
     arguments = parser.parse_args(words)
+    if arguments.verb == "status" and (fault := _fault_of_status(arguments)):
+        status.error(fault)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
         report.error(f"argument --json: not allowed with argument --format {arguments.format}")
     if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
@@ -47,15 +49,32 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _fault_of_status(arguments: argparse.Namespace) -> str | None:
+    if arguments.job is not None:
+        return "argument --all: not allowed with JOB" if arguments.all else None
+    if arguments.store is None:
+        return "JOB is required, or --store URI to list the runs of a store"
+    needing_job = {"--watch": arguments.watch, "--set": arguments.overrides}
+    given = [option for option, value in needing_job.items() if value]
+    return f"argument {given[0]}: needs JOB" if given else None
+
+
 def _suits_comparison(arguments: argparse.Namespace) -> bool:
     return arguments.format in (None, "terminal", "json") and arguments.plots is None
 
 
 def _add_verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    *,
+    without_job: str | None = None,
 ) -> argparse.ArgumentParser:
+    """`without_job` says what the verb does without JOB. None: it needs a job."""
     verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
+    nargs = None if without_job is None else "?"
+    more = "" if without_job is None else f"; {without_job}"
+    verb.add_argument("job", metavar="JOB", type=Path, nargs=nargs, help=f"a YAML job file{more}")
     _add_job_options(verb)
     verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
     return verb
@@ -103,6 +122,9 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
 def _add_status(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--watch", action="store_true", help="update it every few seconds until the run ends"
+    )
+    verb.add_argument(
+        "--all", action="store_true", help="without JOB: list all runs, not only the newest 50"
     )
 
 

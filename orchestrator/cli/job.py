@@ -9,28 +9,40 @@ from typing import IO
 from rich.table import Table
 
 from orchestrator.cli.console import make_console, print_json
-from orchestrator.errors import JobError, escaped
+from orchestrator.errors import Fault, JobError, SpecError, escaped
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
 from orchestrator.process import is_submitted
 from orchestrator.report import published_rows
 from orchestrator.spec import Job, load_job
+from orchestrator.spec.locations import store_uri
 from orchestrator.spec.schema import job_schema
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
 from pipelines import KINDS
 
 
 def load(arguments: Namespace) -> Job:
-    # The current folder of a Ray job is a temporary copy of the submitted folder on one machine.
-    base_dir = None if is_submitted() else _current_folder()
     return load_job(
         arguments.job,
         kinds=KINDS,
         published={name: row.kind for name, row in published_rows().items()},
         overrides=arguments.overrides,
         store=arguments.store,
-        base_dir=base_dir,
+        base_dir=_base_dir(),
     )
+
+
+def store_at(uri: str) -> Store:
+    """Return the store that `--store` names. Raises SpecError if it is not the location of one."""
+    try:
+        return open_store(store_uri(uri, _base_dir()))
+    except ValueError as err:
+        raise SpecError([Fault("--store", None, None, "", str(err))]) from err
+
+
+def _base_dir() -> Path | None:
+    # The current folder of a Ray job is a temporary copy of the submitted folder on one machine.
+    return None if is_submitted() else _current_folder()
 
 
 def _current_folder() -> Path:

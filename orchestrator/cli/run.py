@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.cli.console import make_console, say_last
 from orchestrator.cli.job import load
+from orchestrator.cli.messages import Messages
 from orchestrator.cli.report import show_results
 from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Verdict, needed
@@ -28,6 +30,23 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     forced = _stages_named(job, "--force", arguments.force)
     if only:
         _check_forced_run(job, only, forced)
+    # Before any work, because a run must not end without the message that it should send.
+    with Messages(job, arguments.job, environment=os.environ) as messages:
+        verdict, exit_code = _run(arguments, job, messages, stdout, only=only, forced=forced)
+    say_last(verdict)
+    return exit_code
+
+
+def _run(
+    arguments: Namespace,
+    job: Job,
+    messages: Messages,
+    stdout: IO[str],
+    *,
+    only: tuple[str, ...],
+    forced: tuple[str, ...],
+) -> tuple[str, int]:
+    """Run the job and show its results. Returns the verdict and the exit code."""
     store = open_store(job.store)
     plan = plan_job(job, store, forced=forced, only=only)
     if any(planned.verdict is Verdict.RUN for planned in plan.stages):
@@ -38,7 +57,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     from orchestrator.run import run_plan  # noqa: PLC0415
 
     with watching(plan, make_console(sys.stderr)) as watch:
-        outcome = run_plan(plan, store, address=arguments.address, watch=watch)
+        outcome = run_plan(plan, store, address=arguments.address, watch=messages.following(watch))
     for name, error in outcome.errors.items():
         print(f"stages.{name}: {error}", file=sys.stderr)
     exit_code = outcome.exit_code
@@ -49,9 +68,10 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     except StoreError as err:  # the results are in the store, so still print the verdict
         print(err, file=sys.stderr)
         exit_code = exit_code or err.exit_code
-    say_last(verdict_of(job.name, outcome, cells))
+    verdict = verdict_of(job.name, outcome, cells)
+    messages.end(verdict, outcome, cells)
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
-    return exit_code or int(missed)
+    return verdict, exit_code or int(missed)
 
 
 def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
+from orchestrator.cli.runs import list_runs
 from orchestrator.report.numbers import duration
 from orchestrator.runs.status import Condition, StageStatus, Status, load_status
 from orchestrator.store import open_store
@@ -24,7 +25,9 @@ from orchestrator.streams import Output
 WATCH_S = 2.0
 BAR_WIDTH = 12
 WIDE = 100
-"""Minimum columns of a terminal for progress bars."""
+"""Minimum columns of a terminal for progress bars and the number of workers."""
+WIDEST = 140
+"""Minimum columns for metrics and the last event in the table. Otherwise they are below it."""
 NUM_METRICS = 2
 """The number of metrics shown per stage. JSON has all of them."""
 RESUME = "run the same command again to resume"
@@ -43,6 +46,8 @@ STYLES = {
 
 
 def status(arguments: Namespace, stdout: Output) -> int:
+    if arguments.job is None:
+        return list_runs(arguments, stdout, styles=STYLES)
     job = load(arguments)
     store = open_store(job.store)
 
@@ -101,25 +106,43 @@ def show_status(statuses: Iterable[Status], stream: IO[str]) -> None:
 
 
 def make_view(status: Status, *, width: int) -> Group:
-    """Return two lines about the run, a table of its stages and remarks on their attempts, for
-    `width` columns."""
+    """Return two lines about the run, a table of its stages, and what does not fit into the table,
+    for `width` columns."""
     heading = Text(status.job, style="bold")
     if status.run_id is not None:
         heading.append(f"  run {status.run_id}, {_began(status)}", style="not bold dim")
-    lost = [
-        Text(f"{row.stage}: attempt {lost.attempt} was lost: {lost.why}", style="dim")
-        for row in status.stages
-        for lost in row.lost_attempts
-    ]
-    remarks = [Text(line, style="yellow") for row in status.stages for line in _remarks(row)]
     verdict = Text(_verdict(status), style=STYLES[status.state])
-    return Group(heading, verdict, Text(), _table(status, is_wide=width >= WIDE), *lost, *remarks)
+    below = [line for row in status.stages for line in _lines_below(row, width=width)]
+    gap = [Text()] if below and width < WIDEST else []
+    return Group(heading, verdict, Text(), _table(status, width=width), *gap, *below)
+
+
+def _lines_below(row: StageStatus, *, width: int) -> list[Text]:
+    """Return what the table has no room for, then the lost attempts, remarks and warnings."""
+    lost = [f"attempt {lost.attempt} was lost: {lost.why}" for lost in row.lost_attempts]
+    warnings = [warning.text for warning in row.warnings if warning.name != "retries"]
+    return [
+        *([] if width >= WIDEST or not (row.event or row.metrics) else [_news_line(row)]),
+        *(Text(f"{row.stage}: {line}", style="dim") for line in lost),
+        *(Text(line, style="yellow") for line in _remarks(row)),
+        *(Text(f"{row.stage}: {text}", style="yellow") for text in warnings),
+    ]
+
+
+def _news_line(row: StageStatus) -> Text:
+    """Return the newest metrics and the last event, which has the metrics of a finished stage."""
+    is_ended = row.state in (Condition.DONE, Condition.FAILED, Condition.BLOCKED)
+    event = _event(row)
+    line = Text(f"{row.stage}: ", overflow=event.overflow, no_wrap=event.no_wrap)
+    if row.metrics and not is_ended:
+        line.append(f"{_metrics(row)}, ")
+    return line.append_text(event)
 
 
 def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
     before: Mapping[str, object] = {}
     for status in statuses:
-        rows = {row.stage: "\n".join([_stage_line(row), *_remarks(row)]) for row in status.stages}
+        rows = {row.stage: "\n".join(_stage_lines(row)) for row in status.stages}
         lines = {"": _run_line(status), **rows}
         news = _news(status)
         for name, line in lines.items():
@@ -132,7 +155,10 @@ def _show_lines(statuses: Iterable[Status], stream: IO[str]) -> None:
 def _news(status: Status) -> dict[str, object]:
     """Return what changes with news but not only with time: by stage, and `""` for the run."""
     rows = {
-        row.stage: (row.state, row.attempt, row.done, row.event, row.metrics, row.remarks)
+        row.stage: (
+            *(row.state, row.attempt, row.workers, row.done, row.event, row.metrics),
+            *(row.remarks, row.waits_for, tuple(warning.name for warning in row.warnings)),
+        )
         for row in status.stages
     }
     return {"": (status.run_id, status.state), **rows}
@@ -167,14 +193,20 @@ def _verdict(status: Status) -> str:
             return f"{state} {age} ago" + (f": {status.error}" if status.error else "")
 
 
+def _stage_lines(row: StageStatus) -> list[str]:
+    warnings = [f"{row.stage}: {warning.text}" for warning in row.warnings]
+    return [_stage_line(row), *_remarks(row), *warnings]
+
+
 def _stage_line(row: StageStatus) -> str:
     parts = [
         row.state,
         f"attempt {row.attempt}" if row.attempt else "",
+        f"{row.workers} worker{'s' * (row.workers > 1)}" if row.workers else "",
         _percent(row),
         f"eta {_eta(row)}" if row.eta_s is not None else "",
         _metrics(row),
-        f"{_age(row)}: {row.event}" if row.heard_s_ago is not None else row.event,
+        f"{_age(row)}: {row.event}" if row.heard_s_ago is not None else _news_text(row),
     ]
     return f"{row.stage}: {', '.join(part for part in parts if part)}"
 
@@ -183,35 +215,34 @@ def _remarks(row: StageStatus) -> list[str]:
     return [f"{row.stage}: attempt {remark.attempt}: {remark.text}" for remark in row.remarks]
 
 
-def _table(status: Status, *, is_wide: bool) -> Table:
-    bar = [Column("progress")] if is_wide else []
+def _table(status: Status, *, width: int) -> Table:
+    is_wide, is_widest = width >= WIDE, width >= WIDEST
+    more = [Column("workers", no_wrap=True, justify="right"), Column("progress")] if is_wide else []
+    news = [Column("metrics", no_wrap=True)] if is_widest else []
     table = Table(
         Column("stage", no_wrap=True),
         Column("state", no_wrap=True),
         Column("attempt", no_wrap=True, justify="right"),
-        *bar,
-        Column("" if bar else "progress", no_wrap=True, justify="right"),
+        *more,
+        Column("" if is_wide else "progress", no_wrap=True, justify="right"),
         Column("eta", no_wrap=True, justify="right"),
-        Column("metrics", no_wrap=True),
+        *news,
         Column("updated", no_wrap=True, justify="right"),
-        Column("last event", ratio=1),
+        *([Column("last event", ratio=1)] if is_widest else []),
         box=None,
         pad_edge=False,
     )
     for row in status.stages:
-        state = Text(row.state, style=STYLES[row.state])
-        cells = [_bar(row)] if is_wide else []
-        attempt = str(row.attempt or "")
         table.add_row(
             row.stage,
-            state,
-            attempt,
-            *cells,
+            Text(row.state, style=STYLES[row.state]),
+            str(row.attempt or ""),
+            *([str(row.workers or ""), _bar(row)] if is_wide else []),
             _percent(row),
             _eta(row),
-            _metrics(row),
+            *([_metrics(row)] if is_widest else []),
             _age(row),
-            _event(row),
+            *([_event(row)] if is_widest else []),
         )
     return table
 
@@ -225,10 +256,16 @@ def _bar(row: StageStatus) -> ProgressBar | str:
 
 
 def _event(row: StageStatus) -> Text:
-    """Return the last event. It is wrapped if the stage failed or is blocked, otherwise cut to one
-    line."""
-    needs_look = row.state in (Condition.FAILED, Condition.BLOCKED)
-    return Text(row.event, overflow="fold" if needs_look else "ellipsis", no_wrap=not needs_look)
+    """Return the last event. It is wrapped if the stage failed, is blocked or waits for room,
+    otherwise cut to one line."""
+    needs_look = row.state in (Condition.FAILED, Condition.BLOCKED) or row.waits_for is not None
+    text = _news_text(row)
+    return Text(text, overflow="fold" if needs_look else "ellipsis", no_wrap=not needs_look)
+
+
+def _news_text(row: StageStatus) -> str:
+    """Return what a waiting stage waits for, otherwise the last event."""
+    return row.waits_for or row.event if row.state is Condition.WAITING else row.event
 
 
 def _share(row: StageStatus) -> float | None:

@@ -75,7 +75,15 @@ class Attempt:
         searched = self.recipe["params"]["space"] if self.kind == TUNE.name else ()
         return recipe_audit(self.params, searched=searched)
 
-    def says(self, event: Event, *, lost: str | None = None, is_remark: bool = False) -> StageEvent:
+    def says(
+        self,
+        event: Event,
+        *,
+        lost: str | None = None,
+        is_remark: bool = False,
+        workers: int | None = None,
+        waits_for: str | None = None,
+    ) -> StageEvent:
         """Return `event` as a StageEvent of this attempt, at the current time. `lost` is the reason
         why the attempt was lost."""
         return StageEvent(
@@ -86,4 +94,6 @@ class Attempt:
             trial=self.trial,
             lost=lost,
             is_remark=is_remark,
+            workers=workers,
+            waits_for=waits_for,
         )

@@ -111,7 +111,8 @@ class Room:
             # Report before the deadline check: if an actor starts slowly, this may already be the
             # second check.
             if now_s - reported_s > REPORT_INTERVAL_S:
-                self.channel.send(attempt.says(Event(f"waiting for resources: {missing} now")))
+                event = Event(f"waiting for resources: {missing} now")
+                self.channel.send(attempt.says(event, waits_for=missing))
                 reported_s = now_s
             if now_s - start_s > self.resources.max_wait_min * 60:
                 raise ClusterError(

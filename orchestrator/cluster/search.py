@@ -53,7 +53,8 @@ def search(
     """
     store = open_store(attempt.store_uri)
     logs = load_logs(store, attempt.training)
-    channel.send(attempt.says(_beginning(logs, params, metric, slots=slots)))
+    event = _beginning(logs, params, metric, slots=slots)
+    channel.send(attempt.says(event, workers=slots * attempt.workers))
     errors = _run(
         attempt, params, metric, logs, slots=slots, channel=channel, storage=scratch / "ray"
     )

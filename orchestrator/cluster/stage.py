@@ -142,9 +142,8 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
     num_lost = num_moves = 0
     while True:
         attempt = _sized(replace(attempt, number=num_lost + num_moves + 1), room)
-        channel.send(
-            attempt.says(Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}"))
-        )
+        event = Event(f"starting {_counted(attempt.workers, 'worker')}{_of(room.counts)}")
+        channel.send(attempt.says(event, workers=attempt.workers))
         try:
             _run(attempt, channel)
         except LostAttemptError as err:

@@ -68,6 +68,15 @@ class Journal:
         self._note(heard, stage)
         return stage
 
+    def wait(self, waits: Mapping[str, str]) -> None:
+        """Record what each waiting stage waits for. Its next write is soon enough."""
+        stages = {
+            name: stage.waiting_for(waits.get(name)) if stage.state is State.WAITING else stage
+            for name, stage in self.record.stages.items()
+        }
+        if stages != self.record.stages:
+            self.record = self.record.model_copy(update={"stages": stages})
+
     def _note(self, event: StageEvent, stage: StageRecord) -> None:
         self._unwritten.append(event)
         self.record = self.record.model_copy(

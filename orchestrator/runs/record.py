@@ -36,6 +36,10 @@ class StageEvent:
     """Why this attempt was lost, if another one follows."""
     is_remark: bool = False
     """Whether the record keeps the text after later events, as for a damaged checkpoint."""
+    workers: int | None = None
+    """The number of processes that the attempt starts now."""
+    waits_for: str | None = None
+    """What the attempt lacks to start now, such as free GPUs. Its next event ends the wait."""
 
 
 class ProgressMark(Value):
@@ -107,6 +111,15 @@ class StageRecord(Value):
     heard_at_s: float | None = None
     error: str | None = None
     search: SearchRecord | None = None
+    workers: int | None = None
+    """The number of processes of this attempt; None until they start."""
+    waits_for: str | None = None
+    """Why the stage does not start yet, such as `needs pretrain` or `needs 8 GPUs, 4 free`."""
+    num_marks: int = 0
+    """The number of times that progress was heard in this attempt after `first`."""
+
+    def waiting_for(self, why: str | None) -> Self:
+        return self if self.waits_for == why else self.model_copy(update={"waits_for": why})
 
     def entering(
         self, state: State, event: Event, *, time_s: float, error: str | None = None
@@ -120,6 +133,7 @@ class StageRecord(Value):
             "event": event.text,
             "heard_at_s": time_s,
             "error": error,
+            "waits_for": None,
         }
         return self.model_copy(update=changes)
 
@@ -147,6 +161,9 @@ class StageRecord(Value):
             "event": heard.event.text,
             "heard_at_s": heard.time_s,
             "search": search,
+            "workers": heard.workers or (None if is_new_attempt else self.workers),
+            "waits_for": heard.waits_for,
+            "num_marks": 0 if is_new_attempt else self.num_marks + bool(self.first and newest),
         }
         return self.model_copy(update=changes)
 

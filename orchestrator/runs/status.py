@@ -20,6 +20,7 @@ from orchestrator.runs.record import (
     StageRecord,
     load_record,
 )
+from orchestrator.runs.warnings import StageWarning, find_warnings
 from orchestrator.schedule import State
 from orchestrator.spec import Job, Stage
 from orchestrator.store.protocol import Store
@@ -65,6 +66,11 @@ class StageStatus:
     key: str | None = None
     lost_attempts: tuple[LostAttemptRecord, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    workers: int | None = None
+    """The number of processes of the attempt."""
+    waits_for: str | None = None
+    """Why the stage does not start yet, such as `needs pretrain` or `needs 8 GPUs, 4 free`."""
+    warnings: tuple[StageWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,9 @@ def _row_json(row: StageStatus) -> dict[str, JsonValue]:
         "key": row.key,
         "lost_attempts": [lost.model_dump(mode="json") for lost in row.lost_attempts],
         "remarks": [remark.model_dump(mode="json") for remark in row.remarks],
+        "workers": row.workers,
+        "waits_for": row.waits_for,
+        "warnings": [{"name": warning.name, "text": warning.text} for warning in row.warnings],
     }
 
 
@@ -145,7 +154,7 @@ def make_status(
 
     `others` are the manifests of stages outside the run.
     """
-    state = _run_condition(record, now_s)
+    state = run_condition(record, now_s)
     rows = {
         **_rows_outside(job, others),
         **{
@@ -164,7 +173,8 @@ def make_status(
     )
 
 
-def _run_condition(record: RunRecord, now_s: float) -> Condition:
+def run_condition(record: RunRecord, now_s: float) -> Condition:
+    """Return the state of a run at `now_s`. A driver that is silent for too long is lost."""
     if record.state is RunState.RUNNING and now_s - record.heard_at_s > LOST_AFTER_S:
         return Condition.LOST
     return Condition(record.state)
@@ -205,6 +215,9 @@ def _row(job: Job, name: str, stage: StageRecord, run: Condition, *, now_s: floa
         key=stage.key,
         lost_attempts=stage.lost_attempts,
         remarks=stage.remarks,
+        workers=stage.workers,
+        waits_for=stage.waits_for if run is Condition.RUNNING else None,
+        warnings=find_warnings(stage, is_running=state is Condition.RUNNING, now_s=now_s),
     )
 
 

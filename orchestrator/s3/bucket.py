@@ -54,16 +54,27 @@ class Bucket(ABC):
     def objects(self, prefix: str, *, deep: bool) -> list[Object]:
         """Return the objects whose names begin with `prefix`, sorted by name. `deep`: include those
         with a further `/`."""
+        entries = self._list(prefix, "Contents", deep=deep)
+        return [
+            Object(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'))
+            for entry in entries
+        ]
+
+    def folders_below(self, prefix: str) -> list[str]:
+        """Return the names up to the next `/` of the objects whose names begin with `prefix`,
+        without `prefix`, sorted."""
+        entries = self._list(prefix, "CommonPrefixes", deep=False)
+        start = len(self._prefix + prefix)
+        return [entry["Prefix"][start:].rstrip("/") for entry in entries]
+
+    def _list(self, prefix: str, field: str, *, deep: bool) -> list[Any]:
+        """Return the entries of `field` in all pages of a listing."""
         depth = {} if deep else {"Delimiter": "/"}
         with self.errors("list", prefix):
             pages = self.connection.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix, **depth
             )
-            entries = [entry for page in pages for entry in page.get("Contents", ())]
-        return [
-            Object(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'))
-            for entry in entries
-        ]
+            return [entry for page in pages for entry in page.get(field, ())]
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, or None if it does not exist."""

@@ -11,7 +11,15 @@ from types import MappingProxyType
 from orchestrator.contract import Kind
 from orchestrator.spec.document import job_document, job_from_document
 from orchestrator.spec.faults import Faults
-from orchestrator.spec.job import Expectation, Job, Resources, Stage, template_params, usable_counts
+from orchestrator.spec.job import (
+    Expectation,
+    Job,
+    Notify,
+    Resources,
+    Stage,
+    template_params,
+    usable_counts,
+)
 from orchestrator.spec.kinds.evaluate import EVALUATE, EvaluateParams
 from orchestrator.spec.kinds.space import Distribution
 from orchestrator.spec.kinds.tune import BEST_CHECKPOINT, TUNE, TuneParams
@@ -27,6 +35,7 @@ __all__ = [
     "EvaluateParams",
     "Expectation",
     "Job",
+    "Notify",
     "Resources",
     "Stage",
     "TuneParams",

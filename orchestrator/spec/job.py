@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainSerializer, PlainValidator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from orchestrator.artifact import Ref
 from orchestrator.contract import Check, Kind, Misfit, Params
@@ -110,6 +110,41 @@ class Resources(Params):
             yield Misfit(("gpus_per_worker",), message)
 
 
+Occasion = Literal["failed", "done", "missed"]
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
+
+
+def _variable_name(value: object) -> str:
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+        # The value is not shown: it may be the URL itself, which is a secret.
+        raise ValueError(
+            "must be the name of an environment variable such as SLACK_WEBHOOK, which has the "
+            "URL; the URL is a secret and does not belong in a job file"
+        )
+    return value
+
+
+class Notify(Params):
+    """Messages about a run to a chat. Never part of a Key."""
+
+    url_env: Annotated[str, BeforeValidator(_variable_name)]
+    """The name of the environment variable with the URL of the webhook, such as `SLACK_WEBHOOK`.
+    The URL is a secret, so it is not in the job."""
+    # Not strict: behind the job's check of the whole mapping, pydantic gets a list, not a tuple.
+    on: Annotated[tuple[Occasion, ...], Field(strict=False)] = ("failed", "done", "missed")
+    """When to send a message. `failed`: at once when a stage fails, and at the end of a run with an
+    error. `done`: the run ended well. `missed`: it ended and an expectation is missed."""
+    format: Literal["slack", "teams"] = "slack"
+    """`slack` is for Slack and Mattermost, `teams` for a workflow of Microsoft Teams."""
+
+    def checks(self) -> tuple[Check, ...]:
+        return (self._has_occasions,)
+
+    def _has_occasions(self) -> Iterator[Misfit]:
+        if not self.on:
+            yield Misfit(("on",), "must not be empty; remove `notify` to send no messages")
+
+
 @dataclass(frozen=True)
 class Stage:
     """A validated stage of a job. `kind.params` is the type of `params`."""
@@ -181,6 +216,8 @@ class Job:
     """An absolute folder, or `s3://BUCKET/PREFIX`."""
     seed: int
     stages: Mapping[str, Stage]
+    notify: Notify | None = None
+    """Where to send messages about a run. None: nowhere."""
 
 
 def template_params(job: Job, stage: Stage) -> Any:

@@ -108,6 +108,17 @@ class FolderStore:
             )
             return sorted(path.relative_to(self._root).as_posix() for path in files)
 
+    def folders(self, prefix: str) -> list[str]:
+        with self._errors("read", prefix):
+            try:
+                entries = list(self._path(prefix).iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            # As in S3, a folder without files does not exist.
+            return sorted(
+                entry.name for entry in entries if entry.is_dir() and any(entry.iterdir())
+            )
+
     def probe(self) -> tuple[str, ...]:
         name = f"probe-{uuid.uuid4().hex}"
         try:

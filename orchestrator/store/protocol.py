@@ -39,6 +39,10 @@ class Store(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Return all names below the folder `prefix`, sorted."""
 
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly below the folder `prefix`, sorted. Their content
+        is not listed, so this is fast for a folder with many files in each of them."""
+
     def probe(self) -> tuple[str, ...]:
         """Test the store with a few writes, which are removed. Returns warnings about its limits.
 

@@ -98,6 +98,9 @@ class S3Store(Bucket):
     def names(self, prefix: str) -> list[str]:
         return sorted(one.name for one in self.objects(f"{prefix}/", deep=True))
 
+    def folders(self, prefix: str) -> list[str]:
+        return self.folders_below(f"{prefix}/")
+
     def probe(self) -> tuple[str, ...]:
         warnings = self._check_credentials()
         name = f"probe-{uuid.uuid4().hex}"

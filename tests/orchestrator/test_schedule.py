@@ -11,13 +11,14 @@ from orchestrator.capacity import (
     Machine,
     choose_workers,
     groups_for,
+    lacking,
     missing_room,
     shortfall,
     worker_slots,
 )
 from orchestrator.plan import Plan
 from orchestrator.planning import plan_job
-from orchestrator.schedule import Block, Start, State, decide
+from orchestrator.schedule import Block, Start, State, decide, find_waits
 from orchestrator.spec import Resources, load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS
@@ -172,3 +173,31 @@ def test_rests_of_several_machines_do_not_make_a_group(
     machines = tuple(Machine(Capacity(count, 0)) for count in cpus)
     resources = Resources(workers=2, cpus_per_worker=2)
     assert groups_for(resources, machines, workers=2, most=most) == groups
+
+
+def test_waiting_stage_names_what_it_needs(plan: Plan) -> None:
+    states = _states(plan, search=State.RUNNING, a=State.RUNNING)
+    assert find_waits(plan, states, free=Capacity(16, 0)) == {"b": "needs a", "c": "needs b"}
+    states = _states(plan, search=State.DONE, a=State.DONE)
+    assert find_waits(plan, states, free=Capacity(1, 0)) == {"c": "needs b"}
+
+
+def test_stage_that_does_not_fit_now_says_what_is_free(plan: Plan) -> None:
+    states = _states(plan, search=State.RUNNING)
+    waits = find_waits(plan, states, free=Capacity(3, 0))
+    assert waits["a"] == "needs 4 CPUs, 3 free"
+    assert "search" not in waits
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "lack"),
+    [
+        (Capacity(8, 8), Capacity(8, 4), "8 GPUs, 4 free"),
+        (Capacity(1, 1), Capacity(0, 0), "1 GPU, 0 free; 1 CPU, 0 free"),
+        (Capacity(1, 0.5, 64), Capacity(1, 0.25, 12.5), "0.5 GPUs, 0.25 free; 64 GiB, 12.5 free"),
+        (Capacity(2, 0), Capacity(-1, 0), "2 CPUs, 0 free"),
+        (Capacity(2, 1, 1), Capacity(2, 1, 1), None),
+    ],
+)
+def test_lack_names_only_what_is_short(wanted: Capacity, free: Capacity, lack: str | None) -> None:
+    assert lacking(wanted, free) == lack

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from orchestrator.contract import Kind, Misfit, Params
 from orchestrator.spec.faults import Faults, Mark, dotted, shown, suggestion
-from orchestrator.spec.job import Job, Seed, Stage, usable_counts
+from orchestrator.spec.job import Job, Notify, Seed, Stage, usable_counts
 from orchestrator.spec.kinds.evaluate import EVALUATE
 from orchestrator.spec.kinds.tune import TUNE, TuneParams
 from orchestrator.spec.locations import store_uri
@@ -41,6 +41,16 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _fields_of_notify(value: object) -> object:
+    """Refuse a value that is not a mapping without showing it: it may be the URL, a secret."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(
+            "must be a mapping such as {url_env: SLACK_WEBHOOK}, which names the environment "
+            "variable with the URL"
+        )
+    return value
+
+
 class JobFields(Params):
     """The fields of a job file."""
 
@@ -51,6 +61,8 @@ class JobFields(Params):
     precedence."""
     seed: Seed = 0
     """The seed of all stages without their own."""
+    notify: Annotated[Notify | None, BeforeValidator(_fields_of_notify)] = None
+    """Messages to Slack, Mattermost or Teams about a run. Null sends none."""
     stages: Annotated[dict[str, JsonValue], Field(min_length=1)]
     """The stages: the fields of each stage, by its name."""
 
@@ -89,6 +101,7 @@ def resolve_job(
         folder,
         fields.seed,
         {name: _stage(draft, links, fields.seed) for name, (draft, links) in stages.items()},
+        fields.notify,
     )
 
 

@@ -16,7 +16,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.artifact import Manifest
+from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.job import store_at
 from orchestrator.contract import Event
+from orchestrator.errors import SpecError
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
 from orchestrator.runs.last_run import write_last_run
@@ -86,6 +89,47 @@ def test_read_only_verbs_import_neither_torch_nor_ray(
     done = _orchestrator(folder, verb, "job.yaml", env=poisoned)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_status_of_a_store_lists_its_runs(
+    folder: Path, poisoned: dict[str, str], store_uri: str
+) -> None:
+    job = load_job(folder / "job.yaml", kinds=KINDS, store=store_uri, base_dir=folder)
+    store = open_store(store_uri)
+    plan = plan_job(job, store)
+    for run_id in ("20260101T000000-a", "20260102T000000-b"):
+        open_journal(store, plan, run_id=run_id)
+        write_last_run(store, plan, run_id=run_id)
+    done = _orchestrator(folder, "status", "--store", store_uri, env=poisoned)
+    header, *rows = [line.split()[:4] for line in done.stdout.splitlines()]
+    assert header == ["job", "run", "state", "stages"]
+    assert sorted(row[1] for row in rows) == ["20260101T000000-a", "20260102T000000-b"]
+    assert [(row[0], *row[2:]) for row in rows] == [("small", "running", "0/2")] * 2
+    assert (done.returncode, done.stderr) == (0, "")
+    document = _orchestrator(folder, "status", "--store", store_uri, "--json", env=poisoned)
+    assert [run["job"] for run in json.loads(document.stdout)["runs"]] == ["small"] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), "JOB is required, or --store URI to list the runs of a store"),
+        (("--store", "store", "--watch"), "argument --watch: needs JOB"),
+        (("--store", "store", "--set", "seed=1"), "argument --set: needs JOB"),
+        (("job.yaml", "--all"), "argument --all: not allowed with JOB"),
+    ],
+)
+def test_status_refuses_options_that_do_not_fit(
+    arguments: tuple[str, ...], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["status", *arguments])
+    assert capsys.readouterr().err.endswith(f"error: {error}\n")
+
+
+def test_status_refuses_a_store_that_is_not_one() -> None:
+    with pytest.raises(SpecError, match=r"^--store: ~ is not expanded; .*not '~/store'"):
+        store_at("~/store")
 
 
 def test_validate_needs_no_data_but_plan_does(folder: Path) -> None:

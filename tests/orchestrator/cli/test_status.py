@@ -13,6 +13,7 @@ from orchestrator.cli.status import following, make_view, show_json, show_status
 from orchestrator.report.numbers import duration
 from orchestrator.runs.record import LostAttemptRecord, Remark
 from orchestrator.runs.status import Condition, StageStatus, Status
+from orchestrator.runs.warnings import StageWarning
 
 ROW = StageStatus(
     stage="pretrain",
@@ -108,6 +109,7 @@ def test_status_has_a_row_per_stage_and_remarks_on_losses() -> None:
         "stage",
         "state",
         "attempt",
+        "workers",
         "progress",
         "eta",
         "metrics",
@@ -136,6 +138,56 @@ def test_narrow_terminal_cuts_events_but_not_errors() -> None:
     assert all(len(line) <= 80 for line in lines)
     assert sum(line.count("x") for line in lines[4:-1]) >= 100
     assert lines[-1].endswith("…")
+
+
+WARNED = replace(
+    ROW,
+    workers=8,
+    warnings=(
+        StageWarning("stalled", "stalled: no progress for 12 min, usually every 20 s"),
+        StageWarning("data_wait", "waits for data 31 % of the time"),
+        StageWarning("retries", "1 attempt was lost"),
+    ),
+)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_every_width_shows_event_metrics_and_warnings(width: int) -> None:
+    lines = _drawn(
+        replace(STATUS, stages=(WARNED, replace(NEXT, waits_for="needs pretrain"))), width
+    )
+    text = "\n".join(lines)
+    assert all(len(line) <= width for line in lines)
+    for part in ("epoch 112/300 loss 2.31", "top1 71.23 top5 90", "37%", "needs pretrain"):
+        assert part in text
+    start = lines.index("pretrain: attempt 1 was lost: lost worker 1: killed")
+    assert lines[start + 1 : start + 3] == [
+        "pretrain: stalled: no progress for 12 min, usually every 20 s",
+        "pretrain: waits for data 31 % of the time",
+    ]
+
+
+@pytest.mark.parametrize(("width", "is_shown"), [(80, False), (100, True), (140, True)])
+def test_workers_are_a_column_if_there_is_room(width: int, is_shown: bool) -> None:
+    header, row = _drawn(replace(STATUS, stages=(WARNED,)), width)[3:5]
+    assert ("workers" in header.split()) is is_shown
+    assert (row.split()[3] == "8") is is_shown
+
+
+def test_lines_have_workers_waits_and_warnings() -> None:
+    waiting = replace(NEXT, waits_for="needs 8 GPUs, 4 free")
+    _, pretrain, *warnings, coco = _lines(replace(STATUS, stages=(WARNED, waiting)))
+    assert pretrain.startswith("pretrain: running, attempt 2, 8 workers, 37%, ")
+    assert warnings == [f"pretrain: {warning.text}" for warning in WARNED.warnings]
+    assert coco == "coco: waiting, needs 8 GPUs, 4 free"
+
+
+def test_watch_prints_a_warning_once_while_its_text_changes() -> None:
+    older = replace(WARNED, warnings=(StageWarning("stalled", "stalled: no progress for 9 min"),))
+    newer = replace(older, warnings=(StageWarning("stalled", "stalled: no progress for 10 min"),))
+    lines = _lines(*(replace(STATUS, stages=(row,)) for row in (ROW, older, newer)))
+    assert [line.split(":")[1] for line in lines if "stalled" in line] == [" stalled"]
+    assert len(lines) == 4
 
 
 def test_markup_in_an_event_is_shown_literally() -> None:

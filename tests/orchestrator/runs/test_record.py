@@ -73,6 +73,40 @@ def test_lost_attempt_is_recorded_with_its_reason() -> None:
     assert record.newest is None
 
 
+def test_record_has_the_workers_of_the_newest_attempt() -> None:
+    record = RUNNING.hearing(StageEvent("a", 1, 110, Event("starting 4 workers"), workers=4))
+    record = _heard(record, 120, Event("epoch 1", 1, 3))
+    assert record.workers == 4
+    record = _heard(record, 130, Event("waiting for resources"), attempt=2)
+    assert record.workers is None
+    assert record.hearing(StageEvent("a", 2, 140, Event("starting"), workers=2)).workers == 2
+
+
+def test_wait_ends_with_the_next_event() -> None:
+    waiting = WAITING.waiting_for("needs 8 GPUs, 4 free")
+    assert waiting.waits_for == "needs 8 GPUs, 4 free"
+    assert waiting.waiting_for("needs 8 GPUs, 4 free") is waiting
+    running = waiting.entering(State.RUNNING, Event("starting"), time_s=100)
+    assert running.waits_for is None
+    full = running.hearing(StageEvent("a", 1, 110, Event("waiting"), waits_for="needs 2 workers"))
+    assert full.waits_for == "needs 2 workers"
+    assert _heard(full, 120, Event("starting 2 workers")).waits_for is None
+
+
+def test_marks_count_the_progress_after_the_first() -> None:
+    record = RUNNING
+    for number in range(4):
+        record = _heard(record, 110 + number, Event(f"epoch {number}", number, 9))
+        record = _heard(record, 110 + number, Event("saving"))
+    assert record.num_marks == 3
+    assert _heard(record, 120, Event("resuming", 2, 9), attempt=2).num_marks == 0
+
+
+def test_record_of_an_older_version_is_read() -> None:
+    old = RUNNING.model_dump(exclude={"workers", "waits_for", "num_marks"})
+    assert StageRecord.model_validate(old) == RUNNING
+
+
 def test_remark_is_kept_after_later_events() -> None:
     remark = StageEvent("stage", 1, 110, Event("checkpoint 2 is damaged"), is_remark=True)
     record = _heard(RUNNING.hearing(remark), 120, Event("epoch 1", 1, 3))

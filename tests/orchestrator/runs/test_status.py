@@ -167,6 +167,17 @@ def test_finished_stage_is_complete_without_its_last_event(job: Job) -> None:
     assert stage.total == 3
 
 
+@pytest.mark.parametrize(
+    ("state", "waits_for"),
+    [(RunState.RUNNING, "needs first"), (RunState.INTERRUPTED, None), (RunState.FAILED, None)],
+)
+def test_stage_waits_only_while_its_run_runs(
+    job: Job, state: RunState, waits_for: str | None
+) -> None:
+    waiting = _stage(State.WAITING, waits_for="needs first")
+    assert _row(_status(job, {"second": waiting}, state=state), "second").waits_for == waits_for
+
+
 def test_metrics_of_the_kind_are_listed_first(job: Job) -> None:
     stage = _stage(State.RUNNING, attempt=1, metrics={"epoch": 1.0, "total": 2.0, "loss": 0.1})
     status = _status(job, {"first": stage})
@@ -320,7 +331,13 @@ def test_json_of_a_status_has_every_field_of_its_rows(job: Job) -> None:
     lost = {"attempt": 1, "why": "lost worker 1: killed"}
     remark = {"attempt": 2, "text": "checkpoint 2 is damaged"}
     stage = _stage(
-        State.RUNNING, attempt=2, lost_attempts=[lost], remarks=[remark], metrics={"total": 1.0}
+        State.RUNNING,
+        attempt=2,
+        lost_attempts=[lost],
+        remarks=[remark],
+        metrics={"total": 1.0},
+        workers=4,
+        waits_for="4 workers",
     )
     document: dict[str, Any] = _status(job, {"first": stage}).to_json()
     assert set(document) == {
@@ -349,4 +366,9 @@ def test_json_of_a_status_has_every_field_of_its_rows(job: Job) -> None:
             "heard_s_ago": None,
         },
         **{"key": "a" * 64, "lost_attempts": [lost], "remarks": [remark]},
+        **{
+            "workers": 4,
+            "waits_for": "4 workers",
+            "warnings": [{"name": "retries", "text": "1 attempt was lost"}],
+        },
     }

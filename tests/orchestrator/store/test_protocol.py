@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_names_lists_only_files_below_a_folder(store: Store) -> None:
     store.delete("train/k/a")
     assert store.names("train/k") == ["train/k/b/2"]
     assert store.names("nothing") == []
+
+
+def test_folders_lists_only_the_folders_directly_below(store: Store) -> None:
+    for name in ("runs/b/run.json", "runs/a/events/1", "runs/a/events/2", "runs/file", "runs2/c/d"):
+        store.write(name, b"")
+    assert store.folders("runs") == ["a", "b"]
+    assert store.folders("runs/a") == ["events"]
+    assert store.folders("runs/b") == store.folders("runs/file") == store.folders("none") == []
+    store.delete("runs/b/run.json")
+    assert store.folders("runs") == ["a"]
+
+
+def test_more_folders_than_a_page_of_s3_are_all_listed(store: Store) -> None:
+    names = [f"{number:04d}" for number in range(1003)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: store.write(f"runs/{name}/run.json", b""), names))
+    assert store.folders("runs") == names
 
 
 def _write_for_ever(uri: str) -> None:
