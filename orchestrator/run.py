@@ -38,6 +38,7 @@ from orchestrator.runs.record import RunState, StageEvent
 from orchestrator.schedule import Block, Start, State, decide
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
+from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 
 TICK_S = 0.2
 FINAL_EVENTS_TIMEOUT_S = 60.0
@@ -85,6 +86,7 @@ class Run:
     ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(
         default_factory=queue.Queue
     )
+    logs: LogSettings = DEFAULT_LOGS
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
 
@@ -246,6 +248,7 @@ class Run:
             channel=channel,
             ledger=ledger,
             provenance=provenance,
+            logs=self.logs,
         )
         # A daemon thread: an interrupted run must not wait for a training to end.
         threading.Thread(target=self._run_stage, args=(decision, run), daemon=True).start()
@@ -328,10 +331,23 @@ def _reason(err: BaseException) -> str:
     )
 
 
-def run_plan(plan: Plan, store: Store, *, address: str | None, watch: Watcher) -> Outcome:
+def new_run_id() -> str:
+    """Return the name of a run that begins now."""
+    return time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    *,
+    address: str | None,
+    watch: Watcher,
+    run_id: str | None = None,
+    logs: LogSettings = DEFAULT_LOGS,
+) -> Outcome:
     """Run the stages of `plan` and record them as the job's last run."""
-    run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+    run_id = run_id or new_run_id()
     # The record is written before the job's pointer to it, so a reader always finds the record.
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
-    return Run(plan, store, journal, watch).execute(address)
+    return Run(plan, store, journal, watch, logs=logs).execute(address)

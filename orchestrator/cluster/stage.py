@@ -35,6 +35,7 @@ from orchestrator.store.publish import (
     publish_artifact,
     training_name,
 )
+from orchestrator.store.stage_logs import LogSettings
 
 
 def run_stage(
@@ -46,11 +47,13 @@ def run_stage(
     channel: EventChannel,
     ledger: Ledger,
     provenance: Mapping[str, JsonValue],
+    logs: LogSettings,
 ) -> Manifest:
     """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time.
     Raises OrchestratorError."""
     runs = note_run(store, training_name(planned.key), str(provenance["run_id"]))
     attempt = make_attempt(plan, planned, store, {**provenance, "runs": list(runs)})
+    attempt = replace(attempt, logs=logs)
     stage = planned.stage
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
