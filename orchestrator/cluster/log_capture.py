@@ -131,9 +131,9 @@ def _plain_print() -> Iterator[None]:
 
 
 def _print_last(err: BaseException) -> None:
-    text = f"{err}\n" if isinstance(err, OrchestratorError) else traceback.format_exc()
+    text = str(err) if isinstance(err, OrchestratorError) else traceback.format_exc()
     with suppress(OSError):
-        os.write(_STDERR, text.encode(errors="backslashreplace"))
+        os.write(_STDERR, f"{text.rstrip()}\n".encode(errors="backslashreplace"))
 
 
 class _Shipment:
