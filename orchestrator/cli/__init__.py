@@ -13,6 +13,7 @@ from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
 from orchestrator.cli.export import export
 from orchestrator.cli.job import plan, schema, validate
+from orchestrator.cli.logs import logs
 from orchestrator.cli.report import report
 from orchestrator.cli.reproduce import reproduce
 from orchestrator.cli.run import run
@@ -25,6 +26,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "plan": plan,
     "run": run,
     "status": status,
+    "logs": logs,
     "report": report,
     "reproduce": reproduce,
     "export": export,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.cli.console import make_console, say_last
+from orchestrator.cli.driver_log import DriverLog, driver_log
+from orchestrator.cli.failed_stage import describe_failure
 from orchestrator.cli.job import load
 from orchestrator.cli.report import show_results
-from orchestrator.errors import Fault, SpecError, StoreError
-from orchestrator.plan import Verdict, needed
+from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
+from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.report import Cell, CellVerdict
 from orchestrator.schedule import State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
+from orchestrator.store.stage_logs import LogSettings, log_settings
 
 if TYPE_CHECKING:
     from orchestrator.run import Outcome  # it imports ray
@@ -28,30 +32,81 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     forced = _stages_named(job, "--force", arguments.force)
     if only:
         _check_forced_run(job, only, forced)
+    settings = log_settings(os.environ)
     store = open_store(job.store)
     plan = plan_job(job, store, forced=forced, only=only)
+    warnings: tuple[str, ...] = ()
     if any(planned.verdict is Verdict.RUN for planned in plan.stages):
-        for warning in store.probe():
-            print(f"warning: {warning}", file=sys.stderr)
+        warnings = tuple(f"warning: {warning}" for warning in store.probe())
+        for warning in warnings:
+            print(warning, file=sys.stderr)
     # Importing ray takes two seconds, torch three: do it only for a job that has no faults.
-    from orchestrator.cli.progress import watching  # noqa: PLC0415
-    from orchestrator.run import run_plan  # noqa: PLC0415
+    from orchestrator.run import new_run_id  # noqa: PLC0415
 
-    with watching(plan, make_console(sys.stderr)) as watch:
-        outcome = run_plan(plan, store, address=arguments.address, watch=watch)
+    run_id = new_run_id()
+    with driver_log(store, run_id, settings) as log:
+        for warning in warnings:
+            log.add(warning)
+        try:
+            outcome = _run_watched(arguments, plan, store, run_id, settings, log)
+            exit_code, verdict = _show_outcome(arguments, job, store, run_id, outcome, stdout, log)
+        except OrchestratorError as err:  # the caller prints it
+            log.add(str(err))
+            raise
+        log.add(verdict)
+    say_last(verdict)
+    return exit_code
+
+
+def _run_watched(
+    arguments: Namespace,
+    plan: Plan,
+    store: Store,
+    run_id: str,
+    settings: LogSettings,
+    log: DriverLog,
+) -> Outcome:
+    from orchestrator.cli.progress import line_of, watching  # noqa: PLC0415  ray
+    from orchestrator.run import Update, run_plan  # noqa: PLC0415
+
+    with watching(plan, make_console(sys.stderr)) as show:
+
+        def watch(update: Update) -> None:
+            show(update)
+            log.add(line_of(update))
+
+        return run_plan(
+            plan, store, address=arguments.address, watch=watch, run_id=run_id, logs=settings
+        )
+
+
+def _show_outcome(
+    arguments: Namespace,
+    job: Job,
+    store: Store,
+    run_id: str,
+    outcome: Outcome,
+    stdout: IO[str],
+    log: DriverLog,
+) -> tuple[int, str]:
+    """Print the errors and the results. Returns the exit code and the verdict."""
     for name, error in outcome.errors.items():
-        print(f"stages.{name}: {error}", file=sys.stderr)
+        _print(describe_failure(arguments, store, run_id, name, error), log)
     exit_code = outcome.exit_code
     cells: tuple[Cell, ...] = ()
     try:
         cells = show_results(arguments, job, store, stdout)
         stdout.flush()
     except StoreError as err:  # the results are in the store, so still print the verdict
-        print(err, file=sys.stderr)
+        _print(str(err), log)
         exit_code = exit_code or err.exit_code
-    say_last(verdict_of(job.name, outcome, cells))
     missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
-    return exit_code or int(missed)
+    return exit_code or int(missed), verdict_of(job.name, outcome, cells)
+
+
+def _print(text: str, log: DriverLog) -> None:
+    print(text, file=sys.stderr)
+    log.add(text)
 
 
 def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) -> None:

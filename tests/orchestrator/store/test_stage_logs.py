@@ -37,7 +37,7 @@ def test_logs_of_a_stage_are_listed_by_trial_attempt_and_rank(store_uri: str) ->
 def test_reader_gets_each_line_once_while_parts_grow(store_uri: str) -> None:
     store = open_store(store_uri)
     writer, reader = LogWriter(store, FOLDER, 2**20), LogReader(store, FOLDER)
-    heard = []
+    heard: list[str] = []
     for number in range(5):
         writer.write(_lines(number, number + 1))
         if number % 2:
