@@ -27,12 +27,12 @@ _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "
 
 
 class DriverLog:
-    """Collects lines, and writes them in a thread. No call waits for the store."""
+    """Collects lines, and writes them in a thread. Only `close` waits for the store."""
 
     def __init__(self, store: Store, run_id: str, settings: LogSettings) -> None:
         limit_bytes = settings.limit_bytes(1)
         self._writer = LogWriter(store, driver_folder(run_id), limit_bytes)
-        self._flush_s = settings.flush_s
+        self._settings = settings
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
         self._is_ending = threading.Event()
@@ -47,15 +47,17 @@ class DriverLog:
                 del self._lines[0]
 
     def start(self) -> None:
-        self._thread.start()
+        if self._settings.are_kept:
+            self._thread.start()
 
     def close(self) -> None:
         """Write the rest, for at most CLOSE_TIMEOUT_S."""
         self._is_ending.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._settings.are_kept:
+            self._thread.join(CLOSE_TIMEOUT_S)
 
     def _ship(self) -> None:
-        while not self._is_ending.wait(self._flush_s):
+        while not self._is_ending.wait(self._settings.flush_s):
             self._write()
         self._write()
 

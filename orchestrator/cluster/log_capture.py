@@ -57,7 +57,7 @@ def captured(
     store_uri: str, folder: str, settings: LogSettings, *, num_logs: int
 ) -> Iterator[None]:
     """Send the output of this process within the block to the log `folder` of a store."""
-    if not _captured.acquire(blocking=False):
+    if not settings.are_kept or not _captured.acquire(blocking=False):
         yield
         return
     fd = _local_file()
@@ -164,9 +164,15 @@ class _Shipment:
 
     def _ship(self) -> None:
         while not self._is_ending.wait(self._poll_s):
-            self._tail.pump()
-            self._report()
-        self._tail.pump(is_end=True)
+            self._pump()
+        self._pump(is_end=True)
+
+    def _pump(self, *, is_end: bool = False) -> None:
+        try:
+            self._tail.pump(is_end=is_end)
+        except Exception:  # noqa: BLE001  the thread's edge: it tries again, and the training goes on
+            with suppress(OSError):
+                os.write(self._place.copy_fd, traceback.format_exc().encode())
         self._report()
 
     def _redactor(self) -> Redactor:

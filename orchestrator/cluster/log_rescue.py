@@ -9,6 +9,7 @@ import json
 import os
 import select
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -75,8 +76,7 @@ def _parsed(line: bytes | None) -> Rest | None:
 
 def write_rest(rest: Rest) -> None:
     """Write what the worker printed after its last flush."""
-    import time  # noqa: PLC0415  only for a killed worker
-
+    # Only for a killed worker
     from orchestrator.redaction import Redactor  # noqa: PLC0415
     from orchestrator.store import open_store  # noqa: PLC0415
     from orchestrator.store.log_tail import LogTail  # noqa: PLC0415

@@ -40,7 +40,11 @@ class LogSettings:
     part_mb: float = 1.0
     """The size from which a part is written before `flush_s` is over."""
     limit_mb: float = 64.0
-    """The size of the logs of one attempt at a stage, over all its workers."""
+    """The size of the logs of one attempt at a stage, over all its workers. 0: none are kept."""
+
+    @property
+    def are_kept(self) -> bool:
+        return self.limit_mb > 0
 
     @property
     def part_bytes(self) -> int:
@@ -55,17 +59,19 @@ DEFAULT_LOGS = LogSettings()
 
 
 def log_settings(environ: Mapping[str, str]) -> LogSettings:
-    """Return the settings in `environ`. Raises JobError for a value that is not a positive
-    number."""
+    """Return the settings in `environ`. Raises JobError for a value that is not a number or is
+    too small."""
     default = DEFAULT_LOGS
     return LogSettings(
-        flush_s=_positive(environ, FLUSH_VARIABLE, "seconds", default.flush_s),
-        part_mb=_positive(environ, PART_VARIABLE, "MiB", default.part_mb),
-        limit_mb=_positive(environ, LIMIT_VARIABLE, "MiB", default.limit_mb),
+        flush_s=_number(environ, FLUSH_VARIABLE, "seconds", default.flush_s),
+        part_mb=_number(environ, PART_VARIABLE, "MiB", default.part_mb),
+        limit_mb=_number(environ, LIMIT_VARIABLE, "MiB", default.limit_mb, may_be_0=True),
     )
 
 
-def _positive(environ: Mapping[str, str], name: str, unit: str, default: float) -> float:
+def _number(
+    environ: Mapping[str, str], name: str, unit: str, default: float, *, may_be_0: bool = False
+) -> float:
     stated = environ.get(name, "")
     if not stated:
         return default
@@ -73,10 +79,10 @@ def _positive(environ: Mapping[str, str], name: str, unit: str, default: float) 
         value = float(stated)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not (0 < value < math.inf or (may_be_0 and value == 0)):
         raise JobError(
-            f"{name} is {stated!r}, not a number of {unit} above 0; correct or unset it "
-            f"(default {default:g})"
+            f"{name} is {stated!r}, not a number of {unit} {'from' if may_be_0 else 'above'} 0; "
+            f"correct or unset it (default {default:g})"
         )
     return value
 
