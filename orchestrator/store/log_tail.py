@@ -60,13 +60,13 @@ class LogTail:
     def _is_due(self, size: int, *, is_end: bool) -> bool:
         if size == self.stored or self._waiting_since_s is None:
             return False
-        is_full = size - self.stored >= self.settings.part_bytes and self._failing_since_s is None
+        is_full = size - self.stored >= self._part_bytes and self._failing_since_s is None
         age_s = self.clock() - self._waiting_since_s
         return is_end or is_full or age_s >= self.settings.flush_s
 
     def _store_part(self, redactor: Redactor, *, is_end: bool) -> bool:
         """Write the next part. Returns whether text was written and more may follow."""
-        raw = self._read(self.stored, self.settings.part_bytes, redactor, is_end=is_end)
+        raw = self._read(self.stored, self._part_bytes, redactor, is_end=is_end)
         self._waiting_since_s = self.clock()
         if not raw:
             return False
@@ -80,6 +80,11 @@ class LogTail:
         if self.stored == os.fstat(self.fd).st_size:
             self._waiting_since_s = None
         return True
+
+    @property
+    def _part_bytes(self) -> int:
+        """The size of a part: several must fit the limit, since whole parts are deleted."""
+        return max(1, min(self.settings.part_bytes, self.writer.limit_bytes // 8))
 
     def _note(self) -> bytes:
         """A line about an outage of the store that has ended."""

@@ -97,8 +97,8 @@ def output(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def _tail(fd: int, store_uri: str, **settings: float) -> LogTail:
-    writer = LogWriter(open_store(store_uri), FOLDER, 2**20)
+def _tail(fd: int, store_uri: str, *, limit_bytes: int = 2**20, **settings: float) -> LogTail:
+    writer = LogWriter(open_store(store_uri), FOLDER, limit_bytes)
     return LogTail(fd, None, writer, LogSettings(**settings), lambda: Redactor({SECRET}))
 
 
@@ -124,3 +124,13 @@ def test_endless_line_is_stored_in_parts_without_splitting_a_secret(
     assert tail.writer.num_parts == 1
     tail.pump(is_end=True)
     assert _stored(str(tmp_path / "store")) == f"{'x' * 95}***{'y' * 100}"
+
+
+def test_much_output_at_once_stays_within_the_limit(output: int, tmp_path: Path) -> None:
+    tail = _tail(output, str(tmp_path / "store"), limit_bytes=4000)
+    os.write(output, b"".join(b"line %05d\n" % number for number in range(10_000)))
+    tail.pump(is_end=True)
+    store = open_store(str(tmp_path / "store"))
+    assert sum(len(store.read(name) or b"") for name in store.names(FOLDER)) <= 4000
+    first, *_, last = _stored(store.uri).splitlines()
+    assert (first, last) == ("line 00000", "line 09999")
