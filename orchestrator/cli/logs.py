@@ -168,10 +168,9 @@ def _why_no_log(store: Store, run_id: str, row: StageRecord) -> str:
         return f"was reused in run {run_id}; its log is in an earlier run: --run {earlier}"
     if row.attempt is None:
         return f"is {row.state} in run {run_id}; no worker has started"
-    return (
-        f"has no log yet in run {run_id}; workers write one every few seconds "
-        "(ORCHESTRATOR_LOG_FLUSH_S)"
-    )
+    if row.state.is_final:
+        return f"has no log in run {run_id}; was ORCHESTRATOR_LOG_LIMIT_MB set to 0?"
+    return f"has no log yet in run {run_id}; the first lines follow in a few seconds"
 
 
 def chosen(found: tuple[LogName, ...], wanted: Wanted, stage: str) -> LogName:

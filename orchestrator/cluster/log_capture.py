@@ -11,7 +11,9 @@ from __future__ import annotations
 import builtins
 import ctypes
 import json
+import logging
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,8 +50,35 @@ def captured_output(attempt: Attempt, *, rank: int, world_size: int) -> Iterator
     """
     name = LogName(attempt.trial, attempt.log_number, rank)
     folder = name.folder(str(attempt.provenance["run_id"]), attempt.stage)
-    with captured(attempt.store_uri, folder, attempt.logs, num_logs=world_size):
+    with captured(attempt.store_uri, folder, attempt.logs, num_logs=world_size), _own_records():
+        logging.getLogger(__name__).info(
+            "stage %s, attempt %d, rank %d of %d, process %d on %s",
+            attempt.stage,
+            attempt.log_number,
+            rank,
+            world_size,
+            os.getpid(),
+            socket.gethostname(),
+        )
         yield
+
+
+@contextmanager
+def _own_records() -> Iterator[None]:
+    """Print the orchestrator's own log records within the block, such as the stage's progress."""
+    log = logging.getLogger("orchestrator")
+    before = log.level, log.propagate
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False  # Ray Train has a handler for all records, which prints them, too
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 @contextmanager

@@ -142,13 +142,14 @@ def test_failed_stage_shows_its_last_lines_and_the_command_for_the_rest(
     done = _run(folder, "run", "job.yaml", "--only", "one", "--address", cluster_address)
     assert done.returncode == 1
     assert (
-        "ZeroDivisionError: a late bug\n\nthe last lines of attempt 1, rank 0:\n"
         "    rank 0 epoch 1: key open-sesame\n"
+        "the whole log: orchestrator logs job.yaml one --attempt 1 --rank 0\n"
     ) in done.stderr
     assert done.stderr.count("Traceback") == 1
     (command,) = re.findall("the whole log: orchestrator (.*)", done.stderr)
     whole = _run(folder, *shlex.split(command)).stdout
-    assert whole.startswith("rank 0 epoch 1: key open-sesame\nZeroDivisionError: a late bug\n")
+    assert "\nrank 0 epoch 1: key open-sesame\nZeroDivisionError: a late bug\n" in whole
+    assert " stage one, attempt 1, rank 0 of 1, process " in whole.splitlines()[0]
     driver = _run(folder, "logs", "job.yaml").stdout
     assert "one: failed: ZeroDivisionError: a late bug\n" in driver
     assert "rank 0 epoch 1: key ***\n" in driver, "SOME_SECRET is set here, but not in the cluster"
