@@ -24,13 +24,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+
+class FailedWorker(NamedTuple):
+    """The worker with whose error a stage failed."""
+
+    attempt: int
+    rank: int
 
 
 class OrchestratorError(Exception):
     """The base class of errors that end a run with a message instead of a traceback."""
 
     exit_code: ClassVar[int] = 1
+    failed_worker: FailedWorker | None = None
+    """Set by the driver if a worker's error or loss ended a stage."""
 
 
 class JobError(OrchestratorError):

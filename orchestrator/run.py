@@ -40,6 +40,7 @@ from orchestrator.runs.record import RunState, StageEvent
 from orchestrator.schedule import Block, Start, State, decide, find_waits
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
+from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 
 TICK_S = 0.2
 CANCEL_POLL_S = 10.0
@@ -100,6 +101,7 @@ class Run:
     cancel_poll_s: float = CANCEL_POLL_S
     next_poll_s: float = 0.0
     """When to look for requests again, on the monotonic clock."""
+    logs: LogSettings = DEFAULT_LOGS
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
 
@@ -303,6 +305,7 @@ class Run:
             channel=channel,
             ledger=ledger,
             provenance=provenance,
+            logs=self.logs,
         )
         # A daemon thread: an interrupted run must not wait for a training to end.
         threading.Thread(target=self._run_stage, args=(decision, run), daemon=True).start()
@@ -386,11 +389,25 @@ def _reason(err: BaseException) -> str:
     )
 
 
-def run_plan(plan: Plan, store: Store, *, address: str | None, watch: Watcher) -> Outcome:
+def new_run_id() -> str:
+    """Return the name of a run that begins now."""
+    return time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    *,
+    address: str | None,
+    watch: Watcher,
+    run_id: str | None = None,
+    logs: LogSettings = DEFAULT_LOGS,
+) -> Outcome:
     """Run the stages of `plan` and record them as the job's last run."""
-    run_id = time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+    run_id = run_id or new_run_id()
     # The record is written before the job's pointer to it, so a reader always finds the record.
     cancel_poll_s = seconds_from_environment(CANCEL_POLL, CANCEL_POLL_S)
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
-    return Run(plan, store, journal, watch, cancel_poll_s=cancel_poll_s).execute(address)
+    run = Run(plan, store, journal, watch, cancel_poll_s=cancel_poll_s, logs=logs)
+    return run.execute(address)

@@ -14,6 +14,7 @@ from orchestrator.cli.cancel import cancel
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
 from orchestrator.cli.export import export
 from orchestrator.cli.job import plan, schema, validate
+from orchestrator.cli.logs import logs
 from orchestrator.cli.report import report
 from orchestrator.cli.reproduce import reproduce
 from orchestrator.cli.run import run
@@ -27,6 +28,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "run": run,
     "status": status,
     "cancel": cancel,
+    "logs": logs,
     "report": report,
     "reproduce": reproduce,
     "export": export,

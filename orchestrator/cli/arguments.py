@@ -26,6 +26,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     text = "show the state of a job's last run, or a store's runs; reads only the store"
     status = _add_verb(verbs, "status", text, without_job="without it, list the runs of --store")
     _add_status(status)
+    _add_logs(verbs)
     report = _add_verb(verbs, "report", "show a job's results from its store")
     _add_report(report)
     _add_reproduce(verbs)
@@ -131,6 +132,29 @@ def _add_status(verb: argparse.ArgumentParser) -> None:
 def _add_cancel(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "stages", metavar="STAGE", nargs="*", help="only these stages; default: the whole run"
+    )
+
+
+def _add_logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "print what a stage's worker printed, or the driver; reads only the store"
+    verb = verbs.add_parser("logs", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    verb.set_defaults(json=False)
+    verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
+    verb.add_argument(
+        "stage", metavar="STAGE", nargs="?", help="a stage of the run (default: the driver's log)"
+    )
+    _add_job_options(verb)
+    verb.add_argument("--attempt", metavar="N", type=int, help="default: the newest")
+    verb.add_argument("--rank", metavar="K", type=int, help="default: the lowest, which is 0")
+    verb.add_argument(
+        "--trial", metavar="T", type=int, help="the number of a search's trial; default: the last"
+    )
+    verb.add_argument("--run", metavar="RUN", help="default: the job's last run")
+    verb.add_argument(
+        "--driver", action="store_true", help="the log of the process `run` instead of a worker's"
+    )
+    verb.add_argument(
+        "--follow", action="store_true", help="print new text until the stage or the run ends"
     )
 
 

@@ -29,13 +29,14 @@ STYLES = {
 def watching(plan: Plan, console: Console) -> Iterator[Watcher]:
     """Yield a watcher that shows updates on `console`."""
     if not console.is_terminal:
-        yield lambda update: console.print(_line(update), soft_wrap=True, markup=False)
+        yield lambda update: console.print(line_of(update), soft_wrap=True, markup=False)
         return
     with _Rows(plan, console) as rows:
         yield rows.show
 
 
-def _line(update: Update) -> str:
+def line_of(update: Update) -> str:
+    """Return the line for an update where there is no terminal, and in the driver's log."""
     state = "" if update.state is State.RUNNING else f"{update.state}: "
     return f"{time.strftime('%H:%M:%S')} {update.stage}: {state}{update.event.text}"
 

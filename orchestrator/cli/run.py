@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.cli.console import make_console, say_last
+from orchestrator.cli.driver_log import DriverLog, driver_log
+from orchestrator.cli.failed_stage import describe_failure
 from orchestrator.cli.job import load
 from orchestrator.cli.messages import Messages
 from orchestrator.cli.report import show_results
-from orchestrator.errors import Fault, SpecError, StoreError
-from orchestrator.plan import Verdict, needed
+from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
+from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.report import Cell, CellVerdict
 from orchestrator.schedule import HAS_NO_RESULT, State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
-from orchestrator.store import open_store
+from orchestrator.store import Store, open_store
+from orchestrator.store.stage_logs import LogSettings, log_settings
 
 if TYPE_CHECKING:
     from orchestrator.run import Outcome  # it imports ray
@@ -30,48 +34,97 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     forced = _stages_named(job, "--force", arguments.force)
     if only:
         _check_forced_run(job, only, forced)
+    settings = log_settings(os.environ)
     # Before any work, because a run must not end without the message that it should send.
     with Messages(job, arguments.job, environment=os.environ) as messages:
-        verdict, exit_code = _run(arguments, job, messages, stdout, only=only, forced=forced)
+        store = open_store(job.store)
+        plan = plan_job(job, store, forced=forced, only=only)
+        verdict, exit_code = _Run(arguments, plan, store, settings, messages).execute(stdout)
     say_last(verdict)
     return exit_code
 
 
-def _run(
-    arguments: Namespace,
-    job: Job,
-    messages: Messages,
-    stdout: IO[str],
-    *,
-    only: tuple[str, ...],
-    forced: tuple[str, ...],
-) -> tuple[str, int]:
-    """Run the job and show its results. Returns the verdict and the exit code."""
-    store = open_store(job.store)
-    plan = plan_job(job, store, forced=forced, only=only)
-    if any(planned.verdict is Verdict.RUN for planned in plan.stages):
-        for warning in store.probe():
-            print(f"warning: {warning}", file=sys.stderr)
-    # Importing ray takes two seconds, torch three: do it only for a job that has no faults.
-    from orchestrator.cli.progress import watching  # noqa: PLC0415
-    from orchestrator.run import run_plan  # noqa: PLC0415
+@dataclass(frozen=True)
+class _Run:
+    """A run and those who hear about it: the terminal, the driver's log, and the chat."""
 
-    with watching(plan, make_console(sys.stderr)) as watch:
-        outcome = run_plan(plan, store, address=arguments.address, watch=messages.following(watch))
-    for name, error in outcome.errors.items():
-        print(f"stages.{name}: {error}", file=sys.stderr)
-    exit_code = outcome.exit_code
-    cells: tuple[Cell, ...] = ()
-    try:
-        cells = show_results(arguments, job, store, stdout)
-        stdout.flush()
-    except StoreError as err:  # the results are in the store, so still print the verdict
-        print(err, file=sys.stderr)
-        exit_code = exit_code or err.exit_code
-    verdict = verdict_of(job.name, outcome, cells)
-    messages.end(verdict, outcome, cells)
-    missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
-    return verdict, exit_code or int(missed)
+    arguments: Namespace
+    plan: Plan
+    store: Store
+    settings: LogSettings
+    messages: Messages
+
+    def execute(self, stdout: IO[str]) -> tuple[str, int]:
+        """Run the plan and show its results. Returns the verdict and the exit code."""
+        warnings = self._warn()
+        # Importing ray takes two seconds, torch three: do it only for a job that has no faults.
+        from orchestrator.run import new_run_id  # noqa: PLC0415
+
+        run_id = new_run_id()
+        with driver_log(self.store, run_id, self.settings) as log:
+            for warning in warnings:
+                log.add(warning)
+            try:
+                outcome = self._run(run_id, log)
+                verdict, exit_code = self._show(run_id, outcome, stdout, log)
+            except OrchestratorError as err:  # the caller prints it
+                log.add(str(err))
+                raise
+            log.add(verdict)
+        return verdict, exit_code
+
+    def _warn(self) -> tuple[str, ...]:
+        """Print the limits of the store, unless there is nothing to run."""
+        if all(planned.verdict is Verdict.REUSE for planned in self.plan.stages):
+            return ()
+        warnings = tuple(f"warning: {warning}" for warning in self.store.probe())
+        for warning in warnings:
+            print(warning, file=sys.stderr)
+        return warnings
+
+    def _run(self, run_id: str, log: DriverLog) -> Outcome:
+        from orchestrator.cli.progress import line_of, watching  # noqa: PLC0415  ray
+        from orchestrator.run import Update, run_plan  # noqa: PLC0415
+
+        with watching(self.plan, make_console(sys.stderr)) as show:
+
+            def watch(update: Update) -> None:
+                show(update)
+                log.add(line_of(update))
+
+            return run_plan(
+                self.plan,
+                self.store,
+                address=self.arguments.address,
+                watch=self.messages.following(watch),
+                run_id=run_id,
+                logs=self.settings,
+            )
+
+    def _show(
+        self, run_id: str, outcome: Outcome, stdout: IO[str], log: DriverLog
+    ) -> tuple[str, int]:
+        """Print the errors and the results. Returns the verdict and the exit code."""
+        arguments, job = self.arguments, self.plan.job
+        for name, error in outcome.errors.items():
+            _print(describe_failure(arguments, self.store, run_id, name, error), log)
+        exit_code = outcome.exit_code
+        cells: tuple[Cell, ...] = ()
+        try:
+            cells = show_results(arguments, job, self.store, stdout)
+            stdout.flush()
+        except StoreError as err:  # the results are in the store, so still print the verdict
+            _print(str(err), log)
+            exit_code = exit_code or err.exit_code
+        verdict = verdict_of(job.name, outcome, cells)
+        self.messages.end(verdict, outcome, cells)
+        missed = arguments.strict and any(cell.verdict is CellVerdict.FAIL for cell in cells)
+        return verdict, exit_code or int(missed)
+
+
+def _print(text: str, log: DriverLog) -> None:
+    print(text, file=sys.stderr)
+    log.add(text)
 
 
 def _check_forced_run(job: Job, only: tuple[str, ...], forced: tuple[str, ...]) -> None:

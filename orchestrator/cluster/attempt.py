@@ -14,6 +14,7 @@ from orchestrator.contract import Event, Params
 from orchestrator.recipe import recipe_audit
 from orchestrator.runs.record import StageEvent
 from orchestrator.spec import TUNE, Resources
+from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 
 _MAX_NAME_BYTES = 120
 """Limit for a run's name in Ray, before the digits of the Key. Ray uses the name for folders."""
@@ -55,6 +56,14 @@ class Attempt:
     training: str
     """The name of the resume state in the store."""
     provenance: Mapping[str, JsonValue]
+    logs: LogSettings = DEFAULT_LOGS
+    trial_attempt: int | None = None
+    """The number of the try at the trial within the run, if this is a trial."""
+
+    @property
+    def log_number(self) -> int:
+        """The number of the attempt in the name of its log."""
+        return self.trial_attempt or self.number
 
     @property
     def needs_group(self) -> bool:

@@ -127,6 +127,18 @@ def lasting_error(failures: Mapping[int, BaseException]) -> OrchestratorError | 
     return next((error for error in errors if not _may_pass(error)), None)
 
 
+def failed_rank(loss: LostAttempt) -> int:
+    """Return the rank whose error or end caused the loss; 0 if no rank is known."""
+    lasting = lasting_error(loss.failures)
+    # A worker that lost a peer reports a broken connection: that is the effect, not the cause.
+    causes = [
+        rank
+        for rank, failure in sorted(loss.failures.items())
+        if failure is lasting or (lasting is None and not is_loss_of_peer(failure))
+    ]
+    return next(iter(causes or sorted(loss.failures)), 0)
+
+
 def _why(loss: LostAttempt, timeout_min: float) -> str:
     if any(is_stuck(failure) for failure in loss.failures.values()):
         return f"workers waited more than {timeout_min:g} minutes for each other"

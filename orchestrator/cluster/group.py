@@ -21,6 +21,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import has_dashboard
 from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
+from orchestrator.cluster.log_capture import captured_output
 from orchestrator.cluster.worker import WorkerRank, report_result, run_pipeline
 
 # Ray's default is 60: two busy cores took 57 s to start a group.
@@ -138,12 +139,10 @@ def _train_loop(config: dict[str, Any]) -> None:
         is_leaving=lambda: preemption.preemption_info is not None,
     )
     closes_stage: bool = config["closes_stage"]
-    result = run_pipeline(
-        config["attempt"],
-        worker,
-        config["channel"],
-        closes_stage=closes_stage,
-        label=config["label"],
-    )
+    attempt: Attempt = config["attempt"]
+    with captured_output(attempt, rank=worker.rank, world_size=worker.world_size):
+        result = run_pipeline(
+            attempt, worker, config["channel"], closes_stage=closes_stage, label=config["label"]
+        )
     if not closes_stage:
         report_result(worker, result)

@@ -10,6 +10,7 @@ import ray
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.events import NAMESPACE, EventChannel
 from orchestrator.cluster.failures import ROOM_IS_TAKEN, LostAttempt, LostAttemptError, first_line
+from orchestrator.cluster.log_capture import captured_output
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.errors import StoppedError
 
@@ -27,12 +28,13 @@ class StageWorker:
     def run(self, attempt: Attempt, channel: EventChannel) -> None:
         """Run the attempt until the manifest of its stage is published. Raises what `run_pipeline`
         raises."""
-        from orchestrator.cluster.worker import only_worker, run_pipeline  # noqa: PLC0415  torch, after `ready`
+        with captured_output(attempt, rank=0, world_size=1):
+            from orchestrator.cluster.worker import only_worker, run_pipeline  # noqa: PLC0415  torch, after `ready`
 
-        worker = only_worker(attempt.resources, report_metrics=lambda _: None)
-        # Files that a library writes to the current folder are deleted afterwards.
-        with scratch_folder("orchestrator-worker-") as folder, chdir(folder):
-            run_pipeline(attempt, worker, channel, closes_stage=True)
+            worker = only_worker(attempt.resources, report_metrics=lambda _: None)
+            # Files that a library writes to the current folder are deleted afterwards.
+            with scratch_folder("orchestrator-worker-") as folder, chdir(folder):
+                run_pipeline(attempt, worker, channel, closes_stage=True)
 
 
 def run(attempt: Attempt, channel: EventChannel) -> None:

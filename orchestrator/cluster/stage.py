@@ -19,11 +19,17 @@ from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import all_machines
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.failures import MAX_ATTEMPTS, Fail, LostAttemptError, decide_retry
+from orchestrator.cluster.failures import (
+    MAX_ATTEMPTS,
+    Fail,
+    LostAttemptError,
+    decide_retry,
+    failed_rank,
+)
 from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.contract import Event, Params
-from orchestrator.errors import DataError, JobError
+from orchestrator.errors import DataError, FailedWorker, JobError
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store.checkpoints import note_run
@@ -35,6 +41,7 @@ from orchestrator.store.publish import (
     publish_artifact,
     training_name,
 )
+from orchestrator.store.stage_logs import LogSettings
 
 
 def run_stage(
@@ -46,11 +53,13 @@ def run_stage(
     channel: EventChannel,
     ledger: Ledger,
     provenance: Mapping[str, JsonValue],
+    logs: LogSettings,
 ) -> Manifest:
     """Run a stage of `plan` and return its manifest. `slots` is the number of trials at a time.
     Raises OrchestratorError."""
     runs = note_run(store, training_name(planned.key), str(provenance["run_id"]))
     attempt = make_attempt(plan, planned, store, {**provenance, "runs": list(runs)})
+    attempt = replace(attempt, logs=logs)
     stage = planned.stage
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
@@ -147,8 +156,9 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
         try:
             _run(attempt, channel)
         except LostAttemptError as err:
+            lost = err.loss
             decision = decide_retry(
-                err.loss,
+                lost,
                 num_lost=num_lost,
                 num_moves=num_moves,
                 is_stopping=channel.is_stopping(attempt.stage),
@@ -157,6 +167,7 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
         else:
             return
         if isinstance(decision, Fail):
+            decision.error.failed_worker = FailedWorker(attempt.number, failed_rank(lost))
             raise decision.error
         num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move
         next_one = f"attempt {num_lost + num_moves + 1} of {MAX_ATTEMPTS + num_moves}"

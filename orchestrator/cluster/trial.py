@@ -23,6 +23,7 @@ from orchestrator.cluster.failures import (
     decide_retry,
     lasting_error,
 )
+from orchestrator.cluster.log_capture import captured_output
 from orchestrator.cluster.machine import check_store
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial_log import Logbook
@@ -70,9 +71,10 @@ def _run_trial(config: dict[str, Any], *, attempt: Attempt, channel: EventChanne
     )
     with _trial(attempt, config, channel) as begun:
         if begun is not None:
-            result = run_pipeline(
-                begun.attempt, worker, channel, closes_stage=False, label=begun.label
-            )
+            with captured_output(begun.attempt, rank=0, world_size=1):
+                result = run_pipeline(
+                    begun.attempt, worker, channel, closes_stage=False, label=begun.label
+                )
             report_result(worker, result)
 
 
@@ -165,7 +167,11 @@ def _begin_attempt(search: Attempt, store: Store, channel: EventChannel, number:
     log = log.model_copy(update={"tries": tries, "error": None})
     save_log(store, training, log)
     trial = replace(
-        search, trial=trial_id(number), params=search.params.overlay(log.params), training=training
+        search,
+        trial=trial_id(number),
+        trial_attempt=tries.num_begun,
+        params=search.params.overlay(log.params),
+        training=training,
     )
     begun = _Begun(trial, store, channel, log, tries)
     if tries.num_begun == 1:

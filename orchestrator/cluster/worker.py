@@ -4,6 +4,7 @@ and the manifest."""
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import os
 import platform
@@ -44,6 +45,9 @@ from orchestrator.store.checkpoints import (
     fetch_newest_checkpoint,
 )
 from orchestrator.store.publish import fetch_artifact
+
+_log = logging.getLogger(__name__)
+"""Progress for the worker's own log, in `log_capture`; the driver gets it as events."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +213,12 @@ def _context(
     def emit(event: Event) -> None:
         nonlocal newest
         newest = event
+        _log.info("%s", event.text)
         if worker.rank == 0:
             channel.send(attempt.says(replace(event, text=label + event.text)))
 
     def remark(text: str) -> None:
+        _log.info("%s", text)
         channel.send(attempt.says(Event(label + text), is_remark=True))
 
     return StageContext(

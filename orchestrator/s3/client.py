@@ -31,6 +31,8 @@ _PART_BYTES = 2**24
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 
 _log = logging.getLogger(__name__)
+_resolved: list[Any] = []
+"""The credentials of the clients of this process, as botocore's objects that renew themselves."""
 
 
 def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
@@ -63,6 +65,7 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         credentials = session.get_credentials()
         if credentials is not None:
             credentials.get_frozen_credentials()
+            _resolved.append(credentials)
     except BotoCoreError:
         raise
     except json.JSONDecodeError:  # its text may contain what the program printed
@@ -78,6 +81,21 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
     except (AttributeError, TypeError) as err:  # such as `s3 = path` instead of a section
         raise SettingsError(f"~/.aws/config has a value of the wrong type: {err}") from err
     return client
+
+
+def known_secrets() -> frozenset[str]:
+    """Return the access keys, secret keys and tokens that clients of this process use now."""
+    return frozenset(secret for credentials in _resolved for secret in _parts_of(credentials))
+
+
+def _parts_of(credentials: Any) -> list[str]:
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    try:
+        frozen = credentials.get_frozen_credentials()
+    except (BotoCoreError, OSError, ValueError):  # they cannot be renewed: the client reports it
+        return []
+    return [part for part in (frozen.access_key, frozen.secret_key, frozen.token) if part]
 
 
 def _checksum_settings(session: Any) -> dict[str, str]:

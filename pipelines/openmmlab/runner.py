@@ -191,7 +191,6 @@ class StageRunner(Runner):  # type: ignore[misc]  # untyped base
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setStream(sys.stderr)
-                handler.setLevel(logging.WARNING)
         return logger
 
     def wrap_model(

@@ -33,7 +33,7 @@ class CountParams(Params):
     source: Annotated[str | None, Role.INPUT] = None
     epochs: Annotated[int, Field(ge=1)] = 3
     gain: Annotated[float, Field(gt=0)] = 1.0
-    fails: Literal["no", "wrong_data", "bug"] = "no"
+    fails: Literal["no", "wrong_data", "bug", "late_bug"] = "no"
     dies_after: Annotated[int | None, Role.OUTSIDE_KEY] = None
     """The last rank kills itself with -9 after this epoch, unless the attempt was resumed."""
     num_deaths: Annotated[int, Role.OUTSIDE_KEY] = 0
@@ -49,6 +49,8 @@ class CountParams(Params):
     resumed_epoch_s: Annotated[float | None, Role.OUTSIDE_KEY] = None
     """Seconds per epoch of a resumed attempt. By default, `epoch_s`."""
     loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 0
+    says: Annotated[str | None, Role.OUTSIDE_KEY] = None
+    """What every rank prints in each epoch, with its rank and the epoch."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -118,6 +120,10 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
         raise DataError(f"{params.data}/content.txt: is not to my taste")
     if params.fails == "bug":
         raise ZeroDivisionError("a bug")
+    if params.says is not None:
+        print(f"rank {context.rank} epoch {epoch}: {params.says}")
+    if params.fails == "late_bug":
+        raise ZeroDivisionError("a late bug")
     _sleep(context, params.epoch_s)
     if context.rank == 0:
         with (Path(params.data) / "worked.log").open("a") as log:

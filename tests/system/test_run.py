@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from orchestrator.runs.record import RunRecord, load_record
 from orchestrator.spec import Job, load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import fetch_artifact
+from orchestrator.store.stage_logs import LogName, LogReader, list_logs
 from orchestrator.trials import TRIALS_FILE, Trials
 from tests.orchestrator.counting import KINDS
 
@@ -41,7 +43,7 @@ stages:
     algorithm: {name: random}
     scheduler: {name: none}
     overrides: {epochs: 2}
-  first: {kind: count, data: data, params_from: search.best_params, epochs: 3,
+  first: {kind: count, data: data, params_from: search.best_params, epochs: 3, says: hello,
     resources: {workers: 2}}
   second: {kind: count, data: data, source: first.count, epochs: 1}
 """
@@ -94,6 +96,23 @@ def _totals(tmp_path: Path) -> dict[str, float]:
     return {name: manifest.metrics[0].value for name, manifest in results.manifests.items()}
 
 
+def _printed(tmp_path: Path, stage: str) -> dict[LogName, str]:
+    """The lines of the test's own kind in each log of a stage of the last run."""
+    store, run_id = open_store(str(tmp_path / "store")), _record(tmp_path).run_id
+    texts = {
+        name: "".join(LogReader(store, name.folder(run_id, stage)).read())
+        for name in list_logs(store, run_id, stage)
+    }
+    return {
+        name: "".join(re.findall(r"^rank \d+ epoch .*\n", text, re.MULTILINE))
+        for name, text in texts.items()
+    }
+
+
+def _hello(*, rank: int, epochs: int) -> str:
+    return "".join(f"rank {rank} epoch {epoch}: hello\n" for epoch in range(1, epochs + 1))
+
+
 def _single(**fields: object) -> str:
     stage = {"kind": "count", "data": "data", **fields}
     return json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
@@ -114,6 +133,12 @@ def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> Non
     assert (search.newest and search.newest.done) == 3
     assert search.total == 3
     assert search.metrics == {"total": 2 * best}
+    assert _printed(tmp_path, "search") == {
+        LogName(f"0000{number}", 1, 0): _hello(rank=0, epochs=2) for number in (1, 2, 3)
+    }
+    assert _printed(tmp_path, "first") == {
+        LogName(None, 1, rank): _hello(rank=rank, epochs=3) for rank in (0, 1)
+    }
 
     worked = _worked(tmp_path)
     outcome, _ = run()

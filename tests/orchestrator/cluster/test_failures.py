@@ -11,6 +11,7 @@ from orchestrator.cluster.failures import (
     LostAttempt,
     Retry,
     decide_retry,
+    failed_rank,
 )
 from orchestrator.errors import (
     CheckpointError,
@@ -53,6 +54,19 @@ def test_reason_names_the_lost_worker_and_not_its_peers() -> None:
     assert decide_retry(LostAttempt({0: noticed, 2: noticed}), num_lost=0) == Retry(
         f"lost worker unknown: {noticed}"
     )
+
+
+@pytest.mark.parametrize(
+    ("failures", "rank"),
+    [
+        ({}, 0),
+        ({0: RuntimeError("gloo/transport"), 1: RuntimeError("worker ended.")}, 1),
+        ({0: RuntimeError("worker ended."), 2: DataError("wrong")}, 2),
+        ({1: RuntimeError("gloo/transport"), 3: RuntimeError("gloo/transport")}, 1),
+    ],
+)
+def test_failed_rank_is_the_cause_and_not_a_peer(failures: dict[int, Exception], rank: int) -> None:
+    assert failed_rank(LostAttempt(failures)) == rank
 
 
 @pytest.mark.parametrize(

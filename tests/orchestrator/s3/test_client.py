@@ -50,6 +50,19 @@ def silent_url() -> Iterator[str]:
         yield f"http://127.0.0.1:{silent.getsockname()[1]}"
 
 
+def test_secrets_of_clients_are_known_to_redaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIAFILE\naws_secret_access_key = from-a-file\n"
+    )
+    assert not {"AKIAFILE", "from-a-file"} & client.known_secrets()
+    client.new_client(max_connections=1, read_timeout_s=1)
+    assert {"AKIAFILE", "from-a-file"} <= client.known_secrets()
+
+
 def _refuses_checksums(method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
     """Refuse checksum trailers, as older MinIO and Ceph do."""
     names = {name.lower() for name in headers}

@@ -1,0 +1,105 @@
+"""The driver's log: what `run` prints, and Python's log records, in the store next to the workers'
+logs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.errors import StoreError
+from orchestrator.redaction import Redactor, secret_forms, secrets_of
+from orchestrator.s3.client import known_secrets
+from orchestrator.store.protocol import Store
+from orchestrator.store.stage_logs import LogSettings, LogWriter, driver_folder
+
+CLOSE_TIMEOUT_S = 10.0
+"""How long the end of a run waits for a store that does not answer."""
+MAX_WAITING_BYTES = 2**24
+"""Lines that are kept in memory while the store is unreachable. Beyond that, the oldest are
+dropped."""
+
+_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+
+
+class DriverLog:
+    """Collects lines, and writes them in a thread. Only `close` waits for the store."""
+
+    def __init__(self, store: Store, run_id: str, settings: LogSettings) -> None:
+        limit_bytes = settings.limit_bytes(1)
+        self._writer = LogWriter(store, driver_folder(run_id), limit_bytes)
+        self._settings = settings
+        self._lines: list[bytes] = []
+        self._lock = threading.Lock()
+        self._is_ending = threading.Event()
+        self._thread = threading.Thread(target=self._ship, name="driver log", daemon=True)
+
+    def add(self, text: str) -> None:
+        """Add a line, or several."""
+        line = f"{text.rstrip()}\n".encode(errors="backslashreplace")
+        with self._lock:
+            self._lines.append(line)
+            while sum(map(len, self._lines)) > MAX_WAITING_BYTES:
+                del self._lines[0]
+
+    def start(self) -> None:
+        if self._settings.are_kept:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Write the rest, for at most CLOSE_TIMEOUT_S."""
+        self._is_ending.set()
+        if self._settings.are_kept:
+            self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _ship(self) -> None:
+        while not self._is_ending.wait(self._settings.flush_s):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            lines, self._lines = self._lines, []
+        if not lines:
+            return
+        secrets = secrets_of(os.environ) | secret_forms(known_secrets())
+        try:
+            self._writer.write(Redactor(secrets).redacted(b"".join(lines)))
+        except StoreError:  # the journal reports it; these lines wait for the next try
+            with self._lock:
+                self._lines = lines + self._lines
+
+
+@contextmanager
+def driver_log(store: Store, run_id: str, settings: LogSettings) -> Iterator[DriverLog]:
+    """Yield the log of a run, which also gets Python's log records of this process."""
+    log = DriverLog(store, run_id, settings)
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_noting(before, log.add))
+    log.start()
+    try:
+        yield log
+    finally:
+        logging.setLogRecordFactory(before)
+        log.close()
+
+
+def _noting(
+    make: Callable[..., logging.LogRecord], note: Callable[[str], None]
+) -> Callable[..., logging.LogRecord]:
+    """A factory of records that passes each one to `note`. With a handler instead, Python would no
+    longer print warnings by itself."""
+
+    def make_and_note(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        try:
+            note(_FORMAT.format(record))
+        except (TypeError, ValueError):  # wrong arguments of a log call: its handler reports them
+            note(f"{time.strftime('%H:%M:%S')} {record.levelname} {record.name}: {record.msg}")
+        return record
+
+    return make_and_note

@@ -1,0 +1,206 @@
+"""The verb logs: what a worker or the driver of a run printed, from the store only."""
+
+from __future__ import annotations
+
+import re
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+from orchestrator.cli.job import load
+from orchestrator.errors import JobError
+from orchestrator.runs.last_run import load_last_run
+from orchestrator.runs.record import RunRecord, RunState, StageRecord, load_record, record_name
+from orchestrator.runs.status import LOST_AFTER_S
+from orchestrator.schedule import State
+from orchestrator.spec import Job, cells_named
+from orchestrator.spec.faults import suggestion
+from orchestrator.store import Store, open_store
+from orchestrator.store.publish import load_manifest
+from orchestrator.store.stage_logs import (
+    LogName,
+    LogReader,
+    driver_folder,
+    follow,
+    list_logs,
+)
+from orchestrator.store.trial_logs import trial_id
+from orchestrator.streams import Output
+
+FOLLOW_INTERVAL_S = 2.0
+
+_Value = TypeVar("_Value", str, int)
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+class Wanted(NamedTuple):
+    """The options that choose a log of a stage; None means the default."""
+
+    trial: str | None
+    attempt: int | None
+    rank: int | None
+
+
+def logs(arguments: Namespace, stdout: Output) -> int:
+    job = load(arguments)
+    store = open_store(job.store)
+    record = _record(job, store, arguments.run)
+    if arguments.driver or arguments.stage is None:
+        texts = _driver_texts(store, record.run_id, follows=arguments.follow)
+    else:
+        trial = trial_id(arguments.trial) if arguments.trial is not None else None
+        wanted = Wanted(trial, arguments.attempt, arguments.rank)
+        texts = _stage_texts(store, record, arguments.stage, wanted, follows=arguments.follow)
+    _show(texts, stdout)
+    return 0
+
+
+def _show(texts: Iterable[str], stdout: Output) -> None:
+    is_terminal = stdout.isatty()
+    for text in texts:
+        stdout.write(harmless(text) if is_terminal else text)
+        stdout.flush()
+        if not stdout.has_reader:
+            return
+
+
+def harmless(text: str) -> str:
+    """Return text that cannot control a terminal. A progress bar that was drawn again and again
+    becomes lines."""
+    lines = _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", lines)
+
+
+def _record(job: Job, store: Store, run_id: str | None) -> RunRecord:
+    """Return the record of a run, by default of the job's last one. Raises JobError."""
+    last = load_last_run(store, job.name)
+    if last is None:
+        raise JobError(f"{job.name}: has not run yet in store {store.uri}; check --store")
+    if run_id is not None and store.read(record_name(run_id)) is None:
+        raise JobError(f"--run {run_id}: unknown in store {store.uri}; the last is {last.run_id}")
+    return load_record(store, run_id or last.run_id)
+
+
+def _driver_texts(store: Store, run_id: str, *, follows: bool) -> Iterator[str]:
+    reader = LogReader(store, driver_folder(run_id))
+    if not follows:
+        return _not_empty(reader.read(), f"run {run_id}: its driver has no log in the store")
+    return follow(reader, is_over=lambda: _is_over(load_record(store, run_id)), wait=_wait)
+
+
+def _not_empty(texts: Iterator[str], fault: str) -> Iterator[str]:
+    """Yield the texts. Raises JobError if there are none."""
+    first = next(texts, None)
+    if first is None:
+        raise JobError(fault)
+    yield first
+    yield from texts
+
+
+def _stage_texts(
+    store: Store, record: RunRecord, stage: str, wanted: Wanted, *, follows: bool
+) -> Iterator[str]:
+    run_id = record.run_id
+    row = _stage_of(record, stage)
+
+    def is_over() -> bool:
+        now = load_record(store, run_id)
+        return _is_over(now) or now.stages[stage].state.is_final
+
+    if not follows or is_over():
+        found = list_logs(store, run_id, stage)
+        if not found:
+            raise JobError(f"stages.{stage}: {_why_no_log(store, run_id, row)}")
+        name = chosen(found, wanted, stage)
+        yield from LogReader(store, name.folder(run_id, stage)).read()
+        return
+    yield from _follow_stage(store, run_id, stage, wanted, is_over)
+
+
+def _follow_stage(
+    store: Store, run_id: str, stage: str, wanted: Wanted, is_over: Callable[[], bool]
+) -> Iterator[str]:
+    """Yield the text of the newest attempt until the stage has ended, from one attempt to the
+    next."""
+    name: LogName | None = None
+    reader: LogReader | None = None
+    while True:
+        ends = is_over()
+        found = list_logs(store, run_id, stage)
+        newest = chosen(found, wanted, stage) if found else None
+        if reader is not None:
+            yield from reader.read()
+        if newest is not None and newest != name:
+            if name is not None:
+                yield f"[orchestrator: attempt {newest.attempt} of {stage}]\n"
+            name, reader = newest, LogReader(store, newest.folder(run_id, stage))
+            yield from reader.read()
+        if ends:
+            return
+        _wait()
+
+
+def _wait() -> None:
+    time.sleep(FOLLOW_INTERVAL_S)
+
+
+def _is_over(record: RunRecord) -> bool:
+    """Whether the run has ended, or its driver is silent."""
+    return record.state is not RunState.RUNNING or time.time() - record.heard_at_s > LOST_AFTER_S
+
+
+def _stage_of(record: RunRecord, stage: str) -> StageRecord:
+    if stage in record.stages:
+        return record.stages[stage]
+    cells = cells_named(stage, record.stages)
+    known = f"it has {', '.join(cells or record.stages)}"
+    hint = "" if cells else suggestion(stage, record.stages)
+    raise JobError(f"unknown stage {stage!r} in run {record.run_id}{hint}; {known}")
+
+
+def _why_no_log(store: Store, run_id: str, row: StageRecord) -> str:
+    if row.state is State.REUSED:
+        manifest = load_manifest(store, row.key)
+        earlier = manifest.provenance.get("run_id") if manifest is not None else None
+        return f"was reused in run {run_id}; its log is in an earlier run: --run {earlier}"
+    if row.attempt is None:
+        return f"is {row.state} in run {run_id}; no worker has started"
+    if row.state.is_final:
+        return f"has no log in run {run_id}; was ORCHESTRATOR_LOG_LIMIT_MB set to 0?"
+    return f"has no log yet in run {run_id}; the first lines follow in a few seconds"
+
+
+def chosen(found: tuple[LogName, ...], wanted: Wanted, stage: str) -> LogName:
+    """Return the wanted log: by default the last trial, the newest attempt and the lowest rank.
+
+    Raises JobError that lists what exists.
+    """
+    found = _only(found, stage, "trial", wanted.trial, lambda name: name.trial or "", default=-1)
+    found = _only(found, stage, "attempt", wanted.attempt, lambda name: name.attempt, default=-1)
+    (name,) = _only(found, stage, "rank", wanted.rank, lambda name: name.rank, default=0)
+    return name
+
+
+def _only(
+    found: tuple[LogName, ...],
+    stage: str,
+    option: str,
+    value: _Value | None,
+    of: Callable[[LogName], _Value],
+    *,
+    default: int,
+) -> tuple[LogName, ...]:
+    """Return the logs with the wanted value of one option. `default` is an index of the sorted
+    values."""
+    values = sorted({of(name) for name in found})
+    value = values[default] if value is None else value
+    if value not in values:
+        known = ", ".join(str(one) for one in values if one != "")
+        raise JobError(
+            f"--{option} {value}: stage {stage} has no such log in the store; "
+            + (f"it has {option} {known}" if known else f"it has no {option}s")
+        )
+    return tuple(name for name in found if of(name) == value)

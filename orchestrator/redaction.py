@@ -1,0 +1,79 @@
+"""Replace secrets in text by `***`: values of environment variables, and users in URLs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+MIN_LETTERS = 8
+"""Shorter values are not replaced: words such as `true` would disappear from every line."""
+MARK = b"***"
+
+_SECRET_NAME = re.compile(
+    r"SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|PRIVATE|WEBHOOK|AUTHORIZATION"
+    r"|(^|_)(PASS|PWD|DSN|COOKIE)$|KEY$|KEY_ID$",
+    re.IGNORECASE,
+)
+"""Names of environment variables whose values are secrets. PWD itself is the current folder."""
+_POINTER_NAME = re.compile(
+    r"(_|^)(FILES?|PATH|DIR|FOLDER|URI|HOST|MODE|EXPIRATION)$", re.IGNORECASE
+)
+"""Names such as AWS_SHARED_CREDENTIALS_FILE: the value locates a secret but is none."""
+_USERINFO = re.compile(r"//([^/?#\s\"'`@]*)@")
+_USERINFO_IN_TEXT = re.compile(rb"(?<=://)[^/?#\s\"'`@]+@")
+
+
+def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the secret values in `environ`, and the users of the URLs in all values."""
+    named = {value for name, value in environ.items() if _is_secret_name(name)}
+    users = {user for value in environ.values() for user in _USERINFO.findall(value)}
+    passwords = {user.partition(":")[2] for user in users}
+    return frozenset(word for text in named | users | passwords for word in _forms(text))
+
+
+def _is_secret_name(name: str) -> bool:
+    if name.upper() == "PWD":
+        return False
+    return bool(_SECRET_NAME.search(name)) and not _POINTER_NAME.search(name)
+
+
+def secret_forms(values: Iterable[str]) -> frozenset[str]:
+    """Return the forms in which programs print these secrets."""
+    return frozenset(form for value in values for form in _forms(value))
+
+
+def _forms(value: str) -> set[str]:
+    """The value, each of its lines, and both as they stand in a URL and in JSON."""
+    lines = {line.strip() for line in (value, *value.splitlines())}
+    forms = lines | {quote(line, safe="") for line in lines}
+    forms |= {json.dumps(line)[1:-1] for line in lines}
+    return {form for form in forms if len(form) >= MIN_LETTERS and "\n" not in form}
+
+
+class Redactor:
+    """Replaces a fixed set of secrets in bytes."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # The longest first: a secret may be a part of another one.
+        self._secrets = sorted(
+            (secret.encode(errors="surrogateescape") for secret in secrets), key=len, reverse=True
+        )
+
+    def redacted(self, text: bytes) -> bytes:
+        for secret in self._secrets:
+            text = text.replace(secret, MARK)
+        return _USERINFO_IN_TEXT.sub(MARK + b"@", text)
+
+    def cut(self, text: bytes, at: int) -> int:
+        """Return the end of a first part of `text` of about `at` bytes that splits no secret."""
+        for secret in self._secrets:
+            found = text.find(secret, max(0, at - len(secret) + 1), at + len(secret) - 1)
+            if found != -1:
+                return self.cut(text, found) if found else len(secret)
+        return at
+
+    @property
+    def longest(self) -> int:
+        return len(self._secrets[0]) if self._secrets else 0

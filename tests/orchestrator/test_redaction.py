@@ -1,0 +1,64 @@
+"""Secrets never appear in a log: by the names of their variables, in URLs, in every form."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.redaction import Redactor, secrets_of
+
+SECRET = "open-sesame"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SESSION_TOKEN",
+        "WANDB_API_KEY",
+        "db_password",
+        "SLACK_WEBHOOK",
+    ],
+)
+def test_value_of_a_variable_that_is_named_like_a_secret_is_replaced(name: str) -> None:
+    redactor = Redactor(secrets_of({name: SECRET}))
+    assert redactor.redacted(f"is {SECRET}, is".encode()) == b"is ***, is"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PWD", "/home/somebody"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/home/somebody/.aws"),
+        ("RAY_AUTH_MODE", "disabled"),
+        ("AWS_SECRET_ACCESS_KEY", "short"),
+        ("KEYBOARD", "qwertyuiop"),
+    ],
+)
+def test_other_values_stay_readable(name: str, value: str) -> None:
+    assert Redactor(secrets_of({name: value})).redacted(value.encode()) == value.encode()
+
+
+def test_users_of_urls_are_replaced_also_outside_their_url() -> None:
+    redactor = Redactor(secrets_of({"HTTPS_PROXY": "http://someone:open-sesame@proxy:3128"}))
+    assert redactor.redacted(b"to http://a:b@proxy as open-sesame") == b"to http://***@proxy as ***"
+
+
+def test_forms_and_lines_of_a_secret_are_replaced() -> None:
+    redactor = Redactor(secrets_of({"PRIVATE_PEM": 'first line"1\nsecond/line2'}))
+    printed = b'"first line\\"1\\n" first line"1 second%2Fline2 second/line2'
+    assert redactor.redacted(printed) == b'"***\\n" *** *** ***'
+
+
+@given(st.text("ab", min_size=8, max_size=12), st.text("abc", max_size=60), st.integers(20, 40))
+def test_no_cut_splits_a_secret(secret: str, text: str, at: int) -> None:
+    """Whatever is cut, the two parts have no more letters of a secret than the whole."""
+    redactor = Redactor({secret})
+    raw = f"{text}c{secret}c{text}".encode()
+    end = redactor.cut(raw, min(at, len(raw)))
+    assert 0 < end <= max(at, len(secret))
+    for start in range(max(0, end - len(secret) + 1), end):
+        found = raw[start : start + len(secret)] == secret.encode()
+        assert not (found and start < end < start + len(secret)) or end == len(secret)
