@@ -24,6 +24,7 @@ from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.contract import Event, Params
 from orchestrator.errors import DataError, JobError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store.checkpoints import note_run
@@ -157,6 +158,14 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
             )
         else:
             return
+        channel.count(
+            Amounts(
+                attempt.stage,
+                attempt.number,
+                retries=int(not isinstance(decision, Fail)),
+                lost_attempts=int(decision.is_lost),
+            )
+        )
         if isinstance(decision, Fail):
             raise decision.error
         num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move

@@ -28,6 +28,7 @@ from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial_log import Logbook
 from orchestrator.contract import Event
 from orchestrator.errors import MachineError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.store import Store, open_store
 from orchestrator.store.trial_logs import (
     TrialLog,
@@ -159,9 +160,12 @@ def _begin_attempt(search: Attempt, store: Store, channel: EventChannel, number:
     training = trial_training(search.training, number)
     log = load_log(store, training)
     run_id = str(search.provenance["run_id"])
-    tries = (
-        log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)
-    ).begin()
+    earlier = log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)
+    tries = earlier.begin()
+    if earlier.num_begun:
+        # Counted here, because a trial whose process was killed could not count its loss itself.
+        lost_attempts = tries.num_lost - earlier.num_lost
+        channel.count(Amounts(search.stage, search.number, retries=1, lost_attempts=lost_attempts))
     log = log.model_copy(update={"tries": tries, "error": None})
     save_log(store, training, log)
     trial = replace(
@@ -207,6 +211,8 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
         timeout_min=timeout_min,
     )
     if not isinstance(decision, Retry):
+        lost_attempts = int(decision.is_lost)
+        begun.channel.count(Amounts(trial.stage, trial.number, lost_attempts=lost_attempts))
         _leave_to_another_run(begun, str(decision.error), elapsed_s=elapsed_s)
         return True
     if decision.is_move:

@@ -15,6 +15,7 @@ from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import WorkerRank, run_pipeline
 from orchestrator.errors import MachineError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
 from orchestrator.runs.record import StageEvent, record_name
@@ -42,12 +43,16 @@ ONE = WorkerRank(
 class Channel:
     def __init__(self) -> None:
         self.heard: list[StageEvent] = []
+        self.amounts: list[Amounts] = []
 
     def is_stopping(self, stage: str) -> bool:
         return False
 
     def send(self, event: StageEvent) -> None:
         self.heard.append(event)
+
+    def count(self, amounts: Amounts) -> None:
+        self.amounts.append(amounts)
 
 
 @pytest.fixture
@@ -124,3 +129,10 @@ def test_publishing_works_without_hard_links(
     manifest = load_manifest(open_store(attempt.store_uri), attempt.key)
     assert manifest is not None
     assert manifest.metrics[0].value == 3.0
+
+
+def test_worker_counts_the_bytes_of_its_checkpoints(attempt: Attempt) -> None:
+    channel: Any = Channel()
+    run_pipeline(attempt, ONE, channel, closes_stage=True)
+    assert sum(amounts.upload_bytes for amounts in channel.amounts) == 3  # 3 epochs of 1 byte
+    assert {(amounts.stage, amounts.attempt) for amounts in channel.amounts} == {("only", 1)}
