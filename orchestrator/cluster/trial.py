@@ -49,11 +49,12 @@ answer in time counts as no."""
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """Return the function that Tune calls with the config of each trial, with its resources."""
     resources = attempt.resources
+    run = _run_group_trial if attempt.needs_group else _run_trial
+    trial = tune.with_parameters(run, attempt=attempt, channel=channel)
+    trial.__name__ = attempt.ray_name  # the column `Repr` of the dashboard's Actors page shows it
     if attempt.needs_group:
         # The driver reserves no CPU: otherwise drivers could block the workers that they wait for.
-        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
-    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
     bundle = {
         "CPU": resources.cpus_per_worker,
         "GPU": resources.gpus_per_worker,

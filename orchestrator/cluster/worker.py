@@ -207,15 +207,21 @@ def _context(
     work_dir = scratch / "work"
     work_dir.mkdir()
     newest = Event("")
+    most_bytes = 0
+
+    def count_memory() -> None:
+        nonlocal most_bytes
+        num_bytes = _reserved_bytes(worker.device) if worker.device != "cpu" else 0
+        if num_bytes > most_bytes:
+            most_bytes = num_bytes
+            channel.count(Amounts(attempt.stage, attempt.number, gpu_memory_bytes=num_bytes))
 
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         if logbook is not None:
             logbook.report(metrics)  # before Tune gets the report, which may end the trial
-        if worker.device != "cpu":
-            num_bytes = _reserved_bytes(worker.device)
-            channel.count(Amounts(attempt.stage, attempt.number, gpu_memory_bytes=num_bytes))
+        count_memory()
         worker.report_metrics(
             {**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})}
         )
@@ -223,6 +229,7 @@ def _context(
     def emit(event: Event) -> None:
         nonlocal newest
         newest = event
+        count_memory()
         if worker.rank == 0:
             channel.send(attempt.says(replace(event, text=label + event.text)))
 
