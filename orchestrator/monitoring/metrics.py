@@ -248,7 +248,7 @@ METRICS = (
     ),
     LiveMetric(
         "nonfinite_losses",
-        "How often the loss was NaN or infinite, or training diverged for such a gradient.",
+        "How often the loss was NaN or infinite, or training ended for NaN or infinite gradients.",
         "1",
         Type.COUNTER,
         _OF_STAGE,

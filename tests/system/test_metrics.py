@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,8 @@ def _prometheus(session: Path, folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def watched(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    if shutil.which("prometheus") is None:
+        pytest.skip("no prometheus here: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("watched")
     (folder / "data").mkdir()
     (folder / "data" / "content.txt").write_text("content")

@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.stage import make_attempt
@@ -136,3 +138,13 @@ def test_worker_counts_the_bytes_of_its_checkpoints(attempt: Attempt) -> None:
     run_pipeline(attempt, ONE, channel, closes_stage=True)
     assert sum(amounts.upload_bytes for amounts in channel.amounts) == 3  # 3 epochs of 1 byte
     assert {(amounts.stage, amounts.attempt) for amounts in channel.amounts} == {("only", 1)}
+
+
+def test_worker_on_a_gpu_counts_its_memory_once(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 2**30)
+    channel: Any = Channel()
+    run_pipeline(attempt, replace(ONE, device="cuda:0"), channel, closes_stage=True)
+    memory = [amounts.gpu_memory_bytes for amounts in channel.amounts if amounts.gpu_memory_bytes]
+    assert memory == [2**30]
