@@ -58,8 +58,9 @@ check: install
 
 # cog runs the Python in the comments of these pages; tests/docs checks that their output is current.
 docs: install
-	$(BIN)/cog -r --verbosity 1 -I . -p "from tests.docs import reference" docs/reference/*.md docs/decisions/README.md
+	$(BIN)/cog -r --verbosity 1 -I . -p "from tests.docs import reference" docs/reference/*.md docs/decisions/README.md docs/monitoring.md
 	$(BIN)/orchestrator schema > docs/job.schema.json
+	$(BIN)/python -m orchestrator.monitoring deploy
 
 # Every message that a user can meet, with a mark on those that no test reaches; takes an hour or two.
 errors: install

@@ -12,6 +12,7 @@
     │   ├── ClusterError                no connection, or resources that the cluster will never have
     │   └── MachineError                a machine lacks what a stage needs before it begins
     ├── StageError                   1  a stage failed for another reason
+    │   └── DivergedError               the loss or the gradients became NaN or infinite
     ├── StoppedError               130  a stage stopped because it was asked to
     └── InterruptedRunError        130  Ctrl-C or SIGTERM
 
@@ -121,6 +122,10 @@ class MachineError(UnreachableError):
 
 class StageError(OrchestratorError):
     """A stage failed, but not because of its job or its data."""
+
+
+class DivergedError(StageError):
+    """Training diverged: the loss, the gradients or the weights became NaN or infinite."""
 
 
 class StoppedError(OrchestratorError):

@@ -19,18 +19,21 @@ from orchestrator.artifact import Manifest, Metric
 from orchestrator.capacity import Machine, shortfall, total_of
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
+from orchestrator.cluster.metrics import Exporter
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.code_version import code_version
 from orchestrator.contract import Event
 from orchestrator.errors import (
     ClusterError,
+    DivergedError,
     InterruptedRunError,
     OrchestratorError,
     StageError,
     StoppedError,
     StoreError,
 )
+from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, seconds_from_environment, stop_grace_s
 from orchestrator.runs.cancel import WHOLE_RUN, load_requests
@@ -104,6 +107,11 @@ class Run:
     logs: LogSettings = DEFAULT_LOGS
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
+    exporter: Exporter = field(default_factory=Exporter)
+    tally: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally({planned.name: planned.stage.metrics[0] for planned in self.plan.stages})
 
     def execute(self, address: str | None) -> Outcome:
         """Run the stages that are not reused. Their errors are in the outcome.
@@ -163,6 +171,13 @@ class Run:
             if isinstance(err, OrchestratorError) or (loss := self.loss()) is None:
                 raise
             raise ClusterError(loss) from err
+        finally:
+            self._export_metrics(has_ended=True)
+
+    def _export_metrics(self, *, has_ended: bool = False) -> None:
+        self.exporter.export(
+            self.tally.readings(self.journal.record, now_s=time.time(), has_ended=has_ended)
+        )
 
     def _loop(self, cluster: Cluster, signals: Signals) -> None:
         machines = cluster.machines()
@@ -264,11 +279,15 @@ class Run:
         self._record_events(
             channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain()
         )
+        for amounts in channel.take_amounts():
+            self.tally.add(amounts)
         if ended:
             start, result = ended
             self._record_end(start, result)
             ledger.release(start.stage.name)
             del self.running[start.stage.name]
+        if self.exporter.is_due:
+            self._export_metrics()
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
         waiting = [
@@ -336,6 +355,9 @@ class Run:
             self._enter(start.stage, State.CANCELLED, Event(str(result).splitlines()[0]))
         elif isinstance(result, OrchestratorError):
             self.errors[name] = result
+            if isinstance(result, DivergedError):
+                attempt = self.journal.record.stages[name].attempt or 1
+                self.tally.add(Amounts(name, attempt, nonfinite_losses=1))
             self._enter(
                 start.stage, State.FAILED, Event(str(result).splitlines()[0]), error=str(result)
             )
@@ -352,6 +374,7 @@ class Run:
 
     def _record_events(self, events: list[StageEvent]) -> None:
         for heard in events:
+            self.tally.hear(heard)
             stage = self.journal.hear(heard)
             # Show the progress of the stage: a search's trials have their own progress.
             done = stage.newest.done if stage.newest else None

@@ -135,10 +135,10 @@ def _start_head(cluster: Cluster, *, takes_jobs: bool) -> None:
                 num_gpus=2,
                 labels={"place": "here"},
                 include_dashboard=takes_jobs,
-                dashboard_port=_free_port(),
+                dashboard_port=free_port(),
                 # Jobs go to the agent that listens on this port. At the default port that can be
                 # the agent of another cluster.
-                dashboard_agent_listen_port=_free_port(),
+                dashboard_agent_listen_port=free_port(),
             )
         except Exception as err:
             if not tries_left or "timed out during startup" not in str(err):
@@ -162,7 +162,7 @@ def jobs_url(cluster: Cluster) -> str:
 @pytest.fixture(scope="session")
 def s3_endpoint(environment: None) -> Iterator[str]:
     """The address of an S3 server process, also set in environment variables as a user would."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "tests.s3_server", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -183,7 +183,8 @@ def s3_endpoint(environment: None) -> Iterator[str]:
     server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -72,9 +72,10 @@ class Attempt:
 
     @property
     def ray_name(self) -> str:
-        """The name in Ray's dashboard: `<job>.<stage>-<8 digits of the Key>`, at most 120 bytes
-        before the digits."""
-        name = f"{self.provenance['job']}.{self.stage}".replace("/", ".")
+        """The name in Ray's dashboard: `<job>.<stage>[.<trial>]-<8 digits of the Key>`, at most 120
+        bytes before the digits."""
+        trial = f".{self.trial}" if self.trial is not None else ""
+        name = f"{self.provenance['job']}.{self.stage}{trial}".replace("/", ".")
         short = name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
         return f"{short}-{self.key[:8]}"
 

@@ -11,6 +11,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.runs.cancel import WHOLE_RUN
 from orchestrator.runs.record import StageEvent
 
@@ -23,17 +24,17 @@ class Events:
     """The actor's state."""
 
     def __init__(self) -> None:
-        self._waiting: deque[StageEvent] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[StageEvent | Amounts] = deque(maxlen=MAX_WAITING)
         self._stopping: frozenset[str] = frozenset()
         self._num_resting: Counter[str] = Counter()
 
-    def add(self, event: StageEvent) -> None:
-        self._waiting.append(event)
+    def add(self, sent: StageEvent | Amounts) -> None:
+        self._waiting.append(sent)
 
-    def drain(self) -> list[StageEvent]:
-        events = list(self._waiting)
+    def drain(self) -> list[StageEvent | Amounts]:
+        sent = list(self._waiting)
         self._waiting.clear()
-        return events
+        return sent
 
     def stop(self, stages: frozenset[str]) -> None:
         self._stopping |= stages
@@ -68,14 +69,24 @@ class EventChannel:
         )
         self._draining: ObjectRef | None = None
         self._stopping: frozenset[str] = frozenset()
+        self._amounts: list[Amounts] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the pending request for events."""
-        return {**self.__dict__, "_draining": None}
+        return {**self.__dict__, "_draining": None, "_amounts": []}
 
     def send(self, event: StageEvent) -> None:
         """Send an event without waiting. It may be lost with the actor's machine."""
         self._actor.add.remote(event)
+
+    def count(self, amounts: Amounts) -> None:
+        """Send amounts for the live metrics without waiting. They may be lost like events."""
+        self._actor.add.remote(amounts)
+
+    def take_amounts(self) -> list[Amounts]:
+        """Return the amounts that came with the events of `drain` since the last call."""
+        taken, self._amounts = self._amounts, []
+        return taken
 
     def drain(self, timeout_s: float = 5.0) -> list[StageEvent]:
         """Return all events sent since the last call. If the actor does not answer in time, returns
@@ -91,13 +102,14 @@ class EventChannel:
         once."""
         self._draining = self._draining or self._actor.drain.remote()
         try:
-            events: list[StageEvent] = ray.get(self._draining, timeout=timeout_s)
+            sent: list[StageEvent | Amounts] = ray.get(self._draining, timeout=timeout_s)
         except ray.exceptions.GetTimeoutError:
             return []
         except ray.exceptions.RayActorError:
-            events = []
+            sent = []
         self._draining = None
-        return events
+        self._amounts += [one for one in sent if isinstance(one, Amounts)]
+        return [one for one in sent if isinstance(one, StageEvent)]
 
     def request_stop(self, stage: str = WHOLE_RUN) -> None:
         """Ask the workers of a stage, or of the whole run, to stop. Call it repeatedly: an actor

@@ -40,12 +40,18 @@ class Retry:
     is_move: bool = False
     """Whether the attempt itself did not fail, so that it does not count for MAX_ATTEMPTS."""
 
+    @property
+    def is_lost(self) -> bool:
+        return not self.is_move
+
 
 @dataclass(frozen=True)
 class Fail:
     """Fail the stage."""
 
     error: OrchestratorError
+    is_lost: bool = False
+    """Whether the attempt was lost, as before a Retry."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,8 @@ def decide_retry(
             f"lost workers in each of {MAX_ATTEMPTS} attempts, the last time: "
             f"{why.removeprefix('lost ')}; run the same command again to resume from the last "
             "checkpoint"
-        )
+        ),
+        is_lost=True,
     )
 
 

@@ -30,6 +30,7 @@ from orchestrator.cluster.machine import scratch_folder
 from orchestrator.cluster.placement import Ledger, Room
 from orchestrator.contract import Event, Params
 from orchestrator.errors import DataError, FailedWorker, JobError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.spec import Stage, TuneParams, template_params, usable_counts
 from orchestrator.store.checkpoints import note_run
@@ -166,6 +167,14 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
             )
         else:
             return
+        channel.count(
+            Amounts(
+                attempt.stage,
+                attempt.number,
+                retries=int(not isinstance(decision, Fail)),
+                lost_attempts=int(decision.is_lost),
+            )
+        )
         if isinstance(decision, Fail):
             decision.error.failed_worker = FailedWorker(attempt.number, failed_rank(lost))
             raise decision.error

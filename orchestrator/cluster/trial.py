@@ -29,6 +29,7 @@ from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial_log import Logbook
 from orchestrator.contract import Event
 from orchestrator.errors import MachineError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.store import Store, open_store
 from orchestrator.store.trial_logs import (
     TrialLog,
@@ -49,11 +50,12 @@ answer in time counts as no."""
 def make_trainable(attempt: Attempt, channel: EventChannel) -> Any:
     """Return the function that Tune calls with the config of each trial, with its resources."""
     resources = attempt.resources
+    run = _run_group_trial if attempt.needs_group else _run_trial
+    trial = tune.with_parameters(run, attempt=attempt, channel=channel)
+    trial.__name__ = attempt.ray_name  # the column `Repr` of the dashboard's Actors page shows it
     if attempt.needs_group:
         # The driver reserves no CPU: otherwise drivers could block the workers that they wait for.
-        trial = tune.with_parameters(_run_group_trial, attempt=attempt, channel=channel)
         return tune.with_resources(trial, {"cpu": 0, "memory": 100 * 2**20})
-    trial = tune.with_parameters(_run_trial, attempt=attempt, channel=channel)
     bundle = {
         "CPU": resources.cpus_per_worker,
         "GPU": resources.gpus_per_worker,
@@ -161,9 +163,12 @@ def _begin_attempt(search: Attempt, store: Store, channel: EventChannel, number:
     training = trial_training(search.training, number)
     log = load_log(store, training)
     run_id = str(search.provenance["run_id"])
-    tries = (
-        log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)
-    ).begin()
+    earlier = log.tries if log.tries and log.tries.run_id == run_id else Tries(run_id=run_id)
+    tries = earlier.begin()
+    if earlier.num_begun:
+        # Counted here, because a trial whose process was killed could not count its loss itself.
+        lost_attempts = tries.num_lost - earlier.num_lost
+        channel.count(Amounts(search.stage, search.number, retries=1, lost_attempts=lost_attempts))
     log = log.model_copy(update={"tries": tries, "error": None})
     save_log(store, training, log)
     trial = replace(
@@ -213,6 +218,8 @@ def _is_last_attempt(begun: _Begun, err: Exception, *, elapsed_s: float) -> bool
         timeout_min=timeout_min,
     )
     if not isinstance(decision, Retry):
+        lost_attempts = int(decision.is_lost)
+        begun.channel.count(Amounts(trial.stage, trial.number, lost_attempts=lost_attempts))
         _leave_to_another_run(begun, str(decision.error), elapsed_s=elapsed_s)
         return True
     if decision.is_move:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,16 @@ Commit = Callable[[Path, float | None], None]
 """Puts a folder into the store, with its score if it has one."""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a checkpoint has cost."""
+
+    blocked_s: float = 0.0
+    """How long the caller waited for the previous upload."""
+    upload_s: float = 0.0
+    upload_bytes: int = 0
+
+
 class Uploads:
     """Commits folders in the background, one at a time and in order, and then deletes them.
 
@@ -23,15 +35,18 @@ class Uploads:
     replaces it.
     """
 
-    def __init__(self, commit: Commit) -> None:
-        self._commit = commit
+    def __init__(self, commit: Commit, *, on_cost: Callable[[Cost], None] = lambda _: None) -> None:
+        """`on_cost` is called by this thread and by the thread of the uploads."""
+        self._commit, self._on_cost = commit, on_cost
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload")
         self._pending: Future[None] | None = None
 
     def hand_over(self, folder: Path, score: float | None = None) -> None:
         """Start to commit `folder`, after waiting for the previous one. Raises the error of the
         previous one."""
+        began_s = time.monotonic()
         self.finish()
+        self._on_cost(Cost(blocked_s=time.monotonic() - began_s))
         self._pending = self._pool.submit(self._upload, folder, score)
 
     def finish(self) -> None:
@@ -41,7 +56,10 @@ class Uploads:
             pending.result()
 
     def _upload(self, folder: Path, score: float | None) -> None:
+        num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        began_s = time.monotonic()
         self._commit(folder, score)
+        self._on_cost(Cost(upload_s=time.monotonic() - began_s, upload_bytes=num_bytes))
         shutil.rmtree(folder)
 
     def __enter__(self) -> Self:

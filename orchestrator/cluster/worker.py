@@ -33,9 +33,10 @@ from orchestrator.cluster.publishing import publish_result
 from orchestrator.cluster.stopping import StopWatch
 from orchestrator.cluster.store_news import store_news
 from orchestrator.cluster.trial_log import IS_LAST, Logbook
-from orchestrator.cluster.uploads import Uploads
+from orchestrator.cluster.uploads import Cost, Uploads
 from orchestrator.contract import Entry, Event, StageContext, StageResult
 from orchestrator.errors import OrchestratorError, StageError, StoppedError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.spec import Resources
 from orchestrator.store import Store, open_store
 from orchestrator.store.checkpoints import (
@@ -139,10 +140,20 @@ def _run_until_stopped(
     def commit(folder: Path, score: float | None) -> None:
         commit_checkpoint(store, attempt.training, folder, score=score, keep_best=attempt.keep_best)
 
+    def count(cost: Cost) -> None:
+        amounts = Amounts(
+            attempt.stage,
+            attempt.number,
+            checkpoint_s=cost.blocked_s,
+            upload_s=cost.upload_s,
+            upload_bytes=cost.upload_bytes,
+        )
+        channel.count(amounts)
+
     try:
         with (
             _stop_watch(attempt, worker, channel, scratch) as watch,
-            Uploads(commit) as uploads,
+            Uploads(commit, on_cost=count) as uploads,
         ):
             context = _context(
                 attempt,
@@ -200,12 +211,21 @@ def _context(
     work_dir = scratch / "work"
     work_dir.mkdir()
     newest = Event("")
+    most_bytes = 0
+
+    def count_memory() -> None:
+        nonlocal most_bytes
+        num_bytes = _reserved_bytes(worker.device) if worker.device != "cpu" else 0
+        if num_bytes > most_bytes:
+            most_bytes = num_bytes
+            channel.count(Amounts(attempt.stage, attempt.number, gpu_memory_bytes=num_bytes))
 
     def report(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
         if checkpoint_dir is not None:
             uploads.hand_over(checkpoint_dir, _finite(metrics.get(attempt.metric)))
         if logbook is not None:
             logbook.report(metrics)  # before Tune gets the report, which may end the trial
+        count_memory()
         worker.report_metrics(
             {**metrics, **({IS_LAST: 1.0} if logbook is not None and _is_end(newest) else {})}
         )
@@ -214,6 +234,7 @@ def _context(
         nonlocal newest
         newest = event
         _log.info("%s", event.text)
+        count_memory()
         if worker.rank == 0:
             channel.send(attempt.says(replace(event, text=label + event.text)))
 
@@ -243,6 +264,12 @@ def _context(
 def _is_end(event: Event) -> bool:
     """Whether the event reports that the whole stage is done."""
     return event.done is not None and event.total is not None and event.done >= event.total
+
+
+def _reserved_bytes(device: str) -> int:
+    """The most memory of the GPU that this process has reserved; 0 if it has not used torch."""
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else int(torch.cuda.max_memory_reserved(device))
 
 
 def _finite(score: float | None) -> float | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.contract import Event, StageContext
-from orchestrator.errors import StageError
+from orchestrator.errors import DivergedError
 from pipelines.openmmlab.library import Hook, Runner
 from pipelines.openmmlab.state import Position
 from pipelines.training.divergence import Losses, NonFiniteLossError
@@ -80,7 +80,7 @@ class RunningMetrics:
             self._parts[name] = self._parts.get(name, 0) + value.detach().float()
 
     def read(self) -> dict[str, float]:
-        """Means since the last line, `loss` first. Raises StageError if a loss is NaN or
+        """Means since the last line, `loss` first. Raises DivergedError if a loss is NaN or
         infinite."""
         self.check()
         values = (
@@ -94,11 +94,11 @@ class RunningMetrics:
         return {"loss": means.pop("loss"), **means} if means else {}
 
     def check(self) -> None:
-        """Raises StageError for the first loss that is NaN or infinite."""
+        """Raises DivergedError for the first loss that is NaN or infinite."""
         try:
             self.losses.read()
         except NonFiniteLossError as err:
-            raise StageError(
+            raise DivergedError(
                 f"the loss is {err.loss} at iteration {err.step}: training diverged; lower `lr`, "
                 "set `clip_grad`, or "
                 "use `precision: fp32`"

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from orchestrator.contract import Event, StageContext
-from orchestrator.errors import StageError
+from orchestrator.errors import DivergedError
 from pipelines.data.faults import first_named
 from pipelines.imagenet.broken import BrokenImages, share_broken
 from pipelines.imagenet.dataset import Batch
@@ -58,8 +58,8 @@ class Epoch:
     def run(self) -> Progress:
         """Train to the end of the epoch and evaluate.
 
-        Raises StoppedError after a checkpoint, StageError for a NaN or infinite loss, and DataError
-        for too many broken images.
+        Raises StoppedError after a checkpoint, DivergedError for a NaN or infinite loss, and
+        DataError for too many broken images.
         """
         training, loaders = self._training, self._training.loaders
         loaders.draws.epoch, loaders.draws.first_update = self._began_with.epoch, self._num_updates
@@ -117,7 +117,7 @@ class Epoch:
         limit = self._training.params.max_skipped_updates
         total = self._skipped + sum(record.skipped_updates for record in self._began_with.epochs)
         if total > limit:
-            raise StageError(
+            raise DivergedError(
                 f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: {total} updates "
                 "had NaN or infinite gradients, more than max_skipped_updates = "
                 f"{limit}; {self._advice}"
@@ -141,16 +141,16 @@ class Epoch:
         try:
             return self._losses.read()
         except NonFiniteLossError as err:
-            raise StageError(
+            raise DivergedError(
                 f"epoch {self._began_with.epoch + 1}, step {err.step}: the loss is {err.loss}; "
                 f"{self._advice}"
             ) from err
 
     def _check_weights(self) -> None:
-        """Raises StageError if the weights are not finite: the last gradient may have broken them
-        after a finite loss, and such weights must not be saved."""
+        """Raises DivergedError if the weights are not finite: the last gradient may have broken
+        them after a finite loss, and such weights must not be saved."""
         if not has_finite_weights(self._training.trainer.unwrapped):
-            raise StageError(
+            raise DivergedError(
                 f"epoch {self._began_with.epoch + 1}, step {self._num_updates}: the gradient and "
                 f"the weights are NaN or infinite; {self._advice}"
             )

@@ -17,6 +17,8 @@ from orchestrator.cli import VERBS
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.contract import Kind, Role
 from orchestrator.errors import OrchestratorError
+from orchestrator.monitoring.alerts import ALERTS
+from orchestrator.monitoring.metrics import METRICS
 from orchestrator.spec.kinds.evaluate import EVALUATE
 from orchestrator.spec.kinds.tune import TUNE
 from orchestrator.spec.resolve.draft import Common
@@ -78,6 +80,28 @@ def metrics() -> str:
         for name, of in kinds.items()
     )
     return _lines(["| metric | unit | better | published by |", "|---|---|---|---|", *rows])
+
+
+def live_metrics() -> str:
+    """A list of the metrics that Prometheus gets."""
+    items = []
+    for metric in METRICS:
+        tags = ", ".join(f"`{tag}`" for tag in metric.tags)
+        facts = [metric.type.value, metric.unit, *(["only on GPUs"] if metric.needs_gpu else [])]
+        items.append(f"- **`{metric.series}`** ({'; '.join([*facts, tags])}): {metric.help}")
+    return _lines(_wrapped(item) for item in items)
+
+
+def alerts() -> str:
+    """A list of the alerts, with what they say about a stage `coco` of the job `cat`."""
+    items = []
+    for alert in ALERTS:
+        summary = re.sub(r"{{ \$value [^}]*}}", "N", alert.summary)
+        for tag, name in {"orchestrator_job": "cat", "stage": "coco"}.items():
+            summary = summary.replace(f"{{{{ $labels.{tag} }}}}", name)
+        after = f", after {alert.for_s} s" if alert.for_s else ""
+        items.append(f"- **`{alert.name}`** ({alert.severity}{after}): {summary}. {alert.action}")
+    return _lines(_wrapped(item) for item in items)
 
 
 def options() -> str:

@@ -26,6 +26,8 @@ from orchestrator.contract import (
 from orchestrator.errors import DataError, StoppedError
 from pipelines.data.digests import digest_of_file
 
+TRAINING = {"loss": 0.5, "lr": 0.1, "images_per_s": 80.0, "data_wait": 3.0}
+
 
 class CountParams(Params):
     data: DataDir
@@ -51,6 +53,8 @@ class CountParams(Params):
     loader_workers: Annotated[int, Role.OUTSIDE_KEY] = 0
     says: Annotated[str | None, Role.OUTSIDE_KEY] = None
     """What every rank prints in each epoch, with its rank and the epoch."""
+    trains: Annotated[bool, Role.OUTSIDE_KEY] = False
+    """Whether events have the metrics of a training, too."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -129,7 +133,8 @@ def _work(context: StageContext, params: CountParams, epoch: int) -> None:
         with (Path(params.data) / "worked.log").open("a") as log:
             log.write(f"gain {params.gain:g} epoch {epoch}\n")
     total = params.gain * epoch
-    context.emit(Event(f"epoch {epoch}/{params.epochs}", epoch, params.epochs, {"total": total}))
+    metrics = {"total": total, **(TRAINING if params.trains else {})}
+    context.emit(Event(f"epoch {epoch}/{params.epochs}", epoch, params.epochs, metrics))
     context.report(
         {"epoch": epoch, "total": total},
         _checkpoint(context, epoch, "reported") if context.rank == 0 else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -32,3 +32,8 @@ def test_name_in_ray_has_job_stage_and_key(job: str, stage: str, name: str) -> N
 def test_long_name_in_ray_is_cut_between_characters() -> None:
     name = _attempt("é" * 80, "stage").ray_name
     assert name == f"{'é' * 60}-01234567"
+
+
+def test_name_in_ray_has_the_trial_of_a_search() -> None:
+    trial = replace(_attempt("paper", "search"), trial="trial-0007")
+    assert trial.ray_name == "paper.search.trial-0007-01234567"

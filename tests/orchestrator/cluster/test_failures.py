@@ -88,7 +88,7 @@ def test_lasting_error_fails_the_stage_at_once(
 
 def test_store_that_stays_unreachable_fails_the_stage() -> None:
     error = StoreError("S3 is out of reach")
-    assert decide_retry(LostAttempt({0: error}), num_lost=LAST) == Fail(error)
+    assert decide_retry(LostAttempt({0: error}), num_lost=LAST) == Fail(error, is_lost=True)
 
 
 @pytest.mark.parametrize(

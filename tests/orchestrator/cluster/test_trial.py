@@ -18,6 +18,7 @@ from orchestrator.cluster.failures import MAX_ATTEMPTS, LostAttempt, LostAttempt
 from orchestrator.cluster.suggest import MACHINE_ERROR, NUMBER
 from orchestrator.cluster.trial import _trial, make_trainable
 from orchestrator.errors import MachineError, StageError, StoppedError, StoreError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.runs.record import StageEvent, record_name
 from orchestrator.spec import Resources
 from orchestrator.store import open_store
@@ -30,6 +31,7 @@ TRAINING = trial_training("train/key", 1)
 class Channel:
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.amounts: list[Amounts] = []
 
     def is_stopping(self, stage: str, timeout_s: float = 5) -> bool:
         return False
@@ -39,6 +41,9 @@ class Channel:
 
     def send(self, heard: StageEvent) -> None:
         self.texts.append(heard.event.text)
+
+    def count(self, amounts: Amounts) -> None:
+        self.amounts.append(amounts)
 
 
 class Params:
@@ -152,6 +157,16 @@ def test_trial_has_as_many_attempts_as_a_stage(search: Attempt) -> None:
     open_store(search.store_uri).write(record_name("next"), b"{}")
     with pytest.raises(StoreError):
         _train(replace(search, provenance={"run_id": "next"}), channel, error)
+
+
+def test_lost_attempts_of_a_trial_are_counted_once(search: Attempt) -> None:
+    channel = Channel()
+    for _ in range(MAX_ATTEMPTS - 1):
+        with pytest.raises(StoreError):
+            _train(search, channel, StoreError("out of reach"))
+    assert _train(search, channel, StoreError("out of reach"))
+    assert sum(amounts.lost_attempts for amounts in channel.amounts) == MAX_ATTEMPTS
+    assert sum(amounts.retries for amounts in channel.amounts) == MAX_ATTEMPTS - 1
 
 
 def test_trial_that_is_always_killed_is_given_up(search: Attempt) -> None:

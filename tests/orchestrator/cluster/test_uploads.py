@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.uploads import Uploads
+from orchestrator.cluster.uploads import Cost, Uploads
 from orchestrator.errors import DataError, StoppedError, StoreError
 
 
@@ -89,3 +89,15 @@ def test_upload_is_finished_before_the_blocks_error_is_raised(tmp_path: Path) ->
     with pytest.raises(DataError):
         _fail_after_hand_over(target, _folder(tmp_path, "one"), DataError("wrong"))
     assert target.committed == [("one", None)]
+
+
+def test_cost_has_the_wait_and_the_size_of_each_upload(tmp_path: Path) -> None:
+    target, costs = Target(), list[Cost]()
+    with Uploads(target.commit, on_cost=costs.append) as uploads:
+        (_folder(tmp_path, "one") / "state.bin").write_bytes(b"12345")
+        uploads.hand_over(tmp_path / "one")
+        threading.Timer(0.2, target.released.set).start()
+        uploads.hand_over(_folder(tmp_path, "two"))
+    waits = [cost.blocked_s for cost in costs if not cost.upload_s]
+    assert [wait > 0.1 for wait in waits] == [False, True]
+    assert [cost.upload_bytes for cost in costs if cost.upload_s] == [5, 0]

@@ -6,15 +6,18 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import torch
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import WorkerRank, run_pipeline
 from orchestrator.errors import MachineError
+from orchestrator.monitoring.tally import Amounts
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
 from orchestrator.runs.record import StageEvent, record_name
@@ -42,12 +45,16 @@ ONE = WorkerRank(
 class Channel:
     def __init__(self) -> None:
         self.heard: list[StageEvent] = []
+        self.amounts: list[Amounts] = []
 
     def is_stopping(self, stage: str) -> bool:
         return False
 
     def send(self, event: StageEvent) -> None:
         self.heard.append(event)
+
+    def count(self, amounts: Amounts) -> None:
+        self.amounts.append(amounts)
 
 
 @pytest.fixture
@@ -124,3 +131,20 @@ def test_publishing_works_without_hard_links(
     manifest = load_manifest(open_store(attempt.store_uri), attempt.key)
     assert manifest is not None
     assert manifest.metrics[0].value == 3.0
+
+
+def test_worker_counts_the_bytes_of_its_checkpoints(attempt: Attempt) -> None:
+    channel: Any = Channel()
+    run_pipeline(attempt, ONE, channel, closes_stage=True)
+    assert sum(amounts.upload_bytes for amounts in channel.amounts) == 3  # 3 epochs of 1 byte
+    assert {(amounts.stage, amounts.attempt) for amounts in channel.amounts} == {("only", 1)}
+
+
+def test_worker_on_a_gpu_counts_its_memory_once(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 2**30)
+    channel: Any = Channel()
+    run_pipeline(attempt, replace(ONE, device="cuda:0"), channel, closes_stage=True)
+    memory = [amounts.gpu_memory_bytes for amounts in channel.amounts if amounts.gpu_memory_bytes]
+    assert memory == [2**30]

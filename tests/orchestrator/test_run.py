@@ -1,0 +1,41 @@
+"""What the loop of a run counts for the live metrics. tests/system/test_run.py has whole runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.capacity import Capacity
+from orchestrator.errors import DivergedError, StageError
+from orchestrator.planning import plan_job
+from orchestrator.run import Run
+from orchestrator.runs.journal import open_journal
+from orchestrator.schedule import Start
+from orchestrator.spec import load_job
+from orchestrator.store import open_store
+from tests.orchestrator.counting import KINDS
+
+JOB = {"name": "single", "stages": {"only": {"kind": "count", "data": "data"}}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run that has not begun."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "content.txt").write_text("content")
+    (tmp_path / "job.yaml").write_text(json.dumps({**JOB, "store": str(tmp_path / "store")}))
+    job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    plan = plan_job(job, store)
+    return Run(plan, store, open_journal(store, plan, run_id="now"), lambda _: None)
+
+
+@pytest.mark.parametrize(("error", "count"), [(DivergedError("NaN"), 1), (StageError("bug"), 0)])
+def test_only_diverged_training_counts_as_a_loss_that_is_not_finite(
+    run: Run, error: StageError, count: int
+) -> None:
+    run._record_end(Start(run.plan.stages[0], Capacity(1, 0, 0), slots=1), error)
+    readings = run.tally.readings(run.journal.record, now_s=0, has_ended=False)
+    assert [one.value for one in readings if one.name == "nonfinite_losses"] == [count]
