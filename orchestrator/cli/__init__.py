@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from orchestrator.account import complete_environment
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
+from orchestrator.cli.dashboard import dashboard
 from orchestrator.cli.export import export
 from orchestrator.cli.job import plan, schema, validate
 from orchestrator.cli.report import report
@@ -25,6 +26,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "plan": plan,
     "run": run,
     "status": status,
+    "dashboard": dashboard,
     "report": report,
     "reproduce": reproduce,
     "export": export,

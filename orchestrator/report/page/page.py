@@ -124,12 +124,13 @@ def make_environment(*packages: str) -> Environment:
     return environment
 
 
-def make_policy(scripts: Sequence[str]) -> Markup:
-    """The content security policy of a page that loads nothing and has only `scripts`."""
+def make_policy(scripts: Sequence[str], *, more: str = "") -> Markup:
+    """The content security policy of a page that loads nothing and has only `scripts`. `more` is
+    text of ours."""
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     policy = f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
-    return Markup(policy)  # noqa: S704 - digests only
+    return Markup(policy + more)  # noqa: S704 - digests and our own text
 
 
 @cache
