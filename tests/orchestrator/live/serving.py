@@ -71,9 +71,7 @@ class WrittenRun:
 
 
 @contextmanager
-def serving(
-    run: WrittenRun, *, token: str | None = None, store: Store | None = None
-) -> Iterator[int]:
+def serving(run: WrittenRun, *, token: str | None = None, port: int = 0) -> Iterator[int]:
     """The port of the live page of the run's job."""
     arguments = parse_arguments(["dashboard", str(run.folder / "job.yaml")])
     ready, ports, ends = (
@@ -91,11 +89,11 @@ def serving(
         ends.append((asyncio.get_running_loop(), asyncio.Event()))
         await show_live(
             run.job,
-            store or run.store,
+            run.store,
             load_report=lambda store: load_content(arguments, run.job, store, has_history=True),
             access=Access(is_local=True, token=token),
             host="127.0.0.1",
-            port=0,
+            port=port,
             on_ready=note_ready,
             stop=ends[0][1],
         )
@@ -103,7 +101,7 @@ def serving(
     def serve_in_thread() -> None:
         try:
             asyncio.run(serve())
-        except BaseException as err:  # noqa: BLE001  raised in the test
+        except BaseException as err:  # noqa: BLE001  raised in the test's thread
             failures.append(err)
             ready.set()
 
@@ -111,14 +109,15 @@ def serving(
     thread.start()
     assert ready.wait(60)
     try:
-        if ports:
+        if not failures:
             yield ports[0]
     finally:
         loop, stop = ends[0]
         if thread.is_alive():
             loop.call_soon_threadsafe(stop.set)
         thread.join(60)
-    assert failures == []
+    for failure in failures:
+        raise failure
 
 
 @dataclass(frozen=True)

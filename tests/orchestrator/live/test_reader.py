@@ -1,0 +1,99 @@
+"""When the store is read: with a viewer only, and the report only after news."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.report import load_content
+from orchestrator.errors import StoreError
+from orchestrator.live.board import Board
+from orchestrator.live.reader import IDLE_INTERVAL_S, STATUS_INTERVAL_S, Reader
+from orchestrator.report.content import ReportContent
+from tests.orchestrator.live.serving import WrittenRun
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> WrittenRun:
+    run = WrittenRun(tmp_path)
+    run.begin()
+    return run
+
+
+def reader_of(run: WrittenRun, load_report: Callable[[], ReportContent] | None = None) -> Reader:
+    arguments = parse_arguments(["dashboard", str(run.folder / "job.yaml")])
+
+    def load() -> ReportContent:
+        return load_content(arguments, run.job, run.store, has_history=True)
+
+    return Reader(run.job, run.store, Board(), load_report or load, on_crash=pytest.fail)
+
+
+def test_without_a_viewer_nothing_is_read(run: WrittenRun) -> None:
+    reader = reader_of(run)
+    reader.start()
+    time.sleep(0.2)
+    assert reader.board.update_since(0)["read_at_s"] is None
+    reader.board.note_viewer()
+    deadline = time.monotonic() + 300
+    while reader.board.update_since(0)["read_at_s"] is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    reader.board.close()
+
+
+def test_the_report_is_read_only_after_news(run: WrittenRun) -> None:
+    reader = reader_of(run)
+    reader.look_at_report()
+    assert "origin" not in reader.board.update_since(0)["names"]  # type: ignore[operator]
+    reader.look_at_status()
+    assert reader.look_at_report() >= reader.report_interval_s
+    before = reader.board.update_since(0)["version"]
+    assert reader.look_at_report() < 1  # no news
+    assert reader.board.update_since(0)["version"] == before
+
+
+def test_a_run_that_ended_is_looked_at_less_often(run: WrittenRun) -> None:
+    reader = reader_of(run)
+    assert reader.look_at_status() == STATUS_INTERVAL_S
+    run.end()
+    assert reader.look_at_status() == IDLE_INTERVAL_S
+
+
+def test_a_record_that_is_damaged_is_named_as_unreadable(run: WrittenRun) -> None:
+    reader = reader_of(run)
+    (run.folder / "store" / "jobs" / "small" / "latest.json").write_text("{")
+    reader.look_at_status()
+    trouble = reader.board.update_since(0)["trouble"]
+    assert isinstance(trouble, dict)
+    assert trouble["what"] == "store unreadable"
+    assert "jobs/small/latest.json: not a record of a run" in str(trouble["text"])
+
+
+def test_a_report_after_an_outage_is_read_again(run: WrittenRun) -> None:
+    reader = reader_of(run)
+    reader.look_at_status()
+    reader.look_at_report()
+    record = run.folder / "store" / "jobs" / "small" / "latest.json"
+    content = record.read_bytes()
+    record.unlink()
+    reader.look_at_status()
+    record.write_bytes(content)
+    reader.look_at_status()
+    assert reader.look_at_report() >= reader.report_interval_s
+
+
+def test_a_failed_report_is_tried_again(run: WrittenRun) -> None:
+    def fail() -> ReportContent:
+        raise StoreError("store s3://bucket: cannot be reached")
+
+    reader = reader_of(run, fail)
+    reader.look_at_status()
+    assert reader.look_at_report() == STATUS_INTERVAL_S
+    trouble = reader.board.update_since(0)["trouble"]
+    assert isinstance(trouble, dict)
+    assert trouble["what"] == "store unreachable"
