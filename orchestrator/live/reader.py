@@ -20,14 +20,23 @@ from orchestrator.runs.status import Condition, Status, load_status
 from orchestrator.spec import Job
 from orchestrator.store.protocol import Store
 
-STATUS_INTERVAL_S = 2.0
-IDLE_INTERVAL_S = 5.0
-"""The interval of the status while no run is going on."""
-REPORT_INTERVAL_S = 10.0
 REPORT_SHARE = 0.1
 """The report of a job of 500 stages takes 10 s to make. It may be made for this part of the
 time."""
 NEWS_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the store is read, in seconds."""
+
+    status_s: float = 2.0
+    idle_s: float = 5.0
+    """For the status while no run is going on."""
+    report_s: float = 10.0
+
+
+USUAL_PACE = Pace()
 
 
 @dataclass
@@ -40,7 +49,7 @@ class Reader:
     load_report: Callable[[], ReportContent]
     on_crash: Callable[[BaseException], None]
     """Called with what only a defect raises."""
-    report_interval_s: float = REPORT_INTERVAL_S
+    pace: Pace = USUAL_PACE
     _feed: EventFeed = field(init=False)
     _run_id: str | None = None
     """The newest run that was seen."""
@@ -71,13 +80,13 @@ class Reader:
         except OrchestratorError as err:
             self._num_outages += 1
             self.board.note_trouble("now", _kind_of(err), str(err))
-            return STATUS_INTERVAL_S
+            return self.pace.status_s
         now_s = self.board.clock()
         self.board.put("now", make_strip(status, events, now_s=now_s), title=make_title(status))
         self.board.note_read("now")
         heard_at_s = None if status.heard_s_ago is None else round(now_s - status.heard_s_ago)
         self._news = (status.run_id, status.state, heard_at_s, self._num_outages)
-        return STATUS_INTERVAL_S if status.state is Condition.RUNNING else IDLE_INTERVAL_S
+        return self.pace.status_s if status.state is Condition.RUNNING else self.pace.idle_s
 
     def _load_status(self) -> Status:
         status = load_status(self.job, self.store, now_s=self.board.clock())
@@ -102,11 +111,11 @@ class Reader:
             self._check_run(content.origin.run_id)
         except OrchestratorError as err:
             self.board.note_trouble("report", _kind_of(err), str(err))
-            return STATUS_INTERVAL_S
+            return self.pace.status_s
         self.board.put("report", make_report(content, now_s=self.board.clock()))
         self.board.note_read("report")
         self._reported = news
-        return max(self.report_interval_s, (time.monotonic() - began_s) / REPORT_SHARE)
+        return max(self.pace.report_s, (time.monotonic() - began_s) / REPORT_SHARE)
 
 
 def _kind_of(err: OrchestratorError) -> str:

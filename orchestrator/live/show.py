@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from orchestrator.live.access import Access
 from orchestrator.live.board import Board
 from orchestrator.live.cache import CachedStore
-from orchestrator.live.reader import Reader
+from orchestrator.live.reader import USUAL_PACE, Pace, Reader
 from orchestrator.live.server import LiveServer
 from orchestrator.report.content import ReportContent
 from orchestrator.spec import Job
@@ -28,6 +28,7 @@ async def show_live(
     port: int,
     on_ready: Callable[[int], None],
     stop: asyncio.Event,
+    pace: Pace = USUAL_PACE,
 ) -> None:
     """Serve the page at `host` and `port` until `stop` is set. `on_ready` gets the port.
 
@@ -45,7 +46,12 @@ async def show_live(
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         cached = CachedStore(store, Path(folder))
         reader = Reader(
-            job, cached, board, load_report=lambda: load_report(cached), on_crash=note_crash
+            job,
+            cached,
+            board,
+            load_report=lambda: load_report(cached),
+            on_crash=note_crash,
+            pace=pace,
         )
         reader.start()
         try:

@@ -16,6 +16,7 @@ from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.report import load_content
 from orchestrator.contract import Event
 from orchestrator.live.access import Access
+from orchestrator.live.reader import Pace
 from orchestrator.live.show import show_live
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import Journal, open_journal
@@ -96,6 +97,7 @@ def serving(run: WrittenRun, *, token: str | None = None, port: int = 0) -> Iter
             port=port,
             on_ready=note_ready,
             stop=ends[0][1],
+            pace=Pace(status_s=0.3, idle_s=0.3, report_s=1),
         )
 
     def serve_in_thread() -> None:

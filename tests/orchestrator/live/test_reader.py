@@ -12,7 +12,7 @@ from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.report import load_content
 from orchestrator.errors import StoreError
 from orchestrator.live.board import Board
-from orchestrator.live.reader import IDLE_INTERVAL_S, STATUS_INTERVAL_S, Reader
+from orchestrator.live.reader import USUAL_PACE, Reader
 from orchestrator.report.content import ReportContent
 from tests.orchestrator.live.serving import WrittenRun
 
@@ -30,7 +30,10 @@ def reader_of(run: WrittenRun, load_report: Callable[[], ReportContent] | None =
     def load() -> ReportContent:
         return load_content(arguments, run.job, run.store, has_history=True)
 
-    return Reader(run.job, run.store, Board(), load_report or load, on_crash=pytest.fail)
+    def fail(err: BaseException) -> None:
+        raise AssertionError from err
+
+    return Reader(run.job, run.store, Board(), load_report or load, on_crash=fail)
 
 
 def test_without_a_viewer_nothing_is_read(run: WrittenRun) -> None:
@@ -51,7 +54,7 @@ def test_the_report_is_read_only_after_news(run: WrittenRun) -> None:
     reader.look_at_report()
     assert "origin" not in reader.board.update_since(0)["names"]  # type: ignore[operator]
     reader.look_at_status()
-    assert reader.look_at_report() >= reader.report_interval_s
+    assert reader.look_at_report() >= USUAL_PACE.report_s
     before = reader.board.update_since(0)["version"]
     assert reader.look_at_report() < 1  # no news
     assert reader.board.update_since(0)["version"] == before
@@ -59,9 +62,9 @@ def test_the_report_is_read_only_after_news(run: WrittenRun) -> None:
 
 def test_a_run_that_ended_is_looked_at_less_often(run: WrittenRun) -> None:
     reader = reader_of(run)
-    assert reader.look_at_status() == STATUS_INTERVAL_S
+    assert reader.look_at_status() == USUAL_PACE.status_s
     run.end()
-    assert reader.look_at_status() == IDLE_INTERVAL_S
+    assert reader.look_at_status() == USUAL_PACE.idle_s
 
 
 def test_a_record_that_is_damaged_is_named_as_unreadable(run: WrittenRun) -> None:
@@ -84,7 +87,7 @@ def test_a_report_after_an_outage_is_read_again(run: WrittenRun) -> None:
     reader.look_at_status()
     record.write_bytes(content)
     reader.look_at_status()
-    assert reader.look_at_report() >= reader.report_interval_s
+    assert reader.look_at_report() >= USUAL_PACE.report_s
 
 
 def test_a_failed_report_is_tried_again(run: WrittenRun) -> None:
@@ -93,7 +96,7 @@ def test_a_failed_report_is_tried_again(run: WrittenRun) -> None:
 
     reader = reader_of(run, fail)
     reader.look_at_status()
-    assert reader.look_at_report() == STATUS_INTERVAL_S
+    assert reader.look_at_report() == USUAL_PACE.status_s
     trouble = reader.board.update_since(0)["trouble"]
     assert isinstance(trouble, dict)
     assert trouble["what"] == "store unreachable"
