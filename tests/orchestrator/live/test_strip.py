@@ -47,7 +47,7 @@ def test_of_many_stages_only_the_active_ones_are_listed() -> None:
     done = [replace(ROW, stage=f"done{n}", state=Condition.DONE) for n in range(MAX_ROWS)]
     html = strip(replace(STATUS, stages=(*done, ROW)))
     assert "30 done, 1 running" in html
-    assert html.count('<td class="name">') == 1
+    assert html.count('<td class="name"') == 1
     assert "30 more stages wait or are done" in html
 
 
