@@ -36,8 +36,8 @@ function setText(element, text) {
 function showTimes() {
   for (const time of document.querySelectorAll("time[data-clock]")) {
     const ms = Number(time.dataset.clock) * 1000;
-    setText(time, timeOfDay(ms));
-    time.title = new Date(ms).toLocaleString("en-GB");
+    const isToday = new Date(ms).toDateString() === new Date().toDateString();
+    setText(time, isToday ? timeOfDay(ms) : new Date(ms).toLocaleString("sv-SE")); // ISO 8601
   }
   if (!newest) return;
   for (const time of document.querySelectorAll("time[data-age]"))

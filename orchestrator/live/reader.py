@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import IntegrityError, OrchestratorError, StoreError
 from orchestrator.live.board import Board
-from orchestrator.live.events import EventFeed
+from orchestrator.live.events import EventFeed, SeenEvent
 from orchestrator.live.strip import make_report, make_strip, make_title
 from orchestrator.report.content import ReportContent
 from orchestrator.runs.last_run import last_run_name
@@ -51,6 +51,7 @@ class Reader:
     """Called with what only a defect raises."""
     pace: Pace = USUAL_PACE
     _feed: EventFeed = field(init=False)
+    _events: tuple[SeenEvent, ...] = ()
     _run_id: str | None = None
     """The newest run that was seen."""
     _num_outages: int = 0
@@ -74,22 +75,29 @@ class Reader:
 
     def look_at_status(self) -> float:
         """Put the status on the board. Returns the seconds until the next look."""
+        now_s = self.board.clock()
         try:
-            status = self._load_status()
-            events = () if status.run_id is None else self._feed.read(status.run_id)
+            status = self._load_status(now_s)
+            news = self._news_of(status, now_s)
+            if status.run_id is not None and news != self._news:
+                self._events = self._feed.read(status.run_id)
         except OrchestratorError as err:
             self._num_outages += 1
             self.board.note_trouble("now", _kind_of(err), str(err))
             return self.pace.status_s
-        now_s = self.board.clock()
-        self.board.put("now", make_strip(status, events, now_s=now_s), title=make_title(status))
+        strip = make_strip(status, self._events, now_s=now_s)
+        self.board.put("now", strip, title=make_title(status))
         self.board.note_read("now")
-        heard_at_s = None if status.heard_s_ago is None else round(now_s - status.heard_s_ago)
-        self._news = (status.run_id, status.state, heard_at_s, self._num_outages)
+        self._news = news
         return self.pace.status_s if status.state is Condition.RUNNING else self.pace.idle_s
 
-    def _load_status(self) -> Status:
-        status = load_status(self.job, self.store, now_s=self.board.clock())
+    def _news_of(self, status: Status, now_s: float) -> object:
+        """Return what changes when the driver writes the record, and after an outage."""
+        heard_at_s = None if status.heard_s_ago is None else round(now_s - status.heard_s_ago, 3)
+        return status.run_id, status.state, heard_at_s, self._num_outages
+
+    def _load_status(self, now_s: float) -> Status:
+        status = load_status(self.job, self.store, now_s=now_s)
         self._check_run(status.run_id)
         self._run_id = status.run_id
         return status

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -41,6 +44,7 @@ class WrittenRun:
     """A job in a folder, and a run that the test writes instead of a driver."""
 
     folder: Path
+    store_uri: str | None = None
     job: Job = field(init=False)
     store: Store = field(init=False)
     journal: Journal = field(init=False)
@@ -50,7 +54,9 @@ class WrittenRun:
             (self.folder / "images" / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(self.folder / "images" / name / "1.png")
         (self.folder / "job.yaml").write_text(JOB)
-        self.job = load_job(self.folder / "job.yaml", kinds=KINDS, base_dir=self.folder)
+        self.job = load_job(
+            self.folder / "job.yaml", kinds=KINDS, store=self.store_uri, base_dir=self.folder
+        )
         self.store = open_store(self.job.store)
 
     def begin(self, run_id: str = "20261130T100000-1") -> None:
@@ -139,3 +145,25 @@ def ask(port: int, path: str = "/", *, method: str = "GET", **headers: str) -> A
     text = answer.read().decode()
     connection.close()
     return Answer(answer.status, dict(answer.getheaders()), text)
+
+
+def updates(port: int, since: str = "") -> dict[str, Any]:
+    """What the server answers to the script of the page."""
+    answer = ask(port, f"/updates?since={since}")
+    assert answer.status == 200
+    found: dict[str, Any] = json.loads(answer.text)
+    return found
+
+
+def complete_updates(port: int) -> dict[str, Any]:
+    """Everything, once the store was read."""
+    return updates_with(port, "origin")
+
+
+def updates_with(port: int, section: str, since: str = "") -> dict[str, Any]:
+    """The updates as soon as they have the section."""
+    deadline = time.monotonic() + 300
+    while section not in (found := updates(port, since))["sections"]:
+        assert time.monotonic() < deadline, found["names"]
+        time.sleep(0.05)
+    return found

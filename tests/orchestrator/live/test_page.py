@@ -114,6 +114,19 @@ def test_a_job_that_never_ran_shows_its_run_and_the_next_one(run: WrittenRun) ->
         shows(page, "#now .percent", "20%")
 
 
+def test_the_token_leaves_the_address_and_the_history(run: WrittenRun) -> None:
+    run.begin()
+    with serving(run, token="0123456789abcdef-secret") as port:
+        url = f"http://127.0.0.1:{port}/"
+        with opened_url(url, expected="status of 401") as page:
+            assert "This page needs its token" in page.inner_text("body")
+            page.goto(f"{url}?token=0123456789abcdef-secret")
+            shows(page, "#now", "1 running")
+            assert page.url == url
+            page.go_back()
+            assert "token" not in page.url
+
+
 def test_hostile_text_stays_text_and_fits_the_window(run: WrittenRun) -> None:
     run.begin()
     run.hear(1)

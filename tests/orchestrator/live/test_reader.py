@@ -14,7 +14,20 @@ from orchestrator.errors import StoreError
 from orchestrator.live.board import Board
 from orchestrator.live.reader import USUAL_PACE, Reader
 from orchestrator.report.content import ReportContent
+from orchestrator.store.folder import FolderStore
 from tests.orchestrator.live.serving import WrittenRun
+
+
+class ReadLog(FolderStore):
+    """Lists what is read."""
+
+    def __init__(self, root: Path, reads: list[str]) -> None:
+        super().__init__(root)
+        self._reads = reads
+
+    def read(self, name: str) -> bytes | None:
+        self._reads.append(name)
+        return super().read(name)
 
 
 @pytest.fixture
@@ -58,6 +71,18 @@ def test_the_report_is_read_only_after_news(run: WrittenRun) -> None:
     before = reader.board.update_since(0)["version"]
     assert reader.look_at_report() < 1  # no news
     assert reader.board.update_since(0)["version"] == before
+
+
+def test_without_news_a_look_reads_two_objects(run: WrittenRun) -> None:
+    reader = reader_of(run)
+    reader.look_at_status()
+    reads: list[str] = []
+    reader.store = reader._feed.store = ReadLog(run.folder / "store", reads)
+    reader.look_at_status()
+    assert reads == ["jobs/small/latest.json", f"runs/{run.journal.record.run_id}/run.json"]
+    run.hear(1)
+    reader.look_at_status()
+    assert reads[4:] == [f"runs/{run.journal.record.run_id}/events/{n:06d}.jsonl" for n in (2, 3)]
 
 
 def test_a_run_that_ended_is_looked_at_less_often(run: WrittenRun) -> None:

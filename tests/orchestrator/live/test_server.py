@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from orchestrator.errors import MachineError
 from orchestrator.report.page import resource
-from tests.orchestrator.live.serving import Answer, WrittenRun, ask, serving
+from tests.orchestrator.live.serving import (
+    Answer,
+    WrittenRun,
+    ask,
+    complete_updates,
+    serving,
+    updates,
+    updates_with,
+)
 
 TOKEN = "0123456789abcdef-secret"
 
@@ -24,27 +29,6 @@ def run(tmp_path: Path) -> WrittenRun:
     run.begin()
     run.hear(3)
     return run
-
-
-def updates(port: int, since: str = "") -> dict[str, Any]:
-    answer = ask(port, f"/updates?since={since}")
-    assert answer.status == 200
-    found: dict[str, Any] = json.loads(answer.text)
-    return found
-
-
-def complete_updates(port: int) -> dict[str, Any]:
-    """Everything, once the store was read."""
-    return updates_with(port, "origin")
-
-
-def updates_with(port: int, section: str, since: str = "") -> dict[str, Any]:
-    """The updates as soon as they have the section."""
-    deadline = time.monotonic() + 300
-    while section not in (found := updates(port, since))["sections"]:
-        assert time.monotonic() < deadline, found["names"]
-        time.sleep(0.05)
-    return found
 
 
 def test_the_page_may_load_only_from_its_server(run: WrittenRun) -> None:
