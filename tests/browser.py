@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,16 @@ ARGUMENTS = ["--no-sandbox", "--disable-background-networking"]
 def opened_page(path: Path, *, width: int = 1280, scripts: bool = True) -> Iterator[Page]:
     """The page as a user opens it from disk. On the way out: nothing but the file was loaded, and
     the console has no message."""
+    with opened_url(path.as_uri(), width=width, scripts=scripts) as page:
+        yield page
+
+
+@contextmanager
+def opened_url(
+    url: str, *, width: int = 1280, scripts: bool = True, expected: str = "(?!)"
+) -> Iterator[Page]:
+    """The page at `url`. On the way out: nothing outside it was loaded, and the console has no
+    message but those that match `expected`."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium here: apt-get install chromium")
@@ -31,8 +42,8 @@ def opened_page(path: Path, *, width: int = 1280, scripts: bool = True) -> Itera
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: messages.append(message.text))
         page.on("pageerror", lambda error: messages.append(str(error)))
-        page.goto(path.as_uri())
+        page.goto(url)
         yield page
         browser.close()
-    assert [url for url in requests if not url.startswith(("data:", path.as_uri()))] == []
-    assert messages == []
+    assert [found for found in requests if not found.startswith(("data:", url))] == []
+    assert [text for text in messages if not re.search(expected, text)] == []

@@ -12,6 +12,7 @@ from orchestrator.account import complete_environment
 from orchestrator.cli.arguments import parse_arguments
 from orchestrator.cli.cancel import cancel
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
+from orchestrator.cli.dashboard import dashboard
 from orchestrator.cli.export import export
 from orchestrator.cli.job import plan, schema, validate
 from orchestrator.cli.logs import logs
@@ -29,6 +30,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "status": status,
     "cancel": cancel,
     "logs": logs,
+    "dashboard": dashboard,
     "report": report,
     "reproduce": reproduce,
     "export": export,

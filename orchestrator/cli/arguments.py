@@ -9,6 +9,9 @@ from pathlib import Path
 from orchestrator.errors import escaped
 from orchestrator.spec.locations import refuse_unexpanded
 
+DASHBOARD_PORT = 8500
+MAX_PORT = 65535
+
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the verb and its options. Argparse exits with 2 if the command line is wrong."""
@@ -27,6 +30,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     status = _add_verb(verbs, "status", text, without_job="without it, list the runs of --store")
     _add_status(status)
     _add_logs(verbs)
+    _add_dashboard(verbs)
     report = _add_verb(verbs, "report", "show a job's results from its store")
     _add_report(report)
     _add_reproduce(verbs)
@@ -156,6 +160,43 @@ def _add_logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument(
         "--follow", action="store_true", help="print new text until the stage or the run ends"
     )
+
+
+def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "show a job in a browser while it runs; reads only the store"
+    verb = verbs.add_parser(
+        "dashboard", help=text, description=f"{text[0].upper()}{text[1:]}. Ctrl-C ends it."
+    )
+    verb.set_defaults(json=False)
+    verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
+    _add_job_options(verb)
+    verb.add_argument(
+        "--port",
+        metavar="N",
+        type=_port,
+        default=DASHBOARD_PORT,
+        help="default: %(default)s; 0 chooses a free port",
+    )
+    verb.add_argument(
+        "--host",
+        metavar="ADDR",
+        default="127.0.0.1",
+        help="the address to listen on (default: %(default)s, only this machine); another one "
+        "needs a token in ORCHESTRATOR_TOKEN or --token-file",
+    )
+    verb.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=_path,
+        help="a file with the token that a browser must send",
+    )
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give 0 to {MAX_PORT}")
+    return port
 
 
 def _add_report(verb: argparse.ArgumentParser) -> None:

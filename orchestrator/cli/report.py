@@ -78,7 +78,7 @@ def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) 
     """Write the report of the job's last run to `stream` in the requested format. Remarks go to
     stderr."""
     format_name = "json" if arguments.json else getattr(arguments, "format", None)
-    content = _load_content(arguments, job, store, has_history=format_name in ("json", "html"))
+    content = load_content(arguments, job, store, has_history=format_name in ("json", "html"))
     cells, audits, searches = content.cells, content.audits, content.searches
     plots, details = (
         _write_plots(arguments, searches),
@@ -111,7 +111,7 @@ def show_results(arguments: Namespace, job: Job, store: Store, stream: IO[str]) 
     return cells
 
 
-def _load_content(
+def load_content(
     arguments: Namespace, job: Job, store: Store, *, has_history: bool
 ) -> ReportContent:
     """Read what the report needs. Without `has_history` it has no states, curves and details."""

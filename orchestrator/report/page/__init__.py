@@ -1,5 +1,11 @@
 """The report as one HTML file that opens from disk, without a network."""
 
-from orchestrator.report.page.page import make_page
+from orchestrator.report.page.page import (
+    make_environment,
+    make_page,
+    make_policy,
+    make_sections,
+    resource,
+)
 
-__all__ = ["make_page"]
+__all__ = ["make_environment", "make_page", "make_policy", "make_sections", "resource"]
