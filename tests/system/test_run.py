@@ -115,6 +115,8 @@ def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> Non
     assert (search.newest and search.newest.done) == 3
     assert search.total == 3
     assert search.metrics == {"total": 2 * best}
+    assert search.workers == 3
+    assert _record(tmp_path).stages["first"].workers == 2
 
     worked = _worked(tmp_path)
     outcome, _ = run()
@@ -451,7 +453,7 @@ def occupied(cluster_address: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_stage_waits_for_room_until_its_deadline(
-    run: Runner, occupied: subprocess.Popen[str]
+    run: Runner, occupied: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
@@ -461,6 +463,9 @@ def test_a_stage_waits_for_room_until_its_deadline(
         "CPUs, "
     )
     assert any(update.event.text.startswith("waiting for resources: ") for update in heard)
+    events = "".join(path.read_text() for path in tmp_path.glob("store/runs/*/events/*"))
+    waits = [json.loads(line)["waits_for"] for line in events.splitlines()]
+    assert any(wait.startswith("needs 1 workers with 1 CPUs each") for wait in waits if wait)
 
 
 def test_a_stage_starts_when_room_becomes_free(
