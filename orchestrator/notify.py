@@ -25,7 +25,7 @@ from pydantic import JsonValue
 from orchestrator.errors import JobError
 from orchestrator.spec import Notify
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 4.0
 """How long to wait for a connection, and then for the answer."""
 PAUSES_S = (0.5, 2.0)
 """The waits between the three tries. Together they fit into the wait at the end of a run."""
@@ -160,26 +160,34 @@ class Sender:
     ) -> None:
         self._webhook, self._warn, self._end_wait_s = webhook, warn, end_wait_s
         self._bodies: SimpleQueue[bytes | None] = SimpleQueue()
-        self._is_given_up = False
+        self._lock = threading.Lock()
+        self._num_pending = 0
         # A daemon thread: a receiver that hangs must not keep the process.
         self._thread = threading.Thread(target=self._send, name="notify", daemon=True)
         self._thread.start()
 
     def post(self, message: Message) -> None:
+        with self._lock:
+            self._num_pending += 1
         self._bodies.put(json.dumps(message.to_json(self._webhook.format)).encode())
 
     def close(self) -> None:
         """Wait until the messages are delivered, but not long."""
         self._bodies.put(None)
         self._thread.join(self._end_wait_s)
-        if self._thread.is_alive():
-            self._is_given_up = True
+        with self._lock:
+            num_lost, self._num_pending = self._num_pending, 0
+        for _ in range(num_lost):
             self._warn_of(f"the receiver was not done within {self._end_wait_s:g} s")
 
     def _send(self) -> None:
         while (body := self._bodies.get()) is not None:
             reason = deliver(self._webhook.url, body)
-            if reason is not None and not self._is_given_up:
+            with self._lock:
+                # `close` may have given up on it, and has warned then.
+                is_pending = self._num_pending > 0
+                self._num_pending -= is_pending
+            if reason is not None and is_pending:
                 self._warn_of(reason)
 
     def _warn_of(self, reason: str) -> None:

@@ -130,11 +130,13 @@ def _lines_below(row: StageStatus, *, width: int) -> list[Text]:
 
 
 def _news_line(row: StageStatus) -> Text:
-    """Return the newest metrics and the last event, which has the metrics of a finished stage."""
-    is_ended = row.state in (Condition.DONE, Condition.FAILED, Condition.BLOCKED)
+    """Return the newest metrics and the last event. The last event of a finished stage has them,
+    and nothing hides an error."""
+    is_in_event = row.state is Condition.DONE and row.heard_s_ago is not None
+    has_error = row.state in (Condition.FAILED, Condition.BLOCKED)
     event = _event(row)
     line = Text(f"{row.stage}: ", overflow=event.overflow, no_wrap=event.no_wrap)
-    if row.metrics and not is_ended:
+    if row.metrics and not is_in_event and not has_error:
         line.append(f"{_metrics(row)}, ")
     return line.append_text(event)
 

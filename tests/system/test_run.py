@@ -139,6 +139,8 @@ def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> Non
     assert _printed(tmp_path, "first") == {
         LogName(None, 1, rank): _hello(rank=rank, epochs=3) for rank in (0, 1)
     }
+    assert search.workers == 3
+    assert _record(tmp_path).stages["first"].workers == 2
 
     worked = _worked(tmp_path)
     outcome, _ = run()
@@ -457,7 +459,7 @@ def test_two_stages_run_at_the_same_time_on_two_gpus(run: Runner) -> None:
 
 
 def test_a_stage_waits_for_room_until_its_deadline(
-    run: Runner, occupied: subprocess.Popen[str]
+    run: Runner, occupied: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     outcome, heard = run(text=_single(epochs=1, resources={"max_wait_min": 0.05}))
     assert outcome.exit_code == 3
@@ -467,6 +469,9 @@ def test_a_stage_waits_for_room_until_its_deadline(
         "CPUs, "
     )
     assert any(update.event.text.startswith("waiting for resources: ") for update in heard)
+    events = "".join(path.read_text() for path in tmp_path.glob("store/runs/*/events/*"))
+    waits = [json.loads(line)["waits_for"] for line in events.splitlines()]
+    assert any(wait.startswith("needs 1 workers with 1 CPUs each") for wait in waits if wait)
 
 
 def test_a_stage_starts_when_room_becomes_free(

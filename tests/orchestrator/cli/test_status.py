@@ -167,6 +167,15 @@ def test_every_width_shows_event_metrics_and_warnings(width: int) -> None:
     ]
 
 
+def test_narrow_terminal_shows_metrics_of_finished_stages_once() -> None:
+    earlier = replace(NEXT, state=Condition.DONE, event="in an earlier run", metrics={"map": 40.0})
+    now = replace(earlier, event="map 40.00", heard_s_ago=3.0)
+    assert _drawn(replace(STATUS, stages=(earlier, now)), 80)[-2:] == [
+        "coco: map 40, in an earlier run",
+        "coco: map 40.00",
+    ]
+
+
 @pytest.mark.parametrize(("width", "is_shown"), [(80, False), (100, True), (140, True)])
 def test_workers_are_a_column_if_there_is_room(width: int, is_shown: bool) -> None:
     header, row = _drawn(replace(STATUS, stages=(WARNED,)), width)[3:5]

@@ -106,6 +106,22 @@ def test_events_are_batched_and_the_record_has_the_newest(journal: Journal, cloc
     assert load_record(journal.store, "r").stages["a"].event == "epoch 2/3"
 
 
+def test_wait_is_written_with_the_next_record(journal: Journal, clock: Clock) -> None:
+    journal.enter("search", State.RUNNING, Event("starting"))
+    journal.write()
+    for _ in range(3):
+        journal.wait({"a": "needs 2 CPUs, 1 free"})
+        journal.write_if_due()
+    assert load_record(journal.store, "r").stages["a"].waits_for is None
+    clock.now_s += HEARTBEAT_S
+    journal.write_if_due()
+    record = load_record(journal.store, "r")
+    assert record.stages["a"].waits_for == "needs 2 CPUs, 1 free"
+    assert record.stages["search"].waits_for is None
+    journal.wait({})
+    assert journal.record.stages["a"].waits_for is None
+
+
 def test_batch_of_events_is_never_overwritten(journal: Journal, clock: Clock) -> None:
     journal.enter("a", State.RUNNING, Event("starting"))
     for epoch in (1, 2, 3):
