@@ -161,6 +161,7 @@ def _plain_print() -> Iterator[None]:
 
 def _print_last(err: BaseException) -> None:
     text = str(err) if isinstance(err, OrchestratorError) else traceback.format_exc()
+    _flush()  # what was printed before
     with suppress(OSError):
         os.write(_STDERR, f"{text.rstrip()}\n".encode(errors="backslashreplace"))
 

@@ -150,7 +150,7 @@ def test_a_run_searches_trains_and_is_reused(run: Runner, tmp_path: Path) -> Non
 
 
 def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path) -> None:
-    text = _single(epochs=4, dies_after=2, resources={"workers": 2})
+    text = _single(epochs=4, dies_after=2, says="hello", resources={"workers": 2})
     outcome, heard = run(text=text)
     assert outcome.exit_code == 0
     worked = [int(line.split()[-1]) for line in _worked(tmp_path)]
@@ -167,6 +167,9 @@ def test_kill_9_of_a_worker_costs_no_committed_epoch(run: Runner, tmp_path: Path
     assert lost.why.startswith(("lost worker 1: ", "lost worker unknown: "))
     assert stage.first is not None
     assert stage.first.done >= 2
+    printed = _printed(tmp_path, "only")
+    for rank in (0, 1):  # rank 1 was killed, and then Ray ended rank 0
+        assert printed[LogName(None, 1, rank)].startswith(_hello(rank=rank, epochs=2))
 
 
 def test_wrong_data_fail_a_stage_at_once(run: Runner, tmp_path: Path) -> None:
