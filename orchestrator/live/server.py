@@ -34,15 +34,16 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _ENTER = '<!doctype html><meta http-equiv="refresh" content="0; url=./"><title>Welcome</title>'
+
+
+def _is_loggable(record: logging.LogRecord) -> bool:
+    """Whether the record is of a defect. A malformed request's text may have the token."""
+    err = record.exc_info[1] if record.exc_info else None
+    return type(err).__module__ != "aiohttp.http_exceptions"
+
+
 _LOG = logging.getLogger(f"{__name__}.requests")
-"""aiohttp logs malformed requests with their text, which may have the token."""
-_LOG.addFilter(lambda record: record.exc_info is None or _is_defect(record.exc_info[1]))
-
-
-def _is_defect(err: BaseException | None) -> bool:
-    return (
-        not isinstance(err, web.HTTPException) and type(err).__module__ != "aiohttp.http_exceptions"
-    )
+_LOG.addFilter(_is_loggable)
 
 
 @dataclass(frozen=True)
