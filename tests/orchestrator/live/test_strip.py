@@ -36,6 +36,7 @@ def test_a_running_stage_has_bar_eta_metrics_and_event() -> None:
         (Condition.WAITING, "It has not run yet."),
         (Condition.LOST, "Its driver has been silent for 2 s; run the same command again"),
         (Condition.INTERRUPTED, "The run was interrupted; run the same command again"),
+        (Condition.CANCELLED, "Stages were cancelled; run the same command again to resume."),
         (Condition.FAILED, "the disk is full"),
     ],
 )
