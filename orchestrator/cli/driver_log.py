@@ -13,6 +13,7 @@ from typing import Any
 
 from orchestrator.errors import StoreError
 from orchestrator.redaction import Redactor, secret_forms, secrets_of
+from orchestrator.runs.record import record_name
 from orchestrator.s3.client import known_secrets
 from orchestrator.store.protocol import Store
 from orchestrator.store.stage_logs import LogSettings, LogWriter, driver_folder
@@ -32,6 +33,9 @@ class DriverLog:
     def __init__(self, store: Store, run_id: str, settings: LogSettings) -> None:
         limit_bytes = settings.limit_bytes(1)
         self._writer = LogWriter(store, driver_folder(run_id), limit_bytes)
+        self._store = store
+        self._record = record_name(run_id)
+        self._has_record = False
         self._settings = settings
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
@@ -68,10 +72,17 @@ class DriverLog:
             return
         secrets = secrets_of(os.environ) | secret_forms(known_secrets())
         try:
+            self._await_record()
             self._writer.write(Redactor(secrets).redacted(b"".join(lines)))
         except StoreError:  # the journal reports it; these lines wait for the next try
             with self._lock:
                 self._lines = lines + self._lines
+
+    def _await_record(self) -> None:
+        """Raise StoreError until the run has a record. A run that never began leaves no folder."""
+        if not self._has_record and self._store.read(self._record) is None:
+            raise StoreError(f"store {self._store.uri}: {self._record} does not exist yet")
+        self._has_record = True
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.driver_log import driver_log
+from orchestrator.runs.record import record_name
 from orchestrator.store import open_store
 from orchestrator.store.stage_logs import LogReader, LogSettings, driver_folder
 
@@ -21,6 +22,7 @@ def test_lines_and_log_records_are_stored_without_secrets(
     store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_PASSWORD", "open-sesame")
+    open_store(store_uri).write(record_name("now"), b"{}")
     with driver_log(open_store(store_uri), "now", LogSettings()) as log:
         log.add("one: starting")
         logging.getLogger("library").warning("with %s", "open-sesame")
@@ -38,4 +40,11 @@ def test_lines_wait_for_a_store_that_comes_back(tmp_path: Path) -> None:
         time.sleep(0.3)  # some writes fail
         log.add("second")
         (tmp_path / "store").unlink()
+        open_store(str(tmp_path / "store")).write(record_name("now"), b"{}")
     assert _stored(str(tmp_path / "store")) == "first\nsecond\n"
+
+
+def test_run_that_did_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+    with driver_log(open_store(str(tmp_path)), "now", LogSettings()) as log:
+        log.add("a wrong setting")
+    assert open_store(str(tmp_path)).names("runs") == []
