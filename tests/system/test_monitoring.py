@@ -1,4 +1,5 @@
-"""A run on a cluster with Ray's dashboard, watched by Prometheus with Ray's own configuration."""
+"""One run on a cluster with Ray's dashboard, watched in every way: by Prometheus with Ray's own
+configuration, on the live page, in its logs, by messages; and one of its stages is cancelled."""
 
 from __future__ import annotations
 
@@ -15,16 +16,20 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page, expect
 
 from orchestrator.monitoring.alerts import ALERTS
 from orchestrator.monitoring.files import ALERTS_FILE, DASHBOARD_FILE
 from orchestrator.monitoring.metrics import METRICS
+from tests.browser import opened_url
 from tests.conftest import ROOT, free_port
+from tests.orchestrator.cli.test_dashboard import port_of
+from tests.webhook import receiving
 
 DEPLOY = ROOT / "deploy"
 # The group takes all the CPUs that the first stage leaves, so that the search begins later. Its
@@ -33,6 +38,7 @@ DEPLOY = ROOT / "deploy"
 JOB = """
 name: live
 store: ./store
+notify: {url_env: CHAT, on: [failed, done]}
 stages:
   alone:
     kind: count
@@ -42,6 +48,9 @@ stages:
     dies_after: 2
     resumed_epoch_s: 1.0
     trains: true
+    says: hello
+  endless: {kind: count, data: data, source: alone.count, epochs: 1000, epoch_s: 1.0}
+  broken: {kind: count, data: data, epochs: 1, fails: late_bug, says: before the bug}
   group: {kind: count, data: data, epochs: 3, epoch_s: 1.0, resources: {workers: 2}}
   search:
     kind: tune
@@ -62,14 +71,22 @@ pytestmark = pytest.mark.slow
 class Watched:
     """A run that has ended, on a cluster that still answers."""
 
-    output: str
-    dashboard: str
+    output: str = ""
+    dashboard: str = ""
     """The address of Ray's dashboard."""
-    prometheus: str
-    began_s: float
-    ended_s: float
+    prometheus: str = ""
+    began_s: float = 0
+    ended_s: float = 0
     scraped: set[str] = field(default_factory=set)
     """The names of all metrics that Ray's endpoints served while the run worked."""
+    percents: set[str] = field(default_factory=set)
+    """How far the live page said that the first stage was."""
+    log: str = ""
+    """What `logs --follow` printed of the first stage."""
+    messages: tuple[str, ...] = ()
+    """What the chat got."""
+    stages: tuple[dict[str, Any], ...] = ()
+    """What `status --json` printed after the end."""
 
 
 def _fetch(url: str) -> str:
@@ -166,24 +183,95 @@ def watched(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         _head(ray_folder, port=port, dashboard_port=dashboard_port) as session,
         _prometheus(session, folder) as prometheus,
     ):
-        began_s, scraped = time.time(), set[str]()
-        command = [sys.executable, "-m", "tests.orchestrator", "run", "job.yaml"]
-        command += ["--address", f"127.0.0.1:{port}"]
-        with _process(command, folder / "run.log", RAY_TMPDIR=ray_folder) as run:
-
-            def has_ended() -> bool:
-                scraped.update(_metrics_of(Path(ray_folder)))
-                return run.poll() is not None
-
-            _await(has_ended, "the run does not end")
-        output = (folder / "run.log").read_text()
-        assert run.returncode == 0, output
+        began_s = time.time()
+        watched = _run_watched(folder, ray_folder, f"127.0.0.1:{port}")
         # The driver gives Ray the last values when the run ends, and Ray serves them afterwards.
-        has_end = f"{prometheus}/api/v1/query?query={RUN_END.series}%3E0"
-        _await(lambda: bool(json.loads(_fetch(has_end))["data"]["result"]), "no end of the run")
-        scraped.update(_metrics_of(Path(ray_folder)))
-        dashboard = f"http://127.0.0.1:{dashboard_port}"
-        yield Watched(output, dashboard, prometheus, began_s, time.time(), scraped)
+        _await(lambda: bool(_value(prometheus, f"{RUN_END.series}>0")), "no end of the run")
+        watched.scraped.update(_metrics_of(Path(ray_folder)))
+        last_s = time.time()
+        _await(lambda: _value(prometheus, "min(timestamp(up))") > last_s, "no further scrape")
+        yield replace(
+            watched,
+            dashboard=f"http://127.0.0.1:{dashboard_port}",
+            prometheus=prometheus,
+            began_s=began_s,
+            ended_s=time.time(),
+        )
+
+
+def _value(prometheus: str, query: str) -> float:
+    """The present value of a query, or 0 if it has none."""
+    answer = _fetch(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}")
+    results = json.loads(answer)["data"]["result"]
+    return float(results[0]["value"][1]) if results else 0.0
+
+
+def _run_watched(folder: Path, ray_folder: str, address: str) -> Watched:
+    """Run the job, and look at it in every way until it has ended. One stage is cancelled."""
+    watched = Watched()
+    with (
+        receiving(200) as chat,
+        _process(_verb("run", "--address", address), folder / "run.log", CHAT=chat.url) as run,
+        _live_page(folder) as page,
+        _following(folder, "alone") as follower,
+    ):
+        is_asked = False
+
+        def has_ended() -> bool:
+            nonlocal is_asked
+            watched.scraped.update(_metrics_of(Path(ray_folder)))
+            watched.percents.update(_percents(page))
+            if not is_asked and "endless: epoch 1/1000" in (folder / "run.log").read_text():
+                is_asked = True
+                _print_of(folder, "cancel", "endless")
+            return run.poll() is not None
+
+        _await(has_ended, "the run does not end")
+        expect(page.locator("#now .verdict")).to_contain_text("failed", timeout=DEADLINE_S * 1000)
+        follower.wait(DEADLINE_S)
+    output = (folder / "run.log").read_text()
+    assert run.returncode == 1, output
+    return replace(
+        watched,
+        output=output,
+        log=(folder / "alone.log").read_text(),
+        messages=tuple(chat.texts),
+        stages=tuple(json.loads(_print_of(folder, "status", "--json"))["stages"]),
+    )
+
+
+def _verb(verb: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.orchestrator", verb, "job.yaml", *arguments]
+
+
+def _print_of(folder: Path, verb: str, *arguments: str) -> str:
+    done = subprocess.run(
+        _verb(verb, *arguments), cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+@contextmanager
+def _live_page(folder: Path) -> Iterator[Page]:
+    """The live page of the job in a browser."""
+    log = folder / "dashboard.log"
+    with _process(_verb("dashboard", "--port", "0"), log):
+        _await(lambda: "http://" in log.read_text(), "the live page is not served")
+        with opened_url(f"http://127.0.0.1:{port_of(log.read_text())}/") as page:
+            yield page
+
+
+def _percents(page: Page) -> set[str]:
+    row = page.locator("#now tr", has_text="alone").locator(".percent")
+    return set(row.all_inner_texts())
+
+
+@contextmanager
+def _following(folder: Path, stage: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that follows the log of a stage from its first line."""
+    _await(lambda: f"{stage}: starting" in (folder / "run.log").read_text(), "it does not start")
+    with _process(_verb("logs", stage, "--follow"), folder / f"{stage}.log") as follower:
+        yield follower
 
 
 def _metrics_of(ray_folder: Path) -> set[str]:
@@ -283,3 +371,38 @@ def test_lone_workers_and_trials_are_on_the_actors_page_by_name(watched: Watched
     names = {actor["name"] for actor in actors} | {actor["reprName"] for actor in actors}
     assert any(re.fullmatch(r"live\.alone-\w{8}-\w+-\w+-2", name) for name in names)
     assert any(re.fullmatch(r"live\.search-\w{8}", name) for name in names)
+
+
+def test_the_live_page_shows_progress_without_a_reload(watched: Watched) -> None:
+    assert "100%" in watched.percents
+    assert len(watched.percents) > 2
+
+
+def test_the_log_of_a_killed_worker_is_followed_into_its_next_attempt(watched: Watched) -> None:
+    first, _, second = watched.log.partition("[orchestrator: attempt 2 of alone]")
+    said = [re.findall(r"epoch (\d): hello", text) for text in (first, second)]
+    assert said[0] == ["1", "2"]
+    assert said[1][-6:] == ["3", "4", "5", "6", "7", "8"]
+
+
+def test_a_failed_stage_shows_its_last_lines_and_the_command_for_the_rest(watched: Watched) -> None:
+    told = watched.output[watched.output.index("stages.broken: ") :]
+    assert "    rank 0 epoch 1: before the bug" in told
+    assert "orchestrator logs job.yaml broken --attempt 1 --rank 0" in told
+
+
+def test_a_cancelled_stage_ends_and_the_others_finish(watched: Watched) -> None:
+    assert {row["stage"]: row["state"] for row in watched.stages} == {
+        "alone": "done",
+        "endless": "cancelled",
+        "broken": "failed",
+        "group": "done",
+        "search": "done",
+    }
+
+
+def test_the_chat_gets_the_failed_stage_and_the_end(watched: Watched) -> None:
+    failed, end = watched.messages
+    assert failed.startswith("live: stage broken failed")
+    assert "a late bug" in failed
+    assert end.startswith("live: failed: broken; cancelled: endless")
