@@ -7,6 +7,7 @@ follows.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -44,6 +45,10 @@ from orchestrator.store.publish import (
 )
 from orchestrator.store.stage_logs import LogSettings
 
+_importing = threading.Lock()
+"""Held during imports of Ray Train and Ray Tune: stages run in threads, and two threads that import
+them at the same time get modules that are not complete."""
+
 
 def run_stage(
     plan: Plan,
@@ -78,10 +83,7 @@ def run_stage(
 def _search(
     attempt: Attempt, params: TuneParams, metric: str, *, most_slots: int, channel: EventChannel
 ) -> None:
-    # Importing Ray Tune and torch takes four seconds, and most runs have no search to do.
-    from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
-    from orchestrator.cluster.search import search  # noqa: PLC0415
-
+    search, publish_result = _import_search()
     slots = groups_for(attempt.resources, all_machines(), workers=attempt.workers, most=most_slots)
     with scratch_folder("orchestrator-tune-") as scratch:
         result, models = search(
@@ -188,9 +190,26 @@ def _run(attempt: Attempt, channel: EventChannel) -> None:
     if not attempt.needs_group:
         one_worker.run(attempt, channel)
         return
-    from orchestrator.cluster import group  # noqa: PLC0415  Ray Train and torch take four seconds to import
+    run_group = _import_group()
+    run_group(attempt, channel, closes_stage=True)
 
-    group.run(attempt, channel, closes_stage=True)
+
+def _import_search() -> tuple[Any, Any]:
+    """Return `search` and `publish_result`. Ray Tune and torch take four seconds to import, and
+    most runs have no search to do."""
+    with _importing:
+        from orchestrator.cluster.publishing import publish_result  # noqa: PLC0415
+        from orchestrator.cluster.search import search  # noqa: PLC0415
+
+    return search, publish_result
+
+
+def _import_group() -> Any:
+    """Return `group.run`. Ray Train and torch take four seconds to import."""
+    with _importing:
+        from orchestrator.cluster import group  # noqa: PLC0415
+
+    return group.run
 
 
 def _sized(attempt: Attempt, room: Room) -> Attempt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -59,3 +61,26 @@ def test_only_rank_0_of_a_group_writes_the_trial_log(tmp_path: Path) -> None:
         )
         worker: Any = SimpleNamespace(rank=rank)
         assert (_logbook(attempt, worker) is not None) == is_kept
+
+
+IMPORTS = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from orchestrator.cluster.stage import _import_group, _import_search
+both = threading.Barrier(2)
+threads = [
+    threading.Thread(target=lambda load=load: (both.wait(), load()))
+    for load in (_import_group, _import_search)
+]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_group_and_a_search_can_start_at_the_same_time() -> None:
+    """Without a lock, Ray's modules import each other while the other thread has them half done."""
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "Error" not in done.stderr
