@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -57,21 +57,26 @@ FINAL_EVENTS_TIMEOUT_S = 1.0
 """Time reserved for writing the record and exiting."""
 
 
-def seconds_from_environment(name: str, default: float) -> float:
-    """Return the positive number of seconds in the variable `name`, or `default` if it is not set.
+def number_in(
+    environ: Mapping[str, str], name: str, unit: str, default: float, *, may_be_0: bool = False
+) -> float:
+    """Return the positive number in the variable `name`, or `default` if it is not set.
 
     Raises JobError for anything else.
     """
-    text = os.environ.get(name)
-    if text is None:
+    stated = environ.get(name, "")
+    if not stated:
         return default
     try:
-        seconds = float(text)
+        value = float(stated)
     except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise JobError(f"{name} is {text!r}, not a number of seconds above 0; correct or unset it")
-    return seconds
+        value = math.nan
+    if not (0 < value < math.inf or (may_be_0 and value == 0)):
+        raise JobError(
+            f"{name} is {stated!r}, not a number of {unit} {'from' if may_be_0 else 'above'} 0; "
+            f"correct or unset it (default {default:g})"
+        )
+    return value
 
 
 def is_submitted() -> bool:

@@ -35,8 +35,8 @@ from orchestrator.errors import (
 )
 from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.plan import Plan, PlannedStage, Verdict
-from orchestrator.process import Signals, counted_signals, seconds_from_environment, stop_grace_s
-from orchestrator.runs.cancel import WHOLE_RUN, load_requests
+from orchestrator.process import Signals, counted_signals, stop_grace_s
+from orchestrator.runs.cancel import POLL_S, WHOLE_RUN, load_requests
 from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.record import RunState, StageEvent
@@ -46,9 +46,6 @@ from orchestrator.store.publish import load_manifest
 from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 
 TICK_S = 0.2
-CANCEL_POLL_S = 10.0
-"""The interval at which the driver looks for requests to cancel. CANCEL_POLL overrides it."""
-CANCEL_POLL = "ORCHESTRATOR_CANCEL_POLL_S"
 FINAL_EVENTS_TIMEOUT_S = 60.0
 
 
@@ -101,7 +98,8 @@ class Run:
     )
     cancelled: set[str] = field(default_factory=set)
     """The running stages that were asked to stop."""
-    cancel_poll_s: float = CANCEL_POLL_S
+    cancel_poll_s: float = POLL_S
+    """The interval at which the driver looks for requests to cancel."""
     next_poll_s: float = 0.0
     """When to look for requests again, on the monotonic clock."""
     logs: LogSettings = DEFAULT_LOGS
@@ -425,11 +423,11 @@ def run_plan(
     watch: Watcher,
     run_id: str | None = None,
     logs: LogSettings = DEFAULT_LOGS,
+    cancel_poll_s: float = POLL_S,
 ) -> Outcome:
     """Run the stages of `plan` and record them as the job's last run."""
     run_id = run_id or new_run_id()
     # The record is written before the job's pointer to it, so a reader always finds the record.
-    cancel_poll_s = seconds_from_environment(CANCEL_POLL, CANCEL_POLL_S)
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
     run = Run(plan, store, journal, watch, cancel_poll_s=cancel_poll_s, logs=logs)

@@ -17,7 +17,9 @@ from orchestrator.cli.report import show_results
 from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
 from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
+from orchestrator.process import number_in
 from orchestrator.report import Cell, CellVerdict
+from orchestrator.runs.cancel import POLL_S, POLL_VARIABLE
 from orchestrator.schedule import HAS_NO_RESULT, State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
@@ -34,12 +36,15 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     forced = _stages_named(job, "--force", arguments.force)
     if only:
         _check_forced_run(job, only, forced)
-    settings = log_settings(os.environ)
+    logs = log_settings(os.environ)
+    cancel_poll_s = number_in(os.environ, POLL_VARIABLE, "seconds", POLL_S)
     # Before any work, because a run must not end without the message that it should send.
     with Messages(job, arguments.job, environment=os.environ) as messages:
         store = open_store(job.store)
         plan = plan_job(job, store, forced=forced, only=only)
-        verdict, exit_code = _Run(arguments, plan, store, settings, messages).execute(stdout)
+        verdict, exit_code = _Run(arguments, plan, store, messages, logs, cancel_poll_s).execute(
+            stdout
+        )
     say_last(verdict)
     return exit_code
 
@@ -51,8 +56,9 @@ class _Run:
     arguments: Namespace
     plan: Plan
     store: Store
-    settings: LogSettings
     messages: Messages
+    logs: LogSettings
+    cancel_poll_s: float
 
     def execute(self, stdout: IO[str]) -> tuple[str, int]:
         """Run the plan and show its results. Returns the verdict and the exit code."""
@@ -61,7 +67,7 @@ class _Run:
         from orchestrator.run import new_run_id  # noqa: PLC0415
 
         run_id = new_run_id()
-        with driver_log(self.store, run_id, self.settings) as log:
+        with driver_log(self.store, run_id, self.logs) as log:
             for warning in warnings:
                 log.add(warning)
             try:
@@ -98,7 +104,8 @@ class _Run:
                 address=self.arguments.address,
                 watch=self.messages.following(watch),
                 run_id=run_id,
-                logs=self.settings,
+                logs=self.logs,
+                cancel_poll_s=self.cancel_poll_s,
             )
 
     def _show(

@@ -10,6 +10,10 @@ from collections.abc import Iterable
 
 from orchestrator.store.protocol import Store
 
+POLL_S = 10.0
+"""The interval at which the driver looks for requests."""
+POLL_VARIABLE = "ORCHESTRATOR_CANCEL_POLL_S"
+"""The environment variable that changes it for a run."""
 WHOLE_RUN = "_run"
 """Stands for all stages in a request. The name of a stage begins with a letter."""
 

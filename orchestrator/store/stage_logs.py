@@ -9,12 +9,12 @@ more text. Numbers that are missing are parts that were deleted because the log 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.errors import JobError, StoreError
+from orchestrator.errors import StoreError
+from orchestrator.process import number_in
 from orchestrator.store.protocol import Store
 
 DRIVER = "_driver"
@@ -63,28 +63,10 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
     too small."""
     default = DEFAULT_LOGS
     return LogSettings(
-        flush_s=_number(environ, FLUSH_VARIABLE, "seconds", default.flush_s),
-        part_mb=_number(environ, PART_VARIABLE, "MiB", default.part_mb),
-        limit_mb=_number(environ, LIMIT_VARIABLE, "MiB", default.limit_mb, may_be_0=True),
+        flush_s=number_in(environ, FLUSH_VARIABLE, "seconds", default.flush_s),
+        part_mb=number_in(environ, PART_VARIABLE, "MiB", default.part_mb),
+        limit_mb=number_in(environ, LIMIT_VARIABLE, "MiB", default.limit_mb, may_be_0=True),
     )
-
-
-def _number(
-    environ: Mapping[str, str], name: str, unit: str, default: float, *, may_be_0: bool = False
-) -> float:
-    stated = environ.get(name, "")
-    if not stated:
-        return default
-    try:
-        value = float(stated)
-    except ValueError:
-        value = math.nan
-    if not (0 < value < math.inf or (may_be_0 and value == 0)):
-        raise JobError(
-            f"{name} is {stated!r}, not a number of {unit} {'from' if may_be_0 else 'above'} 0; "
-            f"correct or unset it (default {default:g})"
-        )
-    return value
 
 
 @dataclass(frozen=True, order=True)

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from orchestrator.errors import JobError
-from orchestrator.process import Signals, counted_signals, seconds_from_environment, stop_grace_s
+from orchestrator.process import Signals, counted_signals, number_in, stop_grace_s
 
 
 def test_signals_close_together_count_once() -> None:
@@ -46,11 +46,10 @@ def test_run_waits_a_second_less_than_ray(
     assert stop_grace_s() == grace_s
 
 
-def test_seconds_from_the_environment_must_be_above_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert seconds_from_environment("POLL_S", 10) == 10
-    monkeypatch.setenv("POLL_S", "0.5")
-    assert seconds_from_environment("POLL_S", 10) == 0.5
-    for text in ("", "0", "-1", "soon", "nan", "inf"):
-        monkeypatch.setenv("POLL_S", text)
+def test_numbers_in_the_environment_must_be_above_zero() -> None:
+    assert number_in({}, "POLL_S", "seconds", 10) == 10
+    assert number_in({"POLL_S": "0.5"}, "POLL_S", "seconds", 10) == 0.5
+    assert number_in({"LIMIT": "0"}, "LIMIT", "MiB", 10, may_be_0=True) == 0
+    for text in ("0", "-1", "soon", "nan", "inf"):
         with pytest.raises(JobError, match=f"POLL_S is '{text}', not a number of seconds above 0"):
-            seconds_from_environment("POLL_S", 10)
+            number_in({"POLL_S": text}, "POLL_S", "seconds", 10)

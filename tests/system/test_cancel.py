@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.errors import InterruptedRunError
 from orchestrator.planning import plan_job
-from orchestrator.run import CANCEL_POLL, Outcome, Update, run_plan
+from orchestrator.run import Outcome, Update, run_plan
 from orchestrator.runs.cancel import WHOLE_RUN, request_cancel
 from orchestrator.runs.last_run import load_last_run
 from orchestrator.runs.record import RunRecord, load_record
@@ -26,10 +26,9 @@ LONG = {"kind": "count", "data": "data", "epochs": 200, "epoch_s": 1, "resumed_e
 
 
 @pytest.fixture
-def run(tmp_path: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch) -> Runner:
+def run(tmp_path: Path, cluster_address: str) -> Runner:
     """A function that runs stages and cancels some at the first event whose text begins with
     `at`."""
-    monkeypatch.setenv(CANCEL_POLL, "0.2")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "content.txt").write_text("content")
 
@@ -46,7 +45,9 @@ def run(tmp_path: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch) -
                 is_asked = True
                 request_cancel(store, _record(job, store).run_id, cancels, now_s=time.time())
 
-        return run_plan(plan_job(job, store), store, address=cluster_address, watch=watch)
+        return run_plan(
+            plan_job(job, store), store, address=cluster_address, watch=watch, cancel_poll_s=0.2
+        )
 
     return run_stages
 
