@@ -49,7 +49,7 @@ def run(
 
     The resume state is in the store, so Ray keeps none.
     """
-    # Otherwise the dashboard's Train page is empty. Ray reads this in the process that calls fit.
+    # Otherwise Ray's API lists no training. Ray reads this in the process that calls fit.
     if has_dashboard():
         os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")
     # Ray's controller, also on this machine, writes a marker and a snapshot there. Nothing reads

@@ -359,7 +359,7 @@ def test_alerts_are_loaded_and_none_fires(watched: Watched) -> None:
     assert {name for name, rule in rules.items() if rule["state"] == "firing"} == set()
 
 
-def test_groups_are_on_the_train_page_by_job_stage_and_trial(watched: Watched) -> None:
+def test_rays_api_lists_groups_by_job_stage_and_trial(watched: Watched) -> None:
     answer = json.loads(_fetch(f"{watched.dashboard}/api/train/v2/runs/v1"))
     names = {run["name"].rpartition("-")[0] for run in answer["train_runs"]}
     assert names == {"live.group", "live.search.00001"}

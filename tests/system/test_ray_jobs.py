@@ -97,7 +97,7 @@ def _records(store: Store) -> list[Any]:
     return [json.loads(store.read(name) or b"") for name in names]
 
 
-def _runs_on_the_train_page(jobs_url: str) -> set[str]:
+def _trainings_in_rays_api(jobs_url: str) -> set[str]:
     """Names of the runs that Ray's dashboard lists."""
     with urllib.request.urlopen(f"{jobs_url}/api/train/v2/runs/v1", timeout=600) as answer:
         return {run["name"] for run in json.load(answer)["train_runs"]}
@@ -173,7 +173,7 @@ def test_a_stopped_job_resumes_when_submitted_again(
     last_line = client.get_job_logs(second).strip().splitlines()[-1]
     assert last_line.startswith("quickstart: done: 2 stages, 1 of them reused; ")
     key = _records(store)[-1]["stages"]["pretrain"]["key"]
-    assert f"quickstart.pretrain-{key[:8]}" in _runs_on_the_train_page(jobs_url)
+    assert f"quickstart.pretrain-{key[:8]}" in _trainings_in_rays_api(jobs_url)
 
 
 @pytest.mark.slow
