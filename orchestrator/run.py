@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
 
@@ -19,7 +19,6 @@ from orchestrator.artifact import Manifest, Metric
 from orchestrator.capacity import Machine, shortfall, total_of
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.metrics import Exporter
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.code_version import code_version
@@ -31,15 +30,15 @@ from orchestrator.errors import (
     OrchestratorError,
     StageError,
     StoppedError,
-    StoreError,
 )
 from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, stop_grace_s
-from orchestrator.runs.cancel import POLL_S, WHOLE_RUN, load_requests
-from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal, open_journal
+from orchestrator.progress import Progress, Update, Watcher
+from orchestrator.runs.cancel import POLL_S, WHOLE_RUN, RequestWatch
+from orchestrator.runs.journal import Journal, open_journal
 from orchestrator.runs.last_run import write_last_run
-from orchestrator.runs.record import RunState, StageEvent
+from orchestrator.runs.record import RunState
 from orchestrator.schedule import Block, Start, State, decide, find_waits
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
@@ -47,18 +46,8 @@ from orchestrator.store.stage_logs import DEFAULT_LOGS, LogSettings
 
 TICK_S = 0.2
 FINAL_EVENTS_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class Update:
-    """The news for a watcher: a stage's state, and the event that caused it."""
-
-    stage: str
-    state: State
-    event: Event
-
-
-Watcher = Callable[[Update], None]
+EXPORT_INTERVAL_S = 11.0
+"""Ray exports metrics every 10 s, and not when a process ends while its threads use Ray."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +78,7 @@ class Run:
     plan: Plan
     """The stages to run or reuse, including the stages that they need."""
     store: Store
-    journal: Journal
-    watch: Watcher
+    progress: Progress
     errors: dict[str, OrchestratorError] = field(default_factory=dict)
     running: dict[str, Start] = field(default_factory=dict)
     ended: queue.Queue[tuple[Start, Manifest | OrchestratorError]] = field(
@@ -100,16 +88,13 @@ class Run:
     """The running stages that were asked to stop."""
     cancel_poll_s: float = POLL_S
     """The interval at which the driver looks for requests to cancel."""
-    next_poll_s: float = 0.0
-    """When to look for requests again, on the monotonic clock."""
     logs: LogSettings = DEFAULT_LOGS
     loss: Callable[[], str | None] = lambda: None
     """Returns why the cluster has failed, or None."""
-    exporter: Exporter = field(default_factory=Exporter)
-    tally: Tally = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.tally = Tally({planned.name: planned.stage.metrics[0] for planned in self.plan.stages})
+    @property
+    def journal(self) -> Journal:
+        return self.progress.journal
 
     def execute(self, address: str | None) -> Outcome:
         """Run the stages that are not reused. Their errors are in the outcome.
@@ -155,9 +140,8 @@ class Run:
             if planned.verdict is Verdict.REUSE:
                 manifest = load_manifest(self.store, planned.key)
                 assert manifest is not None, "a manifest is never deleted during a run"
-                self._enter(
-                    planned, State.REUSED, Event(planned.why, metrics=_values(manifest.metrics))
-                )
+                event = Event(planned.why, metrics=_values(manifest.metrics))
+                self.progress.enter(planned.name, State.REUSED, event)
         self.journal.write()
 
     def _loop_until_lost(self, cluster: Cluster, signals: Signals) -> None:
@@ -170,43 +154,33 @@ class Run:
                 raise
             raise ClusterError(loss) from err
         finally:
-            self._export_metrics(has_ended=True)
-
-    def _export_metrics(self, *, has_ended: bool = False) -> None:
-        self.exporter.export(
-            self.tally.readings(self.journal.record, now_s=time.time(), has_ended=has_ended)
-        )
+            self.progress.export(has_ended=True)
 
     def _loop(self, cluster: Cluster, signals: Signals) -> None:
         machines = cluster.machines()
         self._refuse_the_impossible(machines)
         ledger = Ledger(total_of(machines))
         channel = EventChannel(self.journal.record.run_id)
-        while self._is_unfinished:
-            decisions = list(decide(self.plan, self.journal.states, free=ledger.free))
-            starts = [decision for decision in decisions if isinstance(decision, Start)]
-            # Reserve capacity for all of them before the first begins, which may take the rest.
-            for start in starts:
-                ledger.take(start.stage.name, start.capacity)
-            for decision in decisions:
-                self._carry_out(decision, channel, ledger)
-            self.journal.wait(find_waits(self.plan, self.journal.states, free=ledger.free))
-            self._await_news(channel, ledger)
-            requests = self._cancel_requests()
-            if signals.count or WHOLE_RUN in requests:
-                how = "interrupted" if signals.count else "cancelled"
-                self._interrupt(channel, ledger, signals, how=how)
-            self._cancel(requests, channel)
+        watch = RequestWatch(self.store, self.journal.record.run_id, every_s=self.cancel_poll_s)
+        with watch as requests:
+            while self._is_unfinished:
+                self._decide(channel, ledger)
+                self._await_news(channel, ledger)
+                if signals.count or WHOLE_RUN in requests.names:
+                    how = "interrupted" if signals.count else "cancelled"
+                    self._interrupt(channel, ledger, signals, cluster, how=how)
+                self._cancel(requests.names, channel)
 
-    def _cancel_requests(self) -> frozenset[str]:
-        """Return the requests to cancel, or none until the next poll is due."""
-        if time.monotonic() < self.next_poll_s:
-            return frozenset()
-        self.next_poll_s = time.monotonic() + self.cancel_poll_s
-        try:
-            return load_requests(self.store, self.journal.record.run_id)
-        except StoreError:  # the journal reports an outage, and limits it
-            return frozenset()
+    def _decide(self, channel: EventChannel, ledger: Ledger) -> None:
+        """Start and block the stages that can start or can no longer run."""
+        decisions = list(decide(self.plan, self.journal.states, free=ledger.free))
+        starts = [decision for decision in decisions if isinstance(decision, Start)]
+        # Reserve capacity for all of them before the first begins, which may take the rest.
+        for start in starts:
+            ledger.take(start.stage.name, start.capacity)
+        for decision in decisions:
+            self._carry_out(decision, channel, ledger)
+        self.journal.wait(find_waits(self.plan, self.journal.states, free=ledger.free))
 
     def _cancel(self, requests: frozenset[str], channel: EventChannel) -> None:
         """Cancel the stages that were requested: at once if they wait, else after a checkpoint."""
@@ -215,41 +189,50 @@ class Run:
                 continue
             state = self.journal.states[planned.name]
             if state is State.WAITING:
-                self._enter(planned, State.CANCELLED, Event("cancelled before it started"))
-                self.journal.write()
+                self.progress.enter(
+                    planned.name, State.CANCELLED, Event("cancelled before it started")
+                )
             elif state is State.RUNNING:
                 channel.request_stop(planned.name)
                 if planned.name not in self.cancelled:
                     self.cancelled.add(planned.name)
                     is_saved = _can_stop(self.plan, planned)
-                    self._say(
-                        planned.name,
-                        "cancelling: waiting for its checkpoint" if is_saved else "cancelling",
-                    )
+                    text = "cancelling: waiting for its checkpoint" if is_saved else "cancelling"
+                    self.progress.say(planned.name, text)
 
     def _interrupt(
-        self, channel: EventChannel, ledger: Ledger, signals: Signals, *, how: str
+        self,
+        channel: EventChannel,
+        ledger: Ledger,
+        signals: Signals,
+        cluster: Cluster,
+        *,
+        how: str,
     ) -> NoReturn:
         err = InterruptedRunError(
             f"{how}; finished stages and checkpoints are kept, and the same command resumes"
         )
         # Written before stages stop and the cluster is released, because SIGKILL may follow soon.
         self.journal.end(RunState.INTERRUPTED, error=_reason(err))
-        self._stop_stages(channel, ledger, signals, grace_s=stop_grace_s())
-        self.journal.write()
-        raise err
-
-    def _stop_stages(
-        self, channel: EventChannel, ledger: Ledger, signals: Signals, *, grace_s: float
-    ) -> None:
-        """Ask the stages to stop and wait for those that can. A second signal ends the wait."""
-        deadline_s = time.monotonic() + grace_s
+        self.progress.export(has_ended=True)
+        exported_s, grace_s = time.monotonic(), stop_grace_s()
+        num_signals = min(1, signals.count)
         for start in self._stopping(channel):
             text = f"stopping: waiting up to {grace_s:g} s for checkpoints"
-            self.watch(Update(start.stage.name, State.RUNNING, Event(text)))
-        while signals.count <= 1 and time.monotonic() < deadline_s and self._stopping(channel):
+            self.progress.watch(Update(start.stage.name, State.RUNNING, Event(text)))
+
+        def is_awaited() -> bool:
+            """Whether a stage may still write its checkpoint, or Ray export the run's end."""
+            waited_s = time.monotonic() - exported_s
+            is_scraped = cluster.own is None and self._is_busy() and waited_s < EXPORT_INTERVAL_S
+            return waited_s < grace_s and (is_scraped or bool(self._stopping(channel)))
+
+        # A second signal ends the wait.
+        while signals.count <= num_signals and is_awaited():
             channel.request_stop()
             self._await_news(channel, ledger)
+        self.journal.write()
+        raise err
 
     def _stopping(self, channel: EventChannel) -> list[Start]:
         """The running stages that an interrupted run waits for."""
@@ -274,18 +257,17 @@ class Run:
             raise ClusterError(loss)
         # Wait for the last events of a stage that has ended. If it ended at once, the actor may
         # still be starting.
-        self._record_events(
+        self.progress.hear(
             channel.drain(timeout_s=FINAL_EVENTS_TIMEOUT_S) if ended else channel.drain()
         )
-        for amounts in channel.take_amounts():
-            self.tally.add(amounts)
+        self.progress.count(channel.take_amounts())
+        self.progress.write_if_due(self.running)
         if ended:
             start, result = ended
             self._record_end(start, result)
             ledger.release(start.stage.name)
             del self.running[start.stage.name]
-        if self.exporter.is_due:
-            self._export_metrics()
+        self.progress.export_if_due()
 
     def _refuse_the_impossible(self, machines: tuple[Machine, ...]) -> None:
         waiting = [
@@ -300,10 +282,12 @@ class Run:
     def _carry_out(self, decision: Start | Block, channel: EventChannel, ledger: Ledger) -> None:
         """Carry out a decision."""
         if isinstance(decision, Block):
-            self._enter(decision.stage, State.BLOCKED, Event(decision.why))
+            self.progress.enter(decision.stage.name, State.BLOCKED, Event(decision.why))
             self.journal.write()
             return
-        self._enter(decision.stage, State.RUNNING, Event(f"starting: {decision.stage.why}"))
+        self.progress.enter(
+            decision.stage.name, State.RUNNING, Event(f"starting: {decision.stage.why}")
+        )
         self.journal.write()
         provenance: dict[str, JsonValue] = {
             "job": self.plan.job.name,
@@ -348,47 +332,21 @@ class Run:
         run's state explains it."""
         name = start.stage.name
         if isinstance(result, StoppedError) and self.journal.record.state is RunState.INTERRUPTED:
-            self._say(name, str(result).splitlines()[0])
+            self.progress.say(name, str(result).splitlines()[0])
         elif isinstance(result, StoppedError) and name in self.cancelled:
-            self._enter(start.stage, State.CANCELLED, Event(str(result).splitlines()[0]))
+            self.progress.enter(name, State.CANCELLED, Event(str(result).splitlines()[0]))
         elif isinstance(result, OrchestratorError):
             self.errors[name] = result
             if isinstance(result, DivergedError):
                 attempt = self.journal.record.stages[name].attempt or 1
-                self.tally.add(Amounts(name, attempt, nonfinite_losses=1))
-            self._enter(
-                start.stage, State.FAILED, Event(str(result).splitlines()[0]), error=str(result)
-            )
+                self.progress.count([Amounts(name, attempt, nonfinite_losses=1)])
+            event = Event(str(result).splitlines()[0])
+            self.progress.enter(name, State.FAILED, event, error=str(result))
         else:
             text = " ".join(f"{metric.name} {metric.value:.2f}" for metric in result.metrics)
-            self._enter(start.stage, State.DONE, Event(text, metrics=_values(result.metrics)))
+            event = Event(text, metrics=_values(result.metrics))
+            self.progress.enter(name, State.DONE, event)
         self.journal.write()
-
-    def _enter(
-        self, planned: PlannedStage, state: State, event: Event, *, error: str | None = None
-    ) -> None:
-        self.journal.enter(planned.name, state, event, error=error)
-        self.watch(Update(planned.name, state, event))
-
-    def _record_events(self, events: list[StageEvent]) -> None:
-        for heard in events:
-            self.tally.hear(heard)
-            stage = self.journal.hear(heard)
-            # Show the progress of the stage: a search's trials have their own progress.
-            done = stage.newest.done if stage.newest else None
-            self.watch(
-                Update(heard.stage, stage.state, replace(heard.event, done=done, total=stage.total))
-            )
-        outage = self.journal.write_if_due()
-        if outage is not None:
-            text = f"{outage}; trying again for up to {STORE_OUTAGE_LIMIT_S / 60:g} minutes"
-            for name in self.running:
-                self._say(name, text)
-
-    def _say(self, stage: str, text: str) -> None:
-        """Record a line of the driver about a running stage."""
-        attempt = self.journal.record.stages[stage].attempt
-        self._record_events([StageEvent(stage, attempt, time.time(), Event(text))])
 
 
 def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
@@ -430,5 +388,8 @@ def run_plan(
     # The record is written before the job's pointer to it, so a reader always finds the record.
     journal = open_journal(store, plan, run_id=run_id)
     write_last_run(store, plan, run_id=run_id)
-    run = Run(plan, store, journal, watch, cancel_poll_s=cancel_poll_s, logs=logs)
+    progress = Progress(
+        journal, watch, Tally({row.name: row.stage.metrics[0] for row in plan.stages})
+    )
+    run = Run(plan, store, progress, cancel_poll_s=cancel_poll_s, logs=logs)
     return run.execute(address)

@@ -137,6 +137,7 @@ def _add_cancel(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "stages", metavar="STAGE", nargs="*", help="only these stages; default: the whole run"
     )
+    verb.add_argument("--run", metavar="RUN", help="default: the job's last run")
 
 
 def _add_logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

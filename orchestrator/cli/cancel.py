@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from typing import IO
@@ -10,65 +11,65 @@ from pydantic import JsonValue
 
 from orchestrator.cli.console import print_json
 from orchestrator.cli.job import load
+from orchestrator.cli.logs import load_run
 from orchestrator.errors import Fault, OrchestratorError, SpecError
 from orchestrator.report.numbers import duration
 from orchestrator.runs.cancel import WHOLE_RUN, request_cancel
-from orchestrator.runs.status import Condition, Status, load_status
+from orchestrator.runs.record import RunRecord, RunState
+from orchestrator.runs.status import Condition, run_condition
 from orchestrator.spec import cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import open_store
-
-_CAN_CANCEL = (Condition.WAITING, Condition.RUNNING)
 
 
 def cancel(arguments: Namespace, stdout: IO[str]) -> int:
     job = load(arguments)
     store = open_store(job.store)
-    status = load_status(job, store, now_s=time.time())
-    if status.run_id is None or status.state is not Condition.RUNNING:
-        raise OrchestratorError(f"{job.name}: nothing to cancel: {_why_not(status)}")
-    names = _stages_to_cancel(status, arguments.stages) if arguments.stages else (WHOLE_RUN,)
-    request_cancel(store, status.run_id, names, now_s=time.time())
+    record = load_run(job, store, arguments.run)
+    silent_for = duration(max(0.0, time.time() - record.heard_at_s))
+    if record.state is not RunState.RUNNING:
+        raise OrchestratorError(
+            f"{job.name}: nothing to cancel: run {record.run_id} ended {silent_for} ago, "
+            f"{record.state}"
+        )
+    names = _stages_to_cancel(record, arguments.stages) if arguments.stages else (WHOLE_RUN,)
+    request_cancel(store, record.run_id, names, now_s=time.time())
+    if run_condition(record, time.time()) is Condition.LOST:
+        warning = f"the driver of run {record.run_id} has written nothing for {silent_for}"
+        print(f"warning: {warning}; only a driver that still runs reads this", file=sys.stderr)
     if arguments.json:
         stages: JsonValue = list(names) if arguments.stages else None
-        print_json(stdout, {"run_id": status.run_id, "stages": stages})
+        print_json(stdout, {"run_id": record.run_id, "stages": stages})
     else:
         what = ", ".join(names) if arguments.stages else "all stages"
         print(
-            f"{job.name}: asked run {status.run_id} to cancel {what}; its driver reads this within "
+            f"{job.name}: asked run {record.run_id} to cancel {what}; its driver reads this within "
             f"seconds, and `orchestrator status {arguments.job}` shows the effect",
             file=stdout,
         )
     return 0
 
 
-def _why_not(status: Status) -> str:
-    age = duration(status.heard_s_ago or 0)
-    match status.state:
-        case Condition.WAITING:
-            return "it has not run with this store; check --store"
-        case Condition.LOST:
-            return f"the driver of run {status.run_id} has written nothing for {age}"
-        case state:
-            return f"run {status.run_id} ended {age} ago, {state}"
+def _stages_to_cancel(record: RunRecord, names: list[str]) -> tuple[str, ...]:
+    """Return the unfinished stages of a run that `names` refer to; the name of a matrix means all
+    its cells.
 
-
-def _stages_to_cancel(status: Status, names: list[str]) -> tuple[str, ...]:
-    """Return the unfinished stages that `names` refer to; the name of a matrix means all its cells.
-
-    Raises SpecError for an unknown stage, OrchestratorError if none is unfinished.
+    Raises SpecError for a stage that is not in the run, OrchestratorError if none is unfinished.
     """
-    states = {row.stage: row.state for row in status.stages}
     faults = [
-        Fault("STAGE", None, None, "", f"unknown stage {name!r}{suggestion(name, states)}")
+        Fault("STAGE", None, None, "", _unknown(name, record))
         for name in names
-        if not cells_named(name, states)
+        if not cells_named(name, record.stages)
     ]
     if faults:
         raise SpecError(faults)
-    named = dict.fromkeys(stage for name in names for stage in cells_named(name, states))
-    unfinished = tuple(name for name in named if states[name] in _CAN_CANCEL)
+    named = dict.fromkeys(stage for name in names for stage in cells_named(name, record.stages))
+    unfinished = tuple(name for name in named if not record.stages[name].state.is_final)
     if not unfinished:
-        are = ", ".join(f"{name} is {states[name]}" for name in named)
-        raise OrchestratorError(f"{status.job}: nothing to cancel: {are}")
+        are = ", ".join(f"{name} is {record.stages[name].state}" for name in named)
+        raise OrchestratorError(f"{record.job}: nothing to cancel: {are}")
     return unfinished
+
+
+def _unknown(name: str, record: RunRecord) -> str:
+    return f"run {record.run_id} has no stage {name!r}{suggestion(name, record.stages)}"

@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 def logs(arguments: Namespace, stdout: Output) -> int:
     job = load(arguments)
     store = open_store(job.store)
-    record = _record(job, store, arguments.run)
+    record = load_run(job, store, arguments.run)
     if arguments.driver or arguments.stage is None:
         texts = _driver_texts(store, record.run_id, follows=arguments.follow)
     else:
@@ -74,7 +74,7 @@ def harmless(text: str) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", lines)
 
 
-def _record(job: Job, store: Store, run_id: str | None) -> RunRecord:
+def load_run(job: Job, store: Store, run_id: str | None) -> RunRecord:
     """Return the record of a run, by default of the job's last one. Raises JobError."""
     last = load_last_run(store, job.name)
     if last is None:

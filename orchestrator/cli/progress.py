@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from orchestrator.plan import Plan
-from orchestrator.run import Update, Watcher
+from orchestrator.progress import Update, Watcher
 from orchestrator.schedule import State
 
 STYLES = {

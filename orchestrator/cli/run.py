@@ -27,7 +27,8 @@ from orchestrator.store import Store, open_store
 from orchestrator.store.stage_logs import LogSettings, log_settings
 
 if TYPE_CHECKING:
-    from orchestrator.run import Outcome  # it imports ray
+    from orchestrator.progress import Update  # they import ray
+    from orchestrator.run import Outcome
 
 
 def run(arguments: Namespace, stdout: IO[str]) -> int:
@@ -90,7 +91,7 @@ class _Run:
 
     def _run(self, run_id: str, log: DriverLog) -> Outcome:
         from orchestrator.cli.progress import line_of, watching  # noqa: PLC0415  ray
-        from orchestrator.run import Update, run_plan  # noqa: PLC0415
+        from orchestrator.run import run_plan  # noqa: PLC0415
 
         with watching(self.plan, make_console(sys.stderr)) as show:
 

@@ -5,12 +5,14 @@ That is disk space, the run's store, and the data and files that the plan read."
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.contract import Role
@@ -35,7 +37,7 @@ def scratch_folder(prefix: str, *, num_bytes: int = 0) -> Iterator[Path]:
         scratch = tempfile.TemporaryDirectory(prefix=prefix)
     except OSError as err:
         raise _lacking(f"cannot create a temporary folder: {err.strerror or err}") from err
-    with scratch as folder:
+    with scratch as folder, _noted(Path(folder)):
         usage, needed = shutil.disk_usage(folder), num_bytes + LEAST_FREE_BYTES
         if usage.total and usage.free < needed:
             room = f"{tempfile.gettempdir()} has {usage.free / 2**20:.0f} MiB free"
@@ -46,6 +48,26 @@ def scratch_folder(prefix: str, *, num_bytes: int = 0) -> Iterator[Path]:
             if is_full_disk(err):
                 raise _lacking(f"a disk is full: {err}") from err
             raise
+
+
+_scratch_folders: set[Path] = set()
+"""The temporary folders of this process."""
+
+
+@contextmanager
+def _noted(folder: Path) -> Iterator[None]:
+    _scratch_folders.add(folder)
+    try:
+        yield
+    finally:
+        _scratch_folders.discard(folder)
+
+
+def end_process() -> NoReturn:
+    """End this process at once. Its temporary folders would otherwise stay."""
+    for folder in tuple(_scratch_folders):
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def is_full_disk(err: BaseException) -> bool:

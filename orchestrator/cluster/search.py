@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,7 @@ def _run(
         is_stopping=lambda: channel.is_stopping(attempt.stage),
     )
     suggestions.learn(logs)
+    waiting = _WaitingTrials(lambda: channel.is_stopping(attempt.stage))
     tuner = tune.Tuner(
         make_trainable(attempt, channel),
         tune_config=tune.TuneConfig(
@@ -129,6 +130,8 @@ def _run(
             name=attempt.ray_name,
             storage_path=str(storage),
             verbose=0,
+            stop=waiting,
+            callbacks=[waiting],
             failure_config=tune.FailureConfig(max_failures=MAX_TRIES),
         ),
     )
@@ -144,6 +147,31 @@ def _run(
 
 def _num_ended(logs: Sequence[TrialLog]) -> int:
     return sum(log.state is not None for log in logs)
+
+
+class _WaitingTrials(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray's have no types
+    """Ends a search that is asked to stop once only trials are left that wait for resources.
+
+    Running trials end by themselves, after a checkpoint. Tune would wait for the others without a
+    limit.
+    """
+
+    def __init__(self, is_stopping: Callable[[], bool]) -> None:
+        self._is_stopping = is_stopping
+        self._is_any_running = False
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._is_any_running = any(trial.status == "RUNNING" for trial in trials)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return not self._is_any_running and self._is_stopping()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing. Tune pickles it for its own way of resuming, which is not used."""
+        return {}
 
 
 def _first_line(error: Exception) -> str:

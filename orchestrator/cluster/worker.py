@@ -6,15 +6,12 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import os
 import platform
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from pydantic import JsonValue
 
@@ -25,6 +22,7 @@ from orchestrator.cluster.failures import is_loss_of_loader, is_loss_of_peer, is
 from orchestrator.cluster.machine import (
     check_read,
     check_store,
+    end_process,
     input_bytes,
     is_full_disk,
     scratch_folder,
@@ -152,7 +150,7 @@ def _run_until_stopped(
 
     try:
         with (
-            _stop_watch(attempt, worker, channel, scratch) as watch,
+            _stop_watch(attempt, worker, channel) as watch,
             Uploads(commit, on_cost=count) as uploads,
         ):
             context = _context(
@@ -174,20 +172,12 @@ def _run_until_stopped(
         raise
 
 
-def _stop_watch(
-    attempt: Attempt, worker: WorkerRank, channel: EventChannel, scratch: Path
-) -> StopWatch:
-    """Return the watch of a pipeline. One that does not check `should_stop` ends with its process
-    when its stage is cancelled, and takes no notice of a machine that leaves."""
+def _stop_watch(attempt: Attempt, worker: WorkerRank, channel: EventChannel) -> StopWatch:
+    """Return the watch of a pipeline. A pipeline that does not check `should_stop` ends with its
+    process when its stage is cancelled, and ignores that a machine leaves."""
     if attempt.can_stop:
         return StopWatch(lambda: worker.is_leaving() or channel.is_stopping(attempt.stage))
-    return StopWatch(lambda: channel.is_stopping(attempt.stage), ends=lambda: _end_process(scratch))
-
-
-def _end_process(scratch: Path) -> NoReturn:
-    """End this process at once. Its temporary files would otherwise stay."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(1)
+    return StopWatch(lambda: channel.is_stopping(attempt.stage), ends=end_process)
 
 
 def report_result(worker: WorkerRank, result: StageResult) -> None:

@@ -6,8 +6,13 @@ Any machine that reaches the store writes them. The run's driver reads them ever
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
+from orchestrator.errors import StoreError
 from orchestrator.store.protocol import Store
 
 POLL_S = 10.0
@@ -31,6 +36,31 @@ def load_requests(store: Store, run_id: str) -> frozenset[str]:
     return frozenset(
         name.removeprefix(prefix).removesuffix(".json") for name in store.names(_folder(run_id))
     )
+
+
+class RequestWatch:
+    """Reads the requests of a run in the background, every `every_s` seconds within the block.
+
+    While the store is unreachable, which the journal reports, `names` keeps its last value.
+    """
+
+    def __init__(self, store: Store, run_id: str, *, every_s: float) -> None:
+        self._store, self._run_id, self._every_s = store, run_id, every_s
+        self._is_over = threading.Event()
+        self.names: frozenset[str] = frozenset()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="cancel requests", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        # The thread is not joined: the store may take a minute to answer.
+        self._is_over.set()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(self._every_s):
+            with suppress(StoreError):
+                self.names = load_requests(self._store, self._run_id)
 
 
 def _folder(run_id: str) -> str:

@@ -9,7 +9,9 @@ import pytest
 
 from orchestrator.capacity import Capacity
 from orchestrator.errors import DivergedError, StageError
+from orchestrator.monitoring.tally import Tally
 from orchestrator.planning import plan_job
+from orchestrator.progress import Progress
 from orchestrator.run import Run
 from orchestrator.runs.journal import open_journal
 from orchestrator.schedule import Start
@@ -29,7 +31,8 @@ def run(tmp_path: Path) -> Run:
     job = load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
     store = open_store(job.store)
     plan = plan_job(job, store)
-    return Run(plan, store, open_journal(store, plan, run_id="now"), lambda _: None)
+    journal = open_journal(store, plan, run_id="now")
+    return Run(plan, store, Progress(journal, lambda _: None, Tally({"only": "total"})))
 
 
 @pytest.mark.parametrize(("error", "count"), [(DivergedError("NaN"), 1), (StageError("bug"), 0)])
@@ -37,5 +40,5 @@ def test_only_diverged_training_counts_as_a_loss_that_is_not_finite(
     run: Run, error: StageError, count: int
 ) -> None:
     run._record_end(Start(run.plan.stages[0], Capacity(1, 0, 0), slots=1), error)
-    readings = run.tally.readings(run.journal.record, now_s=0, has_ended=False)
+    readings = run.progress.tally.readings(run.journal.record, now_s=0, has_ended=False)
     assert [one.value for one in readings if one.name == "nonfinite_losses"] == [count]

@@ -12,7 +12,8 @@ import pytest
 
 from orchestrator.errors import InterruptedRunError
 from orchestrator.planning import plan_job
-from orchestrator.run import Outcome, Update, run_plan
+from orchestrator.progress import Update
+from orchestrator.run import Outcome, run_plan
 from orchestrator.runs.cancel import WHOLE_RUN, request_cancel
 from orchestrator.runs.last_run import load_last_run
 from orchestrator.runs.record import RunRecord, load_record

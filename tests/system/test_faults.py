@@ -19,8 +19,9 @@ from ray._private.state import available_resources_per_node
 
 from orchestrator.planning import plan_job
 from orchestrator.process import ONE_WISH_S
+from orchestrator.progress import Update
 from orchestrator.results import load_results, load_training
-from orchestrator.run import Update, run_plan
+from orchestrator.run import run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from tests.orchestrator.counting import KINDS

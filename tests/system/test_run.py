@@ -18,8 +18,9 @@ from orchestrator.code_version import code_version
 from orchestrator.errors import ClusterError, DataError, JobError, StageError
 from orchestrator.plan import Verdict
 from orchestrator.planning import plan_job
+from orchestrator.progress import Update
 from orchestrator.results import load_results
-from orchestrator.run import Outcome, Update, run_plan
+from orchestrator.run import Outcome, run_plan
 from orchestrator.runs.last_run import load_last_run
 from orchestrator.runs.record import RunRecord, load_record
 from orchestrator.spec import Job, load_job

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.planning import plan_job
-from orchestrator.run import Update, run_plan
+from orchestrator.progress import Update
+from orchestrator.run import run_plan
 from orchestrator.runs import journal
 from orchestrator.runs.status import Status, load_status
 from orchestrator.spec import load_job

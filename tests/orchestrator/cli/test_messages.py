@@ -17,8 +17,9 @@ import pytest
 from orchestrator.cli.messages import Messages
 from orchestrator.contract import Event
 from orchestrator.errors import ClusterError, InterruptedRunError, StageError
+from orchestrator.progress import Update
 from orchestrator.report import Cell, CellVerdict
-from orchestrator.run import Outcome, Update
+from orchestrator.run import Outcome
 from orchestrator.schedule import State
 from orchestrator.spec import Job, load_job
 from tests.orchestrator.counting import KINDS

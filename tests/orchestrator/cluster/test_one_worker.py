@@ -20,7 +20,8 @@ from orchestrator.cluster.placement import Room
 from orchestrator.contract import Kind
 from orchestrator.errors import StageError
 from orchestrator.planning import plan_job
-from orchestrator.run import Outcome, Update, Watcher, run_plan
+from orchestrator.progress import Update, Watcher
+from orchestrator.run import Outcome, run_plan
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.publish import load_manifest

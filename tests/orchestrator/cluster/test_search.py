@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from ray import tune
 
-from orchestrator.cluster.search import _beginning, _failure, _run
+from orchestrator.cluster.connection import connected
+from orchestrator.cluster.search import _beginning, _failure, _run, _WaitingTrials
 from orchestrator.errors import JobError, OrchestratorError, StageError, StoreError
 from orchestrator.spec import Resources, TuneParams
 from orchestrator.store.trial_logs import TrialLog
@@ -94,6 +96,7 @@ def _out_of_reach(_: str) -> bytes:
 def attempt(tmp_path: Path) -> Any:
     return SimpleNamespace(
         store_uri=str(tmp_path),
+        stage="search",
         training="train/key",
         ray_name="job.search-kkkkkkkk",
         seed=0,
@@ -107,7 +110,7 @@ def test_search_ends_with_the_error_of_its_store(
 ) -> None:
     monkeypatch.setattr(tune, "Tuner", Tuner)
     monkeypatch.setattr("orchestrator.cluster.search.make_trainable", lambda *_: None)
-    channel: Any = None
+    channel: Any = SimpleNamespace(is_stopping=lambda stage: False)
     with pytest.raises(StoreError, match="out of reach"):
         _run(attempt, _params(), "top1", [], slots=1, channel=channel, storage=tmp_path / "ray")
 
@@ -116,7 +119,28 @@ def test_search_whose_trials_have_all_ended_starts_none(
     attempt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(tune, "Tuner")
-    channel: Any = None
+    channel: Any = SimpleNamespace(is_stopping=lambda stage: False)
     logs = [_log(1, **FAILED), _log(2, **FAILED)]
     storage = tmp_path / "ray"
     assert _run(attempt, _params(), "top1", logs, slots=1, channel=channel, storage=storage) == {}
+
+
+def test_trials_that_wait_for_resources_end_with_a_cancelled_search(
+    cluster_address: str, tmp_path: Path
+) -> None:
+    is_stopping = threading.Event()
+    waiting = _WaitingTrials(is_stopping.is_set)
+    with connected(cluster_address):
+        tuner = tune.Tuner(
+            tune.with_resources(lambda config: None, {"cpu": 1000}),
+            run_config=tune.RunConfig(
+                name="waits",
+                storage_path=str(tmp_path),
+                verbose=0,
+                stop=waiting,
+                callbacks=[waiting],
+            ),
+        )
+        threading.Timer(3, is_stopping.set).start()
+        (result,) = tuner.fit()
+    assert result.error is None
