@@ -19,7 +19,7 @@ from orchestrator.artifact import Manifest, Metric
 from orchestrator.capacity import Machine, shortfall, total_of
 from orchestrator.cluster.connection import Cluster, connected
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.metrics import Exporter
+from orchestrator.cluster.exporter import Exporter
 from orchestrator.cluster.placement import Ledger
 from orchestrator.cluster.stage import run_stage
 from orchestrator.code_version import code_version
