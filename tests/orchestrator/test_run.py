@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 from orchestrator.capacity import Capacity
 from orchestrator.errors import DivergedError, StageError
 from orchestrator.planning import plan_job
-from orchestrator.run import Run
+from orchestrator.run import Run, new_run_id
 from orchestrator.runs.journal import open_journal
 from orchestrator.schedule import Start
 from orchestrator.spec import load_job
@@ -30,6 +33,22 @@ def run(tmp_path: Path) -> Run:
     store = open_store(job.store)
     plan = plan_job(job, store)
     return Run(plan, store, open_journal(store, plan, run_id="now"), lambda _: None)
+
+
+@pytest.fixture
+def far_east() -> Iterator[None]:
+    """A time zone 14 hours ahead of UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "<+14>-14")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_ids_of_runs_sort_by_time_across_time_zones() -> None:
+    began_at = datetime.strptime(new_run_id()[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - began_at) < timedelta(hours=1)
 
 
 @pytest.mark.parametrize(("error", "count"), [(DivergedError("NaN"), 1), (StageError("bug"), 0)])
