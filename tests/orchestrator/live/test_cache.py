@@ -30,7 +30,7 @@ def test_batches_and_manifests_are_read_once(cached: CachedStore) -> None:
     assert cached.read(BATCH) == b"events"
 
 
-def test_memory_is_limited_and_forgets_what_was_not_read_for_longest(cached: CachedStore) -> None:
+def test_memory_is_limited_and_keeps_what_was_read_last(cached: CachedStore) -> None:
     cached.max_bytes = 20
     names = [f"runs/r/events/{number:06d}.jsonl" for number in (1, 2, 3)]
     for name in names:
