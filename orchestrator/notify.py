@@ -139,6 +139,7 @@ def _fault_of(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # a connection needs it, and it refuses `a..b`
     except ValueError:  # its text would show the URL
         return "is not a URL"
     if parts.scheme not in ("http", "https"):
@@ -242,10 +243,14 @@ def _post(url: str, body: bytes, timeout_s: float) -> Failure | None:
         err.close()
         return _refusal(err.code)
     except URLError as err:
-        return Failure(_reason(err.reason, timeout_s), is_temporary=True)
+        # A text instead of an error is about a URL.
+        is_temporary = not isinstance(err.reason, str)
+        return Failure(_reason(err.reason, timeout_s), is_temporary)
     except TimeoutError:
         # The receiver has the message and may have shown it, so another try could show it twice.
         return Failure(f"the receiver did not answer within {timeout_s:g} s", is_temporary=False)
+    except (UnicodeError, http.client.InvalidURL) as err:
+        return Failure(_reason(err, timeout_s), is_temporary=False)
     except (OSError, http.client.HTTPException) as err:
         return Failure(_reason(err, timeout_s), is_temporary=True)
     return None
@@ -269,4 +274,6 @@ def _reason(err: object, timeout_s: float) -> str:
             return f"no trusted connection to the receiver ({err.reason or 'TLS failed'})"
         case OSError(strerror=str(reason)):
             return f"no connection to the receiver: {reason}"
+        case UnicodeError() | http.client.InvalidURL() | str():
+            return "the host in its URL, or the proxy of the environment, is not valid"
     return "the receiver closed the connection without an answer"

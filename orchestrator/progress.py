@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from orchestrator.cluster.metrics import Exporter
+from orchestrator.cluster.exporter import Exporter
 from orchestrator.contract import Event
 from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.runs.journal import STORE_OUTAGE_LIMIT_S, Journal

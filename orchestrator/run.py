@@ -369,8 +369,8 @@ def _reason(err: BaseException) -> str:
 
 
 def new_run_id() -> str:
-    """Return the name of a run that begins now."""
-    return time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+    """Return the name of a run that begins now. Its time is in UTC, so that names sort by time."""
+    return time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + secrets.token_hex(3)
 
 
 def run_plan(

@@ -18,7 +18,7 @@ from orchestrator.cli.console import make_console, print_json
 from orchestrator.cli.job import load
 from orchestrator.cli.runs import list_runs
 from orchestrator.report.numbers import duration
-from orchestrator.runs.status import Condition, StageStatus, Status, load_status
+from orchestrator.runs.status import RESUME, Condition, StageStatus, Status, load_status
 from orchestrator.store import open_store
 from orchestrator.streams import Output
 
@@ -28,9 +28,6 @@ WIDE = 100
 """Minimum columns of a terminal for progress bars and the number of workers."""
 WIDEST = 140
 """Minimum columns for metrics and the last event in the table. Otherwise they are below it."""
-NUM_METRICS = 2
-"""The number of metrics shown per stage. JSON has all of them."""
-RESUME = "run the same command again to resume"
 
 STYLES = {
     Condition.WAITING: "dim",
@@ -204,11 +201,11 @@ def _stage_line(row: StageStatus) -> str:
     parts = [
         row.state,
         f"attempt {row.attempt}" if row.attempt else "",
-        f"{row.workers} worker{'s' * (row.workers > 1)}" if row.workers else "",
+        row.shown_workers,
         _percent(row),
         f"eta {_eta(row)}" if row.eta_s is not None else "",
         _metrics(row),
-        f"{_age(row)}: {row.event}" if row.heard_s_ago is not None else _news_text(row),
+        f"{_age(row)}: {row.event}" if row.heard_s_ago is not None else row.news,
     ]
     return f"{row.stage}: {', '.join(part for part in parts if part)}"
 
@@ -251,9 +248,7 @@ def _table(status: Status, *, width: int) -> Table:
 
 def _bar(row: StageStatus) -> ProgressBar | str:
     return (
-        ProgressBar(total=1, completed=share, width=BAR_WIDTH)
-        if (share := _share(row)) is not None
-        else ""
+        ProgressBar(total=1, completed=row.share, width=BAR_WIDTH) if row.share is not None else ""
     )
 
 
@@ -261,25 +256,11 @@ def _event(row: StageStatus) -> Text:
     """Return the last event. It is wrapped if the stage failed, is blocked or waits for room,
     otherwise cut to one line."""
     needs_look = row.state in (Condition.FAILED, Condition.BLOCKED) or row.waits_for is not None
-    text = _news_text(row)
-    return Text(text, overflow="fold" if needs_look else "ellipsis", no_wrap=not needs_look)
-
-
-def _news_text(row: StageStatus) -> str:
-    """Return what a waiting stage waits for, otherwise the last event."""
-    return row.waits_for or row.event if row.state is Condition.WAITING else row.event
-
-
-def _share(row: StageStatus) -> float | None:
-    """Return the fraction that is done, 0 to 1, or None before the first progress event."""
-    if row.state in (Condition.DONE, Condition.REUSED):
-        return 1.0
-    return min(1.0, row.done / row.total) if row.done is not None and row.total else None
+    return Text(row.news, overflow="fold" if needs_look else "ellipsis", no_wrap=not needs_look)
 
 
 def _percent(row: StageStatus) -> str:
-    share = _share(row)
-    return "" if share is None else f"{int(100 * share)}%"
+    return "" if row.percent is None else f"{row.percent}%"
 
 
 def _eta(row: StageStatus) -> str:
@@ -291,5 +272,4 @@ def _age(row: StageStatus) -> str:
 
 
 def _metrics(row: StageStatus) -> str:
-    shown = list(row.metrics.items())[:NUM_METRICS]
-    return " ".join(f"{name} {value:.4g}" for name, value in shown)
+    return " ".join(row.shown_metrics)

@@ -14,7 +14,7 @@ from ray._common.utils import get_ray_address_file
 from ray._private.services import canonicalize_bootstrap_address
 
 from orchestrator.errors import ClusterError
-from orchestrator.s3.failures import without_userinfo
+from orchestrator.s3.failures import without_secrets_of_urls
 
 CONNECT_TIMEOUT_S = 10.0
 WATCH_INTERVAL_S = 5.0
@@ -99,7 +99,9 @@ class HeadWatch:
 
 
 def unreachable(address: str, reason: str, hint: str = _GIVE) -> ClusterError:
-    return ClusterError(f"cluster {without_userinfo(address)}: cannot connect: {reason}; {hint}")
+    return ClusterError(
+        f"cluster {without_secrets_of_urls(address)}: cannot connect: {reason}; {hint}"
+    )
 
 
 def _refuse_urls(address: str) -> None:
@@ -107,10 +109,10 @@ def _refuse_urls(address: str) -> None:
         return
     scheme, host = (
         address.partition("://")[0],
-        urlsplit(without_userinfo(address)).hostname or "HOST",
+        urlsplit(without_secrets_of_urls(address)).hostname or "HOST",
     )
     is_client = scheme == "ray"
-    dashboard = f"http://{host}:8265" if is_client else without_userinfo(address)
+    dashboard = f"http://{host}:8265" if is_client else without_secrets_of_urls(address)
     reason = (
         "this is an address for Ray Client, which cannot run stages"
         if is_client

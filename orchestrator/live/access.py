@@ -60,12 +60,12 @@ def _bytes(text: str | None) -> bytes:
 
 
 def make_access(host: str, *, token_file: Path | None, token: str | None) -> Access:
-    """Who may see a page at the address `host`. `token` is the environment's; a file's is
-    preferred.
+    """Who may see a page at the address `host`. `token` is the environment's, where an empty one
+    is none; a file's is preferred.
 
     Raises JobError without a good token, if one is needed.
     """
-    source, found = TOKEN_VARIABLE, token
+    source, found = TOKEN_VARIABLE, token or None
     if token_file is not None:
         source, found = f"--token-file {token_file}", _read_token(token_file)
     if found is None and not is_loopback(host):

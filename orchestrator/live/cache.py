@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -12,28 +14,49 @@ from uuid import uuid4
 from orchestrator.store.protocol import Store
 
 IMMUTABLE = re.compile(r"blobs/.*|manifests/.*|runs/[^/]*/events/.*")
-"""Names whose content is written once."""
+"""Names whose content is written once. A try after a failed write has the same content."""
+MAX_BYTES = 256 * 2**20
+"""What the memory may hold. A day has 17,000 batches of events, often of 1 kB, so that the reports
+of two weeks read each batch once."""
 
 
 @dataclass
 class CachedStore:
-    """Another store, read-only. Keeps small objects in memory and files in `folder`."""
+    """Another store, read-only. Keeps small objects in memory and files in `folder`.
+
+    Above `max_bytes` it forgets the objects that were not read for the longest time.
+    """
 
     store: Store
     folder: Path
-    _objects: dict[str, bytes] = field(default_factory=dict)
+    max_bytes: int = MAX_BYTES
+    _objects: OrderedDict[str, bytes] = field(default_factory=OrderedDict)
+    """The least recently read first."""
+    _num_bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Several threads read at a time."""
 
     @property
     def uri(self) -> str:
         return self.store.uri
 
     def read(self, name: str) -> bytes | None:
-        if name in self._objects:
-            return self._objects[name]
+        with self._lock:
+            if name in self._objects:
+                self._objects.move_to_end(name)
+                return self._objects[name]
         content = self.store.read(name)
         if content is not None and IMMUTABLE.fullmatch(name):
-            self._objects[name] = content
+            self._keep(name, content)
         return content
+
+    def _keep(self, name: str, content: bytes) -> None:
+        with self._lock:
+            self._num_bytes += len(content) - len(self._objects.pop(name, b""))
+            self._objects[name] = content
+            while self._num_bytes > self.max_bytes:
+                _, oldest = self._objects.popitem(last=False)
+                self._num_bytes -= len(oldest)
 
     def download(self, name: str, path: Path) -> bool:
         if not IMMUTABLE.fullmatch(name):

@@ -6,10 +6,14 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from orchestrator.store.protocol import Store
 
 NUM_EVENTS = 20
+LIST_AFTER = 30
+"""Looks in a row without a new batch after which the batches are listed again. Earlier versions
+left a gap in the numbers for each write that failed."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,18 @@ class EventFeed:
     _run_id: str | None = None
     _newest: int = 0
     """The number of the newest batch that was read."""
+    _num_vain: int = 0
+    """Looks in a row without a new batch."""
     _events: deque[SeenEvent] = field(default_factory=lambda: deque(maxlen=NUM_EVENTS))
 
     def read(self, run_id: str) -> tuple[SeenEvent, ...]:
         """Return the newest events of the run, newest first. Raises StoreError."""
-        if run_id != self._run_id:
+        if run_id != self._run_id or self._num_vain >= LIST_AFTER:
             self._begin(run_id)
+        self._num_vain += 1
         while (batch := self.store.read(_batch_name(run_id, self._newest + 1))) is not None:
             self._newest += 1
+            self._num_vain = 0
             self._events.extend(_last_events(batch))
         return tuple(reversed(self._events))
 
@@ -53,7 +61,9 @@ class EventFeed:
                 break
         self._events.clear()
         self._events.extend(found)
-        self._newest = len(batches)
+        numbers = [PurePosixPath(name).stem for name in batches]
+        self._newest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        self._num_vain = 0
         self._run_id = run_id
 
 

@@ -11,15 +11,13 @@ from orchestrator.live.events import SeenEvent
 from orchestrator.report.content import ReportContent
 from orchestrator.report.numbers import duration
 from orchestrator.report.page import make_environment, make_sections
-from orchestrator.runs.status import Condition, StageStatus, Status
+from orchestrator.runs.status import RESUME, Condition, StageStatus, Status
 
-NUM_METRICS = 2
 MAX_ROWS = 30
 """Of a job with more stages, only those are listed that neither wait nor are done."""
 MAX_TEXT = 300
 """Letters of an event; the report has the whole error of a failed stage."""
 QUIET = (Condition.WAITING, Condition.DONE, Condition.REUSED)
-REMEDY = "run the same command again to resume"
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,8 @@ class Row:
 
     stage: str
     state: str
-    attempt: int | None
+    attempt: str
+    """The attempt after the first one, and its workers."""
     percent: int | None
     eta: str
     metrics: str
@@ -68,7 +67,7 @@ def _macros() -> Any:
 def make_title(status: Status) -> str:
     """The title of the browser's tab: how far the first running stage is, and the job."""
     running = next((row for row in status.stages if row.state is Condition.RUNNING), None)
-    percent = None if running is None else _percent(running)
+    percent = None if running is None else running.percent
     how_far = "" if percent is None else f" {percent}%"
     return f"{status.state}{how_far} · {status.job}"
 
@@ -85,11 +84,11 @@ def _remedy(status: Status) -> str:
             return "It has not run yet. This page shows the run when it begins."
         case Condition.LOST:
             age = duration(status.heard_s_ago or 0)
-            return f"Its driver has been silent for {age}; {REMEDY}."
+            return f"Its driver has been silent for {age}; {RESUME}."
         case Condition.INTERRUPTED:
-            return f"The run was interrupted; {REMEDY}."
+            return f"The run was interrupted; {RESUME}."
         case Condition.CANCELLED:
-            return f"Stages were cancelled; {REMEDY}."
+            return f"Stages were cancelled; {RESUME}."
         case _:
             return _cut(status.error or "")
 
@@ -98,23 +97,18 @@ def _row(row: StageStatus, now_s: float) -> Row:
     return Row(
         stage=row.stage,
         state=row.state.value,
-        attempt=row.attempt,
-        percent=_percent(row),
+        attempt=", ".join(part for part in (_attempt(row), row.shown_workers) if part),
+        percent=row.percent,
         eta="" if row.eta_s is None else duration(row.eta_s),
-        metrics=" · ".join(
-            f"{name} {value:.4g}" for name, value in list(row.metrics.items())[:NUM_METRICS]
-        ),
-        event=_cut(row.waits_for or row.event),
+        metrics=" · ".join(row.shown_metrics),
+        event=_cut(row.news),
         warnings=tuple(warning.text for warning in row.warnings),
         heard_at_s=None if row.heard_s_ago is None else round(now_s - row.heard_s_ago, 1),
     )
 
 
-def _percent(row: StageStatus) -> int | None:
-    """Return how far the stage is, or None before its first progress."""
-    if row.state in (Condition.DONE, Condition.REUSED):
-        return 100
-    return int(100 * min(1.0, row.done / row.total)) if row.done is not None and row.total else None
+def _attempt(row: StageStatus) -> str:
+    return f"attempt {row.attempt}" if row.attempt and row.attempt > 1 else ""
 
 
 def _cut_event(event: SeenEvent) -> SeenEvent:

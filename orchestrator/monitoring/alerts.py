@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.monitoring.metrics import JOB, STAGE
+from orchestrator.monitoring.metrics import JOB, STAGE, live_metric
+from orchestrator.runs.status import LOST_AFTER_S
+from orchestrator.runs.warnings import MOST_DATA_WAIT
 
 STALLED_AFTER_S = 1800
-DATA_BOUND_PERCENT = 20
 LOST_ATTEMPTS = 2
 """A stage has three attempts, so two lost ones leave only the last."""
-SILENT_AFTER_S = 120
-"""The same as for `orchestrator status`: a driver may wait a minute for Ray or S3."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,21 @@ _JOB = f"{{{{ $labels.{JOB} }}}}"
 _WHERE = f"{_JOB}/{{{{ $labels.{STAGE} }}}}"
 _VALUE = '{{ $value | printf "%.0f" }}'
 
+_PROGRESS_AGE = live_metric("stage_progress_age_seconds").series
+_NONFINITE = live_metric("nonfinite_losses").series
+_DATA_WAIT = live_metric("data_wait_percent").series
+_LOST = live_metric("lost_attempts").series
 _HEARTBEAT = (
-    f"max by ({JOB}) (last_over_time(ray_orchestrator_driver_heartbeat_timestamp_seconds[1h]))"
+    f"max by ({JOB}) "
+    f"(last_over_time({live_metric('driver_heartbeat_timestamp_seconds').series}[1h]))"
 )
-_END = f"max by ({JOB}) (last_over_time(ray_orchestrator_run_end_timestamp_seconds[1h]))"
-_IS_RUNNING = f'max by ({_BY_STAGE}) (ray_orchestrator_stage_state{{state="running"}}) == 1'
+_END = f"max by ({JOB}) (last_over_time({live_metric('run_end_timestamp_seconds').series}[1h]))"
+_IS_RUNNING = f'max by ({_BY_STAGE}) ({live_metric("stage_state").series}{{state="running"}}) == 1'
 
 ALERTS = (
     Alert(
         "StageStalled",
-        f"max by ({_BY_STAGE}) (ray_orchestrator_stage_progress_age_seconds) > {STALLED_AFTER_S}",
+        f"max by ({_BY_STAGE}) ({_PROGRESS_AGE}) > {STALLED_AFTER_S}",
         for_s=60,
         severity="warning",
         summary=f"{_WHERE} has made no progress for {_VALUE} s",
@@ -52,7 +56,7 @@ ALERTS = (
     ),
     Alert(
         "LossNotFinite",
-        f"sum by ({_BY_STAGE}) (increase(ray_orchestrator_nonfinite_losses_total[15m])) > 0",
+        f"sum by ({_BY_STAGE}) (increase({_NONFINITE}[15m])) > 0",
         for_s=0,
         severity="critical",
         summary=f"{_WHERE}: the loss became NaN or infinite",
@@ -61,7 +65,7 @@ ALERTS = (
     ),
     Alert(
         "StageDataBound",
-        f"max by ({_BY_STAGE}) (ray_orchestrator_data_wait_percent) > {DATA_BOUND_PERCENT} "
+        f"max by ({_BY_STAGE}) ({_DATA_WAIT}) > {MOST_DATA_WAIT:g} "
         f"and on ({_BY_STAGE}) ({_IS_RUNNING})",
         for_s=900,
         severity="warning",
@@ -71,8 +75,8 @@ ALERTS = (
     Alert(
         "AttemptsLostRepeatedly",
         # Not `increase`, which extrapolates: 2 lost attempts may become 2.4, and 1 become 1.2.
-        f"sum by ({_BY_STAGE}) (max_over_time(ray_orchestrator_lost_attempts_total[1h]) "
-        f"- min_over_time(ray_orchestrator_lost_attempts_total[1h])) >= {LOST_ATTEMPTS}",
+        f"sum by ({_BY_STAGE}) (max_over_time({_LOST}[1h]) "
+        f"- min_over_time({_LOST}[1h])) >= {LOST_ATTEMPTS}",
         for_s=0,
         severity="critical",
         summary=f"{_WHERE} has lost {_VALUE} attempts within an hour",
@@ -83,7 +87,7 @@ ALERTS = (
         "DriverSilent",
         # The gauges of a dead driver vanish, so the query looks for their last values. A run that
         # ended sets both to the same time.
-        f"(time() - {_HEARTBEAT} > {SILENT_AFTER_S}) unless on ({JOB}) ({_END} >= {_HEARTBEAT})",
+        f"(time() - {_HEARTBEAT} > {LOST_AFTER_S:g}) unless on ({JOB}) ({_END} >= {_HEARTBEAT})",
         for_s=60,
         severity="critical",
         summary=f"the driver of {_JOB} has been silent for {_VALUE} s, and its run has not ended",

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from orchestrator.monitoring.alerts import ALERTS, Alert
-from orchestrator.monitoring.metrics import JOB, METRICS, STAGE, LiveMetric
+from orchestrator.monitoring.metrics import JOB, METRICS, STAGE, LiveMetric, live_metric
 
 DASHBOARD_FILE = "grafana/orchestrator.json"
 ALERTS_FILE = "prometheus/alerts.yaml"
@@ -38,7 +38,7 @@ def dashboard_text() -> str:
 
 def _variables() -> list[dict[str, Any]]:
     """The drop-down lists of the dashboard: the data source, the job and the stage."""
-    of_state = next(metric for metric in METRICS if metric.name == "stage_state").series
+    of_state = live_metric("stage_state").series
     source = {"name": "datasource", "label": "Data source", "type": "datasource"}
     return [
         {**source, "query": "prometheus"},

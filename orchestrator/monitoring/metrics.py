@@ -16,7 +16,7 @@ SERIES = "SERIES"
 """In a panel's query: the metric with the dashboard's filters."""
 
 
-class Type(StrEnum):
+class MetricType(StrEnum):
     GAUGE = "gauge"
     """The newest value."""
     COUNTER = "counter"
@@ -43,7 +43,7 @@ class LiveMetric:
     name: str
     help: str
     unit: str
-    type: Type
+    type: MetricType
     tags: tuple[str, ...]
     panel: Panel
     needs_gpu: bool = False
@@ -57,7 +57,7 @@ class LiveMetric:
     @property
     def series(self) -> str:
         """The name in Prometheus."""
-        suffix = "_total" if self.type is Type.COUNTER else ""
+        suffix = "_total" if self.type is MetricType.COUNTER else ""
         return f"ray_{self.ray_name}{suffix}"
 
     @property
@@ -86,7 +86,7 @@ METRICS = (
         "stage_state",
         "1 for the state of the stage, 0 for the other states.",
         "0 or 1",
-        Type.GAUGE,
+        MetricType.GAUGE,
         (*_OF_STAGE, STATE),
         Panel(
             _RUN,
@@ -100,7 +100,7 @@ METRICS = (
         "stage_progress_ratio",
         "The part of the stage that is done.",
         "0 to 1",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_RUN, "Progress", _NEWEST, "percentunit"),
     ),
@@ -108,7 +108,7 @@ METRICS = (
         "stage_eta_seconds",
         "Time until the stage is done, at the pace of this attempt.",
         "s",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_RUN, "Time left", _NEWEST, "s"),
     ),
@@ -116,7 +116,7 @@ METRICS = (
         "stage_progress_age_seconds",
         "Time since the last progress of a running stage.",
         "s",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_RUN, "Time since the last progress", _NEWEST, "s"),
     ),
@@ -124,7 +124,7 @@ METRICS = (
         "driver_heartbeat_timestamp_seconds",
         "When the driver last exported its metrics.",
         "s since the epoch",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_RUN,
         Panel(
             _RUN,
@@ -138,7 +138,7 @@ METRICS = (
         "run_end_timestamp_seconds",
         "When the run ended; 0 while it runs.",
         "s since the epoch",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_RUN,
         Panel(
             _RUN,
@@ -152,7 +152,7 @@ METRICS = (
         "loss",
         "The newest training loss.",
         "1",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_TRAINING, "Loss", _NEWEST, "none"),
     ),
@@ -160,7 +160,7 @@ METRICS = (
         "lr",
         "The newest learning rate.",
         "1",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_TRAINING, "Learning rate", _NEWEST, "sci"),
     ),
@@ -168,7 +168,7 @@ METRICS = (
         "main_metric",
         "The newest value of the kind's first metric, such as top1; a search's best value.",
         "the metric's",
-        Type.GAUGE,
+        MetricType.GAUGE,
         (*_OF_STAGE, METRIC),
         Panel(
             _TRAINING,
@@ -182,7 +182,7 @@ METRICS = (
         "images_per_second",
         "Images trained per second, over all workers.",
         "1/s",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_TRAINING, "Images per second", _NEWEST, "none"),
     ),
@@ -190,7 +190,7 @@ METRICS = (
         "data_wait_percent",
         "The part of the training time in which rank 0 waited for data.",
         "%",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_TRAINING, "Wait for data", _NEWEST, "percent"),
     ),
@@ -198,7 +198,7 @@ METRICS = (
         "gpu_memory_bytes",
         "The most GPU memory that a worker of the newest attempt has reserved.",
         "bytes",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_STAGE,
         Panel(_TRAINING, "GPU memory", _NEWEST, "bytes"),
         needs_gpu=True,
@@ -207,7 +207,7 @@ METRICS = (
         "checkpoint_blocked_seconds",
         "Time in which training waited for the upload of the previous checkpoint.",
         "s",
-        Type.COUNTER,
+        MetricType.COUNTER,
         _OF_STAGE,
         Panel(
             _FAULTS, "Part of the time that training waits for checkpoints", _RATE, "percentunit"
@@ -217,7 +217,7 @@ METRICS = (
         "upload_seconds",
         "Time of uploads of checkpoints, which run next to training.",
         "s",
-        Type.COUNTER,
+        MetricType.COUNTER,
         _OF_STAGE,
         Panel(_FAULTS, "Part of the time with an upload under way", _RATE, "percentunit"),
     ),
@@ -225,7 +225,7 @@ METRICS = (
         "upload_bytes",
         "Size of the checkpoints that were uploaded.",
         "bytes",
-        Type.COUNTER,
+        MetricType.COUNTER,
         _OF_STAGE,
         Panel(_FAULTS, "Uploads of checkpoints", _RATE, "Bps"),
     ),
@@ -233,7 +233,7 @@ METRICS = (
         "retries",
         "Attempts at the stage or its trials that followed another one in this run.",
         "1",
-        Type.COUNTER,
+        MetricType.COUNTER,
         _OF_STAGE,
         Panel(_FAULTS, "Retries", _TOTAL, "none"),
     ),
@@ -242,7 +242,7 @@ METRICS = (
         "Attempts at the stage or its trials that lost a worker or the store. A machine that "
         "leaves with notice does not count.",
         "1",
-        Type.COUNTER,
+        MetricType.COUNTER,
         _OF_STAGE,
         Panel(_FAULTS, "Lost attempts", _TOTAL, "none"),
     ),
@@ -250,7 +250,7 @@ METRICS = (
         "nonfinite_losses",
         "How often the loss was NaN or infinite, or training ended for NaN or infinite gradients.",
         "1",
-        Type.COUNTER,
+        MetricType.COUNTER,
         _OF_STAGE,
         Panel(_FAULTS, "Losses that are NaN or infinite", _TOTAL, "none"),
     ),
@@ -258,7 +258,7 @@ METRICS = (
         "trial_progress_ratio",
         "The part of the trial that is done.",
         "0 to 1",
-        Type.GAUGE,
+        MetricType.GAUGE,
         _OF_TRIAL,
         Panel(
             _SEARCH, "Progress of trials", _NEWEST_OF_TRIAL, "percentunit", "{{stage}} {{trial}}"
@@ -268,7 +268,7 @@ METRICS = (
         "trial_main_metric",
         "The newest value of the metric that the search optimises.",
         "the metric's",
-        Type.GAUGE,
+        MetricType.GAUGE,
         (*_OF_TRIAL, METRIC),
         Panel(
             _SEARCH,
@@ -279,3 +279,8 @@ METRICS = (
         ),
     ),
 )
+
+
+def live_metric(name: str) -> LiveMetric:
+    """Return the metric of METRICS with this name."""
+    return next(metric for metric in METRICS if metric.name == name)

@@ -45,7 +45,11 @@ class Journal:
     clock: Callable[[], float] = time.time
     """Seconds since the epoch."""
     _unwritten: list[StageEvent] = field(default_factory=list)
+    _batch: bytes = b""
+    """The batch whose write has not succeeded yet. A write that failed may have reached the store,
+    and readers keep a batch by its name, so another try writes the same bytes."""
     _num_batches: int = 0
+    """How many batches the store has. Their numbers have no gaps."""
     _failing_since_s: float | None = None
 
     @property
@@ -96,12 +100,13 @@ class Journal:
         """
         age_s = self.clock() - self.record.heard_at_s
         # A negative age means that the clock was set back: write, so that the run is not silent.
-        if 0 <= age_s < (FLUSH_INTERVAL_S if self._unwritten else HEARTBEAT_S):
+        has_news = bool(self._batch or self._unwritten)
+        if 0 <= age_s < (FLUSH_INTERVAL_S if has_news else HEARTBEAT_S):
             return None
         try:
             self.write()
         except StoreError as err:
-            # Nothing is lost: the events are written with the next batch. A short outage must not
+            # Nothing is lost: the next write begins with this batch. A short outage must not
             # end hours of training.
             is_first = self._failing_since_s is None
             self._failing_since_s = self._failing_since_s or self.clock()
@@ -113,17 +118,21 @@ class Journal:
     def write(self) -> None:
         """Write the new events and the record. Raises StoreError."""
         self.record = self.record.model_copy(update={"heard_at_s": self.clock()})
-        if self._unwritten:
-            self._num_batches += 1
-            lines = "".join(json.dumps(asdict(event)) + "\n" for event in self._unwritten)
-            self.store.write(
-                f"runs/{self.record.run_id}/events/{self._num_batches:06d}.jsonl", lines.encode()
-            )
-            self._unwritten.clear()
+        self._write_events()
         self.store.write(
             record_name(self.record.run_id), self.record.model_dump_json(indent=2).encode()
         )
         self._failing_since_s = None
+
+    def _write_events(self) -> None:
+        while self._batch or self._unwritten:
+            if not self._batch:
+                lines = "".join(json.dumps(asdict(event)) + "\n" for event in self._unwritten)
+                self._batch, self._unwritten = lines.encode(), []
+            name = f"runs/{self.record.run_id}/events/{self._num_batches + 1:06d}.jsonl"
+            self.store.write(name, self._batch)
+            self._num_batches += 1
+            self._batch = b""
 
 
 def open_journal(

@@ -68,7 +68,7 @@ def load_listing(store: Store, *, most: int | None, now_s: float) -> Listing:
 
     A damaged record is a remark. Raises StoreError if the store is unreachable.
     """
-    # The id of a run begins with its time.
+    # The id of a run begins with its time in UTC.
     run_ids = sorted(store.folders("runs"), reverse=True)
     newest = run_ids[:most]
     records, remarks = _read(partial(load_record, store), newest)

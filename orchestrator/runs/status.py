@@ -29,6 +29,9 @@ from orchestrator.store.publish import load_manifest
 LOST_AFTER_S = 120.0
 """Silence after which a driver counts as lost. It writes every 10 s, but may wait a minute for Ray
 or S3."""
+NUM_METRICS = 2
+"""The number of metrics shown per stage. JSON has all of them."""
+RESUME = "run the same command again to resume"
 
 
 class Condition(StrEnum):
@@ -71,6 +74,34 @@ class StageStatus:
     waits_for: str | None = None
     """Why the stage does not start yet, such as `needs pretrain` or `needs 8 GPUs, 4 free`."""
     warnings: tuple[StageWarning, ...] = ()
+
+    @property
+    def share(self) -> float | None:
+        """The fraction that is done, 0 to 1, or None before the first progress event."""
+        if self.state in (Condition.DONE, Condition.REUSED):
+            return 1.0
+        return min(1.0, self.done / self.total) if self.done is not None and self.total else None
+
+    @property
+    def percent(self) -> int | None:
+        """The share in %, rounded down: 100 only when all is done."""
+        return None if self.share is None else int(100 * self.share)
+
+    @property
+    def shown_metrics(self) -> tuple[str, ...]:
+        """The first metrics as text, such as `top1 71.23`."""
+        shown = list(self.metrics.items())[:NUM_METRICS]
+        return tuple(f"{name} {value:.4g}" for name, value in shown)
+
+    @property
+    def shown_workers(self) -> str:
+        """Such as `8 workers`; empty before they start."""
+        return f"{self.workers} worker{'s' * (self.workers > 1)}" if self.workers else ""
+
+    @property
+    def news(self) -> str:
+        """What a waiting stage waits for, otherwise the last event."""
+        return self.waits_for or self.event if self.state is Condition.WAITING else self.event
 
 
 @dataclass(frozen=True)

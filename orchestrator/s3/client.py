@@ -12,7 +12,7 @@ import os
 import time
 from typing import Any
 
-from orchestrator.s3.failures import EndpointError, SettingsError, without_userinfo
+from orchestrator.s3.failures import EndpointError, SettingsError, without_secrets_of_urls
 from orchestrator.s3.offer import adopt_offer
 
 MAX_ATTEMPTS = 5
@@ -152,7 +152,7 @@ class _RetryPolicy:
         self._logged_at_s = now_s
         _log.warning(
             "the server %s %s; trying again (%d of %d)",
-            without_userinfo(url),
+            without_secrets_of_urls(url),
             what,
             attempts + 1,
             most,

@@ -156,7 +156,7 @@ def code_of(err: Exception) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def without_userinfo(text: str) -> str:
+def without_secrets_of_urls(text: str) -> str:
     """Return `text` without the user and the password of its URLs."""
     return _USERINFO.sub("//", text)
 
@@ -170,10 +170,10 @@ def explain(err: Exception, *, no_bucket: str) -> Failure:
     if isinstance(cause, ClientError):
         return _refusal(cause, err, no_bucket)
     text = _text_of(cause)
-    shown = " ".join(without_userinfo(text).split())[:MAX_REASON].rstrip(".")
+    shown = " ".join(without_secrets_of_urls(text).split())[:MAX_REASON].rstrip(".")
     hint, is_lasting = _advice(cause, text)
     # Otherwise the error may contain a secret.
-    is_whole = str(cause) in text and text == without_userinfo(text)
+    is_whole = str(cause) in text and text == without_secrets_of_urls(text)
     return Failure(shown, hint, "", is_lasting, behind=err if is_whole else None)
 
 
@@ -193,7 +193,7 @@ def _refusal(cause: Any, err: Exception, no_bucket: str) -> Failure:
     """Explain an error that the server answered."""
     code = code_of(cause)
     answer = cause.response.get("Error", {})
-    message = " ".join(without_userinfo(str(answer.get("Message") or code)).split())[
+    message = " ".join(without_secrets_of_urls(str(answer.get("Message") or code)).split())[
         :MAX_REASON
     ].rstrip(".")
     header = f", header {answer['Header']}" if "Header" in answer else ""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from orchestrator.s3.failures import without_userinfo
+from orchestrator.s3.failures import without_secrets_of_urls
 
 OFFER = "ORCHESTRATOR_S3_OFFER"
 """The environment variable with the offer, as JSON. Its keys are names of AWS's variables and
@@ -33,7 +33,7 @@ _KEYS_OF_ITS_OWN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID")
 
 def locations_of_s3(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables in `environ` that locate S3, without users and passwords."""
-    return {name: without_userinfo(environ[name]) for name in LOCATIONS if name in environ}
+    return {name: without_secrets_of_urls(environ[name]) for name in LOCATIONS if name in environ}
 
 
 def make_absolute(environ: MutableMapping[str, str]) -> None:
@@ -99,7 +99,7 @@ def _configured(environ: Mapping[str, str]) -> dict[str, str]:
     s3 = scoped.get("s3")
     bundle = scoped.get("ca_bundle")
     found = {
-        "AWS_ENDPOINT_URL_S3": endpoint and without_userinfo(endpoint),
+        "AWS_ENDPOINT_URL_S3": endpoint and without_secrets_of_urls(endpoint),
         "AWS_DEFAULT_REGION": scoped.get("region"),
         "AWS_CA_BUNDLE": bundle and str(Path(bundle).absolute()),
         "AWS_PROFILE": session.get_config_variable("profile"),

@@ -134,6 +134,7 @@ def test_uri_is_shown_without_its_user(uri: str, shown: str) -> None:
         SECRET,
         f"ftp://{SECRET}",
         f"https:{SECRET}",
+        f"https://{SECRET}..b/a",
         f"https://[{SECRET}",
         f"https://host:{SECRET}/a",
         f"https://user:{SECRET}@host/a",
@@ -218,6 +219,23 @@ def test_absent_receiver_is_a_warning_without_the_url() -> None:
     assert reason == "no connection to the receiver: Connection refused"
     url = f"http://{SECRET}.invalid/"
     assert deliver(url, b"{}", pauses_s=()) == "the receiver's host name cannot be resolved"
+
+
+def test_host_that_is_not_valid_is_a_warning_without_the_url() -> None:
+    warnings = _sent(f"https://{SECRET}..b/x", MESSAGE, MESSAGE)
+    assert warnings == 2 * [
+        "notify: HOOK: the host in its URL, or the proxy of the environment, is not valid; the "
+        "message was not delivered"
+    ]
+
+
+@pytest.mark.parametrize("proxy", ["http://a..b:3", "http://h:port", "http:///", "socks5://h:1"])
+def test_proxy_that_is_not_valid_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    reason = deliver("http://chat.invalid/path", b"{}")
+    assert reason == "the host in its URL, or the proxy of the environment, is not valid"
 
 
 def test_receiver_without_https_is_not_trusted() -> None:

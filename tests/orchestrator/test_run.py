@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from orchestrator.errors import DivergedError, StageError
 from orchestrator.monitoring.tally import Tally
 from orchestrator.planning import plan_job
 from orchestrator.progress import Progress
-from orchestrator.run import Run
+from orchestrator.run import Run, new_run_id
 from orchestrator.runs.journal import open_journal
 from orchestrator.schedule import Start
 from orchestrator.spec import load_job
@@ -33,6 +36,22 @@ def run(tmp_path: Path) -> Run:
     plan = plan_job(job, store)
     journal = open_journal(store, plan, run_id="now")
     return Run(plan, store, Progress(journal, lambda _: None, Tally({"only": "total"})))
+
+
+@pytest.fixture
+def far_east() -> Iterator[None]:
+    """A time zone 14 hours ahead of UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "<+14>-14")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_east")
+def test_ids_of_runs_sort_by_time_across_time_zones() -> None:
+    began_at = datetime.strptime(new_run_id()[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - began_at) < timedelta(hours=1)
 
 
 @pytest.mark.parametrize(("error", "count"), [(DivergedError("NaN"), 1), (StageError("bug"), 0)])

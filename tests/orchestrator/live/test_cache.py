@@ -30,6 +30,18 @@ def test_batches_and_manifests_are_read_once(cached: CachedStore) -> None:
     assert cached.read(BATCH) == b"events"
 
 
+def test_memory_is_limited_and_keeps_what_was_read_last(cached: CachedStore) -> None:
+    cached.max_bytes = 20
+    names = [f"runs/r/events/{number:06d}.jsonl" for number in (1, 2, 3)]
+    for name in names:
+        inner(cached).write(name, b"ten bytes.")
+    for name in (names[0], names[1], names[0], names[2]):
+        cached.read(name)
+    for name in names:
+        inner(cached).delete(name)
+    assert [cached.read(name) is not None for name in names] == [True, False, True]
+
+
 def test_records_are_read_again(cached: CachedStore) -> None:
     for content in (b"1", b"2"):
         inner(cached).write(RECORD, content)

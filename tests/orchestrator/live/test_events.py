@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.live.events import NUM_EVENTS, EventFeed
+from orchestrator.live.events import LIST_AFTER, NUM_EVENTS, EventFeed
 from orchestrator.store import Store, open_store
 from orchestrator.store.folder import FolderStore
 
@@ -62,6 +62,18 @@ def test_new_batches_are_found_without_listing_again(tmp_path: Path) -> None:
     assert texts(feed) == ["two", "one"]
     assert texts(feed) == ["two", "one"]
     assert store.num_lists == 1
+
+
+def test_batches_after_a_gap_are_found(store: Store) -> None:
+    write(store, 1, "one")
+    feed = EventFeed(store)
+    assert texts(feed) == ["one"]
+    write(store, 3, "three")
+    for _ in range(LIST_AFTER):
+        feed.read("r")
+    assert texts(feed) == ["three", "one"]
+    write(store, 4, "four")
+    assert texts(feed) == texts(EventFeed(store)) == ["four", "three", "one"]
 
 
 def test_another_run_has_its_own_events(store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.live.events import SeenEvent
 from orchestrator.live.strip import MAX_ROWS, MAX_TEXT, make_strip, make_title
 from orchestrator.runs.status import Condition, StageStatus, Status
+from orchestrator.runs.warnings import StageWarning
 
 ROW = StageStatus(
     "train", "pretrain", Condition.RUNNING, "epoch 4/10", attempt=2, done=4, total=10, eta_s=125,
@@ -28,6 +29,20 @@ def test_a_running_stage_has_bar_eta_metrics_and_event() -> None:
     assert "top1 71.23 · loss 2.31<" in html
     assert "attempt 2" in html
     assert 'data-age="997.0"' in html
+
+
+def test_a_stage_has_its_workers_and_warnings() -> None:
+    warnings = (StageWarning("data_wait", "waits for data 31 % of the time"),)
+    html = strip(replace(STATUS, stages=(replace(ROW, workers=8, warnings=warnings),)))
+    assert '<span class="soft">attempt 2, 8 workers</span>' in html
+    assert '<span class="warning"><bdi>waits for data 31 % of the time<' in html
+
+
+def test_only_a_waiting_stage_shows_what_it_waits_for() -> None:
+    row = replace(ROW, waits_for="needs 8 GPUs, 4 free")
+    assert "needs 8 GPUs" not in strip(replace(STATUS, stages=(row,)))
+    html = strip(replace(STATUS, stages=(replace(row, state=Condition.WAITING),)))
+    assert "needs 8 GPUs, 4 free" in html
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,28 @@ def test_batch_of_events_is_never_overwritten(journal: Journal, clock: Clock) ->
     assert [text.count("\n") for text in texts] == [2, 1, 1]
 
 
+def test_batch_of_a_failed_write_is_written_again_as_it_was(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = journal.store.write
+
+    def lose_answer(name: str, content: bytes) -> None:
+        write(name, content)
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(journal.store, "write", lose_answer)
+    journal.enter("a", State.RUNNING, Event("starting"))
+    with pytest.raises(StoreError):
+        journal.write()
+    monkeypatch.undo()
+    first = journal.store.read("runs/r/events/000001.jsonl")
+    journal.hear(StageEvent("a", 1, 1000, Event("epoch 1/3", 1, 3)))
+    journal.write()
+    assert journal.store.read("runs/r/events/000001.jsonl") == first, "a reader may have kept it"
+    (line,) = (journal.store.read("runs/r/events/000002.jsonl") or b"").splitlines()
+    assert json.loads(line)["event"]["text"] == "epoch 1/3"
+
+
 def test_record_is_written_after_the_clock_was_set_back(journal: Journal, clock: Clock) -> None:
     clock.now_s -= 3600
     journal.write_if_due()
@@ -173,6 +195,7 @@ def test_store_outage_loses_no_event(tmp_path: Path, clock: Clock) -> None:
     away.rename(runs)
     clock.now_s += FLUSH_INTERVAL_S
     journal.write_if_due()
+    assert _batches(journal) == ["runs/r/events/000001.jsonl"], "the numbers have no gap"
     batches = [path.read_text() for path in (runs / "r" / "events").iterdir()]
     assert [
         json.loads(line)["event"]["text"] for batch in batches for line in batch.splitlines()

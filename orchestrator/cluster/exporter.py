@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ray.util.metrics import Counter, Gauge
 
-from orchestrator.monitoring.metrics import METRICS, Type
+from orchestrator.monitoring.metrics import MetricType, live_metric
 from orchestrator.monitoring.tally import Reading
 
 REFRESH_S = 5.0
@@ -58,7 +58,7 @@ class Exporter:
 
     def _metric(self, name: str) -> Gauge | Counter:
         if name not in self._metrics:
-            live = next(live for live in METRICS if live.name == name)
-            make = Counter if live.type is Type.COUNTER else Gauge
+            live = live_metric(name)
+            make = Counter if live.type is MetricType.COUNTER else Gauge
             self._metrics[name] = make(live.ray_name, description=live.help, tag_keys=live.tags)
         return self._metrics[name]

@@ -1,4 +1,4 @@
-"""The exporter of live metrics, without a run. tests/system/test_metrics.py scrapes a run."""
+"""The exporter of live metrics, without a run. tests/system/test_monitoring.py scrapes a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from orchestrator.cluster.metrics import REFRESH_S, Exporter
+from orchestrator.cluster.exporter import REFRESH_S, Exporter
 from orchestrator.monitoring.tally import Reading
 
 TAGS = {"orchestrator_job": "cat", "stage": "train"}
