@@ -3,7 +3,7 @@
 File descriptors 1 and 2 lead to a local file for the time of the stage. A pipe would need a reader
 at all times: an extension that prints while it holds Python's lock would then wait forever. A
 thread moves the file's text to the store and to Ray's own log. A small process waits for the
-worker to be killed, and then writes what the thread could not.
+worker to be killed or to end while the store is away, and then writes what the thread could not.
 """
 
 from __future__ import annotations
@@ -220,20 +220,28 @@ class _Shipment:
         try:
             self._rescue.stdin.write(json.dumps(rest.to_json()).encode() + b"\n")
             self._rescue.stdin.flush()
-        except OSError:  # somebody ended it: only the output of a killed worker is less complete
+        except OSError:  # it was killed: only the output of a killed worker is less complete
             self._rescue = None
 
     def finish(self, *, timeout_s: float) -> bool:
-        """Write the rest, and end. Returns whether that was possible in time."""
+        """Write the rest, and end. Returns whether the thread ended in time.
+
+        If the store is away, the other process writes the rest when it is back.
+        """
         self._is_ending.set()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False
         if self._rescue is not None and self._rescue.stdin is not None:
+            is_complete = self._tail.is_complete
             with suppress(OSError):
-                self._rescue.stdin.write(b"done\n")
+                if is_complete:
+                    self._rescue.stdin.write(b"done\n")
                 self._rescue.stdin.close()
-            self._rescue.wait()
+            if is_complete:
+                self._rescue.wait()
+            else:  # it may take a minute, but without a wait it would remain as a zombie
+                threading.Thread(target=self._rescue.wait, daemon=True).start()
         return True
 
 

@@ -89,6 +89,15 @@ def test_error_is_the_last_text_and_later_output_is_not_captured(
     assert copied == _stored(str(tmp_path / "good"))
 
 
+def test_text_that_the_end_of_a_stage_cannot_store_follows_when_the_store_is_back(
+    talker: Talker, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("not a folder, so every write fails")
+    assert talker(str(tmp_path / "store"), flush_s=600, end="return").wait() == 0
+    (tmp_path / "store").unlink()
+    assert _is_complete(_await_stored(str(tmp_path / "store"), "key ***"))
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Iterator[int]:
     """The file that a worker prints to."""
