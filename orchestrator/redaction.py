@@ -47,7 +47,8 @@ def secret_forms(values: Iterable[str]) -> frozenset[str]:
 def _forms(value: str) -> set[str]:
     """The value, each of its lines, and both as they stand in a URL and in JSON."""
     lines = {line.strip() for line in (value, *value.splitlines())}
-    forms = lines | {quote(line, safe="") for line in lines}
+    # A value that is not UTF-8 has surrogates in Python.
+    forms = lines | {quote(line, safe="", errors="surrogateescape") for line in lines}
     forms |= {json.dumps(line)[1:-1] for line in lines}
     return {form for form in forms if len(form) >= MIN_LETTERS and "\n" not in form}
 

@@ -52,6 +52,11 @@ def test_forms_and_lines_of_a_secret_are_replaced() -> None:
     assert redactor.redacted(printed) == b'"***\\n" *** *** ***'
 
 
+def test_secret_that_is_not_utf_8_is_replaced() -> None:
+    redactor = Redactor(secrets_of({"SOME_TOKEN": "open-sesame\udcff"}))
+    assert redactor.redacted(b"open-sesame\xff open-sesame%FF") == b"*** ***"
+
+
 @given(st.text("ab", min_size=8, max_size=12), st.text("abc", max_size=60), st.integers(20, 40))
 def test_no_cut_splits_a_secret(secret: str, text: str, at: int) -> None:
     """Whatever is cut, the two parts have no more letters of a secret than the whole."""
