@@ -14,7 +14,7 @@ from orchestrator.cli.failed_stage import describe_failure
 from orchestrator.cli.job import load
 from orchestrator.cli.messages import Messages
 from orchestrator.cli.report import show_results
-from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
+from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.process import number_in
@@ -70,12 +70,8 @@ class _Run:
         with driver_log(self.store, run_id, self.logs) as log:
             for warning in warnings:
                 log.add(warning)
-            try:
-                outcome = self._run(run_id, log)
-                verdict, exit_code = self._show(run_id, outcome, stdout, log)
-            except OrchestratorError as err:  # the caller prints it
-                log.add(str(err))
-                raise
+            outcome = self._run(run_id, log)
+            verdict, exit_code = self._show(run_id, outcome, stdout, log)
             log.add(verdict)
         return verdict, exit_code
 

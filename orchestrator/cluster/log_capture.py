@@ -29,7 +29,7 @@ from orchestrator.redaction import Redactor, secret_forms, secrets_of
 from orchestrator.s3.client import known_secrets
 from orchestrator.store import open_store
 from orchestrator.store.log_tail import LogTail
-from orchestrator.store.stage_logs import LogName, LogSettings, LogWriter
+from orchestrator.store.stage_logs import TIME_FORMAT, LogName, LogSettings, LogWriter
 
 POLL_S = 0.5
 """How often the thread looks for new lines."""
@@ -70,7 +70,7 @@ def _own_records() -> Iterator[None]:
     log = logging.getLogger("orchestrator")
     before = log.level, log.propagate
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", TIME_FORMAT))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False  # Ray Train has a handler for all records, which prints them, too

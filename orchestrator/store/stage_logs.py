@@ -23,6 +23,9 @@ SMALL_PART_BYTES = 2**16
 """A newest part below this size is continued, so that a quiet worker does not write thousands of
 tiny objects."""
 
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+"""Of the log records, with a date: a run may take days."""
+
 FLUSH_VARIABLE = "ORCHESTRATOR_LOG_FLUSH_S"
 PART_VARIABLE = "ORCHESTRATOR_LOG_PART_MB"
 LIMIT_VARIABLE = "ORCHESTRATOR_LOG_LIMIT_MB"
