@@ -173,7 +173,7 @@ class LogReader:
 
     def read(self) -> Iterator[str]:
         """Yield the new text, part by part, and a line for each gap. Raises StoreError."""
-        for number in self._numbers():
+        for number in _part_numbers(self._store, self._folder):
             if number < self._number:
                 continue
             content = self._store.read(part_name(self._folder, number))
@@ -188,9 +188,11 @@ class LogReader:
             if new:
                 yield new.decode(errors="replace")
 
-    def _numbers(self) -> list[int]:
-        names = (name.rpartition("/")[2] for name in self._store.names(self._folder))
-        return sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d+\.log", name))
+
+def _part_numbers(store: Store, folder: str) -> list[int]:
+    """The numbers of the parts that a log has, in order."""
+    names = (name.rpartition("/")[2] for name in store.names(folder))
+    return sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d+\.log", name))
 
 
 def gap(num_parts: int) -> str:
@@ -204,15 +206,21 @@ def gap(num_parts: int) -> str:
 
 def last_lines(store: Store, folder: str, num_lines: int) -> list[str]:
     """Return the last lines of a log, read from its newest parts. Raises StoreError."""
-    numbers = LogReader(store, folder)._numbers()
     lines: list[str] = []
     text = ""
-    for number in reversed(numbers):
+    for number in reversed(_part_numbers(store, folder)):
         text = (store.read(part_name(folder, number)) or b"").decode(errors="replace") + text
         lines = text.splitlines()
         if len(lines) > num_lines:
             break
     return lines[-num_lines:]
+
+
+def log_size(store: Store, folder: str) -> tuple[int, int]:
+    """Return a value that is greater for a log that has grown. Raises StoreError."""
+    number = max(_part_numbers(store, folder), default=0)
+    newest = store.read(part_name(folder, number)) if number else None
+    return number, len(newest or b"")
 
 
 def follow(
