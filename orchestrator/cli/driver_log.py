@@ -79,7 +79,8 @@ class DriverLog:
         if not lines:
             return
         try:
-            secrets = secrets_of(os.environ) | secret_forms(known_secrets())
+            secrets = secrets_of(os.environ, self._settings.secret_names)
+            secrets |= secret_forms(known_secrets())
             self._await_record()
             self._writer.write(Redactor(secrets).redacted(b"".join(lines)))
         except Exception:  # noqa: BLE001  the journal reports a store; the lines wait for the next try

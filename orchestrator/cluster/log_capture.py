@@ -175,7 +175,8 @@ class _Shipment:
         self._fd, self._before, copy_fd = fd, (stdout, stderr), stderr
         limit_bytes = settings.limit_bytes(num_logs)
         writer = LogWriter(open_store(store_uri), folder, limit_bytes)
-        self._secrets = secrets_of(os.environ)
+        self._secret_names = settings.secret_names
+        self._secrets = secrets_of(os.environ, self._secret_names)
         self._faults: set[type[Exception]] = set()
         self._tail = LogTail(fd, copy_fd, writer, settings, self._redactor)
         self._place = Rest(store_uri, folder, limit_bytes, fd=fd, copy_fd=copy_fd)
@@ -231,7 +232,8 @@ class _Shipment:
 
     def _redactor(self) -> Redactor:
         # Credentials that were renewed stay secret until they expire.
-        self._secrets |= secrets_of(os.environ) | secret_forms(known_secrets())
+        self._secrets |= secrets_of(os.environ, self._secret_names)
+        self._secrets |= secret_forms(known_secrets())
         return Redactor(self._secrets)
 
     def _report(self) -> None:

@@ -44,6 +44,8 @@ class LogSettings:
     """The size from which a part is written before `flush_s` is over."""
     limit_mb: float = 64.0
     """The size of the logs of one attempt at a stage, over all its workers. 0: none are kept."""
+    secret_names: frozenset[str] = frozenset()
+    """Environment variables whose values are secrets, although their names do not show it."""
 
     @property
     def are_kept(self) -> bool:

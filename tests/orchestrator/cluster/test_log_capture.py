@@ -146,9 +146,17 @@ def output(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def _tail(fd: int, store_uri: str, *, limit_bytes: int = 2**20, **settings: float) -> LogTail:
+def _tail(
+    fd: int,
+    store_uri: str,
+    *,
+    limit_bytes: int = 2**20,
+    flush_s: float = 10,
+    part_mb: float = 1,
+) -> LogTail:
+    settings = LogSettings(flush_s, part_mb)
     writer = LogWriter(open_store(store_uri), FOLDER, limit_bytes)
-    return LogTail(fd, None, writer, LogSettings(**settings), lambda: Redactor({SECRET}))
+    return LogTail(fd, None, writer, settings, lambda: Redactor({SECRET}))
 
 
 def test_output_waits_while_the_store_is_unreachable(output: int, tmp_path: Path) -> None:
