@@ -33,6 +33,8 @@ class FailedWorker(NamedTuple):
 
     attempt: int
     rank: int
+    is_lost: bool = False
+    """Whether the attempt was lost, so the rest of the worker's log may still be on its way."""
 
 
 class OrchestratorError(Exception):

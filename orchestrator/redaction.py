@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote
 
-MIN_LETTERS = 8
+MIN_CHARACTERS = 8
 """Shorter values are not replaced: words such as `true` would disappear from every line."""
 MARK = b"***"
 
 _SECRET_NAME = re.compile(
     r"SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|PRIVATE|WEBHOOK|AUTHORIZATION"
-    r"|(^|_)(PASS|PWD|DSN|COOKIE)$|KEY$|KEY_ID$",
+    r"|(^|_)(PAT|AUTH|SAS)(_|$)|(^|_)(PASS|PWD|DSN|COOKIE)$|KEY$|KEY_ID$",
     re.IGNORECASE,
 )
 """Names of environment variables whose values are secrets. PWD itself is the current folder."""
 _POINTER_NAME = re.compile(
-    r"(_|^)(FILES?|PATH|DIR|FOLDER|URI|HOST|MODE|EXPIRATION)$", re.IGNORECASE
+    r"(_|^)(FILES?|PATH|DIR|FOLDER|SOCK|HOST|MODE|EXPIRATION)$"
+    r"|^(?!.*(SECRET|TOKEN|WEBHOOK)).*(_|^)URI$",
+    re.IGNORECASE,
 )
-"""Names such as AWS_SHARED_CREDENTIALS_FILE: the value locates a secret but is none."""
+"""Names such as AWS_SHARED_CREDENTIALS_FILE: the value is not a secret itself. The URI of a webhook
+is one."""
 _USERINFO = re.compile(r"//([^/?#\s\"'`@]*)@")
 _USERINFO_IN_TEXT = re.compile(rb"(?<=://)[^/?#\s\"'`@]+@")
 
 
-def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
-    """Return the secret values in `environ`, and the users of the URLs in all values."""
-    named = {value for name, value in environ.items() if _is_secret_name(name)}
+def secrets_of(environ: Mapping[str, str], names: Collection[str] = ()) -> frozenset[str]:
+    """Return the secret values in `environ`, and the users of the URLs in all values. `names` are
+    further variables with secrets."""
+    named = {value for name, value in environ.items() if name in names or _is_secret_name(name)}
     users = {user for value in environ.values() for user in _USERINFO.findall(value)}
     passwords = {user.partition(":")[2] for user in users}
     return frozenset(word for text in named | users | passwords for word in _forms(text))
@@ -45,11 +49,12 @@ def secret_forms(values: Iterable[str]) -> frozenset[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """The value, each of its lines, and both as they stand in a URL and in JSON."""
+    """The value, each of its lines, and both as written in a URL and in JSON."""
     lines = {line.strip() for line in (value, *value.splitlines())}
-    forms = lines | {quote(line, safe="") for line in lines}
+    # A value that is not UTF-8 has surrogates in Python.
+    forms = lines | {quote(line, safe="", errors="surrogateescape") for line in lines}
     forms |= {json.dumps(line)[1:-1] for line in lines}
-    return {form for form in forms if len(form) >= MIN_LETTERS and "\n" not in form}
+    return {form for form in forms if len(form) >= MIN_CHARACTERS and "\n" not in form}
 
 
 class Redactor:
@@ -65,6 +70,9 @@ class Redactor:
         for secret in self._secrets:
             text = text.replace(secret, MARK)
         return _USERINFO_IN_TEXT.sub(MARK + b"@", text)
+
+    def redacted_text(self, text: str) -> str:
+        return self.redacted(text.encode(errors="backslashreplace")).decode(errors="replace")
 
     def cut(self, text: bytes, at: int) -> int:
         """Return the end of a first part of `text` of about `at` bytes that splits no secret."""

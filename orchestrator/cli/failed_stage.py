@@ -4,15 +4,18 @@ that shows its whole log."""
 from __future__ import annotations
 
 import shlex
+import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestrator.cli.logs import Wanted, chosen, harmless
 from orchestrator.errors import FailedWorker, JobError, OrchestratorError, StoreError
 from orchestrator.store import Store
-from orchestrator.store.stage_logs import LogName, last_lines, list_logs
+from orchestrator.store.stage_logs import LogName, last_lines, list_logs, log_size
 
 NUM_LINES = 20
+SETTLED_S, MOST_REST_S = 3, 10
+"""The process that writes the rest of a lost worker's log needs a few seconds to start."""
 
 
 def describe_failure(
@@ -24,8 +27,12 @@ def describe_failure(
     try:
         name = _failed_log(store, run_id, stage, error.failed_worker)
         if name is not None:
-            lines += _end_of(store, name.folder(run_id, stage), error, name)
-            lines.append(f"the whole log: {shlex.join(_command(arguments, stage, name))}")
+            folder = name.folder(run_id, stage)
+            if error.failed_worker is not None and error.failed_worker.is_lost:
+                await_rest(store, folder)
+            lines += _end_of(store, folder, error, name)
+            command = _command(arguments, run_id, stage, name)
+            lines.append(f"the whole log: {shlex.join(command)}")
     except StoreError as err:  # the error of the stage is the news
         lines.append(f"the log of its worker cannot be read: {err}")
     return "\n".join(lines)
@@ -38,7 +45,8 @@ def _failed_log(
     if not found:
         return None
     try:
-        return chosen(found, Wanted(None, *(worker or (None, None))), stage)
+        rank = (None, None) if worker is None else (worker.attempt, worker.rank)
+        return chosen(found, Wanted(None, *rank), stage)
     except JobError:  # the worker was lost before it could write
         return chosen(found, Wanted(None, None, None), stage)
 
@@ -57,10 +65,28 @@ def _end_of(store: Store, folder: str, error: OrchestratorError, name: LogName) 
         yield f"    {harmless(line)}"
 
 
-def _command(arguments: Namespace, stage: str, name: LogName) -> list[str]:
+def await_rest(
+    store: Store,
+    folder: str,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+    settled_s: int = SETTLED_S,
+    most_s: int = MOST_REST_S,
+) -> None:
+    """Wait until a log has not grown for `settled_s`, at most `most_s`. Raises StoreError."""
+    size, unchanged_s = (0, 0), 0
+    for _ in range(most_s):
+        before, size = size, log_size(store, folder)
+        unchanged_s = unchanged_s + 1 if size == before else 0
+        if unchanged_s >= settled_s:
+            return
+        wait(1.0)
+
+
+def _command(arguments: Namespace, run_id: str, stage: str, name: LogName) -> list[str]:
     trial = ["--trial", str(int(name.trial))] if name.trial is not None else []
     store = ["--store", arguments.store] if arguments.store is not None else []
     overrides = [word for override in arguments.overrides for word in ("--set", override)]
-    place = ["--attempt", str(name.attempt), "--rank", str(name.rank)]
+    place = ["--attempt", str(name.attempt), "--rank", str(name.rank), "--run", run_id]
     job = str(arguments.job)
     return ["orchestrator", "logs", job, stage, *trial, *place, *store, *overrides]

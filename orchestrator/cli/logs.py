@@ -130,7 +130,7 @@ def _follow_stage(
     while True:
         ends = is_over()
         found = list_logs(store, run_id, stage)
-        newest = chosen(found, wanted, stage) if found else None
+        newest = _present(found, wanted, stage, ends=ends) if found else None
         if reader is not None:
             yield from reader.read()
         if newest is not None and newest != name:
@@ -141,6 +141,19 @@ def _follow_stage(
         if ends:
             return
         _wait()
+
+
+def _present(
+    found: tuple[LogName, ...], wanted: Wanted, stage: str, *, ends: bool
+) -> LogName | None:
+    """Return the wanted log, or None while it may still come. The first worker that writes may have
+    any rank, so the default is rank 0 until the stage ends."""
+    if ends:
+        return chosen(found, wanted, stage)
+    try:
+        return chosen(found, wanted._replace(rank=wanted.rank or 0), stage)
+    except JobError:
+        return None
 
 
 def _wait() -> None:

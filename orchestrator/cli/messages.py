@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from orchestrator.errors import InterruptedRunError
 from orchestrator.notify import Message, Sender, webhook_of, without_userinfo
+from orchestrator.redaction import Redactor, secret_forms, secrets_of
 from orchestrator.report import Cell, CellVerdict
+from orchestrator.s3.client import known_secrets
 from orchestrator.schedule import State
 from orchestrator.spec import Job
 
@@ -28,8 +30,10 @@ class Messages:
         """Raises JobError if the job names a webhook that the environment does not have."""
         self._job, self._path = job, path
         self._on = frozenset(job.notify.on if job.notify else ())
+        self._environment = environment
+        self._listeners: list[Callable[[str], None]] = []
         self._sender = (
-            Sender(webhook_of(job.notify, environment), warn=_warn) if job.notify else None
+            Sender(webhook_of(job.notify, environment), warn=self._warn) if job.notify else None
         )
         self._failed: set[str] = set()
         self._is_failure_the_news = False
@@ -50,6 +54,16 @@ class Messages:
             self._post(f"{self._job.name}: failed: {_first_line(err)}", (), verb="status")
         if self._sender is not None:
             self._sender.close()
+
+    def warn_also(self, note: Callable[[str], None]) -> None:
+        """Pass later warnings about messages also to `note`."""
+        self._listeners.append(note)
+
+    def _warn(self, text: str) -> None:
+        line = f"warning: {text}"
+        print(line, file=sys.stderr)
+        for note in self._listeners:
+            note(line)
 
     def following(self, watch: Watcher) -> Watcher:
         """Return a watcher that calls `watch` and sends a message for each stage that fails."""
@@ -89,11 +103,18 @@ class Messages:
             return
         store = without_userinfo(self._job.store)
         command = shlex.join(["orchestrator", verb, str(self._path), "--store", store])
-        self._sender.post(Message(headline, lines, store, command))
+        clean = self._redactor().redacted_text
+        self._sender.post(Message(clean(headline), tuple(map(clean, lines)), store, command))
+
+    def _redactor(self) -> Redactor:
+        """A chat is read by others, and its messages leave the company."""
+        named = secrets_of(self._environment, secret_names(self._job))
+        return Redactor(named | secret_forms(known_secrets()))
 
 
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+def secret_names(job: Job) -> frozenset[str]:
+    """Return the environment variables that the job names and whose values are secrets."""
+    return frozenset({job.notify.url_env} if job.notify else ())
 
 
 def _first_line(err: BaseException | None) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from orchestrator.cli.console import make_console, say_last
 from orchestrator.cli.driver_log import DriverLog, driver_log
 from orchestrator.cli.failed_stage import describe_failure
 from orchestrator.cli.job import load
-from orchestrator.cli.messages import Messages
+from orchestrator.cli.messages import Messages, secret_names
 from orchestrator.cli.report import show_results
-from orchestrator.errors import Fault, OrchestratorError, SpecError, StoreError
+from orchestrator.errors import Fault, SpecError, StoreError
 from orchestrator.plan import Plan, Verdict, needed
 from orchestrator.planning import plan_job
 from orchestrator.process import number_in
@@ -37,7 +37,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
     forced = _stages_named(job, "--force", arguments.force)
     if only:
         _check_forced_run(job, only, forced)
-    logs = log_settings(os.environ)
+    logs = replace(log_settings(os.environ), secret_names=secret_names(job))
     cancel_poll_s = number_in(os.environ, POLL_VARIABLE, "seconds", POLL_S)
     # Before any work, because a run must not end without the message that it should send.
     with Messages(job, arguments.job, environment=os.environ) as messages:
@@ -71,12 +71,9 @@ class _Run:
         with driver_log(self.store, run_id, self.logs) as log:
             for warning in warnings:
                 log.add(warning)
-            try:
-                outcome = self._run(run_id, log)
-                verdict, exit_code = self._show(run_id, outcome, stdout, log)
-            except OrchestratorError as err:  # the caller prints it
-                log.add(str(err))
-                raise
+            self.messages.warn_also(log.add)
+            outcome = self._run(run_id, log)
+            verdict, exit_code = self._show(run_id, outcome, stdout, log)
             log.add(verdict)
         return verdict, exit_code
 

@@ -1,4 +1,5 @@
-"""The process that waits next to a worker, and writes the rest of its log if it is killed.
+"""The process that waits next to a worker, and writes the rest of its log if the worker is killed
+or could not write it.
 
 It imports the store only then, so that it costs nothing during the stage.
 """
@@ -15,14 +16,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 CHECK_INTERVAL_S = 1.0
-NUM_TRIES = 6
-"""Attempts to reach the store, one every TRY_INTERVAL_S."""
-TRY_INTERVAL_S = 10.0
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""The waits between the attempts to reach the store."""
 
 
 @dataclass(frozen=True)
 class Rest:
-    """Where to resume the log of a worker that was killed."""
+    """Where to resume the log of a worker that is gone."""
 
     store_uri: str
     folder: str
@@ -76,7 +76,7 @@ def _parsed(line: bytes | None) -> Rest | None:
 
 def write_rest(rest: Rest) -> None:
     """Write what the worker printed after its last flush."""
-    # Only for a killed worker
+    # Not for a worker that has written all by itself
     from orchestrator.redaction import Redactor  # noqa: PLC0415
     from orchestrator.store import open_store  # noqa: PLC0415
     from orchestrator.store.log_tail import LogTail  # noqa: PLC0415
@@ -94,11 +94,12 @@ def write_rest(rest: Rest) -> None:
         stored=rest.stored,
         copied=rest.copied,
     )
-    for _ in range(NUM_TRIES):
-        tail.pump(is_end=True)
-        if tail.stored == os.fstat(rest.fd).st_size:
+    tail.pump(is_end=True)
+    for pause_s in PAUSES_S:
+        if tail.is_complete:
             return
-        time.sleep(TRY_INTERVAL_S)
+        time.sleep(pause_s)
+        tail.pump(is_end=True)
 
 
 if __name__ == "__main__":

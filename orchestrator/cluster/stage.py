@@ -178,7 +178,9 @@ def train(attempt: Attempt, channel: EventChannel, room: Room) -> None:
             )
         )
         if isinstance(decision, Fail):
-            decision.error.failed_worker = FailedWorker(attempt.number, failed_rank(lost))
+            decision.error.failed_worker = FailedWorker(
+                attempt.number, failed_rank(lost), decision.is_lost
+            )
             raise decision.error
         num_lost, num_moves = num_lost + (not decision.is_move), num_moves + decision.is_move
         next_one = f"attempt {num_lost + num_moves + 1} of {MAX_ATTEMPTS + num_moves}"

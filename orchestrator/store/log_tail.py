@@ -57,6 +57,11 @@ class LogTail:
             while self._is_due(size, is_end=is_end) and self._store_part(redactor, is_end=is_end):
                 self._free_disk()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that the file has is in the store."""
+        return self.stored == os.fstat(self.fd).st_size
+
     def _is_due(self, size: int, *, is_end: bool) -> bool:
         if size == self.stored or self._waiting_since_s is None:
             return False
@@ -77,7 +82,7 @@ class LogTail:
             return False
         self._failing_since_s = None
         self.stored += len(raw)
-        if self.stored == os.fstat(self.fd).st_size:
+        if self.is_complete:
             self._waiting_since_s = None
         return True
 

@@ -23,6 +23,9 @@ SMALL_PART_BYTES = 2**16
 """A newest part below this size is continued, so that a quiet worker does not write thousands of
 tiny objects."""
 
+TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+"""Of the log records, with a date: a run may take days."""
+
 FLUSH_VARIABLE = "ORCHESTRATOR_LOG_FLUSH_S"
 PART_VARIABLE = "ORCHESTRATOR_LOG_PART_MB"
 LIMIT_VARIABLE = "ORCHESTRATOR_LOG_LIMIT_MB"
@@ -41,6 +44,8 @@ class LogSettings:
     """The size from which a part is written before `flush_s` is over."""
     limit_mb: float = 64.0
     """The size of the logs of one attempt at a stage, over all its workers. 0: none are kept."""
+    secret_names: frozenset[str] = frozenset()
+    """Environment variables whose values are secrets, although their names do not show it."""
 
     @property
     def are_kept(self) -> bool:
@@ -170,7 +175,7 @@ class LogReader:
 
     def read(self) -> Iterator[str]:
         """Yield the new text, part by part, and a line for each gap. Raises StoreError."""
-        for number in self._numbers():
+        for number in _part_numbers(self._store, self._folder):
             if number < self._number:
                 continue
             content = self._store.read(part_name(self._folder, number))
@@ -185,9 +190,11 @@ class LogReader:
             if new:
                 yield new.decode(errors="replace")
 
-    def _numbers(self) -> list[int]:
-        names = (name.rpartition("/")[2] for name in self._store.names(self._folder))
-        return sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d+\.log", name))
+
+def _part_numbers(store: Store, folder: str) -> list[int]:
+    """The numbers of the parts that a log has, in order."""
+    names = (name.rpartition("/")[2] for name in store.names(folder))
+    return sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d+\.log", name))
 
 
 def gap(num_parts: int) -> str:
@@ -201,15 +208,21 @@ def gap(num_parts: int) -> str:
 
 def last_lines(store: Store, folder: str, num_lines: int) -> list[str]:
     """Return the last lines of a log, read from its newest parts. Raises StoreError."""
-    numbers = LogReader(store, folder)._numbers()
     lines: list[str] = []
     text = ""
-    for number in reversed(numbers):
+    for number in reversed(_part_numbers(store, folder)):
         text = (store.read(part_name(folder, number)) or b"").decode(errors="replace") + text
         lines = text.splitlines()
         if len(lines) > num_lines:
             break
     return lines[-num_lines:]
+
+
+def log_size(store: Store, folder: str) -> tuple[int, int]:
+    """Return a value that is greater for a log that has grown. Raises StoreError."""
+    number = max(_part_numbers(store, folder), default=0)
+    newest = store.read(part_name(folder, number)) if number else None
+    return number, len(newest or b"")
 
 
 def follow(

@@ -20,6 +20,10 @@ SECRET = "open-sesame"
         "WANDB_API_KEY",
         "db_password",
         "SLACK_WEBHOOK",
+        "TEAMS_WEBHOOK_URI",
+        "GITHUB_PAT",
+        "PROXY_AUTH",
+        "STORAGE_SAS_URL",
     ],
 )
 def test_value_of_a_variable_that_is_named_like_a_secret_is_replaced(name: str) -> None:
@@ -33,12 +37,20 @@ def test_value_of_a_variable_that_is_named_like_a_secret_is_replaced(name: str) 
         ("PWD", "/home/somebody"),
         ("AWS_SHARED_CREDENTIALS_FILE", "/home/somebody/.aws"),
         ("RAY_AUTH_MODE", "disabled"),
+        ("SSH_AUTH_SOCK", "/tmp/agent.1"),
+        ("COMPAT_PATH", "/usr/lib/compat"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://host/credentials"),
         ("AWS_SECRET_ACCESS_KEY", "short"),
         ("KEYBOARD", "qwertyuiop"),
     ],
 )
 def test_other_values_stay_readable(name: str, value: str) -> None:
     assert Redactor(secrets_of({name: value})).redacted(value.encode()) == value.encode()
+
+
+def test_variable_that_the_job_names_is_a_secret() -> None:
+    redactor = Redactor(secrets_of({"CHAT_URL": "https://host/secret"}, {"CHAT_URL"}))
+    assert redactor.redacted_text("to https://host/secret: \udcff") == "to ***: \\udcff"
 
 
 def test_users_of_urls_are_replaced_also_outside_their_url() -> None:
@@ -50,6 +62,11 @@ def test_forms_and_lines_of_a_secret_are_replaced() -> None:
     redactor = Redactor(secrets_of({"PRIVATE_PEM": 'first line"1\nsecond/line2'}))
     printed = b'"first line\\"1\\n" first line"1 second%2Fline2 second/line2'
     assert redactor.redacted(printed) == b'"***\\n" *** *** ***'
+
+
+def test_secret_that_is_not_utf_8_is_replaced() -> None:
+    redactor = Redactor(secrets_of({"SOME_TOKEN": "open-sesame\udcff"}))
+    assert redactor.redacted(b"open-sesame\xff open-sesame%FF") == b"*** ***"
 
 
 @given(st.text("ab", min_size=8, max_size=12), st.text("abc", max_size=60), st.integers(20, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_lines_and_log_records_are_stored_without_secrets(
     logging.getLogger("library").warning("after the run")
     line, record = _stored(store_uri).splitlines()
     assert line == "one: starting"
-    assert record.endswith(" WARNING library: with ***")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d WARNING library: with \*\*\*", record)
 
 
 def test_lines_wait_for_a_store_that_comes_back(tmp_path: Path) -> None:
@@ -48,3 +49,52 @@ def test_run_that_did_not_begin_leaves_no_folder(tmp_path: Path) -> None:
     with driver_log(open_store(str(tmp_path)), "now", LogSettings()) as log:
         log.add("a wrong setting")
     assert open_store(str(tmp_path)).names("runs") == []
+
+
+class _Broken:
+    def __str__(self) -> str:
+        raise KeyError("broken")
+
+
+def test_record_that_cannot_be_formatted_does_not_disturb_its_caller(tmp_path: Path) -> None:
+    open_store(str(tmp_path)).write(record_name("now"), b"{}")
+    library = logging.getLogger("library that prints nothing itself")
+    library.addHandler(logging.NullHandler())
+    library.propagate = False
+    with driver_log(open_store(str(tmp_path)), "now", LogSettings()):
+        library.warning("%s", _Broken())
+        library.warning(_Broken())
+    (line,) = _stored(str(tmp_path)).splitlines()
+    assert line.endswith(f" WARNING {library.name}: %s")
+
+
+def test_crash_is_the_last_text(tmp_path: Path) -> None:
+    open_store(str(tmp_path)).write(record_name("now"), b"{}")
+    with (
+        pytest.raises(ZeroDivisionError),
+        driver_log(open_store(str(tmp_path)), "now", LogSettings()),
+    ):
+        raise ZeroDivisionError("a bug")
+    assert _stored(str(tmp_path)).endswith("ZeroDivisionError: a bug\n")
+
+
+def test_nothing_is_kept_if_logs_are_off(tmp_path: Path) -> None:
+    open_store(str(tmp_path)).write(record_name("now"), b"{}")
+    factory = logging.getLogRecordFactory()
+    with driver_log(open_store(str(tmp_path)), "now", LogSettings(limit_mb=0)) as log:
+        log.add("a line")
+        assert logging.getLogRecordFactory() is factory
+    assert _stored(str(tmp_path)) == ""
+
+
+def test_oldest_lines_are_dropped_while_the_store_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.driver_log.MAX_WAITING_BYTES", 12)
+    with driver_log(open_store(str(tmp_path)), "now", LogSettings(flush_s=0.01)) as log:
+        for number in range(9):
+            log.add(f"line {number}")
+            time.sleep(0.02)  # some writes fail, since the run has no record yet
+        log.add("last")
+        open_store(str(tmp_path)).write(record_name("now"), b"{}")
+    assert _stored(str(tmp_path)) == "line 8\nlast\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.failed_stage import await_rest
 from orchestrator.cli.logs import harmless, logs
 from orchestrator.contract import Event
 from orchestrator.errors import JobError
@@ -118,6 +119,38 @@ def test_following_shows_new_text_and_attempts_until_the_stage_ends(
     )
 
 
+def test_following_waits_for_the_attempt_and_for_rank_0(
+    folder: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = journal.store
+    journal.enter("two", State.RUNNING, Event("starting"))
+    journal.write()
+    steps: list[Callable[[], object]] = [
+        lambda: LogWriter(store, LogName(None, 1, 1).folder("now", "two"), 9).write(b"rank 1\n"),
+        lambda: LogWriter(store, LogName(None, 1, 0).folder("now", "two"), 9).write(b"rank 0\n"),
+        lambda: LogWriter(store, LogName(None, 2, 1).folder("now", "two"), 9).write(b"newest\n"),
+        lambda: journal.enter("two", State.DONE, Event("done")),
+        journal.write,
+    ]
+    module = sys.modules["orchestrator.cli.logs"]  # its name in the package is the verb
+    monkeypatch.setattr(module, "_wait", lambda: steps.pop(0)())  # noqa: PLW0108  a step per wait
+    assert _shown(folder, "two", "--follow") == "rank 0\n[orchestrator: attempt 2 of two]\nnewest\n"
+
+
+def test_rest_of_a_lost_workers_log_is_awaited_until_it_has_settled(journal: Journal) -> None:
+    log = LogName(None, 1, 0).folder("now", "one")
+    steps = [b"", b"", b"killed\n", *[b""] * 9]
+
+    def wait(seconds: float) -> None:
+        if text := steps.pop(0):
+            LogWriter(journal.store, log, 2**20, 1).write(text)
+
+    await_rest(journal.store, log, wait=wait, settled_s=3, most_s=99)
+    assert len(steps) == 12 - 6
+    await_rest(journal.store, log, wait=wait, settled_s=99, most_s=2)
+    assert len(steps) == 12 - 8
+
+
 def test_following_the_driver_ends_with_the_run(folder: Path, journal: Journal) -> None:
     threading.Timer(0.5, lambda: journal.end(RunState.DONE)).start()
     assert _shown(folder, "--follow") == "driver\n"
@@ -143,7 +176,7 @@ def test_failed_stage_shows_its_last_lines_and_the_command_for_the_rest(
     assert done.returncode == 1
     assert (
         "    rank 0 epoch 1: key open-sesame\n"
-        "the whole log: orchestrator logs job.yaml one --attempt 1 --rank 0\n"
+        "the whole log: orchestrator logs job.yaml one --attempt 1 --rank 0 --run "
     ) in done.stderr
     assert done.stderr.count("Traceback") == 1
     (command,) = re.findall("the whole log: orchestrator (.*)", done.stderr)

@@ -146,10 +146,12 @@ def job(tmp_path: Path) -> Job:
     return load_job(tmp_path / "job.yaml", kinds=KINDS, base_dir=tmp_path)
 
 
-def _messages(job: Job, url: str, *on: Literal["failed", "done", "missed"]) -> Messages:
+def _messages(job: Job, url: str, *on: Literal["failed", "done", "missed"], **env: str) -> Messages:
     assert job.notify is not None
     notify = job.notify.model_copy(update={"on": on} if on else {})
-    return Messages(replace(job, notify=notify), Path("job.yaml"), environment={"CHAT_URL": url})
+    return Messages(
+        replace(job, notify=notify), Path("job.yaml"), environment={"CHAT_URL": url, **env}
+    )
 
 
 def _fail(messages: Messages, *stages: str) -> Outcome:
@@ -254,10 +256,19 @@ def test_job_without_notify_sends_nothing(job: Job, receiver: Receiver) -> None:
     assert receiver.bodies == []
 
 
+def test_secrets_do_not_leave_with_a_message(job: Job, receiver: Receiver) -> None:
+    with pytest.raises(StageError), _messages(job, receiver.url, SOME_TOKEN="open-sesame"):
+        raise StageError(f"open-sesame was refused at {receiver.url}")
+    assert _headlines(receiver) == ["counts: failed: *** was refused at ***"]
+
+
 def test_absent_receiver_is_a_warning(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    noted: list[str] = []
     with _messages(job, unused_url()) as messages:
+        messages.warn_also(noted.append)
         messages.end("counts: done", DONE, ())
-    assert capsys.readouterr().err == (
+    assert capsys.readouterr().err == f"{noted[0]}\n"
+    assert noted[0] == (
         "warning: notify: CHAT_URL: no connection to the receiver: Connection refused; the message "
-        "was not delivered\n"
+        "was not delivered"
     )

@@ -38,6 +38,8 @@ if __name__ == "__main__":
             time.sleep(600)
         if end == "error":
             raise ZeroDivisionError("a bug")
+        if end == "exit":
+            sys.exit(0)
         if end == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
     print("outside")

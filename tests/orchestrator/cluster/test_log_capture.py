@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.log_capture import captured
 from orchestrator.redaction import Redactor
 from orchestrator.store import open_store
 from orchestrator.store.log_tail import LogTail
@@ -89,6 +90,54 @@ def test_error_is_the_last_text_and_later_output_is_not_captured(
     assert copied == _stored(str(tmp_path / "good"))
 
 
+def test_text_that_the_end_of_a_stage_cannot_store_follows_when_the_store_is_back(
+    talker: Talker, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("not a folder, so every write fails")
+    assert talker(str(tmp_path / "store"), flush_s=600, end="return").wait() == 0
+    (tmp_path / "store").unlink()
+    assert _is_complete(_await_stored(str(tmp_path / "store"), "key ***"))
+
+
+def test_stage_runs_without_a_log_if_that_cannot_be_kept(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(fd: int) -> int:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(os, "dup", fail)
+    with captured(str(tmp_path), FOLDER, LogSettings(), num_logs=1):
+        os.write(1, b"the stage\n")
+    monkeypatch.undo()
+    assert capfd.readouterr().out == "the stage\n"
+    error = "is not kept in the store: OSError"
+    assert caplog.messages == [f"the output of {FOLDER} {error}"]
+
+
+def test_trial_that_is_stopped_early_has_no_traceback(talker: Talker, tmp_path: Path) -> None:
+    assert talker(str(tmp_path), flush_s=600, end="exit").wait() == 0
+    assert "Traceback" not in _stored(str(tmp_path))
+
+
+def test_fault_of_the_thread_is_shown_once_and_without_secrets(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_SECRET", SECRET)
+
+    def fail(tail: LogTail, *, is_end: bool = False) -> None:
+        raise KeyError(SECRET)
+
+    monkeypatch.setattr(LogTail, "pump", fail)
+    with captured(str(tmp_path), FOLDER, LogSettings(flush_s=0.01), num_logs=1):
+        time.sleep(0.1)
+    shown = capfd.readouterr().err
+    assert shown.count("Traceback") == 1
+    assert shown.endswith("KeyError: '***'\n")
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Iterator[int]:
     """The file that a worker prints to."""
@@ -97,9 +146,17 @@ def output(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def _tail(fd: int, store_uri: str, *, limit_bytes: int = 2**20, **settings: float) -> LogTail:
+def _tail(
+    fd: int,
+    store_uri: str,
+    *,
+    limit_bytes: int = 2**20,
+    flush_s: float = 10,
+    part_mb: float = 1,
+) -> LogTail:
+    settings = LogSettings(flush_s, part_mb)
     writer = LogWriter(open_store(store_uri), FOLDER, limit_bytes)
-    return LogTail(fd, None, writer, LogSettings(**settings), lambda: Redactor({SECRET}))
+    return LogTail(fd, None, writer, settings, lambda: Redactor({SECRET}))
 
 
 def test_output_waits_while_the_store_is_unreachable(output: int, tmp_path: Path) -> None:
