@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from orchestrator.streams import exit_code_of
+
 CHECK_INTERVAL_S = 1.0
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """The waits between the attempts to reach the store."""
@@ -102,7 +104,12 @@ def write_rest(rest: Rest) -> None:
         tail.pump(is_end=True)
 
 
-if __name__ == "__main__":
+def main() -> int:
     left = await_end(int(sys.argv[1]))
     if left is not None:
         write_rest(left)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))
