@@ -29,7 +29,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     text = "show the state of a job's last run, or a store's runs; reads only the store"
     status = _add_verb(verbs, "status", text, without_job="without it, list the runs of --store")
     _add_status(status)
-    _add_logs(verbs)
+    logs = _add_logs(verbs)
     _add_dashboard(verbs)
     report = _add_verb(verbs, "report", "show a job's results from its store")
     _add_report(report)
@@ -45,6 +45,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if arguments.verb == "status" and (fault := _fault_of_status(arguments)):
         status.error(fault)
+    if arguments.verb == "logs" and (fault := _fault_of_logs(arguments)):
+        logs.error(fault)
     if arguments.verb == "report" and arguments.json and arguments.format not in (None, "json"):
         report.error(f"argument --json: not allowed with argument --format {arguments.format}")
     if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
@@ -62,6 +64,18 @@ def _fault_of_status(arguments: argparse.Namespace) -> str | None:
     needing_job = {"--watch": arguments.watch, "--set": arguments.overrides}
     given = [option for option, value in needing_job.items() if value]
     return f"argument {given[0]}: needs JOB" if given else None
+
+
+def _fault_of_logs(arguments: argparse.Namespace) -> str | None:
+    if arguments.stage is not None:
+        return "argument --driver: not allowed with STAGE" if arguments.driver else None
+    needing_stage = {
+        "--attempt": arguments.attempt,
+        "--rank": arguments.rank,
+        "--trial": arguments.trial,
+    }
+    given = [option for option, value in needing_stage.items() if value is not None]
+    return f"argument {given[0]}: needs STAGE" if given else None
 
 
 def _suits_comparison(arguments: argparse.Namespace) -> bool:
@@ -140,7 +154,9 @@ def _add_cancel(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--run", metavar="RUN", help="default: the job's last run")
 
 
-def _add_logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_logs(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> argparse.ArgumentParser:
     text = "print what a stage's worker printed, or the driver; reads only the store"
     verb = verbs.add_parser("logs", help=text, description=f"{text[0].upper()}{text[1:]}.")
     verb.set_defaults(json=False)
@@ -161,6 +177,7 @@ def _add_logs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     verb.add_argument(
         "--follow", action="store_true", help="print new text until the stage or the run ends"
     )
+    return verb
 
 
 def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

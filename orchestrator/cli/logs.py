@@ -48,7 +48,7 @@ def logs(arguments: Namespace, stdout: Output) -> int:
     job = load(arguments)
     store = open_store(job.store)
     record = load_run(job, store, arguments.run)
-    if arguments.driver or arguments.stage is None:
+    if arguments.stage is None:
         texts = _driver_texts(store, record.run_id, follows=arguments.follow)
     else:
         trial = trial_id(arguments.trial) if arguments.trial is not None else None

@@ -65,8 +65,9 @@ def run_stage(
     Raises OrchestratorError."""
     runs = note_run(store, training_name(planned.key), str(provenance["run_id"]))
     attempt = make_attempt(plan, planned, store, {**provenance, "runs": list(runs)})
-    attempt = replace(attempt, logs=logs)
     stage = planned.stage
+    num_trials = stage.search.size if stage.search is not None else 1
+    attempt = replace(attempt, logs=replace(logs, num_trials=num_trials))
     if stage.search is not None:
         room = Room(stage.name, stage.resources, stage.worker_counts, ledger, channel)
         attempt = replace(attempt, workers=room.take(attempt))

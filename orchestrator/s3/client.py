@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from typing import Any
+from weakref import WeakSet
 
 from orchestrator.s3.failures import EndpointError, SettingsError, without_secrets_of_urls
 from orchestrator.s3.offer import adopt_offer
@@ -31,8 +33,11 @@ _PART_BYTES = 2**24
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 
 _log = logging.getLogger(__name__)
-_resolved: list[Any] = []
-"""The credentials of the clients of this process, as botocore's objects that renew themselves."""
+_resolved: WeakSet[Any] = WeakSet()
+"""The credentials of the clients of this process, as botocore's objects that renew themselves. A
+client keeps its own."""
+_resolving = threading.Lock()
+"""Held while the set changes or is read: stages run in threads."""
 
 
 def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
@@ -65,7 +70,8 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
         credentials = session.get_credentials()
         if credentials is not None:
             credentials.get_frozen_credentials()
-            _resolved.append(credentials)
+            with _resolving:
+                _resolved.add(credentials)
     except BotoCoreError:
         raise
     except json.JSONDecodeError:  # its text may contain what the program printed
@@ -85,7 +91,9 @@ def new_client(*, max_connections: int, read_timeout_s: float) -> Any:
 
 def known_secrets() -> frozenset[str]:
     """Return the access keys, secret keys and tokens that clients of this process use now."""
-    return frozenset(secret for credentials in _resolved for secret in _parts_of(credentials))
+    with _resolving:
+        resolved = tuple(_resolved)
+    return frozenset(secret for credentials in resolved for secret in _parts_of(credentials))
 
 
 def _parts_of(credentials: Any) -> list[str]:

@@ -51,7 +51,7 @@ class LogTail:
         size = os.fstat(self.fd).st_size
         if size > self.stored and self._waiting_since_s is None:
             self._waiting_since_s = self.clock()
-        if size > self._read_twice:
+        if size > self._finished:
             redactor = self.redactor()
             self._copy(size, redactor, is_end=is_end)
             while self._is_due(size, is_end=is_end) and self._store_part(redactor, is_end=is_end):
@@ -124,13 +124,13 @@ class LogTail:
 
     def _free_disk(self) -> None:
         """Free the disk space of what has been read. The file keeps its size, so writers go on."""
-        length = ctypes.c_int64(self._read_twice)
+        length = ctypes.c_int64(self._finished)
         with suppress(AttributeError):  # another system than Linux keeps the file until the end
             _libc().fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(0), length)
 
     @property
-    def _read_twice(self) -> int:
-        """The bytes that are both in the store and in Ray's log."""
+    def _finished(self) -> int:
+        """The bytes that nobody reads again: they are both in the store and in Ray's log."""
         return self.stored if self.copy_fd is None else min(self.stored, self.copied)
 
 

@@ -26,6 +26,11 @@ tiny objects."""
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
 """Of the log records, with a date: a run may take days."""
 
+LEAST_LOG_BYTES = 2**18
+"""Each log may have this size, even if a search has so many trials that the limit is exceeded."""
+LEAST_PART_MB = 2**-6
+"""Smaller parts would cost a request for each line."""
+
 FLUSH_VARIABLE = "ORCHESTRATOR_LOG_FLUSH_S"
 PART_VARIABLE = "ORCHESTRATOR_LOG_PART_MB"
 LIMIT_VARIABLE = "ORCHESTRATOR_LOG_LIMIT_MB"
@@ -43,7 +48,10 @@ class LogSettings:
     part_mb: float = 1.0
     """The size from which a part is written before `flush_s` is over."""
     limit_mb: float = 64.0
-    """The size of the logs of one attempt at a stage, over all its workers. 0: none are kept."""
+    """The size of the logs of one attempt at a stage, over all its workers and trials. 0: none are
+    kept."""
+    num_trials: int = 1
+    """The number of trials that share the limit."""
     secret_names: frozenset[str] = frozenset()
     """Environment variables whose values are secrets, although their names do not show it."""
 
@@ -56,8 +64,8 @@ class LogSettings:
         return int(self.part_mb * 2**20)
 
     def limit_bytes(self, num_logs: int) -> int:
-        """The size limit of one of `num_logs` logs."""
-        return int(self.limit_mb * 2**20) // num_logs
+        """The size limit of one of `num_logs` logs of the stage, or of a trial."""
+        return max(LEAST_LOG_BYTES, int(self.limit_mb * 2**20) // (num_logs * self.num_trials))
 
 
 DEFAULT_LOGS = LogSettings()
@@ -69,7 +77,7 @@ def log_settings(environ: Mapping[str, str]) -> LogSettings:
     default = DEFAULT_LOGS
     return LogSettings(
         flush_s=number_in(environ, FLUSH_VARIABLE, "seconds", default.flush_s),
-        part_mb=number_in(environ, PART_VARIABLE, "MiB", default.part_mb),
+        part_mb=max(LEAST_PART_MB, number_in(environ, PART_VARIABLE, "MiB", default.part_mb)),
         limit_mb=number_in(environ, LIMIT_VARIABLE, "MiB", default.limit_mb, may_be_0=True),
     )
 

@@ -76,7 +76,7 @@ def _shown(folder: Path, *words: str) -> str:
 def test_newest_attempt_and_lowest_rank_are_the_default(folder: Path, journal: Journal) -> None:
     assert _shown(folder, "one") == "attempt 2 rank 0\n"
     assert _shown(folder, "one", "--attempt", "1", "--rank", "1") == "attempt 1 rank 1\n"
-    assert _shown(folder) == _shown(folder, "one", "--driver") == "driver\n"
+    assert _shown(folder) == _shown(folder, "--driver") == "driver\n"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,22 @@ def test_unknown_log_is_an_error_that_lists_what_exists(
 ) -> None:
     with pytest.raises(JobError, match=error.replace("?", r"\?")):
         _shown(folder, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--rank", "0"), "argument --rank: needs STAGE"),
+        (("--driver", "--trial", "1"), "argument --trial: needs STAGE"),
+        (("one", "--driver"), "argument --driver: not allowed with STAGE"),
+    ],
+)
+def test_option_that_would_be_ignored_is_an_error(
+    words: tuple[str, ...], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["logs", "job.yaml", *words])
+    assert error in capsys.readouterr().err
 
 
 def test_following_shows_new_text_and_attempts_until_the_stage_ends(

@@ -59,7 +59,7 @@ def test_secrets_of_clients_are_known_to_redaction(
         "[default]\naws_access_key_id = AKIAFILE\naws_secret_access_key = from-a-file\n"
     )
     assert not {"AKIAFILE", "from-a-file"} & client.known_secrets()
-    client.new_client(max_connections=1, read_timeout_s=1)
+    _client = client.new_client(max_connections=1, read_timeout_s=1)
     assert {"AKIAFILE", "from-a-file"} <= client.known_secrets()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -66,3 +67,18 @@ def test_wrong_setting_is_named_with_its_value(value: str) -> None:
     with pytest.raises(JobError, match=rf"ORCHESTRATOR_LOG_FLUSH_S is '{value}', not a number of"):
         log_settings({"ORCHESTRATOR_LOG_FLUSH_S": value})
     assert log_settings({"ORCHESTRATOR_LOG_FLUSH_S": "0.5"}) == LogSettings(flush_s=0.5)
+
+
+def test_workers_and_trials_share_the_limit_of_a_stage() -> None:
+    settings = LogSettings(limit_mb=64)
+    assert settings.limit_bytes(4) == 2**24
+    assert replace(settings, num_trials=8).limit_bytes(4) == 2**21
+    assert replace(settings, num_trials=10_000).limit_bytes(4) == 2**18
+
+
+def test_tiny_sizes_do_not_lead_to_tiny_parts() -> None:
+    settings = log_settings(
+        {"ORCHESTRATOR_LOG_LIMIT_MB": "0.000001", "ORCHESTRATOR_LOG_PART_MB": "0.000001"}
+    )
+    assert settings.limit_bytes(1) == 2**18
+    assert settings.part_bytes == 2**14
