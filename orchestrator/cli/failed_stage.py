@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from orchestrator.cli.logs import Wanted, chosen, harmless
 from orchestrator.errors import FailedWorker, JobError, OrchestratorError, StoreError
 from orchestrator.store import Store
-from orchestrator.store.stage_logs import LogName, last_lines, list_logs, log_size
+from orchestrator.store.stage_logs import LogName, last_lines, log_size
 
 NUM_LINES = 20
 SETTLED_S, MOST_REST_S = 3, 10
@@ -41,14 +41,11 @@ def describe_failure(
 def _failed_log(
     store: Store, run_id: str, stage: str, worker: FailedWorker | None
 ) -> LogName | None:
-    found = list_logs(store, run_id, stage)
-    if not found:
-        return None
+    rank = (None, None) if worker is None else (worker.attempt, worker.rank)
     try:
-        rank = (None, None) if worker is None else (worker.attempt, worker.rank)
-        return chosen(found, Wanted(None, *rank), stage)
+        return chosen(store, run_id, stage, Wanted(None, *rank))
     except JobError:  # the worker was lost before it could write
-        return chosen(found, Wanted(None, None, None), stage)
+        return chosen(store, run_id, stage, Wanted(None, None, None))
 
 
 def _end_of(store: Store, folder: str, error: OrchestratorError, name: LogName) -> Iterator[str]:

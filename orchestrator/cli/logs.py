@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from orchestrator.cli.job import load
@@ -23,7 +23,9 @@ from orchestrator.store.stage_logs import (
     LogReader,
     driver_folder,
     follow,
-    list_logs,
+    list_attempts,
+    list_ranks,
+    list_trials,
 )
 from orchestrator.store.trial_logs import trial_id
 from orchestrator.streams import Output
@@ -111,10 +113,9 @@ def _stage_texts(
         return _is_over(now) or now.stages[stage].state.is_final
 
     if not follows or is_over():
-        found = list_logs(store, run_id, stage)
-        if not found:
+        name = chosen(store, run_id, stage, wanted)
+        if name is None:
             raise JobError(f"stages.{stage}: {_why_no_log(store, run_id, row)}")
-        name = chosen(found, wanted, stage)
         yield from LogReader(store, name.folder(run_id, stage)).read()
         return
     yield from _follow_stage(store, run_id, stage, wanted, is_over)
@@ -129,8 +130,7 @@ def _follow_stage(
     reader: LogReader | None = None
     while True:
         ends = is_over()
-        found = list_logs(store, run_id, stage)
-        newest = _present(found, wanted, stage, ends=ends) if found else None
+        newest = _present(store, run_id, stage, wanted, ends=ends)
         if reader is not None:
             yield from reader.read()
         if newest is not None and newest != name:
@@ -144,14 +144,14 @@ def _follow_stage(
 
 
 def _present(
-    found: tuple[LogName, ...], wanted: Wanted, stage: str, *, ends: bool
+    store: Store, run_id: str, stage: str, wanted: Wanted, *, ends: bool
 ) -> LogName | None:
     """Return the wanted log, or None while it may still come. The first worker that writes may have
     any rank, so the default is rank 0 until the stage ends."""
     if ends:
-        return chosen(found, wanted, stage)
+        return chosen(store, run_id, stage, wanted)
     try:
-        return chosen(found, wanted._replace(rank=wanted.rank or 0), stage)
+        return chosen(store, run_id, stage, wanted._replace(rank=wanted.rank or 0))
     except JobError:
         return None
 
@@ -186,34 +186,36 @@ def _why_no_log(store: Store, run_id: str, row: StageRecord) -> str:
     return f"has no log yet in run {run_id}; the first lines follow in a few seconds"
 
 
-def chosen(found: tuple[LogName, ...], wanted: Wanted, stage: str) -> LogName:
+def chosen(store: Store, run_id: str, stage: str, wanted: Wanted) -> LogName | None:
     """Return the wanted log: by default the last trial, the newest attempt and the lowest rank.
+    None: the stage has no logs.
 
     Raises JobError that lists what exists.
     """
-    found = _only(found, stage, "trial", wanted.trial, lambda name: name.trial or "", default=-1)
-    found = _only(found, stage, "attempt", wanted.attempt, lambda name: name.attempt, default=-1)
-    (name,) = _only(found, stage, "rank", wanted.rank, lambda name: name.rank, default=0)
-    return name
+    trials = [trial or "" for trial in list_trials(store, run_id, stage)]
+    if not trials:
+        return None
+    trial = _one_of(trials, stage, "trial", wanted.trial, default=-1) or None
+    attempts = list_attempts(store, run_id, stage, trial)
+    if not attempts:  # its folder was created just now
+        return None
+    attempt = _one_of(attempts, stage, "attempt", wanted.attempt, default=-1)
+    ranks = list_ranks(store, run_id, stage, trial, attempt)
+    if not ranks:
+        return None
+    return LogName(trial, attempt, _one_of(ranks, stage, "rank", wanted.rank, default=0))
 
 
-def _only(
-    found: tuple[LogName, ...],
-    stage: str,
-    option: str,
-    value: _Value | None,
-    of: Callable[[LogName], _Value],
-    *,
-    default: int,
-) -> tuple[LogName, ...]:
-    """Return the logs with the wanted value of one option. `default` is an index of the sorted
-    values."""
-    values = sorted({of(name) for name in found})
-    value = values[default] if value is None else value
+def _one_of(
+    values: Sequence[_Value], stage: str, option: str, value: _Value | None, *, default: int
+) -> _Value:
+    """Return the wanted value of an option, which exists. `default` is an index of the values."""
+    if value is None:
+        return values[default]
     if value not in values:
         known = ", ".join(str(one) for one in values if one != "")
         raise JobError(
             f"--{option} {value}: stage {stage} has no such log in the store; "
             + (f"it has {option} {known}" if known else f"it has no {option}s")
         )
-    return tuple(name for name in found if of(name) == value)
+    return value

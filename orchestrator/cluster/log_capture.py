@@ -192,9 +192,9 @@ class _Shipment:
     def redirected(self) -> Iterator[None]:
         """Ship what the process prints within the block."""
         _flush()
-        for standard in (_STDOUT, _STDERR):
-            os.dup2(self._fd, standard)
         try:
+            for standard in (_STDOUT, _STDERR):
+                os.dup2(self._fd, standard)
             with _plain_print():
                 yield
         except BaseException as err:
@@ -216,8 +216,10 @@ class _Shipment:
 
     def _pump(self, *, is_end: bool = False) -> None:
         try:
-            self._tail.pump(is_end=is_end)
-            self._report()
+            try:
+                self._tail.pump(is_end=is_end)
+            finally:  # a part of it may be done
+                self._report()
         except Exception as err:  # noqa: BLE001  the thread's edge: it tries again, the stage goes on
             self._show_once(err)
 

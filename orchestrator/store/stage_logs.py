@@ -35,8 +35,8 @@ FLUSH_VARIABLE = "ORCHESTRATOR_LOG_FLUSH_S"
 PART_VARIABLE = "ORCHESTRATOR_LOG_PART_MB"
 LIMIT_VARIABLE = "ORCHESTRATOR_LOG_LIMIT_MB"
 
-_PART = re.compile(r"(?:(\d+)/)?(\d+)/rank(\d+)/(\d+)\.log")
-"""A part's name below the folder of its stage."""
+TRIAL_DIGITS = 5
+"""The id of a trial has at least so many digits, the number of an attempt fewer."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,12 @@ class LogName:
     rank: int
 
     def folder(self, run_id: str, stage: str) -> str:
-        trial = f"{self.trial}/" if self.trial is not None else ""
-        return f"{stage_folder(run_id, stage)}/{trial}{self.attempt}/rank{self.rank}"
+        return f"{_trial_folder(run_id, stage, self.trial)}/{self.attempt}/rank{self.rank}"
+
+
+def _trial_folder(run_id: str, stage: str, trial: str | None) -> str:
+    folder = stage_folder(run_id, stage)
+    return f"{folder}/{trial}" if trial is not None else folder
 
 
 def stage_folder(run_id: str, stage: str) -> str:
@@ -106,11 +110,43 @@ def driver_folder(run_id: str) -> str:
 
 
 def list_logs(store: Store, run_id: str, stage: str) -> tuple[LogName, ...]:
-    """Return the logs of a stage, ordered by trial, attempt and rank. Raises StoreError."""
-    prefix = f"{stage_folder(run_id, stage)}/"
-    parts = (_PART.fullmatch(name.removeprefix(prefix)) for name in store.names(prefix.rstrip("/")))
-    found = {LogName(part[1], int(part[2]), int(part[3])) for part in parts if part is not None}
-    return tuple(sorted(found, key=lambda log: (log.trial or "", log.attempt, log.rank)))
+    """Return the logs of a stage, ordered by trial, attempt and rank. Raises StoreError.
+
+    It takes a request for each attempt at each trial. The functions below take one.
+    """
+    return tuple(
+        LogName(trial, attempt, rank)
+        for trial in list_trials(store, run_id, stage)
+        for attempt in list_attempts(store, run_id, stage, trial)
+        for rank in list_ranks(store, run_id, stage, trial, attempt)
+    )
+
+
+def list_trials(store: Store, run_id: str, stage: str) -> tuple[str | None, ...]:
+    """Return the ids of the trials that have logs, sorted; None stands for the stage itself."""
+    names = _numbers_below(store, stage_folder(run_id, stage))
+    trials = sorted(name for name in names if len(name) >= TRIAL_DIGITS)
+    return (*([None] if len(trials) < len(names) else []), *trials)
+
+
+def list_attempts(store: Store, run_id: str, stage: str, trial: str | None) -> tuple[int, ...]:
+    """Return the numbers of the attempts that have logs, sorted."""
+    folder = _trial_folder(run_id, stage, trial)
+    names = _numbers_below(store, folder)
+    return tuple(sorted(int(name) for name in names if len(name) < TRIAL_DIGITS))
+
+
+def list_ranks(
+    store: Store, run_id: str, stage: str, trial: str | None, attempt: int
+) -> tuple[int, ...]:
+    """Return the ranks of the workers of an attempt that have logs, sorted."""
+    folder = f"{_trial_folder(run_id, stage, trial)}/{attempt}"
+    ranks = (re.fullmatch(r"rank(\d+)", name) for name in store.folders(folder))
+    return tuple(sorted(int(rank[1]) for rank in ranks if rank is not None))
+
+
+def _numbers_below(store: Store, folder: str) -> list[str]:
+    return [name for name in store.folders(folder) if name.isdecimal()]
 
 
 @dataclass

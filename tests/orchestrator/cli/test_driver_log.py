@@ -23,14 +23,16 @@ def test_lines_and_log_records_are_stored_without_secrets(
     store_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_PASSWORD", "open-sesame")
+    monkeypatch.setenv("CHAT_URL", "https://host/path")
+    settings = LogSettings(secret_names=frozenset({"CHAT_URL"}))
     open_store(store_uri).write(record_name("now"), b"{}")
-    with driver_log(open_store(store_uri), "now", LogSettings()) as log:
-        log.add("one: starting")
+    with driver_log(open_store(store_uri), "now", settings) as log:
+        log.add("one: sent to https://host/path")
         logging.getLogger("library").warning("with %s", "open-sesame")
         logging.getLogger("library").debug("not enabled")
     logging.getLogger("library").warning("after the run")
     line, record = _stored(store_uri).splitlines()
-    assert line == "one: starting"
+    assert line == "one: sent to ***"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d WARNING library: with \*\*\*", record)
 
 

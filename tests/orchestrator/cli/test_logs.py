@@ -79,6 +79,14 @@ def test_newest_attempt_and_lowest_rank_are_the_default(folder: Path, journal: J
     assert _shown(folder) == _shown(folder, "--driver") == "driver\n"
 
 
+def test_last_trial_is_the_default_of_a_search(folder: Path, journal: Journal) -> None:
+    for trial in ("00001", "00002"):
+        name = LogName(trial, 1, 0).folder("now", "two")
+        LogWriter(journal.store, name, 2**20).write(f"trial {trial}\n".encode())
+    assert _shown(folder, "two") == "trial 00002\n"
+    assert _shown(folder, "two", "--trial", "1") == "trial 00001\n"
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

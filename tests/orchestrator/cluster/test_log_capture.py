@@ -117,6 +117,16 @@ def test_stage_runs_without_a_log_if_that_cannot_be_kept(
     assert caplog.messages == [f"the output of {FOLDER} {error}"]
 
 
+def test_variable_that_the_job_names_is_redacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT_URL", "https://host/path")
+    settings = LogSettings(secret_names=frozenset({"CHAT_URL"}))
+    with captured(str(tmp_path), FOLDER, settings, num_logs=1):
+        os.write(1, b"to https://host/path\n")
+    assert _stored(str(tmp_path)) == "to ***\n"
+
+
 def test_trial_that_is_stopped_early_has_no_traceback(talker: Talker, tmp_path: Path) -> None:
     assert talker(str(tmp_path), flush_s=600, end="exit").wait() == 0
     assert "Traceback" not in _stored(str(tmp_path))
