@@ -169,9 +169,10 @@ def _stage_of(record: RunRecord, stage: str) -> StageRecord:
     if stage in record.stages:
         return record.stages[stage]
     cells = cells_named(stage, record.stages)
-    known = f"it has {', '.join(cells or record.stages)}"
-    hint = "" if cells else suggestion(stage, record.stages)
-    raise JobError(f"unknown stage {stage!r} in run {record.run_id}{hint}; {known}")
+    if cells:
+        raise JobError(f"{stage!r} is a matrix; name one of its cells: {', '.join(cells)}")
+    hint = suggestion(stage, record.stages)
+    raise JobError(f"run {record.run_id} has no stage {stage!r}{hint}")
 
 
 def _why_no_log(store: Store, run_id: str, row: StageRecord) -> str:

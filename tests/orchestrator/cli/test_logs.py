@@ -90,7 +90,7 @@ def test_last_trial_is_the_default_of_a_search(folder: Path, journal: Journal) -
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("on",), "unknown stage 'on' in run now, did you mean 'one'?; it has one, two"),
+        (("on",), "run now has no stage 'on', did you mean 'one'?"),
         (
             ("one", "--attempt", "3"),
             "--attempt 3: stage one has no such log .*has attempt 1, 2",
