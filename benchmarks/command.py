@@ -27,14 +27,15 @@ class Done(NamedTuple):
     stdout: str
 
 
-def run_module(module: str, *arguments: str) -> Done:
-    """Run `python -m module` to its end. On failure, print stderr and exit with 1."""
+def run_module(module: str, *arguments: str, environment: Mapping[str, str] = {}) -> Done:
+    """Run `python -m module` to its end, with `environment` added. On failure, print stderr and
+    exit with 1."""
     began_s = time.time()
     command = _command(module, arguments)
     done = subprocess.run(  # noqa: S603  of our own making
         command,
         cwd=ROOT,
-        env=_environment(),
+        env=_environment() | dict(environment),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{torch.__version__}"
     )
     with tempfile.TemporaryDirectory(prefix="overhead-") as scratch:
-        settings = _settings(Path(scratch), epochs=options.epochs)
+        settings = training_settings(Path(scratch), epochs=options.epochs)
         rounds = [_round(Path(scratch), settings, number) for number in range(options.rounds)]
     ratio = Spread.of([one.ratio for one in rounds])
     print(_verdict(rounds, ratio))
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if ratio.median >= BAR else _EXIT_BELOW_BAR
 
 
-def _settings(scratch: Path, *, epochs: int) -> dict[str, Any]:
+def training_settings(scratch: Path, *, epochs: int) -> dict[str, Any]:
     """Write the data, and return the fields of the stage that both sides read.
 
     Evaluation has one image a class.
@@ -116,7 +116,7 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
     folder = scratch / f"round{number}"
     folder.mkdir()
     sides: dict[str, Callable[[Path, Mapping[str, Any]], Side]] = {
-        "ours": _train_ours,
+        "ours": train_ours,
         "rival": _train_rival,
     }
     order = ("ours", "rival") if number % 2 == 0 else ("rival", "ours")
@@ -131,23 +131,17 @@ def _round(scratch: Path, settings: Mapping[str, Any], number: int) -> Round:
     return one
 
 
-def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
-    """Train by a job, whose file is written as JSON (which is YAML).
-
-    It writes its only checkpoint at the end, since the rival writes none.
-    """
-    stage = {
-        "kind": "pretrain",
-        **settings,
-        "checkpoint_every": settings["epochs"],
-        "resources": {"workers": 1, "cpus_per_worker": 1},
-    }
-    job = folder / "job.yaml"
+def train_ours(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *options: str,
+    environment: Mapping[str, str] = {},
+) -> Side:
+    """Train by a job, with `options` of `run`."""
+    job = write_job(folder, settings)
+    run = run_module("orchestrator", "run", str(job), *options, environment=environment)
+    began_s = run.began_s
     store = folder / "store"
-    job.write_text(
-        json.dumps({"name": "overhead", "store": str(store), "stages": {"train": stage}})
-    )
-    began_s = run_module("orchestrator", "run", str(job)).began_s
     lines = [
         line
         for path in sorted(store.glob("runs/*/events/*.jsonl"))
@@ -157,6 +151,22 @@ def _train_ours(folder: Path, settings: Mapping[str, Any]) -> Side:
     # The stage's last event has the metrics of its manifest, and no epoch.
     epochs = [Epoch(time_s, m["images_per_s"], m["loss"]) for time_s, m in events if "epoch" in m]
     return _side(began_s, epochs, settings)
+
+
+def write_job(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write the job file, as JSON (which is YAML). Returns its path.
+
+    The training writes its only checkpoint at the end, since the rival writes none.
+    """
+    stage = {
+        "kind": "pretrain",
+        **settings,
+        "checkpoint_every": settings["epochs"],
+        "resources": {"workers": 1, "cpus_per_worker": 1},
+    }
+    job, store = folder / "job.yaml", str(folder / "store")
+    job.write_text(json.dumps({"name": "overhead", "store": store, "stages": {"train": stage}}))
+    return job
 
 
 def _train_rival(folder: Path, settings: Mapping[str, Any]) -> Side:

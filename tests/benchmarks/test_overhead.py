@@ -20,7 +20,7 @@ SIDE = Side(startup_s=3.0, images_per_s=(100.0, 104.0, 90.0), loss=2.3)
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, object]:
     """The settings of the benchmark's smallest training, with a tenth of its images."""
-    settings = overhead._settings(tmp_path, epochs=2)
+    settings = overhead.training_settings(tmp_path, epochs=2)
     for number, path in enumerate(sorted((tmp_path / "imagenet/train").rglob("*.png"))):
         if number % 10:
             path.unlink()
@@ -63,7 +63,7 @@ def test_start_up_and_steady_state_are_separate(tmp_path: Path) -> None:
 def test_the_exit_code_shows_whether_the_bar_is_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(overhead, "_train_ours", lambda *_: SIDE)
+    monkeypatch.setattr(overhead, "train_ours", lambda *_: SIDE)
     monkeypatch.setattr(overhead, "_train_rival", lambda *_: replace(SIDE, images_per_s=(125.0,)))
     assert Round(SIDE, SIDE).ratio == 1
     assert main(["--rounds", "2", "--json", str(tmp_path / "x.json")]) == 1
