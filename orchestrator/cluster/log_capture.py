@@ -114,7 +114,7 @@ def _begin(store_uri: str, folder: str, settings: LogSettings, *, num_logs: int)
 
 @dataclass(frozen=True)
 class _Output:
-    """The file that gets the output within a block, and those who move it on."""
+    """The file that gets the output within a block, and the thread and process that ship it."""
 
     shipment: Shipment
     fd: int

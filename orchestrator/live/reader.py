@@ -32,7 +32,7 @@ class Pace:
 
     status_s: float = 2.0
     idle_s: float = 5.0
-    """For the status while no run is going on."""
+    """The pause between looks at the status while no run is active."""
     report_s: float = 10.0
 
 

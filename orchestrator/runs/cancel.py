@@ -20,7 +20,7 @@ POLL_S = 10.0
 POLL_VARIABLE = "ORCHESTRATOR_CANCEL_POLL_S"
 """The environment variable that changes it for a run."""
 WHOLE_RUN = "_run"
-"""Stands for all stages in a request. The name of a stage begins with a letter."""
+"""Means all stages in a request. The name of a stage begins with a letter."""
 
 
 def request_cancel(store: Store, run_id: str, names: Iterable[str], *, now_s: float) -> None:

@@ -24,7 +24,7 @@ SMALL_PART_BYTES = 2**16
 tiny objects."""
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
-"""Of the log records, with a date: a run may take days."""
+"""The format of times in log records. It has the date, because a run may take days."""
 
 LEAST_LOG_BYTES = 2**18
 """Each log may have this size, even if a search has so many trials that the limit is exceeded."""

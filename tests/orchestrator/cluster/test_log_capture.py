@@ -26,7 +26,7 @@ Talker = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def talker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Talker]:
-    """Start a process that prints in every way, and then ends as told."""
+    """Start a process that prints in every way, and then ends as `end` says."""
     monkeypatch.setenv("SOME_SECRET", SECRET)
     started: list[subprocess.Popen[str]] = []
 

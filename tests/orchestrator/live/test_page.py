@@ -1,4 +1,4 @@
-"""The live page in a real browser, while a run goes on."""
+"""The live page in a real browser, during a run."""
 
 from __future__ import annotations
 
