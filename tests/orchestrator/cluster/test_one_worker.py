@@ -14,11 +14,14 @@ import ray.util
 from orchestrator.artifact import Manifest
 from orchestrator.cluster import one_worker
 from orchestrator.cluster.attempt import Attempt
+from orchestrator.cluster.connection import connected
+from orchestrator.cluster.events import EventChannel
 from orchestrator.cluster.failures import MAX_ATTEMPTS, Retry, decide_retry
 from orchestrator.cluster.one_worker import _cause, _loss_of
 from orchestrator.cluster.placement import Room
+from orchestrator.cluster.stage import make_attempt
 from orchestrator.contract import Kind
-from orchestrator.errors import StageError
+from orchestrator.errors import StageError, StoppedError
 from orchestrator.planning import plan_job
 from orchestrator.progress import Update, Watcher
 from orchestrator.run import Outcome, run_plan
@@ -183,6 +186,30 @@ def test_worker_without_resources_is_not_a_lost_attempt(
     outcome, texts = count(only={})
     assert outcome.errors == {}
     assert "other users took the resources for the workers; attempt 2 of 4" in texts
+
+
+@pytest.fixture
+def too_large(tmp_path: Path) -> Attempt:
+    """An attempt whose worker needs one more CPU than the cluster has."""
+    (tmp_path / "content.txt").write_text("content")
+    stage = {"kind": "count", "data": ".", "resources": {"cpus_per_worker": 5}}
+    (tmp_path / "job.yaml").write_text(
+        json.dumps({"name": "single", "store": "./store", "stages": {"only": stage}})
+    )
+    job = load_job(tmp_path / "job.yaml", kinds=counting.KINDS, base_dir=tmp_path)
+    store = open_store(job.store)
+    plan = plan_job(job, store)
+    return make_attempt(plan, plan.stages[0], store, {"job": "single", "run_id": "now"})
+
+
+def test_worker_without_resources_ends_when_asked_to_stop(
+    too_large: Attempt, cluster_address: str
+) -> None:
+    with connected(cluster_address):
+        channel = EventChannel("now")
+        channel.request_stop("only")
+        with pytest.raises(StoppedError, match=r"^stopped before the worker had started$"):
+            one_worker.run(too_large, channel)
 
 
 class Holder:

@@ -137,6 +137,18 @@ def test_single_class_is_refused(tmp_path: Path) -> None:
         fingerprint(write(tmp_path, "a.jpg cat\n", "a.jpg cat\n"), num_classes=None)
 
 
+def test_classes_that_change_after_they_were_read_are_named(tmp_path: Path) -> None:
+    lines = "images/a.jpg 0\nimages/d.jpg 1\n"
+    images = open_images(write(tmp_path, lines, lines, "cat\ndog\n"))
+    classes = load_classes(images, num_classes=2)
+    (tmp_path / "classes.txt").write_text("cat\ncow\n")
+    with pytest.raises(
+        DataError,
+        match=r"train_map\.txt: classes without an image: dog; unknown classes: cow$",
+    ):
+        images.source("train", classes)
+
+
 def test_fingerprint_depends_on_labels_and_content(tmp_path: Path) -> None:
     root = write(tmp_path)
     before = fingerprint(root, num_classes=2)

@@ -235,7 +235,10 @@ def test_key_covers_the_content_of_a_config_but_not_its_path(tmp_path: Path) -> 
         ({"config": "/a.py", "num_rois": 8}, r"num_rois\s+config has no such setting"),
         ({"config": "/a.py", "channels": 8}, r"channels\s+config has no such setting"),
         ({"method": "fcos", "masks": True}, r"masks\s+needs `config`; fcos defines"),
-        ({"method": "fcos", "keep_backbone": True}, r"keep_backbone\s+needs `config`"),
+        (
+            {"method": "fcos", "keep_backbone": True},
+            r"keep_backbone\s+needs `config`; the methods are built on CAT",
+        ),
     ],
 )
 def test_conflicting_fields_are_refused(fields: dict[str, Any], fault: str) -> None:

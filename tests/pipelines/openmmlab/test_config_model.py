@@ -8,8 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -333,3 +335,27 @@ def test_segmenter_keeps_its_own_backbone_from_scratch(tmp_path: Path) -> None:
     tensors = load_file(trained.outputs["checkpoint"] / "model.safetensors")
     assert tensors["decode_head.conv_seg.weight"].shape == (3, 4, 1, 1)
     assert any(name.startswith("backbone.encoder") for name in tensors)
+
+
+ONE_CHANNEL = f"""{SEGMENTER}
+model['auxiliary_head'].update(out_channels=2)
+model['decode_head'].update(
+    out_channels=1, threshold=0.5, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)
+)
+"""
+
+
+def test_tta_of_a_head_with_one_channel_is_refused(tmp_path: Path) -> None:
+    data = write_ade20k(tmp_path / "ade20k", num_train=4, num_val=2)
+    for path in (data / "annotations").glob("*/*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) % 3).save(path)  # background is unlabeled
+    (data / "classes.json").write_text('["red", "blue"]')
+    (tmp_path / "own.py").write_text(ONE_CHANNEL)
+    common: dict[str, Any] = {"config": str(tmp_path / "own.py"), "data": str(data)}
+    own: dict[str, Any] = {"keep_backbone": True, "init": "scratch", "loader_workers": 0}
+    small: dict[str, Any] = {"max_iters": 1, "warmup_iters": 0, "img_scale": (64, 64)}
+    params = SegmentationParams(**common, **own, **small, batch_size=4, crop_size=64, tta=True)
+    with pytest.raises(
+        JobError, match=r"^tta: needs one channel for each class, .* one channel .*; set tta: false"
+    ):
+        train_segmenter(_context(tmp_path, params))

@@ -195,6 +195,21 @@ def test_too_many_broken_images_stop_the_stage_and_are_named(
         run(context)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_split_without_a_decodable_image_stops_the_stage(
+    make_context: MakeContext, data: Path, tmp_path: Path, split: str
+) -> None:
+    shutil.copytree(data, tmp_path / "broken")
+    for image in (tmp_path / "broken" / split).glob("*/*"):
+        image.write_bytes(b"")
+    context, recorder = make_context(
+        **PLAIN, data=str(tmp_path / "broken"), epochs=1, max_broken_images=120
+    )
+    with pytest.raises(DataError, match=rf"^no image in {split}/ can be decoded; check the files$"):
+        run(context)
+    assert recorder.metrics == []
+
+
 def test_nan_loss_stops_with_epoch_and_step(make_context: MakeContext) -> None:
     context, recorder = make_context(**PLAIN, epochs=1)
     run(context)

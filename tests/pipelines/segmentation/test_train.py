@@ -4,6 +4,8 @@ same process."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +170,25 @@ def test_image_without_label_map_is_named(setting: Setting, tmp_path: Path) -> N
         DataError, match=r"1 of 11 files are missing: .*annotations/validation/001\.png"
     ):
         run(context)
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [("images", "cannot be decoded: not an image"), ("annotations", "not an image")],
+)
+def test_file_that_breaks_during_training_is_named(
+    setting: Setting, tmp_path: Path, part: str, fault: str
+) -> None:
+    data = Path(shutil.copytree(setting.data, tmp_path / "ade20k"))
+    context = make_context(Recorder(tmp_path), _params(data), setting.backbone)
+
+    def break_files(metrics: Mapping[str, float], checkpoint_dir: Path | None) -> None:
+        context.report(metrics, checkpoint_dir)
+        for path in (data / part / "training").iterdir():
+            path.write_bytes(b"")
+
+    file = rf"{data}/{part}/training/\d+\.png"
+    with pytest.raises(
+        DataError, match=rf"^{file}: {fault}.*; the file changed during the stage; restore it$"
+    ):
+        run(replace(context, report=break_files))

@@ -19,7 +19,13 @@ from orchestrator.runs.last_run import write_last_run
 from orchestrator.runs.record import RunState
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
-from orchestrator.store.publish import blob_name, publish_artifact, publish_manifest
+from orchestrator.store.publish import (
+    blob_name,
+    load_manifest,
+    manifest_name,
+    publish_artifact,
+    publish_manifest,
+)
 from orchestrator.trials import TRIALS_FILE
 from pipelines import KINDS
 from tests.orchestrator.report.search.searched import asha_search
@@ -175,6 +181,19 @@ def test_trials_lost_from_the_store_are_skipped_with_a_remark(folder: Path) -> N
         f"note: stages.search: its trials are not shown: store {folder}/store: {blob} "
     )
     assert done.stderr.count("\n") == 1
+
+
+def test_search_that_published_no_trials_is_a_remark(folder: Path) -> None:
+    store, plan, _ = _finish(folder, asha_search().model_dump_json())
+    manifest = load_manifest(store, plan["search"].key)
+    assert manifest is not None
+    store.delete(manifest_name(manifest.key))
+    publish_manifest(store, manifest.model_copy(update={"artifacts": {}}))
+    done = _report(folder)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "note: stages.search: its trials are not shown: the stage did not publish trials.json\n"
+    )
 
 
 def test_reader_of_a_report_may_close_the_pipe_early(folder: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.artifact import Ref
 from orchestrator.contract import Role
-from orchestrator.spec import Distribution, TuneParams, template_params
-from tests.orchestrator.spec.kinds import GOOD, Network, load_text
+from orchestrator.errors import SpecError
+from orchestrator.spec import Distribution, TuneParams, load_job, template_params
+from tests.orchestrator.spec.kinds import GOOD, KINDS, TRAIN, Network, load_text
 from tests.orchestrator.spec.yaml.loader.test_loader import HEAD, faults_of
 
 # the fields of a search over HEAD's stage, from line 8 on
@@ -266,6 +268,16 @@ def test_grid_has_every_combination_of_its_choices(tmp_path: Path) -> None:
 def test_template_must_be_a_stage_that_trains(of: str, fault: str, tmp_path: Path) -> None:
     search = f"  search: {{kind: tune, of: {of}, num_trials: 2, space: {{lr: {{choice: [1]}}}}}}\n"
     assert faults_of(HEAD + search, tmp_path) == [f"7:28: stages.search.of: {fault}"]
+
+
+def test_template_without_a_metric_is_refused(tmp_path: Path) -> None:
+    kinds = {**KINDS, "train": replace(TRAIN, metrics=lambda _: ())}
+    (tmp_path / "job.yaml").write_text(f"{SEARCH}space: {{lr: {{choice: [1]}}}}}}\n")
+    with pytest.raises(
+        SpecError,
+        match=r"job\.yaml:7:28: stages\.search\.of: pretrain reports no metric to optimise$",
+    ):
+        load_job(tmp_path / "job.yaml", kinds=kinds, base_dir=tmp_path)
 
 
 def test_override_of_an_input_is_refused(tmp_path: Path) -> None:

@@ -134,6 +134,16 @@ def test_faults_of_members_are_reported(foreign: Path, name: str) -> None:
         fingerprint(str(foreign), num_classes=None)
 
 
+def test_shards_without_an_image_in_either_split_are_reported(foreign: Path) -> None:
+    for name in ("train/000.tar", "val/000.tar"):
+        put_tar(foreign / name, {"a.txt": b"a caption", "a.cls": b"0"})
+    with pytest.raises(
+        DataError,
+        match=r"foreign: the shards hold no images; add files <key>\.jpg with <key>\.cls$",
+    ):
+        fingerprint(str(foreign), num_classes=None)
+
+
 def test_class_missing_from_both_splits_is_reported(foreign: Path) -> None:
     (foreign / "classes.txt").write_text("cat\ndog\ncow\n")
     images = open_images(str(foreign))
