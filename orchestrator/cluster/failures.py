@@ -184,6 +184,17 @@ def is_loss_of_loader(err: BaseException) -> bool:
     return isinstance(err, RuntimeError) and str(err).startswith("DataLoader worker (pid")
 
 
+def as_raised(err: OrchestratorError) -> OrchestratorError:
+    """Return the error as a process that loads data raised it. torch raises the same class here,
+    with the process's traceback before the message."""
+    first, _, rest = str(err).partition("\n")
+    if not (first.startswith("Caught ") and "DataLoader worker process" in first):
+        return err
+    kind = type(err)
+    name = f"{kind.__module__}.{kind.__qualname__}: "
+    return kind(rest.rpartition(f"\n{name}")[2].strip()) if name in rest else err
+
+
 def is_stuck(err: BaseException) -> bool:
     """Whether a collective timed out waiting for another worker. Gloo, NCCL and Ray each have their
     own message."""

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.connection import is_leaving
 from orchestrator.cluster.events import EventChannel
-from orchestrator.cluster.failures import is_loss_of_loader, is_loss_of_peer, is_stuck
+from orchestrator.cluster.failures import as_raised, is_loss_of_loader, is_loss_of_peer, is_stuck
 from orchestrator.cluster.machine import (
     check_read,
     check_store,
@@ -295,8 +295,11 @@ def _call(attempt: Attempt, context: StageContext) -> StageResult:
     entry: Entry = getattr(importlib.import_module(module), function)
     try:
         return entry(context)
-    except OrchestratorError:
-        raise
+    except OrchestratorError as err:
+        raised = as_raised(err)
+        if raised is err:
+            raise
+        raise raised from err
     except Exception as err:
         if is_loss_of_peer(err) or is_loss_of_loader(err) or is_stuck(err) or is_full_disk(err):
             raise

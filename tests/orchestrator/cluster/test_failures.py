@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from orchestrator.cluster.failures import (
     MAX_ATTEMPTS,
@@ -10,6 +11,7 @@ from orchestrator.cluster.failures import (
     Fail,
     LostAttempt,
     Retry,
+    as_raised,
     decide_retry,
     failed_rank,
 )
@@ -126,3 +128,21 @@ def test_timeout_of_a_collective_is_retried(words: str) -> None:
     failures = {0: RuntimeError("Connection closed by peer"), 1: RuntimeError(words)}
     why = "workers waited more than 2.5 minutes for each other"
     assert decide_retry(LostAttempt(failures), num_lost=0, timeout_min=2.5) == Retry(why)
+
+
+class _Broken(Dataset[int]):
+    """A data set whose images a process finds broken."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise DataError("a.png: is broken\nb.png: is broken")
+
+
+def test_an_error_of_a_loader_process_is_shown_without_its_traceback() -> None:
+    with pytest.raises(DataError) as caught:
+        next(iter(DataLoader(_Broken(), num_workers=1)))
+    assert str(caught.value).startswith("Caught DataError in DataLoader worker process 0")
+    assert str(as_raised(caught.value)) == "a.png: is broken\nb.png: is broken"
+    assert as_raised(STOPPED) is STOPPED
