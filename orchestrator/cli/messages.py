@@ -18,8 +18,8 @@ from orchestrator.schedule import State
 from orchestrator.spec import Job
 
 if TYPE_CHECKING:
+    from orchestrator.progress import Update, Watcher  # they import ray
     from orchestrator.run import Outcome
-from orchestrator.progress import Update, Watcher  # it imports ray
 
 
 class Messages:
