@@ -52,7 +52,7 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run and those who hear about it: the terminal, the driver's log, and the chat."""
+    """A run and its outputs: the terminal, the driver's log, and the chat."""
 
     arguments: Namespace
     plan: Plan

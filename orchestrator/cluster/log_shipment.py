@@ -64,7 +64,7 @@ class Shipment:
                 self._tail.pump(is_end=is_end)
             finally:  # a part of it may be done
                 self._report()
-        except Exception as err:  # noqa: BLE001  the thread's edge: it tries again, the stage goes on
+        except Exception as err:  # noqa: BLE001  the thread's edge: it tries again, the stage continues
             self._show_once(err)
 
     def _show_once(self, err: Exception) -> None:

@@ -14,7 +14,7 @@ from orchestrator.report.page import make_environment, make_sections
 from orchestrator.runs.status import RESUME, Condition, StageStatus, Status
 
 MAX_ROWS = 30
-"""Of a job with more stages, only those are listed that neither wait nor are done."""
+"""If a job has more stages, the list leaves out stages that wait or are done."""
 MAX_TEXT = 300
 """Letters of an event; the report has the whole error of a failed stage."""
 QUIET = (Condition.WAITING, Condition.DONE, Condition.REUSED)

@@ -123,7 +123,7 @@ class LogTail:
         return raw[: redactor.cut(raw, most)] if len(raw) > most else b""
 
     def _free_disk(self) -> None:
-        """Free the disk space of what has been read. The file keeps its size, so writers go on."""
+        """Free the disk space of what has been read. Its size stays, so writers can continue."""
         length = ctypes.c_int64(self._finished)
         with suppress(AttributeError):  # another system than Linux keeps the file until the end
             _libc().fallocate(self.fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(0), length)

@@ -123,7 +123,7 @@ def list_logs(store: Store, run_id: str, stage: str) -> tuple[LogName, ...]:
 
 
 def list_trials(store: Store, run_id: str, stage: str) -> tuple[str | None, ...]:
-    """Return the ids of the trials that have logs, sorted; None stands for the stage itself."""
+    """Return the ids of the trials that have logs, sorted; None means the stage itself."""
     names = _numbers_below(store, stage_folder(run_id, stage))
     trials = sorted(name for name in names if len(name) >= TRIAL_DIGITS)
     return (*([None] if len(trials) < len(names) else []), *trials)

@@ -141,6 +141,11 @@ def test_trials_that_wait_for_resources_end_with_a_cancelled_search(
                 callbacks=[waiting],
             ),
         )
-        threading.Timer(3, is_stopping.set).start()
-        (result,) = tuner.fit()
-    assert result.error is None
+        ended: list[Any] = []
+        search = threading.Thread(target=lambda: ended.extend(tuner.fit()), daemon=True)
+        search.start()
+        search.join(3)
+        assert search.is_alive()
+        is_stopping.set()
+        search.join(300)
+    assert [result.error for result in ended] == [None]

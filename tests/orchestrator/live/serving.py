@@ -136,7 +136,7 @@ class Answer:
 
 
 def ask(port: int, path: str = "/", *, method: str = "GET", **headers: str) -> Answer:
-    """One request. Underscores in the names of headers stand for hyphens."""
+    """One request. Underscores in the names of headers become hyphens."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(
         method, path, headers={name.replace("_", "-"): value for name, value in headers.items()}
