@@ -6,12 +6,13 @@ import re
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 from uuid import uuid4
 
-from orchestrator.store.protocol import Store
+from orchestrator.store.protocol import Entry, Store
 
 IMMUTABLE = re.compile(r"blobs/.*|manifests/.*|runs/[^/]*/events/.*")
 """Names whose content is written once. A try after a failed write has the same content."""
@@ -73,6 +74,9 @@ class CachedStore:
 
     def names(self, prefix: str) -> list[str]:
         return self.store.names(prefix)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        return self.store.entries(prefix)
 
     def folders(self, prefix: str) -> list[str]:
         return self.store.folders(prefix)

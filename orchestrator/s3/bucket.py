@@ -56,7 +56,7 @@ class Bucket(ABC):
         with a further `/`."""
         entries = self._list(prefix, "Contents", deep=deep)
         return [
-            Object(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"].strip('"'))
+            Object(self.name_of(entry["Key"]), entry["Size"], entry["ETag"].strip('"'))
             for entry in entries
         ]
 
@@ -69,12 +69,20 @@ class Bucket(ABC):
 
     def _list(self, prefix: str, field: str, *, deep: bool) -> list[Any]:
         """Return the entries of `field` in all pages of a listing."""
-        depth = {} if deep else {"Delimiter": "/"}
         with self.errors("list", prefix):
-            pages = self.connection.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=self._prefix + prefix, **depth
-            )
-            return [entry for page in pages for entry in page.get(field, ())]
+            return [
+                entry for page in self.pages(prefix, deep=deep) for entry in page.get(field, ())
+            ]
+
+    def pages(self, prefix: str, *, deep: bool) -> Iterator[Any]:
+        """Yield the answers to a listing, each with up to 1000 objects. Raises boto3's errors."""
+        depth = {} if deep else {"Delimiter": "/"}
+        paginator = self.connection.get_paginator("list_objects_v2")
+        yield from paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix, **depth)
+
+    def name_of(self, key: str) -> str:
+        """The name below `uri` of the object with this key."""
+        return key.removeprefix(self._prefix)
 
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object, or None if it does not exist."""

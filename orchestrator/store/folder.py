@@ -8,10 +8,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.errors import StoreError, StoreRefusedError
+from orchestrator.store.protocol import Entry
 
 LEAST_FREE_BYTES = 2**24
 """Less free space is refused: not even the smallest model and its records fit."""
@@ -107,6 +108,30 @@ class FolderStore:
                 if path.is_file() and path.name[0] != "."
             )
             return sorted(path.relative_to(self._root).as_posix() for path in files)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        with self._errors("read", prefix):
+            now_s = self._now_s()
+            for folder, folders, files in os.walk(self._path(prefix)):
+                folders[:] = [name for name in folders if name[0] != "."]
+                for path in (Path(folder, name) for name in files if name[0] != "."):
+                    with suppress(FileNotFoundError):
+                        stat = path.stat()
+                        name = path.relative_to(self._root).as_posix()
+                        yield Entry(name, stat.st_size, max(0.0, now_s - stat.st_mtime))
+
+    def _now_s(self) -> float:
+        """The clock of the file system, which may be on another machine. This machine's clock if
+        the folder cannot be written to."""
+        probe = self._root / f".clock.{uuid.uuid4().hex}"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
 
     def folders(self, prefix: str) -> list[str]:
         with self._errors("read", prefix):

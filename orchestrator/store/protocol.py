@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Entry(NamedTuple):
+    """A name in a store."""
+
+    name: str
+    size: int
+    """In bytes."""
+    age_s: float
+    """Seconds since it was last written, by the clock of the store; clocks of machines differ."""
 
 
 class Store(Protocol):
@@ -38,6 +49,13 @@ class Store(Protocol):
 
     def names(self, prefix: str) -> list[str]:
         """Return all names below the folder `prefix`, sorted."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield all names below the folder `prefix` with their sizes and ages, in any order.
+
+        Takes constant memory, however many there are. A name that is deleted meanwhile may be
+        included.
+        """
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below the folder `prefix`, sorted. Their content

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from botocore.exceptions import ClientError
@@ -14,6 +16,7 @@ from botocore.exceptions import ClientError
 from orchestrator.errors import StoreError, StoreRefusedError
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
+from orchestrator.store.protocol import Entry
 
 THREADS = 16
 """Threads per transfer."""
@@ -97,6 +100,14 @@ class S3Store(Bucket):
 
     def names(self, prefix: str) -> list[str]:
         return sorted(one.name for one in self.objects(f"{prefix}/", deep=True))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        with self.errors("list", prefix):
+            for page in self.pages(f"{prefix}/", deep=True):
+                now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+                for found in page.get("Contents", ()):
+                    age_s = (now - found["LastModified"]).total_seconds()
+                    yield Entry(self.name_of(found["Key"]), found["Size"], max(0.0, age_s))
 
     def folders(self, prefix: str) -> list[str]:
         return self.folders_below(f"{prefix}/")

@@ -68,6 +68,19 @@ def test_names_lists_only_files_below_a_folder(store: Store) -> None:
     assert store.names("nothing") == []
 
 
+def test_entries_have_sizes_and_ages_by_the_clock_of_the_store(store: Store) -> None:
+    store.write("train/k/a", b"12345")
+    store.write("train/k/b/2", b"")
+    store.write("train/other", b"1")
+    entries = {entry.name: entry for entry in store.entries("train/k")}
+    assert {name: entry.size for name, entry in entries.items()} == {
+        "train/k/a": 5,
+        "train/k/b/2": 0,
+    }
+    assert all(0 <= entry.age_s < 600 for entry in entries.values())
+    assert list(store.entries("nothing")) == []
+
+
 def test_folders_lists_only_the_folders_directly_below(store: Store) -> None:
     for name in ("runs/b/run.json", "runs/a/events/1", "runs/a/events/2", "runs/file", "runs2/c/d"):
         store.write(name, b"")
