@@ -24,6 +24,7 @@ from orchestrator.schedule import HAS_NO_RESULT, State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
 from orchestrator.store import Store, open_store
+from orchestrator.store.lease import LEASE_S, LEASE_VARIABLE
 from orchestrator.store.stage_logs import LogSettings, log_settings
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def run(arguments: Namespace, stdout: IO[str]) -> int:
         _check_forced_run(job, only, forced)
     logs = replace(log_settings(os.environ), secret_names=secret_names(job))
     cancel_poll_s = number_in(os.environ, POLL_VARIABLE, "seconds", POLL_S)
+    lease_s = number_in(os.environ, LEASE_VARIABLE, "seconds", LEASE_S)
     # Before any work, because a run must not end without the message that it should send.
     with Messages(job, arguments.job, environment=os.environ) as messages:
         store = open_store(job.store)
         plan = plan_job(job, store, forced=forced, only=only)
-        verdict, exit_code = _Run(arguments, plan, store, messages, logs, cancel_poll_s).execute(
-            stdout
-        )
+        running = _Run(arguments, plan, store, messages, logs, cancel_poll_s, lease_s)
+        verdict, exit_code = running.execute(stdout)
     say_last(verdict)
     return exit_code
 
@@ -60,6 +61,7 @@ class _Run:
     messages: Messages
     logs: LogSettings
     cancel_poll_s: float
+    lease_s: float
 
     def execute(self, stdout: IO[str]) -> tuple[str, int]:
         """Run the plan and show its results. Returns the verdict and the exit code."""
@@ -104,6 +106,8 @@ class _Run:
                 run_id=run_id,
                 logs=self.logs,
                 cancel_poll_s=self.cancel_poll_s,
+                lease_s=self.lease_s,
+                waits=not self.arguments.no_wait,
             )
 
     def _show(

@@ -10,6 +10,7 @@ from orchestrator.contract import CHECKPOINT, StageResult
 from orchestrator.errors import JobError, OrchestratorError, StageError
 from orchestrator.store import Store
 from orchestrator.store.publish import publish_artifact
+from orchestrator.store.training import Training
 from orchestrator.store.trial_logs import TrialLog, load_log, save_log
 from orchestrator.trials import Point, TrialState
 
@@ -19,12 +20,12 @@ nothing."""
 
 
 class Logbook:
-    """The log of the trial whose folder is `training`. Its time counts from construction."""
+    """The log of the trial `training`. Its time counts from construction."""
 
     def __init__(
         self,
         store: Store,
-        training: str,
+        training: Training,
         metric: str,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -17,6 +17,7 @@ from orchestrator.planning import plan_job
 from orchestrator.progress import Progress
 from orchestrator.run import Run, new_run_id
 from orchestrator.runs.journal import open_journal
+from orchestrator.runs.ownership import OwnedStages
 from orchestrator.schedule import Start
 from orchestrator.spec import load_job
 from orchestrator.store import open_store
@@ -35,7 +36,8 @@ def run(tmp_path: Path) -> Run:
     store = open_store(job.store)
     plan = plan_job(job, store)
     journal = open_journal(store, plan, run_id="now")
-    return Run(plan, store, Progress(journal, lambda _: None, Tally({"only": "total"})))
+    progress = Progress(journal, lambda _: None, Tally({"only": "total"}))
+    return Run(plan, store, progress, OwnedStages(store, "now", job.name))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from orchestrator.spec import load_job
 from orchestrator.store import open_store
 from orchestrator.store.checkpoints import commit_checkpoint
 from orchestrator.store.publish import load_manifest
+from orchestrator.store.training import Training
 from tests.orchestrator.counting import KINDS
 
 JOB = {
@@ -67,7 +68,7 @@ def attempt(tmp_path: Path) -> Attempt:
     store = open_store(job.store)
     plan = plan_job(job, store)
     open_journal(store, plan, run_id="now")
-    return make_attempt(plan, plan.stages[0], store, {"run_id": "now"})
+    return make_attempt(plan, plan.stages[0], store, Training("train/key", 1), {"run_id": "now"})
 
 
 def _run(attempt: Attempt) -> list[StageEvent]:
@@ -96,12 +97,12 @@ def test_remark_on_a_damaged_checkpoint_names_the_resumed_one(
 ) -> None:
     store = open_store(attempt.store_uri)
     _commit(attempt, tmp_path / "state", 1, 2)
-    store.write(f"{attempt.training}/checkpoints/00000002/state.json", b"3")
+    store.write(f"{attempt.training.folder}/checkpoints/00000002/state.json", b"3")
     events = _run(attempt)
     assert _worked(tmp_path) == ["gain 1 epoch 2", "gain 1 epoch 3"]
     (remark,) = [event for event in events if event.is_remark]
     assert remark.event.text.startswith(
-        f"checkpoint 2 is damaged: store {store.uri}: {attempt.training}/checkpoints/"
+        f"checkpoint 2 is damaged: store {store.uri}: {attempt.training.folder}/checkpoints/"
     )
     assert "; resuming from checkpoint 1, so the training after it is repeated" in remark.event.text
 
