@@ -16,7 +16,7 @@ import torch
 from orchestrator.cluster.attempt import Attempt
 from orchestrator.cluster.stage import make_attempt
 from orchestrator.cluster.worker import WorkerRank, run_pipeline
-from orchestrator.errors import MachineError
+from orchestrator.errors import MachineError, StageError
 from orchestrator.monitoring.tally import Amounts
 from orchestrator.planning import plan_job
 from orchestrator.runs.journal import open_journal
@@ -119,6 +119,14 @@ def test_machine_without_the_drivers_store_trains_nothing(attempt: Attempt, tmp_
     with pytest.raises(MachineError, match="is not the store of the driver"):
         _run(attempt)
     assert _worked(tmp_path) == []
+
+
+def test_bug_of_a_pipeline_is_reported_with_its_traceback(attempt: Attempt) -> None:
+    params: Any = attempt.params
+    broken = replace(attempt, params=params.model_copy(update={"fails": "bug"}))
+    with pytest.raises(StageError, match=r"^ZeroDivisionError: a bug\nTraceback \(most") as caught:
+        _run(broken)
+    assert 'counting.py", line ' in str(caught.value)
 
 
 def test_publishing_works_without_hard_links(

@@ -15,9 +15,9 @@ from typing import NoReturn
 import pytest
 
 from orchestrator.errors import StoreError, StoreRefusedError
-from orchestrator.store import Store, folder, open_store
+from orchestrator.store import Store, folder, open_store, s3
 from tests.conftest import make_bucket
-from tests.s3_server import IGNORING, REFUSING
+from tests.s3_server import CONFLICTING, IGNORING, OCCUPIED, REFUSING
 
 NAME = "manifests/k.json"
 
@@ -162,6 +162,28 @@ def test_server_without_conditional_puts_is_a_warning(s3_endpoint: str, kind: st
     if kind == REFUSING:  # there the client notices it and checks by reading
         assert not store.create(NAME, b"second")
         assert store.read(NAME) == b"first"
+
+
+def test_put_that_always_conflicts_is_given_up(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "CONFLICT_WAIT_S", 0)
+    uri = f"s3://{make_bucket(CONFLICTING)}/runs"
+    with pytest.raises(
+        StoreError,
+        match=rf"^store {uri}: cannot write {NAME}: another process kept writing it; run again$",
+    ):
+        open_store(uri).create(NAME, b"first")
+
+
+def test_server_that_confuses_new_and_existing_objects_is_refused(s3_endpoint: str) -> None:
+    uri = f"s3://{make_bucket(OCCUPIED)}/runs"
+    with pytest.raises(
+        StoreRefusedError,
+        match=rf"^store {uri}: the server reports that a new object already exists; choose another "
+        "store with --store$",
+    ):
+        open_store(uri).probe()
 
 
 def test_missing_bucket_is_refused(s3_endpoint: str) -> None:
