@@ -24,7 +24,6 @@ from orchestrator.errors import (
     ClusterError,
     DivergedError,
     InterruptedRunError,
-    LeaseLostError,
     OrchestratorError,
     StageHeldError,
     StoppedError,
@@ -359,9 +358,7 @@ class Run:
             self.progress.say(name, str(result).splitlines()[0])
         elif isinstance(result, StoppedError) and name in self.cancelled:
             self.progress.enter(name, State.CANCELLED, Event(str(result).splitlines()[0]))
-        elif isinstance(result, LeaseLostError) or (
-            isinstance(result, StoppedError) and name in self.owned.lost
-        ):
+        elif isinstance(result, OrchestratorError) and self.owned.has_lost(name):
             text = "another run has taken over this stage; waiting for its result"
             self.progress.enter(name, State.WAITING, Event(text))
         elif isinstance(result, OrchestratorError):

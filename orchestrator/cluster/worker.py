@@ -250,7 +250,8 @@ def _context(
         resume_dir=_fetch_resume_state(store, attempt, worker, scratch / "resume", remark),
         report=report,
         save=uploads.hand_over,
-        should_stop=watch.should_stop,
+        # Without its checkpoint, the training after it would be lost.
+        should_stop=lambda: watch.should_stop() or (attempt.can_stop and uploads.has_failed),
         emit=emit,
     )
 

@@ -23,6 +23,7 @@ from orchestrator.store.lease import (
     RENEWALS_PER_LEASE,
     Lease,
     Ownership,
+    check_owner,
     find_owner,
     release_lease,
     renew_lease,
@@ -112,6 +113,19 @@ class OwnedStages:
     def is_by_this_run(self, key: str) -> bool:
         """Whether this run works on the stage with this Key, under another name."""
         return any(lease.key == key for lease in self._leases.values())
+
+    def has_lost(self, stage: str) -> bool:
+        """Whether another run has taken over a stage of this run. Asks the store, which may know it
+        before the next renewal."""
+        lease = self._held().get(stage)
+        try:
+            if lease is not None:
+                check_owner(self.store, lease.key, lease.token)
+        except LeaseLostError:
+            self.lost.add(stage)
+        except StoreError:
+            pass  # then the error of the stage says more
+        return stage in self.lost
 
     def release(self, stage: str) -> None:
         """Let others work on a stage. If the store is unreachable, the lease expires."""

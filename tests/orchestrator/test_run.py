@@ -88,16 +88,3 @@ def test_failed_cluster_ends_the_wait_for_its_stages(run: Run) -> None:
     unused: Any = None
     with pytest.raises(ClusterError, match=f"^{LOSS}$"):
         run._await_news(unused, unused)
-
-
-def test_unexpected_error_in_the_thread_of_a_stage_is_its_end(run: Run) -> None:
-    start = Start(run.plan.stages[0], Capacity(1, 0, 0), slots=1)
-
-    def fail() -> NoReturn:
-        raise ZeroDivisionError("a bug")
-
-    run._run_stage(start, fail)
-    ended, error = run.ended.get_nowait()
-    assert ended is start
-    assert isinstance(error, StageError)
-    assert str(error).startswith("ZeroDivisionError: a bug\nTraceback (most recent call last):")

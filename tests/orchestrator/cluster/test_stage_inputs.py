@@ -16,6 +16,7 @@ from orchestrator.planning import plan_job
 from orchestrator.spec import load_job
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import publish_artifact, publish_manifest
+from orchestrator.store.training import Training
 from tests.orchestrator.counting import KINDS
 
 JOB = """
@@ -46,7 +47,7 @@ def store(plan: Plan) -> Store:
 
 
 def _attempt(plan: Plan, name: str) -> Attempt:
-    return make_attempt(plan, plan[name], open_store(plan.job.store), {})
+    return make_attempt(plan, plan[name], open_store(plan.job.store), Training("train/key", 1), {})
 
 
 def _finish_search(plan: Plan, **artifacts: Artifact) -> None:
