@@ -125,7 +125,7 @@ class MachineError(UnreachableError):
 
 
 class StageHeldError(UnreachableError):
-    """Another run works on the stage, and this one was told not to wait for it."""
+    """Another run works on the stage or uses the store, and this one cannot or should not wait."""
 
 
 class LeaseLostError(OrchestratorError):

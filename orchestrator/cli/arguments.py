@@ -109,6 +109,14 @@ def _add_job_options(verb: argparse.ArgumentParser) -> None:
         help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
     )
     verb.add_argument(
+        "--as",
+        dest="overrides",
+        metavar="NAME",
+        action="append",
+        type=lambda name: f"name={name}",
+        help="use this name for the job, if another user has one of the same name in the store",
+    )
+    verb.add_argument(
         "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
@@ -20,6 +21,7 @@ from orchestrator.planning import plan_job
 from orchestrator.process import number_in
 from orchestrator.report import Cell, CellVerdict
 from orchestrator.runs.cancel import POLL_S, POLL_VARIABLE
+from orchestrator.runs.others import refuse_second_run, warn_of_other_user
 from orchestrator.schedule import HAS_NO_RESULT, State
 from orchestrator.spec import Job, cells_named
 from orchestrator.spec.faults import suggestion
@@ -80,10 +82,19 @@ class _Run:
         return verdict, exit_code
 
     def _warn(self) -> tuple[str, ...]:
-        """Print the limits of the store, unless there is nothing to run."""
+        """Print the limits of the store, unless there is nothing to run.
+
+        Raises StageHeldError if another run of the job uses a store that is for one run at a time.
+        """
         if all(planned.verdict is Verdict.REUSE for planned in self.plan.stages):
             return ()
-        warnings = tuple(f"warning: {warning}" for warning in self.store.probe())
+        limits = self.store.probe()
+        if limits.is_for_one_run:
+            refuse_second_run(self.store, self.plan.job.name, now_s=time.time())
+        warnings = tuple(
+            f"warning: {warning}"
+            for warning in (*limits.warnings, *warn_of_other_user(self.store, self.plan.job.name))
+        )
         for warning in warnings:
             print(warning, file=sys.stderr)
         return warnings

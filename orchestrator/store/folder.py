@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.errors import StoreError, StoreRefusedError
-from orchestrator.store.protocol import Entry
+from orchestrator.store.protocol import Entry, Limits
 
 LEAST_FREE_BYTES = 2**24
 """Less free space is refused: not even the smallest model and its records fit."""
@@ -144,7 +144,7 @@ class FolderStore:
                 entry.name for entry in entries if entry.is_dir() and any(entry.iterdir())
             )
 
-    def probe(self) -> tuple[str, ...]:
+    def probe(self) -> Limits:
         name = f"probe-{uuid.uuid4().hex}"
         try:
             self.write(name, b"first")
@@ -154,7 +154,7 @@ class FolderStore:
             with self._errors("delete", name):
                 for path in self._root.glob(f"*{name}*"):
                     path.unlink(missing_ok=True)
-        return self._probe_room()
+        return Limits(self._probe_room())
 
     def check_access(self) -> None:
         name = f"probe-{uuid.uuid4().hex}"

@@ -17,6 +17,16 @@ class Entry(NamedTuple):
     """Seconds since it was last written, by the clock of the store; clocks of machines differ."""
 
 
+class Limits(NamedTuple):
+    """What a store cannot do."""
+
+    warnings: tuple[str, ...] = ()
+    """About what a run should know, such as little room."""
+    is_for_one_run: bool = False
+    """Whether `create` may succeed for two processes at once, so that two runs cannot agree who
+    works on a stage."""
+
+
 class Store(Protocol):
     """A store of byte strings. Names are relative paths with `/`.
 
@@ -61,8 +71,8 @@ class Store(Protocol):
         """Return the names of the folders directly below the folder `prefix`, sorted. Their content
         is not listed, so this is fast for a folder with many files in each of them."""
 
-    def probe(self) -> tuple[str, ...]:
-        """Test the store with a few writes, which are removed. Returns warnings about its limits.
+    def probe(self) -> Limits:
+        """Test the store with a few writes, which are removed.
 
         Raises StoreError if a run could not publish its results.
         """

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from orchestrator.errors import StoreError, StoreRefusedError
 from orchestrator.s3.bucket import Bucket
 from orchestrator.s3.failures import MISSING, Failure, code_of
-from orchestrator.store.protocol import Entry
+from orchestrator.store.protocol import Entry, Limits
 
 THREADS = 16
 """Threads per transfer."""
@@ -30,9 +30,8 @@ LEAST_LEFT_MIN = 10
 """Minutes that credentials must still be valid when a run begins."""
 
 _NO_CONDITIONS = (
-    "the server does not support conditional puts (If-None-Match), so use this store for only one "
-    "run at a time: if two runs finish the same stage together, the later one overwrites the "
-    "other's manifest"
+    "the server does not support conditional puts (If-None-Match), so only one run at a time may "
+    "use this store: two runs could not agree who works on a stage"
 )
 _RENEWED = "use a profile or a role, whose credentials are renewed automatically"
 
@@ -112,7 +111,7 @@ class S3Store(Bucket):
     def folders(self, prefix: str) -> list[str]:
         return self.folders_below(f"{prefix}/")
 
-    def probe(self) -> tuple[str, ...]:
+    def probe(self) -> Limits:
         warnings = self._check_credentials()
         name = f"probe-{uuid.uuid4().hex}"
         first = self._put_if_absent(name, b"first")
@@ -127,7 +126,9 @@ class S3Store(Bucket):
                 "--store"
             )
             raise StoreRefusedError(f"store {self.uri}: {what}")
-        return warnings if second is False else (f"store {self.uri}: {_NO_CONDITIONS}", *warnings)
+        if second is False:
+            return Limits(warnings)
+        return Limits((f"store {self.uri}: {_NO_CONDITIONS}", *warnings), is_for_one_run=True)
 
     def check_access(self) -> None:
         self._check_credentials()
