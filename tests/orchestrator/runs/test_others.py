@@ -37,9 +37,7 @@ def test_first_run_of_a_job_is_neither_refused_nor_warned(store: Store) -> None:
 
 def test_second_run_at_a_time_is_refused(store: Store) -> None:
     _write_run(store)
-    with pytest.raises(
-        StageHeldError, match=r"^cat: run earlier is running, and store"
-    ):
+    with pytest.raises(StageHeldError, match=r"^cat: run earlier is running, and store"):
         refuse_second_run(store, "cat", now_s=NOW_S + 60)
 
 
