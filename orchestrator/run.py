@@ -29,6 +29,7 @@ from orchestrator.errors import (
     StoppedError,
     StoreError,
 )
+from orchestrator.interruption import can_stop, stopping
 from orchestrator.monitoring.tally import Amounts, Tally
 from orchestrator.plan import Plan, PlannedStage, Verdict
 from orchestrator.process import Signals, counted_signals, stop_grace_s
@@ -235,7 +236,7 @@ class Run:
                 channel.request_stop(planned.name)
                 if planned.name not in self.cancelled:
                     self.cancelled.add(planned.name)
-                    is_saved = _can_stop(self.plan, planned)
+                    is_saved = can_stop(self.plan, planned)
                     text = "cancelling: waiting for its checkpoint" if is_saved else "cancelling"
                     self.progress.say(planned.name, text)
 
@@ -274,20 +275,8 @@ class Run:
         raise err
 
     def _stopping(self, channel: EventChannel) -> list[Start]:
-        """The running stages that an interrupted run waits for."""
-        return [
-            start
-            for start in self.stages.running.values()
-            if _can_stop(self.plan, start.stage) and not self._is_at_rest(start, channel)
-        ]
-
-    def _is_at_rest(self, start: Start, channel: EventChannel) -> bool:
-        """Whether all running trials of a search have stopped. The search itself does not end."""
-        search = self.journal.record.stages[start.stage.name].search
-        if search is None:
-            return False
-        most = min(start.slots, search.num_left)
-        return channel.num_resting(start.stage.name) >= min(most, search.num_under_way or most)
+        running = tuple(self.stages.running.values())
+        return stopping(running, self.plan, self.journal.record, channel)
 
     def _await_news(self, channel: EventChannel, ledger: Ledger) -> None:
         """Wait a tick for a stage to end, and record the events of the stages."""
@@ -325,6 +314,7 @@ class Run:
             self.progress.enter(decision.stage.name, State.BLOCKED, Event(decision.why))
             self.journal.write()
             return
+        channel.allow(decision.stage.name)
         self.progress.enter(
             decision.stage.name, State.RUNNING, Event(f"starting: {decision.stage.why}")
         )
@@ -376,13 +366,6 @@ class Run:
         self.errors[name] = error
         event = Event(str(error).splitlines()[0])
         self.progress.enter(name, State.FAILED, event, error=str(error))
-
-
-def _can_stop(plan: Plan, planned: PlannedStage) -> bool:
-    """Whether a stage, or a search's trials, check `should_stop`."""
-    search = planned.stage.search
-    kind = planned.stage.kind if search is None else plan.job.stages[search.of].kind
-    return kind.stops
 
 
 def _values(metrics: tuple[Metric, ...]) -> dict[str, float]:
