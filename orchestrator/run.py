@@ -208,19 +208,21 @@ class Run:
             self._enter_reused(name, f"run {by} finished it meanwhile", taken)
             self.journal.write()
             return False
-        if not taken and not is_known:
+        if not taken:
             self._wait_for_other(planned)
         return taken
 
     def _wait_for_other(self, planned: PlannedStage) -> None:
-        """Record that another run works on a stage, as an error if this run does not wait."""
-        name, text = planned.name, self.owned.elsewhere[planned.name]
-        if self.waits or self.owned.is_by_this_run(planned.key):
-            self.progress.enter(name, State.WAITING, Event(f"{text}; waiting"))
-            return
-        error = f"stages.{name}: {text}; run again later, or without --no-wait to wait for it"
-        self._fail(name, StageHeldError(error))
-        self.journal.write()
+        """Show that another run works on a stage, or record it as an error if this run does not
+        wait."""
+        name = planned.name
+        if not self.waits and not self.owned.is_by_this_run(planned.key):
+            text = f"stages.{name}: {self.owned.elsewhere[name]}"
+            error = StageHeldError(f"{text}; run again later, or without --no-wait to wait for it")
+            self._fail(name, error)
+            self.journal.write()
+        elif (news := self.owned.news(name)) is not None:
+            self.progress.enter(name, State.WAITING, Event(f"{news}; waiting"))
 
     def _cancel(self, requests: frozenset[str], channel: EventChannel) -> None:
         """Cancel the stages that were requested: at once if they wait, else after a checkpoint."""

@@ -32,6 +32,8 @@ from orchestrator.store.lease import (
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import load_manifest
 
+NEWS_S = 60.0
+"""The shortest time between two lines about a stage that another run works on."""
 MOST_LOOK_S = 10.0
 """The longest interval at which a run looks at a stage that another run works on."""
 
@@ -55,6 +57,8 @@ class OwnedStages:
     _expired_since_s: dict[str, float] = field(default_factory=dict)
     """When this run first saw that a stage's lease is expired. Its owner gets the time of one more
     renewal: an outage of the store may have kept both runs from it."""
+    _shown: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By stage, the text that `news` returned last, and when."""
     _looked_at_s: dict[str, float] = field(default_factory=dict)
     _is_over: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -109,6 +113,16 @@ class OwnedStages:
         """Whether it is time to look again at a stage that another run works on."""
         interval_s = min(MOST_LOOK_S, self.renewal_s)
         return self.clock() - self._looked_at_s.get(stage, float("-inf")) >= interval_s
+
+    def news(self, stage: str) -> str | None:
+        """Return the text about a stage that another run works on, or None if it was shown less
+        than a minute ago or has not changed."""
+        text, now_s = self.elsewhere[stage], self.clock()
+        before, shown_at_s = self._shown.get(stage, ("", float("-inf")))
+        if text == before or now_s - shown_at_s < NEWS_S:
+            return None
+        self._shown[stage] = text, now_s
+        return text
 
     def is_by_this_run(self, key: str) -> bool:
         """Whether this run works on the stage with this Key, under another name."""

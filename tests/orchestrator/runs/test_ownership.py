@@ -100,6 +100,19 @@ def test_the_other_run_is_shown_with_its_progress(store: Store) -> None:
     assert re.fullmatch(text, second.elsewhere["train"])
 
 
+def test_news_about_another_run_comes_once_a_minute(store: Store) -> None:
+    clock = Time()
+    stages = stages_of(store, "second", clock)
+    stages.elsewhere["train"] = "running elsewhere (34%)"
+    assert stages.news("train") == "running elsewhere (34%)"
+    assert stages.news("train") is None
+    stages.elsewhere["train"] = "running elsewhere (35%)"
+    clock.now_s = 59.0
+    assert stages.news("train") is None
+    clock.now_s = 60.0
+    assert stages.news("train") == "running elsewhere (35%)"
+
+
 def test_a_finished_stage_is_returned_instead_of_taken(store: Store) -> None:
     first, second = stages_of(store, "first"), stages_of(store, "second")
     first.take("train", KEY)
