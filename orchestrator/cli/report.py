@@ -205,7 +205,7 @@ def _fetch_details(
         for stage, artifact in found.items():
             # Here, because a store would report an unwritable folder as its own error.
             (folder / stage).mkdir(parents=True, exist_ok=True)
-            fetch_artifact(store, artifact, folder / stage)
+            fetch_artifact(store, artifact, folder / stage, key=manifests[stage].key)
     except OSError as err:
         raise StoreError(f"--plots {folder}: cannot be written: {err.strerror}") from err
     return {

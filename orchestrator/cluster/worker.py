@@ -124,7 +124,12 @@ def _logbook(attempt: Attempt, worker: WorkerRank) -> Logbook | None:
     """Return the trial's log on rank 0 if the stage is a search."""
     if attempt.trial is None or worker.rank != 0:
         return None
-    return Logbook(open_store(attempt.store_uri), attempt.training, attempt.metric)
+    return Logbook(
+        open_store(attempt.store_uri),
+        attempt.training,
+        attempt.metric,
+        uploads_always=attempt.is_forced,
+    )
 
 
 def _run_until_stopped(
@@ -239,7 +244,7 @@ def _context(
     return StageContext(
         params=attempt.params,
         inputs={
-            name: fetch_artifact(store, art, scratch / "inputs" / name)
+            name: fetch_artifact(store, art, scratch / "inputs" / name, key=attempt.origin(name))
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,

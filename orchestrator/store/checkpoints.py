@@ -15,7 +15,7 @@ from typing import NamedTuple
 from orchestrator.artifact import File, Value
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
-from orchestrator.store.publish import sha256_of
+from orchestrator.store.publish import fetch_file
 from orchestrator.store.training import Training, token_suffix
 
 NUM_KEPT = 2
@@ -97,8 +97,8 @@ def commit_checkpoint(
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         relative = path.relative_to(folder).as_posix()
-        store.upload(f"{_folder(training, new)}/{relative}", path)
-        files.append(File(path=relative, sha256=sha256_of(path), size=path.stat().st_size))
+        digests = store.upload(f"{_folder(training, new)}/{relative}", path)
+        files.append(File(path=relative, sha256=digests.sha256, size=digests.size))
     store.write(
         _seal(training, new), Seal(files=tuple(files), score=score).model_dump_json().encode()
     )
@@ -147,16 +147,7 @@ def fetch_checkpoint(store: Store, training: Training, name: CheckpointName, fol
     sha256."""
     shutil.rmtree(folder, ignore_errors=True)
     for file in _load_seal(store, training, name).files:
-        path, stored = folder / file.path, f"{_folder(training, name)}/{file.path}"
-        if not store.download(stored, path):
-            raise IntegrityError(f"store {store.uri}: {stored} is missing")
-        size = path.stat().st_size
-        if size != file.size:
-            raise IntegrityError(
-                f"store {store.uri}: {stored} has {size} bytes instead of {file.size}"
-            )
-        if sha256_of(path) != file.sha256:
-            raise IntegrityError(f"store {store.uri}: {stored} differs from its sha256")
+        fetch_file(store, f"{_folder(training, name)}/{file.path}", file, folder / file.path)
 
 
 def _load_seal(store: Store, training: Training, name: CheckpointName) -> Seal:
