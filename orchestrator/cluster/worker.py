@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import os
 import platform
 import sys
 import traceback
@@ -43,6 +44,7 @@ from orchestrator.store.checkpoints import (
     fetch_checkpoint,
     fetch_newest_checkpoint,
 )
+from orchestrator.store.input_cache import input_cache
 from orchestrator.store.publish import fetch_artifact
 
 _log = logging.getLogger(__name__)
@@ -205,6 +207,7 @@ def _context(
 ) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
+    cache = input_cache(os.environ)
     newest = Event("")
     most_bytes = 0
 
@@ -240,7 +243,9 @@ def _context(
     return StageContext(
         params=attempt.params,
         inputs={
-            name: fetch_artifact(store, art, scratch / "inputs" / name, key=attempt.origin(name))
+            name: fetch_artifact(
+                store, art, scratch / "inputs" / name, key=attempt.origin(name), cache=cache
+            )
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,
