@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import os
 import platform
 import sys
 import traceback
@@ -44,6 +45,7 @@ from orchestrator.store.checkpoints import (
     fetch_checkpoint,
     fetch_newest_checkpoint,
 )
+from orchestrator.store.input_cache import input_cache
 from orchestrator.store.lease import check_owner
 from orchestrator.store.publish import fetch_artifact
 
@@ -209,6 +211,7 @@ def _context(
 ) -> StageContext:
     work_dir = scratch / "work"
     work_dir.mkdir()
+    cache = input_cache(os.environ)
     newest = Event("")
     most_bytes = 0
 
@@ -244,7 +247,9 @@ def _context(
     return StageContext(
         params=attempt.params,
         inputs={
-            name: fetch_artifact(store, art, scratch / "inputs" / name, key=attempt.origin(name))
+            name: fetch_artifact(
+                store, art, scratch / "inputs" / name, key=attempt.origin(name), cache=cache
+            )
             for name, art in attempt.inputs.items()
         },
         seed=attempt.seed,
