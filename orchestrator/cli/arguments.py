@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from orchestrator.cli.artifacts import add_artifacts
+from orchestrator.cli.options import add_job_options
 from orchestrator.errors import escaped
 from orchestrator.spec.locations import refuse_unexpanded
 
@@ -35,10 +37,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_report(report)
     _add_reproduce(verbs)
     _add_export(verbs)
+    words = sys.argv[1:] if argv is None else argv
+    add_artifacts(verbs, words)
     schema = "print the JSON Schema of job files, for editors"
     description = f"{schema[0].upper()}{schema[1:]}."
     verbs.add_parser("schema", help=schema, description=description).set_defaults(json=False)
-    words = sys.argv[1:] if argv is None else argv
     for word in words:
         if escaped(word) != word:
             parser.error(f"argument {escaped(word)}: not UTF-8 text; rename the file or folder")
@@ -94,23 +97,9 @@ def _add_verb(
     nargs = None if without_job is None else "?"
     more = "" if without_job is None else f"; {without_job}"
     verb.add_argument("job", metavar="JOB", type=Path, nargs=nargs, help=f"a YAML job file{more}")
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
     return verb
-
-
-def _add_job_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=c",
-        action="append",
-        default=[],
-        help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
-    )
-    verb.add_argument(
-        "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
-    )
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
@@ -164,7 +153,7 @@ def _add_logs(
     verb.add_argument(
         "stage", metavar="STAGE", nargs="?", help="a stage of the run (default: the driver's log)"
     )
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument("--attempt", metavar="N", type=int, help="default: the newest")
     verb.add_argument("--rank", metavar="K", type=int, help="default: the lowest, which is 0")
     verb.add_argument(
@@ -187,7 +176,7 @@ def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     verb.set_defaults(json=False)
     verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument(
         "--port",
         metavar="N",
@@ -262,7 +251,7 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="DESTINATION",
         help="a folder for event files, or the URI of an MLflow tracking server",
     )
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument(
         "--follow", action="store_true", help="tensorboard: write new points until the run ends"
     )

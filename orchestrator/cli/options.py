@@ -1,0 +1,23 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TypeAlias
+
+Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_job_options(verb: argparse.ArgumentParser) -> None:
+    """Add `--set` and `--store`, which `cli.job.load` reads."""
+    verb.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=c",
+        action="append",
+        default=[],
+        help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
+    )
+    verb.add_argument(
+        "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
+    )
