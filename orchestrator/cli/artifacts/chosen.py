@@ -31,15 +31,20 @@ class Chosen:
     keys: Mapping[str, str]
     """The Keys by stage: those of the job's last run, or the one of `--key`."""
 
-    def manifest(self, stage: str) -> Manifest:
-        """Return the manifest of a stage. Raises JobError if the stage is unknown or not
-        finished."""
+    def key(self, stage: str) -> str:
+        """Return the Key of a stage. Raises JobError if the stage is unknown."""
         if stage not in self.keys:
             known = suggestion(stage, self.keys)
             raise JobError(f"{self.job or self.store.uri}: unknown stage {stage!r}{known}")
-        manifest = load_manifest(self.store, self.keys[stage])
+        return self.keys[stage]
+
+    def manifest(self, stage: str) -> Manifest:
+        """Return the manifest of a stage. Raises JobError if the stage is unknown or not
+        finished."""
+        key = self.key(stage)
+        manifest = load_manifest(self.store, key)
         if manifest is None:
-            what = f"{stage} ({self.keys[stage][:SHORT_KEY]}) is not finished"
+            what = f"{stage} ({key[:SHORT_KEY]}) is not finished"
             raise JobError(f"store {self.store.uri}: {what}; `orchestrator run` finishes it")
         return manifest
 
@@ -62,6 +67,24 @@ def add_verb(
     )
     verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
     return verb
+
+
+def add_stage_verb(
+    parsers: Parsers, name: str, text: str, *, has_key: bool
+) -> argparse.ArgumentParser:
+    """Add a verb with JOB and STAGE, or with `--key` instead of both."""
+    verb = add_verb(parsers, name, text, has_key=has_key)
+    if has_key:
+        verb.set_defaults(stage=None)
+    else:
+        verb.add_argument("stage", metavar="STAGE", help="a stage of the job")
+    return verb
+
+
+def only_stage(arguments: Namespace, chosen: Chosen) -> str:
+    """Return STAGE, or the stage of `--key`."""
+    stage: str = arguments.stage or next(iter(chosen.keys))
+    return stage
 
 
 def choose(arguments: Namespace) -> Chosen:
