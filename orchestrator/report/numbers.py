@@ -12,6 +12,11 @@ def change_text(value: float | None) -> str:
     return "" if value is None else f"{round(value, 2) + 0.0:+.2f}"
 
 
+def count_text(number: int, noun: str) -> str:
+    """Return `1 file`, `2 files` and similar."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def size_text(num_bytes: float) -> str:
     """Return a size with three significant digits in decimal units: `3 B`, `65.5 MB`, `1.2 GB`."""
     for unit in ("B", "kB", "MB", "GB"):

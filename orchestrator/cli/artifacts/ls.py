@@ -15,7 +15,7 @@ from orchestrator.cli.artifacts.chosen import SHORT_KEY, add_verb, choose, chose
 from orchestrator.cli.console import make_console
 from orchestrator.cli.options import Parsers
 from orchestrator.report.lineage import time_text
-from orchestrator.report.numbers import size_text
+from orchestrator.report.numbers import count_text, size_text
 
 
 def add(parsers: Parsers, *, has_key: bool) -> None:
@@ -59,7 +59,7 @@ def _print_lines(found: Iterable[Listed], stream: IO[str]) -> None:
         job = (one.finished.job if one.finished else None) or "-"
         cells = (one.key[:SHORT_KEY], job, one.stage or "-", size, _when(one.finished))
         print(row.format(*cells, "; ".join(_notes(one))).rstrip(), file=stream)
-    print(f"{num_stages} finished stages", file=stream)
+    print(count_text(num_stages, "finished stage"), file=stream)
 
 
 def _table(found: Iterable[Listed]) -> Table:
