@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from orchestrator.artifact import File, Manifest, digest_of
+from orchestrator.artifacts.lineage import input_keys
 from orchestrator.errors import IntegrityError
 from orchestrator.store.protocol import Store
 from orchestrator.store.publish import blob_name, load_manifest, manifest_name, sha256_of
@@ -142,13 +143,6 @@ def _load_chain(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Manife
             yield current, found
             if isinstance(found, Manifest):
                 cited_by |= dict.fromkeys(input_keys(found), found)
-
-
-def input_keys(manifest: Manifest) -> tuple[str, ...]:
-    """Return the Keys of the stages whose outputs a stage read."""
-    inputs = manifest.recipe.get("inputs")
-    read = inputs.values() if isinstance(inputs, dict) else ()
-    return tuple(str(one["key"]) for one in read if isinstance(one, dict) and "key" in one)
 
 
 def _load(store: Store, key: str, citing: Manifest | None) -> Manifest | Fault | None:

@@ -54,7 +54,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         report.error(f"argument --json: not allowed with argument --format {arguments.format}")
     if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
         report.error(
-            "several jobs: only --format terminal and json compare them; leave out --plots"
+            "several jobs: only --format terminal and json compare them; leave out --plots and "
+            "--verify"
         )
     return arguments
 
@@ -82,7 +83,8 @@ def _fault_of_logs(arguments: argparse.Namespace) -> str | None:
 
 
 def _suits_comparison(arguments: argparse.Namespace) -> bool:
-    return arguments.format in (None, "terminal", "json") and arguments.plots is None
+    is_shown = arguments.format in (None, "terminal", "json")
+    return is_shown and arguments.plots is None and not arguments.verify
 
 
 def _add_verb(
@@ -223,6 +225,11 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         type=_path,
         help="write plots of searches and details of evaluations to FOLDER; Markdown shows them",
+    )
+    verb.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all bytes that the numbers come from; exit with 3 if some have changed",
     )
 
 
