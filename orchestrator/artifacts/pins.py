@@ -39,7 +39,7 @@ def load_pin(store: Store, key: str) -> Pin | None:
         return Pin.model_validate_json(document)
     except ValueError as err:
         where = f"store {store.uri}: {pin_name(key)}"
-        raise IntegrityError(f"{where}: not a pin: {err}; delete it and pin again") from err
+        raise IntegrityError(f"{where}: not a pin; delete it and pin again") from err
 
 
 def remove_pin(store: Store, key: str) -> bool:

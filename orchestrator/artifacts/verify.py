@@ -152,9 +152,9 @@ def _load(store: Store, key: str, citing: Manifest | None) -> Manifest | Fault |
     except IntegrityError as err:
         text = str(err).removeprefix(f"store {store.uri}: {name}: ")
         return Fault(Damage.DAMAGED, name, key, None, text)
-    if manifest is None and citing is None:
-        return None
     if manifest is None:
+        if citing is None:
+            return None
         text = f"does not exist, but {citing.stage} ({citing.key[:8]}) was made from it"
         return Fault(Damage.MISSING, name, key, None, text)
     if manifest.key != key:

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from orchestrator.cli.artifacts import add_artifacts
-from orchestrator.cli.options import add_job_options
+from orchestrator.cli.options import add_job_options, output_path
 from orchestrator.errors import escaped
-from orchestrator.spec.locations import refuse_unexpanded
 
 DASHBOARD_PORT = 8500
 MAX_PORT = 65535
@@ -196,7 +195,7 @@ def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verb.add_argument(
         "--token-file",
         metavar="FILE",
-        type=_path,
+        type=output_path,
         help="a file with the token that a browser must send",
     )
 
@@ -218,12 +217,12 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         help="default: terminal, or json with --json",
     )
     verb.add_argument(
-        "--output", metavar="FILE", type=_path, help="write to FILE instead of stdout"
+        "--output", metavar="FILE", type=output_path, help="write to FILE instead of stdout"
     )
     verb.add_argument(
         "--plots",
         metavar="FOLDER",
-        type=_path,
+        type=output_path,
         help="write plots of searches and details of evaluations to FOLDER; Markdown shows them",
     )
     verb.add_argument(
@@ -262,12 +261,3 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     verb.add_argument(
         "--follow", action="store_true", help="tensorboard: write new points until the run ends"
     )
-
-
-def _path(text: str) -> Path:
-    """Parse the path of an output. A shell does not expand the ~ in `--output=~/report.md`."""
-    try:
-        refuse_unexpanded(text)
-    except ValueError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return Path(text)

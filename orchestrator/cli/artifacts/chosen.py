@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from orchestrator.cli.job import load, store_at
 from orchestrator.cli.options import Parsers, add_job_options
 from orchestrator.errors import Fault, JobError, SpecError
 from orchestrator.runs.last_run import load_last_run
-from orchestrator.spec.faults import suggestion
+from orchestrator.spec.faults import shown, suggestion
 from orchestrator.store import Store, open_store
 from orchestrator.store.publish import load_manifest
 
 KEY_LENGTH = 64
 SHORT_KEY = 8
+_DIGITS = re.compile(r"[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def chosen_store(arguments: Namespace, needed_by: str) -> Store:
 
 
 def _one_key(store: Store, start: str) -> Chosen:
+    if not _DIGITS.fullmatch(start):
+        raise _fault("--key", f"must be hexadecimal digits, not {shown(start)}")
     keys = [start] if len(start) == KEY_LENGTH else _keys_from(store, start)
     if len(keys) > 1:
         raise _fault("--key", f"{start} begins {len(keys)} Keys; give more digits")
