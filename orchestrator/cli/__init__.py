@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from orchestrator.account import complete_environment
 from orchestrator.cli.arguments import parse_arguments
+from orchestrator.cli.artifacts import artifacts
 from orchestrator.cli.cancel import cancel
 from orchestrator.cli.console import end, print_json, reserved_stdout, say_last
 from orchestrator.cli.dashboard import dashboard
@@ -34,6 +35,7 @@ VERBS: Mapping[str, Callable[[Namespace, Output], int]] = {
     "report": report,
     "reproduce": reproduce,
     "export": export,
+    "artifacts": artifacts,
     "schema": schema,
 }
 """Each verb takes the arguments and the stream for its results, and returns the exit code."""

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from orchestrator.cli.artifacts import add_artifacts
+from orchestrator.cli.options import add_job_options, output_path
 from orchestrator.errors import escaped
-from orchestrator.spec.locations import refuse_unexpanded
 
 DASHBOARD_PORT = 8500
 MAX_PORT = 65535
@@ -35,10 +36,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     _add_report(report)
     _add_reproduce(verbs)
     _add_export(verbs)
+    words = sys.argv[1:] if argv is None else argv
+    add_artifacts(verbs, words)
     schema = "print the JSON Schema of job files, for editors"
     description = f"{schema[0].upper()}{schema[1:]}."
     verbs.add_parser("schema", help=schema, description=description).set_defaults(json=False)
-    words = sys.argv[1:] if argv is None else argv
     for word in words:
         if escaped(word) != word:
             parser.error(f"argument {escaped(word)}: not UTF-8 text; rename the file or folder")
@@ -51,7 +53,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         report.error(f"argument --json: not allowed with argument --format {arguments.format}")
     if arguments.verb == "report" and arguments.others and not _suits_comparison(arguments):
         report.error(
-            "several jobs: only --format terminal and json compare them; leave out --plots"
+            "several jobs: only --format terminal and json compare them; leave out --plots and "
+            "--verify"
         )
     return arguments
 
@@ -79,7 +82,8 @@ def _fault_of_logs(arguments: argparse.Namespace) -> str | None:
 
 
 def _suits_comparison(arguments: argparse.Namespace) -> bool:
-    return arguments.format in (None, "terminal", "json") and arguments.plots is None
+    is_shown = arguments.format in (None, "terminal", "json")
+    return is_shown and arguments.plots is None and not arguments.verify
 
 
 def _add_verb(
@@ -94,31 +98,9 @@ def _add_verb(
     nargs = None if without_job is None else "?"
     more = "" if without_job is None else f"; {without_job}"
     verb.add_argument("job", metavar="JOB", type=Path, nargs=nargs, help=f"a YAML job file{more}")
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument("--json", action="store_true", help="print only JSON on stdout")
     return verb
-
-
-def _add_job_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="a.b=c",
-        action="append",
-        default=[],
-        help="override a field, e.g. stages.pretrain.epochs=3; may be repeated",
-    )
-    verb.add_argument(
-        "--as",
-        dest="overrides",
-        metavar="NAME",
-        action="append",
-        type=lambda name: f"name={name}",
-        help="use this name for the job, if another user has one of the same name in the store",
-    )
-    verb.add_argument(
-        "--store", metavar="URI", help="where artifacts are stored; overrides the job's `store`"
-    )
 
 
 def _add_run(verb: argparse.ArgumentParser) -> None:
@@ -177,7 +159,7 @@ def _add_logs(
     verb.add_argument(
         "stage", metavar="STAGE", nargs="?", help="a stage of the run (default: the driver's log)"
     )
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument("--attempt", metavar="N", type=int, help="default: the newest")
     verb.add_argument("--rank", metavar="K", type=int, help="default: the lowest, which is 0")
     verb.add_argument(
@@ -200,7 +182,7 @@ def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     verb.set_defaults(json=False)
     verb.add_argument("job", metavar="JOB", type=Path, help="a YAML job file")
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument(
         "--port",
         metavar="N",
@@ -218,7 +200,7 @@ def _add_dashboard(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verb.add_argument(
         "--token-file",
         metavar="FILE",
-        type=_path,
+        type=output_path,
         help="a file with the token that a browser must send",
     )
 
@@ -240,13 +222,18 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         help="default: terminal, or json with --json",
     )
     verb.add_argument(
-        "--output", metavar="FILE", type=_path, help="write to FILE instead of stdout"
+        "--output", metavar="FILE", type=output_path, help="write to FILE instead of stdout"
     )
     verb.add_argument(
         "--plots",
         metavar="FOLDER",
-        type=_path,
+        type=output_path,
         help="write plots of searches and details of evaluations to FOLDER; Markdown shows them",
+    )
+    verb.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all bytes that the numbers come from; exit with 3 if some have changed",
     )
 
 
@@ -275,16 +262,7 @@ def _add_export(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="DESTINATION",
         help="a folder for event files, or the URI of an MLflow tracking server",
     )
-    _add_job_options(verb)
+    add_job_options(verb)
     verb.add_argument(
         "--follow", action="store_true", help="tensorboard: write new points until the run ends"
     )
-
-
-def _path(text: str) -> Path:
-    """Parse the path of an output. A shell does not expand the ~ in `--output=~/report.md`."""
-    try:
-        refuse_unexpanded(text)
-    except ValueError as err:
-        raise argparse.ArgumentTypeError(str(err)) from err
-    return Path(text)
